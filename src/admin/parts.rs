@@ -140,6 +140,10 @@ pub trait EngineControl: Send + Sync {
     fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
     /// As [`Engine::explain`].
     fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>>;
+    /// As [`Engine::stuck`].
+    fn stuck(&self) -> Vec<(RunId, String)> {
+        Vec::new()
+    }
 }
 
 impl EngineControl for Engine {
@@ -170,6 +174,9 @@ impl EngineControl for Engine {
     }
     fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>> {
         Engine::explain(self, run).boxed()
+    }
+    fn stuck(&self) -> Vec<(RunId, String)> {
+        Engine::stuck(self)
     }
 }
 

@@ -23,6 +23,13 @@ impl Part {
     pub fn is_do(&self) -> bool {
         *self == Part::Do
     }
+    /// The call that a person decides over: of a probe it is the step's own, which the probe asks about.
+    pub(super) fn asked_about(self) -> Part {
+        match self {
+            Part::Do | Part::Probe => Part::Do,
+            Part::Undo => Part::Undo,
+        }
+    }
 }
 
 /// A request as it is sent, without secrets.

@@ -17,8 +17,8 @@ use super::risk::{Gate, as_asked};
 use super::step_events::{failed, finished, skipped, unfit};
 use super::world::{call_scope, deeper_than};
 use super::{
-    ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Outcome, Part, Plan,
-    Refusal, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
+    ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, OnTrouble, Outcome, Part,
+    Plan, Refusal, Run, RunStatus, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
 };
 use crate::names::{RunId, StepId, WorkflowName};
 
@@ -125,19 +125,40 @@ fn given(output: Value) -> Outcome {
     Outcome::Done { status: 200, headers: Default::default(), output: Arc::new(output) }
 }
 
-/// How a run ended that this one began.
-pub(super) struct End {
-    pub child: RunId,
-    pub status: RunStatus,
-    pub output: Arc<Value>,
-    pub note: Option<String>,
-    pub effects: bool,
-    pub sensitive: Vec<SensitivePath>,
+/// A run that this one began was not started, because the files in force do not have its workflow: the run waits for
+/// them.
+pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Vec<Event>, Refusal> {
+    let known = run.children().find(|known| known.run == child);
+    let known = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
+    let missing = Missing::Workflow(known.workflow);
+    let note = format!("it was not started: it needs {missing}");
+    if run.is_ending() {
+        return ended(run, plan, child, RunStatus::Cancelled, Arc::default(), Some(note), false);
+    }
+    let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
+    let never = Event::Child(ChildEvent::Ended {
+        step: known.step,
+        item: known.item,
+        child,
+        status: RunStatus::Cancelled,
+        output: Arc::default(),
+        note: Some(note),
+        effects: false,
+        unfit: false,
+    });
+    Ok(vec![never, missing::pause(run, step, known.item, Part::Do, &missing)])
 }
 
 /// A run that this one began has ended.
-pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refusal> {
-    let End { child, status, output, note, effects, sensitive } = end;
+pub(super) fn ended(
+    run: &Run,
+    plan: &Plan,
+    child: RunId,
+    status: RunStatus,
+    output: Arc<Value>,
+    note: Option<String>,
+    effects: bool,
+) -> Result<Vec<Event>, Refusal> {
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
@@ -158,7 +179,6 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refu
         note: note.clone(),
         effects,
         unfit: unfit.is_some(),
-        sensitive,
     })];
     let (kind, expected, person, why) = match (status, unfit) {
         (RunStatus::Completed, None) => return Ok(events),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Order, Part, RunStatus, SensitivePath, StepIndex};
+use super::{Order, Part, RunStatus, StepIndex};
 use crate::names::{RunId, Seq, ServiceName, StepId};
 
 /// What a run is asked to do.
@@ -47,8 +47,12 @@ pub enum Command {
         note: Option<String>,
         /// It did something that a person may want to take back.
         effects: bool,
-        /// What of its answer's body is sensitive.
-        sensitive: Vec<SensitivePath>,
+    },
+    /// Note that a run that a `run` step began was not started and never will be, because the files in force do not have
+    /// its workflow. As soon as they do, the step begins another one.
+    ChildHasNoWorkflow {
+        /// The run.
+        child: RunId,
     },
     /// Note what the queue of a lock shows.
     LockSeen {

@@ -13,7 +13,7 @@ use super::conflict::conflict;
 use super::respond::answer_about;
 use super::{
     AnswerEvent, BytesMark, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, Part,
-    Plan, Refusal, Run, World, undo,
+    Plan, Refusal, Run, RunStatus, RunSummary, World, undo,
 };
 use crate::names::StepId;
 
@@ -60,7 +60,10 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
         }
     }
     events.push(match &run.cancel {
-        Some(cancel) => Event::Ending(EndingEvent::Cancelled { by: cancel.by.clone(), reason: cancel.reason.clone() }),
+        Some(cancel) => {
+            let (by, reason) = (cancel.by.clone(), cancel.reason.clone());
+            Event::Ending(EndingEvent::Cancelled { by, reason, unread: false })
+        }
         // A `fail` step with a status below 500 is an outcome that the workflow declares.
         None if run.declared.as_ref().is_some_and(|answer| answer.status < 500) => {
             Event::Ending(EndingEvent::Completed {})
@@ -76,7 +79,7 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
         return Vec::new();
     }
     let answer = run.declared.clone().or_else(|| {
-        answer_about(run, plan, "failed", &world.answering(run, None), BytesMark::of_run(world, run)).map(Arc::new)
+        answer_about(plan, "failed", &world.answering(run, None), BytesMark::of_run(world, run)).map(Arc::new)
     });
     answer.map(|answer| Event::Answer(AnswerEvent::Responded { answer, pin: None })).into_iter().collect()
 }
@@ -110,5 +113,20 @@ pub(super) fn cancel(run: &Run, compensate: bool, reason: Option<String>, by: &s
             "what was done is being undone already; without compensation the rest would be left as it is".into(),
         )),
         _ => Ok(vec![Event::Control(ControlEvent::CancelOrdered { by: by.to_owned(), compensate, reason })]),
+    }
+}
+
+impl RunSummary {
+    /// The row and the event of a run that somebody ends now without being able to read its plan or its events. It is the
+    /// row that folding all of its events gives, where somebody can read them.
+    pub fn cancelled_unread(self, why: &str, reason: Option<&str>, by: &str, now: Timestamp) -> (Self, Event) {
+        let reason = match reason {
+            Some(reason) => format!("{reason} ({why}: nothing was undone, and what was under way is left as it is)"),
+            None => format!("{why}: nothing was undone, and what was under way is left as it is"),
+        };
+        let (status, seq, updated) = (RunStatus::Cancelled, self.seq.next(), now.max(self.updated));
+        let note = Some(format!("{by} cancelled it: {reason}"));
+        let row = Self { status, seq, updated, note, wake: None, checkpoint: None, ..self };
+        (row, Event::Ending(EndingEvent::Cancelled { by: by.to_owned(), reason: Some(reason), unread: true }))
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::calls::Evidence;
 use super::conflict::conflict;
 use super::{
     Call, CallBody, Conflict, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Part, Plan, Run, Step,
@@ -98,15 +99,21 @@ pub fn all(plan: &Plan, run: Option<&Run>, world: &World) -> BTreeSet<(StepId, M
     all
 }
 
-/// The run waits until the files have it, or a person decides.
+/// The run waits until the files have it, or a person decides. A conflict over a probe shows the attempt that the probe
+/// is to ask about.
 pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missing: &Missing) -> Event {
     let what = match part {
         Part::Undo => format!("what `{}` did cannot be undone", step.id),
-        Part::Do | Part::Probe => format!("`{}`", step.id),
+        Part::Probe => format!("it is unknown whether `{}` was done, and its probe cannot ask", step.id),
+        Part::Do => format!("`{}`", step.id),
     };
     let message = format!("{what}: it needs {missing}, {MARK}");
-    let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
-    let mut conflict = conflict(run, step, item, part, ConflictKind::Missing, &failure);
+    let mut failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
+    let evidence = run.call_state(&step.id, item, part.asked_about()).and_then(|call| call.evidence.clone());
+    let Evidence { status, response } = evidence.filter(|_| part == Part::Probe).unwrap_or_default();
+    failure.status = status;
+    let mut conflict = conflict(run, step, item, part.asked_about(), ConflictKind::Missing, &failure);
+    (conflict.part, conflict.response) = (part, response);
     conflict.expected =
         Some(format!("files that have {missing}: the run goes on by itself as soon as they are in force"));
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })

@@ -45,7 +45,7 @@ pub(super) fn begin(
             at: Some(now),
         })
     };
-    // Without what it needs it cannot ask, and nobody can tell.
+    // Without its request it cannot ask, and nobody can tell.
     let cannot_ask = |why: String| {
         let message = format!("it is unknown whether `{}` was done, and its probe cannot ask: {why}", step.id);
         let Evidence { status, response } = state.evidence.clone().unwrap_or_default();
@@ -56,7 +56,7 @@ pub(super) fn begin(
     };
     let asks = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::Stuck);
     if let Some(missing) = missing::of_call(&probe.call, world).filter(|_| asks) {
-        return Ok(vec![cannot_ask(format!("it needs {missing}, which is not in the files in force"))]);
+        return Ok(vec![missing::pause(run, step, item, Part::Probe, &missing)]);
     }
     match (state.phase, run.call_state(&step.id, item, Part::Probe)) {
         (Phase::Probing, Some(CallState { phase: Phase::Waiting(_), attempt, .. })) => {

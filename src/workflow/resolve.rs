@@ -67,7 +67,7 @@ pub(super) fn resolve(
     let Some(of) = of else {
         match choice {
             Choice::Cancel { compensate } => events.extend(ending::cancel(run, *compensate, reason.clone(), by)?),
-            Choice::Take { output } => events.push(respond::taken(run, plan, output, world)?),
+            Choice::Take { output } => events.push(respond::taken(run, output, world)?),
             _ => {}
         }
         return Ok(events);
@@ -80,17 +80,20 @@ pub(super) fn resolve(
             }
             // Where no call had begun, the step is simply due again.
             if conflict.attempt > 0 {
-                let why = format!("{by} asked for another attempt");
+                // A probe that could not ask is asked again, and the step's own call is not sent.
+                let probe = part == Part::Probe;
+                let asked_about = run.call_state(step, *item, part.asked_about()).filter(|_| probe);
+                let why = asked_about.and_then(|call| call.why.clone());
                 events.push(Event::RetryScheduled(RetryScheduled {
                     step: step.clone(),
                     item: *item,
-                    part,
+                    part: part.asked_about(),
                     attempt: conflict.attempt,
                     unknown: false,
-                    why,
+                    why: why.unwrap_or_else(|| format!("{by} asked for another attempt")),
                     at: now,
                     free: false,
-                    probe: false,
+                    probe,
                     status: None,
                     response: None,
                     settled: None,

@@ -110,7 +110,7 @@ impl Run {
         match &self.end {
             Some(End::Completed) => RunStatus::Completed,
             Some(End::Failed(_)) => RunStatus::Failed,
-            Some(End::Cancelled(_) | End::Superseded(_)) => RunStatus::Cancelled,
+            Some(End::Cancelled(_) | End::CancelledUnread(_) | End::Superseded(_)) => RunStatus::Cancelled,
             Some(End::Abandoned(_)) => RunStatus::Abandoned,
             None if self.is_paused() => RunStatus::Paused,
             None if self.undoing.is_some() => RunStatus::Compensating,

@@ -1,7 +1,8 @@
 //! Builds the envelope of a run: the JSON document in which the API shows it.
 //!
 //! Always true: it is a function of the events of the run and of its descendants, of the plan's source and of the
-//! routes, so that repeating the request gives the same; requests, responses and items in it are redacted.
+//! routes, but for `trouble`, so that repeating the request gives the same; requests, responses and items in it are
+//! redacted. A run whose events cannot be read is shown by `unreadable`.
 
 use serde_json::Value;
 
@@ -34,7 +35,6 @@ pub(super) fn envelope(state: &ApiState, loaded: &LoadedRun, delivery: Delivery)
     });
     let (run, job) = (view.run_id.to_string(), job_of(started).to_string());
     let checkpoints = checkpoints(loaded);
-    let base = format!("{RUN_PATH}/{run}");
     Orchestration {
         object: OrchestrationObject::Orchestration,
         data: RunData {
@@ -81,15 +81,27 @@ pub(super) fn envelope(state: &ApiState, loaded: &LoadedRun, delivery: Delivery)
                 .collect(),
             error: loaded.run.failure().filter(|_| view.status != RunStatus::Completed).map(error),
             waits: Vec::new(),
+            trouble: trouble(state, view.run_id).filter(|_| !view.status.is_final()),
             audit_receipt: receipt(started, route),
-            links: Links {
-                stream: format!("{base}/stream"),
-                events: format!("{base}/events"),
-                explain: format!("{base}/explain"),
-                this: base,
-            },
+            links: links(view.run_id),
         },
     }
+}
+
+/// Paths of a run.
+pub(super) fn links(run: RunId) -> Links {
+    let base = format!("{RUN_PATH}/{run}");
+    Links {
+        stream: format!("{base}/stream"),
+        events: format!("{base}/events"),
+        explain: format!("{base}/explain"),
+        this: base,
+    }
+}
+
+/// Why this process cannot move a run.
+fn trouble(state: &ApiState, run: RunId) -> Option<String> {
+    state.parts.engine.stuck().into_iter().find(|(stuck, _)| *stuck == run).map(|(_, why)| why)
 }
 
 /// The job of a run; the first run of a job has the job's UUID.

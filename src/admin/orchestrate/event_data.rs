@@ -157,7 +157,7 @@ fn of_ending(event: &EndingEvent) -> NameAndData {
             ("progress", json!({ "superseded_by": by, "from": from, "by": superseded.who }))
         }
         EndingEvent::Completed {} | EndingEvent::DeadlinePassed {} => ("progress", Value::Null),
-        EndingEvent::Cancelled { by, reason } => ("progress", json!({ "by": by, "why": reason })),
+        EndingEvent::Cancelled { by, reason, unread: _ } => ("progress", json!({ "by": by, "why": reason })),
         EndingEvent::Failed { failure } => ("progress", json!({ "why": failure.message })),
     }
 }

@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::envelope::{envelope, step_status_name};
+use super::envelope::step_status_name;
 use super::load::{LoadedRun, resolve_id};
+use super::unreadable;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{PathParams, QueryParams};
 use crate::admin::replay;
@@ -21,7 +22,7 @@ use crate::workflow::{ChildEvent, ConflictEvent, Event, Outcome, StepEvent, Wait
 
 pub(in crate::admin) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Orchestration> {
     let run = resolve_id(&admin, &id).await?;
-    Ok(Json(envelope(&admin, &LoadedRun::load(&admin, run).await?, Delivery::Sync)))
+    Ok(Json(unreadable::shown(&admin, run, Delivery::Sync).await?))
 }
 
 /// Which events to return.

@@ -1,5 +1,7 @@
 //! Lists runs, newest first, by page.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -10,7 +12,7 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::QueryParams;
 use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{CheckpointRow, RunList, RunRow};
-use crate::names::{JobId, RouteId};
+use crate::names::{JobId, RouteId, RunId};
 use crate::store::RunFilter;
 use crate::workflow::{Mode, RunStatus, RunSummary};
 
@@ -69,10 +71,15 @@ pub(in crate::admin) async fn list(admin: Admin, QueryParams(filter): QueryParam
         runs.truncate(recent);
     }
     let next = runs.last().filter(|_| more).map(|run| run.run_id.to_string());
-    Ok(Json(RunList { runs: runs.into_iter().map(run_row).collect(), next }))
+    let stuck: BTreeMap<RunId, String> = admin.parts.engine.stuck().into_iter().collect();
+    let row = |run: RunSummary| {
+        let trouble = stuck.get(&run.run_id).filter(|_| !run.status.is_final()).cloned();
+        run_row(run, trouble)
+    };
+    Ok(Json(RunList { runs: runs.into_iter().map(row).collect(), next }))
 }
 
-fn run_row(run: RunSummary) -> RunRow {
+fn run_row(run: RunSummary, trouble: Option<String>) -> RunRow {
     let RunSummary {
         run_id,
         workflow,
@@ -103,6 +110,7 @@ fn run_row(run: RunSummary) -> RunRow {
         updated,
         wake,
         note,
+        trouble,
     }
 }
 

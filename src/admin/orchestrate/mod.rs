@@ -19,6 +19,7 @@ mod load;
 mod orders;
 mod start;
 mod stream;
+mod unreadable;
 
 pub(super) use deprecated_start::{add_deprecation_headers, produce};
 pub(super) use inspect::{EventsQuery, events, explain, output, plan, show};

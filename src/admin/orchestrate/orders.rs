@@ -13,6 +13,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{VALID_KEY, is_valid};
 use super::load::{LoadedRun, resolve_id};
+use super::unreadable;
 use crate::admin::access::Caller;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{JsonBody, PathParams};
@@ -52,7 +53,7 @@ async fn give_order(
     if let Err(error) = admin.parts.engine.order(run, order, by).await {
         return Err(with_run_details(admin, run, step.as_ref(), ApiError::not_done(error, &run.to_string())).await);
     }
-    Ok(Json(envelope(admin, &LoadedRun::load(admin, run).await?, Delivery::Sync)))
+    Ok(Json(unreadable::shown(admin, run, Delivery::Sync).await?))
 }
 
 /// Adds to an error what a person needs to know of the run: the steps that exist, when the first answer was given.

@@ -1,7 +1,7 @@
 //! The envelope: the JSON document in which the API shows a run.
 //!
-//! Always true: it is made from the run's events alone, so that every process gives the same; what it shows of requests
-//! and responses is redacted.
+//! Always true: it is made from the run's events alone, but for `trouble`, so that every process gives the same; what it
+//! shows of requests and responses is redacted.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -61,6 +61,10 @@ pub struct RunData {
     /// What it waits for, in the answer to a cancel that the kill switch holds up; else empty, and left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,
+    /// Why this process cannot move it, or cannot read its events: then only what its row says is shown. Absent where it
+    /// can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// The request that started it.
     pub audit_receipt: AuditReceipt,
     /// Paths of this run.

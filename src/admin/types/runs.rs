@@ -46,6 +46,9 @@ pub struct RunRow {
     pub wake: Option<Timestamp>,
     /// Why it is paused or failed.
     pub note: Option<String>,
+    /// Why this process cannot move it. Absent where it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// A checkpoint in a list.

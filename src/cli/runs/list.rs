@@ -56,6 +56,7 @@ fn row(run: &RunRow, now: Timestamp) -> Vec<TableCell> {
         (None, Some(checkpoint)) => format!("asks {} (risk {})", checkpoint.id, checkpoint.risk.as_str()),
         (None, None) => String::new(),
     };
+    let note = run.trouble.as_ref().map_or((note, Tone::Plain), |why| (format!("stuck: {why}"), Tone::Bad));
     vec![
         (run.run_id.clone(), Tone::Strong),
         plain(&run.workflow),
@@ -64,6 +65,6 @@ fn row(run: &RunRow, now: Timestamp) -> Vec<TableCell> {
         plain(ago(run.started, now)),
         plain(elapsed(run.started, run.updated, run.status, now)),
         plain(run.route.as_ref().map_or("-", |route| route.as_str())),
-        plain(note),
+        (escape_control(&note.0), note.1),
     ]
 }

@@ -18,7 +18,12 @@ const CHARS_MAX: usize = 160;
 pub(crate) fn show(client: &Client, run: &str, format: Formatter) -> Result<Output, CallError> {
     let (envelope, mut json) = client.get::<Orchestration>(&path(run, ""))?;
     // By the run's id: a job's newest run may be another one by now.
-    let (events, trail) = client.get::<Vec<EventRow>>(&path(&envelope.data.run_id, "/events"))?;
+    let (events, trail) = match client.get::<Vec<EventRow>>(&path(&envelope.data.run_id, "/events")) {
+        Ok(found) => found,
+        // They cannot be read: the envelope says why.
+        Err(_) if envelope.data.trouble.is_some() => (Vec::new(), serde_json::Value::Null),
+        Err(error) => return Err(error),
+    };
     if let Some(json) = json.as_object_mut() {
         json.insert("events".to_owned(), trail);
     }
@@ -28,6 +33,10 @@ pub(crate) fn show(client: &Client, run: &str, format: Formatter) -> Result<Outp
 /// A run in full.
 pub(crate) fn text(data: &RunData, events: &[EventRow], now: Timestamp, format: Formatter) -> String {
     let mut out = head(data, now, format);
+    if let Some(trouble) = &data.trouble {
+        let line = format!("cannot be moved: {}\n", escape_control(trouble));
+        out.push_str(&format.tone(line, Tone::Bad));
+    }
     out.push('\n');
     let header = ["STEP", "STATUS", "EFFECT", "ATTEMPTS", "TOOK", "NOTE"];
     out.push_str(&format.table(&header, &[3, 4], data.steps.iter().map(|row| step(row, data.status, now)).collect()));

@@ -6,7 +6,8 @@
 //! resumed. A child has its parent's mode. The child of a rehearsal is kept in memory and driven within its parent's task.
 //!
 //! When the store does not answer, or refuses the first append, this tries again; a child that can never start counts as
-//! failed.
+//! failed. Where the files have lost its workflow since its parent decided on it, it is not created: its parent waits for
+//! files that have it, and then decides on another one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ const SLOT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 impl ChildSpec {
     fn failed(&self, why: String) -> ChildEnd {
         let (child, status, output) = (self.child, RunStatus::Failed, Arc::new(Value::Null));
-        ChildEnd { child, status, output, note: Some(why), effects: false, sensitive: Vec::new() }
+        ChildEnd { child, status, output, note: Some(why), effects: false }
     }
     fn cancelled(&self) -> ChildEnd {
         let why = "its parent ended before it was started".to_owned();
@@ -52,7 +53,11 @@ pub(in crate::engine) async fn ensure_child(
     depth: u64,
 ) -> ChildState {
     if parent.mode == Mode::Rehearse {
-        return ChildState::Ended(Box::new(rehearse(&core, &parent, spec, depth).await));
+        return match rehearse(&core, &parent, &spec, depth).await {
+            Ok(end) => ChildState::Ended(Box::new(end)),
+            Err(CannotStart::Fails(end)) => ChildState::Ended(end),
+            Err(CannotStart::NoWorkflow) => ChildState::NoWorkflow,
+        };
     }
     loop {
         let pause = match try_ensure(&core, &parent, &gate, &spec).await {
@@ -105,7 +110,11 @@ async fn try_ensure(
     }
     let answer = match create(core, parent, spec, slot) {
         Ok(answer) => answer,
-        Err(end) => return give_up(core, end).await,
+        Err(CannotStart::Fails(end)) => return give_up(core, *end).await,
+        Err(CannotStart::NoWorkflow) => {
+            core.ports.store.remove_pending_run(spec.child).await?;
+            return Ok(Try::State(ChildState::NoWorkflow));
+        }
     };
     Ok(match answer.await {
         Ok(StartAnswer::Stored) => Try::State(ChildState::Running),
@@ -130,13 +139,22 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
     if !summary.status.is_final() {
         return Ok(Some(ChildState::Running));
     }
-    let events = core.events(spec.child).await?;
-    let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
-    let unreadable = |misfit| {
-        let failed = spec.failed(format!("its events cannot be read: {misfit}"));
+    let unreadable = |why: String| {
+        let failed = spec.failed(format!("its events cannot be read: {why}"));
         ChildEnd { status: summary.status, effects: true, ..failed } // it may have performed some
     };
-    Ok(Some(ChildState::Ended(Box::new(end.unwrap_or_else(unreadable)))))
+    let end = match core.events(spec.child).await {
+        Ok(events) => {
+            let run = fold(events.iter().map(|stored| &stored.event));
+            run.map(|run| end_of(&run)).unwrap_or_else(|misfit| unreadable(misfit.to_string()))
+        }
+        // Of one that did not complete, the parent needs no result.
+        Err(error) if summary.status != RunStatus::Completed && core.ports.store.run(spec.child).await.is_ok() => {
+            unreadable(error.to_string())
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Some(ChildState::Ended(Box::new(end))))
 }
 
 fn depth_error(core: &Core) -> String {
@@ -152,18 +170,25 @@ async fn too_deep(core: &Core, parent: RunId) -> Result<bool, StoreError> {
     Ok(above.is_some())
 }
 
+/// Why a child cannot start.
+enum CannotStart {
+    /// The files in force do not have its workflow.
+    NoWorkflow,
+    /// It counts as failed.
+    Fails(Box<ChildEnd>),
+}
+
 /// A child that is ready to be driven.
 ///
 /// # Errors
-/// It cannot start: how it ends.
-fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<PreparedRun, ChildEnd> {
+/// It cannot start.
+fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<PreparedRun, CannotStart> {
+    let failed = |why: String| CannotStart::Fails(Box::new(spec.failed(why)));
     let snapshot = core.files.snapshot.load_full();
-    let Some(plan) = snapshot.plans.get(&spec.workflow).cloned() else {
-        return Err(spec.failed(format!("there is no workflow `{}`", spec.workflow)));
-    };
+    let Some(plan) = snapshot.plans.get(&spec.workflow).cloned() else { return Err(CannotStart::NoWorkflow) };
     if let Err(why) = plan.check_input(&spec.input) {
         let why = why.join("; ");
-        return Err(spec.failed(format!("`{}` does not take this input: {why}", spec.workflow)));
+        return Err(failed(format!("`{}` does not take this input: {why}", spec.workflow)));
     }
     let origin = Origin {
         mode: parent.mode,
@@ -174,10 +199,9 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         traceparent: parent.traceparent.clone(),
         until: parent.until,
         mark: BytesMark::new(&core.files.key_secret),
-        sensitive_paths: spec.sensitive_paths.clone(),
     };
     let started = start::first_event(&plan, spec.child, &spec.input, origin, core.process.clock.now());
-    PreparedRun::new(plan, started, snapshot).map_err(|misfit| spec.failed(misfit.to_string()))
+    PreparedRun::new(plan, started, snapshot).map_err(|misfit| failed(misfit.to_string()))
 }
 
 /// Starts the task of a new child; the receiver gets the result of its first append.
@@ -186,7 +210,7 @@ fn create(
     parent: &RunStarted,
     spec: &ChildSpec,
     slot: Slot,
-) -> Result<oneshot::Receiver<StartAnswer>, ChildEnd> {
+) -> Result<oneshot::Receiver<StartAnswer>, CannotStart> {
     let prepared = prepare(core, parent, spec)?;
     let permit = core.permits_of(prepared.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
     let registration = core.schedule.registry.register(spec.child, None).ok();
@@ -197,15 +221,17 @@ fn create(
 }
 
 /// Runs the child of a rehearsal to its end.
-async fn rehearse(core: &Arc<Core>, parent: &RunStarted, spec: ChildSpec, depth: u64) -> ChildEnd {
+async fn rehearse(
+    core: &Arc<Core>,
+    parent: &RunStarted,
+    spec: &ChildSpec,
+    depth: u64,
+) -> Result<ChildEnd, CannotStart> {
     if depth >= core.files.limits.run_depth_max {
-        return spec.failed(depth_error(core));
+        return Ok(spec.failed(depth_error(core)));
     }
-    let prepared = match prepare(core, parent, &spec) {
-        Ok(prepared) => PreparedRun { depth: depth + 1, ..prepared },
-        Err(end) => return end,
-    };
+    let prepared = PreparedRun { depth: depth + 1, ..prepare(core, parent, spec)? };
     let driver = prepared.driver(core, Waiter::Nobody);
     let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());
-    end_of(&drive.await)
+    Ok(end_of(&drive.await))
 }

@@ -16,7 +16,7 @@ use crate::engine::scheduler::load::{self, LoadError};
 use crate::flag::Freeze;
 use crate::names::{RunId, ServiceName};
 use crate::store::LockRow;
-use crate::workflow::{Cause, Conditions, Reason, Redaction, RunSummary, Since, ago, fold, waits};
+use crate::workflow::{Cause, Conditions, Reason, RunSummary, Since, ago, fold, waits};
 
 fn store(error: impl ToString) -> OrderError {
     OrderError::Store { why: error.to_string(), unknown: false }
@@ -38,17 +38,23 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
         let sentence = format!("It has ended: {}.", summary.status.as_str());
         return Ok((Explanation { run: summary, sentence, waits: Vec::new(), stuck: false }, false));
     }
-    let events = core.events(id).await.map_err(store)?;
-    let run =
-        fold(events.iter().map(|stored| &stored.event)).map_err(|misfit| OrderError::Unreadable(misfit.to_string()))?;
+    let events = match core.events(id).await {
+        Ok(events) => events,
+        Err(error) => {
+            // Where the store answers otherwise, it is this run's events that cannot be read.
+            core.ports.store.run(id).await.map_err(store)?;
+            return Ok(unreadable(summary, format!("its events cannot be read: {error}")));
+        }
+    };
+    let run = match fold(events.iter().map(|stored| &stored.event)) {
+        Ok(run) => run,
+        Err(misfit) => return Ok(unreadable(summary, format!("its events cannot be read: {misfit}"))),
+    };
     let snapshot = core.files.snapshot.load_full();
     let plan = match load::plan_of(core, &snapshot, &run.started().plan).await {
         Ok(plan) => plan,
         Err(LoadError::Store(error)) => return Err(store(error)),
-        Err(LoadError::Unreadable(why) | LoadError::Withheld(why)) => {
-            let sentence = format!("It is {} and cannot be moved by this process: {why}.", summary.status.as_str());
-            return Ok((Explanation { run: summary, sentence, waits: vec![why], stuck: true }, false));
-        }
+        Err(LoadError::Unreadable(why) | LoadError::Withheld(why)) => return Ok(unreadable(summary, why)),
     };
     let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
     let hold_effects = core.process.kill_switch.freeze() == Freeze::Effects;
@@ -70,9 +76,6 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
         {
             line.push_str(&lock_waiters(core, name, id).await?);
         }
-    }
-    if let Some(redaction) = Redaction::of(&plan, &run) {
-        lines.iter_mut().for_each(|(_, line)| *line = redaction.text(line));
     }
     // What waits for a person comes first, here and in descendants.
     lines.sort_by_key(|(by_itself, _)| *by_itself);
@@ -178,6 +181,16 @@ fn breaker_state(core: &Core, service: &ServiceName) -> Option<String> {
         (BreakerState::HalfOpen, _) => format!("{service}'s breaker lets a few probes through"),
         (BreakerState::Closed, _) => format!("{service}'s breaker has closed again"),
     })
+}
+
+/// A run that this process cannot read: a person can end it.
+fn unreadable(run: RunSummary, why: String) -> (Explanation, bool) {
+    let (status, id) = (run.status.as_str(), run.run_id);
+    let sentence = format!(
+        "It is {status} and cannot be moved by this process: {why}. It is tried again at each reload; `pointsman runs \
+         cancel {id} --no-undo` ends it."
+    );
+    (Explanation { run, sentence, waits: vec![why], stuck: true }, true)
 }
 
 fn sentence(core: &Core, run: &RunSummary, waits: &[String], stuck: bool) -> String {

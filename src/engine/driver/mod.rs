@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::machine::{
-    CallId, CallerAnswer, CallerTerms, End, Input, Machine, MachineParts, StartAnswer, Ticket, Writes,
+    CallId, CallerAnswer, CallerTerms, ChildState, End, Input, Machine, MachineParts, StartAnswer, Ticket, Writes,
 };
 use crate::engine::ports::client::Executor;
 use crate::engine::ports::writer::Writer;
@@ -236,15 +236,24 @@ impl Driver {
     /// Feeds one input and performs the outputs; returns the input that an output resulted in at once.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut feedback = None;
-        if matches!(input, Input::ExternalChange { .. }) && self.machine.run().misses_something() {
-            self.snapshot = self.core.files.snapshot.load_full();
-            self.machine.set_world(self.snapshot.world.clone());
+        // The files that a run waits for may be in force since before it found that it misses them.
+        if self.machine.run().misses_something() || matches!(input, Input::Child { state: ChildState::NoWorkflow, .. })
+        {
+            self.use_newest_files();
         }
         for output in self.machine.step(self.clock.now(), input) {
             feedback = self.perform(output).or(feedback);
         }
         self.metrics.update(self.machine.run());
         feedback
+    }
+
+    fn use_newest_files(&mut self) {
+        let newest = self.core.files.snapshot.load_full();
+        if !Arc::ptr_eq(&newest, &self.snapshot) {
+            self.machine.set_world(newest.world.clone());
+            self.snapshot = newest;
+        }
     }
 
     /// The driver has ended before this input was fed: its sender repeats it, to the run's next driver.

@@ -14,9 +14,7 @@ use crate::exchange::ArmReply;
 use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, OrderRecord};
-use crate::workflow::{
-    AttemptResult, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, SensitivePath, StepIndex,
-};
+use crate::workflow::{AttemptResult, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, StepIndex};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -158,7 +156,7 @@ pub(in crate::engine) struct CallRequest {
     pub now: Timestamp,
 }
 
-/// Which entry of a lock's queue is queried.
+/// Which place in a lock's queue is queried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct LockQuery {
     pub step: StepId,
@@ -175,8 +173,6 @@ pub(in crate::engine) struct ChildSpec {
     pub item: Option<u32>,
     pub workflow: WorkflowName,
     pub input: Arc<Value>,
-    /// What of the child's first event is sensitive.
-    pub sensitive_paths: Vec<SensitivePath>,
 }
 
 /// How a child ended.
@@ -188,8 +184,6 @@ pub(in crate::engine) struct ChildEnd {
     pub note: Option<String>,
     /// It performed effects, which a person may want to undo.
     pub effects: bool,
-    /// What of its answer's body is sensitive.
-    pub sensitive: Vec<SensitivePath>,
 }
 
 /// The state of a child.
@@ -201,6 +195,8 @@ pub(in crate::engine) enum ChildState {
     NotCreated,
     /// It has ended, or can never start.
     Ended(Box<ChildEnd>),
+    /// It is not stored and never will be: the files in force do not have its workflow.
+    NoWorkflow,
 }
 
 /// The result of sending an order to a child.

@@ -12,14 +12,12 @@ use crate::engine::machine::order_record;
 use crate::names::{Fence, RunId, Seq};
 use crate::store::OrderRecord;
 use crate::workflow::{
-    CheckpointEvent, ChildEvent, Command, Event, LockEvent, LockSeen, Order, Plan, Run, StepIndex, WaitEvent,
-    child_paths,
+    CheckpointEvent, ChildEvent, Command, Event, LockEvent, LockSeen, Order, Run, StepIndex, WaitEvent,
 };
 
 /// The children that a run has begun and whose end it has not recorded.
-pub(in crate::engine) fn open_children<'a>(run: &'a Run, plan: &'a Plan) -> impl Iterator<Item = ChildSpec> + 'a {
+pub(in crate::engine) fn open_children(run: &Run) -> impl Iterator<Item = ChildSpec> + '_ {
     run.children().map(|open| ChildSpec {
-        sensitive_paths: child_paths(plan, run, &open.step),
         child: open.run,
         step: open.step,
         item: open.item,
@@ -48,7 +46,6 @@ impl Machine {
         match event {
             Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {
                 let spec = ChildSpec {
-                    sensitive_paths: child_paths(&self.plan, &self.run, step),
                     child: *child,
                     step: step.clone(),
                     item: *item,
@@ -135,7 +132,7 @@ impl Machine {
 
     /// Queries all open children.
     pub(super) fn query_children(&mut self) {
-        for spec in open_children(&self.run, &self.plan) {
+        for spec in open_children(&self.run) {
             let known = OpenChild { seq: Seq(0), spec, needs_query: true, query: QueryState::Idle };
             self.children.entry(known.spec.child).or_insert(known).needs_query = true;
         }
@@ -186,6 +183,10 @@ impl Machine {
         }
         match (state, self.child_orders.get(&child)) {
             (ChildState::Ended(end), _) => self.handle_child_end(*end),
+            (ChildState::NoWorkflow, _) => {
+                self.descendant_waits = false;
+                self.try_command(Command::ChildHasNoWorkflow { child });
+            }
             // An order that came before the child was stored is sent again.
             (ChildState::Running, Some((_, Some(Delivery::NoRun)))) => drop(self.child_orders.remove(&child)),
             (ChildState::Running | ChildState::NotCreated, _) => {}
@@ -206,8 +207,8 @@ impl Machine {
 
     pub(super) fn handle_child_end(&mut self, end: ChildEnd) {
         self.descendant_waits = false; // another descendant that waits reports it again
-        let ChildEnd { child, status, output, note, effects, sensitive } = end;
-        self.try_command(Command::ChildEnded { child, status, output, note, effects, sensitive });
+        let ChildEnd { child, status, output, note, effects } = end;
+        self.try_command(Command::ChildEnded { child, status, output, note, effects });
     }
 
     pub(super) fn handle_store_orders(&mut self, orders: Option<Vec<OrderRecord>>, owned: bool) {

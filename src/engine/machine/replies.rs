@@ -3,8 +3,6 @@
 //! Always true: a problem says whether trying again could do the work twice, and whether a shared step was done or may
 //! have been.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -14,7 +12,7 @@ use crate::exchange::{Abandoned, ArmAnswer, ArmReply, Problem, RunReport, Source
 use crate::flag::{PinKey, SkipReason};
 use crate::names::RunId;
 use crate::workflow::{
-    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Redaction, Run, RunStatus, StepKind, World, sends, wire,
+    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Run, RunStatus, StepKind, World, sends, shown, wire,
 };
 
 /// The reply of a run, for its caller and for every request with its retry key; `None` while there is none.
@@ -117,7 +115,7 @@ fn not_kept(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail
     ArmReply::Refused(problem, report(run, Some(plan)))
 }
 
-/// The reply without the run's id: a run that is not stored cannot be found by it.
+/// What is said of a run that is not kept names no run: nobody would find it.
 pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
     match reply {
         ArmReply::Refused(problem, report) => ArmReply::Refused(Problem { run: None, ..problem }, report),
@@ -303,11 +301,10 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     };
     let mut intents: Vec<_> = run.intents().collect();
     intents.sort_by_key(|(step, item, part, _)| (*part, position(step), *item));
-    let redaction = plan.and_then(|plan| Redaction::of(plan, run)).map(Arc::new);
     let intents = intents
         .into_iter()
         .map(|(step, item, part, record)| {
-            let starred = redaction.as_ref().map(|redaction| redaction.request(step, part, record));
+            let starred = plan.filter(|plan| !plan.sensitive_values().is_empty()).map(|plan| shown(plan, run, record));
             (step, item, part, starred.unwrap_or_else(|| record.clone()))
         })
         .map(|(step, item, part, record)| Intent {
@@ -346,6 +343,5 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         unresolved,
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
-        redaction,
     }
 }

@@ -1,7 +1,8 @@
 //! A run that no task moves here is taken, read and moved.
 //!
 //! Always true: a run is read only after it is this process's, so that nothing is appended behind its back; whoever has
-//! its slot waits in its mailbox meanwhile. What cannot be read is left as it is, and counted.
+//! its slot waits in its mailbox meanwhile. What cannot be read is left as it is, counted, and tried again at each reload;
+//! somebody may end it ([`unreadable`]).
 //!
 //! When the store does not answer, those who wait hear so, and the run is tried again after a while.
 
@@ -18,6 +19,7 @@ use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, Read, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
 use crate::engine::scheduler::stored_run::Beginning;
+use crate::engine::scheduler::unreadable;
 use crate::store::{OwnedRun, StoreError, TakeResult};
 use crate::workflow::Refusal;
 
@@ -57,11 +59,13 @@ async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, Lease
         Ok(TakeResult::Taken(owned)) => owned,
         Ok(TakeResult::Elsewhere { worker, name }) => {
             tracing::debug!(%run, %worker, name, "another process moves the run");
+            core.schedule.stuck.remove_unless(run, false); // that one may be able to read it
             slot.reject_all(|| Reply::Elsewhere);
             return;
         }
         Ok(TakeResult::Ended(summary)) => {
             core.schedule.timers.remove(run);
+            core.schedule.stuck.remove_unless(run, false);
             let refused = || OrderError::Refused { run: Box::new(summary.clone()), refusal: Refusal::Ended };
             slot.reject_all(|| Reply::Error(refused()));
             return;
@@ -76,8 +80,8 @@ async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, Lease
     match load(core, slot, &owned, lease_proof).await {
         Ok(driver) => drop(driver.drive().await),
         Err((slot, LoadError::Store(error))) => not_now(core, slot, &error),
-        Err((mut slot, LoadError::Unreadable(why) | LoadError::Withheld(why))) => {
-            slot.reject_all(|| Reply::Error(OrderError::Unreadable(why.clone())));
+        Err((slot, LoadError::Unreadable(why) | LoadError::Withheld(why))) => {
+            unreadable::answer_orders(core, slot, &owned, &why).await;
         }
     }
 }

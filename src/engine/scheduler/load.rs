@@ -1,6 +1,6 @@
-//! Loads a run from the store, with everything that its driver needs.
+//! Reads a run from the store, with what moves it.
 //!
-//! Always true: a run that cannot be read is left unchanged, and the reason is returned.
+//! Always true: what cannot be read is left as it is, and named.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ pub(in crate::engine) enum LoadError {
     Store(StoreError),
     /// Its events or its plan cannot be read.
     Unreadable(String),
-    /// The store answers, but not with the run's events: they cannot be read, or the answer was lost.
+    /// Its events were not given, though the store answers: they cannot be read, or the answer was lost.
     Withheld(String),
 }
 
-/// A stored run, with everything that its driver needs.
+/// A run as it stands on disk, with what moves it.
 pub(in crate::engine) struct Read {
     pub run: Run,
     pub last: Timestamp,
@@ -33,30 +33,30 @@ pub(in crate::engine) struct Read {
     pub snapshot: Arc<Snapshot>,
     pub credentials: BTreeMap<String, String>,
     /// Seals its sensitive values.
-    pub sealer: EventSealer,
-    /// It was read from its snapshot, without the events before that.
+    pub sealer: Option<EventSealer>,
+    /// Its events before its snapshot were not read.
     pub from_snapshot: bool,
 }
 
-/// Reads a run, whichever process owns it.
+/// Reads a run, whoever moves it.
 pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<Read, LoadError> {
-    let _permit = core.schedule.load_permits.0.acquire().await; // never closed
+    let _turn = core.schedule.load_permits.0.acquire().await; // never closed
     let StoredRun { run, last, events, from_snapshot } = match stored_run::read(core, id, beginning).await {
         Ok(stored) => stored,
         Err(unread @ Unread::Misfit(_)) => return Err(LoadError::Unreadable(unread.to_string())),
         Err(Unread::Store(error)) => {
-            // Where the store answers another question, only this run's events cannot be read.
+            // Where the store answers otherwise, it is this run's events that cannot be read: the others go on.
             core.ports.store.run(id).await.map_err(LoadError::Store)?;
             return Err(LoadError::Withheld(format!("its events cannot be read: {error}")));
         }
     };
-    if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.holds_sensitive() {
+    if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.started().sensitive {
         core.schedule.run_snapshots.want(id);
     }
     let started = run.started().clone();
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
-    let sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
+    let sealer = EventSealer::of(&core.ports.sealer, &plan, id, events.iter().map(|stored| &stored.event));
     drop(events);
     let credentials = match &started.sealed {
         None => Default::default(),
@@ -71,7 +71,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     Ok(Read { run, last, plan, snapshot, credentials, sealer, from_snapshot })
 }
 
-/// The plan of a run: the one in force with this id, else rebuilt from the stored definition.
+/// The plan that a run keeps: in force, or made again, whatever today's files have.
 pub(in crate::engine) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, LoadError> {
     if let Some(plan) = snapshot.plan(id) {
         return Ok(plan);

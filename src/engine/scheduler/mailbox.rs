@@ -172,12 +172,19 @@ impl Slot {
     pub fn run(&self) -> RunId {
         self.run
     }
+    /// Closes the mailbox and takes every order out of it. What else it holds is of no use to a run that cannot be read.
+    pub fn take_orders(&mut self) -> Vec<OrderRequest> {
+        let order = |message| match message {
+            Message::Order(request) => Some(*request),
+            Message::ChildEnded(_) | Message::DescendantWaits => None,
+        };
+        self.drain().into_iter().filter_map(order).collect()
+    }
     /// Closes the mailbox and answers every order in it. Returns whether it held the end of a child, which has to be read
     /// from the store then.
     pub fn reject_all(&mut self, mut reply: impl FnMut() -> Reply) -> bool {
-        self.messages.close();
         let mut held_child_end = false;
-        while let Ok(message) = self.messages.try_recv() {
+        for message in self.drain() {
             match message {
                 Message::Order(request) => drop(request.reply.send(reply())), // the sender may have stopped waiting
                 Message::ChildEnded(_) => held_child_end = true,
@@ -185,6 +192,13 @@ impl Slot {
             }
         }
         held_child_end
+    }
+    /// Closes the mailbox and empties it, under the lock under which messages are put into it: one that is just being put
+    /// there would be found by nobody.
+    fn drain(&mut self) -> Vec<Message> {
+        let _entries = self.mailboxes.entries();
+        self.messages.close();
+        std::iter::from_fn(|| self.messages.try_recv().ok()).collect()
     }
 }
 

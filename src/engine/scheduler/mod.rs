@@ -13,7 +13,6 @@ pub(super) mod load;
 pub(super) mod load_permits;
 pub(super) mod mailbox;
 pub(super) mod outbox;
-
 pub(super) mod recover;
 pub(super) mod registry;
 pub(super) mod run_snapshots;
@@ -23,5 +22,6 @@ pub(super) mod stored_run;
 pub(super) mod stuck;
 pub(super) mod supervisor;
 pub(super) mod timers;
+pub(super) mod unreadable;
 pub(super) mod watchdog;
 pub(super) mod watchers;

@@ -1,9 +1,9 @@
-//! Which runs are to get a snapshot, so that loading them reads only the events after it.
+//! Which runs are to get a snapshot, so that whoever takes them reads only the events after it.
 //!
-//! Always true: this costs the task that moves a run one comparison for each append, and nothing waits for a snapshot. The
-//! number of runs that wait for one is bounded, and so is how often a run gets one: at most every
-//! `run_snapshot_pause_ms`. A run that was left out is noted again with its next events, or when it is loaded. Snapshots
-//! are made by [`super::snapshot_writer`].
+//! Always true: asking for one costs the task that moves the run a comparison for each append, and nothing waits for it.
+//! How many runs wait for one is bounded, and so is how often a run gets one: a run that moves fast gets one at most
+//! every `run_snapshot_pause_ms`, and one more when it has moved on since. Whoever is left out asks again with its next
+//! events, or when it is taken. Making them is [`super::snapshot_writer`]'s business.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,19 +18,19 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::Append;
 
-/// The outcome of a snapshot, as the metric's label.
+/// What became of a snapshot, as the metric says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum SnapshotOutcome {
     Written,
-    /// It is larger than `run_snapshot_bytes_max`.
+    /// It has more bytes than are kept.
     TooLarge,
-    /// The run could not be read, or the store refused the snapshot.
+    /// The run could not be read, or the store did not take it.
     NotWritten,
     /// Too many runs wait for one.
     LeftOut,
-    /// A run was loaded from it.
+    /// A run was taken with it.
     Read,
-    /// A version that folds events differently wrote it: all events are read instead.
+    /// A binary wrote it that folds otherwise: all events are read instead.
     OtherFold,
     /// It cannot be read: all events are read instead.
     Broken,
@@ -51,7 +51,7 @@ impl SnapshotOutcome {
     }
 }
 
-/// The runs that are to get a snapshot.
+/// See the module.
 pub(in crate::engine) struct RunSnapshots {
     every: u64,
     waiting_max: usize,
@@ -62,9 +62,9 @@ pub(in crate::engine) struct RunSnapshots {
 
 #[derive(Default)]
 struct State {
-    /// Runs that are to get one, each with the earliest time.
+    /// Runs that are to get one, each not before a time.
     waiting: HashMap<RunId, Instant>,
-    /// Runs that got one recently, each with the time from which it may get another.
+    /// Runs that have just got one, and may get another from then on.
     recent: HashMap<RunId, Instant>,
 }
 
@@ -82,11 +82,11 @@ impl RunSnapshots {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// After how many events a run gets another snapshot.
+    /// A run with so many events since its snapshot is to get another.
     pub fn every(&self) -> u64 {
         self.every
     }
-    /// An append is stored: its run is to get a snapshot where the append crosses a multiple of [`Self::every`].
+    /// An append is in the store: its run is to get a snapshot where it has come by a thousand (`every`) more events.
     pub fn stored(&self, append: &Append) {
         let before = append.first.0.saturating_sub(1);
         let last = before.saturating_add(append.events.len() as u64);
@@ -94,7 +94,7 @@ impl RunSnapshots {
             self.want(append.run_id);
         }
     }
-    /// Notes a run that is to get one.
+    /// The run is to get one.
     pub fn want(&self, run: RunId) {
         let mut state = self.state();
         if state.waiting.contains_key(&run) {
@@ -108,7 +108,7 @@ impl RunSnapshots {
         drop(state);
         self.changed.notify_one();
     }
-    /// Waits for the next run to get one. It gets no other for the pause.
+    /// The next run that gets one, waited for. It gets no other for a while.
     pub async fn next(&self) -> RunId {
         loop {
             let first = {

@@ -1,11 +1,11 @@
-//! Writes snapshots of long runs in the background.
+//! Writes snapshots of long runs, behind all that somebody waits for.
 //!
-//! Always true: a snapshot is made from what the store has, not from the memory of a task: the run's last snapshot and the
-//! events after it, folded. So it is never ahead of the stored events, whichever process moves the run meanwhile. One is
-//! made at a time, on a thread of its own with a lower priority. A run with sealed values gets none: it would hold them in
-//! clear.
+//! Always true: a snapshot is made of what the store has, and not of what a task of this process believes: the run's last
+//! snapshot and the events after it, folded. So it is never ahead of the run, whoever moves it meanwhile. One is made at
+//! a time, on a thread of its own with a lower priority. A run whose sensitive values are sealed gets none: it would hold
+//! them in clear.
 //!
-//! When the store is slow, the other snapshots wait; when it refuses one, the run has none until it has more events.
+//! When the store is slow the others wait; when it refuses, the run goes without until it has more events.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ use crate::workflow::FOLD;
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// Starts the writer; it ends with the process's background tasks.
+/// Starts writing; it ends with the process's background tasks.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
     let threads = core.process.runtime.clone();
-    let (cancelled, writing) = (core.process.cancelled.clone(), core.clone());
+    let (cut, writing) = (core.process.cancelled.clone(), core.clone());
     let work = async move {
-        cancelled.run_until_cancelled(write(&writing)).await;
+        cut.run_until_cancelled(write(&writing)).await;
     };
-    // On a runtime of one thread there is no other thread to be kept free.
+    // One thread has nobody else to keep waiting.
     if threads.runtime_flavor() == RuntimeFlavor::CurrentThread {
         core.process.background_tasks.spawn_on(work, &threads);
         return;
@@ -46,7 +46,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
         }
     };
     match std::thread::Builder::new().name("run-snapshots".into()).spawn(run) {
-        // So that waiting for the background tasks waits for the thread too.
+        // Whoever waits for the background tasks waits for the thread too.
         Ok(_) => drop(core.process.background_tasks.spawn_on(async move { drop(ended.await) }, &threads)),
         Err(error) => {
             tracing::warn!(%error, "no thread for snapshots of runs: long runs are read from their first event")
@@ -76,11 +76,11 @@ async fn write(core: &Core) {
     }
 }
 
-/// Makes and stores a snapshot; `None` where the run needs none, or may have none.
+/// `None`: the run needs none, or may have none.
 pub(in crate::engine) async fn make(core: &Core, id: RunId) -> Result<Option<SnapshotOutcome>, String> {
     let stored = stored_run::read(core, id, Beginning::Snapshot).await.map_err(|error| error.to_string())?;
     let (run, folded) = (&stored.run, stored.events.len() as u64);
-    if run.is_final() || run.holds_sensitive() || folded < core.schedule.run_snapshots.every() {
+    if run.is_final() || run.started().sensitive || folded < core.schedule.run_snapshots.every() {
         return Ok(None);
     }
     let body = run.to_snapshot()?;

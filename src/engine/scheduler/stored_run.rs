@@ -1,13 +1,12 @@
-//! Reads a run from the store and folds its events.
+//! A run as the store has it, folded.
 //!
-//! Always true: a snapshot saves reading and folding, and does not change the result: one that is missing, damaged, written
-//! by a version that folds differently, or that does not fit the events after it is ignored, counted and logged, and all
-//! events are folded. Reading fails only where the store does not return the events, or they contradict each other.
+//! Always true: a snapshot spares reading and folding and changes nothing: one that is missing, damaged, of a binary that
+//! folds otherwise, or that the events after it do not follow is left aside, counted and logged, and all events are
+//! folded. Only where the store does not give the events, or they do not follow from each other, is there no run.
 
 use jiff::Timestamp;
 
 use crate::engine::context::Core;
-use crate::engine::ports::event_sealer;
 use crate::engine::scheduler::run_snapshots::SnapshotOutcome;
 use crate::names::RunId;
 use crate::store::{StoreError, StoredEvent};
@@ -28,19 +27,19 @@ pub(in crate::engine) enum Unread {
     /// The store did not give the events.
     #[error("{0}")]
     Store(StoreError),
-    /// They contradict each other.
+    /// They do not follow from each other.
     #[error("its events cannot be read: {0}")]
     Misfit(Misfit),
 }
 
-/// A run that was read.
+/// See the module.
 pub(in crate::engine) struct StoredRun {
     pub run: Run,
-    /// The time of its last event.
+    /// When its last event happened.
     pub last: Timestamp,
-    /// The events that were folded: those after the snapshot, or all.
+    /// What was folded: the events after the snapshot, or all.
     pub events: Vec<StoredEvent>,
-    /// Whether it was read from a snapshot.
+    /// It began with a snapshot.
     pub from_snapshot: bool,
 }
 
@@ -50,7 +49,6 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
         && let Some((run, at)) = snapshot(core, id).await
     {
         let events = core.ports.store.events(id, run.seq().next()).await.map_err(Unread::Store)?;
-        let events = event_sealer::open(&core.ports.sealer, id, events);
         match after(run, &events) {
             Ok(run) => {
                 SnapshotOutcome::Read.count();
@@ -71,7 +69,7 @@ fn after(mut run: Run, events: &[StoredEvent]) -> Result<Run, Misfit> {
     Ok(run)
 }
 
-/// The run of its snapshot, and the time of its last event.
+/// The run as its snapshot has it, with when its last event happened.
 async fn snapshot(core: &Core, id: RunId) -> Option<(Run, Timestamp)> {
     let kept = match core.ports.store.run_snapshot(id).await {
         Ok(kept) => kept?,

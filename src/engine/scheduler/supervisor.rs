@@ -1,7 +1,7 @@
 //! Wakes resting runs when they are due: one task and one timer for all of them.
 //!
-//! Always true: on a store of this process alone, the store is not used while nothing is due; a shared store is swept every
-//! `sweep_ms`, because notifications may be lost. A task is started only with a permit.
+//! Always true: while nothing is due it asks the store nothing, where the store is this process's alone; on a shared
+//! store it sweeps every `sweep_ms`, because notifications may be lost. A task is begun only where one more may run.
 //!
 //! When the store does not answer, the sweep is tried again after a while; when notifications come faster than they are
 //! read, it sweeps.
@@ -27,14 +27,14 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{OwnedRun, StoreError, StoreNotification};
 
-/// How many runs are acquired with one request.
+/// Runs that are claimed with one request.
 pub(in crate::engine) const PAGE: usize = 64;
-/// How many wake times are read with one request; later ones are read when these have passed.
-const WAKE_TIMES_MAX: usize = 20_000;
+/// Times that are read with one request; later ones are read when these have passed.
+const WAKES_MAX: usize = 20_000;
 /// The longest sleep: the process's time may be led towards the machine's clock meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// The pause before a sweep that failed is tried again.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Starts supervising; later calls do nothing.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
@@ -45,33 +45,33 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
         let leased = core.clone();
         core.spawn_background(async move { heartbeat::beat(&leased).await });
     }
-    let clones = || core.clone();
-    let (supervised, watched, sending, delivering, reloads) = (clones(), clones(), clones(), clones(), clones());
-    core.spawn_background(async move { supervise(&supervised).await });
+    let (supervised, watched, told, begun, reloads) =
+        (core.clone(), core.clone(), core.clone(), core.clone(), core.clone());
+    core.spawn_background(async move { mind(&supervised).await });
     core.spawn_background(async move { watchdog::watch(&watched).await });
-    core.spawn_background(async move { webhooks::send(&sending).await });
-    core.spawn_background(async move { outbox::deliver(&delivering).await });
+    core.spawn_background(async move { webhooks::send(&told).await });
+    core.spawn_background(async move { outbox::deliver(&begun).await });
     core.spawn_background(async move { watchdog::wake_after_reloads(&reloads).await });
     snapshot_writer::start(core);
 }
 
-async fn supervise(core: &Arc<Core>) {
-    let mut notifications = core.ports.store.notifications();
+async fn mind(core: &Arc<Core>) {
+    let mut news = core.ports.store.notifications();
     let mut draining = core.process.draining.subscribe();
     let shared = core.ports.store.is_shared();
     let every = Limits::ms(core.files.limits.sweep_ms.max(1));
     let mut sweep = tokio::time::interval_at(Instant::now() + every, every);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sweep_at: Option<Instant> = None;
+    let mut again: Option<Instant> = None;
     while !*draining.borrow() {
         let sleep = match core.schedule.timers.pop_due(core.process.clock.now()) {
             Due::Run(run) => {
-                wake(core, run).await;
+                turn_of(core, run).await;
                 continue;
             }
             Due::Refill => {
                 if refill(core).await.is_err() {
-                    sweep_at = Some(Instant::now() + RETRY_PAUSE);
+                    again = Some(Instant::now() + AGAIN);
                 }
                 continue;
             }
@@ -84,17 +84,17 @@ async fn supervise(core: &Arc<Core>) {
         tokio::select! {
             () = core.schedule.timers.changed() => {}
             () = until(sleep.map(|sleep| Instant::now() + sleep)) => {}
-            notification = notifications.recv() => match notification {
-                Ok(notification) => handle(core, notification).await,
-                Err(RecvError::Lagged(_)) => sweep_at = Some(Instant::now()),
+            heard = news.recv() => match heard {
+                Ok(news) => hear(core, news).await,
+                Err(RecvError::Lagged(_)) => again = Some(Instant::now()),
                 Err(RecvError::Closed) => return,
             },
-            _ = sweep.tick(), if shared => sweep_at = Some(Instant::now()),
-            () = until(sweep_at) => sweep_at = match sweep_store(core).await {
+            _ = sweep.tick(), if shared => again = Some(Instant::now()),
+            () = until(again) => again = match look_around(core).await {
                 Ok(()) => None,
                 Err(error) => {
-                    tracing::warn!(%error, "the runs that are due cannot be read from the store: it is tried again");
-                    Some(Instant::now() + RETRY_PAUSE)
+                    tracing::warn!(%error, "the store does not say which runs are due");
+                    Some(Instant::now() + AGAIN)
                 }
             },
             _ = draining.changed() => {}
@@ -109,29 +109,29 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Wakes a run that is due: notifies its task, or starts one.
-async fn wake(core: &Arc<Core>, run: RunId) {
+/// The run's turn has come: its task looks around, or one is begun for it.
+async fn turn_of(core: &Arc<Core>, run: RunId) {
     if core.schedule.mailboxes.notify(run) {
         return;
     }
-    let permit = acquire_permit(core).await;
+    let permit = room(core).await;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
         Some(slot) => core.run_tasks.open(core.clone(), slot, None, permit),
-        None => core.wake(run), // another task has claimed the slot meanwhile
+        None => core.wake(run), // somebody was faster
     }
 }
 
-/// A permit for one more run that is woken.
-pub(in crate::engine) async fn acquire_permit(core: &Core) -> Option<OwnedSemaphorePermit> {
+/// Room for one more run that is woken.
+pub(in crate::engine) async fn room(core: &Core) -> Option<OwnedSemaphorePermit> {
     core.schedule.wake_permits.clone().acquire_owned().await.ok()
 }
 
-async fn handle(core: &Arc<Core>, notification: StoreNotification) {
-    match notification {
+async fn hear(core: &Arc<Core>, news: StoreNotification) {
+    match news {
         StoreNotification::Run(run) => core.wake(run),
         StoreNotification::Ended(run) => {
-            // The task of a run reports its end itself. The notification comes first, and would only make those who wait
-            // for the run read the store. It counts for runs that another process may have ended.
+            // Where only this process moves runs, the run's own task tells of its end: these news come first, and whoever
+            // waits would read the store for what is at hand a moment later.
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.watchers.ended(run);
             }
@@ -144,8 +144,8 @@ async fn handle(core: &Arc<Core>, notification: StoreNotification) {
     }
 }
 
-/// Does everything that lost notifications might have asked for.
-async fn sweep_store(core: &Arc<Core>) -> Result<(), StoreError> {
+/// Looks at all that news may have told of.
+async fn look_around(core: &Arc<Core>) -> Result<(), StoreError> {
     take_due(core).await?;
     refill(core).await?;
     for run in core.schedule.timers.watching() {
@@ -154,10 +154,10 @@ async fn sweep_store(core: &Arc<Core>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Acquires and moves all due runs without an owner, as permits become free.
+/// Moves every run whose turn has come and that is nobody's, as far as there is room.
 pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreError> {
     loop {
-        let Some(permit) = acquire_permit(core).await else { return Ok(()) };
+        let Some(permit) = room(core).await else { return Ok(()) };
         let mut permit = Some(permit);
         let lease_proof = core.schedule.lease.proof();
         let due = core.ports.store.take_due(core.schedule.worker, PAGE).await?;
@@ -165,9 +165,9 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
         for owned in due {
             let permit = match permit.take() {
                 Some(permit) => Some(permit),
-                None => acquire_permit(core).await,
+                None => room(core).await,
             };
-            open(core, owned, lease_proof.clone(), permit);
+            taken(core, owned, lease_proof.clone(), permit);
         }
         if !full || *core.process.draining.borrow() {
             return Ok(());
@@ -175,21 +175,19 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
     }
 }
 
-/// Starts the task of an acquired run.
-fn open(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {
+fn taken(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {
     let run = owned.summary.run_id;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
         Some(slot) => core.run_tasks.open(core.clone(), slot, Some((owned, lease_proof)), permit),
-        // The slot is still held: by a task that is about to end, which wakes the run then, or by one that has lost the run
-        // and does not know it.
+        // Its last task has not quite gone, and wakes it when it has; or has lost the run, and does not know.
         None if core.schedule.mailboxes.notify_reacquired(run, owned.fence) => {}
         None => core.wake(run),
     }
 }
 
-/// Loads the next wake times of runs without an owner.
+/// Reads the next times at which runs that are nobody's want to be moved.
 pub(in crate::engine) async fn refill(core: &Core) -> Result<(), StoreError> {
-    let wake_times = core.ports.store.due_times(WAKE_TIMES_MAX).await?;
-    core.schedule.timers.load(&wake_times, wake_times.len() == WAKE_TIMES_MAX);
+    let wakes = core.ports.store.due_times(WAKES_MAX).await?;
+    core.schedule.timers.load(&wakes, wakes.len() == WAKES_MAX);
     Ok(())
 }

@@ -5,12 +5,13 @@
 //! stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too. Checks read page
 //! by page and are rare (`watchdog_ms`); one that the store does not answer is made up for by the next.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::context::Core;
 use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
+use crate::engine::scheduler::load::{self, LoadError};
 use crate::limits::Limits;
 use crate::names::{RunId, WorkflowName};
 use crate::store::{RunFilter, StoreError};
@@ -74,27 +75,51 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Wakes, after each reload, the runs that the new files may let go on: those paused over something that was missing in the
-/// files before, and those that could not be loaded. Reloads that come during a check share the next one.
+/// Wakes, at the start and after each reload, the runs that the new files may let go on: those paused over something that
+/// was missing in the files before, and those that could not be loaded. Lists those whose plan cannot be read, which would
+/// show only when something moves them. Reloads that come during a check share the next one.
 pub(in crate::engine) async fn wake_after_reloads(core: &Arc<Core>) {
     loop {
         core.files.reloaded.notified().await;
-        let mut waiting: Vec<RunId> = core.schedule.stuck.list().into_iter().map(|(run, _)| run).collect();
-        let checked = for_each_unfinished(core, |run| {
-            if waits_for_files(run) {
-                waiting.push(run.run_id);
-            }
-        });
-        if let Err(error) = checked.await {
+        if let Err(error) = look_at_new_files(core).await {
             tracing::warn!(%error, "the runs that wait for new files cannot be read; it is tried again");
             tokio::time::sleep(Limits::ms(core.files.limits.watchdog_ms.max(1)).min(RETRY_PAUSE_MAX)).await;
             core.files.reloaded.notify_one();
-            continue;
-        }
-        for run in waiting {
-            core.wake(run);
         }
     }
+}
+
+async fn look_at_new_files(core: &Arc<Core>) -> Result<(), StoreError> {
+    let mut waiting: Vec<RunId> = core.schedule.stuck.list().into_iter().map(|(run, _)| run).collect();
+    let mut plans = BTreeSet::new();
+    for_each_unfinished(core, |run| {
+        if waits_for_files(run) {
+            waiting.push(run.run_id);
+        }
+        plans.insert(run.plan_id.clone());
+    })
+    .await?;
+    for run in waiting {
+        core.wake(run);
+    }
+    let snapshot = core.files.snapshot.load_full();
+    let mut unreadable = BTreeMap::new();
+    for plan in plans {
+        match load::plan_of(core, &snapshot, &plan).await {
+            Ok(_) => {}
+            Err(LoadError::Store(error)) => return Err(error),
+            Err(LoadError::Unreadable(why) | LoadError::Withheld(why)) => drop(unreadable.insert(plan, why)),
+        }
+    }
+    if !unreadable.is_empty() {
+        for_each_unfinished(core, |run| {
+            if let Some(why) = unreadable.get(&run.plan_id) {
+                core.schedule.stuck.add(run.run_id, &run.workflow, why);
+            }
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// Whether a run is paused over something that is missing in the files.

@@ -1,9 +1,8 @@
-//! Notifies those who wait for a run of what becomes durable of it.
+//! Tells those who wait for a run what of it is on disk.
 //!
-//! Always true: an entry is removed with the last subscription to its run; an append of a run takes no lock while no run has
-//! a subscription; who waits for the run to rest is not woken before that. A caller that starts a run and waits for it may
-//! have its events collected: then the answer is made from them, and the store is not read. Collected are all events from
-//! the first, or none: with a gap, or beyond the bound, the collection is dropped.
+//! Always true: an entry goes with the last that waits for its run; a run that nobody waits for takes no lock; who waits
+//! for the run to rest is not woken before it does. Whoever starts a run and waits for it may have its events collected:
+//! then the answer is made from them, and the store is not read. They are all the events from the first, or none: what has a gap or is more than the bound is dropped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,14 +14,14 @@ use crate::names::{RunId, Seq};
 use crate::store::{Append, StoredEvent};
 use crate::workflow::RunSummary;
 
-/// The durable state of a run; with a summary only where its task knows of no further events.
+/// A run as it stands on disk; the summary only where its task knows no more than that.
 #[derive(Clone, Debug, Default)]
 pub(in crate::engine) struct OnDisk {
     pub seq: Option<Seq>,
     last: Option<Arc<Append>>,
     /// It ended in another process.
     pub ended: bool,
-    /// Counts how often a descendant began to wait for a person or a signal.
+    /// Counts up: a run below it began to wait for somebody.
     pub below: u64,
 }
 
@@ -41,7 +40,7 @@ struct Collected {
 }
 
 impl Collected {
-    /// Adds an append; `None` where there is a gap before it, or it exceeds so many bytes.
+    /// With one more append; `None` where something is missing before it, or it does not fit into so many bytes.
     fn and(mut self, append: Arc<Append>, bytes_max: usize) -> Option<Self> {
         let next = self.appends.last().map_or(Seq::FIRST, |last| last.summary.seq.next());
         self.bytes = self.bytes.saturating_add(append.events_bytes());
@@ -53,50 +52,50 @@ impl Collected {
 
 struct Entry {
     count: usize,
-    /// How many of the subscriptions are woken by every append.
+    /// How many of them are woken by every append.
     each: usize,
     sender: watch::Sender<OnDisk>,
     collected: Option<Collected>,
 }
 
-/// What wakes a subscriber.
+/// What wakes somebody who waits for a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum WokenBy {
     /// Every append.
     Append,
-    /// The append with which the run rests, and changes outside the run.
+    /// The append with which it rests, and what happens outside it.
     Rest,
 }
 
 #[derive(Default)]
 struct Entries {
     by_run: HashMap<RunId, Entry>,
-    /// The collected bytes of all entries.
+    /// What is collected of all of them.
     bytes: usize,
 }
 
-/// The subscriptions by run.
+/// Who waits for which run.
 pub(in crate::engine) struct Watchers {
     entries: Mutex<Entries>,
-    /// The number of subscriptions: while it is 0, appends take no lock.
+    /// How many: runs that nobody waits for take no lock.
     waiting: AtomicUsize,
-    /// The bound of collected bytes, all runs together.
+    /// Collected events of all runs together.
     bytes_max: usize,
 }
 
 impl Watchers {
-    /// `bytes_max` bounds the collected events of all runs together.
+    /// With room for so many bytes of collected events.
     pub fn new(bytes_max: usize) -> Self {
         Self { entries: Mutex::default(), waiting: AtomicUsize::new(0), bytes_max }
     }
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Subscribes to a run, from now on.
+    /// What is kept of a run from now on.
     pub fn subscribe(&self, run: RunId, woken_by: WokenBy) -> watch::Receiver<OnDisk> {
         self.entry(run, woken_by, None)
     }
-    /// Subscribes to a run that has not begun, and collects its events.
+    /// The same of a run that has not begun, whose events are collected.
     pub fn subscribe_from_the_first(&self, run: RunId) -> watch::Receiver<OnDisk> {
         self.entry(run, WokenBy::Rest, Some(Collected::default()))
     }
@@ -113,7 +112,7 @@ impl Watchers {
         entry.each += usize::from(woken_by == WokenBy::Append);
         entry.sender.subscribe()
     }
-    /// An append of a run is durable; `is_all`: its task knows of no further events.
+    /// More of a run is on disk, by this append; whether that is all that its task knows of.
     pub fn stored(&self, run: RunId, seq: Seq, append: Option<Arc<Append>>, is_all: bool) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
@@ -135,7 +134,7 @@ impl Watchers {
             });
         }
     }
-    /// All events of a run up to `up_to`, where they were collected.
+    /// All events of a run up to a place, where they were collected.
     pub fn events(&self, run: RunId, up_to: Seq) -> Option<Vec<StoredEvent>> {
         let appends = {
             let entries = self.entries();
@@ -147,7 +146,7 @@ impl Watchers {
         let numbered = std::iter::successors(Some(Seq::FIRST), |seq| Some(seq.next())).zip(events);
         Some(numbered.map(|(seq, (at, event))| StoredEvent { seq, at: *at, event: event.clone() }).collect())
     }
-    /// A descendant of the run waits for a person or a signal.
+    /// A run that it began, or one below that, waits for somebody.
     pub fn below(&self, run: RunId) {
         if let Some(Entry { sender, .. }) = self.entries().by_run.get(&run) {
             sender.send_modify(|seen| seen.below += 1);
@@ -161,7 +160,7 @@ impl Watchers {
             sender.send_modify(|seen| seen.ended = true);
         }
     }
-    /// Removes a subscription.
+    /// One of those who wait for a run is gone.
     pub fn unsubscribe(&self, run: RunId, woken_by: WokenBy) {
         let mut entries = self.entries();
         let Entries { by_run, bytes } = &mut *entries;
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_that_waits_for_rest_is_not_woken_by_every_append() {
+    fn who_waits_for_rest_is_not_woken_by_every_append() {
         let watchers = Watchers::new(1 << 20);
         let rest = watchers.subscribe(run_id(1), WokenBy::Rest);
         stored(&watchers, 1, 1, RunStatus::Running);
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_collected_events_of_all_runs_together_are_bounded() {
+    fn what_is_collected_of_all_runs_together_is_bounded() {
         let one = append(run_id(1), 1, 1).events_bytes();
         let watchers = Watchers::new(one * 5 / 2);
         let seen = |run: u64, last: &Arc<Append>| watchers.events(run_id(run), last.summary.seq).map(|all| all.len());
@@ -221,7 +220,7 @@ mod tests {
         let second = stored(&watchers, 2, 1, RunStatus::Running);
         let third = stored(&watchers, 3, 1, RunStatus::Running);
         assert_eq!((seen(1, &first), seen(2, &second), seen(3, &third)), (Some(1), Some(1), None));
-        // A collection that no longer fits is dropped, which makes room for others.
+        // One that no longer fits makes room for others.
         let more = stored(&watchers, 1, 2, RunStatus::Running);
         assert_eq!(seen(1, &more), None);
         let more = stored(&watchers, 2, 2, RunStatus::Running);

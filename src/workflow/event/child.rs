@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::{RunStatus, SensitivePath};
+use super::super::RunStatus;
 use super::group::{Subject, kinds};
 use crate::names::{RunId, StepId, WorkflowName};
 
@@ -47,9 +47,6 @@ pub enum ChildEvent {
         /// It completed, and its answer is not what the step promises: the next event says what comes of that.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unfit: bool,
-        /// What of the answer's body is sensitive, as that run says.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        sensitive: Vec<SensitivePath>,
     },
 }
 

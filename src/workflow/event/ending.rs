@@ -30,6 +30,10 @@ pub enum EndingEvent {
         by: String,
         /// Why.
         reason: Option<String>,
+        /// Its plan or its events could not be read by the process that ended it: nothing was undone, whatever was under
+        /// way is left as it is, and what became of it is unknown.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unread: bool,
     },
     /// The run ended because another one takes its place.
     Superseded(Box<Superseded>),

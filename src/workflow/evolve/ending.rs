@@ -5,11 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::names::StepId;
-use crate::workflow::calls::{
-    CallResult, CallState, Phase, StepItem, StepState, UndoCall, UndoProgress, Undoing, Undone, Unsettled,
-};
+use crate::workflow::calls::{CallResult, CallState, Phase, StepItem, StepState, UndoCall, Undoing, Undone, Unsettled};
 use crate::workflow::run::{Cancel, End, UNKNOWN};
-use crate::workflow::{Choice, Conflict, ConflictKind, Failure, FailureKind, Outcome, Part, Run, StepFinished};
+use crate::workflow::{
+    Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Part, Run, StepFinished,
+};
+
+/// What is said of a run that somebody cancelled.
+pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
+    match reason {
+        Some(reason) => format!("{by} cancelled it: {reason}"),
+        None => format!("{by} cancelled it"),
+    }
+}
 
 impl Run {
     /// The run ends early: conflicts over what was certainly not done are of no interest any more.
@@ -20,7 +28,7 @@ impl Run {
         self.failing = Some(failure);
         let conflicts = std::mem::take(&mut self.conflicts);
         for conflict in conflicts {
-            match self.call_state(&conflict.step, conflict.item, conflict.part) {
+            match self.call_state(&conflict.step, conflict.item, conflict.part.asked_about()) {
                 Some(call) if call.unknown_effect() => {
                     // It is to be found out what became of it; nothing else of it happens any more.
                     let mut conflict = conflict;
@@ -64,6 +72,14 @@ impl Run {
             // No call has begun: an expression, a lock, another run.
             (_, 0) => None,
             (Part::Do, _) => Some(self.do_call(step, *item)?),
+            // It cannot ask: the attempt that it was to ask about is decided over, and it asks anew afterwards.
+            (Part::Probe, _) if conflict.kind == ConflictKind::Missing => {
+                let probe = self.asides.remove(&(step.clone(), *item, Part::Probe));
+                if probe.is_some_and(|probe| probe.phase == Phase::InFlight) {
+                    return Err(format!("the probe of `{step}` is under way"));
+                }
+                Some(self.do_call(step, *item)?)
+            }
             (Part::Probe | Part::Undo, _) => Some(self.aside(step, *item, *part)?),
         };
         if let Some(call) = call {
@@ -120,7 +136,9 @@ impl Run {
                 self.interactions.changed.insert((step.clone(), item)); // and what they said of all of them was too
             }
         }
-        let unknown = part == Part::Do && self.call_state(step, item, part).is_some_and(CallState::unknown_effect);
+        let asked_about = part.asked_about();
+        let unknown =
+            asked_about == Part::Do && self.call_state(step, item, asked_about).is_some_and(CallState::unknown_effect);
         match choice {
             Choice::Skip if unknown => self.stays_unknown(step, item, format!("{UNKNOWN}: {by} skipped it")),
             Choice::RetryWith { .. } if unknown => {
@@ -172,10 +190,7 @@ impl Run {
     }
 
     pub(super) fn cancel_ordered(&mut self, by: &str, compensate: bool, reason: Option<&str>) {
-        let message = match reason {
-            Some(reason) => format!("{by} cancelled it: {reason}"),
-            None => format!("{by} cancelled it"),
-        };
+        let message = cancelled_by(by, reason);
         self.pause = None;
         self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned) });
         // Whoever cancels has seen what is open; what may have been done stays listed as unknown.
@@ -208,45 +223,25 @@ impl Run {
         let places: BTreeMap<StepItem, usize> =
             self.done.iter().enumerate().map(|(at, done)| ((done.step.clone(), done.item), at)).collect();
         let mut calls = BTreeMap::new();
-        let mut progress: BTreeMap<StepId, UndoProgress> = BTreeMap::new();
-        for (group, place) in undo.iter().enumerate().flat_map(|(at, group)| group.iter().map(move |place| (at, place)))
-        {
+        for place in undo.iter().flatten() {
             let Some(done) = places.get(place).copied() else { return Err(format!("`{}` was not done", place.0)) };
-            if calls.insert(place.clone(), UndoCall { done, group, undone: Undone::NotYet }).is_some() {
+            if calls.insert(place.clone(), UndoCall { done, undone: Undone::NotYet }).is_some() {
                 return Err(format!("`{}` is to be undone twice", place.0));
-            }
-            progress.entry(place.0.clone()).or_default().to_come += 1;
-        }
-        for (at, done) in self.done.iter().enumerate() {
-            let place = (done.step.clone(), done.item);
-            if !done.rehearsed && !done.harmless && !calls.contains_key(&place) {
-                progress.entry(place.0).or_default().left.insert(done.item, at);
             }
         }
         let left = undo.first().map_or(0, Vec::len);
-        self.undoing = Some(Undoing { groups: undo.to_vec(), at: 0, next: 0, left, calls, progress });
+        self.undoing = Some(Undoing { groups: undo.to_vec(), at: 0, left, calls });
         Ok(())
     }
 
     /// Whether this is what is to be undone now.
     pub(in crate::workflow) fn to_be_undone(&self, step: &StepId, item: Option<u32>) -> Result<(), String> {
+        let place = (step.clone(), item);
         let undoing = self.undoing.as_ref().filter(|undoing| {
-            let call = undoing.calls.get(&(step.clone(), item));
-            call.is_some_and(|call| call.group == undoing.at && call.undone == Undone::NotYet)
+            let now = undoing.groups.get(undoing.at).is_some_and(|group| group.contains(&place));
+            now && undoing.calls.get(&place).is_some_and(|call| call.undone == Undone::NotYet)
         });
         undoing.map(|_| ()).ok_or_else(|| format!("`{step}` is not to be undone now"))
-    }
-
-    /// An undo has begun or ended: those before the next one of its group have begun.
-    pub(super) fn undo_moved(&mut self) {
-        let Some(undoing) = &mut self.undoing else { return };
-        let group = undoing.groups.get(undoing.at).map_or(&[][..], Vec::as_slice);
-        while let Some((step, item)) = group.get(undoing.next)
-            && (self.asides.contains_key(&(step.clone(), *item, Part::Undo))
-                || undoing.calls.get(&(step.clone(), *item)).is_none_or(|call| call.undone != Undone::NotYet))
-        {
-            undoing.next += 1;
-        }
     }
 
     pub(super) fn undo_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
@@ -288,21 +283,56 @@ impl Run {
     fn undo_ended(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
         let Some(undoing) = &mut self.undoing else { return };
         if let Some(call) = undoing.calls.get_mut(&(step.clone(), item)) {
-            let progress = undoing.progress.entry(step.clone()).or_default();
-            progress.to_come = progress.to_come.saturating_sub(1);
-            match &undone {
-                Undone::Undone | Undone::Rehearsed => progress.undone += 1,
-                Undone::Left(_) => drop(progress.left.insert(item, call.done)),
-                Undone::NotYet => progress.to_come += 1,
-            }
             call.undone = undone;
         }
         undoing.left = undoing.left.saturating_sub(1);
         while undoing.left == 0 && undoing.at < undoing.groups.len() {
-            (undoing.at, undoing.next) = (undoing.at + 1, 0);
+            undoing.at += 1;
             undoing.left = undoing.groups.get(undoing.at).map_or(0, Vec::len);
         }
-        self.undo_moved();
+    }
+
+    /// Somebody ended it without being able to read it. Fits any run that has not ended: what was under way is left, and
+    /// listed as unknown.
+    pub(super) fn cancelled_unread(&mut self, by: &str, reason: Option<&str>) {
+        self.cancel_ordered(by, false, reason);
+        let is_unknown = |call: &CallState| call.effect != EffectClass::Read;
+        let left: Vec<StepItem> = self
+            .steps
+            .iter()
+            .filter_map(|(step, state)| match state {
+                StepState::Open(open) => Some((step, open)),
+                _ => None,
+            })
+            .flat_map(|(step, open)| {
+                let calls = open.calls.iter().filter(|(_, call)| is_unknown(call) && call.gave.is_none());
+                let sent = calls.filter(|(_, call)| call.unknown_effect() || call.phase == Phase::InFlight);
+                sent.map(move |(slot, _)| (step.clone(), open.items.as_ref().map(|_| *slot)))
+            })
+            .collect();
+        for (step, item) in left {
+            self.stays_unknown(&step, item, UNKNOWN.into());
+        }
+        let undoing: Vec<StepItem> = self
+            .asides
+            .keys()
+            .filter(|(.., part)| *part == Part::Undo)
+            .cloned()
+            .map(|(step, item, _)| (step, item))
+            .collect();
+        for (step, item) in undoing {
+            self.undo_left(&step, item, "it is unknown whether it was undone".into());
+        }
+        for state in self.steps.values_mut() {
+            if let StepState::Open(open) = state {
+                open.calls.clear();
+                open.children.clear();
+            }
+        }
+        self.asides.clear();
+        self.interactions.children.clear();
+        self.in_flight = 0;
+        self.end = Some(End::CancelledUnread(cancelled_by(by, reason)));
     }
 
     pub(super) fn ended(&mut self, end: End) -> Result<(), String> {

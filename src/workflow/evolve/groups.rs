@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::ending::cancelled_by;
 use super::people::Ended;
 use crate::workflow::calls::{Open, StepState};
 use crate::workflow::run::End;
@@ -71,7 +72,7 @@ impl Run {
             ChildEvent::Started { step, item, child, workflow, input } => {
                 self.child_started(step, *item, *child, workflow, input)
             }
-            ChildEvent::Ended { step, item, child, status, output, note: _, effects, unfit, sensitive: _ } => {
+            ChildEvent::Ended { step, item, child, status, output, note: _, effects, unfit } => {
                 let ended = Ended { child: *child, status: *status, effects: *effects, unfit: *unfit };
                 self.child_ended(step, *item, &ended, output)
             }
@@ -149,12 +150,12 @@ impl Run {
             EndingEvent::Superseded(superseded) => self.ended(End::Superseded(superseded.clone())),
             EndingEvent::Completed {} => self.ended(End::Completed),
             EndingEvent::Failed { failure } => self.ended(End::Failed(failure.clone())),
-            EndingEvent::Cancelled { by, reason } => {
-                let why = match reason {
-                    Some(reason) => format!("{by} cancelled it: {reason}"),
-                    None => format!("{by} cancelled it"),
-                };
-                self.ended(End::Cancelled(why))
+            EndingEvent::Cancelled { by, reason, unread: true } => {
+                self.cancelled_unread(by, reason.as_deref());
+                Ok(())
+            }
+            EndingEvent::Cancelled { by, reason, unread: false } => {
+                self.ended(End::Cancelled(cancelled_by(by, reason.as_deref())))
             }
             EndingEvent::Abandoned { reason, .. } => {
                 if self.effects_begun() || self.answer.is_some() {

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::calls::StepState;
 use super::interactions::Interactions;
-use super::{Event, Run, RunStarted, SensitiveSources, Skipped};
+use super::{Event, Run, RunStarted, Skipped};
 use crate::names::{Seq, StepId};
 
 /// An event that does not fit what came before.
@@ -85,7 +85,6 @@ fn born(started: &Arc<RunStarted>) -> Run {
         end: None,
         touched: Default::default(),
         intents: BTreeMap::new(),
-        sensitive: SensitiveSources::of_birth(started),
     }
 }
 
@@ -102,7 +101,6 @@ impl Run {
         };
         fits.map_err(|why| Misfit { seq, kind: event.kind(), why })?;
         self.seq = seq;
-        self.sensitive.learn(event);
         Ok(())
     }
 

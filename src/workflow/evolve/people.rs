@@ -294,7 +294,7 @@ impl Run {
     }
 
     pub(super) fn result_taken(&mut self, taken: &ResultTaken) -> Result<(), String> {
-        let ResultTaken { step, origin, skipped, fields, done, unknown, sensitive: _ } = taken;
+        let ResultTaken { step, origin, skipped, fields, done, unknown } = taken;
         self.not_begun(step)?;
         let seq = self.seq.next();
         for before in done {

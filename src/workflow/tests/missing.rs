@@ -123,3 +123,110 @@ fn a_workflow_that_is_not_there_is_waited_for() {
     bench.ask(begin()).unwrap();
     assert_eq!(bench.run.children().count(), 1);
 }
+
+/// The workflow was there when the step began, and gone when its run was to be started.
+#[test]
+fn a_child_that_is_not_started_for_want_of_its_workflow_is_waited_for() {
+    let plan = plan("{ workflow: w, steps: { last: { run: other } }, respond: { status: 200 } }");
+    let begun = |id: u128| {
+        let child = RunId(uuid::Uuid::from_u128(id));
+        (child, Command::BeginChild { step: crate::workflow::StepIndex(0), item: None, child })
+    };
+    let without_workflow = || {
+        let mut bench = Bench::of_api(&plan);
+        let (child, begin) = begun(9);
+        bench.ask(begin).unwrap();
+        bench.world = world().with_workflows([]);
+        bench.ask(Command::ChildHasNoWorkflow { child }).unwrap();
+        bench.settle();
+        bench
+    };
+    let mut bench = without_workflow();
+    let conflict = bench.run.conflict().unwrap().clone();
+    assert_eq!((conflict.kind, conflict.step.as_str(), conflict.attempt), (ConflictKind::Missing, "last", 0));
+    assert!(conflict.message.contains("the workflow `other`"), "{}", conflict.message);
+    assert!(bench.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", bench.run.note());
+    assert_eq!((bench.run.children().count(), bench.due()), (0, Vec::new()), "it waits for the files");
+    bench.world = world().with_workflows(["other".into()]);
+    bench.settle();
+    assert!(!bench.run.misses_something());
+    let (child, begin) = begun(10);
+    bench.ask(begin).unwrap();
+    assert_eq!(bench.run.children().map(|known| known.run).collect::<Vec<_>>(), [child], "another id");
+    for (choice, status) in
+        [(Choice::Skip, RunStatus::Completed), (Choice::Cancel { compensate: true }, RunStatus::Cancelled)]
+    {
+        let mut bench = without_workflow();
+        bench.choose("last", None, choice).unwrap();
+        assert_eq!(bench.run.status(), status);
+    }
+    let mut bench = Bench::of_api(&plan);
+    let (child, begin) = begun(9);
+    bench.ask(begin).unwrap();
+    bench.cancel(true).unwrap();
+    bench.ask(Command::ChildHasNoWorkflow { child }).unwrap();
+    bench.settle();
+    assert_eq!(bench.run.status(), RunStatus::Cancelled, "a run that ends waits for nothing");
+}
+
+const PROBED: &str = "
+workflow: w
+steps:
+  charge:
+    call: POST ${services.bank}/charges
+    retry: { attempts: 1 }
+    probe: { call: 'GET ${services.gone}/charges', retry: { attempts: 3 }, done: '${output.found}' }
+  invoice: { needs: [charge], set: 1 }
+respond: { status: 200 }
+";
+
+/// The attempt's outcome stays unknown: what the files lost is needed to find it out, and nothing is sent again.
+#[test]
+fn a_probe_waits_for_its_service() {
+    let source: Value = serde_saphyr::from_str(PROBED).unwrap();
+    let plan = Plan::kept(&source, &BTreeMap::new(), &Limits::default()).unwrap();
+    let unknown = || {
+        let mut bench = Bench::of_route(&plan);
+        bench.settle();
+        bench.call("charge", AttemptResult::TimedOut("x".into()));
+        bench
+    };
+    let again = |bench: &Bench<'_>| {
+        let conflict = bench.run.conflict().unwrap().clone();
+        assert_eq!((conflict.kind, conflict.part), (ConflictKind::Missing, Part::Probe));
+        assert!(conflict.message.contains("its probe cannot ask: it needs the service `gone`"), "{}", conflict.message);
+        assert!(conflict.key.is_some() && conflict.request.is_some(), "by which a person can ask");
+        assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"], "no fallback: it may have been done");
+        assert!(bench.run.note().is_some_and(|note| missing::is_noted(&note)));
+        assert!(bench.flying().is_empty() && bench.due().is_empty(), "{:?}", bench.due());
+    };
+    let mut bench = unknown();
+    again(&bench);
+    bench.choose("charge", None, Choice::Retry).unwrap();
+    again(&bench);
+    with_gone(&mut bench);
+    assert_eq!(bench.flying(), ["probe charge"], "the step itself is not sent again");
+    // It is lost once more between two of the probe's attempts.
+    bench.world = world();
+    bench.hears("charge", None, Part::Probe, status(503));
+    again(&bench);
+    with_gone(&mut bench);
+    bench.hears("charge", None, Part::Probe, ok(json!({"found": true})));
+    assert_eq!(bench.run.status(), RunStatus::Completed);
+    let sent = bench.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == Part::Do));
+    assert_eq!(sent.count(), 1);
+
+    // What a person chooses instead: it may have been done, and stays listed.
+    let mut skipped = unknown();
+    skipped.choose("charge", None, Choice::Skip).unwrap();
+    assert_eq!(skipped.run.status(), RunStatus::Completed);
+    let mut taken = unknown();
+    taken.choose("charge", None, super::kit::take(json!({"id": 1}))).unwrap();
+    assert_eq!(taken.run.status(), RunStatus::Completed);
+    for compensate in [true, false] {
+        let mut cancelled = unknown();
+        cancelled.cancel(compensate).unwrap();
+        assert_eq!(cancelled.run.status(), RunStatus::Cancelled);
+        assert!(cancelled.run.note().unwrap().ends_with("not undone: `charge`"), "{:?}", cancelled.run.note());
+    }
+}

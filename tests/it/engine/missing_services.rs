@@ -162,3 +162,37 @@ respond: { status: 200, body: paid }
     assert!(sent.len() >= 2 && sent.iter().all(|call| call.key == sent[0].key), "{data}");
     test.finish().await;
 }
+
+/// The outcome of an attempt is unknown, and the service that its probe asks is not there: nothing is sent again, and the
+/// files that have it again let the probe ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_cannot_ask_waits_for_its_service() {
+    const PROBED: &str = "
+workflow: probed
+steps:
+  charge:
+    call: POST ${services.plain}/charges
+    retry: { attempts: 1 }
+    timeout: 300ms
+    probe: { call: 'GET ${services.old}/charges', done: '${status == 200}', output: '${output}' }
+respond: { status: 200, body: paid }
+";
+    let mut test = EngineTest::with_settings("  old: WORKS\n", &[PROBED], |_| {}).await;
+    test.step_service.hold("POST /charges");
+    let run = test.start_run("probed", json!({})).await;
+    test.wait_for_calls("POST /charges", 1).await;
+    test.kill().await;
+    test.flags.edit("pointsman.yaml", |text| text.replace("  old: ", "  new: "));
+    test.flags.edit("workflows/probed.yaml", |text| text.replace("services.old", "services.new"));
+    test.restart().await;
+    let conflict = test.misses(&run, "the service `old`").await;
+    assert_eq!((&conflict["part"], &conflict["attempt"]), (&json!("probe"), &json!(1)), "{conflict}");
+    assert!(conflict["idempotency_key"].is_string(), "by which a person can ask: {conflict}");
+    test.step_service.release_all("POST /charges");
+    let both = format!("  old: {}\n  new: ", test.step_service.url());
+    test.reloaded(|| test.flags.edit("pointsman.yaml", |text| text.replace("  new: ", &both))).await;
+    test.wait_for_status(&run, "completed").await;
+    assert_eq!(test.step_service.count("POST /charges"), 1, "it is not sent a second time");
+    assert_eq!(test.step_service.count("GET /charges"), 1);
+    test.finish().await;
+}

@@ -25,6 +25,7 @@ mod service_failures;
 mod structure;
 mod undoing;
 mod unknown;
+mod unreadable_runs;
 mod webhooks;
 
 use std::time::Duration;

@@ -251,14 +251,7 @@ impl Rig {
 }
 
 pub(super) fn child_end(child: RunId) -> ChildEnd {
-    ChildEnd {
-        child,
-        status: RunStatus::Completed,
-        output: Arc::new(json!({})),
-        note: None,
-        effects: true,
-        sensitive: Vec::new(),
-    }
+    ChildEnd { child, status: RunStatus::Completed, output: Arc::new(json!({})), note: None, effects: true }
 }
 
 fn reply(status: u16, output: Value) -> AttemptResult {

@@ -1,0 +1,92 @@
+//! Shows a run, also one whose events cannot be read: then what its row says, and why there is no more.
+//!
+//! Always true: a run that the store lists is shown. When the store does not answer, the response is 503.
+
+use serde_json::Value;
+
+use super::envelope::{envelope, links};
+use super::load::LoadedRun;
+use crate::admin::error::ApiError;
+use crate::admin::state::ApiState;
+use crate::admin::types::{
+    AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Orchestration, OrchestrationObject,
+    ReceiptObject, ReceiptSource, RunData, RunObject, RunPart,
+};
+use crate::names::{JobId, RunId};
+use crate::workflow::RunSummary;
+
+/// The envelope of a run.
+pub(super) async fn shown(state: &ApiState, run: RunId, delivery: Delivery) -> Result<Orchestration, ApiError> {
+    let unread = match LoadedRun::load(state, run).await {
+        Ok(loaded) => return Ok(envelope(state, &loaded, delivery)),
+        // No such run, or one that was purged.
+        Err(error) if error.0.status < 500 => return Err(error),
+        Err(error) => error,
+    };
+    match state.parts.store.run(run).await? {
+        Some(row) => Ok(of_row(row, format!("its events cannot be read: {}", unread.0.detail), delivery)),
+        None => Err(unread),
+    }
+}
+
+fn of_row(row: RunSummary, trouble: String, delivery: Delivery) -> Orchestration {
+    let RunSummary { run_id, workflow, plan_id, route, mode, status, seq, started, updated, note, .. } = row;
+    let (run, job) = (run_id.to_string(), row.job.unwrap_or(JobId(run_id.0)).to_string());
+    let (auth_mode, source) = match (&row.parent, &route) {
+        (Some(parent), _) => (AuthMode::Run, parent.to_string()),
+        (None, Some(route)) => (AuthMode::Route, route.to_string()),
+        // Who started it stands in its first event.
+        (None, None) => (AuthMode::Loopback, String::new()),
+    };
+    Orchestration {
+        object: OrchestrationObject::Orchestration,
+        data: RunData {
+            job_id: job.clone(),
+            run_id: run.clone(),
+            plan_id: plan_id.clone(),
+            status,
+            job: JobPart {
+                object: JobObject::Job,
+                id: job.clone(),
+                kind: JobKind::Orchestration,
+                status,
+                mode: delivery,
+                durability: Durability::Persisted,
+                run_id: run.clone(),
+            },
+            run: RunPart {
+                object: RunObject::Run,
+                id: run,
+                job_id: job,
+                status,
+                mode,
+                plan_id,
+                workflow,
+                route,
+                parent: row.parent.map(|parent| parent.to_string()),
+                rerun_of: None,
+                started_by: None,
+                started,
+                updated,
+                seq: seq.0,
+                note,
+            },
+            steps: Vec::new(),
+            pending_checkpoint: None,
+            checkpoints: Vec::new(),
+            conflicts: Vec::new(),
+            output: Value::Null,
+            undone: Vec::new(),
+            error: None,
+            waits: Vec::new(),
+            trouble: Some(trouble),
+            audit_receipt: AuditReceipt {
+                object: ReceiptObject::AuditReceipt,
+                request_id: format!("req_{}", run_id.0.simple()),
+                auth_mode,
+                source: ReceiptSource { method: String::new(), route: source },
+            },
+            links: links(run_id),
+        },
+    }
+}

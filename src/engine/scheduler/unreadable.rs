@@ -1,0 +1,178 @@
+//! Orders to a run whose plan or events cannot be read by this process.
+//!
+//! Always true: such a run takes one order, to be cancelled without undoing; every other one is refused with the reason.
+//! A cancel that would undo is refused too, because what was done, and how it is undone, stands in what cannot be read:
+//! whoever ends the run says that it is left as it is. The end is one event under this process's fencing token, and the
+//! run's row says that nothing was undone. Runs that it began are told to end in the same way.
+//!
+//! When the store refuses the event, or does not answer, the run stays as it is, and whoever asked hears so.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use uuid::Uuid;
+
+use crate::engine::api::children;
+use crate::engine::api::types::OrderError;
+use crate::engine::context::Core;
+use crate::engine::machine::order_record;
+use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
+use crate::engine::scheduler::mailbox::{OrderRequest, Reply, Slot};
+use crate::names::RunId;
+use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Priority, RunFilter, StoreError};
+use crate::workflow::{Choice, Mode, Order, Refusal, RunStatus, RunSummary};
+
+/// Runs that are read with one request.
+const PAGE: usize = 500;
+
+/// Answers the orders in the mailbox, and those in a store that other processes use too.
+pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, owned: &OwnedRun, why: &str) {
+    let mut ended: Option<RunSummary> = None;
+    for OrderRequest { order, by, reply } in slot.take_orders() {
+        let said = match &ended {
+            Some(summary) => Err(refused(summary, Refusal::Ended)),
+            None => carry_out(core, owned, order, &by, why, None).await,
+        };
+        if let Ok(summary) = &said {
+            ended = Some(summary.clone());
+        }
+        // Whoever asked may have gone.
+        let _ = reply.send(said.map_or_else(Reply::Error, |summary| Reply::Done(Box::new(summary))));
+    }
+    if core.ports.store.is_shared()
+        && ended.is_none()
+        && let Err(error) = answer_stored(core, owned, why).await
+    {
+        tracing::warn!(run = %owned.summary.run_id, %error, "the orders to the run cannot be read or answered now");
+    }
+}
+
+async fn answer_stored(core: &Arc<Core>, owned: &OwnedRun, why: &str) -> Result<(), StoreError> {
+    for OrderRecord { id, order, by, .. } in core.ports.store.orders(owned.summary.run_id).await? {
+        let answer = match serde_json::from_value::<Order>(order) {
+            Err(error) => order_record::unreadable(&error),
+            Ok(order) => match carry_out(core, owned, order, &by, why, Some(id)).await {
+                Ok(_) => return Ok(()), // the store answers the others: the run has ended
+                Err(OrderError::Refused { refusal, .. }) => order_record::refused(&refusal),
+                Err(OrderError::Unreadable(why)) => order_record::refused(&Refusal::NotApplicable(why)),
+                Err(OrderError::NoRun | OrderError::Store { .. }) => continue, // asked again, it is tried again
+            },
+        };
+        core.ports.store.settle_order(id, answer).await?;
+    }
+    Ok(())
+}
+
+fn refused(run: &RunSummary, refusal: Refusal) -> OrderError {
+    OrderError::Refused { run: Box::new(run.clone()), refusal }
+}
+
+/// Ends the run where that is asked; the run after it.
+async fn carry_out(
+    core: &Arc<Core>,
+    owned: &OwnedRun,
+    order: Order,
+    by: &str,
+    why: &str,
+    stored_order: Option<Uuid>,
+) -> Result<RunSummary, OrderError> {
+    match order {
+        Order::Cancel { compensate: false, reason }
+        | Order::Resolve { choice: Choice::Cancel { compensate: false }, reason, .. } => {
+            cancel(core, owned, reason.as_deref(), by, why, stored_order).await
+        }
+        Order::Cancel { compensate: true, .. } | Order::Resolve { choice: Choice::Cancel { compensate: true }, .. } => {
+            let run = owned.summary.run_id;
+            let text = format!(
+                "{why}, and without that nothing can be undone; to end the run and leave what it did as it is, cancel it \
+                 without undoing (`pointsman runs cancel {run} --no-undo`, or `compensate: false`)"
+            );
+            Err(refused(&owned.summary, Refusal::NotApplicable(text)))
+        }
+        Order::Pause { .. }
+        | Order::Resume { .. }
+        | Order::Skip { .. }
+        | Order::Adjust { .. }
+        | Order::Retry { .. }
+        | Order::Resolve { .. }
+        | Order::Answer { .. }
+        | Order::HandOver { .. }
+        | Order::Signal { .. } => {
+            Err(OrderError::Unreadable(format!("{why}; it takes no order but `cancel --no-undo`")))
+        }
+    }
+}
+
+async fn cancel(
+    core: &Arc<Core>,
+    owned: &OwnedRun,
+    reason: Option<&str>,
+    by: &str,
+    why: &str,
+    stored_order: Option<Uuid>,
+) -> Result<RunSummary, OrderError> {
+    let OwnedRun { summary: before, fence } = owned;
+    let (run, now) = (before.run_id, core.process.clock.now());
+    let (summary, event) = before.clone().cancelled_unread(why, reason, by, now);
+    let append = Append {
+        run_id: run,
+        first: summary.seq,
+        events: vec![(summary.updated, event)],
+        summary: summary.clone(),
+        batch: core.process.new_id(),
+        pins: Vec::new(),
+        claim: None,
+        priority: if before.mode == Mode::Dark { Priority::Dark } else { Priority::Live },
+        worker: core.schedule.worker,
+        fence: *fence,
+        release: true,
+        locks: Vec::new(),
+        webhook_messages: Vec::new(),
+        settled: stored_order.map(|id| (id, order_record::done())).into_iter().collect(),
+        pending_runs: Vec::new(),
+        size: EventsSize::default(),
+    };
+    if let Err(error) = core.ports.store.append(Arc::new(append)).await {
+        let unknown = matches!(error, AppendError::Unavailable(_));
+        return Err(OrderError::Store { why: error.to_string(), unknown });
+    }
+    tracing::warn!(%run, workflow = %before.workflow, by, why, "the run was cancelled unread: nothing was undone");
+    let (workflow, mode) = (before.workflow.as_str().to_owned(), before.mode.as_str());
+    unfinished_runs(&before.workflow, before.status).decrement(1.0);
+    if let Some((_, risk)) = &before.checkpoint {
+        open_checkpoints(*risk).decrement(1.0);
+    }
+    let outcome = summary.status.as_str();
+    counter!("pointsman_runs_total", "workflow" => workflow, "mode" => mode, "outcome" => outcome).increment(1);
+    core.schedule.timers.remove(run);
+    core.schedule.stuck.remove_unless(run, false);
+    core.schedule.watchers.ended(run);
+    if let Some(parent) = before.parent {
+        core.wake(parent);
+    }
+    let telling = core.clone();
+    core.spawn_background(async move {
+        if let Err(error) = tell_children(&telling, run).await {
+            tracing::warn!(%run, %error, "the runs that a cancelled run began were not told: cancel them one by one");
+        }
+    });
+    Ok(summary)
+}
+
+/// The runs that it began end too, without undoing.
+async fn tell_children(core: &Arc<Core>, parent: RunId) -> Result<(), StoreError> {
+    let mut filter =
+        RunFilter { parent: Some(parent), statuses: RunStatus::OPEN.to_vec(), limit: PAGE, ..RunFilter::default() };
+    loop {
+        let page = core.ports.store.runs(filter.clone()).await?;
+        for child in &page {
+            let reason = Some("the run that began it was cancelled".to_owned());
+            let order = Order::Cancel { compensate: false, reason };
+            children::send_order(core.clone(), child.run_id, order, parent).await;
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => filter.before = Some(last.run_id),
+            _ => return Ok(()),
+        }
+    }
+}

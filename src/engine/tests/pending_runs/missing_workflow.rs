@@ -1,0 +1,42 @@
+//! A child whose workflow the files lose between its parent's decision and its first append.
+
+use serde_json::json;
+
+use super::{SlowStore, calls, harness, start};
+use crate::store::Work;
+use crate::workflow::RunStatus;
+
+/// The workflow vanishes from the files after the parent decided on the child and before the child is created: the parent
+/// pauses and names it, over a restart too, and goes on by itself with the files that have it again.
+#[tokio::test]
+async fn a_child_whose_workflow_is_gone_when_it_is_created_is_waited_for() {
+    for restart in [false, true] {
+        let store = SlowStore::new(true, false, 0);
+        let (step_service, mut harness) = harness(&store, &calls()).await;
+        harness.recover().await;
+        let run = start(&harness, json!({})).await.run;
+        store.wait_for_reads(1).await;
+        assert_eq!(store.inner.pending_runs(9).await.unwrap().len(), 1, "decided, and not created");
+        match restart {
+            false => harness.load_plans(&[]),
+            true => harness.crash().await,
+        }
+        store.answer_reads(usize::MAX);
+        if restart {
+            harness.recover().await;
+        }
+        let paused = harness.wait_until_resting(run).await;
+        assert_eq!(paused.status, RunStatus::Paused, "it has not failed: {paused:?}");
+        let note = harness.view(run).await.note.unwrap_or_default();
+        assert!(note.contains("the workflow `child`, which is not in the files in force"), "{note}");
+        harness.wait_until_idle(run).await;
+        assert!(store.inner.pending_runs(9).await.unwrap().is_empty(), "nothing is delivered for ever");
+        assert_eq!((harness.runs().await.len(), step_service.seen().len()), (1, 0));
+        harness.load_plans(&[]);
+        harness.load_plans(&[&calls()]);
+        harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
+        let created = (step_service.paths(), harness.runs().await.len());
+        assert_eq!(created, (vec!["POST /child".to_owned()], 2), "created once");
+        assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
+    }
+}

@@ -1,0 +1,183 @@
+//! Runs whose plan or events this process cannot read: they are shown as stuck, tried again at each reload, and can be
+//! ended.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use uuid::Uuid;
+
+use super::{EngineTest, id};
+use crate::support::until;
+
+const WAITING: &str = "
+workflow: waiting
+steps:
+  reserve: { call: 'POST ${services.works}/stock', undo: 'DELETE ${services.works}/stock/1' }
+  go: { needs: [reserve], wait: { signal: go } }
+  charge: { needs: [go], call: 'POST ${services.works}/charges' }
+respond: { status: 200, body: paid }
+";
+
+const PARENT: &str = "
+workflow: parent
+steps: { sub: { run: waiting } }
+respond: { status: 200 }
+";
+
+async fn database(path: &PathBuf) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).connect().await.expect("it opens")
+}
+
+fn run_key(run: &str) -> Vec<u8> {
+    let uuid: Uuid = id(run).trim_start_matches("run_").parse().expect("an id");
+    uuid.as_bytes().to_vec()
+}
+
+impl EngineTest {
+    fn database_path(&self) -> PathBuf {
+        self.dir.path().join("pointsman.db")
+    }
+    async fn waiting_run(&self) -> String {
+        let run = self.start_run("waiting", json!({})).await;
+        self.wait_for_status(&run, "waiting_signal").await;
+        run
+    }
+    async fn is_stuck(&self, count: f64) {
+        self.pointsman
+            .until_metric("as many are stuck", |metrics| metrics.sum("pointsman_runs_stuck", &[]) == count)
+            .await;
+    }
+    /// The run is shown as one that nothing moves.
+    async fn is_shown_as_stuck(&self, run: &str, why: &str) {
+        let data = self.data(run).await;
+        assert!(data["trouble"].as_str().is_some_and(|trouble| trouble.contains(why)), "{data}");
+        let told = self.pointsman.get(&format!("{run}/explain")).await;
+        assert!(told["stuck"] == true && told["sentence"].as_str().unwrap().contains("--no-undo"), "{told}");
+        let shown = self.cli(&["runs", "show", id(run)]).await;
+        assert!(shown.contains("cannot be moved") && shown.contains(why), "{shown}");
+    }
+    /// A cancel that would undo is refused, and one that leaves everything as it is ends the run.
+    async fn is_cancelled_unread(&self, run: &str) -> Value {
+        let refused = self.post_refused(&format!("{run}/cancel"), json!({})).await;
+        assert!(refused["detail"].as_str().unwrap().contains("--no-undo"), "{refused}");
+        let other = self.post(&format!("{run}/signals/go"), json!({})).await;
+        assert!(other.0 >= 409 && other.1["detail"].as_str().unwrap().contains("cannot be read"), "{other:?}");
+        self.cli(&["runs", "cancel", id(run), "--no-undo", "--reason", "it is of no use"]).await;
+        let data = self.data(run).await;
+        let note = data["run"]["note"].as_str().unwrap_or_default();
+        assert_eq!(data["status"], "cancelled", "{data}");
+        assert!(note.contains("it is of no use") && note.contains("nothing was undone"), "{note}");
+        assert_eq!(self.step_service.count("DELETE /stock/1"), 0, "nothing was undone");
+        let again = self.post_refused(&format!("{run}/cancel"), json!({ "compensate": false })).await;
+        assert_eq!(again["run_status"], "cancelled", "{again}");
+        data
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
+    let mut test = EngineTest::with(&[WAITING, PARENT]).await;
+    let (first, second) = (test.waiting_run().await, test.waiting_run().await);
+    let parent = test.start_run("parent", json!({})).await;
+    let child = until("the child to wait", || async {
+        let list = test.pointsman.get(&format!("/api/v2/orchestrate/runs?parent={}", id(&parent))).await;
+        let child = list["runs"].as_array().and_then(|runs| runs.first().cloned())?;
+        (child["status"] == "waiting_signal").then(|| format!("{}/{}", super::RUN, child["run_id"].as_str().unwrap()))
+    })
+    .await;
+    // What a later version keeps as a plan: this one cannot read it.
+    test.kill().await;
+    let mut database = database(&test.database_path()).await;
+    let (plan, source): (String, Vec<u8>) =
+        sqlx::query_as("SELECT id, source FROM plans WHERE CAST(source AS TEXT) LIKE '%\"workflow\":\"waiting\"%'")
+            .fetch_one(&mut database)
+            .await
+            .expect("a plan");
+    let spoil = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(br#"{"workflow":7}"#.to_vec()).bind(&plan);
+    assert_eq!(spoil.execute(&mut database).await.expect("it is spoilt").rows_affected(), 1);
+    test.flags.edit("workflows/waiting.yaml", |text| text.replace("body: paid", "body: done"));
+    test.restart().await;
+    test.is_stuck(3.0).await;
+    let (status, list) = (test.cli(&["status"]).await, test.cli(&["runs", "list"]).await);
+    for run in [&first, &second, &child] {
+        assert!(status.contains(id(run)) && test.pointsman.log().contains(id(run)), "{status}");
+        test.is_shown_as_stuck(run, &plan).await;
+    }
+    assert_eq!(list.matches("stuck: its plan").count(), 3, "{list}");
+
+    let data = test.is_cancelled_unread(&first).await;
+    assert_eq!(data["undone"][0]["state"], "left", "{data}");
+    test.is_stuck(2.0).await;
+    // Whoever began a run hears that it has ended.
+    test.is_cancelled_unread(&child).await;
+    let data = test.wait_for_status(&parent, "failed").await;
+    assert!(data["error"]["message"].as_str().unwrap().contains("cancelled"), "{data}");
+
+    // The plan is there again: the next reload finds that.
+    let mend = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(source).bind(&plan);
+    mend.execute(&mut database).await.expect("it is mended");
+    drop(database);
+    test.flags.edit("workflows/parent.yaml", |text| text.replace("status: 200", "status: 201"));
+    test.is_stuck(0.0).await;
+    test.post_accepted(&format!("{second}/signals/go"), json!({})).await;
+    test.wait_for_status(&second, "completed").await;
+    test.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
+    let mut test = EngineTest::with(&[WAITING]).await;
+    let (garbled, contradicting) = (test.waiting_run().await, test.waiting_run().await);
+    let whole = test.waiting_run().await;
+    test.kill().await;
+    let mut database = database(&test.database_path()).await;
+    let mut before: Vec<(Vec<u8>, i64, Vec<u8>)> = Vec::new();
+    for run in [&garbled, &contradicting] {
+        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT first, events FROM appends WHERE run_id = ?")
+            .bind(run_key(run))
+            .fetch_all(&mut database)
+            .await
+            .expect("its events");
+        let (first, events) = rows.into_iter().max().expect("events");
+        let text = String::from_utf8_lossy(&events).into_owned();
+        let spoilt = match run == &garbled {
+            true => "0 {]".repeat(3),
+            false => text.replace("\"step\":\"go\"", "\"step\":\"reserve\""),
+        };
+        assert_ne!(spoilt, text);
+        let spoil = sqlx::query("UPDATE appends SET events = ? WHERE run_id = ? AND first = ?");
+        let spoil = spoil.bind(spoilt.into_bytes()).bind(run_key(run)).bind(first);
+        spoil.execute(&mut database).await.expect("it is spoilt");
+        before.push((run_key(run), first, events));
+    }
+    drop(database);
+    test.restart().await;
+    for run in [&garbled, &contradicting] {
+        // Nobody has looked at it yet.
+        let told = test.pointsman.get(&format!("{run}/explain")).await;
+        assert!(told["stuck"] == true, "{told}");
+        test.is_cancelled_unread(run).await;
+        let shown = test.cli(&["runs", "show", id(run)]).await;
+        assert!(shown.contains("its events cannot be read"), "{shown}");
+    }
+    test.is_stuck(0.0).await;
+    test.post_accepted(&format!("{whole}/signals/go"), json!({})).await;
+    test.wait_for_status(&whole, "completed").await;
+
+    // Whoever can read the events later finds that they give the row.
+    test.kill().await;
+    let mut database = self::database(&test.database_path()).await;
+    for (run, first, events) in before {
+        let mend = sqlx::query("UPDATE appends SET events = ? WHERE run_id = ? AND first = ?");
+        mend.bind(events).bind(run).bind(first).execute(&mut database).await.expect("it is mended");
+    }
+    drop(database);
+    test.restart().await;
+    for run in [&garbled, &contradicting] {
+        let data = test.data(run).await;
+        assert_eq!((&data["status"], &data["undone"][0]["state"]), (&json!("cancelled"), &json!("left")), "{data}");
+    }
+    test.finish().await;
+}

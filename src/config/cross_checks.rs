@@ -237,7 +237,7 @@ fn rehearsals(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) 
             continue;
         }
         let id = step.id.as_str();
-        let is_read = plan.reads.iter().any(|path| path.root() == "steps" && path.part(0) == Some(id));
+        let is_read = plan.is_read(step);
         let site = file.key("steps").key(id).at_key();
         let effect = call.effect.as_str();
         let message = format!("the {effect} step `{id}` has no `rehearse:`, and the route `{}` rehearses it", route.id);

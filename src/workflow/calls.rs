@@ -195,11 +195,12 @@ pub(super) struct CallResult {
 }
 
 /// A private or shared call that was done (or rehearsed), in the order of completion: what an `undo` works on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct DoneCall {
     pub step: StepId,
     pub item: Option<u32>,
     /// The item itself.
+    #[serde(with = "present")]
     pub value: Option<Arc<Value>>,
     /// Its first attempt.
     pub began: Seq,
@@ -233,25 +234,11 @@ pub(super) struct Undoing {
     pub groups: Vec<Vec<StepItem>>,
     /// The group at which it is.
     pub at: usize,
-    /// The first of that group whose undo has neither begun nor ended: those before it have begun.
-    pub next: usize,
     /// How many of that group have not ended.
     pub left: usize,
     /// What becomes of each.
     #[serde(with = "pairs")]
     pub calls: BTreeMap<StepItem, UndoCall>,
-    /// By step: how far its calls have come. Kept up with each, because every append says it in the run's summary.
-    pub progress: BTreeMap<StepId, UndoProgress>,
-}
-
-/// How far the undoing of a step's calls has come.
-#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct UndoProgress {
-    pub undone: usize,
-    pub to_come: usize,
-    /// Items that stay as they are, each with its place in the run's list of what was done.
-    #[serde(with = "pairs")]
-    pub left: BTreeMap<Option<u32>, usize>,
 }
 
 /// The undoing of one call.
@@ -259,8 +246,6 @@ pub(super) struct UndoProgress {
 pub(super) struct UndoCall {
     /// Its place in the run's list of what was done.
     pub done: usize,
-    /// The place of its group.
-    pub group: usize,
     pub undone: Undone,
 }
 

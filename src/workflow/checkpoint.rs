@@ -14,7 +14,6 @@ use serde_json::Value;
 use super::conflict::conflict;
 use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, OnReject, Question};
-use super::sensitive::said_to_others;
 use super::step_events::{failed, finished, skipped};
 use super::world::deeper_than;
 use super::{
@@ -159,8 +158,7 @@ pub(super) fn answer(
     match &ask.state {
         QuestionState::Open => {}
         QuestionState::Answered { said, by, seq } => {
-            let said = Box::new(said_to_others(plan, run, &ask.asked.step, said));
-            return Err(Refusal::AnsweredBefore { by: by.clone(), said, seq: *seq });
+            return Err(Refusal::AnsweredBefore { by: by.clone(), said: said.clone(), seq: *seq });
         }
         QuestionState::Void => {
             let message = match run.interactions.ask(&ask.asked.step, ask.asked.item) {

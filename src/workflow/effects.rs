@@ -66,6 +66,16 @@ impl Run {
             })
         })
     }
+    /// Calls of which it is unknown whether they took place and that something still comes back to: another attempt, a
+    /// probe, or a person.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = (&StepId, &CallState)> {
+        let open = self.steps.iter().filter_map(|(step, state)| match state {
+            StepState::Open(open) => Some((step, open)),
+            _ => None,
+        });
+        open.flat_map(|(step, open)| open.calls.values().map(move |call| (step, call)))
+            .filter(|(_, call)| call.unknown_effect() && call.gave.is_none())
+    }
     /// Whether an attempt of a step (an item) that nobody goes back to may have taken place.
     pub(super) fn may_have_happened(&self, step: &StepId, item: Option<u32>) -> bool {
         self.unknown.iter().any(|call| call.step == *step && call.item == item)

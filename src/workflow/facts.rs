@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload, SensitivePath};
+use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload};
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
 
 /// The birth of a run.
@@ -60,12 +60,9 @@ pub struct RunStarted {
     /// Values that stand for bytes are marked ([`super::BytesMark`]); not in runs of earlier versions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bytes_marked: bool,
-    /// Its plan declares sensitive values, or it was handed some: in the store they are sealed.
+    /// Its plan declares sensitive values: in the store they are sealed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,
-    /// What of this event is sensitive because whoever began the run says so: `$.request.body.token`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sensitive_paths: Vec<SensitivePath>,
 }
 
 /// The step of another run that began this one.
@@ -95,9 +92,6 @@ pub struct ResultTaken {
     /// Calls of it of which it stays unknown whether they took place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<UnknownBefore>,
-    /// What of its output (of each item's) is sensitive although its plan does not say so.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sensitive: Vec<SensitivePath>,
 }
 
 /// Another run takes a run's place.
@@ -292,6 +286,7 @@ pub enum Outcome {
         failure: Failure,
     },
     /// Nothing was sent: the intent is recorded.
+    #[serde(with = "stored_rehearsal")]
     Rehearsed {
         /// What would have been sent.
         intent: Arc<CallRecord>,
@@ -300,6 +295,41 @@ pub enum Outcome {
         /// Why `rehearse:` gave nothing, where it was declared.
         note: Option<String>,
     },
+}
+
+/// How [`Outcome::Rehearsed`] is written. As a plain field, a declared output that is null could not be told from one
+/// that nobody declared.
+mod stored_rehearsal {
+    use super::{Arc, CallRecord, Deserialize, Serialize, Value};
+    use serde::{Deserializer, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Stored {
+        intent: Arc<CallRecord>,
+        output: Option<Arc<Value>>,
+        note: Option<String>,
+        /// The output was declared, and is null. Absent in events of earlier versions.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        declares_null: bool,
+    }
+
+    pub fn serialize<S: Serializer>(
+        intent: &Arc<CallRecord>,
+        output: &Option<Arc<Value>>,
+        note: &Option<String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let declares_null = output.as_ref().is_some_and(|output| output.is_null());
+        let (intent, output, note) = (intent.clone(), output.clone(), note.clone());
+        Stored { intent, output, note, declares_null }.serialize(serializer)
+    }
+
+    type Fields = (Arc<CallRecord>, Option<Arc<Value>>, Option<String>);
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
+        let Stored { intent, output, note, declares_null } = Stored::deserialize(deserializer)?;
+        Ok((intent, output.or_else(|| declares_null.then(Arc::default)), note))
+    }
 }
 
 /// Why a step will not run.
@@ -329,7 +359,4 @@ pub struct AnswerRecord {
     pub headers: Vec<(String, String)>,
     /// The exact bytes of the body.
     pub body: Payload,
-    /// What of it is sensitive: `$.headers.location`, `$.body.token`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sensitive: Vec<SensitivePath>,
 }

@@ -20,7 +20,6 @@ mod conflict;
 mod control;
 mod decide;
 mod definition;
-mod done_rows;
 mod drafts;
 mod due;
 mod effects;
@@ -64,12 +63,10 @@ pub(crate) mod testing;
 mod tests;
 mod touched;
 mod undo;
-mod undone;
 mod view;
 mod wait;
 mod waits;
 pub mod wire;
-mod work_count;
 mod world;
 
 pub use bytes::BytesMark;
@@ -108,9 +105,7 @@ pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Q
 pub use run::Run;
 pub use run_snapshot::FOLD;
 pub use schema::Schema;
-pub use sensitive::{
-    Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, Taint, child_paths, parts,
-};
+pub use sensitive::{Sensitive, SensitivePath, WITHIN_CHARS_MIN, hidden, shown};
 pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use statuses::Statuses;

@@ -70,10 +70,17 @@ impl Plan {
         self.calls(EffectClass::Shared).next().is_some()
     }
 
-    /// Whether anything reads a step's output, status or headers.
+    /// Whether anything reads a step's output, status or headers: under its own name, or under that of a step whose place
+    /// it may take, directly or as the fallback of a fallback.
     pub fn is_read(&self, step: &Step) -> bool {
-        let of_step = |path: &&ReadPath| path.root() == "steps" && path.part(0) == Some(step.id.as_str());
-        self.reads.iter().filter(of_step).any(|path| path.part(1) != Some("skipped"))
+        let replaced = |step: &&Step| step.replaces.and_then(|place| self.steps.get(place.0));
+        // A chain of fallbacks is no longer than the plan.
+        let names = std::iter::successors(Some(step), replaced).take(self.steps.len());
+        let is_named = |step: &Step| {
+            let of_step = |path: &&ReadPath| path.root() == "steps" && path.part(0) == Some(step.id.as_str());
+            self.reads.iter().filter(of_step).any(|path| path.part(1) != Some("skipped"))
+        };
+        names.into_iter().any(is_named)
     }
 
     /// Steps that a rehearsal does not send, that declare no output for it, and whose output is read: behind them a

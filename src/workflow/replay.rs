@@ -2,7 +2,7 @@
 //!
 //! Always true: it only looks; every decision of the history is made again, at its own time and from the run as it stood
 //! then, and what comes of it is compared with what is written there. What people said and services answered is taken as
-//! it was; where the history shows sealed values, decisions that read them are not made again. After a difference it goes on with what did happen, so that each is found and none is counted twice.
+//! it was. After a difference it goes on with what did happen, so that each is found and none is counted twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::respond::ANSWER;
 use super::{
     Action, AnswerEvent, AttemptResult, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
     EndingEvent, Event, FailureKind, LockEvent, Misfit, OpenCheckpoint, Outcome, Part, Plan, Run, Skipped, StepEvent,
-    StepFinished, StepKind, Taint, WaitEvent, World, decide, evolve,
+    StepFinished, StepKind, WaitEvent, World, decide, evolve,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -89,7 +89,6 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
             None => born(event, plan),
             // What a person gave in the place of an answer.
             Some(_) if by_hand => Vec::new(),
-            Some(run) if reads_sealed(run, plan, event) => Vec::new(),
             Some(run) => Judge { run, plan, world, at: *at }.judge(event),
         };
         let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq().next());
@@ -110,15 +109,6 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
 }
 
 type Found = (DivergenceKind, String, String);
-
-/// Whether an event was decided by values that its history may hold only sealed.
-fn reads_sealed(run: &Run, plan: &Plan, event: &Event) -> bool {
-    let Some(taint) = Taint::of(plan, run) else { return false };
-    match event {
-        Event::Answer(_) => taint.is_read_by_answer(),
-        event => event.subject().is_some_and(|(step, _)| taint.is_read_by(step)),
-    }
-}
 
 fn born(event: &Event, plan: &Plan) -> Vec<Found> {
     let Event::RunStarted(started) = event else { return Vec::new() };

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::calls::{DoneCall, StepState, Undone};
+use super::calls::{DoneCall, Phase, StepState, Undone};
 use super::{
-    ConflictKind, DoneBefore, EndingEvent, Event, Mode, Plan, Refusal, ResultTaken, Run, RunStatus, StepEvent,
-    StepIndex, Superseded, UnknownBefore,
+    ConflictKind, DoneBefore, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run, RunStatus,
+    StepEvent, StepIndex, Superseded, UnknownBefore,
 };
 use crate::names::{RunId, StepId};
 
@@ -52,7 +52,6 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
                 output: done.output.clone(),
             })
             .collect();
-        let sensitive = old.sensitive_sources().of_output(&step);
         let unknown = old.unknown.iter().filter(|call| call.step == step);
         let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() }).collect();
         Event::Step(StepEvent::ResultTaken(Box::new(ResultTaken {
@@ -62,7 +61,6 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
             fields: Arc::new(fields),
             done,
             unknown,
-            sensitive,
         })))
     });
     Ok(events.collect())
@@ -93,11 +91,25 @@ fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Re
         RunStatus::Abandoned => return not_applicable("legacy has answered its request"),
         status => return not_applicable(format!("the run is {}: pause or cancel it first", status.as_str())),
     }
+    let asks = |attempt: &InFlight| attempt.part == Part::Probe;
+    if let Some(attempt) = old.in_flight().iter().find(|attempt| asks(attempt)) {
+        return not_applicable(format!(
+            "the probe of `{}` asks whether it was done: wait for its answer",
+            attempt.step
+        ));
+    }
     if !old.in_flight().is_empty() || !old.interactions.children.is_empty() {
         return not_applicable("something of it is still under way");
     }
     let open = old.conflicts().iter().find(|conflict| conflict.kind == ConflictKind::OutcomeUnknown);
-    if let Some(step) = open.map(|conflict| &conflict.step).or_else(|| Some(old.uncertain().next()?.0)) {
+    let asked = old.unsettled().find(|(_, call)| matches!(call.phase, Phase::ToProbe(_) | Phase::Probing));
+    if let Some((step, _)) = asked.filter(|_| open.is_none()) {
+        return not_applicable(format!(
+            "it is unknown whether `{step}` was done: its probe has not settled that, and the attempt could still take \
+             effect; resume the run and wait for the probe, or cancel the run and begin right there"
+        ));
+    }
+    if let Some(step) = open.map(|conflict| &conflict.step).or_else(|| Some(old.unsettled().next()?.0)) {
         return not_applicable(format!(
             "it is unknown whether `{step}` was done: decide that first, or cancel the run and begin right there"
         ));

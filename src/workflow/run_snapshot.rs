@@ -4,26 +4,11 @@
 //! holds for a binary that folds as the one that wrote it: [`FOLD`] tells whether it does. Bytes that are no run are an
 //! error value. When they are written and read, and what becomes of those that cannot be read, is `engine`'s business.
 
-use serde::{Deserialize, Serialize};
-
 use super::Run;
-use super::done_rows::DoneRows;
 
 /// A hash of the sources that determine what events come to: all of `workflow`, and names. Two binaries with the same one
 /// read each other's snapshots.
 pub const FOLD: &str = env!("POINTSMAN_FOLD");
-
-#[derive(Serialize)]
-struct Written<'a> {
-    run: &'a Run,
-    done: DoneRows,
-}
-
-#[derive(Deserialize)]
-struct ReadBack {
-    run: Run,
-    done: DoneRows,
-}
 
 impl Run {
     /// The run as bytes.
@@ -31,8 +16,7 @@ impl Run {
     /// # Errors
     /// It holds what JSON cannot.
     pub fn to_snapshot(&self) -> Result<Vec<u8>, String> {
-        let written = Written { run: self, done: DoneRows::of(self) };
-        serde_json::to_vec(&written).map_err(|error| format!("the run cannot be written as JSON: {error}"))
+        serde_json::to_vec(self).map_err(|error| format!("the run cannot be written as JSON: {error}"))
     }
 
     /// The run that [`Run::to_snapshot`] of the same [`FOLD`] was given.
@@ -40,9 +24,6 @@ impl Run {
     /// # Errors
     /// The bytes are no run.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Run, String> {
-        let unread = |why: &dyn std::fmt::Display| format!("a snapshot cannot be read: {why}");
-        let ReadBack { mut run, done } = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
-        run.done = done.read(&run).map_err(|why| unread(&why))?;
-        Ok(run)
+        serde_json::from_slice(bytes).map_err(|error| format!("a snapshot cannot be read: {error}"))
     }
 }

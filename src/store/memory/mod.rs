@@ -33,7 +33,7 @@ use crate::workflow::{RunStatus, RunSummary};
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     closed: AtomicBool,
-    notifications: broadcast::Sender<StoreNotification>,
+    news: broadcast::Sender<StoreNotification>,
 }
 
 impl MemoryStore {
@@ -47,7 +47,7 @@ impl MemoryStore {
         Self {
             tables: Mutex::new(Tables::new(limits.retry_window_s)),
             closed: AtomicBool::new(false),
-            notifications: broadcast::Sender::new(NOTIFICATIONS_MAX),
+            news: broadcast::Sender::new(NOTIFICATIONS_MAX),
         }
     }
 
@@ -69,16 +69,16 @@ impl MemoryStore {
         &'a self,
         work: impl FnOnce(&mut Tables, &mut Vec<StoreNotification>) -> T,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        let mut notifications = Vec::new();
-        let done = self.with(|tables| work(tables, &mut notifications));
-        self.notify(notifications);
+        let mut news = Vec::new();
+        let done = self.with(|tables| work(tables, &mut news));
+        self.tell(news);
         done
     }
 
-    fn notify(&self, notifications: Vec<StoreNotification>) {
-        for one in notifications {
+    fn tell(&self, news: Vec<StoreNotification>) {
+        for one in news {
             // There may be no receiver.
-            let _ = self.notifications.send(one);
+            let _ = self.news.send(one);
         }
     }
 }
@@ -94,9 +94,9 @@ impl Store for MemoryStore {
         let done = if self.closed.load(Ordering::Acquire) {
             Err(AppendError::Refused("the store is closed".into()))
         } else {
-            let mut notifications = Vec::new();
-            let done = self.tables().append(Arc::unwrap_or_clone(append), clock::now(), &mut notifications);
-            self.notify(notifications);
+            let mut news = Vec::new();
+            let done = self.tables().append(Arc::unwrap_or_clone(append), clock::now(), &mut news);
+            self.tell(news);
             done
         };
         ready(done).boxed()

@@ -1,7 +1,10 @@
 //! Cases that exist only with a database file.
 
+use serde_json::Value;
+
 use super::*;
 use crate::store::{AppendError, RunFilter, Store, StoreTime};
+use crate::workflow::{CallRecord, Outcome, Part, StepFinished};
 
 async fn open(dir: &tempfile::TempDir) -> Result<SqliteStore, crate::store::StoreError> {
     SqliteStore::open(dir.path().join("test.db"), &Limits::default()).await
@@ -119,6 +122,31 @@ async fn events_of_the_first_version_are_read() {
         let run = fold(events.iter().map(|stored| &stored.event)).unwrap();
         assert_eq!(run.status(), status);
     }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_output_that_is_null_is_told_from_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await.unwrap();
+    let intent =
+        CallRecord { method: "POST".into(), url: "http://h/".into(), headers: Vec::new(), body: Payload::Empty };
+    let rehearsed = |output: Option<Value>| {
+        let outcome = Outcome::Rehearsed { intent: intent.clone().into(), output: output.map(Arc::new), note: None };
+        let (step, part) = ("a".into(), Part::Do);
+        Event::StepFinished(StepFinished { step, item: None, part, attempt: 1, outcome })
+    };
+    let all = [rehearsed(None), rehearsed(Some(Value::Null)), rehearsed(Some(json!(7)))];
+    let mut first = append(run_id(1), 1, 4);
+    for (slot, event) in first.events[1..].iter_mut().zip(&all) {
+        slot.1 = event.clone();
+    }
+    store.append(first.into()).await.unwrap();
+    store.close().await;
+    let store = open(&dir).await.unwrap();
+    let read: Vec<Event> =
+        store.events(run_id(1), Seq(2)).await.unwrap().into_iter().map(|stored| stored.event).collect();
+    assert_eq!(read, all);
     store.close().await;
 }
 

@@ -43,7 +43,6 @@ fn a_run_begins_others_and_goes_on_with_what_they_answer() {
                 output: Arc::default(),
                 note: None,
                 effects: true,
-                sensitive: Vec::new(),
             })
             .is_err()
     );
@@ -214,7 +213,7 @@ respond: { status: 200, body: 1 }
         bench.rest();
         let child = bench.children()[0];
         let (status, output) = (RunStatus::Completed, Arc::new(json!(1)));
-        bench.ask(Command::ChildEnded { child, status, output, note: None, effects, sensitive: Vec::new() }).unwrap();
+        bench.ask(Command::ChildEnded { child, status, output, note: None, effects }).unwrap();
         bench.rest();
         assert_eq!((bench.status(), bench.run.undone().len()), (RunStatus::Completed, left));
     }

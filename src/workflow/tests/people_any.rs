@@ -167,16 +167,7 @@ fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
             };
             let status = if pick < 64 && !late { RunStatus::Failed } else { RunStatus::Completed };
             let (output, note) = (Arc::new(json!(1)), None);
-            bench
-                .ask(Command::ChildEnded {
-                    child,
-                    status,
-                    output,
-                    note,
-                    effects: pick.is_multiple_of(3),
-                    sensitive: Vec::new(),
-                })
-                .is_ok()
+            bench.ask(Command::ChildEnded { child, status, output, note, effects: pick.is_multiple_of(3) }).is_ok()
         }
         5 => {
             let signal =

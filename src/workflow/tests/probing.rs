@@ -2,7 +2,7 @@
 
 use super::kit::{lost, plan, take};
 use super::*;
-use crate::workflow::{ConflictKind, Part};
+use crate::workflow::{ConflictKind, Order, Part, rerun};
 
 const PROBED: &str = "
 workflow: w
@@ -102,4 +102,44 @@ fn what_settles_is_known_from_events() {
     let asked = bench.now;
     bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
     assert_eq!(settled(&bench.run), Some(asked + SignedDuration::from_secs(30)));
+}
+
+/// Its probe has said "no" too early, or has not been heard: the attempt could still take effect beside the rerun's.
+#[test]
+fn a_rerun_waits_for_the_probe() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  charge:
+    call: POST ${services.bank}/charges
+    retry: { attempts: 1 }
+    probe: { call: 'GET ${services.bank}/charges', retry: { attempts: 1 }, settles: 5m, done: '${output.found}' }
+respond: { status: 200 }
+",
+    );
+    let refused = |bench: &Bench<'_>| {
+        let why = rerun(&bench.run, bench.plan, &"charge".into()).unwrap_err().to_string();
+        assert!(why.contains("probe"), "{why}");
+    };
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    bench.reply("charge", None, lost()).unwrap();
+    bench.says("ann", Order::Pause { reason: None }).unwrap();
+    refused(&bench); // it is to ask
+    bench.says("ann", Order::Resume { reason: None }).unwrap();
+    bench.settle();
+    bench.says("ann", Order::Pause { reason: None }).unwrap();
+    refused(&bench); // it asks
+    bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
+    assert!(bench.run.in_flight().is_empty() && bench.run.is_paused());
+    refused(&bench); // it is to ask again, because the "no" came too early
+    let heir = Order::HandOver { to: RunId(uuid::Uuid::from_u128(77)), from: "charge".into(), sealed: None };
+    assert!(bench.says("ann", heir).is_err());
+    bench.says("ann", Order::Resume { reason: None }).unwrap();
+    while bench.run.failure().is_none() {
+        bench.settle();
+        bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
+    }
+    assert!(rerun(&bench.run, &plan, &"charge".into()).is_ok(), "nothing was done, for certain");
 }

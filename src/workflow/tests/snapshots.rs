@@ -40,29 +40,6 @@ fn what_a_step_gave_comes_back_to_the_last_digit() {
     }
 }
 
-/// What an open step has of its items is not written again for what they did, and is one value again when it is read.
-#[test]
-fn each_output_of_a_fan_out_is_written_once() {
-    let plan = each();
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.item("a", 0, ok(json!("once-0")));
-    bench.item("a", 2, ok(json!("once-2")));
-    let bytes = bench.run.to_snapshot().unwrap();
-    let text = String::from_utf8(bytes.clone()).unwrap();
-    assert_eq!(text.matches("once-").count(), 2, "{text}");
-    let back = Run::from_snapshot(&bytes).unwrap();
-    let (open, done) = (back.open_step(&"a".into()).unwrap(), &back.done);
-    assert_eq!(done.iter().map(|done| done.item).collect::<Vec<_>>(), [Some(0), Some(2)]);
-    for done in done {
-        let item = done.item.unwrap();
-        assert!(Arc::ptr_eq(&done.output, open.results[&item].output.as_ref().unwrap()));
-        assert!(Arc::ptr_eq(done.value.as_ref().unwrap(), &open.items.as_ref().unwrap()[item as usize]));
-    }
-    // Neither does what was done twice grow with each round.
-    assert_eq!(back.to_snapshot().unwrap(), bytes);
-}
-
 /// As deep as a step's output may be (`output_depth_max`).
 #[test]
 fn an_output_as_deep_as_the_bound_comes_back() {

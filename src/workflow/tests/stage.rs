@@ -90,15 +90,7 @@ impl Bench<'_> {
     }
     pub fn child_ends(&mut self, child: RunId, status: RunStatus, output: Value) {
         let note = (status != RunStatus::Completed).then(|| "it broke".to_owned());
-        self.ask(Command::ChildEnded {
-            child,
-            status,
-            output: Arc::new(output),
-            note,
-            effects: true,
-            sensitive: Vec::new(),
-        })
-        .unwrap();
+        self.ask(Command::ChildEnded { child, status, output: Arc::new(output), note, effects: true }).unwrap();
         self.rest();
     }
     pub fn told(&self) -> Vec<&'static str> {

@@ -244,3 +244,26 @@ fn what_runs_have_to_be_kept_for_is_named() {
     let plan = good(pending);
     assert_eq!(plan.beyond_reads().as_deref(), Some("`respond.pending`, for runs that go on"));
 }
+
+/// What takes a step's place gives that step's output.
+#[test]
+fn a_fallback_is_read_where_the_step_is_whose_place_it_takes() {
+    let plan = good(
+        "
+workflow: w
+steps:
+  quote: { call: 'GET ${services.stock}/q', fallback: ask }
+  ask: { fallback_only: true, call: 'POST ${services.stock}/ask', fallback: guess, not_done: [503] }
+  guess: { fallback_only: true, call: 'POST ${services.stock}/guess' }
+  other: { call: 'POST ${services.stock}/other' }
+respond: { status: 200, body: '${steps.quote.output}' }
+",
+    );
+    let read: Vec<_> = plan.steps.iter().filter(|step| plan.is_read(step)).map(|step| step.id.as_str()).collect();
+    assert_eq!(read.len(), 3, "{read:?}");
+    assert!(!read.contains(&"other"));
+    let mut unrehearsed: Vec<_> = plan.unrehearsed().map(|step| step.id.as_str()).collect();
+    unrehearsed.sort_unstable();
+    assert_eq!(unrehearsed, ["ask", "guess"]);
+    assert!(plan.beyond_reads().is_some_and(|what| what.starts_with("the shared step")), "a read may take its place");
+}

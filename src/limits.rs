@@ -22,6 +22,15 @@ pub const EARLIER_IDS_MAX: usize = 16;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
 pub const EARLIER_SCOPES_MAX: usize = 8;
 
+/// Open runs that `check --against-open-runs` looks at, newest first.
+pub const CHECKED_RUNS_MAX: usize = 10_000;
+/// Events of one run that it reads; a longer run is named and not looked at.
+pub const CHECKED_RUN_EVENTS_MAX: u64 = 100_000;
+/// Runs that it lists; more are counted.
+pub const CHECKED_RUNS_SHOWN_MAX: usize = 1_000;
+/// For how long it looks at runs.
+pub const CHECKED_RUNS_TIME_MAX: Duration = Duration::from_secs(300);
+
 /// The bounds in force.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -24,6 +24,9 @@ pub struct Against {
     knows_lots: bool,
 }
 
+/// A plan that runs keep, as they load it.
+pub struct KeptPlan(Plan);
+
 /// What came of one run.
 pub enum Compared {
     /// The files hold the very plan that the run keeps.
@@ -62,11 +65,22 @@ impl Against {
             size(limits.run_calls_max),
         )
         .with_depth(size(limits.output_depth_max))
+        .with_timeout(Limits::ms(limits.step_timeout_ms))
         .with_signals(size(limits.signals_max))
         .with_workflows(setup.workflows.keys().cloned());
         let keyed = setup.services.iter().map(|(name, service)| (name.clone(), service.keyed)).collect();
         let limits = setup.limits.clone();
         Self { plans: setup.workflows, world, keyed, limits, knows_lots: secret.is_some() }
+    }
+    /// The limits of the files.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+    /// The same, with the store's secret.
+    pub fn with_secret(mut self, secret: Option<[u8; 32]>) -> Self {
+        self.world.key_secret = secret.unwrap_or_default();
+        self.knows_lots = secret.is_some();
+        self
     }
     /// Whether random values are those of the run.
     pub fn knows_lots(&self) -> bool {
@@ -76,17 +90,23 @@ impl Against {
     pub fn holds(&self, workflow: &WorkflowName, plan: &PlanId) -> bool {
         self.plans.get(workflow).is_some_and(|held| held.id == *plan)
     }
+    /// The plan that runs keep, loaded as they load it.
+    ///
+    /// # Errors
+    /// This version cannot read it.
+    pub fn kept(&self, source: &serde_json::Value) -> Result<KeptPlan, String> {
+        Plan::kept(source, &self.keyed, &self.limits).map(KeptPlan).map_err(|problems| {
+            let first = problems.iter().next().map_or_else(String::new, |problem| problem.message.clone());
+            format!("its plan cannot be read by this version: {first}")
+        })
+    }
     /// What a run's kept plan may still need and the files do not have, a sentence each.
     ///
     /// # Errors
-    /// Its events or its plan cannot be read.
-    pub fn misses(&self, events: &[EventRow], kept: &serde_json::Value) -> Result<Vec<String>, String> {
-        let plan = Plan::kept(kept, &self.keyed, &self.limits).map_err(|problems| {
-            let first = problems.iter().next().map_or_else(String::new, |problem| problem.message.clone());
-            format!("its plan cannot be read by this version: {first}")
-        })?;
+    /// Its events cannot be read.
+    pub fn misses(&self, events: &[EventRow], kept: &KeptPlan) -> Result<Vec<String>, String> {
         let run = folded(events)?;
-        let missing = missing::all(&plan, Some(&run), &self.world).into_iter();
+        let missing = missing::all(&kept.0, Some(&run), &self.world).into_iter();
         Ok(missing.map(|(step, missing)| format!("`{step}` needs {missing}")).collect())
     }
     /// Holds one run against the files.

@@ -1,7 +1,7 @@
-//! Background tasks of a process: reloading changed files, and watching the health of the store.
+//! What goes on behind the requests: files that change, and the health of the store.
 //!
-//! Always true: an invalid set of files changes nothing and is reported; a valid one comes into force as a whole. While the
-//! store is not healthy no new instances are begun, so that requests need not find out by themselves.
+//! Always true: a bad set of files changes nothing and is told where it can be seen; a good one is in force whole. A
+//! store that is not healthy holds new instances back before the next request finds out by itself.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,32 +12,32 @@ use tokio::sync::mpsc;
 use super::parts::{Orphans, Parts};
 use crate::config::{Change, ReloadStatus, Setup};
 
-/// How often the store's health is read.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
+/// The store's health is looked at this often.
+const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
-/// The pause before a valid set that the store refused is tried again: no change of a file would trigger it.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// A good set that the store refused is tried again this often: nobody else would, until a file changes.
+const TAKE_AGAIN: Duration = Duration::from_secs(2);
 
-/// After how long a set that waits for the store is reported.
-const REPORT_AFTER: Duration = Duration::from_secs(2);
+/// A set that the store keeps waiting for longer is told of.
+const SAID_AFTER: Duration = Duration::from_secs(2);
 
-/// Puts valid sets in force and reports invalid ones, for as long as the files are watched.
+/// Takes good sets and refuses bad ones, for as long as the files are watched.
 pub(super) async fn reload(
     parts: Parts,
     started_with: Setup,
     reload_status: Arc<ReloadStatus>,
     mut changes: mpsc::Receiver<Change>,
 ) {
-    let mut not_in_force = None;
+    let mut untaken = None;
     loop {
         let change = tokio::select! {
             change = changes.recv() => change,
-            () = tokio::time::sleep(RETRY_PAUSE), if not_in_force.is_some() => not_in_force.take().map(Change::Loaded),
+            () = tokio::time::sleep(TAKE_AGAIN), if untaken.is_some() => untaken.take().map(Change::Loaded),
         };
         let Some(change) = change else { return };
-        not_in_force = None;
+        untaken = None;
         match change {
-            Change::Loaded(loaded) => match put_in_force(&parts, &loaded.setup, &reload_status).await {
+            Change::Loaded(loaded) => match taken(&parts, &loaded.setup, &reload_status).await {
                 Ok(()) => {
                     reload_status.accepted(loaded.warnings);
                     tracing::info!("a new set of flag files is in force");
@@ -53,8 +53,8 @@ pub(super) async fn reload(
                         "the new files pass the check, and cannot be put in force: the last good set stays"
                     );
                     reload_status.refused_because(format!("{error:#}"));
-                    // The store may accept it later; instances without a follower will not become valid by waiting.
-                    not_in_force = (!error.is::<Orphans>()).then_some(loaded);
+                    // The store may take it later; what the engine owns does not go away.
+                    untaken = (!error.is::<Orphans>()).then_some(loaded);
                 }
             },
             Change::Refused(failed) => {
@@ -68,23 +68,23 @@ pub(super) async fn reload(
     }
 }
 
-/// Puts a set in force; reports it while the set waits for the store.
-async fn put_in_force(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus) -> anyhow::Result<()> {
+/// Puts a set in force, and says so where the store keeps that waiting.
+async fn taken(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus) -> anyhow::Result<()> {
     let mut taking = pin!(parts.take(setup));
-    if let Ok(outcome) = tokio::time::timeout(REPORT_AFTER, &mut taking).await {
+    if let Ok(outcome) = tokio::time::timeout(SAID_AFTER, &mut taking).await {
         return outcome;
     }
     let waiting = "the new files pass the check and are not in force: the store has not answered, so it is not known yet \
-                   whether the flips that they make are recorded. They come into force as a whole as soon as the store says \
+                   whether the flips that they make are recorded. They come in force as a whole as soon as the store says \
                    that they are; else nothing changes";
     tracing::warn!("{waiting}");
     reload_status.refused_because(waiting.to_owned());
     taking.await
 }
 
-/// Passes the store's health on to the ladder.
+/// Tells the ladder of the store's health.
 pub(super) async fn health(parts: Parts) {
-    let mut ticks = tokio::time::interval(HEALTH_INTERVAL);
+    let mut ticks = tokio::time::interval(HEALTH_EVERY);
     loop {
         ticks.tick().await;
         let look = parts.ladder.look();

@@ -24,8 +24,8 @@ mod stored;
 mod stores;
 mod time;
 
-pub use against::{Against, Compared};
+pub use against::{Against, Compared, KeptPlan};
 pub use commands::{demo, serve};
 pub use process::App;
-pub use stored::{OpenRun, StoredRuns};
+pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many};
 pub use stores::{store_backup, store_check};

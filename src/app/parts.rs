@@ -99,7 +99,7 @@ impl Parts {
             limits,
         })
         .context("starting the shadow executor")?;
-        retention::log_default(setup.settings.retention, &store);
+        retention::say(setup.settings.retention, &store);
         let retention = Arc::new(ArcSwap::from_pointee(retention::in_force(setup.settings.retention, &store)));
         let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
         Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention, workflows })

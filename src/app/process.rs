@@ -147,7 +147,7 @@ impl App {
         tasks.push(engine.spawn(behind::reload(parts.clone(), setup.clone(), reload_status, changes)));
         tasks.push(engine.spawn(behind::health(parts.clone())));
         tasks.push(engine.spawn(time::watch()));
-        tasks.push(engine.spawn(retention::purge_rounds(parts.store.clone(), parts.retention.clone())));
+        tasks.push(engine.spawn(retention::keep(parts.store.clone(), parts.retention.clone())));
         tasks.extend(recorder.map(|handle| admin.spawn(telemetry::upkeep(handle))));
 
         let ended = tokio::spawn({

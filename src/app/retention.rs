@@ -1,8 +1,8 @@
-//! Purges old runs.
+//! Old runs go.
 //!
-//! Always true: a status that `retention:` leaves out is kept; without `retention:` the default of the store counts. A run is
-//! purged not before its age, and soon after it. The store purges small batches, with pauses longer than the batches took,
-//! so that appends are hardly delayed. Where the store does not answer, the next round tries again.
+//! Always true: what `retention:` leaves out is kept, and where there is none the store says it; a run goes at its age at the earliest, and soon after it; the
+//! store is asked for a small batch at a time, and rests between them for longer than it worked, so that appends hardly
+//! notice. Where the store does not answer, the next round tries again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,19 +14,19 @@ use crate::clock;
 use crate::config::Retention;
 use crate::store::{Purged, SharedStore, StoreError};
 
-/// Runs that are purged in one batch.
+/// Runs that go together.
 const RUNS_AT_ONCE: usize = 50;
-/// Retry keys that are removed in one batch.
+/// Retry keys that go together.
 const KEYS_AT_ONCE: usize = 1_000;
-/// A pause is so many times as long as the batch before it took, and at least this long.
-const PAUSE_TIMES: u32 = 4;
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// How often a round begins; more often where runs are kept only for minutes.
+/// A rest is so many times as long as the batch before it took, and at least this long.
+const REST_TIMES: u32 = 4;
+const REST_MIN: Duration = Duration::from_millis(20);
+/// A round is begun this often; more often where runs are kept for minutes.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 const ROUND_MIN: Duration = Duration::from_secs(1);
 
 /// Purges for as long as it is polled.
-pub(super) async fn purge_rounds(store: SharedStore, retention: Arc<ArcSwap<Retention>>) {
+pub(super) async fn keep(store: SharedStore, retention: Arc<ArcSwap<Retention>>) {
     let counter = metrics::counter!("pointsman_purged_runs_total");
     counter.increment(0);
     loop {
@@ -50,26 +50,25 @@ pub(super) async fn purge_rounds(store: SharedStore, retention: Arc<ArcSwap<Rete
     }
 }
 
-/// Removes expired retry keys of both arms. Recording keys of legacy removes expired ones too, but a store may never record
-/// any.
+/// Whoever took them: also where legacy never takes one, which would remove others with its own.
 async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
     loop {
         let began = Instant::now();
         if store.prune_retry_keys(KEYS_AT_ONCE).await? < KEYS_AT_ONCE as u64 {
             return Ok(());
         }
-        tokio::time::sleep((began.elapsed() * PAUSE_TIMES).max(PAUSE_MIN)).await;
+        tokio::time::sleep((began.elapsed() * REST_TIMES).max(REST_MIN)).await;
     }
 }
 
-/// The retention in force: that of the files, else the default of the store.
-pub(super) fn in_force(configured: Option<Retention>, store: &SharedStore) -> Retention {
-    configured.unwrap_or_else(|| Retention::all(store.usual_retention()))
+/// What is in force: what the files say, else what the store said when it was made.
+pub(super) fn in_force(said: Option<Retention>, store: &SharedStore) -> Retention {
+    said.unwrap_or_else(|| Retention::all(store.usual_retention()))
 }
 
-/// Logs at the start how long runs are kept, where the files do not say it.
-pub(super) fn log_default(configured: Option<Retention>, store: &SharedStore) {
-    match (configured, store.usual_retention()) {
+/// Says at the start how long runs are kept where nobody has said it.
+pub(super) fn say(said: Option<Retention>, store: &SharedStore) {
+    match (said, store.usual_retention()) {
         (Some(_), _) => {}
         (None, Some(age)) => tracing::info!(
             "runs are kept for {} days after their end, as this store was made: `retention:` says otherwise",
@@ -98,7 +97,7 @@ async fn purge(
             if runs == 0 {
                 break;
             }
-            tokio::time::sleep((began.elapsed() * PAUSE_TIMES).max(PAUSE_MIN)).await;
+            tokio::time::sleep((began.elapsed() * REST_TIMES).max(REST_MIN)).await;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::config::{StoreUrl, parse_store};
 use crate::limits::Limits;
 use crate::names::{PlanId, RunId, Seq, WorkflowName};
 use crate::store::{PostgresStore, RunFilter, SharedStore, SqliteStore};
-use crate::workflow::RunStatus;
+use crate::workflow::{RunStatus, RunSummary};
 
 /// The runs of a store that no process uses.
 pub struct StoredRuns {
@@ -28,6 +28,9 @@ pub struct OpenRun {
     pub plan: PlanId,
 }
 
+/// A page of them, newest first, and where the next one begins, if there is one.
+pub type OpenRunPage = (Vec<OpenRun>, Option<String>);
+
 /// Runs that are read with one look.
 const PAGE: usize = 1_000;
 
@@ -36,9 +39,9 @@ impl StoredRuns {
     ///
     /// # Errors
     /// It is not there, or a process uses it.
-    pub fn open(url: &str) -> anyhow::Result<Self> {
+    pub fn open(url: &str, limits: &Limits) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let store = runtime.block_on(open(url))?;
+        let store = runtime.block_on(open(url, limits))?;
         Ok(Self { store, runtime })
     }
     /// The secret from which random values are derived.
@@ -51,9 +54,15 @@ impl StoredRuns {
     /// The events of a run.
     ///
     /// # Errors
-    /// The store has none of it.
-    pub fn events(&self, run: &str) -> anyhow::Result<Vec<EventRow>> {
+    /// The store has none of it, or more than so many, where they are counted.
+    pub fn events(&self, run: &str, most: Option<u64>) -> anyhow::Result<Vec<EventRow>> {
         let id: RunId = run.parse().with_context(|| format!("`{run}` is not a run's id"))?;
+        if let Some(most) = most {
+            let row = self.runtime.block_on(self.store.run(id)).context("reading the run")?;
+            if row.is_some_and(|row| row.seq.0 > most) {
+                bail!("{}", too_many(most));
+            }
+        }
         let events = self.runtime.block_on(self.store.events(id, Seq::FIRST)).context("reading the events")?;
         if events.is_empty() {
             bail!("the store has no events of {id}");
@@ -68,27 +77,24 @@ impl StoredRuns {
         let kept = self.runtime.block_on(self.store.plan(plan.clone())).context("reading a kept plan")?;
         kept.with_context(|| format!("the store has no plan {plan}"))
     }
-    /// All runs that have not ended.
+    /// Runs that have not ended, from one on.
     ///
     /// # Errors
     /// The store does not answer.
-    pub fn open_runs(&self) -> anyhow::Result<Vec<OpenRun>> {
-        let mut all = Vec::new();
-        let mut filter = RunFilter { statuses: RunStatus::OPEN.to_vec(), limit: PAGE, ..RunFilter::default() };
-        loop {
-            let page = self.runtime.block_on(self.store.runs(filter.clone())).context("listing the runs")?;
-            let last = page.last().map(|run| run.run_id).filter(|_| page.len() == PAGE);
-            all.extend(page.into_iter().map(|run| OpenRun {
-                run_id: run.run_id.to_string(),
-                workflow: run.workflow,
-                plan: run.plan_id,
-            }));
-            match last {
-                Some(last) => filter.before = Some(last),
-                None => return Ok(all),
-            }
-        }
+    pub fn open_runs(&self, before: Option<&str>) -> anyhow::Result<OpenRunPage> {
+        let before = before.map(str::parse).transpose().context("the id of a run")?;
+        let filter = RunFilter { statuses: RunStatus::OPEN.to_vec(), before, limit: PAGE, ..RunFilter::default() };
+        let page = self.runtime.block_on(self.store.runs(filter)).context("listing the runs")?;
+        let next = page.last().filter(|_| page.len() == PAGE).map(|run| run.run_id.to_string());
+        let run =
+            |run: RunSummary| OpenRun { run_id: run.run_id.to_string(), workflow: run.workflow, plan: run.plan_id };
+        Ok((page.into_iter().map(run).collect(), next))
     }
+}
+
+/// Said of a run that is too long to be looked at.
+pub fn too_many(most: u64) -> String {
+    format!("it has more than {most} events, and is not looked at")
 }
 
 impl Drop for StoredRuns {
@@ -97,17 +103,17 @@ impl Drop for StoredRuns {
     }
 }
 
-async fn open(url: &str) -> anyhow::Result<SharedStore> {
+async fn open(url: &str, limits: &Limits) -> anyhow::Result<SharedStore> {
     match parse_store(url, None).map_err(anyhow::Error::msg)? {
         StoreUrl::Sqlite(path) => {
             if !path.exists() {
                 bail!("there is no store at {}", path.display());
             }
-            let store = SqliteStore::open(&path, &Limits::default()).await;
+            let store = SqliteStore::open(&path, limits).await;
             Ok(std::sync::Arc::new(store.with_context(|| format!("opening the store sqlite:{}", path.display()))?))
         }
         StoreUrl::Postgres { url, password } => {
-            let store = PostgresStore::open_existing(&url, password.as_ref(), &Limits::default()).await;
+            let store = PostgresStore::open_existing(&url, password.as_ref(), limits).await;
             Ok(std::sync::Arc::new(store.context("opening the store")?))
         }
         StoreUrl::Memory => bail!("a store in memory is gone with its process"),

@@ -18,6 +18,7 @@ mod open_runs;
 mod output;
 mod process_commands;
 mod replay;
+mod run_source;
 mod runs;
 mod services;
 mod status;

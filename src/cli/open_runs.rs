@@ -1,19 +1,31 @@
 //! `check --against-open-runs`: the open runs that the files being checked could not have produced.
 //!
 //! Always true: nothing is changed. Such a run continues with the plan that it was started with.
-//! What its plan may still need and the files do not have is named: the run would pause there.
+//! What its plan may still need and the files do not have is named: the run would pause there. A run that cannot be read
+//! is named with the reason, and the others are looked at all the same. It ends within bounds ([`Bounds`]), and says
+//! where it left runs out.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::Server;
 use super::check;
 use super::client::CallError;
 use super::format::{Formatter, Tone, escape_control};
 use super::output::Output;
-use super::replay::{RunSource, divergence_table, files_refused};
-use crate::app::{Against, Compared};
+use super::replay::{divergence_table, files_refused};
+use super::run_source::{OpenRuns, ReadError, RunSource};
+use crate::admin::replay::DivergenceRow;
+use crate::app::{Against, Compared, KeptPlan, OpenRun};
+use crate::limits::{CHECKED_RUN_EVENTS_MAX, CHECKED_RUNS_MAX, CHECKED_RUNS_SHOWN_MAX, CHECKED_RUNS_TIME_MAX};
+use crate::names::PlanId;
+
+/// Kept plans that are remembered: runs of one workflow mostly keep one of a few.
+const PLANS_MAX: usize = 64;
 
 pub(crate) fn check(
     dir: &Path,
@@ -26,57 +38,191 @@ pub(crate) fn check(
     if !checked.is_ok {
         return Ok(checked);
     }
-    let source = RunSource::new(store, server)?;
-    let against = Against::read(dir, None, source.secret()?).map_err(|failed| files_refused(&failed, format))?;
-    let open = source.open_runs()?;
-    let (mut text, mut rows) = (checked.text, Vec::new());
-    for run in &open {
-        if against.holds(&run.workflow, &run.plan) {
-            continue;
-        }
-        let events = source.events(&run.run_id)?;
-        let misses = match against.misses(&events, &source.plan(run)?) {
-            Ok(misses) => misses,
-            Err(why) => vec![why],
-        };
-        let (why, found) = match against.run(&events) {
-            Ok(Compared::SamePlan) => continue,
-            Ok(Compared::Diverges(found)) if found.is_empty() && misses.is_empty() => continue,
-            Ok(Compared::Diverges(found)) if found.is_empty() => ("they lack what it still needs", found),
-            Ok(Compared::Diverges(found)) => ("they would have decided differently", found),
-            Ok(Compared::Gone(_)) => ("they have no such workflow", Vec::new()),
-            Err(_) => ("its events cannot be read by this version", Vec::new()),
-        };
-        text.push_str(&format!(
-            "\n{} of {}: these files could not have produced it: {why}\n",
-            format.tone(escape_control(&run.run_id), Tone::Strong),
-            run.workflow
-        ));
-        for miss in &misses {
-            let line = std::format!("  {miss}: with these files it pauses there\n");
-            text.push_str(&format.tone(escape_control(&line), Tone::Warn));
-        }
-        if !found.is_empty() {
-            text.push_str(&divergence_table(&found, format));
-        }
-        rows.push(
-            json!({ "run_id": run.run_id, "workflow": run.workflow, "why": why, "misses": misses, "divergences": found }),
-        );
-    }
-    let verdict = match rows.len() {
-        0 => {
-            format.tone(format!("{} open runs, all of which these files could have produced\n", open.len()), Tone::Good)
-        }
-        few => {
-            let line = format!(
-                "{few} of {} open runs could not have been produced by these files; they keep their plans\n",
-                open.len()
-            );
-            format.tone(line, Tone::Warn)
-        }
-    };
-    text.push_str(&format!("\n{verdict}"));
+    let against = Against::read(dir, None, None).map_err(|failed| files_refused(&failed, format))?;
+    let source = RunSource::new(store, server, against.limits())?;
+    let against = against.with_secret(source.secret()?);
+    let found = look(&source, &against, &Bounds::default())?;
     let mut json = checked.json;
-    json["open_runs"] = json!({ "looked_at": open.len(), "others": rows });
-    Ok(Output { text, json, is_ok: rows.is_empty() })
+    json["open_runs"] = found.json();
+    let is_ok = found.others == 0 && found.is_complete();
+    Ok(Output { text: checked.text + &found.text(format), json, is_ok })
+}
+
+/// How much is looked at.
+pub(super) struct Bounds {
+    pub runs: usize,
+    pub events: u64,
+    pub shown: usize,
+    pub time: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            runs: CHECKED_RUNS_MAX,
+            events: CHECKED_RUN_EVENTS_MAX,
+            shown: CHECKED_RUNS_SHOWN_MAX,
+            time: CHECKED_RUNS_TIME_MAX,
+        }
+    }
+}
+
+/// A run that the files could not have produced, or that cannot be read.
+pub(super) struct Other {
+    run: OpenRun,
+    why: String,
+    misses: Vec<String>,
+    divergences: Vec<DivergenceRow>,
+}
+
+/// What was found.
+#[derive(Default)]
+pub(super) struct Found {
+    looked_at: usize,
+    /// How many runs the files could not have produced, or cannot be read; of those `shown` are kept.
+    others: usize,
+    shown: Vec<Other>,
+    /// Why older runs were left out, where they were.
+    left_out: Option<String>,
+}
+
+/// Looks at the open runs, newest first.
+pub(super) fn look(source: &impl OpenRuns, against: &Against, bounds: &Bounds) -> Result<Found, CallError> {
+    let began = Instant::now();
+    let mut found = Found::default();
+    let mut plans = Plans::default();
+    let mut before: Option<String> = None;
+    loop {
+        let (page, next) = source.page(before.as_deref())?;
+        for run in page {
+            if found.looked_at >= bounds.runs {
+                found.left_out = Some(format!("{} runs are looked at, and there are more", bounds.runs));
+            } else if began.elapsed() >= bounds.time {
+                found.left_out = Some(format!("the check took longer than {} s", bounds.time.as_secs()));
+            }
+            if found.left_out.is_some() {
+                return Ok(found);
+            }
+            found.looked_at += 1;
+            let other = match look_at(source, against, &mut plans, &run, bounds.events) {
+                Ok(None) => continue,
+                Ok(Some((why, misses, divergences))) => Other { run, why, misses, divergences },
+                Err(ReadError::Run(why)) => {
+                    let why = format!("whether they could have produced it is not known: {why}");
+                    Other { run, why, misses: Vec::new(), divergences: Vec::new() }
+                }
+                Err(ReadError::Source(error)) => return Err(error),
+            };
+            found.others += 1;
+            if found.shown.len() < bounds.shown {
+                found.shown.push(other);
+            }
+        }
+        match next {
+            Some(next) => before = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+type Differs = (String, Vec<String>, Vec<DivergenceRow>);
+
+/// Why the files could not have produced a run, what it will miss, and what it would have decided otherwise.
+fn look_at(
+    source: &impl OpenRuns,
+    against: &Against,
+    plans: &mut Plans,
+    run: &OpenRun,
+    events_max: u64,
+) -> Result<Option<Differs>, ReadError> {
+    if against.holds(&run.workflow, &run.plan) {
+        return Ok(None);
+    }
+    let kept = plans.get(source, against, run)?;
+    let events = source.events(run, events_max)?;
+    let misses = against.misses(&events, &kept).map_err(events_unread)?;
+    let (why, divergences) = match against.run(&events).map_err(events_unread)? {
+        Compared::SamePlan => return Ok(None),
+        Compared::Diverges(found) if found.is_empty() && misses.is_empty() => return Ok(None),
+        Compared::Diverges(found) if found.is_empty() => ("they lack what it still needs", found),
+        Compared::Diverges(found) => ("they would have decided differently", found),
+        Compared::Gone(_) => ("they have no such workflow", Vec::new()),
+    };
+    Ok(Some((format!("these files could not have produced it: {why}"), misses, divergences)))
+}
+
+fn events_unread(why: String) -> ReadError {
+    ReadError::Run(format!("its events cannot be read by this version: {why}"))
+}
+
+/// Plans that runs keep, loaded as their runs load them.
+#[derive(Default)]
+struct Plans(HashMap<PlanId, Result<Rc<KeptPlan>, String>>);
+
+impl Plans {
+    fn get(&mut self, source: &impl OpenRuns, against: &Against, run: &OpenRun) -> Result<Rc<KeptPlan>, ReadError> {
+        if let Some(known) = self.0.get(&run.plan) {
+            return known.clone().map_err(ReadError::Run);
+        }
+        let kept = against.kept(&source.plan(run)?).map(Rc::new);
+        if self.0.len() >= PLANS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(run.plan.clone(), kept.clone());
+        kept.map_err(ReadError::Run)
+    }
+}
+
+impl Found {
+    fn is_complete(&self) -> bool {
+        self.left_out.is_none()
+    }
+    pub(super) fn json(&self) -> Value {
+        let row = |Other { run, why, misses, divergences }: &Other| {
+            json!({
+                "run_id": run.run_id, "workflow": run.workflow, "why": why, "misses": misses,
+                "divergences": divergences,
+            })
+        };
+        let others: Vec<Value> = self.shown.iter().map(row).collect();
+        let (left_out, unlisted) = (&self.left_out, self.others - self.shown.len());
+        json!({ "looked_at": self.looked_at, "left_out": left_out, "others": others, "others_unlisted": unlisted })
+    }
+    pub(super) fn text(&self, format: Formatter) -> String {
+        let mut text = String::new();
+        for Other { run, why, misses, divergences } in &self.shown {
+            let id = format.tone(escape_control(&run.run_id), Tone::Strong);
+            text.push_str(&format!("\n{id} of {}: {}\n", run.workflow, escape_control(why)));
+            for miss in misses {
+                let line = format!("  {}: with these files it pauses there\n", escape_control(miss));
+                text.push_str(&format.tone(line, Tone::Warn));
+            }
+            if !divergences.is_empty() {
+                text.push_str(&divergence_table(divergences, format));
+            }
+        }
+        if self.others > self.shown.len() {
+            let line = format!("\nand {} more, which are not listed\n", self.others - self.shown.len());
+            text.push_str(&format.tone(line, Tone::Warn));
+        }
+        let verdict = match self.others {
+            0 => {
+                let line = format!("{} open runs, all of which these files could have produced\n", self.looked_at);
+                format.tone(line, Tone::Good)
+            }
+            few => {
+                let line = format!(
+                    "{few} of {} open runs could not have been produced by these files, or cannot be read; they keep \
+                     their plans\n",
+                    self.looked_at
+                );
+                format.tone(line, Tone::Warn)
+            }
+        };
+        text.push_str(&format!("\n{verdict}"));
+        if let Some(why) = &self.left_out {
+            text.push_str(&format.tone(format!("older open runs were not looked at: {why}\n"), Tone::Warn));
+        }
+        text
+    }
 }

@@ -1,69 +1,18 @@
 //! `replay`: the state of a run after each of its events, read from a running process or from a store that none uses.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::args::{Replay, Server};
-use super::client::{CallError, Client, component, query};
+use super::args::Replay;
+use super::client::CallError;
 use super::format::{Formatter, TableCell, Tone, duration_text, escape_control, plain};
 use super::output::Output;
+use super::run_source::RunSource;
 use crate::admin::replay::{DivergenceRow, StateRow, states};
-use crate::admin::types::{EventRow, RunList, RunStatus};
-use crate::app::{Against, Compared, OpenRun, StoredRuns};
+use crate::admin::types::RunStatus;
+use crate::app::{Against, Compared};
 use crate::config::{CheckFailed, Findings};
+use crate::limits::Limits;
 use crate::problem::Severity;
-
-/// Where runs are read from.
-pub(super) enum RunSource {
-    /// A running process.
-    Api(Box<Client>),
-    /// A store that no process uses.
-    Store(StoredRuns),
-}
-
-impl RunSource {
-    pub(super) fn new(store: Option<&str>, server: &Server) -> Result<Self, CallError> {
-        match store {
-            Some(url) => StoredRuns::open(url).map(RunSource::Store).map_err(unread),
-            None => Client::new(server).map(Box::new).map(RunSource::Api),
-        }
-    }
-    /// All events of a run.
-    pub(super) fn events(&self, run: &str) -> Result<Vec<EventRow>, CallError> {
-        match self {
-            RunSource::Api(client) => all_events(client, run),
-            RunSource::Store(store) => store.events(run).map_err(unread),
-        }
-    }
-    /// The definition that a run keeps.
-    pub(super) fn plan(&self, run: &OpenRun) -> Result<Value, CallError> {
-        match self {
-            RunSource::Api(client) => {
-                let path = format!("/api/v2/orchestrate/run/{}/plan", component(&run.run_id));
-                client.get::<Value>(&path).map(|(plan, _)| plan)
-            }
-            RunSource::Store(store) => store.plan(&run.plan).map_err(unread),
-        }
-    }
-    /// The secret from which random values are derived; unknown where runs are read from the API.
-    pub(super) fn secret(&self) -> Result<Option<[u8; 32]>, CallError> {
-        match self {
-            RunSource::Api(_) => Ok(None),
-            RunSource::Store(store) => store.secret().map(Some).map_err(unread),
-        }
-    }
-    /// All runs that have not ended.
-    pub(super) fn open_runs(&self) -> Result<Vec<OpenRun>, CallError> {
-        match self {
-            RunSource::Api(client) => open(client),
-            RunSource::Store(store) => store.open_runs().map_err(unread),
-        }
-    }
-}
-
-fn unread(error: anyhow::Error) -> CallError {
-    let hint = "a store that a process uses cannot be opened: ask the process with --admin";
-    CallError::Unreachable(format!("{error:#}"), hint.to_owned())
-}
 
 pub(super) fn files_refused(failed: &CheckFailed, format: Formatter) -> CallError {
     let errors = failed.findings.0.iter().filter(|finding| finding.severity == Severity::Error).cloned();
@@ -76,7 +25,7 @@ pub(super) fn files_refused(failed: &CheckFailed, format: Formatter) -> CallErro
 
 pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallError> {
     let Replay { run, store, with, flags, server } = replay;
-    let source = RunSource::new(store.as_deref(), &server)?;
+    let source = RunSource::new(store.as_deref(), &server, &Limits::default())?;
     let events = source.events(&run)?;
     let damaged = |why: String| {
         CallError::Unreachable(
@@ -128,40 +77,6 @@ pub(super) fn divergence_table(found: &[DivergenceRow], format: Formatter) -> St
         vec![plain(row.seq), (place, Tone::Strong), plain(row.kind), plain(&row.was), (row.would.clone(), Tone::Warn)]
     });
     format.table(&["#", "STEP", "DIFFERS", "IT WAS", "IT WOULD HAVE BEEN"], &[0], rows.collect())
-}
-
-/// All events of a run, page by page.
-fn all_events(client: &Client, run: &str) -> Result<Vec<EventRow>, CallError> {
-    let mut all: Vec<EventRow> = Vec::new();
-    loop {
-        let from = all.last().map_or(1, |last| last.seq + 1);
-        let path = format!("/api/v2/orchestrate/run/{}/events?from={from}", component(run));
-        let (page, _) = client.get::<Vec<EventRow>>(&path)?;
-        if page.is_empty() {
-            return Ok(all);
-        }
-        all.extend(page);
-    }
-}
-
-/// All runs that have not ended, page by page.
-fn open(client: &Client) -> Result<Vec<OpenRun>, CallError> {
-    let mut all = Vec::new();
-    let mut before = None;
-    loop {
-        let query =
-            query(&[("status", Some("open".to_owned())), ("limit", Some("1000".to_owned())), ("before", before)]);
-        let (page, _) = client.get::<RunList>(&format!("/api/v2/orchestrate/runs{query}"))?;
-        all.extend(page.runs.into_iter().map(|run| OpenRun {
-            run_id: run.run_id,
-            workflow: run.workflow,
-            plan: run.plan_id,
-        }));
-        before = page.next;
-        if before.is_none() {
-            return Ok(all);
-        }
-    }
 }
 
 fn text(states: &[StateRow], format: Formatter) -> String {

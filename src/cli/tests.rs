@@ -1,6 +1,7 @@
 //! What the commands print for canned responses, and the requests that they send.
 
 mod docs;
+mod open_runs;
 mod run_commands;
 
 use std::io::{Read, Write};

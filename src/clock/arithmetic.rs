@@ -64,14 +64,14 @@ pub enum ClockChange {
     Together,
 }
 
-/// Which clock gives the time.
+/// Whose time it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Machine,
     SharedStore,
 }
 
-/// A process's time: the time at one reading of the steady clock, and how it advances from there.
+/// A process's time: at a moment, and how it goes on from there.
 #[derive(Clone, Debug)]
 pub(super) struct Timekeeper {
     source: Source,
@@ -82,19 +82,19 @@ pub(super) struct Timekeeper {
     lead: i128,
     /// How far the store was ahead of the machine's clock at the start.
     store_ahead: SignedDuration,
-    /// How far apart the two clocks were when that was last reported.
-    reported: SignedDuration,
+    /// How far apart they were when it was last told.
+    told: SignedDuration,
 }
 
 impl Timekeeper {
-    /// For a process that starts now.
+    /// Of a process that starts now.
     pub(super) fn starting(reading: Reading) -> Self {
         let Reading { wall, boot } = reading;
         let (source, zero) = (Source::Machine, SignedDuration::ZERO);
-        Self { source, time: wall, boot, lead: 0, store_ahead: zero, reported: zero }
+        Self { source, time: wall, boot, lead: 0, store_ahead: zero, told: zero }
     }
 
-    /// The time. Never earlier than the time that was returned for an earlier reading.
+    /// What time it is. Never earlier than a time given for an earlier reading.
     pub(super) fn now(&mut self, reading: Reading) -> Timestamp {
         let now = self.at(reading.boot);
         if reading.boot.saturating_sub(self.boot) >= COMPARED_EVERY {
@@ -106,8 +106,8 @@ impl Timekeeper {
         now
     }
 
-    /// The time when the steady clock shows this. A lead is spread over the elapsed time, so that the time never goes back
-    /// and is led no further than to the machine's clock.
+    /// The time when the steady clock shows this. A lead is spread over the time that passes, so that the time goes
+    /// back nowhere and is led no further than to where the machine's clock was seen.
     fn at(&self, boot: Duration) -> Timestamp {
         let elapsed = i128::try_from(boot.saturating_sub(self.boot).as_nanos()).unwrap_or(i128::MAX);
         let bound = elapsed / LEAD_PART;
@@ -119,8 +119,7 @@ impl Timekeeper {
         passed.and_then(|passed| self.time.checked_add(passed).ok()).unwrap_or(Timestamp::MAX)
     }
 
-    /// Sets the time to at least that of the newest event; returns by how much that is ahead of the machine's clock, where
-    /// it is more than a minute.
+    /// It is at least this time now; by how much that is ahead of the machine's clock, where it is more than a minute.
     pub(super) fn not_before(&mut self, newest_event: Timestamp, reading: Reading) -> Option<SignedDuration> {
         let now = self.at(reading.boot).max(newest_event);
         (self.time, self.boot, self.lead) = (now, reading.boot, 0);
@@ -128,16 +127,16 @@ impl Timekeeper {
         if ahead <= FOLLOWED_MAX {
             return None;
         }
-        // What is reported at the start is not reported again.
-        (self.store_ahead, self.reported) = (ahead, reading.wall.duration_since(now));
+        // What is said at the start is not said again.
+        (self.store_ahead, self.told) = (ahead, reading.wall.duration_since(now));
         Some(ahead)
     }
 
-    /// Takes over the time of a shared store, which was requested at `requested_at` and answered at this reading.
-    pub(super) fn follow(&mut self, store: Timestamp, requested_at: Duration, reading: Reading) {
-        let took = SignedDuration::try_from(reading.boot.saturating_sub(requested_at)).unwrap_or_default();
+    /// A shared store was asked at a moment, and said what time it is there; its answer came with this reading.
+    pub(super) fn follow(&mut self, store: Timestamp, asked: Duration, reading: Reading) {
+        let took = SignedDuration::try_from(reading.boot.saturating_sub(asked)).unwrap_or_default();
         let latest = store.checked_add(took).unwrap_or(store);
-        // The time from earlier answers is kept within the bounds of this one.
+        // What an earlier answer said is kept as far as this one allows.
         let time = match self.source {
             Source::Machine => store,
             Source::SharedStore => self.at(reading.boot).clamp(store, latest),
@@ -150,7 +149,7 @@ impl Timekeeper {
         reading.wall.duration_since(self.at(reading.boot))
     }
 
-    /// The disagreement of the two clocks, where they are more than a minute apart.
+    /// How they disagree, where they are more than a minute apart.
     pub(super) fn disagreement(&self, reading: Reading) -> Option<Disagreement> {
         let apart = self.apart(reading);
         if apart.abs() <= FOLLOWED_MAX {
@@ -164,17 +163,17 @@ impl Timekeeper {
         })
     }
 
-    /// The change since the last call, and how far the machine's clock is ahead of the time.
+    /// What is new since this was last asked, and how far the machine's clock is ahead of the time.
     pub(super) fn check(&mut self, reading: Reading) -> (Option<ClockChange>, SignedDuration) {
         self.now(reading);
         let apart = self.apart(reading);
         let change = match self.disagreement(reading) {
-            Some(disagreement) if apart.saturating_sub(self.reported).abs() > FOLLOWED_MAX => {
-                self.reported = apart;
+            Some(disagreement) if apart.saturating_sub(self.told).abs() > FOLLOWED_MAX => {
+                self.told = apart;
                 Some(ClockChange::Apart(disagreement))
             }
-            None if self.reported != SignedDuration::ZERO => {
-                self.reported = SignedDuration::ZERO;
+            None if self.told != SignedDuration::ZERO => {
+                self.told = SignedDuration::ZERO;
                 Some(ClockChange::Together)
             }
             _ => None,

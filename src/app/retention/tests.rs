@@ -12,7 +12,7 @@ fn ended(n: u64, status: RunStatus, ago_s: i64) -> Append {
 }
 
 #[tokio::test]
-async fn runs_older_than_their_age_are_purged_and_a_changed_age_counts_at_once() {
+async fn what_is_older_than_it_says_goes_and_a_changed_age_counts_at_once() {
     let limits = Limits { retry_window_s: 0, ..Limits::default() };
     let store: SharedStore = Arc::new(MemoryStore::with_limits(&limits));
     for n in 0..120 {
@@ -36,17 +36,17 @@ async fn runs_older_than_their_age_are_purged_and_a_changed_age_counts_at_once()
         };
         tokio::time::timeout(Duration::from_secs(300), left).await.unwrap_or_else(|_| panic!("{count} are not left"));
     };
-    let rounds = tokio::spawn(purge_rounds(store.clone(), retention.clone()));
+    let keeping = tokio::spawn(keep(store.clone(), retention.clone()));
     kept(3).await;
     retention.store(Arc::new(Retention { failed: age, ..Retention::default() }));
     kept(2).await;
     let left = store.runs(RunFilter { limit: 999, ..RunFilter::default() }).await.unwrap();
     assert_eq!(left.iter().map(|run| run.run_id).collect::<Vec<_>>(), [run_id(202), run_id(200)]);
-    rounds.abort();
+    keeping.abort();
 }
 
 #[tokio::test]
-async fn the_retention_of_the_files_overrides_the_default_of_the_store() {
+async fn what_the_files_say_comes_before_what_the_store_said() {
     let store: SharedStore = Arc::new(MemoryStore::new());
     let month = Some(Duration::from_secs(30 * 86_400));
     assert_eq!(in_force(None, &store), Retention::all(month));

@@ -1,0 +1,137 @@
+//! Where commands read runs from: a running process, or a store that none uses.
+//!
+//! When one run cannot be read, the others may: a [`ReadError`] tells the two apart.
+
+use serde_json::Value;
+
+use super::args::Server;
+use super::client::{CallError, Client, component, query};
+use crate::admin::types::{EventRow, RunList, RunRow};
+use crate::app::{OpenRun, OpenRunPage, StoredRuns, too_many};
+use crate::limits::Limits;
+
+/// Where runs are read from.
+pub(super) enum RunSource {
+    /// A running process.
+    Api(Box<Client>),
+    /// A store that no process uses.
+    Store(StoredRuns),
+}
+
+impl RunSource {
+    pub(super) fn new(store: Option<&str>, server: &Server, limits: &Limits) -> Result<Self, CallError> {
+        match store {
+            Some(url) => StoredRuns::open(url, limits).map(RunSource::Store).map_err(unread),
+            None => Client::new(server).map(Box::new).map(RunSource::Api),
+        }
+    }
+    /// All events of a run.
+    pub(super) fn events(&self, run: &str) -> Result<Vec<EventRow>, CallError> {
+        match self {
+            RunSource::Api(client) => all_events(client, run, None).map_err(ReadError::into_call_error),
+            RunSource::Store(store) => store.events(run, None).map_err(unread),
+        }
+    }
+    /// The secret from which random values are derived; unknown where runs are read from the API.
+    pub(super) fn secret(&self) -> Result<Option<[u8; 32]>, CallError> {
+        match self {
+            RunSource::Api(_) => Ok(None),
+            RunSource::Store(store) => store.secret().map(Some).map_err(unread),
+        }
+    }
+}
+
+/// The runs that have not ended, and what is kept of each.
+pub(super) trait OpenRuns {
+    /// A page of them, newest first, from one on.
+    fn page(&self, before: Option<&str>) -> Result<OpenRunPage, CallError>;
+    /// All events of one, at most so many.
+    fn events(&self, run: &OpenRun, most: u64) -> Result<Vec<EventRow>, ReadError>;
+    /// The definition that one keeps.
+    fn plan(&self, run: &OpenRun) -> Result<Value, ReadError>;
+}
+
+/// Why something of one run was not read.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// It cannot be read; the others may.
+    Run(String),
+    /// Nothing can.
+    Source(CallError),
+}
+
+impl ReadError {
+    /// An answer is about the run; without one, nothing more is to be had.
+    fn of_call(error: CallError) -> Self {
+        match error {
+            CallError::Refused(problem, _) => ReadError::Run(problem.detail),
+            error @ CallError::Unreachable(..) => ReadError::Source(error),
+        }
+    }
+    fn into_call_error(self) -> CallError {
+        match self {
+            ReadError::Run(why) => CallError::Unreachable(why, "look at it with `pointsman runs show`".to_owned()),
+            ReadError::Source(error) => error,
+        }
+    }
+}
+
+impl OpenRuns for RunSource {
+    fn page(&self, before: Option<&str>) -> Result<OpenRunPage, CallError> {
+        match self {
+            RunSource::Api(client) => open(client, before),
+            RunSource::Store(store) => store.open_runs(before).map_err(unread),
+        }
+    }
+    fn events(&self, run: &OpenRun, most: u64) -> Result<Vec<EventRow>, ReadError> {
+        match self {
+            RunSource::Api(client) => all_events(client, &run.run_id, Some(most)),
+            RunSource::Store(store) => {
+                store.events(&run.run_id, Some(most)).map_err(|error| ReadError::Run(format!("{error:#}")))
+            }
+        }
+    }
+    fn plan(&self, run: &OpenRun) -> Result<Value, ReadError> {
+        match self {
+            RunSource::Api(client) => {
+                let path = format!("/api/v2/orchestrate/run/{}/plan", component(&run.run_id));
+                client.get::<Value>(&path).map(|(plan, _)| plan).map_err(ReadError::of_call)
+            }
+            RunSource::Store(store) => store.plan(&run.plan).map_err(|error| ReadError::Run(format!("{error:#}"))),
+        }
+    }
+}
+
+fn unread(error: anyhow::Error) -> CallError {
+    let hint = "a store that a process uses cannot be opened: ask the process with --admin";
+    CallError::Unreachable(format!("{error:#}"), hint.to_owned())
+}
+
+/// Events that are read with one request.
+const EVENTS_PAGE: usize = 1_000;
+
+/// All events of a run, page by page; at most so many, where they are counted.
+fn all_events(client: &Client, run: &str, most: Option<u64>) -> Result<Vec<EventRow>, ReadError> {
+    let mut all: Vec<EventRow> = Vec::new();
+    loop {
+        let from = all.last().map_or(1, |last| last.seq + 1);
+        if let Some(most) = most.filter(|most| from > most.saturating_add(1)) {
+            return Err(ReadError::Run(too_many(most)));
+        }
+        let path = format!("/api/v2/orchestrate/run/{}/events?from={from}&limit={EVENTS_PAGE}", component(run));
+        let (page, _) = client.get::<Vec<EventRow>>(&path).map_err(ReadError::of_call)?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
+    }
+}
+
+/// Runs that have not ended, from one on.
+fn open(client: &Client, before: Option<&str>) -> Result<OpenRunPage, CallError> {
+    let before = before.map(str::to_owned);
+    let query = query(&[("status", Some("open".to_owned())), ("limit", Some("1000".to_owned())), ("before", before)]);
+    let (page, _) = client.get::<RunList>(&format!("/api/v2/orchestrate/runs{query}"))?;
+    let run = |run: RunRow| OpenRun { run_id: run.run_id, workflow: run.workflow, plan: run.plan_id };
+    Ok((page.runs.into_iter().map(run).collect(), page.next))
+}

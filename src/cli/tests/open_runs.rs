@@ -1,0 +1,103 @@
+//! `check --against-open-runs` over runs that cannot be read, and over more than it looks at.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::admin::types::EventRow;
+use crate::app::{Against, OpenRun, OpenRunPage};
+use crate::cli::client::CallError;
+use crate::cli::format::Formatter;
+use crate::cli::open_runs::{Bounds, look};
+use crate::cli::run_source::{OpenRuns, ReadError};
+
+/// Runs in pages of two; what is kept of each says its workflow.
+struct Runs(Vec<&'static str>);
+
+fn run_id(place: usize) -> String {
+    format!("run_{place:032x}")
+}
+
+impl OpenRuns for Runs {
+    fn page(&self, before: Option<&str>) -> Result<OpenRunPage, CallError> {
+        let from = before.map_or(0, |last| (0..).position(|place| run_id(place) == last).expect("a run") + 1);
+        let run = |place: usize| OpenRun {
+            run_id: run_id(place),
+            workflow: self.0[place].into(),
+            plan: format!("plan_{}", self.0[place]).as_str().into(),
+        };
+        let to = (from + 2).min(self.0.len());
+        Ok(((from..to).map(run).collect(), (to < self.0.len()).then(|| run_id(to - 1))))
+    }
+    fn events(&self, run: &OpenRun, most: u64) -> Result<Vec<EventRow>, ReadError> {
+        assert_eq!(most, Bounds::default().events);
+        match run.workflow.as_str() {
+            "damaged" => return Err(ReadError::Run("its events are damaged".to_owned())),
+            "gone" => return Err(ReadError::Source(CallError::Unreachable("nobody is there".into(), String::new()))),
+            _ => {}
+        }
+        let started = json!({ "run_started": {
+            "run": run.run_id.trim_start_matches("run_"), "workflow": run.workflow, "plan": run.plan, "mode": "real",
+            "route": null, "started": "2027-01-15T08:00:00Z", "request": {}, "credentials": [], "sealed": null,
+            "legacy": null, "instance": null, "creates": null, "traceparent": null,
+        }});
+        let at = "2027-01-15T08:00:00Z".parse().expect("a time");
+        Ok(vec![EventRow { seq: 1, at, kind: "run_started".to_owned(), event: started }])
+    }
+    fn plan(&self, run: &OpenRun) -> Result<Value, ReadError> {
+        Ok(match run.workflow.as_str() {
+            "later" => json!({ "workflow": 7 }),
+            name => json!({
+                "workflow": name,
+                "steps": { "pay": { "call": "POST ${services.bank}/payments" } },
+                "respond": { "status": 200 },
+            }),
+        })
+    }
+}
+
+fn against() -> Against {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("routes")).expect("a directory");
+    let files = "services: { shop: 'http://127.0.0.1:9' }\ndefault_legacy: shop\nlimits: { items_max: 7 }\n";
+    std::fs::write(dir.path().join("pointsman.yaml"), files).expect("written");
+    let against = Against::read(dir.path(), None, None).unwrap_or_else(|failed| panic!("{}", failed.render(false)));
+    assert_eq!(against.limits().items_max, 7, "those of the files");
+    against
+}
+
+#[test]
+fn a_run_that_cannot_be_read_is_named_and_the_others_are_looked_at() {
+    let runs = Runs(vec!["damaged", "later", "old", "later", "old"]);
+    let found = look(&runs, &against(), &Bounds::default()).expect("the source answers");
+    let json = found.json();
+    assert_eq!((&json["looked_at"], &json["left_out"]), (&json!(5), &Value::Null), "{json}");
+    let why = |place: usize| json["others"][place]["why"].as_str().unwrap_or_default().to_owned();
+    assert!(why(0).contains("its events are damaged"), "{json}");
+    assert!(why(1).contains("its plan cannot be read by this version") && why(1) == why(3), "{json}");
+    assert_eq!(json["others"][2]["misses"], json!(["`pay` needs the service `bank`"]), "{json}");
+    let text = found.text(Formatter(false));
+    for named in [run_id(0), run_id(4), "`pay` needs the service `bank`: with these files it pauses there".to_owned()] {
+        assert!(text.contains(&named), "{named}: {text}");
+    }
+    assert!(text.contains("5 of 5 open runs"), "{text}");
+    assert!(look(&Runs(vec!["old", "gone"]), &against(), &Bounds::default()).is_err(), "nobody answers any more");
+}
+
+#[test]
+fn more_runs_than_the_bounds_allow_are_left_out_and_that_is_said() {
+    let (runs, against) = (Runs(vec!["old"; 5]), against());
+    let bounded = |bounds: Bounds| {
+        let found = look(&runs, &against, &bounds).expect("the source answers");
+        (found.json(), found.text(Formatter(false)))
+    };
+    let (json, text) = bounded(Bounds { runs: 3, shown: 2, ..Bounds::default() });
+    assert_eq!((&json["looked_at"], &json["others_unlisted"]), (&json!(3), &json!(1)), "{json}");
+    assert!(text.contains("older open runs were not looked at: 3 runs are looked at"), "{text}");
+    assert!(text.contains("and 1 more, which are not listed"), "{text}");
+    let (json, text) = bounded(Bounds { time: Duration::ZERO, ..Bounds::default() });
+    assert_eq!(json["looked_at"], json!(0), "{json}");
+    assert!(text.contains("took longer"), "{text}");
+    let (json, _) = bounded(Bounds { runs: 5, ..Bounds::default() });
+    assert_eq!((&json["looked_at"], &json["left_out"]), (&json!(5), &Value::Null), "just as many");
+}

@@ -102,8 +102,19 @@ impl<'a> Bench<'a> {
             self.run = evolve(Some(self.run.clone()), &event).unwrap();
             self.events.push(event);
             assert_eq!(fold(&self.events).unwrap(), self.run, "the fold of the events is the live state");
+            self.ends_unread();
         }
         Ok(count)
+    }
+    /// Who cannot read the run can end it wherever it stands, and the row written then is the one that its events give.
+    fn ends_unread(&self) {
+        if self.run.is_final() {
+            return;
+        }
+        let (row, end) = self.run.summary(self.now).cancelled_unread("it is too new", Some("no use"), "ann", self.now);
+        let ended = evolve(Some(self.run.clone()), &end).unwrap();
+        assert_eq!(ended.summary(row.updated), row);
+        assert!(ended.in_flight().is_empty() && ended.children().next().is_none(), "nothing of it goes on");
     }
     /// Does all that needs no reply; leaves calls in flight.
     fn settle(&mut self) {

@@ -11,7 +11,7 @@ use crate::engine::OrderError;
 use crate::limits::Limits;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{Order, Plan, Refusal, RunStatus};
+use crate::workflow::{Order, Plan, Refusal, RunStatus, StepStatus};
 
 fn plan() -> Arc<Plan> {
     PlanBuilder::new()
@@ -163,4 +163,43 @@ async fn the_runs_of_a_drained_process_are_taken_over_at_once() {
     assert!(drained.await);
     assert_eq!(other.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
+}
+
+/// The process that owns a run cannot read its plan: orders that others give through the store are answered all the same.
+#[tokio::test]
+async fn an_order_to_a_run_that_its_owner_cannot_read_is_answered() {
+    let step_service = gated_service().await;
+    let store = test_stores::shared();
+    let limits = Limits { sweep_ms: 50, order_wait_ms: 5_000, ..Limits::default() };
+    let starter = Harness::with_store(&step_service, plan(), store.clone(), limits.clone(), None).await;
+    starter.recover().await;
+    let run = start(&starter, json!({})).await.run;
+    step_service.wait_for_calls(1).await;
+    let worker = starter.engine.core.schedule.worker;
+    drop(starter);
+    store.expire_lease(worker);
+    // The files have another plan, and what the store keeps of the run's cannot be read.
+    let others =
+        PlanBuilder::new().call("c", &[], "GET /c", serde_json::Value::Null).respond(200, json!({})).build("x");
+    let owner = Harness::with_store(&step_service, others.clone(), store.clone(), limits.clone(), None).await;
+    let asking = Harness::with_store(&step_service, others, store.clone(), limits, None).await;
+    assert_eq!(owner.recover().await.unreadable, 1);
+    asking.recover().await;
+    let cancel = |compensate| Order::Cancel { compensate, reason: Some("of no use".into()) };
+    match asking.engine.order(run, cancel(true), "ann".into()).await {
+        Err(OrderError::Refused { refusal: Refusal::NotApplicable(why), .. }) => {
+            assert!(why.contains("--no-undo"), "{why}")
+        }
+        other => panic!("it is refused: {other:?}"),
+    }
+    let paused = asking.engine.order(run, Order::Pause { reason: None }, "ann".into()).await;
+    assert!(matches!(paused, Err(OrderError::Refused { .. })), "{paused:?}");
+    assert_eq!(owner.engine.stuck().len(), 1);
+    let ended = asking.engine.order(run, cancel(false), "ann".into()).await.unwrap();
+    assert_eq!(ended.status, RunStatus::Cancelled);
+    assert!(ended.note.as_deref().is_some_and(|note| note.contains("ann cancelled it: of no use")), "{ended:?}");
+    assert!(owner.engine.stuck().is_empty());
+    let ended = asking.view(run).await;
+    assert_eq!((ended.status, ended.steps[0].status), (RunStatus::Cancelled, StepStatus::Unknown));
+    assert_eq!(step_service.paths(), ["POST /a"], "nothing is sent or undone");
 }

@@ -15,7 +15,7 @@ use crate::workflow::UNVERIFIED;
 
 /// The header in which a caller without a token gives a name.
 pub(super) const AS: &str = "x-pointsman-as";
-/// Headers that a proxy adds: a request with one of them does not come from this machine for certain.
+/// Headers that a proxy adds: a request with one of them may come from another machine.
 const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 /// The longest name that is recorded.
 const NAME_CHARS_MAX: usize = 64;
@@ -54,7 +54,7 @@ pub(super) enum Caller {
 }
 
 impl Caller {
-    /// The name that is recorded. `given` is the name in the body; it counts only where there is no token.
+    /// The name that is recorded: the token's, or without a token the name in the body (`given`).
     pub(super) fn recorded_name(&self, given: Option<&str>) -> Result<String, ApiError> {
         let given = given.map(valid_name).transpose()?;
         let name = match self {
@@ -128,7 +128,7 @@ impl AccessControl {
         }
     }
 
-    /// The caller, where they have this scope.
+    /// Identifies the caller, and checks that they have this scope.
     pub(super) fn authorize(&self, method: &Method, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
         let caller =
             if self.tokens.is_empty() { self.local_caller(headers)? } else { self.token_holder(headers, scope)? };
@@ -151,7 +151,7 @@ impl AccessControl {
         } else if is_local {
             unverified(headers)?
         } else {
-            return Err(ApiError::not_for_caller("it takes callers on this machine, and tokens that may `run`"));
+            return Err(ApiError::not_for_caller("it takes callers on this machine, and tokens with the scope `run`"));
         };
         require_json(method, headers)?;
         Ok(caller)
@@ -190,9 +190,9 @@ impl AccessControl {
             return Err(unauthorized("the token is not known"));
         };
         if !token.may.iter().any(|may| may == scope.as_str()) {
-            let detail = format!("the token `{}` may not `{}`", token.name, scope.as_str());
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "The token may not do this", detail)
-                .hint(format!("it may: {}", token.may.join(", "))));
+            let detail = format!("the token `{}` does not have the scope `{}`", token.name, scope.as_str());
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "The token lacks the scope", detail)
+                .hint(format!("its scopes: {}", token.may.join(", "))));
         }
         Ok(Caller::Token(token.name.clone()))
     }

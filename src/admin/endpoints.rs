@@ -259,20 +259,20 @@ fn run_endpoints() -> Vec<Endpoint> {
             "/api/v2/orchestrate/run/{id}/stream",
             get(runs::stream),
             "streamRun",
-            "Its events as they happen, server-sent",
+            "The events of a run as they happen (server-sent events)",
         )
         .responds(200, Content::EventStream)
         .responds(204, Content::Empty)
         .header(LAST_EVENT_ID)
         .errors(&[404, 410, 429, 500]),
-        read("/api/v2/orchestrate/run/{id}/events", get(runs::events), "runEvents", "Its audit trail")
+        read("/api/v2/orchestrate/run/{id}/events", get(runs::events), "runEvents", "The audit trail of a run")
             .query::<runs::EventsQuery>()
             .returns::<Vec<EventRow>>()
             .errors(&[404, 500]),
-        read("/api/v2/orchestrate/run/{id}/plan", get(runs::plan), "runPlan", "The definition that it keeps")
+        read("/api/v2/orchestrate/run/{id}/plan", get(runs::plan), "runPlan", "The plan that a run was started with")
             .returns::<Value>()
             .errors(&[404, 500]),
-        read("/api/v2/orchestrate/run/{id}/explain", get(runs::explain), "explainRun", "What it waits for")
+        read("/api/v2/orchestrate/run/{id}/explain", get(runs::explain), "explainRun", "What a run waits for")
             .returns::<ExplanationView>()
             .errors(&[404, 409, 500]),
         read("/api/v2/orchestrate/run/{id}/steps/{step}/output", get(runs::output), "stepOutput", "A step's output")

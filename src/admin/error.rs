@@ -77,11 +77,11 @@ impl ApiError {
         }
     }
 
-    /// 503: the store did not answer a move in time.
+    /// 503: the store did not confirm a flip or freeze in time.
     fn not_known(why: NotKnown) -> Self {
         let (kind, title) = match why {
             NotKnown::Busy => ("move-waits", "Another move is under way"),
-            NotKnown::Pending => ("outcome-unknown", "It is not known yet whether this is recorded"),
+            NotKnown::Pending => ("outcome-unknown", "It is not known yet whether the change is recorded"),
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, why.to_string())
     }
@@ -115,7 +115,7 @@ impl ApiError {
     /// 404: the store has no such run.
     pub(super) fn no_run(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", format!("no run `{id}`")).hint(
-            "rehearsed runs are not kept, and ended ones as long as `retention` says; `runs list` shows what there is",
+            "rehearsed runs are not stored, and ended runs are deleted after `retention`; `runs list` shows the others",
         )
     }
 

@@ -34,7 +34,7 @@ pub struct AdminParts {
     pub store: SharedStore,
     /// Brings all metrics up to date and renders them as Prometheus text. Called by one scrape at a time.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// The tokens; none is possible on a loopback listener only.
+    /// The tokens; may be empty only where the listener is on loopback.
     pub tokens: Vec<Token>,
     /// The address of this listener.
     pub listen: SocketAddr,
@@ -71,7 +71,7 @@ pub struct ProcessStatus {
     pub engine_healthy: bool,
     /// What is wrong with the store, where it says so.
     pub store_trouble: Option<String>,
-    /// How the machine's clock differs from the process's time, where that is by more than a minute.
+    /// How the machine's clock differs from the process's time; `None` up to a minute.
     pub clock_trouble: Option<String>,
     /// Runs that have a task at the moment; a waiting run has none.
     pub runs_in_flight: u64,
@@ -79,7 +79,7 @@ pub struct ProcessStatus {
     pub stuck: Vec<StuckRun>,
     /// The load of the shadow executor.
     pub shadow: ShadowLoad,
-    /// Why a start would not be taken now, where it would not.
+    /// Why a start of a run would be refused now; `None` where it would be accepted.
     pub not_ready: Option<String>,
 }
 
@@ -106,7 +106,8 @@ pub trait LadderControl: Send + Sync {
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
-/// Waits until a run rests; its events from the first on, where they need not be read from the store.
+/// Resolves when the run rests: to all of its events where they are in memory, to `None` where they are to be read from
+/// the store.
 pub type WaitForRest<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 
 /// What the API needs of the engine.

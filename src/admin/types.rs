@@ -51,7 +51,7 @@ pub struct Status {
     /// What is wrong with the store: a full disk, a database that does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<String>,
-    /// How the machine's clock differs from the process's time, where that is by more than a minute.
+    /// How the machine's clock differs from the process's time; `null` up to a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,
     /// Durable runs that have a task at the moment; a waiting run has none.
@@ -248,7 +248,7 @@ pub struct FreezeResponse {
 /// One change of a flag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlipRow {
-    /// Counts up.
+    /// The number of the record; each has a higher one than those before.
     pub number: u64,
     /// The route; `null` for the kill switch.
     pub route: Option<RouteId>,

@@ -9,7 +9,7 @@ use crate::cli;
 use crate::config::Overrides;
 use crate::demo::{DemoOptions, Product};
 
-/// `pointsman serve`: until SIGTERM or SIGINT. Says on stdout, as one JSON line, where it listens.
+/// `pointsman serve`: runs until SIGTERM or SIGINT. Prints the addresses on which it listens to stdout, as one JSON line.
 ///
 /// # Errors
 /// As [`App::start`].
@@ -19,11 +19,11 @@ pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
         let app = App::start(flags, over, engine.handle(), admin.handle()).await?;
-        // Nobody needs to read it.
         let mut addresses = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
         if let Some(api) = app.api {
             addresses["api"] = api.to_string().into();
         }
+        // A closed stdout is no error.
         let _ = writeln!(std::io::stdout(), "{addresses}");
         let stopper = app.stopper();
         tokio::spawn(async move {
@@ -39,11 +39,10 @@ pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
     })
 }
 
-/// `pointsman demo`: the sample world, this binary in front of it, and the walk up the ladder. Whether every promise
-/// held is its end.
+/// `pointsman demo`: starts sample services and a process in front of them, and moves a route up the ladder.
 ///
 /// # Errors
-/// A promise was broken; a port or a directory cannot be had; as [`App::start`].
+/// One of the demonstrated promises was broken; a port or a directory is not available; as [`App::start`].
 pub fn demo(exit: bool) -> anyhow::Result<()> {
     let options = DemoOptions { exit, render: cli::diffs_text };
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);

@@ -1,22 +1,22 @@
-//! Puts the rooms together: the only room that knows every room.
+//! Wires the modules into a process: the only module that may import every other.
 //!
-//! The question it answers: "in which order do the parts come up, who is handed what, and in which order do they go
-//! down?" Up: files, store, evidence, ladder, engine (which takes up the runs that the last process left), shadow, then
-//! the listeners. Down, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs, what is
-//! written behind, the admin listener, the store; each within a bound of `limits`.
+//! The question it answers: "in which order are the parts started, what does each receive, and in which order are they
+//! stopped?" Start: files, store, evidence, ladder, engine (which continues the runs that the last process left), shadow,
+//! then the listeners. Stop, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs,
+//! buffered evidence and retry keys, the admin listener, the store; each within a bound of `limits`.
 //!
-//! Threads are three kinds (`runtimes`): those that serve the proxy's requests, those that move runs, and those of the
-//! admin listener, where all that people look at is read and rendered: however much that is, runs move meanwhile.
+//! There are three thread pools (`runtimes`): one serves the proxy's requests, one moves runs, one serves the admin
+//! listener. Reading and rendering for people happens on the third, so that a large response never delays a run.
 //!
-//! `parts` makes what lives as long as the process and takes new files over, `process` starts and ends it, `behind` is
-//! what goes on beside the requests.
+//! `parts` builds what lives as long as the process and puts new files in force, `process` starts and stops it,
+//! `background` reloads files and watches the store's health.
 
-mod against;
-mod behind;
+mod background;
 mod commands;
 mod parts;
 mod process;
 mod process_status;
+mod replay_files;
 mod retention;
 mod runtimes;
 mod services;
@@ -24,8 +24,8 @@ mod stored;
 mod stores;
 mod time;
 
-pub use against::{Against, Compared, KeptPlan};
 pub use commands::{demo, serve};
 pub use process::App;
+pub use replay_files::{KeptPlan, ReplayFiles, ReplayResult};
 pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many};
 pub use stores::{store_backup, store_check};

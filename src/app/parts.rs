@@ -1,4 +1,4 @@
-//! What lives as long as the process: how it is made, how new files are taken over, how it comes to rest.
+//! The parts that live as long as the process: builds them, puts new files in force, drains them at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
 
-/// A set of files under which nobody would follow up what the engine owns.
+/// A set of files is refused: it removes routes by which the engine's instances are followed up.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Orphans(String);
 
-/// What lives as long as the process.
+/// The parts that live as long as the process.
 #[derive(Clone)]
 pub(super) struct Parts {
     pub store: SharedStore,
@@ -42,7 +42,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Makes all of it.
+    /// Builds all parts, in the order of their dependencies.
     ///
     /// # Errors
     /// The store cannot be opened or read, or threads cannot be started.
@@ -58,7 +58,7 @@ impl Parts {
                 Arc::new(PostgresStore::open(url, password.as_ref(), &limits).await.context("opening the store")?)
             }
             StoreUrl::Memory => {
-                tracing::warn!("the store is memory: flips, runs and pins are gone with the process");
+                tracing::warn!("the store is in memory: flips, runs and pins are lost when the process ends");
                 Arc::new(MemoryStore::new())
             }
         };
@@ -99,19 +99,20 @@ impl Parts {
             limits,
         })
         .context("starting the shadow executor")?;
-        retention::say(setup.settings.retention, &store);
+        retention::log_default(setup.settings.retention, &store);
         let retention = Arc::new(ArcSwap::from_pointee(retention::in_force(setup.settings.retention, &store)));
         let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
         Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention, workflows })
     }
 
-    /// Puts a checked set in force as a whole: what it moves is recorded, then workflows, rules and evidence follow, and
-    /// flags last, so that no request finds a route without its workflow and rules. What is decided by the flags of an
-    /// edition is run by the workflows of it, also in between. Returns once the outcome is known.
+    /// Puts a checked set in force as a whole: records the flips that it makes, then swaps workflows, rules and the basis
+    /// of evidence, and the flags last, so that no request finds a route without its workflow and rules. A request that
+    /// is decided by the flags of one edition is run with the workflows of the same edition, also during the swap.
+    /// Returns once the outcome is known.
     ///
     /// # Errors
-    /// Nothing changed.
-    pub async fn take(&self, setup: &Setup) -> anyhow::Result<()> {
+    /// The store did not record the flips, or the set would orphan instances of the engine. Nothing was changed.
+    pub async fn apply(&self, setup: &Setup) -> anyhow::Result<()> {
         let edition = self.ladder.flags().load().edition + 1;
         let declared = declared(setup, edition);
         let orphans = self.ladder.orphans(&declared).await.context("looking up what the engine owns")?;
@@ -129,17 +130,17 @@ impl Parts {
                 parts.evidence.set_basis(&bases(&setup));
             }
         };
-        let taken = self.ladder.reload(declared, recorded).await;
-        taken.context("the store did not record what the files declare, nothing changed")
+        let reloaded = self.ladder.reload(declared, recorded).await;
+        reloaded.context("the store did not record what the files declare, nothing changed")
     }
 
-    /// Lets all that is under way come to rest, and writes what was to be written behind.
+    /// Drains the shadow queue and the engine's runs, then writes the retry keys and the evidence that are still in memory.
     pub async fn drain(&self, limits: &Limits) {
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
         let within = Limits::ms(limits.drain_ms);
         if tokio::time::timeout(within, self.pins.flush()).await.is_err() {
-            tracing::error!("the last retry keys of legacy were not written: the store does not answer");
+            tracing::error!("the last retry keys of legacy were not written to the store: it does not answer");
         }
         match tokio::time::timeout(within, self.evidence.flush()).await {
             Ok(Ok(())) => {}
@@ -164,7 +165,7 @@ fn earlier_ids(setup: &Setup) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
     setup.routes.iter().map(|route| (&route.id, route.was.as_slice()))
 }
 
-/// What each route's evidence rests on: the plan and the rules. Where that changes, evidence starts anew.
+/// The basis of each route's evidence: plan and rules. Where it changes, the evidence starts from zero.
 fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
     let hashes: BTreeMap<_, _> = setup.rules.iter().map(|(route, rules)| (route, rules.hash())).collect();
     setup
@@ -185,14 +186,15 @@ impl Obey for Engine {
     }
 }
 
-/// Legacy served requests whose retry keys could not be noted: in `live` their retries could be performed again.
+/// Keeps the gate to `live` shut while retries may come whose first try legacy served without its retry key being noted:
+/// the engine would perform them a second time.
 impl GateCondition for StoreAffinity {
     fn missing(&self, route: &Route, from: State, to: State) -> Vec<String> {
         let until = self.unnoted_until(route.ids()).filter(|_| to == State::Live && from < to);
         let sentence = |until| {
             format!(
-                "legacy served requests whose retry keys could not be noted: until {until:.0} the engine could perform a \
-                 retry of theirs again"
+                "legacy served requests whose retry keys could not be noted: until {until:.0} their retries could come, \
+                 and the engine would perform them a second time"
             )
         };
         until.map(sentence).into_iter().collect()

@@ -1,4 +1,4 @@
-//! A process, from its files to its end.
+//! Starts a process from its files, and stops it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::Parts;
-use super::{behind, process_status, retention, services, time};
+use super::{background, process_status, retention, services, time};
 use crate::admin::{self, AdminParts, RouteTraffic};
 use crate::clock;
 use crate::config::{self, FlagFileWatcher, Loaded, Overrides, ReloadStatus, WatchTiming};
@@ -20,34 +20,33 @@ use crate::limits::Limits;
 use crate::proxy::{Proxy, ProxyParts};
 use crate::telemetry;
 
-/// Evidence is written behind this often.
+/// How often evidence is written to the store.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
 
-/// A running process: its addresses, and the way to end it.
+/// A running process: its addresses, and how to stop it.
 pub struct App {
-    /// Where the proxy listens.
+    /// The address of the proxy.
     pub listen: SocketAddr,
-    /// Where API and metrics listen.
+    /// The address of the API and the metrics.
     pub admin: SocketAddr,
-    /// Where applications reach runs, if they have a listener of their own.
+    /// The address of the listener for applications, if there is one.
     pub api: Option<SocketAddr>,
     stop: CancellationToken,
     ended: JoinHandle<()>,
 }
 
 impl App {
-    /// Reads the files, brings everything up, and listens. Runs that the last process left are continued.
+    /// Reads the files, starts all parts, and listens. Runs that the last process left are continued.
+    ///
+    /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the caller's.
     ///
     /// # Errors
-    /// The files are refused ([`config::CheckFailed`], with all that is wrong), the store cannot be opened, or an address is
-    /// taken. Nothing was changed then.
-    ///
-    /// What belongs to the engine and its store lives in the first of the runtimes given, the listeners of the API in the
-    /// second, the proxy in the caller's.
+    /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, or an
+    /// address is in use.
     pub async fn start(flags: PathBuf, over: Overrides, engine: &Handle, admin: &Handle) -> anyhow::Result<Self> {
         let Loaded { setup, warnings, hash } = config::read(&flags, &over)?;
         for warning in &warnings.0 {
-            tracing::warn!(problem = %warning.one_line(), "the files are taken with a warning");
+            tracing::warn!(problem = %warning.one_line(), "the flag files are valid, with a warning");
         }
         let limits = setup.limits.clone();
         let recorder = telemetry::recorder();
@@ -144,10 +143,10 @@ impl App {
             .collect();
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
-        tasks.push(engine.spawn(behind::reload(parts.clone(), setup.clone(), reload_status, changes)));
-        tasks.push(engine.spawn(behind::health(parts.clone())));
+        tasks.push(engine.spawn(background::reload(parts.clone(), setup.clone(), reload_status, changes)));
+        tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(time::watch()));
-        tasks.push(engine.spawn(retention::keep(parts.store.clone(), parts.retention.clone())));
+        tasks.push(engine.spawn(retention::purge_periodically(parts.store.clone(), parts.retention.clone())));
         tasks.extend(recorder.map(|handle| admin.spawn(telemetry::upkeep(handle))));
 
         let ended = tokio::spawn({
@@ -155,7 +154,7 @@ impl App {
             async move {
                 let drained = proxy.serve(listener, stop).await;
                 drop(watch);
-                tracing::info!(cut_off = drained.cut, took = ?drained.took, "no more requests");
+                tracing::info!(cut_off = drained.cut, took = ?drained.took, "the proxy is drained");
                 parts.drain(&limits).await;
                 for task in tasks {
                     task.abort();
@@ -165,24 +164,24 @@ impl App {
                     let _ = listener.await; // a panic in there was logged by its own task
                 }
                 if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
-                    tracing::error!("the store does not close; what it acknowledged is there");
+                    tracing::error!("the store did not close in time; everything that it acknowledged is durable");
                 }
-                tracing::info!("ended");
+                tracing::info!("stopped");
             }
         });
         tracing::info!(%listen, admin = %admin_listen, "listening");
         Ok(Self { listen, admin: admin_listen, api, stop, ended })
     }
 
-    /// What ends it, from anywhere.
+    /// A token that stops the process when it is cancelled.
     pub fn stopper(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Waits until it has ended by [`App::stopper`].
+    /// Waits until the process has stopped; [`App::stopper`] stops it.
     pub async fn ended(self) {
         if let Err(error) = self.ended.await {
-            tracing::error!(%error, "the process ended badly");
+            tracing::error!(%error, "the task that stops the process panicked");
         }
     }
 

@@ -27,11 +27,11 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
     }
 }
 
-/// Why a start would not be taken now.
+/// Why a start of a run would be refused now.
 fn not_ready(parts: &Parts, stopping: bool) -> Option<String> {
     if stopping || parts.engine.is_draining() {
         return Some("stopping".to_owned());
     }
     let trouble = || parts.store.trouble().unwrap_or_else(|| "the last write failed".to_owned());
-    (!parts.store.healthy()).then(|| format!("the store takes nothing: {}", trouble()))
+    (!parts.store.healthy()).then(|| format!("the store takes no writes: {}", trouble()))
 }

@@ -1,8 +1,9 @@
-//! Old runs go.
+//! Deletes old runs and expired retry keys.
 //!
-//! Always true: what `retention:` leaves out is kept, and where there is none the store says it; a run goes at its age at the earliest, and soon after it; the
-//! store is asked for a small batch at a time, and rests between them for longer than it worked, so that appends hardly
-//! notice. Where the store does not answer, the next round tries again.
+//! Always true: a run is deleted in the first round after it has reached the age that `retention:` gives for its status,
+//! never before; a status that `retention:` leaves out is kept; without `retention:` the default of the store applies.
+//! Deleting goes in small batches with pauses longer than the work, so that appends are hardly delayed. When the store
+//! does not answer, the next round tries again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,19 +15,20 @@ use crate::clock;
 use crate::config::Retention;
 use crate::store::{Purged, SharedStore, StoreError};
 
-/// Runs that go together.
+/// Runs that are deleted in one batch.
 const RUNS_AT_ONCE: usize = 50;
-/// Retry keys that go together.
+/// Retry keys that are deleted in one batch.
 const KEYS_AT_ONCE: usize = 1_000;
-/// A rest is so many times as long as the batch before it took, and at least this long.
-const REST_TIMES: u32 = 4;
-const REST_MIN: Duration = Duration::from_millis(20);
-/// A round is begun this often; more often where runs are kept for minutes.
+/// The pause after a batch, as a multiple of the time that the batch took.
+const PAUSE_TIMES: u32 = 4;
+/// The shortest pause after a batch.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The interval between rounds: a tenth of the shortest age, within these bounds.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 const ROUND_MIN: Duration = Duration::from_secs(1);
 
-/// Purges for as long as it is polled.
-pub(super) async fn keep(store: SharedStore, retention: Arc<ArcSwap<Retention>>) {
+/// Purges at intervals; never returns.
+pub(super) async fn purge_periodically(store: SharedStore, retention: Arc<ArcSwap<Retention>>) {
     let counter = metrics::counter!("pointsman_purged_runs_total");
     counter.increment(0);
     loop {
@@ -42,39 +44,43 @@ pub(super) async fn keep(store: SharedStore, retention: Arc<ArcSwap<Retention>>)
             tracing::info!(runs, pinned, payloads, took = ?began.elapsed(), "old runs were purged (retention)");
         }
         if let Err(error) = done {
-            tracing::warn!(%error, "old runs were not purged; it is tried again");
+            tracing::warn!(%error, "old runs could not be purged; the next round tries again");
         }
         if let Err(error) = prune_retry_keys(&store).await {
-            tracing::warn!(%error, "retry keys that have run out were not removed; it is tried again");
+            tracing::warn!(%error, "expired retry keys could not be removed; the next round tries again");
         }
     }
 }
 
-/// Whoever took them: also where legacy never takes one, which would remove others with its own.
+/// Removes the expired retry keys of both arms. Adding a key of legacy's removes some too, but legacy may never add one.
 async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
     loop {
         let began = Instant::now();
         if store.prune_retry_keys(KEYS_AT_ONCE).await? < KEYS_AT_ONCE as u64 {
             return Ok(());
         }
-        tokio::time::sleep((began.elapsed() * REST_TIMES).max(REST_MIN)).await;
+        tokio::time::sleep((began.elapsed() * PAUSE_TIMES).max(PAUSE_MIN)).await;
     }
 }
 
-/// What is in force: what the files say, else what the store said when it was made.
-pub(super) fn in_force(said: Option<Retention>, store: &SharedStore) -> Retention {
-    said.unwrap_or_else(|| Retention::all(store.usual_retention()))
+/// The retention in force: that of the files, else the default with which the store was created.
+pub(super) fn in_force(configured: Option<Retention>, store: &SharedStore) -> Retention {
+    configured.unwrap_or_else(|| Retention::all(store.usual_retention()))
 }
 
-/// Says at the start how long runs are kept where nobody has said it.
-pub(super) fn say(said: Option<Retention>, store: &SharedStore) {
-    match (said, store.usual_retention()) {
+/// Logs at the start how long runs are kept, where the files do not say it.
+pub(super) fn log_default(configured: Option<Retention>, store: &SharedStore) {
+    match (configured, store.usual_retention()) {
         (Some(_), _) => {}
         (None, Some(age)) => tracing::info!(
-            "runs are kept for {} days after their end, as this store was made: `retention:` says otherwise",
+            "ended runs are kept for {} days, the default of this store: `retention:` changes it",
             age.as_secs() / 86_400
         ),
-        (None, None) => tracing::info!("runs are kept for ever, as in this store before: `retention: 30d` ends that"),
+        (None, None) => {
+            tracing::info!(
+                "ended runs are kept for ever, the default of this older store: `retention: 30d` changes it"
+            );
+        }
     }
 }
 
@@ -97,7 +103,7 @@ async fn purge(
             if runs == 0 {
                 break;
             }
-            tokio::time::sleep((began.elapsed() * REST_TIMES).max(REST_MIN)).await;
+            tokio::time::sleep((began.elapsed() * PAUSE_TIMES).max(PAUSE_MIN)).await;
         }
     }
     Ok(())

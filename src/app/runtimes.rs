@@ -6,15 +6,15 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Threads of the engine and its store: apart from those that serve the proxy's requests, so that neither holds the other
-/// up. Fewer than there are cores: a run goes to and fro between its step's socket and the store's thread, and where
-/// several idle threads are woken for each such move, a step costs half as much again.
+/// Threads of the engine and its store: separate from those that serve the proxy's requests, so that neither delays the
+/// other. Fewer than there are cores: a run alternates between its step's socket and the store's thread, and where each
+/// change wakes several idle threads, a step takes half as long again.
 pub(super) fn engine_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads((cores() / 2).max(1)).enable_all().thread_name("engine").build()
 }
 
-/// Threads of the admin listener and of what people look at: a run that is read, a list or the metrics are decoded and
-/// rendered here, however large they are, while runs move.
+/// Threads of the admin listener: runs, lists and metrics are read and rendered here, so that a large response does not
+/// delay a run.
 pub(super) fn admin_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads((cores() / 4).max(1)).enable_all().thread_name("admin").build()
 }
@@ -22,13 +22,13 @@ pub(super) fn admin_runtime() -> std::io::Result<Runtime> {
 /// Threads of everything else.
 pub(super) fn runtime() -> std::io::Result<Runtime> {
     let runtime = Builder::new_multi_thread().enable_all().thread_name("pointsman").build()?;
-    outlive_file_limits(&runtime)?;
+    handle_file_size_signal(&runtime)?;
     Ok(runtime)
 }
 
-/// A write beyond the limit on file sizes (`ulimit -f`) fails like one to a full disk, and ends nobody: once somebody
-/// listens for the signal, it does nothing else for as long as the process lives.
-fn outlive_file_limits(runtime: &Runtime) -> std::io::Result<()> {
+/// Makes a write beyond the limit on file sizes (`ulimit -f`) fail with an error instead of killing the process: a signal
+/// handler for SIGXFSZ replaces the default action for as long as the process lives.
+fn handle_file_size_signal(runtime: &Runtime) -> std::io::Result<()> {
     let _inside = runtime.enter();
     let signal = rustix::process::Signal::XFSZ.as_raw();
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(signal)).map(drop)

@@ -1,4 +1,4 @@
-//! What the engine says of services, as the API says it.
+//! Converts the engine's view of services to the API's.
 
 use crate::admin::types::{BreakerRow, BreakerStateName, ServiceRow};
 use crate::engine::{BreakerState, BreakerView, Engine, ServiceView};

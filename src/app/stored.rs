@@ -1,6 +1,7 @@
-//! A store that nobody uses, looked into from the command line.
+//! Reads a store that no process uses, for the command line.
 //!
-//! When a process runs on it, that is said (a SQLite file belongs to one process); nothing is made where nothing was.
+//! Always true: a store that does not exist is an error and is not created; so is a SQLite file that a process uses, since
+//! it belongs to one process.
 
 use anyhow::{Context as _, bail};
 
@@ -24,21 +25,21 @@ pub struct OpenRun {
     pub run_id: String,
     /// Its workflow.
     pub workflow: WorkflowName,
-    /// The plan it keeps.
+    /// The plan that it was started with.
     pub plan: PlanId,
 }
 
-/// A page of them, newest first, and where the next one begins, if there is one.
+/// A page of open runs, newest first, and the cursor of the next page, if there is one.
 pub type OpenRunPage = (Vec<OpenRun>, Option<String>);
 
-/// Runs that are read with one look.
+/// Runs that are read with one query.
 const PAGE: usize = 1_000;
 
 impl StoredRuns {
-    /// Opens it.
+    /// Opens the store with this URL.
     ///
     /// # Errors
-    /// It is not there, or a process uses it.
+    /// It does not exist, or a process uses it.
     pub fn open(url: &str, limits: &Limits) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = runtime.block_on(open(url, limits))?;
@@ -54,7 +55,7 @@ impl StoredRuns {
     /// The events of a run.
     ///
     /// # Errors
-    /// The store has none of it, or more than so many, where they are counted.
+    /// The store has no events of this run, or more than `most`.
     pub fn events(&self, run: &str, most: Option<u64>) -> anyhow::Result<Vec<EventRow>> {
         let id: RunId = run.parse().with_context(|| format!("`{run}` is not a run's id"))?;
         if let Some(most) = most {
@@ -69,7 +70,7 @@ impl StoredRuns {
         }
         events.into_iter().map(|stored| replay::event_row(stored).context("an event cannot be shown")).collect()
     }
-    /// The definition that a run keeps.
+    /// A stored plan.
     ///
     /// # Errors
     /// The store does not answer, or has none.
@@ -116,6 +117,6 @@ async fn open(url: &str, limits: &Limits) -> anyhow::Result<SharedStore> {
             let store = PostgresStore::open_existing(&url, password.as_ref(), limits).await;
             Ok(std::sync::Arc::new(store.context("opening the store")?))
         }
-        StoreUrl::Memory => bail!("a store in memory is gone with its process"),
+        StoreUrl::Memory => bail!("a store in memory is lost when its process ends: there is nothing to read"),
     }
 }

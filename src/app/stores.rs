@@ -1,7 +1,7 @@
-//! `store check` and `store backup`: a store is opened beside whatever uses it. And the file beside it that keeps retry
-//! keys.
+//! `store check` and `store backup`, which also work while a process uses the store; and the opening of the retry-key file
+//! at start.
 //!
-//! Always true: a check changes nothing in the store; a backup is read back before it is called done.
+//! Always true: a check changes nothing in the store; a backup is read back before it is reported as done.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::store::{PostgresStore, SharedStore, SqliteStore, StoreChecked};
 /// `pointsman store check`.
 ///
 /// # Errors
-/// The flag files do not name a store that can be looked at, or it cannot be opened.
+/// The store is in memory or cannot be opened, or the flag files are refused.
 pub fn store_check(location: StoreLocation) -> anyhow::Result<StoreReport> {
     let (store, limits) = named(location)?;
     runtime()?.block_on(async {
@@ -37,14 +37,14 @@ pub fn store_check(location: StoreLocation) -> anyhow::Result<StoreReport> {
 /// `pointsman store backup`.
 ///
 /// # Errors
-/// As [`store_check`]; or the file exists or cannot be written; or the database has a better way of its own.
+/// As [`store_check`]; or the file exists or cannot be written; or the store is in PostgreSQL, which has its own tools.
 pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<StoreCopy> {
     let (store, limits) = named(location)?;
     let path = match store {
         StoreUrl::Sqlite(path) => path,
         StoreUrl::Postgres { .. } => bail!(
-            "PostgreSQL has its own: `pg_dump --schema=pointsman --file={} …` copies what stands there at one moment, \
-             while it is used; `pg_basebackup` copies the whole server",
+            "PostgreSQL has its own tools: `pg_dump --schema=pointsman --file={} …` copies the store as it is at one \
+             moment, also while it is in use; `pg_basebackup` copies the whole server",
             to.display()
         ),
         StoreUrl::Memory => bail!(IN_MEMORY),
@@ -57,7 +57,7 @@ pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<Stor
     })
 }
 
-const IN_MEMORY: &str = "a store in memory is gone with its process: there is nothing to look at";
+const IN_MEMORY: &str = "a store in memory is lost when its process ends: there is nothing to read";
 
 async fn checked(path: &Path, window: Duration) -> anyhow::Result<StoreReport> {
     Ok(report(SqliteStore::check(path, window).await?, format!("sqlite:{}", path.display())))
@@ -73,7 +73,7 @@ fn report(checked: StoreChecked, location: String) -> StoreReport {
     StoreReport { location, runs, purged, events, payloads, findings: findings.collect(), unlisted }
 }
 
-/// Which arm owns what, over the store and the file of retry keys.
+/// Opens the record of which arm owns which instance and retry key, over the store and the file of retry keys.
 pub(super) async fn affinity(
     setup: &Setup,
     store: &SharedStore,
@@ -83,9 +83,9 @@ pub(super) async fn affinity(
     StoreAffinity::open(store.clone(), &setup.limits, keys).await.context("reading the pins")
 }
 
-/// The file of the retry keys that legacy took: beside a SQLite store, else in the directory that the settings name, else
-/// in the directory that services keep their state in. A store in memory has none: it knows nothing of them after a
-/// restart anyway.
+/// Opens the file of the retry keys that legacy took: in the directory that the settings name, else next to a SQLite
+/// store, else in the state directory of the service. A store in memory has no such file: it does not survive a restart
+/// either.
 fn key_log(settings: &Settings, secret: &[u8; 32], limits: &Limits) -> Result<Arc<KeyLog>, KeyFileError> {
     match (&settings.retry_keys_dir, &settings.store) {
         (_, StoreUrl::Memory) => Ok(KeyLog::in_memory(limits)),
@@ -99,12 +99,12 @@ fn key_log(settings: &Settings, secret: &[u8; 32], limits: &Limits) -> Result<Ar
     }
 }
 
-/// How long a retry key may name a run that must be there.
+/// How long a retry key lives; within this time the run that it names must exist.
 fn window(limits: &Limits) -> Duration {
     Duration::from_secs(limits.retry_window_s)
 }
 
-/// The store that is named.
+/// The URL of the named store, and the limits in force for it.
 fn named(location: StoreLocation) -> anyhow::Result<(StoreUrl, Limits)> {
     match location {
         StoreLocation::Url(url) => {
@@ -112,7 +112,7 @@ fn named(location: StoreLocation) -> anyhow::Result<(StoreUrl, Limits)> {
             Ok((store, Limits::default()))
         }
         StoreLocation::Flags(dir) => {
-            // It is looked at where it stands, whether or not the secrets are there too.
+            // Checking a store needs none of the secrets that the files name.
             let over = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
             let setup = config::read(&dir, &over)?.setup;
             Ok((setup.settings.store, (*setup.limits).clone()))

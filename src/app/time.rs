@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use crate::clock::{self, ClockChange, Disagreement, Moment};
 use crate::store::{SharedStore, StoreTime};
 
-/// The machine's clock is looked at this often.
+/// How often the machine's clock is compared with the process's time.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Sets the process's time by the store, before anything is recorded or waited for.
+/// Sets the process's time from the store's, before anything is recorded or waited for.
 pub(super) async fn set(store: &SharedStore) -> anyhow::Result<()> {
     let asked = Moment::now();
     match store.time().await.context("asking the store for its time")? {
@@ -24,7 +24,7 @@ pub(super) async fn set(store: &SharedStore) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells of each jump of the machine's clock, for as long as it is polled.
+/// Logs and counts each jump of the machine's clock; never returns.
 pub(super) async fn watch() {
     let jumps = metrics::counter!("pointsman_clock_jumps_total");
     let offset = metrics::gauge!("pointsman_clock_offset_seconds");
@@ -47,7 +47,7 @@ pub(super) async fn watch() {
     }
 }
 
-/// What a status says of the machine's clock, where it is more than a minute away.
+/// How the machine's clock differs from the process's time, as a sentence; `None` up to a minute.
 pub(super) fn trouble() -> Option<String> {
     clock::process().disagreement().map(|disagreement| disagreement.to_string())
 }

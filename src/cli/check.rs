@@ -12,7 +12,7 @@ use crate::config::{self, FileKind, Findings, Overrides};
 
 pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
     let over = Overrides { secrets_may_be_absent: no_secrets, ..Overrides::default() };
-    // Of each route that the engine may have a part in: what scopes its retry keys.
+    // For each route with a workflow: its id, and what scopes its retry keys.
     let mut scopes: Vec<(String, String)> = Vec::new();
     let (findings, counts) = match config::read(dir, &over) {
         Ok(loaded) => {

@@ -23,7 +23,7 @@ use crate::admin::types::ApiProblem;
 /// How long a request may take, from connecting to the last byte.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// A stream sends heartbeats: without any byte for this long it is broken.
-const QUIET_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// The largest response that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -170,7 +170,7 @@ impl Client {
             Ok(answer) => Ok((answer, value)),
             Err(error) => Err(CallError::Unreachable(
                 format!("{} answered {path} in a way that this version does not read: {error}", self.base),
-                "use the same version of pointsman here and there, or --json".to_owned(),
+                "use the same version of pointsman for the command and the server, or --json".to_owned(),
             )),
         }
     }
@@ -211,7 +211,7 @@ impl Client {
             if events.read.len() > ANSWER_BYTES_MAX {
                 return Err(broke("one event is larger than the largest response"));
             }
-            let frame = self.runtime.block_on(async { tokio::time::timeout(QUIET_MAX, events.body.frame()).await });
+            let frame = self.runtime.block_on(async { tokio::time::timeout(IDLE_MAX, events.body.frame()).await });
             match frame {
                 Ok(Some(Ok(frame))) => events.read.extend(frame.into_data().unwrap_or_default()),
                 Ok(Some(Err(error))) => return Err(broke(&error.to_string())),
@@ -256,10 +256,10 @@ impl Client {
                 "check the name and the token".to_owned(),
             )
         })?;
-        self.pool.request(request).await.map_err(|error| self.gone(&error))
+        self.pool.request(request).await.map_err(|error| self.unreachable(&error))
     }
 
-    fn gone(&self, error: &hyper_util::client::legacy::Error) -> CallError {
+    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> CallError {
         let mut cause: &dyn std::error::Error = error;
         while let Some(next) = cause.source() {
             cause = next;

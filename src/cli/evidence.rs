@@ -49,8 +49,8 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     out
 }
 
-/// The upper bound on the share of requests that differ, and how many more pairs would prove less than one in a
-/// thousand.
+/// The upper bound on the share of requests that differ, and how many more pairs without a difference would bring it
+/// below 0.1 %.
 fn upper_bound_text(view: &EvidenceView) -> String {
     let evidence = &view.evidence;
     let percent = evidence.mismatch_upper_bound() * 100.0;
@@ -58,5 +58,5 @@ fn upper_bound_text(view: &EvidenceView) -> String {
         Some(0) | None => String::new(),
         Some(pairs) => format!("; {} more pairs without one for < 0.1%", count(pairs)),
     };
-    format!("at most {percent:.2}% of requests differ (95% confidence, valid at every look){more}")
+    format!("at most {percent:.2}% of requests differ (95% confidence, however often it is read){more}")
 }

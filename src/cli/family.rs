@@ -1,8 +1,8 @@
-//! `flip NAME.*`: all routes whose ids begin alike, one after the other.
+//! `flip NAME.*`: flips all routes whose ids begin with `NAME.`, one after the other.
 //!
-//! Always true: what goes down goes first, creators before what follows them; what goes up goes after that, followers
-//! before their creator; so no creator ever stands above its followers. The first refusal ends it, and what moved before
-//! is said.
+//! Always true: first the routes that are lowered, creators before their followers; then the routes that are raised,
+//! followers before their creator; so a creator is never on a higher rung than its followers. The first refusal stops
+//! the command, and its error lists the routes that were moved before.
 
 use serde_json::{Value, json};
 
@@ -52,15 +52,15 @@ fn order<'a>(rows: &'a [RouteRow], family: &str, to: State) -> (Vec<&'a RouteRow
     let begins = |row: &&RouteRow| row.id.as_str().strip_prefix(family).is_some_and(|rest| rest.starts_with('.'));
     let (mut order, without): (Vec<_>, Vec<_>) = rows.iter().filter(begins).partition(|row| row.workflow.is_some());
     order.sort_by_key(|row| {
-        let goes_up = to > stands(row);
+        let goes_up = to > current_rung(row);
         // Down before up; creators first on the way down, last on the way up.
         (goes_up, goes_up != row.follows.is_some())
     });
     (order, without)
 }
 
-/// The rung that a route stands on: what was asked for, unless the gate holds it.
-fn stands(row: &RouteRow) -> State {
+/// The rung that a route is on: the requested state, or a lower one where the gate holds it there.
+fn current_rung(row: &RouteRow) -> State {
     if row.effective.why == Why::Gate { row.effective.state } else { row.requested }
 }
 

@@ -1,7 +1,7 @@
 //! `check --against-open-runs`: the open runs that the files being checked could not have produced.
 //!
-//! Always true: nothing is changed. Such a run continues with the plan that it was started with.
-//! What its plan may still need and the files do not have is named: the run would pause there. A run that cannot be read
+//! Always true: nothing is changed. Such a run continues with the plan that it was started with. Where that plan needs
+//! something that the files do not have, the output names it: the run would pause there. A run that cannot be read
 //! is named with the reason, and the others are looked at all the same. It ends within bounds ([`Bounds`]), and says
 //! where it left runs out.
 
@@ -20,11 +20,11 @@ use super::output::Output;
 use super::replay::{divergence_table, files_refused};
 use super::run_source::{OpenRuns, ReadError, RunSource};
 use crate::admin::replay::DivergenceRow;
-use crate::app::{Against, Compared, KeptPlan, OpenRun};
+use crate::app::{KeptPlan, OpenRun, ReplayFiles, ReplayResult};
 use crate::limits::{CHECKED_RUN_EVENTS_MAX, CHECKED_RUNS_MAX, CHECKED_RUNS_SHOWN_MAX, CHECKED_RUNS_TIME_MAX};
 use crate::names::PlanId;
 
-/// Kept plans that are remembered: runs of one workflow mostly keep one of a few.
+/// Plans that are cached: the open runs of a workflow mostly have one of a few plans.
 const PLANS_MAX: usize = 64;
 
 pub(crate) fn check(
@@ -38,17 +38,17 @@ pub(crate) fn check(
     if !checked.is_ok {
         return Ok(checked);
     }
-    let against = Against::read(dir, None, None).map_err(|failed| files_refused(&failed, format))?;
-    let source = RunSource::new(store, server, against.limits())?;
-    let against = against.with_secret(source.secret()?);
-    let found = look(&source, &against, &Bounds::default())?;
+    let files = ReplayFiles::read(dir, None, None).map_err(|failed| files_refused(&failed, format))?;
+    let source = RunSource::new(store, server, files.limits())?;
+    let files = files.with_secret(source.secret()?);
+    let found = check_runs(&source, &files, &Bounds::default())?;
     let mut json = checked.json;
     json["open_runs"] = found.json();
     let is_ok = found.others == 0 && found.is_complete();
     Ok(Output { text: checked.text + &found.text(format), json, is_ok })
 }
 
-/// How much is looked at.
+/// The bounds of one check.
 pub(super) struct Bounds {
     pub runs: usize,
     pub events: u64,
@@ -79,15 +79,15 @@ pub(super) struct Other {
 #[derive(Default)]
 pub(super) struct Found {
     looked_at: usize,
-    /// How many runs the files could not have produced, or cannot be read; of those `shown` are kept.
+    /// How many runs the files could not have produced or that cannot be read. The first of them are in `shown`.
     others: usize,
     shown: Vec<Other>,
     /// Why older runs were left out, where they were.
     left_out: Option<String>,
 }
 
-/// Looks at the open runs, newest first.
-pub(super) fn look(source: &impl OpenRuns, against: &Against, bounds: &Bounds) -> Result<Found, CallError> {
+/// Checks the open runs, newest first.
+pub(super) fn check_runs(source: &impl OpenRuns, files: &ReplayFiles, bounds: &Bounds) -> Result<Found, CallError> {
     let began = Instant::now();
     let mut found = Found::default();
     let mut plans = Plans::default();
@@ -104,11 +104,11 @@ pub(super) fn look(source: &impl OpenRuns, against: &Against, bounds: &Bounds) -
                 return Ok(found);
             }
             found.looked_at += 1;
-            let other = match look_at(source, against, &mut plans, &run, bounds.events) {
+            let other = match check_run(source, files, &mut plans, &run, bounds.events) {
                 Ok(None) => continue,
                 Ok(Some((why, misses, divergences))) => Other { run, why, misses, divergences },
                 Err(ReadError::Run(why)) => {
-                    let why = format!("whether they could have produced it is not known: {why}");
+                    let why = format!("it is not known whether these files could have produced this run: {why}");
                     Other { run, why, misses: Vec::new(), divergences: Vec::new() }
                 }
                 Err(ReadError::Source(error)) => return Err(error),
@@ -127,44 +127,45 @@ pub(super) fn look(source: &impl OpenRuns, against: &Against, bounds: &Bounds) -
 
 type Differs = (String, Vec<String>, Vec<DivergenceRow>);
 
-/// Why the files could not have produced a run, what it will miss, and what it would have decided otherwise.
-fn look_at(
+/// Why the files could not have produced a run, what the run will miss, and which decisions would have been different.
+/// `None` where they could have produced it.
+fn check_run(
     source: &impl OpenRuns,
-    against: &Against,
+    files: &ReplayFiles,
     plans: &mut Plans,
     run: &OpenRun,
     events_max: u64,
 ) -> Result<Option<Differs>, ReadError> {
-    if against.holds(&run.workflow, &run.plan) {
+    if files.has_plan(&run.workflow, &run.plan) {
         return Ok(None);
     }
-    let kept = plans.get(source, against, run)?;
+    let kept = plans.get(source, files, run)?;
     let events = source.events(run, events_max)?;
-    let misses = against.misses(&events, &kept).map_err(events_unread)?;
-    let (why, divergences) = match against.run(&events).map_err(events_unread)? {
-        Compared::SamePlan => return Ok(None),
-        Compared::Diverges(found) if found.is_empty() && misses.is_empty() => return Ok(None),
-        Compared::Diverges(found) if found.is_empty() => ("they lack what it still needs", found),
-        Compared::Diverges(found) => ("they would have decided differently", found),
-        Compared::Gone(_) => ("they have no such workflow", Vec::new()),
+    let misses = files.missing(&events, &kept).map_err(events_unread)?;
+    let (why, divergences) = match files.replay(&events).map_err(events_unread)? {
+        ReplayResult::SamePlan => return Ok(None),
+        ReplayResult::Diverges(found) if found.is_empty() && misses.is_empty() => return Ok(None),
+        ReplayResult::Diverges(found) if found.is_empty() => ("they lack something that the run still needs", found),
+        ReplayResult::Diverges(found) => ("their workflow would have decided differently", found),
+        ReplayResult::WorkflowMissing(_) => ("they have no workflow of this name", Vec::new()),
     };
-    Ok(Some((format!("these files could not have produced it: {why}"), misses, divergences)))
+    Ok(Some((format!("these files could not have produced this run: {why}"), misses, divergences)))
 }
 
 fn events_unread(why: String) -> ReadError {
     ReadError::Run(format!("its events cannot be read by this version: {why}"))
 }
 
-/// Plans that runs keep, loaded as their runs load them.
+/// A cache of the stored plans of runs.
 #[derive(Default)]
 struct Plans(HashMap<PlanId, Result<Rc<KeptPlan>, String>>);
 
 impl Plans {
-    fn get(&mut self, source: &impl OpenRuns, against: &Against, run: &OpenRun) -> Result<Rc<KeptPlan>, ReadError> {
+    fn get(&mut self, source: &impl OpenRuns, files: &ReplayFiles, run: &OpenRun) -> Result<Rc<KeptPlan>, ReadError> {
         if let Some(known) = self.0.get(&run.plan) {
             return known.clone().map_err(ReadError::Run);
         }
-        let kept = against.kept(&source.plan(run)?).map(Rc::new);
+        let kept = files.kept(&source.plan(run)?).map(Rc::new);
         if self.0.len() >= PLANS_MAX {
             self.0.clear();
         }
@@ -194,7 +195,7 @@ impl Found {
             let id = format.tone(escape_control(&run.run_id), Tone::Strong);
             text.push_str(&format!("\n{id} of {}: {}\n", run.workflow, escape_control(why)));
             for miss in misses {
-                let line = format!("  {}: with these files it pauses there\n", escape_control(miss));
+                let line = format!("  {}: with these files the run pauses there\n", escape_control(miss));
                 text.push_str(&format.tone(line, Tone::Warn));
             }
             if !divergences.is_empty() {

@@ -1,5 +1,5 @@
-//! The commands that run a process or open a store. `main` gives them to the command line as functions, because `app`
-//! builds the process and this room must not know how.
+//! The commands that run a process or open a store. `main` passes them to the command line as functions: `app` implements
+//! them, and `cli` must not depend on how a process is built.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub struct ServeOptions {
 /// The options of `demo`.
 #[derive(Clone, Copy, Debug)]
 pub struct DemoOptions {
-    /// Exit after the walk.
+    /// Exit when the demonstration has ended.
     pub exit: bool,
     /// Whether to colour.
     pub colour: bool,

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::run_source::RunSource;
 use crate::admin::replay::{DivergenceRow, StateRow, states};
 use crate::admin::types::RunStatus;
-use crate::app::{Against, Compared};
+use crate::app::{ReplayFiles, ReplayResult};
 use crate::config::{CheckFailed, Findings};
 use crate::limits::Limits;
 use crate::problem::Severity;
@@ -41,19 +41,19 @@ pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallEr
             is_ok: true,
         });
     };
-    let against =
-        Against::read(&flags, Some(&with), source.secret()?).map_err(|failed| files_refused(&failed, format))?;
-    let found = match against.run(&events).map_err(damaged)? {
-        Compared::SamePlan => Vec::new(),
-        Compared::Diverges(found) => found,
-        Compared::Gone(workflow) => {
-            let message = format!("{run} is of the workflow `{workflow}`, which is not in the files");
+    let files =
+        ReplayFiles::read(&flags, Some(&with), source.secret()?).map_err(|failed| files_refused(&failed, format))?;
+    let found = match files.replay(&events).map_err(damaged)? {
+        ReplayResult::SamePlan => Vec::new(),
+        ReplayResult::Diverges(found) => found,
+        ReplayResult::WorkflowMissing(workflow) => {
+            let message = format!("{run} is a run of the workflow `{workflow}`, which is not in the files");
             return Err(CallError::Unreachable(message, "name the file of that workflow".to_owned()));
         }
     };
     let mut text = divergence_table(&found, format);
     // Without a divergence the decisions do not depend on random values.
-    if !against.knows_lots() && !found.is_empty() {
+    if !files.has_store_secret() && !found.is_empty() {
         text.push_str(&format.tone(RANDOM_VALUES_NOTE, Tone::Faint));
     }
     Ok(Output { text, json: json!({ "run_id": run, "divergences": found }), is_ok: true })
@@ -66,7 +66,7 @@ const RANDOM_VALUES_NOTE: &str =
 /// The decisions that another plan would have made differently, as a table.
 pub(super) fn divergence_table(found: &[DivergenceRow], format: Formatter) -> String {
     if found.is_empty() {
-        return format.tone("it would have decided the same way\n", Tone::Good);
+        return format.tone("the other plan would have made the same decisions\n", Tone::Good);
     }
     let rows = found.iter().map(|row| {
         let place = match (&row.step_id, row.item) {
@@ -76,7 +76,7 @@ pub(super) fn divergence_table(found: &[DivergenceRow], format: Formatter) -> St
         };
         vec![plain(row.seq), (place, Tone::Strong), plain(row.kind), plain(&row.was), (row.would.clone(), Tone::Warn)]
     });
-    format.table(&["#", "STEP", "DIFFERS", "IT WAS", "IT WOULD HAVE BEEN"], &[0], rows.collect())
+    format.table(&["#", "STEP", "DIFFERS", "RECORDED", "WITH THE OTHER PLAN"], &[0], rows.collect())
 }
 
 fn text(states: &[StateRow], format: Formatter) -> String {

@@ -1,6 +1,6 @@
 //! Where commands read runs from: a running process, or a store that none uses.
 //!
-//! When one run cannot be read, the others may: a [`ReadError`] tells the two apart.
+//! A [`ReadError`] says whether one run cannot be read, or the whole source.
 
 use serde_json::Value;
 
@@ -41,27 +41,27 @@ impl RunSource {
     }
 }
 
-/// The runs that have not ended, and what is kept of each.
+/// Reads the runs that have not ended.
 pub(super) trait OpenRuns {
-    /// A page of them, newest first, from one on.
+    /// A page of runs, newest first; `before` is the cursor of the page before.
     fn page(&self, before: Option<&str>) -> Result<OpenRunPage, CallError>;
-    /// All events of one, at most so many.
+    /// All events of a run; an error where there are more than `most`.
     fn events(&self, run: &OpenRun, most: u64) -> Result<Vec<EventRow>, ReadError>;
-    /// The definition that one keeps.
+    /// The plan that a run was started with.
     fn plan(&self, run: &OpenRun) -> Result<Value, ReadError>;
 }
 
-/// Why something of one run was not read.
+/// Why a run could not be read.
 #[derive(Debug)]
 pub(super) enum ReadError {
-    /// It cannot be read; the others may.
+    /// This run cannot be read; others may be readable.
     Run(String),
-    /// Nothing can.
+    /// The source does not answer: no run can be read.
     Source(CallError),
 }
 
 impl ReadError {
-    /// An answer is about the run; without one, nothing more is to be had.
+    /// A refusal concerns this run only; where the API does not answer, no run can be read.
     fn of_call(error: CallError) -> Self {
         match error {
             CallError::Refused(problem, _) => ReadError::Run(problem.detail),
@@ -110,7 +110,7 @@ fn unread(error: anyhow::Error) -> CallError {
 /// Events that are read with one request.
 const EVENTS_PAGE: usize = 1_000;
 
-/// All events of a run, page by page; at most so many, where they are counted.
+/// All events of a run, page by page; an error where there are more than `most`.
 fn all_events(client: &Client, run: &str, most: Option<u64>) -> Result<Vec<EventRow>, ReadError> {
     let mut all: Vec<EventRow> = Vec::new();
     loop {
@@ -127,7 +127,7 @@ fn all_events(client: &Client, run: &str, most: Option<u64>) -> Result<Vec<Event
     }
 }
 
-/// Runs that have not ended, from one on.
+/// A page of the runs that have not ended.
 fn open(client: &Client, before: Option<&str>) -> Result<OpenRunPage, CallError> {
     let before = before.map(str::to_owned);
     let query = query(&[("status", Some("open".to_owned())), ("limit", Some("1000".to_owned())), ("before", before)]);

@@ -1,4 +1,4 @@
-//! The time of a process as arithmetic over readings of the machine's clocks: no clock is asked here.
+//! Computes the time of a process from readings of the machine's clocks; reads no clock itself.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::machine::Reading;
 
-/// The time is led towards the machine's clock by one part of so many: 500 ppm, 43 seconds a day.
+/// The time is slewed towards the machine's clock by at most one part in this many: 500 ppm, 43 seconds a day.
 const LEAD_PART: i128 = 2_000;
-/// How far the machine's clock may be away to be followed: what is further was set, and may be wrong.
+/// The largest offset at which the machine's clock is followed. A larger one means that it was set, perhaps wrongly.
 const FOLLOWED_MAX: SignedDuration = SignedDuration::from_secs(60);
-/// The machine's clock is compared with the time this often at most.
+/// The shortest interval at which the machine's clock is compared with the time.
 const COMPARED_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the machine's clock and the time are more than a minute apart, and by how much: positive where the machine's
 /// clock is ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disagreement {
-    /// The store's newest event was ahead of the machine's clock when the process started, and the time goes on there.
+    /// The store's newest event was ahead of the machine's clock when the process started; the time continues from it.
     StoreAhead(SignedDuration),
     /// The machine's clock was set while the process ran.
     Jumped(SignedDuration),
@@ -33,21 +33,21 @@ impl std::fmt::Display for Disagreement {
         match self {
             Self::StoreAhead(apart) => write!(
                 f,
-                "this machine's clock was {:#} behind the store's newest event when the process started: its time goes on \
-                 from that event; if the machine's clock is wrong, set it and restart",
+                "this machine's clock was {:#} behind the store's newest event when the process started: the process's time \
+                 continues from that event; if the machine's clock is wrong, set it and restart",
                 seconds(apart)
             ),
             Self::Jumped(apart) => write!(
                 f,
-                "this machine's clock was set while the process runs, and is {:#} {} the process's time: timers go on as \
-                 if it had not been; if it is right now, restart to take its time",
+                "this machine's clock was set while the process runs, and is {:#} {} the process's time: timers are not \
+                 affected; if the machine's clock is right now, restart to use it",
                 seconds(apart),
                 side(apart)
             ),
             Self::NotTheStores(apart) => write!(
                 f,
-                "this machine's clock is {:#} {} the database's, and the process goes by the database's: set the one that \
-                 is wrong",
+                "this machine's clock is {:#} {} the database's, and the process uses the database's: set the one that is \
+                 wrong",
                 seconds(apart),
                 side(apart)
             ),
@@ -55,46 +55,46 @@ impl std::fmt::Display for Disagreement {
     }
 }
 
-/// What is new about the machine's clock.
+/// A change in how far the machine's clock is from the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockChange {
-    /// It is more than a minute away from the time, and was not, or was somewhere else.
+    /// It is more than a minute away from the time, and at the last check was not, or by another offset.
     Apart(Disagreement),
     /// It is within a minute of the time again.
     Together,
 }
 
-/// Whose time it is.
+/// Which clock the time follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Machine,
     SharedStore,
 }
 
-/// A process's time: at a moment, and how it goes on from there.
+/// The state from which a process's time is computed: the time at one reading, and the slew since.
 #[derive(Clone, Debug)]
 pub(super) struct Timekeeper {
     source: Source,
     /// The time when the steady clock showed `boot`.
     time: Timestamp,
     boot: Duration,
-    /// How far it is still led towards the machine's clock, in nanoseconds.
+    /// How far the time is still to be slewed towards the machine's clock, in nanoseconds.
     lead: i128,
     /// How far the store was ahead of the machine's clock at the start.
     store_ahead: SignedDuration,
-    /// How far apart they were when it was last told.
-    told: SignedDuration,
+    /// The offset that was last reported; zero where none is.
+    reported: SignedDuration,
 }
 
 impl Timekeeper {
-    /// Of a process that starts now.
+    /// The time of a process that starts now.
     pub(super) fn starting(reading: Reading) -> Self {
         let Reading { wall, boot } = reading;
         let (source, zero) = (Source::Machine, SignedDuration::ZERO);
-        Self { source, time: wall, boot, lead: 0, store_ahead: zero, told: zero }
+        Self { source, time: wall, boot, lead: 0, store_ahead: zero, reported: zero }
     }
 
-    /// What time it is. Never earlier than a time given for an earlier reading.
+    /// The time at this reading. Never earlier than the time returned for an earlier reading.
     pub(super) fn now(&mut self, reading: Reading) -> Timestamp {
         let now = self.at(reading.boot);
         if reading.boot.saturating_sub(self.boot) >= COMPARED_EVERY {
@@ -106,8 +106,8 @@ impl Timekeeper {
         now
     }
 
-    /// The time when the steady clock shows this. A lead is spread over the time that passes, so that the time goes
-    /// back nowhere and is led no further than to where the machine's clock was seen.
+    /// The time at a reading of the steady clock. A slew is spread over the elapsed time, so that the time never goes back
+    /// and never passes the offset that was seen.
     fn at(&self, boot: Duration) -> Timestamp {
         let elapsed = i128::try_from(boot.saturating_sub(self.boot).as_nanos()).unwrap_or(i128::MAX);
         let bound = elapsed / LEAD_PART;
@@ -119,7 +119,8 @@ impl Timekeeper {
         passed.and_then(|passed| self.time.checked_add(passed).ok()).unwrap_or(Timestamp::MAX)
     }
 
-    /// It is at least this time now; by how much that is ahead of the machine's clock, where it is more than a minute.
+    /// Raises the time to at least that of the store's newest event. Returns how far that is ahead of the machine's clock,
+    /// where it is more than a minute.
     pub(super) fn not_before(&mut self, newest_event: Timestamp, reading: Reading) -> Option<SignedDuration> {
         let now = self.at(reading.boot).max(newest_event);
         (self.time, self.boot, self.lead) = (now, reading.boot, 0);
@@ -127,16 +128,17 @@ impl Timekeeper {
         if ahead <= FOLLOWED_MAX {
             return None;
         }
-        // What is said at the start is not said again.
-        (self.store_ahead, self.told) = (ahead, reading.wall.duration_since(now));
+        // The caller reports this offset, so the next check does not report it again.
+        (self.store_ahead, self.reported) = (ahead, reading.wall.duration_since(now));
         Some(ahead)
     }
 
-    /// A shared store was asked at a moment, and said what time it is there; its answer came with this reading.
+    /// Follows the time of a shared store, which was asked at `asked` and answered `store` at this reading.
     pub(super) fn follow(&mut self, store: Timestamp, asked: Duration, reading: Reading) {
         let took = SignedDuration::try_from(reading.boot.saturating_sub(asked)).unwrap_or_default();
         let latest = store.checked_add(took).unwrap_or(store);
-        // What an earlier answer said is kept as far as this one allows.
+        // The store read its clock somewhere between request and answer, so its time now is between `store` and `latest`.
+        // Within that range the time from earlier answers is kept, so that it does not jump.
         let time = match self.source {
             Source::Machine => store,
             Source::SharedStore => self.at(reading.boot).clamp(store, latest),
@@ -149,7 +151,7 @@ impl Timekeeper {
         reading.wall.duration_since(self.at(reading.boot))
     }
 
-    /// How they disagree, where they are more than a minute apart.
+    /// How the machine's clock and the time disagree, where they are more than a minute apart.
     pub(super) fn disagreement(&self, reading: Reading) -> Option<Disagreement> {
         let apart = self.apart(reading);
         if apart.abs() <= FOLLOWED_MAX {
@@ -163,17 +165,17 @@ impl Timekeeper {
         })
     }
 
-    /// What is new since this was last asked, and how far the machine's clock is ahead of the time.
+    /// The change since the last check, and how far the machine's clock is ahead of the time.
     pub(super) fn check(&mut self, reading: Reading) -> (Option<ClockChange>, SignedDuration) {
         self.now(reading);
         let apart = self.apart(reading);
         let change = match self.disagreement(reading) {
-            Some(disagreement) if apart.saturating_sub(self.told).abs() > FOLLOWED_MAX => {
-                self.told = apart;
+            Some(disagreement) if apart.saturating_sub(self.reported).abs() > FOLLOWED_MAX => {
+                self.reported = apart;
                 Some(ClockChange::Apart(disagreement))
             }
-            None if self.told != SignedDuration::ZERO => {
-                self.told = SignedDuration::ZERO;
+            None if self.reported != SignedDuration::ZERO => {
+                self.reported = SignedDuration::ZERO;
                 Some(ClockChange::Together)
             }
             _ => None,

@@ -1,15 +1,15 @@
-//! The machine's two clocks: the wall's, which people and NTP set, and the steady one.
+//! The machine's two clocks: the wall clock, which people and NTP set, and the steady (monotonic) one.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// What the machine's clocks say at one moment.
+/// Both of the machine's clocks, read at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
-    /// The date, as the machine has it: may be set to anything at any time.
+    /// The wall clock: may be set to anything at any time.
     pub wall: Timestamp,
-    /// Since the machine was started, asleep or awake: nobody can set it.
+    /// The time since the machine was started, including sleep; it cannot be set.
     pub boot: Duration,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn boot_time() -> Duration {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const STEADY: rustix::time::ClockId = rustix::time::ClockId::Boottime;
-/// Elsewhere a machine's sleep is not counted; the time catches up with the wall's clock where that is under a minute.
+/// Other systems do not count the machine's sleep; after a sleep of up to a minute the time is slewed to the wall clock.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const STEADY: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 

@@ -1,16 +1,16 @@
-//! What time it is, for this process.
+//! The process's time.
 //!
-//! The question it answers: "what time is it?", for everything that is recorded, waited for, remembered for a while or
-//! purged. Always true: the time never goes back and never jumps, whatever is done to the machine's clock while the
-//! process runs. It is what the machine's clock said at the start and what CLOCK_BOOTTIME says has passed since (which
-//! counts while the machine sleeps), led towards the machine's clock by at most 500 ppm; it is never before the store's
-//! newest event. A machine's clock that is more than a minute away is not followed: [`ProcessClock::check`] says so,
-//! once for each jump, and what it shows counts after a restart.
+//! The question it answers: "what time is it?", for everything that is recorded, waited for, expired or purged. Always
+//! true: setting the machine's clock while the process runs neither moves the time back nor makes it jump. The time is
+//! the machine's clock at the start plus the time that CLOCK_BOOTTIME has counted since (it includes sleep), slewed
+//! towards the machine's clock by at most 500 ppm; it is never before the store's newest event. Where the machine's clock
+//! is more than a minute away it is not followed: [`ProcessClock::check`] reports that, once for each jump, and a restart
+//! takes the machine's clock.
 //!
-//! Where several processes share a store, the time is the store's, one for all of them ([`ProcessClock::follow`]): a
-//! process whose machine has another idea of time ends no wait early. While the store is silent the time goes on by this
-//! machine's steady clock; where the store's own clock was set, the time follows it. Timers sleep by the runtime's own
-//! clock, and ask this one when they wake.
+//! Where several processes share a store, all use the store's time ([`ProcessClock::follow`]), so that a process on a
+//! machine with a wrong clock ends no wait early. While the store does not answer, the time advances by this machine's
+//! steady clock; where the store's own clock is set, the time follows it. Timers sleep by the runtime's clock, and check
+//! this one when they wake.
 
 mod arithmetic;
 mod machine;
@@ -32,7 +32,7 @@ pub fn process() -> &'static Arc<ProcessClock> {
     &PROCESS
 }
 
-/// What time it is in this process.
+/// The process's time now.
 pub fn now() -> Timestamp {
     #[cfg(test)]
     if let Some(now) = simulated::time() {
@@ -60,32 +60,32 @@ impl Moment {
 pub struct ProcessClock(Mutex<Timekeeper>);
 
 impl ProcessClock {
-    /// Of a process that starts now.
+    /// The time of a process that starts now.
     pub fn starting() -> Self {
         Self(Mutex::new(Timekeeper::starting(machine::read())))
     }
     fn keeper(&self) -> MutexGuard<'_, Timekeeper> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// What time it is.
+    /// The time now.
     pub fn now(&self) -> Timestamp {
-        // Read under the lock: two callers read in the order in which they are answered.
+        // The clocks are read under the lock, so that concurrent callers get times in the order of their readings.
         let mut keeper = self.keeper();
         keeper.now(machine::read())
     }
-    /// The store has an event of this time: it is at least that now. By how much the store is ahead of the machine's
+    /// Raises the time to at least that of the store's newest event. Returns how far the store is ahead of the machine's
     /// clock, where that is more than a minute.
     pub fn not_before(&self, newest_event: Timestamp) -> Option<SignedDuration> {
         let mut keeper = self.keeper();
         keeper.not_before(newest_event, machine::read())
     }
-    /// The shared store was asked at one moment, and has just answered what time it is there: it is that now, or later
-    /// by no more than the answer took.
+    /// Follows the time of a shared store, which was asked at `asked` and has just answered `store`. The store's time now
+    /// is that, or later by no more than the answer took.
     pub fn follow(&self, store: Timestamp, asked: Moment) {
         let mut keeper = self.keeper();
         keeper.follow(store, asked.0, machine::read());
     }
-    /// Compares the machine's clock with the time: what is new about that, and how far they are apart.
+    /// Compares the machine's clock with the time. Returns the change since the last check, and how far they are apart.
     pub fn check(&self) -> (Option<ClockChange>, SignedDuration) {
         let mut keeper = self.keeper();
         keeper.check(machine::read())

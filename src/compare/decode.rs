@@ -39,7 +39,7 @@ pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Res
     for coding in codings.iter().rev() {
         let unpacked = match coding.as_str() {
             "gzip" | "x-gzip" => read(flate2::read::MultiGzDecoder::new(&plain[..]), bytes_max)?,
-            // Named after zlib's format, and sent without its head by some.
+            // `deflate` means the zlib format; some servers send raw deflate data without the zlib header.
             "deflate" => match read(flate2::read::ZlibDecoder::new(&plain[..]), bytes_max)? {
                 Some(unpacked) => Some(unpacked),
                 None => read(flate2::read::DeflateDecoder::new(&plain[..]), bytes_max)?,

@@ -1,4 +1,4 @@
-//! What stands for bytes that are not shown.
+//! The text that is shown in place of bytes: their length and hash.
 
 /// Length and hash: equal for equal bytes.
 pub(super) fn digest(bytes: &[u8]) -> String {

@@ -21,7 +21,7 @@ pub struct RulesDraft {
     pub ids: Vec<String>,
     /// Arrays whose order does not matter: JSONPath to `set`, or to the name of the field that is their key.
     pub unordered: BTreeMap<String, String>,
-    /// Values that may differ by some: JSONPath to a number (absolute), or to a duration such as `2s` for times.
+    /// Values that may differ by a tolerance: JSONPath to a number (absolute), or to a duration such as `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
     /// Conditions over `request`, `legacy`, `engine` and `intents`: `${intents.charge.body.amount == legacy.body.total}`.
     pub assert: Vec<String>,

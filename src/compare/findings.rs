@@ -68,7 +68,7 @@ impl<'a> Findings<'a> {
         self.truncated = true;
     }
 
-    /// A rule made something equal that is not.
+    /// Counts that a rule made two different values count as equal.
     pub(super) fn count_use(&mut self, rule: RuleId) {
         if let Some(uses) = self.uses.get_mut(rule) {
             *uses = uses.saturating_add(1);

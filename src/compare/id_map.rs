@@ -1,4 +1,4 @@
-//! Which of legacy's ids is which of the engine's, one to one.
+//! The one-to-one mapping between legacy's ids and the engine's.
 //!
 //! Always true: no id of either arm is bound to two of the other. The first binding stays; a value that contradicts it is
 //! a wrong reference.
@@ -43,8 +43,8 @@ impl IdMap {
         self.to_engine.is_empty()
     }
 
-    /// Whether two strings are equal up to renamed ids. `/orders/17` and `/orders/18` do where 17 and 18 are
-    /// bound; `/orders/17` on both sides does not then: the engine refers to an id that it never gave out.
+    /// Whether two strings are equal up to renamed ids. Where 17 and 18 are bound, `/orders/17` and `/orders/18` are
+    /// equal, and `/orders/17` on both sides is not: the engine refers to an id that it never gave out.
     pub(super) fn same_text(&self, legacy: &str, engine: &str) -> bool {
         if self.is_empty() {
             return legacy == engine;

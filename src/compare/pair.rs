@@ -10,6 +10,6 @@ pub struct Pair<'a> {
     pub engine: &'a Observation,
     /// The request, as expressions see it.
     pub request: &'a serde_json::Value,
-    /// The engine read the world after legacy had acted: what differs in the body is of kind `stale_read`.
+    /// The engine read its data after legacy had changed it: differences in the body are of kind `stale_read`.
     pub stale_reads: bool,
 }

@@ -13,7 +13,7 @@ use super::verdict::Kind;
 /// cannot be interrupted.
 const LINES_MAX: usize = 3_000;
 
-/// Compares two texts. Their lines have no keys that would tell a secret from a name, so their digests stand for them.
+/// Compares two texts. A line has no key that would tell whether it is secret, so its digest is shown instead.
 pub(super) fn compare(legacy: &str, engine: &str, findings: &mut Findings<'_>) -> Result<(), BoundExceeded> {
     if legacy == engine {
         return Ok(());

@@ -68,7 +68,7 @@ pub(crate) fn workflows<'a>(
         let shaped = schema_check::check(node, schema(FileKind::Workflow), &site);
         let value = prune(node.to_value(), &site, &shaped);
         let well_shaped = shaped.problems.is_empty();
-        // A key that is missing would be reported a second time.
+        // With a missing key the plan is not checked: its absence would be reported a second time.
         let whole = shaped.problems.len() == shaped.refused.len();
         problems.extend(shaped.problems);
         let value = value.filter(|_| whole);

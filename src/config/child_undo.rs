@@ -1,7 +1,7 @@
-//! Warns of workflows that cannot take back what the workflows did that they run.
+//! Warns of `run` steps whose child run would not be undone.
 //!
-//! A run that ends early undoes what declares an `undo`. What another run did that it began, and that has completed,
-//! stays done where the step says nothing.
+//! A run that ends early undoes the steps that declare an `undo`. A child run that has completed is not undone unless the
+//! step that started it declares how.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::names::WorkflowName;
 use crate::problem::Problems;
 use crate::workflow::{EffectClass, OnReject, Plan, Step, StepIndex, StepKind, Until};
 
-/// Warns of each `run` step without `undo` whose run has effects, where something can still fail behind it.
+/// Warns of each `run` step without `undo` whose child has effects, where something can still fail after it.
 pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
     let with_effects = with_effects(workflows);
     for (site, plan) in workflows.values() {
@@ -20,17 +20,18 @@ pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
             let stays = step.undo.is_none() && !step.care.irreversible && with_effects.contains(&child.workflow);
             let Some(fails) = stays.then(|| what_fails_after(plan, StepIndex(place))).flatten() else { continue };
             let message = format!(
-                "`{}` runs `{}`, which has effects, and declares no `undo`: where the run fails afterwards ({fails}), \
-                 what that one did stays done",
+                "`{}` runs `{}`, which has effects, and declares no `undo`: if the run fails afterwards ({fails}), \
+                 the effects of the child run are not undone",
                 step.id, child.workflow
             );
-            let hint = "`undo:` says what takes it back (it sees `output`); `reversible: false` says that nothing does";
+            let hint =
+                "declare `undo:` (it can read `output`), or `reversible: false` where the effects cannot be undone";
             problems.warn(&site.key("steps").key(step.id.as_str()).key("run"), message).hint(hint);
         }
     }
 }
 
-/// Workflows with a private or shared call, or that run one of those.
+/// Workflows with a private or shared call, and those that run such a workflow.
 fn with_effects(workflows: &Workflows) -> BTreeSet<WorkflowName> {
     let mut found = BTreeSet::new();
     loop {
@@ -51,7 +52,7 @@ fn with_effects(workflows: &Workflows) -> BTreeSet<WorkflowName> {
     }
 }
 
-/// What can still end the run early when a step has ended: the first that does not have to have ended before it.
+/// What can still fail after a step has ended: another item of it, or the first step that need not end before it.
 fn what_fails_after(plan: &Plan, place: StepIndex) -> Option<String> {
     let step = plan.steps.get(place.0)?;
     if step.for_each.as_ref().is_some_and(|for_each| !for_each.collect) {
@@ -60,7 +61,7 @@ fn what_fails_after(plan: &Plan, place: StepIndex) -> Option<String> {
     let mut before = BTreeSet::from([place]);
     let mut open = vec![place];
     while let Some(step) = open.pop().and_then(|at| plan.steps.get(at.0)) {
-        // A step has not ended before its fallback has, and the other way round.
+        // A step and its fallback count as one: what must end before one of them must end before the other.
         let with = step.replaces.iter().chain(&step.trouble.fallback);
         open.extend(step.needs.iter().chain(with).filter(|need| before.insert(**need)));
     }

@@ -39,7 +39,7 @@ pub(crate) fn loops(
                 let hint = "requests would loop: name the legacy service's own address";
                 problems.error(&site, message).hint(hint);
             } else {
-                problems.warn(&site, message).hint("a step that calls it comes back as a request of its own");
+                problems.warn(&site, message).hint("a step that calls it sends a new request to this process");
             }
         }
     }
@@ -102,7 +102,7 @@ fn unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Prob
 fn unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
     let keys = [
         ("guard", route.guard.is_some(), "watch the mismatch rate in the evidence, and flip down by hand"),
-        ("invariants", !route.invariants.is_empty(), "judge replies outside until it does"),
+        ("invariants", !route.invariants.is_empty(), "monitor the replies by other means until it does"),
         ("replay_safe", route.replay_safe, "in `live` legacy is called as a fallback only"),
     ];
     for (key, _, hint) in keys.into_iter().filter(|(_, is_set, _)| *is_set) {
@@ -111,28 +111,28 @@ fn unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
     }
 }
 
-/// States that no evidence stands behind, as far as files can tell: they count up to `shadow`.
+/// Warns of states above `shadow` without `force`: they take effect only where a flip is recorded or evidence supports
+/// them, which the files cannot show; otherwise the route or cohort is in `shadow`.
 fn unproven(site: &Site, route: &Route, problems: &mut Problems) {
     if route.declared > State::Shadow && route.force.is_none() {
         let message = format!(
-            "where no flip and no evidence stands behind it (a first start, a new route), `{}` stands at `shadow` and not \
-             at `{}`",
+            "without a recorded flip or evidence (a first start, a new route), `{}` stands at `shadow` and not at `{}`",
             route.id, route.declared
         );
         problems
             .warn(&site.key("state"), message)
-            .hint("`force: { reason: … }` beside it passes the gates by hand; else flip it up, one state at a time");
+            .hint("`force: { reason: … }` next to it overrides the gates; else flip the route up, one state at a time");
     }
     let above = |state: State| state > State::Shadow && state > route.declared;
     for (index, cohort) in route.cohorts.iter().enumerate() {
         if above(cohort.state) && cohort.force.is_none() {
             let message = format!(
-                "the cohort `{}` has no evidence of its own: above the state of its route it counts up to `shadow`",
+                "the cohort `{}` has no evidence of its own: above the state of its route it gets at most `shadow`",
                 cohort.name
             );
             problems
                 .warn(&site.key("cohorts").index(index).key("state"), message)
-                .hint("`force: { reason: … }` beside it puts these callers there by hand");
+                .hint("`force: { reason: … }` next to it overrides that for these callers");
         }
     }
 }
@@ -179,7 +179,7 @@ pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
                     path[from..].iter().map(|(on, _)| on.as_str()).chain([wanted.as_str()]).collect();
                 let Some((site, _)) = all.get(name) else { continue };
                 let at = site.key("steps").key(step.as_str()).key("run");
-                let message = format!("workflows run each other without an end: {}", names.join(" → "));
+                let message = format!("workflows run each other in a cycle: {}", names.join(" → "));
                 problems.error(&at, message).hint("a → b: a has a step that runs b");
             } else if !done.contains(wanted)
                 && let Some((wanted, _)) = all.get_key_value(wanted)
@@ -190,7 +190,7 @@ pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
     }
 }
 
-/// People whom a workflow names: their names are those of tokens.
+/// Warns of people named in a workflow whose names no token verifies.
 pub(crate) fn people(settings: &Settings, workflows: &Workflows, problems: &mut Problems) {
     for (file, plan) in workflows.values() {
         let Some(plan) = plan else { continue };
@@ -204,8 +204,8 @@ pub(crate) fn people(settings: &Settings, workflows: &Workflows, problems: &mut 
             let Some(name) = asking.who.iter().chain(later).find(nobody) else { continue };
             let site = file.key("steps").key(step.id.as_str()).at_key();
             if settings.tokens.is_empty() {
-                let message = format!("`{}` names who may answer, and nobody verifies names", step.id);
-                let hint = "without `admin.tokens` everybody on this machine may answer as whom they like";
+                let message = format!("`{}` restricts who may answer, and names are not verified", step.id);
+                let hint = "without `admin.tokens` everybody on this machine may answer under any name";
                 problems.warn(&site, message).hint(hint);
             } else {
                 let message = format!("`{}` asks `{name}`, and no token has that name", step.id);
@@ -229,7 +229,7 @@ fn rehearsals(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) 
             let site = file.key("steps").key(step.id.as_str()).at_key();
             let message =
                 format!("`{}` {asks} and has no `rehearse:`, and the route `{}` rehearses it", step.id, route.id);
-            let hint = "each comparison that comes to it would end as skipped: say what the answer would be";
+            let hint = "each comparison that reaches it would end as skipped: say what the answer would be";
             problems.warn(&site, message).hint(hint);
         }
         let StepKind::Call(call) = &step.kind else { continue };

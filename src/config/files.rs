@@ -43,10 +43,10 @@ pub(crate) struct Files {
     pub hash: [u8; 32],
 }
 
-/// How many times a set that changes while it is read is read.
+/// How many times a set is read where files change while they are read.
 const READINGS_MAX: usize = 5;
 
-/// Reads a directory; again, while its files change under the reading.
+/// Reads a directory. Starts again where its files changed meanwhile, at most `READINGS_MAX` times in all.
 pub(crate) fn read(dir: &Path) -> Files {
     for _ in 1..READINGS_MAX {
         let before = stamps(dir);
@@ -152,14 +152,14 @@ fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml")
 }
 
-/// The workflow that a file is of, as its first key says.
+/// The name of the workflow that a file holds: the value of its key `workflow`.
 fn workflow_of(text: &str) -> Option<&str> {
     let name = text.lines().find_map(|line| line.strip_prefix("workflow:"))?;
     Some(name.split('#').next()?.trim().trim_matches(['"', '\'']))
 }
 
 impl Files {
-    /// The same set, with this file instead of the one that holds the same workflow.
+    /// Adds a file in place of the one that holds the same workflow.
     pub(crate) fn with_workflow(mut self, path: &Path) -> Self {
         let before = self.files.len();
         self.take(FileKind::Workflow, path);
@@ -204,7 +204,7 @@ impl Files {
                 self.findings.push(whole(&path, Severity::Warning, "this file is not read", Some(hint)));
             }
         }
-        // A set without routes is sensible where it has workflows: the API starts those.
+        // A set without routes is valid where it has workflows: the API can start those.
         let runs_only = kind == FileKind::Routes
             && listing(&dir.join("workflows")).unwrap_or_default().iter().any(|path| is_yaml(path));
         if taken == 0 && !runs_only {

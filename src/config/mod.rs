@@ -7,7 +7,7 @@
 //! Always true: a set is accepted or refused as a whole; a refusal lists every problem with file, line, column and a
 //! hint ([`Findings`]); no bytes make it panic. The order: [`files`] reads the directory into memory, `parse` makes a tree
 //! with positions of each text, `schema_check` checks it against the JSON Schema of the drafts, `check_files` calls the
-//! checks of `flag`, `workflow` and `compare`, `cross_checks` checks what only all files together show, and `render`
+//! checks of `flag`, `workflow` and `compare`, `cross_checks` does the checks that need all files, and `render`
 //! prints what was found. `watcher` does it again when the files change. Putting a valid set in force is done by `ladder`
 //! and `app`.
 //!

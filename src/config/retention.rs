@@ -1,7 +1,7 @@
 //! `retention:`: how long ended runs are kept.
 //!
-//! Always true: without `retention:` the store says how long: a new store has an age for all. Statuses that a list of ages
-//! leaves out are kept for ever. `app` and the store drop them.
+//! Always true: without `retention:` the default with which the store was created applies. Runs whose status a map of
+//! ages leaves out are kept for ever. `app` and the store delete the runs.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::problem::{Problems, Site};
 use crate::workflow::RunStatus;
 
-/// How long a run is kept after its end, by its final status; `None` is for ever.
+/// How long a run is kept after its end, by its final status; `None` means for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Everything was done.
@@ -54,7 +54,7 @@ pub(crate) enum RetentionDraft {
 }
 
 /// How long runs that have ended are kept: one age for all (`30d`, `forever`), or by how they ended; what is left out is
-/// kept for ever. Without it, as long as the store said when it was made.
+/// kept for ever. Without it, the default with which the store was created.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RetentionMapDraft {
@@ -89,13 +89,13 @@ impl JsonSchema for RetentionDraft {
     }
 }
 
-/// Runs are not dropped.
+/// Runs are not deleted.
 const FOREVER: &str = "forever";
 
-/// The longest age; more is for ever.
+/// The longest age; a longer one is refused in favour of `forever`.
 const AGE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Checks it. A run whose retry key has not expired is kept in any case.
+/// Checks the ages. A run whose retry key has not expired is kept in any case.
 pub(super) fn check(
     draft: Option<&RetentionDraft>,
     retry_window: Duration,
@@ -111,9 +111,7 @@ pub(super) fn check(
                     site,
                     format!("`{text}` is shorter than `retry_window_s` ({window}): runs are kept for that long"),
                 )
-                .hint(
-                    "a client that tries again within it gets the answer of its first try, for which the run is needed",
-                );
+                .hint("a client that retries within that time gets the answer of its first try, which needs the run");
         }
         Some(age)
     };
@@ -150,7 +148,7 @@ fn age(text: &str, site: &Site, problems: &mut Problems) -> Option<Duration> {
     match seconds.map(Duration::from_secs) {
         Some(age) if age.is_zero() => {
             problems
-                .error(site, format!("`{text}` would drop every run as soon as it ends"))
+                .error(site, format!("`{text}` would delete every run as soon as it ends"))
                 .hint("`forever` keeps them");
             None
         }

@@ -37,14 +37,14 @@ pub(crate) struct PointsmanDraft {
     pub secrets: BTreeMap<String, SecretDraft>,
     /// `sqlite:PATH` (default `sqlite:pointsman.db`), `postgres://USER@HOST:PORT/DATABASE` or `memory`.
     pub store: Option<String>,
-    /// The directory of the file of retry keys, which holds the keys of first tries that legacy took until the store has
-    /// them. Default: beside a SQLite store; else `$STATE_DIRECTORY`, or a directory of this user among temporary files.
+    /// The directory of the retry-key file. It holds the retry keys of requests that legacy took, until the store has
+    /// them. Default: next to a SQLite store; else `$STATE_DIRECTORY`, or a directory of this user among temporary files.
     pub retry_keys_dir: Option<String>,
     /// The password of a PostgreSQL store.
     pub store_password: Option<SecretDraft>,
     /// 32 bytes as 64 hex digits or base64; encrypts the credentials of callers in the store.
     pub store_key: Option<SecretDraft>,
-    /// How long ended runs are kept; without it as long as the store said when it was made.
+    /// How long ended runs are kept; without it, the default with which the store was created.
     pub retention: Option<RetentionDraft>,
     /// Bounds of the process.
     pub limits: Limits,
@@ -66,8 +66,8 @@ pub(crate) struct AdminDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ApiDraft {
-    /// `ADDRESS:PORT` of a listener that serves the paths of runs alone: no flips, no metrics. It takes the tokens of
-    /// `admin.tokens`. Without it they are on the API's listener only.
+    /// `ADDRESS:PORT` of a listener that serves only the paths of runs: no flips, no metrics. It takes the tokens of
+    /// `admin.tokens`. Without it, runs are served on the API's listener only.
     pub listen: Option<String>,
     /// Whether the deprecated `POST /api/maestro/produce` is served.
     pub maestro: bool,
@@ -133,7 +133,7 @@ const MAY_BE_ZERO: [&str; 7] = [
 /// hyper's smallest buffer for a request head.
 const HEAD_BYTES_MIN: u64 = 8_192;
 
-/// A smaller file would hold too few keys for one commit of the store.
+/// The smallest retry-key file: a smaller one would hold too few keys for one commit of the store.
 const KEYS_FILE_BYTES_MIN: u64 = 65_536;
 
 /// Checks everything in a draft except its services.

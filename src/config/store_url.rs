@@ -84,21 +84,21 @@ fn check_postgres(rest: &str) -> Result<(), String> {
 
 /// The text with each password in a URL replaced by stars; the length stays, and so do positions in it.
 pub(super) fn mask_password(line: &str) -> String {
-    let mut mask_password = line.to_owned();
+    let mut masked = line.to_owned();
     let mut from = 0;
-    while let Some(at) = mask_password[from..].find("://") {
+    while let Some(at) = masked[from..].find("://") {
         let begin = from + at + 3;
         // Up to the last `@` of the word: a password may contain one that should have been written `%40`.
-        let end = mask_password[begin..].find(char::is_whitespace).map_or(mask_password.len(), |end| begin + end);
-        if let Some(host) = mask_password[begin..end].rfind('@')
-            && let Some(colon) = mask_password[begin..begin + host].find(':')
+        let end = masked[begin..].find(char::is_whitespace).map_or(masked.len(), |end| begin + end);
+        if let Some(host) = masked[begin..end].rfind('@')
+            && let Some(colon) = masked[begin..begin + host].find(':')
         {
             let password = begin + colon + 1..begin + host;
-            mask_password.replace_range(password.clone(), &"*".repeat(password.len()));
+            masked.replace_range(password.clone(), &"*".repeat(password.len()));
         }
         from = begin;
     }
-    mask_password
+    masked
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ impl Operator {
     }
 }
 
-/// Equal by value: 1 and 1.0 are.
+/// Equality by value: 1 equals 1.0.
 pub(super) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(a), Value::Number(b)) => a == b || Num::of(a).compare(Num::of(b)) == Some(Ordering::Equal),

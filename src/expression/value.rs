@@ -1,4 +1,4 @@
-//! What every part of the evaluation asks of a JSON value: its kind, and the work of copying it.
+//! The kind of a JSON value, and the work of copying it.
 
 use serde_json::Value;
 

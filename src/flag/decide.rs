@@ -31,7 +31,7 @@ pub fn decide_with_diagnostics(
     match facts.owner {
         Owner::Engine => return Decision::Engine { rung: state, may_fall_back: false, reason: EngineReason::Pin },
         Owner::Unknown => {
-            let why = "it cannot be determined now which arm owns the instance that this request follows up; nothing was begun";
+            let why = "which arm owns the instance of this request cannot be determined now; nothing was started";
             return Decision::Nobody { rung: state, why };
         }
         Owner::Nobody | Owner::LegacyWithTwin => {}

@@ -42,7 +42,7 @@ impl Salts {
     pub fn retry(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         self.retry_keys(route.first_id(), route.retry_key.as_ref(), &route.caller, facts)
     }
-    /// The same as it was before the files changed; `None` also where no retry of that may come any more.
+    /// The retry key under a scope of earlier files; `None` also where the time for retries under it is over.
     pub fn retry_before(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         let EarlierScope { route, key, caller, until_s } = earlier;
         if facts.now_s >= *until_s {

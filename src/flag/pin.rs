@@ -17,7 +17,7 @@ pub struct Family {
 }
 
 impl Family {
-    /// Of a creator with this id, and those that it had before, the newest first.
+    /// The family of a creator with this id and these earlier ids, the newest first.
     pub fn new(id: RouteId, was: Arc<[RouteId]>) -> Self {
         Self { id, was }
     }
@@ -41,7 +41,7 @@ impl Family {
 }
 
 impl From<RouteId> for Family {
-    /// Of a creator that had no other id before.
+    /// The family of a creator without earlier ids.
     fn from(id: RouteId) -> Self {
         Self { id, was: Arc::default() }
     }
@@ -57,14 +57,14 @@ pub struct InstanceKey {
 }
 
 impl InstanceKey {
-    /// Under what its pin may stand.
+    /// The keys under one of which its pin may be stored.
     pub fn pin_keys(&self) -> impl Iterator<Item = PinKey> {
         self.family.ids().map(|family| PinKey { family: family.clone(), id: self.id.clone() })
     }
 }
 
 impl From<PinKey> for InstanceKey {
-    /// In a family whose creator had no other id before.
+    /// An instance of a family whose creator has no earlier ids.
     fn from(PinKey { family, id }: PinKey) -> Self {
         Self { family: family.into(), id }
     }

@@ -1,8 +1,8 @@
-//! PURE. What tells a client's retry on a route and scopes it by caller: as the files say it, in a form that can be kept,
-//! and as they said it before.
+//! PURE. How a route recognises a client's retry and scopes it by caller: as the files declare it now, in a form that can
+//! be stored, and as earlier files declared it.
 //!
-//! The question it answers: "under which other keys may the first try of this request stand?" Always true: a scope that
-//! was kept gives the keys that it gave when it was in force, for as long as a retry may come.
+//! The question it answers: "under which other keys may the first try of this request stand?" Always true: a stored
+//! scope gives the same keys as when it was in force, for as long as a retry may come.
 
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
@@ -25,17 +25,17 @@ pub struct RetryScope {
     pub token: Option<TokenSource>,
 }
 
-/// One that is in force no more: what came under it is still looked up.
+/// A scope that is no longer in force: first tries that were recorded under it are still looked up.
 pub struct EarlierScope {
     pub(super) route: RouteId,
     pub(super) key: Option<Template>,
     pub(super) caller: CallerScope,
-    /// Until then a retry of what came under it may come, seconds since 1970.
+    /// Until when a retry of such a first try may come, in seconds since 1970.
     pub(super) until_s: i64,
 }
 
 impl RetryScope {
-    /// What the files say of a route.
+    /// The scope that the files declare for a route.
     pub fn of(route: &Route) -> Self {
         let CallerScope { token, headers } = &route.caller;
         Self {
@@ -46,10 +46,10 @@ impl RetryScope {
         }
     }
 
-    /// Reads it back, to be looked up until a moment (seconds since 1970).
+    /// Parses a stored scope, to be looked up until a moment (seconds since 1970).
     ///
     /// # Errors
-    /// This binary does not understand what another one kept.
+    /// Another version stored it, and this one cannot parse it.
     pub fn until(&self, until_s: i64) -> Result<EarlierScope, String> {
         let Self { route, key, headers, token } = self;
         let key = key.as_ref().map(|text| Template::parse_str(text).map_err(|error| error.to_string()));

@@ -39,8 +39,8 @@ pub struct Route {
     pub retry_key: Option<Template>,
     /// What scopes the retry key by caller (default: the header `authorization`).
     pub caller: CallerScope,
-    /// The engine's runs are kept in the store. Where not (`keep: none`) they only read, each is gone with its answer, and
-    /// no retry key is remembered.
+    /// The engine's runs are kept in the store. Where not (`keep: none`) they only read, each is deleted once it has
+    /// answered, and no retry key is remembered.
     pub keeps_runs: bool,
     /// The caller's answer is due within this time.
     pub deadline: Option<Duration>,

@@ -253,8 +253,8 @@ impl FlagSet {
         flag.route.keeps_runs.then(|| self.salts.retry(&flag.route, facts)).flatten()
     }
 
-    /// The same by the scopes that earlier files had, for as long as a retry of a key under them may come. Nearly always
-    /// none.
+    /// The retry keys of this request under the scopes of earlier files, for as long as a retry under them may come. Nearly
+    /// always none.
     pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Vec<RetryKeys> {
         if self.earlier_scopes.is_empty() {
             return Vec::new();

@@ -7,7 +7,7 @@
 //! Always true: offering never waits; every ticket is settled exactly once, whatever happens to the run; of a
 //! mismatch only a redacted sample is kept.
 //!
-//! Which requests are offered is the proxy's business, what outcomes add up to is `evidence`'s.
+//! `proxy` decides which requests are offered; `evidence` adds up the outcomes.
 //!
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and
 //! counted; when it is gone or panics, each run fails by itself; an answer after the time-out is ignored.
@@ -61,14 +61,14 @@ pub struct Load {
     pub in_flight: u64,
 }
 
-/// What the executor is told about its end.
+/// Whether the executor goes on, and how it is to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     /// Go on.
     No,
     /// Take no more entries, and finish those that are there.
     Finish,
-    /// Abort what is there.
+    /// Abort the entries that are there.
     Now,
 }
 
@@ -103,7 +103,7 @@ impl Shadow {
         let entries = run_entries(waiting, stopping, slots, runner);
         runtime.spawn(async move {
             entries.await;
-            // The receiver may be gone.
+            // Fails where the receiver was dropped, which is no error.
             let _ = done.send(true);
         });
         Ok(Arc::new(Self { queue, budget, in_flight, evidence, stop, ended, runtime: Some(runtime) }))
@@ -134,7 +134,7 @@ impl Shadow {
         self.stop.send_replace(Stop::Now);
         // A run that never yields cannot be aborted; its ticket is settled if it ever ends.
         if tokio::time::timeout(ABORT_TIMEOUT, ended.wait_for(|ended| *ended)).await.is_err() {
-            tracing::warn!("a run of the shadow executor does not end");
+            tracing::warn!("a shadow run could not be aborted in time; it is left running");
         }
     }
 }
@@ -146,11 +146,11 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// Lowers the priority of the thread that calls it. Elsewhere than on Linux it would be that of the whole process.
+/// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's priority.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "a shadow thread keeps its priority");
+        tracing::debug!(%error, "the priority of a shadow thread could not be lowered");
     }
 }
 
@@ -163,7 +163,7 @@ impl Offer for Shadow {
         ticket.on_drop(Outcome::Skipped(SkipReason::ShuttingDown));
         match answered.mode {
             Mode::Dark => ticket.expect_twin(),
-            // There is nothing to compare with, and a rehearsal serves nothing else.
+            // Without legacy's body there is nothing to compare with, which is the only purpose of a rehearsal.
             Mode::Rehearse if *answered.legacy.body() == Body::TooLarge => {
                 return ticket.skip(SkipReason::BodyTooLarge);
             }
@@ -207,7 +207,7 @@ async fn run_entries(
     let aborted = loop {
         while runs.try_join_next().is_some() {}
         let next = async {
-            // The slot comes first, so that what waits for one is still in the queue, and counted there.
+            // Acquired before an entry is taken, so that entries that wait for a slot still count as queued.
             let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
             waiting.recv().await.map(|entry| (slot, entry))
         };

@@ -19,7 +19,7 @@ pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 /// The rules in force by route; swapped whole when files change.
 pub type RulesInForce = Arc<ArcSwap<BTreeMap<RouteId, Arc<Rules>>>>;
 
-/// Given by whoever puts the process together.
+/// The parts, built by `app`.
 pub struct ShadowParts {
     /// The arm that is run.
     pub engine: EngineArm,

@@ -87,7 +87,7 @@ impl Runner {
         let within = Limits::ms(self.limits.shadow_run_ms);
         let request = ArmRequest {
             route: route.id.clone(),
-            // The newest files: evidence under them counts only what they produce.
+            // `None`: the newest edition, because evidence counts only runs of the newest files.
             edition: None,
             workflow,
             mode: answered.mode,
@@ -210,7 +210,7 @@ fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResu
         503 if problem.kind == "shutting-down" => {
             EngineResult::NotComparable(Outcome::Skipped(SkipReason::ShuttingDown), report)
         }
-        // The dark run goes on, and nobody waits for its answer.
+        // The dark run continues, and its answer is not compared.
         503 if problem.kind == "run-goes-on" => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
         502 => EngineResult::NotComparable(Outcome::Failed("refused_by_service"), report),
         503 => EngineResult::NotComparable(Outcome::Failed("unavailable"), report),

@@ -48,7 +48,7 @@ const COUNTERS: Lines = &[
         "pointsman_retry_keys_held_total",
         "Requests refused with 409 because the engine has the same one, with its retry key, under another credential.",
     ),
-    ("pointsman_retry_keys_skipped_total", "Records of the file of retry keys that were torn and are skipped."),
+    ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, by outcome."),
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),
     (
@@ -73,7 +73,7 @@ const GAUGES: Lines = &[
     ("pointsman_build_info", "The version that runs; always 1."),
     (
         "pointsman_flag_state",
-        "Where a route stands: 0 off, 1 shadow, 2 dark, 3 live, 4 only; as requested, and in effect.",
+        "The state of a route: 0 off, 1 shadow, 2 dark, 3 live, 4 only; as requested, and in effect.",
     ),
     ("pointsman_flags_age_seconds", "Since the flag files in force were loaded."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
@@ -82,25 +82,28 @@ const GAUGES: Lines = &[
     ("pointsman_evidence_coverage", "The share of what was offered that was compared."),
     ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
     ("pointsman_shadow_in_flight", "Shadow runs under way."),
-    ("pointsman_affinity_set_bytes", "Memory of the sets that say whom the store need not be asked about, by set."),
+    ("pointsman_affinity_set_bytes", "Memory of the sets of known keys, which save lookups in the store, by set."),
     (
         "pointsman_affinity_set_bytes_max",
-        "What each of these sets may take; when it is full the store is always asked.",
+        "The most memory that each of these sets may take; when one is full, every lookup goes to the store.",
     ),
     (
         "pointsman_affinity_set_entries",
         "Entries of these sets: keys that the engine took, instances that it owns, twins.",
     ),
     ("pointsman_retry_keys_waiting", "Retry keys that legacy took and that the store does not have yet."),
-    ("pointsman_retry_keys_room", "How many retry keys may wait for the store; then no more can be noted."),
+    ("pointsman_retry_keys_room", "The most retry keys that may wait for the store; beyond that none can be noted."),
     ("pointsman_pins", "Instances that an arm owns, by arm."),
     ("pointsman_runs_active", "Runs that have not ended, by status."),
     ("pointsman_notices_waiting", "Messages that wait for the webhooks of a service."),
-    ("pointsman_runs_stuck", "Runs that nothing would move: each is a bug."),
-    ("pointsman_births_overdue", "Runs that were decided on and have not begun, and are begun again and again."),
-    ("pointsman_checkpoints_open", "Questions to people that wait for an answer, by risk."),
+    ("pointsman_runs_stuck", "Runs that nothing will ever resume: each is a bug."),
+    (
+        "pointsman_births_overdue",
+        "Child runs and reruns that were decided on and are not created yet; creating them is retried.",
+    ),
+    ("pointsman_checkpoints_open", "Checkpoints that wait for a person's answer, by risk."),
     ("pointsman_breaker_state", "A service's breaker: 0 closed, 1 half-open, 2 open."),
-    ("pointsman_service_calls_in_flight", "Calls under way to a service."),
+    ("pointsman_service_calls_in_flight", "Calls of steps in flight, by service."),
 ];
 
 const HISTOGRAMS: Lines = &[

@@ -134,7 +134,7 @@ async fn waits_with(test: &str, time: &[(&'static str, String)], jump: impl Fn(u
         }
     }
     let shown = support::process::output_text(&two.processes[1].cli(&["status"]).await);
-    if !shown.contains("the database's, and the process goes by the database's") {
+    if !shown.contains("the database's, and the process uses the database's") {
         wrong.push(format!("the status does not say that the machine's clock is wrong: {shown}"));
     }
     // No process crashed, so none takes over another's runs.

@@ -20,7 +20,7 @@ use crate::workflow::{
     CallRecord, Conflict, Event, Failure, OpenCheckpoint, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
 };
 
-/// The path of a run is this with its id.
+/// The path of a run is this prefix, a slash and its id.
 pub(super) const RUN_PATH: &str = "/api/v2/orchestrate/run";
 
 /// The envelope of a run.
@@ -309,8 +309,8 @@ fn redacted_header(name: &str, value: &str) -> String {
     redact(&fields).get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// A JSON value, redacted by the names of its keys. A bare number or boolean has no key to judge it by and is shown,
-/// since a person has to decide by it.
+/// A JSON value, redacted by the names of its keys. A number or boolean outside any object has no key and is shown,
+/// since the person who decides needs it.
 fn redacted(value: &Value) -> Value {
     match value {
         Value::Object(_) => redact(value),

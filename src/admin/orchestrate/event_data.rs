@@ -12,10 +12,10 @@ use crate::workflow::{
 
 type NameAndData = (&'static str, Value);
 
-/// Of this event of this run.
+/// The name and data for one event of a run.
 pub(super) fn name_and_data(event: &Event, run: RunId) -> NameAndData {
     match event {
-        // Told with the plan's steps, which stand in no event.
+        // `stream` adds the plan's steps, which no event holds.
         Event::RunStarted(_) => ("plan", Value::Null),
         Event::StepStarted(started) => (
             "step_started",

@@ -50,7 +50,7 @@ pub(in crate::admin) async fn events(
     Ok(Json(events.into_iter().take(rows).map(replay::event_row).collect::<Result<_, _>>().map_err(ApiError::damaged)?))
 }
 
-/// The definition that the run keeps, whatever the files say today.
+/// The plan that the run was started with, even where the files have changed since.
 pub(in crate::admin) async fn plan(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Value> {
     let run = resolve_id(&admin, &id).await?;
     let summary = admin.parts.store.run(run).await?.ok_or_else(|| ApiError::no_run(&id))?;

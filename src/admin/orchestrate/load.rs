@@ -10,7 +10,7 @@ use crate::names::{JobId, RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{Run, RunStarted, RunStatus, RunView, fold, view_and_run};
 
-/// The most descendants of a run that are looked at.
+/// The most descendants of a run that are loaded.
 const DESCENDANTS_MAX: usize = 100;
 
 /// A run, folded from its events in the store.
@@ -29,7 +29,7 @@ impl LoadedRun {
         Self::of_events(state, run, events).await
     }
 
-    /// Of all its events.
+    /// Folds the run from all of its events, as `load` does.
     pub async fn of_events(state: &ApiState, run: RunId, events: Vec<StoredEvent>) -> Result<Self, ApiError> {
         let store = &state.parts.store;
         if events.is_empty() {

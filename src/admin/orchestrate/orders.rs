@@ -100,7 +100,7 @@ pub(in crate::admin) async fn resume(
     give_order(&admin, &id, &caller, by.as_deref(), Order::Resume { reason }).await
 }
 
-/// Cancels a run. Where the kill switch holds the undoing of its effects the response is 202, and says what waits.
+/// Cancels a run. Where the kill switch delays the undoing of its effects, the response is 202 and lists what waits.
 pub(in crate::admin) async fn cancel(
     admin: Admin,
     PathParams(id): PathParams<String>,
@@ -114,7 +114,7 @@ pub(in crate::admin) async fn cancel(
         return Ok(Json(shown).into_response());
     }
     let run = resolve_id(&admin, &id).await?;
-    // The cancel is on disk already: where the run cannot be explained now, `explain` tells later.
+    // The cancel is on disk already, so a failure to explain the run is no error: the client can ask `explain` later.
     shown.data.waits = admin.parts.engine.explain(run).await.map(|known| known.waits).unwrap_or_default();
     Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
 }

@@ -87,7 +87,7 @@ pub(in crate::admin) async fn start(
     Ok(response)
 }
 
-/// The run in its present state: as its events say, where they are at hand, else as the store has it.
+/// The run in its present state: folded from `events` where given, else loaded from the store.
 async fn run_response(state: &ApiState, run: RunId, events: Option<Vec<StoredEvent>>) -> Result<Response, ApiError> {
     let loaded = match events {
         Some(events) => LoadedRun::of_events(state, run, events).await?,

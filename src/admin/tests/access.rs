@@ -139,7 +139,7 @@ async fn a_token_has_only_its_scopes() {
     let api = api_with_tokens().await;
     let answer = api.call(with(flip(), header::AUTHORIZATION, "Bearer s3cret-read")).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
-    assert_eq!(answer.json()["detail"], "the token `grafana` may not `flip`");
+    assert_eq!(answer.json()["detail"], "the token `grafana` does not have the scope `flip`");
     assert!(state_is(&api, "off").await, "nothing changed");
     let answer = api.call(with(get("/api/v2/status"), header::AUTHORIZATION, "Bearer s3cret-read")).await;
     assert_eq!(answer.status, StatusCode::OK);

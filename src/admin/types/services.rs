@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::ServiceName;
 
-/// A service in one row. Calls of rehearsed and dark runs have a limit of their own (the fields `beside_…`).
+/// A service in one row. Calls of rehearsed and dark runs have a limit of their own (the fields `secondary_…`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceRow {
     /// Its name.

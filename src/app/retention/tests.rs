@@ -36,7 +36,7 @@ async fn what_is_older_than_it_says_goes_and_a_changed_age_counts_at_once() {
         };
         tokio::time::timeout(Duration::from_secs(300), left).await.unwrap_or_else(|_| panic!("{count} are not left"));
     };
-    let keeping = tokio::spawn(keep(store.clone(), retention.clone()));
+    let keeping = tokio::spawn(purge_periodically(store.clone(), retention.clone()));
     kept(3).await;
     retention.store(Arc::new(Retention { failed: age, ..Retention::default() }));
     kept(2).await;

@@ -27,9 +27,9 @@ pub(crate) struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the whole ladder on a sample world: no file, no network, no other program.
+    /// Demonstrate the whole ladder with built-in sample services: needs no file, no network, no other program.
     Demo {
-        /// Exit after the walk: with 0 where every promise held, else with 1.
+        /// Exit when the demonstration has ended: with 0 where every check passed, else with 1.
         #[arg(long)]
         exit: bool,
     },

@@ -1,4 +1,4 @@
-//! What several `runs` commands need: paths, JSON arguments, the look of a status and of a duration.
+//! What several `runs` commands need: paths, JSON arguments, the colour of a status, the text of a duration.
 
 use std::io::Read;
 

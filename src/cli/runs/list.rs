@@ -47,7 +47,7 @@ pub(crate) fn table(runs: &[RunRow], now: Timestamp, format: Formatter) -> Strin
     format.table(&header, &[5], rows)
 }
 
-/// The index of that column: before the note.
+/// The index of the column for parents: before the note.
 const PARENT: usize = 7;
 
 fn row(run: &RunRow, now: Timestamp) -> Vec<TableCell> {

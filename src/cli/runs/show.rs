@@ -89,7 +89,7 @@ fn head(data: &RunData, now: Timestamp, format: Formatter) -> String {
         run.workflow,
         run.mode.as_str(),
     );
-    let again = run.rerun_of.as_ref().map_or(String::new(), |of| format!("  again after {}", escape_control(of)));
+    let again = run.rerun_of.as_ref().map_or(String::new(), |of| format!("  rerun of {}", escape_control(of)));
     out.push_str(&format.tone(
         format!("{}  {}  started {}{again}\n", escape_control(&data.job_id), data.plan_id, run.started),
         Tone::Faint,
@@ -222,7 +222,7 @@ fn checkpoint(checkpoint: &PendingCheckpoint, data: &RunData, format: Formatter)
         escape_control(question)
     );
     if !who.is_empty() {
-        out.push_str(&format!("  of        {}\n", escape_control(&who.join(", "))));
+        out.push_str(&format!("  who       {}\n", escape_control(&who.join(", "))));
     }
     if let Some(until) = until {
         out.push_str(&format!("  until     {until:.0}, then {}\n", word(on_timeout)));

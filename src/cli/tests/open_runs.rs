@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::types::EventRow;
-use crate::app::{Against, OpenRun, OpenRunPage};
+use crate::app::{OpenRun, OpenRunPage, ReplayFiles};
 use crate::cli::client::CallError;
 use crate::cli::format::Formatter;
-use crate::cli::open_runs::{Bounds, look};
+use crate::cli::open_runs::{Bounds, check_runs};
 use crate::cli::run_source::{OpenRuns, ReadError};
 
 /// Runs in pages of two; what is kept of each says its workflow.
@@ -56,20 +56,20 @@ impl OpenRuns for Runs {
     }
 }
 
-fn against() -> Against {
+fn files() -> ReplayFiles {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(dir.path().join("routes")).expect("a directory");
     let files = "services: { shop: 'http://127.0.0.1:9' }\ndefault_legacy: shop\nlimits: { items_max: 7 }\n";
     std::fs::write(dir.path().join("pointsman.yaml"), files).expect("written");
-    let against = Against::read(dir.path(), None, None).unwrap_or_else(|failed| panic!("{}", failed.render(false)));
-    assert_eq!(against.limits().items_max, 7, "those of the files");
-    against
+    let files = ReplayFiles::read(dir.path(), None, None).unwrap_or_else(|failed| panic!("{}", failed.render(false)));
+    assert_eq!(files.limits().items_max, 7, "those of the files");
+    files
 }
 
 #[test]
 fn a_run_that_cannot_be_read_is_named_and_the_others_are_looked_at() {
     let runs = Runs(vec!["damaged", "later", "old", "later", "old"]);
-    let found = look(&runs, &against(), &Bounds::default()).expect("the source answers");
+    let found = check_runs(&runs, &files(), &Bounds::default()).expect("the source answers");
     let json = found.json();
     assert_eq!((&json["looked_at"], &json["left_out"]), (&json!(5), &Value::Null), "{json}");
     let why = |place: usize| json["others"][place]["why"].as_str().unwrap_or_default().to_owned();
@@ -77,18 +77,20 @@ fn a_run_that_cannot_be_read_is_named_and_the_others_are_looked_at() {
     assert!(why(1).contains("its plan cannot be read by this version") && why(1) == why(3), "{json}");
     assert_eq!(json["others"][2]["misses"], json!(["`pay` needs the service `bank`"]), "{json}");
     let text = found.text(Formatter(false));
-    for named in [run_id(0), run_id(4), "`pay` needs the service `bank`: with these files it pauses there".to_owned()] {
+    for named in
+        [run_id(0), run_id(4), "`pay` needs the service `bank`: with these files the run pauses there".to_owned()]
+    {
         assert!(text.contains(&named), "{named}: {text}");
     }
     assert!(text.contains("5 of 5 open runs"), "{text}");
-    assert!(look(&Runs(vec!["old", "gone"]), &against(), &Bounds::default()).is_err(), "nobody answers any more");
+    assert!(check_runs(&Runs(vec!["old", "gone"]), &files(), &Bounds::default()).is_err(), "nobody answers any more");
 }
 
 #[test]
 fn more_runs_than_the_bounds_allow_are_left_out_and_that_is_said() {
-    let (runs, against) = (Runs(vec!["old"; 5]), against());
+    let (runs, files) = (Runs(vec!["old"; 5]), files());
     let bounded = |bounds: Bounds| {
-        let found = look(&runs, &against, &bounds).expect("the source answers");
+        let found = check_runs(&runs, &files, &bounds).expect("the source answers");
         (found.json(), found.text(Formatter(false)))
     };
     let (json, text) = bounded(Bounds { runs: 3, shown: 2, ..Bounds::default() });

@@ -1,4 +1,4 @@
-//! Lets the core decide all that is due, records the events, and sends the attempts that may leave.
+//! Lets the core decide all that is due, records the events, and sends the attempts whose start is durable.
 
 use jiff::Timestamp;
 
@@ -136,7 +136,7 @@ impl Machine {
             return;
         }
         if let Err(misfit) = self.run.take_in(&event) {
-            tracing::error!(run = %self.run.id(), %misfit, "the run cannot go on here");
+            tracing::error!(run = %self.run.id(), %misfit, "the run's events contradict each other: this process stops moving the run");
             self.end = Some(End::Lost);
             return;
         }

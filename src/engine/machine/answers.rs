@@ -69,7 +69,7 @@ impl Machine {
         match self.apply_command(Command::Order { order, by: by.clone() }) {
             Ok(0) | Err(_) if !owned => self.out.push(Output::AnswerOrder(ticket, OrderAnswer::Elsewhere)),
             Ok(_) => {
-                tracing::info!(run = %self.run.id(), command = name, by, "a command is taken");
+                tracing::info!(run = %self.run.id(), command = name, by, "a command was accepted");
                 self.invalidate_reply();
                 self.require_durable(self.run.seq());
                 self.order_replies.push((self.run.seq(), ticket));
@@ -158,7 +158,7 @@ impl Machine {
     /// Ends the driver because the run is not its own any more.
     pub(super) fn lose_ownership(&mut self, why: &str) {
         tracing::error!(run = %self.run.id(), why, "this process does not own the run any more and stops moving it");
-        self.answer_caller_unknown("the run is driven elsewhere");
+        self.answer_caller_unknown("another process moves the run");
         self.end = Some(End::Lost);
     }
 }

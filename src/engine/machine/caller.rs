@@ -71,8 +71,8 @@ impl Machine {
         self.run.mode() == Mode::Real && !self.log.is_durable()
     }
 
-    /// A run that is not kept cannot go on without a person, and nobody would find it: it is dropped.
-    pub(super) fn nobody_decides(&mut self) {
+    /// Discards a run that is not kept and waits for a person: it is in no list, so nobody could answer it.
+    pub(super) fn discard_unanswerable(&mut self) {
         if !self.release_request("run_paused") {
             let reply = replies::not_kept_and_paused(&self.run, &self.plan);
             self.discard(reply);

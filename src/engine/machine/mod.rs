@@ -11,7 +11,7 @@
 //! other; a run that rests names what will wake it.
 //!
 //! What it leaves to others: `driver` performs the outputs and feeds back their results; `scheduler` decides which run has
-//! a driver; what a workflow means is `workflow`'s business.
+//! a driver; `workflow` decides what a run does next.
 
 mod advance;
 mod answers;

@@ -62,7 +62,7 @@ pub(in crate::engine) fn of_run(
 
 /// The reply at the caller's deadline, while the run goes on.
 pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) -> ArmReply {
-    // In shadow and dark it would be compared with legacy's final answer, for which it does not stand.
+    // Not in shadow and dark: a pending answer must not be compared with legacy's final one.
     let pending = pending(run, Some(plan), world).filter(|_| run.mode() == Mode::Real);
     pending.unwrap_or_else(|| {
         let problem = Problem {
@@ -97,7 +97,7 @@ pub(in crate::engine) fn not_kept_and_paused(run: &Run, plan: &Plan) -> ArmReply
     not_kept(run, plan, 503, "workflow-stuck", "The workflow cannot go on", format!("{why}. {NOT_KEPT}"))
 }
 
-/// What sending it again does.
+/// The detail for a caller whose run was not kept.
 const NOT_KEPT: &str =
     "Nothing but reads was sent, and nothing of the run is kept: sending the request again does nothing twice.";
 
@@ -115,7 +115,7 @@ fn not_kept(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail
     ArmReply::Refused(problem, report(run, Some(plan)))
 }
 
-/// What is said of a run that is not kept names no run: nobody would find it.
+/// Removes the run's id from the reply of a run that is not kept: the store has no such run.
 pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
     match reply {
         ArmReply::Refused(problem, report) => ArmReply::Refused(Problem { run: None, ..problem }, report),
@@ -129,7 +129,7 @@ fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
         return Some(answered(answer, report(run, plan)));
     }
     if run.mode() == Mode::Real && run.started().creates.is_some() {
-        return None; // it would name an instance that is not pinned
+        return None; // the answer would contain the id of an instance that is not pinned
     }
     let answer = wire::pending_answer(plan?, world, run)?;
     Some(answered(&answer, report(run, plan)))

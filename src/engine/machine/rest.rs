@@ -10,7 +10,7 @@ use super::exchange::{End, OrderAnswer, Output, RestCause};
 use super::state::{DecidedReply, Machine};
 use crate::workflow::{Mode, Refusal, RunStatus};
 
-/// Through a shorter wait the driver stays: ending it and loading the run again would cost more.
+/// The shortest wait for which the driver ends. Ending it and loading the run again for a shorter one would cost more.
 const REST_MIN: SignedDuration = SignedDuration::from_secs(1);
 
 impl Machine {
@@ -42,7 +42,7 @@ impl Machine {
         if waits_for_person && self.is_unkept_answer() {
             // The calls in flight end first.
             if is_quiet {
-                self.nobody_decides();
+                self.discard_unanswerable();
             }
             return;
         }
@@ -126,8 +126,8 @@ impl Machine {
         }
     }
 
-    /// Whether nobody has to own the resting run, because only a message or a time moves it. What a run waits for
-    /// otherwise, its owner watches; when that process ends, the next one takes the run at once.
+    /// Whether the resting run can be released, because only a message or a time wakes it. A run that waits for anything
+    /// else stays owned: its owner watches that, and when its process ends, another acquires the run at once.
     pub(super) fn can_release_ownership(&self) -> bool {
         self.locks.is_empty() && !self.has_frozen_step && !self.has_children()
     }

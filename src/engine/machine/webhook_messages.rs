@@ -22,7 +22,7 @@ impl Machine {
         let Some(base) = service.as_ref().and_then(|service| self.world.base(service)) else {
             tracing::error!(
                 run = %self.run.id(), url = url.source(),
-                "the service that `notify` names is not declared any more: no message is sent"
+                "the service that `notify` names is not in the files in force: no message is sent"
             );
             return;
         };

@@ -1,10 +1,11 @@
-//! A run that no task moves here is taken, read and moved.
+//! Starts the task of a run: acquires the run in the store, loads it, and drives it.
 //!
-//! Always true: a run is read only after it is this process's, so that nothing is appended behind its back; whoever has
-//! its slot waits in its mailbox meanwhile. What cannot be read is left as it is, counted, and tried again at each reload;
-//! somebody may end it ([`unreadable`]).
+//! Always true: a run is loaded only after this process has acquired it, so that no other process appends to it in
+//! between; messages that arrive before the run is loaded wait in its mailbox. A run that cannot be loaded is left
+//! unchanged, listed as stuck, and tried again at each reload; a person may cancel it ([`unreadable`]).
 //!
-//! When the store does not answer, those who wait hear so, and the run is tried again after a while.
+//! When the store does not answer, the waiting messages are answered with an error, and the run is tried again after
+//! `RETRY_AFTER`.
 
 use std::sync::Arc;
 
@@ -23,12 +24,12 @@ use crate::engine::scheduler::unreadable;
 use crate::store::{OwnedRun, StoreError, TakeResult};
 use crate::workflow::Refusal;
 
-/// Until a run that could not be read is tried again.
-const AGAIN: SignedDuration = SignedDuration::from_secs(5);
-/// Until a run is tried again whose events were not given though the store answers.
-const WITHHELD: SignedDuration = SignedDuration::from_secs(60);
+/// The pause before a run is tried again where the store did not answer.
+const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(5);
+/// The pause before a run is tried again whose events could not be read although the store answers.
+const RETRY_WITHHELD_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
-/// Moves a run in a task of its own, taken or still to be taken.
+/// Starts a task that moves a run. `owned` is the run where this process has acquired it already; else the task does.
 pub(in crate::engine) fn open(
     core: &Arc<Core>,
     slot: Slot,
@@ -40,13 +41,13 @@ pub(in crate::engine) fn open(
     let tasks = core.clone();
     let moved = async move {
         let _permit = permit;
-        let moved = async { Box::pin(opened(&core, slot, owned)).await };
+        let moved = async { Box::pin(acquire_and_drive(&core, slot, owned)).await };
         core.process.cancelled.run_until_cancelled(moved).await;
     };
     tasks.process.tasks.spawn_on(moved, &tasks.process.runtime);
 }
 
-async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, LeaseProof)>) {
+async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, LeaseProof)>) {
     let run = slot.run();
     let (taken, lease_proof) = match owned {
         Some((owned, lease_proof)) => (Ok(TakeResult::Taken(owned)), lease_proof),
@@ -75,26 +76,27 @@ async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, Lease
             slot.reject_all(|| Reply::Error(OrderError::NoRun));
             return;
         }
-        Err(error) => return not_now(core, slot, &error),
+        Err(error) => return retry_later(core, slot, &error),
     };
     match load(core, slot, &owned, lease_proof).await {
         Ok(driver) => drop(driver.drive().await),
-        Err((slot, LoadError::Store(error))) => not_now(core, slot, &error),
+        Err((slot, LoadError::Store(error))) => retry_later(core, slot, &error),
         Err((slot, LoadError::Unreadable(why) | LoadError::Withheld(why))) => {
             unreadable::answer_orders(core, slot, &owned, &why).await;
         }
     }
 }
 
-fn not_now(core: &Core, mut slot: Slot, error: &StoreError) {
-    tracing::warn!(run = %slot.run(), %error, "the run cannot be taken now");
+/// Answers the waiting messages with the store's error, and sets a timer for the next attempt.
+fn retry_later(core: &Core, mut slot: Slot, error: &StoreError) {
+    tracing::warn!(run = %slot.run(), %error, "the run cannot be acquired or loaded now; it is tried again");
     slot.reject_all(|| Reply::Error(OrderError::Store { why: error.to_string(), unknown: false }));
-    if let Ok(at) = core.process.clock.now().checked_add(AGAIN) {
+    if let Ok(at) = core.process.clock.now().checked_add(RETRY_AFTER) {
         core.schedule.timers.set(slot.run(), at);
     }
 }
 
-/// Reads a run that is this process's, taken while this held.
+/// Loads a run that this process has acquired; `lease_proof` was taken before the run was acquired.
 pub(in crate::engine) async fn load(
     core: &Arc<Core>,
     slot: Slot,
@@ -103,7 +105,7 @@ pub(in crate::engine) async fn load(
 ) -> Result<Driver, (Slot, LoadError)> {
     let id = slot.run();
     core.schedule.timers.remove(id);
-    // Nobody appends to it and nobody purges it meanwhile.
+    // Reading from a snapshot is safe: this process owns the run, so it is neither appended to nor purged meanwhile.
     let beginning = match owned.summary.seq.0 >= core.schedule.run_snapshots.every() {
         true => Beginning::Snapshot,
         false => Beginning::FirstEvent,
@@ -113,17 +115,17 @@ pub(in crate::engine) async fn load(
         && early.from_snapshot
         && early.run.seq() != owned.summary.seq
     {
-        tracing::warn!(run = %id, "the snapshot of the run leads elsewhere than its row says: all of its events are read");
+        tracing::warn!(run = %id, "the run's snapshot and its row disagree about its last event: all of its events are read");
         found = read(core, id, Beginning::FirstEvent).await;
     }
     match found {
         Ok(read) if read.run.seq() == owned.summary.seq => Ok(read.driver(core, slot, owned, lease_proof)),
         Ok(read) => {
-            // Whoever appended to it would be refused for ever.
+            // Not driven: the store would refuse every append, since sequence numbers do not match.
             let (row, events) = (owned.summary.seq, read.run.seq());
             let why = format!(
                 "its row says that it has {row} events; there are {events}: the store is damaged (`pointsman store \
-                 check` tells how far), restore a backup"
+                 check` lists what is wrong); restore a backup"
             );
             tracing::error!(run = %id, why, "the run cannot be moved by this process");
             core.schedule.stuck.add(id, &owned.summary.workflow, &why);
@@ -134,8 +136,10 @@ pub(in crate::engine) async fn load(
                 tracing::error!(run = %id, why, "the run cannot be moved by this process");
                 core.schedule.stuck.add(id, &owned.summary.workflow, why);
             }
-            // One answer that was lost is no reason to leave a run for ever.
-            if let (LoadError::Withheld(_), Ok(at)) = (&unloaded, core.process.clock.now().checked_add(WITHHELD)) {
+            // The error may have been transient, so the run is tried again.
+            if let (LoadError::Withheld(_), Ok(at)) =
+                (&unloaded, core.process.clock.now().checked_add(RETRY_WITHHELD_AFTER))
+            {
                 core.schedule.timers.set(id, at);
             }
             Err((slot, unloaded))

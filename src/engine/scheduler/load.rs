@@ -1,6 +1,6 @@
-//! Reads a run from the store, with what moves it.
+//! Reads a run from the store, with its plan and its credentials.
 //!
-//! Always true: what cannot be read is left as it is, and named.
+//! Always true: a run that cannot be read is left unchanged, and the error says why.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,11 +21,12 @@ pub(in crate::engine) enum LoadError {
     Store(StoreError),
     /// Its events or its plan cannot be read.
     Unreadable(String),
-    /// Its events were not given, though the store answers: they cannot be read, or the answer was lost.
+    /// Reading its events failed although the store answers other queries: they are unreadable, or the error was
+    /// transient.
     Withheld(String),
 }
 
-/// A run as it stands on disk, with what moves it.
+/// A run as it is in the store, with what a driver needs to move it.
 pub(in crate::engine) struct Read {
     pub run: Run,
     pub last: Timestamp,
@@ -34,18 +35,18 @@ pub(in crate::engine) struct Read {
     pub credentials: BTreeMap<String, String>,
     /// Seals its sensitive values.
     pub sealer: Option<EventSealer>,
-    /// Its events before its snapshot were not read.
+    /// The run was read from its snapshot, without the events before that.
     pub from_snapshot: bool,
 }
 
-/// Reads a run, whoever moves it.
+/// Reads a run, whether or not this process owns it.
 pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<Read, LoadError> {
     let _turn = core.schedule.load_permits.0.acquire().await; // never closed
     let StoredRun { run, last, events, from_snapshot } = match stored_run::read(core, id, beginning).await {
         Ok(stored) => stored,
         Err(unread @ Unread::Misfit(_)) => return Err(LoadError::Unreadable(unread.to_string())),
         Err(Unread::Store(error)) => {
-            // Where the store answers otherwise, it is this run's events that cannot be read: the others go on.
+            // Where the store answers this query, only this run's events cannot be read, and other runs are not affected.
             core.ports.store.run(id).await.map_err(LoadError::Store)?;
             return Err(LoadError::Withheld(format!("its events cannot be read: {error}")));
         }
@@ -71,7 +72,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     Ok(Read { run, last, plan, snapshot, credentials, sealer, from_snapshot })
 }
 
-/// The plan that a run keeps: in force, or made again, whatever today's files have.
+/// The plan that a run was started with: the one in force where it is the same, else built from the stored plan.
 pub(in crate::engine) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, LoadError> {
     if let Some(plan) = snapshot.plan(id) {
         return Ok(plan);

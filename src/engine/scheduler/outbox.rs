@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{PendingRun, StoreError, StoreNotification};
 
-/// Rows that are read together.
+/// Rows that are read with one query.
 const ROWS_MAX: usize = 10_000;
 /// A younger row is left to the task that wrote it.
 const GRACE: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ type Retries = HashMap<RunId, (u32, Instant)>;
 pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
     let mut notifications = core.ports.store.notifications();
     let mut retries = Retries::new();
-    // Where the store is this process's alone, the tasks that wrote the rows of the process before are gone.
+    // No grace where the store is this process's alone: the tasks that wrote the existing rows ended with their process.
     let mut grace = if core.ports.store.is_shared() { GRACE } else { Duration::ZERO };
     let mut next = Some(Instant::now());
     loop {
@@ -65,7 +65,7 @@ pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
                 next = match deliver_due(core, &mut retries, grace).await {
                     Ok(next) => next,
                     Err(error) => {
-                        tracing::warn!(%error, "the outbox of runs to begin cannot be read; it is tried again");
+                        tracing::warn!(%error, "the outbox of pending runs cannot be read; it is tried again");
                         Some(Instant::now() + PAUSE)
                     }
                 };
@@ -126,7 +126,7 @@ async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<(), StoreErro
     let (record, parent) = match (serde_json::from_value::<PendingRunRecord>(row.record.clone()), row.parent) {
         (Ok(record), Some(parent)) => (record, parent),
         (record, parent) => {
-            tracing::error!(%run, ?parent, ?record, "this version cannot read the outbox row of a run to begin: the row stays");
+            tracing::error!(%run, ?parent, ?record, "this version cannot read the outbox row of a pending run: the row stays, and the run is not created");
             return Ok(());
         }
     };
@@ -135,10 +135,10 @@ async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<(), StoreErro
         PendingRunRecord::Successor { from } => {
             match rerun::rerun(core, parent, from, String::new()).await {
                 Ok(started) => {
-                    tracing::info!(%run, %parent, fresh = started.fresh, "the rerun of a superseded run began from the outbox")
+                    tracing::info!(%run, %parent, fresh = started.fresh, "the rerun of a superseded run was started from the outbox")
                 }
                 Err(why) => {
-                    tracing::warn!(%run, %parent, %why, "the rerun of a superseded run did not begin: it is tried again")
+                    tracing::warn!(%run, %parent, %why, "the rerun of a superseded run could not be started: it is tried again")
                 }
             }
             Ok(())

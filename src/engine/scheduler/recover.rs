@@ -65,7 +65,9 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
             break;
         }
         if core.schedule.wake_permits.available_permits() == 0 {
-            tracing::info!("more runs are due than may move at the same time: the others are resumed as runs end");
+            tracing::info!(
+                "more runs are due than may be moved at the same time: the others are resumed as runs end or rest"
+            );
             let rest = core.clone();
             core.spawn_background(async move {
                 if let Err(error) = supervisor::take_due(&rest).await {

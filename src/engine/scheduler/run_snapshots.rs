@@ -1,9 +1,9 @@
-//! Which runs are to get a snapshot, so that whoever takes them reads only the events after it.
+//! The queue of runs that are to get a snapshot. A run with a snapshot is loaded from it and the events after it.
 //!
-//! Always true: asking for one costs the task that moves the run a comparison for each append, and nothing waits for it.
-//! How many runs wait for one is bounded, and so is how often a run gets one: a run that moves fast gets one at most
-//! every `run_snapshot_pause_ms`, and one more when it has moved on since. Whoever is left out asks again with its next
-//! events, or when it is taken. Making them is [`super::snapshot_writer`]'s business.
+//! Always true: requesting a snapshot costs the run's task one comparison per append, and never waits. The queue is
+//! bounded, and a run gets at most one snapshot every `run_snapshot_pause_ms`; where it has new events after that, it gets
+//! another. A run for which the queue had no room requests a snapshot again with later events, or when it is loaded.
+//! [`super::snapshot_writer`] writes the snapshots.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,19 +18,19 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::Append;
 
-/// What became of a snapshot, as the metric says it.
+/// What happened with a snapshot: the label `outcome` of `pointsman_run_snapshots_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum SnapshotOutcome {
     Written,
-    /// It has more bytes than are kept.
+    /// It is larger than `run_snapshot_bytes_max`.
     TooLarge,
-    /// The run could not be read, or the store did not take it.
+    /// The run could not be read, or the store refused the snapshot.
     NotWritten,
-    /// Too many runs wait for one.
+    /// The queue was full.
     LeftOut,
-    /// A run was taken with it.
+    /// A run was loaded from it.
     Read,
-    /// A binary wrote it that folds otherwise: all events are read instead.
+    /// It was written by a version with another fold function: all events are read instead.
     OtherFold,
     /// It cannot be read: all events are read instead.
     Broken,
@@ -51,7 +51,7 @@ impl SnapshotOutcome {
     }
 }
 
-/// See the module.
+/// The queue of runs that are to get a snapshot.
 pub(in crate::engine) struct RunSnapshots {
     every: u64,
     waiting_max: usize,
@@ -62,9 +62,9 @@ pub(in crate::engine) struct RunSnapshots {
 
 #[derive(Default)]
 struct State {
-    /// Runs that are to get one, each not before a time.
+    /// The queued runs, and the time before which each gets no snapshot.
     waiting: HashMap<RunId, Instant>,
-    /// Runs that have just got one, and may get another from then on.
+    /// Runs that got a snapshot lately, and the time from which they may get another.
     recent: HashMap<RunId, Instant>,
 }
 
@@ -82,11 +82,11 @@ impl RunSnapshots {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// A run with so many events since its snapshot is to get another.
+    /// After how many events a run gets another snapshot.
     pub fn every(&self) -> u64 {
         self.every
     }
-    /// An append is in the store: its run is to get a snapshot where it has come by a thousand (`every`) more events.
+    /// Called after each append: queues the run where its sequence number has passed a multiple of `every`.
     pub fn stored(&self, append: &Append) {
         let before = append.first.0.saturating_sub(1);
         let last = before.saturating_add(append.events.len() as u64);
@@ -94,7 +94,7 @@ impl RunSnapshots {
             self.want(append.run_id);
         }
     }
-    /// The run is to get one.
+    /// Queues a run.
     pub fn want(&self, run: RunId) {
         let mut state = self.state();
         if state.waiting.contains_key(&run) {
@@ -108,7 +108,7 @@ impl RunSnapshots {
         drop(state);
         self.changed.notify_one();
     }
-    /// The next run that gets one, waited for. It gets no other for a while.
+    /// Waits for the next run that is to get a snapshot, and removes it from the queue.
     pub async fn next(&self) -> RunId {
         loop {
             let first = {

@@ -1,11 +1,11 @@
-//! Writes snapshots of long runs, behind all that somebody waits for.
+//! Writes snapshots of long runs, in the background.
 //!
-//! Always true: a snapshot is made of what the store has, and not of what a task of this process believes: the run's last
-//! snapshot and the events after it, folded. So it is never ahead of the run, whoever moves it meanwhile. One is made at
-//! a time, on a thread of its own with a lower priority. A run whose sensitive values are sealed gets none: it would hold
-//! them in clear.
+//! Always true: a snapshot is folded from the store (the run's last snapshot and the events after it), not from the state
+//! in memory, so it is never ahead of the stored run, whichever process moves it meanwhile. One snapshot is made at a time,
+//! on a thread of its own with a lower priority. A run with sealed sensitive values gets none: the snapshot would contain
+//! them in plain text.
 //!
-//! When the store is slow the others wait; when it refuses, the run goes without until it has more events.
+//! When the store is slow, the queued runs wait; when it refuses a snapshot, the run is queued again after more events.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     let work = async move {
         cut.run_until_cancelled(write(&writing)).await;
     };
-    // One thread has nobody else to keep waiting.
+    // A runtime of one thread (in tests) gets no second thread.
     if threads.runtime_flavor() == RuntimeFlavor::CurrentThread {
         core.process.background_tasks.spawn_on(work, &threads);
         return;
@@ -46,19 +46,19 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
         }
     };
     match std::thread::Builder::new().name("run-snapshots".into()).spawn(run) {
-        // Whoever waits for the background tasks waits for the thread too.
+        // This task ends with the thread, so that a drain of the background tasks waits for the thread too.
         Ok(_) => drop(core.process.background_tasks.spawn_on(async move { drop(ended.await) }, &threads)),
         Err(error) => {
-            tracing::warn!(%error, "no thread for snapshots of runs: long runs are read from their first event")
+            tracing::warn!(%error, "the thread that writes snapshots of runs could not be started: long runs are read from their first event")
         }
     }
 }
 
-/// Lowers the priority of the thread that calls it. Elsewhere than on Linux it would be that of the whole process.
+/// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's priority.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the thread that writes snapshots of runs keeps its priority");
+        tracing::debug!(%error, "the priority of the thread that writes snapshots of runs could not be lowered");
     }
 }
 
@@ -69,14 +69,14 @@ async fn write(core: &Core) {
             Ok(Some(outcome)) => outcome.count(),
             Ok(None) => {}
             Err(why) => {
-                tracing::warn!(%run, why, "no snapshot of the run was written: its events are read from the one before");
+                tracing::warn!(%run, why, "no snapshot of the run was written: it is loaded from an older one, or from all of its events");
                 SnapshotOutcome::NotWritten.count();
             }
         }
     }
 }
 
-/// `None`: the run needs none, or may have none.
+/// Makes and stores a snapshot of a run. `None` where the run has ended, has sensitive values, or has too few new events.
 pub(in crate::engine) async fn make(core: &Core, id: RunId) -> Result<Option<SnapshotOutcome>, String> {
     let stored = stored_run::read(core, id, Beginning::Snapshot).await.map_err(|error| error.to_string())?;
     let (run, folded) = (&stored.run, stored.events.len() as u64);

@@ -1,8 +1,8 @@
-//! A run as the store has it, folded.
+//! Reads a run from the store and folds its events.
 //!
-//! Always true: a snapshot spares reading and folding and changes nothing: one that is missing, damaged, of a binary that
-//! folds otherwise, or that the events after it do not follow is left aside, counted and logged, and all events are
-//! folded. Only where the store does not give the events, or they do not follow from each other, is there no run.
+//! Always true: a snapshot only saves work. One that is missing, damaged, written by a version with another fold
+//! function, or not consistent with the events after it is ignored and counted, and all events are folded. Reading fails
+//! only where the store does not return the events, or where they contradict each other.
 
 use jiff::Timestamp;
 
@@ -15,31 +15,31 @@ use crate::workflow::{FOLD, Misfit, Run, fold};
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Beginning {
-    /// At the run's snapshot, where it has one. Only of a run that cannot be purged meanwhile: one that has not ended.
+    /// At the run's snapshot, where it has one. Only for a run that has not ended: an ended one may be purged meanwhile.
     Snapshot,
     /// At its first event.
     FirstEvent,
 }
 
-/// Why there is no run.
+/// Why a run could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::engine) enum Unread {
-    /// The store did not give the events.
+    /// The store did not return the events.
     #[error("{0}")]
     Store(StoreError),
-    /// They do not follow from each other.
+    /// The events contradict each other.
     #[error("its events cannot be read: {0}")]
     Misfit(Misfit),
 }
 
-/// See the module.
+/// A run folded from the store.
 pub(in crate::engine) struct StoredRun {
     pub run: Run,
     /// When its last event happened.
     pub last: Timestamp,
-    /// What was folded: the events after the snapshot, or all.
+    /// The events that were read: those after the snapshot, or all.
     pub events: Vec<StoredEvent>,
-    /// It began with a snapshot.
+    /// The run was read from its snapshot.
     pub from_snapshot: bool,
 }
 
@@ -49,7 +49,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
         && let Some((run, at)) = snapshot(core, id).await
     {
         let events = core.ports.store.events(id, run.seq().next()).await.map_err(Unread::Store)?;
-        match after(run, &events) {
+        match fold_onto(run, &events) {
             Ok(run) => {
                 SnapshotOutcome::Read.count();
                 let last = events.last().map_or(at, |stored| stored.at);
@@ -64,12 +64,13 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     Ok(StoredRun { run, last, events, from_snapshot: false })
 }
 
-fn after(mut run: Run, events: &[StoredEvent]) -> Result<Run, Misfit> {
+/// Folds further events onto a run.
+fn fold_onto(mut run: Run, events: &[StoredEvent]) -> Result<Run, Misfit> {
     events.iter().try_for_each(|stored| run.take_in(&stored.event))?;
     Ok(run)
 }
 
-/// The run as its snapshot has it, with when its last event happened.
+/// The run of its snapshot, and the time of its last event; `None` where there is no usable snapshot.
 async fn snapshot(core: &Core, id: RunId) -> Option<(Run, Timestamp)> {
     let kept = match core.ports.store.run_snapshot(id).await {
         Ok(kept) => kept?,
@@ -85,7 +86,7 @@ async fn snapshot(core: &Core, id: RunId) -> Option<(Run, Timestamp)> {
     match Run::from_snapshot(&kept.body) {
         Ok(run) if run.id() == id && run.seq() == kept.seq => Some((run, kept.at)),
         Ok(run) => {
-            broken(id, &format!("it holds event {} of {}", run.seq(), run.id()));
+            broken(id, &format!("it contains {} at event {}, not what its row says", run.id(), run.seq()));
             None
         }
         Err(why) => {

@@ -1,10 +1,10 @@
 //! Wakes resting runs when they are due: one task and one timer for all of them.
 //!
-//! Always true: while nothing is due it asks the store nothing, where the store is this process's alone; on a shared
-//! store it sweeps every `sweep_ms`, because notifications may be lost. A task is begun only where one more may run.
+//! Always true: where the store is this process's alone, it is not queried while nothing is due; a shared store is swept
+//! every `sweep_ms`, because notifications may be lost. A task is started only with a permit.
 //!
-//! When the store does not answer, the sweep is tried again after a while; when notifications come faster than they are
-//! read, it sweeps.
+//! When the store does not answer, the sweep is tried again after `RETRY_AFTER`; when notifications arrive faster than
+//! they are read, some are lost and it sweeps.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,14 +27,14 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{OwnedRun, StoreError, StoreNotification};
 
-/// Runs that are claimed with one request.
+/// Runs that are acquired with one query.
 pub(in crate::engine) const PAGE: usize = 64;
-/// Times that are read with one request; later ones are read when these have passed.
+/// Wake times that are read with one query; later ones are read when these have passed.
 const WAKES_MAX: usize = 20_000;
-/// The longest sleep: the process's time may be led towards the machine's clock meanwhile.
+/// The longest sleep. Bounded because the process's time does not advance at the same rate as the runtime's timers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// The pause before a sweep that failed is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// The pause before a failed sweep is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Starts supervising; later calls do nothing.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
@@ -47,7 +47,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     }
     let (supervised, watched, told, begun, reloads) =
         (core.clone(), core.clone(), core.clone(), core.clone(), core.clone());
-    core.spawn_background(async move { mind(&supervised).await });
+    core.spawn_background(async move { supervise(&supervised).await });
     core.spawn_background(async move { watchdog::watch(&watched).await });
     core.spawn_background(async move { webhooks::send(&told).await });
     core.spawn_background(async move { outbox::deliver(&begun).await });
@@ -55,23 +55,24 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     snapshot_writer::start(core);
 }
 
-async fn mind(core: &Arc<Core>) {
-    let mut news = core.ports.store.notifications();
+/// Wakes due runs and handles notifications until the process drains.
+async fn supervise(core: &Arc<Core>) {
+    let mut notifications = core.ports.store.notifications();
     let mut draining = core.process.draining.subscribe();
     let shared = core.ports.store.is_shared();
     let every = Limits::ms(core.files.limits.sweep_ms.max(1));
     let mut sweep = tokio::time::interval_at(Instant::now() + every, every);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut again: Option<Instant> = None;
+    let mut sweep_at: Option<Instant> = None;
     while !*draining.borrow() {
         let sleep = match core.schedule.timers.pop_due(core.process.clock.now()) {
             Due::Run(run) => {
-                turn_of(core, run).await;
+                wake_due(core, run).await;
                 continue;
             }
             Due::Refill => {
                 if refill(core).await.is_err() {
-                    again = Some(Instant::now() + AGAIN);
+                    sweep_at = Some(Instant::now() + RETRY_AFTER);
                 }
                 continue;
             }
@@ -84,17 +85,17 @@ async fn mind(core: &Arc<Core>) {
         tokio::select! {
             () = core.schedule.timers.changed() => {}
             () = until(sleep.map(|sleep| Instant::now() + sleep)) => {}
-            heard = news.recv() => match heard {
-                Ok(news) => hear(core, news).await,
-                Err(RecvError::Lagged(_)) => again = Some(Instant::now()),
+            received = notifications.recv() => match received {
+                Ok(notification) => handle_notification(core, notification).await,
+                Err(RecvError::Lagged(_)) => sweep_at = Some(Instant::now()),
                 Err(RecvError::Closed) => return,
             },
-            _ = sweep.tick(), if shared => again = Some(Instant::now()),
-            () = until(again) => again = match look_around(core).await {
+            _ = sweep.tick(), if shared => sweep_at = Some(Instant::now()),
+            () = until(sweep_at) => sweep_at = match sweep_all(core).await {
                 Ok(()) => None,
                 Err(error) => {
-                    tracing::warn!(%error, "the store does not say which runs are due");
-                    Some(Instant::now() + AGAIN)
+                    tracing::warn!(%error, "the due runs cannot be read from the store; it is tried again");
+                    Some(Instant::now() + RETRY_AFTER)
                 }
             },
             _ = draining.changed() => {}
@@ -109,29 +110,29 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// The run's turn has come: its task looks around, or one is begun for it.
-async fn turn_of(core: &Arc<Core>, run: RunId) {
+/// Notifies the task of a run that is due, or starts one.
+async fn wake_due(core: &Arc<Core>, run: RunId) {
     if core.schedule.mailboxes.notify(run) {
         return;
     }
     let permit = room(core).await;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
         Some(slot) => core.run_tasks.open(core.clone(), slot, None, permit),
-        None => core.wake(run), // somebody was faster
+        None => core.wake(run), // another task has claimed the slot meanwhile
     }
 }
 
-/// Room for one more run that is woken.
+/// Waits for a permit to start the task of one more woken run.
 pub(in crate::engine) async fn room(core: &Core) -> Option<OwnedSemaphorePermit> {
     core.schedule.wake_permits.clone().acquire_owned().await.ok()
 }
 
-async fn hear(core: &Arc<Core>, news: StoreNotification) {
-    match news {
+async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) {
+    match notification {
         StoreNotification::Run(run) => core.wake(run),
         StoreNotification::Ended(run) => {
-            // Where only this process moves runs, the run's own task tells of its end: these news come first, and whoever
-            // waits would read the store for what is at hand a moment later.
+            // Where the run has a task here, that task reports the end together with the summary, a moment later. Reporting
+            // it now would make the waiting requests read the summary from the store.
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.watchers.ended(run);
             }
@@ -144,8 +145,8 @@ async fn hear(core: &Arc<Core>, news: StoreNotification) {
     }
 }
 
-/// Looks at all that news may have told of.
-async fn look_around(core: &Arc<Core>) -> Result<(), StoreError> {
+/// Does everything that lost notifications may have asked for.
+async fn sweep_all(core: &Arc<Core>) -> Result<(), StoreError> {
     take_due(core).await?;
     refill(core).await?;
     for run in core.schedule.timers.watching() {
@@ -154,7 +155,7 @@ async fn look_around(core: &Arc<Core>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Moves every run whose turn has come and that is nobody's, as far as there is room.
+/// Acquires all due runs that no process owns and starts their tasks, each as soon as there is a permit for it.
 pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreError> {
     loop {
         let Some(permit) = room(core).await else { return Ok(()) };
@@ -167,7 +168,7 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
                 Some(permit) => Some(permit),
                 None => room(core).await,
             };
-            taken(core, owned, lease_proof.clone(), permit);
+            start_task(core, owned, lease_proof.clone(), permit);
         }
         if !full || *core.process.draining.borrow() {
             return Ok(());
@@ -175,17 +176,18 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
     }
 }
 
-fn taken(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {
+fn start_task(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {
     let run = owned.summary.run_id;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
         Some(slot) => core.run_tasks.open(core.clone(), slot, Some((owned, lease_proof)), permit),
-        // Its last task has not quite gone, and wakes it when it has; or has lost the run, and does not know.
+        // The task before still holds the slot. It is ending, and its end wakes the run; or it has lost the run without
+        // knowing it, and this notification tells it.
         None if core.schedule.mailboxes.notify_reacquired(run, owned.fence) => {}
         None => core.wake(run),
     }
 }
 
-/// Reads the next times at which runs that are nobody's want to be moved.
+/// Loads the next wake times of runs that no process owns.
 pub(in crate::engine) async fn refill(core: &Core) -> Result<(), StoreError> {
     let wakes = core.ports.store.due_times(WAKES_MAX).await?;
     core.schedule.timers.load(&wakes, wakes.len() == WAKES_MAX);

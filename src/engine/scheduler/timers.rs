@@ -142,7 +142,7 @@ impl Timers {
         self.changed.notified().await;
     }
 
-    /// Has a run woken at the end of the freeze.
+    /// Registers a run to be woken at the end of the freeze.
     pub fn watch_freeze(&self, run: RunId) {
         self.state().frozen.insert(run);
     }
@@ -150,14 +150,14 @@ impl Timers {
     pub fn take_frozen(&self) -> HashSet<RunId> {
         std::mem::take(&mut self.state().frozen)
     }
-    /// Has a run woken when a step leaves this lock's queue.
+    /// Registers a run to be woken when a step leaves this lock's queue.
     pub fn watch_lock(&self, run: RunId, name: &str) {
         let mut state = self.state();
         if state.lock_waiters.entry(name.to_owned()).or_default().insert(run) {
             state.watches.entry(run).or_default().0.push(name.to_owned());
         }
     }
-    /// Has a run woken when its child ends.
+    /// Registers a run to be woken when its child ends.
     pub fn watch_child(&self, run: RunId, child: RunId) {
         let mut state = self.state();
         if state.parents.insert(child, run).is_none() {

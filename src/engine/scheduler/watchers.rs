@@ -1,8 +1,9 @@
-//! Tells those who wait for a run what of it is on disk.
+//! Subscriptions to runs: tells requests that wait for a run which of its events are durable.
 //!
-//! Always true: an entry goes with the last that waits for its run; a run that nobody waits for takes no lock; who waits
-//! for the run to rest is not woken before it does. Whoever starts a run and waits for it may have its events collected:
-//! then the answer is made from them, and the store is not read. They are all the events from the first, or none: what has a gap or is more than the bound is dropped.
+//! Always true: a run's entry is removed with its last subscriber; while there are no subscribers, an append takes no
+//! lock; a subscriber that waits for the run to rest is not woken before it does. A request that starts a run and waits
+//! for it can have its events collected in memory, so that its response is built without reading the store. Collected
+//! events are complete from the first on: where one is missing or the bound is exceeded, all of them are dropped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,14 +15,15 @@ use crate::names::{RunId, Seq};
 use crate::store::{Append, StoredEvent};
 use crate::workflow::RunSummary;
 
-/// A run as it stands on disk; the summary only where its task knows no more than that.
+/// What is durable of a run.
 #[derive(Clone, Debug, Default)]
 pub(in crate::engine) struct OnDisk {
     pub seq: Option<Seq>,
+    /// The last append, where its summary is current: the run's task has no newer events that are not durable.
     last: Option<Arc<Append>>,
     /// It ended in another process.
     pub ended: bool,
-    /// Counts up: a run below it began to wait for somebody.
+    /// How many times a descendant has begun to wait for a person or a signal.
     pub below: u64,
 }
 
@@ -40,8 +42,8 @@ struct Collected {
 }
 
 impl Collected {
-    /// With one more append; `None` where something is missing before it, or it does not fit into so many bytes.
-    fn and(mut self, append: Arc<Append>, bytes_max: usize) -> Option<Self> {
+    /// Adds an append; `None` where events before it are missing, or where all together exceed `bytes_max`.
+    fn with(mut self, append: Arc<Append>, bytes_max: usize) -> Option<Self> {
         let next = self.appends.last().map_or(Seq::FIRST, |last| last.summary.seq.next());
         self.bytes = self.bytes.saturating_add(append.events_bytes());
         let fits = append.first == next && self.bytes <= bytes_max;
@@ -51,51 +53,52 @@ impl Collected {
 }
 
 struct Entry {
+    /// The number of subscribers.
     count: usize,
-    /// How many of them are woken by every append.
+    /// Of those, how many are woken by every append.
     each: usize,
     sender: watch::Sender<OnDisk>,
     collected: Option<Collected>,
 }
 
-/// What wakes somebody who waits for a run.
+/// What wakes a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum WokenBy {
     /// Every append.
     Append,
-    /// The append with which it rests, and what happens outside it.
+    /// The append with which the run rests; the end of the run elsewhere; a descendant that waits.
     Rest,
 }
 
 #[derive(Default)]
 struct Entries {
     by_run: HashMap<RunId, Entry>,
-    /// What is collected of all of them.
+    /// The size of the collected events of all runs together.
     bytes: usize,
 }
 
-/// Who waits for which run.
+/// The subscribers of all runs.
 pub(in crate::engine) struct Watchers {
     entries: Mutex<Entries>,
-    /// How many: runs that nobody waits for take no lock.
+    /// The number of subscribers. Read before the lock is taken, so that appends take none while there are no subscribers.
     waiting: AtomicUsize,
-    /// Collected events of all runs together.
+    /// The bound on the collected events of all runs together.
     bytes_max: usize,
 }
 
 impl Watchers {
-    /// With room for so many bytes of collected events.
+    /// Without subscribers; collected events of all runs together are bounded by `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
         Self { entries: Mutex::default(), waiting: AtomicUsize::new(0), bytes_max }
     }
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// What is kept of a run from now on.
+    /// Subscribes to a run.
     pub fn subscribe(&self, run: RunId, woken_by: WokenBy) -> watch::Receiver<OnDisk> {
         self.entry(run, woken_by, None)
     }
-    /// The same of a run that has not begun, whose events are collected.
+    /// Subscribes to a run that has not begun, and collects its events.
     pub fn subscribe_from_the_first(&self, run: RunId) -> watch::Receiver<OnDisk> {
         self.entry(run, WokenBy::Rest, Some(Collected::default()))
     }
@@ -112,7 +115,7 @@ impl Watchers {
         entry.each += usize::from(woken_by == WokenBy::Append);
         entry.sender.subscribe()
     }
-    /// More of a run is on disk, by this append; whether that is all that its task knows of.
+    /// Reports that a run is durable up to `seq`, by this append. `is_all`: the run's task has no newer events.
     pub fn stored(&self, run: RunId, seq: Seq, append: Option<Arc<Append>>, is_all: bool) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
@@ -123,7 +126,7 @@ impl Watchers {
             if let Some(before) = collected.take() {
                 *bytes -= before.bytes;
                 let room = self.bytes_max.saturating_sub(*bytes);
-                *collected = append.clone().and_then(|append| before.and(append, room));
+                *collected = append.clone().and_then(|append| before.with(append, room));
                 *bytes += collected.as_ref().map_or(0, |collected| collected.bytes);
             }
             let last = append.filter(|_| is_all);
@@ -134,7 +137,7 @@ impl Watchers {
             });
         }
     }
-    /// All events of a run up to a place, where they were collected.
+    /// All events of a run up to a sequence number, where they were collected.
     pub fn events(&self, run: RunId, up_to: Seq) -> Option<Vec<StoredEvent>> {
         let appends = {
             let entries = self.entries();
@@ -146,13 +149,13 @@ impl Watchers {
         let numbered = std::iter::successors(Some(Seq::FIRST), |seq| Some(seq.next())).zip(events);
         Some(numbered.map(|(seq, (at, event))| StoredEvent { seq, at: *at, event: event.clone() }).collect())
     }
-    /// A run that it began, or one below that, waits for somebody.
+    /// Reports that a descendant of the run waits for a person or a signal.
     pub fn below(&self, run: RunId) {
         if let Some(Entry { sender, .. }) = self.entries().by_run.get(&run) {
             sender.send_modify(|seen| seen.below += 1);
         }
     }
-    /// A run ended, here or elsewhere.
+    /// Reports that a run has ended, in this process or another.
     pub fn ended(&self, run: RunId) {
         if self.waiting.load(Ordering::SeqCst) > 0
             && let Some(Entry { sender, .. }) = self.entries().by_run.get(&run)
@@ -160,7 +163,7 @@ impl Watchers {
             sender.send_modify(|seen| seen.ended = true);
         }
     }
-    /// One of those who wait for a run is gone.
+    /// Removes a subscriber.
     pub fn unsubscribe(&self, run: RunId, woken_by: WokenBy) {
         let mut entries = self.entries();
         let Entries { by_run, bytes } = &mut *entries;

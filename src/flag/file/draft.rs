@@ -110,7 +110,7 @@ pub struct CohortDraft {
     pub name: String,
     /// A condition over the request, never its body: `${request.headers["x-staff"] == "1"}`.
     pub when: String,
-    /// Their rung. Above the route's own it counts up to `shadow`, or with `force`.
+    /// Their state. Above the route's own it takes effect only up to `shadow`, unless `force` is given.
     pub state: State,
     /// Puts them above the route without evidence of their own.
     pub force: Option<ForceDraft>,
@@ -146,7 +146,7 @@ pub enum PathsDraft {
 pub enum KeepDraft {
     /// Every run.
     All,
-    /// None: each is gone with its answer.
+    /// None: each is deleted once it has answered.
     None,
 }
 

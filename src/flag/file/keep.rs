@@ -15,13 +15,15 @@ pub(super) fn keeps_runs(
     }
     let at = site.key("keep");
     let Some(workflow) = &draft.workflow else {
-        let problem = problems.error(&at, "`keep` says what becomes of the engine's runs, and no workflow is run here");
+        let problem = problems.error(&at, "`keep` is about the engine's runs, and this route has no workflow");
         problem.hint("add `workflow`, or leave `keep` out");
         return false;
     };
     if let Some(beyond) = facts.and_then(|facts| facts.beyond_reads.as_ref()) {
         let message = format!("`keep: none` is for workflows that only read, and `{workflow}` has {beyond}");
-        problems.error(&at, message).hint("what a run did, or waits for, has to be found again: leave `keep` out");
+        problems
+            .error(&at, message)
+            .hint("such a run has to be stored, so that it can be continued and found again: leave `keep` out");
     }
     if draft.instance.as_ref().is_some_and(|instance| instance.creates.is_some()) {
         problems

@@ -1,7 +1,7 @@
 //! PURE. Checks routes and services as files declare them.
 //!
 //! The question it answers: "may these routes be in force, and if not, what must be corrected?" Drafts have the form of
-//! the files and may make no sense; only a check without errors builds a [`Route`](super::Route) or
+//! the files and may be invalid; only a check without errors builds a [`Route`](super::Route) or
 //! [`Service`](super::Service). Every problem is reported, not only the first. Unknown keys and wrong types are found
 //! before, by the JSON Schema of the drafts; `compare:` is passed on unread.
 

@@ -120,7 +120,7 @@ fn only_reads_need_not_be_kept() {
     assert_eq!(routes.iter().map(|route| route.keeps_runs).collect::<Vec<_>>(), [false, true, true]);
     assert_eq!(
         only_problem(json!({ "keep": "none", "workflow": "create-order" })),
-        "error r.yaml.routes[0].keep: `keep: none` is for workflows that only read, and `create-order` has the shared step `charge` [what a run did, or waits for, has to be found again: leave `keep` out]"
+        "error r.yaml.routes[0].keep: `keep: none` is for workflows that only read, and `create-order` has the shared step `charge` [such a run has to be stored, so that it can be continued and found again: leave `keep` out]"
     );
     assert_eq!(
         only_problem(json!({ "keep": "none", "instance": { "creates": "$.id" } })),
@@ -132,7 +132,7 @@ fn only_reads_need_not_be_kept() {
     );
     assert_eq!(
         only_problem(json!({ "keep": "none", "workflow": null })),
-        "error r.yaml.routes[0].keep: `keep` says what becomes of the engine's runs, and no workflow is run here [add `workflow`, or leave `keep` out]"
+        "error r.yaml.routes[0].keep: `keep` is about the engine's runs, and this route has no workflow [add `workflow`, or leave `keep` out]"
     );
 }
 

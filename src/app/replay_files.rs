@@ -1,7 +1,7 @@
-//! Runs held against flag files that did not make them.
+//! Replays recorded runs with flag files that are not those of the run.
 //!
-//! Always true: it only looks. Random values (`uuid`, `random`) come from the store's secret: without it
-//! they are others, and a workflow that draws is told so.
+//! Always true: nothing is sent or written. Random values (`uuid`, `random`) derive from the store's secret: where it is
+//! unknown they differ from the run's, and the command line says so.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,35 +14,35 @@ use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::workflow::{Plan, World, missing};
 
-/// Checked files, to hold runs against.
-pub struct Against {
+/// Checked flag files with which recorded runs are replayed.
+pub struct ReplayFiles {
     plans: BTreeMap<WorkflowName, Arc<Plan>>,
     world: World,
     /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
     limits: Arc<Limits>,
-    knows_lots: bool,
+    has_store_secret: bool,
 }
 
-/// A plan that runs keep, as they load it.
+/// The stored plan of a run, loaded as the engine loads it.
 pub struct KeptPlan(Plan);
 
-/// What came of one run.
-pub enum Compared {
-    /// The files hold the very plan that the run keeps.
+/// The result of replaying one run.
+pub enum ReplayResult {
+    /// The files hold the plan that the run was started with, so nothing can differ.
     SamePlan,
-    /// Another plan of the same workflow: where it would have decided differently.
+    /// The files hold another plan of the same workflow; lists the decisions that it would have made differently.
     Diverges(Vec<DivergenceRow>),
-    /// The files have no such workflow any more.
-    Gone(WorkflowName),
+    /// The files have no workflow of this name.
+    WorkflowMissing(WorkflowName),
 }
 
-impl Against {
-    /// Reads a directory, as if one of its workflows stood in another file where one is given. `secret` is the store's,
-    /// where it is known.
+impl ReplayFiles {
+    /// Reads a directory; `instead` replaces the file of the workflow that it contains. `secret` is the store's, where it
+    /// is known.
     ///
     /// # Errors
-    /// All that is wrong with the files.
+    /// Everything that is wrong with the files.
     pub fn read(dir: &Path, instead: Option<&Path>, secret: Option<[u8; 32]>) -> Result<Self, CheckFailed> {
         let over = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
         let loaded = match instead {
@@ -70,27 +70,27 @@ impl Against {
         .with_workflows(setup.workflows.keys().cloned());
         let keyed = setup.services.iter().map(|(name, service)| (name.clone(), service.keyed)).collect();
         let limits = setup.limits.clone();
-        Self { plans: setup.workflows, world, keyed, limits, knows_lots: secret.is_some() }
+        Self { plans: setup.workflows, world, keyed, limits, has_store_secret: secret.is_some() }
     }
     /// The limits of the files.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
-    /// The same, with the store's secret.
+    /// Sets the store's secret.
     pub fn with_secret(mut self, secret: Option<[u8; 32]>) -> Self {
         self.world.key_secret = secret.unwrap_or_default();
-        self.knows_lots = secret.is_some();
+        self.has_store_secret = secret.is_some();
         self
     }
-    /// Whether random values are those of the run.
-    pub fn knows_lots(&self) -> bool {
-        self.knows_lots
+    /// Whether the store's secret is known, so that random values are those of the run.
+    pub fn has_store_secret(&self) -> bool {
+        self.has_store_secret
     }
-    /// Whether the files hold the plan that a run keeps: nothing can differ then.
-    pub fn holds(&self, workflow: &WorkflowName, plan: &PlanId) -> bool {
+    /// Whether the files hold the plan that a run was started with: nothing can differ then.
+    pub fn has_plan(&self, workflow: &WorkflowName, plan: &PlanId) -> bool {
         self.plans.get(workflow).is_some_and(|held| held.id == *plan)
     }
-    /// The plan that runs keep, loaded as they load it.
+    /// Loads the stored plan of a run as the engine loads it.
     ///
     /// # Errors
     /// This version cannot read it.
@@ -100,27 +100,27 @@ impl Against {
             format!("its plan cannot be read by this version: {first}")
         })
     }
-    /// What a run's kept plan may still need and the files do not have, a sentence each.
+    /// What the plan of a run may still need and the files do not have, a sentence each.
     ///
     /// # Errors
-    /// Its events cannot be read.
-    pub fn misses(&self, events: &[EventRow], kept: &KeptPlan) -> Result<Vec<String>, String> {
+    /// The run's events cannot be read.
+    pub fn missing(&self, events: &[EventRow], kept: &KeptPlan) -> Result<Vec<String>, String> {
         let run = folded(events)?;
         let missing = missing::all(&kept.0, Some(&run), &self.world).into_iter();
         Ok(missing.map(|(step, missing)| format!("`{step}` needs {missing}")).collect())
     }
-    /// Holds one run against the files.
+    /// Replays one run with the plan of the files.
     ///
     /// # Errors
-    /// Its events cannot be read.
-    pub fn run(&self, events: &[EventRow]) -> Result<Compared, String> {
+    /// The run's events cannot be read.
+    pub fn replay(&self, events: &[EventRow]) -> Result<ReplayResult, String> {
         let (workflow, plan) = workflow_and_plan(events)?;
-        if self.holds(&workflow, &plan) {
-            return Ok(Compared::SamePlan);
+        if self.has_plan(&workflow, &plan) {
+            return Ok(ReplayResult::SamePlan);
         }
         match self.plans.get(&workflow) {
-            Some(plan) => divergences(events, plan, &self.world).map(Compared::Diverges),
-            None => Ok(Compared::Gone(workflow)),
+            Some(plan) => divergences(events, plan, &self.world).map(ReplayResult::Diverges),
+            None => Ok(ReplayResult::WorkflowMissing(workflow)),
         }
     }
 }

@@ -1,0 +1,95 @@
+//! The tasks that run beside the requests: reloading changed files, and watching the store's health.
+//!
+//! Always true: an invalid set of files changes nothing, and the log, the status and a metric show why; a valid set is
+//! put in force as a whole. While the store is not healthy the ladder allows no new instances, so that requests do not
+//! have to fail first.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::parts::{Orphans, Parts};
+use crate::config::{Change, ReloadStatus, Setup};
+
+/// How often the store's health is read.
+const HEALTH_EVERY: Duration = Duration::from_millis(200);
+
+/// The pause before a valid set that the store did not record is tried again. Without it nothing would retry until a
+/// file changes.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the store may take to record a set before the delay is logged and shown in the status.
+const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
+
+/// Puts valid sets in force and reports invalid ones, for as long as the files are watched.
+pub(super) async fn reload(
+    parts: Parts,
+    started_with: Setup,
+    reload_status: Arc<ReloadStatus>,
+    mut changes: mpsc::Receiver<Change>,
+) {
+    let mut to_retry = None;
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = tokio::time::sleep(RETRY_AFTER), if to_retry.is_some() => to_retry.take().map(Change::Loaded),
+        };
+        let Some(change) = change else { return };
+        to_retry = None;
+        match change {
+            Change::Loaded(loaded) => match put_in_force(&parts, &loaded.setup, &reload_status).await {
+                Ok(()) => {
+                    reload_status.accepted(loaded.warnings);
+                    tracing::info!("a new set of flag files is in force");
+                    let mut waiting = started_with.settings.differing_until_restart(&loaded.setup.settings);
+                    waiting.extend((started_with.limits != loaded.setup.limits).then_some("limits"));
+                    if !waiting.is_empty() {
+                        tracing::warn!(keys = waiting.join(", "), "changed settings take effect only after a restart");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the new flag files are valid but could not be put in force: the last good set stays in force"
+                    );
+                    reload_status.refused_because(format!("{error:#}"));
+                    // A store error may be transient, so the set is tried again. Orphaned instances are permanent.
+                    to_retry = (!error.is::<Orphans>()).then_some(loaded);
+                }
+            },
+            Change::Refused(failed) => {
+                tracing::error!(
+                    "the changed flag files are refused: the last good set stays in force:\n{}",
+                    failed.render(false)
+                );
+                reload_status.refused(&failed);
+            }
+        }
+    }
+}
+
+/// Puts a set in force. Reports a delay where the store does not answer within `REPORT_DELAY_AFTER`, and goes on waiting.
+async fn put_in_force(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus) -> anyhow::Result<()> {
+    let mut applying = pin!(parts.apply(setup));
+    if let Ok(outcome) = tokio::time::timeout(REPORT_DELAY_AFTER, &mut applying).await {
+        return outcome;
+    }
+    let waiting = "the new flag files are valid and not in force: the store has not answered, so it is not known yet \
+                   whether the flips that they make are recorded. Once the store confirms them, the files take effect as \
+                   a whole; if it refuses them, the last good set stays in force";
+    tracing::warn!("{waiting}");
+    reload_status.refused_because(waiting.to_owned());
+    applying.await
+}
+
+/// Reports the store's health to the ladder, periodically.
+pub(super) async fn health(parts: Parts) {
+    let mut ticks = tokio::time::interval(HEALTH_EVERY);
+    loop {
+        ticks.tick().await;
+        let look = parts.ladder.look();
+        parts.ladder.set_health(look, parts.store.healthy());
+    }
+}

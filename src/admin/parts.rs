@@ -14,10 +14,10 @@ use crate::config::Token;
 use crate::engine::{Engine, Explanation, OrderError, Start, StartError, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
-use crate::ladder::{self, FlipError, Flipped, FreezeError, Ladder, RouteStatus};
+use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
-use crate::store::{FlipRecord, SharedStore, StoredEvent};
+use crate::store::{SharedStore, StoredEvent};
 use crate::workflow::{Order, RunSummary};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,8 @@ pub struct ProcessStatus {
     pub store_trouble: Option<String>,
     /// How the machine's clock differs from the process's time; `None` up to a minute.
     pub clock_trouble: Option<String>,
+    /// Which retry keys of requests that legacy served are unknown, where some are.
+    pub retry_keys_trouble: Option<String>,
     /// Runs that have a task at the moment; a waiting run has none.
     pub runs_in_flight: u64,
     /// Some of the runs that nothing will ever resume.
@@ -99,7 +101,11 @@ pub trait LadderControl: Send + Sync {
     /// Moves a route.
     fn flip(&self, route: RouteId, request: ladder::FlipRequest) -> BoxFuture<'_, Result<Flipped, FlipError>>;
     /// Sets the kill switch.
-    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, FreezeError>>;
+    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<Frozen, FreezeError>>;
+    /// Whether the store does not have the freeze in force yet.
+    fn freeze_is_unrecorded(&self) -> bool {
+        false
+    }
     /// The state of every route and what its next rung requires, in file order.
     fn status(&self) -> Vec<RouteStatus>;
     /// The consequences that a person should know before the engine stops answering a route.
@@ -188,8 +194,11 @@ impl LadderControl for Ladder {
     fn flip(&self, route: RouteId, request: ladder::FlipRequest) -> BoxFuture<'_, Result<Flipped, FlipError>> {
         async move { Ladder::flip(self, &route, request).await }.boxed()
     }
-    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, FreezeError>> {
+    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<Frozen, FreezeError>> {
         Ladder::freeze(self, to, reason, by).boxed()
+    }
+    fn freeze_is_unrecorded(&self) -> bool {
+        Ladder::freeze_is_unrecorded(self)
     }
     fn status(&self) -> Vec<RouteStatus> {
         Ladder::status(self)

@@ -22,6 +22,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         build: Build { version: env!("CARGO_PKG_VERSION").to_owned(), started: parts.started },
         listen: parts.proxy_listen.to_string(),
         freeze: set.freeze,
+        freeze_unrecorded: parts.ladder.freeze_is_unrecorded(),
         flags: Flags {
             generation: set.generation,
             age_s: process.flags_age.as_secs_f64(),
@@ -31,6 +32,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         engine_healthy: process.engine_healthy,
         store_trouble: process.store_trouble,
         clock_trouble: process.clock_trouble,
+        retry_keys_trouble: process.retry_keys_trouble,
         runs_in_flight: process.runs_in_flight,
         runs: parts.store.open_runs().await?.into_iter().collect(),
         stuck: process.stuck,

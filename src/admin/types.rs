@@ -44,6 +44,9 @@ pub struct Status {
     pub listen: String,
     /// The kill switch.
     pub freeze: Freeze,
+    /// Whether the store has not recorded the freeze in force yet, so that a restart would not find it.
+    #[serde(default)]
+    pub freeze_unrecorded: bool,
     /// The files in force.
     pub flags: Flags,
     /// Whether the engine and its store take new runs.
@@ -54,6 +57,9 @@ pub struct Status {
     /// How the machine's clock differs from the process's time; `null` up to a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,
+    /// Which retry keys of requests that legacy served are unknown, where some are: files that are not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_keys_trouble: Option<String>,
     /// Durable runs that have a task at the moment; a waiting run has none.
     pub runs_in_flight: u64,
     /// Durable runs that have not ended, by status.
@@ -239,8 +245,14 @@ pub struct FreezeRequest {
 pub struct FreezeResponse {
     /// The kill switch now.
     pub freeze: Freeze,
-    /// The record.
+    /// The record. Its number is 0 while the store does not have it.
     pub flip: FlipRow,
+    /// Whether the store has recorded it. If not (202), it is in force all the same, and a restart would not find it.
+    #[serde(default)]
+    pub recorded: bool,
+    /// What that means, where it is not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Durable runs that have not ended.
     pub runs_in_flight: u64,
 }

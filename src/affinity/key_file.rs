@@ -8,9 +8,9 @@
 //! A record is written with a plain `pwrite` and not synced: it survives the end of the process and a full disk. What was
 //! written within the last second before a power cut may be lost.
 //!
-//! Layout, in slots of 64 bytes: slot 0 names the format; slot 1 says up to which number all records are in the store;
-//! slots 2 to 63 say of routes when legacy last served a request of theirs whose key could not be noted; the rest is a
-//! ring of records.
+//! Layout, in slots of 64 bytes: slot 0 names the format, this file and the store that uses it; slot 1 says up to which
+//! number all records are in the store; slots 2 to 63 say of routes when legacy last served a request of theirs whose key
+//! could not be noted; the rest is a ring of records.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -19,8 +19,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::key_file_tag::Tag;
+use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::RouteId;
+use crate::store::StoreError;
 
 const SLOT: usize = 64;
 /// Slots before the ring.
@@ -29,6 +32,7 @@ const STORED_SLOT: u64 = 1;
 const UNNOTED_SLOTS: std::ops::Range<u64> = 2..HEAD_SLOTS - 1;
 /// Stands for every route, where there is no slot left for another one.
 const UNNOTED_ANY_SLOT: u64 = HEAD_SLOTS - 1;
+const UNNOTED_ROUTES: usize = (UNNOTED_SLOTS.end - UNNOTED_SLOTS.start) as usize;
 const MAGIC: &[u8; 8] = b"PMKEYS01";
 /// Zeros are written in pieces of this size, and the file is read in such pieces.
 const PIECE: usize = 1 << 20;
@@ -48,13 +52,15 @@ pub(super) struct KeyFile {
     file: File,
     path: PathBuf,
     records: u64,
-    /// The route of each slot that says when it was served unnoted.
-    unnoted: Vec<[u8; 16]>,
+    /// Of each slot that says when a route was served unnoted, the route; `None` where no route has it.
+    unnoted: [Option<[u8; 16]>; UNNOTED_ROUTES],
 }
 
 /// What an opened file said.
 pub(super) struct Opened {
     pub file: KeyFile,
+    /// Which file it is, and whose; `None` where an older version made it.
+    pub tag: Option<Tag>,
     /// All records up to this number are in the store.
     pub stored: u64,
     /// Records that may not be in the store, in order.
@@ -88,6 +94,12 @@ pub enum KeyFileError {
     /// Another process has it.
     #[error("the file of retry keys {} is in use by another process", .0.display())]
     Locked(PathBuf),
+    /// It has keys of another store.
+    #[error("the file of retry keys {} has keys that another store waits for; move it back to that store, or away", .0.display())]
+    AnotherStores(PathBuf),
+    /// The store does not say which files it has.
+    #[error("which files of retry keys there are: {0}")]
+    Store(#[source] StoreError),
     /// A newer version wrote it.
     #[error("the file of retry keys {} was written by a newer version; start that version, or move the file away once nothing of it is needed (its keys are in the store unless that version was killed)", .0.display())]
     Newer(PathBuf),
@@ -106,8 +118,8 @@ pub enum KeyFileError {
 }
 
 impl KeyFile {
-    /// Opens the file, or makes it with its full size; reads what it says. A file of another size is resized where
-    /// nothing in it waits for the store and the disk has room; else it is used as it is.
+    /// Opens the file, and where it is to be used (`make`) makes it with its full size; reads what it says. A file to be
+    /// used that has another size is resized where nothing in it waits for the store and the disk has room.
     pub(super) fn open(path: &Path, bytes_max: u64, make: bool) -> Result<Opened, KeyFileError> {
         let wanted = (bytes_max / SLOT as u64).max(HEAD_SLOTS + 1);
         let failed =
@@ -122,25 +134,32 @@ impl KeyFile {
             Err(TryLockError::Error(error)) => return Err(failed("locked")(error)),
         }
         let slots = file.metadata().map_err(failed("read"))?.len() / SLOT as u64;
+        if slots <= HEAD_SLOTS && !make {
+            return Err(failed("read")(io::ErrorKind::UnexpectedEof.into()));
+        }
         if slots <= HEAD_SLOTS {
-            if let Err(error) = fill(&file, 0, wanted).and_then(|()| write_header(&file)).and_then(|()| file.sync_all())
+            if let Err(error) =
+                fill(&file, 0, wanted).and_then(|()| write_header(&file, None)).and_then(|()| file.sync_all())
             {
                 let _not_there_either = std::fs::remove_file(path);
                 return Err(failed("made")(error));
             }
-            let file = Self { file, path: path.to_owned(), records: wanted - HEAD_SLOTS, unnoted: Vec::new() };
-            return Ok(Opened { file, stored: 0, waiting: Vec::new(), last: 0, unnoted: Vec::new(), skipped: 0 });
+            let file = Self::new(file, path, wanted);
+            let unnoted = Vec::new();
+            return Ok(Opened { file, tag: None, stored: 0, waiting: Vec::new(), last: 0, unnoted, skipped: 0 });
         }
-        let mut opened = Self { file, path: path.to_owned(), records: slots - HEAD_SLOTS, unnoted: Vec::new() }
-            .read()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::Unsupported => KeyFileError::Newer(path.to_owned()),
-                _ => failed("read")(error),
-            })?;
-        if slots != wanted && opened.waiting.is_empty() {
+        let mut opened = Self::new(file, path, slots).read().map_err(|error| match error.kind() {
+            io::ErrorKind::Unsupported => KeyFileError::Newer(path.to_owned()),
+            _ => failed("read")(error),
+        })?;
+        if make && slots != wanted && opened.waiting.is_empty() {
             opened.resize(slots, wanted);
         }
         Ok(opened)
+    }
+
+    fn new(file: File, path: &Path, slots: u64) -> Self {
+        Self { file, path: path.to_owned(), records: slots - HEAD_SLOTS, unnoted: [None; UNNOTED_ROUTES] }
     }
 
     fn read(mut self) -> io::Result<Opened> {
@@ -152,40 +171,51 @@ impl KeyFile {
         }
         let stored = checked(head[STORED_SLOT as usize]).map_or(0, |slot| number(slot, 8));
         let mut skipped = head.iter().filter(|slot| checked(slot).is_none() && !is_empty(slot)).count() as u64;
-        let mut unnoted = Vec::new();
-        for place in UNNOTED_SLOTS.start..HEAD_SLOTS {
-            let Some(slot) = checked(head[place as usize]) else { continue };
-            let Some(at) = time(slot, 24) else { continue };
-            let mut hash = [0; 16];
-            hash.copy_from_slice(&slot[8..24]);
-            if place == UNNOTED_ANY_SLOT {
-                unnoted.push((UnnotedRoute::Any, at));
-            } else {
-                self.unnoted.push(hash);
-                unnoted.push((UnnotedRoute::Hash(hash), at));
+        let tag = checked(head[0]).and_then(Tag::read);
+        let (mut unnoted, mut torn) = (Vec::new(), Vec::new());
+        for (index, slot) in head[UNNOTED_SLOTS.start as usize..].iter().enumerate() {
+            let mark = checked(slot).and_then(|slot| Some((first_16(&slot[8..]), time(slot, 24)?)));
+            match (mark, self.unnoted.get_mut(index)) {
+                (Some((hash, at)), Some(place)) => {
+                    *place = Some(hash);
+                    unnoted.push((UnnotedRoute::Hash(hash), at));
+                }
+                (Some((_, at)), None) => unnoted.push((UnnotedRoute::Any, at)),
+                (None, _) if !is_empty(slot) => torn.push(UNNOTED_SLOTS.start + index as u64),
+                (None, _) => {}
+            }
+        }
+        if !torn.is_empty() {
+            // Which route it named is lost: it may have been any, and it may have been just now.
+            let now = clock::now();
+            unnoted.push((UnnotedRoute::Any, now));
+            self.write_unnoted(UnnotedRoute::Any, now)?;
+            for slot in torn.into_iter().filter(|slot| *slot != UNNOTED_ANY_SLOT) {
+                self.file.write_all_at(&[0; SLOT], slot * SLOT as u64)?;
             }
         }
         let (mut waiting, mut last) = (Vec::new(), stored);
-        let mut piece = vec![0; PIECE];
-        let (mut at, end) = (HEAD_SLOTS * SLOT as u64, (HEAD_SLOTS + self.records) * SLOT as u64);
-        while at < end {
-            let bytes = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
-            self.file.read_exact_at(&mut piece[..bytes], at)?;
-            for slot in piece[..bytes].chunks_exact(SLOT).filter(|slot| !is_empty(slot)) {
-                match checked(slot).and_then(|slot| Some((number(slot, 8), time(slot, 16)?, key(slot)))) {
-                    Some((seq, at, key)) => {
-                        last = last.max(seq);
-                        if seq > stored {
-                            waiting.push(Record { seq, at, key });
-                        }
-                    }
-                    None => skipped += 1,
-                }
+        skipped += read_ring(&self.file, self.records, |record| {
+            last = last.max(record.seq);
+            if record.seq > stored {
+                waiting.push(record);
             }
-            at += bytes as u64;
-        }
+        })?;
         waiting.sort_by_key(|record| record.seq);
-        Ok(Opened { file: self, stored, waiting, last, unnoted, skipped })
+        Ok(Opened { file: self, tag, stored, waiting, last, unnoted, skipped })
+    }
+
+    /// Reads the records of a file that a process may be writing, also those that the store has, and which file it is.
+    pub(super) fn peek(path: &Path) -> io::Result<(Option<Tag>, Vec<Record>)> {
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let mut head = [0; SLOT];
+        file.read_exact_at(&mut head, 0)?;
+        let slots = file.metadata()?.len() / SLOT as u64;
+        let mut records = Vec::new();
+        // What is being written at this moment does not match its checksum yet.
+        read_ring(&file, slots.saturating_sub(HEAD_SLOTS), |record| records.push(record))?;
+        Ok((checked(&head).and_then(Tag::read), records))
     }
 
     /// How many records it holds.
@@ -200,6 +230,16 @@ impl KeyFile {
     /// A handle to sync it with, while others write.
     pub(super) fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
+    }
+
+    /// Says which file this is, and whose.
+    pub(super) fn write_tag(&self, tag: &Tag) -> io::Result<()> {
+        write_header(&self.file, Some(tag))
+    }
+
+    /// After this returns, a power cut loses nothing of what was written before.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 
     /// Writes a record in its slot of the ring.
@@ -223,13 +263,11 @@ impl KeyFile {
         let (place, hash) = match route {
             UnnotedRoute::Any => (UNNOTED_ANY_SLOT, [0; 16]),
             UnnotedRoute::Hash(hash) => {
-                let known = self.unnoted.iter().position(|other| *other == hash);
-                let room = (self.unnoted.len() as u64) < UNNOTED_SLOTS.end - UNNOTED_SLOTS.start;
-                match known {
-                    Some(place) => (UNNOTED_SLOTS.start + place as u64, hash),
-                    None if room => {
-                        self.unnoted.push(hash);
-                        (UNNOTED_SLOTS.start + self.unnoted.len() as u64 - 1, hash)
+                let position = |wanted| self.unnoted.iter().position(|place| *place == wanted);
+                match position(Some(hash)).or_else(|| position(None)) {
+                    Some(index) => {
+                        self.unnoted[index] = Some(hash);
+                        (UNNOTED_SLOTS.start + index as u64, hash)
                     }
                     None => (UNNOTED_ANY_SLOT, [0; 16]),
                 }
@@ -272,6 +310,25 @@ impl Opened {
     }
 }
 
+/// Reads the ring; returns how many slots could not be read.
+fn read_ring(file: &File, records: u64, mut found: impl FnMut(Record)) -> io::Result<u64> {
+    let mut piece = vec![0; PIECE];
+    let (mut at, end) = (HEAD_SLOTS * SLOT as u64, (HEAD_SLOTS + records) * SLOT as u64);
+    let mut skipped = 0;
+    while at < end {
+        let bytes = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+        file.read_exact_at(&mut piece[..bytes], at)?;
+        for slot in piece[..bytes].chunks_exact(SLOT).filter(|slot| !is_empty(slot)) {
+            match checked(slot).and_then(|slot| Some((number(slot, 8), time(slot, 16)?, key(slot)))) {
+                Some((seq, at, key)) => found(Record { seq, at, key }),
+                None => skipped += 1,
+            }
+        }
+        at += bytes as u64;
+    }
+    Ok(skipped)
+}
+
 /// Writes zeros from one slot to another: space that is allocated cannot run out later.
 fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
     let zeros = vec![0; PIECE];
@@ -284,9 +341,12 @@ fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn write_header(file: &File) -> io::Result<()> {
+fn write_header(file: &File, tag: Option<&Tag>) -> io::Result<()> {
     let mut slot = [0; SLOT];
     slot[8..16].copy_from_slice(MAGIC);
+    if let Some(tag) = tag {
+        tag.write(&mut slot);
+    }
     let sum = checksum(&slot);
     slot[..8].copy_from_slice(&sum);
     file.write_all_at(&slot, 0)
@@ -310,6 +370,12 @@ fn number(slot: &[u8], at: usize) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&slot[at..at + 8]);
     u64::from_le_bytes(bytes)
+}
+
+fn first_16(bytes: &[u8]) -> [u8; 16] {
+    let mut first = [0; 16];
+    first.copy_from_slice(&bytes[..16]);
+    first
 }
 
 fn millis(at: Timestamp) -> [u8; 8] {

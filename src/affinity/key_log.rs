@@ -8,7 +8,6 @@
 //! written, noting fails, and the caller decides.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::Duration;
@@ -16,7 +15,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
-use super::key_file::{KeyFile, KeyFileError, Opened, Record, UnnotedRoute};
+use super::key_file::{KeyFile, Opened, Record, UnnotedRoute};
+use super::key_list::KeyFileList;
+use super::key_ring::Ring;
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
@@ -27,10 +28,6 @@ use crate::store::SharedStore;
 const BATCH_MAX: usize = 512;
 /// While the store takes nothing it is asked this often, and the file is synced this often.
 const AGAIN: Duration = Duration::from_secs(1);
-/// A route that was served unnoted is written down this often at most, and as served so much later.
-const UNNOTED_EVERY: Duration = Duration::from_secs(60);
-/// Files of processes on the same store in one directory.
-const FILES_MAX: usize = 64;
 /// The ring of a process that keeps no file.
 const RECORDS_IN_MEMORY: u64 = 1 << 18;
 
@@ -44,25 +41,10 @@ pub struct KeyLog {
     more: Notify,
     progress: watch::Sender<Progress>,
     window: Duration,
+    /// What the store is to know of this file and of others.
+    pub(super) list: KeyFileList,
     /// Who syncs the file.
     syncs: OnceLock<Thread>,
-}
-
-struct Ring {
-    file: Option<KeyFile>,
-    records: u64,
-    /// All records up to this number are in the store.
-    stored: u64,
-    /// Those after it, in order.
-    waiting: VecDeque<Record>,
-    known: HashMap<RetryKey, u64>,
-    unnoted: HashMap<UnnotedRoute, Timestamp>,
-    /// Those of them that the file does not have.
-    unnoted_unwritten: Vec<UnnotedRoute>,
-    written_since_sync: bool,
-    failing: bool,
-    closed: bool,
-    gauge: metrics::Gauge,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -78,41 +60,15 @@ impl KeyLog {
         Self::new(None, limits)
     }
 
-    /// Opens the file of this process, and makes it where it is not there.
-    ///
-    /// # Errors
-    /// Another process uses it, or it cannot be made at its full size.
-    pub fn open(path: &Path, limits: &Limits) -> Result<Arc<Self>, KeyFileError> {
+    /// As [`KeyLog::new`], with a file that no store lists.
+    #[cfg(test)]
+    pub(super) fn open(path: &std::path::Path, limits: &Limits) -> Result<Arc<Self>, super::KeyFileError> {
         let opened = KeyFile::open(path, limits.retry_keys_file_bytes_max, true)?;
         Ok(Self::new(Some(opened), limits))
     }
 
-    /// The same in a directory that several processes on one store may share: takes the first file that nobody has,
-    /// and takes over what other processes that are gone have left in theirs.
-    ///
-    /// # Errors
-    /// As [`KeyLog::open`], or too many processes have files there.
-    pub fn open_in(dir: &Path, store_secret: &[u8; 32], limits: &Limits) -> Result<Arc<Self>, KeyFileError> {
-        let id = blake3::derive_key("pointsman 2026 name of the file of retry keys", store_secret);
-        let id = u64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]);
-        let path = |n: usize| dir.join(format!("pointsman-{id:016x}-{n}.keys"));
-        let bytes_max = limits.retry_keys_file_bytes_max;
-        let mut own: Option<Arc<Self>> = None;
-        for n in 0..FILES_MAX {
-            match (KeyFile::open(&path(n), bytes_max, own.is_none()), &own) {
-                (Ok(opened), None) => own = Some(Self::new(Some(opened), limits)),
-                (Ok(opened), Some(own)) => own.take_over(opened),
-                (Err(KeyFileError::Locked(_)), _) => {}
-                (Err(error), None) => return Err(error),
-                // Not there, or not readable: then it stays for a process that can read it.
-                (Err(KeyFileError::Io { source, .. }), Some(_)) if source.kind() == std::io::ErrorKind::NotFound => {}
-                (Err(error), Some(_)) => tracing::warn!(%error, "retry keys of another process stay where they are"),
-            }
-        }
-        own.ok_or_else(|| KeyFileError::Locked(path(FILES_MAX - 1)))
-    }
-
-    fn new(opened: Option<Opened>, limits: &Limits) -> Arc<Self> {
+    /// Keeps keys in the file of this process, with what waits in it.
+    pub(super) fn new(opened: Option<Opened>, limits: &Limits) -> Arc<Self> {
         let window = Duration::from_secs(limits.retry_window_s);
         let gauge = metrics::gauge!("pointsman_retry_keys_waiting");
         let mut ring = Ring {
@@ -126,9 +82,10 @@ impl KeyLog {
             written_since_sync: false,
             failing: false,
             closed: false,
+            unlisted: false,
             gauge,
         };
-        if let Some(Opened { file, stored, waiting, last, unnoted, skipped }) = opened {
+        if let Some(Opened { file, tag: _, stored, waiting, last, unnoted, skipped }) = opened {
             metrics::counter!("pointsman_retry_keys_skipped_total").increment(skipped);
             if skipped > 0 {
                 let path = file.path().display();
@@ -148,27 +105,41 @@ impl KeyLog {
         metrics::gauge!("pointsman_retry_keys_room").set(ring.records as f64);
         ring.gauge.set(ring.waiting.len() as f64);
         let progress = watch::Sender::new(Progress { stored: ring.stored, refused: 0 });
-        let log =
-            Arc::new(Self { ring: Mutex::new(ring), more: Notify::new(), progress, window, syncs: OnceLock::new() });
+        let log = Arc::new(Self {
+            ring: Mutex::new(ring),
+            more: Notify::new(),
+            progress,
+            window,
+            list: KeyFileList::default(),
+            syncs: OnceLock::new(),
+        });
         log.sync_every_second();
         log
     }
 
-    /// Notes what a process that is gone has left, and says in its file that it is not needed there.
-    fn take_over(&self, opened: Opened) {
-        for record in &opened.waiting {
-            if self.note_at(record.key, record.at).is_err() {
-                return; // they stay there
-            }
+    /// Notes what a process that is gone has left, and says in its file that it is not needed there. Whether all of it
+    /// is noted; else it stays where it is.
+    pub(super) fn take_over(&self, opened: &Opened) -> bool {
+        let path = opened.file.path().display();
+        if opened.waiting.iter().any(|record| self.note_at(record.key, record.at).is_err()) {
+            tracing::error!(%path, "retry keys of an earlier process stay in its file: this process's file takes no more");
+            return false;
         }
         let mut ring = self.ring();
-        for (route, at) in opened.unnoted {
-            ring.set_unnoted(route, at);
+        for (route, at) in &opened.unnoted {
+            ring.set_unnoted(*route, *at);
         }
+        // The old file forgets them only after a power cut cannot lose them here.
+        let synced = ring.file.as_ref().map_or(Ok(()), KeyFile::sync);
         drop(ring);
-        if let Err(error) = opened.file.write_stored(opened.last) {
-            tracing::warn!(%error, path = %opened.file.path().display(), "retry keys are taken over again at the next start");
+        if let Err(error) = synced.and_then(|()| opened.file.write_stored(opened.last)) {
+            tracing::warn!(%error, %path, "retry keys are taken over again at the next start");
+            return false;
         }
+        if !opened.waiting.is_empty() {
+            tracing::info!(%path, keys = opened.waiting.len(), "retry keys that an earlier process left are taken over");
+        }
+        true
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -185,6 +156,9 @@ impl KeyLog {
         let mut ring = self.ring();
         if ring.known.contains_key(&key) {
             return Ok(());
+        }
+        if ring.unlisted {
+            return Err(NotNoted); // the process ends, and nobody would look into the file
         }
         let seq = ring.last() + 1;
         if seq - ring.stored > ring.records {
@@ -226,6 +200,11 @@ impl KeyLog {
         self.ring().set_unnoted(UnnotedRoute::of(route), now);
     }
 
+    /// How long a retry may come.
+    pub(super) fn window(&self) -> Duration {
+        self.window
+    }
+
     /// Until when a retry may come of a request of a route that legacy served though its key could not be noted.
     pub(super) fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
         let ring = self.ring();
@@ -241,6 +220,20 @@ impl KeyLog {
         let _closed = progress.wait_for(|now| now.stored >= wanted || now.refused > refused).await;
     }
 
+    /// Takes the file off the store's list, if the store has all that stands in it. Nothing can be noted after that.
+    pub(super) async fn unlist(&self, store: &SharedStore) {
+        {
+            let mut ring = self.ring();
+            // Marks of routes that were served unnoted stand only in the file.
+            if !ring.waiting.is_empty() || !ring.unnoted.is_empty() {
+                return;
+            }
+            ring.unlisted = true;
+        }
+        self.list.remove_own();
+        self.list.write(store).await;
+    }
+
     /// Nothing more is noted: what waits is tried once more.
     pub(super) fn close(&self) {
         self.ring().closed = true;
@@ -250,6 +243,7 @@ impl KeyLog {
     /// Moves what waits to the store, for as long as the log is open.
     pub(super) async fn move_to_store(self: Arc<Self>, store: SharedStore) {
         loop {
+            let listed = self.list.write(&store).await;
             let (batch, last, closed) = {
                 let mut ring = self.ring();
                 ring.forget_expired(self.window);
@@ -261,7 +255,11 @@ impl KeyLog {
                 if closed {
                     return;
                 }
-                self.more.notified().await;
+                match listed {
+                    true => self.more.notified().await,
+                    // Tried again, whether or not a key comes.
+                    false => drop(tokio::time::timeout(AGAIN, self.more.notified()).await),
+                }
                 continue;
             };
             match store.note_legacy_tries(batch).await {
@@ -325,70 +323,5 @@ impl Drop for KeyLog {
         if let Some(syncs) = self.syncs.get() {
             syncs.unpark();
         }
-    }
-}
-
-impl Ring {
-    fn last(&self) -> u64 {
-        self.waiting.back().map_or(self.stored, |record| record.seq)
-    }
-
-    fn stored_through(&mut self, seq: u64) {
-        while let Some(record) = self.waiting.pop_front_if(|record| record.seq <= seq) {
-            if self.known.get(&record.key) == Some(&record.seq) {
-                self.known.remove(&record.key);
-            }
-        }
-        self.stored = self.stored.max(seq);
-        self.gauge.set(self.waiting.len() as f64);
-        // Not said, they are moved to the store once more by the next process, which changes nothing.
-        if let Some(file) = &self.file
-            && let Err(error) = file.write_stored(self.stored)
-        {
-            tracing::debug!(%error, "the file of retry keys does not know what is in the store");
-        }
-    }
-
-    /// Lets go of those whose window is over: their retry would be a new request.
-    fn forget_expired(&mut self, window: Duration) {
-        let now = clock::now();
-        let is_over = |record: &Record| record.at.checked_add(window).is_ok_and(|until| until <= now);
-        let expired = self.waiting.iter().take_while(|record| is_over(record)).last().map(|record| record.seq);
-        if let Some(seq) = expired {
-            self.stored_through(seq);
-        }
-    }
-
-    /// Says once that noting fails.
-    fn fails(&mut self, why: &str, error: Option<&std::io::Error>) {
-        if !std::mem::replace(&mut self.failing, true) {
-            let path = self.file.as_ref().map(|file| file.path().display().to_string()).unwrap_or_default();
-            let error = error.map(ToString::to_string);
-            tracing::error!(
-                %path, waiting = self.waiting.len(), error,
-                "retry keys cannot be noted in their file: {why}; keyed requests of routes in `live` get 503 instead of legacy"
-            );
-        }
-    }
-
-    fn set_unnoted(&mut self, route: UnnotedRoute, at: Timestamp) {
-        let known = self.unnoted.get(&route);
-        if known.is_some_and(|known| *known >= at) {
-            return;
-        }
-        // Later than it was, so that it need not be written for each request.
-        let at = at.checked_add(UNNOTED_EVERY).unwrap_or(at);
-        self.unnoted.insert(route, at);
-        if !self.unnoted_unwritten.contains(&route) {
-            self.unnoted_unwritten.push(route);
-        }
-        self.write_unnoted();
-    }
-
-    fn write_unnoted(&mut self) {
-        let Some(file) = &mut self.file else { return self.unnoted_unwritten.clear() };
-        let unnoted = &self.unnoted;
-        self.unnoted_unwritten
-            .retain(|route| unnoted.get(route).is_some_and(|at| file.write_unnoted(*route, *at).is_err()));
     }
 }

@@ -17,7 +17,11 @@ mod families;
 mod filter;
 mod key_dir;
 mod key_file;
+mod key_file_tag;
+mod key_files;
+mod key_list;
 mod key_log;
+mod key_ring;
 mod sets;
 #[cfg(test)]
 mod tests;
@@ -35,6 +39,7 @@ use self::cache::Cache;
 use self::families::Families;
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
+pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
 use self::sets::Sets;
 pub use self::tries::Took;
@@ -118,6 +123,24 @@ impl StoreAffinity {
     /// or had one of these ids.
     pub fn unnoted_until<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<Timestamp> {
         ids.filter_map(|id| self.keys.unnoted_until(id)).max()
+    }
+
+    /// The files whose keys are unknown though the store lists them, each with why, and until when a retry of one of its
+    /// keys may come.
+    pub fn unread_key_files(&self) -> Vec<(String, Timestamp)> {
+        let (now, window) = (clock::now(), self.keys.window());
+        let unread = self.keys.list.unread().into_iter().filter_map(|(record, since)| {
+            let until = since.checked_add(window).ok().filter(|until| *until > now)?;
+            let why = record.unread.map(|unread| unread.why).unwrap_or_default();
+            Some((format!("the file of retry keys {} {why}", record.path), until))
+        });
+        unread.collect()
+    }
+
+    /// Says in the store that this process's file holds nothing that the store does not have, if that is so. Nothing is
+    /// noted in it after that: for a process that ends.
+    pub async fn unlist_key_file(&self) {
+        self.keys.unlist(&self.store).await;
     }
 
     /// Waits until the store has what was noted until now, or does not take it.

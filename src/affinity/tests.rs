@@ -1,13 +1,16 @@
+mod key_files;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
 use crate::store::tests::{append, pin, run_id};
-use crate::store::{Append, MemoryStore, PinRecord, Store};
+use crate::store::{Append, MemoryStore, PinRecord, Store, StoreIdentity};
 
 /// A memory store whose looks are counted and may fail.
 struct Counting {
-    inner: MemoryStore,
+    inner: Arc<MemoryStore>,
+    identity: StoreIdentity,
     looks: AtomicU64,
     gone: AtomicBool,
 }
@@ -47,6 +50,8 @@ impl Store for Counting {
         put_evidence(evidence: Vec<crate::store::EvidenceRecord>) -> Stored<()>;
         evidence() -> Stored<Vec<crate::store::EvidenceRecord>>;
         secret() -> Stored<[u8; 32]>;
+        key_files() -> Stored<Vec<crate::store::KeyFileRecord>>;
+        put_key_files(put: Vec<crate::store::KeyFileRecord>, remove: Vec<uuid::Uuid>) -> Stored<()>;
         close() -> ();
     }
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Stored<Option<PinRecord>>> {
@@ -66,11 +71,19 @@ impl Store for Counting {
     fn healthy(&self) -> bool {
         true
     }
+    fn identity(&self) -> StoreIdentity {
+        self.identity.clone()
+    }
 }
 
 impl Counting {
     fn new() -> Arc<Self> {
-        Arc::new(Self { inner: MemoryStore::new(), looks: AtomicU64::new(0), gone: AtomicBool::new(false) })
+        Self::over(Arc::default(), "here")
+    }
+    /// With the same content, at another place.
+    fn over(inner: Arc<MemoryStore>, location: &str) -> Arc<Self> {
+        let identity = StoreIdentity { location: location.into(), incarnation: location.into() };
+        Arc::new(Self { inner, identity, looks: AtomicU64::new(0), gone: AtomicBool::new(false) })
     }
     fn unless_gone<'a, T: Send + 'a>(&'a self, found: BoxFuture<'a, Stored<T>>) -> BoxFuture<'a, Stored<T>> {
         match self.gone.load(Ordering::Relaxed) {
@@ -396,27 +409,4 @@ async fn many_new_keys_and_none_strays() {
     for n in 0..KEYS {
         assert_eq!(store.first_try(numbered(n)).await.unwrap().unwrap().arm, Arm::Legacy, "{n}");
     }
-}
-
-#[tokio::test]
-async fn processes_in_one_directory_have_a_file_each_and_inherit_those_of_the_dead() {
-    let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() };
-    let open = || KeyLog::open_in(dir.path(), &[1; 32], &limits);
-    let (one, two) = (open().unwrap(), open().unwrap());
-    one.note(numbered(1)).unwrap();
-    two.note(numbered(2)).unwrap();
-    two.serve_unnoted(&RouteId::new("r"));
-    drop((one, two));
-    let both = loop {
-        let keys = once_free(open).await;
-        if keys.waiting().len() == 2 {
-            break keys;
-        }
-        drop(keys);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    };
-    assert!(both.unnoted_until(&RouteId::new("r")).is_some());
-    let other_store = KeyLog::open_in(dir.path(), &[2; 32], &limits).unwrap();
-    assert!(other_store.waiting().is_empty());
 }

@@ -67,7 +67,7 @@ impl Parts {
         evidence.set_renames(earlier_ids(setup));
         evidence.set_basis(&bases(setup));
         let secret = store.secret().await.context("reading the store's secret")?;
-        let pins = stores::affinity(setup, &store, &secret).await?;
+        let pins = stores::affinity(setup, &store).await?;
         let ladder = LadderParts {
             store: store.clone(),
             evidence: evidence.clone(),
@@ -142,6 +142,9 @@ impl Parts {
         if tokio::time::timeout(within, self.pins.flush()).await.is_err() {
             tracing::error!("the last retry keys of legacy were not written to the store: it does not answer");
         }
+        if tokio::time::timeout(within, self.pins.unlist_key_file()).await.is_err() {
+            tracing::warn!("the store lists the file of retry keys though nothing waits in it: it does not answer");
+        }
         match tokio::time::timeout(within, self.evidence.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the last evidence was not written"),
@@ -186,17 +189,20 @@ impl Obey for Engine {
     }
 }
 
-/// Keeps the gate to `live` shut while retries may come whose first try legacy served without its retry key being noted:
-/// the engine would perform them a second time.
+/// Keeps the gate to `live` shut while retries may come whose first try legacy served without its retry key being noted,
+/// or whose key cannot be read: the engine would perform them a second time.
 impl GateCondition for StoreAffinity {
     fn missing(&self, route: &Route, from: State, to: State) -> Vec<String> {
-        let until = self.unnoted_until(route.ids()).filter(|_| to == State::Live && from < to);
-        let sentence = |until| {
-            format!(
-                "legacy served requests whose retry keys could not be noted: until {until:.0} their retries could come, \
-                 and the engine would perform them a second time"
-            )
-        };
-        until.map(sentence).into_iter().collect()
+        if to != State::Live || from >= to {
+            return Vec::new();
+        }
+        let again = "their retries could come, and the engine would perform them a second time";
+        let unnoted = self.unnoted_until(route.ids()).map(|until| {
+            format!("legacy served requests whose retry keys could not be noted: until {until:.0} {again}")
+        });
+        let unread = self.unread_key_files().into_iter().map(|(file, until)| {
+            format!("{file}, and it may have keys of requests that legacy served: until {until:.0} {again}")
+        });
+        unnoted.into_iter().chain(unread).collect()
     }
 }

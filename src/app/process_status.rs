@@ -20,11 +20,21 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
         engine_healthy: parts.store.healthy(),
         store_trouble: parts.store.trouble(),
         clock_trouble: time::trouble(),
+        retry_keys_trouble: retry_keys_trouble(parts),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck: stuck.take(STUCK_SHOWN).collect(),
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
         not_ready: not_ready(parts, stopping),
     }
+}
+
+/// Which retry keys of requests that legacy served cannot be read.
+fn retry_keys_trouble(parts: &Parts) -> Option<String> {
+    let unread = parts.pins.unread_key_files();
+    let files = unread.iter().map(|(file, until)| {
+        format!("{file}: until {until:.0} retries of keys in it are taken for first tries, and no route goes up to `live` unless forced")
+    });
+    (!unread.is_empty()).then(|| files.collect::<Vec<_>>().join("; "))
 }
 
 /// Why a start of a run would be refused now.

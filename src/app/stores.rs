@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::runtimes::runtime;
-use crate::affinity::{KeyFileError, KeyLog, StoreAffinity, default_dir};
+use crate::affinity::{KeyFileError, KeyFilePlace, KeyLog, StoreAffinity, default_dir, open_key_log, read_key_files};
 use crate::cli::{StoreCopy, StoreFinding, StoreLocation, StoreReport};
 use crate::config::{self, Overrides, Settings, Setup, StoreUrl};
 use crate::limits::Limits;
-use crate::store::{PostgresStore, SharedStore, SqliteStore, StoreChecked};
+use crate::store::{Copied, PostgresStore, SharedStore, SqliteStore, StoreChecked};
 
 /// `pointsman store check`.
 ///
@@ -50,10 +50,17 @@ pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<Stor
         StoreUrl::Memory => bail!(IN_MEMORY),
     };
     runtime()?.block_on(async {
-        let bytes = SqliteStore::back_up(&path, &to).await?;
-        let copy = SqliteStore::check_copy(&to, window(&limits)).await;
+        let (window, beside) = (window(&limits), key_file_beside(&path));
+        let mut unread = Vec::new();
+        let copied = SqliteStore::back_up(&path, &to, window, |listed| {
+            let (keys, failed) = read_key_files(listed, &beside);
+            unread = failed;
+            keys
+        });
+        let Copied { bytes, waiting_keys } = copied.await?;
+        let copy = SqliteStore::check_copy(&to, window).await;
         let copy = copy.context("the copy was written, and cannot be read back")?;
-        Ok(StoreCopy { bytes, report: report(copy, format!("sqlite:{}", to.display())) })
+        Ok(StoreCopy { bytes, waiting_keys, unread, report: report(copy, format!("sqlite:{}", to.display())) })
     })
 }
 
@@ -74,29 +81,32 @@ fn report(checked: StoreChecked, location: String) -> StoreReport {
 }
 
 /// Opens the record of which arm owns which instance and retry key, over the store and the file of retry keys.
-pub(super) async fn affinity(
-    setup: &Setup,
-    store: &SharedStore,
-    secret: &[u8; 32],
-) -> anyhow::Result<Arc<StoreAffinity>> {
-    let keys = key_log(&setup.settings, secret, &setup.limits)?;
-    StoreAffinity::open(store.clone(), &setup.limits, keys).await.context("reading the pins")
+pub(super) async fn affinity(setup: &Setup, store: &SharedStore) -> anyhow::Result<Arc<StoreAffinity>> {
+    let limits = &setup.limits;
+    let keys = match key_file_place(&setup.settings)? {
+        Some(place) => open_key_log(store, &place, limits).await?,
+        None => KeyLog::in_memory(limits),
+    };
+    StoreAffinity::open(store.clone(), limits, keys).await.context("reading the pins")
 }
 
-/// Opens the file of the retry keys that legacy took: in the directory that the settings name, else next to a SQLite
-/// store, else in the state directory of the service. A store in memory has no such file: it does not survive a restart
-/// either.
-fn key_log(settings: &Settings, secret: &[u8; 32], limits: &Limits) -> Result<Arc<KeyLog>, KeyFileError> {
-    match (&settings.retry_keys_dir, &settings.store) {
-        (_, StoreUrl::Memory) => Ok(KeyLog::in_memory(limits)),
-        (Some(dir), _) => KeyLog::open_in(dir, secret, limits),
-        (None, StoreUrl::Sqlite(path)) => {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".keys");
-            KeyLog::open(Path::new(&name), limits)
-        }
-        (None, StoreUrl::Postgres { .. }) => KeyLog::open_in(&default_dir()?, secret, limits),
-    }
+/// The place of the file of the retry keys that legacy took: in the directory that the settings name, else next to a
+/// SQLite store, else in the state directory of the service. A store in memory has no such file: it does not survive a
+/// restart either.
+fn key_file_place(settings: &Settings) -> Result<Option<KeyFilePlace>, KeyFileError> {
+    Ok(match (&settings.retry_keys_dir, &settings.store) {
+        (_, StoreUrl::Memory) => None,
+        (Some(dir), _) => Some(KeyFilePlace::Dir(dir.clone())),
+        (None, StoreUrl::Sqlite(path)) => Some(KeyFilePlace::File(key_file_beside(path))),
+        (None, StoreUrl::Postgres { .. }) => Some(KeyFilePlace::Dir(default_dir()?)),
+    })
+}
+
+/// The file of retry keys beside a SQLite store.
+fn key_file_beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".keys");
+    name.into()
 }
 
 /// How long a retry key lives; within this time the run that it names must exist.

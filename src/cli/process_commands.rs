@@ -67,6 +67,10 @@ pub struct StoreReport {
 pub struct StoreCopy {
     /// The size of the copy.
     pub bytes: u64,
+    /// Retry keys that were not in the store yet, but in a file beside it, and are in the copy.
+    pub waiting_keys: u64,
+    /// Files of such keys that could not be read, each with why.
+    pub unread: Vec<String>,
     /// The result of checking the copy.
     pub report: StoreReport,
 }

@@ -58,6 +58,10 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
             Tone::Bad,
         )),
     }
+    if status.freeze_unrecorded {
+        let note = "the store has not recorded the freeze yet: a restart would not find it\n";
+        out.push_str(&format.tone(note, Tone::Bad));
+    }
     if !status.engine_healthy {
         let why = match &status.store_trouble {
             Some(why) => format!("its store refuses writes: {}", escape_control(why)),
@@ -67,6 +71,9 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     }
     if let Some(trouble) = &status.clock_trouble {
         out.push_str(&format.tone(format!("clock: {}\n", escape_control(trouble)), Tone::Bad));
+    }
+    if let Some(trouble) = &status.retry_keys_trouble {
+        out.push_str(&format.tone(format!("retry keys: {}\n", escape_control(trouble)), Tone::Bad));
     }
     for stuck in &status.stuck {
         let line = format!("stuck: {}: {}\n", escape_control(&stuck.run_id), escape_control(&stuck.why));

@@ -18,9 +18,20 @@ pub(super) fn run(
             let copy = (process_commands.store_backup)(location(of), file.clone())?;
             let done = report(&copy.report, format);
             let name = file.display();
-            let text = format!("{} {name}, {} bytes\n{}", format.tone("written:", Tone::Good), copy.bytes, done.text);
-            let json = json!({ "file": file, "bytes": copy.bytes, "check": done.json });
-            Ok(Output { text, json, is_ok: done.is_ok })
+            let mut text = format!("{} {name}, {} bytes\n", format.tone("written:", Tone::Good), copy.bytes);
+            if copy.waiting_keys > 0 {
+                text += &format!("{} retry keys that the store did not have yet are in the copy\n", copy.waiting_keys);
+            }
+            for why in &copy.unread {
+                let sentence = format!("{why}: retry keys that wait there are not in the copy\n");
+                text += &format.tone(escape_control(&sentence), Tone::Bad);
+            }
+            text += &done.text;
+            let (waiting, unread) = (copy.waiting_keys, &copy.unread);
+            let json = json!({
+                "file": file, "bytes": copy.bytes, "waiting_keys": waiting, "unread": unread, "check": done.json,
+            });
+            Ok(Output { text, json, is_ok: done.is_ok && copy.unread.is_empty() })
         }
     }
 }

@@ -99,6 +99,7 @@ fn status_shows_every_trouble() {
     value["engine_healthy"] = json!(false);
     value["store_trouble"] = json!("(code: 13) database or disk is full");
     value["clock_trouble"] = json!("this machine's clock was set while the process runs");
+    value["retry_keys_trouble"] = json!("the file of retry keys /gone is not there");
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
     value["flags"]["warnings"] = json!(["flags/x:1:1: warning: look"]);
     let text = status::text(&read::<Status>(value), Formatter(false));
@@ -107,6 +108,7 @@ fn status_shows_every_trouble() {
         "takes no new runs",
         "disk is full",
         "clock: this machine's clock was set",
+        "retry keys: the file of retry keys /gone is not there",
         "the last good set stays in force:\nerror: unknown key",
         "warning: flags/x",
     ] {

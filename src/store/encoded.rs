@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::codec::{self, LargeValue};
 use super::coordination::due_at_of;
 use super::summary::ListedFields;
+use crate::clock;
 use crate::flag::Arm;
 use crate::names::{Fence, JobId, RunId, StepId, WorkerId};
 use crate::store::{Append, AppendError, Claim, LockChange, Priority, StoreNotification};
@@ -219,6 +221,12 @@ impl From<&LockChange> for LockUpdate {
 /// Cannot fail: the keys of all maps in a summary are text.
 fn summary_json(summary: &RunSummary) -> Vec<u8> {
     serde_json::to_vec(summary).unwrap_or_default()
+}
+
+/// Retry keys from this moment or before have expired.
+pub(super) fn expired_since(retry_window: Duration) -> i64 {
+    let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
+    clock::now().checked_sub(window).map_or(i64::MIN, nanos)
 }
 
 /// Nanoseconds since 1970. Saturates in the year 2262.

@@ -14,6 +14,7 @@ mod codec;
 mod coordination;
 mod encoded;
 mod error;
+mod key_files;
 mod memory;
 mod postgres;
 mod records;
@@ -28,10 +29,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 pub use check::{StoreChecked, StoreFinding};
 pub use coordination::{OwnedRun, Purged, Remains, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
 pub use error::{AppendError, Conflict, StoreError};
+pub use key_files::{KeyFileRecord, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
@@ -39,7 +42,7 @@ pub use records::{
     OrderRecord, PendingRun, PinRecord, Priority, ReplacedScope, RetryScopes, RunFilter, RunSnapshot, SampleRecord,
     StoredEvent, WebhookMessage,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{Copied, SqliteStore};
 
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
@@ -124,6 +127,20 @@ pub trait Store: Work {
     ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>>;
     /// Records first tries that legacy took. A key that a run has claimed stays claimed.
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The files in which processes of this store may hold retry keys that are not in the store.
+    fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    /// Adds or replaces the records of some such files, and removes those with these ids, in one transaction.
+    fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = (put, remove);
+        Box::pin(std::future::ready(Ok(())))
+    }
+    /// What tells this store from a copy of it. Nothing does in a store that cannot be copied.
+    fn identity(&self) -> StoreIdentity {
+        StoreIdentity::default()
+    }
 
     /// Records flips and returns their numbers, in order. `declared`, if given, replaces all declarations. Everything
     /// in one transaction, durable before it returns.

@@ -17,7 +17,7 @@ use crate::support::until;
 const RUNGS: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
 
 /// Moves the family up to a state by hand.
-async fn force(system: &TestSystem, to: &str) {
+pub async fn force(system: &TestSystem, to: &str) {
     let row = system.pointsman.get("/api/v2/routes/orders.create").await;
     let at = RUNGS.iter().position(|rung| row["row"]["requested"] == *rung).expect("a state");
     let top = RUNGS.iter().position(|rung| *rung == to).expect("a state");
@@ -29,20 +29,20 @@ async fn force(system: &TestSystem, to: &str) {
 }
 
 /// From now on the disk is full: the store cannot write, but allocated blocks can be overwritten.
-async fn full_disk(system: &TestSystem) -> Strace {
+pub async fn full_disk(system: &TestSystem) -> Strace {
     let store = system.store();
     let beside = |end: &str| PathBuf::from(format!("{}{end}", store.display()));
     let files = [store.clone(), beside("-wal"), beside("-journal")];
     Strace::inject_on(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC", &files).await
 }
 
-async fn keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
+pub async fn keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
     let headers = [("idempotency-key", key)];
     let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
 }
 
-fn charges(system: &TestSystem) -> u64 {
+pub fn charges(system: &TestSystem) -> u64 {
     system.world.ledger().balance().total("charge")
 }
 

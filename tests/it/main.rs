@@ -17,6 +17,7 @@ mod hostile;
 mod house;
 mod idle;
 mod json_server;
+mod key_files;
 mod kills;
 mod ladder;
 mod legacy_faults;

@@ -77,6 +77,33 @@ fn routes_that_were_served_unnoted_are_remembered() {
     assert!(unnoted.contains(&(UnnotedRoute::Any, at)), "the others share a slot");
 }
 
+/// A torn mark names no route any more: it counts for all of them, and takes no other route's mark with it.
+#[test]
+fn a_torn_mark_of_a_route_takes_no_other_one_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.keys");
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let route = |name: &str| UnnotedRoute::of(&RouteId::from(name));
+    let mut opened = KeyFile::open(&path, 65_536, true).unwrap();
+    for name in ["a", "b", "c"] {
+        opened.file.write_unnoted(route(name), at(77)).unwrap();
+    }
+    drop(opened);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[2 * SLOT + 40] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let mut opened = KeyFile::open(&path, 65_536, true).unwrap();
+    opened.file.write_unnoted(route("c"), at(99)).unwrap();
+    opened.file.write_unnoted(route("d"), at(88)).unwrap();
+    drop(opened);
+    let unnoted = KeyFile::open(&path, 65_536, true).unwrap().unnoted;
+    let found = |wanted| unnoted.iter().find(|(route, _)| *route == wanted).map(|(_, at)| *at);
+    assert_eq!((found(route("b")), found(route("c")), found(route("d"))), (Some(at(77)), Some(at(99)), Some(at(88))));
+    assert!(found(UnnotedRoute::Any).is_some(), "{unnoted:?}");
+    assert_eq!(KeyFile::open(&path, 65_536, true).unwrap().skipped, 0, "it is said once");
+}
+
 #[test]
 fn a_directory_that_is_not_there_is_named() {
     let error = KeyFile::open(Path::new("/nowhere/s.keys"), 65_536, true).err().unwrap().to_string();

@@ -16,12 +16,13 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use self::tables::Tables;
 use super::coordination::NOTIFICATIONS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, NEW_STORE_RETENTION, PinCount, PinRecord,
-    PlacedPin, RunFilter, SampleRecord, Store, StoreError, StoreNotification, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, NEW_STORE_RETENTION,
+    PinCount, PinRecord, PlacedPin, RunFilter, SampleRecord, Store, StoreError, StoreNotification, StoredEvent,
 };
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -173,6 +174,17 @@ impl Store for MemoryStore {
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.with(|tables| tables.note_legacy(keys, clock::now()))
+    }
+
+    fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {
+        self.with(|tables| tables.key_files.values().cloned().collect())
+    }
+
+    fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| {
+            tables.key_files.retain(|id, _| !remove.contains(id));
+            tables.key_files.extend(put.into_iter().map(|record| (record.id, record)));
+        })
     }
 
     fn put_flips(

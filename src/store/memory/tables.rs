@@ -12,8 +12,9 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::coordination::due_at_of;
 use crate::store::{
-    Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PendingRun, PinCount,
-    PinRecord, PlacedPin, Remains, RunFilter, RunSnapshot, SampleRecord, StoreError, StoreNotification, StoredEvent,
+    Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PendingRun,
+    PinCount, PinRecord, PlacedPin, Remains, RunFilter, RunSnapshot, SampleRecord, StoreError, StoreNotification,
+    StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -49,6 +50,7 @@ pub(super) struct Tables {
     pub(super) samples: Vec<SampleRecord>,
     pub(super) evidence: BTreeMap<RouteId, EvidenceRecord>,
     secret: Option<[u8; 32]>,
+    pub(super) key_files: BTreeMap<Uuid, KeyFileRecord>,
     pub(super) coordination: CoordinationTables,
     /// Runs that are to begin, oldest row first.
     pub(super) pending_runs: Vec<PendingRun>,
@@ -69,6 +71,7 @@ impl Tables {
             samples: Vec::new(),
             evidence: BTreeMap::new(),
             secret: None,
+            key_files: BTreeMap::new(),
             coordination: CoordinationTables::default(),
             pending_runs: Vec::new(),
         }

@@ -38,6 +38,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::address::Address;
 use self::commit::Committer;
@@ -49,8 +50,9 @@ use self::writer::{Writer, WriterQueues};
 use super::codec::INLINE_BYTES_MIN;
 use super::encoded::EncodedAppend;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, Priority,
-    RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
+    PlacedPin, Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreTime,
+    StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -68,6 +70,7 @@ pub struct PostgresStore {
     trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
+    identity: StoreIdentity,
     retry_window_ns: i64,
     queue_max: u64,
     inline_bytes_max: usize,
@@ -84,7 +87,7 @@ impl PostgresStore {
     /// newer version. The text says which and what to do, and contains no password.
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
-        let open::Opened { secret, usual_retention } = open::open(&address).await?;
+        let open::Opened { secret, usual_retention, identity } = open::open(&address).await?;
         let retry_window_ns = retry_window_ns(limits);
         let inline_bytes_max =
             usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
@@ -104,6 +107,7 @@ impl PostgresStore {
             trouble,
             secret,
             usual_retention,
+            identity,
             retry_window_ns,
             queue_max: limits.append_queue_max,
             inline_bytes_max,
@@ -248,6 +252,19 @@ impl Store for PostgresStore {
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
         record_writes::legacy_tries(&self.pool, keys, self.retry_window_ns).boxed()
+    }
+
+    fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {
+        let text = "SELECT value FROM meta WHERE starts_with(key, 'key_file:') ORDER BY key";
+        read::records(&self.pool, text, None, None).boxed()
+    }
+
+    fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> BoxFuture<'_, Result<(), StoreError>> {
+        record_writes::key_files(&self.pool, put, remove).boxed()
+    }
+
+    fn identity(&self) -> StoreIdentity {
+        self.identity.clone()
     }
 
     fn put_flips(

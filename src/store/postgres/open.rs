@@ -10,7 +10,7 @@ use super::address::{Address, SCHEMA};
 use super::columns::run_id;
 use super::upgrade::{self, NEWEST, newer_tables};
 use crate::store::check::newer_events_problem;
-use crate::store::{NEW_STORE_RETENTION, StoreError};
+use crate::store::{NEW_STORE_RETENTION, StoreError, StoreIdentity};
 use crate::workflow::Event;
 
 /// The oldest server version that has all features that are used.
@@ -21,6 +21,7 @@ pub(super) struct Opened {
     pub(super) secret: [u8; 32],
     /// See [`crate::store::Store::usual_retention`].
     pub(super) usual_retention: Option<Duration>,
+    pub(super) identity: StoreIdentity,
 }
 
 /// Prepares the database.
@@ -37,8 +38,9 @@ pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
     check_version(&mut conn, address).await?;
     let secret = secret(&mut conn).await?;
     let usual_retention = usual_retention(&mut conn, is_new).await.map_err(failed)?;
+    let identity = identity(&mut conn, address).await;
     let _ = address.within(conn.close()).await;
-    Ok(Opened { secret, usual_retention })
+    Ok(Opened { secret, usual_retention, identity })
 }
 
 #[cfg(test)]
@@ -153,6 +155,18 @@ async fn usual_retention(conn: &mut PgConnection, is_new: bool) -> sqlx::Result<
     let text = "SELECT value FROM meta WHERE key = 'usual_retention_s'";
     let text = sqlx::query(text).fetch_optional(conn).await?.map(|row| row.try_get::<Vec<u8>, _>(0)).transpose()?;
     Ok(text.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
+}
+
+/// What tells this database from a copy of it. A server that does not say which it is leaves only the address.
+async fn identity(conn: &mut PgConnection, address: &Address) -> StoreIdentity {
+    let text = "SELECT system_identifier || ':' || oid FROM pg_control_system(), pg_database \
+                WHERE datname = current_database()";
+    let found = sqlx::query(text).fetch_one(conn).await.and_then(|row| row.try_get::<String, _>(0));
+    let incarnation = found.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the database does not say which it is");
+        address.shown.clone()
+    });
+    StoreIdentity { location: address.shown.clone(), incarnation }
 }
 
 /// Reads the store's secret, which all processes share; creates it at random on first use.

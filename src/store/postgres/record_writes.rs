@@ -10,7 +10,10 @@ use super::pool::Pool;
 use crate::flag::RetryKey;
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::encoded::nanos;
-use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, RunSnapshot, SampleRecord, StoreError, codec};
+use crate::store::key_files::key_file_row;
+use crate::store::{
+    DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, RunSnapshot, SampleRecord, StoreError, codec,
+};
 
 /// Expired retry keys that one statement removes.
 const PRUNED_AT_ONCE: i64 = 1_000;
@@ -121,4 +124,14 @@ pub(super) async fn evidence(pool: &Pool, mut evidence: Vec<EvidenceRecord>) -> 
     let text = "INSERT INTO evidence (route, record) SELECT * FROM unnest($1, $2) \
                 ON CONFLICT (route) DO UPDATE SET record = excluded.record";
     pool.query(|| sqlx::query(text).bind(&routes).bind(&records)).await.map(drop)
+}
+
+pub(super) async fn key_files(pool: &Pool, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> Result<()> {
+    let gone: Vec<String> = remove.into_iter().map(key_file_row).collect();
+    let rows: Vec<String> = put.iter().map(|record| key_file_row(record.id)).collect();
+    let records = put.iter().map(json).collect::<Result<Vec<_>>>()?;
+    let text = "WITH gone AS (DELETE FROM meta WHERE key = ANY($1)) \
+                INSERT INTO meta (key, value) SELECT * FROM unnest($2, $3) \
+                ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    pool.query(|| sqlx::query(text).bind(&gone).bind(&rows).bind(&records)).await.map(drop)
 }

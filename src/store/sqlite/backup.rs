@@ -1,6 +1,7 @@
 //! Copies a database while a process may be appending to it.
 //!
-//! Always true: the copy is the database at one moment; the target's name does not exist before the copy is complete
+//! Always true: the copy is the database at one moment, with the retry keys that waited in files at that moment (and
+//! perhaps with some that came after it); the target's name does not exist before the copy is complete
 //! and synced; an existing file is never overwritten. Meanwhile the WAL of the original grows by what is appended.
 //!
 //! The incomplete copy is `TARGET.part`. A killed process leaves it behind; the next backup to that target overwrites
@@ -10,19 +11,39 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor, SqlSafeStr};
+use jiff::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor, SqlSafeStr};
 
 use super::check::open_read_only;
+use super::encoded::nanos;
 use super::open;
-use crate::store::StoreError;
+use crate::flag::{Arm, RetryKey};
+use crate::store::{KeyFileRecord, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Makes the copy; returns its size in bytes.
-pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
+/// Reads the records of the files that hold retry keys.
+pub(super) const KEY_FILES: &str = "SELECT value FROM meta WHERE key >= 'key_file:' AND key < 'key_file;' ORDER BY key";
+
+/// The result of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The size of the copy.
+    pub bytes: u64,
+    /// Retry keys that were not in the database yet, and are in the copy.
+    pub waiting_keys: u64,
+}
+
+/// Reads the retry keys that stand in files, whether or not the database has them.
+pub(super) type ReadKeyFiles<'a> = &'a mut (dyn FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send);
+
+/// Makes the copy. Retry keys in the copy from `since` or before have expired.
+pub(super) async fn back_up(from: &Path, to: &Path, since: i64, read_keys: ReadKeyFiles<'_>) -> Result<Copied> {
     let mut conn = open_read_only(from).await?;
     // Older tables are allowed: a copy is wanted before a newer version upgrades them.
     open::refuse_newer_tables(&mut conn, from).await?;
+    let key_files = key_files(&mut conn, from).await?;
     let failed = |error: String| StoreError(format!("cannot write {}: {error}", to.display()));
     if to.symlink_metadata().is_ok() {
         return Err(exists(to));
@@ -38,16 +59,51 @@ pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
         conn.execute("PRAGMA query_only = OFF".into_sql_str()).await.map_err(|error| failed(error.to_string()))?;
         let name = part.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?.replace('\'', "''");
         let text = AssertSqlSafe(format!("VACUUM INTO '{name}'")).into_sql_str();
+        // Read before and after: a key that reaches the database only after the copied moment stands in its file before
+        // or after, unless the whole ring is written over meanwhile.
+        let mut keys = read_keys(&key_files);
         conn.execute(text).await.map_err(|error| failed(error.to_string()))?;
-        move_into_place(&lock, &part, to).map_err(|error| match error.kind() {
+        keys.extend(read_keys(&key_files));
+        let waiting_keys = add_keys(&part, keys, since).await.map_err(|error| failed(error.to_string()))?;
+        let bytes = move_into_place(&lock, &part, to).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => exists(to),
             _ => failed(error.to_string()),
-        })
+        })?;
+        Ok(Copied { bytes, waiting_keys })
     }
     .await;
     let _ = conn.close().await; // nothing was written to the original
     remove_part_files(&part);
     done
+}
+
+async fn key_files(conn: &mut SqliteConnection, from: &Path) -> Result<Vec<KeyFileRecord>> {
+    let failed = |error: String| StoreError(format!("cannot read {}: {error}", from.display()));
+    let found: Vec<(Vec<u8>,)> = sqlx::query_as(KEY_FILES).fetch_all(conn).await.map_err(|e| failed(e.to_string()))?;
+    found.iter().map(|(record,)| serde_json::from_slice(record).map_err(|e| failed(e.to_string()))).collect()
+}
+
+/// Adds first tries that legacy took to the copy; returns how many it did not have.
+async fn add_keys(part: &Path, keys: Vec<(RetryKey, Timestamp)>, since: i64) -> sqlx::Result<u64> {
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    // A crash leaves no copy at all, and the file is synced before it gets its name.
+    let options = SqliteConnectOptions::new().filename(part).create_if_missing(false).disable_statement_logging();
+    let options = options.journal_mode(SqliteJournalMode::Memory).synchronous(SqliteSynchronous::Off);
+    let mut conn = options.connect().await?;
+    let text = "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
+                SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
+                WHERE retry_keys.at <= ?4 AND excluded.at > ?4";
+    let mut write = conn.begin().await?;
+    let mut added = 0;
+    for (key, at) in keys.into_iter().filter(|(_, at)| nanos(*at) > since) {
+        let row = sqlx::query(text).bind(key.0.to_vec()).bind(Arm::Legacy.as_str()).bind(nanos(at)).bind(since);
+        added += row.execute(&mut *write).await?.rows_affected();
+    }
+    write.commit().await?;
+    conn.close().await?;
+    Ok(added)
 }
 
 fn exists(to: &Path) -> StoreError {

@@ -33,14 +33,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use jiff::SignedDuration;
 use jiff::Timestamp;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{broadcast, oneshot};
+use uuid::Uuid;
 
+pub use self::backup::Copied;
+use self::backup::KEY_FILES;
 use self::commit::Committer;
 use self::connection::Connection;
-use self::encoded::{EncodedAppend, nanos};
+use self::encoded::{EncodedAppend, expired_since, nanos};
 use self::notifier::Notifier;
 use self::other_writes::{Flips, OtherWrite, RecordWrite};
 use self::queue::{Queue, QueueError, Sizes};
@@ -49,8 +51,9 @@ use self::writer::Writer;
 use super::codec::INLINE_BYTES_MIN;
 use super::coordination::NOTIFICATIONS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin,
-    RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreNotification, StoreTime, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
+    PlacedPin, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreNotification, StoreTime,
+    StoredEvent,
 };
 use super::{codec, encoded, summary, validate};
 use crate::clock;
@@ -72,6 +75,7 @@ pub struct SqliteStore {
     trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
+    identity: StoreIdentity,
     retry_window_ns: i64,
     inline_bytes_max: usize,
     news: broadcast::Sender<StoreNotification>,
@@ -97,9 +101,7 @@ impl SqliteStore {
     /// There is no database, it belongs to another program, or its tables have another version. Inconsistencies are
     /// findings, not errors.
     pub async fn check(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked, StoreError> {
-        let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
-        let since = clock::now().checked_sub(window).map_or(i64::MIN, nanos);
-        check::check(path.as_ref(), since).await
+        check::check(path.as_ref(), expired_since(retry_window)).await
     }
 
     /// Checks a copy that [`SqliteStore::back_up`] made. If its tables are older, only the file's integrity is checked.
@@ -107,18 +109,21 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::check`].
     pub async fn check_copy(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked, StoreError> {
-        let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
-        let since = clock::now().checked_sub(window).map_or(i64::MIN, nanos);
-        check::check_copy(path.as_ref(), since).await
+        check::check_copy(path.as_ref(), expired_since(retry_window)).await
     }
 
-    /// Copies a database to a file that does not exist, while another process may be writing to it. Returns the size of
-    /// the copy, which is synced to disk.
+    /// Copies a database to a file that does not exist, synced to disk, while another process may be writing to it. The
+    /// copy also gets the keys that `read_keys` reads from the files in which the process may hold more of them.
     ///
     /// # Errors
     /// The file exists or cannot be written, or as [`SqliteStore::check`]. No file is left then.
-    pub async fn back_up(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64, StoreError> {
-        backup::back_up(from.as_ref(), to.as_ref()).await
+    pub async fn back_up(
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        retry_window: Duration,
+        mut read_keys: impl FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send,
+    ) -> Result<Copied, StoreError> {
+        backup::back_up(from.as_ref(), to.as_ref(), expired_since(retry_window), &mut read_keys).await
     }
 
     /// Opens a database at a canonical path, with these options of the writer's connection.
@@ -127,7 +132,8 @@ impl SqliteStore {
         limits: &Limits,
         options: connection::Options,
     ) -> Result<Self, StoreError> {
-        let open::Opened { file_lock, writer, readers, secret, usual_retention } = open::open(path, &options).await?;
+        let open::Opened { file_lock, writer, readers, secret, usual_retention, identity } =
+            open::open(path, &options).await?;
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let sizes = Sizes {
             queue: size(limits.append_queue_max),
@@ -154,6 +160,7 @@ impl SqliteStore {
             trouble,
             secret,
             usual_retention,
+            identity,
             retry_window_ns,
             inline_bytes_max,
             news,
@@ -289,6 +296,18 @@ impl Store for SqliteStore {
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(RecordWrite::LegacyTries(keys))
+    }
+
+    fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {
+        read::records(&self.readers, KEY_FILES, None, None).boxed()
+    }
+
+    fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(RecordWrite::KeyFiles { put, remove })
+    }
+
+    fn identity(&self) -> StoreIdentity {
+        self.identity.clone()
     }
 
     fn put_flips(

@@ -1,6 +1,7 @@
 //! Opens a database: locks it for this process, upgrades its tables, and refuses what a newer version wrote.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::stored_state::run_id;
 use super::upgrade::{self, UpgradeError};
 use super::write_error;
 use crate::store::check::newer_events_problem;
-use crate::store::{NEW_STORE_RETENTION, StoreError};
+use crate::store::{NEW_STORE_RETENTION, StoreError, StoreIdentity};
 use crate::workflow::Event;
 
 /// The number of reading connections, and how long a read waits for one.
@@ -31,6 +32,7 @@ pub(super) struct Opened {
     pub(super) secret: [u8; 32],
     /// See [`crate::store::Store::usual_retention`].
     pub(super) usual_retention: Option<Duration>,
+    pub(super) identity: StoreIdentity,
 }
 
 /// Opens the database at a canonical path, with these options of the writer's connection.
@@ -46,6 +48,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     check_version(&mut conn, path).await?;
     let secret = secret(&mut conn).await?;
     let usual_retention = usual_retention(&mut conn, is_new).await.map_err(failed)?;
+    let identity = identity(path).map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
     let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
     conn.close().await.map_err(failed)?;
     let reader = SqliteConnectOptions::new()
@@ -64,7 +67,13 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    Ok(Opened { file_lock, writer, readers, secret, usual_retention })
+    Ok(Opened { file_lock, writer, readers, secret, usual_retention, identity })
+}
+
+fn identity(path: &Path) -> std::io::Result<StoreIdentity> {
+    let found = std::fs::metadata(path)?;
+    let (device, inode) = (found.dev(), found.ino());
+    Ok(StoreIdentity { location: path.display().to_string(), incarnation: format!("{device}:{inode}") })
 }
 
 /// The options of the connection that prepares the database.

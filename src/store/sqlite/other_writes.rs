@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::commit::Committer;
 use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
@@ -17,7 +18,10 @@ use super::write_error::WriteError;
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord, StoreError, StoreNotification};
+use crate::store::key_files::key_file_row;
+use crate::store::{
+    DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, SampleRecord, StoreError, StoreNotification,
+};
 
 /// The reply of a write that returns nothing.
 type Done = oneshot::Sender<Result<(), StoreError>>;
@@ -42,6 +46,10 @@ pub(super) enum RecordWrite {
     },
     ClearSamples(RouteId),
     Evidence(Vec<EvidenceRecord>),
+    KeyFiles {
+        put: Vec<KeyFileRecord>,
+        remove: Vec<Uuid>,
+    },
 }
 
 /// Flips that are recorded together, and what the files declare from then on.
@@ -226,6 +234,15 @@ fn write(conn: &Connection, work: &RecordWrite, now: WriteTime) -> Result<(), Wr
             for record in evidence {
                 let text = "INSERT OR REPLACE INTO evidence (route, record) VALUES (?, ?)";
                 conn.prepare_cached(text)?.execute(params![record.route.as_str(), json(record)?])?;
+            }
+        }
+        RecordWrite::KeyFiles { put, remove } => {
+            for id in remove {
+                conn.execute("DELETE FROM meta WHERE key = ?", [key_file_row(*id)])?;
+            }
+            for record in put {
+                let text = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)";
+                conn.execute(text, params![key_file_row(record.id), json(record)?])?;
             }
         }
     }

@@ -319,16 +319,16 @@ async fn the_rest_of_a_killed_backup_is_overwritten() {
     // Somebody is at it.
     let held = std::fs::File::open(&part).unwrap();
     held.try_lock().unwrap();
-    let refused = SqliteStore::back_up(&path, &copy).await.unwrap_err().0;
+    let refused = back_up(&path, &copy).await.unwrap_err().0;
     assert!(refused.contains("another backup"), "{refused}");
     drop(held);
-    SqliteStore::back_up(&path, &copy).await.unwrap();
+    back_up(&path, &copy).await.unwrap();
     assert_eq!(check(&copy).await.findings, []);
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("part")), "{left:?}");
     // What fails leaves nothing under the name.
     std::fs::write(dir.path().join("torn.db"), &std::fs::read(&path).unwrap()[..8192]).unwrap();
-    assert!(SqliteStore::back_up(dir.path().join("torn.db"), dir.path().join("none.db")).await.is_err());
+    assert!(back_up(dir.path().join("torn.db"), dir.path().join("none.db")).await.is_err());
     assert!(!dir.path().join("none.db").exists());
 }
 
@@ -362,7 +362,7 @@ async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
     let mut before = 0;
     for n in 0..5 {
         let copy = dir.path().join(format!("it's a copy {n}.db"));
-        let bytes = SqliteStore::back_up(&path, &copy).await.unwrap();
+        let bytes = back_up(&path, &copy).await.unwrap();
         assert_eq!(bytes, std::fs::metadata(&copy).unwrap().len());
         let beside = check(&path).await;
         assert_eq!(beside.findings, [], "beside the process");
@@ -375,7 +375,7 @@ async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let again = SqliteStore::back_up(&path, &copy).await.unwrap_err().0;
+        let again = back_up(&path, &copy).await.unwrap_err().0;
         assert!(again.contains("exists already"), "{again}");
         assert_eq!(check(&copy).await, checked, "it was left as it is");
     }
@@ -387,6 +387,6 @@ async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
     assert_eq!(copy.secret().await.unwrap(), store.secret().await.unwrap());
     assert_eq!(copy.events(run_id(2), Seq::FIRST).await.unwrap().len(), 4);
     copy.close().await;
-    let nowhere = SqliteStore::back_up(&path, dir.path().join("no/folder.db")).await.unwrap_err().0;
+    let nowhere = back_up(&path, dir.path().join("no/folder.db")).await.unwrap_err().0;
     assert!(nowhere.contains("cannot write"), "{nowhere}");
 }

@@ -152,6 +152,6 @@ async fn a_hundred_thousand_runs_that_ended() {
     let checked = SqliteStore::check(&path, Duration::ZERO).await.unwrap();
     println!("check: {} runs, {} events in {:?}", checked.runs, checked.events, began.elapsed());
     let began = Instant::now();
-    let bytes = SqliteStore::back_up(&path, dir.path().join("copy.db")).await.unwrap();
+    let bytes = back_up(&path, dir.path().join("copy.db")).await.unwrap();
     println!("backup: {bytes} bytes in {:?}", began.elapsed());
 }

@@ -3,7 +3,10 @@
 use super::*;
 use crate::compare::{Difference, Kind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
-use crate::store::{DeclaredState, EvidenceRecord, FileState, FlipRecord, ReplacedScope, RetryScopes, SampleRecord};
+use crate::store::{
+    DeclaredState, EvidenceRecord, FileState, FlipRecord, KeyFileRecord, ReplacedScope, RetryScopes, SampleRecord,
+    UnreadKeyFile,
+};
 
 on_every_store! {
     a_plan_is_stored_by_its_id,
@@ -13,6 +16,7 @@ on_every_store! {
     samples_are_capped_by_fingerprint_and_by_route,
     evidence_is_replaced_by_route,
     the_secret_stays_the_same,
+    key_files_are_listed_until_they_are_removed,
 }
 
 fn flip(route: Option<&str>, to: &str) -> FlipRecord {
@@ -104,6 +108,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     assert_eq!(fixture.store.declared().await.unwrap(), []);
     assert_eq!(fixture.store.flips(None, 9).await.unwrap().len(), 2);
     let scope = |header: &str| RetryScope {
+        form: crate::flag::KeyForm::SharedHalf,
         route: "a".into(),
         key: Some("${request.headers.x}".into()),
         headers: vec![header.into()],
@@ -180,4 +185,24 @@ async fn the_secret_stays_the_same(which: StoreKind) {
     fixture.reopen().await;
     assert_eq!(fixture.store.secret().await.unwrap(), secret);
     assert_ne!(StoreFixture::new(which).await.store.secret().await.unwrap(), secret);
+}
+
+async fn key_files_are_listed_until_they_are_removed(which: Which) {
+    let mut place = Place::new(which).await;
+    assert_eq!(place.store.key_files().await.unwrap(), []);
+    let file = |n: u128| KeyFileRecord {
+        id: uuid::Uuid::from_u128(n),
+        path: format!("/var/lib/{n}.keys"),
+        host: "here".into(),
+        location: "/var/lib/a.db".into(),
+        unread: None,
+    };
+    let unread = UnreadKeyFile { since: at(1), why: "is not there".into() };
+    let gone = KeyFileRecord { unread: Some(unread), ..file(2) };
+    place.store.put_key_files(vec![file(1), file(2), file(3)], vec![]).await.unwrap();
+    place.store.put_key_files(vec![gone.clone()], vec![file(1).id, file(9).id]).await.unwrap();
+    place.reopen().await;
+    assert_eq!(place.store.key_files().await.unwrap(), [gone, file(3)]);
+    place.store.put_key_files(vec![], vec![file(2).id, file(3).id]).await.unwrap();
+    assert_eq!(place.store.key_files().await.unwrap(), []);
 }

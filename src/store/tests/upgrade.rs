@@ -159,7 +159,7 @@ async fn an_older_file_can_be_backed_up_before_its_upgrade() {
     older(&path, 2, 120).await;
     let secret = SqliteStore::check(&path, Duration::ZERO).await.unwrap_err().0;
     assert!(secret.contains("make a copy by `pointsman store backup`"), "{secret}");
-    SqliteStore::back_up(&path, &copy).await.unwrap();
+    back_up(&path, &copy).await.unwrap();
     let checked = SqliteStore::check_copy(&copy, Duration::ZERO).await.unwrap();
     assert_eq!((checked.runs, checked.events), (2, 240));
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();

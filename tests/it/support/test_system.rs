@@ -231,6 +231,15 @@ impl TestSystem {
     pub async fn restart(&mut self) {
         self.pointsman = Pointsman::start(&self.start).await;
     }
+    /// Starts again on another store, which takes the place of the first.
+    pub async fn restart_on(&mut self, store: PathBuf) {
+        self.start.store = format!("sqlite:{}", store.display());
+        self.restart().await;
+    }
+    /// The arguments of a start.
+    pub fn arguments(&self) -> Start {
+        self.start.clone()
+    }
     /// The same where it must not start; its log.
     pub async fn try_restart(&self) -> String {
         match Pointsman::try_start(&self.start).await {

@@ -1,0 +1,88 @@
+//! Which file of retry keys this is, and which store's.
+//!
+//! Always true: a store and its copy have the same secret, and differ in where they are and in what they are (the file,
+//! the database); a store that was moved or restored in place still has one of the two.
+
+use uuid::Uuid;
+
+use crate::store::StoreIdentity;
+
+/// What stands in the header of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tag {
+    /// Which file it is.
+    pub file: Uuid,
+    /// The store that uses it.
+    pub owner: Owner,
+}
+
+/// A store, as the header of a file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// Copies of a store have the same.
+    store: [u8; 16],
+    location: [u8; 8],
+    incarnation: [u8; 8],
+}
+
+/// Whose file it is, as seen by one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// This store's, or nobody said so.
+    Ours,
+    /// That of a store of which this one is a copy, or which is a copy of this one.
+    OfACopy,
+    /// Another store's: its keys mean nothing here.
+    AnotherStores,
+}
+
+impl Owner {
+    pub(super) fn new(secret: &[u8; 32], identity: &StoreIdentity) -> Self {
+        let store = blake3::derive_key("pointsman 2026 store of a file of retry keys", secret);
+        Self {
+            store: first(&store),
+            location: first(blake3::hash(identity.location.as_bytes()).as_bytes()),
+            incarnation: first(blake3::hash(identity.incarnation.as_bytes()).as_bytes()),
+        }
+    }
+
+    /// Whose a file is that says this.
+    pub(super) fn whose(&self, tag: Option<&Tag>) -> Whose {
+        let Some(Tag { owner, .. }) = tag else { return Whose::Ours };
+        if owner.store != self.store {
+            return Whose::AnotherStores;
+        }
+        match owner.location == self.location || owner.incarnation == self.incarnation {
+            true => Whose::Ours,
+            false => Whose::OfACopy,
+        }
+    }
+}
+
+impl Tag {
+    /// Of a file that has none.
+    pub(super) fn random(owner: Owner) -> Self {
+        Self { file: Uuid::from_u128(fastrand::u128(1..)), owner }
+    }
+
+    /// Reads it from a slot; `None` where an older version wrote that.
+    pub(super) fn read(slot: &[u8]) -> Option<Self> {
+        let file = Uuid::from_bytes(first(&slot[16..]));
+        let owner = Owner { store: first(&slot[32..]), location: first(&slot[48..]), incarnation: first(&slot[56..]) };
+        (!file.is_nil()).then_some(Self { file, owner })
+    }
+
+    pub(super) fn write(&self, slot: &mut [u8; 64]) {
+        let Self { file, owner: Owner { store, location, incarnation } } = self;
+        slot[16..32].copy_from_slice(file.as_bytes());
+        slot[32..48].copy_from_slice(store);
+        slot[48..56].copy_from_slice(location);
+        slot[56..64].copy_from_slice(incarnation);
+    }
+}
+
+fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut first = [0; N];
+    first.copy_from_slice(&bytes[..N]);
+    first
+}

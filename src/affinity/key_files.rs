@@ -1,0 +1,300 @@
+//! Which files of retry keys belong to a store, and what becomes of those that its earlier processes left.
+//!
+//! The question it answers: "where may keys stand that the store does not have?" Always true: a file is used by one
+//! process at a time (its lock) and by one store (its tag); the store lists the files that may hold such keys, wherever
+//! they are; a process that starts takes over the keys of all that it can read, and says which it cannot.
+//!
+//! A copy of a store lists the files of the original. It takes nothing from them, and their keys are unknown to it. A
+//! store that was moved takes them: the place where it was is empty then.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::key_file::{KeyFile, KeyFileError, Opened};
+use super::key_file_tag::{Owner, Tag, Whose};
+use super::key_list::ListChanges;
+use super::key_log::KeyLog;
+use crate::clock;
+use crate::flag::RetryKey;
+use crate::limits::Limits;
+use crate::store::{KeyFileRecord, SharedStore, StoreIdentity, UnreadKeyFile};
+
+/// Files of processes on the same store in one directory.
+const FILES_MAX: usize = 64;
+
+/// How long a start waits in all for files that are locked.
+const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);
+
+/// Where a process keeps its file of retry keys.
+#[derive(Clone, Debug)]
+pub enum KeyFilePlace {
+    /// This file, for a store that belongs to one process.
+    File(PathBuf),
+    /// A directory, which several processes and stores may share.
+    Dir(PathBuf),
+}
+
+/// Opens or makes the file of this process, and takes over what earlier processes of the store left in theirs.
+///
+/// # Errors
+/// Another process uses the file, it cannot be made at its full size, or it has keys of another store; the store does
+/// not say which files there are.
+pub async fn open_key_log(
+    store: &SharedStore,
+    place: &KeyFilePlace,
+    limits: &Limits,
+) -> Result<Arc<KeyLog>, KeyFileError> {
+    let unknown = |error: crate::store::StoreError| KeyFileError::Store(error);
+    let (secret, listed) = (store.secret().await.map_err(unknown)?, store.key_files().await.map_err(unknown)?);
+    let identity = store.identity();
+    let opening = Opening {
+        owner: Owner::new(&secret, &identity),
+        identity,
+        is_shared: store.is_shared(),
+        host: host(),
+        listed: &listed,
+        bytes_max: limits.retry_keys_file_bytes_max,
+        window: Duration::from_secs(limits.retry_window_s),
+        now: clock::now(),
+        patience_ends: Instant::now() + WAIT_FOR_PREDECESSOR,
+    };
+    let log = opening.open(place, &secret, limits)?;
+    log.list.write(store).await; // what it does not take now is told it later
+    Ok(log)
+}
+
+/// Reads the keys that stand in the files that a store lists, and in one that an older version did not list, while
+/// processes use them. Also the files that could not be read, each with why.
+pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryKey, Timestamp)>, Vec<String>) {
+    let (mut keys, mut unread) = (Vec::new(), Vec::new());
+    let unlisted = Some(absolute(unlisted)).filter(|path| Path::new(path).exists());
+    let unlisted = unlisted.filter(|path| listed.iter().all(|record| record.path != *path)).map(|path| (path, None));
+    for (path, id) in listed.iter().map(|record| (record.path.clone(), Some(record.id))).chain(unlisted) {
+        match KeyFile::peek(Path::new(&path)) {
+            Ok((tag, _)) if id.is_some() && id != tag.map(|tag| tag.file) => {
+                unread.push(format!("the file of retry keys {path} is not there: another one has its name"));
+            }
+            Ok((_, records)) => keys.extend(records.into_iter().map(|record| (record.key, record.at))),
+            Err(error) => unread.push(format!("the file of retry keys {path} cannot be read: {error}")),
+        }
+    }
+    (keys, unread)
+}
+
+/// Why the keys of a listed file are unknown where another file has its path.
+const OTHER_FILE: &str = "is not there: another one has its name";
+
+struct Opening<'a> {
+    owner: Owner,
+    identity: StoreIdentity,
+    is_shared: bool,
+    host: String,
+    listed: &'a [KeyFileRecord],
+    bytes_max: u64,
+    window: Duration,
+    now: Timestamp,
+    /// Until then a file that is locked may be that of a process that was just killed.
+    patience_ends: Instant,
+}
+
+/// A file that was opened for this process, and those whose keys it takes over.
+struct Found {
+    own: Opened,
+    left: Vec<Opened>,
+}
+
+impl Opening<'_> {
+    fn open(&self, place: &KeyFilePlace, secret: &[u8; 32], limits: &Limits) -> Result<Arc<KeyLog>, KeyFileError> {
+        let Found { own, mut left } = match place {
+            KeyFilePlace::File(path) => Found { own: self.open_file(path)?, left: Vec::new() },
+            KeyFilePlace::Dir(dir) => self.open_in(dir, secret)?,
+        };
+        let earlier = own.tag.map(|tag| tag.file);
+        let tag = match (own.tag, self.owner.whose(own.tag.as_ref())) {
+            (Some(tag), Whose::Ours) => Tag { owner: self.owner, ..tag },
+            _ => Tag::random(self.owner),
+        };
+        let failed = |source| KeyFileError::Io {
+            path: own.file.path().to_owned(),
+            what: "written",
+            bytes: self.bytes_max,
+            source,
+        };
+        if own.tag != Some(tag) {
+            own.file.write_tag(&tag).and_then(|()| own.file.sync()).map_err(failed)?;
+        }
+        let record = KeyFileRecord {
+            id: tag.file,
+            path: absolute(own.file.path()),
+            host: self.host.clone(),
+            location: self.identity.location.clone(),
+            unread: None,
+        };
+        let own_path = record.path.clone();
+        let mut changes = ListChanges::default();
+        // A store that lists it already need not be written to: it may be full.
+        changes.put.extend((!self.listed.contains(&record)).then_some(record));
+        changes.remove.extend(earlier.filter(|id| *id != tag.file));
+        let log = KeyLog::new(Some(own), limits);
+
+        let mut unread = Vec::new();
+        let is_known = |id| id == tag.file || Some(id) == earlier;
+        for record in self.listed.iter().filter(|record| !is_known(record.id)) {
+            if left.iter().any(|opened| opened.tag.is_some_and(|tag| tag.file == record.id)) {
+                continue;
+            }
+            let found = match record.path == own_path {
+                true => Err(OTHER_FILE.to_owned()),
+                false => self.open_listed(record),
+            };
+            match found {
+                Ok(Some(opened)) => left.push(opened),
+                Ok(None) => {}
+                Err(why) => match self.still_unread(record, why) {
+                    None => changes.remove.push(record.id),
+                    Some(found) => {
+                        say_unread(&found);
+                        changes.put.extend((found != *record).then(|| found.clone()));
+                        unread.push(found);
+                    }
+                },
+            }
+        }
+        for opened in left {
+            if log.take_over(&opened) {
+                let id = opened.tag.map(|tag| tag.file);
+                changes.remove.extend(id.filter(|id| self.listed.iter().any(|record| record.id == *id)));
+                changes.locked.push(opened.file);
+            }
+        }
+        log.list.set(tag.file, unread, changes);
+        Ok(log)
+    }
+
+    /// Opens a file. The kernel releases the locks of a process that was killed one after the other: whoever has the
+    /// store may have to wait for its file. On a shared store a locked file is another process's.
+    fn open_unlocked(&self, path: &Path, make: bool) -> Result<Opened, KeyFileError> {
+        loop {
+            match KeyFile::open(path, self.bytes_max, make) {
+                Err(KeyFileError::Locked(_)) if !self.is_shared && Instant::now() < self.patience_ends => {
+                    std::thread::sleep(WAIT_FOR_PREDECESSOR / 50);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The one file of a store, which nobody else uses.
+    fn open_file(&self, path: &Path) -> Result<Opened, KeyFileError> {
+        let opened = self.open_unlocked(path, true)?;
+        match self.owner.whose(opened.tag.as_ref()) {
+            // Beside a copy stands a copy of the file: what it holds was taken before this store began to differ.
+            Whose::Ours | Whose::OfACopy => Ok(opened),
+            Whose::AnotherStores if opened.waiting.is_empty() => Ok(opened),
+            Whose::AnotherStores => Err(KeyFileError::AnotherStores(path.to_owned())),
+        }
+    }
+
+    /// The first file that nobody has and that is no copy's.
+    fn open_in(&self, dir: &Path, secret: &[u8; 32]) -> Result<Found, KeyFileError> {
+        let id = blake3::derive_key("pointsman 2026 name of the file of retry keys", secret);
+        let id = u64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]);
+        let path = |n: usize| dir.join(format!("pointsman-{id:016x}-{n}.keys"));
+        let (mut own, mut left): (Option<Opened>, Vec<Opened>) = (None, Vec::new());
+        for n in 0..FILES_MAX {
+            let opened = match self.open_unlocked(&path(n), own.is_none()) {
+                Ok(opened) => opened,
+                Err(KeyFileError::Locked(_)) => continue,
+                // Not there, or not readable: then it stays for a process that can read it.
+                Err(KeyFileError::Io { source, .. })
+                    if own.is_some() && source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    continue;
+                }
+                Err(error) if own.is_none() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "retry keys of another process stay where they are");
+                    continue;
+                }
+            };
+            match self.whose(&opened) {
+                Whose::Ours if own.is_none() => own = Some(opened),
+                Whose::Ours => left.push(opened),
+                Whose::OfACopy | Whose::AnotherStores => {
+                    let path = opened.file.path().display();
+                    tracing::info!(%path, "this file of retry keys is another store's, of which this one may be a copy: it is left alone");
+                }
+            }
+        }
+        let own = own.ok_or_else(|| KeyFileError::Locked(path(FILES_MAX - 1)))?;
+        Ok(Found { own, left })
+    }
+
+    /// Whose a file is. One that is listed with a store that is not where it was is ours: the store was moved here.
+    fn whose(&self, opened: &Opened) -> Whose {
+        let whose = self.owner.whose(opened.tag.as_ref());
+        let id = opened.tag.map(|tag| tag.file);
+        let is_moved = |record: &KeyFileRecord| Some(record.id) == id && !Path::new(&record.location).exists();
+        match whose {
+            Whose::OfACopy if !self.is_shared && self.listed.iter().any(is_moved) => Whose::Ours,
+            whose => whose,
+        }
+    }
+
+    /// Opens a file that the store lists and that was not found where this process keeps its own. `None` where another
+    /// living process of the store has it, or may have it.
+    fn open_listed(&self, record: &KeyFileRecord) -> Result<Option<Opened>, String> {
+        let opened = match self.open_unlocked(Path::new(&record.path), false) {
+            Ok(opened) => opened,
+            // Whether a process on another machine lives cannot be seen from here.
+            Err(_) if self.is_shared && record.host != self.host => return Ok(None),
+            Err(KeyFileError::Locked(_)) if self.is_shared => return Ok(None),
+            Err(KeyFileError::Locked(_)) => return Err("is in use by a process on another store".to_owned()),
+            Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err("is not there".to_owned());
+            }
+            Err(error) => return Err(format!("cannot be used ({error})")),
+        };
+        if opened.tag.is_none_or(|tag| tag.file != record.id) {
+            return Err(OTHER_FILE.to_owned());
+        }
+        match self.whose(&opened) {
+            Whose::Ours => Ok(Some(opened)),
+            Whose::OfACopy | Whose::AnotherStores => {
+                Err(format!("belongs to the store {}, of which this one is a copy", record.location))
+            }
+        }
+    }
+
+    /// The record of a file whose keys are unknown; `None` if their window is over since that was found.
+    fn still_unread(&self, record: &KeyFileRecord, why: String) -> Option<KeyFileRecord> {
+        let since = record.unread.as_ref().map_or(self.now, |unread| unread.since);
+        let is_over = since.checked_add(self.window).is_ok_and(|until| until <= self.now);
+        (!is_over).then(|| KeyFileRecord { unread: Some(UnreadKeyFile { since, why }), ..record.clone() })
+    }
+}
+
+fn say_unread(record: &KeyFileRecord) {
+    let why = record.unread.as_ref().map(|unread| unread.why.as_str()).unwrap_or_default();
+    tracing::error!(
+        path = record.path,
+        host = record.host,
+        "a file of retry keys that legacy took {why}: for the retry window no route goes up to `live` unless forced; \
+         bring the file back there and start again, or force it"
+    );
+}
+
+/// The path from the root, so that a process that starts elsewhere finds it.
+fn absolute(path: &Path) -> String {
+    let path = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned());
+    path.display().to_string()
+}
+
+/// This machine's name, or container's.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map(|name| name.trim().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,149 @@
+//! Which files of retry keys a store has, and who takes over what stands in them.
+
+use std::path::Path;
+
+use super::*;
+
+fn limits() -> Limits {
+    Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() }
+}
+
+async fn open_in(store: &Arc<Counting>, dir: &Path) -> Arc<KeyLog> {
+    let store: SharedStore = store.clone();
+    open_key_log(&store, &KeyFilePlace::Dir(dir.to_owned()), &limits()).await.unwrap()
+}
+
+/// The keys that wait, and the files whose keys are unknown, each with why.
+fn state(log: &Arc<KeyLog>) -> (Vec<RetryKey>, Vec<String>) {
+    let waiting = log.waiting().into_iter().map(|(key, _)| key).collect();
+    let why = |(record, _): (crate::store::KeyFileRecord, _)| record.unread.unwrap().why;
+    (waiting, log.list.unread().into_iter().map(why).collect())
+}
+
+/// The process ends without a word. The thread that syncs holds the file for a moment longer.
+async fn ended(log: Arc<KeyLog>) {
+    let weak = Arc::downgrade(&log);
+    drop(log);
+    while weak.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn listed_count(store: &Counting) -> usize {
+    store.key_files().await.unwrap().len()
+}
+
+#[tokio::test]
+async fn processes_in_one_directory_have_a_file_each_and_inherit_those_of_the_dead() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), Counting::new());
+    let (one, two) = (open_in(&store, dir.path()).await, open_in(&store, dir.path()).await);
+    one.note(numbered(1)).unwrap();
+    two.note(numbered(2)).unwrap();
+    two.serve_unnoted(&RouteId::new("r"));
+    ended(one).await;
+    ended(two).await;
+    let both = open_in(&store, dir.path()).await;
+    assert_eq!(state(&both), (vec![numbered(1), numbered(2)], vec![]));
+    assert!(both.unnoted_until(&RouteId::new("r")).is_some());
+    assert_eq!(listed_count(&store).await, 1);
+    let other_store = Counting::new();
+    assert_eq!(state(&open_in(&other_store, dir.path()).await), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_file_at_an_earlier_place_is_taken_over_once() {
+    let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Counting::new();
+    let log = open_in(&store, earlier.path()).await;
+    log.note(numbered(1)).unwrap();
+    ended(log).await;
+    let log = open_in(&store, later.path()).await;
+    assert_eq!(state(&log), (vec![numbered(1)], vec![]));
+    assert_eq!(listed_count(&store).await, 1, "its own");
+    ended(log).await;
+    drop(earlier);
+    assert_eq!(state(&open_in(&store, later.path()).await), (vec![numbered(1)], vec![]));
+}
+
+#[tokio::test]
+async fn a_listed_file_that_is_gone_is_said_until_it_is_back() {
+    let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Counting::new();
+    let log = open_in(&store, earlier.path()).await;
+    log.note(numbered(1)).unwrap();
+    ended(log).await;
+    let hidden = later.path().join("hidden");
+    std::fs::rename(earlier.path(), &hidden).unwrap();
+    for _ in 0..2 {
+        let log = open_in(&store, later.path()).await;
+        assert_eq!(state(&log), (vec![], vec!["is not there".to_owned()]));
+        ended(log).await;
+    }
+    std::fs::rename(&hidden, earlier.path()).unwrap();
+    let log = open_in(&store, later.path()).await;
+    assert_eq!(state(&log), (vec![numbered(1)], vec![]));
+    assert_eq!(listed_count(&store).await, 1, "its own");
+}
+
+#[tokio::test]
+async fn an_orderly_end_leaves_no_file_to_look_for() {
+    let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Counting::new();
+    let shared: SharedStore = store.clone();
+    let log = open_in(&store, earlier.path()).await;
+    log.note(numbered(1)).unwrap();
+    log.unlist(&shared).await;
+    assert_eq!(listed_count(&store).await, 1, "something waits in it");
+    let mover = tokio::spawn(log.clone().move_to_store(shared.clone()));
+    log.flush().await;
+    log.unlist(&shared).await;
+    assert_eq!(listed_count(&store).await, 0);
+    assert!(log.note(numbered(2)).is_err(), "nobody would look for it");
+    mover.abort();
+    drop((log, earlier));
+    assert_eq!(state(&open_in(&store, later.path()).await), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
+    let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let location = place.path().display().to_string();
+    let original = Counting::over(Arc::default(), &location);
+    let log = open_in(&original, dir.path()).await;
+    log.note(numbered(1)).unwrap();
+    ended(log).await;
+
+    let copy = Counting::over(original.inner.clone(), "elsewhere");
+    let log = open_in(&copy, dir.path()).await;
+    let (waiting, unread) = state(&log);
+    assert!(waiting.is_empty(), "{waiting:?}");
+    assert!(unread.len() == 1 && unread[0].contains(&format!("belongs to the store {location}")), "{unread:?}");
+    let both = open_in(&original, dir.path()).await;
+    assert_eq!(state(&both).0, [numbered(1)], "also beside the copy");
+    ended(log).await;
+    ended(both).await;
+
+    // The store is not where it was: it was moved.
+    drop(place);
+    let moved = Counting::over(original.inner.clone(), "elsewhere else");
+    assert_eq!(state(&open_in(&moved, dir.path()).await).0, [numbered(1)]);
+}
+
+#[tokio::test]
+async fn the_one_file_of_a_store_is_not_taken_with_the_keys_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = KeyFilePlace::File(dir.path().join("a.db.keys"));
+    let (one, other): (SharedStore, SharedStore) = (Counting::new(), Counting::new());
+    let log = open_key_log(&one, &place, &limits()).await.unwrap();
+    log.note(numbered(1)).unwrap();
+    ended(log).await;
+    let refused = open_key_log(&other, &place, &limits()).await.err().unwrap().to_string();
+    assert!(refused.contains("a.db.keys") && refused.contains("another store"), "{refused}");
+    let log = open_key_log(&one, &place, &limits()).await.unwrap();
+    let mover = tokio::spawn(log.clone().move_to_store(one.clone()));
+    log.flush().await;
+    mover.abort();
+    let _cancelled = mover.await;
+    ended(log).await;
+    assert_eq!(state(&open_key_log(&other, &place, &limits()).await.unwrap()), (vec![], vec![]), "nothing waits in it");
+}

@@ -1,0 +1,135 @@
+//! Keys that legacy took and that wait in a file, where the file or its store is not where it was.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::legacy_keys::{charges, force, full_disk, keyed};
+use crate::support::process::{Start, cli, output_text};
+use crate::support::test_system::TestSystem;
+use crate::support::{FlagsDir, Pointsman};
+
+/// The files say where the file of retry keys stands.
+fn keep_in(flags: &FlagsDir, dir: &TempDir) {
+    flags.edit("pointsman.yaml", |text| {
+        let others: Vec<&str> = text.lines().filter(|line| !line.starts_with("retry_keys_dir:")).collect();
+        format!("{}\nretry_keys_dir: {}\n", others.join("\n"), dir.path().display())
+    });
+}
+
+/// Legacy takes an order while the store takes nothing, and the process is killed: the order's number at legacy.
+async fn taken_by_legacy(system: &mut TestSystem, key: &str) -> Value {
+    let full = full_disk(system).await;
+    let first = keyed(system, key, 1).await;
+    assert!(first.json()["id"].is_number(), "{}", first.json());
+    system.kill().await;
+    full.end().await;
+    first.json()["id"].clone()
+}
+
+/// The client's retry, with the route in `live`, is answered by legacy's order.
+async fn retry_stays_with_legacy(system: &TestSystem, key: &str, id: &Value) {
+    force(system, "live").await;
+    let before = charges(system);
+    let again = keyed(system, key, 1).await;
+    assert_eq!((again.status, &again.json()["id"]), (StatusCode::CREATED, id), "{}", again.json());
+    assert_eq!(charges(system), before, "it was performed again");
+}
+
+async fn why_shut(system: &TestSystem) -> String {
+    let flip = json!({ "to": "live" });
+    let reply = system.pointsman.api(Method::POST, "/api/v2/routes/orders.create/flip", flip).await;
+    assert_eq!(reply.status, StatusCode::CONFLICT, "{}", reply.json());
+    reply.json().to_string()
+}
+
+fn tempdir() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_directory_for_the_file_forgets_no_key() {
+    let (earlier, later) = (tempdir(), tempdir());
+    let mut system = TestSystem::with(|flags| keep_in(flags, &earlier)).await;
+    system.allowed.unacknowledged = true;
+    let id = taken_by_legacy(&mut system, "one").await;
+    keep_in(&system.flags, &later);
+    system.restart().await;
+    retry_stays_with_legacy(&system, "one", &id).await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_shuts_the_gate_until_it_is_back() {
+    let (dir, hidden) = (tempdir(), tempdir());
+    let mut system = TestSystem::with(|flags| keep_in(flags, &dir)).await;
+    system.allowed.unacknowledged = true;
+    let id = taken_by_legacy(&mut system, "one").await;
+    let named: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("a directory").map(|e| e.expect("a file").path()).collect();
+    assert_eq!(named.len(), 1, "{named:?}");
+    let away = hidden.path().join("away.keys");
+    std::fs::rename(&named[0], &away).expect("renamed");
+    for _ in 0..2 {
+        system.restart().await;
+        force(&system, "dark").await;
+        for follower in ["orders.get", "orders.cancel"] {
+            system.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
+        }
+        let why = why_shut(&system).await;
+        assert!(why.contains("the file of retry keys") && why.contains("another one has its name"), "{why}");
+        let status = system.pointsman.get("/api/v2/status").await;
+        assert!(status["retry_keys_trouble"].as_str().is_some_and(|why| why.contains("retry keys")), "{status}");
+        assert!(system.pointsman.log().contains("a file of retry keys that legacy took is not there"));
+        system.kill().await;
+    }
+    let other_name = named[0].to_string_lossy().replace("-0.keys", "-1.keys");
+    std::fs::rename(&away, other_name).expect("renamed");
+    system.restart().await;
+    force(&system, "dark").await;
+    assert!(!why_shut(&system).await.contains("file of retry keys"));
+    retry_stays_with_legacy(&system, "one", &id).await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_on_a_copy_of_the_store_takes_no_key_away() {
+    let dir = tempdir();
+    let mut system = TestSystem::with(|flags| keep_in(flags, &dir)).await;
+    system.allowed.unacknowledged = true;
+    let id = taken_by_legacy(&mut system, "one").await;
+    let copy = system.flags.file("copy.db");
+    for end in ["", "-wal"] {
+        let beside = |path: &std::path::Path| format!("{}{end}", path.display());
+        std::fs::copy(beside(&system.store()), beside(&copy)).expect("copied");
+    }
+    let start =
+        Start { store: format!("sqlite:{}", copy.display()), log: system.flags.file("copy.log"), ..system.arguments() };
+    let mut other = Pointsman::start(&start).await;
+    assert!(other.log().contains("belongs to the store"), "{}", other.log());
+    system.restart().await;
+    retry_stays_with_legacy(&system, "one", &id).await;
+    assert_eq!(other.stop().await, Some(0), "{}", other.log());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_has_the_keys_that_wait_in_the_file() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    let full = full_disk(&system).await;
+    let first = keyed(&system, "one", 1).await;
+    assert!(first.json()["id"].is_number(), "{}", first.json());
+    let copy = system.flags.file("copy.db");
+    let source = format!("sqlite:{}", system.store().display());
+    let backup = cli(&["store", "backup", copy.to_str().expect("a path"), "--store", &source, "--json"], &[]).await;
+    assert!(backup.status.success(), "{}", output_text(&backup));
+    let told: Value = serde_json::from_slice(&backup.stdout).expect("JSON");
+    assert!(told["waiting_keys"].as_u64().is_some_and(|keys| keys > 0), "{told}");
+    assert_eq!(told["unread"], json!([]), "{told}");
+    system.kill().await;
+    full.end().await;
+    system.restart_on(copy).await;
+    retry_stays_with_legacy(&system, "one", &first.json()["id"]).await;
+    system.finish().await;
+}

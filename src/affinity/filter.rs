@@ -293,6 +293,7 @@ mod tests {
 
     #[test]
     fn ten_million_keys_take_less_than_forty_megabytes() {
+        // Each is that of a request of an unverified caller, which is inserted under two keys that share the first half.
         let (window, begin) = (24 * HOUR, Instant::now());
         const KEYS: u64 = 10_000_000;
         // As they come over a day, and twice as many in some hours as in others.
@@ -304,14 +305,14 @@ mod tests {
         };
         for n in 0..KEYS {
             let at = begin + Duration::from_secs(n * 86_400 / KEYS);
-            if n % 3 < 2 || (n / 400_000) % 2 == 0 {
-                assert!(set.insert(draw(), at, Duration::ZERO));
-            } else {
-                assert!(set.insert(draw(), at, HOUR));
-            }
+            let ago = if n % 3 < 2 || (n / 400_000) % 2 == 0 { Duration::ZERO } else { HOUR };
+            let first_half = draw();
+            assert!(set.insert(first_half, at, ago));
+            // For some of them, since this takes its time.
+            assert!(n % 8 > 0 || set.insert(first_half, at, ago));
         }
         let size = set.size();
-        assert!(size.entries as u64 > KEYS * 99 / 100, "{size:?}");
+        assert!((KEYS * 99 / 100..=KEYS).contains(&(size.entries as u64)), "{size:?}");
         assert!(size.bytes < 40_000_000, "{size:?}");
         let now = begin + 24 * HOUR;
         let wrong = (0..100_000).filter(|_| set.may_contain(draw(), now)).count();

@@ -169,7 +169,8 @@ impl Gauges {
     }
 }
 
-/// Retry keys are hashes: a part of one is a hash.
+/// Retry keys are hashes: a part of one is a hash. It is of the first half, which all keys of a request of an unverified
+/// caller share: it takes one entry.
 fn key_hash(key: &RetryKey) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&key.0[..8]);

@@ -8,6 +8,7 @@
 use http::header::HeaderName;
 
 use super::facts::scope;
+use super::retry::KeyForm;
 use super::{CallerScope, EarlierScope, Percent, RequestFacts, RetryKey, RetryKeys, Route, VerifiedCaller};
 use crate::expression::Template;
 use crate::names::RouteId;
@@ -40,21 +41,23 @@ impl Salts {
     /// The hashed retry key, scoped by route and caller. `None` where the request has none. The route's oldest id is
     /// hashed, so that a renamed route keeps its keys.
     pub fn retry(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
-        self.retry_keys(route.first_id(), route.retry_key.as_ref(), &route.caller, facts)
+        let form = KeyForm::of(&route.caller);
+        self.retry_keys(route.first_id(), route.retry_key.as_ref(), &route.caller, form, facts)
     }
     /// The retry key under a scope of earlier files; `None` also where the time for retries under it is over.
     pub fn retry_before(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
-        let EarlierScope { route, key, caller, until_s } = earlier;
+        let EarlierScope { route, key, caller, form, until_s } = earlier;
         if facts.now_s >= *until_s {
             return None;
         }
-        self.retry_keys(route, key.as_ref(), caller, facts)
+        self.retry_keys(route, key.as_ref(), caller, *form, facts)
     }
     fn retry_keys(
         &self,
         route: &RouteId,
         key: Option<&Template>,
         caller: &CallerScope,
+        form: KeyForm,
         facts: &RequestFacts<'_>,
     ) -> Option<RetryKeys> {
         const DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
@@ -84,7 +87,11 @@ impl Salts {
         }
         any_caller.add(b"\0any caller");
         let any_caller = caller.is_refreshable().then(|| any_caller.key());
-        Some(RetryKeys { scoped: parts.key(), any_caller })
+        let scoped = match (form, &any_caller) {
+            (KeyForm::SharedHalf, Some(any_caller)) => any_caller.of_caller(parts.key()),
+            (KeyForm::SharedHalf | KeyForm::Whole, _) => parts.key(),
+        };
+        Some(RetryKeys { scoped, any_caller })
     }
 }
 

@@ -32,7 +32,7 @@ pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork,
 pub use facts::scope as facts_scope;
 pub use path::{Normalised, PathRefusal, normalise};
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys};
-pub use retry::{EarlierScope, RetryScope};
+pub use retry::{EarlierScope, KeyForm, RetryScope};
 pub use route::{Cohort, Guard, Instance, Match, Route};
 pub use service::{Breaker, Rate, Service};
 pub use set::{EarlierScopes, Effective, FlagSet, FoundRoute, Freeze, ResolvedPath, RouteFlag, StateInputs, Why};

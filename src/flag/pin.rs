@@ -96,9 +96,16 @@ impl RetryKey {
     /// The key of one request (by its digest) under this key for any caller. All requests of one key share the first
     /// half, so that a set of first halves can answer before the body was read.
     pub fn of_request(&self, digest: &[u8; 32]) -> Self {
-        let half = |part: &[u8]| *blake3::keyed_hash(&self.0, part).as_bytes();
-        let mut key = half(b"first half");
-        key[16..].copy_from_slice(&half(digest)[16..]);
+        self.with_second_half_of(Self(*blake3::keyed_hash(&self.0, digest).as_bytes()))
+    }
+    /// The key of one caller under this key for any caller: it shares the first half with those of requests, so that a
+    /// set of first halves needs one entry for both.
+    pub(super) fn of_caller(&self, scoped: Self) -> Self {
+        self.with_second_half_of(scoped)
+    }
+    fn with_second_half_of(&self, other: Self) -> Self {
+        let mut key = *blake3::keyed_hash(&self.0, b"first half").as_bytes();
+        key[16..].copy_from_slice(&other.0[16..]);
         Self(key)
     }
 }

@@ -23,6 +23,29 @@ pub struct RetryScope {
     pub headers: Vec<String>,
     /// What verifies tokens that do.
     pub token: Option<TokenSource>,
+    /// How keys are made of these.
+    #[serde(default, skip_serializing_if = "KeyForm::is_whole")]
+    pub form: KeyForm,
+}
+
+/// How the key of one caller is made where its scope is a credential that nobody verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyForm {
+    /// It has nothing in common with the key for any caller: so it was in older versions, and where there is none.
+    #[default]
+    Whole,
+    /// It shares the first half with it.
+    SharedHalf,
+}
+
+impl KeyForm {
+    pub(super) fn of(caller: &CallerScope) -> Self {
+        if caller.is_refreshable() { KeyForm::SharedHalf } else { KeyForm::Whole }
+    }
+    fn is_whole(&self) -> bool {
+        *self == KeyForm::Whole
+    }
 }
 
 /// A scope that is no longer in force: first tries that were recorded under it are still looked up.
@@ -30,6 +53,7 @@ pub struct EarlierScope {
     pub(super) route: RouteId,
     pub(super) key: Option<Template>,
     pub(super) caller: CallerScope,
+    pub(super) form: KeyForm,
     /// Until when a retry of such a first try may come, in seconds since 1970.
     pub(super) until_s: i64,
 }
@@ -43,6 +67,7 @@ impl RetryScope {
             key: route.retry_key.as_ref().and_then(Template::text).map(str::to_owned),
             headers: headers.iter().map(|name| name.as_str().to_owned()).collect(),
             token: token.as_ref().map(|keys| keys.source().clone()),
+            form: KeyForm::of(&route.caller),
         }
     }
 
@@ -51,7 +76,7 @@ impl RetryScope {
     /// # Errors
     /// Another version stored it, and this one cannot parse it.
     pub fn until(&self, until_s: i64) -> Result<EarlierScope, String> {
-        let Self { route, key, headers, token } = self;
+        let Self { route, key, headers, token, form } = self;
         let key = key.as_ref().map(|text| Template::parse_str(text).map_err(|error| error.to_string()));
         let header = |name: &String| HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string());
         let token = token.as_ref().map(|source| TokenKeys::read(&source.keys, source.audience.clone()));
@@ -59,7 +84,7 @@ impl RetryScope {
             token: token.transpose()?.map(std::sync::Arc::new),
             headers: headers.iter().map(header).collect::<Result<_, _>>()?,
         };
-        Ok(EarlierScope { route: route.clone(), key: key.transpose()?, caller, until_s })
+        Ok(EarlierScope { route: route.clone(), key: key.transpose()?, caller, form: *form, until_s })
     }
 }
 
@@ -130,6 +155,25 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             assert_ne!(keys(&set, 99).0, given, "{n}");
             assert!(keys(&set, 100).1.is_empty(), "{n}: its time is over");
         }
+    }
+
+    /// A set of first halves has one entry for a request of an unverified caller, whichever of its keys is looked up.
+    #[test]
+    fn the_keys_of_an_unverified_caller_share_the_first_half() {
+        let unverified =
+            Route { caller: vec!["authorization".parse().unwrap()].into(), ..route("a", Method::POST, "/orders") };
+        let RetryKeys { scoped, any_caller } = keys(&of(unverified.clone()), 1).0.unwrap();
+        let of_request = any_caller.unwrap().of_request(&[7; 32]);
+        assert_eq!(scoped.0[..16], of_request.0[..16]);
+        assert_ne!(scoped.0[16..], of_request.0[16..]);
+        // An older version kept its scope without a form: keys that it noted are looked up as they were.
+        let mut kept = serde_json::to_value(RetryScope::of(&unverified)).unwrap();
+        assert!(kept.as_object_mut().unwrap().remove("form").is_some());
+        let kept: RetryScope = serde_json::from_value(kept).unwrap();
+        let earlier = HashMap::from([(RouteId::from("a"), vec![kept.until(100).unwrap()])]);
+        let before = keys(&of(unverified).with_earlier_scopes(Arc::new(earlier)), 1).1;
+        assert_eq!((before.len(), before[0].any_caller), (1, any_caller));
+        assert_ne!(before[0].scoped.0[..16], scoped.0[..16]);
     }
 
     #[test]

@@ -165,6 +165,8 @@ async fn register(
         }
     };
     let Some(claim) = claim else { return Ok(registration) };
+    // Asked before one of its keys is taken, which enters both into the set.
+    let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.may_have_been_taken(&key));
     let took = core.ports.pins.take_for_engine(claim.key);
     match took {
         Took::Fresh => registration.reserve(core.ports.pins.clone(), claim.key),
@@ -190,7 +192,7 @@ async fn register(
         }
         // This caller's own earlier try has claimed the request under any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
-        Ok(Ok(_)) => under_any_credential(core, claim, registration, deadline).await,
+        Ok(Ok(_)) => under_any_credential(core, claim, may_be_stored, registration, deadline).await,
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
 }
@@ -202,13 +204,12 @@ async fn register(
 async fn under_any_credential(
     core: &Core,
     claim: Claim,
+    may_be_stored: bool,
     mut registration: Registration,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
     let Some(any_caller) = claim.any_caller else { return Ok(registration) };
     let pins = &core.ports.pins;
-    // Read before `take_for_engine`, which adds the key to the set.
-    let may_be_stored = pins.may_have_been_taken(&any_caller);
     match pins.take_for_engine(any_caller) {
         Took::Fresh => registration.reserve(pins.clone(), any_caller),
         Took::Again => return Err(held_under_another_credential()),

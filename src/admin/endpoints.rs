@@ -209,6 +209,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
         flip("/api/v2/freeze", post(flips::freeze), "freeze", "The kill switch")
             .body::<FreezeRequest>()
             .returns::<FreezeResponse>()
+            .responds(202, Content::Json(|generator| generator.subschema_for::<FreezeResponse>()))
             .errors(&[409, 422]),
         read("/api/v2/flips", get(flips::flips), "flips", "The history of flips and freezes: who, when, why")
             .query::<flips::FlipsQuery>()

@@ -72,6 +72,12 @@ impl ApiError {
                      new instances"
                 ),
             ),
+            FreezeError::Overtaken => Self::new(
+                StatusCode::CONFLICT,
+                "frozen-again",
+                TITLE,
+                format!("{error}; that newer freeze stays in force, nothing was changed"),
+            ),
             FreezeError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, error.to_string()),
             FreezeError::NotKnown(not_known) => Self::not_known(not_known),
         }

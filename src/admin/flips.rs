@@ -1,6 +1,7 @@
 //! Flips and the kill switch.
 
 use axum::Json;
+use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::error::ApiError;
@@ -65,10 +66,14 @@ fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
     }
 }
 
+/// What a caller is told whose freeze the store does not have.
+const UNRECORDED_FREEZE: &str = "it is in force, and the store has not recorded it yet: that is tried until it does, and a \
+                                 restart before that would not find the freeze";
+
 pub(super) async fn freeze(
     admin: Admin,
     JsonBody(request, caller): JsonBody<FreezeRequest>,
-) -> JsonResult<FreezeResponse> {
+) -> Result<(StatusCode, Json<FreezeResponse>), ApiError> {
     let FreezeRequest { on, effects, reason, by } = request;
     let by = caller.recorded_name(by.as_deref())?;
     let to = match (on, effects) {
@@ -77,10 +82,13 @@ pub(super) async fn freeze(
         (false, false) => Freeze::No,
         (false, true) => return Err(ApiError::inconsistent("`effects` goes with `on: true`")),
     };
-    let flip = admin.parts.ladder.freeze(to, reason, by).await.map_err(ApiError::freeze)?;
+    let ladder::Frozen { flip, recorded } =
+        admin.parts.ladder.freeze(to, reason, by).await.map_err(ApiError::freeze)?;
     let freeze = admin.parts.ladder.flags().freeze;
     let runs_in_flight = (admin.parts.process_status)().runs_in_flight;
-    Ok(Json(FreezeResponse { freeze, flip: flip_row(flip), runs_in_flight }))
+    let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let note = (!recorded).then(|| UNRECORDED_FREEZE.to_owned());
+    Ok((status, Json(FreezeResponse { freeze, flip: flip_row(flip), recorded, note, runs_in_flight })))
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]

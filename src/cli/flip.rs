@@ -82,7 +82,8 @@ pub(crate) fn freeze(
         Freeze::Effects => format
             .tone("frozen: no new engine instances, no private or shared step begins (`only` included)", Tone::Bad),
     };
-    let text = format!("{what}\n{} in flight\n", run_count(done.runs_in_flight));
+    let note = done.note.as_ref().map(|note| format.tone(format!("{}\n", escape_control(note)), Tone::Warn));
+    let text = format!("{what}\n{}{} in flight\n", note.unwrap_or_default(), run_count(done.runs_in_flight));
     Ok(Output { text, json, is_ok: true })
 }
 

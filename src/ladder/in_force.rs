@@ -64,8 +64,8 @@ impl Inputs {
 
 impl InForce {
     /// Puts a first set in force; the engine counts as healthy until somebody looked.
-    pub fn new(positions: Positions, kill_switch: (u64, Freeze), secret: [u8; 32]) -> Self {
-        let kill_switch = Versioned::new(kill_switch.0, kill_switch.1);
+    pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32]) -> Self {
+        let kill_switch = Versioned::new(0, freeze);
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
         let inputs = Inputs { positions, kill_switch, health, guards, generation: 1, secret };
         let set = inputs.flag_set();
@@ -83,7 +83,7 @@ impl InForce {
         self.lock().clone()
     }
 
-    /// The kill switch and the number of its flip.
+    /// The kill switch and the number of its change in this process.
     pub fn kill_switch(&self) -> (u64, Freeze) {
         let inputs = self.lock();
         (inputs.kill_switch.version(), inputs.freeze())
@@ -98,7 +98,7 @@ impl InForce {
         });
     }
 
-    /// The kill switch, by the number of its flip; whether that changed anything.
+    /// The kill switch, by the number of its change; whether that changed anything.
     pub fn set_freeze(&self, version: u64, freeze: Freeze) -> bool {
         self.change(|inputs| inputs.kill_switch.set(version, freeze))
     }

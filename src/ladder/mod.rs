@@ -1,12 +1,13 @@
 //! Where each route stands, and how it moves: the only place that swaps the flag set.
 //!
 //! The question it answers: "may this route go there, and what is in force now?" Always true: a flip is in the store
-//! before it is in force; the set in force was checked whole; moves happen one after the other; what limits a route
+//! before it is in force, and so is the end of a freeze; a freeze is in force at once, whatever the store does, and is
+//! recorded behind (`kill_switch`); the set in force was checked whole; moves happen one after the other; what limits a route
 //! beside its moves (guard, health, kill switch) comes in by version, and late news changes nothing (`in_force`). What
 //! a request gets from the set is `flag`'s business, whether evidence suffices is `evidence`'s.
 //!
 //! When the store is slow, moves wait for each other and requests for none of them: they read the set that is in force.
-//! When it refuses, a move fails and nothing changes. When its answer was lost, the outcome is looked up until it is
+//! When it refuses, a move fails and nothing changes, except that a freeze is in force, and a restart loses it. When its answer was lost, the outcome is looked up until it is
 //! known (`record`); whoever asked is told within a bound that it is not known yet. A caller that goes away in the
 //! middle of a move does not stop it.
 
@@ -17,6 +18,7 @@ mod files;
 mod gate;
 mod horizon;
 mod in_force;
+mod kill_switch;
 mod mover;
 mod orphans;
 mod positions;
@@ -40,14 +42,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
-pub use types::{Declared, FlipError, FlipRequest, Flipped, FreezeError, GateCondition, NotKnown, Obey};
+pub use types::{Declared, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, NotKnown, Obey};
 
 use self::gate::Gate;
 use self::mover::Mover;
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
-use crate::store::{FlipRecord, SharedStore, StoreError};
+use crate::store::{SharedStore, StoreError};
+
+/// How long whoever sets the kill switch waits to hear that it is recorded. It is in force before.
+const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Holds the flag set in force and moves routes.
 pub struct Ladder {
@@ -137,17 +142,35 @@ impl Ladder {
     }
 
     /// Sets the kill switch. When this has returned, everything that obeys it does: nothing of the kind begins any more,
-    /// whenever it was decided.
+    /// whenever it was decided. A freeze is recorded behind, so it is in force also where the store takes nothing; the end
+    /// of one is recorded first.
     ///
     /// # Errors
     /// See [`FreezeError`]; nothing changed, unless it is [`NotKnown::Pending`].
-    pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<FlipRecord, FreezeError> {
-        let until = Instant::now() + self.answer_within;
+    pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Frozen, FreezeError> {
         let mover = Arc::clone(&self.mover);
-        let turn = timeout_at(until, mover.turn()).await.map_err(|_| NotKnown::Busy)?;
-        let work = tokio::spawn(async move { mover.freeze(turn, freeze, reason, by).await });
-        let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
-        joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
+        if freeze == Freeze::No {
+            let (until, version) = (Instant::now() + self.answer_within, mover.kill_switch().ask_for_end());
+            let turn = timeout_at(until, mover.turn()).await.map_err(|_| NotKnown::Busy)?;
+            let work = tokio::spawn(async move { mover.lift(turn, version, reason, by).await });
+            let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
+            let flip = joined.unwrap_or_else(|error| Err(not_ended(&error).into()))?;
+            return Ok(Frozen { flip, recorded: true });
+        }
+        let work = tokio::spawn(async move {
+            let pending = mover.freeze(freeze, reason, by).await?;
+            let recording = mover.clone();
+            tokio::spawn(async move { recording.record_freezes().await });
+            let recorded = mover.kill_switch().wait_recorded(pending.version);
+            let recorded = timeout(FREEZE_RECORDED_WITHIN, recorded).await.ok().flatten();
+            Ok(Frozen { recorded: recorded.is_some(), flip: recorded.unwrap_or(pending.flip) })
+        });
+        work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
+    }
+
+    /// Whether a freeze is in force that the store does not have yet: a restart would not find it.
+    pub fn freeze_is_unrecorded(&self) -> bool {
+        self.mover.kill_switch().is_unrecorded()
     }
 
     /// Announces a look at the engine's health or at what the guard judges by.

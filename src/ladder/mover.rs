@@ -1,6 +1,7 @@
-//! Moves, one after the other: judged, recorded, then in force.
+//! Moves, one after the other: judged, recorded, then in force. A freeze is in force first, and recorded behind.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::OwnedMutexGuard;
@@ -8,7 +9,8 @@ use tokio::sync::OwnedMutexGuard;
 use super::family::family;
 use super::gate::{Gate, Shut, Wanted};
 use super::in_force::{InForce, Inputs};
-use super::positions::{Positions, RoutePosition, freeze_of, freeze_word};
+use super::kill_switch::{KillSwitch, Lift, Pending};
+use super::positions::{Positions, RoutePosition, freeze_of};
 use super::record::{Recording, record, row};
 use super::status::RouteStatus;
 use super::types::{Declared, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey};
@@ -19,10 +21,14 @@ use crate::names::RouteId;
 use crate::problem::nearest;
 use crate::store::{FlipRecord, PinCount, SharedStore, StoreError};
 
+/// Between two attempts to record a freeze: from, up to.
+const FREEZE_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
 pub(super) struct Mover {
     store: SharedStore,
     gate: Gate,
     in_force: InForce,
+    kill_switch: KillSwitch,
     /// Held for a whole move, until its outcome is in force: each is judged by what the one before it left.
     turn: Arc<tokio::sync::Mutex<()>>,
     obeying: Mutex<Vec<Arc<dyn Obey>>>,
@@ -36,11 +42,12 @@ impl Mover {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
         let kill_switch = flips.iter().find(|flip| flip.route.is_none());
-        let kill_switch = kill_switch.map_or((0, Freeze::No), |flip| (flip.number, freeze_of(flip)));
+        let freeze = kill_switch.map_or(Freeze::No, freeze_of);
         let before = Positions::remembering(&declared, flips, store.declared().await?);
         let (after, moves) = files::adopt(&before, declared, &gate);
-        let in_force = InForce::new(before.clone(), kill_switch, secret);
-        let mover = Self { store, gate, in_force, turn: Arc::default(), obeying: Mutex::default() };
+        let in_force = InForce::new(before.clone(), freeze, secret);
+        let (turn, obeying, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
+        let mover = Self { store, gate, in_force, kill_switch, turn, obeying };
         mover.adopted(&before, after, moves, || {}).await?;
         Ok(mover)
     }
@@ -166,38 +173,70 @@ impl Mover {
         Ok(Flipped { flip, changed: true, effective: self.in_force.effective(route), horizon })
     }
 
-    /// Returns once all who obey the kill switch do: nothing that it forbids begins any more.
-    pub async fn freeze(
+    /// Puts a freeze in force, whatever the store does. Returns once all who obey the kill switch do: nothing that it
+    /// forbids begins any more.
+    pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Pending, FreezeError> {
+        let pending = self.kill_switch.freeze(&self.in_force, freeze, reason, by)?;
+        self.obey(pending.version, freeze).await;
+        let FlipRecord { to, by, reason, .. } = &pending.flip;
+        tracing::warn!(freeze = %to, %by, reason = reason.as_deref(), "the kill switch is in force");
+        Ok(pending)
+    }
+
+    /// Records the freeze that waits, and those that replace it meanwhile, until the store has the newest.
+    pub async fn record_freezes(&self) {
+        let mut pause = FREEZE_AGAIN.0;
+        let mut next = self.kill_switch.begin_recording();
+        while next.is_some() {
+            let turn = self.turn().await;
+            // Its end may have been recorded, and a newer one may have come.
+            next = self.kill_switch.next_pending();
+            let Some(Pending { version, flip }) = &next else { return };
+            match self.record_one(flip.clone(), None).await {
+                Ok(flip) => {
+                    self.kill_switch.recorded(*version, &flip);
+                    log(&flip, FlipSource::Api);
+                    pause = FREEZE_AGAIN.0;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, freeze = %flip.to, "the freeze is in force and not recorded yet: a restart would not find it");
+                    drop(turn);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(FREEZE_AGAIN.1);
+                }
+            }
+            next = self.kill_switch.next_pending();
+        }
+    }
+
+    /// The kill switch, for who asks whether it is recorded.
+    pub fn kill_switch(&self) -> &KillSwitch {
+        &self.kill_switch
+    }
+
+    /// Ends a freeze once that is recorded; together with the freeze, where the store does not have that yet.
+    pub async fn lift(
         &self,
         _turn: FlipGuard,
-        freeze: Freeze,
+        version: u64,
         reason: Option<String>,
         by: String,
     ) -> Result<FlipRecord, FreezeError> {
-        let from = self.in_force.inputs().freeze();
-        if freeze != Freeze::No && freeze < from {
-            return Err(FreezeError::Weaker);
-        }
-        let flip = FlipRecord {
-            number: 0,
-            route: None,
-            from: freeze_word(from).to_owned(),
-            to: freeze_word(freeze).to_owned(),
-            shares: None,
-            by,
-            at: clock::now(),
-            reason,
-            forced: false,
-            evidence: serde_json::Value::Null,
-        };
-        let flip = self.record_one(flip, None).await?;
-        self.in_force.set_freeze(flip.number, freeze);
+        let Lift { flip, pending } = self.kill_switch.lift(&self.in_force, version, reason, by)?;
+        let flips = pending.into_iter().chain([flip]).collect();
+        let recorded = record(&self.store, Recording { flips, declared: None }).await?;
+        let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
+        self.kill_switch.lifted(&self.in_force, version, last);
+        self.obey(version, Freeze::No).await;
+        recorded.iter().for_each(|flip| log(flip, FlipSource::Api));
+        Ok(last.clone())
+    }
+
+    async fn obey(&self, version: u64, freeze: Freeze) {
         let obeying = self.obeying().clone();
         for other in obeying {
-            other.obey(flip.number, freeze).await;
+            other.obey(version, freeze).await;
         }
-        log(&flip, FlipSource::Api);
-        Ok(flip)
     }
 
     pub async fn horizon(&self, route: &RouteId) -> Result<Vec<String>, FlipError> {

@@ -88,14 +88,26 @@ pub enum FlipError {
     NotKnown(#[from] NotKnown),
 }
 
+/// The kill switch is set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frozen {
+    /// The record. Its number is 0 while the store does not have it.
+    pub flip: FlipRecord,
+    /// Whether the store has it: else it is in force, and a restart would not find it.
+    pub recorded: bool,
+}
+
 /// Why the kill switch was not set.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FreezeError {
     /// A stronger freeze is in force, and this one would let go what it holds.
     #[error("private and shared steps are held, and this would let all of them go at once")]
     Weaker,
-    /// The store did not take it: nothing changed.
-    #[error("the store did not record the freeze, nothing changed: {0}")]
+    /// A freeze was set after its end was asked for.
+    #[error("somebody froze again before the end of the freeze could be recorded")]
+    Overtaken,
+    /// The store did not take the end of a freeze: nothing changed.
+    #[error("the store did not record that the freeze ends, so it stays in force: {0}")]
     Store(#[from] StoreError),
     /// See [`NotKnown`].
     #[error(transparent)]

@@ -70,6 +70,10 @@ const COUNTERS: Lines = &[
 ];
 
 const GAUGES: Lines = &[
+    (
+        "pointsman_freeze_unrecorded",
+        "1 while a freeze is in force that the store has not recorded: a restart would not find it.",
+    ),
     ("pointsman_build_info", "The version that runs; always 1."),
     (
         "pointsman_flag_state",

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::process::output_text;
 use crate::support::raw_connection::RawConnection;
 use crate::support::seed::{report_violations, seed};
+use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, short_pause, some_order};
 use crate::support::until;
 
@@ -196,5 +197,95 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
         seed(),
         &figures,
         &wrong,
+    );
+}
+
+/// The kill switch is set while the store takes nothing: it is in force at once, the answer says that it is not recorded,
+/// its end is refused, and once the store takes it, a restart finds it.
+async fn while_the_store_takes_nothing(test: &str, calls: &str, fault: &str) {
+    let mut system = live("limits: { move_answer_ms: 2000 }\n").await;
+    system.allowed.unacknowledged = true;
+    assert!(is_engines(&system.order().await));
+    system.wait_for_runs_to_end().await;
+    let switch = async |system: &TestSystem, body: Value| {
+        let reply = system.pointsman.api(Method::POST, "/api/v2/freeze", body).await;
+        (reply.status.as_u16(), reply.json())
+    };
+    let unrecorded = async |system: &TestSystem, count: f64| {
+        let is_so = |metrics: &crate::support::Metrics| metrics.sum("pointsman_freeze_unrecorded", &[]) == count;
+        system.pointsman.until_metric("the freeze to be recorded or not", is_so).await;
+    };
+    let store = system.store();
+    let files = ["", "-wal", "-journal"].map(|end| std::path::PathBuf::from(format!("{}{end}", store.display())));
+    let sick = Strace::inject_on(system.pointsman.pid(), calls, fault, &files).await;
+    let (status, frozen) = switch(&system, json!({ "on": true, "effects": true, "reason": "an alarm" })).await;
+    assert_eq!((status, &frozen["freeze"], &frozen["recorded"]), (202, &json!("effects"), &json!(false)), "{frozen}");
+    assert!(frozen["note"].as_str().is_some_and(|note| note.contains("in force")), "{frozen}");
+    unrecorded(&system, 1.0).await;
+    assert!(!is_engines(&system.order().await), "legacy answers while it is frozen");
+    let (status, lifted) = switch(&system, json!({ "on": false })).await;
+    assert_eq!(status, 503, "{lifted}");
+    assert!(!is_engines(&system.order().await), "legacy answers: the freeze stays in force");
+    sick.end().await;
+    unrecorded(&system, 0.0).await;
+    system.kill().await;
+    system.restart().await;
+    let status = system.pointsman.get("/api/v2/status").await;
+    assert_eq!((&status["freeze"], &status["freeze_unrecorded"]), (&json!("effects"), &json!(false)), "{status}");
+    freeze(&system, &["--off"]).await;
+    assert!(is_engines(&system.order().await));
+    system.finish().await;
+    report_violations(test, seed(), "1 freeze, 4 orders", &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_on_a_full_disk_is_in_force_at_once() {
+    let test = "freeze::a_freeze_on_a_full_disk_is_in_force_at_once";
+    while_the_store_takes_nothing(test, "pwrite64,pwritev", "error=ENOSPC").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_while_the_store_hangs_is_in_force_at_once() {
+    let test = "freeze::a_freeze_while_the_store_hangs_is_in_force_at_once";
+    while_the_store_takes_nothing(test, "pwrite64,pwritev,fsync,fdatasync", "delay_enter=6000000").await;
+}
+
+/// Freezes and their ends are asked for at the same time: what is in force is what the store has last.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_force_after_freezes_and_their_ends_is_what_a_restart_finds() {
+    const ROUNDS: usize = 40;
+    let mut system = live("").await;
+    let switch = async |system: &TestSystem, body: Value| {
+        let reply = system.pointsman.api(Method::POST, "/api/v2/freeze", body).await;
+        assert!(matches!(reply.status.as_u16(), 200 | 202 | 409), "{} {}", reply.status, reply.json());
+    };
+    let in_force = async |system: &TestSystem| system.pointsman.get("/api/v2/status").await["freeze"].clone();
+    let mut seen = std::collections::BTreeSet::new();
+    for round in 0..ROUNDS {
+        let (on, effects, off) =
+            (json!({ "on": true }), json!({ "on": true, "effects": true }), json!({ "on": false }));
+        match round % 2 {
+            0 => tokio::join!(switch(&system, off), switch(&system, on), switch(&system, effects)),
+            _ => tokio::join!(switch(&system, effects), switch(&system, on), switch(&system, off)),
+        };
+        let recorded = |metrics: &crate::support::Metrics| metrics.sum("pointsman_freeze_unrecorded", &[]) == 0.0;
+        system.pointsman.until_metric("the freeze to be recorded", recorded).await;
+        let last = system.pointsman.get("/api/v2/flips?limit=1").await[0]["to"].clone();
+        let freeze = in_force(&system).await;
+        assert_eq!(last, freeze, "round {round}");
+        seen.insert(freeze.to_string());
+    }
+    switch(&system, json!({ "on": true, "effects": true })).await;
+    system.kill().await;
+    system.restart().await;
+    assert_eq!(in_force(&system).await, "effects", "it was acknowledged as recorded");
+    freeze(&system, &["--off"]).await;
+    system.finish().await;
+    let figures = format!("{ROUNDS} rounds, in force after them: {seen:?}");
+    report_violations(
+        "freeze::what_is_in_force_after_freezes_and_their_ends_is_what_a_restart_finds",
+        seed(),
+        &figures,
+        &[],
     );
 }

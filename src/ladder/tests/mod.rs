@@ -3,6 +3,7 @@
 mod faulty;
 mod files;
 mod flips;
+mod freezes;
 mod outcomes;
 mod races;
 mod scopes;

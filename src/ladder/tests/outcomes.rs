@@ -74,8 +74,8 @@ async fn what_is_not_known_is_said_as_not_known_until_it_is() {
         assert_eq!(states(&house), BEFORE, "not in force before the store says that it is recorded");
         let busy = house.flip("bare", to(State::Shadow)).await.unwrap_err();
         assert!(matches!(busy, FlipError::NotKnown(NotKnown::Busy)), "{busy}");
-        let frozen = house.ladder.freeze(Freeze::Instances, None, "ann".into()).await;
-        assert!(matches!(frozen, Err(FreezeError::NotKnown(NotKnown::Busy))), "{frozen:?}");
+        let lifted = house.ladder.freeze(Freeze::No, None, "ann".into()).await;
+        assert!(matches!(lifted, Err(FreezeError::NotKnown(NotKnown::Busy))), "{lifted:?}");
 
         house.store.silent.store(false, Ordering::SeqCst);
         house.store.lose.store(false, Ordering::SeqCst);

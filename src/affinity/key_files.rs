@@ -61,7 +61,7 @@ pub async fn open_key_log(
         now: clock::now(),
         patience_ends: Instant::now() + WAIT_FOR_PREDECESSOR,
     };
-    let log = opening.open(place, &secret, limits)?;
+    let log = opening.open(place, &secret, limits).await?;
     log.list.write(store).await; // what it does not take now is told it later
     Ok(log)
 }
@@ -107,10 +107,15 @@ struct Found {
 }
 
 impl Opening<'_> {
-    fn open(&self, place: &KeyFilePlace, secret: &[u8; 32], limits: &Limits) -> Result<Arc<KeyLog>, KeyFileError> {
+    async fn open(
+        &self,
+        place: &KeyFilePlace,
+        secret: &[u8; 32],
+        limits: &Limits,
+    ) -> Result<Arc<KeyLog>, KeyFileError> {
         let Found { own, mut left } = match place {
-            KeyFilePlace::File(path) => Found { own: self.open_file(path)?, left: Vec::new() },
-            KeyFilePlace::Dir(dir) => self.open_in(dir, secret)?,
+            KeyFilePlace::File(path) => Found { own: self.open_file(path).await?, left: Vec::new() },
+            KeyFilePlace::Dir(dir) => self.open_in(dir, secret).await?,
         };
         let earlier = own.tag.map(|tag| tag.file);
         let tag = match (own.tag, self.owner.whose(own.tag.as_ref())) {
@@ -148,7 +153,7 @@ impl Opening<'_> {
             }
             let found = match record.path == own_path {
                 true => Err(OTHER_FILE.to_owned()),
-                false => self.open_listed(record),
+                false => self.open_listed(record).await,
             };
             match found {
                 Ok(Some(opened)) => left.push(opened),
@@ -176,11 +181,11 @@ impl Opening<'_> {
 
     /// Opens a file. The kernel releases the locks of a process that was killed one after the other: whoever has the
     /// store may have to wait for its file. On a shared store a locked file is another process's.
-    fn open_unlocked(&self, path: &Path, make: bool) -> Result<Opened, KeyFileError> {
+    async fn open_unlocked(&self, path: &Path, make: bool) -> Result<Opened, KeyFileError> {
         loop {
             match KeyFile::open(path, self.bytes_max, make) {
                 Err(KeyFileError::Locked(_)) if !self.is_shared && Instant::now() < self.patience_ends => {
-                    std::thread::sleep(WAIT_FOR_PREDECESSOR / 50);
+                    tokio::time::sleep(WAIT_FOR_PREDECESSOR / 50).await;
                 }
                 done => return done,
             }
@@ -188,8 +193,8 @@ impl Opening<'_> {
     }
 
     /// The one file of a store, which nobody else uses.
-    fn open_file(&self, path: &Path) -> Result<Opened, KeyFileError> {
-        let opened = self.open_unlocked(path, true)?;
+    async fn open_file(&self, path: &Path) -> Result<Opened, KeyFileError> {
+        let opened = self.open_unlocked(path, true).await?;
         match self.owner.whose(opened.tag.as_ref()) {
             // Beside a copy stands a copy of the file: what it holds was taken before this store began to differ.
             Whose::Ours | Whose::OfACopy => Ok(opened),
@@ -199,13 +204,13 @@ impl Opening<'_> {
     }
 
     /// The first file that nobody has and that is no copy's.
-    fn open_in(&self, dir: &Path, secret: &[u8; 32]) -> Result<Found, KeyFileError> {
+    async fn open_in(&self, dir: &Path, secret: &[u8; 32]) -> Result<Found, KeyFileError> {
         let id = blake3::derive_key("pointsman 2026 name of the file of retry keys", secret);
         let id = u64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]);
         let path = |n: usize| dir.join(format!("pointsman-{id:016x}-{n}.keys"));
         let (mut own, mut left): (Option<Opened>, Vec<Opened>) = (None, Vec::new());
         for n in 0..FILES_MAX {
-            let opened = match self.open_unlocked(&path(n), own.is_none()) {
+            let opened = match self.open_unlocked(&path(n), own.is_none()).await {
                 Ok(opened) => opened,
                 Err(KeyFileError::Locked(_)) => continue,
                 // Not there, or not readable: then it stays for a process that can read it.
@@ -246,8 +251,8 @@ impl Opening<'_> {
 
     /// Opens a file that the store lists and that was not found where this process keeps its own. `None` where another
     /// living process of the store has it, or may have it.
-    fn open_listed(&self, record: &KeyFileRecord) -> Result<Option<Opened>, String> {
-        let opened = match self.open_unlocked(Path::new(&record.path), false) {
+    async fn open_listed(&self, record: &KeyFileRecord) -> Result<Option<Opened>, String> {
+        let opened = match self.open_unlocked(Path::new(&record.path), false).await {
             Ok(opened) => opened,
             // Whether a process on another machine lives cannot be seen from here.
             Err(_) if self.is_shared && record.host != self.host => return Ok(None),

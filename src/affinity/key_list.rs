@@ -59,11 +59,13 @@ impl KeyFileList {
             let changes = &self.state().changes;
             (changes.put.clone(), changes.remove.clone())
         };
-        if !put.is_empty() || !remove.is_empty() {
-            if let Err(error) = store.put_key_files(put.clone(), remove.clone()).await {
-                tracing::warn!(%error, "the store does not know yet which files of retry keys are in use");
-                return false;
-            }
+        let told = match put.is_empty() && remove.is_empty() {
+            true => Ok(()),
+            false => store.put_key_files(put.clone(), remove.clone()).await,
+        };
+        if let Err(error) = told {
+            tracing::warn!(%error, "the store does not know yet which files of retry keys are in use");
+            return false;
         }
         let mut state = self.state();
         state.changes.put.retain(|record| !put.contains(record));

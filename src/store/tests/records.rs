@@ -187,9 +187,9 @@ async fn the_secret_stays_the_same(which: StoreKind) {
     assert_ne!(StoreFixture::new(which).await.store.secret().await.unwrap(), secret);
 }
 
-async fn key_files_are_listed_until_they_are_removed(which: Which) {
-    let mut place = Place::new(which).await;
-    assert_eq!(place.store.key_files().await.unwrap(), []);
+async fn key_files_are_listed_until_they_are_removed(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    assert_eq!(fixture.store.key_files().await.unwrap(), []);
     let file = |n: u128| KeyFileRecord {
         id: uuid::Uuid::from_u128(n),
         path: format!("/var/lib/{n}.keys"),
@@ -199,10 +199,10 @@ async fn key_files_are_listed_until_they_are_removed(which: Which) {
     };
     let unread = UnreadKeyFile { since: at(1), why: "is not there".into() };
     let gone = KeyFileRecord { unread: Some(unread), ..file(2) };
-    place.store.put_key_files(vec![file(1), file(2), file(3)], vec![]).await.unwrap();
-    place.store.put_key_files(vec![gone.clone()], vec![file(1).id, file(9).id]).await.unwrap();
-    place.reopen().await;
-    assert_eq!(place.store.key_files().await.unwrap(), [gone, file(3)]);
-    place.store.put_key_files(vec![], vec![file(2).id, file(3).id]).await.unwrap();
-    assert_eq!(place.store.key_files().await.unwrap(), []);
+    fixture.store.put_key_files(vec![file(1), file(2), file(3)], vec![]).await.unwrap();
+    fixture.store.put_key_files(vec![gone.clone()], vec![file(1).id, file(9).id]).await.unwrap();
+    fixture.reopen().await;
+    assert_eq!(fixture.store.key_files().await.unwrap(), [gone, file(3)]);
+    fixture.store.put_key_files(vec![], vec![file(2).id, file(3).id]).await.unwrap();
+    assert_eq!(fixture.store.key_files().await.unwrap(), []);
 }

@@ -113,7 +113,7 @@ pub(crate) fn routes<'a>(
     let facts = workflows.iter().map(|(name, (_, plan))| {
         let facts = plan
             .as_ref()
-            .map(|plan| WorkflowFacts { shared_steps: has_shared_step(plan), beyond_reads: plan.beyond_reads() });
+            .map(|plan| WorkflowFacts { shared_steps: has_shared_step(plan), reason_to_keep: plan.reason_to_keep() });
         (name.clone(), facts)
     });
     let facts = facts.collect();

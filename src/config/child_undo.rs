@@ -17,7 +17,7 @@ pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
         let Some(plan) = plan else { continue };
         for (place, step) in plan.steps.iter().enumerate() {
             let StepKind::Run(child) = &step.kind else { continue };
-            let stays = step.undo.is_none() && !step.care.irreversible && with_effects.contains(&child.workflow);
+            let stays = step.undo.is_none() && !step.safeguards.irreversible && with_effects.contains(&child.workflow);
             let Some(fails) = stays.then(|| what_fails_after(plan, StepIndex(place))).flatten() else { continue };
             let message = format!(
                 "`{}` runs `{}`, which has effects, and declares no `undo`: if the run fails afterwards ({fails}), \

@@ -197,7 +197,7 @@ pub(crate) fn people(settings: &Settings, workflows: &Workflows, problems: &mut 
         for step in &plan.steps {
             let asking = match &step.kind {
                 StepKind::Checkpoint(question) => &question.asking,
-                _ => &step.care.asking,
+                _ => &step.safeguards.asking,
             };
             let later = asking.escalate.iter().flat_map(|escalate| &escalate.who);
             let nobody = |name: &&String| !settings.tokens.iter().any(|token| token.name == **name);

@@ -45,7 +45,7 @@ impl RunMetrics {
     }
     fn count_checkpoints(&mut self, run: &Run) {
         let mut open: BTreeMap<Risk, usize> = BTreeMap::new();
-        run.asked().for_each(|checkpoint| *open.entry(checkpoint.risk).or_default() += 1);
+        run.open_checkpoints().for_each(|checkpoint| *open.entry(checkpoint.risk).or_default() += 1);
         for risk in [Risk::Low, Risk::Medium, Risk::High] {
             let count = |of: &BTreeMap<Risk, usize>| of.get(&risk).copied().unwrap_or_default() as f64;
             let more = count(&open) - count(&self.counted_checkpoints);
@@ -71,7 +71,7 @@ impl RunMetrics {
     pub fn update(&mut self, run: &Run) {
         self.count_status(Some(run.status()));
         // Most runs have no checkpoint.
-        if !self.counted_checkpoints.is_empty() || run.asked().next().is_some() {
+        if !self.counted_checkpoints.is_empty() || run.open_checkpoints().next().is_some() {
             self.count_checkpoints(run);
         }
     }

@@ -1,8 +1,8 @@
-//! What was heard of an attempt, and what it means by itself: before retries, probes and people.
+//! The result of an attempt, and what it means by itself: before retries, probes and people.
 //!
-//! Always true: an effect is certainly not done only where that is said (no connection, an open breaker, 429,
-//! `not_done`); no answer, half an answer and every other 5xx are unknown. 503 is one of them: a proxy in front of the
-//! service gives that answer also when the service was cut off after it had the request.
+//! Always true: an effect is certainly not done only where the result says so (no connection, an open breaker, 429,
+//! `not_done`); no answer, a partial answer and every other 5xx are unknown. 503 is one of them: a proxy in front of
+//! the service returns it also when the connection to the service broke after the request was sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::conflict::shorten_value;
 use super::{AttemptResult, Call, EffectClass};
 
-/// What an attempt comes to.
+/// The class of an attempt's result.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Done,
@@ -23,18 +23,18 @@ pub(super) enum Class {
     Refused,
 }
 
-/// Statuses that say that the world is not as the step took it to be.
+/// Statuses that say that the state at the service is not what the step assumed.
 pub(super) fn is_conflict(status: Option<u16>) -> bool {
     matches!(status, Some(409 | 412 | 422))
 }
 
-pub(super) fn classify(call: &Call, heard: &AttemptResult) -> Class {
-    match heard {
+pub(super) fn classify(call: &Call, result: &AttemptResult) -> Class {
+    match result {
         AttemptResult::Reply { status, .. } if call.accept.contains(*status) => Class::Done,
         AttemptResult::Unreadable { status, .. } if call.accept.contains(*status) => Class::Unreadable,
         AttemptResult::Reply { status, .. } | AttemptResult::Unreadable { status, .. } => match status {
             429 => Class::NotDone,
-            // A read changes nothing, whether it was done or not.
+            // A read has no effect, whether it was done or not.
             503 if call.effect == EffectClass::Read => Class::NotDone,
             status if call.not_done.contains(*status) => Class::NotDone,
             500.. => Class::Unknown,
@@ -48,8 +48,8 @@ pub(super) fn classify(call: &Call, heard: &AttemptResult) -> Class {
     }
 }
 
-pub(super) fn status_of(heard: &AttemptResult) -> Option<u16> {
-    match heard {
+pub(super) fn status_of(result: &AttemptResult) -> Option<u16> {
+    match result {
         AttemptResult::Reply { status, .. } | AttemptResult::Unreadable { status, .. } => Some(*status),
         AttemptResult::NotSent(_)
         | AttemptResult::BreakerOpen { .. }
@@ -61,8 +61,8 @@ pub(super) fn status_of(heard: &AttemptResult) -> Option<u16> {
     }
 }
 
-pub(super) fn about(heard: &AttemptResult) -> String {
-    match heard {
+pub(super) fn about(result: &AttemptResult) -> String {
+    match result {
         AttemptResult::Reply { status, .. } => format!("the service answered {status}"),
         AttemptResult::Unreadable { status, why, .. } => format!("the service answered {status}, and {why}"),
         AttemptResult::NotSent(why) | AttemptResult::Withheld(why) | AttemptResult::Missing(why) => {
@@ -75,9 +75,9 @@ pub(super) fn about(heard: &AttemptResult) -> String {
     }
 }
 
-/// What came back, for people.
-pub(super) fn response(heard: &AttemptResult) -> Option<Arc<Value>> {
-    match heard {
+/// The response, for people.
+pub(super) fn response(result: &AttemptResult) -> Option<Arc<Value>> {
+    match result {
         AttemptResult::Reply { output, .. } => shorten_value(output),
         AttemptResult::Unreadable { begins, .. } => {
             shorten_value(&Value::from(begins.as_str())).filter(|_| !begins.is_empty())
@@ -92,8 +92,8 @@ pub(super) fn response(heard: &AttemptResult) -> Option<Arc<Value>> {
     }
 }
 
-pub(super) fn retry_after(heard: &AttemptResult) -> Option<Duration> {
-    match heard {
+pub(super) fn retry_after(result: &AttemptResult) -> Option<Duration> {
+    match result {
         AttemptResult::Reply { retry_after_ms, .. } => retry_after_ms.map(Duration::from_millis),
         AttemptResult::BreakerOpen { retry_after_ms, .. } => Some(Duration::from_millis(*retry_after_ms)),
         AttemptResult::Unreadable { .. }

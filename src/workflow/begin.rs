@@ -1,7 +1,7 @@
-//! A call begins: the first attempt or the next, sent or only rehearsed.
+//! Begins an attempt of a call: the first or a later one, sent or only rehearsed.
 //!
-//! Always true: a later attempt sends the first one's bytes under the first one's key, unless a person gave another
-//! input; a call that the run's mode does not send leaves its intent instead.
+//! Always true: a later attempt sends the same bytes under the same key as the first, unless a person gave another
+//! input; a call that the run's mode does not send records its intent instead.
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ pub(super) fn begin(
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
-    // What a person asked for again starts although the run ends: it has to be known what became of it.
-    let asked = run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.asked);
+    // An attempt that a person asked for starts even while the run is ending, because its effect has to be known.
+    let asked = run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.requested);
     if !asked {
         may_begin(run, plan, step)?;
     }
@@ -106,7 +106,7 @@ fn compute(
     }])
 }
 
-/// The first attempt of a call, or the first with another input: after what has to be said before it.
+/// The first attempt of a call, or the first with another input, after everything that has to happen before it.
 fn first(
     run: &Run,
     plan: &Plan,
@@ -122,8 +122,8 @@ fn first(
     let sent = match risk::gate(run, plan, world, step, item, now) {
         Gate::Open => sends(run.mode(), call),
         Gate::Rehearse => false,
-        Gate::Shut => return Err(Refusal::NotDue("a person is asked")),
-        Gate::First(events) => return Ok(events),
+        Gate::Waiting => return Err(Refusal::NotDue("a person is asked")),
+        Gate::Before(events) => return Ok(events),
     };
     if let Some(gate) = lock::gate(run, world, step, item).filter(|_| sent) {
         return gate;
@@ -131,7 +131,8 @@ fn first(
     Ok(vec![attempt(run, &risk::as_asked(run, world, step, item), step, call, item, now, sent)])
 }
 
-/// The next attempt of a call: what is about to leave, or the intent where the run's mode rehearses it.
+/// The next attempt of a call: the event of the request that will be sent, or of the intent where the run's mode
+/// rehearses it.
 fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>, now: Timestamp, sent: bool) -> Event {
     let state = run.call_state(&step.id, item, Part::Do);
     let until = || step.trouble.deadline.and_then(|deadline| now.checked_add(deadline).ok());
@@ -169,7 +170,7 @@ fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>
     })
 }
 
-/// What one of a step's calls is about to send.
+/// Builds the request of one of a step's calls.
 pub(super) fn first_request(
     run: &Run,
     world: &World,
@@ -179,7 +180,7 @@ pub(super) fn first_request(
     part: Part,
 ) -> Result<CallRecord, (Vec<ReadPath>, ExpressionError)> {
     let scope = call_scope(&world.plain(run), run, &step.id, item, part);
-    // Where nothing is hidden the two are one.
+    // Without secrets the recorded request is the one that is sent.
     let masked = wire::has_hidden_parts(call).then(|| call_scope(&world.masked(run), run, &step.id, item, part));
     let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
     let left = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
@@ -201,7 +202,7 @@ fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<Cal
     finished(step, item, 1, Outcome::Rehearsed { intent, output, note })
 }
 
-/// The same for every attempt of a step (an item) of a run, and for nothing else.
+/// The idempotency key: the same for every attempt of a step (an item) of a run, and for nothing else.
 pub(super) fn idempotency_key(
     world: &World,
     run: RunId,

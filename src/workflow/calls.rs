@@ -1,7 +1,7 @@
-//! Where steps and their calls stand, as parts of a [`super::Run`].
+//! The state of steps and their calls, as parts of a [`super::Run`].
 //!
-//! Always true: a call is named by step, item and part; only [`super::evolve`] changes one. A call that was done stays
-//! listed in the order of completion, because that is what a compensation walks back.
+//! Always true: a call is identified by step, item and part; only [`super::evolve`] changes one. Calls that were done
+//! stay listed in the order of completion, because a compensation undoes them in reverse.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,16 +22,17 @@ pub(super) type StepItem = (StepId, Option<u32>);
 pub(super) enum StepState {
     /// Calls are under way or to come.
     Open(Open),
-    /// It ran to a result.
+    /// It has a result.
     Done {
-        /// A rehearsed step whose output nobody declared: who reads it cannot go on.
+        /// Of a rehearsed step without a declared output: the reason, for a step that reads the output and cannot go
+        /// on.
         undeclared: Option<String>,
     },
     /// It will not run.
     Skipped,
     /// It ended without a result.
     Failed,
-    /// It did nothing, and another step runs in its place: it has not ended before that one has.
+    /// It certainly did nothing, and another step runs in its place. It ends when that one ends.
     Replaced {
         /// Its fallback.
         by: StepId,
@@ -45,40 +46,40 @@ pub(super) enum StepState {
 pub(super) struct Open {
     /// The items of a fan-out; `None` is a single call.
     pub items: Option<Arc<Vec<Arc<Value>>>>,
-    /// Items that fail are collected, and the others go on.
+    /// Whether failed items are collected, and the others go on.
     pub collect: bool,
-    /// Items begin in order: the place of the first that has not.
+    /// Items begin in order: the index of the first that has not begun.
     pub next: u32,
-    /// By item (a single call is 0): begun and not ended.
+    /// By item (a single call is 0): calls that have begun and not ended.
     pub calls: BTreeMap<u32, CallState>,
-    /// Items whose run, begun by this one, has not ended (a single one is 0).
+    /// Items whose child run has not ended (a single one is 0).
     pub children: BTreeSet<u32>,
-    /// Items that stand in a lock's queue, or hold it, and have not begun.
+    /// Items that wait for a lock, or hold it, and have not begun.
     pub queued: BTreeSet<u32>,
-    /// By item: ended with a result; a skipped one has an empty one.
+    /// By item: the result; of a skipped item it is empty.
     pub results: BTreeMap<u32, CallResult>,
-    /// By item: ended without one, where that is collected.
+    /// By item: the failure, where failed items are collected.
     pub failures: BTreeMap<u32, Failure>,
-    /// By item: it did nothing, and the step's fallback runs in its place.
+    /// By item: the fallback that runs in its place, because the item certainly did nothing.
     pub replaced: BTreeMap<u32, Replaced>,
-    /// By item: the step that gave its result in its place; only where the step declares a fallback.
+    /// By item: the fallback that gave the result; only where the step declares a fallback.
     pub by: Option<BTreeMap<u32, StepId>>,
-    /// Only of a fallback that runs item by item: the items whose place it takes. No others begin, and the step ends
-    /// with the one whose items they are.
+    /// Only of a fallback that runs item by item: the items that it replaces. Only these begin, and the fallback ends
+    /// together with the step whose items they are.
     pub taken: Option<BTreeSet<u32>>,
 }
 
-/// An item that did nothing, and in whose place a fallback runs.
+/// An item that certainly did nothing, and in whose place a fallback runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Replaced {
     /// The fallback.
     pub by: StepId,
-    /// Why: what the item would have failed with.
+    /// The failure that the item would have had.
     pub failure: Failure,
 }
 
 impl Open {
-    /// How many calls there are in all.
+    /// The number of calls in all.
     pub fn all(&self) -> usize {
         self.items.as_ref().map_or(1, |items| items.len())
     }
@@ -98,7 +99,7 @@ impl Open {
             || self.replaced.contains_key(&slot)
             || self.has_ended(slot))
     }
-    /// How many take up room: under way, or about to be; an item whose fallback runs is one of them.
+    /// How many count towards the concurrency limit: calls, child runs, queued items, and items whose fallback runs.
     pub fn under_way(&self) -> usize {
         self.calls.len() + self.children.len() + self.queued.len() + self.replaced.len()
     }
@@ -110,7 +111,7 @@ impl Open {
     pub fn has_calls(&self) -> bool {
         !self.calls.is_empty() || !self.children.is_empty()
     }
-    /// Whether an item may begin: of a fallback only one whose place it takes.
+    /// Whether an item may begin: of a fallback only one that it replaces.
     pub fn takes(&self, slot: u32) -> bool {
         (slot as usize) < self.all() && self.taken.as_ref().is_none_or(|taken| taken.contains(&slot))
     }
@@ -126,38 +127,38 @@ impl Open {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct CallState {
     pub attempt: u32,
-    /// The place of its first attempt's event.
+    /// The sequence number of its first attempt's event.
     pub began: Seq,
     pub request: Arc<CallRecord>,
     pub key: Option<String>,
     pub effect: EffectClass,
     pub repeatable: bool,
-    /// It is unknown what an earlier attempt did.
+    /// Whether it is unknown if an earlier attempt took effect.
     pub uncertain: bool,
     pub phase: Phase,
-    /// Attempts that do not count: the breaker was open, or a person asked for another.
+    /// Attempts that do not count towards the limit: the breaker was open, or a person asked for another.
     pub free: u32,
-    /// How often a person gave it another input.
+    /// How many times a person gave it another input.
     pub renewed: u32,
-    /// The next attempt is made anew, with that input and another key.
+    /// The next attempt is built again, with that input and another key.
     pub renew: bool,
-    /// A person asked for the next attempt: it starts although the run ends.
-    pub asked: bool,
-    /// Attempts and pauses are over then.
+    /// A person asked for the next attempt: it starts even while the run is ending.
+    pub requested: bool,
+    /// The deadline of all its attempts and the pauses between them.
     pub until: Option<Timestamp>,
-    /// It was done, and what it gave is not what the step promises.
+    /// It was done, and its output does not fit the schema that the step declares.
     pub gave: Option<Box<CallResult>>,
     /// How the last attempt ended, for people.
     pub why: Option<String>,
-    /// When an attempt was decided, of a probe.
+    /// Of a probe: when an attempt was decided.
     pub at: Option<Timestamp>,
-    /// Until then an attempt of which nobody knows what it did may still take effect.
+    /// Until this time an attempt with unknown effect may still take effect.
     pub settled: Option<Timestamp>,
-    /// What came back of the last attempt of which nobody knows what it did.
+    /// The result of the last attempt with unknown effect.
     pub evidence: Option<Evidence>,
 }
 
-/// What came back of an attempt of which nobody knows what it did.
+/// The result of an attempt with unknown effect.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Evidence {
     pub status: Option<u16>,
@@ -165,22 +166,22 @@ pub(super) struct Evidence {
     pub response: Option<Arc<Value>>,
 }
 
-/// Where a call stands.
+/// The phase of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// An attempt was sent, or is about to be.
     InFlight,
     /// The next attempt starts at this time.
     Waiting(Timestamp),
-    /// It is unknown what it did, and its probe asks at this time.
+    /// Its effect is unknown, and its probe starts at this time.
     ToProbe(Timestamp),
-    /// Its probe asks.
+    /// Its probe is under way.
     Probing,
-    /// A person decides.
+    /// It waits for a person's decision.
     Stuck,
 }
 
-/// What a call gave.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct CallResult {
@@ -194,7 +195,7 @@ pub(super) struct CallResult {
     pub undeclared: Option<String>,
 }
 
-/// A private or shared call that was done (or rehearsed), in the order of completion: what an `undo` works on.
+/// A private or shared call that was done (or rehearsed): what an `undo` works on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct DoneCall {
     pub step: StepId,
@@ -208,35 +209,35 @@ pub(super) struct DoneCall {
     pub ended: Seq,
     pub status: Option<u16>,
     pub output: Arc<Value>,
-    /// Nothing was sent: so nothing is there to be undone, but for the intent.
+    /// Nothing was sent, so only the intent of the undo is recorded.
     pub rehearsed: bool,
-    /// A run that did nothing: nobody misses its undoing.
+    /// A child run without effects: it needs no undo.
     pub harmless: bool,
-    /// The run that did it, where this one took its result over: keys are made from that one's id.
+    /// The run that did it, where this one took over its result: keys are derived from that run's id.
     pub origin: Option<RunId>,
-    /// The run that the step began, and what it ran, where it began one.
+    /// The child run and its workflow, where the step began one.
     pub child: Option<(RunId, WorkflowName)>,
 }
 
-/// A call of which it stays unknown whether it took place.
+/// A call whose effect stays unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Unsettled {
     pub step: StepId,
     pub item: Option<u32>,
-    /// How that came, in a sentence.
+    /// Why it is unknown, in a sentence.
     pub why: String,
 }
 
 /// A compensation under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Undoing {
-    /// One group after the other; those of one at the same time.
+    /// The groups, undone one after the other; the calls of a group are undone concurrently.
     pub groups: Vec<Vec<StepItem>>,
-    /// The group at which it is.
+    /// The index of the current group.
     pub at: usize,
-    /// How many of that group have not ended.
+    /// How many calls of that group have not ended.
     pub left: usize,
-    /// What becomes of each.
+    /// The state of each call's undo.
     #[serde(with = "pairs")]
     pub calls: BTreeMap<StepItem, UndoCall>,
 }
@@ -244,21 +245,21 @@ pub(super) struct Undoing {
 /// The undoing of one call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct UndoCall {
-    /// Its place in the run's list of what was done.
+    /// Its index in the run's list of calls that were done.
     pub done: usize,
     pub undone: Undone,
 }
 
-/// What became of something that was done.
+/// The state of a call's undo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Undone {
-    /// Its `undo` is to come, or under way.
+    /// Its `undo` has not ended.
     NotYet,
-    /// It was taken back.
+    /// It was undone.
     Undone,
-    /// Nothing was sent, and so nothing taken back: the intent is recorded.
+    /// Nothing had been sent: only the intent of the undo was recorded.
     Rehearsed,
-    /// It stays as it is: why.
+    /// It was not undone, for this reason.
     Left(String),
 }
 
@@ -275,13 +276,13 @@ pub struct InFlight {
     pub attempt: u32,
     /// Its idempotency key, where it has one.
     pub key: Option<String>,
-    /// What it does to the world.
+    /// The class of its effect.
     pub effect: EffectClass,
-    /// Whether sending it again does no harm.
+    /// Whether it may safely be sent again.
     pub repeatable: bool,
     /// What was recorded of the request.
     pub request: Arc<CallRecord>,
-    /// The step's `deadline`: it takes no longer.
+    /// When the step's `deadline` ends.
     pub until: Option<Timestamp>,
 }
 
@@ -300,7 +301,7 @@ impl CallState {
             free: 0,
             renewed: 0,
             renew: false,
-            asked: false,
+            requested: false,
             until: started.until,
             gave: None,
             why: None,
@@ -309,11 +310,11 @@ impl CallState {
             evidence: None,
         }
     }
-    /// Attempts that count.
+    /// The number of attempts that count towards the limit.
     pub(super) fn counted(&self) -> u32 {
         self.attempt.saturating_sub(self.free)
     }
-    /// It is an effect, and nobody knows whether it took place.
+    /// Whether it is an effect that may have taken place.
     pub(super) fn unknown_effect(&self) -> bool {
         self.uncertain && self.effect != EffectClass::Read
     }

@@ -1,9 +1,9 @@
-//! Asking people, and what their answers come to.
+//! Questions to people, and the events that an answer leads to.
 //!
-//! Always true: a question is answered once, by somebody who may, with values that its schema takes; the first answer
-//! stands, and whoever answers second is told it. Nobody is asked where a run only rehearses: there the declared answer
-//! is taken, or the run cannot go on. An answer is the only way past a question: whatever else is ordered leaves it
-//! open, and what is asked anew gets another id.
+//! Always true: a question is answered once, by somebody who may, with values that fit its schema; the first answer
+//! counts, and a second one is refused with the first. A run that only rehearses asks nobody: the declared answer is
+//! taken, or the run fails. Only an answer closes a question: other orders leave it open, and a repeated question gets
+//! another id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,24 +23,24 @@ use super::{
 };
 use crate::names::{CheckpointId, StepId};
 
-/// Who answers when nobody did.
+/// The name under which a time-out answers.
 pub(super) const TIME_OUT: &str = "time-out";
-/// Who answers where nobody is asked.
+/// The name under which the declared answer of a rehearsal is recorded.
 const REHEARSAL: &str = "rehearse";
-/// A question is no longer than this.
+/// The greatest length of a question, in characters.
 const QUESTION_CHARS_MAX: usize = 2_000;
 
-/// What is asked.
+/// What a question is about.
 pub(super) struct About {
     pub item: Option<u32>,
     pub kind: CheckpointKind,
     pub risk: Risk,
-    /// Where the step declares none.
+    /// The text where the step declares none.
     pub question: String,
     pub items: Vec<ReviewItem>,
 }
 
-/// The names of one run's questions: another one each time.
+/// The id of a question: it differs each time the same step (item) is asked about.
 fn id(run: &Run, step: &StepId, item: Option<u32>) -> CheckpointId {
     let times = run.interactions.times.get(&(step.clone(), item)).copied().unwrap_or(0);
     let text = format!("{}\n{step}\n{}\n{times}", run.id(), item.map_or_else(String::new, |item| item.to_string()));
@@ -52,7 +52,7 @@ fn later(now: Timestamp, span: Option<Duration>) -> Option<Timestamp> {
     now.checked_add(span?).ok()
 }
 
-/// The question, as it is put to people.
+/// The checkpoint to be opened.
 pub(super) fn ask(
     run: &Run,
     world: &World,
@@ -86,7 +86,7 @@ pub(super) fn ask(
     })
 }
 
-/// A step of kind `checkpoint` begins.
+/// Begins a step of kind `checkpoint`.
 pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, now: Timestamp) -> Vec<Event> {
     let about = About {
         item: None,
@@ -129,7 +129,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
     ]
 }
 
-/// A run that only rehearses cannot go on behind this.
+/// The failure of a rehearsing run that would have to ask a person.
 pub(super) fn needs_person(step: &Step, item: Option<u32>) -> Event {
     let message = format!("`{}` asks a person, and has no `rehearse:`", step.id);
     let failure = Failure::of_step(FailureKind::NeedsPerson, &step.id, item, message);
@@ -140,7 +140,7 @@ fn yes() -> CheckpointAnswer {
     CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
 }
 
-/// Somebody answers.
+/// Handles an answer.
 pub(super) fn answer(
     run: &Run,
     plan: &Plan,
@@ -149,20 +149,20 @@ pub(super) fn answer(
     mut said: CheckpointAnswer,
     by: &str,
 ) -> Result<Vec<Event>, Refusal> {
-    // An item that is named twice is named.
+    // An item that is listed twice counts once.
     for named in [&mut said.approved, &mut said.struck] {
         named.sort_unstable();
         named.dedup();
     }
-    let ask = run.interactions.asks.get(checkpoint).ok_or(Refusal::NoSuchCheckpoint)?;
+    let ask = run.interactions.questions.get(checkpoint).ok_or(Refusal::NoSuchCheckpoint)?;
     match &ask.state {
         QuestionState::Open => {}
         QuestionState::Answered { said, by, seq } => {
             return Err(Refusal::AnsweredBefore { by: by.clone(), said: said.clone(), seq: *seq });
         }
-        QuestionState::Void => {
-            let message = match run.interactions.ask(&ask.asked.step, ask.asked.item) {
-                Some(now) => format!("what it asked about has changed; {} asks now", now.asked.checkpoint),
+        QuestionState::Withdrawn => {
+            let message = match run.interactions.question(&ask.checkpoint.step, ask.checkpoint.item) {
+                Some(now) => format!("what it asked about has changed; {} asks now", now.checkpoint.checkpoint),
                 None => "what it asked about has changed, or will not happen any more".into(),
             };
             return Err(Refusal::NotApplicable(message));
@@ -171,8 +171,8 @@ pub(super) fn answer(
     if run.is_ending() {
         return Err(Refusal::NotApplicable("the run is ending".into()));
     }
-    let asked = &ask.asked;
-    // Where nobody needs a token, everybody is whom they say they are, and the answer says that nobody verified it.
+    let asked = &ask.checkpoint;
+    // Without tokens a client may give any name, and the answer records that nobody verified it.
     let name = by.strip_suffix(UNVERIFIED).unwrap_or(by);
     if !asked.who.is_empty() && !asked.who.iter().any(|who| who == name) {
         return Err(Refusal::NotYours(format!("only {} may answer this", asked.who.join(" or "))));
@@ -182,7 +182,7 @@ pub(super) fn answer(
     Ok(answered(run, step, ask, said, by))
 }
 
-/// Whether what is said answers what is asked.
+/// Checks the answer against the question.
 fn fits(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, world: &World) -> Result<(), Refusal> {
     let mut wrong = Vec::new();
     if asked.kind != CheckpointKind::Review && !(said.approved.is_empty() && said.struck.is_empty()) {
@@ -218,9 +218,9 @@ fn fits(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, world: &Wo
     if wrong.is_empty() { Ok(()) } else { Err(Refusal::BadValues(wrong)) }
 }
 
-/// What an answer comes to.
+/// The events of an answer.
 fn answered(run: &Run, step: &Step, ask: &RunQuestion, said: CheckpointAnswer, by: &str) -> Vec<Event> {
-    let asked = &ask.asked;
+    let asked = &ask.checkpoint;
     let all_struck = asked.kind == CheckpointKind::Review && said.approve && said.struck.len() == asked.items.len();
     let (approve, note) = (said.approve, said.note.clone());
     let mut events = vec![Event::Checkpoint(CheckpointEvent::Answered {
@@ -230,12 +230,12 @@ fn answered(run: &Run, step: &Step, ask: &RunQuestion, said: CheckpointAnswer, b
     })];
     let on_reject = match &step.kind {
         StepKind::Checkpoint(question) => question.on_reject,
-        _ => step.care.on_reject,
+        _ => step.safeguards.on_reject,
     };
     match (approve, on_reject) {
         (true, _) if all_struck => events.extend(skip(run, step, asked.item)),
         (true, _) => {}
-        // Another input was asked about: what was open before is open again.
+        // The rejected question was about another input: the conflict before it is open again.
         (false, _) if is_renewed(run, step, asked.item) => events.push(reopened(run, step, asked.item, by)),
         (false, OnReject::Skip) => events.extend(skip(run, step, asked.item)),
         (false, OnReject::Fail) => {
@@ -258,14 +258,14 @@ fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
     }
 }
 
-/// The first question whose time is over, and what that comes to.
+/// The events of the first question whose time is over.
 pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
-    let ask = run.interactions.open().find(|ask| ask.asked.until.is_some_and(|until| until <= now))?;
-    let asked = &ask.asked;
+    let ask = run.interactions.open().find(|ask| ask.checkpoint.until.is_some_and(|until| until <= now))?;
+    let asked = &ask.checkpoint;
     let (_, step) = plan.step(&asked.step)?;
     let asking = match &step.kind {
         StepKind::Checkpoint(question) => &question.asking,
-        _ => &step.care.asking,
+        _ => &step.safeguards.asking,
     };
     let then = match (asked.on_timeout, &asking.escalate) {
         (OnTimeout::Escalate, Some(escalate)) if !ask.escalated => {
@@ -284,12 +284,12 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
     Some(answered(run, step, ask, said, TIME_OUT))
 }
 
-/// Whether somebody gave a call that has begun another input.
+/// Whether a person gave another input to a call that has begun.
 pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
     run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.renew)
 }
 
-/// Another input was rejected: the conflict over the one before is open again.
+/// Opens the earlier conflict again, because the other input was rejected.
 pub(super) fn reopened(run: &Run, step: &Step, item: Option<u32>, by: &str) -> Event {
     let message = format!("`{}`: {by} said no to its other input", step.id);
     let failure = Failure::of_step(FailureKind::Rejected, &step.id, item, message);

@@ -1,8 +1,8 @@
-//! Steps that run another workflow.
+//! Steps that run another workflow: child runs.
 //!
-//! Always true: the other run's id is on disk before it is born; each step (item) has at most one that has not ended;
-//! a run ends only after those that it began. What is ordered of a run that concerns them (a pause, its end) is told
-//! them again and again until they have ended: telling twice changes nothing.
+//! Always true: the id of a child run is stored before the child is created; each step (item) has at most one child
+//! that has not ended; a run ends after all its children. Orders that concern the children (pause, resume, cancel) are
+//! repeated until they have ended, because repeating one changes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::names::{RunId, StepId, WorkflowName};
 
-/// A run that another one began and that has not ended for it.
+/// A child run whose end the parent has not recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenChild {
     /// The step.
@@ -31,14 +31,14 @@ pub struct OpenChild {
     pub item: Option<u32>,
     /// The run.
     pub run: RunId,
-    /// What it runs.
+    /// Its workflow.
     pub workflow: WorkflowName,
     /// The body of its request.
     pub input: Arc<Value>,
 }
 
 impl Run {
-    /// Runs that it began and that have not ended for it.
+    /// Child runs whose end is not recorded.
     pub fn children(&self) -> impl Iterator<Item = OpenChild> + '_ {
         self.interactions.children.iter().map(|((step, item), child)| OpenChild {
             step: step.clone(),
@@ -50,7 +50,7 @@ impl Run {
     }
 }
 
-/// Begins another run under an id, or does what stands before that.
+/// Begins a child run with this id, or returns the events that have to happen before.
 pub(super) fn begin(
     run: &Run,
     plan: &Plan,
@@ -84,8 +84,8 @@ pub(super) fn begin(
     let rehearse = match risk::gate(run, plan, world, step, item, now) {
         Gate::Open => run.mode() != Mode::Real,
         Gate::Rehearse => true,
-        Gate::Shut => return Err(Refusal::NotDue("a person is asked")),
-        Gate::First(events) => return Ok(events),
+        Gate::Waiting => return Err(Refusal::NotDue("a person is asked")),
+        Gate::Before(events) => return Ok(events),
     };
     let world = &as_asked(run, world, step, item);
     let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
@@ -120,7 +120,7 @@ pub(super) fn begin(
     })])
 }
 
-/// A result that no call gave.
+/// An outcome without a call.
 fn given(output: Value) -> Outcome {
     Outcome::Done { status: 200, headers: Default::default(), output: Arc::new(output) }
 }
@@ -149,7 +149,7 @@ pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Ve
     Ok(vec![never, missing::pause(run, step, known.item, Part::Do, &missing)])
 }
 
-/// A run that this one began has ended.
+/// Records the end of a child run.
 pub(super) fn ended(
     run: &Run,
     plan: &Plan,
@@ -182,7 +182,7 @@ pub(super) fn ended(
     })];
     let (kind, expected, person, why) = match (status, unfit) {
         (RunStatus::Completed, None) => return Ok(events),
-        // It is done: another one would do it a second time.
+        // The child completed: another one would repeat its effects.
         (RunStatus::Completed, Some(failure)) => {
             let expected = "an output as its schema says".to_owned();
             (ConflictKind::Schema, expected, pauses(run, step.trouble.on_failure), failure)
@@ -207,7 +207,7 @@ pub(super) fn ended(
     Ok(events)
 }
 
-/// By step: which of the runs that it began is still to end, in a sentence.
+/// By step: the child runs that have not ended, in a sentence.
 pub(super) fn running(run: &Run) -> BTreeMap<StepId, String> {
     let mut open: BTreeMap<StepId, (String, usize)> = BTreeMap::new();
     for child in run.children() {

@@ -1,15 +1,15 @@
-//! What may be chosen where a person decides: one table over the kind of the conflict and what its step is.
+//! The choices that a conflict offers to a person: one table by the kind of the conflict and the kind of its step.
 //!
-//! Always true: nothing offered here does a thing twice without a person having asked for just that, and nothing goes
-//! past a question: what asks people is asked again or skipped, never answered by a value. What a choice keeps: *retry*
-//! the bytes and the key; *retry_with* neither, and where it is unknown what went before, that stays listed and no
-//! fallback is taken any more; *skip* all that was done or may have been, listed for undoing or as unknown; *take* what
-//! was done, with another output; *fallback* nothing, because certainly nothing was done.
+//! Always true: no choice repeats an effect unless the person asks for exactly that, and none replaces an approval: a
+//! step that needs one is asked about again or skipped, never given a value. What each choice keeps: *retry*: the bytes
+//! and the key. *retry_with*: neither; an unknown earlier attempt stays listed, and no fallback is taken any more.
+//! *skip*: all that was done or may have been, listed for undoing or as unknown. *take*: what was done, with another
+//! output. *fallback*: nothing, because certainly nothing was done.
 
 use super::calls::CallState;
 use super::{Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};
 
-/// What a conflict is about.
+/// What the conflict is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
     /// A call that changes nothing.
@@ -60,7 +60,7 @@ fn table(kind: ConflictKind, of: Of) -> &'static [&'static str] {
             &["retry", "retry_with", "skip", "take", "fallback"]
         }
         (ConflictKind::Schema, Of::Read) => &["retry", "skip", "take"],
-        // It was done: to send it again would do it twice.
+        // It was done, so another attempt would repeat it.
         (ConflictKind::Schema, Of::Effect | Of::Items | Of::Value | Of::Wait) => &["skip", "take"],
         (ConflictKind::Busy | ConflictKind::Deadlock, _) => &["wait", "skip"],
         (ConflictKind::ChildFailed, _) => &["retry", "skip", "take"],
@@ -69,13 +69,13 @@ fn table(kind: ConflictKind, of: Of) -> &'static [&'static str] {
     }
 }
 
-/// Names of what may be chosen now; without a step, of the answer to the caller.
+/// The names of the choices offered now; without a step, of the conflict over the caller's answer.
 pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: ConflictKind) -> Vec<&'static str> {
     let ending = run.is_ending();
     let mut choices = table(kind, of(step, item)).to_vec();
     choices.retain(|choice| match *choice {
         "fallback" => {
-            // Of a `for_each` it takes the place of items, and they are not known yet.
+            // The fallback of a `for_each` replaces items, and the items are not known yet.
             let declared = step.is_some_and(|step| step.trouble.fallback.is_some()) && of(step, item) != Of::Items;
             let unknown = |step: &Step| {
                 let call = run.call_state(&step.id, item, Part::Do);
@@ -86,14 +86,14 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
         "retry_with" => !ending,
         _ => true,
     });
-    // Who has cancelled without compensation has said it all.
+    // A cancellation without compensation needs no further decision.
     if run.cancel.as_ref().is_none_or(|cancel| cancel.compensate) {
         choices.push("cancel");
     }
     choices
 }
 
-/// Why something is not offered.
+/// Why a choice is not offered.
 pub(super) fn why_not(
     run: &Run,
     step: Option<&Step>,

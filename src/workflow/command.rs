@@ -1,4 +1,4 @@
-//! What a run can be asked to do, what came back from a call, and why an ask is refused.
+//! Commands to a run, results of attempts, and the reasons why a command is refused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::{Order, Part, RunStatus, StepIndex};
 use crate::names::{RunId, Seq, ServiceName, StepId};
 
-/// What a run is asked to do.
+/// A command to a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Skip, compute, fan out or fail: whatever a step does without the world.
+    /// Skip, compute, fan out or fail: everything that a step does without a call.
     Advance {
         /// The step.
         step: StepIndex,
@@ -32,10 +32,10 @@ pub enum Command {
         step: StepIndex,
         /// The item of a `for_each`.
         item: Option<u32>,
-        /// The id that it gets.
+        /// The child's id.
         child: RunId,
     },
-    /// Note the end of a run that a `run` step began.
+    /// Record the end of a child run.
     ChildEnded {
         /// The run.
         child: RunId,
@@ -45,7 +45,7 @@ pub enum Command {
         output: Arc<Value>,
         /// Why it did not complete.
         note: Option<String>,
-        /// It did something that a person may want to take back.
+        /// Whether it performed an effect that a person may want to undo.
         effects: bool,
     },
     /// Note that a run that a `run` step began was not started and never will be, because the files in force do not have
@@ -54,34 +54,34 @@ pub enum Command {
         /// The run.
         child: RunId,
     },
-    /// Note what the queue of a lock shows.
+    /// Record what the queue of a lock shows.
     LockSeen {
         /// The step.
         step: StepIndex,
         /// The item of a `for_each`.
         item: Option<u32>,
-        /// The place of the event with which it stood in line: what was seen of an earlier place says nothing.
+        /// The sequence number of the event that queued the step: what was seen for an earlier entry does not count.
         queued: Seq,
         /// What it shows.
         seen: LockSeen,
     },
-    /// Go on where something was missing that the files in force have again.
+    /// Go on where the files in force have again what was missing.
     Mended {
         /// The step.
         step: StepId,
         /// The item of a `for_each`.
         item: Option<u32>,
     },
-    /// A time is over: of a checkpoint, a wait, a step, or the run. What it means is looked up.
+    /// A time is over: of a checkpoint, a wait, a step, or the run. Which one is looked up.
     Elapse,
-    /// What somebody asks.
+    /// An order of a person or a program.
     Order {
         /// What.
         order: Order,
         /// Who.
         by: String,
     },
-    /// Note what came back of an attempt.
+    /// Record the result of an attempt.
     Record {
         /// The step.
         step: StepIndex,
@@ -91,9 +91,9 @@ pub enum Command {
         part: Part,
         /// The attempt.
         attempt: u32,
-        /// What came back.
-        heard: AttemptResult,
-        /// It was under way when a process ended, and was sent again: what the first sending did is unknown.
+        /// Its result.
+        result: AttemptResult,
+        /// It was under way when a process ended, and was sent again: whether the first sending took effect is unknown.
         again: bool,
         /// Drawn for the pause before another attempt: 0.0 to 1.0.
         jitter: f64,
@@ -103,9 +103,9 @@ pub enum Command {
         /// The entry.
         entry: Option<usize>,
     },
-    /// Fix what the caller gets while the run goes on, where the plan declares it.
+    /// Fix the answer that the caller gets while the run goes on, where the plan declares it.
     AnswerPending,
-    /// End: everything that could happen has; or undo what was done.
+    /// End the run, as nothing is left to do; or begin to undo what was done.
     Conclude,
     /// Give the request back to legacy.
     Abandon {
@@ -124,34 +124,35 @@ pub enum LockSeen {
         /// Which.
         holder: RunId,
     },
-    /// Another run does, and goes on only after this one.
+    /// Another run does, and waits for this one, directly or through other runs.
     Deadlock {
-        /// Who keeps whom waiting, all the way round.
-        knots: Vec<Knot>,
+        /// The links of the cycle.
+        links: Vec<WaitLink>,
     },
 }
 
-/// A run that holds a lock while a run that it began waits for another one.
+/// One link in a cycle of runs that wait for each other: a run holds a lock until a run that it began ends, which waits
+/// for the next lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Knot {
-    /// Who holds.
+pub struct WaitLink {
+    /// The run that holds a lock.
     pub holder: RunId,
-    /// What.
+    /// The lock that it holds.
     pub holds: String,
-    /// Who waits, and has to end before the holder lets go.
+    /// The run that waits, and has to end before the holder releases its lock.
     pub waiter: RunId,
-    /// What for.
+    /// The lock that it waits for.
     pub wants: String,
 }
 
-impl std::fmt::Display for Knot {
+impl std::fmt::Display for WaitLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Knot { holder, holds, waiter, wants } = self;
+        let WaitLink { holder, holds, waiter, wants } = self;
         write!(f, "{holder} holds `{holds}`, and {waiter}, which it began, wants `{wants}`")
     }
 }
 
-/// What came back of an attempt.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AttemptResult {
     /// A reply.
@@ -165,32 +166,32 @@ pub enum AttemptResult {
         /// `Retry-After`, milliseconds.
         retry_after_ms: Option<u64>,
     },
-    /// A reply whose body is beyond a bound, or cannot be decoded.
+    /// A reply whose body exceeds a bound, or cannot be decoded.
     Unreadable {
         /// The status.
         status: u16,
         /// What is wrong with it.
         why: String,
-        /// How the body begins.
+        /// The beginning of the body.
         begins: String,
     },
-    /// The request never left.
+    /// The request was never sent.
     NotSent(String),
-    /// It never left either: the service's breaker is open, so that another attempt before its time is in vain.
+    /// It was never sent: the service's breaker is open, so an attempt before its time would be refused.
     BreakerOpen {
-        /// Whose breaker.
+        /// The service.
         service: ServiceName,
         /// When the next probe may go, milliseconds from now.
         retry_after_ms: u64,
     },
-    /// It never left, held back at the last moment: the run may have become another process's while the call waited for
-    /// its turn, or effects were frozen meanwhile. No attempt is used up.
+    /// It was never sent: while the call waited for a free slot, the run may have become another process's, or effects
+    /// were frozen. No attempt is used up.
     Withheld(String),
-    /// It never left: a service or a secret is not in the files in force. No attempt is used up.
+    /// It was never sent: a service or a secret is not in the files in force. No attempt is used up.
     Missing(String),
-    /// It left, and no whole reply came in time.
+    /// It was sent, and no complete reply came in time.
     TimedOut(String),
-    /// It left, and the connection ended before a whole reply.
+    /// It was sent, and the connection ended before a complete reply.
     CutOff(String),
     /// The process ended while it was under way.
     Interrupted,
@@ -199,14 +200,14 @@ pub enum AttemptResult {
 /// A sentence of the code's own, which no store keeps.
 type NotKept = &'static str;
 
-/// Why an ask is refused.
+/// Why a command is refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// The run has ended.
     #[error("the run has ended")]
     Ended,
-    /// Something else happened first; asking [`super::due`] again tells what is due now.
+    /// Another event came first; [`super::due`] tells what is due now.
     #[error("not due: {0}")]
     #[serde(skip)]
     NotDue(NotKept),
@@ -219,7 +220,7 @@ pub enum Refusal {
     /// The plan has no such step.
     #[error("the plan has no such step")]
     NoSuchStep,
-    /// It makes no sense where the run stands now.
+    /// It is not possible in the run's current state.
     #[error("{0}")]
     #[serde(alias = "no_sense")]
     NotApplicable(String),
@@ -230,16 +231,16 @@ pub enum Refusal {
         by: String,
         /// How.
         said: Box<super::CheckpointAnswer>,
-        /// When: the place of the event.
+        /// The sequence number of the answer's event.
         seq: Seq,
     },
     /// There is no such checkpoint.
     #[error("the run has no such checkpoint")]
     NoSuchCheckpoint,
-    /// Somebody else has to say this.
+    /// Other people have to answer this.
     #[error("{0}")]
     NotYours(String),
-    /// The values are not what was asked for: JSON pointers and what is wrong.
+    /// The values do not fit the schema: JSON pointers and what is wrong.
     #[error("the answer is not what was asked for: {}", .0.join("; "))]
     BadValues(Vec<String>),
 }

@@ -1,7 +1,7 @@
-//! What people order of a run that moves: pause, resume, skip, adjust, retry.
+//! Orders to a run that has not ended: pause, resume, skip, adjust, retry.
 //!
-//! Always true: what was finished is kept; what makes no sense where the run stands is refused with the reason, and
-//! nothing happens. No order goes past a question to people: an adjusted input is asked about anew.
+//! Always true: finished steps keep their results; an order that is not possible in the run's state is refused with the
+//! reason and changes nothing. No order replaces an approval: an adjusted input is asked about again.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::NotApplicable(why.into()))
 }
 
-/// Whether the plan's steps are still to come.
+/// Whether steps of the plan can still begin.
 fn goes_on(run: &Run) -> Result<(), Refusal> {
     match (&run.cancel, run.failing.as_ref()) {
         (Some(cancel), _) => not_applicable(format!("{} has cancelled it: it is ending", cancel.by)),
@@ -38,7 +38,7 @@ pub(super) fn pause(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<E
 
 pub(super) fn resume(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
     if let Some(pause) = &run.pause {
-        // The run that began it takes back what it said itself, and nothing else: it may say so again much later.
+        // A parent lifts only its own pause: it may repeat its orders much later.
         let parent = run.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
         return match parent && pause.by != by {
             true => not_applicable(format!("{} paused it, not the run that began it", pause.by)),
@@ -110,7 +110,7 @@ pub(super) fn skip(
     Ok(skipped(run, step, Skipped::ByHand))
 }
 
-/// An input that somebody gives.
+/// Handles an adjusted input.
 pub(super) struct Adjusted {
     pub step: StepId,
     pub item: Option<u32>,
@@ -170,7 +170,7 @@ fn takes_input(step: &Step) -> Result<(), Refusal> {
     }
 }
 
-/// Attempts that wait start now; a conflict is retried.
+/// Starts waiting attempts now, or retries a conflict.
 pub(super) fn retry(
     run: &Run,
     plan: &Plan,

@@ -1,7 +1,7 @@
-//! A command becomes events, or a refusal.
+//! Turns a command into events, or a refusal.
 //!
-//! Always true: the same run, command and time give the same events; what an expression cannot give is an event too
-//! (the step fails, or a person decides), so a command that is due never leaves the run where it was.
+//! Always true: the same run, command and time give the same events. An expression without a value gives an event too
+//! (the step fails, or a person decides), so a command that is due always changes the run.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::names::StepId;
 
 pub use super::respond::input_refused;
 
-/// What a command comes to.
+/// The events of a command.
 ///
 /// # Errors
 /// It is not due now, or not allowed any more; nothing happens.
@@ -52,9 +52,9 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
                 Part::Undo => undo::begin(run, world, step, item),
             }
         }
-        Command::Record { step, item, part, attempt, heard, again, jitter } => {
+        Command::Record { step, item, part, attempt, result, again, jitter } => {
             let step = step_of(plan, step)?;
-            record(&Ended { run, plan, world, step, item, part, attempt, again, jitter, now }, heard)
+            record(&Ended { run, plan, world, step, item, part, attempt, again, jitter, now }, result)
         }
         Command::Order { order, by } => match order {
             Order::Cancel { compensate, reason } => ending::cancel(run, compensate, reason, &by),
@@ -98,7 +98,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
     }
 }
 
-/// A time is over: the run's own, a question's or a wait's, the first of them.
+/// Handles the earliest time that is over: of the run, a question or a wait.
 fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     let own = ending::elapse(run, now);
     if !own.is_empty() {
@@ -116,7 +116,7 @@ fn step_of(plan: &Plan, step: StepIndex) -> Result<&Step, Refusal> {
 }
 
 fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -> Result<Vec<Event>, Refusal> {
-    let waits = run.interactions.waits.contains_key(&step.id) || run.interactions.asks(&step.id, None);
+    let waits = run.interactions.waits.contains_key(&step.id) || run.interactions.is_asked_about(&step.id, None);
     if run.steps.contains_key(&step.id) || waits {
         return Err(Refusal::NotDue("it has begun"));
     }
@@ -181,20 +181,20 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
     }
 }
 
-/// What came back, held against what the step accepts.
-fn record(ended: &Ended<'_>, heard: AttemptResult) -> Result<Vec<Event>, Refusal> {
+/// Handles the result of an attempt.
+fn record(ended: &Ended<'_>, result: AttemptResult) -> Result<Vec<Event>, Refusal> {
     let state = ended.run.call_state(&ended.step.id, ended.item, ended.part);
     let under_way = |state: &&CallState| state.attempt == ended.attempt && state.phase == Phase::InFlight;
     let Some(state) = state.filter(under_way) else { return Err(Refusal::NotDue("no such attempt is under way")) };
     let call = ended.step.call(ended.part).ok_or(Refusal::NotDue("the step calls nobody"))?;
     Ok(match ended.part {
-        Part::Do => ended.of_step(call, state, heard),
-        Part::Probe => probe::ended(ended, state, heard),
-        Part::Undo => undo::ended(ended, call, state, heard),
+        Part::Do => ended.of_step(call, state, result),
+        Part::Probe => probe::ended(ended, state, result),
+        Part::Undo => undo::ended(ended, call, state, result),
     })
 }
 
-/// The run goes on where it stopped.
+/// Lets the run go on where it stopped.
 fn mend(
     run: &Run,
     plan: &Plan,

@@ -1,12 +1,12 @@
-//! What a run waits for somebody to do.
+//! The actions that a run waits for the engine to perform.
 //!
-//! Always true: a run that has not ended, is not paused and has no call under way has at least one action here, even
-//! if it is only a time to wait for or a held step: a run with no next wake-up cause is a bug. A step that the run's
-//! mode rehearses is offered as a [`Action::Begin`] like any other, and [`super::decide`] turns it into an intent.
+//! Always true: a run that has not ended, is not paused and has no call under way has at least one action here, even if
+//! only a time to wait for or a held step: a run that nothing will wake is a bug. A step that the run's mode rehearses
+//! is offered as a [`Command::Begin`] like any other, and [`super::decide`] turns it into an intent.
 //!
-//! A run goes through phases: *running*, until every step has ended; *paused*, while a conflict is open or somebody
-//! said so: nothing begins; *failing*, when it ends early: what is under way ends, and what is unknown is found out;
-//! *compensating*: what was done is undone; then it ends.
+//! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody ordered
+//! a pause; nothing begins. *Failing*: it ends early; calls under way end, and unknown effects are probed.
+//! *Compensating*: what was done is undone. Then it ends.
 
 use jiff::Timestamp;
 
@@ -16,31 +16,32 @@ use super::world::call_scope;
 use super::{Command, EffectClass, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
 use crate::names::{RunId, Seq};
 
-/// What somebody should do now.
+/// One thing for the engine to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Ask [`super::decide`] this.
-    Ask(Command),
-    /// Look again at this time.
+    /// Pass this command to [`super::decide`].
+    Decide(Command),
+    /// Ask for the actions again at this time.
     Wait(Timestamp),
-    /// A private or shared step would begin, and is held.
+    /// This private or shared step would begin, and effects are held.
     Held(StepIndex),
-    /// Ask [`super::decide`] [`Command::BeginChild`] with a new id.
+    /// Pass [`Command::BeginChild`] to [`super::decide`], with a new id.
     Child {
         /// The step.
         step: StepIndex,
         /// The item of a `for_each`.
         item: Option<u32>,
     },
-    /// Say this to a run that this one began: it may have heard it before.
-    TellChild {
+    /// Pass this order to a child run. The action is repeated until the child has ended, so an order may arrive more
+    /// than once.
+    OrderChild {
         /// The run.
         child: RunId,
-        /// What.
+        /// The order.
         order: Order,
     },
-    /// Look at this lock's queue once the place in it is on disk, and tell [`super::decide`] ([`Command::LockSeen`]);
-    /// where others stand before, again when one of them has left.
+    /// Read this lock's queue once its entry is stored, and pass what it shows to [`super::decide`]
+    /// ([`Command::LockSeen`]); while others are first, read it again when one of them has left.
     Lock {
         /// The step.
         step: StepIndex,
@@ -48,21 +49,21 @@ pub enum Action {
         item: Option<u32>,
         /// The lock.
         name: String,
-        /// The place of the event with which it stood in line.
+        /// The sequence number of the event that queued the step.
         queued: Seq,
     },
 }
 
-/// What is in force while one asks.
+/// The circumstances under which actions are due.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions {
     /// The time.
     pub now: Timestamp,
-    /// No attempt of a private or shared step begins, and none of an undo.
+    /// Whether effects are held: no attempt of a private or shared step, and no undo, begins.
     pub hold_effects: bool,
 }
 
-/// What somebody should do now, in the plan's order.
+/// The actions that are due now, in the plan's order.
 pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec<Action> {
     if run.end.is_some() {
         return Vec::new();
@@ -72,10 +73,10 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
     let mut due = Due { run, plan, world, conditions, actions: Vec::new(), wake: None, room };
     due.deadline();
     if run.is_paused() {
-        // Only its own deadline moves it, a person, or files that have what was missing.
+        // A paused run goes on only by its own deadline, by a person, or when reloaded files have what was missing.
         due.actions.extend(
             missing::mended(run, plan, world)
-                .map(|conflict| Action::Ask(Command::Mended { step: conflict.step.clone(), item: conflict.item })),
+                .map(|conflict| Action::Decide(Command::Mended { step: conflict.step.clone(), item: conflict.item })),
         );
     } else if run.undoing.is_some() {
         due.compensating();
@@ -85,55 +86,55 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
         due.running();
         due.times();
     }
-    due.actions.extend(tell(run));
+    due.actions.extend(orders_to_children(run));
     due.actions.extend(due.wake.map(Action::Wait));
     due.actions
 }
 
-/// What is found to be due.
+/// Collects the actions that are due.
 pub(super) struct Due<'a> {
     pub run: &'a Run,
     pub plan: &'a Plan,
     pub world: &'a World,
     pub conditions: Conditions,
     pub actions: Vec<Action>,
-    /// When to look again.
+    /// When to ask again.
     pub wake: Option<Timestamp>,
-    /// Calls that may begin now.
+    /// How many more calls may begin now.
     pub room: usize,
 }
 
 impl Due<'_> {
-    /// Look again at this time, or now if it is over.
+    /// Asks for another look at this time; at once if it is over.
     pub fn wait(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
     }
 
-    /// A call's next attempt.
+    /// Begins the next attempt of a call.
     fn begin(&mut self, step: StepIndex, item: Option<u32>, part: Part) {
         if self.room > 0 {
             self.room -= 1;
-            self.actions.push(Action::Ask(Command::Begin { step, item, part }));
+            self.actions.push(Action::Decide(Command::Begin { step, item, part }));
         }
     }
 
-    /// The run's own deadline: of one that ends already it has nothing to say.
+    /// The run's own deadline. It does not matter once the run is ending.
     fn deadline(&mut self) {
         match self.run.started.until.filter(|_| self.run.failing.is_none()) {
-            Some(until) if until <= self.conditions.now => self.actions.push(Action::Ask(Command::Elapse)),
+            Some(until) if until <= self.conditions.now => self.actions.push(Action::Decide(Command::Elapse)),
             Some(until) => self.wait(until),
             None => {}
         }
     }
 
-    /// Times of questions and waits. They stand still while the run is paused.
+    /// The times of questions and waits. They do not elapse while the run is paused.
     fn times(&mut self) {
         let interactions = &self.run.interactions;
-        let asks = interactions.open().filter_map(|ask| ask.asked.until);
-        match asks.chain(interactions.waits.values().filter_map(|wait| wait.until)).min() {
+        let questions = interactions.open().filter_map(|question| question.checkpoint.until);
+        match questions.chain(interactions.waits.values().filter_map(|wait| wait.until)).min() {
             Some(until) if until > self.conditions.now => self.wait(until),
-            Some(_) if !self.actions.contains(&Action::Ask(Command::Elapse)) => {
-                self.actions.push(Action::Ask(Command::Elapse));
+            Some(_) if !self.actions.contains(&Action::Decide(Command::Elapse)) => {
+                self.actions.push(Action::Decide(Command::Elapse));
             }
             Some(_) | None => {}
         }
@@ -151,12 +152,12 @@ impl Due<'_> {
         let all_ended = self.run.ended_steps == self.plan.steps.len();
         if self.run.answer.is_none() && self.run.unanswered.is_none() {
             if let Some(entry) = answer_due(self.run, self.plan, self.world) {
-                self.actions.push(Action::Ask(Command::Respond { entry: Some(entry) }));
+                self.actions.push(Action::Decide(Command::Respond { entry: Some(entry) }));
             } else if all_ended {
-                self.actions.push(Action::Ask(Command::Respond { entry: None }));
+                self.actions.push(Action::Decide(Command::Respond { entry: None }));
             }
         } else if all_ended {
-            self.actions.push(Action::Ask(Command::Conclude));
+            self.actions.push(Action::Decide(Command::Conclude));
         }
     }
 
@@ -165,24 +166,25 @@ impl Due<'_> {
         if let Some(place) = step.replaces
             && !run.replaced.contains_key(&step.id)
         {
-            // Only a fallback: it begins when it is taken, and is skipped when it never will be.
+            // A step that is only a fallback begins when it is taken, and is skipped once the step that it would
+            // replace has ended otherwise.
             if run.has_ended(&plan.steps[place.0].id) {
-                self.actions.push(Action::Ask(Command::Advance { step: index }));
+                self.actions.push(Action::Decide(Command::Advance { step: index }));
             }
             return;
         }
         if !step.needs.iter().all(|need| run.has_ended(&plan.steps[need.0].id)) {
             return;
         }
-        if run.interactions.asks(&step.id, None) || run.interactions.waits.contains_key(&step.id) {
-            return; // a person, a time or a signal moves it
+        if run.interactions.is_asked_about(&step.id, None) || run.interactions.waits.contains_key(&step.id) {
+            return; // it waits for a person, a time or a signal
         }
         if self.in_queue(index, step, None) {
             return;
         }
         let single = matches!(step.kind, StepKind::Call(_) | StepKind::Run(_)) && step.for_each.is_none();
         if !single || skipped_by_needs(run, plan, step) {
-            self.actions.push(Action::Ask(Command::Advance { step: index }));
+            self.actions.push(Action::Decide(Command::Advance { step: index }));
         } else if self.conditions.hold_effects && is_effect(run, step) && condition_holds(run, self.world, step, None) {
             self.actions.push(Action::Held(index));
         } else {
@@ -190,7 +192,7 @@ impl Due<'_> {
         }
     }
 
-    /// A step's (an item's) first attempt, or the run that it begins.
+    /// Begins the first attempt of a step (an item), or its child run.
     fn first(&mut self, index: StepIndex, step: &Step, item: Option<u32>) {
         match step.kind {
             StepKind::Run(_) => self.actions.push(Action::Child { step: index, item }),
@@ -198,9 +200,9 @@ impl Due<'_> {
         }
     }
 
-    /// Whether it stands in a lock's queue, and does not hold the lock.
+    /// Whether it waits in a lock's queue; if so, reading the queue is due.
     fn in_queue(&mut self, index: StepIndex, step: &Step, item: Option<u32>) -> bool {
-        let place = self.run.interactions.place(&step.id, item).filter(|place| !place.taken);
+        let place = self.run.interactions.queue_entry(&step.id, item).filter(|place| !place.taken);
         if let Some(place) = place {
             let (name, queued) = (place.name.clone(), place.queued);
             self.actions.push(Action::Lock { step: index, item, name, queued });
@@ -213,17 +215,18 @@ impl Due<'_> {
         for (slot, call) in &open.calls {
             let item = open.items.as_ref().map(|_| *slot);
             match call.phase {
-                // Another input is asked about before it is tried.
-                Phase::Waiting(_) if call.renew && self.run.interactions.asks(&step.id, item) => {}
+                // An attempt with another input waits for its approval.
+                Phase::Waiting(_) if call.renew && self.run.interactions.is_asked_about(&step.id, item) => {}
                 Phase::Waiting(at) => self.attempt(index, step, item, Part::Do, at),
                 Phase::ToProbe(at) => self.attempt(index, step, item, Part::Probe, at),
-                Phase::Probing => self.aside(index, step, item, Part::Probe),
+                Phase::Probing => self.side_call(index, step, item, Part::Probe),
                 Phase::InFlight | Phase::Stuck => {}
             }
         }
         let Some(items) = &open.items else {
-            // A single call that a person wants begun anew.
-            let anew = open.items.is_none() && open.nothing_begun() && !self.run.interactions.asks(&step.id, None);
+            // A single call that begins again because a person chose so.
+            let anew =
+                open.items.is_none() && open.nothing_begun() && !self.run.interactions.is_asked_about(&step.id, None);
             if anew && !self.in_queue(index, step, None) {
                 match self.conditions.hold_effects && is_effect(self.run, step) {
                     true => self.actions.push(Action::Held(index)),
@@ -232,14 +235,14 @@ impl Due<'_> {
             }
             return;
         };
-        if self.run.interactions.asks(&step.id, None) {
-            return; // a person looks at all of them
+        if self.run.interactions.is_asked_about(&step.id, None) {
+            return; // a person reviews all items
         }
         let queued = open.queued.iter().copied().filter(|slot| !self.in_queue(index, step, Some(*slot)));
         let queued: Vec<u32> = queued.collect();
-        let fresh = |slot: &u32| open.is_new(*slot) && !self.run.interactions.asks(&step.id, Some(*slot));
+        let fresh = |slot: &u32| open.is_new(*slot) && !self.run.interactions.is_asked_about(&step.id, Some(*slot));
         let next: Vec<u32> = match (&open.taken, &step.for_each) {
-            // In the place of items, which take up the room of their step.
+            // A fallback of single items counts towards the concurrency of the step that it replaces items of.
             (Some(taken), _) if step.needs.iter().all(|need| self.run.has_ended(&self.plan.steps[need.0].id)) => {
                 queued.into_iter().chain(taken.iter().copied().filter(fresh)).collect()
             }
@@ -263,7 +266,8 @@ impl Due<'_> {
         }
     }
 
-    /// Another attempt, once its time has come; an effect waits for the end of a freeze, tried before or not.
+    /// Begins another attempt once its time has come. While effects are held, an effect waits, also one that was tried
+    /// before.
     fn attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part, at: Timestamp) {
         let is_effect = match part {
             Part::Do => is_effect(self.run, step),
@@ -279,14 +283,14 @@ impl Due<'_> {
         }
     }
 
-    /// The next attempt of a probe or an undo that has begun.
-    fn aside(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part) {
+    /// Begins the next attempt of a probe or an undo that has begun.
+    fn side_call(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part) {
         if let Some(CallState { phase: Phase::Waiting(at), .. }) = self.run.call_state(&step.id, item, part) {
             self.attempt(index, step, item, part, *at);
         }
     }
 
-    /// What is under way ends; what is unknown is asked about, or asked for again where a person said so.
+    /// Lets calls under way end; probes unknown effects, or sends again where a person asked for it.
     fn failing(&mut self) {
         let run = self.run;
         for (place, step) in self.plan.steps.iter().enumerate() {
@@ -295,8 +299,8 @@ impl Due<'_> {
             for (slot, call) in &open.calls {
                 let item = open.items.as_ref().map(|_| *slot);
                 match call.phase {
-                    Phase::Waiting(at) if call.asked => self.attempt(index, step, item, Part::Do, at),
-                    Phase::Probing => self.aside(index, step, item, Part::Probe),
+                    Phase::Waiting(at) if call.requested => self.attempt(index, step, item, Part::Do, at),
+                    Phase::Probing => self.side_call(index, step, item, Part::Probe),
                     Phase::ToProbe(at) | Phase::Waiting(at)
                         if call.unknown_effect() && step.probe.is_some() && run.compensates() =>
                     {
@@ -308,7 +312,7 @@ impl Due<'_> {
         }
         let children = !run.interactions.children.is_empty();
         if self.actions.is_empty() && self.wake.is_none() && run.in_flight == 0 && !children {
-            self.actions.push(Action::Ask(Command::Conclude));
+            self.actions.push(Action::Decide(Command::Conclude));
         }
     }
 
@@ -323,7 +327,7 @@ impl Due<'_> {
                 continue;
             }
             match self.run.call_state(id, *item, Part::Undo) {
-                Some(_) => self.aside(index, step, *item, Part::Undo),
+                Some(_) => self.side_call(index, step, *item, Part::Undo),
                 None if self.conditions.hold_effects && undo_is_effect(self.run, step) => {
                     self.actions.push(Action::Held(index));
                 }
@@ -331,12 +335,12 @@ impl Due<'_> {
             }
         }
         if group.is_none() && self.run.in_flight == 0 {
-            self.actions.push(Action::Ask(Command::Conclude));
+            self.actions.push(Action::Decide(Command::Conclude));
         }
     }
 }
 
-/// Whether the step touches the world when a run of this mode takes it.
+/// Whether the step sends a private or shared call when a run of this mode performs it.
 fn is_effect(run: &Run, step: &Step) -> bool {
     match &step.kind {
         StepKind::Call(call) => call.effect != EffectClass::Read && sends(run.mode(), call),
@@ -344,18 +348,19 @@ fn is_effect(run: &Run, step: &Step) -> bool {
     }
 }
 
-/// Whether its `undo` does.
+/// Whether its `undo` does so.
 fn undo_is_effect(run: &Run, step: &Step) -> bool {
     step.undo.as_ref().is_some_and(|undo| undo.effect != EffectClass::Read && sends(run.mode(), undo))
 }
 
-/// Whether a held step would run: one that would be skipped, or fails over its condition, is not held.
+/// Whether a held step would run: one that would be skipped, or would fail in its condition, is not reported as held.
 fn condition_holds(run: &Run, world: &World, step: &Step, item: Option<u32>) -> bool {
     let scope = || call_scope(&world.plain(run), run, &step.id, item, Part::Do);
     step.condition.as_ref().is_none_or(|condition| condition.holds(&scope()) == Ok(true))
 }
 
-/// The first entry of `respond` whose steps have ended and whose condition holds. A condition without a value is no.
+/// The first entry of `respond` whose steps have ended and whose condition holds. A condition without a value counts as
+/// false.
 fn answer_due(run: &Run, plan: &Plan, world: &World) -> Option<usize> {
     let mut scope = None;
     plan.respond.iter().position(|entry| {
@@ -371,8 +376,8 @@ fn answer_due(run: &Run, plan: &Plan, world: &World) -> Option<usize> {
     })
 }
 
-/// What the runs that this one began have to hear.
-fn tell(run: &Run) -> impl Iterator<Item = Action> {
+/// The orders that child runs have to get: to end with this run, to pause and to resume with it.
+fn orders_to_children(run: &Run) -> impl Iterator<Item = Action> {
     let order = |paused: bool| {
         if let Some(failure) = run.failing.as_ref() {
             let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
@@ -388,5 +393,5 @@ fn tell(run: &Run) -> impl Iterator<Item = Action> {
     run.interactions
         .children
         .values()
-        .filter_map(move |child| Some(Action::TellChild { child: child.run, order: order(child.paused)? }))
+        .filter_map(move |child| Some(Action::OrderChild { child: child.run, order: order(child.paused)? }))
 }

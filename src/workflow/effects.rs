@@ -1,17 +1,17 @@
-//! What a run has done to the world, or may have.
+//! Which effects a run has performed, or may have performed.
 //!
 //! The question it answers: "was anything private or shared done, or may it have been?" Always true: an attempt counts
-//! from the moment at which it may leave; once it is certain that it did nothing (it never left, the service said so, a
-//! probe did), it does not count any more. So a run whose only effect was certainly not done can be given back to
-//! legacy, and its caller is told that nothing was done.
+//! from the moment at which it may be sent; it does not count any more once it is certain that it did nothing (it was
+//! never sent, the service said so, a probe did). So a run whose only effect was certainly not done can be given back
+//! to legacy, and its caller is answered that nothing was done.
 
 use super::calls::{CallState, Phase, StepState};
-use super::touched::Touched;
+use super::performed_effects::PerformedEffects;
 use super::{EffectClass, Mode, Run};
 use crate::names::StepId;
 
 impl CallState {
-    /// It may have had its effect, as far as is known now.
+    /// Whether it may have taken effect, as far as is known now.
     pub(super) fn may_be_done(&self) -> bool {
         self.uncertain || self.gave.is_some() || matches!(self.phase, Phase::InFlight | Phase::Probing)
     }
@@ -20,36 +20,36 @@ impl CallState {
 impl Run {
     /// Whether a private or shared step was done, or may have been.
     pub fn effects_begun(&self) -> bool {
-        let Touched { private, shared } = self.may_have_touched();
+        let PerformedEffects { private, shared } = self.performed_so_far();
         private || shared
     }
     /// Whether a shared step was done, or may have been.
     pub fn shared_begun(&self) -> bool {
-        self.may_have_touched().shared
+        self.performed_so_far().shared
     }
-    fn may_have_touched(&self) -> Touched {
-        let mut touched = self.touched;
+    fn performed_so_far(&self) -> PerformedEffects {
+        let mut performed_effects = self.performed_effects;
         let own = self.steps.values().flat_map(|state| match state {
             StepState::Open(open) => Some(open.calls.values()),
             _ => None,
         });
-        let calls = own.flatten().chain(self.asides.values());
-        calls.filter(|call| call.may_be_done()).for_each(|call| touched.note(call.effect));
-        // What a run does that it began is not known here before it has ended.
+        let calls = own.flatten().chain(self.side_calls.values());
+        calls.filter(|call| call.may_be_done()).for_each(|call| performed_effects.note(call.effect));
+        // The effects of a child run are not known here before it has ended.
         if !self.interactions.children.is_empty() && self.mode() == Mode::Real {
-            touched.note(EffectClass::Shared);
+            performed_effects.note(EffectClass::Shared);
         }
-        touched
+        performed_effects
     }
-    /// A call is over that may have had its effect.
-    pub(super) fn touch(&mut self, effect: EffectClass) {
-        self.touched.note(effect);
+    /// Records the end of a call that may have taken effect.
+    pub(super) fn note_effect(&mut self, effect: EffectClass) {
+        self.performed_effects.note(effect);
     }
-    /// Whether it did something, or may have, that a person may want to take back.
+    /// Whether it has, or may have, performed an effect that a person may want to undo.
     pub fn did_something(&self) -> bool {
         self.done.iter().any(|done| !done.rehearsed && !done.harmless) || !self.unknown.is_empty()
     }
-    /// Calls of which it is unknown whether they took place, and that no person looks at yet.
+    /// Calls with unknown effect that no person decides about yet.
     pub(super) fn uncertain(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &CallState)> {
         self.steps.iter().flat_map(|(step, state)| {
             let open = match state {
@@ -66,8 +66,7 @@ impl Run {
             })
         })
     }
-    /// Calls of which it is unknown whether they took place and that something still comes back to: another attempt, a
-    /// probe, or a person.
+    /// Calls with unknown effect that are not settled: another attempt, a probe or a person is still to come.
     pub(super) fn unsettled(&self) -> impl Iterator<Item = (&StepId, &CallState)> {
         let open = self.steps.iter().filter_map(|(step, state)| match state {
             StepState::Open(open) => Some((step, open)),
@@ -76,7 +75,7 @@ impl Run {
         open.flat_map(|(step, open)| open.calls.values().map(move |call| (step, call)))
             .filter(|(_, call)| call.unknown_effect() && call.gave.is_none())
     }
-    /// Whether an attempt of a step (an item) that nobody goes back to may have taken place.
+    /// Whether an attempt of a step (an item) that will not be repeated may have taken effect.
     pub(super) fn may_have_happened(&self, step: &StepId, item: Option<u32>) -> bool {
         self.unknown.iter().any(|call| call.step == *step && call.item == item)
     }

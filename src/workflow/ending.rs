@@ -1,8 +1,8 @@
-//! How a run ends: all is done, it failed, somebody cancelled it, or its time is over.
+//! How a run ends: all steps have ended, it failed, it was cancelled, or its time is over.
 //!
-//! Always true: what is under way ends first; what is unknown is a conflict before anything is undone; the caller has
-//! its answer, where one is declared, before undoing begins; a run that was to undo something ends only when each of it
-//! was undone or left by a person.
+//! Always true: calls under way end first; an unknown effect is a conflict before anything is undone; the caller has
+//! its answer, where one is declared, before undoing begins; a run with something to undo ends only after each of it
+//! was undone, or left by a person.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::names::StepId;
 
-/// Ends the run, or goes one phase on.
+/// Ends the run, or enters the next phase.
 pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
     if run.is_paused() || run.in_flight > 0 || !run.interactions.children.is_empty() {
         return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
@@ -29,7 +29,7 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
         return match &run.unanswered {
             None if run.answer.is_none() => Err(Refusal::NotDue("the answer is to come")),
             None => Ok(vec![Event::Ending(EndingEvent::Completed {})]),
-            // All is done, but for the answer: nothing is undone for that.
+            // All steps have ended, only the answer is missing: nothing is undone for that.
             Some(failure) => {
                 let mut events = early_answer(run, plan, world);
                 events.push(Event::Ending(EndingEvent::Failed { failure: failure.clone() }));
@@ -73,7 +73,7 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
     Ok(events)
 }
 
-/// What the caller gets of a run that ends early, where the plan says so.
+/// The caller's answer for a run that ends early, where the plan declares one.
 fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
     if run.answer.is_some() {
         return Vec::new();
@@ -84,7 +84,7 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
     answer.map(|answer| Event::Answer(AnswerEvent::Responded { answer, pin: None })).into_iter().collect()
 }
 
-/// Nobody knows whether this was done, and it is not asked for again: a person decides what is to be undone.
+/// An unknown effect that is not probed again: a person decides what is to be undone.
 fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &CallState) -> Option<Event> {
     let (_, of) = plan.step(step)?;
     let why = call.why.clone().unwrap_or_default();
@@ -97,13 +97,13 @@ fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &Call
     Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None }))
 }
 
-/// A time is over: is it the run's own?
+/// Whether the run's own time is over.
 pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
     let over = run.started.until.is_some_and(|until| until <= now) && run.failing.is_none();
     if over { vec![Event::Ending(EndingEvent::DeadlinePassed {})] } else { Vec::new() }
 }
 
-/// Somebody wants the run to end.
+/// Handles a cancellation.
 pub(super) fn cancel(run: &Run, compensate: bool, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
     match (&run.cancel, run.undoing.is_some(), compensate) {
         (Some(cancel), _, _) if cancel.compensate == compensate || compensate => {

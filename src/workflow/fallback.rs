@@ -1,8 +1,8 @@
-//! Which step takes the place of what certainly did nothing, and whether it runs.
+//! Which step runs in place of one that certainly did nothing, and whether it runs.
 //!
-//! Always true: a fallback takes the place of a whole step, or, of a `for_each`, of single items: an item keeps its
-//! place in the list, and its fallback sees `item` and `index` as the item does. One whose `if` is false, or which
-//! needs what was skipped, does not run: then what it was to replace has failed after all.
+//! Always true: a fallback replaces a whole step, or, of a `for_each`, single items: an item keeps its index in the
+//! list, and its fallback sees the same `item` and `index`. A fallback whose `if` is false, or whose needs were
+//! skipped, does not run: then the step (the item) that it would have replaced has failed.
 
 use super::calls::StepState;
 use super::may_begin::skipped_by_needs;
@@ -21,12 +21,12 @@ pub(super) fn of<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) 
     free.then_some(by)
 }
 
-/// Whether a step runs in the place of single items.
+/// Whether a step is a fallback that runs for single items.
 pub(super) fn by_item(run: &Run, step: &Step) -> bool {
     run.open_step(&step.id).is_some_and(|open| open.taken.is_some())
 }
 
-/// Of an item in whose place a fallback would begin now: what happens where it does not run after all.
+/// Where the fallback of an item would begin now but does not run: the events that say so.
 pub(super) fn not_run(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Option<Vec<Event>> {
     if !by_item(run, step) || run.call_state(&step.id, item, Part::Do).is_some() {
         return None;
@@ -42,7 +42,7 @@ pub(super) fn not_run(run: &Run, plan: &Plan, world: &World, step: &Step, item: 
     }
 }
 
-/// A fallback does not run for an item: the item whose place it was to take has failed after all.
+/// Skips the fallback of an item, and fails the item that it would have replaced.
 fn skipped(run: &Run, step: &Step, item: Option<u32>, reason: Skipped) -> Vec<Event> {
     let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason })];
     let place = run.replaced.get(&step.id);
@@ -61,11 +61,11 @@ fn skipped(run: &Run, step: &Step, item: Option<u32>, reason: Skipped) -> Vec<Ev
 }
 
 impl Plan {
-    /// Whether a step has items: a `for_each`, and what takes the place of its items.
+    /// Whether a step has items: a `for_each`, or a fallback of its items.
     pub fn runs_by_item(&self, step: &Step) -> bool {
         let place = |step: &Step| self.steps.get(step.replaces?.0);
         let mut at = Some(step);
-        // A chain of fallbacks is no longer than the plan.
+        // A chain of fallbacks cannot be longer than the plan.
         for _ in 0..=self.steps.len() {
             match at {
                 Some(step) if step.for_each.is_some() => return true,

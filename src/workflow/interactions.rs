@@ -1,8 +1,7 @@
-//! What stands between steps and their calls, as part of a [`super::Run`]: questions to people, waits, signals, places
-//! in locks' queues, runs that it began.
+//! What a [`super::Run`] waits for besides its calls: questions to people, waits, signals, queues of locks, child runs.
 //!
-//! Always true: only [`super::evolve`] changes it. A question is open, answered once, or void because what it asked
-//! about has changed; it is never open again. Signals and the names of their deliveries are bounded.
+//! Always true: only [`super::evolve`] changes it. A question is open, answered once, or withdrawn because what it
+//! asked about has changed; it is never reopened. Signals and the ids of their deliveries are bounded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -16,65 +15,67 @@ use super::serde_forms::pairs;
 use super::{CheckpointAnswer, OpenCheckpoint};
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
-/// Names of deliveries that are remembered, so that a second one of the same changes nothing.
+/// How many ids of deliveries are remembered, so that a repeated delivery changes nothing.
 const DELIVERIES_MAX: usize = 1_000;
 
-/// What a run knows beside its steps and calls.
+/// The part of a run's state that is neither a step nor a call.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Interactions {
-    /// All that was asked.
-    pub asks: BTreeMap<CheckpointId, RunQuestion>,
-    /// What a step (an item) was asked about last; gone when what was asked about has changed.
+    /// All questions, whatever their state.
+    pub questions: BTreeMap<CheckpointId, RunQuestion>,
+    /// The latest question about a step (an item); removed when it is withdrawn.
     #[serde(with = "pairs")]
     pub current: BTreeMap<StepItem, CheckpointId>,
     /// How often people were asked about a step (an item).
     #[serde(with = "pairs")]
     pub times: BTreeMap<StepItem, u32>,
-    /// Steps that wait for a time or a signal.
+    /// Steps of kind `wait` that have begun and not ended.
     pub waits: BTreeMap<StepId, OpenWait>,
-    /// Signals that came and were not taken, oldest first.
+    /// Signals that no step has taken, oldest first.
     pub signals: VecDeque<Signal>,
-    /// Names of deliveries, oldest first.
+    /// Ids of deliveries, oldest first.
     pub deliveries: VecDeque<String>,
-    /// Places in locks' queues.
+    /// Entries in the queues of locks.
     #[serde(with = "pairs")]
-    pub places: BTreeMap<StepItem, Queued>,
-    /// Steps (items) whose lock a person was asked about and that have not got it: they are not asked about again.
-    pub asked_locks: BTreeSet<StepItem>,
-    /// Runs that it began and that have not ended.
+    pub queue_entries: BTreeMap<StepItem, QueueEntry>,
+    /// Steps (items) that a person has told to wait for their lock, until they hold it: nobody is asked about them
+    /// again.
+    pub locks_told_to_wait: BTreeSet<StepItem>,
+    /// Child runs that have not ended.
     #[serde(with = "pairs")]
     pub children: BTreeMap<StepItem, Child>,
-    /// Items that got another input when others of their step had begun: they are asked about alone.
+    /// Items that got another input after other items of their step had begun: people are asked about each of them
+    /// separately.
     pub changed: BTreeSet<StepItem>,
-    /// Items that were struck out, by step.
+    /// How many items were struck out, by step.
     pub struck: BTreeMap<StepId, u32>,
 }
 
 /// A question to people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct RunQuestion {
-    /// As it stands: who may answer and until when change with an escalation.
-    pub asked: Arc<OpenCheckpoint>,
+    /// The checkpoint in its current form: an escalation changes who may answer and until when.
+    pub checkpoint: Arc<OpenCheckpoint>,
     pub escalated: bool,
     pub state: QuestionState,
 }
 
-/// Where a question stands.
+/// The state of a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum QuestionState {
-    /// Nobody has answered.
+    /// It waits for an answer.
     Open,
-    /// Somebody has, or the time-out.
+    /// A person has answered, or the time-out has.
     Answered { said: Box<CheckpointAnswer>, by: String, seq: Seq },
-    /// What it asked about has changed, or will not happen any more.
-    Void,
+    /// What it asked about has changed, or will not happen.
+    Withdrawn,
 }
 
 impl RunQuestion {
     pub fn is_open(&self) -> bool {
         self.state == QuestionState::Open
     }
-    /// What was said, where it was a yes.
+    /// The answer, where it approves.
     pub fn approved(&self) -> Option<&CheckpointAnswer> {
         match &self.state {
             QuestionState::Answered { said, .. } if said.approve => Some(said),
@@ -90,7 +91,7 @@ pub(super) struct OpenWait {
     pub signal: Option<String>,
 }
 
-/// A signal that came.
+/// A signal that was received.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Signal {
     pub seq: Seq,
@@ -98,61 +99,63 @@ pub(super) struct Signal {
     pub payload: Arc<Value>,
 }
 
-/// A place in a lock's queue.
+/// An entry in a lock's queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Queued {
+pub(super) struct QueueEntry {
     pub name: String,
-    /// The place of the event with which it stood in line.
+    /// The sequence number of the event that queued it.
     pub queued: Seq,
-    /// It stands first, and holds the lock.
+    /// It is first, and holds the lock.
     pub taken: bool,
-    /// A person was asked about it, and said that it waits.
-    pub asked: bool,
+    /// A person was asked about it, and decided that it waits.
+    pub told_to_wait: bool,
 }
 
-/// A run that this one began.
+/// A run that a step of this one began.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Child {
     pub run: RunId,
     pub workflow: WorkflowName,
     pub input: Arc<Value>,
     pub began: Seq,
-    /// It was asked to pause when this run was.
+    /// It was ordered to pause together with this run.
     pub paused: bool,
 }
 
 impl Interactions {
-    /// The last question about a step (an item), unless it is void.
-    pub fn ask(&self, step: &StepId, item: Option<u32>) -> Option<&RunQuestion> {
-        self.asks.get(self.current.get(&(step.clone(), item))?)
+    /// The latest question about a step (an item), unless it was withdrawn.
+    pub fn question(&self, step: &StepId, item: Option<u32>) -> Option<&RunQuestion> {
+        self.questions.get(self.current.get(&(step.clone(), item))?)
     }
-    /// Whether a step (an item) waits for an answer.
-    pub fn asks(&self, step: &StepId, item: Option<u32>) -> bool {
-        self.ask(step, item).is_some_and(RunQuestion::is_open)
+    /// Whether a question about a step (an item) is open.
+    pub fn is_asked_about(&self, step: &StepId, item: Option<u32>) -> bool {
+        self.question(step, item).is_some_and(RunQuestion::is_open)
     }
     /// Open questions.
     pub fn open(&self) -> impl Iterator<Item = &RunQuestion> {
-        self.asks.values().filter(|ask| ask.is_open())
+        self.questions.values().filter(|question| question.is_open())
     }
-    /// What was asked about a step (an item) asks no more, and what was said does not hold.
-    pub fn void(&mut self, step: &StepId, item: Option<u32>) {
+    /// Withdraws the question about a step (an item), because what it asked about has changed. An answer to it does not
+    /// count any more.
+    pub fn withdraw(&mut self, step: &StepId, item: Option<u32>) {
         if let Some(id) = self.current.remove(&(step.clone(), item))
-            && let Some(ask) = self.asks.get_mut(&id)
-            && ask.is_open()
+            && let Some(question) = self.questions.get_mut(&id)
+            && question.is_open()
         {
-            ask.state = QuestionState::Void;
+            question.state = QuestionState::Withdrawn;
         }
     }
-    /// The same of a step and all its items: it will not happen any more, or has.
-    pub fn void_open(&mut self, step: &StepId) {
-        let open = self.asks.values_mut().filter(|ask| ask.asked.step == *step && ask.is_open());
-        open.for_each(|ask| ask.state = QuestionState::Void);
+    /// Withdraws the open questions about a step and all its items, because it has ended.
+    pub fn withdraw_open(&mut self, step: &StepId) {
+        let open =
+            self.questions.values_mut().filter(|question| question.checkpoint.step == *step && question.is_open());
+        open.for_each(|question| question.state = QuestionState::Withdrawn);
     }
-    /// The place of a step (an item) in a lock's queue.
-    pub fn place(&self, step: &StepId, item: Option<u32>) -> Option<&Queued> {
-        self.places.get(&(step.clone(), item))
+    /// The entry of a step (an item) in a lock's queue.
+    pub fn queue_entry(&self, step: &StepId, item: Option<u32>) -> Option<&QueueEntry> {
+        self.queue_entries.get(&(step.clone(), item))
     }
-    /// Remembers a delivery.
+    /// Remembers the id of a delivery.
     pub fn deliver(&mut self, id: &str) {
         if self.deliveries.len() >= DELIVERIES_MAX {
             self.deliveries.pop_front();

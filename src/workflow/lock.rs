@@ -1,9 +1,10 @@
-//! Named locks: a place in a queue before a step (an item) begins, and what happens where another stands before it.
+//! Named locks: a step (an item) that declares one queues for it, and begins when it holds it.
 //!
 //! Always true: a step that declares a lock begins only after [`LockEvent::Taken`]; it leaves the queue when it ends,
-//! however it ends, and a run that ends stands in none. A step that has not got the lock leaves the queue when its run
-//! pauses, over whatever, or is cancelled, so that it holds nobody up; when the run goes on it stands in line anew. Who
-//! stands first is the store's business; here only what it says is judged, and only of the place that it was asked about.
+//! however it ends, and a run that ends is in no queue. A step that waits for the lock leaves the queue when its run
+//! pauses or is cancelled, so that it blocks nobody; when the run resumes, it queues again at the end. The store
+//! decides who is first. This module only judges what was seen of the queue, and only for the entry that it was seen
+//! for.
 
 use std::collections::BTreeSet;
 
@@ -18,18 +19,19 @@ use super::{
 };
 use crate::names::Seq;
 
-/// A lock's name is no longer than this.
+/// The greatest length of a lock's name, in bytes.
 const NAME_BYTES_MAX: usize = 512;
 
-/// What stands before a step's (an item's) first attempt: `None` where it may begin.
+/// What has to happen before the first attempt of a step (an item): the events, or the refusal; `None` where it may
+/// begin.
 pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Option<Result<Vec<Event>, Refusal>> {
-    let key = step.care.lock.as_ref()?.key.as_ref()?;
+    let key = step.safeguards.lock.as_ref()?.key.as_ref()?;
     // A rehearsal changes nothing that a lock could protect.
     if run.mode() == Mode::Rehearse {
         return None;
     }
-    match run.interactions.place(&step.id, item) {
-        Some(place) if place.taken => return None,
+    match run.interactions.queue_entry(&step.id, item) {
+        Some(entry) if entry.taken => return None,
         Some(_) => return Some(Err(Refusal::NotDue("it stands in a lock's queue"))),
         None => {}
     }
@@ -52,7 +54,7 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
     Some(Ok(vec![Event::Lock(LockEvent::Queued { step: step.id.clone(), item, name })]))
 }
 
-/// The lock's queue was looked at, for the place that was taken in it with the event at `queued`.
+/// Judges what was seen of the lock's queue, for the entry that was queued with the event at `queued`.
 pub(super) fn seen(
     run: &Run,
     step: &Step,
@@ -60,36 +62,36 @@ pub(super) fn seen(
     queued: Seq,
     seen: LockSeen,
 ) -> Result<Vec<Event>, Refusal> {
-    let place = run.interactions.place(&step.id, item).filter(|place| !place.taken && place.queued == queued);
-    let place = place.ok_or(Refusal::NotDue("it does not stand there in a queue"))?;
+    let entry = run.interactions.queue_entry(&step.id, item).filter(|entry| !entry.taken && entry.queued == queued);
+    let entry = entry.ok_or(Refusal::NotDue("it does not stand there in a queue"))?;
     if run.is_paused() || run.is_ending() {
         return Err(Refusal::NotDue("the run is ending, or paused"));
     }
-    let ask = |kind, message: String| {
+    let pause = |kind, message: String| {
         let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
         let conflict = conflict(run, step, item, Part::Do, kind, &failure);
         Ok(vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })])
     };
-    let name = &place.name;
+    let name = &entry.name;
     match seen {
         LockSeen::First => Ok(vec![Event::Lock(LockEvent::Taken { step: step.id.clone(), item, name: name.clone() })]),
-        // However often: while it is so, waiting ends nothing.
-        LockSeen::Deadlock { knots } => {
-            let knots: Vec<_> = knots.iter().map(ToString::to_string).collect();
-            ask(ConflictKind::Deadlock, format!("runs wait for each other's locks: {}", knots.join("; ")))
+        // Asked about each time: a deadlock does not end by waiting.
+        LockSeen::Deadlock { links } => {
+            let links: Vec<_> = links.iter().map(ToString::to_string).collect();
+            pause(ConflictKind::Deadlock, format!("runs wait for each other's locks: {}", links.join("; ")))
         }
-        LockSeen::Behind { holder } => match step.care.lock.as_ref().map_or(Busy::Wait, |lock| lock.busy) {
+        LockSeen::Behind { holder } => match step.safeguards.lock.as_ref().map_or(Busy::Wait, |lock| lock.busy) {
             Busy::Wait => Err(Refusal::NotDue("it stands in the queue")),
             Busy::Skip => Ok(skip(run, step, item)),
             Busy::Cancel => Ok(vec![cancel(step, &format!("the lock `{name}` is held by {holder}"))]),
-            // Somebody has said that it waits.
-            Busy::Ask if place.asked => Err(Refusal::NotDue("it stands in the queue")),
-            Busy::Ask => ask(ConflictKind::Busy, format!("`{}`: the lock `{name}` is held by {holder}", step.id)),
+            // A person has decided that it waits.
+            Busy::Ask if entry.told_to_wait => Err(Refusal::NotDue("it stands in the queue")),
+            Busy::Ask => pause(ConflictKind::Busy, format!("`{}`: the lock `{name}` is held by {holder}", step.id)),
         },
     }
 }
 
-/// A step (an item) that does not wait.
+/// Skips a step (an item) whose lock is held.
 pub(super) fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
     match item {
         None => skipped(run, step, Skipped::Busy),
@@ -97,7 +99,7 @@ pub(super) fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
     }
 }
 
-/// A run that does not wait.
+/// Cancels the run of a step whose lock is held.
 pub(super) fn cancel(step: &Step, why: &str) -> Event {
     Event::Control(ControlEvent::CancelOrdered {
         by: format!("`{}`", step.id),
@@ -106,9 +108,9 @@ pub(super) fn cancel(step: &Step, why: &str) -> Event {
     })
 }
 
-/// What a decision comes to, with the places in queues that it gives up.
+/// Adds to the events of a decision those of the queues that it leaves.
 pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
-    if run.interactions.places.is_empty() {
+    if run.interactions.queue_entries.is_empty() {
         return events;
     }
     let mut left: BTreeSet<&StepItem> = BTreeSet::new();
@@ -133,19 +135,19 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
             _ => false,
         };
         let leaving: Vec<_> =
-            run.interactions.places.iter().filter(|(place, queued)| gives_up(place, queued.taken)).collect();
+            run.interactions.queue_entries.iter().filter(|(entry, queued)| gives_up(entry, queued.taken)).collect();
         let last = match &event {
             Event::Ending(ending) => ending.is_last() || matches!(ending, EndingEvent::CompensationBegan { .. }),
             _ => false,
         };
         let mut leave = Vec::new();
-        for (place, queued) in leaving {
-            if left.insert(place) {
-                let (step, item) = place.clone();
+        for (entry, queued) in leaving {
+            if left.insert(entry) {
+                let (step, item) = entry.clone();
                 leave.push(Event::Lock(LockEvent::Left { step, item, name: queued.name.clone() }));
             }
         }
-        // Nothing comes after a run's end.
+        // The event that ends a run is its last.
         if last {
             all.append(&mut leave);
         }

@@ -29,7 +29,7 @@ pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
     open.takes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
 }
 
-/// Whether something that the step needs was skipped, and so is it.
+/// Whether the step is skipped because something that it needs was.
 pub(super) fn skipped_by_needs(run: &Run, plan: &Plan, step: &Step) -> bool {
     let skipped = step.needs.iter().filter(|need| run.was_skipped(&plan.steps[need.0].id)).count();
     if step.needs_any { skipped > 0 && skipped == step.needs.len() } else { skipped > 0 }
@@ -41,7 +41,7 @@ pub fn sends(mode: Mode, call: &Call) -> bool {
     mode.sends(call.effect) && (mode == Mode::Real || call.rehearse.is_none() || call.effect != EffectClass::Read)
 }
 
-/// Looks at `if` and opens `for_each`: the items, or the events that end the step here.
+/// Evaluates `if` and opens `for_each`: the items, or the events that end the step here.
 pub(super) fn enter(
     run: &Run,
     world: &World,

@@ -1,8 +1,8 @@
-//! What a run's plan refers to and the files in force do not have: services, secrets, workflows.
+//! References of a plan that the files in force do not have: services, secrets, workflows.
 //!
-//! Always true: a run keeps its plan, so the files may lose something that it needs. Then nothing is sent and nothing
-//! fails: the run pauses with a conflict that names what is missing. As soon as files are in force that have it, the
-//! run goes on by itself; a person may choose something else before that.
+//! Always true: a run keeps its plan, so a reload may remove something that it needs. Then nothing is sent and nothing
+//! fails: the run pauses with a conflict that names what is missing. It goes on by itself once a reload brings it back;
+//! a person may choose otherwise before that.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::{
 use crate::expression::ReadPath;
 use crate::names::{ServiceName, StepId, WorkflowName};
 
-/// Who resolves such a conflict where nobody did.
+/// The name under which a reload resolves such a conflict.
 pub(super) const RELOAD: &str = "the files in force";
 
 /// How such a conflict is recognised in a run's note.
@@ -99,8 +99,7 @@ pub fn all(plan: &Plan, run: Option<&Run>, world: &World) -> BTreeSet<(StepId, M
     all
 }
 
-/// The run waits until the files have it, or a person decides. A conflict over a probe shows the attempt that the probe
-/// is to ask about.
+/// Pauses the run until the files have it, or a person decides.
 pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missing: &Missing) -> Event {
     let what = match part {
         Part::Undo => format!("what `{}` did cannot be undone", step.id),
@@ -119,7 +118,7 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missi
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
-/// Conflicts over what the files have again.
+/// Conflicts whose missing thing the files have again.
 pub(super) fn mended<'a>(run: &'a Run, plan: &'a Plan, world: &'a World) -> impl Iterator<Item = &'a Conflict> {
     let missing = |conflict: &&Conflict| {
         let step = plan.step(&conflict.step).map(|(_, step)| step);

@@ -1,9 +1,9 @@
-//! An attempt ended: done, certainly not done, unknown, or refused for good.
+//! Handles the result of a step's attempt: done, certainly not done, unknown, or refused for good.
 //!
 //! Always true: after an unknown outcome a private or shared call is sent again only where a repeat is harmless;
-//! otherwise its probe asks, or the run pauses and a person decides. An attempt that did nothing does not make an
-//! unknown one before it known, and neither does one that is refused. Nothing is sent again after a result. A fallback
-//! is taken only where certainly nothing was done.
+//! otherwise its probe runs, or the run pauses and a person decides. An attempt that did nothing, or was refused, tells
+//! nothing about an unknown one before it. Nothing is sent again after a result. A fallback is taken only where
+//! certainly nothing was done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,39 +31,40 @@ pub(super) struct Ended<'a> {
     pub item: Option<u32>,
     pub part: Part,
     pub attempt: u32,
-    /// It was sent twice, over the end of a process.
+    /// It was sent again after a process ended during the first sending.
     pub again: bool,
     pub jitter: f64,
     pub now: Timestamp,
 }
 
 impl Ended<'_> {
-    pub(super) fn of_step(&self, call: &Call, state: &CallState, heard: AttemptResult) -> Vec<Event> {
-        let class = classify(call, &heard);
+    pub(super) fn of_step(&self, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
+        let class = classify(call, &result);
         // Nothing is built for a failure where there is none.
-        let heard = match (class, heard) {
+        let result = match (class, result) {
             (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
                 return self.done(status, headers, output);
             }
-            (_, heard) => heard,
+            (_, result) => result,
         };
-        let failure = self.failure(&heard, class);
+        let failure = self.failure(&result, class);
         let read = state.effect == EffectClass::Read;
         let uncertain = !read && (state.uncertain || self.again);
-        let response = response(&heard);
-        // What an earlier attempt did stays unknown, whatever this one did: nothing takes the step's place.
+        let response = response(&result);
+        // An earlier attempt may have taken effect, whatever this one did: no fallback is taken.
         let tainted = self.run.may_have_happened(&self.step.id, self.item);
-        if matches!(heard, AttemptResult::Missing(_)) {
-            // The next attempt finds that out before it begins, and pauses the run.
+        if matches!(result, AttemptResult::Missing(_)) {
+            // The next attempt detects that before it begins, and pauses the run.
             return vec![self.retry_at(self.now, uncertain, failure.message, true, false)];
         }
-        let busy = failure.status.filter(|_| class != Class::Done && !uncertain).and_then(|s| self.step.care.busy(s));
+        let busy =
+            failure.status.filter(|_| class != Class::Done && !uncertain).and_then(|s| self.step.safeguards.busy(s));
         if let Some(busy) = busy.filter(|_| !self.run.is_ending()) {
             return self.busy(call, state, busy, &failure, response);
         }
-        match (class, heard) {
-            (Class::Done | Class::Unreadable, heard) => {
-                let status = status_of(&heard).unwrap_or(200);
+        match (class, result) {
+            (Class::Done | Class::Unreadable, result) => {
+                let status = status_of(&result).unwrap_or(200);
                 let expected = "a body that can be read, within output_bytes_max and output_depth_max";
                 self.unfit((status, BTreeMap::new(), Arc::default()), failure, response, expected)
             }
@@ -77,9 +78,9 @@ impl Ended<'_> {
                     false => vec![self.finished(Outcome::Failed { failure })],
                 }
             }
-            (Class::NotDone, heard) => {
-                let shut = matches!(heard, AttemptResult::BreakerOpen { .. });
-                // A caller is not kept waiting for a probe, unless the step says how long that may take.
+            (Class::NotDone, result) => {
+                let shut = matches!(result, AttemptResult::BreakerOpen { .. });
+                // A caller does not wait for a probe, unless the step says how long that may take.
                 let hurries = self.part == Part::Do
                     && state.until.is_none()
                     && self.run.started.route.is_some()
@@ -89,22 +90,22 @@ impl Ended<'_> {
                 if shut && !uncertain && elsewhere && !self.run.is_ending() {
                     return self.not_done(Outcome::NotDone { failure }, response);
                 }
-                match self.retry(call, state, uncertain, &failure, &heard) {
+                match self.retry(call, state, uncertain, &failure, &result) {
                     Some(retry) => vec![retry],
                     None if uncertain => self.unknown(failure, response),
                     None => self.not_done(Outcome::NotDone { failure: self.too_late(call, state, failure) }, response),
                 }
             }
-            (Class::Unknown, heard) => match self.retry(call, state, true, &failure, &heard) {
+            (Class::Unknown, result) => match self.retry(call, state, true, &failure, &result) {
                 Some(retry) => vec![retry],
-                // A read changes nothing, whatever became of it.
+                // A read has no effect, whatever its result.
                 None if read => self.not_done(Outcome::Unknown { failure }, response),
                 None => self.unknown(failure, response),
             },
         }
     }
 
-    /// Something is locked at the service: certainly nothing was done.
+    /// Something is locked at the service, so certainly nothing was done.
     fn busy(
         &self,
         call: &Call,
@@ -131,7 +132,7 @@ impl Ended<'_> {
         }
     }
 
-    /// The step's call was done: what it gave is held against its schema.
+    /// The call was done: checks its output against the step's schema.
     pub(super) fn done(&self, status: u16, headers: BTreeMap<String, String>, output: Arc<Value>) -> Vec<Event> {
         match unfit(self.step, self.item, &output) {
             None => vec![self.finished(Outcome::Done { status, headers, output })],
@@ -160,7 +161,7 @@ impl Ended<'_> {
         vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: Some(Box::new(outcome)) })]
     }
 
-    /// Certainly nothing was done, and no attempt is left.
+    /// Certainly nothing was done, and no attempt is left: takes the fallback, or fails.
     pub(super) fn not_done(&self, outcome: Outcome, response: Option<Arc<Value>>) -> Vec<Event> {
         let (Outcome::NotDone { failure } | Outcome::Unknown { failure }) = &outcome else {
             return vec![self.finished(outcome)];
@@ -181,7 +182,7 @@ impl Ended<'_> {
         }
     }
 
-    /// Nobody knows whether it was done: its probe asks, or a person does.
+    /// It is unknown whether it was done: its probe runs, or a person decides.
     pub(super) fn unknown(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
         if !self.run.compensates() {
             return vec![self.finished(Outcome::Unknown { failure })];
@@ -198,7 +199,7 @@ impl Ended<'_> {
         self.unknown_to_all(failure, response)
     }
 
-    /// A person decides what became of it.
+    /// Pauses the run, for a person to decide.
     pub(super) fn unknown_to_all(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
         let message = format!("it is unknown whether `{}` was done: {}", self.step.id, failure.message);
         self.pause(ConflictKind::OutcomeUnknown, &Failure { message, ..failure }, response)
@@ -222,18 +223,20 @@ impl Ended<'_> {
         state: &CallState,
         unknown: bool,
         failure: &Failure,
-        heard: &AttemptResult,
+        result: &AttemptResult,
     ) -> Option<Event> {
         // Nothing was tried.
-        let shut =
-            matches!(heard, AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_));
+        let shut = matches!(
+            result,
+            AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_)
+        );
         let stops = self.part == Part::Do && self.run.is_ending();
         if stops || (unknown && !state.repeatable) || (!shut && state.counted() >= call.retry.attempts) {
             return None;
         }
-        let after = retry_after(heard);
+        let after = retry_after(result);
         let pause = match shut {
-            // There is no sense in asking before the breaker does.
+            // An attempt before the breaker's next probe would be refused.
             true => pause(call.retry, 1, self.jitter, None)
                 .max(SignedDuration::try_from(after.unwrap_or_default()).unwrap_or(SignedDuration::MAX)),
             false => pause(call.retry, state.counted(), self.jitter, after),
@@ -244,20 +247,20 @@ impl Ended<'_> {
         }
         let mut retry = self.retry_at(at, unknown, failure.message.clone(), shut, false);
         if let (Event::RetryScheduled(retry), true) = (&mut retry, unknown) {
-            (retry.status, retry.response) = (failure.status, response(heard));
+            (retry.status, retry.response) = (failure.status, response(result));
             retry.settled = self.settled();
         }
         Some(retry)
     }
 
-    /// Until when the attempt that ends now may still take effect, where a probe can tell. It left before now.
+    /// Until when the attempt that ends now may still take effect, where the step has a probe. It was sent before now.
     pub(super) fn settled(&self) -> Option<Timestamp> {
         let probe = self.step.probe.as_ref()?;
         let timeout = self.step.call(Part::Do).and_then(|call| call.timeout).unwrap_or(self.world.step_timeout);
         self.now.checked_add(probe.settles.max(timeout)).ok()
     }
 
-    /// Says why no other attempt follows, where attempts are left.
+    /// Adds to the failure why no other attempt follows, where attempts are left.
     fn too_late(&self, call: &Call, state: &CallState, failure: Failure) -> Failure {
         if state.until.is_none() || state.counted() >= call.retry.attempts || self.run.is_ending() {
             return failure;
@@ -291,10 +294,10 @@ impl Ended<'_> {
         Event::StepFinished(StepFinished { step, item, part: self.part, attempt: self.attempt, outcome })
     }
 
-    /// What it comes to for people, and for the caller's problem document.
-    pub(super) fn failure(&self, heard: &AttemptResult, class: Class) -> Failure {
-        let (status, about) = (status_of(heard), about(heard));
-        let kind = match (heard, class) {
+    /// The failure, for people and for the caller's problem document.
+    pub(super) fn failure(&self, result: &AttemptResult, class: Class) -> Failure {
+        let (status, about) = (status_of(result), about(result));
+        let kind = match (result, class) {
             (
                 AttemptResult::NotSent(_)
                 | AttemptResult::BreakerOpen { .. }
@@ -317,7 +320,7 @@ impl Ended<'_> {
                 Some(item) => format!("item {item} of `{}`: {about}", self.step.id),
                 None => format!("`{}`: {about}", self.step.id),
             },
-            retry_after_ms: retry_after(heard).and_then(|after| u64::try_from(after.as_millis()).ok()),
+            retry_after_ms: retry_after(result).and_then(|after| u64::try_from(after.as_millis()).ok()),
         }
     }
 }

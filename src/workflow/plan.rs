@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::reply_headers::KeptHeaders;
-use super::rules::{Care, Policy, Question, SubRun, Wait};
+use super::rules::{Policy, Question, Safeguards, SubRun, Wait};
 use super::schema::Schema;
 use super::statuses::Statuses;
 use super::{CREDENTIALS, EffectClass, Part, Sensitive};
@@ -145,7 +145,7 @@ pub struct Step {
     /// What it does.
     pub kind: StepKind,
     /// What is at stake, and which locks it takes.
-    pub care: Care,
+    pub safeguards: Safeguards,
     /// The step whose place it takes; of a `fallback_only` step.
     pub replaces: Option<StepIndex>,
     /// What goes wrong with it.

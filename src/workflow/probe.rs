@@ -1,9 +1,9 @@
-//! A probe asks a service whether an attempt took place of which that is unknown.
+//! Probes: reads that ask a service whether an attempt with unknown effect took place.
 //!
-//! Always true: a probe only reads, is asked only about an unknown attempt, and what it says is an event. Where it says
-//! yes, the step is done with what the probe found; where no, the attempt counts as not done; where it cannot say, a
-//! person decides. A "no" counts only where it was asked for when the attempt could no longer take effect (`settles`):
-//! an earlier one is asked for again. All times are those of events, so they hold over a restart.
+//! Always true: a probe only reads, runs only for an attempt with unknown effect, and its result is an event. If the
+//! attempt took place, the step is done with the probe's output; if not, the attempt counts as not done; if the probe
+//! cannot tell, a person decides. A "no" counts only if the probe was sent when the attempt could no longer take effect
+//! (`settles`); after an earlier one the probe is repeated. All times are those of events, so they survive a restart.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::{
     Refusal, Retry, Run, Step, StepEvent, StepStarted, World, missing,
 };
 
-/// The first or next attempt of a probe.
+/// Begins the first or next attempt of a probe.
 pub(super) fn begin(
     run: &Run,
     world: &World,
@@ -45,7 +45,7 @@ pub(super) fn begin(
             at: Some(now),
         })
     };
-    // Without its request it cannot ask, and nobody can tell.
+    // Without its request it cannot be sent, so nobody can tell.
     let cannot_ask = |why: String| {
         let message = format!("it is unknown whether `{}` was done, and its probe cannot ask: {why}", step.id);
         let Evidence { status, response } = state.evidence.clone().unwrap_or_default();
@@ -72,17 +72,17 @@ pub(super) fn begin(
     }
 }
 
-/// An attempt of a probe ended.
-pub(super) fn ended(ended: &Ended<'_>, state: &CallState, heard: AttemptResult) -> Vec<Event> {
+/// Handles the result of a probe's attempt.
+pub(super) fn ended(ended: &Ended<'_>, state: &CallState, result: AttemptResult) -> Vec<Event> {
     let Some(probe) = &ended.step.probe else { return Vec::new() };
-    let class = classify(&probe.call, &heard);
-    let failure = ended.failure(&heard, class);
-    match (class, heard) {
+    let class = classify(&probe.call, &result);
+    let failure = ended.failure(&result, class);
+    match (class, result) {
         (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
             let headers = headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
             judged(ended, probe, state, status, Arc::new(Value::Object(headers)), output)
         }
-        (Class::NotDone | Class::Unknown, heard) => match ended.retry(&probe.call, state, false, &failure, &heard) {
+        (Class::NotDone | Class::Unknown, result) => match ended.retry(&probe.call, state, false, &failure, &result) {
             Some(retry) => vec![retry],
             None => cannot_say(ended, &failure.message),
         },
@@ -122,8 +122,8 @@ fn judged(
             let (call, state) = (ended.step.call(Part::Do), ended.run.call_state(&ended.step.id, ended.item, Part::Do));
             let message = format!("`{}`: its probe says that nothing was done", ended.step.id);
             let failure = Failure::of_step(FailureKind::Unavailable, &ended.step.id, ended.item, message);
-            let heard = AttemptResult::NotSent(String::new());
-            let retry = call.zip(state).and_then(|(call, state)| step.retry(call, state, false, &failure, &heard));
+            let result = AttemptResult::NotSent(String::new());
+            let retry = call.zip(state).and_then(|(call, state)| step.retry(call, state, false, &failure, &result));
             match retry {
                 Some(retry) => events.push(retry),
                 None => events.extend(step.not_done(Outcome::NotDone { failure }, None)),
@@ -134,17 +134,17 @@ fn judged(
     }
 }
 
-/// A "no" that was asked for while the attempt could still take effect: when it is asked for again.
+/// When to probe again after a "no" that came while the attempt could still take effect.
 fn too_early(ended: &Ended<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do)?;
-    // Where an earlier version noted no time, it is counted from now.
+    // An earlier version recorded no time: then it is counted from now.
     let settled = attempt.settled.or_else(|| ended.settled())?;
     if state.at.is_some_and(|asked| asked >= settled) {
         return None;
     }
     let backoff = Retry { attempts: probe.call.retry.attempts, base: probe.after, max: probe.settles };
     let at = ended.now.checked_add(pause(backoff, state.free + 1, ended.jitter, None)).unwrap_or(settled);
-    // The last one is asked for as soon as its answer counts.
+    // The last probe is sent as soon as its answer counts.
     let at = at.min(settled).max(ended.now);
     let why = format!("its probe says no, which counts when it is asked from {settled:.0} on");
     let mut again = ended.retry_at(at, false, why, true, false);
@@ -174,7 +174,7 @@ fn probed(ended: &Ended<'_>, done: Option<bool>, output: Arc<Value>) -> Event {
     Event::Step(StepEvent::Probed { step: ended.step.id.clone(), item: ended.item, attempt, done, output })
 }
 
-/// The attempt that was asked about.
+/// The attempt that the probe is about.
 fn of_step<'a>(ended: &Ended<'a>) -> Ended<'a> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do).map_or(0, |state| state.attempt);
     Ended { part: Part::Do, attempt, again: false, ..*ended }

@@ -1,8 +1,8 @@
-//! Where another plan would have decided otherwise, held against what a run's events say.
+//! Compares the decisions of another plan with the events of a run.
 //!
-//! Always true: it only looks; every decision of the history is made again, at its own time and from the run as it stood
-//! then, and what comes of it is compared with what is written there. What people said and services answered is taken as
-//! it was. After a difference it goes on with what did happen, so that each is found and none is counted twice.
+//! Always true: it only reads. Every decision of the history is repeated, at its own time and from the state of the run
+//! at that time, and compared with the recorded events. Answers of people and services are taken from the history.
+//! After a difference it continues with what did happen, so that each difference is found, and none is counted twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use super::{
 };
 use crate::names::{RunId, Seq, StepId};
 
-/// One decision that would have been another.
+/// One decision that would have been different.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Divergence {
-    /// The place of the event that stands in the history.
+    /// The sequence number of the event in the history.
     pub seq: Seq,
     /// When it happened.
     pub at: Timestamp,
@@ -45,11 +45,11 @@ pub enum DivergenceKind {
     Input,
     /// The plan has no such step.
     NoStep,
-    /// It would not have been its turn.
+    /// The step would not have been due.
     Order,
-    /// Another request would have left.
+    /// Another request would have been sent.
     Request,
-    /// Something else would have come of the step.
+    /// The step would have ended otherwise.
     Decision,
     /// What a service answered would be judged otherwise.
     Outcome,
@@ -75,8 +75,8 @@ impl DivergenceKind {
     }
 }
 
-/// Every place where this plan would have decided otherwise. None for an open run means that the plan could have
-/// produced it.
+/// Every decision that this plan would have made otherwise. None for a run that has not ended means that the plan could
+/// have produced it.
 ///
 /// # Errors
 /// The events do not fit each other.
@@ -86,7 +86,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
     let mut by_hand = false;
     for (at, event) in events {
         let judged = match &run {
-            None => born(event, plan),
+            None => check_input(event, plan),
             // What a person gave in the place of an answer.
             Some(_) if by_hand => Vec::new(),
             Some(run) => Judge { run, plan, world, at: *at }.judge(event),
@@ -110,7 +110,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
 
 type Found = (DivergenceKind, String, String);
 
-fn born(event: &Event, plan: &Plan) -> Vec<Found> {
+fn check_input(event: &Event, plan: &Plan) -> Vec<Found> {
     let Event::RunStarted(started) = event else { return Vec::new() };
     let body = started.request.get("body").unwrap_or(&Value::Null);
     match plan.check_input(body) {
@@ -230,7 +230,7 @@ impl Judge<'_> {
             output: output.clone(),
             retry_after_ms: None,
         };
-        let heard = match &finished.outcome {
+        let result = match &finished.outcome {
             Outcome::Done { status, headers, output } | Outcome::Unfit { status, headers, output, .. } => {
                 reply(*status, headers, output)
             }
@@ -241,7 +241,7 @@ impl Judge<'_> {
             Outcome::Unknown { .. } | Outcome::Rehearsed { .. } => return None,
         };
         let (item, attempt) = (finished.item, finished.attempt);
-        let command = Command::Record { step, item, part: Part::Do, attempt, heard, again: false, jitter: 0.5 };
+        let command = Command::Record { step, item, part: Part::Do, attempt, result, again: false, jitter: 0.5 };
         let events = decide(self.run, self.plan, self.world, command, self.at).ok()?;
         let same = match events.first()? {
             Event::StepFinished(would) => {
@@ -257,7 +257,7 @@ impl Judge<'_> {
         let conditions = Conditions { now: self.at, hold_effects: false };
         let actions = due(self.run, self.plan, self.world, conditions);
         let entry = actions.into_iter().find_map(|action| match action {
-            Action::Ask(command @ Command::Respond { .. }) => Some(command),
+            Action::Decide(command @ Command::Respond { .. }) => Some(command),
             _ => None,
         });
         let Some(command) = entry else {

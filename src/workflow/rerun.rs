@@ -1,10 +1,10 @@
-//! Another run of the same job that begins at a step.
+//! A rerun: a new run of the same job that begins at a given step.
 //!
-//! Always true: what had finished and does not depend on that step is taken over with its results, and its `undo` works
-//! under the keys of the run that did it; whatever had not finished, was undone or depends on the step runs anew, and
-//! people are asked about it anew. What may have been done is not done again unless the rerun begins right there. A run
-//! that could go on ends when it is handed over, and names its heir before that is born: so the two never move at the
-//! same time, and where the heir was not born after all the same asking bears it.
+//! Always true: results of steps that finished and do not depend on that step are taken over, and their `undo` uses the
+//! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
+//! are asked about them again. A step that may have been done is repeated only if the rerun begins at it. A run that is
+//! not final ends when it is handed over: it records the id of its successor before that one is created, so the two are
+//! never active at the same time; if creating the successor fails, the same order repeats it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::NotApplicable(why.into()))
 }
 
-/// The events with which the new run begins, after its birth.
+/// The events of the new run after its first one.
 ///
 /// # Errors
 /// It makes no sense, and why.
@@ -66,7 +66,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
     Ok(events.collect())
 }
 
-/// The steps that run anew, where all of that makes sense.
+/// The steps that run again, where a rerun is possible.
 fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Refusal> {
     let (start, _) = plan.step(from).ok_or(Refusal::NoSuchStep)?;
     if old.mode() != Mode::Real {
@@ -129,7 +129,7 @@ fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Re
     }
 }
 
-/// A step, what depends on it, and whatever has no result that could be taken over.
+/// A step, its dependents, and every step without a result that could be taken over.
 fn depends(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
     let undone: BTreeSet<&StepId> =
         old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
@@ -140,7 +140,7 @@ fn depends(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
         let before = anew.len();
         for (place, step) in plan.steps.iter().enumerate() {
             let needs = step.needs.iter().any(|need| anew.contains(need));
-            // A fallback and the step whose place it takes belong together.
+            // A fallback and the step that it replaces run again together.
             let replaces = step.replaces.is_some_and(|place| anew.contains(&place));
             let replaced = step.trouble.fallback.is_some_and(|by| anew.contains(&by));
             if needs || replaces || replaced || !finished(step) || undone.contains(&step.id) {
@@ -153,7 +153,7 @@ fn depends(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
     }
 }
 
-/// A run that could go on ends, because another one takes its place.
+/// Ends a run that is not final, because its successor replaces it.
 pub(super) fn hand_over(
     old: &Run,
     plan: &Plan,

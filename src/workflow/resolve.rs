@@ -1,7 +1,7 @@
-//! A person resolves a conflict, and the run goes on from exactly there.
+//! Resolves a conflict as a person chose; the run goes on from there.
 //!
-//! Always true: only what the conflict offers is taken; whatever was finished stays; what a person gives in place of an
-//! output is held against the step's schema as the service's own was.
+//! Always true: only a choice that the conflict offers is accepted; finished steps keep their results; an output that a
+//! person gives is checked against the step's schema, like the service's own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::names::StepId;
 
-/// After which time a service that said "locked" is asked again.
+/// The pause before a call is repeated after the service said "locked".
 const BUSY_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
-/// What somebody chose.
+/// Handles a choice.
 pub(super) struct Resolution {
     pub step: StepId,
     pub item: Option<u32>,
@@ -44,7 +44,7 @@ pub(super) fn resolve(
         ConflictKind::Answer => None,
         _ => Some(plan.step(step).ok_or(Refusal::NoSuchStep)?.1),
     };
-    // What was offered when it was noted, and still is.
+    // It has to be offered by the conflict as it was recorded, and still be possible.
     let mut offered = choices(run, of, *item, conflict.kind);
     offered.retain(|choice| conflict.choices.iter().any(|noted| noted == choice));
     if !offered.contains(&choice.name()) {
@@ -106,7 +106,7 @@ pub(super) fn resolve(
         (Choice::Take { output }, Part::Do | Part::Probe) => {
             events.push(taken(of, *item, conflict.attempt, output, world)?);
         }
-        // The choice says it all.
+        // The choice's event says it all.
         (Choice::Skip | Choice::Take { .. }, Part::Undo) => {}
         (Choice::Fallback, _) => {
             let gone =
@@ -123,7 +123,7 @@ pub(super) fn resolve(
             let (step, item, by) = (step.clone(), *item, by.id.clone());
             events.push(Event::Step(StepEvent::FallbackTaken { step, item, by, failure }));
         }
-        // It stands in the lock's queue anew; a service is asked again.
+        // It queues for the lock again; a service is called again.
         (Choice::Wait, _) if conflict.attempt == 0 => {}
         (Choice::Wait, part) => events.push(Event::RetryScheduled(RetryScheduled {
             step: step.clone(),
@@ -143,7 +143,7 @@ pub(super) fn resolve(
     Ok(events)
 }
 
-/// Nothing is open over this: what is.
+/// The refusal where there is no such conflict: it names the open ones.
 fn none_open(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>) -> Refusal {
     let over = run.conflicts().iter().filter(|conflict| conflict.step == *step).filter_map(|conflict| conflict.item);
     let items: Vec<_> = over.take(8).map(|item| item.to_string()).collect();
@@ -161,7 +161,7 @@ fn none_open(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>) -> Refusa
     }
 }
 
-/// The step (the item) is done with what a person gives.
+/// Finishes the step (the item) with a person's output.
 fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, world: &World) -> Result<Event, Refusal> {
     given(&step.id, output, world)?;
     let each = step.for_each.is_some() && item.is_none();

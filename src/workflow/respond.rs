@@ -1,7 +1,7 @@
-//! The caller's answer: the entry of `respond` that holds, or what it gets while the run goes on.
+//! The caller's answer: the entry of `respond` that holds, or the answer while the run goes on.
 //!
-//! Always true: an answer is fixed once; what an answer says was created is pinned in the same event. An answer that
-//! cannot be made undoes nothing.
+//! Always true: an answer is fixed once; the instance that it created is pinned in the same event. If no answer can be
+//! made, nothing is undone for that.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::expression::Scope;
 
-/// What a conflict over the answer is called; no step has this name.
+/// The step name in a conflict over the answer; no step has this name.
 pub(super) const ANSWER: &str = "respond";
 
 pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize>) -> Result<Vec<Event>, Refusal> {
@@ -40,8 +40,8 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
     }])
 }
 
-/// No answer can be made. What the steps did stays done: a person gives the answer, or the caller hears that there is
-/// none.
+/// Handles that no answer can be made. What the steps did stays done: a person gives the answer, or the caller gets a
+/// problem that says there is none.
 fn no_answer(run: &Run, failure: Failure) -> Event {
     if failure.kind == FailureKind::Unresolved || !pauses(run, None) {
         return Event::Answer(AnswerEvent::Failed { failure });

@@ -1,9 +1,9 @@
-//! How much is at stake in a step, and what has to be said before it begins.
+//! The risk of a step, and the approval that has to come before it.
 //!
-//! Always true: a step is judged when it is about to begin, with its items and its body; at medium risk one yes or no is
-//! asked, at high risk each item of its `for_each`, or of the list in its body, is approved or struck out, and only what
-//! was approved is performed. What was asked about is what is performed: an input that changes is asked about anew, and
-//! `now` stays the time of the question.
+//! Always true: the risk is evaluated when the step is about to begin, with its items and its body. Medium risk asks
+//! one yes or no; at high risk each item of its `for_each`, or of the list in its body, is approved or struck out. Only
+//! what was approved is performed, exactly as it was shown: a changed input is asked about again, and `now` stays the
+//! time of the question.
 
 use std::sync::Arc;
 
@@ -25,16 +25,16 @@ use super::{
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
-/// What stands before a step's (an item's) first attempt.
+/// What has to happen before the first attempt of a step (an item).
 pub(super) enum Gate {
-    /// Nothing.
+    /// Nothing: it may begin.
     Open,
-    /// It is rehearsed although the run could perform it: a person would have to be asked.
+    /// It is rehearsed, although the run performs effects: performing it would need a person.
     Rehearse,
-    /// A person has not answered.
-    Shut,
-    /// This happens first.
-    First(Vec<Event>),
+    /// An open question has to be answered.
+    Waiting,
+    /// These events come first.
+    Before(Vec<Event>),
 }
 
 /// The risk that a value names.
@@ -47,31 +47,31 @@ pub(super) fn level(value: &Value) -> Option<Risk> {
     }
 }
 
-/// Whether people would have to be asked before this begins.
+/// Whether a person has to approve this before it begins.
 pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>, now: Timestamp) -> Gate {
-    if step.care.risk.is_none() && plan.risks.is_empty() {
+    if step.safeguards.risk.is_none() && plan.risks.is_empty() {
         return Gate::Open;
     }
     if run.mode() != Mode::Real {
         return beside_legacy(run, plan, world, step, item);
     }
-    // What takes the place of items is judged one by one: which of them it is to take nobody knows before.
+    // Fallbacks of items are judged item by item, because the items that need one are not known before.
     let changed = run.interactions.changed.contains(&(step.id.clone(), item))
         || is_renewed(run, step, item)
         || fallback::by_item(run, step);
     let answer = |ask: &RunQuestion| match (ask.is_open(), ask.approved()) {
-        (true, _) => Some(Gate::Shut),
+        (true, _) => Some(Gate::Waiting),
         (false, Some(_)) => Some(Gate::Open),
         (false, None) => None,
     };
-    if let Some(gate) = run.interactions.ask(&step.id, item).and_then(answer) {
+    if let Some(gate) = run.interactions.question(&step.id, item).and_then(answer) {
         return gate;
     }
     if item.is_some() && !changed {
-        if let Some(gate) = run.interactions.ask(&step.id, None).and_then(answer) {
+        if let Some(gate) = run.interactions.question(&step.id, None).and_then(answer) {
             return gate;
         }
-        // Its first item was judged, with all others.
+        // All items were judged when the first began.
         if run.open_step(&step.id).is_some_and(|open| !open.nothing_begun()) {
             return Gate::Open;
         }
@@ -80,23 +80,24 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     let risk = match judged.risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(risk) => risk,
-        Err(event) => return Gate::First(vec![*event]),
+        Err(event) => return Gate::Before(vec![*event]),
     };
-    let asked = judged.about(risk).and_then(|about| ask(run, world, step, &step.care.asking, about, now));
-    Gate::First(vec![match asked {
+    let asked = judged.about(risk).and_then(|about| ask(run, world, step, &step.safeguards.asking, about, now));
+    Gate::Before(vec![match asked {
         Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
     }])
 }
 
-/// Nobody is asked: what would have to be asked about is rehearsed, or the run cannot go on.
+/// For runs that ask nobody: a step that needs an approval is rehearsed, or the run fails.
 fn beside_legacy(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Gate {
-    // An expression is judged item by item here; what is fixed holds for all.
-    let alone = item.filter(|_| matches!(step.care.risk, Some(Level::Computed(_))) || fallback::by_item(run, step));
+    // An expression is evaluated item by item here; a fixed risk holds for all.
+    let alone =
+        item.filter(|_| matches!(step.safeguards.risk, Some(Level::Computed(_))) || fallback::by_item(run, step));
     match (Judge { run, plan, world, step, item: alone }).risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(Risk::Medium | Risk::High) => {}
-        Err(event) => return Gate::First(vec![*event]),
+        Err(event) => return Gate::Before(vec![*event]),
     }
     let (sent, declared) = match &step.kind {
         StepKind::Call(call) => (sends(run.mode(), call), call.rehearse.is_some()),
@@ -106,20 +107,20 @@ fn beside_legacy(run: &Run, plan: &Plan, world: &World, step: &Step, item: Optio
     match (sent, declared) {
         (true, true) => Gate::Rehearse,
         (false, true) => Gate::Open,
-        (_, false) => Gate::First(vec![needs_person(step, item)]),
+        (_, false) => Gate::Before(vec![needs_person(step, item)]),
     }
 }
 
-/// The world as it was when people were asked about this: what they saw is what is performed.
+/// The world at the time of the question: what people saw is what is performed.
 pub(super) fn as_asked(run: &Run, world: &World, step: &Step, item: Option<u32>) -> World {
-    let ask = run.interactions.ask(&step.id, item).or_else(|| run.interactions.ask(&step.id, None));
+    let ask = run.interactions.question(&step.id, item).or_else(|| run.interactions.question(&step.id, None));
     match ask.filter(|ask| ask.approved().is_some()) {
-        Some(ask) => world.at(ask.asked.at),
+        Some(ask) => world.at(ask.checkpoint.at),
         None => world.clone(),
     }
 }
 
-/// The body of a call without what was struck out of it; `None` where nothing was.
+/// The body of a call without the struck-out items; `None` where there are none.
 pub(super) fn without_struck(
     run: &Run,
     call: &Call,
@@ -127,7 +128,7 @@ pub(super) fn without_struck(
     item: Option<u32>,
     scope: &Scope,
 ) -> Result<Option<Value>, (Vec<ReadPath>, ExpressionError)> {
-    let said = run.interactions.ask(&step.id, item).filter(|ask| ask.asked.kind == CheckpointKind::Review);
+    let said = run.interactions.question(&step.id, item).filter(|ask| ask.checkpoint.kind == CheckpointKind::Review);
     let Some(said) = said.and_then(RunQuestion::approved).filter(|said| !said.struck.is_empty()) else {
         return Ok(None);
     };
@@ -162,7 +163,7 @@ fn body_of(
     }
 }
 
-/// The list that a body is, or its only one.
+/// The list that the body is, or the only list in it.
 fn parts(body: &Value) -> Option<&Vec<Value>> {
     match body {
         Value::Array(list) => Some(list),
@@ -193,12 +194,12 @@ struct Judge<'a> {
     plan: &'a Plan,
     world: &'a World,
     step: &'a Step,
-    /// One item whose input has changed; else the whole step.
+    /// The one item whose input has changed; `None` is the whole step.
     item: Option<u32>,
 }
 
 impl Judge<'_> {
-    /// The items that are judged: of a fan-out all, or the one that has changed.
+    /// The items to judge: all of a fan-out, or the one that has changed.
     fn items(&self) -> Option<Vec<(u32, Arc<Value>)>> {
         let items = self.run.open_step(&self.step.id)?.items.as_ref()?;
         let all = (0u32..).zip(items.iter().cloned());
@@ -206,12 +207,12 @@ impl Judge<'_> {
     }
 
     fn risk(&self) -> Result<Risk, Box<Event>> {
-        match &self.step.care.risk {
+        match &self.step.safeguards.risk {
             Some(Level::Fixed(risk)) => return Ok(*risk),
             None => return self.by_policy(),
             Some(Level::Computed(_)) => {}
         }
-        let Some(Level::Computed(template)) = &self.step.care.risk else { return Ok(Risk::Low) };
+        let Some(Level::Computed(template)) = &self.step.safeguards.risk else { return Ok(Risk::Low) };
         let plain = self.world.plain(self.run);
         let scopes = match self.items() {
             Some(items) => items.into_iter().map(|item| item_scope(&plain, Some(item))).collect(),
@@ -244,7 +245,7 @@ impl Judge<'_> {
             policy.effect.is_none_or(|effect| effect == call.effect)
                 && policy.method.as_ref().is_none_or(|method| *method == call.method)
                 && policy.items_over.is_none_or(|over| count > over)
-                && policy.reversible.is_none_or(|reversible| reversible != self.step.care.irreversible)
+                && policy.reversible.is_none_or(|reversible| reversible != self.step.safeguards.irreversible)
         });
         Ok(fits.map_or(Risk::Low, |policy| policy.risk))
     }
@@ -259,7 +260,7 @@ impl Judge<'_> {
         Ok(parts(&body).map_or(1, |list| list.len() as u64))
     }
 
-    /// What people are shown.
+    /// What a review shows.
     fn about(&self, risk: Risk) -> Result<About, Box<Event>> {
         let step = &self.step.id;
         let many = self.items().filter(|_| self.item.is_none());
@@ -305,13 +306,13 @@ impl Judge<'_> {
         Ok(About { item: self.item, kind: CheckpointKind::Review, risk, question, items })
     }
 
-    /// What would be done, and with which body.
+    /// The call that would be made, and its body.
     fn shown(&self, item: Option<u32>) -> Result<(String, Value), Box<Event>> {
         let (run, step, world) = (self.run, self.step, self.world);
         let broken = |(reads, error): (Vec<ReadPath>, ExpressionError)| {
             let failure = failure(run, Some(&step.id), item, &reads, &error);
             Box::new(match item {
-                // A whole review cannot be made: it is the step that fails.
+                // The review cannot be shown as a whole, so the step fails.
                 Some(_) if self.item.is_none() => finished(step, None, 0, Outcome::Failed { failure }),
                 _ => failed(run, step, item, &reads, &error),
             })

@@ -112,9 +112,9 @@ pub struct SubRun {
     pub rehearse: Option<Template>,
 }
 
-/// What is at stake in a step, and which locks it takes.
+/// The risk of a step, the approval that it needs, and the locks that it takes.
 #[derive(Default)]
-pub struct Care {
+pub struct Safeguards {
     /// How much is at stake; `None` is what the workflow's policy says, else low.
     pub risk: Option<Level>,
     /// What it does can be taken back.
@@ -129,8 +129,8 @@ pub struct Care {
     pub busy_on: Statuses,
 }
 
-impl Care {
-    /// What a status that says "locked" leads to; `None` where it is a status like any other.
+impl Safeguards {
+    /// What happens after a status that says "locked"; `None` for any other status.
     pub fn busy(&self, status: u16) -> Option<Busy> {
         let declared = self.lock.is_some() || !self.busy_on.0.is_empty();
         let busy = declared && (status == 423 || self.busy_on.contains(status));

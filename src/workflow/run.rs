@@ -1,7 +1,8 @@
-//! What a run has come to: the fold of its events.
+//! The state of a run: the fold of its events.
 //!
-//! Always true: only [`super::evolve`] makes one or changes one, live and in replay, and what it made may be kept and read
-//! back ([`super::run_snapshot`]); two folds of the same events are equal. It knows nothing of its plan: which step comes next is [`super::due`]'s business.
+//! Always true: only [`super::evolve`] creates or changes one, live and in replay; a snapshot of it may be stored and
+//! read back ([`super::run_snapshot`]); two folds of the same events are equal. It does not know its plan:
+//! [`super::due`] tells which step comes next.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use serde_json::Value;
 
 use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, Undoing, Unsettled};
 use super::interactions::Interactions;
+use super::performed_effects::PerformedEffects;
 use super::serde_forms::pairs;
-use super::touched::Touched;
 use super::{
     AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded,
     Undone,
@@ -31,11 +32,11 @@ pub struct Run {
     pub(super) outputs: Arc<Value>,
     /// Probes and undos that have begun and not ended.
     #[serde(with = "pairs")]
-    pub(super) asides: BTreeMap<(StepId, Option<u32>, Part), CallState>,
-    /// What people gave instead of what the plan says, for steps and items.
+    pub(super) side_calls: BTreeMap<(StepId, Option<u32>, Part), CallState>,
+    /// Inputs that people gave in place of the plan's, for steps and items.
     #[serde(with = "pairs")]
     pub(super) inputs: BTreeMap<StepItem, Arc<Value>>,
-    /// Fallbacks that were taken, and whose place each takes.
+    /// Fallbacks that were taken, and the step that each replaces.
     pub(super) replaced: BTreeMap<StepId, StepId>,
     pub(super) answer: Option<Arc<AnswerRecord>>,
     /// What the caller got while the run went on.
@@ -43,7 +44,7 @@ pub struct Run {
     pub(super) pinned: Option<Pinned>,
     /// Why it ends early.
     pub(super) failing: Option<Failure>,
-    /// Why there is no answer: what was done is done, and stays.
+    /// Why no answer could be made: what was done stays done.
     pub(super) unanswered: Option<Failure>,
     pub(super) declared: Option<Arc<AnswerRecord>>,
     pub(super) cancel: Option<Cancel>,
@@ -53,19 +54,19 @@ pub struct Run {
     pub(super) pause: Option<Pause>,
     /// What was done to the world, in the order of completion.
     pub(super) done: Vec<DoneCall>,
-    /// Given up on while it was unknown whether they took place.
+    /// Calls whose effect stays unknown, and that will not be repeated.
     pub(super) unknown: Vec<Unsettled>,
     pub(super) undoing: Option<Undoing>,
-    /// What stands between steps and their calls.
+    /// Questions, waits, signals, lock queues and child runs.
     pub(super) interactions: Interactions,
     pub(super) end: Option<End>,
     /// Effects that were done or may have been, of calls that are over.
-    pub(super) touched: Touched,
+    pub(super) performed_effects: PerformedEffects,
     #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
 }
 
-/// What is said of a call that nobody knows more of.
+/// The sentence for a call of which nothing more is known.
 pub(super) const UNKNOWN: &str = "it is unknown whether it was done";
 
 /// Steps, with their items and what is to be said of each.
@@ -83,7 +84,7 @@ pub(super) enum End {
     Abandoned(String),
 }
 
-/// Somebody asked for the run's end.
+/// An order to cancel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cancel {
     pub by: String,
@@ -103,7 +104,7 @@ impl Run {
     pub fn id(&self) -> RunId {
         self.started.run
     }
-    /// Its birth.
+    /// The event that started it.
     pub fn started(&self) -> &Arc<RunStarted> {
         &self.started
     }
@@ -195,8 +196,8 @@ impl Run {
                 under_way.map(|(slot, call)| call.in_flight(step, open.items.as_ref().map(|_| *slot), Part::Do)),
             );
         }
-        let asides = self.asides.iter().filter(|(_, call)| call.phase == Phase::InFlight);
-        all.extend(asides.map(|((step, item, part), call)| call.in_flight(step, *item, *part)));
+        let side_calls = self.side_calls.iter().filter(|(_, call)| call.phase == Phase::InFlight);
+        all.extend(side_calls.map(|((step, item, part), call)| call.in_flight(step, *item, *part)));
         all
     }
     /// The attempt of one call that is under way.
@@ -259,7 +260,7 @@ impl Run {
     }
     /// The lock that a step (an item) holds.
     pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
-        self.interactions.place(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
+        self.interactions.queue_entry(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
     }
     /// Why it is paused or ended early, in a sentence.
     pub fn note(&self) -> Option<String> {
@@ -333,7 +334,7 @@ impl Run {
                 let open = self.open_step(step).filter(|open| open.items.is_some() == item.is_some())?;
                 open.calls.get(&item.unwrap_or(0))
             }
-            Part::Probe | Part::Undo => self.asides.get(&(step.clone(), item, part)),
+            Part::Probe | Part::Undo => self.side_calls.get(&(step.clone(), item, part)),
         }
     }
     /// A step whose calls are under way.

@@ -15,7 +15,7 @@ use super::{
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::StepId;
 
-/// A step that will not run. Where it was to take another's place, that one has failed after all.
+/// Skips a step. Where it was to replace another one, that one has failed.
 pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
     let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item: None, reason })];
     if let Some(place) = run.replaced.get(&step.id)
@@ -35,12 +35,12 @@ pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {
     finished(step, item, 0, Outcome::Failed { failure })
 }
 
-/// A step whose expression has no value: it fails, or a person decides.
+/// Handles an expression without a value: the step fails, or a person decides.
 pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPath], error: &ExpressionError) -> Event {
     troubled(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
 }
 
-/// What goes wrong before any call: the step fails, or a person decides.
+/// Handles an error before any call: the step fails, or a person decides.
 pub(super) fn troubled(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
     let begun = run.call_state(&step.id, item, Part::Do).is_some();
     if begun || run.is_ending() || failure.kind == FailureKind::Unresolved || !pauses(run, step.trouble.on_failure) {

@@ -131,7 +131,7 @@ impl Run {
         };
         self.in_flight > 0 || !self.interactions.children.is_empty() || self.steps.values().any(tried)
     }
-    /// When something of it elapses next, where nothing moves it before. A paused run waits for nothing but its own
+    /// When a time of it elapses next, where nothing else lets it go on before. A paused run waits only for its own
     /// deadline.
     pub fn wake(&self) -> Option<Timestamp> {
         if self.end.is_some() {
@@ -145,26 +145,29 @@ impl Run {
             StepState::Open(open) => Some(&open.calls),
             _ => None,
         });
-        let calls = calls.flat_map(|calls| calls.values()).chain(self.asides.values());
+        let calls = calls.flat_map(|calls| calls.values()).chain(self.side_calls.values());
         // One that a person gave another input waits until somebody has approved that.
-        let asks = self.interactions.open().next().is_some();
+        let questions = self.interactions.open().next().is_some();
         let calls = calls.filter_map(|call| match call.phase {
-            Phase::Waiting(_) if call.renew && asks => None,
+            Phase::Waiting(_) if call.renew && questions => None,
             Phase::Waiting(at) | Phase::ToProbe(at) => Some(at),
             Phase::InFlight | Phase::Probing | Phase::Stuck => None,
         });
-        let asks = self.interactions.open().filter_map(|ask| ask.asked.until);
+        let questions = self.interactions.open().filter_map(|question| question.checkpoint.until);
         let waits = self.interactions.waits.values().filter_map(|wait| wait.until);
-        let from_people = asks.chain(waits).filter(|_| self.failing.is_none());
+        let from_people = questions.chain(waits).filter(|_| self.failing.is_none());
         own.into_iter().chain(calls).chain(from_people).min()
     }
     /// Open questions to people, in the order of their ids.
-    pub fn asked(&self) -> impl Iterator<Item = &OpenCheckpoint> {
-        self.interactions.open().map(|ask| &*ask.asked).filter(|_| self.end.is_none() && self.failing.is_none())
+    pub fn open_checkpoints(&self) -> impl Iterator<Item = &OpenCheckpoint> {
+        self.interactions
+            .open()
+            .map(|question| &*question.checkpoint)
+            .filter(|_| self.end.is_none() && self.failing.is_none())
     }
     /// The run in one row. `updated` is when its last event happened.
     pub fn summary(&self, updated: Timestamp) -> RunSummary {
-        let first = self.asked().min_by_key(|asked| asked.at);
+        let first = self.open_checkpoints().min_by_key(|asked| asked.at);
         RunSummary {
             run_id: self.started.run,
             workflow: self.started.workflow.clone(),

@@ -7,8 +7,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Call, CallBody, Care, EffectClass, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind,
-    Trouble,
+    Answer, Call, CallBody, EffectClass, ForEach, Plan, Respond, Retry, Safeguards, Statuses, Step, StepIndex,
+    StepKind, Trouble,
 };
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, WorkflowName};
@@ -53,7 +53,7 @@ impl PlanBuilder {
             condition: None,
             for_each: None,
             kind,
-            care: Care::default(),
+            safeguards: Safeguards::default(),
             replaces: None,
             trouble: Trouble::default(),
             output: None,

@@ -1,24 +1,24 @@
 //! The core against a fake world: any plan, any outcome, any order, any crash.
 
-mod any;
-mod by_item;
 mod bytes;
+mod child_outcomes;
+mod child_runs;
 mod edges;
 mod effects;
 mod failure;
-mod family;
-mod kit;
+mod harness;
+mod item_fallbacks;
 mod locks;
 mod missing;
-mod others;
 mod people;
-mod people_any;
+mod people_harness;
 mod probing;
+mod random_people;
+mod random_plans;
+mod risk;
 mod saga;
 mod second;
 mod snapshots;
-mod stage;
-mod stakes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
 }
 
 /// A run beside its events, and a world that answers by a script.
-struct Bench<'a> {
+struct Harness<'a> {
     plan: &'a Plan,
     world: World,
     run: Run,
@@ -76,7 +76,7 @@ struct Bench<'a> {
     sent: Vec<(StepId, Option<u32>, u32, EffectClass)>,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Harness<'a> {
     fn new(plan: &'a Plan, mode: Mode, request: Value) -> Self {
         let first = Event::RunStarted(Arc::new(started(plan, mode, request)));
         let run = evolve(None, &first).unwrap();
@@ -124,9 +124,9 @@ impl<'a> Bench<'a> {
             let mut wake = None;
             for action in actions {
                 match action {
-                    Action::Ask(command) => moved |= self.ask(command).is_ok(),
+                    Action::Decide(command) => moved |= self.ask(command).is_ok(),
                     Action::Wait(at) => wake = Some(at),
-                    Action::Held(_) | Action::Child { .. } | Action::TellChild { .. } | Action::Lock { .. } => {}
+                    Action::Held(_) | Action::Child { .. } | Action::OrderChild { .. } | Action::Lock { .. } => {}
                 }
             }
             if moved {
@@ -139,7 +139,7 @@ impl<'a> Bench<'a> {
         }
         panic!("the run does not come to rest");
     }
-    fn reply(&mut self, step: &str, item: Option<u32>, heard: AttemptResult) -> Result<usize, Refusal> {
+    fn reply(&mut self, step: &str, item: Option<u32>, result: AttemptResult) -> Result<usize, Refusal> {
         let attempt = self.run.attempt(&StepId::from(step), item, super::Part::Do).expect("under way").attempt;
         let place = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
         self.ask(Command::Record {
@@ -147,7 +147,7 @@ impl<'a> Bench<'a> {
             item,
             part: super::Part::Do,
             attempt,
-            heard,
+            result,
             again: false,
             jitter: 0.5,
         })
@@ -197,31 +197,31 @@ fn items(count: usize) -> Value {
 #[test]
 fn an_order_goes_through_and_its_events_survive_json() {
     let plan = order();
-    let mut bench = Bench::new(&plan, Mode::Real, items(3));
-    bench.settle();
-    bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
-    bench.settle();
-    assert_eq!(bench.run.in_flight().len(), 2, "as many items as may be under way at the same time");
-    bench.reply("reserve", Some(1), ok(json!({"id": 11}))).unwrap();
-    bench.settle();
-    bench.reply("reserve", Some(2), ok(json!({"id": 12}))).unwrap();
-    bench.reply("reserve", Some(0), ok(json!({"id": 10}))).unwrap();
-    bench.settle();
-    let charge = &bench.run.in_flight()[0];
+    let mut harness = Harness::new(&plan, Mode::Real, items(3));
+    harness.settle();
+    harness.reply("price", None, ok(json!({"total": 7}))).unwrap();
+    harness.settle();
+    assert_eq!(harness.run.in_flight().len(), 2, "as many items as may be under way at the same time");
+    harness.reply("reserve", Some(1), ok(json!({"id": 11}))).unwrap();
+    harness.settle();
+    harness.reply("reserve", Some(2), ok(json!({"id": 12}))).unwrap();
+    harness.reply("reserve", Some(0), ok(json!({"id": 10}))).unwrap();
+    harness.settle();
+    let charge = &harness.run.in_flight()[0];
     assert_eq!(charge.request.headers[0].1, "Bearer ***");
     assert_eq!(charge.request.body, super::Payload::Text(r#"{"amount":7}"#.into()));
     assert_eq!(charge.request.url, "http://world/charges");
-    bench.reply("charge", None, ok(json!({}))).unwrap();
-    bench.settle();
-    bench.reply("mail", None, ok(json!({}))).unwrap();
-    bench.settle();
-    assert_eq!(bench.run.status(), RunStatus::Completed);
-    let body = bench.run.answer().unwrap().body.value();
+    harness.reply("charge", None, ok(json!({}))).unwrap();
+    harness.settle();
+    harness.reply("mail", None, ok(json!({}))).unwrap();
+    harness.settle();
+    assert_eq!(harness.run.status(), RunStatus::Completed);
+    let body = harness.run.answer().unwrap().body.value();
     assert_eq!(body["ids"], json!([{"id": 10}, {"id": 11}, {"id": 12}]));
 
-    let text = serde_json::to_string(&bench.events).unwrap();
+    let text = serde_json::to_string(&harness.events).unwrap();
     let read: Vec<Event> = serde_json::from_str(&text).unwrap();
-    assert_eq!(read, bench.events);
+    assert_eq!(read, harness.events);
     assert!(!text.contains("secrets"));
     let view = view(read.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
     assert_eq!(
@@ -233,49 +233,49 @@ fn an_order_goes_through_and_its_events_survive_json() {
 #[test]
 fn a_declined_card_ends_with_the_declared_answer() {
     let plan = order();
-    let mut bench = Bench::new(&plan, Mode::Real, items(0));
-    bench.settle();
-    bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
-    bench.settle();
-    bench.reply("charge", None, status(402)).unwrap();
-    bench.settle();
-    assert_eq!(bench.run.answer().unwrap().status, 402);
-    assert_eq!(bench.run.status(), RunStatus::Completed);
-    assert!(bench.run.failed_as_declared());
+    let mut harness = Harness::new(&plan, Mode::Real, items(0));
+    harness.settle();
+    harness.reply("price", None, ok(json!({"total": 7}))).unwrap();
+    harness.settle();
+    harness.reply("charge", None, status(402)).unwrap();
+    harness.settle();
+    assert_eq!(harness.run.answer().unwrap().status, 402);
+    assert_eq!(harness.run.status(), RunStatus::Completed);
+    assert!(harness.run.failed_as_declared());
 }
 
 #[test]
 fn what_may_be_sent_again_is_sent_again_and_what_may_not_pauses() {
     let plan = order();
-    let mut bench = Bench::new(&plan, Mode::Real, items(1));
-    bench.settle();
-    bench.reply("price", None, status(500)).unwrap();
-    bench.settle();
-    bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
-    bench.settle();
-    let first = bench.run.attempt(&"reserve".into(), Some(0), super::Part::Do).unwrap();
-    bench.reply("reserve", Some(0), AttemptResult::CutOff("x".into())).unwrap();
-    bench.settle();
-    let second = bench.run.attempt(&"reserve".into(), Some(0), super::Part::Do).unwrap();
+    let mut harness = Harness::new(&plan, Mode::Real, items(1));
+    harness.settle();
+    harness.reply("price", None, status(500)).unwrap();
+    harness.settle();
+    harness.reply("price", None, ok(json!({"total": 7}))).unwrap();
+    harness.settle();
+    let first = harness.run.attempt(&"reserve".into(), Some(0), super::Part::Do).unwrap();
+    harness.reply("reserve", Some(0), AttemptResult::CutOff("x".into())).unwrap();
+    harness.settle();
+    let second = harness.run.attempt(&"reserve".into(), Some(0), super::Part::Do).unwrap();
     assert_eq!((second.attempt, &second.key, &second.request), (2, &first.key, &first.request));
     assert!(second.key.is_some());
-    bench.reply("reserve", Some(0), ok(json!({}))).unwrap();
-    bench.settle();
-    bench.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
-    bench.settle();
-    assert_eq!(bench.run.status(), RunStatus::Paused);
-    assert_eq!(bench.ask(Command::Abandon { reason: "x" }), Err(Refusal::EffectsBegun));
+    harness.reply("reserve", Some(0), ok(json!({}))).unwrap();
+    harness.settle();
+    harness.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
+    harness.settle();
+    assert_eq!(harness.run.status(), RunStatus::Paused);
+    assert_eq!(harness.ask(Command::Abandon { reason: "x" }), Err(Refusal::EffectsBegun));
 }
 
 #[test]
 fn outcomes_are_told_apart() {
-    let try_once = |heard: AttemptResult| {
+    let try_once = |result: AttemptResult| {
         let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
-        let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-        bench.settle();
-        bench.reply("a", None, heard).unwrap();
-        bench.settle();
-        (bench.run.status(), bench.run.failure().map(|failure| failure.kind))
+        let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+        harness.settle();
+        harness.reply("a", None, result).unwrap();
+        harness.settle();
+        (harness.run.status(), harness.run.failure().map(|failure| failure.kind))
     };
     assert_eq!(try_once(status(429)), (RunStatus::Failed, Some(FailureKind::Unavailable)));
     assert_eq!(try_once(status(503)), (RunStatus::Paused, None), "a proxy says so after the service was cut off");
@@ -298,9 +298,9 @@ fn a_skipped_step_takes_along_what_needs_it_unless_any_will_do() {
         .needs_any()
         .respond(200, json!({"d": "${steps.d.output}", "b": "${steps.b.skipped}"}))
         .build("w");
-    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-    bench.settle();
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"d": 2, "b": true}));
+    let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+    harness.settle();
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!({"d": 2, "b": true}));
 }
 
 #[test]
@@ -313,13 +313,13 @@ fn the_answer_may_come_before_the_end_and_by_condition() {
         .respond(202, json!({"a": "${steps.a.output}"}))
         .respond_after(&["a"])
         .build("w");
-    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-    bench.settle();
-    assert_eq!(bench.run.answer().unwrap().status, 202);
-    assert_eq!(bench.run.status(), RunStatus::Running);
-    bench.reply("b", None, ok(json!({}))).unwrap();
-    bench.settle();
-    assert_eq!(bench.run.status(), RunStatus::Completed);
+    let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+    harness.settle();
+    assert_eq!(harness.run.answer().unwrap().status, 202);
+    assert_eq!(harness.run.status(), RunStatus::Running);
+    harness.reply("b", None, ok(json!({}))).unwrap();
+    harness.settle();
+    assert_eq!(harness.run.status(), RunStatus::Completed);
 }
 
 #[test]
@@ -328,13 +328,13 @@ fn a_rehearsal_names_the_output_that_nobody_declared() {
         .call("charge", &[], "POST /charges", json!({"amount": 1}))
         .respond(200, json!({"id": "${steps.charge.output.id}"}))
         .build("w");
-    let mut bench = Bench::new(&plan, Mode::Rehearse, json!({}));
-    bench.settle();
-    let failure = bench.run.failure().unwrap();
+    let mut harness = Harness::new(&plan, Mode::Rehearse, json!({}));
+    harness.settle();
+    let failure = harness.run.failure().unwrap();
     assert_eq!(failure.kind, FailureKind::Unresolved);
     assert!(failure.message.contains("`charge`"), "{}", failure.message);
-    assert_eq!(bench.run.intents().count(), 1);
-    assert!(bench.sent.is_empty());
+    assert_eq!(harness.run.intents().count(), 1);
+    assert!(harness.sent.is_empty());
 }
 
 #[test]
@@ -344,10 +344,10 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
         .rehearse(Value::Null)
         .respond(200, json!({"ref": "${steps.charge.output}"}))
         .build("w");
-    let mut bench = Bench::new(&plan, Mode::Dark, json!({}));
-    bench.settle(); // each event is read back as it was written
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"ref": null}));
-    let rehearsed = bench.events.iter().find(|event| event.kind() == "step_finished").unwrap();
+    let mut harness = Harness::new(&plan, Mode::Dark, json!({}));
+    harness.settle(); // each event is read back as it was written
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!({"ref": null}));
+    let rehearsed = harness.events.iter().find(|event| event.kind() == "step_finished").unwrap();
     let mut written = serde_json::to_value(rehearsed).unwrap();
     let outcome = &mut written["step_finished"]["outcome"]["rehearsed"];
     assert_eq!(outcome["output"], Value::Null);
@@ -360,13 +360,13 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
 #[test]
 fn held_steps_are_offered_as_held() {
     let plan = order();
-    let mut bench = Bench::new(&plan, Mode::Real, items(1));
-    bench.settle();
-    bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
+    let mut harness = Harness::new(&plan, Mode::Real, items(1));
+    harness.settle();
+    harness.reply("price", None, ok(json!({"total": 7}))).unwrap();
     let command = Command::Advance { step: super::StepIndex(1) };
-    bench.ask(command).unwrap();
-    let conditions = Conditions { now: bench.now, hold_effects: true };
-    assert_eq!(due(&bench.run, &plan, &bench.world, conditions), [Action::Held(super::StepIndex(1))]);
+    harness.ask(command).unwrap();
+    let conditions = Conditions { now: harness.now, hold_effects: true };
+    assert_eq!(due(&harness.run, &plan, &harness.world, conditions), [Action::Held(super::StepIndex(1))]);
 }
 
 /// What the fake world does with an attempt.
@@ -381,7 +381,7 @@ enum Fate {
 }
 
 impl Fate {
-    fn heard(self, step: &StepId, item: Option<u32>) -> AttemptResult {
+    fn result(self, step: &StepId, item: Option<u32>) -> AttemptResult {
         match self {
             Fate::Ok => ok(json!({"of": step.as_str(), "item": item, "total": 3, "list": [1, 2, 3]})),
             Fate::Refused => status(404),
@@ -478,41 +478,41 @@ fn play(
     flag: bool,
 ) -> (Run, Vec<Event>, usize) {
     let request = json!({"body": {"items": [1, 2, 3], "flag": flag}});
-    let mut bench = Bench::new(plan, mode, request);
+    let mut harness = Harness::new(plan, mode, request);
     let mut crashed = crash_at.is_none();
     let mut answers = 0;
     for round in 0..2_000 {
-        bench.settle();
-        assert!(bench.wakes(), "nothing will ever wake the run: {:?}", bench.events);
-        if !crashed && bench.events.len() >= crash_at.unwrap_or(0) {
+        harness.settle();
+        assert!(harness.wakes(), "nothing will ever wake the run: {:?}", harness.events);
+        if !crashed && harness.events.len() >= crash_at.unwrap_or(0) {
             crashed = true;
-            bench.run = fold(&bench.events).unwrap();
-            for attempt in bench.run.in_flight().into_iter().filter(|attempt| !attempt.repeatable) {
-                bench.reply(attempt.step.as_str(), attempt.item, AttemptResult::Interrupted).unwrap();
+            harness.run = fold(&harness.events).unwrap();
+            for attempt in harness.run.in_flight().into_iter().filter(|attempt| !attempt.repeatable) {
+                harness.reply(attempt.step.as_str(), attempt.item, AttemptResult::Interrupted).unwrap();
             }
             continue;
         }
-        let flying = bench.run.in_flight();
-        if flying.is_empty() {
+        let in_flight_names = harness.run.in_flight();
+        if in_flight_names.is_empty() {
             break;
         }
-        let pick = &flying[usize::from(order[round % order.len()]) % flying.len()];
+        let pick = &in_flight_names[usize::from(order[round % order.len()]) % in_flight_names.len()];
         // The fate hangs on who asks, so that every order of replies meets the same world.
         let place = plan.steps.iter().position(|step| step.id == pick.step).unwrap();
         let seed = place * 7 + pick.item.unwrap_or(0) as usize * 3 + pick.attempt as usize;
-        bench.reply(pick.step.as_str(), pick.item, fates[seed % fates.len()].heard(&pick.step, pick.item)).unwrap();
+        harness.reply(pick.step.as_str(), pick.item, fates[seed % fates.len()].result(&pick.step, pick.item)).unwrap();
         answers += 1;
     }
-    for (step, _, _, effect) in &bench.sent {
+    for (step, _, _, effect) in &harness.sent {
         assert!(mode.sends(*effect), "`{step}` was sent in {mode:?}");
     }
     let mut seen = BTreeSet::new();
-    for event in &bench.events {
+    for event in &harness.events {
         if let Event::StepFinished(finished) = event {
             assert!(seen.insert((finished.step.clone(), finished.item)), "two outcomes of `{}`", finished.step);
         }
     }
-    (bench.run, bench.events, answers)
+    (harness.run, harness.events, answers)
 }
 
 proptest! {

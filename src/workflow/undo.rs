@@ -1,8 +1,8 @@
-//! Taking back what was done: in reverse order of completion, at the same time where the steps overlapped.
+//! Undoes what was done: in reverse order of completion, and concurrently where the steps had overlapped.
 //!
-//! Always true: only what was done is undone, and each of it once; what is unknown is never undone. An undo has a key of
-//! its own, the same for every attempt. What cannot be undone is a conflict: a person decides. What was rehearsed has
-//! nothing to undo, but for the intent of it.
+//! Always true: only what was done is undone, and each of it once; unknown effects are never undone. An undo has a key
+//! of its own, the same for every attempt. What cannot be undone is a conflict: a person decides. A rehearsed call has
+//! nothing to undo: only the intent is recorded.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use super::{
     Step, StepFinished, StepStarted, World, missing,
 };
 
-/// What is to be undone, in groups: those of one overlapped, each with all others of it.
+/// The calls to undo, in groups: the calls of a group had overlapped.
 pub(super) fn list(run: &Run, plan: &Plan) -> Vec<Vec<StepItem>> {
     let has_undo = |done: &&DoneCall| plan.step(&done.step).is_some_and(|(_, step)| step.undo.is_some());
     let mut groups: Vec<Vec<StepItem>> = Vec::new();
-    // The latest beginning in the group that is being made.
+    // The latest start in the group that is being built.
     let mut latest = None;
     for done in run.done.iter().rev().filter(has_undo) {
         let place = (done.step.clone(), done.item);
@@ -40,7 +40,7 @@ pub(super) fn list(run: &Run, plan: &Plan) -> Vec<Vec<StepItem>> {
     groups
 }
 
-/// The first or next attempt to undo something.
+/// Begins the first or next attempt of an undo.
 pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Result<Vec<Event>, Refusal> {
     let undo = step.undo.as_ref().ok_or(Refusal::NotDue("the step has no undo"))?;
     run.to_be_undone(&step.id, item).map_err(|_| Refusal::NotDue("it is not to be undone now"))?;
@@ -96,23 +96,23 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
     }])
 }
 
-/// An attempt to undo something ended.
-pub(super) fn ended(ended: &Ended<'_>, call: &Call, state: &CallState, heard: AttemptResult) -> Vec<Event> {
-    let class = classify(call, &heard);
-    let mut failure = ended.failure(&heard, class);
+/// Handles the result of an undo's attempt.
+pub(super) fn ended(ended: &Ended<'_>, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
+    let class = classify(call, &result);
+    let mut failure = ended.failure(&result, class);
     failure.message = format!("what `{}` did could not be undone: {}", ended.step.id, failure.message);
     let unknown = state.uncertain || ended.again || class == Class::Unknown;
-    let shown = response(&heard);
-    match (class, heard) {
+    let shown = response(&result);
+    match (class, result) {
         (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
             vec![ended.finished(Outcome::Done { status, headers, output })]
         }
-        // It was undone: what the reply says besides is of no interest.
+        // It was undone: the content of the reply does not matter.
         (Class::Done | Class::Unreadable, _) => {
             let (headers, output) = Default::default();
             vec![ended.finished(Outcome::Done { status: failure.status.unwrap_or(200), headers, output })]
         }
-        (Class::NotDone | Class::Unknown, heard) => match ended.retry(call, state, unknown, &failure, &heard) {
+        (Class::NotDone | Class::Unknown, result) => match ended.retry(call, state, unknown, &failure, &result) {
             Some(retry) => vec![retry],
             None => vec![failed(ended.run, ended.step, ended.item, &failure, shown)],
         },

@@ -92,7 +92,7 @@ pub fn view_and_run<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>
     };
     let started = run.started();
     settled::settle(&mut steps.list, &run);
-    let mut checkpoints: Vec<OpenCheckpoint> = run.asked().cloned().collect();
+    let mut checkpoints: Vec<OpenCheckpoint> = run.open_checkpoints().cloned().collect();
     checkpoints.sort_by_key(|asked| asked.at);
     let undone = run.undone().into_iter().map(|(step, item, undone)| {
         let (undone, why) = match undone {

@@ -1,7 +1,7 @@
-//! Steps that wait for a time or a signal, and signals that come.
+//! Steps that wait for a time or a signal, and the receipt of signals.
 //!
-//! Always true: a signal that came before anybody waited is kept, up to a bound, and each is taken by one step; the same
-//! delivery counts once. A filter without a value takes nothing.
+//! Always true: a signal that arrived before a step waits for it is kept, up to a bound, and each is taken by one step;
+//! a repeated delivery counts once. A filter without a value matches nothing.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Step
 use crate::expression::{ExpressionError, Template};
 use crate::names::Seq;
 
-/// A step of kind `wait` begins.
+/// Begins a step of kind `wait`.
 pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Timestamp) -> Vec<Event> {
     let began = |until, signal: Option<&String>| {
         Event::Wait(WaitEvent::Began { step: step.id.clone(), until, signal: signal.cloned() })
@@ -48,7 +48,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Time
     }]
 }
 
-/// It waits for a signal: one that came before is taken at once.
+/// Waits for a signal: one that arrived before is taken at once.
 fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began: Event) -> Vec<Event> {
     let ended = |signal, output| Event::Wait(WaitEvent::Ended { step: step.id.clone(), signal: Some(signal), output });
     if run.mode() != Mode::Real {
@@ -84,7 +84,7 @@ fn takes(run: &Run, world: &World, step: &Step, payload: &Arc<Value>) -> bool {
     })
 }
 
-/// A signal comes.
+/// Handles a signal.
 pub(super) fn receive(
     run: &Run,
     plan: &Plan,
@@ -95,7 +95,7 @@ pub(super) fn receive(
     by: &str,
 ) -> Result<Vec<Event>, Refusal> {
     if id.as_ref().is_some_and(|id| run.interactions.deliveries.contains(id)) {
-        return Ok(Vec::new()); // the same delivery: nothing changes
+        return Ok(Vec::new()); // a repeated delivery changes nothing
     }
     let known = plan.steps.iter().filter_map(|step| match &step.kind {
         StepKind::Wait(wait) => match &wait.until {
@@ -141,7 +141,7 @@ pub(super) fn receive(
     Ok(events)
 }
 
-/// The first wait whose time is over, and what that comes to.
+/// The events of the first wait whose time is over.
 pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
     let over = |wait: &super::interactions::OpenWait| wait.until.is_some_and(|until| until <= now);
     let (id, wait) = run.interactions.waits.iter().find(|(_, wait)| over(wait))?;

@@ -1,7 +1,7 @@
-//! What an unfinished run waits for, since when, and what would move it.
+//! What an unfinished run waits for, since when, and what would let it go on.
 //!
-//! Always true: a run that has not ended waits for something: one that gives no reason is a bug, and whoever watches over
-//! runs reports it. Reasons are a closed set; times come from the events, because the run itself knows none.
+//! Always true: a run that has not ended waits for something: one without a reason is a bug, and the watchdog reports
+//! it. Reasons are a closed set; times come from the events, because the run's state has none.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub struct Reason {
     pub since: Option<Timestamp>,
     /// Until when at most, where that is known.
     pub until: Option<Timestamp>,
-    /// For a person: what it waits for, since when, and what would move it.
+    /// For a person: what it waits for, since when, and what would let it go on.
     pub sentence: String,
 }
 
@@ -55,7 +55,7 @@ pub enum Cause {
     Paused,
     /// A person decides.
     Conflict(ConflictKind),
-    /// It is about to go on: something is due now.
+    /// It goes on now: an action is due.
     Due,
     /// Its own deadline ends it.
     Deadline,
@@ -82,7 +82,7 @@ impl Cause {
     }
 }
 
-/// When things began: another fold of the same events.
+/// The times at which waiting began: another fold of the same events.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
     places: BTreeMap<StepItem, Timestamp>,
@@ -114,8 +114,8 @@ impl Since {
     }
 }
 
-/// All that an unfinished run waits for; first what a person can move, then what moves by itself. None of one that has
-/// not ended is a bug.
+/// All that an unfinished run waits for; first what a person can act on, then what happens by itself. An empty list for
+/// a run that has not ended is a bug.
 pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
     let mut all = All { plan, since, now: conditions.now, reasons: Vec::new() };
     if run.is_final() {
@@ -132,7 +132,7 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
         let at = since.at(&conflict.step, conflict.item);
         all.push(Cause::Conflict(conflict.kind), Some((&conflict.step, conflict.item)), at, None, what, &moves);
     }
-    for asked in run.asked() {
+    for asked in run.open_checkpoints() {
         let who = if asked.who.is_empty() { "anybody who may decide".to_owned() } else { asked.who.join(" or ") };
         let what = format!("`{}` waits for {who}: {}", asked.step, asked.question);
         let moves = format!("answer {}", asked.checkpoint);
@@ -181,7 +181,7 @@ impl All<'_> {
         self.reasons.push(Reason { cause, step, item, since, until, sentence });
     }
 
-    /// Waits, locks and runs that it began.
+    /// Waits, locks and child runs.
     fn interactions(&mut self, run: &Run) {
         let since = self.since;
         let open = run.failing.is_none();
@@ -206,7 +206,8 @@ impl All<'_> {
                 }
             }
         }
-        for ((step, item), queued) in run.interactions.places.iter().filter(|(_, queued)| open && !queued.taken) {
+        for ((step, item), queued) in run.interactions.queue_entries.iter().filter(|(_, queued)| open && !queued.taken)
+        {
             let what = format!("`{step}` stands in the queue of the lock `{}`", queued.name);
             let (about, at) = (Some((step, *item)), since.at(step, *item));
             self.push(Cause::Lock(queued.name.clone()), about, at, None, what, "whoever holds it leaves it");
@@ -227,7 +228,7 @@ impl All<'_> {
                 self.call(step, item, Part::Do, call);
             }
         }
-        for ((step, item, part), call) in &run.asides {
+        for ((step, item, part), call) in &run.side_calls {
             self.call(step, *item, *part, call);
         }
     }
@@ -261,12 +262,12 @@ impl All<'_> {
                 let what = format!("{of}`{step}` {tried} again: {why}");
                 self.push(cause, about, at, Some(next), what, "that time, or retry it now");
             }
-            // Its probe, or the conflict over it, says more.
+            // Its probe, or the conflict over it, tells more.
             Phase::Probing | Phase::Stuck => {}
         }
     }
 
-    /// What is about to happen, or held.
+    /// Actions that are due, or held.
     fn due(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
@@ -285,13 +286,13 @@ impl All<'_> {
                     let what = format!("`{}` is about to run `{workflow}`", step.id);
                     self.push(Cause::Due, Some((&step.id, *item)), self.since.last, None, what, "the engine");
                 }
-                Action::Ask(_) => {
+                Action::Decide(_) => {
                     if !self.reasons.iter().any(|reason| reason.cause == Cause::Due) {
                         let what = "it is about to go on".to_owned();
                         self.push(Cause::Due, None, self.since.last, None, what, "the engine");
                     }
                 }
-                Action::Wait(_) | Action::TellChild { .. } | Action::Lock { .. } => {}
+                Action::Wait(_) | Action::OrderChild { .. } | Action::Lock { .. } => {}
             }
         }
     }

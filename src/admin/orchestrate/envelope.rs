@@ -218,7 +218,7 @@ pub(super) fn step_status_name(status: StepStatus) -> String {
 fn checkpoints(loaded: &LoadedRun) -> Vec<PendingCheckpoint> {
     let all = std::iter::once(&loaded.run).chain(&loaded.waiting_descendants);
     all.flat_map(|run| {
-        let mut open: Vec<&OpenCheckpoint> = run.asked().collect();
+        let mut open: Vec<&OpenCheckpoint> = run.open_checkpoints().collect();
         open.sort_by_key(|asked| asked.at);
         open.into_iter().map(|asked| checkpoint(asked, run.id()))
     })

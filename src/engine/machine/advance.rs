@@ -68,19 +68,19 @@ impl Machine {
             for action in due(&self.run, &self.plan, &self.world, conditions) {
                 match action {
                     // A draining process begins nothing that no caller waits for.
-                    Action::Ask(Command::Begin { .. }) | Action::Child { .. }
+                    Action::Decide(Command::Begin { .. }) | Action::Child { .. }
                         if self.draining && self.caller.is_none() =>
                     {
                         self.has_deferred_start = true;
                     }
-                    Action::Ask(command) => moved |= self.try_command(command),
+                    Action::Decide(command) => moved |= self.try_command(command),
                     Action::Wait(at) => self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at))),
                     Action::Held(_) => self.has_frozen_step = true,
                     Action::Child { step, item } => {
                         let child = RunId(self.ids.next(self.now));
                         moved |= self.try_command(Command::BeginChild { step, item, child });
                     }
-                    Action::TellChild { child, order } => self.order_child(child, order),
+                    Action::OrderChild { child, order } => self.order_child(child, order),
                     // A rehearsal has lock names of its own, which nobody else queues for.
                     Action::Lock { step, item, queued, .. } if !self.log.is_durable() => {
                         moved |= self.try_command(Command::LockSeen { step, item, queued, seen: LockSeen::First });
@@ -180,6 +180,6 @@ impl Machine {
     pub(super) fn record_result(&mut self, call: CallId, result: AttemptResult) {
         let CallId { step, item, part, attempt, may_be_repeat: again } = call;
         let jitter = self.ids.jitter();
-        self.try_command(Command::Record { step, item, part, attempt, heard: result, again, jitter });
+        self.try_command(Command::Record { step, item, part, attempt, result, again, jitter });
     }
 }

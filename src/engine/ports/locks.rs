@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::engine::context::Core;
 use crate::names::{RunId, StepId};
 use crate::store::{LockRow, StoreError};
-use crate::workflow::{Event, Knot, LockSeen, Parent};
+use crate::workflow::{Event, LockSeen, Parent, WaitLink};
 
 /// How many rows of queues a search for a deadlock reads. A deadlock beyond them is not detected.
 pub(in crate::engine) const ROWS_MAX: usize = 10_000;
@@ -60,8 +60,8 @@ async fn read_position(
     // Without a parent no run waits for this one, so that it is in no deadlock.
     if let Some(parent) = parent {
         let rows = core.ports.store.locks(None, ROWS_MAX).await?;
-        if let Some(knots) = find_deadlock(core, &rows, run, parent, name).await? {
-            return Ok(Some(LockSeen::Deadlock { knots }));
+        if let Some(links) = find_deadlock(core, &rows, run, parent, name).await? {
+            return Ok(Some(LockSeen::Deadlock { links }));
         }
     }
     Ok(Some(LockSeen::Behind { holder: first.run }))
@@ -78,7 +78,7 @@ async fn find_deadlock(
     run: RunId,
     parent: &Parent,
     name: &str,
-) -> Result<Option<Vec<Knot>>, StoreError> {
+) -> Result<Option<Vec<WaitLink>>, StoreError> {
     let mut holders: HashMap<&str, &LockRow> = HashMap::new();
     let mut waiters: Vec<&LockRow> = Vec::new();
     for row in rows {
@@ -125,11 +125,11 @@ async fn find_deadlock(
 }
 
 /// The links of the cycle. The first is the run that keeps its own descendant waiting.
-fn links_of(path: &[(RunId, &str)], holders: &HashMap<&str, &LockRow>) -> Vec<Knot> {
+fn links_of(path: &[(RunId, &str)], holders: &HashMap<&str, &LockRow>) -> Vec<WaitLink> {
     let holds = path.iter().map(|(_, lock)| *lock).cycle().skip(path.len().saturating_sub(1));
     let links = holds.zip(path).filter_map(|(lock, (waiter, wants))| {
         let holder = holders.get(lock)?.run;
-        Some(Knot { holder, holds: lock.to_owned(), waiter: *waiter, wants: (*wants).to_owned() })
+        Some(WaitLink { holder, holds: lock.to_owned(), waiter: *waiter, wants: (*wants).to_owned() })
     });
     links.collect()
 }

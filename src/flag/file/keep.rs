@@ -19,8 +19,8 @@ pub(super) fn keeps_runs(
         problem.hint("add `workflow`, or leave `keep` out");
         return false;
     };
-    if let Some(beyond) = facts.and_then(|facts| facts.beyond_reads.as_ref()) {
-        let message = format!("`keep: none` is for workflows that only read, and `{workflow}` has {beyond}");
+    if let Some(reason) = facts.and_then(|facts| facts.reason_to_keep.as_ref()) {
+        let message = format!("`keep: none` is for workflows that only read, and `{workflow}` has {reason}");
         problems
             .error(&at, message)
             .hint("such a run has to be stored, so that it can be continued and found again: leave `keep` out");

@@ -49,8 +49,8 @@ pub struct KnownNames<'a> {
 pub struct WorkflowFacts {
     /// At least one step has a shared effect.
     pub shared_steps: bool,
-    /// What its runs have to be kept for; `None` where they only read.
-    pub beyond_reads: Option<String>,
+    /// Why its runs have to be kept, as part of a sentence; `None` where they only read.
+    pub reason_to_keep: Option<String>,
 }
 
 /// A hint for an unknown name: the nearest known one, or all of them.

@@ -17,9 +17,9 @@ fn known_names() -> (Services, Workflows) {
     let workflows = [
         (
             "create-order".into(),
-            Some(WorkflowFacts { shared_steps: true, beyond_reads: Some("the shared step `charge`".into()) }),
+            Some(WorkflowFacts { shared_steps: true, reason_to_keep: Some("the shared step `charge`".into()) }),
         ),
-        ("read-order".into(), Some(WorkflowFacts { shared_steps: false, beyond_reads: None })),
+        ("read-order".into(), Some(WorkflowFacts { shared_steps: false, reason_to_keep: None })),
         ("broken".into(), None),
     ];
     (services, workflows.into())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::expression::Expression;
 use crate::names::StepId;
-use crate::workflow::rules::Care;
+use crate::workflow::rules::Safeguards;
 use crate::workflow::{Call, ForEach, OnTrouble, Probe, Schema, StepKind};
 
 /// A step before the order of all is known.
@@ -20,10 +20,10 @@ pub(super) struct Built {
     pub(super) kind: Option<StepKind>,
     pub(super) failing: Failing,
     /// The same.
-    pub(super) care: Option<Care>,
+    pub(super) safeguards: Option<Safeguards>,
 }
 
-/// What a step says about going wrong, before the order of all is known.
+/// How a step handles failures, before the order of all is known.
 #[derive(Default)]
 pub(super) struct Failing {
     pub(super) fallback: Option<String>,

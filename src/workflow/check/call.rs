@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::context::Check;
-use super::names::{Place, Spot};
+use super::names::{ExpressionContext, Usage};
 use super::values;
 use crate::expression::UrlTemplate;
 use crate::names::ServiceName;
@@ -14,9 +14,9 @@ use crate::problem::Site;
 use crate::workflow::definition::{RetryDraft, StepDraft};
 use crate::workflow::{Call, CallBody, EffectClass, Retry, Statuses, wire};
 
-/// What a call without `retry:` gets.
+/// The default of `retry:`.
 const RETRY: Retry = Retry { attempts: 3, base: Duration::from_millis(50), max: Duration::from_secs(2) };
-/// More attempts than this are a typing error.
+/// The most attempts; more would be a typing error.
 const ATTEMPTS_MAX: u64 = 100;
 
 impl Check<'_> {
@@ -27,16 +27,16 @@ impl Check<'_> {
         at: &Site,
         site: &Site,
         draft: &StepDraft,
-        place: &mut Place<'_>,
+        context: &mut ExpressionContext<'_>,
     ) -> Option<Call> {
-        place.spot = Spot::Wire;
-        let target = self.target(text, at, place);
-        let headers = self.headers(&draft.headers, &site.key("headers"), place);
-        place.spot = Spot::Value;
-        let body = self.body(site, draft, place);
-        place.spot = Spot::Rehearse;
-        let rehearse = draft.rehearse.as_ref().map(|value| self.template(value, &site.key("rehearse"), place));
-        place.spot = Spot::Value;
+        context.usage = Usage::Wire;
+        let target = self.target(text, at, context);
+        let headers = self.headers(&draft.headers, &site.key("headers"), context);
+        context.usage = Usage::Value;
+        let body = self.body(site, draft, context);
+        context.usage = Usage::Rehearse;
+        let rehearse = draft.rehearse.as_ref().map(|value| self.template(value, &site.key("rehearse"), context));
+        context.usage = Usage::Value;
         let retry = self.retry(draft.retry.as_ref(), &site.key("retry"));
         let timeout = draft.timeout.as_ref().map(|text| self.duration(text, &site.key("timeout")));
         let accept = match &draft.accept {
@@ -73,7 +73,7 @@ impl Check<'_> {
         &mut self,
         text: &str,
         at: &Site,
-        place: &mut Place<'_>,
+        context: &mut ExpressionContext<'_>,
     ) -> Option<(Method, UrlTemplate, ServiceName, bool)> {
         let (method, before, url) = match values::call(text) {
             Ok(parts) => parts,
@@ -100,7 +100,7 @@ impl Check<'_> {
             problem.offset(before);
             return None;
         };
-        self.reads(parsed.reads(), url, before, at, place);
+        self.reads(parsed.reads(), url, before, at, context);
         let keyed = match self.known.services.get(name) {
             Some(keyed) => *keyed,
             // Of a service that is not there any more nothing is known that would make a repeat harmless.
@@ -111,7 +111,7 @@ impl Check<'_> {
         Some((method, parsed, service, keyed))
     }
 
-    fn body(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<CallBody> {
+    fn body(&mut self, site: &Site, draft: &StepDraft, context: &mut ExpressionContext<'_>) -> Option<CallBody> {
         let given = [
             ("body", draft.body.is_some()),
             ("form", draft.form.is_some()),
@@ -124,22 +124,22 @@ impl Check<'_> {
                 .error(&site.key(second).at_key(), format!("a call has one body: either `{first}` or `{second}`"));
         }
         if let Some(value) = &draft.body {
-            return self.template(value, &site.key("body"), place).map(CallBody::Json);
+            return self.template(value, &site.key("body"), context).map(CallBody::Json);
         }
         if let Some(fields) = &draft.form {
             let at = site.key("form");
             let parsed: Vec<_> = fields
                 .iter()
-                .map(|(name, value)| Some((name.clone(), self.template(value, &at.key(name.as_str()), place)?)))
+                .map(|(name, value)| Some((name.clone(), self.template(value, &at.key(name.as_str()), context)?)))
                 .collect();
             return parsed.into_iter().collect::<Option<_>>().map(CallBody::Form);
         }
         if let Some(text) = &draft.text {
-            return self.template(&Value::String(text.clone()), &site.key("text"), place).map(CallBody::Text);
+            return self.template(&Value::String(text.clone()), &site.key("text"), context).map(CallBody::Text);
         }
         if let Some(raw) = &draft.raw {
             let at = site.key("raw");
-            let template = self.template(&Value::String(raw.clone()), &at, place)?;
+            let template = self.template(&Value::String(raw.clone()), &at, context)?;
             let is_raw = template.single().is_some_and(|expression| expression.source().trim() == "request.raw");
             if !is_raw {
                 let problem = self.problems.error(&at, "`raw` passes the bytes of the request on, and nothing else");
@@ -176,8 +176,8 @@ impl Check<'_> {
 
     pub(super) fn statuses(&mut self, list: &[Value], site: &Site) -> Statuses {
         let (statuses, bad) = values::statuses(list);
-        for (place, message) in bad {
-            self.problems.error(&site.index(place), message);
+        for (index, message) in bad {
+            self.problems.error(&site.index(index), message);
         }
         statuses
     }
@@ -191,14 +191,14 @@ impl Check<'_> {
         }
     }
 
-    /// What is allowed and probably not meant.
+    /// Warns about what is allowed and probably not meant.
     fn sense(&mut self, site: &Site, draft: &StepDraft, call: &Call) {
         let writes = matches!(call.method, Method::PUT | Method::PATCH | Method::DELETE);
         if call.effect == EffectClass::Read && writes {
             let message = format!("a {} that is declared `read` is sent in shadow, beside legacy's own", call.method);
             self.problems.warn(&site.key("effect"), message).hint("`read` means that it changes nothing at all");
         }
-        // A probe says whether it may be tried again.
+        // With a probe it is known whether it may be tried again.
         let explicit = draft.retry.is_some() && draft.probe.is_none();
         if explicit && call.retry.attempts > 1 && !call.repeat_is_harmless() {
             let message = format!(

@@ -28,21 +28,21 @@ pub struct Known<'a> {
 /// What the check of every part needs.
 pub(super) struct Check<'a> {
     pub(super) known: &'a Known<'a>,
-    /// A run keeps it: what today's files do not have is no error.
+    /// It was stored with a run: references that the current files lack are no error.
     pub(super) kept: bool,
     pub(super) bounds: Bounds,
     /// All steps, in the order of the file.
     pub(super) steps: Vec<(&'a str, Site, StepDraft)>,
-    /// Steps that take the place of single items of a `for_each`.
+    /// Fallbacks of single items of a `for_each`.
     pub(super) by_item: BTreeSet<String>,
     /// Lines of the workflow's `risks`.
     pub(super) policies: usize,
     pub(super) problems: &'a mut Problems,
-    /// Everything that was read.
+    /// All paths that were read.
     pub(super) reads: BTreeSet<ReadPath>,
 }
 
-/// The shape, where nobody has looked at it before.
+/// The draft, where it was not parsed before.
 pub(super) fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: &mut Problems) -> Option<D> {
     match serde_json::from_value(source.clone()) {
         Ok(draft) => Some(draft),
@@ -53,7 +53,7 @@ pub(super) fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: 
     }
 }
 
-/// A schema that stands in a file; what is wrong with it is told at its place inside.
+/// A schema of a file; errors in it are reported at their location in the schema.
 pub(super) fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> Option<Schema> {
     let NoSchema { pointer, message } = match Schema::compile(schema) {
         Ok(compiled) => return Some(compiled),
@@ -63,7 +63,7 @@ pub(super) fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> 
     for part in pointer.split('/').skip(1) {
         let key = part.replace("~1", "/").replace("~0", "~");
         let next = match inner {
-            Value::Array(items) => key.parse().ok().and_then(|place: usize| Some((at.index(place), items.get(place)?))),
+            Value::Array(items) => key.parse().ok().and_then(|index: usize| Some((at.index(index), items.get(index)?))),
             value => value.get(&key).map(|value| (at.key(key.as_str()), value)),
         };
         let Some((site, value)) = next else { break };

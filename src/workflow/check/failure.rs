@@ -1,5 +1,4 @@
-//! What a step says about going wrong: deadlines, what a person decides, fallback, probe, undo, and what its output has
-//! to be.
+//! Checks how a step handles failures: deadlines, conflicts, fallback, probe, undo, and the schema of its output.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,16 +8,16 @@ use serde_json::Value;
 
 use super::built::{Built, Failing};
 use super::context::{Check, compiled, draft};
-use super::names::{Place, Spot};
+use super::names::{ExpressionContext, Usage};
 use super::values;
 use crate::limits::Limits;
 use crate::problem::Site;
 use crate::workflow::definition::{FailuresDraft, ProbeDraft, StepDraft, UndoDraft};
 use crate::workflow::{Call, EffectClass, OnTrouble, Probe, Schema, Statuses, StepKind};
 
-/// How long after an attempt its probe asks first.
+/// The default delay between an attempt and its probe.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
-/// How long after it left an attempt may still take effect.
+/// The default time during which an attempt may still take effect after it was sent.
 const PROBE_SETTLES: Duration = Duration::from_secs(30);
 
 impl Check<'_> {
@@ -28,7 +27,7 @@ impl Check<'_> {
         site: &Site,
         draft: &StepDraft,
         kind: Option<&StepKind>,
-        place: &mut Place<'_>,
+        context: &mut ExpressionContext<'_>,
     ) -> Failing {
         let deadline = draft.deadline.as_ref().and_then(|text| self.span(text, &site.key("deadline")));
         let output = self.output(site, draft);
@@ -64,16 +63,16 @@ impl Check<'_> {
             deadline,
             output,
             undo: match kind {
-                Some(StepKind::Call(call)) if !read => self.undo(site, draft, Some(call.effect), place),
-                // Of another run it is a call like any: what that run did is known by its output.
-                Some(StepKind::Run(_)) => self.undo(site, draft, None, place),
+                Some(StepKind::Call(call)) if !read => self.undo(site, draft, Some(call.effect), context),
+                // Of a child run it is a call like any other: what the run did is known by its output.
+                Some(StepKind::Run(_)) => self.undo(site, draft, None, context),
                 Some(_) | None => None,
             },
-            probe: call.filter(|_| !read).and_then(|call| self.probe(site, draft, call, place)),
+            probe: call.filter(|_| !read).and_then(|call| self.probe(site, draft, call, context)),
         }
     }
 
-    /// `90s`, `2h`, `3d`: of what may take long.
+    /// `90s`, `2h`, `3d`: a duration that may be long.
     pub(super) fn span(&mut self, text: &str, site: &Site) -> Option<Duration> {
         values::span(text).map_err(|message| self.problems.error(site, message)).ok()
     }
@@ -89,7 +88,7 @@ impl Check<'_> {
         site: &Site,
         step: &StepDraft,
         effect: Option<EffectClass>,
-        place: &mut Place<'_>,
+        context: &mut ExpressionContext<'_>,
     ) -> Option<Box<Call>> {
         let value = step.undo.as_ref()?;
         let at = site.key("undo");
@@ -112,19 +111,25 @@ impl Check<'_> {
             accept: undo.accept,
             ..StepDraft::default()
         };
-        let mut made = self.part(text, &call_at, &at, &part, &["output", "status"], place)?;
+        let mut made = self.part(text, &call_at, &at, &part, &["output", "status"], context)?;
         if matches!(made.method, Method::GET | Method::HEAD | Method::OPTIONS) {
             let message = format!("a {} takes nothing back", made.method);
             self.problems.error(&call_at, message).hint("name the call that undoes what the step did");
         }
         if accept && made.method == Method::DELETE {
-            // What is not there any more is undone: a DELETE that is repeated finds nothing.
+            // A DELETE that is repeated finds nothing: that counts as undone.
             made.accept.0.extend([(404, 404), (410, 410)]);
         }
         Some(Box::new(made))
     }
 
-    fn probe(&mut self, site: &Site, step: &StepDraft, call: &Call, place: &mut Place<'_>) -> Option<Box<Probe>> {
+    fn probe(
+        &mut self,
+        site: &Site,
+        step: &StepDraft,
+        call: &Call,
+        context: &mut ExpressionContext<'_>,
+    ) -> Option<Box<Probe>> {
         let draft: &ProbeDraft = step.probe.as_ref()?;
         let at = site.key("probe");
         let Some(text) = &draft.call else {
@@ -147,25 +152,25 @@ impl Check<'_> {
             self.problems.error(&at.key("call"), message).hint("GET, HEAD, or a POST that only searches");
             return None;
         }
-        let made = self.part(text, &at.key("call"), &at, &part, &["key"], place);
+        let made = self.part(text, &at.key("call"), &at, &part, &["key"], context);
         let after = draft.after.as_ref().map(|text| self.span(text, &at.key("after")));
         let timeout = call.timeout.unwrap_or_else(|| Limits::ms(self.known.limits.step_timeout_ms));
         let settles = match &draft.settles {
             None => Some(PROBE_SETTLES.max(timeout)),
             Some(text) => self.settles(text, timeout, &at.key("settles")),
         };
-        let before = (place.spot, place.extra);
-        (place.spot, place.extra) = (Spot::Value, &["key", "output", "status", "headers"]);
+        let before = (context.usage, context.extra);
+        (context.usage, context.extra) = (Usage::Value, &["key", "output", "status", "headers"]);
         let done = match &draft.done {
-            Some(text) => self.condition(text, &at.key("done"), place),
+            Some(text) => self.condition(text, &at.key("done"), context),
             None => {
                 let problem = self.problems.error(&at, "`probe` says how to read the answer: `done` is missing");
                 problem.hint("for example `done: ${status == 200}`");
                 None
             }
         };
-        let output = draft.output.as_ref().map(|value| self.template(value, &at.key("output"), place));
-        (place.spot, place.extra) = before;
+        let output = draft.output.as_ref().map(|value| self.template(value, &at.key("output"), context));
+        (context.usage, context.extra) = before;
         let mut call = made?;
         if draft.accept.is_none() {
             call.accept = Statuses(vec![(200, 299), (404, 404)]);
@@ -198,16 +203,16 @@ impl Check<'_> {
         site: &Site,
         draft: &StepDraft,
         extra: &'static [&'static str],
-        place: &mut Place<'_>,
+        context: &mut ExpressionContext<'_>,
     ) -> Option<Call> {
-        let before = (place.spot, place.extra);
-        place.extra = extra;
-        let made = self.call(text, call_at, site, draft, place);
-        (place.spot, place.extra) = before;
+        let before = (context.usage, context.extra);
+        context.extra = extra;
+        let made = self.call(text, call_at, site, draft, context);
+        (context.usage, context.extra) = before;
         made
     }
 
-    /// The steps that take the place of single items: fallbacks of a `for_each`, and theirs.
+    /// The fallbacks of single items: those of a `for_each`, and fallbacks of these.
     pub(super) fn find_by_item(&mut self) {
         let of = |name: &str| self.steps.iter().find(|(known, ..)| *known == name)?.2.fallback.as_deref();
         let first = self.steps.iter().filter(|(.., draft)| draft.for_each.is_some());
@@ -221,12 +226,12 @@ impl Check<'_> {
         self.by_item = found;
     }
 
-    /// Fallbacks exist, take one place each, are read by nobody, and do not wait for each other.
+    /// Checks fallbacks: they exist, replace one step each, are read by no step, and do not wait for each other.
     pub(super) fn fallbacks(&mut self, built: &[Built]) {
-        let mut places: BTreeMap<&str, &str> = BTreeMap::new();
-        for (place, step) in built.iter().enumerate() {
+        let mut replaced: BTreeMap<&str, &str> = BTreeMap::new();
+        for (index, step) in built.iter().enumerate() {
             let Some(by) = &step.failing.fallback else { continue };
-            let Some((_, site, _)) = self.steps.get(place) else { continue };
+            let Some((_, site, _)) = self.steps.get(index) else { continue };
             let at = site.key("fallback");
             let Some(other) = built.iter().find(|other| other.id.as_str() == by) else {
                 let hint = self.step_hint(by);
@@ -251,27 +256,27 @@ impl Check<'_> {
                 );
                 self.problems.error(&at, message);
             }
-            match places.get(by.as_str()) {
+            match replaced.get(by.as_str()) {
                 Some(first) => {
                     let message = format!("`{by}` is the fallback of `{first}` already");
                     self.problems.error(&at, message).hint("one step takes the place of one other: make it two");
                 }
                 None => {
-                    places.insert(by, step.id.as_str());
+                    replaced.insert(by, step.id.as_str());
                 }
             }
         }
-        for (place, step) in built.iter().enumerate() {
-            let Some((_, site, _)) = self.steps.get(place) else { continue };
+        for (index, step) in built.iter().enumerate() {
+            let Some((_, site, _)) = self.steps.get(index) else { continue };
             let site = site.clone();
-            if step.failing.fallback_only && !places.contains_key(step.id.as_str()) {
+            if step.failing.fallback_only && !replaced.contains_key(step.id.as_str()) {
                 let message = format!("no step has `{}` as its fallback, so it would never run", step.id);
                 let hint = format!("say `fallback: {}` in the step whose place it takes", step.id);
                 self.problems.error(&site.key("fallback_only"), message).hint(hint);
             }
             for need in &step.needs {
                 let only = built.iter().any(|other| other.id.as_str() == need && other.failing.fallback_only);
-                if let (true, Some(of)) = (only, places.get(need.as_str())) {
+                if let (true, Some(of)) = (only, replaced.get(need.as_str())) {
                     let message = format!("`{need}` runs only where it takes the place of `{of}`");
                     let hint = format!("read `steps.{of}`: it has what its fallback gave, and `.by`");
                     self.problems.error(&site, message).hint(hint);

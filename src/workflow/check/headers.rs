@@ -8,7 +8,8 @@ use crate::workflow::plan::Step;
 use crate::workflow::reply_headers::KeptHeaders;
 use crate::workflow::sensitive::Sensitive;
 
-/// Of each step, what is kept of its replies. Who reads a step may get what the step gave that took its place.
+/// For each step, the headers that are kept of its replies. An expression that reads a step may get the headers of its
+/// fallback.
 pub(super) fn kept(steps: &[Step], reads: &[ReadPath], sensitive: &Sensitive) -> Vec<Arc<KeptHeaders>> {
     let named: BTreeSet<Arc<str>> = sensitive.headers.iter().map(|name| name.as_str().into()).collect();
     let all = reads.iter().any(|path| path.root() == "steps" && path.part(0).is_none());

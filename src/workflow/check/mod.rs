@@ -1,14 +1,13 @@
-//! From a definition to a [`Plan`], or to everything that is wrong with it.
+//! Checks a definition: a [`Plan`], or everything that is wrong with it.
 //!
-//! The question it answers: "can this workflow be run?" Always true: a plan comes out only without errors; then its
-//! steps form a DAG, every expression reads only names that exist in its place, every step that it reads is among its
-//! needs, and every service and secret is declared. All problems are found in one go, each with its place and, where
-//! one can be given, a hint. The same code makes a plan again from the definition that a run keeps, without holding it
-//! against today's files.
+//! The question it answers: "can this workflow be run?" Always true: a plan results only without errors; then its steps
+//! form a DAG, every expression reads only names that exist in its context, every step that it reads is among its
+//! needs, and every service and secret is declared. All problems are reported at once, each with its location and,
+//! where possible, a hint. The same code builds a plan from the definition that is stored with a run, without checking
+//! it against the current files.
 
 mod built;
 mod call;
-mod care;
 mod context;
 mod failure;
 mod headers;
@@ -17,6 +16,7 @@ mod notify;
 mod order;
 mod people;
 mod respond;
+mod safeguards;
 mod sensitive;
 mod step;
 mod values;
@@ -51,8 +51,8 @@ impl Plan {
         plan.filter(|_| good)
     }
 
-    /// Makes a plan again from the definition that a run keeps. It was checked when the run began and is not held
-    /// against today's files and limits: what they do not have is found when a step needs it.
+    /// Builds a plan again from the definition that is stored with a run. It was checked when the run began, and is not
+    /// checked against the current files and limits: what they lack is detected when a step needs it.
     ///
     /// # Errors
     /// It is no definition that this version can read.
@@ -118,8 +118,8 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &built);
     let reads: Vec<_> = std::mem::take(&mut check.reads).into_iter().collect();
     let order = order?;
-    let (steps, places) = order::arrange(built, &order)?;
-    let respond = respond.into_iter().map(|entry| entry.placed(&places)).collect::<Option<_>>()?;
+    let (steps, indexes) = order::arrange(built, &order)?;
+    let respond = respond.into_iter().map(|entry| entry.ordered(&indexes)).collect::<Option<_>>()?;
     Some(Plan {
         reply_headers: headers::kept(&steps, &reads, &sensitive),
         id: id(source),

@@ -1,4 +1,4 @@
-//! Which names an expression may read in its place, and what its reading needs.
+//! Which names an expression may read, depending on where it is, and which steps it therefore needs.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ const REQUEST: [&str; 8] = ["method", "path", "params", "query", "headers", "bod
 /// What a step has.
 const STEP: [&str; 9] = ["output", "status", "headers", "skipped", "by", "errors", "approved", "struck", "timed_out"];
 
-/// Where an expression stands.
+/// What the value of an expression is used for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spot {
+pub(super) enum Usage {
     /// A call's URL or headers.
     Wire,
     /// Any other value of a step.
@@ -27,27 +27,32 @@ pub(super) enum Spot {
     Respond,
 }
 
-/// Where an expression stands, and what it is found to need.
-pub(super) struct Place<'n> {
-    pub(super) spot: Spot,
+/// The context of an expression, and the steps that it is found to read.
+pub(super) struct ExpressionContext<'n> {
+    pub(super) usage: Usage,
     /// `item` and `index` exist.
     pub(super) item: bool,
     /// Steps that are read.
     pub(super) needs: &'n mut BTreeSet<String>,
-    /// Names that exist only here.
+    /// Further names that exist in this context.
     pub(super) extra: &'static [&'static str],
 }
 
 impl Check<'_> {
     /// Parses a value and checks what it reads.
-    pub(super) fn template(&mut self, value: &Value, site: &Site, place: &mut Place<'_>) -> Option<Template> {
+    pub(super) fn template(
+        &mut self,
+        value: &Value,
+        site: &Site,
+        context: &mut ExpressionContext<'_>,
+    ) -> Option<Template> {
         match Template::parse_within(value, &self.bounds) {
             Ok(template) => {
                 for (at, reads) in template.reads_by_location() {
                     let mut site = site.clone();
                     site.path.extend(at.iter().cloned());
                     let text = text_at(value, &at).unwrap_or_default();
-                    self.reads(reads, text, 0, &site, place);
+                    self.reads(reads, text, 0, &site, context);
                 }
                 Some(template)
             }
@@ -63,10 +68,15 @@ impl Check<'_> {
     }
 
     /// Parses a condition and checks what it reads.
-    pub(super) fn condition(&mut self, text: &str, site: &Site, place: &mut Place<'_>) -> Option<Expression> {
+    pub(super) fn condition(
+        &mut self,
+        text: &str,
+        site: &Site,
+        context: &mut ExpressionContext<'_>,
+    ) -> Option<Expression> {
         match Expression::parse_braced(text, &self.bounds) {
             Ok(expression) => {
-                self.reads(expression.reads(), text, 0, site, place);
+                self.reads(expression.reads(), text, 0, site, context);
                 Some(expression)
             }
             Err(error) => {
@@ -76,7 +86,7 @@ impl Check<'_> {
         }
     }
 
-    /// Notes an expression that does not parse; `moved` is where its text begins within the value.
+    /// Reports an expression that does not parse; `moved` is the offset of its text within the value.
     pub(super) fn broken(&mut self, site: &Site, error: &ExpressionError, moved: usize) {
         let problem = self.problems.error(site, error.message.clone());
         if let Some(offset) = error.offset {
@@ -85,21 +95,28 @@ impl Check<'_> {
     }
 
     /// Checks every path that is read; steps become needs.
-    pub(super) fn reads(&mut self, reads: &[ReadPath], text: &str, moved: usize, site: &Site, place: &mut Place<'_>) {
+    pub(super) fn reads(
+        &mut self,
+        reads: &[ReadPath],
+        text: &str,
+        moved: usize,
+        site: &Site,
+        context: &mut ExpressionContext<'_>,
+    ) {
         for path in reads {
             let wrong = match path.root() {
-                "request" => self.request(path, place.spot),
-                "steps" => self.step_read(path, place),
+                "request" => self.request(path, context.usage),
+                "steps" => self.step_read(path, context),
                 "run" | "instance" | "now" | "uuid()" | "random()" => None,
-                name if place.extra.contains(&name) => None,
-                "item" | "index" if place.item => None,
+                name if context.extra.contains(&name) => None,
+                "item" | "index" if context.item => None,
                 "item" | "index" => Some((
                     format!("`{}` exists only in a step with `for_each`, and in what is its fallback", path.root()),
                     None,
                 )),
-                "services" => self.service(path, place.spot),
-                "secrets" => self.secret(path, place.spot),
-                "legacy" if place.spot == Spot::Rehearse => None,
+                "services" => self.service(path, context.usage),
+                "secrets" => self.secret(path, context.usage),
+                "legacy" if context.usage == Usage::Rehearse => None,
                 "legacy" => Some((
                     "`legacy` can be read only in `rehearse:`".to_owned(),
                     Some("what the engine does must not depend on legacy's reply".to_owned()),
@@ -108,12 +125,12 @@ impl Check<'_> {
                     "`signal` can be read only in `where:` of a `wait`".to_owned(),
                     Some("what came is the output of the step: steps.NAME.output".to_owned()),
                 )),
-                "failed" | "input_error" if place.spot == Spot::Respond => None,
+                "failed" | "input_error" if context.usage == Usage::Respond => None,
                 "failed" | "input_error" => Some((format!("`{}` can be read only in `respond`", path.root()), None)),
                 "engine" | "intents" => {
                     Some((format!("`{}` can be read only in a route's `assert` and `invariants`", path.root()), None))
                 }
-                other => Some(self.unknown(other, text, place)),
+                other => Some(self.unknown(other, text, context)),
             };
             self.reads.insert(path.clone());
             if let Some((message, hint)) = wrong {
@@ -128,9 +145,9 @@ impl Check<'_> {
         }
     }
 
-    fn request(&self, path: &ReadPath, spot: Spot) -> Option<(String, Option<String>)> {
+    fn request(&self, path: &ReadPath, usage: Usage) -> Option<(String, Option<String>)> {
         let credentials = |what: String| {
-            let only = (!matches!(spot, Spot::Wire)).then(|| {
+            let only = (!matches!(usage, Usage::Wire)).then(|| {
                 let hint = "credentials of callers are passed on in a call's headers and nowhere else";
                 (format!("{what} can be read only in a call's headers or URL"), Some(hint.to_owned()))
             });
@@ -162,7 +179,7 @@ impl Check<'_> {
         }
     }
 
-    fn step_read(&self, path: &ReadPath, place: &mut Place<'_>) -> Option<(String, Option<String>)> {
+    fn step_read(&self, path: &ReadPath, context: &mut ExpressionContext<'_>) -> Option<(String, Option<String>)> {
         let Some(name) = path.part(0) else {
             let message = "name the step that is meant; a computed one cannot be waited for".to_owned();
             return Some((message, Some("write steps.NAME.output".to_owned())));
@@ -170,7 +187,7 @@ impl Check<'_> {
         let Some((_, _, step)) = self.steps.iter().find(|(known, ..)| *known == name) else {
             return Some((format!("unknown step `{name}`"), self.step_hint(name)));
         };
-        place.needs.insert(name.to_owned());
+        context.needs.insert(name.to_owned());
         let Some(part) = path.part(1) else {
             return Some((
                 format!("name what of the step `{name}` is meant"),
@@ -205,7 +222,7 @@ impl Check<'_> {
         Some((message, None))
     }
 
-    /// What may be meant by the name of a step that does not exist.
+    /// A hint for the name of a step that does not exist.
     pub(super) fn step_hint(&self, name: &str) -> Option<String> {
         let names = || self.steps.iter().map(|(name, ..)| *name);
         // `steps.charge-by-invoice` reads `steps.charge` and subtracts.
@@ -218,8 +235,8 @@ impl Check<'_> {
         })
     }
 
-    fn service(&self, path: &ReadPath, spot: Spot) -> Option<(String, Option<String>)> {
-        if matches!(spot, Spot::Respond) {
+    fn service(&self, path: &ReadPath, usage: Usage) -> Option<(String, Option<String>)> {
+        if matches!(usage, Usage::Respond) {
             return Some(("`services` cannot be read in `respond`: addresses are not for callers".to_owned(), None));
         }
         match path.part(0) {
@@ -236,8 +253,8 @@ impl Check<'_> {
         }
     }
 
-    fn secret(&self, path: &ReadPath, spot: Spot) -> Option<(String, Option<String>)> {
-        if spot != Spot::Wire {
+    fn secret(&self, path: &ReadPath, usage: Usage) -> Option<(String, Option<String>)> {
+        if usage != Usage::Wire {
             let message = "`secrets` can be read only in a call's headers or URL".to_owned();
             return Some((message, Some("anywhere else it would be stored and shown".to_owned())));
         }
@@ -252,18 +269,18 @@ impl Check<'_> {
         }
     }
 
-    fn unknown(&self, name: &str, text: &str, place: &Place<'_>) -> (String, Option<String>) {
+    fn unknown(&self, name: &str, text: &str, context: &ExpressionContext<'_>) -> (String, Option<String>) {
         let mut known = vec!["request", "steps", "run", "instance", "now"];
-        match place.spot {
-            Spot::Wire => known.extend(["services", "secrets"]),
-            Spot::Value => known.push("services"),
-            Spot::Rehearse => known.push("legacy"),
-            Spot::Respond => known.extend(["failed", "input_error"]),
+        match context.usage {
+            Usage::Wire => known.extend(["services", "secrets"]),
+            Usage::Value => known.push("services"),
+            Usage::Rehearse => known.push("legacy"),
+            Usage::Respond => known.extend(["failed", "input_error"]),
         }
-        if place.item {
+        if context.item {
             known.extend(["item", "index"]);
         }
-        known.extend(place.extra);
+        known.extend(context.extra);
         let step = self.steps.iter().any(|(step, ..)| *step == name);
         let hint = if step {
             format!("write steps.{name}.output")
@@ -287,7 +304,7 @@ fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// The string at a place of a value.
+/// The string at a location within a value.
 fn text_at<'v>(value: &'v Value, at: &[crate::problem::Segment]) -> Option<&'v str> {
     let mut value = value;
     for segment in at {
@@ -299,7 +316,7 @@ fn text_at<'v>(value: &'v Value, at: &[crate::problem::Segment]) -> Option<&'v s
     value.as_str()
 }
 
-/// Where a path is read in a text, in characters.
+/// The offset at which a path is read in a text, in characters.
 fn find(text: &str, path: &ReadPath) -> Option<usize> {
     let whole = path.to_string();
     let root = path.root();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::context::{Check, compiled, draft};
-use super::names::{Place, Spot};
+use super::names::{ExpressionContext, Usage};
 use super::values;
 use crate::expression::Template;
 use crate::names::WorkflowName;
@@ -21,7 +21,7 @@ impl Check<'_> {
         draft: &CheckpointDraft,
         site: &Site,
         step: &StepDraft,
-        place: &mut Place<'_>,
+        context: &mut ExpressionContext<'_>,
     ) -> Option<Question> {
         let at = site.key("checkpoint");
         if draft.question.is_none() {
@@ -35,7 +35,7 @@ impl Check<'_> {
             on_timeout: draft.on_timeout,
             escalate: draft.escalate.clone(),
         };
-        let asking = self.asking(&ask, &at, place);
+        let asking = self.asking(&ask, &at, context);
         let (schema, compiled) = match &draft.schema {
             None => (None, None),
             Some(schema) => {
@@ -43,9 +43,9 @@ impl Check<'_> {
                 (Some(schema.clone().into()), Some(compiled))
             }
         };
-        let default = draft.default.as_ref().map(|value| self.template(value, &at.key("default"), place));
+        let default = draft.default.as_ref().map(|value| self.template(value, &at.key("default"), context));
         let default = default.map_or(Some(None), |template| template.map(Some))?;
-        let rehearse = self.rehearsed(site, step, place)?;
+        let rehearse = self.rehearsed(site, step, context)?;
         let by_itself = asking.as_ref().is_some_and(|asking| {
             asking.on_timeout == Some(OnTimeout::Approve)
                 || asking.escalate.as_ref().is_some_and(|escalate| escalate.timeout.is_some() && escalate.approve)
@@ -70,9 +70,14 @@ impl Check<'_> {
     }
 
     /// How people are asked; of a checkpoint or of a risk.
-    pub(super) fn asking(&mut self, draft: &AskDraft, at: &Site, place: &mut Place<'_>) -> Option<Asking> {
+    pub(super) fn asking(
+        &mut self,
+        draft: &AskDraft,
+        at: &Site,
+        context: &mut ExpressionContext<'_>,
+    ) -> Option<Asking> {
         let question = match &draft.question {
-            Some(text) => Some(self.template(&Value::String(text.clone()), &at.key("question"), place)?),
+            Some(text) => Some(self.template(&Value::String(text.clone()), &at.key("question"), context)?),
             None => None,
         };
         let who = self.who(draft.who.as_deref(), &at.key("who"));
@@ -119,8 +124,8 @@ impl Check<'_> {
             return None;
         }
         let empty = who.iter().position(|name| name.trim().is_empty());
-        if let Some(place) = empty {
-            self.problems.error(&at.index(place), "a name is not empty");
+        if let Some(index) = empty {
+            self.problems.error(&at.index(index), "a name is not empty");
         }
         empty.is_none().then(|| who.to_vec())
     }
@@ -145,10 +150,16 @@ impl Check<'_> {
         span::duration(text).map(Some).map_err(|message| self.problems.error(site, message)).ok()
     }
 
-    pub(super) fn wait(&mut self, value: &Value, site: &Site, step: &StepDraft, place: &mut Place<'_>) -> Option<Wait> {
+    pub(super) fn wait(
+        &mut self,
+        value: &Value,
+        site: &Site,
+        step: &StepDraft,
+        context: &mut ExpressionContext<'_>,
+    ) -> Option<Wait> {
         let at = site.key("wait");
         if value.is_string() {
-            return Some(Wait { until: Until::For(self.duration_of(value, &at, place)?), rehearse: None });
+            return Some(Wait { until: Until::For(self.duration_of(value, &at, context)?), rehearse: None });
         }
         let whole: WaitDraft = draft(value, &at, self.problems)?;
         let kinds =
@@ -179,11 +190,11 @@ impl Check<'_> {
             }
         }
         if let Some(value) = &whole.duration {
-            return Some(Wait { until: Until::For(self.duration_of(value, &at.key("for"), place)?), rehearse: None });
+            return Some(Wait { until: Until::For(self.duration_of(value, &at.key("for"), context)?), rehearse: None });
         }
         if let Some(value) = &whole.until {
             let at = at.key("until");
-            let template = self.template(value, &at, place)?;
+            let template = self.template(value, &at, context)?;
             if let Some(constant) = template.as_constant()
                 && let Err(message) = span::time(constant)
             {
@@ -196,15 +207,15 @@ impl Check<'_> {
         if !values::is_name(&name) {
             self.problems.error(&at.key("signal"), values::bad_name("signal", &name));
         }
-        let extra = std::mem::replace(&mut place.extra, &["signal"]);
-        let filter = whole.filter.as_ref().map(|text| self.condition(text, &at.key("where"), place));
-        place.extra = extra;
+        let extra = std::mem::replace(&mut context.extra, &["signal"]);
+        let filter = whole.filter.as_ref().map(|text| self.condition(text, &at.key("where"), context));
+        context.extra = extra;
         let timeout = self.longer(whole.timeout.as_deref(), &at.key("timeout"));
         if whole.on_timeout.is_some() && whole.timeout.is_none() {
             let problem = self.problems.error(&at.key("on_timeout").at_key(), "`on_timeout` without a `timeout`");
             problem.hint("add `timeout: 30m`");
         }
-        let rehearse = self.rehearsed(site, step, place)?;
+        let rehearse = self.rehearsed(site, step, context)?;
         let until = Until::Signal {
             name,
             filter: filter.map_or(Some(None), |filter| filter.map(Some))?,
@@ -214,8 +225,8 @@ impl Check<'_> {
         Some(Wait { until, rehearse })
     }
 
-    fn duration_of(&mut self, value: &Value, at: &Site, place: &mut Place<'_>) -> Option<Template> {
-        let template = self.template(value, at, place)?;
+    fn duration_of(&mut self, value: &Value, at: &Site, context: &mut ExpressionContext<'_>) -> Option<Template> {
+        let template = self.template(value, at, context)?;
         if let Some(constant) = template.as_constant()
             && let Err(message) = span::span(constant)
         {
@@ -230,21 +241,26 @@ impl Check<'_> {
         name: &str,
         site: &Site,
         step: &StepDraft,
-        place: &mut Place<'_>,
+        context: &mut ExpressionContext<'_>,
     ) -> Option<SubRun> {
         if !values::is_name(name) {
             self.problems.error(&site.key("run"), values::bad_name("workflow", name));
         }
-        let input = step.input.as_ref().map(|value| self.template(value, &site.key("input"), place));
+        let input = step.input.as_ref().map(|value| self.template(value, &site.key("input"), context));
         let input = input.map_or(Some(None), |input| input.map(Some));
-        let rehearse = self.rehearsed(site, step, place);
+        let rehearse = self.rehearsed(site, step, context);
         Some(SubRun { workflow: WorkflowName::new(name), input: input?, rehearse: rehearse? })
     }
 
-    fn rehearsed(&mut self, site: &Site, step: &StepDraft, place: &mut Place<'_>) -> Option<Option<Template>> {
-        let spot = std::mem::replace(&mut place.spot, Spot::Rehearse);
-        let rehearse = step.rehearse.as_ref().map(|value| self.template(value, &site.key("rehearse"), place));
-        place.spot = spot;
+    fn rehearsed(
+        &mut self,
+        site: &Site,
+        step: &StepDraft,
+        context: &mut ExpressionContext<'_>,
+    ) -> Option<Option<Template>> {
+        let usage = std::mem::replace(&mut context.usage, Usage::Rehearse);
+        let rehearse = step.rehearse.as_ref().map(|value| self.template(value, &site.key("rehearse"), context));
+        context.usage = usage;
         rehearse.map_or(Some(None), |rehearse| rehearse.map(Some))
     }
 }

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::built::Built;
 use super::context::{Check, draft};
-use super::names::{Place, Spot};
-use super::order::Places;
+use super::names::{ExpressionContext, Usage};
+use super::order::StepIndexes;
 use crate::expression::Expression;
 use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, RespondDraft};
@@ -21,9 +21,9 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn placed(self, places: &Places) -> Option<Respond> {
+    pub(super) fn ordered(self, indexes: &StepIndexes) -> Option<Respond> {
         let after = match self.after {
-            Some(names) => Some(names.iter().map(|name| places.get(name.as_str()).copied()).collect::<Option<_>>()?),
+            Some(names) => Some(names.iter().map(|name| indexes.get(name.as_str()).copied()).collect::<Option<_>>()?),
             None => None,
         };
         Some(Respond { when: self.when, after, answer: self.answer })
@@ -44,7 +44,7 @@ impl Check<'_> {
         };
         let top = site.key("respond");
         let drafts: Vec<(Site, &Value)> = match respond {
-            Value::Array(list) => list.iter().enumerate().map(|(place, value)| (top.index(place), value)).collect(),
+            Value::Array(list) => list.iter().enumerate().map(|(index, value)| (top.index(index), value)).collect(),
             one => vec![(top.clone(), one)],
         };
         let (mut entries, mut pending, mut open) = (Vec::new(), None, false);
@@ -57,8 +57,9 @@ impl Check<'_> {
                         .error(&at.clone().at_key(), "`pending` stands twice; there is one answer while a run goes on");
                 }
                 let mut none = BTreeSet::new();
-                let mut place = Place { spot: Spot::Respond, item: false, needs: &mut none, extra: &[] };
-                pending = pending.or(self.answer(answer, &at, &mut place));
+                let mut context =
+                    ExpressionContext { usage: Usage::Respond, item: false, needs: &mut none, extra: &[] };
+                pending = pending.or(self.answer(answer, &at, &mut context));
                 if let Some(step) = none.first() {
                     let message = format!("`pending` reads `steps.{step}`, which may not have ended");
                     self.problems.error(&at, message).hint("`request` and `run` are always there");
@@ -88,10 +89,10 @@ impl Check<'_> {
 
     fn entry(&mut self, draft: RespondDraft, site: &Site, built: &[Built]) -> Option<Entry> {
         let mut read = BTreeSet::new();
-        let mut place = Place { spot: Spot::Respond, item: false, needs: &mut read, extra: &[] };
-        let when = draft.when.as_ref().map(|text| self.condition(text, &site.key("when"), &mut place));
+        let mut context = ExpressionContext { usage: Usage::Respond, item: false, needs: &mut read, extra: &[] };
+        let when = draft.when.as_ref().map(|text| self.condition(text, &site.key("when"), &mut context));
         let answer = AnswerDraft { status: draft.status, headers: draft.headers, body: draft.body };
-        let answer = self.answer(&answer, site, &mut place);
+        let answer = self.answer(&answer, site, &mut context);
         if let Some(after) = &draft.after {
             self.after(after, &read, &site.key("after"), built);
         }
@@ -104,10 +105,10 @@ impl Check<'_> {
 
     /// The steps exist, and what is read has ended when they have.
     fn after(&mut self, after: &[String], read: &BTreeSet<String>, site: &Site, built: &[Built]) {
-        for (place, name) in after.iter().enumerate() {
+        for (index, name) in after.iter().enumerate() {
             if !built.iter().any(|step| step.id.as_str() == name) {
                 let hint = self.step_hint(name);
-                let problem = self.problems.error(&site.index(place), format!("unknown step `{name}`"));
+                let problem = self.problems.error(&site.index(index), format!("unknown step `{name}`"));
                 if let Some(hint) = hint {
                     problem.hint(hint);
                 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::built::Built;
 use super::context::Check;
-use super::names::{Place, Spot};
+use super::names::{ExpressionContext, Usage};
 use super::values;
 use crate::expression::Template;
 use crate::names::StepId;
@@ -29,8 +29,8 @@ const KINDS: [(&str, IsKind); 6] = [
 impl Check<'_> {
     pub(super) fn step(&mut self, name: &str, site: &Site, draft: &StepDraft) -> Built {
         let mut needs = BTreeSet::new();
-        for (place, need) in draft.needs.iter().enumerate() {
-            let at = site.key("needs").index(place);
+        for (index, need) in draft.needs.iter().enumerate() {
+            let at = site.key("needs").index(index);
             if self.steps.iter().any(|(known, ..)| known == need) {
                 needs.insert(need.clone());
             } else {
@@ -43,16 +43,16 @@ impl Check<'_> {
         }
         // In the place of an item it sees what the item does, in its `if` too.
         let by_item = self.by_item.contains(name);
-        let mut place = Place { spot: Spot::Value, item: by_item, needs: &mut needs, extra: &[] };
-        let condition = draft.condition.as_ref().and_then(|text| self.condition(text, &site.key("if"), &mut place));
-        let for_each = self.for_each(site, draft, &mut place);
-        place.item = by_item || draft.for_each.is_some();
-        let kind = self.kind(site, draft, &mut place);
-        let care = self.care(site, draft, &mut place);
+        let mut context = ExpressionContext { usage: Usage::Value, item: by_item, needs: &mut needs, extra: &[] };
+        let condition = draft.condition.as_ref().and_then(|text| self.condition(text, &site.key("if"), &mut context));
+        let for_each = self.for_each(site, draft, &mut context);
+        context.item = by_item || draft.for_each.is_some();
+        let kind = self.kind(site, draft, &mut context);
+        let safeguards = self.safeguards(site, draft, &mut context);
         let mut beside = BTreeSet::new();
         let item = by_item || draft.for_each.is_some();
-        let mut place = Place { spot: Spot::Value, item, needs: &mut beside, extra: &[] };
-        let failing = self.failing(site, draft, kind.as_ref(), &mut place);
+        let mut context = ExpressionContext { usage: Usage::Value, item, needs: &mut beside, extra: &[] };
+        let failing = self.failing(site, draft, kind.as_ref(), &mut context);
         if beside.remove(name) {
             let problem =
                 self.problems.error(site, format!("`undo` and `probe` of `{name}` cannot read `steps.{name}`"));
@@ -63,10 +63,19 @@ impl Check<'_> {
             let hint = "name steps under `needs:`, or leave `needs_any` out";
             self.problems.warn(&site.key("needs_any"), format!("`{name}` needs no other step")).hint(hint);
         }
-        Built { id: StepId::new(name), needs, needs_any: draft.needs_any, condition, for_each, kind, failing, care }
+        Built {
+            id: StepId::new(name),
+            needs,
+            needs_any: draft.needs_any,
+            condition,
+            for_each,
+            kind,
+            failing,
+            safeguards,
+        }
     }
 
-    fn for_each(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<ForEach> {
+    fn for_each(&mut self, site: &Site, draft: &StepDraft, context: &mut ExpressionContext<'_>) -> Option<ForEach> {
         let at = site.key("concurrency");
         if draft.concurrency == Some(0) {
             self.problems.error(&at, "a concurrency of 0 would never begin").hint("1 takes one item after the other");
@@ -87,7 +96,7 @@ impl Check<'_> {
         if draft.fail.is_some() {
             self.problems.error(&at.clone().at_key(), "a `fail` step ends the run once and takes no `for_each`");
         }
-        let items = self.template(items, &at, place)?;
+        let items = self.template(items, &at, context)?;
         let list = items.single().is_some() || items.as_constant().is_none_or(Value::is_array);
         if !list || matches!(items.as_constant(), Some(Value::String(_))) {
             self.problems.error(&at, "`for_each` takes a list or one `${ … }` that gives one");
@@ -96,7 +105,7 @@ impl Check<'_> {
         Some(ForEach { items, concurrency: concurrency.min(most), collect })
     }
 
-    fn kind(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<StepKind> {
+    fn kind(&mut self, site: &Site, draft: &StepDraft, context: &mut ExpressionContext<'_>) -> Option<StepKind> {
         let kinds: Vec<&str> = KINDS.into_iter().filter(|(_, there)| there(draft)).map(|(key, _)| key).collect();
         match kinds.as_slice() {
             [] => {
@@ -116,28 +125,28 @@ impl Check<'_> {
         if draft.call.is_none() {
             self.only_calls(site, draft, kinds[0]);
         }
-        self.strangers(site, draft, kinds[0]);
+        self.misplaced_keys(site, draft, kinds[0]);
         if let Some(text) = &draft.call {
-            return self.call(text, &site.key("call"), site, draft, place).map(|call| StepKind::Call(Box::new(call)));
+            return self.call(text, &site.key("call"), site, draft, context).map(|call| StepKind::Call(Box::new(call)));
         }
         if let Some(value) = &draft.set {
-            return self.template(value, &site.key("set"), place).map(StepKind::Set);
+            return self.template(value, &site.key("set"), context).map(StepKind::Set);
         }
         if let Some(checkpoint) = &draft.checkpoint {
-            return self.checkpoint(checkpoint, site, draft, place).map(|asks| StepKind::Checkpoint(Box::new(asks)));
+            return self.checkpoint(checkpoint, site, draft, context).map(|asks| StepKind::Checkpoint(Box::new(asks)));
         }
         if let Some(wait) = &draft.wait {
-            return self.wait(wait, site, draft, place).map(|wait| StepKind::Wait(Box::new(wait)));
+            return self.wait(wait, site, draft, context).map(|wait| StepKind::Wait(Box::new(wait)));
         }
         if let Some(name) = &draft.run {
-            return self.sub_run(name, site, draft, place).map(|run| StepKind::Run(Box::new(run)));
+            return self.sub_run(name, site, draft, context).map(|run| StepKind::Run(Box::new(run)));
         }
         let fail = draft.fail.as_ref()?;
         let at = site.key("fail");
         if fail.status.is_none() {
             self.problems.error(&at, "`fail` says with which status").hint("for example `fail: { status: 409 }`");
         }
-        self.answer(fail, &at, place).map(StepKind::Fail)
+        self.answer(fail, &at, context).map(StepKind::Fail)
     }
 
     /// Keys that mean something only beside `call`.
@@ -172,15 +181,20 @@ impl Check<'_> {
     }
 
     /// An answer: of `fail`, of an entry of `respond`, of `pending`.
-    pub(super) fn answer(&mut self, draft: &AnswerDraft, site: &Site, place: &mut Place<'_>) -> Option<Answer> {
+    pub(super) fn answer(
+        &mut self,
+        draft: &AnswerDraft,
+        site: &Site,
+        context: &mut ExpressionContext<'_>,
+    ) -> Option<Answer> {
         let default = Value::from(200);
-        let status = self.template(draft.status.as_ref().unwrap_or(&default), &site.key("status"), place);
+        let status = self.template(draft.status.as_ref().unwrap_or(&default), &site.key("status"), context);
         if let Some(Err(message)) = status.as_ref().map(values::status) {
             self.problems.error(&site.key("status"), message);
         }
-        let headers = self.headers(&draft.headers, &site.key("headers"), place);
+        let headers = self.headers(&draft.headers, &site.key("headers"), context);
         let body = match &draft.body {
-            Some(body) => Some(self.template(body, &site.key("body"), place)?),
+            Some(body) => Some(self.template(body, &site.key("body"), context)?),
             None => None,
         };
         Some(Answer { status: status?, headers, body })
@@ -191,12 +205,12 @@ impl Check<'_> {
         &mut self,
         map: &serde_json::Map<String, Value>,
         site: &Site,
-        place: &mut Place<'_>,
+        context: &mut ExpressionContext<'_>,
     ) -> Vec<(http::HeaderName, Template)> {
         let mut headers: Vec<(http::HeaderName, Template)> = Vec::with_capacity(map.len());
         for (name, value) in map {
             let at = site.key(name.as_str());
-            let template = self.template(value, &at, place);
+            let template = self.template(value, &at, context);
             if let Some(Err(message)) = template.as_ref().map(values::header_value) {
                 self.problems.error(&at, message);
             }

@@ -55,7 +55,7 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
 /// `402`, `"402"`, `2xx`.
 pub(super) fn statuses(list: &[Value]) -> (Statuses, Vec<(usize, String)>) {
     let (mut ranges, mut bad) = (Vec::new(), Vec::new());
-    for (place, value) in list.iter().enumerate() {
+    for (index, value) in list.iter().enumerate() {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let range = match text.as_bytes() {
             [class @ b'2'..=b'5', b'x' | b'X', b'x' | b'X'] => {
@@ -66,7 +66,7 @@ pub(super) fn statuses(list: &[Value]) -> (Statuses, Vec<(usize, String)>) {
         };
         match range {
             Some(range) => ranges.push(range),
-            None => bad.push((place, format!("`{text}` is not a status; write 402, or 4xx for all of them"))),
+            None => bad.push((index, format!("`{text}` is not a status; write 402, or 4xx for all of them"))),
         }
     }
     (Statuses(ranges), bad)

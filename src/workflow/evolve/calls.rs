@@ -40,18 +40,18 @@ impl Run {
                 }
             }
             Part::Probe => {
-                let probing = self.asides.contains_key(&(step.clone(), *item, Part::Probe));
+                let probing = self.side_calls.contains_key(&(step.clone(), *item, Part::Probe));
                 let call = self.do_call(step, *item)?;
                 match call.phase {
                     Phase::Probing if probing => {}
                     Phase::ToProbe(_) | Phase::Waiting(_) if call.uncertain => call.phase = Phase::Probing,
                     _ => return Err(format!("nothing is unknown of `{step}`")),
                 }
-                self.next_aside(started, seq)?;
+                self.next_side_call_attempt(started, seq)?;
             }
             Part::Undo => {
                 self.to_be_undone(step, *item)?;
-                self.next_aside(started, seq)?;
+                self.next_side_call_attempt(started, seq)?;
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
                     self.intents.insert((step.clone(), *item, Part::Undo), request.clone());
                 }
@@ -61,10 +61,10 @@ impl Run {
         Ok(())
     }
 
-    fn next_aside(&mut self, started: &StepStarted, seq: Seq) -> Result<(), String> {
+    fn next_side_call_attempt(&mut self, started: &StepStarted, seq: Seq) -> Result<(), String> {
         let name = (started.step.clone(), started.item, started.part);
-        if let Some(call) = next_attempt(self.asides.get_mut(&name), started, seq)? {
-            self.asides.insert(name, call);
+        if let Some(call) = next_attempt(self.side_calls.get_mut(&name), started, seq)? {
+            self.side_calls.insert(name, call);
         }
         Ok(())
     }
@@ -74,7 +74,7 @@ impl Run {
             retry;
         let call = match part {
             Part::Do => self.do_call(step, *item)?,
-            Part::Probe | Part::Undo => self.aside(step, *item, *part)?,
+            Part::Probe | Part::Undo => self.side_call(step, *item, *part)?,
         };
         if call.attempt != *attempt || matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) {
             return Err(format!("attempt {attempt} of `{step}` is not under way"));
@@ -135,12 +135,12 @@ impl Run {
                 };
                 match (call, outcome) {
                     (Some(call), Outcome::Unknown { .. }) if call.effect != EffectClass::Read => {
-                        self.touch(call.effect);
+                        self.note_effect(call.effect);
                         self.stays_unknown(step, *item, UNKNOWN.into());
                     }
                     // What a service refused it may have begun.
-                    (Some(call), Outcome::Failed { .. }) => self.touch(call.effect),
-                    (Some(call), _) if call.uncertain => self.touch(call.effect),
+                    (Some(call), Outcome::Failed { .. }) => self.note_effect(call.effect),
+                    (Some(call), _) if call.uncertain => self.note_effect(call.effect),
                     (Some(_) | None, _) => {}
                 }
                 return self.call_failed(step, *item, failure);
@@ -186,7 +186,7 @@ impl Run {
             return;
         }
         if let Some(call) = call.filter(|_| !rehearsed) {
-            self.touch(call.effect);
+            self.note_effect(call.effect);
         }
         let ended = self.seq.next();
         let value = item.and_then(|item| self.item(step, item));
@@ -221,7 +221,7 @@ impl Run {
                 self.call_ended(step, slot, CallResult::default());
             }
         }
-        self.interactions.void(step, item);
+        self.interactions.withdraw(step, item);
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl Run {
         attempt: u32,
         done: Option<bool>,
     ) -> Result<(), String> {
-        let probe = self.asides.remove(&(step.clone(), item, Part::Probe));
+        let probe = self.side_calls.remove(&(step.clone(), item, Part::Probe));
         let probe = probe.ok_or_else(|| format!("no probe of `{step}` is under way"))?;
         if probe.phase == Phase::InFlight {
             self.in_flight -= 1;
@@ -256,10 +256,10 @@ impl Run {
             if undeclared.is_none() {
                 fields.push(("struck", Value::from(self.interactions.struck.get(step).copied().unwrap_or(0))));
             }
-            self.end_stand_ins(step, false);
+            self.end_item_fallbacks(step, false);
             self.done(step, undeclared, fields);
         } else if ending && !self.items_under_way(step) {
-            self.end_stand_ins(step, true);
+            self.end_item_fallbacks(step, true);
             self.end_step(step, StepState::Failed, Vec::new());
         }
     }
@@ -290,8 +290,8 @@ impl Run {
     }
 
     /// A probe or an undo that has begun and not ended.
-    pub(super) fn aside(&mut self, step: &StepId, item: Option<u32>, part: Part) -> Result<&mut CallState, String> {
-        let call = self.asides.get_mut(&(step.clone(), item, part));
+    pub(super) fn side_call(&mut self, step: &StepId, item: Option<u32>, part: Part) -> Result<&mut CallState, String> {
+        let call = self.side_calls.get_mut(&(step.clone(), item, part));
         call.ok_or_else(|| format!("nothing of the kind is under way for `{step}`"))
     }
 
@@ -333,7 +333,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
             }
             call.attempt = *attempt;
             call.phase = Phase::InFlight;
-            call.asked = false;
+            call.requested = false;
             call.until = until.or(call.until);
             call.at = *at;
             Ok(None)

@@ -44,7 +44,7 @@ impl Run {
     fn drop_stuck(&mut self, conflict: &Conflict) {
         let Conflict { step, item, part, .. } = conflict;
         if *part == Part::Undo {
-            self.asides.remove(&(step.clone(), *item, Part::Undo));
+            self.side_calls.remove(&(step.clone(), *item, Part::Undo));
             self.undo_left(step, *item, "it could not be undone".into());
             return;
         }
@@ -57,7 +57,7 @@ impl Run {
                 let output = gave.output.unwrap_or_default();
                 self.note_done(step, *item, Some(&began), gave.status, output, false);
             } else if unknown {
-                self.touch(began.effect);
+                self.note_effect(began.effect);
                 self.stays_unknown(step, *item, UNKNOWN.into());
             }
         }
@@ -74,13 +74,13 @@ impl Run {
             (Part::Do, _) => Some(self.do_call(step, *item)?),
             // It cannot ask: the attempt that it was to ask about is decided over, and it asks anew afterwards.
             (Part::Probe, _) if conflict.kind == ConflictKind::Missing => {
-                let probe = self.asides.remove(&(step.clone(), *item, Part::Probe));
+                let probe = self.side_calls.remove(&(step.clone(), *item, Part::Probe));
                 if probe.is_some_and(|probe| probe.phase == Phase::InFlight) {
                     return Err(format!("the probe of `{step}` is under way"));
                 }
                 Some(self.do_call(step, *item)?)
             }
-            (Part::Probe | Part::Undo, _) => Some(self.aside(step, *item, *part)?),
+            (Part::Probe | Part::Undo, _) => Some(self.side_call(step, *item, *part)?),
         };
         if let Some(call) = call {
             if call.attempt != *attempt || call.phase == Phase::Stuck {
@@ -99,15 +99,15 @@ impl Run {
                 self.in_flight -= 1;
             }
             if refused {
-                self.touch(effect);
+                self.note_effect(effect);
             }
         }
         if conflict.kind == ConflictKind::Busy && *attempt == 0 {
             let place = (step.clone(), *item);
-            if let Some(queued) = self.interactions.places.get_mut(&place) {
-                queued.asked = true;
+            if let Some(queued) = self.interactions.queue_entries.get_mut(&place) {
+                queued.told_to_wait = true;
             }
-            self.interactions.asked_locks.insert(place);
+            self.interactions.locks_told_to_wait.insert(place);
         }
         self.conflicts.push(conflict.clone());
         Ok(())
@@ -131,7 +131,7 @@ impl Run {
         self.conflicts.remove(place);
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
-            self.interactions.void(step, item); // what people said was about another input
+            self.interactions.withdraw(step, item); // what people said was about another input
             if item.is_some() {
                 self.interactions.changed.insert((step.clone(), item)); // and what they said of all of them was too
             }
@@ -163,11 +163,11 @@ impl Run {
         }
         let call = match part {
             Part::Do => self.do_call(step, item).ok(),
-            Part::Probe | Part::Undo => self.aside(step, item, part).ok(),
+            Part::Probe | Part::Undo => self.side_call(step, item, part).ok(),
         };
         if let (Some(call), Choice::Retry | Choice::RetryWith { .. }) = (call, choice) {
             call.free = call.attempt; // all attempts are there again
-            call.asked = true;
+            call.requested = true;
             call.until = None;
             call.gave = None;
             if matches!(choice, Choice::RetryWith { .. }) {
@@ -182,7 +182,7 @@ impl Run {
     /// Nobody goes back to a call that may have taken place.
     pub(super) fn stays_unknown(&mut self, step: &StepId, item: Option<u32>, why: String) {
         if let Some(effect) = self.call_state(step, item, Part::Do).map(|call| call.effect) {
-            self.touch(effect);
+            self.note_effect(effect);
         }
         if !self.may_have_happened(step, item) {
             self.unknown.push(Unsettled { step: step.clone(), item, why });
@@ -248,9 +248,9 @@ impl Run {
         let StepFinished { step, item, part: _, attempt, outcome } = finished;
         self.to_be_undone(step, *item)?;
         let name = (step.clone(), *item, Part::Undo);
-        match self.asides.get(&name) {
+        match self.side_calls.get(&name) {
             Some(call) if call.attempt == *attempt && call.phase == Phase::InFlight => {
-                self.asides.remove(&name);
+                self.side_calls.remove(&name);
                 self.in_flight -= 1;
             }
             None if *attempt == 0 || matches!(outcome, Outcome::Rehearsed { .. }) => {}
@@ -272,7 +272,7 @@ impl Run {
     }
 
     fn left_by_hand(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
-        self.asides.remove(&(step.clone(), item, Part::Undo));
+        self.side_calls.remove(&(step.clone(), item, Part::Undo));
         self.undo_ended(step, item, undone);
     }
 
@@ -314,7 +314,7 @@ impl Run {
             self.stays_unknown(&step, item, UNKNOWN.into());
         }
         let undoing: Vec<StepItem> = self
-            .asides
+            .side_calls
             .keys()
             .filter(|(.., part)| *part == Part::Undo)
             .cloned()
@@ -329,7 +329,7 @@ impl Run {
                 open.children.clear();
             }
         }
-        self.asides.clear();
+        self.side_calls.clear();
         self.interactions.children.clear();
         self.in_flight = 0;
         self.end = Some(End::CancelledUnread(cancelled_by(by, reason)));

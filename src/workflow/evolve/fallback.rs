@@ -1,8 +1,8 @@
-//! What events do to steps and items in whose place a fallback runs, and to those fallbacks.
+//! Applies events of fallbacks: of steps and items that are replaced, and of the steps that replace them.
 //!
-//! Always true: a fallback takes the place of a whole step, or of items of one step: then it is open with the same
-//! items, begins only those whose place it takes, and ends with that step. What such an item comes to also is what the
-//! item comes to whose place it takes; of fallbacks of fallbacks all the way up.
+//! Always true: a fallback replaces a whole step, or items of one step. In the second case it has the same items,
+//! begins only those that it replaces, and ends with that step. The result of such an item is also the result of the
+//! item that it replaces; for a fallback of a fallback, of every item in the chain.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::workflow::{Failure, Run};
 use super::calls::collect;
 
 impl Run {
-    /// A fallback takes the place of a whole step.
+    /// A fallback replaces a whole step.
     pub(super) fn fallback_taken(&mut self, step: &StepId, by: &StepId, failure: &Failure) -> Result<(), String> {
         self.not_begun(by)?;
         let under_way = match self.steps.get(step) {
@@ -30,7 +30,7 @@ impl Run {
         Ok(())
     }
 
-    /// A fallback takes the place of one item.
+    /// A fallback replaces one item.
     pub(super) fn item_replaced(
         &mut self,
         step: &StepId,
@@ -66,19 +66,19 @@ impl Run {
         Ok(())
     }
 
-    /// The step whose items' place a fallback takes.
-    fn stands_in_for(&self, step: &StepId) -> Option<StepId> {
+    /// The step whose items this fallback replaces.
+    fn step_it_replaces(&self, step: &StepId) -> Option<StepId> {
         self.open_step(step)?.taken.as_ref()?;
         self.replaced.get(step).cloned()
     }
 
-    /// The fallback that runs in the place of some of a step's items.
-    fn stand_in(&self, step: &StepId) -> Option<StepId> {
+    /// The fallback that runs for some of a step's items.
+    fn item_fallback(&self, step: &StepId) -> Option<StepId> {
         let by = self.replaced.iter().find(|(_, place)| *place == step).map(|(by, _)| by)?;
         self.open_step(by)?.taken.as_ref().map(|_| by.clone())
     }
 
-    /// A call (an item) has come to a result, or is skipped, and so has the item whose place it took.
+    /// Records the result of a call (an item), or that it was skipped, and the same for the items that it replaces.
     pub(super) fn call_ended(&mut self, step: &StepId, slot: u32, result: CallResult) {
         let mut at = step.clone();
         loop {
@@ -91,7 +91,7 @@ impl Run {
                 open.results.insert(slot, result.clone());
                 open.begun();
             }
-            match self.stands_in_for(&at) {
+            match self.step_it_replaces(&at) {
                 Some(place) => at = place,
                 None => break,
             }
@@ -99,7 +99,7 @@ impl Run {
         self.step_may_be_done(&at);
     }
 
-    /// A call (an item) ended without a result: the run fails, unless the step collects such items.
+    /// Records that a call (an item) ended without a result: the run fails, unless the step collects failed items.
     pub(super) fn call_failed(&mut self, step: &StepId, item: Option<u32>, failure: &Failure) -> Result<(), String> {
         let mut collects = false;
         let mut at = step.clone();
@@ -115,7 +115,7 @@ impl Run {
                     open.begun();
                 }
             }
-            match self.stands_in_for(&at) {
+            match self.step_it_replaces(&at) {
                 Some(place) => at = place,
                 None => break,
             }
@@ -126,23 +126,23 @@ impl Run {
         }
         // Other items may be under way: the step stays open until they have ended.
         if !self.items_under_way(&at) {
-            self.end_stand_ins(&at, true);
+            self.end_item_fallbacks(&at, true);
             self.end_step(&at, StepState::Failed, Vec::new());
         }
         self.fail(failure.clone());
         Ok(())
     }
 
-    /// Whether calls of the step, or of what runs in the place of its items, have begun and not ended.
+    /// Whether calls of the step, or of the fallback of its items, have begun and not ended.
     pub(super) fn items_under_way(&self, step: &StepId) -> bool {
         let own = self.open_step(step).is_some_and(Open::has_calls);
-        own || self.stand_in(step).is_some_and(|by| self.items_under_way(&by))
+        own || self.item_fallback(step).is_some_and(|by| self.items_under_way(&by))
     }
 
-    /// What ran in the place of a step's items ends with it.
-    pub(super) fn end_stand_ins(&mut self, step: &StepId, failed: bool) {
-        let Some(by) = self.stand_in(step) else { return };
-        self.end_stand_ins(&by, failed);
+    /// Ends the fallback of a step's items together with the step.
+    pub(super) fn end_item_fallbacks(&mut self, step: &StepId, failed: bool) {
+        let Some(by) = self.item_fallback(step) else { return };
+        self.end_item_fallbacks(&by, failed);
         let Some(open) = self.open_step(&by).filter(|_| !failed) else {
             return self.end_step(&by, StepState::Failed, Vec::new());
         };

@@ -1,7 +1,7 @@
-//! The one function that all history passes through.
+//! [`evolve`]: applies an event to a run. All events pass through it, live and in replay.
 //!
-//! Always true: recording and replay call the same [`evolve`]; an event that does not fit what came before is an
-//! error value, never a panic. Each event costs the same however long the run is, but for those that end a fan-out.
+//! Always true: recording and replay call the same [`evolve`]; an event that does not fit the run is an error value,
+//! never a panic. The cost of an event does not depend on the length of the run, except for events that end a fan-out.
 
 mod calls;
 mod ending;
@@ -19,11 +19,11 @@ use super::interactions::Interactions;
 use super::{Event, Run, RunStarted, Skipped};
 use crate::names::{Seq, StepId};
 
-/// An event that does not fit what came before.
+/// An event that does not fit the events before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq} (`{kind}`) does not fit: {why}")]
 pub struct Misfit {
-    /// Its place.
+    /// Its sequence number.
     pub seq: Seq,
     /// Its name.
     pub kind: &'static str,
@@ -38,7 +38,7 @@ pub struct Misfit {
 pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, Misfit> {
     let Some(mut run) = run else {
         return match event {
-            Event::RunStarted(started) => Ok(born(started)),
+            Event::RunStarted(started) => Ok(run_of_start(started)),
             _ => Err(Misfit { seq: Seq::FIRST, kind: event.kind(), why: "a run begins with `run_started`".into() }),
         };
     };
@@ -46,7 +46,7 @@ pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, Misfit> {
     Ok(run)
 }
 
-/// The run that these events come to.
+/// The run that results from these events.
 ///
 /// # Errors
 /// There is none, or one of them does not fit.
@@ -58,7 +58,7 @@ pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Run, Misf
     run.ok_or_else(|| Misfit { seq: Seq(0), kind: "none", why: "there are no events".into() })
 }
 
-fn born(started: &Arc<RunStarted>) -> Run {
+fn run_of_start(started: &Arc<RunStarted>) -> Run {
     Run {
         started: started.clone(),
         seq: Seq::FIRST,
@@ -66,7 +66,7 @@ fn born(started: &Arc<RunStarted>) -> Run {
         ended_steps: 0,
         in_flight: 0,
         outputs: Arc::new(Value::Object(Map::new())),
-        asides: BTreeMap::new(),
+        side_calls: BTreeMap::new(),
         inputs: BTreeMap::new(),
         replaced: BTreeMap::new(),
         answer: None,
@@ -83,13 +83,13 @@ fn born(started: &Arc<RunStarted>) -> Run {
         undoing: None,
         interactions: Interactions::default(),
         end: None,
-        touched: Default::default(),
+        performed_effects: Default::default(),
         intents: BTreeMap::new(),
     }
 }
 
 impl Run {
-    /// As [`evolve`], for whoever holds the run already. After an error the run is of no use any more.
+    /// Like [`evolve`], but in place. After an error the run must not be used.
     ///
     /// # Errors
     /// The event does not fit.
@@ -130,11 +130,11 @@ impl Run {
             None | Some(StepState::Open(_)) if !self.calls_under_way(step) => {}
             _ => return Err(format!("`{step}` has ended, or is under way")),
         }
-        // Whoever reads what a checkpoint that did not run approved finds a no.
+        // An expression that reads `approved` of a skipped checkpoint gets false.
         let fields = || vec![("skipped", Value::Bool(true)), ("approved", Value::Bool(false))];
         self.end_step(step, StepState::Skipped, fields());
-        // Where it was to take another's place, that one is skipped too if somebody said so; else it has failed, and
-        // the next event says how.
+        // Where it was the fallback of a step, that step is skipped too if a person or a lock skipped the fallback;
+        // else that step has failed, and the next event says how.
         match (self.replaced.get(step).cloned(), reason) {
             (Some(place), Skipped::ByHand | Skipped::Rejected | Skipped::Busy) => {
                 self.end_step(&place, StepState::Skipped, fields());
@@ -144,7 +144,7 @@ impl Run {
         Ok(())
     }
 
-    /// A step that nothing has happened to.
+    /// Checks that a step has not begun.
     pub(in crate::workflow) fn not_begun(&self, step: &StepId) -> Result<(), String> {
         match self.steps.contains_key(step) {
             true => Err(format!("`{step}` has begun already")),
@@ -168,22 +168,22 @@ impl Run {
         state: StepState,
         fields: Vec<(&'static str, Value)>,
     ) {
-        // One that runs item by item takes the place of items: their step ends by itself.
+        // A fallback of single items replaces items only: their step ends by itself.
         let whole = |place: &&StepId| matches!(self.steps.get(*place), Some(StepState::Replaced { .. }));
         let place = match &state {
             StepState::Done { .. } | StepState::Failed => self.replaced.get(step).filter(whole).cloned(),
             StepState::Skipped | StepState::Open(_) | StepState::Replaced { .. } => None,
         };
         if let Some(place) = place {
-            // Whoever reads the step whose place this one took finds what this one gave, and by whom.
+            // An expression that reads the replaced step gets this step's fields, and its name as `by`.
             let mut fields = fields.clone();
             if !matches!(state, StepState::Failed) && !fields.iter().any(|(name, _)| *name == "by") {
                 fields.push(("by", Value::String(step.as_str().to_owned())));
             }
             self.end_step(&place, state.clone(), fields);
         }
-        // Nobody is asked about it any more, and it waits for nothing.
-        self.interactions.void_open(step);
+        // Its questions are withdrawn, and it waits for nothing.
+        self.interactions.withdraw_open(step);
         self.interactions.waits.remove(step);
         self.steps.insert(step.clone(), state);
         self.ended_steps += 1;

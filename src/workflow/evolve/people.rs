@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 use crate::workflow::calls::{CallResult, DoneCall, Open, Phase, StepState};
-use crate::workflow::interactions::{Child, OpenWait, QuestionState, Queued, RunQuestion, Signal};
+use crate::workflow::interactions::{Child, OpenWait, QuestionState, QueueEntry, RunQuestion, Signal};
 use crate::workflow::run::Pause;
 use crate::workflow::{
     CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, ResultTaken, Run, RunStatus,
 };
 
-/// How a run ended that another one began.
+/// How a child run ended.
 pub(super) struct Ended {
     pub child: RunId,
     pub status: RunStatus,
@@ -50,10 +50,10 @@ impl Run {
             return Err(format!("`{step}` has begun, or has no such item"));
         }
         self.inputs.insert((step.clone(), item), input.clone());
-        // Whoever was asked was asked about another input.
-        self.interactions.void(step, item);
+        // Open questions were about the earlier input.
+        self.interactions.withdraw(step, item);
         match self.open_step(step).is_some_and(|open| open.nothing_begun()) {
-            true => self.interactions.void(step, None),
+            true => self.interactions.withdraw(step, None),
             false if item.is_some() => drop(self.interactions.changed.insert((step.clone(), item))),
             false => {}
         }
@@ -73,7 +73,9 @@ impl Run {
 
     pub(super) fn checkpoint_opened(&mut self, asked: &OpenCheckpoint) -> Result<(), String> {
         let place = (asked.step.clone(), asked.item);
-        if self.interactions.asks.contains_key(&asked.checkpoint) || self.interactions.asks(&asked.step, asked.item) {
+        if self.interactions.questions.contains_key(&asked.checkpoint)
+            || self.interactions.is_asked_about(&asked.step, asked.item)
+        {
             return Err(format!("`{}` is asked about already", asked.step));
         }
         if asked.kind == CheckpointKind::Question {
@@ -81,8 +83,9 @@ impl Run {
         }
         *self.interactions.times.entry(place.clone()).or_default() += 1;
         self.interactions.current.insert(place, asked.checkpoint.clone());
-        let ask = RunQuestion { asked: Arc::new(asked.clone()), escalated: false, state: QuestionState::Open };
-        self.interactions.asks.insert(asked.checkpoint.clone(), ask);
+        let question =
+            RunQuestion { checkpoint: Arc::new(asked.clone()), escalated: false, state: QuestionState::Open };
+        self.interactions.questions.insert(asked.checkpoint.clone(), question);
         Ok(())
     }
 
@@ -93,13 +96,17 @@ impl Run {
         until: Option<Timestamp>,
         on_timeout: Option<OnTimeout>,
     ) -> Result<(), String> {
-        let ask = self.interactions.asks.get_mut(checkpoint).filter(|ask| ask.is_open() && !ask.escalated);
-        let ask = ask.ok_or("there is no such open checkpoint")?;
-        let asked = Arc::make_mut(&mut ask.asked);
+        let question = self
+            .interactions
+            .questions
+            .get_mut(checkpoint)
+            .filter(|question| question.is_open() && !question.escalated);
+        let question = question.ok_or("there is no such open checkpoint")?;
+        let asked = Arc::make_mut(&mut question.checkpoint);
         asked.who = who.to_vec();
         asked.until = until;
         asked.on_timeout = on_timeout.unwrap_or(asked.on_timeout);
-        ask.escalated = true;
+        question.escalated = true;
         Ok(())
     }
 
@@ -110,10 +117,10 @@ impl Run {
         by: &str,
     ) -> Result<(), String> {
         let seq = self.seq.next();
-        let ask = self.interactions.asks.get_mut(checkpoint).filter(|ask| ask.is_open());
-        let ask = ask.ok_or("there is no such open checkpoint")?;
-        ask.state = QuestionState::Answered { said: Box::new(said.clone()), by: by.to_owned(), seq };
-        let asked = ask.asked.clone();
+        let question = self.interactions.questions.get_mut(checkpoint).filter(|question| question.is_open());
+        let question = question.ok_or("there is no such open checkpoint")?;
+        question.state = QuestionState::Answered { said: Box::new(said.clone()), by: by.to_owned(), seq };
+        let asked = question.checkpoint.clone();
         match (asked.kind, said.approve) {
             (CheckpointKind::Question, true) => {
                 self.not_begun(&asked.step)?;
@@ -127,7 +134,7 @@ impl Run {
         Ok(())
     }
 
-    /// What is struck out of a review is not performed: an item of a fan-out is skipped, a part of a body is left out.
+    /// Applies a review: a struck-out item of a fan-out is skipped, a struck-out part of a body is left out of it.
     fn strike(&mut self, asked: &OpenCheckpoint, said: &CheckpointAnswer) -> Result<(), String> {
         let places: BTreeSet<u32> = said.struck.iter().copied().collect();
         let struck = u32::try_from(places.len()).unwrap_or(u32::MAX);
@@ -184,7 +191,7 @@ impl Run {
 
     pub(super) fn lock_queued(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
         let place = (step.clone(), item);
-        if self.interactions.places.contains_key(&place) {
+        if self.interactions.queue_entries.contains_key(&place) {
             return Err(format!("`{step}` stands in a queue already"));
         }
         if let Some(slot) = item {
@@ -192,18 +199,18 @@ impl Run {
             open.queued.insert(slot);
             open.begun();
         }
-        let asked = self.interactions.asked_locks.contains(&place);
-        let queued = Queued { name: name.to_owned(), queued: self.seq.next(), taken: false, asked };
-        self.interactions.places.insert(place, queued);
+        let asked = self.interactions.locks_told_to_wait.contains(&place);
+        let queued = QueueEntry { name: name.to_owned(), queued: self.seq.next(), taken: false, told_to_wait: asked };
+        self.interactions.queue_entries.insert(place, queued);
         Ok(())
     }
 
     pub(super) fn lock_taken(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
         let at = (step.clone(), item);
-        match self.interactions.places.get_mut(&at) {
+        match self.interactions.queue_entries.get_mut(&at) {
             Some(place) if place.name == name && !place.taken => {
                 place.taken = true;
-                self.interactions.asked_locks.remove(&at);
+                self.interactions.locks_told_to_wait.remove(&at);
                 Ok(())
             }
             _ => Err(format!("`{step}` does not wait for `{name}`")),
@@ -211,10 +218,10 @@ impl Run {
     }
 
     pub(super) fn lock_left(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
-        let place = self.interactions.places.remove(&(step.clone(), item));
+        let place = self.interactions.queue_entries.remove(&(step.clone(), item));
         place.ok_or_else(|| format!("`{step}` stands in no queue"))?;
         if let (Some(slot), Some(StepState::Open(open))) = (item, self.steps.get_mut(step)) {
-            // It had not begun: its turn comes again.
+            // It had not begun: it begins later.
             if open.queued.remove(&slot) && !open.has_ended(slot) {
                 open.next = open.next.min(slot);
             }
@@ -264,7 +271,7 @@ impl Run {
         let open = self.open(step, item)?;
         open.children.remove(&slot);
         if effects {
-            self.touch(EffectClass::Shared);
+            self.note_effect(EffectClass::Shared);
         }
         let open = self.open(step, item)?;
         if status != RunStatus::Completed {

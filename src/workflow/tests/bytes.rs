@@ -1,6 +1,6 @@
 //! Bodies that look like ours stay what they are.
 
-use super::kit::plan;
+use super::harness::plan;
 use super::*;
 use crate::workflow::{BytesMark, Payload};
 
@@ -32,13 +32,13 @@ fn values() -> impl Strategy<Value = Value> {
 
 /// What the service got, and what the caller gets, where the service answers with this.
 fn echo(plan: &Plan, sent: &Value, answered: &Value, marked: bool) -> (Payload, Payload) {
-    let mut bench = Bench::born(plan, |started| {
+    let mut harness = Harness::born(plan, |started| {
         (started.request, started.bytes_marked) = (Arc::new(json!({ "body": sent })), marked);
     });
-    bench.settle();
-    let got = bench.run.attempt(&"echo".into(), None, crate::workflow::Part::Do).unwrap().request.body.clone();
-    bench.call("echo", ok(answered.clone()));
-    (got, bench.run.answer().unwrap().body.clone())
+    harness.settle();
+    let got = harness.run.attempt(&"echo".into(), None, crate::workflow::Part::Do).unwrap().request.body.clone();
+    harness.call("echo", ok(answered.clone()));
+    (got, harness.run.answer().unwrap().body.clone())
 }
 
 proptest! {

@@ -6,22 +6,22 @@ use crate::workflow::EndingEvent;
 #[test]
 fn a_retry_waits_as_long_as_the_service_asks_but_no_longer_than_may_be() {
     let plan = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(2).respond(200, json!({})).build("w");
-    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-    bench.settle();
-    let heard = AttemptResult::Reply {
+    let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+    harness.settle();
+    let result = AttemptResult::Reply {
         status: 503,
         headers: BTreeMap::new(),
         output: Arc::new(Value::Null),
         retry_after_ms: Some(3_600_000),
     };
-    bench.reply("a", None, heard).unwrap();
-    assert_eq!(bench.due(), [Action::Wait(bench.now + SignedDuration::from_millis(20))]);
+    harness.reply("a", None, result).unwrap();
+    assert_eq!(harness.due(), [Action::Wait(harness.now + SignedDuration::from_millis(20))]);
 }
 
 #[test]
 fn events_that_do_not_fit_are_errors() {
     let plan = order();
-    let bench = Bench::new(&plan, Mode::Real, items(1));
+    let harness = Harness::new(&plan, Mode::Real, items(1));
     let finished = Event::StepFinished(crate::workflow::StepFinished {
         step: "price".into(),
         item: None,
@@ -29,10 +29,10 @@ fn events_that_do_not_fit_are_errors() {
         attempt: 1,
         outcome: Outcome::Done { status: 200, headers: BTreeMap::new(), output: Arc::new(Value::Null) },
     });
-    assert!(evolve(Some(bench.run.clone()), &finished).is_err());
+    assert!(evolve(Some(harness.run.clone()), &finished).is_err());
     assert!(evolve(None, &Event::Ending(EndingEvent::Completed {})).is_err());
-    assert!(evolve(Some(bench.run.clone()), &bench.events[0]).is_err());
-    let ended = evolve(Some(bench.run), &Event::Ending(EndingEvent::Completed {})).unwrap();
+    assert!(evolve(Some(harness.run.clone()), &harness.events[0]).is_err());
+    let ended = evolve(Some(harness.run), &Event::Ending(EndingEvent::Completed {})).unwrap();
     assert!(evolve(Some(ended), &Event::Ending(EndingEvent::Completed {})).is_err());
 }
 
@@ -40,12 +40,12 @@ fn events_that_do_not_fit_are_errors() {
 fn an_attempt_that_did_nothing_does_not_make_the_one_before_it_known() {
     let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(2);
     let plan = plan.respond(200, json!({})).build("w");
-    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-    bench.settle();
-    bench.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
-    bench.settle();
-    bench.reply("charge", None, status(429)).unwrap();
-    assert_eq!(bench.run.status(), RunStatus::Paused);
+    let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+    harness.settle();
+    harness.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
+    harness.settle();
+    harness.reply("charge", None, status(429)).unwrap();
+    assert_eq!(harness.run.status(), RunStatus::Paused);
 }
 
 #[test]
@@ -58,19 +58,19 @@ fn an_answer_may_be_made_of_what_failed_and_of_a_refused_body() {
         .respond_when("failed != null && failed.status == 404")
         .respond(200, json!({"fine": "${failed == null && input_error == null}"}))
         .build("w");
-    let play = |heard| {
-        let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-        bench.settle();
-        bench.reply("price", None, heard).unwrap();
-        bench.settle();
-        let answer = bench.run.answer().map(|answer| (answer.status, answer.body.value()));
-        (bench.run.status(), answer)
+    let play = |result| {
+        let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+        harness.settle();
+        harness.reply("price", None, result).unwrap();
+        harness.settle();
+        let answer = harness.run.answer().map(|answer| (answer.status, answer.body.value()));
+        (harness.run.status(), answer)
     };
     assert_eq!(play(status(200)), (RunStatus::Completed, Some((200, json!({"fine": true})))));
     let failed = Some((409, json!({"at": "price", "status": 404})));
     assert_eq!(play(status(404)), (RunStatus::Failed, failed));
     assert_eq!(play(status(400)), (RunStatus::Failed, None), "no entry is about that");
-    let run = Bench::new(&plan, Mode::Real, json!({})).run;
+    let run = Harness::new(&plan, Mode::Real, json!({})).run;
     let answer = crate::workflow::input_refused(&run, &plan, &world(), "no items").unwrap();
     assert_eq!((answer.status, answer.body.value()), (422, json!({"bad": "no items"})));
 }
@@ -79,11 +79,11 @@ fn an_answer_may_be_made_of_what_failed_and_of_a_refused_body() {
 fn a_run_that_fails_does_not_forget_what_is_unknown() {
     let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(3);
     let plan = plan.call("price", &[], "GET /price", Value::Null).respond(200, json!({})).build("w");
-    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-    bench.settle();
-    bench.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
-    bench.reply("price", None, status(404)).unwrap();
-    bench.settle();
-    assert_eq!(bench.run.status(), RunStatus::Paused);
-    assert_eq!(bench.run.conflict().map(|conflict| conflict.step.as_str()), Some("charge"));
+    let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+    harness.settle();
+    harness.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
+    harness.reply("price", None, status(404)).unwrap();
+    harness.settle();
+    assert_eq!(harness.run.status(), RunStatus::Paused);
+    assert_eq!(harness.run.conflict().map(|conflict| conflict.step.as_str()), Some("charge"));
 }

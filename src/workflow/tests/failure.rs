@@ -1,6 +1,6 @@
 //! What goes wrong, tier by tier: retries and deadlines, fallbacks and probes, conflicts that people resolve.
 
-use super::kit::{lost, plan, shut, take};
+use super::harness::{lost, plan, shut, take};
 use super::*;
 use crate::workflow::{AnswerEvent, Choice, ConflictKind, Part, Payload, Skipped, StepEvent};
 
@@ -23,22 +23,22 @@ respond: { status: 200, body: '${steps.charge.output}' }
 #[test]
 fn a_fallback_takes_the_place_of_what_certainly_did_nothing() {
     let plan = plan(CHARGE);
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("charge", status(429));
-    bench.call("charge", status(429));
-    assert_eq!(bench.flying(), ["invoice"]);
-    let heard = AttemptResult::Reply {
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("charge", status(429));
+    harness.call("charge", status(429));
+    assert_eq!(harness.in_flight_names(), ["invoice"]);
+    let result = AttemptResult::Reply {
         status: 201,
         headers: BTreeMap::new(),
         output: Arc::new(json!({"id": 9})),
         retry_after_ms: None,
     };
-    bench.call("invoice", heard);
-    assert_eq!(bench.run.status(), RunStatus::Completed);
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"id": 9}));
+    harness.call("invoice", result);
+    assert_eq!(harness.run.status(), RunStatus::Completed);
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!({"id": 9}));
     assert_eq!(
-        (bench.output("charge")["by"].clone(), bench.output("note")["output"].clone()),
+        (harness.output("charge")["by"].clone(), harness.output("note")["output"].clone()),
         (json!("invoice"), json!("invoice"))
     );
 }
@@ -46,28 +46,28 @@ fn a_fallback_takes_the_place_of_what_certainly_did_nothing() {
 #[test]
 fn a_fallback_that_nobody_took_is_not_needed_and_after_unknown_nobody_takes_it() {
     let plan = plan(CHARGE);
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("charge", ok(json!({})));
-    assert_eq!(bench.run.status(), RunStatus::Completed);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("charge", ok(json!({})));
+    assert_eq!(harness.run.status(), RunStatus::Completed);
     let not_needed = Event::Step(StepEvent::Skipped { step: "invoice".into(), item: None, reason: Skipped::NotNeeded });
-    assert!(bench.events.contains(&not_needed), "{:?}", bench.kinds());
+    assert!(harness.events.contains(&not_needed), "{:?}", harness.kinds());
 
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("charge", lost());
-    assert_eq!(bench.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
-    let refused = bench.choose("charge", None, Choice::Fallback).unwrap_err();
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("charge", lost());
+    assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
+    let refused = harness.choose("charge", None, Choice::Fallback).unwrap_err();
     assert!(refused.to_string().contains("a second time"), "{refused}");
 }
 
 #[test]
 fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_burning_an_attempt() {
     let with = plan(CHARGE);
-    let mut bench = Bench::of_route(&with);
-    bench.settle();
-    bench.call("charge", shut(60_000));
-    assert_eq!(bench.flying(), ["invoice"]);
+    let mut harness = Harness::of_route(&with);
+    harness.settle();
+    harness.call("charge", shut(60_000));
+    assert_eq!(harness.in_flight_names(), ["invoice"]);
 
     let without = plan(
         &CHARGE
@@ -75,16 +75,16 @@ fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_burning_an_attemp
             .replace("  invoice:\n    fallback_only: true\n", "  invoice:\n")
             .replace("${steps.charge.by}", "1"),
     );
-    let mut bench = Bench::of_route(&without);
-    bench.settle();
-    bench.call("invoice", ok(json!({})));
+    let mut harness = Harness::of_route(&without);
+    harness.settle();
+    harness.call("invoice", ok(json!({})));
     for _ in 0..2 {
-        bench.call("charge", shut(60_000));
-        assert_eq!(bench.flying(), ["charge"], "it waited for the breaker's next probe");
+        harness.call("charge", shut(60_000));
+        assert_eq!(harness.in_flight_names(), ["charge"], "it waited for the breaker's next probe");
     }
-    assert_eq!(bench.now, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(120));
-    bench.call("charge", shut(60_000));
-    let failure = bench.run.failure().unwrap();
+    assert_eq!(harness.now, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(120));
+    harness.call("charge", shut(60_000));
+    let failure = harness.run.failure().unwrap();
     assert!(failure.message.contains("breaker of `bank`"), "the step's deadline is over: {}", failure.message);
 }
 
@@ -101,19 +101,19 @@ steps:
 respond: { status: 200, body: '${steps.a.output}' }
 ",
     );
-    let mut bench = Bench::of_route(&chain);
-    bench.settle();
-    bench.call("a", status(429));
-    bench.call("b", AttemptResult::NotSent("x".into()));
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"from": "c"}));
-    assert_eq!(bench.output("last")["output"], json!("c"));
+    let mut harness = Harness::of_route(&chain);
+    harness.settle();
+    harness.call("a", status(429));
+    harness.call("b", AttemptResult::NotSent("x".into()));
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!({"from": "c"}));
+    assert_eq!(harness.output("last")["output"], json!("c"));
 
-    let mut bench = Bench::born(&chain, |started| started.request = Arc::new(json!({"body": {"items": [2]}})));
-    bench.settle();
-    bench.call("a", status(429));
-    bench.call("b", status(429));
-    assert_eq!(bench.run.status(), RunStatus::Failed);
-    assert!(bench.run.failure().unwrap().message.contains("`b`"), "{:?}", bench.run.failure());
+    let mut harness = Harness::born(&chain, |started| started.request = Arc::new(json!({"body": {"items": [2]}})));
+    harness.settle();
+    harness.call("a", status(429));
+    harness.call("b", status(429));
+    assert_eq!(harness.run.status(), RunStatus::Failed);
+    assert!(harness.run.failure().unwrap().message.contains("`b`"), "{:?}", harness.run.failure());
 }
 
 #[test]
@@ -132,26 +132,26 @@ steps:
 respond: { status: 200 }
 ",
     );
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
     for _ in 0..3 {
-        bench.call("a", status(429)); // half of the pause is drawn
+        harness.call("a", status(429)); // half of the pause is drawn
     }
-    assert_eq!(bench.run.status(), RunStatus::Failed, "5 and 10 seconds have passed, and 15 are too many");
+    assert_eq!(harness.run.status(), RunStatus::Failed, "5 and 10 seconds have passed, and 15 are too many");
 
     let hour = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
-    let mut bench = Bench::born(&plan, |started| started.until = Some(hour));
-    bench.settle();
-    bench.call("a", ok(json!({})));
+    let mut harness = Harness::born(&plan, |started| started.until = Some(hour));
+    harness.settle();
+    harness.call("a", ok(json!({})));
     for _ in 0..4 {
-        if bench.flying() == ["b"] {
-            bench.call("b", status(429));
+        if harness.in_flight_names() == ["b"] {
+            harness.call("b", status(429));
         }
     }
-    assert_eq!(bench.flying(), ["undo a"]);
-    bench.undo("a", ok(json!({})));
-    assert_eq!((bench.run.status(), bench.run.failure().unwrap().kind), (RunStatus::Failed, FailureKind::TimedOut));
-    assert!(bench.run.note().unwrap().contains("undone: `a`"), "{:?}", bench.run.note());
+    assert_eq!(harness.in_flight_names(), ["undo a"]);
+    harness.undo("a", ok(json!({})));
+    assert_eq!((harness.run.status(), harness.run.failure().unwrap().kind), (RunStatus::Failed, FailureKind::TimedOut));
+    assert!(harness.run.note().unwrap().contains("undone: `a`"), "{:?}", harness.run.note());
 }
 
 const ASKS: &str = "
@@ -169,58 +169,58 @@ respond: { status: 200, body: '${steps.put.output}' }
 #[test]
 fn a_person_goes_on_from_exactly_where_the_run_paused() {
     let plan = plan(ASKS);
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.call("look", status(429));
-    let conflict = bench.run.conflict().unwrap();
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("look", status(429));
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp);
     assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"]);
-    bench.choose("look", None, Choice::Retry).unwrap();
-    assert_eq!(bench.run.attempt(&"look".into(), None, Part::Do).unwrap().attempt, 2);
-    bench.call("look", ok(json!({})));
+    harness.choose("look", None, Choice::Retry).unwrap();
+    assert_eq!(harness.run.attempt(&"look".into(), None, Part::Do).unwrap().attempt, 2);
+    harness.call("look", ok(json!({})));
     // What it reads is not there.
-    assert_eq!(bench.run.conflict().unwrap().kind, ConflictKind::Expression);
-    bench.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 1})) }).unwrap();
-    let first = bench.run.attempt(&"put".into(), None, Part::Do).unwrap();
+    assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::Expression);
+    harness.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 1})) }).unwrap();
+    let first = harness.run.attempt(&"put".into(), None, Part::Do).unwrap();
     assert_eq!(first.request.body, Payload::Text(r#"{"n":1}"#.into()));
-    bench.call("put", status(409));
-    let conflict = bench.run.conflict().unwrap();
+    harness.call("put", status(409));
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.status), (ConflictKind::Refused, Some(409)));
     assert!(conflict.request.is_some() && conflict.expected.as_deref() == Some("a status among 200–299"));
-    bench.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 2})) }).unwrap();
-    let second = bench.run.attempt(&"put".into(), None, Part::Do).unwrap();
+    harness.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 2})) }).unwrap();
+    let second = harness.run.attempt(&"put".into(), None, Part::Do).unwrap();
     assert_eq!((second.attempt, second.request.body.clone()), (2, Payload::Text(r#"{"n":2}"#.into())));
     assert_ne!(second.key, first.key);
-    bench.call("put", ok(json!({"other": 1, "password": "x"})));
-    let conflict = bench.run.conflict().unwrap();
+    harness.call("put", ok(json!({"other": 1, "password": "x"})));
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!(
         (conflict.kind, &conflict.choices),
         (ConflictKind::Schema, &vec!["skip".into(), "take".into(), "cancel".into()])
     );
     assert_eq!(conflict.response.as_deref(), Some(&json!({"other": 1, "password": "***"})));
-    let refused = bench.choose("put", None, Choice::Retry).unwrap_err();
+    let refused = harness.choose("put", None, Choice::Retry).unwrap_err();
     assert!(refused.to_string().contains("it was done"), "{refused}");
-    bench.choose("put", None, take(json!({"id": 5}))).unwrap();
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"id": 5}));
-    assert!(bench.choose("put", None, Choice::Retry).is_err());
+    harness.choose("put", None, take(json!({"id": 5}))).unwrap();
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!({"id": 5}));
+    assert!(harness.choose("put", None, Choice::Retry).is_err());
 }
 
 #[test]
 fn what_a_route_began_fails_where_a_person_would_be_asked() {
     let plan = plan(&ASKS.replace(", on_failure: pause", ""));
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("look", ok(json!({})));
-    assert_eq!(bench.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("look", ok(json!({"n": 1})));
-    bench.call("put", ok(json!({})));
-    assert_eq!(bench.run.failure().map(|failure| failure.kind), Some(FailureKind::Schema));
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("look", ok(json!({})));
+    assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("look", ok(json!({"n": 1})));
+    harness.call("put", ok(json!({})));
+    assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Schema));
     assert!(
-        bench.run.note().unwrap().contains("not undone: `put`"),
+        harness.run.note().unwrap().contains("not undone: `put`"),
         "it was done all the same: {:?}",
-        bench.run.note()
+        harness.run.note()
     );
 }
 
@@ -230,16 +230,16 @@ fn a_refusal_after_an_unknown_attempt_is_a_conflict() {
         "{ workflow: w, steps: { put: { call: 'PUT ${services.bank}/x', on_conflict: fail } }, respond: { status: 200 } }",
     );
     for refused in [404, 409] {
-        let mut bench = Bench::of_route(&plan);
-        bench.settle();
-        bench.call("put", lost());
-        bench.call("put", status(refused));
-        assert_eq!(bench.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.call("put", lost());
+        harness.call("put", status(refused));
+        assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
     }
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("put", status(409));
-    assert_eq!(bench.run.status(), RunStatus::Failed);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("put", status(409));
+    assert_eq!(harness.run.status(), RunStatus::Failed);
 }
 
 const ITEMS: &str = "
@@ -258,39 +258,39 @@ respond: { status: 200, body: { ok: '${steps.each.output}', errors: '${steps.say
 #[test]
 fn items_that_fail_are_collected_or_end_the_step() {
     let collect = plan(ITEMS);
-    let mut bench = Bench::of_route(&collect);
-    bench.settle();
-    bench.item("each", 1, status(404));
-    assert_eq!(bench.flying(), ["each[0]", "each[2]"]);
-    bench.item("each", 0, ok(json!({"id": 0})));
-    bench.item("each", 2, ok(json!({"id": 2})));
-    let body = bench.run.answer().unwrap().body.value();
+    let mut harness = Harness::of_route(&collect);
+    harness.settle();
+    harness.item("each", 1, status(404));
+    assert_eq!(harness.in_flight_names(), ["each[0]", "each[2]"]);
+    harness.item("each", 0, ok(json!({"id": 0})));
+    harness.item("each", 2, ok(json!({"id": 2})));
+    let body = harness.run.answer().unwrap().body.value();
     assert_eq!(body["ok"], json!([{"id": 0}, null, {"id": 2}]));
     assert_eq!((body["errors"][0]["index"].clone(), body["errors"][0]["status"].clone()), (json!(1), json!(404)));
 
     let fast = plan(&ITEMS.replace("failures: collect", "failures: fail_fast").replace("each.errors", "each.output"));
-    let mut bench = Bench::of_route(&fast);
-    bench.settle();
-    bench.item("each", 1, status(404));
-    assert_eq!(bench.flying(), ["each[0]"], "the third item does not begin");
-    bench.item("each", 0, ok(json!({})));
-    assert_eq!(bench.run.status(), RunStatus::Failed);
+    let mut harness = Harness::of_route(&fast);
+    harness.settle();
+    harness.item("each", 1, status(404));
+    assert_eq!(harness.in_flight_names(), ["each[0]"], "the third item does not begin");
+    harness.item("each", 0, ok(json!({})));
+    assert_eq!(harness.run.status(), RunStatus::Failed);
 }
 
 #[test]
 fn several_items_may_be_in_conflict_and_each_is_resolved() {
     let plan = plan(ITEMS);
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.item("each", 0, lost());
-    bench.item("each", 1, lost());
-    assert_eq!((bench.run.conflicts().len(), bench.flying().len()), (2, 0));
-    assert!(bench.run.note().unwrap().contains("2 conflicts"));
-    bench.choose("each", Some(0), Choice::Skip).unwrap();
-    assert!(bench.flying().is_empty(), "nothing begins while one is open");
-    bench.choose("each", Some(1), take(json!({"id": 1}))).unwrap();
-    bench.item("each", 2, ok(json!({"id": 2})));
-    assert_eq!(bench.run.answer().unwrap().body.value()["ok"], json!([null, {"id": 1}, {"id": 2}]));
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.item("each", 0, lost());
+    harness.item("each", 1, lost());
+    assert_eq!((harness.run.conflicts().len(), harness.in_flight_names().len()), (2, 0));
+    assert!(harness.run.note().unwrap().contains("2 conflicts"));
+    harness.choose("each", Some(0), Choice::Skip).unwrap();
+    assert!(harness.in_flight_names().is_empty(), "nothing begins while one is open");
+    harness.choose("each", Some(1), take(json!({"id": 1}))).unwrap();
+    harness.item("each", 2, ok(json!({"id": 2})));
+    assert_eq!(harness.run.answer().unwrap().body.value()["ok"], json!([null, {"id": 1}, {"id": 2}]));
 }
 
 #[test]
@@ -299,28 +299,28 @@ fn the_answer_while_a_run_goes_on_is_pinned_once() {
         "{ workflow: w, steps: { a: { call: 'GET ${services.bank}/a' } }, respond: [{ pending: { status: 202, body: { id: '${run.id}' } } }, { status: 200, body: { id: '${run.id}' } }] }",
     );
     let creates = crate::workflow::Creates::Engine { family: "orders".into(), path: "$.id".into() };
-    let mut bench = Bench::born(&plan, |started| started.creates = Some(creates));
-    bench.settle();
-    bench.ask(Command::AnswerPending).unwrap();
-    let pinned = bench.run.pinned().cloned();
-    assert!(pinned.is_some() && bench.run.pending().is_some_and(|answer| answer.status == 202));
-    assert_eq!(bench.ask(Command::AnswerPending), Err(Refusal::Answered));
-    bench.call("a", ok(json!({})));
+    let mut harness = Harness::born(&plan, |started| started.creates = Some(creates));
+    harness.settle();
+    harness.ask(Command::AnswerPending).unwrap();
+    let pinned = harness.run.pinned().cloned();
+    assert!(pinned.is_some() && harness.run.pending().is_some_and(|answer| answer.status == 202));
+    assert_eq!(harness.ask(Command::AnswerPending), Err(Refusal::Answered));
+    harness.call("a", ok(json!({})));
     assert!(matches!(
-        bench.events.iter().find(|event| event.kind() == "responded"),
+        harness.events.iter().find(|event| event.kind() == "responded"),
         Some(Event::Answer(AnswerEvent::Responded { pin: None, .. }))
     ));
-    assert_eq!(bench.run.pinned().cloned(), pinned);
+    assert_eq!(harness.run.pinned().cloned(), pinned);
 }
 
 #[test]
 fn a_body_that_cannot_be_read_is_named_as_that_and_shows_how_it_begins() {
     let plan = plan("workflow: w\nsteps: { a: { call: 'POST ${services.bank}/a' } }\nrespond: { status: 200 }");
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
     let why = "its body is larger than the limit output_bytes_max (9)".to_owned();
-    bench.call("a", AttemptResult::Unreadable { status: 200, why, begins: "<html>".into() });
-    let conflict = &bench.run.conflicts()[0];
+    harness.call("a", AttemptResult::Unreadable { status: 200, why, begins: "<html>".into() });
+    let conflict = &harness.run.conflicts()[0];
     assert_eq!(conflict.status, Some(200));
     assert!(conflict.message.contains("output_bytes_max"), "{}", conflict.message);
     assert!(conflict.expected.as_ref().is_some_and(|text| text.starts_with("a body that can be read")));

@@ -1,8 +1,8 @@
 //! Locks: who stands in line, who holds, who gives up.
 
-use super::kit::plan;
+use super::harness::plan;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Knot, LockSeen, Order};
+use crate::workflow::{Choice, ConflictKind, LockSeen, Order, WaitLink};
 
 fn locked(busy: &str) -> Plan {
     plan(&format!(
@@ -25,84 +25,84 @@ fn behind() -> LockSeen {
     LockSeen::Behind { holder: RunId(uuid::Uuid::from_u128(9)) }
 }
 
-pub(super) fn knot(holder: RunId, waiter: RunId) -> Knot {
-    Knot { holder, holds: "a".into(), waiter, wants: "b".into() }
+pub(super) fn wait_link(holder: RunId, waiter: RunId) -> WaitLink {
+    WaitLink { holder, holds: "a".into(), waiter, wants: "b".into() }
 }
 
-fn left(bench: &Bench<'_>) -> usize {
-    bench.kinds().iter().filter(|kind| **kind == "lock_left").count()
+fn left(harness: &Harness<'_>) -> usize {
+    harness.kinds().iter().filter(|kind| **kind == "lock_left").count()
 }
 
 #[test]
 fn a_step_begins_when_it_holds_its_lock_and_leaves_it_when_it_ends() {
     let plan = locked("wait");
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    assert_eq!(bench.locks(), [("sku:1".to_owned(), Some(0)), ("sku:2".to_owned(), Some(1))]);
-    assert_eq!(bench.causes(), ["lock", "lock"]);
-    assert!(bench.lock("take", Some(0), behind()).is_err());
-    bench.lock("take", Some(1), LockSeen::First).unwrap();
-    assert_eq!(bench.flying(), ["take[1]"], "a later item need not wait for an earlier one");
-    bench.replies("take", Some(1), ok(json!(2)));
-    assert_eq!((left(&bench), bench.locks().len()), (1, 2));
-    bench.lock("take", Some(0), LockSeen::First).unwrap();
-    bench.says("ann", Order::Pause { reason: None }).unwrap();
-    assert_eq!(left(&bench), 2, "one that does not hold its lock leaves the queue");
-    bench.says("ann", Order::Resume { reason: None }).unwrap();
-    bench.lock("take", Some(2), LockSeen::First).unwrap();
-    bench.replies("take", Some(0), ok(json!(1)));
-    bench.replies("take", Some(2), ok(json!(3)));
-    assert_eq!((bench.status(), left(&bench)), (RunStatus::Completed, 4));
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.lock("take", Some(0), LockSeen::First).unwrap();
-    bench.replies("take", Some(0), status(404));
-    assert_eq!((bench.status(), left(&bench)), (RunStatus::Failed, 2), "nothing is held beyond the end");
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    assert_eq!(harness.locks(), [("sku:1".to_owned(), Some(0)), ("sku:2".to_owned(), Some(1))]);
+    assert_eq!(harness.causes(), ["lock", "lock"]);
+    assert!(harness.lock("take", Some(0), behind()).is_err());
+    harness.lock("take", Some(1), LockSeen::First).unwrap();
+    assert_eq!(harness.in_flight_names(), ["take[1]"], "a later item need not wait for an earlier one");
+    harness.replies("take", Some(1), ok(json!(2)));
+    assert_eq!((left(&harness), harness.locks().len()), (1, 2));
+    harness.lock("take", Some(0), LockSeen::First).unwrap();
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    assert_eq!(left(&harness), 2, "one that does not hold its lock leaves the queue");
+    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    harness.lock("take", Some(2), LockSeen::First).unwrap();
+    harness.replies("take", Some(0), ok(json!(1)));
+    harness.replies("take", Some(2), ok(json!(3)));
+    assert_eq!((harness.status(), left(&harness)), (RunStatus::Completed, 4));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.lock("take", Some(0), LockSeen::First).unwrap();
+    harness.replies("take", Some(0), status(404));
+    assert_eq!((harness.status(), left(&harness)), (RunStatus::Failed, 2), "nothing is held beyond the end");
 }
 
 #[test]
 fn a_lock_that_is_held_skips_cancels_or_asks() {
     let skip = locked("skip");
-    let mut bench = Bench::of_api(&skip);
-    bench.rest();
-    bench.lock("take", Some(0), behind()).unwrap();
-    bench.lock("take", Some(1), LockSeen::First).unwrap();
-    bench.replies("take", Some(1), ok(json!(2)));
-    bench.lock("take", Some(2), behind()).unwrap();
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!([null, 2, null]));
+    let mut harness = Harness::of_api(&skip);
+    harness.rest();
+    harness.lock("take", Some(0), behind()).unwrap();
+    harness.lock("take", Some(1), LockSeen::First).unwrap();
+    harness.replies("take", Some(1), ok(json!(2)));
+    harness.lock("take", Some(2), behind()).unwrap();
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!([null, 2, null]));
     let cancel = locked("cancel");
-    let mut bench = Bench::of_api(&cancel);
-    bench.rest();
-    bench.lock("take", Some(0), behind()).unwrap();
-    assert_eq!((bench.status(), left(&bench)), (RunStatus::Cancelled, 2));
+    let mut harness = Harness::of_api(&cancel);
+    harness.rest();
+    harness.lock("take", Some(0), behind()).unwrap();
+    assert_eq!((harness.status(), left(&harness)), (RunStatus::Cancelled, 2));
     let ask = locked("ask");
-    let mut bench = Bench::of_api(&ask);
-    bench.rest();
-    bench.lock("take", Some(0), behind()).unwrap();
-    assert_eq!(bench.run.conflict().unwrap().choices, ["wait", "skip", "cancel"]);
+    let mut harness = Harness::of_api(&ask);
+    harness.rest();
+    harness.lock("take", Some(0), behind()).unwrap();
+    assert_eq!(harness.run.conflict().unwrap().choices, ["wait", "skip", "cancel"]);
     let resolve = |choice| Order::Resolve { step: "take".into(), item: Some(0), choice, reason: None };
-    bench.says("ann", resolve(Choice::Wait)).unwrap();
-    assert!(bench.lock("take", Some(0), behind()).is_err(), "nobody is asked twice");
-    bench.lock("take", Some(0), LockSeen::First).unwrap();
-    assert_eq!(bench.flying(), ["take[0]"]);
-    let mut bench = Bench::of_api(&ask);
-    bench.rest();
-    let knots = vec![knot(RunId(uuid::Uuid::from_u128(9)), bench.run.id())];
-    bench.lock("take", Some(1), LockSeen::Deadlock { knots: knots.clone() }).unwrap();
-    let conflict = bench.run.conflict().unwrap();
+    harness.order_by("ann", resolve(Choice::Wait)).unwrap();
+    assert!(harness.lock("take", Some(0), behind()).is_err(), "nobody is asked twice");
+    harness.lock("take", Some(0), LockSeen::First).unwrap();
+    assert_eq!(harness.in_flight_names(), ["take[0]"]);
+    let mut harness = Harness::of_api(&ask);
+    harness.rest();
+    let links = vec![wait_link(RunId(uuid::Uuid::from_u128(9)), harness.run.id())];
+    harness.lock("take", Some(1), LockSeen::Deadlock { links: links.clone() }).unwrap();
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::Deadlock);
-    let says =
-        format!("{} holds `a`, and {}, which it began, wants `b`", RunId(uuid::Uuid::from_u128(9)), bench.run.id());
-    assert!(conflict.message.contains(&says), "{}", conflict.message);
+    let order_by =
+        format!("{} holds `a`, and {}, which it began, wants `b`", RunId(uuid::Uuid::from_u128(9)), harness.run.id());
+    assert!(conflict.message.contains(&order_by), "{}", conflict.message);
     let resolve = |choice| Order::Resolve { step: "take".into(), item: Some(1), choice, reason: None };
-    bench.says("ann", resolve(Choice::Wait)).unwrap();
-    assert_eq!((bench.status(), bench.locks().len()), (RunStatus::Running, 2), "both stand in line anew");
-    bench.lock("take", Some(1), LockSeen::Deadlock { knots }).unwrap();
-    assert_eq!(bench.status(), RunStatus::Paused, "it is still so: to wait for it silently would hide it");
-    bench
-        .says("ann", Order::Resolve { step: "take".into(), item: Some(1), choice: Choice::Skip, reason: None })
+    harness.order_by("ann", resolve(Choice::Wait)).unwrap();
+    assert_eq!((harness.status(), harness.locks().len()), (RunStatus::Running, 2), "both stand in line anew");
+    harness.lock("take", Some(1), LockSeen::Deadlock { links }).unwrap();
+    assert_eq!(harness.status(), RunStatus::Paused, "it is still so: to wait for it silently would hide it");
+    harness
+        .order_by("ann", Order::Resolve { step: "take".into(), item: Some(1), choice: Choice::Skip, reason: None })
         .unwrap();
-    assert_eq!((left(&bench), bench.status()), (4, RunStatus::Running));
+    assert_eq!((left(&harness), harness.status()), (4, RunStatus::Running));
 }
 
 /// Others need not wait until a person has decided over something else.
@@ -117,76 +117,79 @@ steps:
 respond: { status: 200 }
 ",
     );
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    assert_eq!((bench.locks().len(), bench.flying()), (1, vec!["a".to_owned()]));
-    bench.replies("a", None, status(409));
-    assert_eq!((bench.status(), left(&bench)), (RunStatus::Paused, 1));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    assert_eq!((harness.locks().len(), harness.in_flight_names()), (1, vec!["a".to_owned()]));
+    harness.replies("a", None, status(409));
+    assert_eq!((harness.status(), left(&harness)), (RunStatus::Paused, 1));
     let resolve = Order::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
-    bench.says("ann", resolve).unwrap();
-    assert_eq!(bench.locks(), [("x".to_owned(), None)], "it stands in line anew");
-    let note = |bench: &Bench<'_>| {
-        let seen = crate::workflow::view(bench.events.iter().map(|event| (bench.now, event))).unwrap();
+    harness.order_by("ann", resolve).unwrap();
+    assert_eq!(harness.locks(), [("x".to_owned(), None)], "it stands in line anew");
+    let note = |harness: &Harness<'_>| {
+        let seen = crate::workflow::view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
         seen.steps.into_iter().find(|step| step.step.as_str() == "b").unwrap().note
     };
-    assert_eq!(note(&bench).as_deref(), Some("it waits for the lock `x`"));
-    bench.lock("b", None, LockSeen::First).unwrap();
-    assert_eq!(note(&bench), None, "it has it");
-    bench.replies("b", None, ok(json!(1)));
-    assert_eq!(bench.status(), RunStatus::Completed);
+    assert_eq!(note(&harness).as_deref(), Some("it waits for the lock `x`"));
+    harness.lock("b", None, LockSeen::First).unwrap();
+    assert_eq!(note(&harness), None, "it has it");
+    harness.replies("b", None, ok(json!(1)));
+    assert_eq!(harness.status(), RunStatus::Completed);
     // What it holds it keeps: its call is under way.
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.lock("b", None, LockSeen::First).unwrap();
-    bench.replies("a", None, status(409));
-    assert_eq!((bench.status(), left(&bench), bench.flying()), (RunStatus::Paused, 0, vec!["b".to_owned()]));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.lock("b", None, LockSeen::First).unwrap();
+    harness.replies("a", None, status(409));
+    assert_eq!(
+        (harness.status(), left(&harness), harness.in_flight_names()),
+        (RunStatus::Paused, 0, vec!["b".to_owned()])
+    );
 }
 
 /// A look that began before a pause may end after the run has stood in line anew, behind others.
 #[test]
 fn what_was_seen_of_an_earlier_place_in_a_queue_gives_no_lock() {
     let plan = locked("wait");
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    let place = |bench: &Bench<'_>| bench.run.interactions.place(&"take".into(), Some(0)).unwrap().queued;
-    let before = place(&bench);
-    bench.says("ann", Order::Pause { reason: None }).unwrap();
-    bench.says("ann", Order::Resume { reason: None }).unwrap();
-    let (step, queued) = (bench.plan.step(&"take".into()).unwrap().0, place(&bench));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    let place = |harness: &Harness<'_>| harness.run.interactions.queue_entry(&"take".into(), Some(0)).unwrap().queued;
+    let before = place(&harness);
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    let (step, queued) = (harness.plan.step(&"take".into()).unwrap().0, place(&harness));
     assert_ne!(before, queued);
     let seen = |queued| Command::LockSeen { step, item: Some(0), queued, seen: LockSeen::First };
-    assert!(bench.ask(seen(before)).is_err());
-    assert!(bench.flying().is_empty());
-    bench.ask(seen(queued)).unwrap();
+    assert!(harness.ask(seen(before)).is_err());
+    assert!(harness.in_flight_names().is_empty());
+    harness.ask(seen(queued)).unwrap();
 }
 
 #[test]
 fn a_service_that_says_locked_is_treated_as_a_lock() {
     for (busy, then) in [("skip", "skipped"), ("cancel", "cancelled"), ("wait", "waits"), ("ask", "asked")] {
         let plan = locked(busy);
-        let mut bench = Bench::of_api(&plan);
-        bench.rest();
-        bench.lock("take", Some(0), LockSeen::First).unwrap();
-        bench.replies("take", Some(0), status(423));
+        let mut harness = Harness::of_api(&plan);
+        harness.rest();
+        harness.lock("take", Some(0), LockSeen::First).unwrap();
+        harness.replies("take", Some(0), status(423));
         match then {
-            "skipped" => assert!(bench.kinds().contains(&"step_skipped")),
-            "cancelled" => assert_eq!(bench.status(), RunStatus::Cancelled),
+            "skipped" => assert!(harness.kinds().contains(&"step_skipped")),
+            "cancelled" => assert_eq!(harness.status(), RunStatus::Cancelled),
             "waits" => {
                 for _ in 0..5 {
-                    bench.seconds(2);
-                    assert_eq!(bench.flying(), ["take[0]"], "no attempt is used up");
-                    bench.replies("take", Some(0), status(423));
+                    harness.seconds(2);
+                    assert_eq!(harness.in_flight_names(), ["take[0]"], "no attempt is used up");
+                    harness.replies("take", Some(0), status(423));
                 }
-                bench.seconds(2);
-                bench.replies("take", Some(0), ok(json!(1)));
-                assert_ne!(bench.status(), RunStatus::Failed);
+                harness.seconds(2);
+                harness.replies("take", Some(0), ok(json!(1)));
+                assert_ne!(harness.status(), RunStatus::Failed);
             }
             _ => {
-                assert_eq!(bench.run.conflict().map(|c| c.kind), Some(ConflictKind::Busy));
+                assert_eq!(harness.run.conflict().map(|c| c.kind), Some(ConflictKind::Busy));
                 let wait = Order::Resolve { step: "take".into(), item: Some(0), choice: Choice::Wait, reason: None };
-                bench.says("ann", wait).unwrap();
-                bench.seconds(2);
-                assert_eq!(bench.flying(), ["take[0]"]);
+                harness.order_by("ann", wait).unwrap();
+                harness.seconds(2);
+                assert_eq!(harness.in_flight_names(), ["take[0]"]);
             }
         }
     }
@@ -200,10 +203,10 @@ steps: { a: { call: 'POST ${services.stock}/a', effect: private, lock: { key: x 
 respond: { status: 200 }
 ";
     let plan = plan(yaml);
-    let mut dark = Bench::new(&plan, Mode::Dark, json!({}));
+    let mut dark = Harness::new(&plan, Mode::Dark, json!({}));
     dark.rest();
     assert_eq!(dark.locks(), [("dark:x".to_owned(), None)]);
-    let mut rehearsed = Bench::new(&plan, Mode::Rehearse, json!({}));
+    let mut rehearsed = Harness::new(&plan, Mode::Rehearse, json!({}));
     rehearsed.rest();
     assert_eq!((rehearsed.status(), rehearsed.locks().len()), (RunStatus::Completed, 0));
 }

@@ -1,6 +1,6 @@
 //! A run keeps its plan, and the files have lost what it needs.
 
-use super::kit::plan;
+use super::harness::plan;
 use super::*;
 use crate::limits::Limits;
 use crate::workflow::{Choice, ConflictKind, Missing, Part, missing};
@@ -20,10 +20,10 @@ fn kept() -> Plan {
     Plan::kept(&source, &BTreeMap::new(), &Limits { steps_max: 1, ..Limits::default() }).unwrap()
 }
 
-fn with_gone(bench: &mut Bench<'_>) {
+fn with_gone(harness: &mut Harness<'_>) {
     let services = json!({"bank": "http://bank", "stock": "http://stock", "gone": "http://gone"});
-    bench.world.services = Arc::new(services);
-    bench.settle();
+    harness.world.services = Arc::new(services);
+    harness.settle();
 }
 
 #[test]
@@ -42,86 +42,86 @@ fn a_kept_plan_is_not_held_against_today_s_files() {
 #[test]
 fn what_is_missing_pauses_and_goes_on_by_itself() {
     let plan = kept();
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("first", ok(json!({})));
-    let conflict = bench.run.conflict().unwrap().clone();
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("first", ok(json!({})));
+    let conflict = harness.run.conflict().unwrap().clone();
     assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Missing, 0));
     assert_eq!(conflict.choices, ["retry", "skip", "take", "fallback", "cancel"]);
-    assert!(bench.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", bench.run.note());
-    assert!(bench.flying().is_empty() && bench.due().is_empty());
-    bench.choose("charge", None, Choice::Retry).unwrap();
-    assert!(bench.run.misses_something(), "it is asked again");
-    with_gone(&mut bench);
-    assert_eq!(bench.flying(), ["charge"]);
-    let attempt = bench.run.attempt(&"charge".into(), None, Part::Do).unwrap();
+    assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", harness.run.note());
+    assert!(harness.in_flight_names().is_empty() && harness.due().is_empty());
+    harness.choose("charge", None, Choice::Retry).unwrap();
+    assert!(harness.run.misses_something(), "it is asked again");
+    with_gone(&mut harness);
+    assert_eq!(harness.in_flight_names(), ["charge"]);
+    let attempt = harness.run.attempt(&"charge".into(), None, Part::Do).unwrap();
     assert_eq!((attempt.attempt, attempt.request.url.as_str()), (1, "http://gone/charges"));
 }
 
 #[test]
 fn the_fallback_may_be_chosen_as_nothing_was_sent() {
     let plan = kept();
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("first", ok(json!({})));
-    bench.choose("charge", None, Choice::Fallback).unwrap();
-    assert_eq!(bench.flying(), ["invoice"]);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("first", ok(json!({})));
+    harness.choose("charge", None, Choice::Fallback).unwrap();
+    assert_eq!(harness.in_flight_names(), ["invoice"]);
 }
 
 #[test]
 fn an_attempt_that_could_not_be_sent_again_costs_none_and_stays_unknown() {
     let plan = kept();
-    let mut bench = Bench::of_route(&plan);
-    with_gone(&mut bench);
-    bench.call("first", ok(json!({})));
+    let mut harness = Harness::of_route(&plan);
+    with_gone(&mut harness);
+    harness.call("first", ok(json!({})));
     let gone = world();
-    bench.world = gone;
+    harness.world = gone;
     let place = plan.step(&"charge".into()).unwrap().0;
-    let heard = AttemptResult::Missing("x".into());
+    let result = AttemptResult::Missing("x".into());
     let record =
-        Command::Record { step: place, item: None, part: Part::Do, attempt: 1, heard, again: true, jitter: 0.5 };
-    bench.ask(record).unwrap();
-    bench.settle();
-    let conflict = bench.run.conflict().unwrap();
+        Command::Record { step: place, item: None, part: Part::Do, attempt: 1, result, again: true, jitter: 0.5 };
+    harness.ask(record).unwrap();
+    harness.settle();
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Missing, 1));
     assert!(!conflict.choices.contains(&"fallback".to_owned()), "it may have been sent before");
-    with_gone(&mut bench);
-    assert_eq!(bench.run.attempt(&"charge".into(), None, Part::Do).unwrap().attempt, 2);
+    with_gone(&mut harness);
+    assert_eq!(harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().attempt, 2);
 }
 
 #[test]
 fn an_undo_waits_for_its_service_too() {
     let plan = kept();
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("first", ok(json!({})));
-    bench.cancel(true).unwrap();
-    let conflict = bench.run.conflict().unwrap();
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("first", ok(json!({})));
+    harness.cancel(true).unwrap();
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.part, conflict.step.as_str()), (ConflictKind::Missing, Part::Undo, "first"));
-    with_gone(&mut bench);
-    assert_eq!(bench.flying(), ["undo first"]);
-    bench.undo("first", ok(json!({})));
-    assert_eq!(bench.run.status(), RunStatus::Cancelled);
+    with_gone(&mut harness);
+    assert_eq!(harness.in_flight_names(), ["undo first"]);
+    harness.undo("first", ok(json!({})));
+    assert_eq!(harness.run.status(), RunStatus::Cancelled);
 }
 
 #[test]
 fn a_workflow_that_is_not_there_is_waited_for() {
     let plan = plan("{ workflow: w, steps: { last: { run: other } }, respond: { status: 200 } }");
-    let mut bench = Bench::of_api(&plan);
-    bench.world = world().with_workflows([]);
-    bench.settle();
+    let mut harness = Harness::of_api(&plan);
+    harness.world = world().with_workflows([]);
+    harness.settle();
     let last = crate::workflow::StepIndex(0);
     let begin = || Command::BeginChild { step: last, item: None, child: RunId(uuid::Uuid::from_u128(9)) };
-    bench.ask(begin()).unwrap();
-    assert_eq!(bench.run.conflict().unwrap().kind, ConflictKind::Missing);
+    harness.ask(begin()).unwrap();
+    assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::Missing);
     assert_eq!(
-        missing::all(&plan, Some(&bench.run), &bench.world).into_iter().next().unwrap().1,
+        missing::all(&plan, Some(&harness.run), &harness.world).into_iter().next().unwrap().1,
         Missing::Workflow("other".into())
     );
-    bench.world = world().with_workflows(["other".into()]);
-    bench.settle();
-    bench.ask(begin()).unwrap();
-    assert_eq!(bench.run.children().count(), 1);
+    harness.world = world().with_workflows(["other".into()]);
+    harness.settle();
+    harness.ask(begin()).unwrap();
+    assert_eq!(harness.run.children().count(), 1);
 }
 
 /// The workflow was there when the step began, and gone when its run was to be started.
@@ -133,40 +133,40 @@ fn a_child_that_is_not_started_for_want_of_its_workflow_is_waited_for() {
         (child, Command::BeginChild { step: crate::workflow::StepIndex(0), item: None, child })
     };
     let without_workflow = || {
-        let mut bench = Bench::of_api(&plan);
+        let mut harness = Harness::of_api(&plan);
         let (child, begin) = begun(9);
-        bench.ask(begin).unwrap();
-        bench.world = world().with_workflows([]);
-        bench.ask(Command::ChildHasNoWorkflow { child }).unwrap();
-        bench.settle();
-        bench
+        harness.ask(begin).unwrap();
+        harness.world = world().with_workflows([]);
+        harness.ask(Command::ChildHasNoWorkflow { child }).unwrap();
+        harness.settle();
+        harness
     };
-    let mut bench = without_workflow();
-    let conflict = bench.run.conflict().unwrap().clone();
+    let mut harness = without_workflow();
+    let conflict = harness.run.conflict().unwrap().clone();
     assert_eq!((conflict.kind, conflict.step.as_str(), conflict.attempt), (ConflictKind::Missing, "last", 0));
     assert!(conflict.message.contains("the workflow `other`"), "{}", conflict.message);
-    assert!(bench.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", bench.run.note());
-    assert_eq!((bench.run.children().count(), bench.due()), (0, Vec::new()), "it waits for the files");
-    bench.world = world().with_workflows(["other".into()]);
-    bench.settle();
-    assert!(!bench.run.misses_something());
+    assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", harness.run.note());
+    assert_eq!((harness.run.children().count(), harness.due()), (0, Vec::new()), "it waits for the files");
+    harness.world = world().with_workflows(["other".into()]);
+    harness.settle();
+    assert!(!harness.run.misses_something());
     let (child, begin) = begun(10);
-    bench.ask(begin).unwrap();
-    assert_eq!(bench.run.children().map(|known| known.run).collect::<Vec<_>>(), [child], "another id");
+    harness.ask(begin).unwrap();
+    assert_eq!(harness.run.children().map(|known| known.run).collect::<Vec<_>>(), [child], "another id");
     for (choice, status) in
         [(Choice::Skip, RunStatus::Completed), (Choice::Cancel { compensate: true }, RunStatus::Cancelled)]
     {
-        let mut bench = without_workflow();
-        bench.choose("last", None, choice).unwrap();
-        assert_eq!(bench.run.status(), status);
+        let mut harness = without_workflow();
+        harness.choose("last", None, choice).unwrap();
+        assert_eq!(harness.run.status(), status);
     }
-    let mut bench = Bench::of_api(&plan);
+    let mut harness = Harness::of_api(&plan);
     let (child, begin) = begun(9);
-    bench.ask(begin).unwrap();
-    bench.cancel(true).unwrap();
-    bench.ask(Command::ChildHasNoWorkflow { child }).unwrap();
-    bench.settle();
-    assert_eq!(bench.run.status(), RunStatus::Cancelled, "a run that ends waits for nothing");
+    harness.ask(begin).unwrap();
+    harness.cancel(true).unwrap();
+    harness.ask(Command::ChildHasNoWorkflow { child }).unwrap();
+    harness.settle();
+    assert_eq!(harness.run.status(), RunStatus::Cancelled, "a run that ends waits for nothing");
 }
 
 const PROBED: &str = "
@@ -186,34 +186,34 @@ fn a_probe_waits_for_its_service() {
     let source: Value = serde_saphyr::from_str(PROBED).unwrap();
     let plan = Plan::kept(&source, &BTreeMap::new(), &Limits::default()).unwrap();
     let unknown = || {
-        let mut bench = Bench::of_route(&plan);
-        bench.settle();
-        bench.call("charge", AttemptResult::TimedOut("x".into()));
-        bench
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.call("charge", AttemptResult::TimedOut("x".into()));
+        harness
     };
-    let again = |bench: &Bench<'_>| {
-        let conflict = bench.run.conflict().unwrap().clone();
+    let again = |harness: &Harness<'_>| {
+        let conflict = harness.run.conflict().unwrap().clone();
         assert_eq!((conflict.kind, conflict.part), (ConflictKind::Missing, Part::Probe));
         assert!(conflict.message.contains("its probe cannot ask: it needs the service `gone`"), "{}", conflict.message);
         assert!(conflict.key.is_some() && conflict.request.is_some(), "by which a person can ask");
         assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"], "no fallback: it may have been done");
-        assert!(bench.run.note().is_some_and(|note| missing::is_noted(&note)));
-        assert!(bench.flying().is_empty() && bench.due().is_empty(), "{:?}", bench.due());
+        assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)));
+        assert!(harness.in_flight_names().is_empty() && harness.due().is_empty(), "{:?}", harness.due());
     };
-    let mut bench = unknown();
-    again(&bench);
-    bench.choose("charge", None, Choice::Retry).unwrap();
-    again(&bench);
-    with_gone(&mut bench);
-    assert_eq!(bench.flying(), ["probe charge"], "the step itself is not sent again");
+    let mut harness = unknown();
+    again(&harness);
+    harness.choose("charge", None, Choice::Retry).unwrap();
+    again(&harness);
+    with_gone(&mut harness);
+    assert_eq!(harness.in_flight_names(), ["probe charge"], "the step itself is not sent again");
     // It is lost once more between two of the probe's attempts.
-    bench.world = world();
-    bench.hears("charge", None, Part::Probe, status(503));
-    again(&bench);
-    with_gone(&mut bench);
-    bench.hears("charge", None, Part::Probe, ok(json!({"found": true})));
-    assert_eq!(bench.run.status(), RunStatus::Completed);
-    let sent = bench.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == Part::Do));
+    harness.world = world();
+    harness.record_result("charge", None, Part::Probe, status(503));
+    again(&harness);
+    with_gone(&mut harness);
+    harness.record_result("charge", None, Part::Probe, ok(json!({"found": true})));
+    assert_eq!(harness.run.status(), RunStatus::Completed);
+    let sent = harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == Part::Do));
     assert_eq!(sent.count(), 1);
 
     // What a person chooses instead: it may have been done, and stays listed.
@@ -221,7 +221,7 @@ fn a_probe_waits_for_its_service() {
     skipped.choose("charge", None, Choice::Skip).unwrap();
     assert_eq!(skipped.run.status(), RunStatus::Completed);
     let mut taken = unknown();
-    taken.choose("charge", None, super::kit::take(json!({"id": 1}))).unwrap();
+    taken.choose("charge", None, super::harness::take(json!({"id": 1}))).unwrap();
     assert_eq!(taken.run.status(), RunStatus::Completed);
     for compensate in [true, false] {
         let mut cancelled = unknown();

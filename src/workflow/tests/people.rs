@@ -1,7 +1,7 @@
 //! Checkpoints, waits and signals, pauses and what else people order.
 
-use super::kit::plan;
-use super::stage::{no, with, yes};
+use super::harness::plan;
+use super::people_harness::{no, with, yes};
 use super::*;
 use crate::workflow::{Choice, ConflictKind, Order, StepStatus};
 
@@ -27,64 +27,67 @@ respond: { status: 200, body: '${default(steps.use.output, steps.otherwise.outpu
 #[test]
 fn an_answer_goes_to_who_may_give_it_once_and_as_asked() {
     let plan = plan(PICK);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    assert_eq!((bench.status(), bench.asked().question.as_str()), (RunStatus::WaitingCheckpoint, "Which of 3?"));
-    assert_eq!(bench.run.summary(bench.now).wake, Some("1970-01-01T01:00:00Z".parse().unwrap()));
-    let checkpoint = bench.checkpoint();
-    assert_eq!(bench.run.summary(bench.now).checkpoint.unwrap().0, checkpoint);
-    let said = bench.answers("eve", with(json!({"id": 2})));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    assert_eq!(
+        (harness.status(), harness.open_checkpoint().question.as_str()),
+        (RunStatus::WaitingCheckpoint, "Which of 3?")
+    );
+    assert_eq!(harness.run.summary(harness.now).wake, Some("1970-01-01T01:00:00Z".parse().unwrap()));
+    let checkpoint = harness.checkpoint();
+    assert_eq!(harness.run.summary(harness.now).checkpoint.unwrap().0, checkpoint);
+    let said = harness.answers("eve", with(json!({"id": 2})));
     assert_eq!(said, Err(Refusal::NotYours("only ann or bob may answer this".into())));
     assert_eq!(
-        bench.answers("ann", with(json!({"id": 9}))),
+        harness.answers("ann", with(json!({"id": 9}))),
         Err(Refusal::BadValues(vec!["/id: value is greater than the maximum of 3".into()]))
     );
-    assert!(matches!(bench.answers("ann", yes()), Err(Refusal::BadValues(_))), "values are asked for");
-    let unverified = bench.answers("eve (unverified)", with(json!({"id": 2})));
+    assert!(matches!(harness.answers("ann", yes()), Err(Refusal::BadValues(_))), "values are asked for");
+    let unverified = harness.answers("eve (unverified)", with(json!({"id": 2})));
     assert!(matches!(unverified, Err(Refusal::NotYours(_))), "{unverified:?}");
-    let unverified = bench.answers("ann (unverified)", yes());
+    let unverified = harness.answers("ann (unverified)", yes());
     assert!(matches!(unverified, Err(Refusal::BadValues(_))), "whoever says so where nobody verifies: {unverified:?}");
     let unknown = Order::Answer { checkpoint: "chk_x".into(), said: yes() };
-    assert_eq!(bench.says("ann", unknown), Err(Refusal::NoSuchCheckpoint));
-    bench.answers("ann", with(json!({"id": 2}))).unwrap();
-    assert_eq!(bench.status(), RunStatus::Completed);
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!(2));
-    assert_eq!(bench.output("pick"), json!({"output": {"id": 2}, "approved": true, "by": "ann", "skipped": false}));
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.says("x", Order::Pause { reason: None }).unwrap();
-    bench.answers("bob", with(json!({"id": 3}))).unwrap();
-    let again = bench.says("ann", Order::Answer { checkpoint, said: no() }).unwrap_err();
+    assert_eq!(harness.order_by("ann", unknown), Err(Refusal::NoSuchCheckpoint));
+    harness.answers("ann", with(json!({"id": 2}))).unwrap();
+    assert_eq!(harness.status(), RunStatus::Completed);
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!(2));
+    assert_eq!(harness.output("pick"), json!({"output": {"id": 2}, "approved": true, "by": "ann", "skipped": false}));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.order_by("x", Order::Pause { reason: None }).unwrap();
+    harness.answers("bob", with(json!({"id": 3}))).unwrap();
+    let again = harness.order_by("ann", Order::Answer { checkpoint, said: no() }).unwrap_err();
     let Refusal::AnsweredBefore { by, said, seq } = again else { panic!("{again:?}") };
-    assert_eq!((by.as_str(), said.values.as_deref(), seq.0), ("bob", Some(&json!({"id": 3})), bench.run.seq().0));
-    assert_eq!(bench.status(), RunStatus::Paused, "an answer does not resume");
-    bench.says("x", Order::Resume { reason: None }).unwrap();
-    assert_eq!(bench.status(), RunStatus::Completed);
+    assert_eq!((by.as_str(), said.values.as_deref(), seq.0), ("bob", Some(&json!({"id": 3})), harness.run.seq().0));
+    assert_eq!(harness.status(), RunStatus::Paused, "an answer does not resume");
+    harness.order_by("x", Order::Resume { reason: None }).unwrap();
+    assert_eq!(harness.status(), RunStatus::Completed);
 }
 
 #[test]
 fn nobody_answers_others_are_asked_and_then_the_default_holds() {
     let plan = plan(PICK);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.seconds(3600);
-    assert_eq!(bench.asked().who, ["eve"]);
-    assert!(matches!(bench.answers("ann", with(json!({"id": 1}))), Err(Refusal::NotYours(_))));
-    bench.seconds(3600);
-    assert_eq!(bench.status(), RunStatus::Completed);
-    assert_eq!(bench.output("pick")["by"], json!("time-out"));
-    assert_eq!(bench.output("use")["output"], json!(1));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.seconds(3600);
+    assert_eq!(harness.open_checkpoint().who, ["eve"]);
+    assert!(matches!(harness.answers("ann", with(json!({"id": 1}))), Err(Refusal::NotYours(_))));
+    harness.seconds(3600);
+    assert_eq!(harness.status(), RunStatus::Completed);
+    assert_eq!(harness.output("pick")["by"], json!("time-out"));
+    assert_eq!(harness.output("use")["output"], json!(1));
 }
 
 #[test]
 fn a_no_skips_what_needs_the_yes_and_lets_the_other_branch_run() {
     let plan = plan(PICK);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.answers("ann", no()).unwrap();
-    assert_eq!(bench.status(), RunStatus::Completed, "{:?}", bench.run.note());
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!("none"));
-    assert!(bench.run.was_skipped(&"use".into()));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.answers("ann", no()).unwrap();
+    assert_eq!(harness.status(), RunStatus::Completed, "{:?}", harness.run.note());
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!("none"));
+    assert!(harness.run.was_skipped(&"use".into()));
 }
 
 const SHIP: &str = "
@@ -105,49 +108,54 @@ fn paid(sum: u64, id: Option<&str>) -> Order {
 #[test]
 fn signals_are_kept_until_a_step_takes_them_and_count_once() {
     let plan = plan(SHIP);
-    let mut bench = Bench::of_api(&plan);
-    assert_eq!(bench.says("shop", paid(1, Some("a"))), Ok(1));
-    assert_eq!(bench.says("shop", paid(1, Some("a"))), Ok(0), "the same delivery");
-    assert_eq!(bench.status(), RunStatus::WaitingSignal);
-    assert_eq!(bench.causes(), ["time", "signal"]);
-    let why = bench.reasons()[1].sentence.clone();
+    let mut harness = Harness::of_api(&plan);
+    assert_eq!(harness.order_by("shop", paid(1, Some("a"))), Ok(1));
+    assert_eq!(harness.order_by("shop", paid(1, Some("a"))), Ok(0), "the same delivery");
+    assert_eq!(harness.status(), RunStatus::WaitingSignal);
+    assert_eq!(harness.causes(), ["time", "signal"]);
+    let why = harness.reasons()[1].sentence.clone();
     assert!(why.starts_with("`paid` waits for the signal `paid`; one came that its `where` refuses"), "{why}");
-    let note = |bench: &Bench<'_>| {
-        let seen = view(bench.events.iter().map(|event| (bench.now, event))).unwrap();
+    let note = |harness: &Harness<'_>| {
+        let seen = view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
         seen.steps.into_iter().find(|step| step.step.as_str() == "paid").unwrap().note
     };
-    assert_eq!(note(&bench).as_deref(), Some("it waits for `paid`; 1 came that its `where` refuses"));
-    assert_eq!(bench.says("shop", paid(7, None)), Ok(2));
-    assert_eq!((bench.status(), bench.causes()), (RunStatus::Running, vec!["time"]));
-    assert_eq!(note(&bench), None, "what it waited for has come");
-    bench.seconds(600);
-    assert_eq!(bench.run.wake(), Some("1970-01-01T02:00:00Z".parse().unwrap()));
-    bench.seconds(6600);
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!([{"sum": 7}, false]));
-    let mut early = Bench::of_api(&plan);
+    assert_eq!(note(&harness).as_deref(), Some("it waits for `paid`; 1 came that its `where` refuses"));
+    assert_eq!(harness.order_by("shop", paid(7, None)), Ok(2));
+    assert_eq!((harness.status(), harness.causes()), (RunStatus::Running, vec!["time"]));
+    assert_eq!(note(&harness), None, "what it waited for has come");
+    harness.seconds(600);
+    assert_eq!(harness.run.wake(), Some("1970-01-01T02:00:00Z".parse().unwrap()));
+    harness.seconds(6600);
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!([{"sum": 7}, false]));
+    let mut early = Harness::of_api(&plan);
     early.ask(Command::Order { order: paid(8, None), by: "shop".into() }).unwrap();
     early.rest();
     assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "it came before anybody waited");
-    let refused = early.says("x", Order::Signal { name: "piad".into(), payload: Arc::default(), id: None });
+    let refused = early.order_by("x", Order::Signal { name: "piad".into(), payload: Arc::default(), id: None });
     assert!(matches!(refused, Err(Refusal::NotApplicable(why)) if why.contains("it waits for paid")));
     early.world.signals_max = 2;
-    early.says("x", paid(1, None)).unwrap();
-    early.says("x", paid(1, None)).unwrap();
-    assert!(matches!(early.says("x", paid(1, None)), Err(Refusal::NotApplicable(why)) if why.contains("signals_max")));
+    early.order_by("x", paid(1, None)).unwrap();
+    early.order_by("x", paid(1, None)).unwrap();
+    assert!(
+        matches!(early.order_by("x", paid(1, None)), Err(Refusal::NotApplicable(why)) if why.contains("signals_max"))
+    );
 }
 
 #[test]
 fn a_signal_that_does_not_come_fails_its_step_or_lets_the_run_go_on() {
     let mut bench_plan = plan(SHIP);
-    let mut bench = Bench::of_api(&bench_plan);
-    bench.rest();
-    bench.seconds(3600);
-    assert_eq!((bench.status(), bench.run.failure().map(|f| f.kind)), (RunStatus::Failed, Some(FailureKind::TimedOut)));
+    let mut harness = Harness::of_api(&bench_plan);
+    harness.rest();
+    harness.seconds(3600);
+    assert_eq!(
+        (harness.status(), harness.run.failure().map(|f| f.kind)),
+        (RunStatus::Failed, Some(FailureKind::TimedOut))
+    );
     bench_plan = plan(&SHIP.replace("timeout: 1h", "timeout: 1h, on_timeout: continue"));
-    let mut bench = Bench::of_api(&bench_plan);
-    bench.rest();
-    bench.seconds(7200);
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!([null, true]));
+    let mut harness = Harness::of_api(&bench_plan);
+    harness.rest();
+    harness.seconds(7200);
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!([null, true]));
 }
 
 const WORK: &str = "
@@ -162,63 +170,65 @@ respond: { status: 200, body: '${default(steps.b.output, \"none\")}' }
 #[test]
 fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
     let plan = plan(WORK);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    let refused = bench.says("ann", Order::Resume { reason: None });
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    let refused = harness.order_by("ann", Order::Resume { reason: None });
     assert_eq!(refused, Err(Refusal::NotApplicable("it is not paused".into())));
-    bench.says("ann", Order::Pause { reason: Some("stock-taking".into()) }).unwrap();
-    assert_eq!(bench.run.note().as_deref(), Some("ann paused it: stock-taking"));
-    assert!(matches!(bench.says("bob", Order::Pause { reason: None }), Err(Refusal::NotApplicable(_))));
-    bench.replies("a", None, ok(json!({})));
-    assert_eq!((bench.status(), bench.flying().len()), (RunStatus::Paused, 0), "what is under way ends");
-    assert_eq!(bench.causes(), ["paused"]);
-    bench.says("ann", Order::Resume { reason: None }).unwrap();
-    assert_eq!(bench.flying(), ["b"]);
+    harness.order_by("ann", Order::Pause { reason: Some("stock-taking".into()) }).unwrap();
+    assert_eq!(harness.run.note().as_deref(), Some("ann paused it: stock-taking"));
+    assert!(matches!(harness.order_by("bob", Order::Pause { reason: None }), Err(Refusal::NotApplicable(_))));
+    harness.replies("a", None, ok(json!({})));
+    assert_eq!((harness.status(), harness.in_flight_names().len()), (RunStatus::Paused, 0), "what is under way ends");
+    assert_eq!(harness.causes(), ["paused"]);
+    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    assert_eq!(harness.in_flight_names(), ["b"]);
 }
 
 #[test]
 fn a_wait_for_the_next_attempt_is_cut_short() {
     let plan = plan(WORK);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
     let retry = |step: Option<&str>| Order::Retry { step: step.map(StepId::from) };
-    assert!(matches!(bench.says("ann", retry(Some("a"))), Err(Refusal::NotApplicable(_))), "it is under way");
-    bench.replies("a", None, status(429));
-    assert_eq!((bench.flying().len(), bench.causes()), (0, vec!["retry"]));
-    bench.says("ann", retry(None)).unwrap();
-    assert_eq!(bench.flying(), ["a"]);
-    assert_eq!(bench.says("ann", retry(Some("x"))), Err(Refusal::NoSuchStep));
+    assert!(matches!(harness.order_by("ann", retry(Some("a"))), Err(Refusal::NotApplicable(_))), "it is under way");
+    harness.replies("a", None, status(429));
+    assert_eq!((harness.in_flight_names().len(), harness.causes()), (0, vec!["retry"]));
+    harness.order_by("ann", retry(None)).unwrap();
+    assert_eq!(harness.in_flight_names(), ["a"]);
+    assert_eq!(harness.order_by("ann", retry(Some("x"))), Err(Refusal::NoSuchStep));
 }
 
 #[test]
 fn a_step_is_skipped_with_what_needs_it_and_only_where_that_makes_sense() {
     let plan = plan(WORK);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
     let skip = |step: &str| Order::Skip { step: step.into(), reason: None };
-    assert!(matches!(bench.says("ann", skip("a")), Err(Refusal::NotApplicable(why)) if why.contains("under way")));
-    bench.says("ann", skip("b")).unwrap();
-    assert!(matches!(bench.says("ann", skip("b")), Err(Refusal::NotApplicable(why)) if why.contains("ended")));
-    bench.replies("a", None, ok(json!({})));
-    assert_eq!((bench.status(), bench.run.was_skipped(&"c".into())), (RunStatus::Completed, true));
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.replies("a", None, status(429));
-    bench.says("ann", skip("a")).unwrap();
-    assert_eq!(bench.status(), RunStatus::Completed, "an attempt that did nothing may be left");
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.replies("a", None, status(409));
-    assert_eq!(bench.run.conflict().map(|c| c.kind), Some(ConflictKind::Refused));
-    bench.says("ann", skip("a")).unwrap();
-    assert_eq!(bench.status(), RunStatus::Completed);
+    assert!(
+        matches!(harness.order_by("ann", skip("a")), Err(Refusal::NotApplicable(why)) if why.contains("under way"))
+    );
+    harness.order_by("ann", skip("b")).unwrap();
+    assert!(matches!(harness.order_by("ann", skip("b")), Err(Refusal::NotApplicable(why)) if why.contains("ended")));
+    harness.replies("a", None, ok(json!({})));
+    assert_eq!((harness.status(), harness.run.was_skipped(&"c".into())), (RunStatus::Completed, true));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.replies("a", None, status(429));
+    harness.order_by("ann", skip("a")).unwrap();
+    assert_eq!(harness.status(), RunStatus::Completed, "an attempt that did nothing may be left");
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.replies("a", None, status(409));
+    assert_eq!(harness.run.conflict().map(|c| c.kind), Some(ConflictKind::Refused));
+    harness.order_by("ann", skip("a")).unwrap();
+    assert_eq!(harness.status(), RunStatus::Completed);
 }
 
 #[test]
 fn an_input_is_adjusted_before_its_step_begins() {
     let plan = plan(WORK);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
     let adjust = |step: &str, item, input: Value| Order::Adjust {
         step: step.into(),
         item,
@@ -226,15 +236,15 @@ fn an_input_is_adjusted_before_its_step_begins() {
         reason: None,
     };
     assert!(
-        matches!(bench.says("ann", adjust("a", None, json!(1))), Err(Refusal::NotApplicable(why)) if why.contains("begun"))
+        matches!(harness.order_by("ann", adjust("a", None, json!(1))), Err(Refusal::NotApplicable(why)) if why.contains("begun"))
     );
-    assert!(matches!(bench.says("ann", adjust("b", Some(0), json!(1))), Err(Refusal::NotApplicable(_))));
-    bench.says("ann", adjust("b", None, json!({"n": 20}))).unwrap();
-    bench.says("ann", adjust("c", None, json!(30))).unwrap();
-    bench.replies("a", None, ok(json!({})));
-    assert_eq!(bench.bodies(), [json!({"n": 1}), json!({"n": 20})]);
-    bench.replies("b", None, ok(json!({})));
-    assert_eq!(bench.output("c")["output"], json!(30));
+    assert!(matches!(harness.order_by("ann", adjust("b", Some(0), json!(1))), Err(Refusal::NotApplicable(_))));
+    harness.order_by("ann", adjust("b", None, json!({"n": 20}))).unwrap();
+    harness.order_by("ann", adjust("c", None, json!(30))).unwrap();
+    harness.replies("a", None, ok(json!({})));
+    assert_eq!(harness.bodies(), [json!({"n": 1}), json!({"n": 20})]);
+    harness.replies("b", None, ok(json!({})));
+    assert_eq!(harness.output("c")["output"], json!(30));
 }
 
 #[test]
@@ -242,9 +252,9 @@ fn a_rehearsal_asks_nobody() {
     let rehearsed = PICK.replace("on_reject: skip", "on_reject: skip\n    rehearse: { id: 2 }");
     let run = |yaml: &str, mode| {
         let plan = plan(yaml);
-        let mut bench = Bench::new(&plan, mode, json!({"body": {"items": [1]}}));
-        bench.rest();
-        (bench.status(), bench.run.failure().map(|failure| failure.kind))
+        let mut harness = Harness::new(&plan, mode, json!({"body": {"items": [1]}}));
+        harness.rest();
+        (harness.status(), harness.run.failure().map(|failure| failure.kind))
     };
     for mode in [Mode::Rehearse, Mode::Dark] {
         assert_eq!(run(&rehearsed, mode), (RunStatus::Completed, None));
@@ -258,23 +268,23 @@ fn a_rehearsal_asks_nobody() {
 #[test]
 fn what_people_see_of_a_run() {
     let plan = plan(PICK);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    let look = |bench: &Bench<'_>| view(bench.events.iter().map(|event| (bench.now, event))).unwrap();
-    let seen = look(&bench);
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    let look = |harness: &Harness<'_>| view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
+    let seen = look(&harness);
     assert_eq!(seen.checkpoints.len(), 1);
     assert_eq!((seen.steps[0].step.as_str(), seen.steps[0].status), ("pick", StepStatus::WaitingCheckpoint));
-    let reason = &bench.reasons()[0];
+    let reason = &harness.reasons()[0];
     assert!(
         reason.sentence.starts_with("`pick` waits for ann or bob: Which of 3?; since 0 s (1970-01-01T"),
         "{}",
         reason.sentence
     );
-    bench.says("x", Order::Cancel { compensate: false, reason: None }).unwrap();
-    let seen = look(&bench);
+    harness.order_by("x", Order::Cancel { compensate: false, reason: None }).unwrap();
+    let seen = look(&harness);
     assert_eq!((seen.status, seen.checkpoints.len()), (RunStatus::Cancelled, 0));
     assert_eq!(seen.steps[0].status, StepStatus::Skipped);
     let late = Order::Answer { checkpoint: "chk_x".into(), said: yes() };
-    assert_eq!(bench.says("ann", late), Err(Refusal::Ended));
-    assert!(bench.choose("pick", None, Choice::Skip).is_err());
+    assert_eq!(harness.order_by("ann", late), Err(Refusal::Ended));
+    assert!(harness.choose("pick", None, Choice::Skip).is_err());
 }

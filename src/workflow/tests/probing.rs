@@ -1,6 +1,6 @@
 //! Probes: what an attempt of unknown outcome did, and from when on a "no" is believed.
 
-use super::kit::{lost, plan, take};
+use super::harness::{lost, plan, take};
 use super::*;
 use crate::workflow::{ConflictKind, Order, Part, rerun};
 
@@ -23,32 +23,35 @@ respond: { status: 200, body: '${steps.charge.output}' }
 fn a_probe_says_what_an_unknown_attempt_did() {
     let plan = plan(PROBED);
     let probing = || {
-        let mut bench = Bench::of_route(&plan);
-        bench.settle();
-        let key = bench.run.attempt(&"charge".into(), None, Part::Do).unwrap().key.unwrap();
-        bench.call("charge", lost());
-        assert_eq!((bench.flying(), bench.run.status()), (vec!["probe charge".to_owned()], RunStatus::Running));
-        let probe = bench.run.attempt(&"charge".into(), None, Part::Probe).unwrap();
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        let key = harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().key.unwrap();
+        harness.call("charge", lost());
+        assert_eq!(
+            (harness.in_flight_names(), harness.run.status()),
+            (vec!["probe charge".to_owned()], RunStatus::Running)
+        );
+        let probe = harness.run.attempt(&"charge".into(), None, Part::Probe).unwrap();
         assert!(probe.request.url.ends_with(&format!("?key={key}")), "{}", probe.request.url);
-        bench
+        harness
     };
     let mut yes = probing();
-    yes.hears("charge", None, Part::Probe, ok(json!({"found": true, "charge": {"id": 3}})));
+    yes.record_result("charge", None, Part::Probe, ok(json!({"found": true, "charge": {"id": 3}})));
     assert_eq!(yes.run.answer().unwrap().body.value(), json!({"id": 3}));
     let mut no = probing();
-    no.hears("charge", None, Part::Probe, status(429));
+    no.record_result("charge", None, Part::Probe, status(429));
     let left = no.now;
-    while no.flying() == ["probe charge"] {
+    while no.in_flight_names() == ["probe charge"] {
         let asked = no.now;
-        no.hears("charge", None, Part::Probe, ok(json!({"found": false})));
-        assert!(no.flying() == ["charge"] || no.now > asked, "asked again, and later each time");
+        no.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
+        assert!(no.in_flight_names() == ["charge"] || no.now > asked, "asked again, and later each time");
     }
-    assert_eq!(no.flying(), ["charge"], "the attempt counts as not done, and another is left");
+    assert_eq!(no.in_flight_names(), ["charge"], "the attempt counts as not done, and another is left");
     assert!(no.now.duration_since(left).as_secs() >= 28, "but not before it could no longer take effect");
     no.call("charge", status(429));
     assert_eq!(no.run.failure().unwrap().kind, FailureKind::Unavailable);
     let mut unsure = probing();
-    unsure.hears("charge", None, Part::Probe, ok(json!({})));
+    unsure.record_result("charge", None, Part::Probe, ok(json!({})));
     let conflict = unsure.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
     assert!(conflict.message.contains("could not say"), "{}", conflict.message);
@@ -62,21 +65,27 @@ fn a_probe_says_what_an_unknown_attempt_did() {
 #[test]
 fn a_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     let plan = plan(PROBED);
-    for (heard, commits_after) in [(lost(), 3), (lost(), 29), (AttemptResult::Interrupted, 20), (status(503), 29)] {
-        let mut bench = Bench::of_route(&plan);
-        bench.settle();
-        let sent = bench.now;
-        bench.call("charge", heard);
+    for (result, commits_after) in [(lost(), 3), (lost(), 29), (AttemptResult::Interrupted, 20), (status(503), 29)] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        let sent = harness.now;
+        harness.call("charge", result);
         let mut asked = 0;
-        while bench.flying() == ["probe charge"] {
+        while harness.in_flight_names() == ["probe charge"] {
             asked += 1;
-            let committed = bench.now.duration_since(sent).as_secs() >= commits_after;
+            let committed = harness.now.duration_since(sent).as_secs() >= commits_after;
             let said = if committed { json!({"found": true, "charge": {"id": 3}}) } else { json!({"found": false}) };
-            bench.hears("charge", None, Part::Probe, ok(said));
+            harness.record_result("charge", None, Part::Probe, ok(said));
         }
         assert!((2..=12).contains(&asked), "with back-off: {asked}");
-        assert_eq!(bench.run.answer().map(|answer| answer.body.value()), Some(json!({"id": 3})), "{:?}", bench.kinds());
-        let attempts = bench.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == Part::Do));
+        assert_eq!(
+            harness.run.answer().map(|answer| answer.body.value()),
+            Some(json!({"id": 3})),
+            "{:?}",
+            harness.kinds()
+        );
+        let attempts =
+            harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == Part::Do));
         assert_eq!(attempts.count(), 1, "charged once");
     }
 }
@@ -85,23 +94,23 @@ fn a_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
 #[test]
 fn what_settles_is_known_from_events() {
     let plan = plan(PROBED);
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
-    bench.call("charge", lost());
-    bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
-    let again = crate::workflow::fold(&bench.events).unwrap();
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("charge", lost());
+    harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
+    let again = crate::workflow::fold(&harness.events).unwrap();
     let settled = |run: &Run| run.call_state(&"charge".into(), None, Part::Do).and_then(|call| call.settled);
     assert_eq!(settled(&again), Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(30)));
-    let mut older = bench.events.clone();
+    let mut older = harness.events.clone();
     older.truncate(older.iter().position(|event| event.kind() == "retry_scheduled").unwrap() + 1);
     let Some(Event::RetryScheduled(retry)) = older.last_mut() else { panic!("its outcome is unknown") };
     retry.settled = None;
-    bench.run = crate::workflow::fold(&older).unwrap();
-    bench.events = older;
-    bench.settle();
-    let asked = bench.now;
-    bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
-    assert_eq!(settled(&bench.run), Some(asked + SignedDuration::from_secs(30)));
+    harness.run = crate::workflow::fold(&older).unwrap();
+    harness.events = older;
+    harness.settle();
+    let asked = harness.now;
+    harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
+    assert_eq!(settled(&harness.run), Some(asked + SignedDuration::from_secs(30)));
 }
 
 /// Its probe has said "no" too early, or has not been heard: the attempt could still take effect beside the rerun's.
@@ -118,28 +127,28 @@ steps:
 respond: { status: 200 }
 ",
     );
-    let refused = |bench: &Bench<'_>| {
-        let why = rerun(&bench.run, bench.plan, &"charge".into()).unwrap_err().to_string();
+    let refused = |harness: &Harness<'_>| {
+        let why = rerun(&harness.run, harness.plan, &"charge".into()).unwrap_err().to_string();
         assert!(why.contains("probe"), "{why}");
     };
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.reply("charge", None, lost()).unwrap();
-    bench.says("ann", Order::Pause { reason: None }).unwrap();
-    refused(&bench); // it is to ask
-    bench.says("ann", Order::Resume { reason: None }).unwrap();
-    bench.settle();
-    bench.says("ann", Order::Pause { reason: None }).unwrap();
-    refused(&bench); // it asks
-    bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
-    assert!(bench.run.in_flight().is_empty() && bench.run.is_paused());
-    refused(&bench); // it is to ask again, because the "no" came too early
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.reply("charge", None, lost()).unwrap();
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    refused(&harness); // it is to ask
+    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    harness.settle();
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    refused(&harness); // it asks
+    harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
+    assert!(harness.run.in_flight().is_empty() && harness.run.is_paused());
+    refused(&harness); // it is to ask again, because the "no" came too early
     let heir = Order::HandOver { to: RunId(uuid::Uuid::from_u128(77)), from: "charge".into(), sealed: None };
-    assert!(bench.says("ann", heir).is_err());
-    bench.says("ann", Order::Resume { reason: None }).unwrap();
-    while bench.run.failure().is_none() {
-        bench.settle();
-        bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
+    assert!(harness.order_by("ann", heir).is_err());
+    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    while harness.run.failure().is_none() {
+        harness.settle();
+        harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
     }
-    assert!(rerun(&bench.run, &plan, &"charge".into()).is_ok(), "nothing was done, for certain");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "nothing was done, for certain");
 }

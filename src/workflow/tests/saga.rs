@@ -1,6 +1,6 @@
 //! What was done is undone: in which order, how often, and what a person does when it cannot be.
 
-use super::kit::{lost, plan, take};
+use super::harness::{lost, plan, take};
 use super::*;
 use crate::workflow::{Choice, ConflictKind, Part, Undone};
 
@@ -20,43 +20,43 @@ respond: { status: 200 }
 ";
 
 /// All is done but the last step.
-fn until_last(bench: &mut Bench<'_>) {
-    bench.settle();
+fn until_last(harness: &mut Harness<'_>) {
+    harness.settle();
     for item in 0..3 {
-        bench.item("reserve", item, ok(json!({"id": item + 10})));
+        harness.item("reserve", item, ok(json!({"id": item + 10})));
     }
-    bench.call("mail", ok(json!({})));
-    bench.call("hotel", ok(json!({"id": 7})));
-    bench.call("flight", ok(json!({"id": 8})));
+    harness.call("mail", ok(json!({})));
+    harness.call("hotel", ok(json!({"id": 7})));
+    harness.call("flight", ok(json!({"id": 8})));
 }
 
 #[test]
 fn what_was_done_is_undone_in_reverse_and_at_the_same_time_where_it_overlapped() {
     let plan = plan(TRIP);
-    let mut bench = Bench::of_route(&plan);
-    until_last(&mut bench);
-    bench.call("last", status(404));
-    assert_eq!(bench.run.status(), RunStatus::Compensating);
-    assert_eq!(bench.flying(), ["undo flight", "undo hotel"]);
-    let hotel = bench.run.attempt(&"hotel".into(), None, Part::Undo).unwrap();
+    let mut harness = Harness::of_route(&plan);
+    until_last(&mut harness);
+    harness.call("last", status(404));
+    assert_eq!(harness.run.status(), RunStatus::Compensating);
+    assert_eq!(harness.in_flight_names(), ["undo flight", "undo hotel"]);
+    let hotel = harness.run.attempt(&"hotel".into(), None, Part::Undo).unwrap();
     assert_eq!(hotel.request.url, "/hotels/7/cancel");
-    bench.undo("flight", status(404)); // gone is gone
-    assert_eq!(bench.flying(), ["undo hotel"]);
-    bench.undo("hotel", ok(json!({})));
+    harness.undo("flight", status(404)); // gone is gone
+    assert_eq!(harness.in_flight_names(), ["undo hotel"]);
+    harness.undo("hotel", ok(json!({})));
     let keys: BTreeSet<_> = (0..3u32)
         .rev()
         .map(|item| {
-            let undo = bench.run.attempt(&"reserve".into(), Some(item), Part::Undo).unwrap();
+            let undo = harness.run.attempt(&"reserve".into(), Some(item), Part::Undo).unwrap();
             assert_eq!(undo.request.url, format!("/reservations/{}?item={}", item + 10, item + 1));
-            bench.hears("reserve", Some(item), Part::Undo, lost());
-            let again = bench.run.attempt(&"reserve".into(), Some(item), Part::Undo).unwrap();
+            harness.record_result("reserve", Some(item), Part::Undo, lost());
+            let again = harness.run.attempt(&"reserve".into(), Some(item), Part::Undo).unwrap();
             assert_eq!((again.attempt, &again.key), (2, &undo.key), "a DELETE is repeated, under its own key");
-            bench.hears("reserve", Some(item), Part::Undo, ok(json!({})));
+            harness.record_result("reserve", Some(item), Part::Undo, ok(json!({})));
             undo.key.unwrap()
         })
         .collect();
-    assert_eq!((bench.run.status(), keys.len()), (RunStatus::Failed, 3));
-    let note = bench.run.note().unwrap();
+    assert_eq!((harness.run.status(), keys.len()), (RunStatus::Failed, 3));
+    let note = harness.run.note().unwrap();
     assert!(note.ends_with("undone: `flight`, `hotel`, `reserve` (3 items); not undone: `mail`"), "{note}");
 }
 
@@ -64,26 +64,26 @@ fn what_was_done_is_undone_in_reverse_and_at_the_same_time_where_it_overlapped()
 fn what_cannot_be_undone_waits_for_a_person() {
     let plan = plan(TRIP);
     let failing = || {
-        let mut bench = Bench::of_route(&plan);
-        until_last(&mut bench);
-        bench.call("last", status(404));
-        bench.undo("flight", ok(json!({})));
-        bench.undo("hotel", lost());
-        let conflict = bench.run.conflict().unwrap();
+        let mut harness = Harness::of_route(&plan);
+        until_last(&mut harness);
+        harness.call("last", status(404));
+        harness.undo("flight", ok(json!({})));
+        harness.undo("hotel", lost());
+        let conflict = harness.run.conflict().unwrap();
         assert_eq!(
             (conflict.kind, conflict.part),
             (ConflictKind::UndoFailed, Part::Undo),
             "a POST may not be repeated"
         );
         assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
-        bench
+        harness
     };
-    let end = |bench: &mut Bench<'_>| {
+    let end = |harness: &mut Harness<'_>| {
         for item in (0..3).rev() {
-            bench.hears("reserve", Some(item), Part::Undo, ok(json!({})));
+            harness.record_result("reserve", Some(item), Part::Undo, ok(json!({})));
         }
         let hotel: StepId = "hotel".into();
-        bench.run.undone().into_iter().find(|(step, ..)| **step == hotel).map(|(.., undone)| undone)
+        harness.run.undone().into_iter().find(|(step, ..)| **step == hotel).map(|(.., undone)| undone)
     };
     let mut again = failing();
     again.choose("hotel", None, Choice::Retry).unwrap();
@@ -105,69 +105,69 @@ fn what_cannot_be_undone_waits_for_a_person() {
 #[test]
 fn a_cancelled_run_ends_what_is_under_way_and_undoes_it_or_not() {
     let plan = plan(TRIP);
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.item("reserve", 0, ok(json!({"id": 1})));
-    bench.cancel(true).unwrap();
-    assert_eq!(bench.flying(), ["reserve[1]"], "what is under way ends");
-    assert!(bench.cancel(true).is_err());
-    bench.item("reserve", 1, ok(json!({"id": 2})));
-    assert_eq!(bench.flying(), ["undo reserve[1]"]);
-    bench.hears("reserve", Some(1), Part::Undo, ok(json!({})));
-    bench.hears("reserve", Some(0), Part::Undo, ok(json!({})));
-    assert_eq!(bench.run.status(), RunStatus::Cancelled);
-    assert!(bench.run.note().unwrap().starts_with("ann cancelled it: why not"));
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.item("reserve", 0, ok(json!({"id": 1})));
+    harness.cancel(true).unwrap();
+    assert_eq!(harness.in_flight_names(), ["reserve[1]"], "what is under way ends");
+    assert!(harness.cancel(true).is_err());
+    harness.item("reserve", 1, ok(json!({"id": 2})));
+    assert_eq!(harness.in_flight_names(), ["undo reserve[1]"]);
+    harness.record_result("reserve", Some(1), Part::Undo, ok(json!({})));
+    harness.record_result("reserve", Some(0), Part::Undo, ok(json!({})));
+    assert_eq!(harness.run.status(), RunStatus::Cancelled);
+    assert!(harness.run.note().unwrap().starts_with("ann cancelled it: why not"));
 
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.item("reserve", 0, ok(json!({"id": 1})));
-    bench.cancel(false).unwrap();
-    bench.item("reserve", 1, lost());
-    assert_eq!(bench.run.status(), RunStatus::Cancelled, "unknown, and only listed: {:?}", bench.kinds());
-    assert_eq!(bench.run.undone().len(), 2);
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.item("reserve", 0, ok(json!({"id": 1})));
+    harness.cancel(false).unwrap();
+    harness.item("reserve", 1, lost());
+    assert_eq!(harness.run.status(), RunStatus::Cancelled, "unknown, and only listed: {:?}", harness.kinds());
+    assert_eq!(harness.run.undone().len(), 2);
 }
 
 #[test]
 fn what_is_unknown_is_a_conflict_before_anything_is_undone() {
     let plan = plan(TRIP);
-    let mut bench = Bench::of_route(&plan);
-    until_last(&mut bench);
-    bench.call("last", lost());
-    assert_eq!(bench.run.status(), RunStatus::Paused);
-    bench.choose("last", None, Choice::Cancel { compensate: true }).unwrap();
-    assert_eq!(bench.flying(), ["undo flight", "undo hotel"], "whoever cancels has seen it");
+    let mut harness = Harness::of_route(&plan);
+    until_last(&mut harness);
+    harness.call("last", lost());
+    assert_eq!(harness.run.status(), RunStatus::Paused);
+    harness.choose("last", None, Choice::Cancel { compensate: true }).unwrap();
+    assert_eq!(harness.in_flight_names(), ["undo flight", "undo hotel"], "whoever cancels has seen it");
 
-    let mut bench = Bench::of_route(&plan);
-    bench.settle();
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
     for item in 0..3 {
-        bench.item("reserve", item, ok(json!({"id": item})));
+        harness.item("reserve", item, ok(json!({"id": item})));
     }
-    bench.call("mail", ok(json!({})));
-    bench.call("hotel", status(404));
-    bench.call("flight", lost());
-    let conflict = bench.run.conflict().unwrap();
+    harness.call("mail", ok(json!({})));
+    harness.call("hotel", status(404));
+    harness.call("flight", lost());
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!(
         (conflict.kind, conflict.choices.contains(&"retry_with".to_owned())),
         (ConflictKind::OutcomeUnknown, false)
     );
-    bench.choose("flight", None, Choice::Retry).unwrap();
-    assert_eq!(bench.flying(), ["flight"], "it is found out, although the run fails");
-    bench.call("flight", ok(json!({"id": 4})));
-    assert_eq!(bench.flying(), ["undo flight"]);
+    harness.choose("flight", None, Choice::Retry).unwrap();
+    assert_eq!(harness.in_flight_names(), ["flight"], "it is found out, although the run fails");
+    harness.call("flight", ok(json!({"id": 4})));
+    assert_eq!(harness.in_flight_names(), ["undo flight"]);
 }
 
 #[test]
 fn the_answer_is_given_before_undoing_and_a_fail_step_undoes_too() {
     let plan =
         plan(&TRIP.replace("call: 'POST ${services.bank}/last'", "fail: { status: 402, body: { error: declined } }"));
-    let mut bench = Bench::of_route(&plan);
-    until_last(&mut bench);
-    assert_eq!((bench.run.status(), bench.run.answer().unwrap().status), (RunStatus::Compensating, 402));
-    while let Some(undo) = bench.run.in_flight().first().cloned() {
-        bench.hears(undo.step.as_str(), undo.item, undo.part, ok(json!({})));
+    let mut harness = Harness::of_route(&plan);
+    until_last(&mut harness);
+    assert_eq!((harness.run.status(), harness.run.answer().unwrap().status), (RunStatus::Compensating, 402));
+    while let Some(undo) = harness.run.in_flight().first().cloned() {
+        harness.record_result(undo.step.as_str(), undo.item, undo.part, ok(json!({})));
     }
-    assert_eq!(bench.run.status(), RunStatus::Completed, "an end that the workflow declares is no failure");
-    assert!(bench.run.note().is_some_and(|note| note.contains("undone: ")), "{:?}", bench.run.note());
+    assert_eq!(harness.run.status(), RunStatus::Completed, "an end that the workflow declares is no failure");
+    assert!(harness.run.note().is_some_and(|note| note.contains("undone: ")), "{:?}", harness.run.note());
 }
 
 #[test]
@@ -182,13 +182,13 @@ steps:
 respond: { status: 200 }
 ",
     );
-    let mut bench = Bench::new(&plan, Mode::Rehearse, json!({}));
-    bench.settle();
-    assert_eq!(bench.run.status(), RunStatus::Completed, "as its workflow declares");
+    let mut harness = Harness::new(&plan, Mode::Rehearse, json!({}));
+    harness.settle();
+    assert_eq!(harness.run.status(), RunStatus::Completed, "as its workflow declares");
     let intents: Vec<_> =
-        bench.run.intents().map(|(step, _, part, record)| (step.as_str(), part, record.url.as_str())).collect();
+        harness.run.intents().map(|(step, _, part, record)| (step.as_str(), part, record.url.as_str())).collect();
     assert_eq!(intents, [("a", Part::Do, "/a"), ("a", Part::Undo, "/a/1"), ("b", Part::Do, "/b")]);
-    assert!(bench.sent.is_empty());
+    assert!(harness.sent.is_empty());
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
         while !run.is_final() {
             let mut commands: Vec<Command> = due(&run, &plan, &world, conditions)
                 .into_iter()
-                .filter_map(|action| if let Action::Ask(command) = action { Some(command) } else { None })
+                .filter_map(|action| if let Action::Decide(command) = action { Some(command) } else { None })
                 .collect();
             if commands.is_empty() {
                 let call = run.in_flight().remove(0);
@@ -216,7 +216,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
                     item: call.item,
                     part: Part::Do,
                     attempt: 1,
-                    heard: if call.item == Some(u32::try_from(count - 1).unwrap()) {
+                    result: if call.item == Some(u32::try_from(count - 1).unwrap()) {
                         status(404)
                     } else {
                         ok(json!({}))
@@ -252,22 +252,22 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
 #[test]
 fn people_see_what_became_of_each_step() {
     let plan = plan(TRIP);
-    let mut bench = Bench::of_route(&plan);
-    until_last(&mut bench);
-    bench.call("last", status(404));
-    bench.undo("flight", ok(json!({})));
-    bench.undo("hotel", lost());
-    let seen = |bench: &Bench<'_>| {
-        let view = view(bench.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
+    let mut harness = Harness::of_route(&plan);
+    until_last(&mut harness);
+    harness.call("last", status(404));
+    harness.undo("flight", ok(json!({})));
+    harness.undo("hotel", lost());
+    let seen = |harness: &Harness<'_>| {
+        let view = view(harness.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
         let step = |name: &str| view.steps.iter().find(|step| step.step.as_str() == name).unwrap().clone();
         let items = (step("reserve").items_ended, step("reserve").attempts);
         (step("flight").status, step("hotel").status, step("mail").status, items)
     };
     use crate::workflow::StepStatus::{Conflict, Done, Undone};
-    assert_eq!(seen(&bench), (Undone, Conflict, Done, (Some(3), 3)));
-    bench.choose("hotel", None, Choice::Skip).unwrap();
+    assert_eq!(seen(&harness), (Undone, Conflict, Done, (Some(3), 3)));
+    harness.choose("hotel", None, Choice::Skip).unwrap();
     for item in (0..3).rev() {
-        bench.hears("reserve", Some(item), Part::Undo, ok(json!({})));
+        harness.record_result("reserve", Some(item), Part::Undo, ok(json!({})));
     }
-    assert_eq!(seen(&bench), (Undone, Done, Done, (Some(3), 3)), "what is undone is no attempt more");
+    assert_eq!(seen(&harness), (Undone, Done, Done, (Some(3), 3)), "what is undone is no attempt more");
 }

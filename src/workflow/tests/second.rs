@@ -1,7 +1,7 @@
 //! What must not happen a second time, and what nothing goes past: choices of people, reruns, answers that cannot be made.
 
-use super::kit::{lost, plan, take};
-use super::stage::{items, yes};
+use super::harness::{lost, plan, take};
+use super::people_harness::{items, yes};
 use super::*;
 use crate::workflow::{
     Cause, Choice, ConflictKind, OnTimeout, Order, Part, StepEvent, StepStatus, Undone, replay_with, rerun,
@@ -11,8 +11,8 @@ fn with(input: Value) -> Choice {
     Choice::RetryWith { input: Arc::new(input) }
 }
 
-fn seen(bench: &Bench<'_>) -> crate::workflow::RunView {
-    view(bench.events.iter().map(|event| (bench.now, event))).unwrap()
+fn seen(harness: &Harness<'_>) -> crate::workflow::RunView {
+    view(harness.events.iter().map(|event| (harness.now, event))).unwrap()
 }
 
 #[test]
@@ -31,18 +31,18 @@ respond: { status: 200 }
 ",
     );
     let request = Arc::new(json!({"body": {"items": [{"amount": 1}, {"x": 2}]}}));
-    let mut bench = Bench::born(&plan, |started| (started.route, started.request) = (None, request));
-    bench.rest();
-    bench.answers("alice", yes()).unwrap();
-    assert_eq!(bench.run.conflict().map(|open| (open.kind, open.item)), Some((ConflictKind::Expression, Some(1))));
-    bench.replies("pay", Some(0), ok(json!({})));
+    let mut harness = Harness::born(&plan, |started| (started.route, started.request) = (None, request));
+    harness.rest();
+    harness.answers("alice", yes()).unwrap();
+    assert_eq!(harness.run.conflict().map(|open| (open.kind, open.item)), Some((ConflictKind::Expression, Some(1))));
+    harness.replies("pay", Some(0), ok(json!({})));
     let order =
         Order::Resolve { step: "pay".into(), item: Some(1), choice: with(json!({"amount": 1_000_000})), reason: None };
-    bench.says("bob", order).unwrap();
-    assert_eq!((bench.flying().len(), bench.status()), (0, RunStatus::WaitingCheckpoint));
-    assert_eq!((bench.asked().item, bench.asked().who), (Some(1), vec!["alice".to_owned()]));
-    bench.answers("alice", yes()).unwrap();
-    assert_eq!(bench.flying(), ["pay[1]"]);
+    harness.order_by("bob", order).unwrap();
+    assert_eq!((harness.in_flight_names().len(), harness.status()), (0, RunStatus::WaitingCheckpoint));
+    assert_eq!((harness.open_checkpoint().item, harness.open_checkpoint().who), (Some(1), vec!["alice".to_owned()]));
+    harness.answers("alice", yes()).unwrap();
+    assert_eq!(harness.in_flight_names(), ["pay[1]"]);
 }
 
 #[test]
@@ -50,15 +50,15 @@ fn a_question_without_a_value_is_not_answered_by_one() {
     let plan = plan(
         "{ workflow: w, steps: { ok: { checkpoint: { question: 'For ${request.body.who}?' } }, go: { needs: [ok], call: 'POST ${services.bank}/go' } }, respond: { status: 200 } }",
     );
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    assert_eq!(bench.run.conflict().unwrap().choices, ["retry", "skip", "cancel"]);
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    assert_eq!(harness.run.conflict().unwrap().choices, ["retry", "skip", "cancel"]);
     for choice in [take(json!({"approved": true})), with(json!(1))] {
-        let refused = bench.choose("ok", None, choice).unwrap_err();
+        let refused = harness.choose("ok", None, choice).unwrap_err();
         assert!(refused.to_string().contains("a value asks nobody"), "{refused}");
     }
-    bench.choose("ok", None, Choice::Skip).unwrap();
-    assert!(bench.run.was_skipped(&"go".into()));
+    harness.choose("ok", None, Choice::Skip).unwrap();
+    assert!(harness.run.was_skipped(&"go".into()));
 }
 
 const CHARGE: &str = "
@@ -77,19 +77,19 @@ respond: { status: 200 }
 #[test]
 fn no_fallback_is_taken_while_an_earlier_attempt_may_have_been_done() {
     let plan = plan(CHARGE);
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.call("charge", lost());
-    bench.choose("charge", None, with(json!({"amount": 6}))).unwrap();
-    bench.call("charge", status(429));
-    bench.call("charge", status(429));
-    let conflict = bench.run.conflict().unwrap();
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("charge", lost());
+    harness.choose("charge", None, with(json!({"amount": 6}))).unwrap();
+    harness.call("charge", status(429));
+    harness.call("charge", status(429));
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp, "no fallback by itself");
     assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"], "and none is offered");
-    let refused = bench.choose("charge", None, Choice::Fallback).unwrap_err();
+    let refused = harness.choose("charge", None, Choice::Fallback).unwrap_err();
     assert!(refused.to_string().contains("a second time"), "{refused}");
-    bench.cancel(true).unwrap();
-    let left = bench.run.undone();
+    harness.cancel(true).unwrap();
+    let left = harness.run.undone();
     assert!(
         matches!(&left[..], [(_, None, Undone::Left(why))] if why.contains("ann asked for one with another input"))
     );
@@ -103,18 +103,18 @@ fn what_was_skipped_while_it_may_have_been_done_stays_listed() {
             .replace("needs: [charge]", "needs: [other]")
             .replace("  z:", "  other: { call: 'POST ${services.bank}/o', undo: 'DELETE ${services.bank}/o' }\n  z:"),
     );
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.call("charge", lost());
-    bench.call("other", ok(json!({})));
-    bench.choose("charge", None, Choice::Skip).unwrap();
-    bench.call("z", status(404));
-    let note = bench.run.note().unwrap();
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("charge", lost());
+    harness.call("other", ok(json!({})));
+    harness.choose("charge", None, Choice::Skip).unwrap();
+    harness.call("z", status(404));
+    let note = harness.run.note().unwrap();
     assert!(note.ends_with("still to be undone: `other`; not undone: `charge`"), "{note}");
-    let of_charge = bench.run.undone().pop().unwrap();
+    let of_charge = harness.run.undone().pop().unwrap();
     assert_eq!(of_charge.2, Undone::Left("it is unknown whether it was done: ann skipped it".into()));
-    bench.undo("other", ok(json!({})));
-    assert!(bench.run.note().unwrap().ends_with("undone: `other`; not undone: `charge`"));
+    harness.undo("other", ok(json!({})));
+    assert!(harness.run.note().unwrap().ends_with("undone: `other`; not undone: `charge`"));
 }
 
 #[test]
@@ -122,41 +122,41 @@ fn an_item_that_is_struck_out_twice_is_one() {
     let plan = plan(
         "{ workflow: w, steps: { mail: { for_each: '${request.body.items}', call: 'POST ${services.bank}/${item}', risk: high } }, respond: { status: 200 } }",
     );
-    let mut bench = Bench::born(&plan, |started| {
+    let mut harness = Harness::born(&plan, |started| {
         (started.route, started.request) = (None, Arc::new(json!({"body": {"items": [1, 2]}})))
     });
-    bench.rest();
-    bench.answers("ann", items(&[1], &[0, 0])).unwrap();
-    assert_eq!(bench.flying(), ["mail[1]"], "the other one was approved");
-    bench.replies("mail", Some(1), ok(json!({})));
-    assert_eq!(bench.output("mail")["struck"], json!(1));
+    harness.rest();
+    harness.answers("ann", items(&[1], &[0, 0])).unwrap();
+    assert_eq!(harness.in_flight_names(), ["mail[1]"], "the other one was approved");
+    harness.replies("mail", Some(1), ok(json!({})));
+    assert_eq!(harness.output("mail")["struck"], json!(1));
 }
 
 #[test]
 fn a_rerun_does_not_do_again_what_may_have_been_done() {
     let plan = plan(CHARGE);
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.call("charge", lost());
-    assert!(rerun(&bench.run, &plan, &"charge".into()).is_err(), "a person decides that first");
-    bench.cancel(false).unwrap();
-    assert_eq!(bench.status(), RunStatus::Cancelled);
-    let refused = rerun(&bench.run, &plan, &"z".into()).unwrap_err();
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("charge", lost());
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_err(), "a person decides that first");
+    harness.cancel(false).unwrap();
+    assert_eq!(harness.status(), RunStatus::Cancelled);
+    let refused = rerun(&harness.run, &plan, &"z".into()).unwrap_err();
     assert!(refused.to_string().contains("begin at `charge`"), "{refused}");
-    assert!(rerun(&bench.run, &plan, &"charge".into()).is_ok(), "who names it means it");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "who names it means it");
     // Paused by hand between two attempts.
-    let stock = super::kit::plan(&CHARGE.replace("bank", "stock"));
-    let mut bench = Bench::of_api(&stock);
-    bench.rest();
-    bench.reply("charge", None, lost()).unwrap();
-    bench.says("ann", Order::Pause { reason: None }).unwrap();
-    assert!(rerun(&bench.run, &stock, &"charge".into()).is_err());
+    let stock = super::harness::plan(&CHARGE.replace("bank", "stock"));
+    let mut harness = Harness::of_api(&stock);
+    harness.rest();
+    harness.reply("charge", None, lost()).unwrap();
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    assert!(rerun(&harness.run, &stock, &"charge".into()).is_err());
     // It was skipped, and the one who takes that over knows.
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.call("charge", lost());
-    bench.choose("charge", None, Choice::Skip).unwrap();
-    let taken = rerun(&bench.run, &plan, &"z".into()).unwrap();
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("charge", lost());
+    harness.choose("charge", None, Choice::Skip).unwrap();
+    let taken = rerun(&harness.run, &plan, &"z".into()).unwrap();
     let carried = taken
         .iter()
         .any(|event| matches!(event, Event::Step(StepEvent::ResultTaken(taken)) if taken.unknown.len() == 1));
@@ -170,33 +170,35 @@ fn a_run_that_is_handed_over_is_over() {
     );
     let to = RunId(uuid::Uuid::from_u128(77));
     let over = |from: &str| Order::HandOver { to, from: from.into(), sealed: None };
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
     assert!(
-        matches!(bench.says("ann", over("b")), Err(Refusal::NotApplicable(why)) if why.contains("pause or cancel"))
+        matches!(harness.order_by("ann", over("b")), Err(Refusal::NotApplicable(why)) if why.contains("pause or cancel"))
     );
-    bench.says("ann", Order::Pause { reason: None }).unwrap();
-    bench.replies("a", None, ok(json!({})));
-    assert_eq!(bench.says("ann", over("x")), Err(Refusal::NoSuchStep));
-    bench.says("ann", over("b")).unwrap();
-    assert_eq!(bench.status(), RunStatus::Cancelled);
-    let superseded = bench.run.superseded().unwrap();
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.replies("a", None, ok(json!({})));
+    assert_eq!(harness.order_by("ann", over("x")), Err(Refusal::NoSuchStep));
+    harness.order_by("ann", over("b")).unwrap();
+    assert_eq!(harness.status(), RunStatus::Cancelled);
+    let superseded = harness.run.superseded().unwrap();
     assert_eq!((superseded.by, &superseded.handed[..]), (to, &["a".into()][..]));
-    assert!(bench.run.note().unwrap().contains(&to.to_string()), "{:?}", bench.run.note());
+    assert!(harness.run.note().unwrap().contains(&to.to_string()), "{:?}", harness.run.note());
     for order in [Order::Resume { reason: None }, Order::Cancel { compensate: true, reason: None }, over("b")] {
-        assert_eq!(bench.says("bob", order), Err(Refusal::Ended));
+        assert_eq!(harness.order_by("bob", order), Err(Refusal::Ended));
     }
-    assert!(rerun(&bench.run, &plan, &"b".into()).is_ok(), "the heir is made of it");
-    assert!(rerun(&bench.run, &plan, &"a".into()).is_err(), "and no other");
-    assert_eq!(seen(&bench).steps[0].status, StepStatus::Done);
+    assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the heir is made of it");
+    assert!(rerun(&harness.run, &plan, &"a".into()).is_err(), "and no other");
+    assert_eq!(seen(&harness).steps[0].status, StepStatus::Done);
     // A run that another one waits for is not taken away from it.
-    let mut child = Bench::born(&plan, |started| {
+    let mut child = Harness::born(&plan, |started| {
         started.route = None;
         started.parent = Some(crate::workflow::Parent { run: to, step: "s".into(), item: None });
     });
     child.rest();
     child.replies("a", None, status(409));
-    assert!(matches!(child.says("ann", over("a")), Err(Refusal::NotApplicable(why)) if why.contains("waits for it")));
+    assert!(
+        matches!(child.order_by("ann", over("a")), Err(Refusal::NotApplicable(why)) if why.contains("waits for it"))
+    );
 }
 
 const ANSWERS: &str = "
@@ -209,37 +211,40 @@ respond: { status: 200, body: { ref: '${steps.pay.output.reference}' } }
 #[test]
 fn an_answer_that_cannot_be_made_undoes_nothing() {
     let plan = plan(ANSWERS);
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.call("pay", ok(json!({"refrence": 1})));
-    let conflict = bench.run.conflict().unwrap();
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("pay", ok(json!({"refrence": 1})));
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::Answer, "respond"));
     assert_eq!(conflict.choices, ["take", "cancel"]);
-    assert_eq!((bench.flying().len(), bench.status()), (0, RunStatus::Paused));
-    assert_eq!(seen(&bench).steps.len(), 1, "the answer is no step");
-    assert!(bench.choose("respond", None, Choice::Skip).is_err());
-    bench.choose("respond", None, take(json!({"ref": 1}))).unwrap();
-    assert_eq!((bench.status(), bench.run.answer().unwrap().body.value()), (RunStatus::Completed, json!({"ref": 1})));
-    let events: Vec<_> = bench.events.iter().map(|event| (bench.now, event.clone())).collect();
-    assert_eq!(replay_with(&events, &plan, &bench.world).unwrap(), []);
+    assert_eq!((harness.in_flight_names().len(), harness.status()), (0, RunStatus::Paused));
+    assert_eq!(seen(&harness).steps.len(), 1, "the answer is no step");
+    assert!(harness.choose("respond", None, Choice::Skip).is_err());
+    harness.choose("respond", None, take(json!({"ref": 1}))).unwrap();
+    assert_eq!(
+        (harness.status(), harness.run.answer().unwrap().body.value()),
+        (RunStatus::Completed, json!({"ref": 1}))
+    );
+    let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
+    assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), []);
 
-    let mut asked = Bench::of_api(&plan);
+    let mut asked = Harness::of_api(&plan);
     asked.settle();
     asked.call("pay", ok(json!({})));
     asked.choose("respond", None, Choice::Cancel { compensate: true }).unwrap();
-    assert_eq!(asked.flying(), ["undo pay"], "now somebody asked for it");
+    assert_eq!(asked.in_flight_names(), ["undo pay"], "now somebody asked for it");
 
-    let mut route = Bench::of_route(&plan);
+    let mut route = Harness::of_route(&plan);
     route.settle();
     route.call("pay", ok(json!({})));
-    assert_eq!((route.status(), route.flying().len()), (RunStatus::Failed, 0));
+    assert_eq!((route.status(), route.in_flight_names().len()), (RunStatus::Failed, 0));
     assert_eq!(route.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
     assert!(!route.kinds().contains(&"compensation_began"), "{:?}", route.kinds());
-    let said = super::kit::plan(&ANSWERS.replace(
+    let said = super::harness::plan(&ANSWERS.replace(
         "respond: { status: 200, body: { ref: '${steps.pay.output.reference}' } }",
         "respond: [{ when: '${failed != null}', status: 500, body: sorry }, { status: 200, body: '${steps.pay.output.x}' }]",
     ));
-    let mut route = Bench::of_route(&said);
+    let mut route = Harness::of_route(&said);
     route.settle();
     route.call("pay", ok(json!({})));
     assert_eq!(route.run.answer().unwrap().body.value(), json!("sorry"));
@@ -255,29 +260,29 @@ respond: { status: 200 }
 #[test]
 fn people_see_which_item_it_is() {
     let plan = plan(ITEMS);
-    let mut bench = Bench::of_api(&plan);
-    bench.settle();
-    bench.item("it", 1, status(409));
-    bench.item("it", 0, ok(json!({})));
-    bench.item("it", 2, ok(json!({})));
-    let row = &seen(&bench).steps[0];
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.item("it", 1, status(409));
+    harness.item("it", 0, ok(json!({})));
+    harness.item("it", 2, ok(json!({})));
+    let row = &seen(&harness).steps[0];
     assert_eq!((row.status, row.items_ended), (StepStatus::Conflict, Some(2)));
     assert!(row.note.as_ref().unwrap().contains("item 1"), "{:?}", row.note);
-    let refused = bench.choose("it", None, Choice::Retry).unwrap_err();
+    let refused = harness.choose("it", None, Choice::Retry).unwrap_err();
     assert!(refused.to_string().contains("one is open over item 1"), "{refused}");
-    bench.choose("it", Some(1), Choice::Cancel { compensate: false }).unwrap();
-    assert_eq!((bench.status(), seen(&bench).steps[0].status), (RunStatus::Cancelled, StepStatus::Failed));
-    assert_eq!(bench.run.undone().iter().map(|(_, item, _)| *item).collect::<Vec<_>>(), [Some(2), Some(0)]);
+    harness.choose("it", Some(1), Choice::Cancel { compensate: false }).unwrap();
+    assert_eq!((harness.status(), seen(&harness).steps[0].status), (RunStatus::Cancelled, StepStatus::Failed));
+    assert_eq!(harness.run.undone().iter().map(|(_, item, _)| *item).collect::<Vec<_>>(), [Some(2), Some(0)]);
     let why = Undone::Left("the run was cancelled without undoing".into());
-    assert!(bench.run.undone().iter().all(|(.., left)| *left == why));
-    let mut route = Bench::of_route(&plan);
+    assert!(harness.run.undone().iter().all(|(.., left)| *left == why));
+    let mut route = Harness::of_route(&plan);
     route.settle();
     route.item("it", 1, status(400));
     route.item("it", 0, ok(json!({})));
     route.item("it", 2, ok(json!({})));
     assert!(route.run.note().unwrap().starts_with("item 1 of `it`: the service answered 400"));
     assert!(seen(&route).steps[0].note.as_ref().unwrap().contains("item 1"));
-    let mut one = Bench::of_api(&plan);
+    let mut one = Harness::of_api(&plan);
     one.settle();
     one.item("it", 0, lost());
     one.item("it", 1, ok(json!({})));
@@ -298,10 +303,10 @@ steps:
 respond: { status: 200 }
 ",
     );
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    let key = bench.run.attempt(&"charge".into(), None, Part::Do).unwrap().key;
-    bench.replies("charge", None, {
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    let key = harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().key;
+    harness.replies("charge", None, {
         let AttemptResult::Reply { headers, retry_after_ms, .. } = status(500) else { panic!() };
         AttemptResult::Reply {
             status: 500,
@@ -310,12 +315,12 @@ respond: { status: 200 }
             retry_after_ms,
         }
     });
-    let reasons = bench.reasons();
+    let reasons = harness.reasons();
     assert!(reasons[0].sentence.contains("its probe asks, and nothing is sent again"), "{}", reasons[0].sentence);
     assert!(matches!(reasons[0].cause, Cause::Retry));
-    bench.seconds(5);
-    bench.hears("charge", None, Part::Probe, status(404));
-    let conflict = bench.run.conflict().unwrap();
+    harness.seconds(5);
+    harness.record_result("charge", None, Part::Probe, status(404));
+    let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.status), (ConflictKind::OutcomeUnknown, Some(500)));
     assert_eq!(conflict.response.as_deref(), Some(&json!({"error": "db", "token": "***"})));
     assert!(key.is_some() && conflict.key == key);
@@ -331,13 +336,13 @@ steps:
 respond: { status: 200 }
 ",
     );
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    assert_eq!(bench.asked().on_timeout, OnTimeout::Escalate);
-    bench.seconds(3600);
-    assert_eq!(bench.asked().on_timeout, OnTimeout::Reject);
-    bench.seconds(3600);
-    assert_eq!(bench.run.failure().map(|failure| failure.kind), Some(FailureKind::Rejected));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    assert_eq!(harness.open_checkpoint().on_timeout, OnTimeout::Escalate);
+    harness.seconds(3600);
+    assert_eq!(harness.open_checkpoint().on_timeout, OnTimeout::Reject);
+    harness.seconds(3600);
+    assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Rejected));
 }
 
 #[test]
@@ -351,12 +356,12 @@ steps:
 respond: { status: 200 }
 ";
     let first = plan(yaml);
-    let mut bench = Bench::of_api(&first);
-    bench.rest();
+    let mut harness = Harness::of_api(&first);
+    harness.rest();
     // Written down a moment after it was decided.
-    let later = bench.now + SignedDuration::from_micros(30);
-    let events: Vec<_> = bench.events.iter().map(|event| (later, event.clone())).collect();
-    let against = |from: &str, to: &str| replay_with(&events, &plan(&yaml.replace(from, to)), &bench.world).unwrap();
+    let later = harness.now + SignedDuration::from_micros(30);
+    let events: Vec<_> = harness.events.iter().map(|event| (later, event.clone())).collect();
+    let against = |from: &str, to: &str| replay_with(&events, &plan(&yaml.replace(from, to)), &harness.world).unwrap();
     assert_eq!(against("set: 1", "set: 2"), []);
     assert_eq!(against("timeout: 20s", "timeout: 30s").len(), 1);
     assert_eq!(against("timeout: 1h", "timeout: 2h").len(), 1);
@@ -367,9 +372,9 @@ fn what_people_are_shown_holds_no_secret_in_a_form_either() {
     let plan = plan(
         "{ workflow: w, steps: { pay: { call: 'POST ${services.bank}/pay', form: { amount: '7', card_number: '4111111111111111' } } }, respond: { status: 200 } }",
     );
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.replies("pay", None, status(409));
-    let shown = bench.run.conflict().unwrap().request.clone().unwrap().body.value();
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.replies("pay", None, status(409));
+    let shown = harness.run.conflict().unwrap().request.clone().unwrap().body.value();
     assert_eq!(shown, json!("amount=7&card_number=***"));
 }

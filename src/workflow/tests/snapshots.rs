@@ -17,7 +17,7 @@ pub(super) fn any_place_does(events: &[Event]) {
 }
 
 fn each() -> Plan {
-    kit::plan(
+    harness::plan(
         "workflow: w\nsteps:\n  a: { for_each: '${request.body.items}', call: 'POST ${services.stock}/a', body: '${item}' }\nrespond: { status: 200, body: 1 }\n",
     )
 }
@@ -28,15 +28,15 @@ fn what_a_step_gave_comes_back_to_the_last_digit() {
     let numbers = r#"{ "n": 123456789012345678901234567890.10, "e": 1e400, "z": -0, "big": 18446744073709551615 }"#;
     for output in [Value::Null, json!([null, {}]), serde_json::from_str(numbers).unwrap()] {
         let plan = each();
-        let mut bench = Bench::of_route(&plan);
-        bench.settle();
-        bench.item("a", 0, ok(output.clone()));
-        let back = Run::from_snapshot(&bench.run.to_snapshot().unwrap()).unwrap();
-        assert_eq!(back, bench.run);
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.item("a", 0, ok(output.clone()));
+        let back = Run::from_snapshot(&harness.run.to_snapshot().unwrap()).unwrap();
+        assert_eq!(back, harness.run);
         let open = back.open_step(&"a".into()).unwrap();
         assert_eq!(open.results[&0].output.as_deref(), Some(&output));
         assert_eq!(serde_json::to_string(&open.results[&0].output).unwrap(), serde_json::to_string(&output).unwrap());
-        any_place_does(&bench.events);
+        any_place_does(&harness.events);
     }
 }
 
@@ -45,17 +45,17 @@ fn what_a_step_gave_comes_back_to_the_last_digit() {
 fn an_output_as_deep_as_the_bound_comes_back() {
     let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
     let plan = each();
-    let mut bench = Bench::of_route(&plan);
-    bench.world = world().with_depth(100);
-    bench.settle();
-    bench.item("a", 1, ok(deep));
-    any_place_does(&bench.events);
+    let mut harness = Harness::of_route(&plan);
+    harness.world = world().with_depth(100);
+    harness.settle();
+    harness.item("a", 1, ok(deep));
+    any_place_does(&harness.events);
 }
 
 #[test]
 fn what_is_no_run_is_an_error() {
     let plan = each();
-    let bytes = Bench::of_route(&plan).run.to_snapshot().unwrap();
+    let bytes = Harness::of_route(&plan).run.to_snapshot().unwrap();
     for broken in [&bytes[..bytes.len() - 1], b"", b"{}", b"null"] {
         assert!(Run::from_snapshot(broken).unwrap_err().contains("a snapshot cannot be read"));
     }

@@ -112,9 +112,9 @@ impl Steps {
                 self.mark(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
             }
             CheckpointEvent::Answered { checkpoint, said, by } => {
-                if let Some(ask) = run.interactions.asks.get(checkpoint) {
+                if let Some(ask) = run.interactions.questions.get(checkpoint) {
                     let note = format!("{by} said {}", if said.approve { "yes" } else { "no" });
-                    self.mark(&ask.asked.step, at, StepStatus::Running, Some(note));
+                    self.mark(&ask.checkpoint.step, at, StepStatus::Running, Some(note));
                 }
             }
             CheckpointEvent::Escalated { .. } => {}

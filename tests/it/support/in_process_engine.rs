@@ -198,7 +198,7 @@ impl WorkflowRun<'_> {
             let run = self.run().await;
             if let Some(asking) = run.as_ref().filter(|run| run.checkpoint.is_some()) {
                 let run = asking.run_id;
-                let asked = self.folded(run).await.asked().next().cloned()?;
+                let asked = self.folded(run).await.open_checkpoints().next().cloned()?;
                 // All items of a review.
                 let approved = asked.items.iter().map(|item| item.index).collect();
                 let said = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };

@@ -150,7 +150,7 @@ impl Rig {
     /// The order with which a person moves a run on that waits for one.
     fn next_human_action(&mut self) -> Option<Input> {
         let run = self.machine.run();
-        let asked = run.asked().next().cloned();
+        let asked = run.open_checkpoints().next().cloned();
         let order = match run.status() {
             RunStatus::Paused if run.conflicts().is_empty() => Order::Resume { reason: None },
             RunStatus::Paused => Order::Cancel { compensate: false, reason: None },

@@ -294,7 +294,7 @@ impl Simulation {
                 CheckpointAnswer { approve: self.random.u8(0..5) > 0, values: None, approved, struck, note: None };
             Order::Answer { checkpoint: open.checkpoint.clone(), said }
         };
-        run.asked().map(&mut answer).collect()
+        run.open_checkpoints().map(&mut answer).collect()
     }
 
     /// A random choice of those that the conflict offers; never a retry of an unknown outcome, which may do it twice.

@@ -50,10 +50,13 @@ respond: { status: 200 }
     assert_eq!(kind("paid").needs.len(), 1, "a filter's reads are needs");
     let StepKind::Run(print) = &kind("print").kind else { panic!() };
     assert_eq!(print.workflow.as_str(), "print-page");
-    assert_eq!(kind("print").care.lock.as_ref().map(|lock| lock.busy), Some(Busy::Ask));
-    let care = &kind("mail").care;
-    assert!(matches!(care.risk, Some(Level::Computed(_))) && care.irreversible);
-    assert_eq!((care.busy(409), care.busy(423), care.busy(404)), (Some(Busy::Wait), Some(Busy::Wait), None));
+    assert_eq!(kind("print").safeguards.lock.as_ref().map(|lock| lock.busy), Some(Busy::Ask));
+    let safeguards = &kind("mail").safeguards;
+    assert!(matches!(safeguards.risk, Some(Level::Computed(_))) && safeguards.irreversible);
+    assert_eq!(
+        (safeguards.busy(409), safeguards.busy(423), safeguards.busy(404)),
+        (Some(Busy::Wait), Some(Busy::Wait), None)
+    );
     assert_eq!(plan.risks.len(), 2);
     assert_eq!((plan.risks[0].items_over, plan.risks[1].risk), (Some(100), Risk::Medium));
 }

@@ -204,7 +204,7 @@ fn what_runs_have_to_be_kept_for_is_named() {
     let beyond = |step: &str, more: &str| {
         let text = format!("workflow: w\n{more}\nsteps:\n  s: {step}\nrespond: {{ status: 200 }}\n");
         let (plan, problems) = Town::new().check(&text);
-        plan.unwrap_or_else(|| panic!("{step}: {problems:#?}")).beyond_reads()
+        plan.unwrap_or_else(|| panic!("{step}: {problems:#?}")).reason_to_keep()
     };
     let read = "call: 'GET ${services.stock}/x'";
     for (step, more) in [
@@ -242,7 +242,7 @@ fn what_runs_have_to_be_kept_for_is_named() {
     }
     let pending = "workflow: w\nsteps: { s: { set: 1 } }\nrespond: [{ status: 200 }, { pending: { status: 202 } }]\n";
     let plan = good(pending);
-    assert_eq!(plan.beyond_reads().as_deref(), Some("`respond.pending`, for runs that go on"));
+    assert_eq!(plan.reason_to_keep().as_deref(), Some("`respond.pending`, for runs that go on"));
 }
 
 /// What takes a step's place gives that step's output.
@@ -265,5 +265,5 @@ respond: { status: 200, body: '${steps.quote.output}' }
     let mut unrehearsed: Vec<_> = plan.unrehearsed().map(|step| step.id.as_str()).collect();
     unrehearsed.sort_unstable();
     assert_eq!(unrehearsed, ["ask", "guess"]);
-    assert!(plan.beyond_reads().is_some_and(|what| what.starts_with("the shared step")), "a read may take its place");
+    assert!(plan.reason_to_keep().is_some_and(|what| what.starts_with("the shared step")), "a read may take its place");
 }

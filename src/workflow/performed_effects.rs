@@ -1,4 +1,4 @@
-//! The classes of effect that a run has performed, or may have.
+//! The classes of effect that a run has performed, or may have performed.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,12 +6,12 @@ use super::EffectClass;
 
 /// Classes of effect that were performed, or may have been.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Touched {
+pub(super) struct PerformedEffects {
     pub private: bool,
     pub shared: bool,
 }
 
-impl Touched {
+impl PerformedEffects {
     /// Records that an effect of this class was performed, or may have been.
     pub fn note(&mut self, effect: EffectClass) {
         match effect {

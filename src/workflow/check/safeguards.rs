@@ -1,19 +1,19 @@
-//! What is at stake in a step, which locks it takes, and which keys belong to which kind of step.
+//! Checks a step's risk and lock, and which keys belong to which kind of step.
 
 use http::Method;
 use serde_json::Value;
 
 use super::context::Check;
-use super::names::{Place, Spot};
+use super::names::{ExpressionContext, Usage};
 use super::values;
 use crate::problem::Site;
 use crate::workflow::definition::StepDraft;
 use crate::workflow::drafts::{AskDraft, PolicyDraft};
 use crate::workflow::risk::level;
-use crate::workflow::rules::{Asking, Care, Level, Lock, Policy};
+use crate::workflow::rules::{Asking, Level, Lock, Policy, Safeguards};
 use crate::workflow::{OnTimeout, Risk};
 
-/// Keys that only some kinds of step take.
+/// The keys that only some kinds of step take, with those kinds.
 const BELONGS: [(&str, &[&str]); 9] = [
     ("input", &["run"]),
     ("rehearse", &["call", "checkpoint", "wait", "run"]),
@@ -27,8 +27,8 @@ const BELONGS: [(&str, &[&str]); 9] = [
 ];
 
 impl Check<'_> {
-    /// Keys that mean nothing in a step of this kind.
-    pub(super) fn strangers(&mut self, site: &Site, draft: &StepDraft, kind: &str) {
+    /// Reports keys that do not belong to this kind of step.
+    pub(super) fn misplaced_keys(&mut self, site: &Site, draft: &StepDraft, kind: &str) {
         for (key, kinds) in BELONGS {
             let there = match key {
                 "input" => draft.input.is_some(),
@@ -39,7 +39,7 @@ impl Check<'_> {
                 "on_reject" => draft.on_reject.is_some(),
                 "lock" => draft.lock.is_some(),
                 "busy_on" => draft.busy_on.is_some(),
-                // A `fail` step has a sentence of its own.
+                // A `fail` step has a message of its own.
                 _ => draft.for_each.is_some() && kind != "fail",
             };
             if !there || kinds.contains(&kind) {
@@ -68,8 +68,13 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn care(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<Care> {
-        let risk = draft.risk.as_ref().map(|text| self.risk(text, &site.key("risk"), place));
+    pub(super) fn safeguards(
+        &mut self,
+        site: &Site,
+        draft: &StepDraft,
+        context: &mut ExpressionContext<'_>,
+    ) -> Option<Safeguards> {
+        let risk = draft.risk.as_ref().map(|text| self.risk(text, &site.key("risk"), context));
         if draft.ask.is_some() && draft.risk.is_none() && self.policies == 0 {
             let problem = self.problems.error(&site.key("ask").at_key(), "`ask` says how to ask about a risk");
             problem.hint("add `risk: medium` or `risk: high`, or `risks:` for the whole workflow");
@@ -77,9 +82,9 @@ impl Check<'_> {
         if let (Some(_), Some(Some(Level::Fixed(Risk::Low)))) = (&draft.ask, &risk) {
             self.problems.warn(&site.key("ask").at_key(), "a step of low risk asks nobody");
         }
-        let item = std::mem::take(&mut place.item);
-        let asking = draft.ask.as_ref().map(|ask| self.asking(ask, &site.key("ask"), place));
-        place.item = item;
+        let item = std::mem::take(&mut context.item);
+        let asking = draft.ask.as_ref().map(|ask| self.asking(ask, &site.key("ask"), context));
+        context.item = item;
         let high = matches!(&risk, Some(Some(Level::Fixed(Risk::High))));
         if high && draft.ask.as_ref().is_some_and(approves_by_itself) {
             let at = site.key("ask").key("on_timeout");
@@ -92,7 +97,7 @@ impl Check<'_> {
                 let problem = self.problems.error(&at, "a lock has a `key`");
                 problem.hint("for example `lock: { key: \"order:${request.body.id}\" }`");
             }
-            let key = lock.key.as_ref().map(|key| self.template(&Value::String(key.clone()), &at.key("key"), place));
+            let key = lock.key.as_ref().map(|key| self.template(&Value::String(key.clone()), &at.key("key"), context));
             let key = key.map_or(Some(None), |key| key.map(Some))?;
             if let Some(Value::String(text)) = key.as_ref().and_then(|key| key.as_constant())
                 && text.trim().is_empty()
@@ -103,7 +108,7 @@ impl Check<'_> {
         });
         let busy_on = draft.busy_on.as_deref().unwrap_or_default();
         let busy_on = self.statuses(busy_on, &site.key("busy_on"));
-        Some(Care {
+        Some(Safeguards {
             risk: risk.map_or(Some(None), |risk| risk.map(Some))?,
             irreversible: draft.reversible == Some(false),
             asking: asking.unwrap_or_else(|| Some(Asking::default()))?,
@@ -113,10 +118,10 @@ impl Check<'_> {
         })
     }
 
-    fn risk(&mut self, text: &str, at: &Site, place: &mut Place<'_>) -> Option<Level> {
-        let spot = std::mem::replace(&mut place.spot, Spot::Value);
-        let template = self.template(&Value::String(text.to_owned()), at, place);
-        place.spot = spot;
+    fn risk(&mut self, text: &str, at: &Site, context: &mut ExpressionContext<'_>) -> Option<Level> {
+        let usage = std::mem::replace(&mut context.usage, Usage::Value);
+        let template = self.template(&Value::String(text.to_owned()), at, context);
+        context.usage = usage;
         let template = template?;
         if let Some(constant) = template.as_constant() {
             let level = level(constant);
@@ -135,8 +140,8 @@ impl Check<'_> {
 
     pub(super) fn policies(&mut self, drafts: &[PolicyDraft], site: &Site) -> Vec<Policy> {
         let mut policies: Vec<Policy> = Vec::with_capacity(drafts.len());
-        for (place, draft) in drafts.iter().enumerate() {
-            let at = site.key("risks").index(place);
+        for (index, draft) in drafts.iter().enumerate() {
+            let at = site.key("risks").index(index);
             let method = draft.method.as_ref().map(|text| match values::call(&format!("{text} x")) {
                 Ok((method, ..)) => Some(method),
                 Err((message, hint)) => {
@@ -151,7 +156,7 @@ impl Check<'_> {
                 && draft.method.is_none()
                 && draft.items_over.is_none()
                 && draft.reversible.is_none();
-            if open && place + 1 < drafts.len() {
+            if open && index + 1 < drafts.len() {
                 let problem =
                     self.problems.warn(&at, "the lines after this one are never looked at: it fits every call");
                 problem.hint("put it last");

@@ -1,4 +1,4 @@
-//! Plans from files, runs of them, and a world that answers by a script.
+//! Plans from files, runs of them, and services that answer by a script.
 
 use super::*;
 use crate::limits::Limits;
@@ -13,7 +13,7 @@ pub(super) fn plan(yaml: &str) -> Plan {
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Harness<'a> {
     /// A run that a route started.
     pub fn of_route(plan: &'a Plan) -> Self {
         Self::new(plan, Mode::Real, json!({"body": {"items": [1, 2, 3]}}))
@@ -29,23 +29,23 @@ impl<'a> Bench<'a> {
         let run = evolve(None, &first).unwrap();
         Self { plan, world: world(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
     }
-    /// Records what came back of a call's attempt, and does all that needs no reply.
-    pub fn hears(&mut self, step: &str, item: Option<u32>, part: Part, heard: AttemptResult) {
+    /// Records the result of a call's attempt, and performs all actions that need no reply.
+    pub fn record_result(&mut self, step: &str, item: Option<u32>, part: Part, result: AttemptResult) {
         let attempt = self.run.attempt(&step.into(), item, part);
         let attempt = attempt.unwrap_or_else(|| panic!("`{step}` is not under way: {:#?}", self.kinds())).attempt;
         let place = self.plan.step(&step.into()).unwrap().0;
-        let command = Command::Record { step: place, item, part, attempt, heard, again: false, jitter: 0.5 };
+        let command = Command::Record { step: place, item, part, attempt, result, again: false, jitter: 0.5 };
         self.ask(command).unwrap();
         self.settle();
     }
-    pub fn call(&mut self, step: &str, heard: AttemptResult) {
-        self.hears(step, None, Part::Do, heard);
+    pub fn call(&mut self, step: &str, result: AttemptResult) {
+        self.record_result(step, None, Part::Do, result);
     }
-    pub fn item(&mut self, step: &str, item: u32, heard: AttemptResult) {
-        self.hears(step, Some(item), Part::Do, heard);
+    pub fn item(&mut self, step: &str, item: u32, result: AttemptResult) {
+        self.record_result(step, Some(item), Part::Do, result);
     }
-    pub fn undo(&mut self, step: &str, heard: AttemptResult) {
-        self.hears(step, None, Part::Undo, heard);
+    pub fn undo(&mut self, step: &str, result: AttemptResult) {
+        self.record_result(step, None, Part::Undo, result);
     }
     pub fn order(&mut self, order: Order) -> Result<usize, Refusal> {
         let done = self.ask(Command::Order { order, by: "ann".into() });
@@ -59,7 +59,7 @@ impl<'a> Bench<'a> {
         self.order(Order::Cancel { compensate, reason: Some("why not".into()) })
     }
     /// Calls under way, as `step`, `step[item]`, `undo step`, `probe step`.
-    pub fn flying(&self) -> Vec<String> {
+    pub fn in_flight_names(&self) -> Vec<String> {
         let name = |call: &crate::workflow::InFlight| {
             let item = call.item.map_or(String::new(), |item| format!("[{item}]"));
             match call.part {

@@ -1,4 +1,4 @@
-//! What people, locks and other runs do to a run under test. Time stands still unless a test moves it.
+//! What people, locks and child runs do to a run under test. Time stands still unless a test advances it.
 
 use super::*;
 use crate::names::CheckpointId;
@@ -17,19 +17,19 @@ pub(super) fn items(approved: &[u32], struck: &[u32]) -> CheckpointAnswer {
     CheckpointAnswer { approved: approved.to_vec(), struck: struck.to_vec(), ..yes() }
 }
 
-impl Bench<'_> {
-    /// Does all that needs nobody, now; runs that it begins get the next id.
+impl Harness<'_> {
+    /// Performs all actions that are due now; child runs get the next id.
     pub fn rest(&mut self) {
         for _ in 0..10_000 {
             let mut moved = false;
             for action in self.due() {
                 moved |= match action {
-                    Action::Ask(command) => self.ask(command).is_ok(),
+                    Action::Decide(command) => self.ask(command).is_ok(),
                     Action::Child { step, item } => {
                         let child = RunId(uuid::Uuid::from_u128(1000 + self.events.len() as u128));
                         self.ask(Command::BeginChild { step, item, child }).is_ok()
                     }
-                    Action::Wait(_) | Action::Held(_) | Action::TellChild { .. } | Action::Lock { .. } => false,
+                    Action::Wait(_) | Action::Held(_) | Action::OrderChild { .. } | Action::Lock { .. } => false,
                 };
             }
             if !moved {
@@ -39,8 +39,8 @@ impl Bench<'_> {
         }
         panic!("the run does not come to rest");
     }
-    /// Somebody says something; what comes of it happens.
-    pub fn says(&mut self, by: &str, order: Order) -> Result<usize, Refusal> {
+    /// Gives an order, and performs the actions that follow.
+    pub fn order_by(&mut self, by: &str, order: Order) -> Result<usize, Refusal> {
         let command = Command::Order { order, by: by.into() };
         let done = match decide(&self.run, self.plan, &self.world, command.clone(), self.now) {
             Ok(events) if events.is_empty() => Ok(0),
@@ -51,19 +51,19 @@ impl Bench<'_> {
         done
     }
     pub fn answers(&mut self, by: &str, said: CheckpointAnswer) -> Result<usize, Refusal> {
-        let checkpoint = self.asked().checkpoint;
-        self.says(by, Order::Answer { checkpoint, said })
+        let checkpoint = self.open_checkpoint().checkpoint;
+        self.order_by(by, Order::Answer { checkpoint, said })
     }
-    pub fn asked(&self) -> OpenCheckpoint {
-        let mut asked: Vec<_> = self.run.asked().cloned().collect();
+    pub fn open_checkpoint(&self) -> OpenCheckpoint {
+        let mut asked: Vec<_> = self.run.open_checkpoints().cloned().collect();
         assert_eq!(asked.len(), 1, "{:?}", self.kinds());
         asked.remove(0)
     }
     pub fn checkpoint(&self) -> CheckpointId {
-        self.asked().checkpoint
+        self.open_checkpoint().checkpoint
     }
-    pub fn replies(&mut self, step: &str, item: Option<u32>, heard: AttemptResult) {
-        self.reply(step, item, heard).unwrap();
+    pub fn replies(&mut self, step: &str, item: Option<u32>, result: AttemptResult) {
+        self.reply(step, item, result).unwrap();
         self.rest();
     }
     pub fn seconds(&mut self, seconds: i64) {
@@ -79,7 +79,8 @@ impl Bench<'_> {
         locks.collect()
     }
     pub fn lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, Refusal> {
-        let place = self.run.interactions.place(&step.into(), item).map_or(crate::names::Seq(0), |place| place.queued);
+        let place =
+            self.run.interactions.queue_entry(&step.into(), item).map_or(crate::names::Seq(0), |place| place.queued);
         let step = self.plan.step(&step.into()).unwrap().0;
         let done = self.ask(Command::LockSeen { step, item, queued: place, seen });
         self.rest();
@@ -93,9 +94,9 @@ impl Bench<'_> {
         self.ask(Command::ChildEnded { child, status, output: Arc::new(output), note, effects: true }).unwrap();
         self.rest();
     }
-    pub fn told(&self) -> Vec<&'static str> {
+    pub fn orders_to_children(&self) -> Vec<&'static str> {
         let told = self.due().into_iter().filter_map(|action| match action {
-            Action::TellChild { order, .. } => Some(order.name()),
+            Action::OrderChild { order, .. } => Some(order.name()),
             _ => None,
         });
         told.collect()

@@ -1,7 +1,7 @@
 //! Runs that a run begins, reruns, and other plans held against a run.
 
-use super::kit::plan;
-use super::stage::yes;
+use super::harness::plan;
+use super::people_harness::yes;
 use super::*;
 use crate::workflow::{Choice, ConflictKind, DivergenceKind, Order, Part, StepEvent, replay_with, rerun};
 
@@ -25,18 +25,18 @@ respond: {{ status: 200, body: '${{steps.sum.output}}' }}
 #[test]
 fn a_run_begins_others_and_goes_on_with_what_they_answer() {
     let plan = parent("");
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    let first = bench.children();
-    assert_eq!((first.len(), bench.status(), bench.causes()), (2, RunStatus::Running, vec!["child", "child"]));
-    bench.child_ends(first[1], RunStatus::Completed, json!(20));
-    let now = bench.children();
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    let first = harness.children();
+    assert_eq!((first.len(), harness.status(), harness.causes()), (2, RunStatus::Running, vec!["child", "child"]));
+    harness.child_ends(first[1], RunStatus::Completed, json!(20));
+    let now = harness.children();
     assert_eq!(now.len(), 2);
-    bench.child_ends(first[0], RunStatus::Completed, json!(10));
-    bench.child_ends(*bench.children().last().unwrap(), RunStatus::Completed, json!(30));
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!(60));
+    harness.child_ends(first[0], RunStatus::Completed, json!(10));
+    harness.child_ends(*harness.children().last().unwrap(), RunStatus::Completed, json!(30));
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!(60));
     assert!(
-        bench
+        harness
             .ask(Command::ChildEnded {
                 child: first[0],
                 status: RunStatus::Completed,
@@ -51,52 +51,56 @@ fn a_run_begins_others_and_goes_on_with_what_they_answer() {
 #[test]
 fn a_run_that_fails_takes_its_parent_along_or_asks() {
     let plan = parent("");
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    let children = bench.children();
-    bench.child_ends(children[0], RunStatus::Failed, Value::Null);
-    assert_eq!((bench.status(), bench.told()), (RunStatus::Running, vec!["cancel"]), "the other has to end first");
-    bench.child_ends(children[1], RunStatus::Cancelled, Value::Null);
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    let children = harness.children();
+    harness.child_ends(children[0], RunStatus::Failed, Value::Null);
     assert_eq!(
-        (bench.status(), bench.run.failure().map(|f| f.kind)),
+        (harness.status(), harness.orders_to_children()),
+        (RunStatus::Running, vec!["cancel"]),
+        "the other has to end first"
+    );
+    harness.child_ends(children[1], RunStatus::Cancelled, Value::Null);
+    assert_eq!(
+        (harness.status(), harness.run.failure().map(|f| f.kind)),
         (RunStatus::Failed, Some(FailureKind::ChildFailed))
     );
     let asks = parent("on_failure: pause");
-    let mut bench = Bench::of_api(&asks);
-    bench.rest();
-    let children = bench.children();
-    bench.child_ends(children[0], RunStatus::Failed, Value::Null);
-    assert_eq!(bench.run.conflict().map(|c| (c.kind, c.item)), Some((ConflictKind::ChildFailed, Some(0))));
+    let mut harness = Harness::of_api(&asks);
+    harness.rest();
+    let children = harness.children();
+    harness.child_ends(children[0], RunStatus::Failed, Value::Null);
+    assert_eq!(harness.run.conflict().map(|c| (c.kind, c.item)), Some((ConflictKind::ChildFailed, Some(0))));
     let resolve = |choice| Order::Resolve { step: "part".into(), item: Some(0), choice, reason: None };
-    bench.says("ann", resolve(Choice::Retry)).unwrap();
-    let again: Vec<_> = bench.children().into_iter().filter(|child| !children.contains(child)).collect();
+    harness.order_by("ann", resolve(Choice::Retry)).unwrap();
+    let again: Vec<_> = harness.children().into_iter().filter(|child| !children.contains(child)).collect();
     assert_eq!(again.len(), 1, "another run, under another id");
-    bench.child_ends(again[0], RunStatus::Failed, Value::Null);
-    bench.says("ann", resolve(Choice::Take { output: Arc::new(json!(1)) })).unwrap();
-    bench.child_ends(children[1], RunStatus::Completed, json!(2));
-    bench.child_ends(*bench.children().last().unwrap(), RunStatus::Completed, json!(3));
-    assert_eq!(bench.run.answer().unwrap().body.value(), json!(6));
+    harness.child_ends(again[0], RunStatus::Failed, Value::Null);
+    harness.order_by("ann", resolve(Choice::Take { output: Arc::new(json!(1)) })).unwrap();
+    harness.child_ends(children[1], RunStatus::Completed, json!(2));
+    harness.child_ends(*harness.children().last().unwrap(), RunStatus::Completed, json!(3));
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!(6));
 }
 
 #[test]
 fn what_is_ordered_of_a_run_reaches_those_that_it_began() {
     let plan = parent("");
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.says("ann", Order::Pause { reason: None }).unwrap();
-    assert_eq!(bench.told(), ["pause", "pause"]);
-    bench.says("ann", Order::Resume { reason: None }).unwrap();
-    assert_eq!(bench.told(), ["resume", "resume"]);
-    bench.says("ann", Order::Cancel { compensate: true, reason: None }).unwrap();
-    assert_eq!((bench.told(), bench.status()), (vec!["cancel", "cancel"], RunStatus::Running));
-    for child in bench.children() {
-        bench.child_ends(child, RunStatus::Cancelled, Value::Null);
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    assert_eq!(harness.orders_to_children(), ["pause", "pause"]);
+    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    assert_eq!(harness.orders_to_children(), ["resume", "resume"]);
+    harness.order_by("ann", Order::Cancel { compensate: true, reason: None }).unwrap();
+    assert_eq!((harness.orders_to_children(), harness.status()), (vec!["cancel", "cancel"], RunStatus::Running));
+    for child in harness.children() {
+        harness.child_ends(child, RunStatus::Cancelled, Value::Null);
     }
-    assert_eq!(bench.status(), RunStatus::Cancelled);
+    assert_eq!(harness.status(), RunStatus::Cancelled);
     let rehearsed = parent("rehearse: 7");
-    let mut bench = Bench::new(&rehearsed, Mode::Dark, json!({"body": {"items": [1, 2]}}));
-    bench.rest();
-    assert_eq!((bench.run.answer().unwrap().body.value(), bench.children().len()), (json!(14), 0));
+    let mut harness = Harness::new(&rehearsed, Mode::Dark, json!({"body": {"items": [1, 2]}}));
+    harness.rest();
+    assert_eq!((harness.run.answer().unwrap().body.value(), harness.children().len()), (json!(14), 0));
 }
 
 const CHAIN: &str = "
@@ -113,34 +117,34 @@ respond: { status: 200, body: '${steps.c.output}' }
 #[test]
 fn a_rerun_takes_over_what_does_not_depend_on_its_step() {
     let plan = plan(CHAIN);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
-    bench.replies("a", None, ok(json!({"id": 7})));
-    let refused = rerun(&bench.run, &plan, &"b".into());
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.replies("a", None, ok(json!({"id": 7})));
+    let refused = rerun(&harness.run, &plan, &"b".into());
     assert!(matches!(refused, Err(Refusal::NotApplicable(why)) if why.contains("waiting_checkpoint")));
-    bench.answers("ann", yes()).unwrap();
-    bench.replies("b", None, ok(json!({"done": 1})));
-    assert_eq!(bench.status(), RunStatus::Completed);
-    assert_eq!(rerun(&bench.run, &plan, &"x".into()), Err(Refusal::NoSuchStep));
-    let taken = rerun(&bench.run, &plan, &"b".into()).unwrap();
-    let mut again = Bench::born(&plan, |started| {
+    harness.answers("ann", yes()).unwrap();
+    harness.replies("b", None, ok(json!({"done": 1})));
+    assert_eq!(harness.status(), RunStatus::Completed);
+    assert_eq!(rerun(&harness.run, &plan, &"x".into()), Err(Refusal::NoSuchStep));
+    let taken = rerun(&harness.run, &plan, &"b".into()).unwrap();
+    let mut again = Harness::born(&plan, |started| {
         started.route = None;
         started.run = RunId(uuid::Uuid::from_u128(2));
-        started.rerun_of = Some(bench.run.id());
+        started.rerun_of = Some(harness.run.id());
     });
     for event in taken {
         again.run.take_in(&event).unwrap();
         again.events.push(event);
     }
     again.rest();
-    assert_eq!(again.flying(), ["b"], "the answer before it holds, and the step itself is done anew");
+    assert_eq!(again.in_flight_names(), ["b"], "the answer before it holds, and the step itself is done anew");
     assert_eq!(again.run.in_flight()[0].request.body.value()["n"], json!(7));
     again.replies("b", None, status(404));
     again.rest();
     // What the first run did is undone under that one's key.
     let undo = again.run.attempt(&"a".into(), None, Part::Undo).unwrap();
     assert_eq!(undo.request.url, "/a/7");
-    let mut failed = Bench::of_api(&plan);
+    let mut failed = Harness::of_api(&plan);
     failed.rest();
     failed.replies("a", None, ok(json!({"id": 7})));
     failed.answers("ann", yes()).unwrap();
@@ -157,22 +161,22 @@ fn a_rerun_takes_over_what_does_not_depend_on_its_step() {
         })
         .collect();
     assert_eq!(names, ["side"], "what was undone, and what needs it, is done anew");
-    let dark = Bench::new(&plan, Mode::Dark, json!({}));
+    let dark = Harness::new(&plan, Mode::Dark, json!({}));
     assert!(matches!(rerun(&dark.run, &plan, &"a".into()), Err(Refusal::NotApplicable(_))));
 }
 
 #[test]
 fn another_plan_is_held_against_what_happened() {
     let first = plan(CHAIN);
-    let mut bench = Bench::of_api(&first);
-    bench.rest();
-    bench.replies("a", None, ok(json!({"id": 7})));
-    bench.answers("ann", yes()).unwrap();
-    bench.replies("b", None, ok(json!({"done": 1})));
-    let events: Vec<_> = bench.events.iter().map(|event| (bench.now, event.clone())).collect();
+    let mut harness = Harness::of_api(&first);
+    harness.rest();
+    harness.replies("a", None, ok(json!({"id": 7})));
+    harness.answers("ann", yes()).unwrap();
+    harness.replies("b", None, ok(json!({"done": 1})));
+    let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
     let against = |from: &str, to: &str| {
         let plan = plan(&CHAIN.replace(from, to));
-        let found = replay_with(&events, &plan, &bench.world).unwrap();
+        let found = replay_with(&events, &plan, &harness.world).unwrap();
         found.into_iter().map(|d| (d.step.map(|s| s.to_string()), d.kind, d.would)).collect::<Vec<_>>()
     };
     assert_eq!(against("zzz", ""), []);
@@ -209,12 +213,12 @@ respond: { status: 200, body: 1 }
 ",
     );
     for (effects, left) in [(false, 0), (true, 1)] {
-        let mut bench = Bench::of_api(&plan);
-        bench.rest();
-        let child = bench.children()[0];
+        let mut harness = Harness::of_api(&plan);
+        harness.rest();
+        let child = harness.children()[0];
         let (status, output) = (RunStatus::Completed, Arc::new(json!(1)));
-        bench.ask(Command::ChildEnded { child, status, output, note: None, effects }).unwrap();
-        bench.rest();
-        assert_eq!((bench.status(), bench.run.undone().len()), (RunStatus::Completed, left));
+        harness.ask(Command::ChildEnded { child, status, output, note: None, effects }).unwrap();
+        harness.rest();
+        assert_eq!((harness.status(), harness.run.undone().len()), (RunStatus::Completed, left));
     }
 }

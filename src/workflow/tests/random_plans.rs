@@ -1,7 +1,7 @@
 //! Any plan with fallbacks, probes, undos and schemas, any replies, any orders and choices: it comes to its end, and
 //! keeps its promises.
 
-use super::kit::{lost, plan, shut, take};
+use super::harness::{lost, plan, shut, take};
 use super::*;
 use crate::workflow::{Choice, ConflictEvent, ConflictKind, ControlEvent, Order, Part, StepEvent, Undone};
 
@@ -83,7 +83,7 @@ fn plan_of(steps: &[Step]) -> Plan {
     plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())
 }
 
-fn heard(fate: u8, step: &StepId) -> AttemptResult {
+fn result(fate: u8, step: &StepId) -> AttemptResult {
     match fate % 16 {
         0 => status(404),
         1 => status(409),
@@ -110,42 +110,42 @@ fn choice(offered: &[String], pick: u8, late: bool) -> Choice {
     }
 }
 
-fn play<'a>(plan: &'a Plan, api: bool, fates: &[u8], picks: &[u8], cancel_at: Option<(usize, bool)>) -> Bench<'a> {
-    let mut bench = if api { Bench::of_api(plan) } else { Bench::of_route(plan) };
+fn play<'a>(plan: &'a Plan, api: bool, fates: &[u8], picks: &[u8], cancel_at: Option<(usize, bool)>) -> Harness<'a> {
+    let mut harness = if api { Harness::of_api(plan) } else { Harness::of_route(plan) };
     for round in 0..600 {
-        bench.settle();
-        assert!(bench.wakes(), "nothing will ever wake the run: {:#?}", bench.events);
-        if bench.run.is_final() {
-            return bench;
+        harness.settle();
+        assert!(harness.wakes(), "nothing will ever wake the run: {:#?}", harness.events);
+        if harness.run.is_final() {
+            return harness;
         }
         if let Some((_, compensate)) = cancel_at.filter(|(at, _)| *at == round) {
-            let _ = bench.order(Order::Cancel { compensate, reason: None });
+            let _ = harness.order(Order::Cancel { compensate, reason: None });
             continue;
         }
         let pick = picks[round % picks.len()];
-        let flying = bench.run.in_flight();
-        if flying.is_empty() {
-            let Some(conflict) = bench.run.conflict().cloned() else { panic!("at rest: {:?}", bench.kinds()) };
+        let in_flight_names = harness.run.in_flight();
+        if in_flight_names.is_empty() {
+            let Some(conflict) = harness.run.conflict().cloned() else { panic!("at rest: {:?}", harness.kinds()) };
             let choice = choice(&conflict.choices, pick, round > 80);
-            if let Err(refusal) = bench.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
+            if let Err(refusal) = harness.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
                 // Only what was said before makes no sense again.
                 assert!(matches!(choice, Choice::Cancel { .. }), "{choice:?} of {conflict:?}: {refusal}");
-                bench.cancel(false).unwrap();
+                harness.cancel(false).unwrap();
             }
             continue;
         }
-        let call = flying[usize::from(pick) % flying.len()].clone();
+        let call = in_flight_names[usize::from(pick) % in_flight_names.len()].clone();
         let fate = if round > 80 { 9 } else { fates[round % fates.len()] };
-        bench.hears(call.step.as_str(), call.item, call.part, heard(fate, &call.step));
+        harness.record_result(call.step.as_str(), call.item, call.part, result(fate, &call.step));
     }
-    panic!("it does not come to its end: {:#?}", bench.events);
+    panic!("it does not come to its end: {:#?}", harness.events);
 }
 
-fn promises(bench: &Bench<'_>) {
+fn promises(harness: &Harness<'_>) {
     let (mut ended, mut undos) = (BTreeSet::new(), BTreeSet::new());
     let mut unknown: BTreeSet<(StepId, Option<u32>)> = BTreeSet::new();
     let (mut cancelled, mut asked) = (false, BTreeSet::new());
-    for event in &bench.events {
+    for event in &harness.events {
         match event {
             Event::StepStarted(started) => {
                 let place = (started.step.clone(), started.item);
@@ -177,7 +177,7 @@ fn promises(bench: &Bench<'_>) {
             Event::Conflict(ConflictEvent::Resolved { step, item, .. }) => drop(asked.insert((step.clone(), *item))),
             // A read changes nothing, whatever became of it.
             Event::Step(StepEvent::FallbackTaken { step, item, .. }) => {
-                let (_, of) = bench.plan.step(step).unwrap();
+                let (_, of) = harness.plan.step(step).unwrap();
                 let read = of.call(Part::Do).is_some_and(|call| call.effect == EffectClass::Read);
                 assert!(read || !unknown.contains(&(step.clone(), *item)), "`{step}` may have been done");
             }
@@ -185,14 +185,14 @@ fn promises(bench: &Bench<'_>) {
             _ => {}
         }
     }
-    let undone = bench.run.undone();
+    let undone = harness.run.undone();
     assert!(undone.iter().all(|(.., undone)| *undone != Undone::NotYet), "{undone:?}");
     let may_be = |state: &Undone| matches!(state, Undone::Left(why) if why.starts_with("it is unknown"));
     let places: BTreeSet<_> = undone.iter().map(|(step, item, state)| (step, item, may_be(state))).collect();
     assert_eq!(places.len(), undone.len(), "each is listed once, and an attempt before it that may have been done");
-    let compensated = bench.run.status() == RunStatus::Failed;
+    let compensated = harness.run.status() == RunStatus::Failed;
     for (step, item, state) in &undone {
-        let has_undo = bench.plan.step(step).is_some_and(|(_, step)| step.undo.is_some());
+        let has_undo = harness.plan.step(step).is_some_and(|(_, step)| step.undo.is_some());
         assert!(
             !has_undo || !matches!(state, Undone::Left(why) if why.contains("declares no")),
             "`{step}` was forgotten"
@@ -202,29 +202,29 @@ fn promises(bench: &Bench<'_>) {
             assert!(undos.contains(&((*step).clone(), *item)) || by_hand, "`{step}` counts as undone");
         }
     }
-    let text = serde_json::to_string(&bench.events).unwrap();
-    assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), bench.events);
-    snapshots::any_place_does(&bench.events);
-    let view = view(bench.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
+    let text = serde_json::to_string(&harness.events).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), harness.events);
+    snapshots::any_place_does(&harness.events);
+    let view = view(harness.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
     for step in &view.steps {
         assert!(step.items_ended <= step.items, "more items have ended than there are: {step:?}");
     }
-    by_item(bench, &view);
+    by_item(harness, &view);
 }
 
 /// Of a run that completed each item has its place, and what was done in its place names who did it.
-fn by_item(bench: &Bench<'_>, view: &crate::workflow::RunView) {
-    if bench.run.status() != RunStatus::Completed {
+fn by_item(harness: &Harness<'_>, view: &crate::workflow::RunView) {
+    if harness.run.status() != RunStatus::Completed {
         return;
     }
-    for step in bench.plan.steps.iter().filter(|step| step.for_each.is_some() && step.trouble.fallback.is_some()) {
-        let Some(output) = bench.run.output_of(step.id.as_str()).and_then(Value::as_array) else { continue };
-        let by = bench.run.outputs[step.id.as_str()]["by"].as_array().expect("a list");
+    for step in harness.plan.steps.iter().filter(|step| step.for_each.is_some() && step.trouble.fallback.is_some()) {
+        let Some(output) = harness.run.output_of(step.id.as_str()).and_then(Value::as_array) else { continue };
+        let by = harness.run.outputs[step.id.as_str()]["by"].as_array().expect("a list");
         assert_eq!((by.len(), output.len()), (3, 3));
         let shown = view.steps.iter().find(|shown| shown.step == step.id).unwrap();
         assert_eq!((shown.items, shown.items_ended), (Some(3), Some(3)), "{shown:?}");
         for (item, by) in (0u32..).zip(by) {
-            let taken = bench.events.iter().any(|event| {
+            let taken = harness.events.iter().any(|event| {
                 matches!(event, Event::Step(StepEvent::FallbackTaken { step: of, item: Some(which), .. })
                     if *of == step.id && *which == item)
             });
@@ -243,7 +243,7 @@ proptest! {
         cancel in proptest::option::of((0usize..24, any::<bool>())),
     ) {
         let plan = plan_of(&steps);
-        let bench = play(&plan, api, &fates, &picks, cancel);
-        promises(&bench);
+        let harness = play(&plan, api, &fates, &picks, cancel);
+        promises(&harness);
     }
 }

@@ -1,20 +1,20 @@
 //! Whether runs of a workflow have to be kept.
 //!
-//! A run that only reads can be lost: whoever asks again gets what is there then. Whatever else a run does, or waits for,
-//! needs its events.
+//! A run that only reads can be lost: a client that repeats the request gets the current data. Whatever else a run
+//! does, or waits for, needs its events.
 
 use super::{Busy, EffectClass, OnTrouble, Plan, Risk, Step, StepKind};
 use crate::workflow::rules::Level;
 
 impl Plan {
-    /// The first thing in it for which its runs have to be kept, as it is said in a sentence; `None` where they only read
-    /// and compute.
-    pub fn beyond_reads(&self) -> Option<String> {
-        let of_steps = self.steps.iter().find_map(|step| self.beyond_read(step));
+    /// The first reason why runs of this plan have to be kept, as part of a sentence; `None` where they only read and
+    /// compute.
+    pub fn reason_to_keep(&self) -> Option<String> {
+        let of_steps = self.steps.iter().find_map(|step| self.step_reason_to_keep(step));
         of_steps.or_else(|| self.pending.as_ref().map(|_| "`respond.pending`, for runs that go on".to_owned()))
     }
 
-    fn beyond_read(&self, step: &Step) -> Option<String> {
+    fn step_reason_to_keep(&self, step: &Step) -> Option<String> {
         let id = &step.id;
         match &step.kind {
             StepKind::Call(call) if call.effect != EffectClass::Read => {
@@ -26,18 +26,18 @@ impl Plan {
             StepKind::Call(_) | StepKind::Set(_) | StepKind::Fail(_) => {}
         }
         let pauses = [step.trouble.on_conflict, step.trouble.on_failure].contains(&Some(OnTrouble::Pause));
-        if pauses || step.care.lock.as_ref().is_some_and(|lock| lock.busy == Busy::Ask) {
+        if pauses || step.safeguards.lock.as_ref().is_some_and(|lock| lock.busy == Busy::Ask) {
             return Some(format!("`{id}`, over which a person may have to decide"));
         }
-        if step.care.lock.as_ref().is_some_and(|lock| lock.key.is_some()) {
+        if step.safeguards.lock.as_ref().is_some_and(|lock| lock.key.is_some()) {
             return Some(format!("the lock of `{id}`"));
         }
-        self.may_ask(step).then(|| format!("`{id}`, about which people may be asked (`risk`)"))
+        self.may_ask_people(step).then(|| format!("`{id}`, about which people may be asked (`risk`)"))
     }
 
-    fn may_ask(&self, step: &Step) -> bool {
+    fn may_ask_people(&self, step: &Step) -> bool {
         let StepKind::Call(call) = &step.kind else { return false };
-        match &step.care.risk {
+        match &step.safeguards.risk {
             Some(Level::Fixed(risk)) => *risk != Risk::Low,
             Some(Level::Computed(_)) => true,
             None => self.risks.iter().any(|policy| {

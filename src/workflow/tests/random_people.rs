@@ -1,9 +1,9 @@
 //! Any plan with questions, risks, waits, locks and sub-runs, any script of answers, signals, orders and times: the run
 //! always says what it waits for, comes to its end, and nothing goes past a person or a lock.
 
-use super::kit::{lost, plan, take};
-use super::locks::knot;
-use super::stage::{items, no, with, yes};
+use super::harness::{lost, plan, take};
+use super::locks::wait_link;
+use super::people_harness::{items, no, with, yes};
 use super::*;
 use crate::workflow::{
     CheckpointEvent, CheckpointKind, ChildEvent, Choice, LockEvent, LockSeen, Order, Part, replay_with,
@@ -99,16 +99,16 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
 }
 
 /// One thing that somebody or something does; false where it made no sense.
-fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
-    let flying = bench.run.in_flight();
-    let asked: Vec<_> = bench.run.asked().cloned().collect();
-    let steps: Vec<StepId> = bench.plan.steps.iter().map(|step| step.id.clone()).collect();
+fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
+    let in_flight_names = harness.run.in_flight();
+    let asked: Vec<_> = harness.run.open_checkpoints().cloned().collect();
+    let steps: Vec<StepId> = harness.plan.steps.iter().map(|step| step.id.clone()).collect();
     let step = steps[usize::from(pick) % steps.len()].clone();
     let what = if late { pick % 6 } else { pick % 16 };
     match what {
-        0 | 6 | 7 if !flying.is_empty() => {
-            let call = flying[usize::from(pick / 16) % flying.len()].clone();
-            let heard = match pick / 16 {
+        0 | 6 | 7 if !in_flight_names.is_empty() => {
+            let call = in_flight_names[usize::from(pick / 16) % in_flight_names.len()].clone();
+            let result = match pick / 16 {
                 _ if late => ok(json!({ "n": 1 })),
                 0 => status(404),
                 1 => status(409),
@@ -117,9 +117,9 @@ fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
                 4 => lost(),
                 _ => ok(json!({ "n": 1 })),
             };
-            let place = bench.plan.step(&call.step).unwrap().0;
+            let place = harness.plan.step(&call.step).unwrap().0;
             let (item, part, attempt) = (call.item, call.part, call.attempt);
-            bench.ask(Command::Record { step: place, item, part, attempt, heard, again: false, jitter: 0.5 }).is_ok()
+            harness.ask(Command::Record { step: place, item, part, attempt, result, again: false, jitter: 0.5 }).is_ok()
         }
         1 | 8 if !asked.is_empty() => {
             let ask = &asked[usize::from(pick / 16) % asked.len()];
@@ -134,14 +134,14 @@ fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
                 }
             };
             let by = ask.who.first().cloned().unwrap_or_else(|| "ann".into());
-            bench.says(&by, Order::Answer { checkpoint: ask.checkpoint.clone(), said }).is_ok()
+            harness.order_by(&by, Order::Answer { checkpoint: ask.checkpoint.clone(), said }).is_ok()
         }
         2 | 9 => {
-            bench.seconds(61);
+            harness.seconds(61);
             true
         }
         3 | 10 => {
-            let locks: Vec<_> = bench
+            let locks: Vec<_> = harness
                 .due()
                 .into_iter()
                 .filter_map(|action| match action {
@@ -155,27 +155,27 @@ fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
             let holder = RunId(uuid::Uuid::from_u128(9));
             let seen = match pick / 32 {
                 0 if !late => LockSeen::Behind { holder },
-                1 if !late => LockSeen::Deadlock { knots: vec![knot(holder, bench.run.id())] },
+                1 if !late => LockSeen::Deadlock { links: vec![wait_link(holder, harness.run.id())] },
                 _ => LockSeen::First,
             };
-            bench.ask(Command::LockSeen { step, item, queued, seen }).is_ok()
+            harness.ask(Command::LockSeen { step, item, queued, seen }).is_ok()
         }
         4 | 11 => {
-            let children = bench.children();
+            let children = harness.children();
             let Some(child) = children.get(usize::from(pick / 16) % children.len().max(1)).copied() else {
                 return false;
             };
             let status = if pick < 64 && !late { RunStatus::Failed } else { RunStatus::Completed };
             let (output, note) = (Arc::new(json!(1)), None);
-            bench.ask(Command::ChildEnded { child, status, output, note, effects: pick.is_multiple_of(3) }).is_ok()
+            harness.ask(Command::ChildEnded { child, status, output, note, effects: pick.is_multiple_of(3) }).is_ok()
         }
         5 => {
             let signal =
                 Order::Signal { name: "go".into(), payload: Arc::new(json!({ "n": pick / 64 + 1 })), id: None };
-            let sent = bench.says("shop", signal).is_ok();
-            let conflict = bench.run.conflict().cloned();
+            let sent = harness.order_by("shop", signal).is_ok();
+            let conflict = harness.run.conflict().cloned();
             let Some(conflict) = conflict else {
-                return bench.says("ann", Order::Resume { reason: None }).is_ok() || sent;
+                return harness.order_by("ann", Order::Resume { reason: None }).is_ok() || sent;
             };
             let choices: Vec<&String> = conflict.choices.iter().filter(|name| late || *name != "cancel").collect();
             let choice = match choices[usize::from(pick / 8) % choices.len()].as_str() {
@@ -186,33 +186,33 @@ fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
                 "wait" => Choice::Wait,
                 _ => Choice::Cancel { compensate: false },
             };
-            bench.choose_still(&conflict, choice).is_ok()
+            harness.choose_still(&conflict, choice).is_ok()
         }
-        12 => bench.says("ann", Order::Pause { reason: None }).is_ok(),
-        13 => bench.says("ann", Order::Skip { step, reason: None }).is_ok(),
+        12 => harness.order_by("ann", Order::Pause { reason: None }).is_ok(),
+        13 => harness.order_by("ann", Order::Skip { step, reason: None }).is_ok(),
         14 => {
-            let item = bench.run.open_step(&step).and_then(|open| open.items.as_ref()).map(|_| u32::from(pick) / 64);
+            let item = harness.run.open_step(&step).and_then(|open| open.items.as_ref()).map(|_| u32::from(pick) / 64);
             let input = Arc::new(json!({ "n": [pick] }));
-            bench.says("ann", Order::Adjust { step, item, input, reason: None }).is_ok()
+            harness.order_by("ann", Order::Adjust { step, item, input, reason: None }).is_ok()
         }
-        15 if pick == 255 => bench.says("ann", Order::Cancel { compensate: true, reason: None }).is_ok(),
-        15 => bench.says("ann", Order::Retry { step: Some(step) }).is_ok(),
+        15 if pick == 255 => harness.order_by("ann", Order::Cancel { compensate: true, reason: None }).is_ok(),
+        15 => harness.order_by("ann", Order::Retry { step: Some(step) }).is_ok(),
         _ => false,
     }
 }
 
-impl Bench<'_> {
+impl Harness<'_> {
     fn choose_still(&mut self, conflict: &crate::workflow::Conflict, choice: Choice) -> Result<usize, Refusal> {
         let (step, item) = (conflict.step.clone(), conflict.item);
-        self.says("ann", Order::Resolve { step, item, choice, reason: None })
+        self.order_by("ann", Order::Resolve { step, item, choice, reason: None })
     }
 }
 
-fn promises(bench: &Bench<'_>) {
+fn promises(harness: &Harness<'_>) {
     let mut approved: BTreeMap<StepId, (BTreeSet<u32>, bool)> = BTreeMap::new();
     let mut asked = BTreeMap::new();
     let (mut held, mut queued) = (BTreeSet::new(), BTreeSet::new());
-    for event in &bench.events {
+    for event in &harness.events {
         match event {
             Event::Checkpoint(CheckpointEvent::Opened(ask)) => {
                 asked.insert(ask.checkpoint.clone(), ask.clone());
@@ -232,9 +232,9 @@ fn promises(bench: &Bench<'_>) {
                 held.remove(&(step.clone(), *item));
             }
             Event::StepStarted(started) if started.part == Part::Do => {
-                begins(bench, &approved, &held, &started.step, started.item);
+                begins(harness, &approved, &held, &started.step, started.item);
             }
-            Event::Child(ChildEvent::Started { step, item, .. }) => begins(bench, &approved, &held, step, *item),
+            Event::Child(ChildEvent::Started { step, item, .. }) => begins(harness, &approved, &held, step, *item),
             _ => {}
         }
     }
@@ -242,41 +242,41 @@ fn promises(bench: &Bench<'_>) {
 }
 
 fn begins(
-    bench: &Bench<'_>,
+    harness: &Harness<'_>,
     approved: &BTreeMap<StepId, (BTreeSet<u32>, bool)>,
     held: &BTreeSet<(StepId, Option<u32>)>,
     id: &StepId,
     item: Option<u32>,
 ) {
-    let (_, step) = bench.plan.step(id).unwrap();
-    if step.care.risk.is_some() {
+    let (_, step) = harness.plan.step(id).unwrap();
+    if step.safeguards.risk.is_some() {
         let (struck, yes) = approved.get(id).unwrap_or_else(|| panic!("`{id}` began unasked"));
         assert!(*yes && item.is_none_or(|item| !struck.contains(&item)), "`{id}` {item:?} was struck out");
     }
-    if step.care.lock.is_some() {
+    if step.safeguards.lock.is_some() {
         assert!(held.contains(&(id.clone(), item)), "`{id}` {item:?} began without its lock");
     }
 }
 
 fn plays(steps: &[(u8, u8, u8)], script: &[u8]) {
     let plan = plan_of(steps);
-    let mut bench = Bench::of_api(&plan);
-    bench.rest();
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
     for round in 0..2_000 {
-        if bench.run.is_final() {
+        if harness.run.is_final() {
             break;
         }
         let late = round > 60;
         let pick = script[round % script.len()].wrapping_add(u8::try_from(round / script.len() * 7 % 256).unwrap_or(0));
-        act(&mut bench, pick, late);
-        bench.rest();
+        act(&mut harness, pick, late);
+        harness.rest();
     }
-    assert!(bench.run.is_final(), "{:#?}\n{:?}", bench.reasons(), bench.kinds());
-    promises(&bench);
-    let text = serde_json::to_string(&bench.events).unwrap();
-    assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), bench.events.clone());
-    snapshots::any_place_does(&bench.events);
-    assert!(view(bench.events.iter().map(|event| (bench.now, event))).is_ok());
+    assert!(harness.run.is_final(), "{:#?}\n{:?}", harness.reasons(), harness.kinds());
+    promises(&harness);
+    let text = serde_json::to_string(&harness.events).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), harness.events.clone());
+    snapshots::any_place_does(&harness.events);
+    assert!(view(harness.events.iter().map(|event| (harness.now, event))).is_ok());
 }
 
 /// A child that failed is begun anew, behind the lock's other holder: it stood in the queue, and nobody looked at it.
@@ -305,20 +305,20 @@ proptest! {
         steps in steps(), script in proptest::collection::vec(any::<u8>(), 60),
     ) {
         let plan = plan_of(&steps);
-        let mut bench = Bench::of_api(&plan);
-        let mut events: Vec<(Timestamp, Event)> = bench.events.iter().map(|event| (bench.now, event.clone())).collect();
-        bench.rest();
+        let mut harness = Harness::of_api(&plan);
+        let mut events: Vec<(Timestamp, Event)> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
+        harness.rest();
         for pick in script {
-            let now = bench.now;
-            let more: Vec<_> = bench.events[events.len()..].iter().map(|event| (now, event.clone())).collect();
+            let now = harness.now;
+            let more: Vec<_> = harness.events[events.len()..].iter().map(|event| (now, event.clone())).collect();
             events.extend(more);
-            if bench.run.is_final() || pick % 16 == 2 || pick % 16 == 9 {
+            if harness.run.is_final() || pick % 16 == 2 || pick % 16 == 9 {
                 continue;
             }
-            act(&mut bench, pick, false);
-            bench.rest();
+            act(&mut harness, pick, false);
+            harness.rest();
         }
-        let found = replay_with(&events, &plan, &bench.world).unwrap();
+        let found = replay_with(&events, &plan, &harness.world).unwrap();
         prop_assert!(found.is_empty(), "{found:#?}");
     }
 }

@@ -1,0 +1,146 @@
+//! What a run that began another makes of how that ended: done and fit, done and unfit, and undone.
+
+use super::harness::{plan, take};
+use super::*;
+use crate::workflow::{ChildEvent, Choice, ConflictKind, Order, Parent, Part, Undone, view};
+
+const TRIP: &str = "
+workflow: w
+steps:
+  sub:
+    for_each: [1, 2]
+    concurrency: 1
+    run: invoice
+    input: { n: '${item}' }
+    undo: { call: 'POST ${services.stock}/credits/${output.id}', body: '${item}' }
+  plain: { needs: [sub], run: audit }
+  last: { needs: [plain], call: 'POST ${services.bank}/last' }
+respond: { status: 200 }
+";
+
+#[test]
+fn a_run_that_completed_is_undone_as_its_step_says_or_named() {
+    let plan = plan(TRIP);
+    let mut harness = Harness::of_route(&plan);
+    harness.rest();
+    for id in [7, 8] {
+        let child = harness.children()[0];
+        harness.child_ends(child, RunStatus::Completed, json!({ "id": id }));
+    }
+    let plain = harness.children()[0];
+    harness.child_ends(plain, RunStatus::Completed, json!({}));
+    harness.replies("last", None, status(404));
+    assert_eq!(
+        (harness.status(), harness.in_flight_names()),
+        (RunStatus::Compensating, vec!["undo sub[1]".to_owned()])
+    );
+    let mut keys = BTreeSet::new();
+    for (item, id) in [(1, 8), (0, 7)] {
+        let undo = harness.run.attempt(&"sub".into(), Some(item), Part::Undo).unwrap();
+        assert_eq!((undo.request.url.clone(), undo.request.body.value()), (format!("/credits/{id}"), json!(item + 1)));
+        keys.insert(undo.key);
+        harness.record_result("sub", Some(item), Part::Undo, ok(json!({})));
+    }
+    assert_eq!((harness.status(), keys.len()), (RunStatus::Failed, 2));
+    let why = format!("{plain} `audit`: completed, and its step declares no `undo`");
+    let left = harness.run.undone().into_iter().find(|(step, ..)| step.as_str() == "plain").unwrap();
+    assert_eq!(left.2, Undone::Left(why.clone()));
+    let note = harness.run.note().unwrap();
+    assert!(note.ends_with(&format!("; not undone: `plain` ({why})")), "{note}");
+}
+
+const PROMISE: &str = "
+workflow: w
+steps:
+  sub: { run: invoice, output: { schema: { type: integer } }, undo: 'DELETE ${services.stock}/invoices/${output}' }
+  last: { needs: [sub], call: 'POST ${services.bank}/last' }
+respond: { status: 200 }
+";
+
+#[test]
+fn what_completed_is_never_begun_again_though_its_output_is_refused() {
+    let plan = plan(PROMISE);
+    let asked = || {
+        let mut harness = Harness::of_api(&plan);
+        harness.rest();
+        let child = harness.children()[0];
+        harness.child_ends(child, RunStatus::Completed, json!("x"));
+        let conflict = harness.run.conflict().unwrap();
+        assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Schema, 0));
+        assert_eq!(conflict.choices, ["skip", "take", "cancel"]);
+        let ended = harness.events.iter().find(|event| matches!(event, Event::Child(ChildEvent::Ended { .. })));
+        let Some(Event::Child(ChildEvent::Ended { status, unfit, .. })) = ended else { panic!() };
+        assert_eq!((*status, *unfit), (RunStatus::Completed, true), "the event says what happened");
+        harness
+    };
+    assert!(asked().choose("sub", None, Choice::Retry).is_err());
+    for choice in [take(json!(5)), Choice::Skip] {
+        let mut harness = asked();
+        harness.choose("sub", None, choice.clone()).unwrap();
+        match choice {
+            Choice::Skip => assert_eq!(harness.status(), RunStatus::Completed, "and so is what needs it"),
+            _ => {
+                harness.replies("last", None, status(404));
+                assert_eq!(harness.in_flight_names(), ["undo sub"]);
+                let undo = harness.run.attempt(&"sub".into(), None, Part::Undo).unwrap();
+                assert_eq!(undo.request.url, "/invoices/x", "what it did is what it gave, not what a person took");
+            }
+        }
+        assert_eq!(fold(&harness.events).unwrap(), harness.run);
+    }
+    let mut harness = asked();
+    harness.cancel(true).unwrap();
+    assert_eq!(harness.in_flight_names(), ["undo sub"]);
+    let mut harness = Harness::of_route(&plan);
+    harness.rest();
+    let child = harness.children()[0];
+    harness.child_ends(child, RunStatus::Completed, json!("x"));
+    assert_eq!(harness.in_flight_names(), ["undo sub"], "a run of a route fails, and undoes it");
+}
+
+#[test]
+fn a_step_names_a_run_that_is_still_to_end() {
+    let plan = plan(&TRIP.replace("concurrency: 1", "concurrency: 2"));
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    let note = |harness: &Harness<'_>| {
+        let seen = view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
+        (seen.steps[0].note.clone().unwrap(), seen.steps[0].items_ended)
+    };
+    let children = harness.children();
+    assert_eq!(note(&harness), (format!("{} runs `invoice`, and 1 more run", children[0]), Some(0)));
+    harness.child_ends(children[0], RunStatus::Completed, json!({}));
+    assert_eq!(note(&harness), (format!("{} runs `invoice`", children[1]), Some(1)));
+    harness.child_ends(children[1], RunStatus::Completed, json!({}));
+    assert_eq!(note(&harness), (format!("{} has completed", children[1]), Some(2)));
+}
+
+#[test]
+fn a_parent_takes_back_its_own_pause_and_no_other() {
+    let plan = plan(
+        "
+workflow: w
+steps: { a: { call: 'POST ${services.bank}/a' }, b: { needs: [a], call: 'POST ${services.bank}/b' } }
+respond: { status: 200 }
+",
+    );
+    let parent = RunId(uuid::Uuid::from_u128(9));
+    let by = parent.to_string();
+    let mut harness = Harness::born(&plan, |started| {
+        started.route = None;
+        started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
+    });
+    harness.rest();
+    let (pause, resume) = (|| Order::Pause { reason: None }, || Order::Resume { reason: None });
+    harness.order_by(&by, pause()).unwrap();
+    harness.order_by(&by, resume()).unwrap();
+    assert_eq!(harness.status(), RunStatus::Running);
+    harness.order_by("ann", pause()).unwrap();
+    let refused = harness.order_by(&by, resume());
+    assert!(matches!(&refused, Err(Refusal::NotApplicable(why)) if why.contains("ann paused it")), "{refused:?}");
+    assert_eq!(harness.status(), RunStatus::Paused);
+    harness.order_by("bob", resume()).unwrap();
+    harness.order_by(&by, pause()).unwrap();
+    harness.order_by("ann", resume()).unwrap();
+    assert_eq!(harness.status(), RunStatus::Running, "a person lifts whatever holds it");
+}

@@ -1,0 +1,318 @@
+//! Fallbacks in the place of single items of a `for_each`.
+
+use super::harness::{lost, plan, shut, take};
+use super::people_harness::yes;
+use super::*;
+use crate::workflow::{
+    CheckpointKind, Choice, ConflictKind, DivergenceKind, Mode, Order, Part, StepEvent, StepStatus, Undone,
+    replay_with, rerun,
+};
+
+const MAILS: &str = "
+workflow: w
+steps:
+  mail:
+    for_each: ${request.body.items}
+    concurrency: 2
+    call: POST ${services.bank}/mails
+    body: { to: '${item}' }
+    retry: { attempts: 1 }
+    fallback: letter
+    undo: DELETE ${services.bank}/mails/${output.id}
+  letter:
+    fallback_only: true
+    call: PUT ${services.stock}/letters/${item}
+    headers: { x-index: '${index}' }
+    body: { nth: '${index}' }
+    retry: { attempts: 2, base: 1s, max: 1s }
+    accept: [200, 404]
+    undo: DELETE ${services.stock}/letters/${item}/${output.id}
+  last: { needs: [mail], call: 'POST ${services.bank}/last', retry: { attempts: 1 } }
+respond: { status: 200, body: '${[steps.mail.output, steps.mail.by]}' }
+";
+
+fn first_requests(harness: &Harness<'_>, step: &str) -> Vec<(Option<u32>, String, Option<String>)> {
+    let started = harness.events.iter().filter_map(|event| match event {
+        Event::StepStarted(started) if started.step.as_str() == step && started.part == Part::Do => Some(started),
+        _ => None,
+    });
+    let first = started.filter_map(|started| {
+        let request = started.request.as_ref()?;
+        Some((started.item, format!("{} {}", request.method, request.url), started.key.clone()))
+    });
+    first.collect()
+}
+
+fn seen(harness: &Harness<'_>) -> crate::workflow::RunView {
+    view(harness.events.iter().map(|event| (harness.now, event))).unwrap()
+}
+
+#[test]
+fn an_item_that_did_nothing_is_done_by_the_fallback_in_its_place() {
+    let plan = plan(MAILS);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
+    harness.item("mail", 1, status(429));
+    assert_eq!(harness.in_flight_names(), ["letter[1]", "mail[0]"], "it takes the room of its item");
+    let notes: Vec<_> = seen(&harness).steps.into_iter().map(|step| (step.step.to_string(), step.items)).collect();
+    assert_eq!(notes, [("mail".to_owned(), Some(3)), ("letter".to_owned(), Some(1))]);
+    // A retry of its own, under the same key and with the same bytes.
+    harness.item("letter", 1, status(429));
+    harness.item("mail", 0, ok(json!({"id": 10})));
+    harness.item("mail", 2, ok(json!({"id": 12})));
+    harness.item("letter", 1, ok(json!({"id": 11})));
+    harness.call("last", ok(json!({})));
+    assert_eq!(harness.run.status(), RunStatus::Completed, "{:?}", harness.run.note());
+    let answer = harness.run.answer().unwrap().body.value();
+    assert_eq!(answer, json!([[{"id": 10}, {"id": 11}, {"id": 12}], [null, "letter", null]]));
+    let letters = first_requests(&harness, "letter");
+    let [(Some(1), request, Some(key))] = &letters[..] else { panic!("{letters:?}") };
+    assert_eq!(request, "PUT /letters/2");
+    assert!(first_requests(&harness, "mail").iter().all(|(_, _, other)| other.as_ref() != Some(key)));
+    let view = seen(&harness);
+    let ended: Vec<_> = view.steps.iter().map(|step| (step.step.as_str(), step.items, step.items_ended)).collect();
+    assert_eq!(ended[..2], [("mail", Some(3), Some(3)), ("letter", Some(1), Some(1))]);
+    assert!(view.steps.iter().all(|step| step.status == StepStatus::Done), "{view:#?}");
+}
+
+#[test]
+fn no_item_is_replaced_where_it_may_have_been_done() {
+    let plan = plan(MAILS);
+    for result in [lost(), status(503), status(500), AttemptResult::Interrupted] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.item("mail", 0, result);
+        let conflict = harness.run.conflict().expect("a person decides");
+        assert_eq!((conflict.kind, conflict.item), (ConflictKind::OutcomeUnknown, Some(0)));
+        assert!(!conflict.choices.contains(&"fallback".to_owned()), "{conflict:?}");
+        assert!(harness.choose("mail", Some(0), Choice::Fallback).is_err());
+    }
+    for result in [shut(60_000), status(429), AttemptResult::NotSent("x".into())] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.item("mail", 0, result);
+        assert_eq!(harness.in_flight_names(), ["letter[0]", "mail[1]"]);
+    }
+}
+
+#[test]
+fn both_undo_what_they_did_and_only_that() {
+    let plan = plan(MAILS);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.item("mail", 1, status(429));
+    harness.item("mail", 0, ok(json!({"id": 10})));
+    harness.item("letter", 1, ok(json!({"id": 11})));
+    harness.item("mail", 2, ok(json!({"id": 12})));
+    harness.call("last", status(404));
+    let mut undone = Vec::new();
+    while let Some(call) = harness.run.in_flight().first().cloned() {
+        undone.push(call.request.url.clone());
+        harness.record_result(call.step.as_str(), call.item, Part::Undo, ok(json!({})));
+    }
+    undone.sort();
+    assert_eq!(undone, ["/letters/2/11", "/mails/10", "/mails/12"]);
+    assert_eq!(harness.run.status(), RunStatus::Failed);
+    assert!(harness.run.undone().iter().all(|(.., state)| *state == Undone::Undone));
+    assert!(harness.run.note().unwrap().ends_with("undone: `letter`, `mail` (2 items)"), "{:?}", harness.run.note());
+}
+
+const CHAIN: &str = "
+workflow: w
+steps:
+  a: { for_each: '${request.body.items}', call: 'POST ${services.bank}/a', retry: { attempts: 1 }, fallback: b, failures: collect }
+  b: { call: 'POST ${services.bank}/b', retry: { attempts: 1 }, fallback: c, fallback_only: true, if: '${item != 1}' }
+  c: { set: { from: '${item}', at: '${index}' }, fallback_only: true, if: '${item != 2}' }
+respond: { status: 200, body: '${[steps.a.output, steps.a.by, steps.a.errors]}' }
+";
+
+#[test]
+fn fallbacks_of_items_form_chains_and_one_that_does_not_run_leaves_the_failure() {
+    let plan = plan(CHAIN);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    for item in 0..3 {
+        harness.item("a", item, status(429));
+    }
+    assert_eq!(harness.in_flight_names(), ["b[1]", "b[2]"], "the `if` sees the item");
+    harness.item("b", 1, status(429));
+    harness.item("b", 2, status(429));
+    assert_eq!(harness.run.status(), RunStatus::Completed, "{:?}", harness.kinds());
+    let answer = harness.run.answer().unwrap().body.value();
+    assert_eq!((&answer[0], &answer[1]), (&json!([null, null, {"from": 3, "at": 2}]), &json!([null, null, "c"])));
+    let errors: Vec<_> = answer[2].as_array().unwrap().iter().map(|error| error["index"].clone()).collect();
+    assert_eq!(errors, [json!(0), json!(1)]);
+    assert!(answer[2][1]["message"].as_str().unwrap().contains("`b`"), "what failed last is told: {answer}");
+
+    // Without `collect` the first failure is the run's, and what runs in the place of another item ends first.
+    let fast = CHAIN.replace(", failures: collect", "").replace(", steps.a.errors", "");
+    let fast = self::plan(&fast);
+    let mut harness = Harness::new(&fast, Mode::Real, json!({"body": {"items": [3, 2]}}));
+    harness.settle();
+    harness.item("a", 0, status(429));
+    harness.item("a", 1, status(429));
+    harness.item("b", 1, status(429));
+    assert_eq!((harness.run.status(), harness.in_flight_names()), (RunStatus::Running, vec!["b[0]".to_owned()]));
+    harness.item("b", 0, ok(json!({})));
+    assert_eq!(harness.run.status(), RunStatus::Failed);
+    assert!(harness.run.failure().unwrap().message.contains("item 1 of `b`"), "{:?}", harness.run.failure());
+}
+
+#[test]
+fn what_nobody_took_is_not_needed_and_cannot_be_skipped_or_changed_before() {
+    let plan = plan(MAILS);
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    let skip = || Order::Skip { step: "letter".into(), reason: None };
+    assert!(harness.order(skip()).unwrap_err().to_string().contains("runs only where it takes the place of `mail`"));
+    let adjust = |item| Order::Adjust { step: "letter".into(), item, input: Arc::new(json!({"nth": 9})), reason: None };
+    let refused = harness.order(adjust(None)).unwrap_err().to_string();
+    assert!(refused.contains("the items of `letter` are not known yet"), "{refused}");
+    harness.item("mail", 0, status(429));
+    assert!(harness.order(skip()).unwrap_err().to_string().contains("items of `mail`"));
+    harness.order(adjust(Some(1))).unwrap();
+    harness.item("mail", 1, status(429));
+    let body = harness.run.attempt(&"letter".into(), Some(1), Part::Do).unwrap().request.body.value();
+    assert_eq!(body, json!({"nth": 9}));
+
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    (0..3).for_each(|item| harness.item("mail", item, ok(json!({}))));
+    harness.call("last", ok(json!({})));
+    assert_eq!(harness.run.status(), RunStatus::Completed);
+    assert_eq!(harness.run.answer().unwrap().body.value()[1], json!([null, null, null]), "always a list");
+    let kinds = harness.events.iter().filter(
+        |event| matches!(event, Event::Step(StepEvent::Skipped { step, item: None, .. }) if step.as_str() == "letter"),
+    );
+    assert_eq!(kinds.count(), 1);
+}
+
+#[test]
+fn a_person_takes_the_fallback_of_one_item_and_decides_over_one_that_runs_in_its_place() {
+    let plan = plan(
+        &MAILS
+            .replace("    fallback: letter\n", "    fallback: letter\n    on_failure: pause\n")
+            .replace("    accept: [200, 404]\n", "    accept: [200, 404]\n    on_conflict: pause\n"),
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.item("mail", 0, status(404));
+    harness.choose("mail", Some(0), Choice::Fallback).unwrap();
+    assert_eq!(harness.in_flight_names(), ["letter[0]", "mail[1]"]);
+    harness.item("letter", 0, status(409));
+    let conflict = harness.run.conflict().unwrap();
+    assert_eq!((conflict.step.as_str(), conflict.item), ("letter", Some(0)));
+    harness.choose("letter", Some(0), take(json!({"id": "by hand"}))).unwrap();
+    harness.item("mail", 1, status(404));
+    harness.choose("mail", Some(1), Choice::Fallback).unwrap();
+    harness.item("letter", 1, status(409));
+    harness.choose("letter", Some(1), Choice::Skip).unwrap();
+    harness.item("mail", 2, ok(json!({})));
+    harness.call("last", ok(json!({})));
+    let answer = harness.run.answer().unwrap().body.value();
+    assert_eq!(answer, json!([[{"id": "by hand"}, null, {}], ["letter", null, null]]));
+}
+
+#[test]
+fn people_are_asked_about_each_item_that_a_risky_fallback_is_to_do() {
+    let plan = plan(
+        &MAILS.replace("    accept: [200, 404]\n", "    accept: [200, 404]\n    risk: medium\n    on_reject: skip\n"),
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.replies("mail", Some(0), status(429));
+    let asked = harness.open_checkpoint();
+    assert_eq!((asked.step.as_str(), asked.item, asked.kind), ("letter", Some(0), CheckpointKind::Approval));
+    assert_eq!(harness.in_flight_names(), ["mail[1]"]);
+    harness.answers("ann", yes()).unwrap();
+    assert_eq!(harness.in_flight_names(), ["letter[0]", "mail[1]"]);
+    harness.replies("mail", Some(1), status(429));
+    assert_eq!(harness.open_checkpoint().item, Some(1), "the yes was about the other item");
+    harness.answers("ann", super::people_harness::no()).unwrap();
+    harness.replies("letter", Some(0), ok(json!({})));
+    harness.replies("mail", Some(2), ok(json!({})));
+    assert_eq!(harness.in_flight_names(), ["last"], "{:?}", harness.kinds());
+}
+
+#[test]
+fn a_freeze_holds_it_and_a_rehearsal_leaves_its_intent() {
+    let plan = plan(MAILS);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.reply("mail", Some(0), status(429)).unwrap();
+    let held = Conditions { now: harness.now, hold_effects: true };
+    let letter = plan.step(&"letter".into()).unwrap().0;
+    assert!(due(&harness.run, &plan, &harness.world, held).contains(&Action::Held(letter)));
+
+    let reads = self::plan(
+        "
+workflow: w
+steps:
+  look: { for_each: '${request.body.items}', call: 'GET ${services.bank}/${item}', retry: { attempts: 1 }, fallback: ask }
+  ask: { fallback_only: true, call: 'POST ${services.bank}/${item}', rehearse: { id: '${item}' } }
+respond: { status: 200, body: '${steps.look.output}' }
+",
+    );
+    let mut harness = Harness::new(&reads, Mode::Rehearse, json!({"body": {"items": [1, 2]}}));
+    harness.settle();
+    harness.item("look", 1, status(503));
+    harness.item("look", 0, ok(json!({"id": 7})));
+    assert_eq!(harness.run.status(), RunStatus::Completed);
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!([{"id": 7}, {"id": 2}]));
+    let intents: Vec<_> =
+        harness.run.intents().map(|(step, item, _, call)| (step.as_str(), item, call.url.as_str())).collect();
+    assert_eq!(intents, [("ask", Some(1), "/2")]);
+    assert!(harness.sent.iter().all(|(step, ..)| step.as_str() == "look"));
+}
+
+#[test]
+fn a_rerun_takes_over_what_both_did_and_a_replay_finds_what_differs() {
+    let plan = plan(MAILS);
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.item("mail", 1, status(429));
+    harness.item("mail", 0, ok(json!({"id": 10})));
+    harness.item("letter", 1, ok(json!({"id": 11})));
+    harness.item("mail", 2, ok(json!({"id": 12})));
+    let cancel = Order::Cancel { compensate: false, reason: None };
+    harness.order(cancel).unwrap();
+    harness.call("last", status(404));
+    assert!(harness.run.is_final());
+    let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
+    assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), []);
+    let other = self::plan(&MAILS.replace("nth: '${index}'", "nth: 0"));
+    let found = replay_with(&events, &other, &harness.world).unwrap();
+    let found: Vec<_> =
+        found.iter().map(|found| (found.kind, found.step.as_ref().unwrap().as_str(), found.item)).collect();
+    assert_eq!(found, [(DivergenceKind::Request, "letter", Some(1))]);
+
+    let mut next = started(&plan, Mode::Real, json!({"body": {"items": [1, 2, 3]}}));
+    next.run = RunId(uuid::Uuid::from_u128(2));
+    let mut all = vec![Event::RunStarted(Arc::new(next))];
+    all.extend(rerun(&harness.run, &plan, &"last".into()).unwrap());
+    let again = fold(&all).unwrap();
+    assert_eq!(again.outputs["mail"]["by"], json!([null, "letter", null]));
+    let mut harness = Harness { run: again, events: all, ..Harness::of_api(&plan) };
+    harness.settle();
+    harness.call("last", status(404));
+    let mut undone = Vec::new();
+    while let Some(call) = harness.run.in_flight().first().cloned() {
+        undone.push(call.request.url.clone());
+        harness.record_result(call.step.as_str(), call.item, Part::Undo, ok(json!({})));
+    }
+    undone.sort();
+    assert_eq!(undone, ["/letters/2/11", "/mails/10", "/mails/12"]);
+}
+
+#[test]
+fn a_whole_list_without_a_value_has_no_fallback() {
+    let plan = plan(&MAILS.replace("${request.body.items}", "${request.body.nothing}"));
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    let conflict = harness.run.conflict().unwrap();
+    assert_eq!((conflict.kind, conflict.item), (ConflictKind::Expression, None));
+    assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
+    let refused = harness.choose("mail", None, Choice::Fallback).unwrap_err().to_string();
+    assert!(refused.contains("takes the place of items"), "{refused}");
+}

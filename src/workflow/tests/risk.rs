@@ -1,0 +1,207 @@
+//! Risk: who is asked, about what, and that nothing goes past it.
+
+use super::harness::plan;
+use super::people_harness::{items, no, yes};
+use super::*;
+use crate::workflow::{CheckpointKind, Choice, OnTimeout, Order};
+
+fn mails(risk: &str, more: &str) -> Plan {
+    plan(&format!(
+        "
+workflow: w
+steps:
+  mail:
+    for_each: ${{request.body.items}}
+    concurrency: 2
+    call: POST ${{services.bank}}/mail/${{item}}
+    body: {{ to: '${{item}}', at: '${{now}}', password: x }}
+    risk: {risk}
+    {more}
+  tell: {{ set: '${{[steps.mail.output, steps.mail.struck]}}' }}
+respond: {{ status: 200, body: '${{steps.tell.output}}' }}
+"
+    ))
+}
+
+#[test]
+fn low_runs_and_medium_waits_for_one_yes() {
+    let low = mails("'${item > 5 ? \"high\" : \"low\"}'", "");
+    let mut harness = Harness::of_api(&low);
+    harness.rest();
+    assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
+    let medium = mails("'${item == 2 ? \"medium\" : \"low\"}'", "");
+    let mut harness = Harness::of_api(&medium);
+    harness.rest();
+    assert_eq!((harness.open_checkpoint().kind, harness.in_flight_names().len()), (CheckpointKind::Approval, 0));
+    assert_eq!(harness.open_checkpoint().question, "May `mail` be performed for 3 items? (POST /mail/1)");
+    harness.answers("ann", yes()).unwrap();
+    assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
+    let mut harness = Harness::of_api(&medium);
+    harness.rest();
+    harness.answers("ann", no()).unwrap();
+    assert_eq!(
+        (harness.status(), harness.run.failure().map(|f| f.kind)),
+        (RunStatus::Failed, Some(FailureKind::Rejected))
+    );
+    let odd = mails("'${item == 2 ? \"huge\" : \"low\"}'", "");
+    let mut harness = Harness::of_route(&odd);
+    harness.rest();
+    assert_eq!(harness.run.failure().map(|f| f.kind), Some(FailureKind::Expression));
+}
+
+#[test]
+fn high_is_reviewed_item_by_item_and_only_what_was_approved_is_performed() {
+    let high = mails("high", "ask: { question: 'Send them?', who: [ann] }");
+    let mut harness = Harness::of_api(&high);
+    harness.rest();
+    let asked = harness.open_checkpoint();
+    assert_eq!((asked.kind, asked.question.as_str(), asked.items.len()), (CheckpointKind::Review, "Send them?", 3));
+    assert_eq!(asked.items[1].what, "POST /mail/2");
+    assert_eq!(asked.items[1].value["password"], json!("***"));
+    let wrong = |said| match harness.order_by("ann", Order::Answer { checkpoint: asked.checkpoint.clone(), said }) {
+        Err(Refusal::BadValues(wrong)) => wrong.join("; "),
+        other => panic!("{other:?}"),
+    };
+    let mut wrong = wrong;
+    assert_eq!(wrong(yes()).matches("neither").count(), 3);
+    assert_eq!(wrong(items(&[0, 1], &[1, 2, 7])), "item 1 is both approved and struck out; there is no item 7");
+    harness.seconds(60);
+    harness.answers("ann", items(&[0, 2], &[1])).unwrap();
+    assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[2]"]);
+    assert_eq!(harness.bodies()[0]["at"], json!("1970-01-01T00:00:00Z"), "what was shown is what is sent");
+    harness.replies("mail", Some(2), ok(json!(2)));
+    harness.replies("mail", Some(0), ok(json!(0)));
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!([[0, null, 2], 1]));
+}
+
+#[test]
+fn all_struck_out_is_a_step_that_did_not_run() {
+    let high = mails("high", "");
+    let mut harness = Harness::of_api(&high);
+    harness.rest();
+    harness.answers("ann", items(&[], &[0, 1, 2])).unwrap();
+    assert!(harness.run.was_skipped(&"mail".into()) && harness.run.was_skipped(&"tell".into()));
+    assert!(harness.sent.is_empty());
+}
+
+const BATCH: &str = "
+workflow: w
+risks:
+  - { effect: shared, method: POST, items_over: 2, reversible: false, risk: high }
+  - { method: DELETE, risk: medium }
+steps:
+  pay:
+    call: POST ${services.bank}/pay
+    body: { all: '${request.body.items}', memo: m }
+    reversible: false
+  wipe: { needs: [pay], call: 'DELETE ${services.bank}/x', on_reject: skip }
+  fine: { needs: [wipe], needs_any: true, set: '${steps.pay.struck}' }
+respond: { status: 200, body: '${default(steps.fine.output, -1)}' }
+";
+
+#[test]
+fn a_policy_judges_and_what_is_struck_is_left_out_of_the_body() {
+    let plan = plan(BATCH);
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    let asked = harness.open_checkpoint();
+    assert_eq!((asked.kind, asked.items.len(), &*asked.items[2].value), (CheckpointKind::Review, 3, &json!(3)));
+    harness.answers("ann", items(&[0, 2], &[1])).unwrap();
+    assert_eq!(harness.bodies(), [json!({"all": [1, 3], "memo": "m"})]);
+    harness.replies("pay", None, ok(json!({})));
+    assert_eq!(harness.open_checkpoint().kind, CheckpointKind::Approval);
+    harness.answers("ann", no()).unwrap();
+    assert_eq!(harness.status(), RunStatus::Completed);
+    assert!(harness.run.was_skipped(&"wipe".into()));
+}
+
+#[test]
+fn nothing_goes_past_an_approval() {
+    let high = mails("high", "");
+    let mut harness = Harness::of_api(&high);
+    harness.rest();
+    let adjust = |item, input: Value| Order::Adjust {
+        step: "mail".into(),
+        item: Some(item),
+        input: Arc::new(input),
+        reason: None,
+    };
+    for order in
+        [Order::Retry { step: None }, Order::Resume { reason: None }, Order::Skip { step: "x".into(), reason: None }]
+    {
+        assert!(harness.order_by("eve", order).is_err());
+    }
+    harness.order_by("eve", Order::Pause { reason: None }).unwrap();
+    harness.order_by("eve", Order::Resume { reason: None }).unwrap();
+    assert!(harness.sent.is_empty());
+    // An adjusted input is asked about anew, and the old question is void.
+    let before = harness.checkpoint();
+    harness.order_by("eve", adjust(1, json!({"to": "all"}))).unwrap();
+    let after = harness.open_checkpoint();
+    assert_ne!(before, after.checkpoint);
+    assert_eq!(after.items[1].value["to"], json!("all"));
+    let old = harness.order_by("ann", Order::Answer { checkpoint: before, said: items(&[0, 1, 2], &[]) });
+    assert!(matches!(old, Err(Refusal::NotApplicable(why)) if why.contains(after.checkpoint.as_str())));
+    harness.answers("ann", items(&[0, 1, 2], &[])).unwrap();
+    assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
+    // One that has not begun is asked about alone; the others go on.
+    harness.order_by("eve", adjust(2, json!({"to": "everybody"}))).unwrap();
+    harness.replies("mail", Some(0), ok(json!(0)));
+    assert_eq!((harness.in_flight_names(), harness.open_checkpoint().item), (vec!["mail[1]".to_owned()], Some(2)));
+    harness.replies("mail", Some(1), ok(json!(1)));
+    assert_eq!(harness.status(), RunStatus::WaitingCheckpoint);
+    harness.answers("ann", items(&[0], &[])).unwrap();
+    assert_eq!(harness.in_flight_names(), ["mail[2]"]);
+    assert_eq!(harness.bodies()[2], json!({"to": "everybody"}));
+}
+
+#[test]
+fn another_input_for_a_retry_is_asked_about_and_a_no_opens_the_conflict_again() {
+    let plan = plan(BATCH);
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.answers("ann", items(&[0, 1, 2], &[])).unwrap();
+    harness.replies("pay", None, status(409));
+    let retry = || Choice::RetryWith { input: Arc::new(json!({"all": [1, 2, 3, 4]})) };
+    let resolve = |choice| Order::Resolve { step: "pay".into(), item: None, choice, reason: None };
+    harness.order_by("eve", resolve(retry())).unwrap();
+    assert_eq!((harness.in_flight_names().len(), harness.open_checkpoint().items.len()), (0, 4));
+    harness.answers("ann", no()).unwrap();
+    assert_eq!(harness.status(), RunStatus::Paused);
+    harness.order_by("eve", resolve(retry())).unwrap();
+    harness.answers("ann", items(&[0, 1, 2], &[3])).unwrap();
+    assert_eq!(harness.bodies()[1], json!({"all": [1, 2, 3]}));
+}
+
+#[test]
+fn time_goes_by_without_an_answer() {
+    let reject = mails("high", "ask: { timeout: 1m, on_timeout: reject }\n    on_reject: skip");
+    let mut harness = Harness::of_api(&reject);
+    harness.rest();
+    assert_eq!(harness.open_checkpoint().on_timeout, OnTimeout::Reject);
+    harness.seconds(60);
+    assert!(harness.run.was_skipped(&"mail".into()));
+    let approve = mails("medium", "ask: { timeout: 1m, on_timeout: approve }");
+    let mut harness = Harness::of_api(&approve);
+    harness.rest();
+    harness.seconds(60);
+    assert_eq!(harness.in_flight_names().len(), 2);
+}
+
+#[test]
+fn beside_legacy_nobody_is_asked_and_nothing_risky_is_sent() {
+    let run = |more: &str, mode| {
+        let plan = mails("high", more);
+        let mut harness = Harness::new(&plan, mode, json!({"body": {"items": [1, 2]}}));
+        harness.rest();
+        (harness.status(), harness.run.failure().map(|f| f.kind), harness.sent.len(), harness.run.intents().count())
+    };
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        for effect in ["", "\n    effect: private"] {
+            let declared = format!("rehearse: {{ ok: true }}{effect}");
+            assert_eq!(run(&declared, mode), (RunStatus::Completed, None, 0, 2), "{mode:?}{effect}");
+            let (status, why, sent, _) = run(effect.trim(), mode);
+            assert_eq!((status, why, sent), (RunStatus::Failed, Some(FailureKind::NeedsPerson), 0), "{mode:?}{effect}");
+        }
+    }
+}

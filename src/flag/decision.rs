@@ -27,7 +27,7 @@ pub struct RequestFacts<'a> {
     pub owner: Owner,
     /// The arm that took the first try of this request, where it is a retry.
     pub first_try: Option<Arm>,
-    /// The time in seconds since 1970, to check when callers' tokens expire.
+    /// The time in seconds since 1970: scopes of earlier files are looked up until a moment.
     pub now_s: i64,
 }
 

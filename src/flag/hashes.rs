@@ -71,7 +71,7 @@ impl Salts {
             None => parts.add(facts.headers.get(DEFAULT).filter(|key| !key.is_empty())?.as_bytes()),
         }
         let mut any_caller = parts.clone();
-        let verified = caller.token.as_ref().and_then(|keys| keys.verify(facts.headers, facts.now_s));
+        let verified = caller.token.as_ref().and_then(|keys| keys.verify(facts.headers));
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
             parts.add(issuer.as_bytes());
             parts.add(subject.as_bytes());

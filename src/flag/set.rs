@@ -248,9 +248,9 @@ impl FlagSet {
         self.by_id.get(id).and_then(|place| self.routes.get(*place))
     }
 
-    /// The retry keys of this request; `None` where it has none, or the route keeps no runs: there a retry reads again.
+    /// The retry keys of this request; `None` where it has none.
     pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
-        flag.route.keeps_runs.then(|| self.salts.retry(&flag.route, facts)).flatten()
+        self.salts.retry(&flag.route, facts)
     }
 
     /// The retry keys of this request under the scopes of earlier files, for as long as a retry under them may come. Nearly

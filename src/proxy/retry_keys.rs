@@ -71,16 +71,20 @@ pub(super) struct FirstTry {
 }
 
 impl FirstTry {
-    /// Looks it up. Waits for the store only where the engine may have it.
-    pub(super) async fn look_up(pins: &dyn Affinity, present: Option<RetryKeys>, earlier: Vec<RetryKeys>) -> Self {
-        let mut found = Self {
+    /// Of a request whose retries either arm may answer.
+    pub(super) fn not_looked_up(present: Option<RetryKeys>) -> Self {
+        Self {
             keys: present,
             arm: None,
             is_unknown: false,
             is_noted: false,
             any_caller: Vec::new(),
             not_in_engine: Vec::new(),
-        };
+        }
+    }
+    /// Looks it up. Waits for the store only where the engine may have it.
+    pub(super) async fn look_up(pins: &dyn Affinity, present: Option<RetryKeys>, earlier: Vec<RetryKeys>) -> Self {
+        let mut found = Self::not_looked_up(present);
         let mut perhaps_in_engine = Vec::new();
         for keys in present.into_iter().chain(earlier) {
             if let Some(key) = keys.any_caller.filter(|key| !found.any_caller.contains(key)) {

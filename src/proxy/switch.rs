@@ -94,8 +94,13 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         facts.owner = owner;
         instance = Some(InstanceId { key, run });
     }
-    let (present, earlier) = (table.set.retry_keys(flag, &facts), table.set.earlier_retry_keys(flag, &facts));
-    let mut first_try = FirstTry::look_up(&*shared.pins, present, earlier).await;
+    let present = table.set.retry_keys(flag, &facts);
+    let mut first_try = match flag.route.keeps_runs {
+        true => FirstTry::look_up(&*shared.pins, present, table.set.earlier_retry_keys(flag, &facts)).await,
+        // Only reads: either arm may answer a retry. What legacy takes is noted all the same, for the files may get a
+        // workflow that does more.
+        false => FirstTry::not_looked_up(present),
+    };
     facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);

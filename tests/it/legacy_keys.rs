@@ -192,8 +192,13 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
 
 /// The n-th token of a caller.
 fn token(subject: &str, n: u64) -> String {
+    token_until(subject, n, 600)
+}
+
+/// The same, which expires in so many seconds.
+fn token_until(subject: &str, n: u64, seconds: i64) -> String {
     let now = jiff::Timestamp::now().as_second();
-    let claims = json!({ "iss": "issuer", "sub": subject, "aud": "shop", "exp": now + 600, "jti": n });
+    let claims = json!({ "iss": "issuer", "sub": subject, "aud": "shop", "exp": now + seconds, "jti": n });
     let key = EncodingKey::from_ed_pem(ISSUER_PRIVATE.as_bytes()).expect("a key");
     encode(&Header::new(Algorithm::EdDSA), &claims, &key).expect("a token")
 }
@@ -235,12 +240,20 @@ async fn a_refreshed_token_is_the_same_caller() {
         let again = with_token(&system, "two", &token("ada", n), 2).await;
         assert_eq!(again.json()["id"], by_engine.json()["id"], "{state}: {}", again.json());
     }
+    // The token of the retry has expired an hour ago, and it is the same caller's on both arms.
+    for state in ["off", "live"] {
+        force(&system, state).await;
+        for (key, number, first) in [("one", 1, &by_legacy), ("two", 2, &by_engine)] {
+            let again = with_token(&system, key, &token_until("ada", 6, -3_600), number).await;
+            assert_eq!(again.json()["id"], first.json()["id"], "{state}, {key}: {}", again.json());
+        }
+    }
     assert_eq!(charges(&system), before + 2, "each once");
     for order in [&by_engine, &others] {
         system.record_order(order.json());
     }
     system.finish().await;
-    report_violations("legacy_keys::a_refreshed_token_is_the_same_caller", seed(), "3 orders, 6 tokens", &[]);
+    report_violations("legacy_keys::a_refreshed_token_is_the_same_caller", seed(), "3 orders, 7 tokens", &[]);
 }
 
 /// The token is not verified: a request that legacy took under one token stays with legacy under the next.

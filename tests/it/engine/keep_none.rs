@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::EngineTest;
 use crate::support::step_service::ScriptedReply;
 use crate::support::strace::Strace;
+use crate::support::until;
 
 const LOOK_UP: &str = "
 workflow: look-up
@@ -136,6 +137,24 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     let evidence = dark.pointsman.get("/api/v2/routes/things.get/evidence").await["evidence"].clone();
     assert_eq!((&evidence["dark_pairs"], &evidence["dark_without_twin"]), (&json!(20), &json!(0)), "{evidence}");
     dark.finish().await;
+}
+
+/// While a route keeps no runs, legacy's keys are noted all the same: the workflow may do more by the time of the retry.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_legacy_took_is_remembered_when_runs_are_kept_later() {
+    let test = test("off").await;
+    assert_eq!(test.thing().await.0, StatusCode::OK);
+    test.flags.edit("routes/all.yaml", |text| text.replace("  keep: none\n", "").replace("state: off", "state: live"));
+    until("the route to be live", || async {
+        let row = test.pointsman.get("/api/v2/routes/things.get").await["row"].clone();
+        (row["effective"]["state"] == "live").then_some(())
+    })
+    .await;
+    assert_eq!(test.thing().await, (StatusCode::OK, json!({ "n": 1 })));
+    assert_eq!(test.step_service.count("GET /things"), 2, "the retry is answered by legacy");
+    assert_eq!(test.step_service.count("GET /looks"), 0, "and not by the engine");
+    test.no_runs().await;
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_marked_stands_for_bytes() {
+    fn only_values_with_a_valid_mark_are_bytes() {
         let mark = BytesMark::new(&[7; 32]);
         let value = mark.value(&[0, 159, 146], Some("image/png"));
         let (payload, content_type) = mark.bytes(&value).unwrap();

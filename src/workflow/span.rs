@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_said_from_now() {
+    fn times_are_shown_relative_to_now() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let now = at("2026-01-31T12:00:00.9Z");
         assert_eq!(ago(at("2026-01-31T11:57:00.123456789Z"), now), "3 min (2026-01-31T11:57:00Z)");

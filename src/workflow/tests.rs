@@ -10,6 +10,7 @@ mod harness;
 mod item_fallbacks;
 mod locks;
 mod missing;
+mod no_repeats;
 mod people;
 mod people_harness;
 mod probing;
@@ -17,7 +18,6 @@ mod random_people;
 mod random_plans;
 mod risk;
 mod saga;
-mod second;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -195,7 +195,7 @@ fn items(count: usize) -> Value {
 }
 
 #[test]
-fn an_order_goes_through_and_its_events_survive_json() {
+fn the_order_workflow_completes_and_its_events_survive_json() {
     let plan = order();
     let mut harness = Harness::new(&plan, Mode::Real, items(3));
     harness.settle();
@@ -245,7 +245,7 @@ fn a_declined_card_ends_with_the_declared_answer() {
 }
 
 #[test]
-fn what_may_be_sent_again_is_sent_again_and_what_may_not_pauses() {
+fn an_unknown_attempt_is_repeated_where_that_is_harmless_else_the_run_pauses() {
     let plan = order();
     let mut harness = Harness::new(&plan, Mode::Real, items(1));
     harness.settle();
@@ -268,7 +268,7 @@ fn what_may_be_sent_again_is_sent_again_and_what_may_not_pauses() {
 }
 
 #[test]
-fn outcomes_are_told_apart() {
+fn results_of_attempts_are_classified() {
     let try_once = |result: AttemptResult| {
         let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
         let mut harness = Harness::new(&plan, Mode::Real, json!({}));
@@ -288,7 +288,7 @@ fn outcomes_are_told_apart() {
 }
 
 #[test]
-fn a_skipped_step_takes_along_what_needs_it_unless_any_will_do() {
+fn a_skipped_step_skips_its_dependents_except_those_with_needs_any() {
     let plan = PlanBuilder::new()
         .set("a", &[], json!(1))
         .when("false")
@@ -323,7 +323,7 @@ fn the_answer_may_come_before_the_end_and_by_condition() {
 }
 
 #[test]
-fn a_rehearsal_names_the_output_that_nobody_declared() {
+fn a_rehearsal_fails_with_the_name_of_an_undeclared_output_that_is_read() {
     let plan = PlanBuilder::new()
         .call("charge", &[], "POST /charges", json!({"amount": 1}))
         .respond(200, json!({"id": "${steps.charge.output.id}"}))
@@ -519,7 +519,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn any_run_comes_to_rest_and_replays(
+    fn any_run_comes_to_rest_and_its_events_fold_to_it(
         shapes in shapes(), fates in fates(), order in proptest::collection::vec(any::<u8>(), 16),
         mode in prop_oneof![Just(Mode::Rehearse), Just(Mode::Dark), Just(Mode::Real)],
         early in any::<bool>(), flag in any::<bool>(),

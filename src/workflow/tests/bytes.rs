@@ -1,4 +1,4 @@
-//! Bodies that look like ours stay what they are.
+//! Bytes as values: JSON that only looks like one stays JSON.
 
 use super::harness::plan;
 use super::*;
@@ -32,7 +32,7 @@ fn values() -> impl Strategy<Value = Value> {
 
 /// What the service got, and what the caller gets, where the service answers with this.
 fn echo(plan: &Plan, sent: &Value, answered: &Value, marked: bool) -> (Payload, Payload) {
-    let mut harness = Harness::born(plan, |started| {
+    let mut harness = Harness::started_with(plan, |started| {
         (started.request, started.bytes_marked) = (Arc::new(json!({ "body": sent })), marked);
     });
     harness.settle();

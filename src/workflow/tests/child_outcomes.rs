@@ -1,4 +1,4 @@
-//! What a run that began another makes of how that ended: done and fit, done and unfit, and undone.
+//! How a parent handles the end of a child run: a fitting output, an unfitting one, and undoing.
 
 use super::harness::{plan, take};
 use super::*;
@@ -19,7 +19,7 @@ respond: { status: 200 }
 ";
 
 #[test]
-fn a_run_that_completed_is_undone_as_its_step_says_or_named() {
+fn a_completed_child_is_undone_by_its_step_s_undo_or_reported_as_not_undone() {
     let plan = plan(TRIP);
     let mut harness = Harness::of_route(&plan);
     harness.rest();
@@ -58,7 +58,7 @@ respond: { status: 200 }
 ";
 
 #[test]
-fn what_completed_is_never_begun_again_though_its_output_is_refused() {
+fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
     let plan = plan(PROMISE);
     let asked = || {
         let mut harness = Harness::of_api(&plan);
@@ -99,7 +99,7 @@ fn what_completed_is_never_begun_again_though_its_output_is_refused() {
 }
 
 #[test]
-fn a_step_names_a_run_that_is_still_to_end() {
+fn the_view_of_a_step_names_its_open_children() {
     let plan = plan(&TRIP.replace("concurrency: 1", "concurrency: 2"));
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -116,7 +116,7 @@ fn a_step_names_a_run_that_is_still_to_end() {
 }
 
 #[test]
-fn a_parent_takes_back_its_own_pause_and_no_other() {
+fn a_parent_lifts_only_its_own_pause() {
     let plan = plan(
         "
 workflow: w
@@ -126,7 +126,7 @@ respond: { status: 200 }
     );
     let parent = RunId(uuid::Uuid::from_u128(9));
     let by = parent.to_string();
-    let mut harness = Harness::born(&plan, |started| {
+    let mut harness = Harness::started_with(&plan, |started| {
         started.route = None;
         started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
     });

@@ -1,4 +1,4 @@
-//! Runs that a run begins, reruns, and other plans held against a run.
+//! Child runs, reruns, and replays of a run with another plan.
 
 use super::harness::plan;
 use super::people_harness::yes;
@@ -23,7 +23,7 @@ respond: {{ status: 200, body: '${{steps.sum.output}}' }}
 }
 
 #[test]
-fn a_run_begins_others_and_goes_on_with_what_they_answer() {
+fn a_run_starts_children_and_uses_their_answers() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -49,7 +49,7 @@ fn a_run_begins_others_and_goes_on_with_what_they_answer() {
 }
 
 #[test]
-fn a_run_that_fails_takes_its_parent_along_or_asks() {
+fn a_failed_child_fails_its_parent_or_pauses_it() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -83,7 +83,7 @@ fn a_run_that_fails_takes_its_parent_along_or_asks() {
 }
 
 #[test]
-fn what_is_ordered_of_a_run_reaches_those_that_it_began() {
+fn orders_to_a_run_are_passed_to_its_children() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -115,7 +115,7 @@ respond: { status: 200, body: '${steps.c.output}' }
 ";
 
 #[test]
-fn a_rerun_takes_over_what_does_not_depend_on_its_step() {
+fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
     let plan = plan(CHAIN);
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -127,7 +127,7 @@ fn a_rerun_takes_over_what_does_not_depend_on_its_step() {
     assert_eq!(harness.status(), RunStatus::Completed);
     assert_eq!(rerun(&harness.run, &plan, &"x".into()), Err(Refusal::NoSuchStep));
     let taken = rerun(&harness.run, &plan, &"b".into()).unwrap();
-    let mut again = Harness::born(&plan, |started| {
+    let mut again = Harness::started_with(&plan, |started| {
         started.route = None;
         started.run = RunId(uuid::Uuid::from_u128(2));
         started.rerun_of = Some(harness.run.id());
@@ -166,7 +166,7 @@ fn a_rerun_takes_over_what_does_not_depend_on_its_step() {
 }
 
 #[test]
-fn another_plan_is_held_against_what_happened() {
+fn a_replay_finds_each_kind_of_difference_of_another_plan() {
     let first = plan(CHAIN);
     let mut harness = Harness::of_api(&first);
     harness.rest();
@@ -202,7 +202,7 @@ fn another_plan_is_held_against_what_happened() {
 }
 
 #[test]
-fn a_run_that_did_nothing_leaves_nothing_to_undo() {
+fn a_child_without_effects_leaves_nothing_to_undo() {
     let plan = plan(
         "
 workflow: w

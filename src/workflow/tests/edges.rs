@@ -1,10 +1,10 @@
-//! Cases at the edges: what does not fit, what nobody knows, what a body or a pause may be.
+//! Edge cases: pauses of retries, events that do not fit, unknown earlier attempts, and what `respond` may read.
 
 use super::*;
 use crate::workflow::EndingEvent;
 
 #[test]
-fn a_retry_waits_as_long_as_the_service_asks_but_no_longer_than_may_be() {
+fn a_retry_honours_retry_after_up_to_the_longest_pause() {
     let plan = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(2).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&plan, Mode::Real, json!({}));
     harness.settle();
@@ -37,7 +37,7 @@ fn events_that_do_not_fit_are_errors() {
 }
 
 #[test]
-fn an_attempt_that_did_nothing_does_not_make_the_one_before_it_known() {
+fn an_earlier_unknown_attempt_stays_unknown_after_one_that_did_nothing() {
     let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(2);
     let plan = plan.respond(200, json!({})).build("w");
     let mut harness = Harness::new(&plan, Mode::Real, json!({}));
@@ -49,7 +49,7 @@ fn an_attempt_that_did_nothing_does_not_make_the_one_before_it_known() {
 }
 
 #[test]
-fn an_answer_may_be_made_of_what_failed_and_of_a_refused_body() {
+fn respond_may_read_failed_and_input_error() {
     let plan = PlanBuilder::new()
         .call("price", &[], "GET /price", Value::Null)
         .respond(422, json!({"bad": "${input_error}"}))
@@ -76,7 +76,7 @@ fn an_answer_may_be_made_of_what_failed_and_of_a_refused_body() {
 }
 
 #[test]
-fn a_run_that_fails_does_not_forget_what_is_unknown() {
+fn a_failed_run_still_lists_unknown_effects() {
     let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(3);
     let plan = plan.call("price", &[], "GET /price", Value::Null).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&plan, Mode::Real, json!({}));

@@ -1,4 +1,4 @@
-//! What a run may have done: what was certainly not done does not count.
+//! Which effects count as performed: one that was certainly not done does not.
 
 use super::harness::{lost, plan, shut};
 use super::*;
@@ -21,7 +21,7 @@ fn counts(harness: &mut Harness<'_>) -> (bool, bool, bool) {
 }
 
 #[test]
-fn what_was_certainly_not_done_does_not_count() {
+fn an_effect_that_was_certainly_not_done_does_not_count() {
     let plan = plan(TWO);
     for result in [status(429), AttemptResult::NotSent("x".into()), shut(1_000)] {
         let mut harness = Harness::of_route(&plan);
@@ -40,7 +40,7 @@ fn what_was_certainly_not_done_does_not_count() {
 }
 
 #[test]
-fn what_was_done_or_may_have_been_counts() {
+fn an_effect_that_was_or_may_have_been_done_counts() {
     let plan = plan(TWO);
     for result in [status(404), status(500), status(503), lost()] {
         let mut harness = Harness::of_route(&plan);

@@ -1,4 +1,4 @@
-//! What goes wrong, tier by tier: retries and deadlines, fallbacks and probes, conflicts that people resolve.
+//! Failures, from the cheapest remedy up: retries and deadlines, fallbacks and probes, conflicts that people resolve.
 
 use super::harness::{lost, plan, shut, take};
 use super::*;
@@ -21,7 +21,7 @@ respond: { status: 200, body: '${steps.charge.output}' }
 ";
 
 #[test]
-fn a_fallback_takes_the_place_of_what_certainly_did_nothing() {
+fn a_fallback_replaces_a_step_that_certainly_did_nothing() {
     let plan = plan(CHARGE);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -44,7 +44,7 @@ fn a_fallback_takes_the_place_of_what_certainly_did_nothing() {
 }
 
 #[test]
-fn a_fallback_that_nobody_took_is_not_needed_and_after_unknown_nobody_takes_it() {
+fn an_unused_fallback_is_skipped_and_after_an_unknown_outcome_none_is_taken() {
     let plan = plan(CHARGE);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -62,7 +62,7 @@ fn a_fallback_that_nobody_took_is_not_needed_and_after_unknown_nobody_takes_it()
 }
 
 #[test]
-fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_burning_an_attempt() {
+fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_using_an_attempt() {
     let with = plan(CHARGE);
     let mut harness = Harness::of_route(&with);
     harness.settle();
@@ -108,7 +108,8 @@ respond: { status: 200, body: '${steps.a.output}' }
     assert_eq!(harness.run.answer().unwrap().body.value(), json!({"from": "c"}));
     assert_eq!(harness.output("last")["output"], json!("c"));
 
-    let mut harness = Harness::born(&chain, |started| started.request = Arc::new(json!({"body": {"items": [2]}})));
+    let mut harness =
+        Harness::started_with(&chain, |started| started.request = Arc::new(json!({"body": {"items": [2]}})));
     harness.settle();
     harness.call("a", status(429));
     harness.call("b", status(429));
@@ -140,7 +141,7 @@ respond: { status: 200 }
     assert_eq!(harness.run.status(), RunStatus::Failed, "5 and 10 seconds have passed, and 15 are too many");
 
     let hour = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
-    let mut harness = Harness::born(&plan, |started| started.until = Some(hour));
+    let mut harness = Harness::started_with(&plan, |started| started.until = Some(hour));
     harness.settle();
     harness.call("a", ok(json!({})));
     for _ in 0..4 {
@@ -167,7 +168,7 @@ respond: { status: 200, body: '${steps.put.output}' }
 ";
 
 #[test]
-fn a_person_goes_on_from_exactly_where_the_run_paused() {
+fn a_resolved_conflict_goes_on_where_the_run_paused() {
     let plan = plan(ASKS);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
@@ -206,7 +207,7 @@ fn a_person_goes_on_from_exactly_where_the_run_paused() {
 }
 
 #[test]
-fn what_a_route_began_fails_where_a_person_would_be_asked() {
+fn a_run_of_a_route_fails_where_one_of_the_api_would_pause() {
     let plan = plan(&ASKS.replace(", on_failure: pause", ""));
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -294,12 +295,12 @@ fn several_items_may_be_in_conflict_and_each_is_resolved() {
 }
 
 #[test]
-fn the_answer_while_a_run_goes_on_is_pinned_once() {
+fn the_pending_answer_is_pinned_once() {
     let plan = plan(
         "{ workflow: w, steps: { a: { call: 'GET ${services.bank}/a' } }, respond: [{ pending: { status: 202, body: { id: '${run.id}' } } }, { status: 200, body: { id: '${run.id}' } }] }",
     );
     let creates = crate::workflow::Creates::Engine { family: "orders".into(), path: "$.id".into() };
-    let mut harness = Harness::born(&plan, |started| started.creates = Some(creates));
+    let mut harness = Harness::started_with(&plan, |started| started.creates = Some(creates));
     harness.settle();
     harness.ask(Command::AnswerPending).unwrap();
     let pinned = harness.run.pinned().cloned();

@@ -20,9 +20,9 @@ impl<'a> Harness<'a> {
     }
     /// A run that the API started.
     pub fn of_api(plan: &'a Plan) -> Self {
-        Self::born(plan, |started| started.route = None)
+        Self::started_with(plan, |started| started.route = None)
     }
-    pub fn born(plan: &'a Plan, change: impl FnOnce(&mut RunStarted)) -> Self {
+    pub fn started_with(plan: &'a Plan, change: impl FnOnce(&mut RunStarted)) -> Self {
         let mut first = started(plan, Mode::Real, json!({"body": {"items": [1, 2, 3]}}));
         change(&mut first);
         let first = Event::RunStarted(Arc::new(first));

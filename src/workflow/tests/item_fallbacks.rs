@@ -1,4 +1,4 @@
-//! Fallbacks in the place of single items of a `for_each`.
+//! Fallbacks of single items of a `for_each`.
 
 use super::harness::{lost, plan, shut, take};
 use super::people_harness::yes;
@@ -48,7 +48,7 @@ fn seen(harness: &Harness<'_>) -> crate::workflow::RunView {
 }
 
 #[test]
-fn an_item_that_did_nothing_is_done_by_the_fallback_in_its_place() {
+fn a_fallback_replaces_an_item_that_certainly_did_nothing() {
     let plan = plan(MAILS);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -77,7 +77,7 @@ fn an_item_that_did_nothing_is_done_by_the_fallback_in_its_place() {
 }
 
 #[test]
-fn no_item_is_replaced_where_it_may_have_been_done() {
+fn no_fallback_replaces_an_item_that_may_have_been_done() {
     let plan = plan(MAILS);
     for result in [lost(), status(503), status(500), AttemptResult::Interrupted] {
         let mut harness = Harness::of_route(&plan);
@@ -97,7 +97,7 @@ fn no_item_is_replaced_where_it_may_have_been_done() {
 }
 
 #[test]
-fn both_undo_what_they_did_and_only_that() {
+fn items_and_their_fallbacks_undo_only_their_own_effects() {
     let plan = plan(MAILS);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -160,7 +160,7 @@ fn fallbacks_of_items_form_chains_and_one_that_does_not_run_leaves_the_failure()
 }
 
 #[test]
-fn what_nobody_took_is_not_needed_and_cannot_be_skipped_or_changed_before() {
+fn an_unused_item_fallback_is_skipped_and_accepts_no_orders_before() {
     let plan = plan(MAILS);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
@@ -189,7 +189,7 @@ fn what_nobody_took_is_not_needed_and_cannot_be_skipped_or_changed_before() {
 }
 
 #[test]
-fn a_person_takes_the_fallback_of_one_item_and_decides_over_one_that_runs_in_its_place() {
+fn a_person_chooses_the_fallback_of_one_item_and_resolves_a_conflict_of_that_fallback() {
     let plan = plan(
         &MAILS
             .replace("    fallback: letter\n", "    fallback: letter\n    on_failure: pause\n")
@@ -236,7 +236,7 @@ fn people_are_asked_about_each_item_that_a_risky_fallback_is_to_do() {
 }
 
 #[test]
-fn a_freeze_holds_it_and_a_rehearsal_leaves_its_intent() {
+fn a_freeze_holds_a_fallback_of_an_item_and_a_rehearsal_records_its_intent() {
     let plan = plan(MAILS);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -267,7 +267,7 @@ respond: { status: 200, body: '${steps.look.output}' }
 }
 
 #[test]
-fn a_rerun_takes_over_what_both_did_and_a_replay_finds_what_differs() {
+fn a_rerun_takes_over_results_of_items_and_their_fallbacks_and_a_replay_finds_differences() {
     let plan = plan(MAILS);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
@@ -306,7 +306,7 @@ fn a_rerun_takes_over_what_both_did_and_a_replay_finds_what_differs() {
 }
 
 #[test]
-fn a_whole_list_without_a_value_has_no_fallback() {
+fn a_for_each_whose_list_has_no_value_takes_no_fallback() {
     let plan = plan(&MAILS.replace("${request.body.items}", "${request.body.nothing}"));
     let mut harness = Harness::of_api(&plan);
     harness.settle();

@@ -1,4 +1,4 @@
-//! Locks: who stands in line, who holds, who gives up.
+//! Locks: queueing, holding, releasing, and deadlocks.
 
 use super::harness::plan;
 use super::*;
@@ -34,7 +34,7 @@ fn left(harness: &Harness<'_>) -> usize {
 }
 
 #[test]
-fn a_step_begins_when_it_holds_its_lock_and_leaves_it_when_it_ends() {
+fn a_step_begins_when_it_holds_its_lock_and_releases_it_when_it_ends() {
     let plan = locked("wait");
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -107,7 +107,7 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
 
 /// Others need not wait until a person has decided over something else.
 #[test]
-fn a_run_that_pauses_over_a_conflict_stands_in_nobodys_way() {
+fn a_run_that_pauses_over_a_conflict_leaves_its_lock_queues() {
     let plan = plan(
         "
 workflow: w
@@ -147,7 +147,7 @@ respond: { status: 200 }
 
 /// A look that began before a pause may end after the run has stood in line anew, behind others.
 #[test]
-fn what_was_seen_of_an_earlier_place_in_a_queue_gives_no_lock() {
+fn what_was_seen_for_an_earlier_queue_entry_is_ignored() {
     let plan = locked("wait");
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -164,7 +164,7 @@ fn what_was_seen_of_an_earlier_place_in_a_queue_gives_no_lock() {
 }
 
 #[test]
-fn a_service_that_says_locked_is_treated_as_a_lock() {
+fn a_busy_status_of_a_service_is_treated_as_a_held_lock() {
     for (busy, then) in [("skip", "skipped"), ("cancel", "cancelled"), ("wait", "waits"), ("ask", "asked")] {
         let plan = locked(busy);
         let mut harness = Harness::of_api(&plan);
@@ -196,7 +196,7 @@ fn a_service_that_says_locked_is_treated_as_a_lock() {
 }
 
 #[test]
-fn locks_beside_legacy_have_names_of_their_own() {
+fn locks_of_runs_beside_legacy_have_separate_names() {
     let yaml = "
 workflow: w
 steps: { a: { call: 'POST ${services.stock}/a', effect: private, lock: { key: x } } }

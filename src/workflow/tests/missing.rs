@@ -1,4 +1,4 @@
-//! A run keeps its plan, and the files have lost what it needs.
+//! Runs whose plan needs something that the files in force do not have.
 
 use super::harness::plan;
 use super::*;
@@ -27,7 +27,7 @@ fn with_gone(harness: &mut Harness<'_>) {
 }
 
 #[test]
-fn a_kept_plan_is_not_held_against_today_s_files() {
+fn a_stored_plan_is_not_checked_against_the_current_files() {
     let plan = kept();
     assert_eq!(plan.steps.len(), 4, "nor against today's limits");
     assert!(!plan.step(&"charge".into()).unwrap().1.call(Part::Do).unwrap().keyed);
@@ -40,7 +40,7 @@ fn a_kept_plan_is_not_held_against_today_s_files() {
 }
 
 #[test]
-fn what_is_missing_pauses_and_goes_on_by_itself() {
+fn a_run_pauses_over_a_missing_service_and_goes_on_after_a_reload() {
     let plan = kept();
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -59,7 +59,7 @@ fn what_is_missing_pauses_and_goes_on_by_itself() {
 }
 
 #[test]
-fn the_fallback_may_be_chosen_as_nothing_was_sent() {
+fn a_person_may_choose_the_fallback_when_nothing_was_sent() {
     let plan = kept();
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -69,7 +69,7 @@ fn the_fallback_may_be_chosen_as_nothing_was_sent() {
 }
 
 #[test]
-fn an_attempt_that_could_not_be_sent_again_costs_none_and_stays_unknown() {
+fn an_attempt_that_could_not_be_sent_again_uses_no_attempt_and_stays_unknown() {
     let plan = kept();
     let mut harness = Harness::of_route(&plan);
     with_gone(&mut harness);
@@ -90,7 +90,7 @@ fn an_attempt_that_could_not_be_sent_again_costs_none_and_stays_unknown() {
 }
 
 #[test]
-fn an_undo_waits_for_its_service_too() {
+fn an_undo_whose_service_is_missing_waits_for_it() {
     let plan = kept();
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -105,7 +105,7 @@ fn an_undo_waits_for_its_service_too() {
 }
 
 #[test]
-fn a_workflow_that_is_not_there_is_waited_for() {
+fn a_run_waits_for_a_missing_workflow() {
     let plan = plan("{ workflow: w, steps: { last: { run: other } }, respond: { status: 200 } }");
     let mut harness = Harness::of_api(&plan);
     harness.world = world().with_workflows([]);
@@ -126,7 +126,7 @@ fn a_workflow_that_is_not_there_is_waited_for() {
 
 /// The workflow was there when the step began, and gone when its run was to be started.
 #[test]
-fn a_child_that_is_not_started_for_want_of_its_workflow_is_waited_for() {
+fn a_run_waits_for_a_child_whose_workflow_is_missing() {
     let plan = plan("{ workflow: w, steps: { last: { run: other } }, respond: { status: 200 } }");
     let begun = |id: u128| {
         let child = RunId(uuid::Uuid::from_u128(id));
@@ -182,7 +182,7 @@ respond: { status: 200 }
 
 /// The attempt's outcome stays unknown: what the files lost is needed to find it out, and nothing is sent again.
 #[test]
-fn a_probe_waits_for_its_service() {
+fn a_probe_whose_service_is_missing_waits_for_it() {
     let source: Value = serde_saphyr::from_str(PROBED).unwrap();
     let plan = Plan::kept(&source, &BTreeMap::new(), &Limits::default()).unwrap();
     let unknown = || {

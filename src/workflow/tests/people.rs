@@ -1,4 +1,4 @@
-//! Checkpoints, waits and signals, pauses and what else people order.
+//! Checkpoints, waits, signals, pauses and other orders.
 
 use super::harness::plan;
 use super::people_harness::{no, with, yes};
@@ -25,7 +25,7 @@ respond: { status: 200, body: '${default(steps.use.output, steps.otherwise.outpu
 ";
 
 #[test]
-fn an_answer_goes_to_who_may_give_it_once_and_as_asked() {
+fn an_answer_is_accepted_once_from_those_who_may_give_it_with_fitting_values() {
     let plan = plan(PICK);
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -66,7 +66,7 @@ fn an_answer_goes_to_who_may_give_it_once_and_as_asked() {
 }
 
 #[test]
-fn nobody_answers_others_are_asked_and_then_the_default_holds() {
+fn an_unanswered_question_escalates_and_then_takes_its_default() {
     let plan = plan(PICK);
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -80,7 +80,7 @@ fn nobody_answers_others_are_asked_and_then_the_default_holds() {
 }
 
 #[test]
-fn a_no_skips_what_needs_the_yes_and_lets_the_other_branch_run() {
+fn a_rejection_skips_the_steps_that_need_the_approval_and_another_branch_runs() {
     let plan = plan(PICK);
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -185,7 +185,7 @@ fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
 }
 
 #[test]
-fn a_wait_for_the_next_attempt_is_cut_short() {
+fn an_order_to_retry_starts_the_next_attempt_at_once() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -199,7 +199,7 @@ fn a_wait_for_the_next_attempt_is_cut_short() {
 }
 
 #[test]
-fn a_step_is_skipped_with_what_needs_it_and_only_where_that_makes_sense() {
+fn an_order_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_possible() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -266,7 +266,7 @@ fn a_rehearsal_asks_nobody() {
 }
 
 #[test]
-fn what_people_see_of_a_run() {
+fn the_view_of_a_run() {
     let plan = plan(PICK);
     let mut harness = Harness::of_api(&plan);
     harness.rest();

@@ -1,4 +1,4 @@
-//! Probes: what an attempt of unknown outcome did, and from when on a "no" is believed.
+//! Probes of attempts with unknown outcome, and from when on a "no" counts.
 
 use super::harness::{lost, plan, take};
 use super::*;
@@ -20,7 +20,7 @@ respond: { status: 200, body: '${steps.charge.output}' }
 ";
 
 #[test]
-fn a_probe_says_what_an_unknown_attempt_did() {
+fn a_probe_tells_whether_an_unknown_attempt_took_place() {
     let plan = plan(PROBED);
     let probing = || {
         let mut harness = Harness::of_route(&plan);
@@ -63,7 +63,7 @@ fn a_probe_says_what_an_unknown_attempt_did() {
 
 /// A service commits late, after its probe's first "no": it is found, and nothing is sent again.
 #[test]
-fn a_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
+fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     let plan = plan(PROBED);
     for (result, commits_after) in [(lost(), 3), (lost(), 29), (AttemptResult::Interrupted, 20), (status(503), 29)] {
         let mut harness = Harness::of_route(&plan);
@@ -92,7 +92,7 @@ fn a_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
 
 /// Times are those of events: a run that is folded anew knows them too, and one of an older version counts from now.
 #[test]
-fn what_settles_is_known_from_events() {
+fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     let plan = plan(PROBED);
     let mut harness = Harness::of_route(&plan);
     harness.settle();

@@ -1,5 +1,5 @@
-//! Any plan with questions, risks, waits, locks and sub-runs, any script of answers, signals, orders and times: the run
-//! always says what it waits for, comes to its end, and nothing goes past a person or a lock.
+//! Any plan with questions, risks, waits, locks and child runs, with any answers, signals, orders and times: the run
+//! always names what it waits for, comes to its end, and begins nothing without its approval and its lock.
 
 use super::harness::{lost, plan, take};
 use super::locks::wait_link;
@@ -281,7 +281,7 @@ fn plays(steps: &[(u8, u8, u8)], script: &[u8]) {
 
 /// A child that failed is begun anew, behind the lock's other holder: it stood in the queue, and nobody looked at it.
 #[test]
-fn what_is_begun_anew_stands_in_its_locks_queue_again() {
+fn a_step_that_is_retried_queues_for_its_lock_again() {
     let steps = [(0, 42, 0), (0, 0, 0), (3, 224, 180), (0, 0, 0), (0, 0, 66)];
     let script = [
         2, 52, 78, 221, 45, 115, 2, 20, 2, 86, 2, 34, 2, 47, 2, 2, 2, 2, 2, 2, 2, 9, 2, 2, 2, 2, 9, 2, 2, 2, 2, 2, 57,
@@ -294,7 +294,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn any_run_says_what_it_waits_for_and_nothing_goes_past_people(
+    fn any_run_names_what_it_waits_for_and_needs_every_approval(
         steps in steps(), script in proptest::collection::vec(any::<u8>(), 40),
     ) {
         plays(&steps, &script);

@@ -1,5 +1,5 @@
-//! Any plan with fallbacks, probes, undos and schemas, any replies, any orders and choices: it comes to its end, and
-//! keeps its promises.
+//! Any plan with fallbacks, probes, undos and schemas, with any replies, orders and choices: the run comes to its end,
+//! and the invariants hold.
 
 use super::harness::{lost, plan, shut, take};
 use super::*;
@@ -237,7 +237,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(160))]
 
     #[test]
-    fn any_run_ends_and_keeps_its_promises(
+    fn any_run_ends_and_its_invariants_hold(
         steps in steps(), api in any::<bool>(), fates in proptest::collection::vec(any::<u8>(), 24),
         picks in proptest::collection::vec(any::<u8>(), 24),
         cancel in proptest::option::of((0usize..24, any::<bool>())),

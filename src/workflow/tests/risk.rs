@@ -1,4 +1,4 @@
-//! Risk: who is asked, about what, and that nothing goes past it.
+//! Risk: who is asked, about what, and that nothing is performed without the approval.
 
 use super::harness::plan;
 use super::people_harness::{items, no, yes};
@@ -24,7 +24,7 @@ respond: {{ status: 200, body: '${{steps.tell.output}}' }}
 }
 
 #[test]
-fn low_runs_and_medium_waits_for_one_yes() {
+fn low_risk_runs_and_medium_risk_waits_for_one_approval() {
     let low = mails("'${item > 5 ? \"high\" : \"low\"}'", "");
     let mut harness = Harness::of_api(&low);
     harness.rest();
@@ -50,7 +50,7 @@ fn low_runs_and_medium_waits_for_one_yes() {
 }
 
 #[test]
-fn high_is_reviewed_item_by_item_and_only_what_was_approved_is_performed() {
+fn high_risk_is_reviewed_item_by_item_and_only_approved_items_are_performed() {
     let high = mails("high", "ask: { question: 'Send them?', who: [ann] }");
     let mut harness = Harness::of_api(&high);
     harness.rest();
@@ -75,7 +75,7 @@ fn high_is_reviewed_item_by_item_and_only_what_was_approved_is_performed() {
 }
 
 #[test]
-fn all_struck_out_is_a_step_that_did_not_run() {
+fn a_step_is_skipped_when_all_its_items_are_struck_out() {
     let high = mails("high", "");
     let mut harness = Harness::of_api(&high);
     harness.rest();
@@ -100,7 +100,7 @@ respond: { status: 200, body: '${default(steps.fine.output, -1)}' }
 ";
 
 #[test]
-fn a_policy_judges_and_what_is_struck_is_left_out_of_the_body() {
+fn a_policy_sets_the_risk_and_struck_out_items_are_left_out_of_the_body() {
     let plan = plan(BATCH);
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -116,7 +116,7 @@ fn a_policy_judges_and_what_is_struck_is_left_out_of_the_body() {
 }
 
 #[test]
-fn nothing_goes_past_an_approval() {
+fn no_order_replaces_an_approval() {
     let high = mails("high", "");
     let mut harness = Harness::of_api(&high);
     harness.rest();
@@ -156,7 +156,7 @@ fn nothing_goes_past_an_approval() {
 }
 
 #[test]
-fn another_input_for_a_retry_is_asked_about_and_a_no_opens_the_conflict_again() {
+fn another_input_for_a_retry_needs_approval_and_a_rejection_reopens_the_conflict() {
     let plan = plan(BATCH);
     let mut harness = Harness::of_api(&plan);
     harness.rest();
@@ -174,7 +174,7 @@ fn another_input_for_a_retry_is_asked_about_and_a_no_opens_the_conflict_again() 
 }
 
 #[test]
-fn time_goes_by_without_an_answer() {
+fn an_elapsed_question_is_answered_by_its_time_out() {
     let reject = mails("high", "ask: { timeout: 1m, on_timeout: reject }\n    on_reject: skip");
     let mut harness = Harness::of_api(&reject);
     harness.rest();

@@ -1,4 +1,4 @@
-//! What was done is undone: in which order, how often, and what a person does when it cannot be.
+//! Undoing: the order, that each step is undone once, and conflicts over what cannot be undone.
 
 use super::harness::{lost, plan, take};
 use super::*;
@@ -31,7 +31,7 @@ fn until_last(harness: &mut Harness<'_>) {
 }
 
 #[test]
-fn what_was_done_is_undone_in_reverse_and_at_the_same_time_where_it_overlapped() {
+fn steps_are_undone_in_reverse_order_and_concurrently_where_they_overlapped() {
     let plan = plan(TRIP);
     let mut harness = Harness::of_route(&plan);
     until_last(&mut harness);
@@ -61,7 +61,7 @@ fn what_was_done_is_undone_in_reverse_and_at_the_same_time_where_it_overlapped()
 }
 
 #[test]
-fn what_cannot_be_undone_waits_for_a_person() {
+fn a_failed_undo_waits_for_a_person() {
     let plan = plan(TRIP);
     let failing = || {
         let mut harness = Harness::of_route(&plan);
@@ -128,7 +128,7 @@ fn a_cancelled_run_ends_what_is_under_way_and_undoes_it_or_not() {
 }
 
 #[test]
-fn what_is_unknown_is_a_conflict_before_anything_is_undone() {
+fn an_unknown_effect_is_a_conflict_before_anything_is_undone() {
     let plan = plan(TRIP);
     let mut harness = Harness::of_route(&plan);
     until_last(&mut harness);
@@ -250,7 +250,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
 }
 
 #[test]
-fn people_see_what_became_of_each_step() {
+fn the_view_shows_the_status_of_each_step() {
     let plan = plan(TRIP);
     let mut harness = Harness::of_route(&plan);
     until_last(&mut harness);

@@ -1,4 +1,4 @@
-//! A run that is read back goes on as the one that was written.
+//! A run that is read from a snapshot behaves like the one that was written.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn each() -> Plan {
 
 /// What a service gave may be nothing, `null`, or a number that no machine word holds.
 #[test]
-fn what_a_step_gave_comes_back_to_the_last_digit() {
+fn numbers_of_an_output_keep_all_digits() {
     let numbers = r#"{ "n": 123456789012345678901234567890.10, "e": 1e400, "z": -0, "big": 18446744073709551615 }"#;
     for output in [Value::Null, json!([null, {}]), serde_json::from_str(numbers).unwrap()] {
         let plan = each();
@@ -42,7 +42,7 @@ fn what_a_step_gave_comes_back_to_the_last_digit() {
 
 /// As deep as a step's output may be (`output_depth_max`).
 #[test]
-fn an_output_as_deep_as_the_bound_comes_back() {
+fn an_output_as_deep_as_the_bound_is_read_back() {
     let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
     let plan = each();
     let mut harness = Harness::of_route(&plan);
@@ -53,7 +53,7 @@ fn an_output_as_deep_as_the_bound_comes_back() {
 }
 
 #[test]
-fn what_is_no_run_is_an_error() {
+fn events_that_form_no_run_are_an_error() {
     let plan = each();
     let bytes = Harness::of_route(&plan).run.to_snapshot().unwrap();
     for broken in [&bytes[..bytes.len() - 1], b"", b"{}", b"null"] {

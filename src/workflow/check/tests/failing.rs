@@ -1,9 +1,9 @@
-//! What a step may say about going wrong.
+//! The checks of failure handling.
 
 use super::*;
 
 #[test]
-fn all_that_may_be_said_is_understood() {
+fn every_key_of_failure_handling_is_accepted() {
     let plan = good(
         r#"
 workflow: w
@@ -38,7 +38,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn fallbacks_take_one_place_and_nobody_waits_for_them() {
+fn a_fallback_replaces_one_step_and_no_step_needs_it() {
     let call = "call: 'POST ${services.stock}/x', not_done: [503]";
     wrong(
         &format!("a: {{ {call}, fallback: z }}\nb: {{ {call}, fallback: b }}\nc: {{ {call}, fallback: a }}"),
@@ -85,7 +85,7 @@ fn what_a_503_means_for_a_fallback_is_explained() {
 }
 
 #[test]
-fn an_undo_calls_what_takes_back_and_a_probe_what_answers() {
+fn an_undo_and_a_probe_name_a_call_that_fits() {
     wrong(
         "a: { call: 'POST ${services.stock}/x', undo: 'GET ${services.stock}/x', probe: { done: '${true}' } }\nb: { call: 'POST ${services.stock}/x', undo: {}, probe: { call: 'GET ${services.stock}/x' } }",
         &[
@@ -98,7 +98,7 @@ fn an_undo_calls_what_takes_back_and_a_probe_what_answers() {
 }
 
 #[test]
-fn what_takes_the_place_of_items_sees_them_and_nothing_else_does() {
+fn only_for_each_steps_and_fallbacks_of_items_read_item() {
     let call = "call: 'POST ${services.stock}/x', not_done: [503]";
     let plan = good(&steps(&format!(
         "a: {{ for_each: [1], {call}, fallback: b }}\nb: {{ {call}, fallback_only: true, fallback: c, if: '${{item > 0}}', body: '${{index}}', undo: 'DELETE ${{services.stock}}/${{item}}', probe: {{ call: 'GET ${{services.stock}}/${{item}}', done: '${{index == 0}}' }} }}\nc: {{ run: other, input: '${{item}}', fallback_only: true }}\nd: {{ set: '${{steps.a.by[0]}}' }}"
@@ -120,7 +120,7 @@ fn what_takes_the_place_of_items_sees_them_and_nothing_else_does() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_a_hint() {
+fn keys_that_do_not_belong_together_are_refused_with_a_hint() {
     wrong(
         "a: { for_each: [1], call: 'POST ${services.stock}/x', not_done: [503], fallback: b, failures: collect, on_failure: pause }\nb: { for_each: [1], set: 1, fallback_only: true }",
         &[

@@ -136,7 +136,7 @@ fn a_whole_workflow_becomes_a_plan() {
 }
 
 #[test]
-fn a_plan_is_made_again_from_what_was_kept() {
+fn a_plan_is_built_again_from_its_stored_definition() {
     let town = Town::new();
     let plan = good(ORDER);
     let kept: Value = serde_json::from_str(&plan.source.to_string()).unwrap();
@@ -213,7 +213,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 
 proptest! {
     #[test]
-    fn any_definition_gets_an_answer(at in any::<prop::sample::Index>(), with in prop::sample::select(vec![
+    fn any_definition_gives_a_plan_or_problems(at in any::<prop::sample::Index>(), with in prop::sample::select(vec![
         json!(null), json!(0), json!(-1), json!(1e300), json!(""), json!("${"), json!("${steps}"), json!("${steps.price}"), json!("é ${x.y}"),
         json!([]), json!([[]]), json!({}), json!({"": 1}), json!({"a": {"call": "GET"}}), json!(["price"]), json!("POST ${services.bank}"), json!(true),
     ])) {
@@ -230,7 +230,7 @@ proptest! {
 
 /// The example set is sound.
 #[test]
-fn the_example_workflows_are_sound() {
+fn the_example_workflows_pass_the_check() {
     let mut town = Town::new();
     town.services = ["prices", "stock", "bank", "mail", "studio", "ads"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! Names that do not exist, or not there.
+//! Names that do not exist, or not in this context.
 
 use super::*;
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::workflow::{Busy, Level, OnReject, OnTimeout, Risk, Until};
 
 #[test]
-fn people_time_locks_and_other_workflows_become_steps() {
+fn checkpoints_waits_locks_and_sub_runs_are_parsed() {
     let plan = good(
         r#"
 workflow: publish

@@ -200,7 +200,7 @@ fn the_schema_takes_what_the_check_takes() {
 }
 
 #[test]
-fn what_runs_have_to_be_kept_for_is_named() {
+fn the_reason_why_runs_have_to_be_kept_is_named() {
     let beyond = |step: &str, more: &str| {
         let text = format!("workflow: w\n{more}\nsteps:\n  s: {step}\nrespond: {{ status: 200 }}\n");
         let (plan, problems) = Town::new().check(&text);
@@ -247,7 +247,7 @@ fn what_runs_have_to_be_kept_for_is_named() {
 
 /// What takes a step's place gives that step's output.
 #[test]
-fn a_fallback_is_read_where_the_step_is_whose_place_it_takes() {
+fn a_step_that_reads_the_replaced_step_reads_its_fallback() {
     let plan = good(
         "
 workflow: w

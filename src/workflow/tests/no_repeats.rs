@@ -1,4 +1,4 @@
-//! What must not happen a second time, and what nothing goes past: choices of people, reruns, answers that cannot be made.
+//! Choices of people, reruns and answers that cannot be made: no effect is repeated, and no approval is skipped.
 
 use super::harness::{lost, plan, take};
 use super::people_harness::{items, yes};
@@ -16,7 +16,7 @@ fn seen(harness: &Harness<'_>) -> crate::workflow::RunView {
 }
 
 #[test]
-fn another_input_of_an_approved_item_is_asked_about() {
+fn another_input_of_an_approved_item_needs_a_new_approval() {
     let plan = plan(
         "
 workflow: w
@@ -31,7 +31,7 @@ respond: { status: 200 }
 ",
     );
     let request = Arc::new(json!({"body": {"items": [{"amount": 1}, {"x": 2}]}}));
-    let mut harness = Harness::born(&plan, |started| (started.route, started.request) = (None, request));
+    let mut harness = Harness::started_with(&plan, |started| (started.route, started.request) = (None, request));
     harness.rest();
     harness.answers("alice", yes()).unwrap();
     assert_eq!(harness.run.conflict().map(|open| (open.kind, open.item)), Some((ConflictKind::Expression, Some(1))));
@@ -46,7 +46,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn a_question_without_a_value_is_not_answered_by_one() {
+fn a_question_whose_text_has_no_value_cannot_be_resolved_with_an_output() {
     let plan = plan(
         "{ workflow: w, steps: { ok: { checkpoint: { question: 'For ${request.body.who}?' } }, go: { needs: [ok], call: 'POST ${services.bank}/go' } }, respond: { status: 200 } }",
     );
@@ -96,7 +96,7 @@ fn no_fallback_is_taken_while_an_earlier_attempt_may_have_been_done() {
 }
 
 #[test]
-fn what_was_skipped_while_it_may_have_been_done_stays_listed() {
+fn a_skipped_step_that_may_have_been_done_stays_listed() {
     let plan = plan(
         &CHARGE
             .replace("set: 1", "call: 'POST ${services.bank}/z'")
@@ -118,11 +118,11 @@ fn what_was_skipped_while_it_may_have_been_done_stays_listed() {
 }
 
 #[test]
-fn an_item_that_is_struck_out_twice_is_one() {
+fn an_item_that_is_listed_twice_as_struck_out_counts_once() {
     let plan = plan(
         "{ workflow: w, steps: { mail: { for_each: '${request.body.items}', call: 'POST ${services.bank}/${item}', risk: high } }, respond: { status: 200 } }",
     );
-    let mut harness = Harness::born(&plan, |started| {
+    let mut harness = Harness::started_with(&plan, |started| {
         (started.route, started.request) = (None, Arc::new(json!({"body": {"items": [1, 2]}})))
     });
     harness.rest();
@@ -133,7 +133,7 @@ fn an_item_that_is_struck_out_twice_is_one() {
 }
 
 #[test]
-fn a_rerun_does_not_do_again_what_may_have_been_done() {
+fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
     let plan = plan(CHARGE);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
@@ -164,7 +164,7 @@ fn a_rerun_does_not_do_again_what_may_have_been_done() {
 }
 
 #[test]
-fn a_run_that_is_handed_over_is_over() {
+fn a_run_ends_when_its_successor_is_ordered() {
     let plan = plan(
         "{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a', undo: 'DELETE ${services.bank}/a' }, b: { needs: [a], call: 'POST ${services.bank}/b' } }, respond: { status: 200 } }",
     );
@@ -190,7 +190,7 @@ fn a_run_that_is_handed_over_is_over() {
     assert!(rerun(&harness.run, &plan, &"a".into()).is_err(), "and no other");
     assert_eq!(seen(&harness).steps[0].status, StepStatus::Done);
     // A run that another one waits for is not taken away from it.
-    let mut child = Harness::born(&plan, |started| {
+    let mut child = Harness::started_with(&plan, |started| {
         started.route = None;
         started.parent = Some(crate::workflow::Parent { run: to, step: "s".into(), item: None });
     });
@@ -209,7 +209,7 @@ respond: { status: 200, body: { ref: '${steps.pay.output.reference}' } }
 ";
 
 #[test]
-fn an_answer_that_cannot_be_made_undoes_nothing() {
+fn when_no_answer_can_be_made_nothing_is_undone() {
     let plan = plan(ANSWERS);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
@@ -258,7 +258,7 @@ respond: { status: 200 }
 ";
 
 #[test]
-fn people_see_which_item_it_is() {
+fn the_view_names_the_item_of_a_conflict() {
     let plan = plan(ITEMS);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
@@ -292,7 +292,7 @@ fn people_see_which_item_it_is() {
 }
 
 #[test]
-fn what_came_back_and_the_key_are_there_when_a_probe_could_not_say() {
+fn a_conflict_after_an_undecided_probe_shows_the_response_and_the_key() {
     let plan = plan(
         "
 workflow: w
@@ -327,7 +327,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn who_is_asked_in_their_stead_sees_what_happens_then() {
+fn an_escalated_question_shows_its_own_time_out() {
     let plan = plan(
         "
 workflow: w
@@ -346,7 +346,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn another_plan_decides_the_same_where_only_a_moment_lies_between() {
+fn a_replay_ignores_differences_of_a_moment_in_times() {
     let yaml = "
 workflow: w
 steps:
@@ -368,7 +368,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn what_people_are_shown_holds_no_secret_in_a_form_either() {
+fn a_conflict_shows_no_secret_of_a_form_body() {
     let plan = plan(
         "{ workflow: w, steps: { pay: { call: 'POST ${services.bank}/pay', form: { amount: '7', card_number: '4111111111111111' } } }, respond: { status: 200 } }",
     );

@@ -26,6 +26,7 @@ mod sets;
 #[cfg(test)]
 mod tests;
 mod tries;
+mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,9 +45,10 @@ pub use self::key_log::KeyLog;
 use self::sets::Sets;
 pub use self::tries::Took;
 use self::tries::Tries;
+use self::turns::Turns;
 use crate::clock;
-use crate::exchange::{Affinity, LegacyTake, OwnerUnknown, Remembered};
-use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey};
+use crate::exchange::{Affinity, KnownBody, LegacyTake, OwnerUnknown, Remembered};
+use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
 use crate::store::{NewPin, SharedStore, StoreError};
@@ -60,6 +62,7 @@ pub struct StoreAffinity {
     families: Arc<Families>,
     cache: Cache,
     tries: Tries,
+    turns: Turns,
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
     behind: Behind,
@@ -90,7 +93,16 @@ impl StoreAffinity {
         tokio::spawn(keys.clone().move_to_store(store.clone()));
         let sets = Arc::new(Sets::new(limits, Instant::now()));
         tokio::spawn(sets.clone().build(store.clone()));
-        Ok(Arc::new(Self { store, families, cache: Cache::default(), tries, keys, sets, behind }))
+        Ok(Arc::new(Self {
+            store,
+            families,
+            cache: Cache::default(),
+            tries,
+            turns: Turns::default(),
+            keys,
+            sets,
+            behind,
+        }))
     }
 
     /// A run has pinned an instance: said after its append, before its answer leaves. Saying it again for the same
@@ -162,6 +174,29 @@ impl StoreAffinity {
             return Took::Others;
         }
         took
+    }
+
+    /// Takes a request for the engine under any credential: unless another run has the same request, or legacy any request
+    /// with the key for any caller.
+    pub fn take_for_engine_under_any_credential(&self, any_caller: &RetryKey, digest: &[u8; 32]) -> Took {
+        let _turn = self.turns.of(any_caller);
+        if self.is_legacys(any_caller) {
+            return Took::Others;
+        }
+        self.take_for_engine(any_caller.of_request(digest))
+    }
+
+    /// Whether legacy took this first try, as far as this process knows.
+    fn is_legacys(&self, key: &RetryKey) -> bool {
+        self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_waiting(key)
+    }
+
+    fn take_key_for_legacy(&self, key: RetryKey) -> LegacyTake {
+        self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
+    }
+
+    fn give_key_to_legacy(&self, key: RetryKey) -> LegacyTake {
+        self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
     }
 
     /// Whether the store has to be asked if the engine took this before. Other processes take keys in a store that they
@@ -295,12 +330,38 @@ impl Affinity for StoreAffinity {
         .boxed()
     }
 
-    fn take_for_legacy(&self, key: RetryKey) -> LegacyTake {
-        self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
+    fn take_for_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys, body: KnownBody) -> LegacyTake {
+        let Some(any_caller) = any_caller else { return self.take_key_for_legacy(scoped) };
+        let _turn = self.turns.of(&any_caller);
+        let arm = self.tries.arm(&scoped, Instant::now());
+        if arm == Some(Arm::Engine) {
+            return LegacyTake::HeldByEngine;
+        }
+        // What legacy has stays with legacy: also what an engine's run gave back after it was in the store.
+        if arm.is_none() && !self.is_legacys(&any_caller) {
+            match body {
+                KnownBody::Unread if self.may_have_been_taken(&any_caller.of_request(&[0; 32])) => {
+                    return LegacyTake::NeedsBody;
+                }
+                KnownBody::Digest(digest)
+                    if self.tries.arm(&any_caller.of_request(&digest), Instant::now()) == Some(Arm::Engine) =>
+                {
+                    return LegacyTake::HeldUnderAnotherCredential;
+                }
+                KnownBody::Unread | KnownBody::TooLarge | KnownBody::Digest(_) => {}
+            }
+        }
+        match self.take_key_for_legacy(scoped) {
+            LegacyTake::Noted => self.give_key_to_legacy(any_caller),
+            took => took,
+        }
     }
 
-    fn give_to_legacy(&self, key: RetryKey) -> LegacyTake {
-        self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
+    fn give_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
+        match (self.give_key_to_legacy(scoped), any_caller) {
+            (LegacyTake::Noted, Some(any_caller)) => self.give_key_to_legacy(any_caller),
+            (took, _) => took,
+        }
     }
 
     fn serve_unnoted(&self, route: &RouteId) {

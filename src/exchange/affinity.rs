@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey};
+use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
 
 /// The owner of an instance is not known now.
@@ -30,6 +30,21 @@ pub enum LegacyTake {
     NotNoted,
     /// The engine has it.
     HeldByEngine,
+    /// The engine may have the same request under another credential, which depends on the body: nothing was taken.
+    NeedsBody,
+    /// The engine has the same request under another credential: nothing was taken.
+    HeldUnderAnotherCredential,
+}
+
+/// What is known of a request's body when the request is taken for legacy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBody {
+    /// It was not read.
+    Unread,
+    /// It is larger than the engine takes.
+    TooLarge,
+    /// The digest of the request with its body.
+    Digest([u8; 32]),
 }
 
 impl LegacyTake {
@@ -52,11 +67,11 @@ pub trait Affinity: Send + Sync {
     fn remembered(&self, key: &RetryKey) -> Remembered;
     /// Which arm took the first try, where it was recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>>;
-    /// Takes a first try for legacy, unless the engine has it by now. The key is in a file before this returns, and is
-    /// written to the store behind.
-    fn take_for_legacy(&self, key: RetryKey) -> LegacyTake;
+    /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are in
+    /// a file before this returns, and are written to the store behind.
+    fn take_for_legacy(&self, keys: RetryKeys, body: KnownBody) -> LegacyTake;
     /// Records for legacy a first try that the engine gave back.
-    fn give_to_legacy(&self, key: RetryKey) -> LegacyTake;
+    fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake;
     /// Reports that legacy serves a request whose key could not be recorded: counted, and the gate to `live` stays shut
     /// as long as a retry may come.
     fn serve_unnoted(&self, route: &RouteId);

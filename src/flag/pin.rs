@@ -119,3 +119,10 @@ pub struct RetryKeys {
     /// try may carry another one.
     pub any_caller: Option<RetryKey>,
 }
+
+impl From<RetryKey> for RetryKeys {
+    /// Of a request whose caller is verified, or has no credential.
+    fn from(scoped: RetryKey) -> Self {
+        Self { scoped, any_caller: None }
+    }
+}

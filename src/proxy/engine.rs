@@ -22,7 +22,7 @@ use super::retry_keys;
 use super::route_metrics::AnsweredBy;
 use super::upload::{ReadBody, Upload};
 use super::wait::{Phase, now};
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, FROZEN, LegacyTake, Problem, RequestCopy, Served};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, FROZEN, KnownBody, LegacyTake, Problem, RequestCopy, Served};
 use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
@@ -56,10 +56,12 @@ pub(super) async fn answer(
         Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
         // The engine has not seen it, except as the first try of a retry, which it may have performed.
         Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
-            match retry_keys::take_for_legacy(&*shared.pins, flagged.retry_keys) {
+            match retry_keys::take_for_legacy(&*shared.pins, flagged.retry_keys, KnownBody::TooLarge) {
                 LegacyTake::Noted => {}
                 LegacyTake::NotNoted => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
-                LegacyTake::HeldByEngine => return Err(exchange.refused(rung, Failure::TooLarge)),
+                LegacyTake::HeldByEngine | LegacyTake::NeedsBody | LegacyTake::HeldUnderAnotherCredential => {
+                    return Err(exchange.refused(rung, Failure::TooLarge));
+                }
             }
             count_fallback(&exchange, &flagged);
             let captured = capture_fallback(&exchange, &flagged, &head);

@@ -4,26 +4,18 @@
 //! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine took
 //! is refused under another credential, and legacy is not called.
 
-use crate::exchange::{Affinity, LegacyTake, OwnerUnknown, Remembered};
+use crate::exchange::{Affinity, KnownBody, LegacyTake, OwnerUnknown, Remembered};
 use crate::flag::{Arm, RetryKey, RetryKeys};
 use crate::names::RouteId;
 
 /// Takes a request for legacy, unless the engine has it.
-pub(super) fn take_for_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
-    let Some(RetryKeys { scoped, any_caller }) = keys else { return LegacyTake::Noted };
-    match (pins.take_for_legacy(scoped), any_caller) {
-        (LegacyTake::Noted, Some(any_caller)) => pins.give_to_legacy(any_caller),
-        (took, _) => took,
-    }
+pub(super) fn take_for_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>, body: KnownBody) -> LegacyTake {
+    keys.map_or(LegacyTake::Noted, |keys| pins.take_for_legacy(keys, body))
 }
 
 /// Records for legacy a request that the engine gave back.
 pub(super) fn give_to_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
-    let Some(RetryKeys { scoped, any_caller }) = keys else { return LegacyTake::Noted };
-    match (pins.give_to_legacy(scoped), any_caller) {
-        (LegacyTake::Noted, Some(any_caller)) => pins.give_to_legacy(any_caller),
-        (took, _) => took,
-    }
+    keys.map_or(LegacyTake::Noted, |keys| pins.give_to_legacy(keys))
 }
 
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same

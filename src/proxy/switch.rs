@@ -25,9 +25,9 @@ use super::retry_keys::{self, FirstTry};
 use super::upload::Upload;
 use super::wait::Phase;
 use crate::clock;
-use crate::exchange::{LegacyTake, Problem, request_digest};
+use crate::exchange::{KnownBody, LegacyTake, Problem, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, FoundRoute, InstanceId, Owner, RequestFacts, State, decide,
+    Arm, Decision, DecisionDiagnostics, FoundRoute, InstanceId, Owner, RequestFacts, RouteFlag, State, decide,
     decide_with_diagnostics,
 };
 
@@ -115,37 +115,19 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         }
     }
     // Whether the engine has this request under another credential of the same caller depends on its body too.
+    let mut body = KnownBody::Unread;
     if let (Decision::Legacy { rung, .. }, None, false) = (&decision, first_try.arm, first_try.is_unknown)
         && retry_keys::may_be_held(&*shared.pins, &first_try.any_caller)
     {
-        let refused = |failure| Err(Box::new(exchange.refused(*rung, failure)));
-        let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
-        client.wait.enter(Phase::Upload);
-        if let Err(overdue) = client.wait.or_overdue(upload.read_ahead(bytes_max, length(&head.headers))).await {
-            return refused(Failure::Overdue(overdue));
-        }
-        // The engine cannot have a larger one.
-        match upload.whole() {
-            Err(()) => return refused(Failure::Body),
-            Ok(None) => {}
-            Ok(Some(body)) => {
-                let digest = request_digest(&head.method, &path, head.uri.query(), body);
-                match retry_keys::is_held(&*shared.pins, &first_try.any_caller, &digest).await {
-                    Ok(false) => {}
-                    Ok(true) => {
-                        retry_keys::count_held(&flag.route.id);
-                        return refused(Failure::Engine(Problem::held_under_another_credential()));
-                    }
-                    Err(_) => first_try.is_unknown = true,
-                }
-            }
-        }
+        let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
+        body = waiting.check_not_held(&mut upload, &mut first_try).await?;
     }
     // From here on legacy has it, unless the engine was faster: another request with the same key may be in flight under
     // another flag set.
     let mut key_not_noted = false;
-    if let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_noted, &decision) {
-        match retry_keys::take_for_legacy(&*shared.pins, first_try.keys) {
+    while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_noted, &decision) {
+        let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
+        match retry_keys::take_for_legacy(&*shared.pins, first_try.keys, body) {
             LegacyTake::Noted => {}
             LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
             LegacyTake::NotNoted => shared.pins.serve_unnoted(&flag.route.id),
@@ -153,7 +135,14 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
                 facts.first_try = Some(Arm::Engine);
                 decision = decide(&table.set, flag, &facts);
             }
+            LegacyTake::HeldUnderAnotherCredential => return Err(waiting.held_under_another_credential()),
+            // The engine took a request with its key for any caller since that was looked up.
+            LegacyTake::NeedsBody => {
+                body = waiting.check_not_held(&mut upload, &mut first_try).await?;
+                continue;
+            }
         }
+        break;
     }
     let flag = flag.clone();
     let FirstTry { keys: retry_keys, any_caller, is_unknown, .. } = first_try;
@@ -173,6 +162,53 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         Decision::Nobody { rung, why } => Err(exchange.refused(rung, Failure::Nobody(why))),
     }
     .map_err(Box::new)
+}
+
+/// A request that was decided for legacy and that legacy has not taken yet.
+struct WaitingForLegacy<'a> {
+    exchange: &'a Exchange<'a>,
+    flag: &'a RouteFlag,
+    head: &'a request::Parts,
+    path: &'a str,
+    rung: State,
+}
+
+impl WaitingForLegacy<'_> {
+    /// Reads the body and checks that the engine does not have the same request under another credential; notes in
+    /// `first_try` where the store does not say.
+    ///
+    /// # Errors
+    /// The engine has it, or the body could not be read.
+    async fn check_not_held(&self, upload: &mut Upload, first_try: &mut FirstTry) -> Result<KnownBody, Box<Refused>> {
+        let Self { exchange, head, path, .. } = self;
+        let client = exchange.client;
+        let (shared, wait) = (&client.shared, &client.wait);
+        let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
+        wait.enter(Phase::Upload);
+        if let Err(overdue) = wait.or_overdue(upload.read_ahead(bytes_max, length(&head.headers))).await {
+            return Err(self.refused(Failure::Overdue(overdue)));
+        }
+        // The engine cannot have a larger one.
+        let Some(body) = upload.whole().map_err(|()| self.refused(Failure::Body))? else {
+            return Ok(KnownBody::TooLarge);
+        };
+        let digest = request_digest(&head.method, path, head.uri.query(), body);
+        match retry_keys::is_held(&*shared.pins, &first_try.any_caller, &digest).await {
+            Ok(false) => {}
+            Ok(true) => return Err(self.held_under_another_credential()),
+            Err(_) => first_try.is_unknown = true,
+        }
+        Ok(KnownBody::Digest(digest))
+    }
+
+    fn held_under_another_credential(&self) -> Box<Refused> {
+        retry_keys::count_held(&self.flag.route.id);
+        self.refused(Failure::Engine(Problem::held_under_another_credential()))
+    }
+
+    fn refused(&self, failure: Failure) -> Box<Refused> {
+        Box::new(self.exchange.refused(self.rung, failure))
+    }
 }
 
 /// A target in origin form, from path and query.

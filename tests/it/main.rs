@@ -31,6 +31,7 @@ mod reload;
 mod renames;
 mod schema;
 mod slow_clients;
+mod slow_uploads;
 mod store;
 mod store_hangs;
 mod streams;

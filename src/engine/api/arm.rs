@@ -41,7 +41,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     };
     let claim = claim(&request);
     // Before anything that may refuse a new run: such a refusal must not send a retry of an earlier request to legacy.
-    let mut registration = match register(&core, &snapshot, run, claim, fall_back, deadline).await {
+    let mut registration = match register(&core, &snapshot, run, claim, request.any_caller, fall_back, deadline).await {
         Ok(registration) => registration,
         Err(reply) => return *reply,
     };
@@ -145,6 +145,7 @@ async fn register(
     snapshot: &Snapshot,
     run: RunId,
     claim: Option<Claim>,
+    any_caller: Option<RetryKey>,
     fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
@@ -165,6 +166,7 @@ async fn register(
         }
     };
     let Some(claim) = claim else { return Ok(registration) };
+    registration.set_any_caller(any_caller);
     // Asked before one of its keys is taken, which enters both into the set.
     let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.may_have_been_taken(&key));
     let took = core.ports.pins.take_for_engine(claim.key);
@@ -173,8 +175,15 @@ async fn register(
         Took::Again => {}
         Took::Others => return Err(Box::new(replies::taken_by_legacy(fall_back))),
     }
-    match timeout_at(deadline, core.ports.store.first_try(claim.key)).await {
-        Ok(Ok(Some(FirstTry { run: Some(run), request, .. }))) => {
+    let for_any_caller = async {
+        match any_caller {
+            Some(key) => core.ports.store.first_try(key).await,
+            None => Ok(None),
+        }
+    };
+    let stored = async { tokio::try_join!(core.ports.store.first_try(claim.key), for_any_caller) };
+    match timeout_at(deadline, stored).await {
+        Ok(Ok((Some(FirstTry { run: Some(run), request, .. }), _))) => {
             registration.retain_keys();
             drop(registration);
             if request.is_some_and(|request| request != claim.request) {
@@ -186,40 +195,59 @@ async fn register(
                 reply.unwrap_or_else(|| unknown_outcome(run, "the other run with the same retry key has no events")),
             ))
         }
-        Ok(Ok(Some(FirstTry { arm: Arm::Legacy, .. }))) => {
+        Ok(Ok((Some(FirstTry { arm: Arm::Legacy, .. }), _))) => {
             registration.give_to_legacy(&core.ports.pins);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
         // This caller's own earlier try has claimed the request under any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
-        Ok(Ok(_)) => under_any_credential(core, claim, may_be_stored, registration, deadline).await,
+        // Looked up by the proxy, too, but before the body came.
+        Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. })))) => {
+            registration.give_to_legacy(&core.ports.pins);
+            Err(Box::new(replies::taken_by_legacy(fall_back)))
+        }
+        Ok(Ok(_)) => {
+            let Some(any_caller) = any_caller else { return Ok(registration) };
+            let any_caller = AnyCaller { key: any_caller, may_be_stored };
+            under_any_credential(core, claim, any_caller, registration, fall_back, deadline).await
+        }
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
+}
+
+/// A request's retry key for any caller.
+struct AnyCaller {
+    key: RetryKey,
+    /// Whether the store may have a run of the same request.
+    may_be_stored: bool,
 }
 
 /// Claims the request for the engine under any credential, where the caller's credential is not verified.
 ///
 /// # Errors
-/// The same request came under another credential before.
+/// The same request came under another credential before, or legacy has the key for any caller.
 async fn under_any_credential(
     core: &Core,
     claim: Claim,
-    may_be_stored: bool,
+    any_caller: AnyCaller,
     mut registration: Registration,
+    fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
-    let Some(any_caller) = claim.any_caller else { return Ok(registration) };
-    let pins = &core.ports.pins;
-    match pins.take_for_engine(any_caller) {
-        Took::Fresh => registration.reserve(pins.clone(), any_caller),
+    let AnyCaller { key, may_be_stored } = any_caller;
+    let (pins, of_request) = (&core.ports.pins, key.of_request(&claim.request));
+    match pins.take_for_engine_under_any_credential(&key, &claim.request) {
+        Took::Fresh => registration.reserve(pins.clone(), of_request),
         Took::Again => return Err(held_under_another_credential()),
-        // Never legacy's: such keys are claimed only for the engine.
-        Took::Others => {}
+        Took::Others => {
+            registration.give_to_legacy(pins);
+            return Err(Box::new(replies::taken_by_legacy(fall_back)));
+        }
     }
     if !may_be_stored {
         return Ok(registration);
     }
-    match timeout_at(deadline, core.ports.store.first_try(any_caller)).await {
+    match timeout_at(deadline, core.ports.store.first_try(of_request)).await {
         Ok(Ok(Some(_))) => Err(held_under_another_credential()),
         Ok(Ok(None)) => Ok(registration),
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),

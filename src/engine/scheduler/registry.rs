@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::affinity::StoreAffinity;
 use crate::engine::machine::Announcement;
 use crate::exchange::Affinity;
-use crate::flag::RetryKey;
+use crate::flag::{RetryKey, RetryKeys};
 use crate::names::RunId;
 use crate::store::Claim;
 
@@ -48,6 +48,8 @@ pub(in crate::engine) struct Registration {
     registry: Arc<Registry>,
     run: RunId,
     key: Option<RetryKey>,
+    /// Its retry key for any caller, where its caller is not verified.
+    any_caller: Option<RetryKey>,
     announcement: watch::Sender<Option<Announcement>>,
     durable: watch::Sender<bool>,
     /// Keys that were taken for the engine for this run, to be released if certainly nothing of it is stored.
@@ -81,6 +83,7 @@ impl Registry {
             registry: self.clone(),
             run,
             key: claim.map(|claim| claim.key),
+            any_caller: None,
             announcement,
             durable,
             reserved: Vec::new(),
@@ -98,6 +101,10 @@ impl Registration {
     pub fn reserve(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
         self.reserved.push((pins, key));
     }
+    /// Its retry key for any caller, which goes to legacy together with its own.
+    pub fn set_any_caller(&mut self, any_caller: Option<RetryKey>) {
+        self.any_caller = any_caller;
+    }
     /// Marks the run's first event as durable.
     pub fn mark_durable(&self) {
         if !*self.durable.borrow() {
@@ -108,13 +115,14 @@ impl Registration {
     pub fn retain_keys(&mut self) {
         self.reserved.clear();
     }
-    /// Gives the request and its key to legacy. To be called before the caller is answered, so that no further request with
-    /// the key begins a run in between.
+    /// Gives the request and its keys to legacy. To be called before the caller is answered, so that no further request
+    /// with one of them begins a run in between.
     pub fn give_to_legacy(&mut self, pins: &StoreAffinity) {
         if let Some(key) = self.key {
             // A failure shows when the proxy records the key again before it calls legacy.
-            pins.give_to_legacy(key);
+            pins.give_to_legacy(RetryKeys { scoped: key, any_caller: self.any_caller });
         }
+        // After legacy has the key for any caller: else a request under another credential could take them.
         for (pins, key) in self.reserved.drain(..).filter(|(_, key)| Some(*key) != self.key) {
             pins.release(&key);
         }

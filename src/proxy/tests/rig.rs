@@ -19,11 +19,12 @@ use tower::util::BoxCloneSyncService;
 use super::super::{Drained, Proxy, ProxyParts};
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
-    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, LegacyTake, Offer, Outcome, OwnerUnknown, Problem,
-    Remembered, RunReport, Served, ServedObserver, Settle, Source, Ticket,
+    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, KnownBody, LegacyTake, Offer, Outcome,
+    OwnerUnknown, Problem, Remembered, RunReport, Served, ServedObserver, Settle, Source, Ticket,
 };
 use crate::flag::{
-    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, Route, Service, Shares, State,
+    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, RetryKeys, Route, Service, Shares,
+    State,
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -122,17 +123,17 @@ impl Affinity for Fakes {
             _ => Remembered::NotEngine,
         }
     }
-    fn take_for_legacy(&self, key: RetryKey) -> LegacyTake {
+    fn take_for_legacy(&self, keys: RetryKeys, _body: KnownBody) -> LegacyTake {
         match self.overtaken.load(SeqCst) {
             true => LegacyTake::HeldByEngine,
-            false => self.give_to_legacy(key),
+            false => self.give_to_legacy(keys),
         }
     }
-    fn give_to_legacy(&self, key: RetryKey) -> LegacyTake {
+    fn give_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
         if self.notes_nothing.load(SeqCst) {
             return LegacyTake::NotNoted;
         }
-        self.noted.lock().unwrap().push(key);
+        self.noted.lock().unwrap().extend([scoped].into_iter().chain(any_caller));
         LegacyTake::Noted
     }
     fn serve_unnoted(&self, _route: &RouteId) {

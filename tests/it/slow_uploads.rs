@@ -1,0 +1,119 @@
+//! A request's body is still on its way while the client sends it again and the world changes in between: one arm performs
+//! it, once.
+
+use http::Method;
+use pointsman::demo::http::Reply;
+use serde_json::Value;
+
+use crate::support::raw_connection::{RawConnection, RawReply};
+use crate::support::seed::{report_violations, seed};
+use crate::support::test_system::{FAMILY, TestSystem, some_order};
+
+/// Moves the family up to `live` by hand.
+async fn live(system: &TestSystem) {
+    for rung in ["shadow", "dark", "live"] {
+        for route in FAMILY {
+            system.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+        }
+    }
+}
+
+fn charges(system: &TestSystem) -> u64 {
+    system.world.ledger().balance().total("charge")
+}
+
+/// An order whose client sends its body in two parts.
+struct SlowOrder {
+    client: RawConnection,
+    rest: Vec<u8>,
+}
+
+impl SlowOrder {
+    /// Sends the head, and half of the body once the engine's side waits for it.
+    async fn begin(system: &TestSystem, headers: &[(&str, &str)], order: &Value) -> Self {
+        let body = order.to_string().into_bytes();
+        let mut client = RawConnection::connect(system.pointsman.listen).await;
+        let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!(
+            "POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n{fields}expect: 100-continue\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        client.send(head).await;
+        assert_eq!(client.reply().await.status, 100);
+        let (half, rest) = body.split_at(body.len() / 2);
+        client.send(half).await;
+        Self { client, rest: rest.to_vec() }
+    }
+    /// Sends the rest, and waits for the answer.
+    async fn end(mut self) -> RawReply {
+        self.client.send(self.rest).await;
+        self.client.reply().await
+    }
+}
+
+fn json(reply: &RawReply) -> Value {
+    serde_json::from_slice(&reply.body).unwrap_or_default()
+}
+
+async fn order(system: &TestSystem, headers: &[(&str, &str)], order: &Value) -> Reply {
+    let reply = system.send_with(Method::POST, "/orders", headers, order).await;
+    reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
+}
+
+/// The client's credential is refreshed and the route flipped to `off` while its first try uploads: legacy performs the
+/// retry, and the first try goes to legacy, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_under_a_refreshed_credential_goes_to_legacy() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    live(&system).await;
+    let (before, body) = (charges(&system), some_order(1));
+    let first = SlowOrder::begin(&system, &[("idempotency-key", "k"), ("authorization", "Bearer old")], &body).await;
+    system.lower("off").await;
+    let retry = order(&system, &[("idempotency-key", "k"), ("authorization", "Bearer new")], &body).await.json();
+    assert!(retry["id"].is_number(), "legacy answers in `off`: {retry}");
+    let first = first.end().await;
+    assert_eq!((first.status, &json(&first)["id"]), (201, &retry["id"]), "{}", json(&first));
+    assert_eq!(charges(&system), before + 1, "once");
+    system.finish().await;
+    let test = "slow_uploads::a_retry_under_a_refreshed_credential_goes_to_legacy";
+    report_violations(test, seed(), "1 order, 2 tokens", &[]);
+}
+
+/// The share of `live` is taken by the credential, so that a refreshed one is on the other side of it, without any flip.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
+    let mut system = TestSystem::with(|flags| {
+        flags.edit("routes/orders.yaml", |text| text.replacen("x-tenant", "authorization", 1));
+    })
+    .await;
+    system.allowed.unacknowledged = true;
+    live(&system).await;
+    system.flip("orders.create", "live", &["--percent", "50", "--reason", "a share"]).await.expect("it moves");
+    // A token of each side.
+    let (mut inside, mut outside) = (None, None);
+    for n in 0..64 {
+        let token = format!("Bearer {n}");
+        let key = format!("which side {n}");
+        let placed = order(&system, &[("idempotency-key", &key), ("authorization", &token)], &some_order(n)).await;
+        let placed = placed.json();
+        let side = if placed["id"].is_string() { &mut inside } else { &mut outside };
+        side.get_or_insert(token);
+        system.record_order(placed);
+        if inside.is_some() && outside.is_some() {
+            break;
+        }
+    }
+    let (inside, outside) = (inside.expect("one is inside"), outside.expect("one is outside"));
+    let (before, body) = (charges(&system), some_order(100));
+    let first = SlowOrder::begin(&system, &[("idempotency-key", "k"), ("authorization", &inside)], &body).await;
+    let retry = order(&system, &[("idempotency-key", "k"), ("authorization", &outside)], &body).await.json();
+    assert!(retry["id"].is_number(), "outside the share legacy answers: {retry}");
+    let first = first.end().await;
+    assert_eq!((first.status, &json(&first)["id"]), (201, &retry["id"]), "{}", json(&first));
+    assert_eq!(charges(&system), before + 1, "once");
+    system.finish().await;
+    let test = "slow_uploads::a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm";
+    report_violations(test, seed(), "1 order, 2 tokens, a share of 50 %", &[]);
+}

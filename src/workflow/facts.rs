@@ -1,4 +1,4 @@
-//! What stands in a run's events: births, attempts, outcomes, answers.
+//! The contents of a run's events: its start, attempts, outcomes, answers.
 //!
 //! Always true: nothing here holds a secret: recorded headers and URLs show stars in their place, credentials of
 //! callers are ciphertext.
@@ -13,12 +13,12 @@ use serde_json::Value;
 use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload};
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
 
-/// The birth of a run.
+/// The start of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunStarted {
     /// Its id.
     pub run: RunId,
-    /// What it runs.
+    /// Its workflow.
     pub workflow: WorkflowName,
     /// The plan it keeps for its whole life.
     pub plan: PlanId,
@@ -45,7 +45,7 @@ pub struct RunStarted {
     /// The request for a result that it belongs to; `None` is its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
-    /// The run that began it, and the step.
+    /// Its parent run, and the parent's step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
     /// The run whose results it takes over.
@@ -54,7 +54,7 @@ pub struct RunStarted {
     /// Who started it, where that was not a route: the token's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When it is over, finished or not.
+    /// Its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// Values that stand for bytes are marked ([`super::BytesMark`]); not in runs of earlier versions.
@@ -65,7 +65,7 @@ pub struct RunStarted {
     pub sensitive: bool,
 }
 
-/// The step of another run that began this one.
+/// The step of the parent run that started this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
     /// The run.
@@ -81,7 +81,7 @@ pub struct Parent {
 pub struct ResultTaken {
     /// The step.
     pub step: StepId,
-    /// The run that did it, whose id its idempotency keys were made from.
+    /// The run that did it: its idempotency keys were derived from that run's id.
     pub origin: RunId,
     /// It was skipped.
     pub skipped: bool,
@@ -89,42 +89,42 @@ pub struct ResultTaken {
     pub fields: Arc<Value>,
     /// What its `undo` works on, in the order of completion.
     pub done: Vec<DoneBefore>,
-    /// Calls of it of which it stays unknown whether they took place.
+    /// Its calls whose effect stays unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<UnknownBefore>,
 }
 
-/// Another run takes a run's place.
+/// A successor replaces the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Superseded {
-    /// The other run. It is born after this is on disk, under this id.
+    /// The successor. It is created under this id after this event is stored.
     pub by: RunId,
-    /// Where it begins.
+    /// The step at which it begins.
     pub from: StepId,
-    /// Steps whose results it takes over: it undoes them, and nobody else does.
+    /// Steps whose results it takes over: only the successor undoes them.
     pub handed: Vec<StepId>,
     /// Credentials of the caller, as the other run's ciphertext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
-    /// Who wanted it.
+    /// Who ordered it.
     pub who: String,
 }
 
-/// A call of the run before of which it stays unknown whether it took place.
+/// A call of the earlier run whose effect stays unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnknownBefore {
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// How that came, in a sentence.
+    /// Why it is unknown, in a sentence.
     pub why: String,
 }
 
-/// A call that the run before did.
+/// A call that the earlier run did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DoneBefore {
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// That item itself.
+    /// The item's value.
     pub value: Option<Arc<Value>>,
     /// The status that the service answered with.
     pub status: Option<u16>,
@@ -164,7 +164,7 @@ pub struct Pinned {
     pub twin: bool,
 }
 
-/// An attempt of a call is about to leave.
+/// An attempt of a call is about to be sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepStarted {
     /// Which step.
@@ -178,17 +178,18 @@ pub struct StepStarted {
     pub attempt: u32,
     /// The same for every attempt; travels as `Idempotency-Key`. Only where the step is private or shared.
     pub key: Option<String>,
-    /// What it does to the world.
+    /// The class of its effect.
     pub effect: EffectClass,
     /// Whether sending it again after an unknown outcome does no harm.
     pub repeatable: bool,
     /// The request; `None` in later attempts, which send the first one's bytes, but for one that a person gave another
     /// input.
     pub request: Option<Arc<CallRecord>>,
-    /// Attempts and pauses are over then: of the step's `deadline`.
+    /// When the step's `deadline` ends all its attempts and pauses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// When it was decided. Only of a probe: a "no" counts only where it was asked late enough.
+    /// Of a probe only: when the attempt was decided, because a "no" counts only from a probe that was sent late
+    /// enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
 }
@@ -221,7 +222,7 @@ pub struct RetryScheduled {
     pub part: Part,
     /// The attempt that ended.
     pub attempt: u32,
-    /// Whether it is unknown what the attempt did; otherwise it did nothing for certain.
+    /// Whether the attempt's effect is unknown; otherwise it certainly did nothing.
     pub unknown: bool,
     /// What happened, for a person.
     pub why: String,
@@ -230,16 +231,16 @@ pub struct RetryScheduled {
     /// It does not count as an attempt: the breaker was open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub free: bool,
-    /// What starts then is the probe, which asks what the attempt did.
+    /// The probe of the attempt starts then, not another attempt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
-    /// The status that came back, where nobody knows what the attempt did.
+    /// The status of the response, where the attempt's effect is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What came back then, redacted and shortened.
+    /// The response in that case, redacted and shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Arc<Value>>,
-    /// Until then an attempt whose outcome is unknown may still take effect (`settles` of its probe).
+    /// Until this time an attempt with unknown outcome may still take effect (`settles` of its probe).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Timestamp>,
 }
@@ -273,8 +274,8 @@ pub enum Outcome {
         /// What happened.
         failure: Failure,
     },
-    /// With a status that the step accepts, but what it gave is not what the step promises, or cannot be read. It was
-    /// done all the same, and may have to be undone.
+    /// With a status that the step accepts, but with an output that does not fit the declared schema, or cannot be
+    /// read. It was done, and may have to be undone.
     Unfit {
         /// The status.
         status: u16,
@@ -340,13 +341,13 @@ pub enum Skipped {
     Condition,
     /// Something that it needs was skipped.
     Needs,
-    /// Somebody said so.
+    /// A person ordered it.
     ByHand,
-    /// A checkpoint or a review said no.
+    /// A person rejected it at a checkpoint or a review.
     Rejected,
     /// Its lock is held, and it does not wait.
     Busy,
-    /// Only a fallback, and nothing needs it.
+    /// It is only a fallback, and was not needed.
     NotNeeded,
 }
 

@@ -1,13 +1,13 @@
-//! A run as bytes, so that whoever moves it next need not fold all of its events.
+//! A run as bytes, so that the process that loads it need not fold all of its events.
 //!
-//! Always true: what is read back equals the run that was written, and so does what further events make of it. That
-//! holds for a binary that folds as the one that wrote it: [`FOLD`] tells whether it does. Bytes that are no run are an
-//! error value. When they are written and read, and what becomes of those that cannot be read, is `engine`'s business.
+//! Always true: a run that is read back equals the one that was written, and behaves the same under further events.
+//! That holds only for a binary with the same fold: [`FOLD`] tells whether it has. Bytes that are no run are an error
+//! value. The engine decides when snapshots are written and read, and handles those that cannot be read.
 
 use super::Run;
 
-/// A hash of the sources that determine what events come to: all of `workflow`, and names. Two binaries with the same one
-/// read each other's snapshots.
+/// A hash of the sources that determine the fold: all of `workflow`, and names. Two binaries with the same hash read
+/// each other's snapshots.
 pub const FOLD: &str = env!("POINTSMAN_FOLD");
 
 impl Run {

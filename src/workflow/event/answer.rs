@@ -1,4 +1,4 @@
-//! What the caller is told.
+//! Events of the caller's answer.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Runs that `run` steps begin.
+//! Events of child runs, which `run` steps begin.
 
 use std::sync::Arc;
 
@@ -41,10 +41,10 @@ pub enum ChildEvent {
         output: Arc<Value>,
         /// Why it did not complete.
         note: Option<String>,
-        /// It did something that a person may want to take back.
+        /// Whether it performed an effect that a person may want to undo.
         #[serde(default = "yes", skip_serializing_if = "is_yes")]
         effects: bool,
-        /// It completed, and its answer is not what the step promises: the next event says what comes of that.
+        /// It completed, but its output does not fit the declared schema: the next event says how the step goes on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unfit: bool,
     },

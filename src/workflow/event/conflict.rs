@@ -1,4 +1,4 @@
-//! What the run cannot decide by itself, and how somebody resolved it.
+//! Conflicts: what the run cannot decide by itself, and how a person resolved it.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ use crate::names::StepId;
 pub enum ConflictEvent {
     /// The run cannot go on without a person.
     Paused {
-        /// Over what.
+        /// The conflict.
         conflict: Box<Conflict>,
-        /// What the attempt gave, where it was done all the same ([`Outcome::Unfit`]).
+        /// The output of the attempt, where it was done but does not fit ([`Outcome::Unfit`]).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         gave: Option<Box<Outcome>>,
     },

@@ -12,21 +12,21 @@ use crate::names::StepId;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ControlEvent {
-    /// Somebody asked the run to begin nothing more.
+    /// A pause was ordered: nothing more begins.
     PauseOrdered {
         /// Who.
         by: String,
         /// Why.
         reason: Option<String>,
     },
-    /// It goes on.
+    /// The pause is lifted.
     Resumed {
         /// Who.
         by: String,
         /// Why.
         reason: Option<String>,
     },
-    /// Somebody asked for the run's end.
+    /// The run was ordered to end.
     CancelOrdered {
         /// Who.
         by: String,

@@ -1,4 +1,4 @@
-//! How a run turns towards its end, and how it ends.
+//! The phases of a run's end, and its last event.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::super::{Failure, Superseded};
 use super::group::kinds;
 use crate::names::StepId;
 
-/// A run turns towards its end, or ends. After one for which [`EndingEvent::is_last`] holds nothing follows.
+/// A run begins to end, or ends. After an event for which [`EndingEvent::is_last`] holds nothing follows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndingEvent {
@@ -14,17 +14,17 @@ pub enum EndingEvent {
     DeadlinePassed {},
     /// What is done and has an `undo` is being undone.
     CompensationBegan {
-        /// In this order; those of one inner list at the same time.
+        /// The steps in this order; those of one inner list concurrently.
         undo: Vec<Vec<(StepId, Option<u32>)>>,
     },
     /// Every step ended.
     Completed {},
     /// The run ended early.
     Failed {
-        /// Over what.
+        /// The failure.
         failure: Failure,
     },
-    /// The run ended because somebody said so.
+    /// The run ended because it was cancelled.
     Cancelled {
         /// Who.
         by: String,
@@ -35,11 +35,11 @@ pub enum EndingEvent {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unread: bool,
     },
-    /// The run ended because another one takes its place.
+    /// The run ended because a successor replaces it.
     Superseded(Box<Superseded>),
     /// The run was given up before anything private or shared began; legacy answers.
     Abandoned {
-        /// Who takes the request instead.
+        /// Who handles the request instead.
         to: String,
         /// Why.
         reason: String,

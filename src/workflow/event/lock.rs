@@ -1,11 +1,11 @@
-//! A step's (an item's) place in the queue of a lock.
+//! Events of a step (an item) in the queue of a lock.
 
 use serde::{Deserialize, Serialize};
 
 use super::group::{Subject, kinds};
 use crate::names::StepId;
 
-/// What happened to a step's (an item's) place in the queue of a lock.
+/// An event of a step (an item) in the queue of a lock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LockEvent {
     /// The step entered the queue.
@@ -28,7 +28,7 @@ pub enum LockEvent {
         /// The lock.
         name: String,
     },
-    /// The step left the queue, or gave the lock back.
+    /// The step left the queue, or released the lock.
     #[serde(rename = "lock_left")]
     Left {
         /// Which step.

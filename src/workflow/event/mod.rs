@@ -1,12 +1,13 @@
-//! Past-tense facts of a run.
+//! Events: past-tense facts of a run.
 //!
 //! Always true: the first event is [`Event::RunStarted`] and carries all that the run may ever need of its request; a
 //! step's outward call is two facts, [`Event::StepStarted`] before it leaves and [`Event::StepFinished`] after, and a
 //! step (an item of a fan-out) has at most one [`Event::StepFinished`] of each part, however many attempts it took. No event holds
 //! a secret: recorded headers and URLs show stars in their place, credentials of callers are ciphertext.
 //!
-//! Kinds that are handled alike are one group, with a file of its own here; who reads a run's history has one arm for
-//! each group. As it is written an event does not show its group: it is its kind and its content (`{"lock_taken": {…}}`).
+//! Kinds that are handled alike are one group, with a file of its own here; code that reads a run's history has one
+//! match arm for each group. The stored form does not show the group: it is the kind and the content (`{"lock_taken":
+//! {…}}`).
 
 mod answer;
 mod checkpoint;
@@ -43,9 +44,9 @@ use crate::names::StepId;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// The run was born.
+    /// The run was started.
     RunStarted(Arc<RunStarted>),
-    /// An attempt of a call is about to leave.
+    /// An attempt of a call is about to be sent.
     StepStarted(StepStarted),
     /// A call ended for good.
     StepFinished(StepFinished),
@@ -75,7 +76,7 @@ pub enum Event {
     /// What was decided of the caller's answer.
     #[serde(untagged)]
     Answer(AnswerEvent),
-    /// The run turns towards its end, or ends.
+    /// The run begins to end, or ends.
     #[serde(untagged)]
     Ending(EndingEvent),
 }

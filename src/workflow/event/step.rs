@@ -52,32 +52,32 @@ pub enum StepEvent {
         /// The answer.
         answer: Arc<AnswerRecord>,
     },
-    /// Attempts of a step (an item) are used up or useless, and nothing was done: the step's fallback takes its place.
+    /// Attempts of a step (an item) are used up or useless, and certainly nothing was done: the fallback replaces it.
     FallbackTaken {
         /// Which step.
         step: StepId,
-        /// The item of a `for_each`: only of this one the fallback takes the place.
+        /// The item of a `for_each`: only this one is replaced.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         item: Option<u32>,
         /// Its fallback.
         by: StepId,
-        /// Why: what the step would have failed with.
+        /// The failure that the step would have had.
         failure: Failure,
     },
-    /// A probe said what an unknown attempt did.
+    /// A probe told whether an unknown attempt took place.
     Probed {
         /// Which step.
         step: StepId,
         /// The item of a `for_each`.
         item: Option<u32>,
-        /// The attempt that was asked about.
+        /// The attempt that the probe was about.
         attempt: u32,
         /// Whether it took place; `None` where the probe could not say.
         done: Option<bool>,
         /// What the probe answered, as `output` of the step where it was done.
         output: Arc<Value>,
     },
-    /// A rerun takes over what the run before it had.
+    /// A rerun takes over the results of a step from the earlier run.
     ResultTaken(Box<ResultTaken>),
 }
 

@@ -22,14 +22,14 @@ pub enum WaitEvent {
         /// For which signal.
         signal: Option<String>,
     },
-    /// A signal came; kept until a step takes it.
+    /// A signal was received; it is kept until a step takes it.
     #[serde(rename = "signal_received")]
     SignalReceived {
         /// Its name.
         name: String,
-        /// What it carries.
+        /// Its payload.
         payload: Arc<Value>,
-        /// Names the delivery.
+        /// The id of the delivery.
         id: Option<String>,
         /// Who sent it.
         by: String,

@@ -1,4 +1,4 @@
-//! What events do to calls: attempts, their ends, probes, and what a step has come to when all its calls have ended.
+//! Applies events of calls: attempts, their ends, probes; and ends steps whose calls have all ended.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,8 @@ impl Run {
                     open.queued.remove(&slot);
                     open.begun();
                 }
-                // Interactions legacy, what a rule says of a private step's request holds whether it was sent or not.
+                // Beside legacy the request of a private step is kept, whether it was sent or not: rules may compare
+                // it.
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
                     self.intents.insert((step.clone(), *item, Part::Do), request.clone());
                 }
@@ -122,9 +123,9 @@ impl Run {
             }
             Outcome::NotDone { failure } | Outcome::Unknown { failure } | Outcome::Failed { failure } => {
                 let call = match self.steps.get(step) {
-                    // It failed before any attempt, or so did what was to take its place.
+                    // It failed before any attempt, or its fallback did.
                     None | Some(StepState::Replaced { .. }) if *attempt == 0 => None,
-                    // So did a fan-out as a whole: somebody said no to all of it.
+                    // A fan-out failed as a whole: a person rejected all of it.
                     Some(StepState::Open(open))
                         if *attempt == 0 && item.is_none() && open.items.is_some() && open.nothing_begun() =>
                     {
@@ -138,7 +139,7 @@ impl Run {
                         self.note_effect(call.effect);
                         self.stays_unknown(step, *item, UNKNOWN.into());
                     }
-                    // What a service refused it may have begun.
+                    // A refused request may have had a partial effect.
                     (Some(call), Outcome::Failed { .. }) => self.note_effect(call.effect),
                     (Some(call), _) if call.uncertain => self.note_effect(call.effect),
                     (Some(_) | None, _) => {}
@@ -162,7 +163,7 @@ impl Run {
             _ => self.take_call(step, *item, *attempt)?,
         };
         let rehearsed = matches!(outcome, Outcome::Rehearsed { .. });
-        // Where a person gave another output, what the service gave is what its undo works on.
+        // Where a person gave another output, the undo works on the service's own.
         let gave = call.as_ref().and_then(|call| call.gave.as_ref()?.output.clone());
         let output = gave.or_else(|| result.output.clone()).unwrap_or_default();
         self.note_done(step, *item, call.as_ref(), result.status, output, rehearsed);
@@ -171,8 +172,8 @@ impl Run {
         Ok(())
     }
 
-    /// What was done to the world is what may have to be undone. An output that a person gave in place of a call that
-    /// never left is nothing of the kind.
+    /// Lists a call that was done, because it may have to be undone. An output that a person gave in place of a call
+    /// that was never sent is not such a call.
     pub(super) fn note_done(
         &mut self,
         step: &StepId,
@@ -213,7 +214,7 @@ impl Run {
         open.calls.remove(&slot);
         open.queued.remove(&slot);
         match reason {
-            // An item that was to take another's place and does not: the next event says what becomes of that one.
+            // A fallback of an item that does not run: the next event says how that item ends.
             Skipped::Condition | Skipped::Needs | Skipped::NotNeeded => {
                 open.results.insert(slot, CallResult::default());
             }
@@ -295,7 +296,7 @@ impl Run {
         call.ok_or_else(|| format!("nothing of the kind is under way for `{step}`"))
     }
 
-    /// Takes away a call that ends with this attempt; 0 is one that never began.
+    /// Removes a call that ends with this attempt; 0 is one that never began.
     fn take_call(&mut self, step: &StepId, item: Option<u32>, attempt: u32) -> Result<Option<CallState>, String> {
         let slot = item.unwrap_or(0);
         let open = self.open(step, item)?;
@@ -342,7 +343,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
     }
 }
 
-/// What expressions see of a step whose calls have all ended: one result, or a list in the items' order.
+/// The fields that expressions read of a step whose calls have all ended: one result, or a list in the items' order.
 pub(super) fn collect(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
     let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
     if undeclared.is_some() {

@@ -1,5 +1,4 @@
-//! What events do when something goes wrong: conflicts and what people choose, fallbacks, the way to an early end, and
-//! undoing.
+//! Applies events of failures: conflicts and choices, fallbacks, early ends, and undoing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
 }
 
 impl Run {
-    /// The run ends early: conflicts over what was certainly not done are of no interest any more.
+    /// Begins an early end: conflicts over calls that were certainly not done are closed.
     pub(in crate::workflow) fn fail(&mut self, failure: Failure) {
         if self.failing.is_some() {
             return;
@@ -30,7 +29,7 @@ impl Run {
         for conflict in conflicts {
             match self.call_state(&conflict.step, conflict.item, conflict.part.asked_about()) {
                 Some(call) if call.unknown_effect() => {
-                    // It is to be found out what became of it; nothing else of it happens any more.
+                    // Its effect is still to be determined; nothing else of it happens.
                     let mut conflict = conflict;
                     conflict.choices.retain(|choice| choice != "retry_with" && choice != "fallback");
                     self.conflicts.push(conflict);
@@ -40,7 +39,7 @@ impl Run {
         }
     }
 
-    /// Nobody decides over this any more.
+    /// Closes a conflict.
     fn drop_stuck(&mut self, conflict: &Conflict) {
         let Conflict { step, item, part, .. } = conflict;
         if *part == Part::Undo {
@@ -113,8 +112,8 @@ impl Run {
         Ok(())
     }
 
-    /// Somebody chose: the conflict is closed. What the choice comes to is said by the events after this one, but for
-    /// the input of the next attempt and for an undo that is left.
+    /// Applies a choice: the conflict is closed. The following events say how the run goes on, except for the input of
+    /// the next attempt and for an undo that is left.
     pub(super) fn resolved(
         &mut self,
         step: &StepId,
@@ -157,7 +156,7 @@ impl Run {
         }
         let done = self.call_state(step, item, part).filter(|call| call.gave.is_some()).cloned();
         if let (Some(call), Choice::Skip) = (done, choice) {
-            // It is skipped, and was done all the same.
+            // It is skipped, although it was done.
             let gave = call.gave.clone().unwrap_or_default();
             self.note_done(step, item, Some(&call), gave.status, gave.output.unwrap_or_default(), false);
         }
@@ -179,7 +178,7 @@ impl Run {
         Ok(())
     }
 
-    /// Nobody goes back to a call that may have taken place.
+    /// Lists a call that may have taken place and will not be repeated.
     pub(super) fn stays_unknown(&mut self, step: &StepId, item: Option<u32>, why: String) {
         if let Some(effect) = self.call_state(step, item, Part::Do).map(|call| call.effect) {
             self.note_effect(effect);
@@ -193,7 +192,7 @@ impl Run {
         let message = cancelled_by(by, reason);
         self.pause = None;
         self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned) });
-        // Whoever cancels has seen what is open; what may have been done stays listed as unknown.
+        // A person who cancels has seen the open conflicts; what may have been done stays listed as unknown.
         for conflict in std::mem::take(&mut self.conflicts) {
             self.drop_stuck(&conflict);
         }
@@ -203,7 +202,7 @@ impl Run {
         self.fail(Failure::of_run(FailureKind::Cancelled, message));
     }
 
-    /// What waits to be sent again or asked about, of which it is unknown whether it took place, only stays listed.
+    /// Lists calls with unknown effect that wait for another attempt or a probe, because neither will come.
     fn give_up_unknown(&mut self) {
         let unknown: Vec<StepItem> = self.uncertain().map(|(step, item, _)| (step.clone(), item)).collect();
         for (step, item) in unknown {
@@ -292,8 +291,7 @@ impl Run {
         }
     }
 
-    /// Somebody ended it without being able to read it. Fits any run that has not ended: what was under way is left, and
-    /// listed as unknown.
+    /// The run was ended unread. Fits any run that has not ended: calls under way are left, and listed as unknown.
     pub(super) fn cancelled_unread(&mut self, by: &str, reason: Option<&str>) {
         self.cancel_ordered(by, false, reason);
         let is_unknown = |call: &CallState| call.effect != EffectClass::Read;

@@ -1,4 +1,4 @@
-//! The events of each group, handed to what they change.
+//! Passes the events of each group to the functions that apply them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl Run {
     pub(super) fn answer_event(&mut self, event: &AnswerEvent) -> Result<(), String> {
         match event {
             AnswerEvent::Failed { failure } => {
-                // What was done is done: the steps go on, and the run ends without having answered.
+                // What was done stays done: the steps go on, and the run ends without an answer.
                 self.unanswered = Some(failure.clone());
                 Ok(())
             }

@@ -179,7 +179,7 @@ impl Core {
         run_key: Option<Vec<u8>>,
         fence: Fence,
         lease_proof: Option<LeaseProof>,
-        sealer: Option<EventSealer>,
+        sealer: EventSealer,
     ) -> (Arc<dyn Executor>, Option<(Writer, Writes)>) {
         let writer = |priority| {
             let parts = WriterParts {

@@ -11,7 +11,7 @@ use super::RequestCopy;
 use crate::compare::{Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKey};
 use crate::names::{RouteId, RunId, WorkflowName};
-use crate::workflow::{Mode, RunStatus};
+use crate::workflow::{Mode, Redaction, RunStatus};
 
 /// A request to the engine, which is a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
 #[derive(Clone)]
@@ -91,6 +91,8 @@ pub struct RunReport {
     pub pinned: Option<PinKey>,
     /// A `volatile: true` read was sent after legacy acted: differences that depend on it are of kind `stale_read`.
     pub stale_reads: bool,
+    /// Replaces what is sensitive of the run where people are shown what it did; `None`: nothing is.
+    pub redaction: Option<Arc<Redaction>>,
 }
 
 /// The reason of [`Abandoned`] where new instances were frozen after the decision.

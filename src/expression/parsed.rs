@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::bounds::Bounds;
 use super::error::ExpressionError;
-use super::node::Node;
+use super::node::{Node, Part, Root};
 use super::reads::{self, ReadPath};
 use super::scope::Scope;
 use super::value::kind;
@@ -44,6 +44,15 @@ impl Expression {
     /// Every full path it can read, sorted, each once.
     pub fn reads(&self) -> &[ReadPath] {
         &self.0.reads
+    }
+
+    /// The path, where the expression is nothing but one without indexes: its value is what stands there.
+    pub fn as_path(&self) -> Option<&ReadPath> {
+        let keys = |parts: &[Part]| parts.iter().all(|part| matches!(part, Part::Key(_)));
+        match &self.0.node {
+            Node::Path(Root::Name(_), parts) if keys(parts) => self.0.reads.first(),
+            _ => None,
+        }
     }
 
     /// The value.

@@ -98,8 +98,14 @@ impl Template {
 
     /// What each expression of the tree reads, with the key path to its string.
     pub fn reads_by_location(&self) -> Vec<(Vec<Segment>, &[ReadPath])> {
+        self.expressions().into_iter().map(|(at, expression, _)| (at, expression.reads())).collect()
+    }
+
+    /// Every expression of the tree with the key path to its string, and whether it is the whole string, so that the
+    /// value keeps its type.
+    pub fn expressions(&self) -> Vec<(Vec<Segment>, &Expression, bool)> {
         let mut found = Vec::new();
-        self.0.tree.reads_by_location(&mut Vec::new(), &mut found);
+        self.0.tree.expressions(&mut Vec::new(), &mut found);
         found
     }
 
@@ -165,25 +171,25 @@ impl Expression {
 }
 
 impl Tree {
-    fn reads_by_location<'a>(&'a self, at: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, &'a [ReadPath])>) {
+    fn expressions<'a>(&'a self, at: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, &'a Expression, bool)>) {
         match self {
             Tree::Constant(_) => {}
-            Tree::One(expression) => found.push((at.clone(), expression.reads())),
+            Tree::One(expression) => found.push((at.clone(), expression, true)),
             Tree::Text(pieces) => found.extend(pieces.iter().filter_map(|piece| match piece {
                 Piece::Literal(_) => None,
-                Piece::Expression(expression) => Some((at.clone(), expression.reads())),
+                Piece::Expression(expression) => Some((at.clone(), expression, false)),
             })),
             Tree::List(trees) => {
                 for (index, tree) in trees.iter().enumerate() {
                     at.push(Segment::Index(index));
-                    tree.reads_by_location(at, found);
+                    tree.expressions(at, found);
                     at.pop();
                 }
             }
             Tree::Map(trees) => {
                 for (key, tree) in trees {
                     at.push(Segment::Key(key.as_str().into()));
-                    tree.reads_by_location(at, found);
+                    tree.expressions(at, found);
                     at.pop();
                 }
             }

@@ -20,9 +20,8 @@ use crate::evidence::{Evidence, Generation, Sample};
 use crate::exchange::{Answered, ArmReply, ArmRequest, Outcome, Problem, RunReport};
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
-use crate::names::RunId;
-use crate::secret::redact_line;
-use crate::workflow::Mode;
+use crate::secret::{STARS, redact_line};
+use crate::workflow::{Mode, Redaction};
 
 /// What every run needs.
 pub(super) struct Runner {
@@ -168,34 +167,63 @@ impl Runner {
             Verdict::Ignored => Outcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
-                    self.evidence.keep_sample(generation, self.sample(answered, &engine, report.run, comparison));
+                    self.evidence.keep_sample(generation, self.sample(answered, &engine, &report, comparison));
                 }
                 Outcome::Mismatched
             }
         }
     }
 
-    fn sample(&self, answered: &Answered, engine: &Observation, run: Option<RunId>, comparison: Comparison) -> Sample {
+    fn sample(
+        &self,
+        answered: &Answered,
+        engine: &Observation,
+        report: &RunReport,
+        mut comparison: Comparison,
+    ) -> Sample {
+        let redaction = report.redaction.as_deref();
         let bounds = Bounds::of(&self.limits);
         let bytes_max = usize::try_from(self.limits.sample_bytes_max / 3).unwrap_or(usize::MAX);
         let reply = |seen: &Observation| {
             let body = sample_text(seen.headers(), seen.body(), &bounds);
+            let body = redacted(body, redaction, Redaction::answer_body);
             shorten(&format!("{}\n{body}", seen.status().as_u16()), bytes_max)
         };
         let request = &answered.request;
         let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         let line = redact_line(&format!("{} {}{query}", request.method, request.path));
+        let line = redaction.map_or(line.clone(), |redaction| redaction.text(&line));
         let body = sample_text(&request.headers, &Body::Whole(request.body.clone()), &bounds);
+        let body = redacted(body, redaction, Redaction::request_body);
+        for difference in &mut comparison.differences {
+            let Some(redaction) = redaction else { break };
+            let is_hidden = redaction.hides_answer_at(&difference.path);
+            for shown in [&mut difference.legacy, &mut difference.engine].into_iter().flatten() {
+                *shown = if is_hidden { STARS.to_owned() } else { redaction.text(shown) };
+            }
+        }
         Sample {
             route: answered.flag.route.id.clone(),
             fingerprint: comparison.fingerprint,
             at: clock::now(),
-            run,
+            run: report.run,
             differences: comparison.differences,
             legacy: reply(&answered.legacy),
             engine: reply(engine),
             request: shorten(&format!("{line}\n{body}"), bytes_max),
         }
+    }
+}
+
+/// A body as a sample keeps it, without what is sensitive of the run.
+fn redacted(text: String, redaction: Option<&Redaction>, of_body: fn(&Redaction, &mut Value)) -> String {
+    let Some(redaction) = redaction else { return text };
+    match serde_json::from_str(&text) {
+        Ok(mut body) => {
+            of_body(redaction, &mut body);
+            serde_json::to_string_pretty(&body).unwrap_or_else(|_| STARS.to_owned())
+        }
+        Err(_) => redaction.text(&text),
     }
 }
 

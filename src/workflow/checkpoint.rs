@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::conflict::conflict;
 use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, OnReject, Question};
+use super::sensitive::said_to_others;
 use super::step_events::{failed, finished, skipped};
 use super::world::deeper_than;
 use super::{
@@ -158,7 +159,8 @@ pub(super) fn answer(
     match &ask.state {
         QuestionState::Open => {}
         QuestionState::Answered { said, by, seq } => {
-            return Err(Refusal::AnsweredBefore { by: by.clone(), said: said.clone(), seq: *seq });
+            let said = Box::new(said_to_others(plan, run, &ask.checkpoint.step, said));
+            return Err(Refusal::AnsweredBefore { by: by.clone(), said, seq: *seq });
         }
         QuestionState::Withdrawn => {
             let message = match run.interactions.question(&ask.checkpoint.step, ask.checkpoint.item) {

@@ -18,7 +18,7 @@ use super::step_events::{failed, finished, skipped, unfit};
 use super::world::{call_scope, deeper_than};
 use super::{
     ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, OnTrouble, Outcome, Part,
-    Plan, Refusal, Run, RunStatus, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
+    Plan, Refusal, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
 };
 use crate::names::{RunId, StepId, WorkflowName};
 
@@ -133,7 +133,15 @@ pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Ve
     let missing = Missing::Workflow(known.workflow);
     let note = format!("it was not started: it needs {missing}");
     if run.is_ending() {
-        return ended(run, plan, child, RunStatus::Cancelled, Arc::default(), Some(note), false);
+        let end = End {
+            child,
+            status: RunStatus::Cancelled,
+            output: Arc::default(),
+            note: Some(note),
+            effects: false,
+            sensitive: Vec::new(),
+        };
+        return ended(run, plan, end);
     }
     let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
     let never = Event::Child(ChildEvent::Ended {
@@ -145,20 +153,24 @@ pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Ve
         note: Some(note),
         effects: false,
         unfit: false,
+        sensitive: Vec::new(),
     });
     Ok(vec![never, missing::pause(run, step, known.item, Part::Do, &missing)])
 }
 
+/// How a child run ended.
+pub(super) struct End {
+    pub child: RunId,
+    pub status: RunStatus,
+    pub output: Arc<Value>,
+    pub note: Option<String>,
+    pub effects: bool,
+    pub sensitive: Vec<SensitivePath>,
+}
+
 /// Records the end of a child run.
-pub(super) fn ended(
-    run: &Run,
-    plan: &Plan,
-    child: RunId,
-    status: RunStatus,
-    output: Arc<Value>,
-    note: Option<String>,
-    effects: bool,
-) -> Result<Vec<Event>, Refusal> {
+pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refusal> {
+    let End { child, status, output, note, effects, sensitive } = end;
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
@@ -179,6 +191,7 @@ pub(super) fn ended(
         note: note.clone(),
         effects,
         unfit: unfit.is_some(),
+        sensitive,
     })];
     let (kind, expected, person, why) = match (status, unfit) {
         (RunStatus::Completed, None) => return Ok(events),

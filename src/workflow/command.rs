@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Order, Part, RunStatus, StepIndex};
+use super::{Order, Part, RunStatus, SensitivePath, StepIndex};
 use crate::names::{RunId, Seq, ServiceName, StepId};
 
 /// A command to a run.
@@ -47,6 +47,8 @@ pub enum Command {
         note: Option<String>,
         /// Whether it performed an effect that a person may want to undo.
         effects: bool,
+        /// What of its answer's body is sensitive.
+        sensitive: Vec<SensitivePath>,
     },
     /// Note that a run that a `run` step began was not started and never will be, because the files in force do not have
     /// its workflow. As soon as they do, the step begins another one.

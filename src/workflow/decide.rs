@@ -15,6 +15,7 @@ use super::may_begin::{enter, may_begin, skipped_by_needs};
 use super::outcome::Ended;
 use super::resolve::Resolution;
 use super::respond::{answer_pending, respond};
+use super::sensitive::{AnswerPlace, marked};
 use super::step_events::{failed, skipped, too_deep, troubled, unfit};
 use super::world::{deeper_than, item_scope};
 use super::{
@@ -78,8 +79,8 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
         }
-        Command::ChildEnded { child: id, status, output, note, effects } => {
-            child::ended(run, plan, id, status, output, note, effects)
+        Command::ChildEnded { child: id, status, output, note, effects, sensitive } => {
+            child::ended(run, plan, child::End { child: id, status, output, note, effects, sensitive })
         }
         Command::ChildHasNoWorkflow { child: id } => child::has_no_workflow(run, plan, id),
         Command::LockSeen { step, item, queued, seen } => lock::seen(run, step_of(plan, step)?, item, queued, seen),
@@ -161,7 +162,10 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
             }
         }
         (StepKind::Fail(answer), _) => match wire::answer(answer, &scope, BytesMark::of_run(world, run)) {
-            Ok(answer) => Event::Step(StepEvent::FailReached { step: step.id.clone(), answer: Arc::new(answer) }),
+            Ok(answer) => {
+                let answer = Arc::new(marked(plan, run, AnswerPlace::Fail(&step.id), answer));
+                Event::Step(StepEvent::FailReached { step: step.id.clone(), answer })
+            }
             Err((reads, error)) => failed(run, step, None, &reads, &error),
         },
     }])

@@ -79,7 +79,7 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
         return Vec::new();
     }
     let answer = run.declared.clone().or_else(|| {
-        answer_about(plan, "failed", &world.answering(run, None), BytesMark::of_run(world, run)).map(Arc::new)
+        answer_about(run, plan, "failed", &world.answering(run, None), BytesMark::of_run(world, run)).map(Arc::new)
     });
     answer.map(|answer| Event::Answer(AnswerEvent::Responded { answer, pin: None })).into_iter().collect()
 }

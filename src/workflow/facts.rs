@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload};
+use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload, SensitivePath};
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
 
 /// The start of a run.
@@ -60,9 +60,12 @@ pub struct RunStarted {
     /// Values that stand for bytes are marked ([`super::BytesMark`]); not in runs of earlier versions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bytes_marked: bool,
-    /// Its plan declares sensitive values: in the store they are sealed.
+    /// Its plan declares sensitive values, or it was handed some: in the store they are sealed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,
+    /// What of this event is sensitive because whoever began the run says so: `$.request.body.token`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitive_paths: Vec<SensitivePath>,
 }
 
 /// The step of the parent run that started this one.
@@ -92,6 +95,9 @@ pub struct ResultTaken {
     /// Its calls whose effect stays unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<UnknownBefore>,
+    /// What of its output (of each item's) is sensitive although its plan does not say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitive: Vec<SensitivePath>,
 }
 
 /// A successor replaces the run.
@@ -360,4 +366,7 @@ pub struct AnswerRecord {
     pub headers: Vec<(String, String)>,
     /// The exact bytes of the body.
     pub body: Payload,
+    /// What of it is sensitive: `$.headers.location`, `$.body.token`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitive: Vec<SensitivePath>,
 }

@@ -105,7 +105,9 @@ pub use rules::{Asking, Busy, Escalation, Level, Lock, OnReject, Policy, Questio
 pub use run::Run;
 pub use run_snapshot::FOLD;
 pub use schema::Schema;
-pub use sensitive::{Sensitive, SensitivePath, WITHIN_CHARS_MIN, hidden, shown};
+pub use sensitive::{
+    Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, Taint, child_paths, parts,
+};
 pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use statuses::Statuses;

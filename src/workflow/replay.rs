@@ -2,6 +2,7 @@
 //!
 //! Always true: it only reads. Every decision of the history is repeated, at its own time and from the state of the run
 //! at that time, and compared with the recorded events. Answers of people and services are taken from the history.
+//! Where the history holds sealed values, decisions that read them are not repeated.
 //! After a difference it continues with what did happen, so that each difference is found, and none is counted twice.
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use super::respond::ANSWER;
 use super::{
     Action, AnswerEvent, AttemptResult, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
     EndingEvent, Event, FailureKind, LockEvent, Misfit, OpenCheckpoint, Outcome, Part, Plan, Run, Skipped, StepEvent,
-    StepFinished, StepKind, WaitEvent, World, decide, evolve,
+    StepFinished, StepKind, Taint, WaitEvent, World, decide, evolve,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -89,6 +90,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
             None => check_input(event, plan),
             // What a person gave in the place of an answer.
             Some(_) if by_hand => Vec::new(),
+            Some(run) if reads_sealed(run, plan, event) => Vec::new(),
             Some(run) => Judge { run, plan, world, at: *at }.judge(event),
         };
         let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq().next());
@@ -109,6 +111,15 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
 }
 
 type Found = (DivergenceKind, String, String);
+
+/// Whether an event was decided by values that its history may hold only sealed.
+fn reads_sealed(run: &Run, plan: &Plan, event: &Event) -> bool {
+    let Some(taint) = Taint::of(plan, run) else { return false };
+    match event {
+        Event::Answer(_) => taint.is_read_by_answer(),
+        event => event.subject().is_some_and(|(step, _)| taint.is_read_by(step)),
+    }
+}
 
 fn check_input(event: &Event, plan: &Plan) -> Vec<Found> {
     let Event::RunStarted(started) = event else { return Vec::new() };

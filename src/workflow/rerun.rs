@@ -52,6 +52,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
                 output: done.output.clone(),
             })
             .collect();
+        let sensitive = old.sensitive_sources().of_output(&step);
         let unknown = old.unknown.iter().filter(|call| call.step == step);
         let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() }).collect();
         Event::Step(StepEvent::ResultTaken(Box::new(ResultTaken {
@@ -61,6 +62,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
             fields: Arc::new(fields),
             done,
             unknown,
+            sensitive,
         })))
     });
     Ok(events.collect())

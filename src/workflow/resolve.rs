@@ -67,7 +67,7 @@ pub(super) fn resolve(
     let Some(of) = of else {
         match choice {
             Choice::Cancel { compensate } => events.extend(ending::cancel(run, *compensate, reason.clone(), by)?),
-            Choice::Take { output } => events.push(respond::taken(run, output, world)?),
+            Choice::Take { output } => events.push(respond::taken(run, plan, output, world)?),
             _ => {}
         }
         return Ok(events);

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::choices::choices;
 use super::conflict::pauses;
+use super::sensitive::{AnswerPlace, marked, marked_as_given};
 use super::step_events::{failure, given};
 use super::{
     AnswerEvent, AnswerRecord, BytesMark, Conflict, ConflictEvent, ConflictKind, Creates, Event, Failure, FailureKind,
@@ -33,6 +34,7 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
     let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
     Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None), BytesMark::of_run(world, run)) {
         Ok(answer) => {
+            let answer = marked(plan, run, AnswerPlace::Respond(entry), answer);
             let pin = pin(run, &answer);
             Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin })
         }
@@ -65,10 +67,11 @@ fn no_answer(run: &Run, failure: Failure) -> Event {
 }
 
 /// The answer that a person gives.
-pub(super) fn taken(run: &Run, output: &Value, world: &World) -> Result<Event, Refusal> {
+pub(super) fn taken(run: &Run, plan: &Plan, output: &Value, world: &World) -> Result<Event, Refusal> {
     given(&ANSWER.into(), output, world)?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    let answer = AnswerRecord { status: 200, headers, body: Payload::Text(output.to_string()) };
+    let body = Payload::Text(output.to_string());
+    let answer = marked_as_given(plan, run, AnswerRecord { status: 200, headers, body, sensitive: Vec::new() });
     let pin = pin(run, &answer);
     Ok(Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin }))
 }
@@ -105,15 +108,16 @@ fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
 }
 
 /// What the caller gets instead of a problem, where an entry of `respond` asks for this and holds.
-pub(super) fn answer_about(plan: &Plan, name: &str, scope: &Scope, mark: BytesMark) -> Option<AnswerRecord> {
-    plan.respond.iter().find_map(|entry| {
+pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, mark: BytesMark) -> Option<AnswerRecord> {
+    plan.respond.iter().enumerate().find_map(|(place, entry)| {
         let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
-        when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope, mark).ok())?
+        let answer = when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope, mark).ok())??;
+        Some(marked(plan, run, AnswerPlace::Respond(place), answer))
     })
 }
 
 /// What the caller gets whose body the workflow does not take, where `respond` says so. `run` is one that was never
 /// begun.
 pub fn input_refused(run: &Run, plan: &Plan, world: &World, why: &str) -> Option<AnswerRecord> {
-    answer_about(plan, "input_error", &world.answering(run, Some(why)), BytesMark::of_run(world, run))
+    answer_about(run, plan, "input_error", &world.answering(run, Some(why)), BytesMark::of_run(world, run))
 }

@@ -15,8 +15,8 @@ use super::interactions::Interactions;
 use super::performed_effects::PerformedEffects;
 use super::serde_forms::pairs;
 use super::{
-    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded,
-    Undone,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted,
+    SensitiveSources, Superseded, Undone,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -64,6 +64,8 @@ pub struct Run {
     pub(super) performed_effects: PerformedEffects,
     #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
+    /// What it was handed that is sensitive.
+    pub(super) sensitive: SensitiveSources,
 }
 
 /// The sentence for a call of which nothing more is known.
@@ -107,6 +109,10 @@ impl Run {
     /// The event that started it.
     pub fn started(&self) -> &Arc<RunStarted> {
         &self.started
+    }
+    /// What it was handed that is sensitive, and where people typed something.
+    pub fn sensitive_sources(&self) -> &SensitiveSources {
+        &self.sensitive
     }
     /// What it may send.
     pub fn mode(&self) -> Mode {

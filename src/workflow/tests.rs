@@ -59,6 +59,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         parent: None,
         bytes_marked: true,
         sensitive: false,
+        sensitive_paths: Vec::new(),
         rerun_of: None,
         by: None,
         until: None,

@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::sensitive::{AnswerPlace, marked};
 use super::world::{STARS, reads_hidden};
 use super::{Answer, AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, Run, World};
 use crate::expression::{ExpressionError, ReadPath, Scope};
@@ -148,7 +149,7 @@ pub(super) fn answer(answer: &Answer, scope: &Scope, mark: BytesMark) -> Result<
     }
     let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let Some(template) = &answer.body else {
-        return Ok(AnswerRecord { status, headers, body: Payload::Empty });
+        return Ok(AnswerRecord { status, headers, body: Payload::Empty, sensitive: Vec::new() });
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
     let (body, content_type) = match (mark.bytes(&value), &value, &declared) {
@@ -162,10 +163,11 @@ pub(super) fn answer(answer: &Answer, scope: &Scope, mark: BytesMark) -> Result<
     if let (None, Some(content_type)) = (declared, content_type) {
         headers.push(("content-type".into(), content_type));
     }
-    Ok(AnswerRecord { status, headers, body })
+    Ok(AnswerRecord { status, headers, body, sensitive: Vec::new() })
 }
 
 /// What the caller gets while the run goes on without an answer, where the plan declares it and it has a value.
 pub fn pending_answer(plan: &Plan, world: &World, run: &Run) -> Option<AnswerRecord> {
-    answer(plan.pending.as_ref()?, &world.plain(run), BytesMark::of_run(world, run)).ok()
+    let answer = answer(plan.pending.as_ref()?, &world.plain(run), BytesMark::of_run(world, run)).ok()?;
+    Some(marked(plan, run, AnswerPlace::Pending, answer))
 }

@@ -34,6 +34,7 @@ fn started(run: RunId) -> Event {
         parent: None,
         bytes_marked: true,
         sensitive: false,
+        sensitive_paths: Vec::new(),
         rerun_of: None,
         by: None,
         until: None,
@@ -67,8 +68,12 @@ fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
 
 /// Appends the last events to the run of [`api_with_run`].
 pub async fn finish_run(api: &TestApi) {
-    let answer =
-        Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body: Payload::Text(r#"{"id":7}"#.to_owned()) });
+    let answer = Arc::new(AnswerRecord {
+        status: 201,
+        headers: Vec::new(),
+        body: Payload::Text(r#"{"id":7}"#.to_owned()),
+        sensitive: Vec::new(),
+    });
     let events = vec![
         (at(6), Event::Answer(AnswerEvent::Responded { answer, pin: None })),
         (at(7), Event::Ending(EndingEvent::Completed {})),

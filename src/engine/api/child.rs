@@ -36,7 +36,7 @@ const SLOT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 impl ChildSpec {
     fn failed(&self, why: String) -> ChildEnd {
         let (child, status, output) = (self.child, RunStatus::Failed, Arc::new(Value::Null));
-        ChildEnd { child, status, output, note: Some(why), effects: false }
+        ChildEnd { child, status, output, note: Some(why), effects: false, sensitive: Vec::new() }
     }
     fn cancelled(&self) -> ChildEnd {
         let why = "its parent ended before it was started".to_owned();
@@ -199,6 +199,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         traceparent: parent.traceparent.clone(),
         until: parent.until,
         mark: BytesMark::new(&core.files.key_secret),
+        sensitive_paths: spec.sensitive_paths.clone(),
     };
     let started = start::first_event(&plan, spec.child, &spec.input, origin, core.process.clock.now());
     PreparedRun::new(plan, started, snapshot).map_err(|misfit| failed(misfit.to_string()))

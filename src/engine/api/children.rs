@@ -26,8 +26,9 @@ pub(in crate::engine) fn end_of(run: &Run) -> ChildEnd {
     // For the parent, a `fail` step of the child is a failure, although the child counts as completed.
     let early = run.status() == RunStatus::Completed && run.failed_as_declared();
     let status = if early { RunStatus::Failed } else { run.status() };
+    let sensitive = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
     let (child, output) = (run.id(), Arc::new(output));
-    ChildEnd { child, status, output, note: run.note(), effects: run.did_something() }
+    ChildEnd { child, status, output, note: run.note(), effects: run.did_something(), sensitive }
 }
 
 /// Tells the parent of a run that the run has ended.

@@ -16,7 +16,7 @@ use crate::engine::scheduler::load::{self, LoadError};
 use crate::flag::Freeze;
 use crate::names::{RunId, ServiceName};
 use crate::store::LockRow;
-use crate::workflow::{Cause, Conditions, Reason, RunSummary, Since, ago, fold, waits};
+use crate::workflow::{Cause, Conditions, Reason, Redaction, RunSummary, Since, ago, fold, waits};
 
 fn store(error: impl ToString) -> OrderError {
     OrderError::Store { why: error.to_string(), unknown: false }
@@ -76,6 +76,9 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
         {
             line.push_str(&lock_waiters(core, name, id).await?);
         }
+    }
+    if let Some(redaction) = Redaction::of(&plan, &run) {
+        lines.iter_mut().for_each(|(_, line)| *line = redaction.text(line));
     }
     // What waits for a person comes first, here and in descendants.
     lines.sort_by_key(|(by_itself, _)| *by_itself);

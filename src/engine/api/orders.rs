@@ -16,10 +16,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::engine::api::types::OrderError;
 use crate::engine::context::Core;
 use crate::engine::machine::order_record::refusal_of;
+use crate::engine::ports::event_sealer;
+use crate::engine::ports::order_sealer::seal_order;
 use crate::engine::scheduler::deliver::Undelivered;
 use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply};
 use crate::limits::Limits;
-use crate::names::RunId;
+use crate::names::{RunId, Seq};
 use crate::store::{OrderRecord, StoreNotification};
 use crate::workflow::{Order, RunSummary};
 
@@ -68,7 +70,17 @@ async fn order_through_store(
     by: String,
     until: Instant,
 ) -> Result<RunSummary, OrderError> {
-    let order = serde_json::to_value(order).map_err(|error| OrderError::Unreadable(error.to_string()))?;
+    let mut order = serde_json::to_value(order).map_err(|error| OrderError::Unreadable(error.to_string()))?;
+    if core.ports.sealer.has_key() {
+        let events = match timeout_at(until, core.ports.store.events(run, Seq::FIRST)).await {
+            Ok(Ok(events)) => events,
+            Ok(Err(error)) => return Err(store(&error.to_string(), false)),
+            Err(_) => return Err(store("the store does not answer", false)),
+        };
+        if event_sealer::are_sealed(&events) && seal_order(&core.ports.sealer, run, &mut order).is_none() {
+            return Err(store("what was given cannot be sealed: there is no randomness", false));
+        }
+    }
     let id = core.process.new_id();
     let mut notifications = core.ports.store.notifications();
     let record = OrderRecord { id, run, order, by, at: core.process.clock.now(), answer: None };

@@ -14,13 +14,16 @@ use crate::compare::{Body, Observation};
 use crate::engine::api::start;
 use crate::engine::context::Core;
 use crate::engine::machine::replies;
-use crate::engine::ports::decode;
+use crate::engine::ports::{decode, event_sealer};
+use crate::engine::scheduler::load;
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{InstanceId, SkipReason};
 use crate::names::RunId;
 use crate::store::{Remains, StoreError};
-use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, RunStatus, deeper_than, evolve, fold, input_refused};
+use crate::workflow::{
+    Creates, Event, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold, input_refused,
+};
 
 /// A request whose run can be created.
 pub(in crate::engine) struct AdmittedRun {
@@ -92,14 +95,24 @@ fn bad_input(
     body: &Value,
     why: &[String],
 ) -> ArmReply {
-    let declared = first_event(core, plan, request, run, body, None).ok().and_then(|(started, ..)| {
-        let refused_run = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
-        input_refused(&refused_run, plan, &snapshot.world, &why.join("; "))
-    });
+    let declared =
+        first_event(core, plan, request, run, body, InstanceFacts::default()).ok().and_then(|(started, ..)| {
+            let refused_run = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
+            input_refused(&refused_run, plan, &snapshot.world, &why.join("; "))
+        });
     match declared {
         Some(answer) => replies::answered(&answer, Default::default()),
         None => replies::bad_input(why),
     }
+}
+
+/// What is known of the instance that a request follows up.
+#[derive(Default)]
+struct InstanceFacts {
+    /// What the run that created it left: `id`, `input`, `output`, `status`; `None` where nothing reads it.
+    value: Option<Arc<Value>>,
+    /// What of it is sensitive.
+    sensitive_paths: Vec<SensitivePath>,
 }
 
 /// The value of `instance` in expressions, from the run that created it: `id`, `input`, `output`, `status`.
@@ -108,36 +121,62 @@ async fn load_instance(
     plan: &Plan,
     instance: Option<&InstanceId>,
     deadline: Instant,
-) -> Result<Option<Arc<Value>>, &'static str> {
-    let Some(instance) = instance else { return Ok(None) };
+) -> Result<InstanceFacts, &'static str> {
+    let Some(instance) = instance else { return Ok(InstanceFacts::default()) };
     if !plan.reads.iter().any(|path| path.root() == "instance") {
-        return Ok(None);
+        return Ok(InstanceFacts::default());
     }
     let run = instance.run.ok_or("It is not known which run created the instance")?;
     let no_answer = "The store does not say what is known of the instance";
     let known = timeout_at(deadline, remains_of(core, run)).await.map_err(|_| no_answer)?;
-    let (remains, status) = known.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
+    let Known { remains, status, sensitive_paths } =
+        known.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
-    Ok(Some(Arc::new(serde_json::json!({
+    let value = serde_json::json!({
         "id": &*instance.key.id,
         "input": remains.input,
         "output": remains.output.filter(shallow),
         "status": status.as_str(),
-    }))))
+    });
+    Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths })
+}
+
+/// What is known of a run that created an instance.
+struct Known {
+    remains: Remains,
+    status: RunStatus,
+    sensitive_paths: Vec<SensitivePath>,
 }
 
 /// The result of a run, from its events, or from the summary that is kept of purged ones.
-async fn remains_of(core: &Core, run: RunId) -> Result<Option<(Remains, RunStatus)>, StoreError> {
+async fn remains_of(core: &Core, run: RunId) -> Result<Option<Known>, StoreError> {
+    let (input, output) = (SensitivePath::of(["instance", "input"]), SensitivePath::of(["instance", "output"]));
     let events = core.events(run).await?;
     if let Ok(folded) = fold(events.iter().map(|stored| &stored.event)) {
-        return Ok(Some((Remains::of_run(&folded), folded.status())));
+        let mut sensitive_paths = Vec::new();
+        if folded.started().sensitive || folded.sensitive_sources().is_active() {
+            let plan = load::plan_of(core, &core.files.snapshot.load_full(), &folded.started().plan).await;
+            let body = plan.ok().and_then(|plan| Taint::of(&plan, &folded)).map(|taint| taint.request_body());
+            // Without its plan nobody can say which parts are.
+            let body = body.unwrap_or_else(|| vec![SensitivePath::whole()]);
+            sensitive_paths.extend(body.iter().map(|path| input.then(path)));
+            let answer = folded.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
+            sensitive_paths.extend(answer.iter().map(|path| output.then(path)));
+        }
+        return Ok(Some(Known { remains: Remains::of_run(&folded), status: folded.status(), sensitive_paths }));
     }
     if !events.is_empty() {
         return Ok(None);
     }
-    let remains = core.ports.store.remains(run).await?;
-    let summary = core.ports.store.run(run).await?;
-    Ok(remains.zip(summary).map(|(remains, summary)| (remains, summary.status)))
+    let (remains, summary) = (core.ports.store.remains(run).await?, core.ports.store.run(run).await?);
+    let Some((mut remains, summary)) = remains.zip(summary) else { return Ok(None) };
+    let mut sensitive_paths = Vec::new();
+    for (value, path) in [(&mut remains.input, input), (&mut remains.output, output)] {
+        if value.as_mut().is_some_and(|value| event_sealer::open_value(&core.ports.sealer, run, value)) {
+            sensitive_paths.push(path);
+        }
+    }
+    Ok(Some(Known { remains, status: summary.status, sensitive_paths }))
 }
 
 /// The run's first event, the credentials that it may send on, and the sealed key to them.
@@ -150,7 +189,7 @@ fn first_event(
     request: &ArmRequest,
     run: RunId,
     body: &Value,
-    instance: Option<Arc<Value>>,
+    instance: InstanceFacts,
 ) -> Result<FirstEvent, &'static str> {
     let bounds = decode::Bounds::of(&core.files.limits, &core.files.key_secret);
     let facts = decode::facts(&request.request, body, plan, bounds.mark);
@@ -166,6 +205,7 @@ fn first_event(
     let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, bounds));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let now = core.process.clock.now();
+    let InstanceFacts { value: instance, sensitive_paths } = instance;
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),
@@ -183,7 +223,8 @@ fn first_event(
         job: None,
         parent: None,
         bytes_marked: true,
-        sensitive: !plan.sensitive_values().is_empty(),
+        sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
+        sensitive_paths,
         rerun_of: None,
         by: None,
         until: start::deadline(plan, now),

@@ -68,7 +68,7 @@ impl PreparedRun {
     /// Its driver, with the run's first event recorded.
     pub fn driver(self, core: &Arc<Core>, waiter: Waiter) -> Driver {
         let Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep } = self;
-        let sealer = EventSealer::of(&core.ports.sealer, &plan, run.id(), []);
+        let sealer = EventSealer::of(&core.ports.sealer, &plan, &run, []);
         let (executor, writer) = core.executor_and_writer(run.mode(), &plan, run_key, Fence::FIRST, None, sealer);
         let (caller, starter) = match waiter {
             Waiter::Caller(caller) => (Some(caller), None),

@@ -27,7 +27,7 @@ use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::exchange::RequestCopy;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, FirstTry};
-use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RunStarted};
+use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RunStarted, SensitivePath};
 
 /// What expressions see as the path of a request that came to no route.
 const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
@@ -44,6 +44,8 @@ pub(in crate::engine) struct Origin {
     pub until: Option<Timestamp>,
     /// Distinguishes the engine's encoding of raw bytes from JSON that looks like it.
     pub mark: BytesMark,
+    /// What of the run's first event is sensitive, as whoever begins it says.
+    pub sensitive_paths: Vec<SensitivePath>,
 }
 
 /// When a run that starts now must have ended, by the `deadline` of its plan.
@@ -71,7 +73,7 @@ pub(in crate::engine) fn first_event(
         peer: [127, 0, 0, 1].into(),
     };
     let facts = decode::facts(&request, input, plan, origin.mark);
-    let Origin { mode, by, job, parent, legacy, traceparent, until, mark: _ } = origin;
+    let Origin { mode, by, job, parent, legacy, traceparent, until, mark: _, sensitive_paths } = origin;
     let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,
@@ -90,7 +92,8 @@ pub(in crate::engine) fn first_event(
         job,
         parent,
         bytes_marked: true,
-        sensitive: !plan.sensitive_values().is_empty(),
+        sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
+        sensitive_paths,
         rerun_of: None,
         by,
         until,
@@ -127,6 +130,7 @@ pub(in crate::engine) async fn start(
         traceparent: None,
         until: None,
         mark: BytesMark::new(&core.files.key_secret),
+        sensitive_paths: Vec::new(),
     };
     let started = first_event(&plan, run, &input, origin, core.process.clock.now());
     let (credentials, run_key) = Default::default();

@@ -9,6 +9,7 @@ use crate::engine::api::children;
 use crate::engine::api::types::OrderError;
 use crate::engine::machine::{CallRequest, End, Input, LockQuery, Measure, OrderAnswer, Output, RestCause, Ticket};
 use crate::engine::ports::locks;
+use crate::engine::ports::order_sealer::open_orders;
 use crate::engine::ports::outgoing;
 use crate::engine::ports::writer::Writer;
 use crate::engine::scheduler::mailbox::{Reply, Slot};
@@ -60,10 +61,10 @@ impl Driver {
                 self.query(async move { Input::ChildOrderSettled { child, delivery: delivery.await } });
             }
             Output::ReadOrders => {
-                let store = self.core.ports.store.clone();
+                let (store, sealer) = (self.core.ports.store.clone(), self.core.ports.sealer.clone());
                 let lease_proof = self.writer.as_ref().map(|writer| writer.lease_proof());
                 self.query(async move {
-                    let orders = store.orders(run).await.ok();
+                    let orders = store.orders(run).await.ok().map(|orders| open_orders(&sealer, run, orders));
                     Input::StoreOrders { orders, owned: lease_proof.is_none_or(|proof| proof.is_valid()) }
                 });
             }

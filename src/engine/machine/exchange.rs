@@ -14,7 +14,9 @@ use crate::exchange::ArmReply;
 use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, OrderRecord};
-use crate::workflow::{AttemptResult, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, StepIndex};
+use crate::workflow::{
+    AttemptResult, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, SensitivePath, StepIndex,
+};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -173,6 +175,8 @@ pub(in crate::engine) struct ChildSpec {
     pub item: Option<u32>,
     pub workflow: WorkflowName,
     pub input: Arc<Value>,
+    /// What of the child's first event is sensitive.
+    pub sensitive_paths: Vec<SensitivePath>,
 }
 
 /// How a child ended.
@@ -184,6 +188,8 @@ pub(in crate::engine) struct ChildEnd {
     pub note: Option<String>,
     /// It performed effects, which a person may want to undo.
     pub effects: bool,
+    /// What of its answer's body is sensitive.
+    pub sensitive: Vec<SensitivePath>,
 }
 
 /// The state of a child.

@@ -12,12 +12,14 @@ use crate::engine::machine::order_record;
 use crate::names::{Fence, RunId, Seq};
 use crate::store::OrderRecord;
 use crate::workflow::{
-    CheckpointEvent, ChildEvent, Command, Event, LockEvent, LockSeen, Order, Run, StepIndex, WaitEvent,
+    CheckpointEvent, ChildEvent, Command, Event, LockEvent, LockSeen, Order, Plan, Run, StepIndex, WaitEvent,
+    child_paths,
 };
 
 /// The children that a run has begun and whose end it has not recorded.
-pub(in crate::engine) fn open_children(run: &Run) -> impl Iterator<Item = ChildSpec> + '_ {
+pub(in crate::engine) fn open_children<'a>(run: &'a Run, plan: &'a Plan) -> impl Iterator<Item = ChildSpec> + 'a {
     run.children().map(|open| ChildSpec {
+        sensitive_paths: child_paths(plan, run, &open.step),
         child: open.run,
         step: open.step,
         item: open.item,
@@ -46,6 +48,7 @@ impl Machine {
         match event {
             Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {
                 let spec = ChildSpec {
+                    sensitive_paths: child_paths(&self.plan, &self.run, step),
                     child: *child,
                     step: step.clone(),
                     item: *item,
@@ -132,7 +135,7 @@ impl Machine {
 
     /// Queries all open children.
     pub(super) fn query_children(&mut self) {
-        for spec in open_children(&self.run) {
+        for spec in open_children(&self.run, &self.plan) {
             let known = OpenChild { seq: Seq(0), spec, needs_query: true, query: QueryState::Idle };
             self.children.entry(known.spec.child).or_insert(known).needs_query = true;
         }
@@ -207,8 +210,8 @@ impl Machine {
 
     pub(super) fn handle_child_end(&mut self, end: ChildEnd) {
         self.descendant_waits = false; // another descendant that waits reports it again
-        let ChildEnd { child, status, output, note, effects } = end;
-        self.try_command(Command::ChildEnded { child, status, output, note, effects });
+        let ChildEnd { child, status, output, note, effects, sensitive } = end;
+        self.try_command(Command::ChildEnded { child, status, output, note, effects, sensitive });
     }
 
     pub(super) fn handle_store_orders(&mut self, orders: Option<Vec<OrderRecord>>, owned: bool) {

@@ -3,6 +3,8 @@
 //! Always true: a problem says whether trying again could do the work twice, and whether a shared step was done or may
 //! have been.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -12,7 +14,7 @@ use crate::exchange::{Abandoned, ArmAnswer, ArmReply, Problem, RunReport, Source
 use crate::flag::{PinKey, SkipReason};
 use crate::names::RunId;
 use crate::workflow::{
-    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Run, RunStatus, StepKind, World, sends, shown, wire,
+    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Redaction, Run, RunStatus, StepKind, World, sends, wire,
 };
 
 /// The reply of a run, for its caller and for every request with its retry key; `None` while there is none.
@@ -301,10 +303,11 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     };
     let mut intents: Vec<_> = run.intents().collect();
     intents.sort_by_key(|(step, item, part, _)| (*part, position(step), *item));
+    let redaction = plan.and_then(|plan| Redaction::of(plan, run)).map(Arc::new);
     let intents = intents
         .into_iter()
         .map(|(step, item, part, record)| {
-            let starred = plan.filter(|plan| !plan.sensitive_values().is_empty()).map(|plan| shown(plan, run, record));
+            let starred = redaction.as_ref().map(|redaction| redaction.request(step, part, record));
             (step, item, part, starred.unwrap_or_else(|| record.clone()))
         })
         .map(|(step, item, part, record)| Intent {
@@ -336,6 +339,10 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         StepKind::Call(call) => call.volatile && sends(run.mode(), call),
         _ => false,
     };
+    let unresolved = unresolved.map(|(reason, detail)| match &redaction {
+        Some(redaction) => (reason, redaction.text(&detail)),
+        None => (reason, detail),
+    });
     RunReport {
         run: Some(run.id()),
         status: Some(run.status()),
@@ -343,5 +350,6 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         unresolved,
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
+        redaction,
     }
 }

@@ -1,91 +1,187 @@
 //! Sensitive values of one run on their way to the store and back.
 //!
-//! Always true: a run's events hold clear values in memory and sealed ones in the store. Each place where a sensitive
-//! value stands, as a whole or within a longer text, is replaced by `«sealed:…»`: ciphertext under a key derived from
-//! `store_key`, bound to the run. What was sealed for another run, or never, is left as it is. The ciphertext goes with
-//! the run's events.
+//! Always true: a run's events hold clear values in memory and sealed ones in the store. `workflow` says which parts of
+//! an event are sensitive by their origin, and which values are known by now: the texts and numbers of the ones, and
+//! each place where one of the others stands, as a whole or within a longer text, are replaced by `«sealed:…»`: ciphertext
+//! under a key derived from `store_key`, bound to the run. What was sealed for another run, or never, is left as it is. The
+//! ciphertext goes with the run's events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::engine::ports::seal::Sealer;
-use crate::names::RunId;
+use crate::names::{CheckpointId, RunId, StepId};
 use crate::secret::STARS;
 use crate::store::{Append, StoredEvent};
-use crate::workflow::{Event, Plan, WITHIN_CHARS_MIN, hidden};
+use crate::workflow::{
+    CheckpointEvent, ChildEvent, Event, Form, KnownValues, Plan, Run, SensitivePath, SensitiveSources, StepEvent,
+    Taint, parts,
+};
 
 const OPENS: &str = "«sealed:";
 const CLOSES: &str = "»";
 /// Stands in front of a sealed number, so that it becomes one again.
 const NUMBER: char = '\u{0}';
+/// Enclose the place of a value in JSON while that is sealed; of Unicode's private use.
+const PLACE: [char; 2] = ['\u{f8f0}', '\u{f8f1}'];
 
 /// Members of events that may hold any value or any text.
-const FREE: [&str; 19] = [
+const FREE: [&str; 21] = [
     "output", "headers", "request", "intent", "answer", "input", "fields", "payload", "legacy", "instance", "value",
-    "values", "response", "message", "why", "expected", "question", "note", "url",
+    "values", "response", "message", "why", "expected", "question", "note", "url", "what", "default",
 ];
 
-/// The sensitive values that a run knows.
+/// What is known to be sensitive of one run.
 #[derive(Clone)]
 pub(in crate::engine) struct EventSealer {
     run: RunId,
     plan: Arc<Plan>,
     sealer: Arc<Sealer>,
-    /// Longest first.
-    values: Vec<String>,
+    sources: SensitiveSources,
+    /// `None` while nothing of the run is sensitive.
+    taint: Option<Arc<Taint>>,
+    known: KnownValues,
+    /// The steps that questions are about.
+    asked: BTreeMap<CheckpointId, StepId>,
 }
 
 impl EventSealer {
-    /// Of a run with what its events so far make known; `None` where its plan declares nothing.
+    /// Of a run that has come to this by its events so far; `events` are those that are at hand.
     pub fn of<'a>(
         sealer: &Arc<Sealer>,
         plan: &Arc<Plan>,
-        run: RunId,
+        run: &Run,
         events: impl IntoIterator<Item = &'a Event>,
-    ) -> Option<Self> {
-        if plan.sensitive_values().is_empty() {
-            return None;
-        }
-        let mut sealer = Self { run, plan: plan.clone(), sealer: sealer.clone(), values: Vec::new() };
+    ) -> Self {
+        let mut sealer = Self {
+            run: run.id(),
+            plan: plan.clone(),
+            sealer: sealer.clone(),
+            sources: run.sensitive_sources().clone(),
+            taint: Taint::of(plan, run).map(Arc::new),
+            known: KnownValues::default(),
+            asked: run.open_checkpoints().map(|asked| (asked.checkpoint.clone(), asked.step.clone())).collect(),
+        };
         sealer.learn(events);
-        Some(sealer)
+        sealer
     }
-    /// More events.
-    pub fn learn<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
-        let mut values: BTreeSet<String> = std::mem::take(&mut self.values).into_iter().collect();
+    /// Whether anything of the run is sensitive.
+    pub fn is_active(&self) -> bool {
+        self.taint.is_some()
+    }
+    /// Takes in what more events say.
+    fn learn<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+        let mut declared = BTreeSet::new();
         for event in events {
-            self.plan.sensitive_values().collect(event, &mut values);
+            if let Event::Checkpoint(CheckpointEvent::Opened(asked)) = event {
+                self.asked.insert(asked.checkpoint.clone(), asked.step.clone());
+            }
+            if self.sources.learn(event) && (self.is_active() || self.sources.is_active()) {
+                self.taint = Some(Arc::new(Taint::new(&self.plan, &self.sources)));
+            }
+            let Some(taint) = self.taint.clone() else { continue };
+            self.plan.sensitive_values().collect(event, &mut declared);
+            std::mem::take(&mut declared).into_iter().for_each(|value| self.known.add(value));
+            let Ok(written) = serde_json::to_value(event) else { continue };
+            let Some(content) = content(&written) else { continue };
+            for part in parts(&taint, event, &self.asked) {
+                match &part.form {
+                    Form::Value | Form::Text => part.at.texts(content, &mut |text| self.known.add_computed(text)),
+                    Form::Json(paths) => {
+                        part.at.texts(content, &mut |text| match serde_json::from_str::<Value>(&text) {
+                            Ok(body) => paths
+                                .iter()
+                                .for_each(|path| path.texts(&body, &mut |text| self.known.add_computed(text))),
+                            Err(_) => self.known.add_computed(text),
+                        })
+                    }
+                }
+            }
         }
-        self.values = values.into_iter().collect();
-        self.values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        self.known.sort();
     }
     /// The append as it goes to the store; `None` where something sensitive cannot be sealed.
-    pub fn seal(&mut self, append: &Append) -> Option<Append> {
+    pub fn seal(&mut self, append: Arc<Append>) -> Option<Arc<Append>> {
         self.learn(append.events.iter().map(|(_, event)| event));
-        let mut sealed = append.clone();
-        let seal = |text: &str| self.sealer.seal_text(self.run, text).map(|text| format!("{OPENS}{text}{CLOSES}"));
+        let Some(taint) = self.taint.clone() else { return Some(append) };
+        let mut sealed = Append::clone(&append);
         for (_, event) in &mut sealed.events {
-            let mut value = serde_json::to_value(&*event).ok()?;
-            let kind = event.kind();
-            value.as_object_mut()?.values_mut().try_for_each(|fact| self.free_parts(kind, fact, &seal))?;
-            *event = serde_json::from_value(value).ok()?;
+            *event = self.sealed(&taint, event)?;
         }
         let stars = |_: &str| Some(STARS.to_owned());
         for notice in &mut sealed.webhook_messages {
             self.hide(&mut notice.body, &stars)?;
         }
-        if let Some(note) = &mut sealed.summary.note {
-            *note = hidden(&self.values, note, &stars)?;
+        for (_, answer) in &mut sealed.settled {
+            self.hide(answer, &stars)?;
         }
-        Some(sealed)
+        if let Some(note) = &mut sealed.summary.note {
+            *note = self.known.hide(note, &stars)?;
+        }
+        Some(Arc::new(sealed))
+    }
+    fn seal_text(&self, text: &str) -> Option<String> {
+        seal_text(&self.sealer, self.run, text)
+    }
+    fn sealed(&self, taint: &Taint, event: &Event) -> Option<Event> {
+        let mut written = serde_json::to_value(event).ok()?;
+        let content = written.as_object_mut()?.values_mut().next()?;
+        for part in parts(taint, event, &self.asked) {
+            let mut is_sealed = true;
+            part.at.visit_mut(content, &mut |value| {
+                is_sealed &= match (&part.form, &mut *value) {
+                    (Form::Json(paths), Value::String(text)) => {
+                        self.seal_in_json(text, paths).map(|sealed| *text = sealed).is_some()
+                    }
+                    _ => seal_value(&self.sealer, self.run, value).is_some(),
+                };
+            });
+            if !is_sealed {
+                return None;
+            }
+        }
+        let seal = |text: &str| self.seal_text(text);
+        self.free_parts(event.kind(), content, &seal)?;
+        serde_json::from_value(written).ok()
+    }
+    /// Seals what stands at paths in a text that is JSON, so that opening it gives the very same bytes; the whole text
+    /// where that cannot be.
+    fn seal_in_json(&self, text: &str, paths: &[SensitivePath]) -> Option<String> {
+        let whole = || self.seal_text(text);
+        let Ok(mut body) = serde_json::from_str::<Value>(text) else { return whole() };
+        let written = body.to_string();
+        if text.contains(PLACE) || text.contains(OPENS) || written != text {
+            return whole();
+        }
+        let mut values = Vec::new();
+        paths.iter().for_each(|path| path.visit_mut(&mut body, &mut |value| take_values(value, &mut values)));
+        let mut sealed = body.to_string();
+        for (place, value) in values.iter().enumerate() {
+            let stands = format!("\"{}{place}{}\"", PLACE[0], PLACE[1]);
+            let written = value.to_string();
+            let quoted = written.strip_prefix('"').and_then(|inner| inner.strip_suffix('"'));
+            let sealed_value = match quoted {
+                Some(inner) => format!("\"{}\"", self.seal_text(inner)?),
+                None => self.seal_text(&written)?,
+            };
+            sealed = sealed.replacen(&stands, &sealed_value, 1);
+        }
+        match clear(&self.sealer, self.run, &sealed) == text {
+            true => Some(sealed),
+            false => whole(),
+        }
     }
     /// Replaces every place in those parts of an event that may hold any value: what names a step or a kind is none.
     fn free_parts(&self, kind: &str, fact: &mut Value, replace: &dyn Fn(&str) -> Option<String>) -> Option<()> {
         match fact {
             Value::Object(members) => members.iter_mut().try_for_each(|(name, member)| {
-                match FREE.contains(&name.as_str()) || (name == "items" && kind == "fan_out_opened") {
+                // Why a step was skipped is one of a few words; other reasons are a person's.
+                let is_free = FREE.contains(&name.as_str())
+                    || (name == "items" && kind == "fan_out_opened")
+                    || (name == "reason" && kind != "step_skipped");
+                match is_free {
                     true => self.hide(member, replace),
                     false => self.free_parts(kind, member, replace),
                 }
@@ -97,14 +193,14 @@ impl EventSealer {
     /// Replaces every place in a value; `None` where that fails.
     fn hide(&self, value: &mut Value, replace: &dyn Fn(&str) -> Option<String>) -> Option<()> {
         match value {
-            Value::String(text) => *text = hidden(&self.values, text, replace)?,
+            Value::String(text) => *text = self.hide_text(text, replace)?,
             Value::Array(items) => items.iter_mut().try_for_each(|item| self.hide(item, replace))?,
             Value::Object(members) => members.values_mut().try_for_each(|member| self.hide(member, replace))?,
             Value::Number(number) => {
                 // A number that becomes text would not fit where a number belongs; a value that is sensitive stands in
                 // an output or a body, where any type does.
                 let text = number.to_string();
-                if text.len() >= WITHIN_CHARS_MIN && self.values.contains(&text) {
+                if text.len() >= NUMBER_DIGITS_MIN && self.known.contains(&text) {
                     *value = Value::String(replace(&format!("{NUMBER}{text}"))?);
                 }
             }
@@ -112,12 +208,76 @@ impl EventSealer {
         }
         Some(())
     }
+    /// The same in a text, but for what is sealed in it.
+    fn hide_text(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        let mut hidden = String::new();
+        for (piece, is_sealed) in pieces(&self.sealer, self.run, text) {
+            match is_sealed {
+                true => hidden.push_str(piece),
+                false => hidden.push_str(&self.known.hide(piece, replace)?),
+            }
+        }
+        Some(hidden)
+    }
+}
+
+fn seal_text(sealer: &Sealer, run: RunId, text: &str) -> Option<String> {
+    sealer.seal_text(run, text).map(|text| format!("{OPENS}{text}{CLOSES}"))
+}
+
+/// Seals every text and number in a value; `None` where that fails.
+pub(in crate::engine) fn seal_value(sealer: &Sealer, run: RunId, value: &mut Value) -> Option<()> {
+    match value {
+        Value::String(text) if text.is_empty() => {}
+        Value::String(text) => *text = seal_text(sealer, run, text)?,
+        Value::Number(number) => *value = Value::String(seal_text(sealer, run, &format!("{NUMBER}{number}"))?),
+        Value::Array(items) => items.iter_mut().try_for_each(|item| seal_value(sealer, run, item))?,
+        Value::Object(members) => members.values_mut().try_for_each(|member| seal_value(sealer, run, member))?,
+        Value::Null | Value::Bool(_) => {}
+    }
+    Some(())
+}
+
+/// Shorter numbers are everywhere.
+const NUMBER_DIGITS_MIN: usize = 6;
+
+/// What stands below the name of an event's kind.
+fn content(written: &Value) -> Option<&Value> {
+    written.as_object()?.values().next()
+}
+
+/// Takes every text and number out of a value, and leaves places.
+fn take_values(value: &mut Value, values: &mut Vec<Value>) {
+    match value {
+        Value::String(text) if text.is_empty() || text.starts_with(PLACE[0]) => {}
+        Value::String(_) | Value::Number(_) => {
+            let place = format!("{}{}{}", PLACE[0], values.len(), PLACE[1]);
+            values.push(std::mem::replace(value, Value::String(place)));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| take_values(item, values)),
+        Value::Object(members) => members.values_mut().for_each(|member| take_values(member, values)),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+/// Whether anything of the run with these events is sealed.
+pub(in crate::engine) fn are_sealed(events: &[StoredEvent]) -> bool {
+    events.iter().any(|stored| is_sealed(&stored.event))
+}
+
+/// Whether what follows this event is sealed, or it is.
+fn is_sealed(event: &Event) -> bool {
+    match event {
+        Event::RunStarted(started) => started.sensitive,
+        Event::Child(ChildEvent::Ended { sensitive, .. }) => !sensitive.is_empty(),
+        Event::Step(StepEvent::ResultTaken(taken)) => !taken.sensitive.is_empty(),
+        _ => false,
+    }
 }
 
 /// Events as they were before they were sealed, as far as this process has the key.
 pub(in crate::engine) fn open(sealer: &Sealer, run: RunId, events: Vec<StoredEvent>) -> Vec<StoredEvent> {
-    let is_sealed = matches!(events.first(), Some(StoredEvent { event: Event::RunStarted(s), .. }) if s.sensitive);
-    if !is_sealed || !sealer.has_key() {
+    if !sealer.has_key() || !are_sealed(&events) {
         return events;
     }
     events.into_iter().map(|stored| opened(sealer, run, stored)).collect()
@@ -125,7 +285,7 @@ pub(in crate::engine) fn open(sealer: &Sealer, run: RunId, events: Vec<StoredEve
 
 fn opened(sealer: &Sealer, run: RunId, stored: StoredEvent) -> StoredEvent {
     let Ok(mut value) = serde_json::to_value(&stored.event) else { return stored };
-    if !unseal(sealer, run, &mut value) {
+    if !open_value(sealer, run, &mut value) {
         return stored;
     }
     match serde_json::from_value(value) {
@@ -134,11 +294,11 @@ fn opened(sealer: &Sealer, run: RunId, stored: StoredEvent) -> StoredEvent {
     }
 }
 
-/// Whether anything was opened.
-fn unseal(sealer: &Sealer, run: RunId, value: &mut Value) -> bool {
+/// Opens what is sealed in a value; whether anything was.
+pub(in crate::engine) fn open_value(sealer: &Sealer, run: RunId, value: &mut Value) -> bool {
     match value {
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| unseal(sealer, run, item) | any),
-        Value::Object(members) => members.values_mut().fold(false, |any, member| unseal(sealer, run, member) | any),
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| open_value(sealer, run, item) | any),
+        Value::Object(members) => members.values_mut().fold(false, |any, member| open_value(sealer, run, member) | any),
         Value::String(text) if text.contains(OPENS) => {
             let clear = clear(sealer, run, text);
             if clear == *text {
@@ -154,23 +314,35 @@ fn unseal(sealer: &Sealer, run: RunId, value: &mut Value) -> bool {
 }
 
 fn clear(sealer: &Sealer, run: RunId, text: &str) -> String {
-    let mut clear = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(OPENS) {
-        clear.push_str(before);
-        let Some((sealed, behind)) = after.split_once(CLOSES) else {
-            clear.push_str(OPENS);
-            rest = after;
+    let open = |(piece, is_sealed): (&str, bool)| match is_sealed {
+        true => sealed_within(piece).and_then(|sealed| sealer.open_text(run, sealed)).unwrap_or_default(),
+        false => piece.to_owned(),
+    };
+    pieces(sealer, run, text).into_iter().map(open).collect()
+}
+
+fn sealed_within(piece: &str) -> Option<&str> {
+    piece.strip_prefix(OPENS)?.strip_suffix(CLOSES)
+}
+
+/// A text in pieces, and of each whether it is something that was sealed for this run.
+fn pieces<'t>(sealer: &Sealer, run: RunId, text: &'t str) -> Vec<(&'t str, bool)> {
+    let mut found = Vec::new();
+    let (mut from, mut at) = (0, 0);
+    while let Some(opens) = text[at..].find(OPENS).map(|place| at + place) {
+        let after = opens + OPENS.len();
+        let Some(closes) = text[after..].find(CLOSES).map(|place| after + place) else { break };
+        if sealer.open_text(run, &text[after..closes]).is_none() {
+            at = after;
             continue;
-        };
-        match sealer.open_text(run, sealed) {
-            Some(value) => clear.push_str(&value),
-            None => clear.extend([OPENS, sealed, CLOSES]),
         }
-        rest = behind;
+        found.extend((from < opens).then(|| (&text[from..opens], false)));
+        at = closes + CLOSES.len();
+        found.push((&text[opens..at], true));
+        from = at;
     }
-    clear.push_str(rest);
-    clear
+    found.extend((from < text.len()).then(|| (&text[from..], false)));
+    found
 }
 
 #[cfg(test)]
@@ -178,16 +350,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_value_is_found_whole_within_texts_and_encoded() {
-        let values = ["tok/en 1\"".to_owned(), "17".to_owned()];
-        let stars = |text: &str| hidden(&values, text, &|_| Some("*".to_owned())).unwrap();
-        assert_eq!(stars("Bearer tok/en 1\""), "Bearer *");
-        assert_eq!(stars(&json!({ "t": "tok/en 1\"" }).to_string()), "{\"t\":\"*\"}");
-        assert_eq!(stars("http://x/tok%2Fen%201%22?q=1"), "http://x/*?q=1");
-        assert_eq!((stars("17"), stars("2017")), ("*".to_owned(), "2017".to_owned()), "short ones only as a whole");
-    }
 
     #[test]
     fn what_was_sealed_is_opened_and_what_looks_like_it_is_left() {
@@ -199,7 +361,7 @@ mod tests {
         let strange = seal(other, "one");
         assert_eq!(clear(&sealer, run, &strange), strange);
         let mut number = json!({ "n": seal(run, "\u{0}1234567"), "text": seal(run, "#1a") });
-        assert!(unseal(&sealer, run, &mut number));
+        assert!(open_value(&sealer, run, &mut number));
         assert_eq!(number, json!({ "n": 1234567, "text": "#1a" }));
     }
 }

@@ -10,6 +10,7 @@ pub(super) mod connections;
 pub(super) mod decode;
 pub(super) mod event_sealer;
 pub(super) mod locks;
+pub(super) mod order_sealer;
 pub(super) mod outgoing;
 pub(super) mod seal;
 pub(super) mod service;

@@ -51,8 +51,8 @@ pub(in crate::engine) struct WriterParts {
     pub lease: Arc<Lease>,
     /// Is told of stored appends.
     pub snapshots: Arc<RunSnapshots>,
-    /// Seals the run's sensitive values, where its plan declares any.
-    pub sealer: Option<EventSealer>,
+    /// Seals the run's sensitive values.
+    pub sealer: EventSealer,
 }
 
 /// Writes the events of one run: one append at a time.
@@ -97,10 +97,7 @@ impl Writer {
         if pause.is_zero() {
             self.next_lease_proof = Some(self.parts.lease.proof());
         }
-        let sealed = match &mut self.parts.sealer {
-            None => Some(append),
-            Some(sealer) => sealer.seal(&append).map(Arc::new),
-        };
+        let sealed = self.parts.sealer.seal(append);
         self.appending.clone_from(&sealed); // watchers get the append as it is stored: sealed
         self.in_flight = Some(match sealed {
             Some(append) => perform(self.parts.clone(), append, pause),
@@ -116,7 +113,7 @@ impl Writer {
         self.in_flight = None;
         let append = self.appending.take();
         if result.is_ok() {
-            if let (Some(append), None) = (&append, &self.parts.sealer) {
+            if let Some(append) = append.as_ref().filter(|_| !self.parts.sealer.is_active()) {
                 self.parts.snapshots.stored(append);
             }
             self.stored = append;

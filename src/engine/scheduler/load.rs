@@ -34,7 +34,7 @@ pub(in crate::engine) struct Read {
     pub snapshot: Arc<Snapshot>,
     pub credentials: BTreeMap<String, String>,
     /// Seals its sensitive values.
-    pub sealer: Option<EventSealer>,
+    pub sealer: EventSealer,
     /// The run was read from its snapshot, without the events before that.
     pub from_snapshot: bool,
 }
@@ -51,13 +51,13 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
             return Err(LoadError::Withheld(format!("its events cannot be read: {error}")));
         }
     };
-    if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.started().sensitive {
+    if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.holds_sensitive() {
         core.schedule.run_snapshots.want(id);
     }
     let started = run.started().clone();
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
-    let sealer = EventSealer::of(&core.ports.sealer, &plan, id, events.iter().map(|stored| &stored.event));
+    let sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
     drop(events);
     let credentials = match &started.sealed {
         None => Default::default(),

@@ -80,7 +80,7 @@ async fn write(core: &Core) {
 pub(in crate::engine) async fn make(core: &Core, id: RunId) -> Result<Option<SnapshotOutcome>, String> {
     let stored = stored_run::read(core, id, Beginning::Snapshot).await.map_err(|error| error.to_string())?;
     let (run, folded) = (&stored.run, stored.events.len() as u64);
-    if run.is_final() || run.started().sensitive || folded < core.schedule.run_snapshots.every() {
+    if run.is_final() || run.holds_sensitive() || folded < core.schedule.run_snapshots.every() {
         return Ok(None);
     }
     let body = run.to_snapshot()?;

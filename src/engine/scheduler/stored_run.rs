@@ -7,6 +7,7 @@
 use jiff::Timestamp;
 
 use crate::engine::context::Core;
+use crate::engine::ports::event_sealer;
 use crate::engine::scheduler::run_snapshots::SnapshotOutcome;
 use crate::names::RunId;
 use crate::store::{StoreError, StoredEvent};
@@ -49,6 +50,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
         && let Some((run, at)) = snapshot(core, id).await
     {
         let events = core.ports.store.events(id, run.seq().next()).await.map_err(Unread::Store)?;
+        let events = event_sealer::open(&core.ports.sealer, id, events);
         match fold_onto(run, &events) {
             Ok(run) => {
                 SnapshotOutcome::Read.count();

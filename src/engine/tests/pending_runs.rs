@@ -330,7 +330,8 @@ async fn a_second_ensure_child_does_not_disturb_a_resting_child() {
     let run = start(&harness, json!({})).await.run;
     store.wait_for_reads(1).await;
     let parent = crate::workflow::fold(harness.events(run).await.iter()).unwrap();
-    let spec = machine::open_children(&parent).next().unwrap();
+    let plan = harness.engine.core.files.snapshot.load().plan(&parent.started().plan).unwrap();
+    let spec = machine::open_children(&parent, &plan).next().unwrap();
     let child = spec.child;
     let core = harness.engine.core.clone();
     let started = parent.started().clone();

@@ -225,6 +225,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         parent: None,
         bytes_marked: true,
         sensitive: false,
+        sensitive_paths: Vec::new(),
         rerun_of: None,
         by: None,
         until: None,
@@ -234,7 +235,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
 /// All events of a completed run, with a request and an answer.
 pub(crate) fn completed_run(run: RunId, at: Timestamp) -> Append {
     let body = Payload::Text(r#"{"id":"17"}"#.into());
-    let answer = Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body });
+    let answer = Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body, sensitive: Vec::new() });
     let events = vec![
         (at, run_started(run, at)),
         (at, test_event(1)),

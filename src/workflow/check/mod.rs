@@ -120,7 +120,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
     let order = order?;
     let (steps, indexes) = order::arrange(built, &order)?;
     let respond = respond.into_iter().map(|entry| entry.ordered(&indexes)).collect::<Option<_>>()?;
-    Some(Plan {
+    let plan = Plan {
         reply_headers: headers::kept(&steps, &reads, &sensitive),
         id: id(source),
         workflow: WorkflowName::new(draft.workflow.as_str()),
@@ -136,7 +136,9 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
         deadline,
         sensitive,
         input: input.map(|(_, input)| input),
-    })
+    };
+    check.sensitive_locks(&plan);
+    Some(plan)
 }
 
 fn input(draft: &WorkflowDraft, site: &Site, problems: &mut Problems) -> Option<(Arc<Value>, Schema)> {

@@ -4,7 +4,7 @@ use super::context::Check;
 use crate::names::StepId;
 use crate::problem::Site;
 use crate::workflow::definition::{StepDraft, WorkflowDraft};
-use crate::workflow::{Sensitive, SensitivePath};
+use crate::workflow::{Plan, Sensitive, SensitivePath};
 
 impl Check<'_> {
     /// Of the request and of every step.
@@ -21,12 +21,26 @@ impl Check<'_> {
         let mut steps = Vec::new();
         for (name, site, step) in drafts.into_iter().filter(|(_, _, step)| !step.sensitive.is_empty()) {
             let at = site.key("sensitive");
-            if step.fail.is_some() || step.checkpoint.is_some() {
+            if step.fail.is_some() {
                 self.problems.error(&at.clone().at_key(), "`sensitive` belongs to a step that gives an output");
             }
             steps.push((StepId::new(name), self.paths(&step.sensitive, &at)));
         }
         Sensitive { body, headers, steps }
+    }
+
+    /// The name of a lock stands in the store in clear, since runs of other workflows may queue for it.
+    pub(super) fn sensitive_locks(&mut self, plan: &Plan) {
+        if self.kept {
+            return;
+        }
+        for step in plan.sensitive_locks() {
+            let site = self.steps.iter().find(|(name, _, _)| *name == step.as_str()).map(|(_, site, _)| site.clone());
+            let Some(site) = site else { continue };
+            let message =
+                "the name of a lock stands in the store in clear, and this one is computed of a sensitive value";
+            self.problems.error(&site.key("lock").key("key"), message).hint("name it after something else");
+        }
     }
 
     fn paths(&mut self, texts: &[String], at: &Site) -> Vec<SensitivePath> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::RunStatus;
+use super::super::{RunStatus, SensitivePath};
 use super::group::{Subject, kinds};
 use crate::names::{RunId, StepId, WorkflowName};
 
@@ -47,6 +47,9 @@ pub enum ChildEvent {
         /// It completed, but its output does not fit the declared schema: the next event says how the step goes on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unfit: bool,
+        /// What of the answer's body is sensitive, as that run says.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sensitive: Vec<SensitivePath>,
     },
 }
 

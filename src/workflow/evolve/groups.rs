@@ -72,7 +72,7 @@ impl Run {
             ChildEvent::Started { step, item, child, workflow, input } => {
                 self.child_started(step, *item, *child, workflow, input)
             }
-            ChildEvent::Ended { step, item, child, status, output, note: _, effects, unfit } => {
+            ChildEvent::Ended { step, item, child, status, output, note: _, effects, unfit, sensitive: _ } => {
                 let ended = Ended { child: *child, status: *status, effects: *effects, unfit: *unfit };
                 self.child_ended(step, *item, &ended, output)
             }

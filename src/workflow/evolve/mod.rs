@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::calls::StepState;
 use super::interactions::Interactions;
-use super::{Event, Run, RunStarted, Skipped};
+use super::{Event, Run, RunStarted, SensitiveSources, Skipped};
 use crate::names::{Seq, StepId};
 
 /// An event that does not fit the events before it.
@@ -85,6 +85,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         end: None,
         performed_effects: Default::default(),
         intents: BTreeMap::new(),
+        sensitive: SensitiveSources::of_birth(started),
     }
 }
 
@@ -101,6 +102,7 @@ impl Run {
         };
         fits.map_err(|why| Misfit { seq, kind: event.kind(), why })?;
         self.seq = seq;
+        self.sensitive.learn(event);
         Ok(())
     }
 

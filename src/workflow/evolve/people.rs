@@ -301,7 +301,7 @@ impl Run {
     }
 
     pub(super) fn result_taken(&mut self, taken: &ResultTaken) -> Result<(), String> {
-        let ResultTaken { step, origin, skipped, fields, done, unknown } = taken;
+        let ResultTaken { step, origin, skipped, fields, done, unknown, sensitive: _ } = taken;
         self.not_begun(step)?;
         let seq = self.seq.next();
         for before in done {

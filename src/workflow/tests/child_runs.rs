@@ -43,6 +43,7 @@ fn a_run_starts_children_and_uses_their_answers() {
                 output: Arc::default(),
                 note: None,
                 effects: true,
+                sensitive: Vec::new(),
             })
             .is_err()
     );
@@ -217,7 +218,7 @@ respond: { status: 200, body: 1 }
         harness.rest();
         let child = harness.children()[0];
         let (status, output) = (RunStatus::Completed, Arc::new(json!(1)));
-        harness.ask(Command::ChildEnded { child, status, output, note: None, effects }).unwrap();
+        harness.ask(Command::ChildEnded { child, status, output, note: None, effects, sensitive: Vec::new() }).unwrap();
         harness.rest();
         assert_eq!((harness.status(), harness.run.undone().len()), (RunStatus::Completed, left));
     }

@@ -91,7 +91,15 @@ impl Harness<'_> {
     }
     pub fn child_ends(&mut self, child: RunId, status: RunStatus, output: Value) {
         let note = (status != RunStatus::Completed).then(|| "it broke".to_owned());
-        self.ask(Command::ChildEnded { child, status, output: Arc::new(output), note, effects: true }).unwrap();
+        self.ask(Command::ChildEnded {
+            child,
+            status,
+            output: Arc::new(output),
+            note,
+            effects: true,
+            sensitive: Vec::new(),
+        })
+        .unwrap();
         self.rest();
     }
     pub fn orders_to_children(&self) -> Vec<&'static str> {

@@ -167,7 +167,8 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             };
             let status = if pick < 64 && !late { RunStatus::Failed } else { RunStatus::Completed };
             let (output, note) = (Arc::new(json!(1)), None);
-            harness.ask(Command::ChildEnded { child, status, output, note, effects: pick.is_multiple_of(3) }).is_ok()
+            let (effects, sensitive) = (pick.is_multiple_of(3), Vec::new());
+            harness.ask(Command::ChildEnded { child, status, output, note, effects, sensitive }).is_ok()
         }
         5 => {
             let signal =

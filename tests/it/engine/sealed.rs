@@ -1,9 +1,16 @@
-//! Sensitive values are not in clear in the store, and are still sent after a restart.
+//! Sensitive values, and what is computed of them, are not in clear in the store, and are still sent after a restart.
 
-use serde_json::json;
+use std::path::Path;
 
-use super::EngineTest;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{EngineTest, step};
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::{Start, output_text};
+use crate::support::raw_connection::RawConnection;
 use crate::support::step_service::ScriptedReply;
+use crate::support::{FlagsDir, Pointsman, until};
 
 const TOKEN: &str = "tok-4711/secret value";
 
@@ -27,11 +34,16 @@ respond: { status: 200, body: { token: '${steps.token.output.access_token}' } }
 
 /// Whether a text is in any of the store's files.
 fn is_in_store(test: &EngineTest, text: &str) -> bool {
-    let files = std::fs::read_dir(test.dir.path()).expect("readable").flatten();
-    let store = files.filter(|file| file.file_name().to_string_lossy().starts_with("pointsman.db"));
-    store
+    is_in_files(test.dir.path(), "pointsman.db", text)
+}
+
+/// Whether a text is in any file of a directory whose name begins so.
+fn is_in_files(dir: &Path, begins: &str, text: &str) -> bool {
+    let files = std::fs::read_dir(dir).expect("readable").flatten();
+    let found = files.filter(|file| file.file_name().to_string_lossy().starts_with(begins));
+    found
         .map(|file| std::fs::read(file.path()).expect("readable"))
-        .any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+        .any(|bytes| String::from_utf8_lossy(&bytes).contains(text))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,4 +77,296 @@ async fn a_token_that_a_step_fetched_is_not_in_clear_in_the_store() {
     let (code, said) = test.cli_output(&["check", &flags]).await;
     assert_eq!((code, said.matches("there is no `store_key` to seal it with").count()), (Some(1), 2), "{said}");
     test.finish().await;
+}
+
+/// In every way in which a run makes something of a sensitive value.
+const COMPUTES: &str = r#"
+workflow: computes
+notify: ${services.works}/hooks
+steps:
+  token: { call: "POST ${services.works}/tokens", sensitive: [$.access_token] }
+  made:
+    set:
+      upper: "${steps.token.output.access_token.upperAscii()}"
+      part: "${steps.token.output.access_token.substring(4, 15)}"
+      plain: "${steps.token.output.expires}"
+  use:
+    call: POST ${services.works}/uses/${steps.made.output.upper}
+    headers: { x-token: "Bearer ${steps.made.output.upper}" }
+    body: { part: "${steps.made.output.part}", plain: "${steps.made.output.plain}", nested: ["${steps.made.output.part}"] }
+  form: { call: "POST ${services.works}/forms", form: { a: "${steps.made.output.part}", b: "plain" } }
+  each:
+    for_each: "${[steps.made.output.upper, steps.made.output.part]}"
+    call: POST ${services.works}/eaches
+    body: { x: "${item}" }
+  below: { run: below, input: { secret: "${steps.made.output.upper}", plain: 7 } }
+  above: { set: "${'above:' + steps.below.output.own.upperAscii()}" }
+  bad:
+    needs: [use, form, each, above]
+    set: '${ {"a": 1}[steps.made.output.part] }'
+  ask:
+    needs: [bad]
+    checkpoint: { question: "Is ${steps.made.output.upper} right?" }
+  otp: { needs: [ask], wait: { signal: otp }, sensitive: [$.code] }
+  late: { needs: [otp], call: "POST ${services.works}/lates", body: { part: "${steps.made.output.part}" } }
+  more:
+    needs: [late]
+    call: POST ${services.works}/mores
+    body: { pin: "${steps.ask.output.pin.upperAscii()}", code: "${'c' + steps.otp.output.code}", above: "${steps.above.output}" }
+respond:
+  status: 200
+  headers: { x-upper: "${steps.made.output.upper}" }
+  body: { upper: "${steps.made.output.upper}", parts: ["${steps.made.output.part}"], plain: "${steps.made.output.plain}" }
+"#;
+
+/// It is handed a sensitive value, and has one of its own.
+const BELOW: &str = r#"
+workflow: below
+steps:
+  own: { call: "POST ${services.works}/owns", sensitive: [$.key] }
+  mine: { set: "${'mine:' + request.body.secret.lowerAscii()}" }
+  send:
+    call: POST ${services.works}/belows
+    body: { mine: "${steps.mine.output}", secret: "${request.body.secret}", plain: "${request.body.plain}" }
+respond: { status: 200, body: { own: "${steps.own.output.key}", plain: "${request.body.plain}" } }
+"#;
+
+/// All that nobody may find in the store or be shown: the token, what is made of it, what people typed.
+const HIDDEN: [&str; 17] = [
+    TOKEN,
+    "4711/secret",
+    "4711%2Fsecret",
+    "TOK-4711",
+    "tok-4711",
+    "ownkey-5512-b",
+    "OWNKEY-5512-B",
+    "taken-6631-typed",
+    "pin-90210-typed",
+    "PIN-90210-TYPED",
+    "note-7745-typed",
+    "otp-331-771-9",
+    "adjusted-8871-x",
+    "reason-4410-typed",
+    "secret value",
+    "SECRET VALUE",
+    "c+otp",
+];
+
+async fn assert_hidden(test: &EngineTest, run: &str, at: &str) {
+    let (data, events) = (test.data(run).await, test.events(run).await);
+    let explained = test.pointsman.get(&format!("{run}/explain")).await;
+    let hooks: Vec<String> = test.step_service.seen("POST /hooks").into_iter().map(|hook| hook.text).collect();
+    let shown = format!("{data}\n{}\n{explained}\n{hooks:?}", Value::from(events));
+    for text in HIDDEN {
+        assert!(!is_in_store(test, text), "{at}: {text} is in the store");
+        let around = shown.find(text).map(|place| shown.get(place.saturating_sub(300)..place + 60).unwrap_or(&shown));
+        assert!(around.is_none(), "{at}: {text} is shown: {around:?}");
+        assert!(!test.pointsman.log().contains(text), "{at}: {text} is in the log");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_computed_of_a_sensitive_value_or_typed_in_its_place_is_not_in_clear_either() {
+    const KEY: &str = "store_key: { file: store.key }\n";
+    let key = |flags: &FlagsDir| flags.write("store.key", &"0123456789abcdef".repeat(4));
+    let mut test = EngineTest::with_settings(KEY, &[COMPUTES, BELOW], key).await;
+    let (works, upper, part) = (&test.step_service, TOKEN.to_ascii_uppercase(), "4711/secret");
+    works.set_default("POST /tokens", ScriptedReply::Done(200, json!({ "access_token": TOKEN, "expires": 3600 })));
+    works.set_default("POST /owns", ScriptedReply::Done(200, json!({ "key": "ownkey-5512-b" })));
+    let run = test.start_run("computes", json!({})).await;
+    // An expression whose error quotes what it read: a person decides.
+    let data = test.wait_for_status(&run, "paused").await;
+    assert_hidden(&test, &run, "paused").await;
+    assert_eq!(step(&data, "use")["status"], "done", "{data}");
+    let used = &test.step_service.seen("POST /uses")[0];
+    assert_eq!(used.json(), json!({ "part": part, "plain": 3600, "nested": [part] }));
+    assert_eq!(used.headers["x-token"], format!("Bearer {upper}").as_str());
+    assert_eq!(test.step_service.seen("POST /forms")[0].text, "a=4711%2Fsecret&b=plain");
+    let below = json!({ "mine": "mine:tok-4711/secret value", "secret": upper, "plain": 7 });
+    assert_eq!(test.step_service.seen("POST /belows")[0].json(), below);
+    test.kill_and_restart().await;
+    let children = test.pointsman.get("/api/v2/orchestrate/runs?workflow=below").await;
+    let child = children["runs"][0]["run_id"].as_str();
+    assert_hidden(&test, &format!("{}/{}", super::RUN, child.expect("an id")), "of the child").await;
+    let take = json!({ "step": "bad", "choice": "take", "output": { "v": "taken-6631-typed" }, "reason": "reason-4410-typed" });
+    test.post_accepted(&format!("{run}/resolve"), take).await;
+    let data = test.wait_for_status(&run, "waiting_checkpoint").await;
+    assert_hidden(&test, &run, "asked").await;
+    let checkpoint = data["pending_checkpoint"]["id"].as_str().expect("an id");
+    let said = json!({ "approve": true, "values": { "pin": "pin-90210-typed" }, "note": "note-7745-typed" });
+    let answer = format!("{run}/checkpoints/{checkpoint}");
+    test.post_accepted(&answer, said.clone()).await;
+    let second = test.post(&answer, json!({ "approve": false })).await.1.to_string();
+    assert!(!second.contains("typed"), "who answers second is not told: {second}");
+    test.wait_for_status(&run, "waiting_signal").await;
+    let adjusted = json!({ "part": "adjusted-8871-x", "n": 1 });
+    test.post_accepted(&format!("{run}/adjust"), json!({ "step": "late", "input": adjusted })).await;
+    test.kill_and_restart().await;
+    test.step_service.hold("POST /mores");
+    test.post_accepted(&format!("{run}/signals/otp"), json!({ "payload": { "code": "otp-331-771-9" } })).await;
+    // Killed while a call is under way: the very same bytes leave again.
+    test.wait_for_calls("POST /mores", 1).await;
+    assert_hidden(&test, &run, "under way").await;
+    test.kill().await;
+    test.step_service.release_all("POST /mores");
+    test.restart().await;
+    let data = test.wait_for_status(&run, "completed").await;
+    assert_hidden(&test, &run, "completed").await;
+    assert_eq!(test.step_service.seen("POST /lates")[0].json(), adjusted, "{data}");
+    let sent = test.step_service.seen("POST /mores");
+    let more = json!({ "pin": "PIN-90210-TYPED", "code": "cotp-331-771-9", "above": "above:OWNKEY-5512-B" });
+    assert!(sent.len() > 1 && sent.iter().all(|call| call.json() == more && call.text == sent[0].text), "{sent:?}");
+    assert!(sent.iter().all(|call| call.key == sent[0].key), "{sent:?}");
+    let shown = format!("{data} {}", Value::from(test.events(&run).await));
+    assert!(shown.contains("3600") && shown.contains("«sealed:"), "the rest is as readable as ever: {shown}");
+    test.finish().await;
+}
+
+/// It declares nothing, and begins a run that does.
+const OUTER: &str = r#"
+workflow: outer
+steps:
+  below: { run: below, input: { secret: plain-input, plain: 1 } }
+  made: { set: "${'o:' + steps.below.output.own.upperAscii()}" }
+  go: { needs: [made], wait: { signal: go } }
+  send: { needs: [go], call: "POST ${services.works}/sends", body: { v: "${steps.made.output}" } }
+respond: { status: 200, body: { made: "${steps.made.output}" } }
+"#;
+
+const KEEPER: &str = r#"
+workflow: keeper
+input: { sensitive: [$.iban] }
+steps:
+  own: { call: "POST ${services.works}/owns", sensitive: [$.key] }
+respond: { status: 201, body: { id: "${run.id}", key: "${steps.own.output.key}", iban: "${request.body.iban}" } }
+"#;
+
+/// It declares nothing, and follows up what the keeper created.
+const FOLLOWER: &str = r#"
+workflow: follower
+steps:
+  made: { set: "${'f:' + instance.input.iban.upperAscii() + instance.output.key.upperAscii()}" }
+  ping: { call: "POST ${services.works}/pings", body: { v: "${steps.made.output}" } }
+respond: { status: 200, body: { id: "${instance.id}", made: "${steps.made.output}" } }
+"#;
+
+const KEEPING: &str = "routes:
+- { id: orders.create, match: { method: POST, path: /orders }, legacy: plain, workflow: keeper, state: live,
+    force: { reason: a test }, instance: { creates: $.id } }
+- { id: orders.check, match: { method: POST, path: '/orders/{id}/check' }, legacy: plain, workflow: follower, state: live,
+    force: { reason: a test }, instance: { follows: orders.create, key: path.id } }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_hand_to_each_other_stays_sealed_where_only_one_of_them_declares_it() {
+    let mut test =
+        EngineTest::with_settings("store_key: { file: store.key }\n", &[OUTER, BELOW, KEEPER, FOLLOWER], |flags| {
+            flags.write("store.key", &"0123456789abcdef".repeat(4));
+            flags.write("routes/orders.yaml", KEEPING);
+        })
+        .await;
+    let hidden = ["ownkey-5512-b", "OWNKEY-5512-B", "iban-7702-typed", "IBAN-7702-TYPED"];
+    test.step_service.set_default("POST /owns", ScriptedReply::Done(200, json!({ "key": "ownkey-5512-b" })));
+    let run = test.start_run("outer", json!({})).await;
+    test.wait_for_status(&run, "waiting_signal").await;
+    test.kill_and_restart().await;
+    test.post_accepted(&format!("{run}/signals/go"), json!({})).await;
+    let data = test.wait_for_status(&run, "completed").await;
+    assert_eq!(test.step_service.seen("POST /sends")[0].json(), json!({ "v": "o:OWNKEY-5512-B" }), "{data}");
+    let mut shown = format!("{data} {}", Value::from(test.events(&run).await));
+    assert!(shown.contains("plain-input"), "what is not sensitive is as readable as ever: {shown}");
+    let url = |path: &str| format!("http://{}{path}", test.pointsman.listen);
+    let order = json!({ "iban": "iban-7702-typed" });
+    let created = test.client.json(Method::POST, &url("/orders"), &[], &order).await.expect("an answer");
+    let answer = json!({ "id": created.json()["id"], "key": "ownkey-5512-b", "iban": "iban-7702-typed" });
+    assert_eq!((created.status.as_u16(), created.json()), (201, answer), "{}", test.pointsman.log());
+    let path = format!("/orders/{}/check", created.json()["id"].as_str().expect("an id"));
+    let checked = test.client.json(Method::POST, &url(&path), &[], &json!({})).await.expect("an answer");
+    let made = "f:IBAN-7702-TYPEDOWNKEY-5512-B";
+    assert_eq!((checked.status.as_u16(), &checked.json()["made"]), (200, &json!(made)), "{}", test.pointsman.log());
+    assert_eq!(test.step_service.seen("POST /pings")[0].json(), json!({ "v": made }));
+    for workflow in ["keeper", "follower", "below"] {
+        let list = test.pointsman.get(&format!("/api/v2/orchestrate/runs?workflow={workflow}")).await;
+        let run = format!("{}/{}", super::RUN, list["runs"][0]["run_id"].as_str().expect("a run"));
+        shown += &format!("{} {}", test.data(&run).await, Value::from(test.events(&run).await));
+    }
+    for text in hidden {
+        assert!(!is_in_store(&test, text), "{text} is in the store");
+        assert!(!shown.contains(text), "{text} is shown: {shown}");
+    }
+    test.finish().await;
+}
+
+/// What `memo` is to the caller, and what legacy and the engine make of it.
+const MEMO: &str = "memo-1187 of a caller";
+const LEGACY_MEMO: &str = "legacy-memo-2298";
+const LEGACY_NOTE: &str = "legacy-note-3309";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_do_not_show_sensitive_values_of_either_arm() {
+    let reply = json!({ "id": 1, "memo": LEGACY_MEMO, "note": LEGACY_NOTE, "total": 5 }).to_string();
+    let legacy = Origin::start(OriginReply::Json(Box::leak(reply.into_boxed_str()))).await;
+    let flags = FlagsDir::passthrough(&legacy.url());
+    let shop = legacy.url();
+    flags.write(
+        "pointsman.yaml",
+        &format!("services:\n  shop: {shop}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n"),
+    );
+    flags.write(
+        "workflows/make.yaml",
+        r#"workflow: make
+input: { sensitive: [$.memo] }
+steps:
+  note:
+    call: POST ${services.shop}/notes/${request.body.memo}
+    body: { memo: "${request.body.memo.upperAscii()}" }
+    sensitive: [$.note]
+    rehearse: { note: "${legacy.body.note}" }
+  made: { set: "${request.body.memo.upperAscii()}" }
+respond:
+  status: 200
+  body: { id: 2, memo: "${steps.made.output}", note: "${steps.note.output.note + '!'}", total: 6 }
+"#,
+    );
+    flags.write(
+        "routes/things.yaml",
+        "routes:\n- id: things\n  match: { method: POST, path: /things }\n  legacy: shop\n  workflow: make\n  state: off\n",
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = Start {
+        flags: flags.path().to_owned(),
+        store: format!("sqlite:{}", dir.path().join("db").display()),
+        log: dir.path().join("log"),
+        env: vec![("KEY".into(), "ab".repeat(32)), ("RUST_LOG".into(), "debug".into())],
+    };
+    let mut pointsman = Pointsman::start(&start).await;
+    let body = json!({ "memo": MEMO, "name": "me" }).to_string();
+    let request = format!(
+        "POST /things HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for state in ["shadow", "dark"] {
+        let flipped = pointsman.cli(&["flip", "things", state, "--force", "--reason", "only samples matter"]).await;
+        assert!(flipped.status.success(), "{}", output_text(&flipped));
+        for _ in 0..2 {
+            let reply = RawConnection::connect(pointsman.listen).await.send(&request).await.reply().await;
+            assert_eq!(reply.status, 200, "in {state}: {}", String::from_utf8_lossy(&reply.body));
+        }
+    }
+    let shown = until("samples to be kept", || async {
+        let text = pointsman.get("/api/v2/routes/things/diffs").await.to_string();
+        (text.contains("$.memo") && text.contains("$.total")).then_some(text)
+    })
+    .await;
+    until("a dark run", || async {
+        let runs = pointsman.get("/api/v2/orchestrate/runs?limit=20").await.to_string();
+        runs.contains("completed").then_some(())
+    })
+    .await;
+    assert_eq!(pointsman.stop().await, Some(0));
+    for text in [MEMO, "MEMO-1187", LEGACY_MEMO, LEGACY_NOTE, "memo-1187"] {
+        assert!(!shown.contains(text), "{text} is shown: {shown}");
+        assert!(!is_in_files(dir.path(), "db", text), "{text} is in the store");
+        assert!(!pointsman.log().contains(text), "{text} is in the log");
+    }
 }

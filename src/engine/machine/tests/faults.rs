@@ -251,7 +251,14 @@ impl Rig {
 }
 
 pub(super) fn child_end(child: RunId) -> ChildEnd {
-    ChildEnd { child, status: RunStatus::Completed, output: Arc::new(json!({})), note: None, effects: true }
+    ChildEnd {
+        child,
+        status: RunStatus::Completed,
+        output: Arc::new(json!({})),
+        note: None,
+        effects: true,
+        sensitive: Vec::new(),
+    }
 }
 
 fn reply(status: u16, output: Value) -> AttemptResult {

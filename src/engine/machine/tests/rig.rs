@@ -109,6 +109,7 @@ fn first(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         by: None,
         bytes_marked: true,
         sensitive: false,
+        sensitive_paths: Vec::new(),
         until: None,
     };
     evolve(None, &Event::RunStarted(Arc::new(started))).unwrap()

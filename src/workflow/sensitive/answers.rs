@@ -1,0 +1,99 @@
+//! Which parts of an answer, and of what another run is handed, are sensitive.
+
+use std::collections::BTreeSet;
+
+use super::known::KnownValues;
+use super::path::SensitivePath;
+use super::taint::Taint;
+use crate::names::StepId;
+use crate::workflow::{AnswerRecord, Payload, Plan, Run};
+
+/// Where a plan declares an answer.
+#[derive(Clone, Copy)]
+pub(in crate::workflow) enum AnswerPlace<'a> {
+    /// An entry of `respond`.
+    Respond(usize),
+    /// `respond.pending`.
+    Pending,
+    /// A `fail` step.
+    Fail(&'a StepId),
+}
+
+/// The answer, which says what of it is sensitive: whoever is handed it has to know.
+pub(in crate::workflow) fn marked(
+    plan: &Plan,
+    run: &Run,
+    place: AnswerPlace<'_>,
+    mut record: AnswerRecord,
+) -> AnswerRecord {
+    let Some(taint) = Taint::of(plan, run) else { return record };
+    record.sensitive = match place {
+        AnswerPlace::Respond(entry) => taint.respond.get(entry).cloned().unwrap_or_default(),
+        AnswerPlace::Pending => taint.pending,
+        AnswerPlace::Fail(step) => taint.steps.get(step).map(|step| step.answer.clone()).unwrap_or_default(),
+    };
+    by_value(plan, run, &mut record);
+    record
+}
+
+/// The same of an answer that a person gave.
+pub(in crate::workflow) fn marked_as_given(plan: &Plan, run: &Run, mut record: AnswerRecord) -> AnswerRecord {
+    let Some(taint) = Taint::of(plan, run) else { return record };
+    if taint.answer {
+        record.sensitive = vec![SensitivePath::of(["body"])];
+    }
+    by_value(plan, run, &mut record);
+    record
+}
+
+/// A service may have answered with a declared value elsewhere than where it is declared.
+fn by_value(plan: &Plan, run: &Run, record: &mut AnswerRecord) {
+    let mut declared = BTreeSet::new();
+    plan.sensitive_values().collect_run(run, &mut declared);
+    let mut values = KnownValues::default();
+    declared.into_iter().for_each(|value| values.add(value));
+    values.sort();
+    let body = match &record.body {
+        Payload::Text(text) => values.are_in(text),
+        Payload::Empty | Payload::Base64(_) => false,
+    };
+    let is_covered = record.sensitive.iter().any(|path| path.under(&["body"]).is_some());
+    if body && !is_covered {
+        record.sensitive.push(SensitivePath::of(["body"]));
+    }
+}
+
+/// What is sensitive in the first event of a run that this step begins.
+pub fn child_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> {
+    let Some(taint) = Taint::of(plan, run) else { return Vec::new() };
+    let body = SensitivePath::of(["request", "body"]);
+    let input = taint.steps.get(step).into_iter().flat_map(|step| &step.input).map(|path| body.then(path));
+    // It sees what legacy answered, too.
+    let legacy = taint.born.iter().filter(|path| path.root() == "legacy").cloned();
+    input.chain(legacy).collect()
+}
+
+impl Run {
+    /// Whether anything of it is sealed in the store.
+    pub fn holds_sensitive(&self) -> bool {
+        self.started.sensitive || self.sensitive.is_active()
+    }
+    /// Whether anything of it is not written down in clear.
+    pub fn is_sensitive(&self, plan: &Plan) -> bool {
+        !plan.sensitive_values().is_empty() || self.sensitive.is_active()
+    }
+}
+
+impl Plan {
+    /// What it declares as sensitive.
+    pub fn sensitive_values(&self) -> &super::Sensitive {
+        &self.sensitive
+    }
+}
+
+impl AnswerRecord {
+    /// What of its body is sensitive.
+    pub fn sensitive_body(&self) -> Vec<SensitivePath> {
+        self.sensitive.iter().filter_map(|path| path.under(&["body"])).collect()
+    }
+}

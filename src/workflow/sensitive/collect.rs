@@ -1,0 +1,83 @@
+//! The values to which a declaration leads in a run's events.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::declared::Sensitive;
+use super::path::SensitivePath;
+use crate::names::StepId;
+use crate::workflow::{ChildEvent, Choice, ConflictEvent, Event, Outcome, Run, StepEvent, WaitEvent};
+
+impl Sensitive {
+    fn output(&self, step: &StepId, output: &Value, into: &mut BTreeSet<String>) {
+        let of_step = self.steps.iter().filter(|(of, _)| of == step);
+        of_step.flat_map(|(_, paths)| paths).for_each(|path| path.texts(output, &mut |text| into.extend([text])));
+    }
+    fn header<'a>(&self, headers: impl Iterator<Item = (&'a str, &'a str)>, into: &mut BTreeSet<String>) {
+        let known = headers.filter(|(name, value)| {
+            !value.is_empty() && self.headers.iter().any(|header| header.eq_ignore_ascii_case(name))
+        });
+        into.extend(known.map(|(_, value)| value.to_owned()));
+    }
+    fn outcome(&self, step: &StepId, outcome: &Outcome, into: &mut BTreeSet<String>) {
+        match outcome {
+            Outcome::Done { headers, output, .. } | Outcome::Unfit { headers, output, .. } => {
+                self.output(step, output, into);
+                self.header(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())), into);
+            }
+            Outcome::Rehearsed { output: Some(output), .. } => self.output(step, output, into),
+            Outcome::Rehearsed { output: None, .. }
+            | Outcome::NotDone { .. }
+            | Outcome::Unknown { .. }
+            | Outcome::Failed { .. } => {}
+        }
+    }
+    /// Adds the values that a run knows.
+    pub fn collect_run(&self, run: &Run, into: &mut BTreeSet<String>) {
+        self.collect(&Event::RunStarted(run.started().clone()), into);
+        for (step, _) in &self.steps {
+            match run.output_of(step.as_str()) {
+                Some(Value::Array(items)) => items.iter().for_each(|item| self.output(step, item, into)),
+                Some(output) => self.output(step, output, into),
+                None => {}
+            }
+        }
+    }
+    /// Adds the values that an event makes known.
+    pub fn collect(&self, event: &Event, into: &mut BTreeSet<String>) {
+        match event {
+            Event::RunStarted(started) => {
+                let request = &started.request;
+                let mut body = |path: &SensitivePath, body| path.texts(body, &mut |text| into.extend([text]));
+                request.get("body").into_iter().for_each(|value| self.body.iter().for_each(|path| body(path, value)));
+                let headers = request.get("headers").and_then(Value::as_object).into_iter().flatten();
+                self.header(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
+            }
+            Event::StepFinished(finished) => self.outcome(&finished.step, &finished.outcome, into),
+            Event::Conflict(ConflictEvent::Paused { conflict, gave: Some(gave) }) => {
+                self.outcome(&conflict.step, gave, into)
+            }
+            Event::Step(StepEvent::Probed { step, output, .. }) => self.output(step, output, into),
+            Event::Conflict(ConflictEvent::Resolved { step, choice: Choice::Take { output }, .. }) => {
+                self.output(step, output, into)
+            }
+            Event::Step(StepEvent::Computed { step, output }) | Event::Wait(WaitEvent::Ended { step, output, .. }) => {
+                self.output(step, output, into)
+            }
+            Event::Child(ChildEvent::Ended { step, output, .. }) => self.output(step, output, into),
+            Event::Step(StepEvent::ResultTaken(taken)) => {
+                let fields: &Arc<Value> = &taken.fields;
+                match fields.get("output") {
+                    // Of a `for_each` the outputs of its items.
+                    Some(Value::Array(items)) => items.iter().for_each(|item| self.output(&taken.step, item, into)),
+                    Some(output) => self.output(&taken.step, output, into),
+                    None => {}
+                }
+                taken.done.iter().for_each(|done| self.output(&taken.step, &done.output, into));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Values that are known to be sensitive, to be found wherever they turn up.
+
+use std::collections::BTreeSet;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+/// Shorter values are replaced only where they are the whole text: within a longer one they would be everywhere.
+pub const WITHIN_CHARS_MIN: usize = 6;
+/// Shorter computed values are not looked for at all: among them are words that stand everywhere.
+const COMPUTED_CHARS_MIN: usize = 8;
+/// Longer computed values are not looked for: only whole bodies are that long.
+const COMPUTED_BYTES_MAX: usize = 4_096;
+/// Computed values beyond this many are not looked for: every text would be held against each of them.
+const COMPUTED_MAX: usize = 256;
+
+/// Values, with the forms in which they may stand in texts.
+#[derive(Clone, Debug, Default)]
+pub struct KnownValues {
+    whole: BTreeSet<String>,
+    computed: usize,
+    /// Longest value first.
+    forms: Vec<(usize, String)>,
+    is_sorted: bool,
+}
+
+impl KnownValues {
+    /// A declared value.
+    pub fn add(&mut self, value: String) {
+        if value.is_empty() || self.whole.contains(&value) {
+            return;
+        }
+        if value.chars().count() >= WITHIN_CHARS_MIN {
+            self.forms.extend(forms(&value).into_iter().map(|form| (value.len(), form)));
+            self.is_sorted = false;
+        }
+        self.whole.insert(value);
+    }
+    /// One that was computed of others, or that a person typed: looked for within bounds.
+    pub fn add_computed(&mut self, value: String) {
+        let fits = value.len() <= COMPUTED_BYTES_MAX && value.chars().count() >= COMPUTED_CHARS_MIN;
+        if fits && self.computed < COMPUTED_MAX && !self.whole.contains(&value) {
+            self.computed += 1;
+            self.add(value);
+        }
+    }
+    /// To be called after the last value is added, before any is looked for.
+    pub fn sort(&mut self) {
+        if !self.is_sorted {
+            self.forms.sort_by(|(a, _), (b, _)| b.cmp(a));
+            self.is_sorted = true;
+        }
+    }
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.whole.is_empty()
+    }
+    /// Whether this is one of them.
+    pub fn contains(&self, text: &str) -> bool {
+        self.whole.contains(text)
+    }
+    /// Whether one of them stands in a text.
+    pub fn are_in(&self, text: &str) -> bool {
+        self.contains(text) || self.forms.iter().any(|(_, form)| text.contains(form.as_str()))
+    }
+    /// A text with every place replaced where one of the values stands; `None` where that fails.
+    pub fn hide(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        if self.contains(text) {
+            return replace(text);
+        }
+        let mut pieces = vec![(text.to_owned(), false)];
+        for (_, form) in self.forms.iter().filter(|(_, form)| text.contains(form.as_str())) {
+            let mut next = Vec::with_capacity(pieces.len());
+            for (piece, is_done) in pieces {
+                if is_done || !piece.contains(form.as_str()) {
+                    next.push((piece, is_done));
+                    continue;
+                }
+                for (place, part) in piece.split(form.as_str()).enumerate() {
+                    if place > 0 {
+                        next.push((replace(form)?, true));
+                    }
+                    next.push((part.to_owned(), false));
+                }
+            }
+            pieces = next;
+        }
+        Some(pieces.into_iter().map(|(piece, _)| piece).collect())
+    }
+}
+
+/// A value as it stands in texts, JSON and URLs.
+fn forms(value: &str) -> BTreeSet<String> {
+    let json = Value::from(value).to_string();
+    let quoted = json.get(1..json.len().saturating_sub(1)).unwrap_or(value).to_owned();
+    let encoded = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
+    let form = encoded.replace("%20", "+").replace("%2D", "-").replace("%5F", "_").replace("%2E", ".");
+    let component = form.replace('+', "%20").replace("%7E", "~");
+    BTreeSet::from([value.to_owned(), quoted, encoded, form, component])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_is_found_whole_within_texts_and_encoded() {
+        let mut values = KnownValues::default();
+        ["tok/en 1\"", "17"].into_iter().for_each(|value| values.add(value.to_owned()));
+        values.sort();
+        let stars = |text: &str| values.hide(text, &|_| Some("*".to_owned())).unwrap();
+        assert_eq!(stars("Bearer tok/en 1\""), "Bearer *");
+        assert_eq!(stars(&json!({ "t": "tok/en 1\"" }).to_string()), "{\"t\":\"*\"}");
+        assert_eq!(stars("http://x/tok%2Fen%201%22?q=1"), "http://x/*?q=1");
+        assert_eq!((stars("17"), stars("2017")), ("*".to_owned(), "2017".to_owned()), "short ones only as a whole");
+    }
+
+    #[test]
+    fn computed_values_are_looked_for_within_bounds() {
+        let mut values = KnownValues::default();
+        values.add_computed("short".to_owned());
+        (0..COMPUTED_MAX + 5).for_each(|n| values.add_computed(format!("computed {n:05}")));
+        values.sort();
+        assert!(!values.are_in("short") && values.are_in("x computed 00255 y") && !values.are_in("computed 00256"));
+    }
+}

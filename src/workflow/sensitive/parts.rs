@@ -1,0 +1,367 @@
+//! The sensitive parts of an event, as paths in its written form.
+
+use std::collections::BTreeMap;
+
+use super::path::SensitivePath;
+use super::taint::{CallTaint, StepTaint, Taint};
+use crate::names::{CheckpointId, StepId};
+use crate::workflow::respond::ANSWER;
+use crate::workflow::{
+    AnswerEvent, AnswerRecord, CallRecord, CheckpointEvent, CheckpointKind, ChildEvent, Choice, Conflict,
+    ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, OpenCheckpoint, Outcome,
+    Part as CallPart, Payload, StepEvent, WaitEvent,
+};
+
+/// A sensitive part of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Where, in the event's content as it is written.
+    pub at: SensitivePath,
+    /// What stands there.
+    pub form: Form,
+}
+
+/// What a sensitive part is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Any value: every text and number in it.
+    Value,
+    /// A text, as a whole.
+    Text,
+    /// A text that is JSON: what is at these paths in it.
+    Json(Vec<SensitivePath>),
+}
+
+/// What of an event is sensitive. `asked` holds the steps that open questions are about.
+pub fn parts(taint: &Taint, event: &Event, asked: &BTreeMap<CheckpointId, StepId>) -> Vec<Part> {
+    let mut found = Parts { taint, found: Vec::new() };
+    found.event(event, asked);
+    found.found
+}
+
+struct Parts<'a> {
+    taint: &'a Taint,
+    found: Vec<Part>,
+}
+
+/// A path of names with dots between them.
+fn at(path: &str) -> SensitivePath {
+    SensitivePath::of(path.split('.'))
+}
+
+impl<'a> Parts<'a> {
+    fn event(&mut self, event: &Event, asked: &BTreeMap<CheckpointId, StepId>) {
+        match event {
+            Event::RunStarted(_) => {
+                let born = self.taint.born.clone();
+                self.values(&SensitivePath::whole(), &born);
+            }
+            Event::StepStarted(started) => {
+                if let (Some(step), Some(request)) = (self.step(&started.step), &started.request) {
+                    self.request(&at("request"), step.of_part(started.part), request);
+                }
+            }
+            Event::StepFinished(finished) => {
+                self.outcome(&at("outcome"), &finished.step, finished.part, &finished.outcome);
+            }
+            Event::RetryScheduled(retry) => self.response(&at("response"), &retry.step, retry.response.as_deref()),
+            Event::Step(event) => self.step_event(event),
+            Event::Wait(WaitEvent::SignalReceived { name, .. }) => {
+                let paths: Vec<_> = self.taint.signals.get(name).into_iter().flatten().cloned().collect();
+                self.values(&at("payload"), &paths);
+            }
+            Event::Wait(WaitEvent::Ended { step, .. }) => self.output(&at("output"), step),
+            Event::Wait(WaitEvent::Began { .. }) | Event::Lock(_) => {}
+            Event::Child(ChildEvent::Started { step, .. }) => {
+                let paths = self.step(step).map(|step| step.input.clone()).unwrap_or_default();
+                self.values(&at("input"), &paths);
+            }
+            Event::Child(ChildEvent::Ended { step, sensitive, .. }) => {
+                self.output(&at("output"), step);
+                if !sensitive.is_empty() || self.step(step).is_some_and(|step| step.is_read) {
+                    self.text(at("note"));
+                }
+            }
+            Event::Checkpoint(CheckpointEvent::Opened(asked)) => self.question(asked),
+            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, .. }) => {
+                self.answered(asked.get(checkpoint).and_then(|step| self.step(step)));
+            }
+            Event::Checkpoint(CheckpointEvent::Escalated { .. }) => {}
+            Event::Conflict(event) => self.conflict_event(event),
+            Event::Control(ControlEvent::InputAdjusted { step, .. }) => {
+                if self.step(step).is_some_and(StepTaint::is_typed) {
+                    self.value(at("input"));
+                    self.text(at("reason"));
+                }
+            }
+            Event::Control(_) => {}
+            Event::Answer(AnswerEvent::Responded { answer, .. } | AnswerEvent::Pending { answer, .. }) => {
+                self.answer(&at("answer"), answer);
+            }
+            Event::Answer(AnswerEvent::Failed { failure }) | Event::Ending(EndingEvent::Failed { failure }) => {
+                self.failure(&at("failure"), failure);
+            }
+            Event::Ending(_) => {}
+        }
+    }
+
+    fn step_event(&mut self, event: &StepEvent) {
+        match event {
+            StepEvent::Computed { step, .. } => {
+                self.output(&at("output"), step);
+                self.list(&at("output"), step);
+            }
+            StepEvent::Skipped { .. } => {}
+            StepEvent::FanOutOpened { step, .. } => {
+                let items = self.step(step).map(|step| step.items.clone()).unwrap_or_default();
+                self.values(&at("items").each(), &items);
+            }
+            StepEvent::FailReached { answer, .. } => self.answer(&at("answer"), answer),
+            StepEvent::FallbackTaken { failure, .. } => self.failure(&at("failure"), failure),
+            StepEvent::Probed { step, .. } => self.output(&at("output"), step),
+            StepEvent::ResultTaken(taken) => {
+                let headers = self.taint.headers.clone();
+                headers.iter().for_each(|name| self.value(at("fields.headers").name(name)));
+                self.output(&at("fields.output"), &taken.step);
+                self.list(&at("fields.output"), &taken.step);
+                let items = self.step(&taken.step).map(|step| step.items.clone()).unwrap_or_default();
+                for (place, done) in taken.done.iter().enumerate() {
+                    let done_at = at("done").place(place);
+                    self.output(&done_at.name("output"), &taken.step);
+                    if done.value.is_some() {
+                        self.values(&done_at.name("value"), &items);
+                    }
+                }
+            }
+        }
+    }
+
+    fn conflict_event(&mut self, event: &ConflictEvent) {
+        match event {
+            ConflictEvent::Paused { conflict, gave } => {
+                self.conflict(&at("conflict"), conflict);
+                if let Some(gave) = gave {
+                    self.outcome(&at("gave"), &conflict.step, conflict.part, gave);
+                }
+            }
+            ConflictEvent::Resolved { step, choice, .. } => {
+                let is_answer = step.as_str() == ANSWER && self.taint.answer;
+                let is_typed = self.step(step).is_some_and(StepTaint::is_typed) || is_answer;
+                match choice {
+                    Choice::Take { .. } if is_answer => self.value(at("choice.take.output")),
+                    Choice::Take { .. } => {
+                        self.output(&at("choice.take.output"), step);
+                        self.list(&at("choice.take.output"), step);
+                    }
+                    Choice::RetryWith { .. } if is_typed => self.value(at("choice.retry_with.input")),
+                    _ => {}
+                }
+                if is_typed {
+                    self.text(at("reason"));
+                }
+            }
+        }
+    }
+
+    fn step(&self, step: &StepId) -> Option<&'a StepTaint> {
+        self.taint.steps.get(step)
+    }
+    fn value(&mut self, at: SensitivePath) {
+        self.found.push(Part { at, form: Form::Value });
+    }
+    fn values(&mut self, at: &SensitivePath, paths: &[SensitivePath]) {
+        paths.iter().for_each(|path| self.value(at.then(path)));
+    }
+    fn text(&mut self, at: SensitivePath) {
+        self.found.push(Part { at, form: Form::Text });
+    }
+    /// What a step (an item) gave.
+    fn output(&mut self, at: &SensitivePath, step: &StepId) {
+        let paths = self.step(step).map(|step| step.output.clone()).unwrap_or_default();
+        self.values(at, &paths);
+    }
+    /// What all items of a step gave.
+    fn list(&mut self, at: &SensitivePath, step: &StepId) {
+        if self.step(step).is_some_and(|step| step.has_items) {
+            self.output(&at.each(), step);
+        }
+    }
+    /// What a service answered that is no output: shortened, or the beginning of what cannot be read.
+    fn response(&mut self, at: &SensitivePath, step: &StepId, response: Option<&serde_json::Value>) {
+        match (self.step(step), response) {
+            (Some(taint), Some(serde_json::Value::String(_))) if !taint.output.is_empty() => self.value(at.clone()),
+            _ => self.output(at, step),
+        }
+    }
+
+    fn outcome(&mut self, at: &SensitivePath, step: &StepId, part: CallPart, outcome: &Outcome) {
+        let headers = self.taint.headers.clone();
+        match outcome {
+            Outcome::Done { .. } => {
+                let at = at.name("done");
+                headers.iter().for_each(|name| self.value(at.name("headers").name(name)));
+                self.output(&at.name("output"), step);
+            }
+            Outcome::Unfit { failure, .. } => {
+                let at = at.name("unfit");
+                headers.iter().for_each(|name| self.value(at.name("headers").name(name)));
+                self.output(&at.name("output"), step);
+                self.failure(&at.name("failure"), failure);
+            }
+            Outcome::NotDone { failure } => self.failure(&at.name("not_done").name("failure"), failure),
+            Outcome::Unknown { failure } => self.failure(&at.name("unknown").name("failure"), failure),
+            Outcome::Failed { failure } => self.failure(&at.name("failed").name("failure"), failure),
+            Outcome::Rehearsed { intent, output, note } => {
+                let at = at.name("rehearsed");
+                if let Some(taint) = self.step(step) {
+                    self.request(&at.name("intent"), taint.of_part(part), intent);
+                    if taint.is_read && note.is_some() {
+                        self.text(at.name("note"));
+                    }
+                }
+                if output.is_some() {
+                    self.output(&at.name("output"), step);
+                }
+            }
+        }
+    }
+
+    fn failure(&mut self, at: &SensitivePath, failure: &Failure) {
+        if failure_quotes(self.taint, failure) {
+            self.text(at.name("message"));
+        }
+    }
+
+    fn conflict(&mut self, at: &SensitivePath, conflict: &Conflict) {
+        if quotes(self.taint, conflict) {
+            self.text(at.name("message"));
+        }
+        if let (Some(step), Some(request)) = (self.step(&conflict.step), &conflict.request) {
+            self.request(&at.name("request"), step.of_part(conflict.part), request);
+        }
+        self.response(&at.name("response"), &conflict.step, conflict.response.as_deref());
+    }
+
+    fn request(&mut self, at: &SensitivePath, taint: &CallTaint, request: &CallRecord) {
+        self.found.extend(of_request(at, taint, request));
+    }
+
+    fn question(&mut self, asked: &OpenCheckpoint) {
+        let Some(step) = self.step(&asked.step) else { return };
+        if asks_about(step, asked) {
+            self.text(at("question"));
+        }
+        if asked.kind == CheckpointKind::Question {
+            self.values(&at("default"), &step.output);
+        }
+        for place in 0..asked.items.len() {
+            let item = at("items").place(place);
+            if step.call.url {
+                self.text(item.name("what"));
+            }
+            if !(step.call.body.is_empty() && step.items.is_empty() && step.input.is_empty()) {
+                self.value(item.name("value"));
+            }
+        }
+    }
+
+    fn answered(&mut self, step: Option<&StepTaint>) {
+        // Of a question that nobody remembers: whatever it was about.
+        let Some(step) = step else { return self.value(at("said.values")) };
+        self.values(&at("said.values"), &step.output);
+        if step.is_typed() {
+            self.text(at("said.note"));
+        }
+    }
+
+    fn answer(&mut self, at: &SensitivePath, answer: &AnswerRecord) {
+        let of = |name: &str| -> Vec<SensitivePath> {
+            answer.sensitive.iter().filter_map(|path| path.under(&[name])).collect()
+        };
+        for (place, (name, _)) in answer.headers.iter().enumerate() {
+            if answer.sensitive.iter().any(|path| path.under(&["headers", name]).is_some()) {
+                self.text(at.name("headers").place(place).place(1));
+            }
+        }
+        self.found.extend(of_body(&at.name("body"), of("body"), &answer.body));
+    }
+}
+
+/// Whether the question itself shows something sensitive.
+pub(super) fn asks_about(step: &StepTaint, asked: &OpenCheckpoint) -> bool {
+    // One that is made from the step names the URL.
+    step.question || (asked.kind == CheckpointKind::Approval && step.call.url)
+}
+
+/// Whether it may quote something sensitive why a step failed: an expression's error may quote what it read, a person's
+/// "no" what was typed, and another run's end what that one was handed.
+pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
+    let quotes = match failure.kind {
+        FailureKind::Expression
+        | FailureKind::Unresolved
+        | FailureKind::ChildFailed
+        | FailureKind::Rejected
+        | FailureKind::NoAnswer => true,
+        FailureKind::Refused
+        | FailureKind::Unavailable
+        | FailureKind::TimedOut
+        | FailureKind::Broken
+        | FailureKind::Bound
+        | FailureKind::Declared
+        | FailureKind::Schema
+        | FailureKind::Cancelled
+        | FailureKind::NeedsPerson
+        | FailureKind::NeedsSignal => false,
+    };
+    let is_read = match &failure.step {
+        Some(step) => taint.steps.get(step).is_some_and(StepTaint::is_typed),
+        None => taint.answer,
+    };
+    quotes && is_read
+}
+
+/// Whether a conflict's message may quote something sensitive.
+pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
+    let quotes = matches!(
+        conflict.kind,
+        ConflictKind::Expression | ConflictKind::ChildFailed | ConflictKind::Answer | ConflictKind::Refused
+    );
+    let is_read = match conflict.step.as_str() == ANSWER {
+        true => taint.answer,
+        false => taint.steps.get(&conflict.step).is_some_and(|step| match conflict.kind {
+            // A service's refusal is told by its status.
+            ConflictKind::Refused => conflict.status.is_none() && step.is_typed(),
+            _ => step.is_typed(),
+        }),
+    };
+    quotes && is_read
+}
+
+/// What of a recorded request is sensitive.
+pub(super) fn of_request(at: &SensitivePath, taint: &CallTaint, request: &CallRecord) -> Vec<Part> {
+    if taint.is_empty() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    if taint.url {
+        found.push(Part { at: at.name("url"), form: Form::Text });
+    }
+    for (place, (name, _)) in request.headers.iter().enumerate() {
+        if taint.headers.iter().any(|header| header.eq_ignore_ascii_case(name)) {
+            found.push(Part { at: at.name("headers").place(place).place(1), form: Form::Text });
+        }
+    }
+    found.extend(of_body(&at.name("body"), taint.body.clone(), &request.body));
+    found
+}
+
+fn of_body(at: &SensitivePath, paths: Vec<SensitivePath>, body: &Payload) -> Option<Part> {
+    if paths.is_empty() {
+        return None;
+    }
+    match body {
+        Payload::Empty => None,
+        Payload::Text(_) => Some(Part { at: at.name("text"), form: Form::Json(paths) }),
+        Payload::Base64(_) => Some(Part { at: at.name("base64"), form: Form::Text }),
+    }
+}

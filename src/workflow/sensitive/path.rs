@@ -1,0 +1,260 @@
+//! Paths to sensitive values.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::problem;
+
+/// A JSONPath of names, places and `[*]`: `$.card.number`, `$.tokens[*].value`. It stands for all that is at or below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SensitivePath(Vec<Segment>);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Segment {
+    Name(String),
+    Place(usize),
+    All,
+}
+
+impl SensitivePath {
+    /// Parses `$`, `.name`, `['name']`, `[0]` and `[*]`.
+    ///
+    /// # Errors
+    /// It is none of these, in a sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut rest =
+            text.strip_prefix('$').ok_or_else(|| format!("`{text}` is not a JSONPath: it begins with `$`"))?;
+        let wrong = || format!("`{text}` is not such a JSONPath; write `$.name`, `$.list[*].name` or `$['a name']`");
+        let mut segments = Vec::new();
+        while !rest.is_empty() {
+            if let Some(named) = rest.strip_prefix('.') {
+                let end = named.find(['.', '[']).unwrap_or(named.len());
+                let (name, after) = named.split_at(end);
+                let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
+                if !plain {
+                    return Err(wrong());
+                }
+                segments.push(Segment::Name(name.to_owned()));
+                rest = after;
+                continue;
+            }
+            let inner = rest.strip_prefix('[').ok_or_else(wrong)?;
+            let quote = inner.chars().next().filter(|c| matches!(c, '\'' | '"'));
+            let (segment, after) = match quote {
+                Some(quote) => {
+                    let (name, after) = inner[1..].split_once(quote).ok_or_else(wrong)?;
+                    (Segment::Name(name.to_owned()), after.strip_prefix(']').ok_or_else(wrong)?)
+                }
+                None => {
+                    let (place, after) = inner.split_once(']').ok_or_else(wrong)?;
+                    match place {
+                        "*" => (Segment::All, after),
+                        place => (Segment::Place(place.parse().map_err(|_| wrong())?), after),
+                    }
+                }
+            };
+            segments.push(segment);
+            rest = after;
+        }
+        Ok(Self(segments))
+    }
+
+    /// `$`: the whole value.
+    pub fn whole() -> Self {
+        Self::default()
+    }
+    /// Of names.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(names.into_iter().map(|name| Segment::Name(name.to_owned())).collect())
+    }
+    /// The path to a place in a template, and on from there.
+    pub(super) fn at(place: &[problem::Segment], rest: Self) -> Self {
+        let place = place.iter().map(|segment| match segment {
+            problem::Segment::Key(key) => Segment::Name(key.to_string()),
+            problem::Segment::Index(index) => Segment::Place(*index),
+        });
+        Self(place.chain(rest.0).collect())
+    }
+    /// This path, and on from there.
+    pub fn then(&self, rest: &Self) -> Self {
+        Self(self.0.iter().chain(&rest.0).cloned().collect())
+    }
+    /// One name further.
+    pub(super) fn name(&self, name: &str) -> Self {
+        Self(self.0.iter().cloned().chain([Segment::Name(name.to_owned())]).collect())
+    }
+    /// One place in a list further.
+    pub(super) fn place(&self, place: usize) -> Self {
+        Self(self.0.iter().cloned().chain([Segment::Place(place)]).collect())
+    }
+    /// Every element further.
+    pub(super) fn each(&self) -> Self {
+        Self(self.0.iter().cloned().chain([Segment::All]).collect())
+    }
+    /// Of a path in a list the path in an element.
+    pub(super) fn within_element(&self) -> Self {
+        match self.0.split_first() {
+            Some((Segment::All | Segment::Place(_), rest)) => Self(rest.to_vec()),
+            // A path that is no list's: whatever the element is.
+            Some((Segment::Name(_), _)) | None => Self::whole(),
+        }
+    }
+    /// Its first name.
+    pub(super) fn root(&self) -> &str {
+        match self.0.first() {
+            Some(Segment::Name(name)) => name,
+            Some(Segment::Place(_) | Segment::All) | None => "",
+        }
+    }
+    /// What of the value that these names lead to is at or below this path; `None`: nothing is.
+    pub(super) fn under(&self, names: &[&str]) -> Option<Self> {
+        let meets = |(segment, name): (&Segment, &&str)| match segment {
+            Segment::Name(own) => own.eq_ignore_ascii_case(name),
+            Segment::Place(_) | Segment::All => true,
+        };
+        let met = self.0.iter().zip(names).all(meets);
+        met.then(|| Self(self.0.get(names.len()..).unwrap_or_default().to_vec()))
+    }
+    /// Whether one of two paths leads to the other.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(own, other)| match (own, other) {
+            (Segment::Name(own), Segment::Name(other)) => own == other,
+            (Segment::Place(own), Segment::Place(other)) => own == other,
+            (Segment::All, _) | (_, Segment::All) => true,
+            (Segment::Name(_), Segment::Place(_)) | (Segment::Place(_), Segment::Name(_)) => false,
+        })
+    }
+    /// Everything that is at the path.
+    pub fn visit(&self, value: &Value, visit: &mut dyn FnMut(&Value)) {
+        fn walk(value: &Value, path: &[Segment], visit: &mut dyn FnMut(&Value)) {
+            let Some((first, rest)) = path.split_first() else { return visit(value) };
+            match (first, value) {
+                (Segment::Name(name), Value::Object(members)) => {
+                    members.get(name).into_iter().for_each(|member| walk(member, rest, visit));
+                }
+                (Segment::Place(place), Value::Array(items)) => {
+                    items.get(*place).into_iter().for_each(|item| walk(item, rest, visit));
+                }
+                (Segment::All, Value::Array(items)) => items.iter().for_each(|item| walk(item, rest, visit)),
+                (Segment::All, Value::Object(members)) => {
+                    members.values().for_each(|member| walk(member, rest, visit));
+                }
+                _ => {}
+            }
+        }
+        walk(value, &self.0, visit);
+    }
+    /// Everything that is at the path, to be changed.
+    pub fn visit_mut(&self, value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
+        fn walk(value: &mut Value, path: &[Segment], visit: &mut dyn FnMut(&mut Value)) {
+            let Some((first, rest)) = path.split_first() else { return visit(value) };
+            match (first, value) {
+                (Segment::Name(name), Value::Object(members)) => {
+                    members.get_mut(name).into_iter().for_each(|member| walk(member, rest, visit));
+                }
+                (Segment::Place(place), Value::Array(items)) => {
+                    items.get_mut(*place).into_iter().for_each(|item| walk(item, rest, visit));
+                }
+                (Segment::All, Value::Array(items)) => items.iter_mut().for_each(|item| walk(item, rest, visit)),
+                (Segment::All, Value::Object(members)) => {
+                    members.values_mut().for_each(|member| walk(member, rest, visit));
+                }
+                _ => {}
+            }
+        }
+        walk(value, &self.0, visit);
+    }
+    /// Every string and number at or below the path, as text.
+    pub fn texts(&self, value: &Value, add: &mut dyn FnMut(String)) {
+        self.visit(value, &mut |found| texts(found, add));
+    }
+}
+
+fn texts(value: &Value, add: &mut dyn FnMut(String)) {
+    match value {
+        Value::String(text) if text.is_empty() => {}
+        Value::String(text) => add(text.clone()),
+        Value::Number(number) => add(number.to_string()),
+        Value::Array(items) => items.iter().for_each(|item| texts(item, add)),
+        Value::Object(members) => members.values().for_each(|member| texts(member, add)),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+impl fmt::Display for SensitivePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("$")?;
+        let plain =
+            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
+        self.0.iter().try_for_each(|segment| match segment {
+            Segment::Name(name) if plain(name) => write!(f, ".{name}"),
+            Segment::Name(name) if name.contains('\'') => write!(f, "[\"{name}\"]"),
+            Segment::Name(name) => write!(f, "['{name}']"),
+            Segment::Place(place) => write!(f, "[{place}]"),
+            Segment::All => f.write_str("[*]"),
+        })
+    }
+}
+
+impl From<SensitivePath> for String {
+    fn from(path: SensitivePath) -> Self {
+        path.to_string()
+    }
+}
+
+impl TryFrom<String> for SensitivePath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+/// The names of a path that an expression reads.
+pub(super) fn names(read: &[Arc<str>]) -> Vec<&str> {
+    read.iter().map(|name| &**name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_strings_and_numbers() {
+        let value = json!({"a": {"b": "x", "n": 17}, "list": [{"t": "y"}, {"t": ""}], "a name": true});
+        let found = |path: &str| {
+            let path = SensitivePath::parse(path).unwrap();
+            assert_eq!(SensitivePath::parse(&path.to_string()).unwrap(), path);
+            let mut found = Vec::new();
+            path.texts(&value, &mut |text| found.push(text));
+            found.sort();
+            found
+        };
+        assert_eq!(found("$.a.b"), ["x"]);
+        assert_eq!(found("$.a"), ["17", "x"]);
+        assert_eq!(found("$.list[*].t"), ["y"]);
+        assert_eq!(found("$['list'][0]['t']"), ["y"]);
+        assert_eq!(found("$['a name']"), Vec::<String>::new());
+        assert_eq!(found("$.nothing.there"), Vec::<String>::new());
+        for bad in ["a.b", "$a", "$.", "$..a", "$.a[?(@.b)]", "$.a[", "$['a"] {
+            assert!(SensitivePath::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_meets_a_path_where_one_leads_to_the_other() {
+        let path = SensitivePath::parse("$.request.body.cards[*].number").unwrap();
+        let rest = |names: &[&str]| path.under(names).map(|rest| rest.to_string());
+        assert_eq!(rest(&["request", "body"]).as_deref(), Some("$.cards[*].number"));
+        assert_eq!(rest(&["request", "body", "cards"]).as_deref(), Some("$[*].number"));
+        assert_eq!(rest(&["request", "body", "cards", "x", "number", "deeper"]).as_deref(), Some("$"));
+        assert_eq!(rest(&["request", "body", "total"]), None);
+        assert_eq!(rest(&["steps"]), None);
+    }
+}

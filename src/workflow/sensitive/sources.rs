@@ -1,0 +1,61 @@
+//! What a run's events say of sensitive values beside what its plan declares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::path::SensitivePath;
+use crate::names::StepId;
+use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, RunStarted, StepEvent};
+
+/// What a run was handed by others that is sensitive, and where people typed something.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SensitiveSources {
+    /// In its first event: `$.request.body.token`, `$.instance.output`.
+    pub(super) born: BTreeSet<SensitivePath>,
+    /// In outputs of steps (of each item): what runs that it began said of their answers.
+    pub(super) outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
+    /// Steps for which somebody gave another input.
+    pub(super) given: BTreeSet<StepId>,
+}
+
+impl SensitiveSources {
+    /// Of a run that is born.
+    pub(in crate::workflow) fn of_birth(started: &RunStarted) -> Self {
+        Self { born: started.sensitive_paths.iter().cloned().collect(), ..Self::default() }
+    }
+    /// Whether others handed it anything sensitive.
+    pub fn is_active(&self) -> bool {
+        !self.born.is_empty() || !self.outputs.is_empty()
+    }
+    /// Takes in what an event says; whether it says anything new.
+    pub fn learn(&mut self, event: &Event) -> bool {
+        match event {
+            Event::RunStarted(started) => {
+                let before = self.born.len();
+                self.born.extend(started.sensitive_paths.iter().cloned());
+                self.born.len() != before
+            }
+            Event::Child(ChildEvent::Ended { step, sensitive, .. }) => self.output(step, sensitive),
+            Event::Step(StepEvent::ResultTaken(taken)) => self.output(&taken.step, &taken.sensitive),
+            Event::Control(ControlEvent::InputAdjusted { step, .. })
+            | Event::Conflict(ConflictEvent::Resolved { step, choice: Choice::RetryWith { .. }, .. }) => {
+                self.given.insert(step.clone())
+            }
+            _ => false,
+        }
+    }
+    fn output(&mut self, step: &StepId, paths: &[SensitivePath]) -> bool {
+        if paths.is_empty() {
+            return false;
+        }
+        let known = self.outputs.entry(step.clone()).or_default();
+        let before = known.len();
+        known.extend(paths.iter().cloned());
+        known.len() != before
+    }
+    /// What others said of a step's output.
+    pub fn of_output(&self, step: &StepId) -> Vec<SensitivePath> {
+        self.outputs.get(step).into_iter().flatten().cloned().collect()
+    }
+}

@@ -1,0 +1,272 @@
+//! How far sensitive values spread over a plan: from what is declared, through every expression that reads it.
+//!
+//! Always true: what an expression gives that reads something sensitive is sensitive as a whole; one that is nothing but
+//! a path gives what stands there, with its sensitive parts. What a service answers is not computed by the plan, and is
+//! sensitive only where that is declared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::path::{SensitivePath, names};
+use super::sources::SensitiveSources;
+use crate::expression::{Expression, ReadPath, Template};
+use crate::names::StepId;
+use crate::workflow::{Answer, CallBody, Level, Plan, Step, StepKind, Until};
+
+/// The root of what a step itself gave: of a `for_each` not the list, but one item's.
+const OWN: &str = "own output";
+
+/// Sensitive values of a plan's runs, as paths from the roots of its expressions (`$.steps.token.output.access_token`).
+pub(super) struct Spread<'a> {
+    plan: &'a Plan,
+    pub known: BTreeSet<SensitivePath>,
+    /// In outputs, of a `for_each` in each item's.
+    pub outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
+    /// In items.
+    pub items: BTreeMap<StepId, BTreeSet<SensitivePath>>,
+}
+
+impl<'a> Spread<'a> {
+    pub fn new(plan: &'a Plan, sources: &SensitiveSources) -> Self {
+        let mut spread = Self { plan, known: BTreeSet::new(), outputs: BTreeMap::new(), items: BTreeMap::new() };
+        spread.declared();
+        spread.sources(sources);
+        loop {
+            let before = spread.size();
+            plan.steps.iter().for_each(|step| spread.step(step, sources));
+            if spread.size() == before {
+                return spread;
+            }
+        }
+    }
+
+    fn size(&self) -> usize {
+        let of = |all: &BTreeMap<StepId, BTreeSet<SensitivePath>>| all.values().map(BTreeSet::len).sum::<usize>();
+        self.known.len() + of(&self.outputs) + of(&self.items)
+    }
+
+    fn declared(&mut self) {
+        let declared = self.plan.sensitive_values();
+        let body = SensitivePath::of(["request", "body"]);
+        self.known.extend(declared.body.iter().map(|path| body.then(path)));
+        for header in &declared.headers {
+            self.known.insert(SensitivePath::of(["request", "headers", header]));
+            let of_step = |step: &Step| SensitivePath::of(["steps", step.id.as_str(), "headers", header]);
+            self.known.extend(self.plan.steps.iter().map(of_step));
+        }
+        for (step, paths) in &declared.steps {
+            paths.iter().for_each(|path| self.output(step, path.clone()));
+            if let Some((_, step)) = self.plan.step(step) {
+                self.known.extend(self.read_from_legacy(step, paths));
+            }
+        }
+        self.raw();
+    }
+
+    fn sources(&mut self, sources: &SensitiveSources) {
+        self.known.extend(sources.born.iter().cloned());
+        for (step, paths) in &sources.outputs {
+            paths.iter().for_each(|path| self.output(step, path.clone()));
+        }
+        self.raw();
+    }
+
+    /// The bytes of a body hold what is sensitive in it.
+    fn raw(&mut self) {
+        if self.known.iter().any(|path| path.under(&["request", "body"]).is_some()) {
+            self.known.insert(SensitivePath::of(["request", "raw"]));
+        }
+    }
+
+    /// Where a rehearsed output takes its sensitive values from, when legacy answered first.
+    fn read_from_legacy(&self, step: &Step, paths: &[SensitivePath]) -> Vec<SensitivePath> {
+        let mut found = Vec::new();
+        for template in rehearsals(step) {
+            for (at, expression, _) in template.expressions() {
+                let place = SensitivePath::at(&at, SensitivePath::whole());
+                let meets = paths.iter().any(|path| path.meets(&place));
+                let legacy = expression.reads().iter().filter(|read| meets && read.root() == "legacy");
+                found.extend(legacy.map(|read| SensitivePath::of(names(&read.0))));
+            }
+        }
+        found
+    }
+
+    fn output(&mut self, step: &StepId, path: SensitivePath) {
+        let output = SensitivePath::of(["steps", step.as_str(), "output"]);
+        // Of a `for_each` the list of its items' outputs.
+        let has_items = self.plan.step(step).is_some_and(|(_, step)| self.has_items(step));
+        self.known.insert(if has_items { output.each() } else { output }.then(&path));
+        self.known.insert(SensitivePath::of([OWN, step.as_str(), "output"]).then(&path));
+        self.outputs.entry(step.clone()).or_default().insert(path);
+    }
+
+    fn step(&mut self, step: &Step, sources: &SensitiveSources) {
+        if let Some(for_each) = &step.for_each {
+            for path in self.template(None, &for_each.items) {
+                let path = path.within_element();
+                self.known.insert(SensitivePath::of(["item", step.id.as_str()]).then(&path));
+                self.items.entry(step.id.clone()).or_default().insert(path);
+            }
+        }
+        for path in
+            outputs(step).into_iter().flat_map(|template| self.template(Some(step), template)).collect::<Vec<_>>()
+        {
+            self.output(&step.id, path);
+        }
+        let is_read = self.is_read_by(step);
+        if is_read {
+            // Why a step failed may quote what it read.
+            self.known.insert(SensitivePath::of(["steps", step.id.as_str(), "errors"]));
+            self.known.insert(SensitivePath::of(["failed"]));
+        }
+        // What people type in the place of something that is computed of a sensitive value, or where they are shown one.
+        let typed = match &step.kind {
+            StepKind::Set(_) => sources.given.contains(&step.id),
+            StepKind::Checkpoint(_) => true,
+            StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => false,
+        };
+        if typed && is_read {
+            self.output(&step.id, SensitivePath::whole());
+        }
+        // Whoever reads a step finds what its fallback gave.
+        if let Some(by) = step.trouble.fallback.and_then(|place| self.plan.steps.get(place.0)) {
+            for path in self.outputs.get(&by.id).cloned().unwrap_or_default() {
+                self.output(&step.id, path);
+            }
+        }
+    }
+
+    /// The step whose item another one sees: its own, or that of the step in whose place it runs.
+    fn item_of<'s>(&'s self, step: &'s Step) -> &'s Step {
+        let mut of = step;
+        for _ in &self.plan.steps {
+            match of.replaces.filter(|_| of.for_each.is_none()).and_then(|place| self.plan.steps.get(place.0)) {
+                Some(replaced) => of = replaced,
+                None => break,
+            }
+        }
+        of
+    }
+
+    /// Whether its output is a list of its items' outputs.
+    pub fn has_items(&self, step: &Step) -> bool {
+        self.item_of(step).for_each.is_some()
+    }
+
+    /// What of a value that is read is sensitive.
+    fn parts_of(&self, step: Option<&Step>, read: &ReadPath) -> Vec<SensitivePath> {
+        let all = names(&read.0);
+        let rest = all.get(1..).unwrap_or_default();
+        let path = match (read.root(), step) {
+            ("item", Some(step)) => [&["item", self.item_of(step).id.as_str()], rest].concat(),
+            // What an undo takes back, and what a probe got.
+            ("output", Some(step)) => [&[OWN, step.id.as_str()], &all[..]].concat(),
+            ("headers", Some(step)) => [&["steps", step.id.as_str()], &all[..]].concat(),
+            _ => all,
+        };
+        self.known.iter().filter_map(|known| known.under(&path)).collect()
+    }
+
+    /// Whether any of these paths leads to something sensitive.
+    pub fn is_read(&self, step: Option<&Step>, reads: &[ReadPath]) -> bool {
+        reads.iter().any(|read| !self.parts_of(step, read).is_empty())
+    }
+
+    /// Whether any expression of a step reads something sensitive.
+    pub fn is_read_by(&self, step: &Step) -> bool {
+        reads(step).into_iter().any(|reads| self.is_read(Some(step), reads))
+    }
+
+    /// What of a template's value is sensitive.
+    pub fn template(&self, step: Option<&Step>, template: &Template) -> Vec<SensitivePath> {
+        let mut found = Vec::new();
+        for (at, expression, alone) in template.expressions() {
+            let parts = match expression.as_path().filter(|_| alone) {
+                Some(read) => self.parts_of(step, read),
+                None if self.is_read(step, expression.reads()) => vec![SensitivePath::whole()],
+                None => Vec::new(),
+            };
+            found.extend(parts.into_iter().map(|part| SensitivePath::at(&at, part)));
+        }
+        found
+    }
+
+    /// What of an answer is sensitive: `$.headers.location`, `$.body.token`.
+    pub fn answer(&self, step: Option<&Step>, answer: &Answer) -> Vec<SensitivePath> {
+        let header = |(name, template): &(http::HeaderName, Template)| {
+            let is_read = self.is_read(step, template.reads());
+            is_read.then(|| SensitivePath::of(["headers", name.as_str()]))
+        };
+        let body = answer.body.iter().flat_map(|body| self.template(step, body));
+        let body = body.map(|path| SensitivePath::of(["body"]).then(&path));
+        answer.headers.iter().filter_map(header).chain(body).collect()
+    }
+}
+
+/// What gives a step's output instead of a service.
+fn outputs(step: &Step) -> Vec<&Template> {
+    let mut all = rehearsals(step);
+    match &step.kind {
+        StepKind::Set(template) => all.push(template),
+        StepKind::Checkpoint(question) => all.extend(&question.default),
+        StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => {}
+    }
+    all.extend(step.probe.as_ref().and_then(|probe| probe.output.as_ref()));
+    all
+}
+
+fn rehearsals(step: &Step) -> Vec<&Template> {
+    let rehearse = match &step.kind {
+        StepKind::Call(call) => call.rehearse.as_ref(),
+        StepKind::Checkpoint(question) => question.rehearse.as_ref(),
+        StepKind::Wait(wait) => wait.rehearse.as_ref(),
+        StepKind::Run(child) => child.rehearse.as_ref(),
+        StepKind::Set(_) | StepKind::Fail(_) => None,
+    };
+    rehearse.into_iter().collect()
+}
+
+/// What each expression of a step reads.
+fn reads(step: &Step) -> Vec<&[ReadPath]> {
+    let mut all: Vec<&[ReadPath]> = Vec::new();
+    all.extend(step.condition.as_ref().map(Expression::reads));
+    all.extend(step.for_each.as_ref().map(|for_each| for_each.items.reads()));
+    all.extend(outputs(step).into_iter().map(Template::reads));
+    match &step.kind {
+        StepKind::Set(_) => {}
+        StepKind::Call(call) => all.extend(of_call(call)),
+        StepKind::Checkpoint(question) => all.extend(question.asking.question.as_ref().map(Template::reads)),
+        StepKind::Wait(wait) => match &wait.until {
+            Until::For(template) | Until::At(template) => all.push(template.reads()),
+            Until::Signal { filter, .. } => all.extend(filter.as_ref().map(Expression::reads)),
+        },
+        StepKind::Run(child) => all.extend(child.input.as_ref().map(Template::reads)),
+        StepKind::Fail(answer) => {
+            all.push(answer.status.reads());
+            all.extend(answer.headers.iter().map(|(_, template)| template.reads()));
+            all.extend(answer.body.as_ref().map(Template::reads));
+        }
+    }
+    if let Some(Level::Computed(template)) = &step.safeguards.risk {
+        all.push(template.reads());
+    }
+    all.extend(step.safeguards.asking.question.as_ref().map(Template::reads));
+    all.extend(step.safeguards.lock.as_ref().and_then(|lock| lock.key.as_ref()).map(Template::reads));
+    all.extend(step.undo.iter().flat_map(|undo| of_call(undo)));
+    if let Some(probe) = &step.probe {
+        all.extend(of_call(&probe.call));
+        all.push(probe.done.reads());
+    }
+    all
+}
+
+fn of_call(call: &crate::workflow::Call) -> Vec<&[ReadPath]> {
+    let mut all = vec![call.url.reads()];
+    all.extend(call.headers.iter().map(|(_, template)| template.reads()));
+    match &call.body {
+        CallBody::Empty | CallBody::Raw => {}
+        CallBody::Json(template) | CallBody::Text(template) => all.push(template.reads()),
+        CallBody::Form(fields) => all.extend(fields.iter().map(|(_, template)| template.reads())),
+    }
+    all
+}

@@ -1,0 +1,184 @@
+//! Which parts of a run's events are sensitive by their origin.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::path::SensitivePath;
+use super::sources::SensitiveSources;
+use super::spread::Spread;
+use crate::expression::Template;
+use crate::names::StepId;
+use crate::workflow::{Call, CallBody, Part, Plan, Run, Step, StepKind, Until};
+
+/// For each step of a plan which of its parts are sensitive.
+pub struct Taint {
+    /// In the run's first event: `$.request.body.card`.
+    pub(super) born: Vec<SensitivePath>,
+    pub(super) steps: BTreeMap<StepId, StepTaint>,
+    /// In the payloads of signals, by their names.
+    pub(super) signals: BTreeMap<String, BTreeSet<SensitivePath>>,
+    /// Headers of requests and replies, in lower case.
+    pub(super) headers: Vec<String>,
+    /// Whether an answer reads anything sensitive.
+    pub(super) answer: bool,
+    /// What of each entry of `respond` is, and of `respond.pending`.
+    pub(super) respond: Vec<Vec<SensitivePath>>,
+    pub(super) pending: Vec<SensitivePath>,
+}
+
+/// What of one step is sensitive.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StepTaint {
+    /// One of its expressions reads something sensitive: why it fails may quote that.
+    pub is_read: bool,
+    /// In each of its items.
+    pub items: Vec<SensitivePath>,
+    /// In its output (that of each item).
+    pub output: Vec<SensitivePath>,
+    pub has_items: bool,
+    /// What people are asked about it.
+    pub question: bool,
+    /// In the input of the run that it begins.
+    pub input: Vec<SensitivePath>,
+    pub call: CallTaint,
+    pub probe: CallTaint,
+    pub undo: CallTaint,
+    /// In the answer with which it ends the run.
+    pub answer: Vec<SensitivePath>,
+}
+
+/// What of a call's request is sensitive.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CallTaint {
+    pub url: bool,
+    /// Names of headers.
+    pub headers: Vec<String>,
+    pub body: Vec<SensitivePath>,
+}
+
+impl CallTaint {
+    pub fn is_empty(&self) -> bool {
+        !self.url && self.headers.is_empty() && self.body.is_empty()
+    }
+}
+
+impl StepTaint {
+    /// Whether what people type in place of something of the step is sensitive.
+    pub fn is_typed(&self) -> bool {
+        self.is_read || !self.output.is_empty()
+    }
+    pub fn of_part(&self, part: Part) -> &CallTaint {
+        match part {
+            Part::Do => &self.call,
+            Part::Probe => &self.probe,
+            Part::Undo => &self.undo,
+        }
+    }
+}
+
+impl Taint {
+    /// Of the runs of a plan, where their events say this.
+    pub fn new(plan: &Plan, sources: &SensitiveSources) -> Self {
+        let spread = Spread::new(plan, sources);
+        let is_born = |path: &&SensitivePath| matches!(path.root(), "request" | "legacy" | "instance");
+        let mut steps: BTreeMap<StepId, StepTaint> =
+            plan.steps.iter().map(|step| (step.id.clone(), of_step(&spread, step))).collect();
+        for (id, step) in &mut steps {
+            if sources.given.contains(id) && step.is_typed() {
+                step.input = vec![SensitivePath::whole()];
+                step.call.body = vec![SensitivePath::whole()];
+            }
+        }
+        let mut signals: BTreeMap<String, BTreeSet<SensitivePath>> = BTreeMap::new();
+        for step in &plan.steps {
+            if let StepKind::Wait(wait) = &step.kind
+                && let Until::Signal { name, .. } = &wait.until
+                && let Some(taint) = steps.get(&step.id)
+            {
+                signals.entry(name.clone()).or_default().extend(taint.output.iter().cloned());
+            }
+        }
+        let respond: Vec<_> = plan.respond.iter().map(|entry| spread.answer(None, &entry.answer)).collect();
+        let pending = plan.pending.as_ref().map(|answer| spread.answer(None, answer)).unwrap_or_default();
+        Self {
+            born: spread.known.iter().filter(is_born).cloned().collect(),
+            signals,
+            headers: plan.sensitive_values().headers.clone(),
+            answer: !pending.is_empty() || respond.iter().any(|entry| !entry.is_empty()),
+            respond,
+            pending,
+            steps,
+        }
+    }
+    /// Of a run; `None` where nothing of it is sensitive.
+    pub fn of(plan: &Plan, run: &Run) -> Option<Self> {
+        run.is_sensitive(plan).then(|| Self::new(plan, run.sensitive_sources()))
+    }
+    /// Whether an expression of the step reads something sensitive.
+    pub fn is_read_by(&self, step: &StepId) -> bool {
+        self.steps.get(step).is_some_and(|step| step.is_read)
+    }
+    /// Whether an answer does.
+    pub fn is_read_by_answer(&self) -> bool {
+        self.answer
+    }
+    /// In the body of the request.
+    pub fn request_body(&self) -> Vec<SensitivePath> {
+        self.born.iter().filter_map(|path| path.under(&["request", "body"])).collect()
+    }
+}
+
+impl Plan {
+    /// Steps whose lock has a name that is computed of something sensitive.
+    pub(in crate::workflow) fn sensitive_locks(&self) -> Vec<StepId> {
+        let spread = Spread::new(self, &SensitiveSources::default());
+        let key = |step: &&Step| {
+            let key = step.safeguards.lock.as_ref().and_then(|lock| lock.key.as_ref());
+            key.is_some_and(|key| spread.is_read(Some(step), key.reads()))
+        };
+        self.steps.iter().filter(key).map(|step| step.id.clone()).collect()
+    }
+}
+
+fn of_step(spread: &Spread<'_>, step: &Step) -> StepTaint {
+    let is_read = |template: &Option<Template>| {
+        template.as_ref().is_some_and(|template| spread.is_read(Some(step), template.reads()))
+    };
+    let all = |paths: Option<&BTreeSet<SensitivePath>>| paths.into_iter().flatten().cloned().collect::<Vec<_>>();
+    let mut taint = StepTaint {
+        is_read: spread.is_read_by(step),
+        items: all(spread.items.get(&step.id)),
+        output: all(spread.outputs.get(&step.id)),
+        has_items: spread.has_items(step),
+        question: is_read(&step.safeguards.asking.question),
+        ..StepTaint::default()
+    };
+    match &step.kind {
+        StepKind::Call(call) => taint.call = of_call(spread, step, call),
+        StepKind::Checkpoint(question) => taint.question |= is_read(&question.asking.question),
+        StepKind::Run(child) => {
+            taint.input = child.input.as_ref().map(|input| spread.template(Some(step), input)).unwrap_or_default();
+        }
+        StepKind::Fail(answer) => taint.answer = spread.answer(Some(step), answer),
+        StepKind::Set(_) | StepKind::Wait(_) => {}
+    }
+    taint.probe = step.probe.as_ref().map(|probe| of_call(spread, step, &probe.call)).unwrap_or_default();
+    taint.undo = step.undo.as_ref().map(|undo| of_call(spread, step, undo)).unwrap_or_default();
+    taint
+}
+
+fn of_call(spread: &Spread<'_>, step: &Step, call: &Call) -> CallTaint {
+    let is_read = |template: &Template| spread.is_read(Some(step), template.reads());
+    let whole = |yes: bool| if yes { vec![SensitivePath::whole()] } else { Vec::new() };
+    let headers = call.headers.iter().filter(|(_, template)| is_read(template));
+    CallTaint {
+        url: spread.is_read(Some(step), call.url.reads()),
+        headers: headers.map(|(name, _)| name.as_str().to_owned()).collect(),
+        body: match &call.body {
+            CallBody::Empty => Vec::new(),
+            CallBody::Json(template) => spread.template(Some(step), template),
+            CallBody::Text(template) => whole(is_read(template)),
+            CallBody::Form(fields) => whole(fields.iter().any(|(_, template)| is_read(template))),
+            CallBody::Raw => whole(spread.known.contains(&SensitivePath::of(["request", "raw"]))),
+        },
+    }
+}

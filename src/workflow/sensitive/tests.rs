@@ -1,0 +1,137 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::limits::Limits;
+use crate::names::ServiceName;
+use crate::workflow::{Known, Plan};
+
+fn plan(yaml: &str) -> Plan {
+    let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
+    let services = BTreeMap::from([(ServiceName::from("bank"), false)]);
+    let known =
+        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn shown(paths: &[SensitivePath]) -> Vec<String> {
+    let mut all: Vec<String> = paths.iter().map(ToString::to_string).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+const PLAN: &str = r#"
+workflow: w
+input: { sensitive: [$.card.number, "$.buyers[*].name"], sensitive_headers: [X-Session] }
+steps:
+  token: { call: "POST ${services.bank}/tokens", sensitive: [$.access_token] }
+  copy: { set: { whole: "${steps.token.output}", part: "${steps.token.output.expires}", card: "${request.body.card}" } }
+  basic: { set: "${'Basic ' + steps.copy.output.whole.access_token.upperAscii()}" }
+  length: { set: "${size(steps.basic.output)}" }
+  plain: { set: "${steps.copy.output.part}" }
+  each:
+    for_each: ${request.body.buyers}
+    call: POST ${services.bank}/buyers/${item.id}
+    body: { name: "${item.name}", id: "${item.id}", n: 1 }
+  use:
+    call: POST ${services.bank}/uses?t=${steps.token.output.access_token}
+    headers: { authorization: "${steps.basic.output}", x-plain: "${steps.plain.output}", x-s: "${request.headers['X-Session']}" }
+    body: [1, { a: "${steps.length.output}" }, "${steps.plain.output}"]
+    fallback: other
+    undo: DELETE ${services.bank}/uses/${output.id}
+  other: { fallback_only: true, call: "POST ${services.bank}/other", sensitive: [$.id] }
+  after: { needs: [use], set: { id: "${steps.use.output.id}", total: "${steps.use.output.total}" } }
+  sub: { run: below, input: { a: "${steps.basic.output}", b: 1 } }
+  reads-sub: { set: "${steps.sub.output.x}" }
+  ask: { checkpoint: { question: "Is ${steps.basic.output} right?" } }
+respond:
+  status: 200
+  headers: { x-a: "${steps.basic.output}", x-b: "${steps.plain.output}" }
+  body: { token: "${steps.copy.output.whole}", plain: "${steps.plain.output}", names: "${request.body.buyers}" }
+"#;
+
+#[test]
+fn what_reads_a_sensitive_value_is_sensitive() {
+    let plan = plan(PLAN);
+    let taint = Taint::new(&plan, &SensitiveSources::default());
+    let output = |step: &str| shown(&taint.steps[step].output);
+    let (step, none) = (|step: &str| &taint.steps[step], Vec::<String>::new());
+    assert_eq!(output("token"), ["$.access_token"]);
+    assert_eq!(output("copy"), ["$.card.number", "$.whole.access_token"], "a path gives what stands there");
+    assert_eq!((output("basic"), output("length")), (vec!["$".to_owned()], vec!["$".to_owned()]));
+    assert_eq!((output("plain"), step("plain").is_read), (none.clone(), false));
+    assert_eq!(shown(&step("each").items), ["$.name"]);
+    assert_eq!((step("each").call.url, shown(&step("each").call.body)), (false, vec!["$.name".to_owned()]));
+    assert_eq!((output("each"), step("each").is_read), (none, true), "what a service answers is not computed");
+    let used = &step("use").call;
+    assert_eq!((used.url, shown(&used.body)), (true, vec!["$[1].a".to_owned()]));
+    assert_eq!(used.headers, ["authorization", "x-s"]);
+    assert_eq!(output("use"), ["$.id"], "its fallback's output stands in its place");
+    assert!(step("use").undo.url);
+    assert_eq!(output("after"), ["$.id"]);
+    assert_eq!(shown(&step("sub").input), ["$.a"]);
+    assert!(step("ask").question && step("ask").is_typed() && !step("plain").is_typed());
+    let born = ["$.request.body.buyers[*].name", "$.request.body.card.number", "$.request.headers.x-session"];
+    assert_eq!(shown(&taint.born), [&born[..], &["$.request.raw"]].concat());
+    let answer = ["$.body.names[*].name", "$.body.token.access_token", "$.headers.x-a"];
+    assert_eq!(shown(&taint.respond[0]), answer);
+}
+
+#[test]
+fn what_others_hand_a_run_spreads_as_what_it_declares() {
+    let plan = plan(
+        r#"
+workflow: w
+steps:
+  one: { set: "${request.body.a}" }
+  two: { set: "${request.body.b}" }
+  sub: { run: below }
+  three: { set: { x: "${steps.sub.output.x}", y: "${steps.sub.output.y}" } }
+respond: { status: 200, body: { b: "${steps.two.output}" } }
+"#,
+    );
+    let mut sources = SensitiveSources::default();
+    assert!(!sources.is_active() && Taint::new(&plan, &sources).steps.values().all(|step| !step.is_typed()));
+    sources.born.insert(SensitivePath::parse("$.request.body.b").unwrap());
+    sources.outputs.insert("sub".into(), [SensitivePath::parse("$.x").unwrap()].into());
+    let taint = Taint::new(&plan, &sources);
+    let output = |step: &str| shown(&taint.steps[step].output);
+    assert_eq!((output("one").len(), output("two"), output("three")), (0, vec!["$".into()], vec!["$.x".into()]));
+    assert_eq!(shown(&taint.respond[0]), ["$.body.b"]);
+}
+
+#[test]
+fn where_legacy_gives_what_is_declared_its_reply_is_sensitive_there() {
+    let plan = plan(
+        r#"
+workflow: w
+steps:
+  token:
+    call: POST ${services.bank}/tokens
+    sensitive: [$.token]
+    rehearse: { token: "${legacy.body.token}", n: "${legacy.body.n}" }
+respond: { status: 200 }
+"#,
+    );
+    let taint = Taint::new(&plan, &SensitiveSources::default());
+    assert_eq!(shown(&taint.born), ["$.legacy.body.token"]);
+}
+
+#[test]
+fn the_name_of_a_lock_is_not_computed_of_a_sensitive_value() {
+    let source = json!({
+        "workflow": "w",
+        "input": { "sensitive": ["$.card"] },
+        "steps": { "a": { "call": "POST ${services.bank}/a", "lock": { "key": "card:${request.body.card}" } } },
+        "respond": { "status": 200 },
+    });
+    let services = BTreeMap::from([(ServiceName::from("bank"), false)]);
+    let known =
+        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let problems = Plan::from_source(&source, &known).err().expect("refused");
+    let first = problems.iter().next().expect("a problem");
+    assert!(first.message.contains("stands in the store in clear"), "{first:?}");
+    assert!(Plan::kept(&source, &services, &Limits::default()).is_ok(), "a kept plan is loaded as it is");
+}

@@ -1,31 +1,33 @@
 //! Pointsman stands in front of legacy HTTP endpoints that run multi-step processes and moves them, route by route and
-//! reversibly, onto workflows that an embedded engine runs. This page is the map of the house for maintainers; the
+//! reversibly, onto workflows that an embedded engine runs. This page is the map of the code for maintainers; the
 //! README and [`docs`] are for users.
 //!
 //! A request's journey, a module a line:
 //!
-//! - [`proxy`]: takes bytes from a client, carries out the decision, gives bytes back; refuses what can be read two ways
-//! - [`flag`] (pure): finds the route in one immutable set and decides: who answers, what runs beside it, what is real
-//! - [`exchange`] (pure): what the arms hand to each other; an `Answered` exists only once the reply does
+//! - [`proxy`]: reads a client's request, carries out the decision, sends the reply; refuses ambiguous requests
+//! - [`flag`] (pure): finds the route in one immutable set and decides which arm answers, whether the other runs too, and
+//!   which effects are real
+//! - [`exchange`] (pure): the types that proxy, shadow and engine exchange; an `Answered` exists only once the reply does
 //! - [`engine`]: the other arm, a tower service: moves runs forward, performs their calls, survives the process
 //! - [`workflow`] (pure): what a run does next, as events; recording and replay are the same function
 //! - [`affinity`]: which arm owns an instance, and which took the first try of a request
 //! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, once
-//! - [`shadow`]: runs the arm that nobody waits for, on threads of its own, within a budget
-//! - [`compare`] (pure): holds two observations against each other
-//! - [`evidence`]: counts, keeps a few samples, says whether a route may move
-//! - [`ladder`]: moves it: flip recorded, then the new set swapped in
+//! - [`shadow`]: runs the engine for requests that legacy has answered, on threads of its own, within a budget
+//! - [`compare`] (pure): compares two observations
+//! - [`evidence`]: counts comparisons, keeps a few samples, says whether a route may move
+//! - [`ladder`]: moves a route: records the flip, then swaps in the new set
 //!
-//! Beside the journey:
+//! Not on that journey:
 //!
-//! - [`config`]: files to a checked set, or everything that is wrong with them
-//! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic to see it all in
+//! - [`config`]: reads the files and builds a checked set, or reports everything that is wrong with them
+//! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
-//! - [`clock`]: what time it is, whatever is done to the machine's clock
-//! - [`app`]: puts the parts together, up and down; the only one that knows every module
-//! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: leaves for everybody
+//! - [`clock`]: the process's time, which does not jump when the machine's clock is set
+//! - [`app`]: starts and stops all parts; the only one that imports every module
+//! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: used by all modules
 //!
-//! Who may know whom is a table in `tests/it/house.rs`, and a test. The promises to look for when something changes:
+//! Which module may import which is a table in `tests/it/house.rs`, and a test. The promises to check when something
+//! changes:
 //!
 //! - for one request a shared effect is performed by exactly one arm: `flag::decide`, `workflow::Mode::sends`, and the
 //!   two clients in `engine` (the rehearsing one can only take a checked read);

@@ -22,13 +22,13 @@ pub const EARLIER_IDS_MAX: usize = 16;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
 pub const EARLIER_SCOPES_MAX: usize = 8;
 
-/// Open runs that `check --against-open-runs` looks at, newest first.
+/// Open runs that `check --against-open-runs` checks, newest first.
 pub const CHECKED_RUNS_MAX: usize = 10_000;
-/// Events of one run that it reads; a longer run is named and not looked at.
+/// Events of one run that `check --against-open-runs` reads; a longer run is listed and not checked.
 pub const CHECKED_RUN_EVENTS_MAX: u64 = 100_000;
-/// Runs that it lists; more are counted.
+/// Runs that `check --against-open-runs` lists; more are counted.
 pub const CHECKED_RUNS_SHOWN_MAX: usize = 1_000;
-/// For how long it looks at runs.
+/// How long `check --against-open-runs` checks runs.
 pub const CHECKED_RUNS_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// The bounds in force.
@@ -59,7 +59,7 @@ pub struct Limits {
     pub client_idle_ms: u64,
     /// A client that closed its sending side and gets no byte for this time is taken as gone.
     pub client_half_close_ms: u64,
-    /// After an early answer: how long the rest of what the client sends is thrown away before the connection is
+    /// After an early answer: how long further bytes of the client are read and discarded before the connection is
     /// closed, so that no reset destroys the answer.
     pub linger_ms: u64,
     /// Connecting to a service.
@@ -68,7 +68,7 @@ pub struct Limits {
     pub first_byte_ms: u64,
     /// The longest pause within a body, either way.
     pub body_idle_ms: u64,
-    /// One request, all told; 0 is no limit (uploads, server-sent events).
+    /// The whole of one request; 0 is no limit (uploads, server-sent events).
     pub total_ms: u64,
     /// After SIGTERM: how long requests may finish.
     pub drain_ms: u64,
@@ -82,7 +82,7 @@ pub struct Limits {
     pub shadow_in_flight_max: u64,
     /// Threads of the shadow executor.
     pub shadow_threads: u64,
-    /// One rehearsal, all told.
+    /// The whole of one rehearsal.
     pub shadow_run_ms: u64,
     /// After SIGTERM: how long the shadow queue may drain.
     pub shadow_drain_ms: u64,
@@ -90,7 +90,7 @@ pub struct Limits {
     pub shadow_service_share_percent: u64,
 
     // compare
-    /// One comparison, all told.
+    /// The whole of one comparison.
     pub compare_ms: u64,
     /// A body larger than this is not compared: the pair counts as skipped (`body_too_large`).
     pub compare_bytes_max: u64,
@@ -118,16 +118,16 @@ pub struct Limits {
     pub service_calls_max: u64,
     /// Runs in flight; more are refused with 503.
     pub runs_in_flight_max: u64,
-    /// How deep runs may begin each other.
+    /// How deep runs may be nested: a run that starts a run, and so on.
     pub run_depth_max: u64,
-    /// On a store that several processes share: without a word for so long a process is taken as dead, and others move
-    /// its runs.
+    /// On a store that several processes share: a process without a heartbeat for this long counts as dead, and other
+    /// processes move its runs.
     pub lease_ms: u64,
-    /// On a store that several processes share: how often each looks for runs that nobody moves.
+    /// On a store that several processes share: how often each looks for due runs without an owner.
     pub sweep_ms: u64,
-    /// How often every unfinished run is looked at, whether anything would move it.
+    /// How often every unfinished run is checked for something that will resume it.
     pub watchdog_ms: u64,
-    /// How long somebody who asks something of a run waits for it to be done and on disk.
+    /// How long an order to a run waits until it is carried out and on disk.
     pub order_wait_ms: u64,
     /// How often a webhook may refuse a message (4xx) before it is given up.
     pub notice_attempts_max: u64,
@@ -164,7 +164,7 @@ pub struct Limits {
     pub append_dark_batch_events_max: u64,
     /// An event larger than this keeps its large parts once, by their hash, bytes.
     pub payload_inline_bytes_max: u64,
-    /// A run gets a snapshot when so many events came since its last one: whoever takes it reads only what came after.
+    /// After how many events a run gets another snapshot. Loading the run then reads only the events after it.
     pub run_snapshot_every_events: u64,
     /// A larger snapshot of a run is not kept, and all of its events are read; 0: none is kept.
     pub run_snapshot_bytes_max: u64,
@@ -182,9 +182,10 @@ pub struct Limits {
     /// The set in memory of all instances that the engine created and owns, about 2 bytes each, and as much for those of
     /// which it has a twin; when it is full every follow-up of a family with such instances asks the store.
     pub pins_set_bytes_max: u64,
-    /// The file that keeps which first tries legacy took until the store has them; it has this size from the start.
+    /// The retry-key file, which holds the keys of requests that legacy took until the store has them; it has this size
+    /// from the start.
     pub retry_keys_file_bytes_max: u64,
-    /// How long a flip or a freeze waits for the store before its outcome is said to be not known yet.
+    /// How long a flip or a freeze waits for the store before its outcome is reported as not known yet.
     pub move_answer_ms: u64,
     /// PostgreSQL: connecting to it.
     pub store_connect_ms: u64,
@@ -192,7 +193,7 @@ pub struct Limits {
     pub store_statement_ms: u64,
     /// PostgreSQL: the wait for what another process holds.
     pub store_lock_ms: u64,
-    /// PostgreSQL: connections beside the writer's and the one that listens for news.
+    /// PostgreSQL: connections in addition to the writer's and the one for notifications.
     pub store_connections_max: u64,
 
     // admin
@@ -207,7 +208,7 @@ pub struct Limits {
     pub api_start_events_bytes_max: u64,
     /// Streams of events at the same time.
     pub api_streams_max: u64,
-    /// A stream on which nothing happens says so this often.
+    /// How often a heartbeat is sent on a stream without events.
     pub api_heartbeat_ms: u64,
 }
 

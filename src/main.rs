@@ -9,14 +9,14 @@ use pointsman::telemetry::{self, LogFormat};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Huge pages off, for what is mapped from now on: the allocator asks for them, and a process at rest would hold four
-/// times what it uses. Kernels without them refuse, which is as good.
-fn small_pages() {
+/// Disables transparent huge pages for memory that is mapped from now on. The allocator asks for them, and an idle process
+/// would hold four times the memory that it uses. A kernel without huge pages returns an error, which is ignored.
+fn disable_huge_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {
-    small_pages();
+    disable_huge_pages();
     telemetry::log(LogFormat::Text, "info");
     pointsman::app::serve(options.flags, options.over)
 }

@@ -105,22 +105,22 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// Under which number a run is owned: whoever takes it over has a higher one, and appends under a lower one are
-/// refused. Correctness rests on it, never on a clock.
+/// The fencing token under which a process owns a run. The next owner gets a higher one, and appends with a lower one
+/// are refused, so correctness never depends on a clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct Fence(pub u64);
 
 impl Fence {
-    /// Whoever gave birth to the run.
+    /// The token of the process that created the run.
     pub const FIRST: Fence = Fence(1);
-    /// The next owner's.
+    /// The token of the next owner.
     pub fn next(self) -> Fence {
         Fence(self.0 + 1)
     }
 }
 
-/// One concrete execution of a plan. A UUIDv7, so that ids sort by time (the store's speed rests on that order).
+/// One concrete execution of a plan. A UUIDv7, so that ids sort by time (which keeps the store's inserts fast).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct RunId(pub Uuid);
@@ -139,7 +139,7 @@ impl std::str::FromStr for RunId {
     }
 }
 
-/// The place of an event in its run; the first is 1, and they are contiguous.
+/// The sequence number of an event in its run; the first is 1, and they are contiguous.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct Seq(pub u64);

@@ -1,7 +1,7 @@
 //! What a check found wrong, and where.
 //!
-//! The question it answers: "what must a person mend, and in which line?" Checks of every room push into one
-//! [`Problems`], so that a person sees all of them at once. A [`Site`] names a place by file and key path; only
+//! The question it answers: "what must a person correct, and in which line?" Every module's checks add to
+//! one [`Problems`], so that a person sees all of them at once. A [`Site`] names a place by file and key path; only
 //! `config`, which holds the source text, turns it into line and column.
 
 use std::fmt;

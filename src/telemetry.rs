@@ -1,7 +1,7 @@
 //! The process's log and its metrics recorder.
 //!
-//! Both are one per process, installed once; a second call gets the first one's handle. Which metrics exist is said by
-//! the rooms that count; here stand only the buckets and the description of the build.
+//! Both are one per process, installed once; a second call gets the first one's handle. Each module records its own
+//! metrics; this one sets the histogram buckets and describes the build.
 
 mod help;
 
@@ -27,8 +27,8 @@ const UPKEEP: Duration = Duration::from_secs(1);
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-/// The handle of the process's metrics recorder, installed on first use. `None` where another recorder was installed
-/// by whoever embeds us.
+/// The handle of the process's metrics recorder, installed on first use. `None` where the embedding program installed
+/// another recorder.
 pub fn recorder() -> Option<PrometheusHandle> {
     RECORDER
         .get_or_init(|| {

@@ -1,4 +1,4 @@
-//! The chapter with a campaign: a person's review item by item, a conflict, and a saga that undoes.
+//! The demo's campaign: a person reviews item by item, a conflict is resolved by hand, and a failed run undoes its steps.
 //!
 //! Always true: everything goes through the API that every other client uses, and what it says is compared with the
 //! ledger: what was struck out was never booked, what was resolved was booked once, what was undone is taken back.
@@ -46,7 +46,7 @@ impl Launch<'_> {
         let approved: Vec<u32> = review.items.iter().map(|item| item.index).take(struck).collect();
         let rest: Vec<u32> = review.items.iter().map(|item| item.index).skip(struck).collect();
         self.console.say(&format!("approved: {approved:?}, struck out: {rest:?}"));
-        // The first booking meets a refusal that no machine can resolve.
+        // The first booking gets a 409, which a person has to resolve.
         self.world.fault("book", Fault::Refuse(409), 1);
         let said = json!({ "approved": approved, "struck": rest, "as": "mara" });
         let run = self.control.answer(&review.answer, &said).await?;

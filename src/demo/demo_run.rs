@@ -61,11 +61,11 @@ pub struct Product {
     pub stop: Stop,
 }
 
-/// Runs the demo; whether every promise held.
+/// Runs the demo. Returns whether every promise held.
 ///
 /// # Errors
-/// A port or a directory cannot be had, the product does not start, or the outcome was asked for and the walk was told
-/// to end before there was one.
+/// A port or a directory is not available, the product does not start, or (with `exit`) the demo was interrupted before
+/// its end, so that there is no outcome.
 pub async fn run(
     options: &DemoOptions,
     start: impl AsyncFnOnce(ProductSettings) -> anyhow::Result<Product>,
@@ -73,7 +73,7 @@ pub async fn run(
     let dir = TemporaryDirectory::new()?;
     let mut console = Console::new();
     let latency = Latency::new(1.0, 20_261_120);
-    // The ports that the files name, so that what the README says works here too; any others where those are taken.
+    // The ports of the flag files, so that the README's commands work here too; others where those are in use.
     let world = match OutsideWorld::start(preferred_address(9100, options.exit), latency.clone()).await {
         Ok(world) => world,
         Err(_) => OutsideWorld::start(any_port_address(), latency.clone()).await?,
@@ -122,13 +122,13 @@ pub async fn run(
             walked = walk.all() => walked,
             () = asked_to_end(&output_closed) => {
                 interrupted = true;
-                Err(anyhow::anyhow!("told to end"))
+                Err(anyhow::anyhow!("interrupted"))
             }
         };
         (walked, walk.broken)
     };
     if interrupted {
-        console.chapter("ended", "Told to end in the middle of the walk.");
+        console.chapter("ended", "Interrupted before the end of the demo.");
     } else if let Err(error) = walked {
         let why = format!("the walk ended early: {error:#}");
         console.broken(&why);
@@ -157,8 +157,8 @@ pub async fn run(
     }
     console.end_progress();
     (product.stop)().await;
-    // With `--exit` half a walk is no outcome.
-    anyhow::ensure!(!(interrupted && options.exit && broken.is_empty()), "told to end before the walk was over");
+    // With `--exit` an interrupted demo is an error: not every promise was checked.
+    anyhow::ensure!(!(interrupted && options.exit && broken.is_empty()), "interrupted before the end of the demo");
     Ok(broken.is_empty())
 }
 

@@ -1,4 +1,4 @@
-//! What things cost and what a campaign says: the computing parts of the outside world.
+//! Computes prices and the texts of campaigns, for the sample services.
 //!
 //! PURE, and the same input gives the same output, so that two arms that ask the same are told the same.
 

@@ -1,8 +1,7 @@
-//! The walk up the ladder, and one step back on the way.
+//! Moves the demo's routes up the ladder, from `off` to `only`, with one step back on the way.
 //!
-//! Always true: every move goes through the API and its gates, unforced; a wait ends when what it waits for is seen,
-//! or after a bound, and is then a broken promise with the reasons that the gate gives. While the walk goes on the
-//! clients never stop.
+//! Always true: every flip goes through the API and its gates, without `force`; every wait has a bound, and a wait that
+//! reaches it is a broken promise, reported with the gate's reasons. The clients send requests all the time.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,14 +20,14 @@ const CREATOR: &str = "orders.create";
 const CAMPAIGNS: &str = "campaigns.create";
 /// The longest wait for a gate or a difference.
 const AT_MOST: Duration = Duration::from_secs(20);
-/// Pairs without a difference that the walk waits for after the workflow was mended.
+/// Pairs without a difference that are waited for after the workflow was corrected.
 const PAIRS: u64 = 50;
 /// Groups of differences that are shown in full.
 const GROUPS_SHOWN: usize = 2;
-/// How long a state is shown at least.
+/// The shortest time for which a state is shown.
 const SHOWN: Duration = Duration::from_secs(3);
 
-/// What the walk needs.
+/// The parts that the demo's flips use.
 pub struct Walk<'a> {
     /// The product.
     pub control: Control,
@@ -80,7 +79,7 @@ impl Walk<'_> {
         }
         let mut diffs = self.control.diffs(CREATOR).await?;
         self.console.say(&format!("$ pointsman diffs {CREATOR}"));
-        // The two that a person understands first; the command itself shows all of them.
+        // Only the groups with the fewest differences are shown; the command shows all.
         diffs.groups.sort_by_key(|group| group.differences.len());
         let more = diffs.groups.len().saturating_sub(GROUPS_SHOWN);
         diffs.groups.truncate(GROUPS_SHOWN);
@@ -90,12 +89,12 @@ impl Walk<'_> {
             self.console.say(&format!("… and {more} more groups"));
         }
         let missing = self.control.route(CREATOR).await?.next.map(|next| next.missing).unwrap_or_default();
-        self.console.say("what the gate to dark still wants:");
+        self.console.say("what the gate to dark still requires:");
         for sentence in &missing {
             self.console.say(&format!("- {sentence}"));
         }
         if !missing.iter().any(|sentence| sentence.contains("mismatch")) {
-            self.report_broken("the gate to dark does not mind that the arms differ");
+            self.report_broken("the gate to dark is open although the arms differ");
         }
         Ok(())
     }

@@ -8,8 +8,8 @@
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!
-//! Evidence is written to the store behind: a slow store delays nobody, an unreachable one loses at most the evidence
-//! since the last write (counting goes on in memory), and a repeated write is the same row.
+//! Evidence is written to the store in the background: a slow store delays no request, an unreachable one loses at most
+//! the evidence since the last write (counting goes on in memory), and a repeated write is the same row.
 
 mod bound;
 mod counters;
@@ -247,7 +247,7 @@ impl Evidence {
         outcome
     }
 
-    /// Flushes at an interval, until cancelled; whoever cancels it flushes once more.
+    /// Flushes at an interval, until its task is aborted; the caller then flushes once more.
     pub async fn write_behind(self: Arc<Self>, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -39,7 +39,7 @@ pub struct ArmRequest {
     pub new_instance: bool,
     /// The retry key for any caller, where the caller's scope is a credential that nobody verified.
     pub any_caller: Option<RetryKey>,
-    /// The same by the scopes that the files had before: a request that the engine took under one of these is refused.
+    /// The keys for any caller under the scopes of earlier files: a request that the engine took under one is refused.
     pub any_caller_before: Vec<RetryKey>,
     /// The run is kept in the store. Where not it may only read: nothing of it is written down, and it is dropped where
     /// it cannot answer in time.
@@ -137,7 +137,7 @@ impl Problem {
         Self {
             status: 409,
             kind: Self::HELD.into(),
-            title: "The retry key came before under another credential".into(),
+            title: "The retry key was used before under another credential".into(),
             detail: "The same request with the same retry key was taken before under another credential, which nobody \
                      verified. Nothing was done for this one: send it with the first credential to get its answer, or \
                      with another key to have it done again."

@@ -25,7 +25,7 @@ pub struct Route {
     pub workflow: Option<WorkflowName>,
     /// What the file says the state is.
     pub declared: State,
-    /// `force: {reason}` beside the state: the gate is passed by hand.
+    /// The reason in `force: {reason}` next to the state, which overrides the gate.
     pub force: Option<String>,
     /// Each rung's share as the file says it.
     pub shares: Shares,

@@ -95,7 +95,7 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
             let detail = format!(
                 "The request came through this proxy before: a service's address leads back to it. {NOT_BEGUN}"
             );
-            (S::LOOP_DETECTED, "loop", "The request goes in circles", detail, true)
+            (S::LOOP_DETECTED, "loop", "The request came back to this proxy", detail, true)
         }
         Failure::Path(why) => bad("bad-path", "The path is ambiguous or broken", capitalise(&why.to_string())),
         Failure::Target => bad("bad-path", "The path is ambiguous or broken", "The target cannot be read".into()),
@@ -111,7 +111,7 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
         }
         Failure::Overdue(Overdue::Client) => {
             let detail = "No more of the request's body arrived (limits: body_idle_ms).".into();
-            (S::REQUEST_TIMEOUT, "body-timeout", "The body stopped coming", detail, true)
+            (S::REQUEST_TIMEOUT, "body-timeout", "The body did not arrive in time", detail, true)
         }
         Failure::Overdue(Overdue::Upload) => {
             let detail = format!("The service stopped taking the body (limits: body_idle_ms). {PERHAPS_DONE}");
@@ -138,7 +138,7 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
         }
         Failure::Legacy(CallError::Closed(_)) => {
             let detail = format!("The service closed the connection before it answered. {PERHAPS_DONE}");
-            (S::BAD_GATEWAY, "legacy-closed", "The service broke off", detail, false)
+            (S::BAD_GATEWAY, "legacy-closed", "The service closed the connection", detail, false)
         }
         Failure::Legacy(CallError::Invalid(_)) => {
             let detail = format!("The service's reply is not HTTP. {PERHAPS_DONE}");
@@ -150,11 +150,11 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
         }
         Failure::Nobody(why) => {
             let detail = format!("{}.", capitalise(why));
-            (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Nobody can answer safely now", detail, false)
+            (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Neither arm can answer safely now", detail, false)
         }
         Failure::FirstTryUnknown => {
             let detail = format!("It is not known now which arm took the first try of this request. {NOT_BEGUN}");
-            (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Nobody can answer safely now", detail, false)
+            (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Neither arm can answer safely now", detail, false)
         }
         Failure::KeyNotNoted => {
             let detail = format!(

@@ -46,7 +46,7 @@ pub(super) fn count_held(route: &RouteId) {
     tracing::info!(%route, "a retry key came before with the same request under another credential; the request was refused");
 }
 
-/// What is known of the first try of a request, under its present keys and those by the scopes that the files had before.
+/// What is known of the first try of a request, under its present keys and under its keys by the scopes of earlier files.
 pub(super) struct FirstTry {
     /// The keys that the request goes on with: those that its first try had, else the present ones.
     pub keys: Option<RetryKeys>,

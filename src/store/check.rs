@@ -1,4 +1,4 @@
-//! Is the content of a store consistent?
+//! Checks whether the content of a store is consistent.
 //!
 //! Always true: a check changes nothing; each finding names the run, what is wrong and what to do. Reading the rows is
 //! left to each store.
@@ -55,7 +55,7 @@ impl StoreChecked {
     }
 }
 
-pub(super) const RESTORE: &str = "restore a backup, or keep the file for whoever repairs it: nothing was changed";
+pub(super) const RESTORE: &str = "restore a backup, or keep the store for a repair: nothing was changed";
 pub(super) const HARMLESS: &str = "nothing depends on it; report it to the maintainers";
 const NEWER: &str = "start the newer pointsman that wrote it";
 const REPORT_SUMMARY: &str = "the events are right and listings are wrong; report it to the maintainers";

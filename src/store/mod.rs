@@ -1,4 +1,4 @@
-//! Are these events durable, in this order, once?
+//! The store: keeps the events of runs durably, in order, each once.
 //!
 //! Always true: after [`Store::append`] returns `Ok`, a restart finds the events, numbered without a gap from 1 in
 //! their run, and everything that was committed with them. An append that is retried after a lost reply is recognised

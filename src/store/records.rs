@@ -51,13 +51,12 @@ pub struct Append {
     pub size: EventsSize,
 }
 
-/// How many bytes the events of an append take as JSON. A store that encodes them notes it; else they are counted when
-/// somebody asks.
+/// The size of the events of an append as JSON. Set by a store that encodes them; otherwise computed on first use.
 #[derive(Clone, Debug, Default)]
 pub struct EventsSize(OnceLock<usize>);
 
 impl EventsSize {
-    /// They were encoded, and this is their size.
+    /// Sets the size, once the events were encoded.
     pub(super) fn note(&self, bytes: usize) {
         let _ = self.0.set(bytes); // the same bytes as the last time
     }
@@ -179,8 +178,8 @@ pub struct StoredEvent {
     pub event: Event,
 }
 
-/// The state of a run after one of its events, opaque to the store: whoever loads the run folds only the events after
-/// it. It can be rebuilt from the events at any time.
+/// The state of a run after one of its events, opaque to the store. Loading the run then folds only the events after it.
+/// It can be rebuilt from the events at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSnapshot {
     /// The run.
@@ -298,19 +297,19 @@ pub struct FlipRecord {
     pub evidence: Value,
 }
 
-/// What is remembered of what the files said of a route.
+/// The last declaration of a route in the files, to which newly read files are compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "DeclaredRow", into = "DeclaredRow")]
 pub struct DeclaredState {
     /// The route.
     pub route: RouteId,
-    /// What its file declared when it was last taken over; `None`: nothing was, or the route is in no file now.
+    /// What the file declared when files were last put in force; `None` where the route was in no file.
     pub file: Option<FileState>,
     /// What its retry keys are scoped by; `None` in a row that an older binary wrote.
     pub retry: Option<RetryScopes>,
 }
 
-/// The same as it is stored. Older binaries wrote all but `retry`.
+/// The stored form of [`DeclaredState`]. Older binaries did not write `retry`.
 #[derive(Serialize, Deserialize)]
 struct DeclaredRow {
     route: RouteId,
@@ -345,14 +344,15 @@ pub struct FileState {
     pub shares: Shares,
 }
 
-/// What a route's retry keys are scoped by, and were before.
+/// The scope of a route's retry keys, and the scopes before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RetryScopes {
-    /// By the files that were read last; `None` where no key is noted, since the route has no workflow or is gone.
+    /// The scope by the files that were read last; `None` where no keys are recorded, since the route has no workflow or
+    /// was removed.
     pub now: Option<RetryScope>,
-    /// Those before it under which retries may still come, the newest first.
+    /// Earlier scopes under which retries may still come, the newest first.
     pub earlier: Vec<ReplacedScope>,
-    /// When the newest of those was replaced that are not among them, because they were too many.
+    /// When the newest scope was replaced that is not in `earlier`, because there were too many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
 }
@@ -360,9 +360,9 @@ pub struct RetryScopes {
 /// A scope that files replaced.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplacedScope {
-    /// What it was.
+    /// The scope.
     pub scope: RetryScope,
-    /// When.
+    /// When it was replaced.
     pub at: Timestamp,
 }
 

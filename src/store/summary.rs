@@ -1,4 +1,4 @@
-//! When is a run's summary written?
+//! Decides when a run's summary is written.
 //!
 //! Always true: a summary is written when a field changes that listings show, except the seq and the time of the last
 //! event: every append writes those to columns of their own, and they are filled in when the summary is read. A cached

@@ -38,7 +38,7 @@ pub(in crate::engine) fn of_run(
             Some(ArmReply::Refused(problem.unwrap_or_else(|| unknown(Some(run), "the run failed")), report))
         }
         RunStatus::Paused | RunStatus::WaitingCheckpoint => Some(pending(run, plan, world).unwrap_or_else(|| {
-            let detail = run.note().unwrap_or_else(|| "it asks somebody".into());
+            let detail = run.note().unwrap_or_else(|| "it asks a person".into());
             let detail = format!(
                 "The run waits for a person: {detail}. A person decides how it goes on. Sending the request again with the same \
                  retry key does nothing twice and gets the run's answer; without one it could."

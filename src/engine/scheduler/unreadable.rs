@@ -1,11 +1,12 @@
 //! Orders to a run whose plan or events cannot be read by this process.
 //!
-//! Always true: such a run takes one order, to be cancelled without undoing; every other one is refused with the reason.
-//! A cancel that would undo is refused too, because what was done, and how it is undone, stands in what cannot be read:
-//! whoever ends the run says that it is left as it is. The end is one event under this process's fencing token, and the
-//! run's row says that nothing was undone. Runs that it began are told to end in the same way.
+//! Always true: the only order that such a run accepts is a cancel without undoing; every other one is refused with the
+//! reason. A cancel with undoing is refused too: which effects were performed, and how they are undone, is in the part
+//! that cannot be read. The cancel is one event under this process's fencing token, and the run's row says that nothing
+//! was undone. The runs that it started are sent the same order.
 //!
-//! When the store refuses the event, or does not answer, the run stays as it is, and whoever asked hears so.
+//! When the store refuses the event, or does not answer, the run stays unchanged, and the sender of the order gets an
+//! error.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use crate::workflow::{Choice, Mode, Order, Refusal, RunStatus, RunSummary};
 /// Runs that are read with one request.
 const PAGE: usize = 500;
 
-/// Answers the orders in the mailbox, and those in a store that other processes use too.
+/// Answers the orders in the mailbox, and in a shared store also those that other processes stored.
 pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, owned: &OwnedRun, why: &str) {
     let mut ended: Option<RunSummary> = None;
     for OrderRequest { order, by, reply } in slot.take_orders() {
@@ -36,7 +37,7 @@ pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, o
         if let Ok(summary) = &said {
             ended = Some(summary.clone());
         }
-        // Whoever asked may have gone.
+        // The sender may have stopped waiting.
         let _ = reply.send(said.map_or_else(Reply::Error, |summary| Reply::Done(Box::new(summary))));
     }
     if core.ports.store.is_shared()
@@ -55,7 +56,7 @@ async fn answer_stored(core: &Arc<Core>, owned: &OwnedRun, why: &str) -> Result<
                 Ok(_) => return Ok(()), // the store answers the others: the run has ended
                 Err(OrderError::Refused { refusal, .. }) => order_record::refused(&refusal),
                 Err(OrderError::Unreadable(why)) => order_record::refused(&Refusal::NotApplicable(why)),
-                Err(OrderError::NoRun | OrderError::Store { .. }) => continue, // asked again, it is tried again
+                Err(OrderError::NoRun | OrderError::Store { .. }) => continue, // left unanswered: it is tried again when the run is loaded again
             },
         };
         core.ports.store.settle_order(id, answer).await?;
@@ -67,7 +68,7 @@ fn refused(run: &RunSummary, refusal: Refusal) -> OrderError {
     OrderError::Refused { run: Box::new(run.clone()), refusal }
 }
 
-/// Ends the run where that is asked; the run after it.
+/// Cancels the run where the order is a cancel without undoing; returns the run after it.
 async fn carry_out(
     core: &Arc<Core>,
     owned: &OwnedRun,
@@ -152,15 +153,15 @@ async fn cancel(
     }
     let telling = core.clone();
     core.spawn_background(async move {
-        if let Err(error) = tell_children(&telling, run).await {
-            tracing::warn!(%run, %error, "the runs that a cancelled run began were not told: cancel them one by one");
+        if let Err(error) = cancel_children(&telling, run).await {
+            tracing::warn!(%run, %error, "the runs that a cancelled run started could not be cancelled: cancel them one by one");
         }
     });
     Ok(summary)
 }
 
-/// The runs that it began end too, without undoing.
-async fn tell_children(core: &Arc<Core>, parent: RunId) -> Result<(), StoreError> {
+/// Sends the children of a cancelled run the order to cancel without undoing.
+async fn cancel_children(core: &Arc<Core>, parent: RunId) -> Result<(), StoreError> {
     let mut filter =
         RunFilter { parent: Some(parent), statuses: RunStatus::OPEN.to_vec(), limit: PAGE, ..RunFilter::default() };
     loop {

@@ -39,7 +39,7 @@ pub struct RouteDraft {
     /// Its flag.
     #[serde(default = "off")]
     pub state: State,
-    /// Passes the gate by hand.
+    /// Overrides the gate.
     pub force: Option<ForceDraft>,
     /// The share of requests or keys: of the rung in `state`, or of each rung by name.
     pub percent: Option<PercentDraft>,
@@ -94,7 +94,7 @@ pub struct MatchDraft {
     pub host: Option<String>,
 }
 
-/// Passes the gate by hand.
+/// Overrides the gate.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForceDraft {

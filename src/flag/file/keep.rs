@@ -1,4 +1,4 @@
-//! The check of `keep: none`: only runs that nobody has to find again need not be kept.
+//! The check of `keep: none`: it is for runs that never have to be continued or found again.
 
 use super::{KeepDraft, RouteDraft, WorkflowFacts};
 use crate::problem::{Problems, Site};

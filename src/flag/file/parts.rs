@@ -100,11 +100,11 @@ pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &
     cohorts
 }
 
-/// The reason for passing the gate by hand.
+/// The reason for overriding the gate.
 pub fn forced(draft: Option<&ForceDraft>, site: &Site, problems: &mut Problems) -> Option<String> {
     let reason = &draft?.reason;
     if reason.trim().is_empty() {
-        problems.error(&site.key("reason"), "passing the gate by hand needs a reason");
+        problems.error(&site.key("reason"), "overriding the gate needs a reason");
     }
     Some(reason.clone())
 }

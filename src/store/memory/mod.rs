@@ -1,4 +1,4 @@
-//! Are these events kept, in this order, once, for as long as the process lives?
+//! The store in memory: keeps events in order, each once, for as long as the process lives.
 //!
 //! Always true: every call takes effect completely under one lock, so that it keeps the promises of the durable stores,
 //! except durability. It is the reference model in tests of the durable stores, and the store of `memory:`. The checks

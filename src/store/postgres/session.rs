@@ -52,9 +52,17 @@ impl Session {
                         let pause = self.pause.mul_f64(0.5 + fastrand::f64());
                         self.retry_at = Some(Instant::now() + pause);
                         self.pause = (self.pause * 2).min(PAUSE_MAX);
-                        return Err(WriteError::NotWritten(format!("the database is away: {}", self.last_error)));
+                        return Err(WriteError::NotWritten(format!(
+                            "the database cannot be reached: {}",
+                            self.last_error
+                        )));
                     }
-                    None => return Err(WriteError::NotWritten(format!("the database is away: {}", self.last_error))),
+                    None => {
+                        return Err(WriteError::NotWritten(format!(
+                            "the database cannot be reached: {}",
+                            self.last_error
+                        )));
+                    }
                 }
             }
         };

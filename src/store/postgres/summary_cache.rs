@@ -1,4 +1,4 @@
-//! Which stored summaries need not be written again?
+//! A cache of the summaries that this process wrote, so that equal ones are not written again.
 //!
 //! Always true: this process committed what is cached, with the run's current fencing token. The statement that skips
 //! the write compares the token, so that no other process can have written the summary since. The cache is cleared when

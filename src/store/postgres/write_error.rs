@@ -1,4 +1,4 @@
-//! What does an error of the database say about the write that failed?
+//! Classifies database errors by what they say about the write that failed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! May this process open that database?
+//! The lock by which a database file belongs to one process at a time.
 //!
 //! Always true: while a [`FileLock`] exists, no other process gets one for the same database; the kernel releases it
 //! when the process ends in any way. If it is held, a start waits for a second, so that a quick restart succeeds, and

@@ -1,4 +1,4 @@
-//! Are these events on this disk, in this order, once?
+//! The store in a SQLite file: keeps events durably, in order, each once.
 //!
 //! Always true: one thread writes, on one connection ([`writer`]); a commit is on disk before it is acknowledged; the
 //! file belongs to this process alone ([`file_lock`]); a crash at any moment leaves whole appends.

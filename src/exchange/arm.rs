@@ -35,8 +35,8 @@ pub struct ArmRequest {
     pub creates: Option<(Family, serde_json_path::JsonPath)>,
     /// The key that its retries share: the same key gets the answer of the same run.
     pub retry_key: Option<RetryKey>,
-    /// Its run is a new instance on a rung below `only`: where instances are frozen by then, none is created.
-    pub new_instance: bool,
+    /// Whether a run may begin, where none of an earlier try is found.
+    pub may_begin: MayBegin,
     /// The retry key for any caller, where the caller's scope is a credential that nobody verified.
     pub any_caller: Option<RetryKey>,
     /// The keys for any caller under the scopes of earlier files: a request that the engine took under one is refused.
@@ -48,6 +48,18 @@ pub struct ArmRequest {
     pub may_fall_back: bool,
     /// The answer is due within this time.
     pub deadline: Duration,
+}
+
+/// Whether a request may begin a run, where no run of an earlier try is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayBegin {
+    /// Whatever is frozen: in `only`, and where the engine owns the instance.
+    Always,
+    /// Unless new instances are frozen.
+    UnlessFrozen,
+    /// Not at all: it was given to the engine only as the retry of a request that the engine was about to take. Where
+    /// nothing came of that, legacy takes it.
+    Never,
 }
 
 /// The engine's reply.
@@ -97,6 +109,8 @@ pub struct RunReport {
 
 /// The reason of [`Abandoned`] where new instances were frozen after the decision.
 pub const FROZEN: &str = "frozen";
+/// The reason of [`Abandoned`] where nothing came of the first try, and its retry may not begin a run.
+pub const NO_FIRST_TRY: &str = "no_first_try";
 
 /// The engine returns the request without having done anything.
 #[derive(Clone, Debug)]

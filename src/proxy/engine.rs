@@ -22,7 +22,9 @@ use super::retry_keys;
 use super::route_metrics::AnsweredBy;
 use super::upload::{ReadBody, Upload};
 use super::wait::{Phase, now};
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, FROZEN, KnownBody, LegacyTake, Problem, RequestCopy, Served};
+use crate::exchange::{
+    ArmAnswer, ArmReply, ArmRequest, FROZEN, KnownBody, LegacyTake, NO_FIRST_TRY, Problem, RequestCopy, Served,
+};
 use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
@@ -74,9 +76,7 @@ pub(super) async fn answer(
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
     let edition = exchange.table.set.edition;
-    // A freeze stops new instances, but no retries, no follow-ups, and nothing in `only`.
-    let new_instance = reason == EngineReason::Rung && rung != State::Only;
-    let Some(request) = request(&flagged, edition, copy, new_instance, may_fall_back, &shared.limits) else {
+    let Some(request) = request(&flagged, edition, copy, may_fall_back, &shared.limits) else {
         return Err(exchange.refused(rung, Failure::EngineGaveBack));
     };
     let deadline = request.deadline.saturating_add(GRACE);
@@ -99,8 +99,8 @@ pub(super) async fn answer(
                 shared.watch.served(route, Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }
-            // Frozen after the decision: not a failure of the engine.
-            if abandoned.reason != FROZEN {
+            // Frozen after the decision, or no new request: not a failure of the engine.
+            if ![FROZEN, NO_FIRST_TRY].contains(&abandoned.reason) {
                 count_fallback(&exchange, &flagged);
             }
             let captured = capture_fallback(&exchange, &flagged, &head);
@@ -135,7 +135,6 @@ fn request(
     flagged: &FlaggedRequest,
     edition: u64,
     copy: RequestCopy,
-    new_instance: bool,
     may_fall_back: bool,
     limits: &Limits,
 ) -> Option<ArmRequest> {
@@ -154,7 +153,7 @@ fn request(
             Some(Instance::Follows { .. }) | None => None,
         },
         retry_key: flagged.retry_key(),
-        new_instance,
+        may_begin: flagged.may_begin,
         any_caller,
         any_caller_before: flagged.any_caller.iter().copied().filter(|key| Some(*key) != any_caller).collect(),
         keep: route.keeps_runs,

@@ -17,7 +17,7 @@ use super::route_metrics::{AnsweredBy, Finish};
 use super::shared::Shared;
 use super::table::{RouteEntry, Table};
 use super::wait::ConnectionWait;
-use crate::exchange::RequestCopy;
+use crate::exchange::{MayBegin, RequestCopy};
 use crate::flag::{Instance, InstanceId, RetryKey, RetryKeys, RouteFlag, State};
 
 /// What the requests of one client connection share.
@@ -55,6 +55,8 @@ pub(super) struct FlaggedRequest {
     pub params: Vec<(Arc<str>, String)>,
     pub path: String,
     pub instance: Option<InstanceId>,
+    /// Whether the engine may begin a run for it.
+    pub may_begin: MayBegin,
     pub retry_keys: Option<RetryKeys>,
     /// What may have been taken for any caller: by its keys of now, and by those that the files gave it before.
     pub any_caller: Vec<RetryKey>,

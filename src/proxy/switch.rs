@@ -25,10 +25,10 @@ use super::retry_keys::{self, FirstTry};
 use super::upload::Upload;
 use super::wait::Phase;
 use crate::clock;
-use crate::exchange::{KnownBody, LegacyTake, Problem, request_digest};
+use crate::exchange::{KnownBody, LegacyTake, MayBegin, Problem, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, FoundRoute, InstanceId, Owner, RequestFacts, RouteFlag, State, decide,
-    decide_with_diagnostics,
+    Arm, Decision, DecisionDiagnostics, EngineReason, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts, RouteFlag,
+    State, decide, decide_with_diagnostics,
 };
 
 /// Answers one request.
@@ -144,9 +144,10 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         }
         break;
     }
+    let may_begin = may_begin(&mut decision, &table.set, flag, facts);
     let flag = flag.clone();
     let FirstTry { keys: retry_keys, any_caller, is_unknown, .. } = first_try;
-    let flagged = FlaggedRequest { flag, params, path, instance, retry_keys, any_caller };
+    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, any_caller };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
             Err(exchange.refused(rung, Failure::FirstTryUnknown))
@@ -162,6 +163,26 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         Decision::Nobody { rung, why } => Err(exchange.refused(rung, Failure::Nobody(why))),
     }
     .map_err(Box::new)
+}
+
+/// Whether the engine may begin a run for a request that it gets. A retry gets there because the engine has taken its
+/// first try; where that came to nothing (its client went away), it is a new request, and is limited as one.
+fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: RequestFacts<'_>) -> MayBegin {
+    let unless_frozen = |rung| if rung == State::Only { MayBegin::Always } else { MayBegin::UnlessFrozen };
+    match decision {
+        Decision::Engine { reason: EngineReason::Pin, .. } => MayBegin::Always,
+        Decision::Engine { reason: EngineReason::Rung, rung, .. } => unless_frozen(*rung),
+        Decision::Engine { reason: EngineReason::Retry, may_fall_back, .. } => {
+            match decide(set, flag, &RequestFacts { first_try: None, ..facts }) {
+                Decision::Engine { rung, may_fall_back: new_may, .. } => {
+                    *may_fall_back &= new_may;
+                    unless_frozen(rung)
+                }
+                Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,
+            }
+        }
+        Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,
+    }
 }
 
 /// A request that was decided for legacy and that legacy has not taken yet.

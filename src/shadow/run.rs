@@ -17,7 +17,7 @@ use crate::compare::{
     Body, BoundExceeded, Bounds, Comparison, Observation, Pair, Rules, Verdict, compare, sample_text, shorten,
 };
 use crate::evidence::{Evidence, Generation, Sample};
-use crate::exchange::{Answered, ArmReply, ArmRequest, Outcome, Problem, RunReport};
+use crate::exchange::{Answered, ArmReply, ArmRequest, MayBegin, Outcome, Problem, RunReport};
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
 use crate::secret::{STARS, redact_line};
@@ -99,7 +99,7 @@ impl Runner {
             },
             // A rehearsal leaves nothing behind that a retry could find.
             retry_key: answered.retry_key.filter(|_| dark),
-            new_instance: dark,
+            may_begin: if dark { MayBegin::UnlessFrozen } else { MayBegin::Always },
             any_caller: None,
             any_caller_before: Vec::new(),
             keep: route.keeps_runs,

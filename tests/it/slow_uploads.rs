@@ -2,12 +2,17 @@
 //! it, once.
 
 use http::Method;
+use pointsman::demo::Latency;
 use pointsman::demo::http::Reply;
 use serde_json::Value;
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::task::block_in_place;
 
+use crate::support::postgres_server::Cluster;
 use crate::support::raw_connection::{RawConnection, RawReply};
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{FAMILY, TestSystem, some_order};
+use crate::support::until_true;
 
 /// Moves the family up to `live` by hand.
 async fn live(system: &TestSystem) {
@@ -45,9 +50,12 @@ impl SlowOrder {
         client.send(half).await;
         Self { client, rest: rest.to_vec() }
     }
-    /// Sends the rest, and waits for the answer.
+    async fn send_rest(&mut self) {
+        self.client.send(std::mem::take(&mut self.rest)).await;
+    }
+    /// Sends what is not sent, and waits for the answer.
     async fn end(mut self) -> RawReply {
-        self.client.send(self.rest).await;
+        self.send_rest().await;
         self.client.reply().await
     }
 }
@@ -116,4 +124,49 @@ async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     system.finish().await;
     let test = "slow_uploads::a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm";
     report_violations(test, seed(), "1 order, 2 tokens, a share of 50 %", &[]);
+}
+
+/// A first try in `live` waits for the store when the route is flipped to `off`; its retry waits for it, and then its client
+/// goes away: the retry is a new request in `off`, and legacy answers it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_whose_first_try_came_to_nothing_begins_no_run_below_live() {
+    let Some(cluster) = block_in_place(Cluster::start) else {
+        eprintln!("not tried: PostgreSQL is not installed");
+        return;
+    };
+    let url = cluster.url() + "?sslmode=disable";
+    let mut system = TestSystem::on(Some(url.clone()), Latency::instant(), |flags| {
+        const LIMITS: &str = "limits: { store_statement_ms: 60000, store_lock_ms: 60000, client_half_close_ms: 50 }\n";
+        flags.edit("pointsman.yaml", |text| text + LIMITS);
+    })
+    .await;
+    system.allowed.unacknowledged = true;
+    live(&system).await;
+    let (before, body) = (charges(&system), some_order(1));
+    let headers = [("idempotency-key", "k")];
+    let mut first = SlowOrder::begin(&system, &headers, &body).await;
+    let mut store = PgConnection::connect(&url).await.expect("a session");
+    store.execute("BEGIN").await.expect("it begins");
+    store.execute("LOCK TABLE pointsman.retry_keys IN ACCESS EXCLUSIVE MODE").await.expect("it is locked");
+    let waiting = || {
+        let count = block_in_place(|| cluster.query("SELECT count(*) FROM pg_locks WHERE NOT granted"));
+        count.expect("a count").trim().parse::<u64>().expect("a number")
+    };
+    first.send_rest().await;
+    until_true("the first try to wait for the store", || waiting() >= 2).await;
+    system.lower("off").await;
+    // Its body is asked for once it is decided: by then the engine has its first try.
+    let mut retry = SlowOrder::begin(&system, &headers, &body).await;
+    drop(first);
+    retry.send_rest().await;
+    until_true("the retry to wait for the store in its place", || waiting() >= 4).await;
+    store.execute("ROLLBACK").await.expect("it is unlocked");
+    let reply = retry.end().await;
+    assert_eq!(reply.status, 201, "{}", json(&reply));
+    assert!(json(&reply)["id"].is_number(), "legacy answers in `off`: {}", json(&reply));
+    assert_eq!(charges(&system), before + 1, "once");
+    drop(store);
+    system.finish().await;
+    let test = "slow_uploads::a_retry_whose_first_try_came_to_nothing_begins_no_run_below_live";
+    report_violations(test, seed(), "1 order, its client went away", &[]);
 }

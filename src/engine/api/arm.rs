@@ -20,7 +20,7 @@ use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
 use crate::engine::scheduler::registry::{AnnouncementReceiver, KeyTaken, Registration};
 use crate::engine::snapshot::Snapshot;
-use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, Problem};
+use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, MayBegin, NO_FIRST_TRY, Problem};
 use crate::flag::{Arm, RetryKey, SkipReason};
 use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
@@ -50,6 +50,10 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     {
         return *reply;
     }
+    // Whoever registered without finding an earlier try would begin a run, whatever was known when it was decided.
+    if request.may_begin == MayBegin::Never {
+        return may_not_begin(&core, registration, fall_back, NO_FIRST_TRY, "Nothing came of the first try");
+    }
     let AdmittedRun { plan, permit, started, credentials, run_key } =
         match prepare(&core, &snapshot, &request, run, fall_back, deadline).await {
             Ok(new) => new,
@@ -62,9 +66,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         };
     // Nothing is awaited from here until the run's task is spawned: when `freeze` has returned, the run exists or never will.
     let permit_to_begin = core.process.kill_switch.begin(Operation::Instance);
-    if request.new_instance && permit_to_begin.is_none() {
-        registration.give_to_legacy(&core.ports.pins);
-        return replies::not_started(fall_back, 503, FROZEN, "New instances are frozen");
+    if request.may_begin != MayBegin::Always && permit_to_begin.is_none() {
+        return may_not_begin(&core, registration, fall_back, FROZEN, "New instances are frozen");
     }
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return unknown_outcome(run, "the run was not created");
@@ -92,6 +95,24 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Ok(Err(_)) => unknown_outcome(run, "the run's task ended"),
         Err(_) => unknown_outcome(run, "the store did not answer in time"),
     }
+}
+
+/// The reply to a request that may not begin a run now: it goes to legacy, where that is allowed and certainly nothing of
+/// it is stored.
+fn may_not_begin(
+    core: &Core,
+    mut registration: Registration,
+    fall_back: bool,
+    reason: &'static str,
+    why: &str,
+) -> ArmReply {
+    if !registration.is_first_try() {
+        return first_try_unknown();
+    }
+    if fall_back {
+        registration.give_to_legacy(&core.ports.pins);
+    }
+    replies::not_started(fall_back, 503, reason, why)
 }
 
 /// Adds the run that is the instance's twin to a follow-up that legacy answered. The proxy, which must not wait for the

@@ -101,6 +101,10 @@ impl Registration {
     pub fn reserve(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
         self.reserved.push((pins, key));
     }
+    /// Whether nobody took its retry key before it, so that certainly nothing of an earlier try is stored.
+    pub fn is_first_try(&self) -> bool {
+        self.key.is_none_or(|key| self.reserved.iter().any(|(_, reserved)| *reserved == key))
+    }
     /// Its retry key for any caller, which goes to legacy together with its own.
     pub fn set_any_caller(&mut self, any_caller: Option<RetryKey>) {
         self.any_caller = any_caller;

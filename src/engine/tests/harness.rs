@@ -21,7 +21,7 @@ use crate::clock;
 use crate::compare::{Body, Observation};
 use crate::engine::Engine;
 use crate::engine::EngineParts;
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, RunReport};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, MayBegin, Problem, RequestCopy, RunReport};
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId, Seq, ServiceName, WorkflowName};
@@ -312,7 +312,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         instance: None,
         creates: None,
         retry_key: None,
-        new_instance: false,
+        may_begin: MayBegin::Always,
         any_caller: None,
         any_caller_before: Vec::new(),
         keep: true,

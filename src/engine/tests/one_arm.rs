@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request};
-use crate::exchange::{Affinity, ArmRequest, KnownBody, LegacyTake, Remembered};
+use crate::exchange::{Affinity, ArmRequest, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, Remembered};
 use crate::flag::{Arm, RetryKey};
 use crate::limits::Limits;
 use crate::store::MemoryStore;
@@ -105,6 +105,21 @@ async fn a_request_that_was_refused_before_it_began_belongs_to_no_arm() {
     let unknown = ArmRequest { workflow: "x".into(), may_fall_back: false, ..keyed() };
     assert_eq!(refused(harness.send(unknown).await).0.kind, "no-workflow");
     assert_eq!(harness.engine.core.ports.pins.take_for_legacy(KEY.into(), KnownBody::Unread), LegacyTake::Noted);
+}
+
+/// Its first try was said to be the engine's and came to nothing.
+#[tokio::test]
+async fn a_retry_without_a_first_try_begins_no_run() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let harness = Harness::new(&step_service, plan()).await;
+    let retry = ArmRequest { may_begin: MayBegin::Never, ..keyed() };
+    assert_eq!(abandoned(harness.send(retry.clone()).await).reason, NO_FIRST_TRY);
+    assert_eq!(harness.engine.core.ports.pins.remembered(&KEY), Remembered::By(Arm::Legacy));
+    let other = ArmRequest { retry_key: Some(RetryKey([8; 32])), ..keyed() };
+    let first = answer(harness.send(other.clone()).await).1;
+    let retry = ArmRequest { may_begin: MayBegin::Never, ..other };
+    assert_eq!(answer(harness.send(retry).await).1, first, "a run is found");
+    assert_eq!(step_service.paths(), ["GET /price", "POST /charges"]);
 }
 
 #[tokio::test]

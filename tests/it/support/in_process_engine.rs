@@ -14,7 +14,7 @@ use pointsman::affinity::StoreAffinity;
 use pointsman::config::{self, Overrides, Setup};
 use pointsman::demo::{Entry, Latency, OutsideWorld};
 use pointsman::engine::{Engine, EngineParts, Start};
-use pointsman::exchange::{ArmReply, ArmRequest, RequestCopy};
+use pointsman::exchange::{ArmReply, ArmRequest, MayBegin, RequestCopy};
 use pointsman::flag::{InstanceId, InstanceKey};
 use pointsman::names::{RouteId, RunId, Seq, WorkflowName};
 use pointsman::store::{MemoryStore, RunFilter, SharedStore, StoredEvent};
@@ -169,7 +169,7 @@ impl WorkflowRun<'_> {
             instance,
             creates: None,
             retry_key: None,
-            new_instance: false,
+            may_begin: MayBegin::Always,
             any_caller: None,
             any_caller_before: Vec::new(),
             keep: true,

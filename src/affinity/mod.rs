@@ -199,10 +199,9 @@ impl StoreAffinity {
         self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
     }
 
-    /// Whether the store has to be asked if the engine took this before. Other processes take keys in a store that they
-    /// share: there only the store can tell.
+    /// Whether the store has to be asked if the engine took this before.
     pub fn may_have_been_taken(&self, key: &RetryKey) -> bool {
-        self.store.is_shared() || self.remembered(key) != Remembered::NotEngine
+        self.remembered(key) != Remembered::NotEngine
     }
 
     /// The engine made nothing of a first try that it had taken, and nobody else was told to.
@@ -301,7 +300,8 @@ impl Affinity for StoreAffinity {
         let now = Instant::now();
         match self.tries.arm(key, now) {
             Some(arm) => Remembered::By(arm),
-            None if self.sets.engine_may_have_taken(key, now) => Remembered::Unknown,
+            // What another process's engine took after this one started stands in no set here: only the store can tell.
+            None if self.store.is_shared() || self.sets.engine_may_have_taken(key, now) => Remembered::Unknown,
             None => Remembered::NotEngine,
         }
     }

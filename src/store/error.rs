@@ -28,6 +28,8 @@ pub enum Conflict {
         /// The last seq that is stored.
         stored: Seq,
     },
+    /// The retry key is legacy's, which took the first try.
+    LegacyClaim,
     /// The retry key belongs to another run.
     Claim {
         /// The run that claimed it.
@@ -48,6 +50,7 @@ impl std::fmt::Display for Conflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Conflict::Seq { stored } => write!(f, "the run is at seq {stored} already"),
+            Conflict::LegacyClaim => write!(f, "legacy took the first try of the retry key"),
             Conflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
             Conflict::Pin { key, owner } => {
                 write!(f, "`{}` of {} is {}'s already", key.id, key.family, owner.as_str())

@@ -29,7 +29,7 @@ pub struct Append {
     pub batch: Uuid,
     /// The instances that the run created.
     pub pins: Vec<NewPin>,
-    /// A retry key that the run claims: a conflict if another run holds it.
+    /// A retry key that the run claims: a conflict if another run or legacy holds it.
     pub claim: Option<Claim>,
     /// Live appends are written before dark ones.
     pub priority: Priority,

@@ -19,10 +19,18 @@ pub(super) struct StoredState {
     pub(super) heads: Option<HashMap<RunId, (u64, Fence)>>,
     /// The batch id of the append that holds the event with this seq.
     pub(super) batches: HashMap<(RunId, u64), Uuid>,
-    /// Claims of retry keys that are within the retry window: the run, and the hash of its request.
-    pub(super) claims: HashMap<RetryKey, (RunId, Option<[u8; 32]>)>,
+    /// First tries within the retry window.
+    pub(super) claims: HashMap<RetryKey, KeyHolder>,
     /// Pins: the arm that owns the instance, and the run.
     pub(super) pins: HashMap<PinKey, (Arm, Option<RunId>)>,
+}
+
+/// Who took a first try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyHolder {
+    Legacy,
+    /// The hash of its request, if it is known.
+    Run(RunId, Option<[u8; 32]>),
 }
 
 /// What is done with an append.
@@ -54,14 +62,16 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
             return AppendOutcome::Reject(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) }));
         }
     }
-    if let Some((claim, key, (run, request))) = append.claim.as_ref().and_then(|claim| {
-        let held =
-            |key| stored.claims.get(&key).filter(|(run, _)| *run != append.run_id).map(|held| (claim, key, held));
-        claim.keys().find_map(held)
-    }) {
-        // Only the caller's own key makes it the same request: another caller must not get this run's answer.
-        let same_request = key == claim.key && *request == Some(claim.request);
-        return AppendOutcome::Reject(AppendError::Conflict(Conflict::Claim { run: *run, same_request }));
+    for (claim, key) in append.claim.iter().flat_map(|claim| claim.keys().map(move |key| (claim, key))) {
+        match stored.claims.get(&key) {
+            Some(KeyHolder::Legacy) => return AppendOutcome::Reject(AppendError::Conflict(Conflict::LegacyClaim)),
+            Some(KeyHolder::Run(run, request)) if *run != append.run_id => {
+                // Only the caller's own key makes it the same request: another caller must not get this run's answer.
+                let same_request = key == claim.key && *request == Some(claim.request);
+                return AppendOutcome::Reject(AppendError::Conflict(Conflict::Claim { run: *run, same_request }));
+            }
+            Some(KeyHolder::Run(..)) | None => {}
+        }
     }
     let mut fresh: HashMap<PinKey, Arm> = HashMap::new();
     for pin in &append.original.pins {
@@ -81,7 +91,7 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
     }
     if let Some(claim) = &append.claim {
         for key in claim.keys() {
-            stored.claims.entry(key).or_insert((append.run_id, Some(claim.request)));
+            stored.claims.entry(key).or_insert(KeyHolder::Run(append.run_id, Some(claim.request)));
         }
     }
     if let Some(heads) = &mut stored.heads {

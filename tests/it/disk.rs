@@ -112,7 +112,12 @@ async fn while_it_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> Di
     assert!(approved(&system, &asked).await);
     until_true("the bookings to be taken back", || system.world.arrived("book-back") >= 2).await;
     let fault = fault(&system).await;
-    tokio::time::sleep(Duration::from_millis(2_500)).await; // their answers come, and cannot be written down
+    let in_flight = async || system.pointsman.metrics().await.sum("pointsman_service_calls_in_flight", &[]);
+    until("their answers to come", || async { (in_flight().await == 0.0).then_some(()) }).await;
+    until("something not to be written down", || async {
+        system.pointsman.get("/api/v2/status").await["store_trouble"].is_string().then_some(())
+    })
+    .await;
     assert_eq!(done(&system, "budget-back"), 0, "the next is taken back when that is on disk");
     fault.end().await;
     let shown = ended(&system, &asked.0, "failed").await;

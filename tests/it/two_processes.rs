@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use http::Method;
+use pointsman::demo::http::Client;
 use pointsman::demo::world::Fault;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::faketime::{self, FakeClock};
 use crate::support::seed::{report_violations, seed};
+use crate::support::test_system::{FAMILY, some_order};
 use crate::support::two_processes::{LEASE, TwoProcesses};
 use crate::support::{self, until, until_true};
 
@@ -163,4 +166,35 @@ async fn a_clock_that_jumps_ends_no_wait_early() {
         _ => {}
     })
     .await;
+}
+
+/// The engine of the second process takes a key after the first one started: there, where legacy answers, the client's
+/// retry goes to the engine's run, and nothing is performed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_another_process_took_is_known_below_live() {
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    for rung in ["shadow", "dark", "live"] {
+        for route in FAMILY {
+            let flip = json!({ "to": rung, "force": true, "reason": "the test climbs" });
+            let path = format!("/api/v2/routes/{route}/flip");
+            let reply = two.processes[1].api(Method::POST, &path, flip).await;
+            assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
+        }
+    }
+    let client = Client::new(support::PATIENCE);
+    let order = async |at: usize| {
+        let url = format!("{}/orders", two.processes[at].url());
+        client.json(Method::POST, &url, &[("idempotency-key", "one")], &some_order(1)).await.expect("a reply").json()
+    };
+    let charges = || two.world.ledger().balance().total("charge");
+    let first = order(1).await;
+    assert!(first["id"].is_string(), "the engine's: {first}");
+    let before = charges();
+    let again = order(0).await;
+    let mut wrong = Vec::new();
+    if again["id"] != first["id"] || charges() != before {
+        wrong.push(format!("the retry got {again} instead of {first}, {} charges more", charges() - before));
+    }
+    wrong.extend(two.finish(0).await);
+    report_violations("two_processes::a_key_that_another_process_took_is_known_below_live", seed(), "1 order", &wrong);
 }

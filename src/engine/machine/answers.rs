@@ -92,7 +92,8 @@ impl Machine {
     /// Handles the result of the append in flight.
     pub(super) fn handle_append_result(&mut self, result: Result<(), AppendError>) {
         let Some(outcome) = self.log.complete(result) else { return };
-        if !matches!(outcome, AppendOutcome::NothingStored(_)) && !std::mem::replace(&mut self.retry_key_retained, true)
+        if !matches!(outcome, AppendOutcome::NothingStored(_) | AppendOutcome::KeyIsLegacys)
+            && !std::mem::replace(&mut self.retry_key_retained, true)
         {
             self.out.push(Output::RetainRetryKey);
         }
@@ -150,6 +151,12 @@ impl Machine {
                     self.out.push(Output::AnswerCaller(CallerAnswer::OtherRun { run, same_request }));
                 }
                 self.end = Some(End::Discarded);
+            }
+            AppendOutcome::KeyIsLegacys => {
+                // As before the first append: private and shared calls wait for it, so nothing was done but reads.
+                self.answer_starter(StartAnswer::NotStored("legacy took the first try of its retry key".into()));
+                let may_fall_back = self.caller.is_some_and(|caller| caller.may_fall_back);
+                self.discard(replies::taken_by_legacy(may_fall_back));
             }
             AppendOutcome::Lost(why) => self.lose_ownership(&why),
         }

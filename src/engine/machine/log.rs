@@ -57,6 +57,8 @@ pub(super) enum AppendOutcome {
         run: RunId,
         same_request: bool,
     },
+    /// Legacy has the retry key; nothing of this run is stored.
+    KeyIsLegacys,
     /// Another process owns the run now.
     Lost(String),
 }
@@ -190,6 +192,9 @@ impl Log {
             }
             Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable_seq == Seq(0) => {
                 AppendOutcome::KeyTaken { run, same_request }
+            }
+            Err(AppendError::Conflict(Conflict::LegacyClaim)) if self.durable_seq == Seq(0) => {
+                AppendOutcome::KeyIsLegacys
             }
             Err(AppendError::Conflict(Conflict::Pin { key, owner })) if !append.pins.is_empty() => {
                 let by_other_arm = !append.pins.iter().any(|pin| pin.key == key && pin.arm == owner);

@@ -152,8 +152,10 @@ fn perform(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         let put = store.put_run_key(run, Some(key)).await;
         put.map_err(|error| AppendError::Refused(format!("the run's key was not stored: {error}")))?;
         let result = store.append(append).await;
-        if matches!(result, Err(AppendError::Refused(_) | AppendError::Conflict(Conflict::Claim { .. })))
-            && let Err(error) = store.put_run_key(run, None).await
+        if matches!(
+            result,
+            Err(AppendError::Refused(_) | AppendError::Conflict(Conflict::Claim { .. } | Conflict::LegacyClaim))
+        ) && let Err(error) = store.put_run_key(run, None).await
         {
             tracing::debug!(%run, %error, "the key of a run that was not created stays in the store: it opens nothing");
         }

@@ -102,11 +102,13 @@ impl Tables {
             return Err(AppendError::Conflict(Conflict::Seq { stored: Seq(head) }));
         }
         for (claim, key) in append.claim.iter().flat_map(|claim| claim.keys().map(move |key| (claim, key))) {
-            if let Some(FirstTry { run: Some(run), request, .. }) = self.first_try(&key, now)
-                && run != append.run_id
-            {
-                let same_request = key == claim.key && request == Some(claim.request);
-                return Err(AppendError::Conflict(Conflict::Claim { run, same_request }));
+            match self.first_try(&key, now) {
+                Some(FirstTry { run: Some(run), request, .. }) if run != append.run_id => {
+                    let same_request = key == claim.key && request == Some(claim.request);
+                    return Err(AppendError::Conflict(Conflict::Claim { run, same_request }));
+                }
+                Some(FirstTry { run: None, .. }) => return Err(AppendError::Conflict(Conflict::LegacyClaim)),
+                Some(FirstTry { run: Some(_), .. }) | None => {}
             }
         }
         for (place, pin) in append.pins.iter().enumerate() {
@@ -128,7 +130,7 @@ impl Tables {
             let first = FirstTry { arm: Arm::Engine, run: Some(append.run_id), request: Some(claim.request) };
             // A run that claims its key again keeps the time of the first claim.
             for key in claim.keys() {
-                if self.first_try(&key, now).is_none_or(|held| held.run.is_none()) {
+                if self.first_try(&key, now).is_none() {
                     self.first_tries.insert(key, (first.clone(), now));
                 }
             }

@@ -10,7 +10,7 @@ use super::write_error::WriteError;
 use crate::flag::{PinKey, RetryKey};
 use crate::names::{Fence, RouteId};
 use crate::store::encoded::EncodedAppend;
-use crate::store::validate::StoredState;
+use crate::store::validate::{KeyHolder, StoredState};
 use crate::store::{Claim, StoreError};
 
 const HELD: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
@@ -18,7 +18,7 @@ const BATCHES: &str = "SELECT want.run_id, want.seq, a.batch FROM unnest($1, $2)
     CROSS JOIN LATERAL (SELECT batch, last FROM appends WHERE appends.run_id = want.run_id \
         AND appends.first <= want.seq ORDER BY appends.first DESC LIMIT 1) AS a WHERE a.last >= want.seq";
 const CLAIMS: &str = "SELECT key, run_id, request FROM retry_keys \
-    WHERE key = ANY ($1) AND run_id IS NOT NULL AND at > now_ns() - $2 ORDER BY key FOR UPDATE";
+    WHERE key = ANY ($1) AND at > now_ns() - $2 ORDER BY key FOR UPDATE";
 const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) AS want(family, id) \
     JOIN pins p ON p.family = want.family AND sha256(p.id) = sha256(want.id)";
 
@@ -53,7 +53,11 @@ pub(super) async fn read_stored_state(
         for row in session.query(sqlx::query(CLAIMS).bind(&keys).bind(retry_window_ns)).await? {
             let Ok(key) = row.try_get::<&[u8], _>(0)?.try_into() else { continue };
             let request = row.try_get::<Option<&[u8]>, _>(2)?.and_then(|request| request.try_into().ok());
-            stored.claims.insert(RetryKey(key), (run_id(row.try_get(1)?)?, request));
+            let holder = match row.try_get::<Option<&[u8]>, _>(1)? {
+                None => KeyHolder::Legacy,
+                Some(run) => KeyHolder::Run(run_id(run)?, request),
+            };
+            stored.claims.insert(RetryKey(key), holder);
         }
     }
 

@@ -22,7 +22,7 @@ const APPENDS: i64 = 5;
 /// The migration that drops the table of events: all of them are moved before it.
 const MOVED: i64 = 6;
 /// The last migration.
-pub(super) const NEWEST: i64 = 7;
+pub(super) const NEWEST: i64 = 8;
 /// The advisory lock of the process that upgrades the tables.
 const LOCK: i64 = 20_254;
 /// The interval of checks whether other processes have ended.
@@ -41,6 +41,7 @@ fn migrations(last: i64) -> Migrator {
     let appends = include_str!("../schema/postgres/0005_appends.sql").into_sql_str();
     let moved = include_str!("../schema/postgres/0006_events_moved.sql").into_sql_str();
     let run_snapshots = include_str!("../schema/postgres/0007_run_snapshots.sql").into_sql_str();
+    let legacy_claims = include_str!("../schema/postgres/0008_legacy_claims.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
@@ -48,7 +49,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(4, "births".into(), MigrationType::Simple, births, false),
         Migration::new(APPENDS, "appends".into(), MigrationType::Simple, appends, false),
         Migration::new(MOVED, "events moved".into(), MigrationType::Simple, moved, false),
-        Migration::new(NEWEST, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
+        Migration::new(7, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
+        Migration::new(NEWEST, "legacy claims".into(), MigrationType::Simple, legacy_claims, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)

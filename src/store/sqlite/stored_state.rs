@@ -4,15 +4,18 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::encoded::{EncodedAppend, arm};
-use super::validate::StoredState;
+use super::validate::{KeyHolder, StoredState};
 use super::write_error::WriteError;
 use crate::names::{Fence, RunId};
 use crate::store::Claim;
 
 const HEAD: &str = "SELECT seq, fence FROM runs WHERE run_id = ?";
 const BATCH: &str = "SELECT last, batch FROM appends WHERE run_id = ? AND first <= ? ORDER BY first DESC LIMIT 1";
-const CLAIM: &str = "SELECT run_id, request FROM retry_keys WHERE key = ? AND at > ? AND run_id IS NOT NULL";
+const CLAIM: &str = "SELECT run_id, request FROM retry_keys WHERE key = ? AND at > ?";
 const PIN: &str = "SELECT arm, run_id FROM pins WHERE family = ? AND id = ?";
+
+/// The run and the hash of its request; neither for a key that legacy took.
+type ClaimRow = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// Reads them. Retry keys from `since` or before have expired.
 pub(super) fn read_stored_state(
@@ -43,13 +46,17 @@ pub(super) fn read_stored_state(
     stored.heads = Some(heads);
     for key in append.claim.iter().flat_map(Claim::keys) {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let found: Option<(Vec<u8>, Option<Vec<u8>>)> =
+        let found: Option<ClaimRow> =
             conn.prepare_cached(CLAIM)?.query_row(params![key.0.as_slice(), since], row).optional()?;
-        if let Some((run, request)) = found
-            && let Some(run) = run_id(run)
-        {
-            stored.claims.insert(key, (run, request.and_then(|request| request.try_into().ok())));
-        }
+        let holder = match found {
+            None => continue,
+            Some((None, _)) => KeyHolder::Legacy,
+            Some((Some(run), request)) => {
+                let Some(run) = run_id(run) else { continue };
+                KeyHolder::Run(run, request.and_then(|request| request.try_into().ok()))
+            }
+        };
+        stored.claims.insert(key, holder);
     }
     for pin in &append.original.pins {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));

@@ -270,12 +270,18 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
     assert_eq!((first.arm, first.run, first.request), (Arm::Legacy, None, None));
     assert_eq!(store.first_try(RetryKey([8; 32])).await.unwrap(), None);
-    store.append(Arc::new(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) })).await.unwrap();
-    assert_eq!(store.first_try(RetryKey([9; 32])).await.unwrap().unwrap().arm, Arm::Engine);
+    // What legacy took within the window no run takes, under neither of its keys.
+    let legacys = Err(AppendError::Conflict(Conflict::LegacyClaim));
+    assert_eq!(store.append(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) }.into()).await, legacys);
+    assert_eq!(store.append(Append { claim: any(36, 9), ..append(run_id(9), 1, 1) }.into()).await, legacys);
+    let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
+    assert_eq!((first.arm, first.run), (Arm::Legacy, None));
+    assert_eq!(store.first_try(RetryKey([36; 32])).await.unwrap(), None, "nothing of it is kept");
+    store.append(Append { claim: claim(10, 1), ..append(run_id(9), 1, 1) }.into()).await.unwrap();
 
     store.note_legacy_tries(vec![RetryKey([7; 32])]).await.unwrap();
     let all = store.engine_tries(None, 10).await.unwrap();
-    let keys = [1, 2, 9, 30, 31, 33, 35].map(|key| RetryKey([key; 32]));
+    let keys = [1, 2, 10, 30, 31, 33, 35].map(|key| RetryKey([key; 32]));
     assert_eq!(all.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "those that runs claimed, in order");
     let first = store.engine_tries(None, 2).await.unwrap();
     assert_eq!(first, all[..2]);
@@ -293,6 +299,7 @@ async fn a_retry_key_expires(which: StoreKind) {
     store.append(Arc::new(Append { claim, ..append(run_id(2), 1, 1) })).await.unwrap();
     store.note_legacy_tries(vec![RetryKey([1; 32])]).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
+    store.append(Arc::new(Append { claim, ..append(run_id(3), 1, 1) })).await.expect("legacy's ran out, too");
 }
 
 async fn an_append_with_a_conflict_stores_nothing(which: StoreKind) {

@@ -158,7 +158,7 @@ pub(in crate::engine) struct CallRequest {
     pub now: Timestamp,
 }
 
-/// Which place in a lock's queue is queried.
+/// Which entry of a lock's queue is queried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct LockQuery {
     pub step: StepId,

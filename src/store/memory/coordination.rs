@@ -28,11 +28,11 @@ impl Run {
 }
 
 impl Tables {
-    fn deregister(&mut self, worker: WorkerId, news: &mut Vec<StoreNotification>) {
+    fn deregister(&mut self, worker: WorkerId, notifications: &mut Vec<StoreNotification>) {
         for (id, run) in self.runs.iter_mut().filter(|(_, run)| run.owner == Some(worker)) {
             run.owner = None;
             run.turn = Some(Timestamp::UNIX_EPOCH);
-            news.push(StoreNotification::Run(*id));
+            notifications.push(StoreNotification::Run(*id));
         }
     }
 
@@ -64,12 +64,12 @@ impl Tables {
         wakes
     }
 
-    fn put_order(&mut self, order: OrderRecord, news: &mut Vec<StoreNotification>) {
+    fn put_order(&mut self, order: OrderRecord, notifications: &mut Vec<StoreNotification>) {
         let refused = match self.runs.get(&order.run) {
             None => Some(no_such_run()),
             Some(run) => run.summary.status.is_final().then(run_has_ended),
         };
-        self.coordination.put_order(order, refused, news);
+        self.coordination.put_order(order, refused, notifications);
     }
 
     fn put_run_snapshot(&mut self, snapshot: RunSnapshot) {
@@ -88,7 +88,7 @@ impl Tables {
         let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);
         let is_running = |id| self.runs.get(&id).is_some_and(|above| !above.summary.status.is_final());
         let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(is_running));
-        let old = old.filter(|(id, _)| !self.pending_runs.iter().any(|birth| birth.parent == Some(**id)));
+        let old = old.filter(|(id, _)| !self.pending_runs.iter().any(|pending| pending.parent == Some(**id)));
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();
@@ -120,7 +120,7 @@ impl Work for MemoryStore {
     }
 
     fn deregister(&self, worker: WorkerId) -> Answer<'_, ()> {
-        self.with_notifications(|tables, news| tables.deregister(worker, news))
+        self.with_notifications(|tables, notifications| tables.deregister(worker, notifications))
     }
 
     fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, TakeResult> {
@@ -136,7 +136,7 @@ impl Work for MemoryStore {
     }
 
     fn put_order(&self, order: OrderRecord) -> Answer<'_, ()> {
-        self.with_notifications(|tables, news| tables.put_order(order, news))
+        self.with_notifications(|tables, notifications| tables.put_order(order, notifications))
     }
 
     fn orders(&self, run: RunId) -> Answer<'_, Vec<OrderRecord>> {
@@ -148,7 +148,7 @@ impl Work for MemoryStore {
     }
 
     fn settle_order(&self, id: Uuid, answer: Value) -> Answer<'_, ()> {
-        self.with_notifications(|tables, news| tables.coordination.settle(id, answer, news))
+        self.with_notifications(|tables, notifications| tables.coordination.settle(id, answer, notifications))
     }
 
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> Answer<'_, Vec<LockRow>> {
@@ -168,7 +168,7 @@ impl Work for MemoryStore {
     }
 
     fn remove_pending_run(&self, run: RunId) -> Answer<'_, ()> {
-        self.with(|tables| tables.pending_runs.retain(|birth| birth.run != run))
+        self.with(|tables| tables.pending_runs.retain(|pending| pending.run != run))
     }
 
     fn put_run_snapshot(&self, snapshot: RunSnapshot) -> Answer<'_, ()> {
@@ -192,7 +192,7 @@ impl Work for MemoryStore {
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
-        self.news.subscribe()
+        self.notifications.subscribe()
     }
 
     fn is_shared(&self) -> bool {

@@ -29,7 +29,7 @@ impl CoordinationTables {
         run: RunId,
         changes: Vec<LockChange>,
         since: Timestamp,
-        news: &mut Vec<StoreNotification>,
+        notifications: &mut Vec<StoreNotification>,
     ) {
         for change in changes {
             match change {
@@ -45,7 +45,7 @@ impl CoordinationTables {
                 LockChange::Leave { name, step, item } => {
                     self.locks
                         .retain(|row| !(row.run == run && row.name == name && row.step == step && row.item == item));
-                    news.push(StoreNotification::Lock(name));
+                    notifications.push(StoreNotification::Lock(name));
                 }
             }
         }
@@ -59,12 +59,12 @@ impl CoordinationTables {
     pub(super) fn add_webhook_messages(
         &mut self,
         webhook_messages: Vec<WebhookMessage>,
-        news: &mut Vec<StoreNotification>,
+        notifications: &mut Vec<StoreNotification>,
     ) {
         for notice in webhook_messages {
             self.last_notice += 1;
             self.webhook_messages.push(WebhookMessage { number: self.last_notice, ..notice });
-            news.push(StoreNotification::WebhookMessage);
+            notifications.push(StoreNotification::WebhookMessage);
         }
     }
 
@@ -77,11 +77,16 @@ impl CoordinationTables {
     }
 
     /// `refused` is the answer if the run cannot carry the order out.
-    pub(super) fn put_order(&mut self, order: OrderRecord, refused: Option<Value>, news: &mut Vec<StoreNotification>) {
+    pub(super) fn put_order(
+        &mut self,
+        order: OrderRecord,
+        refused: Option<Value>,
+        notifications: &mut Vec<StoreNotification>,
+    ) {
         if self.order_places.contains_key(&order.id) {
             return;
         }
-        news.push(match &refused {
+        notifications.push(match &refused {
             Some(_) => StoreNotification::Order(order.id),
             None => StoreNotification::Run(order.run),
         });
@@ -101,21 +106,21 @@ impl CoordinationTables {
         self.orders.iter().any(|order| order.run == run && order.answer.is_none())
     }
 
-    pub(super) fn settle(&mut self, id: Uuid, answer: Value, news: &mut Vec<StoreNotification>) {
+    pub(super) fn settle(&mut self, id: Uuid, answer: Value, notifications: &mut Vec<StoreNotification>) {
         let order = self.order_places.get(&id).map(|place| &mut self.orders[*place]);
         if let Some(order) = order.filter(|order| order.answer.is_none()) {
             order.answer = Some(answer);
-            news.push(StoreNotification::Order(id));
+            notifications.push(StoreNotification::Order(id));
         }
     }
 
     /// Frees the locks of a run that ended, and answers the orders to it.
-    pub(super) fn run_ends(&mut self, run: RunId, news: &mut Vec<StoreNotification>) {
+    pub(super) fn run_ends(&mut self, run: RunId, notifications: &mut Vec<StoreNotification>) {
         let left = self.locks.extract_if(.., |row| row.run == run);
-        news.extend(left.map(|row| StoreNotification::Lock(row.name)));
+        notifications.extend(left.map(|row| StoreNotification::Lock(row.name)));
         for order in self.orders.iter_mut().filter(|order| order.run == run && order.answer.is_none()) {
             order.answer = Some(run_has_ended());
-            news.push(StoreNotification::Order(order.id));
+            notifications.push(StoreNotification::Order(order.id));
         }
     }
 

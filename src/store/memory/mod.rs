@@ -34,7 +34,7 @@ use crate::workflow::{RunStatus, RunSummary};
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     closed: AtomicBool,
-    news: broadcast::Sender<StoreNotification>,
+    notifications: broadcast::Sender<StoreNotification>,
 }
 
 impl MemoryStore {
@@ -48,7 +48,7 @@ impl MemoryStore {
         Self {
             tables: Mutex::new(Tables::new(limits.retry_window_s)),
             closed: AtomicBool::new(false),
-            news: broadcast::Sender::new(NOTIFICATIONS_MAX),
+            notifications: broadcast::Sender::new(NOTIFICATIONS_MAX),
         }
     }
 
@@ -70,16 +70,16 @@ impl MemoryStore {
         &'a self,
         work: impl FnOnce(&mut Tables, &mut Vec<StoreNotification>) -> T,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        let mut news = Vec::new();
-        let done = self.with(|tables| work(tables, &mut news));
-        self.tell(news);
+        let mut notifications = Vec::new();
+        let done = self.with(|tables| work(tables, &mut notifications));
+        self.notify(notifications);
         done
     }
 
-    fn tell(&self, news: Vec<StoreNotification>) {
-        for one in news {
+    fn notify(&self, notifications: Vec<StoreNotification>) {
+        for one in notifications {
             // There may be no receiver.
-            let _ = self.news.send(one);
+            let _ = self.notifications.send(one);
         }
     }
 }
@@ -95,9 +95,9 @@ impl Store for MemoryStore {
         let done = if self.closed.load(Ordering::Acquire) {
             Err(AppendError::Refused("the store is closed".into()))
         } else {
-            let mut news = Vec::new();
-            let done = self.tables().append(Arc::unwrap_or_clone(append), clock::now(), &mut news);
-            self.tell(news);
+            let mut notifications = Vec::new();
+            let done = self.tables().append(Arc::unwrap_or_clone(append), clock::now(), &mut notifications);
+            self.notify(notifications);
             done
         };
         ready(done).boxed()

@@ -77,12 +77,12 @@ impl Tables {
         }
     }
 
-    /// Adds the notifications of the append to `news`.
+    /// Adds the notifications of the append to `notifications`.
     pub(super) fn append(
         &mut self,
         append: Append,
         now: Timestamp,
-        news: &mut Vec<StoreNotification>,
+        notifications: &mut Vec<StoreNotification>,
     ) -> Result<(), AppendError> {
         let Some((last_at, _)) = append.events.last() else {
             return Err(AppendError::Refused("an append carries at least one event".into()));
@@ -135,13 +135,15 @@ impl Tables {
                 }
             }
         }
-        for birth in append.pending_runs {
-            if !self.runs.contains_key(&birth.run) && self.pending_runs.iter().all(|waiting| waiting.run != birth.run) {
-                self.pending_runs.push(birth);
-                news.push(StoreNotification::PendingRun);
+        for pending in append.pending_runs {
+            if !self.runs.contains_key(&pending.run)
+                && self.pending_runs.iter().all(|waiting| waiting.run != pending.run)
+            {
+                self.pending_runs.push(pending);
+                notifications.push(StoreNotification::PendingRun);
             }
         }
-        self.pending_runs.retain(|birth| birth.run != append.run_id);
+        self.pending_runs.retain(|pending| pending.run != append.run_id);
         let run = self.runs.entry(append.run_id).or_insert_with(|| Run {
             summary: append.summary.clone(),
             events: Vec::new(),
@@ -161,18 +163,18 @@ impl Tables {
         run.owner = (!append.release && !ended).then_some(append.worker);
         run.turn = append.release.then(|| due_at_of(&append.summary)).flatten();
         if run.turn.is_some_and(|turn| turn <= now) {
-            news.push(StoreNotification::Run(append.run_id));
+            notifications.push(StoreNotification::Run(append.run_id));
         }
         run.summary = append.summary;
-        self.coordination.change_locks(append.run_id, append.locks, last_at, news);
-        self.coordination.add_webhook_messages(append.webhook_messages, news);
+        self.coordination.change_locks(append.run_id, append.locks, last_at, notifications);
+        self.coordination.add_webhook_messages(append.webhook_messages, notifications);
         for (id, answer) in append.settled {
-            self.coordination.settle(id, answer, news);
+            self.coordination.settle(id, answer, notifications);
         }
         if ended {
             self.run_keys.remove(&append.run_id);
-            self.coordination.run_ends(append.run_id, news);
-            news.push(StoreNotification::Ended(append.run_id));
+            self.coordination.run_ends(append.run_id, notifications);
+            notifications.push(StoreNotification::Ended(append.run_id));
         }
         Ok(())
     }

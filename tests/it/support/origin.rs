@@ -124,7 +124,7 @@ async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
             OriginReply::Bytes(bytes) => bytes,
             OriginReply::Json(body) => ok(body),
             OriginReply::Status(status) => {
-                format!("HTTP/1.1 {status} CheckpointAnswer\r\ncontent-length: 0\r\n\r\n").into_bytes()
+                format!("HTTP/1.1 {status} Scripted\r\ncontent-length: 0\r\n\r\n").into_bytes()
             }
             OriginReply::Slow(pause, body) => {
                 tokio::time::sleep(pause).await;

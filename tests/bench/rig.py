@@ -3,7 +3,7 @@
 The step service is nginx: it answers each POST with a small JSON body and logs one line per request, with its
 Idempotency-Key. `StepService.effects` counts these lines. All systems that are measured call the same service.
 """
-import atexit, collections, csv, json, os, platform, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
+import atexit, collections, csv, json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time, urllib.error, urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,6 +274,18 @@ def write_rows(path, rows, notes):
         out = csv.DictWriter(f, keys, restval="")
         out.writeheader()
         out.writerows(rows)
+
+
+def medians(rows, by, of):
+    """A line for each combination of the columns `by`: the medians of the columns `of`, with the smallest and largest."""
+    groups = collections.defaultdict(lambda: collections.defaultdict(list))
+    for row in rows:
+        for key in of:
+            if key in row:
+                groups[tuple(str(row[name]) for name in by if name in row)][key].append(row[key])
+    for group, columns in groups.items():
+        figures = (f"{key} {statistics.median(values):g} ({min(values):g} to {max(values):g}, {len(values)} rounds)" for key, values in columns.items())
+        yield f"median, {', '.join(group)}: {'; '.join(figures)}"
 
 
 def require(*programs):

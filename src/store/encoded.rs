@@ -13,7 +13,7 @@ use super::coordination::due_at_of;
 use super::summary::ListedFields;
 use crate::clock;
 use crate::flag::Arm;
-use crate::names::{Fence, JobId, RunId, StepId, WorkerId};
+use crate::names::{Fence, JobId, RouteId, RunId, StepId, WorkerId, WorkflowName};
 use crate::store::{Append, AppendError, Claim, LockChange, Priority, StoreNotification};
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -75,8 +75,8 @@ pub(super) struct LockEntry {
 pub(super) struct RunRow {
     pub(super) ended: bool,
     pub(super) status: &'static str,
-    pub(super) workflow: String,
-    pub(super) route: Option<String>,
+    pub(super) workflow: WorkflowName,
+    pub(super) route: Option<RouteId>,
     pub(super) mode: &'static str,
     pub(super) job: Option<JobId>,
     pub(super) parent: Option<RunId>,
@@ -113,8 +113,8 @@ impl EncodedAppend {
         let run = RunRow {
             ended,
             status: summary.status.as_str(),
-            workflow: summary.workflow.as_str().to_owned(),
-            route: summary.route.as_ref().map(|route| route.as_str().to_owned()),
+            workflow: summary.workflow.clone(),
+            route: summary.route.clone(),
             mode: summary.mode.as_str(),
             job: summary.job,
             parent: summary.parent,

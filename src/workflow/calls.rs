@@ -196,12 +196,11 @@ pub(super) struct CallResult {
 }
 
 /// A private or shared call that was done (or rehearsed): what an `undo` works on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct DoneCall {
     pub step: StepId,
     pub item: Option<u32>,
     /// The item itself.
-    #[serde(with = "present")]
     pub value: Option<Arc<Value>>,
     /// Its first attempt.
     pub began: Seq,
@@ -235,11 +234,25 @@ pub(super) struct Undoing {
     pub groups: Vec<Vec<StepItem>>,
     /// The index of the current group.
     pub at: usize,
-    /// How many calls of that group have not ended.
+    /// The first of that group whose undo has neither begun nor ended: those before it have begun.
+    pub next: usize,
+    /// How many of that group have not ended.
     pub left: usize,
     /// The state of each call's undo.
     #[serde(with = "pairs")]
     pub calls: BTreeMap<StepItem, UndoCall>,
+    /// By step: how far its calls have come. Kept up with each, because every append says it in the run's summary.
+    pub progress: BTreeMap<StepId, UndoProgress>,
+}
+
+/// How far the undoing of a step's calls has come.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct UndoProgress {
+    pub undone: usize,
+    pub to_come: usize,
+    /// Items that stay as they are, each with its place in the run's list of what was done.
+    #[serde(with = "pairs")]
+    pub left: BTreeMap<Option<u32>, usize>,
 }
 
 /// The undoing of one call.
@@ -247,6 +260,8 @@ pub(super) struct Undoing {
 pub(super) struct UndoCall {
     /// Its index in the run's list of calls that were done.
     pub done: usize,
+    /// The place of its group.
+    pub group: usize,
     pub undone: Undone,
 }
 

@@ -10,8 +10,9 @@
 
 use jiff::Timestamp;
 
-use super::calls::{CallState, Open, Phase, StepState, Undone};
+use super::calls::{CallState, Open, Phase, StepState};
 use super::may_begin::{sends, skipped_by_needs};
+use super::work_count::count_work;
 use super::world::call_scope;
 use super::{Command, EffectClass, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
 use crate::names::{RunId, Seq};
@@ -319,23 +320,29 @@ impl Due<'_> {
     /// One group after the other, those of one at the same time.
     fn compensating(&mut self) {
         let Some(undoing) = &self.run.undoing else { return };
-        let group = undoing.groups.get(undoing.at).filter(|_| self.run.compensates());
-        for (id, item) in group.into_iter().flatten() {
+        let Some(group) = undoing.groups.get(undoing.at).filter(|_| self.run.compensates()) else {
+            if self.run.in_flight == 0 {
+                self.actions.push(Action::Decide(Command::Conclude));
+            }
+            return;
+        };
+        for (id, item, _) in self.run.side_calls.keys().filter(|(.., part)| *part == Part::Undo) {
+            count_work();
             let Some((index, step)) = self.plan.step(id) else { continue };
-            let place = (id.clone(), *item);
-            if undoing.calls.get(&place).is_none_or(|call| call.undone != Undone::NotYet) {
-                continue;
-            }
-            match self.run.call_state(id, *item, Part::Undo) {
-                Some(_) => self.side_call(index, step, *item, Part::Undo),
-                None if self.conditions.hold_effects && undo_is_effect(self.run, step) => {
-                    self.actions.push(Action::Held(index));
-                }
-                None => self.begin(index, *item, Part::Undo),
-            }
+            self.side_call(index, step, *item, Part::Undo);
         }
-        if group.is_none() && self.run.in_flight == 0 {
-            self.actions.push(Action::Decide(Command::Conclude));
+        for (id, item) in group.iter().skip(undoing.next) {
+            if self.room == 0 {
+                break;
+            }
+            count_work();
+            let to_come = self.run.to_be_undone(id, *item).is_ok();
+            let is_new = to_come && self.run.call_state(id, *item, Part::Undo).is_none();
+            let Some((index, step)) = self.plan.step(id).filter(|_| is_new) else { continue };
+            match self.conditions.hold_effects && undo_is_effect(self.run, step) {
+                true => self.actions.push(Action::Held(index)),
+                false => self.begin(index, *item, Part::Undo),
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ mod conflict;
 mod control;
 mod decide;
 mod definition;
+mod done_rows;
 mod drafts;
 mod due;
 mod effects;
@@ -63,10 +64,12 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod undo;
+mod undone;
 mod view;
 mod wait;
 mod waits;
 pub mod wire;
+mod work_count;
 mod world;
 
 pub use bytes::BytesMark;

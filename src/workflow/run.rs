@@ -14,9 +14,10 @@ use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, Undoin
 use super::interactions::Interactions;
 use super::performed_effects::PerformedEffects;
 use super::serde_forms::pairs;
+use super::work_count::count_work;
 use super::{
     AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted,
-    SensitiveSources, Superseded, Undone,
+    SensitiveSources, Superseded,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -52,7 +53,8 @@ pub struct Run {
     pub(super) conflicts: Vec<Conflict>,
     /// Somebody asked it to begin nothing more.
     pub(super) pause: Option<Pause>,
-    /// What was done to the world, in the order of completion.
+    /// What was done to the world, in the order of completion. A snapshot writes it by itself ([`super::done_rows`]).
+    #[serde(skip)]
     pub(super) done: Vec<DoneCall>,
     /// Calls whose effect stays unknown, and that will not be repeated.
     pub(super) unknown: Vec<Unsettled>,
@@ -70,9 +72,6 @@ pub struct Run {
 
 /// The sentence for a call of which nothing more is known.
 pub(super) const UNKNOWN: &str = "it is unknown whether it was done";
-
-/// Steps, with their items and what is to be said of each.
-type Left<'a> = BTreeMap<&'a StepId, BTreeMap<Option<u32>, Option<String>>>;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -227,43 +226,6 @@ impl Run {
     pub fn compensated(&self) -> bool {
         self.undoing.is_some()
     }
-    /// What became of all that was done to the world once the run ends early, what was done last first, as it is undone:
-    /// each step (item), and whether it was taken back. Empty while nothing is being undone and the run goes on.
-    pub fn undone(&self) -> Vec<(&StepId, Option<u32>, Undone)> {
-        if self.failing.is_none() {
-            return Vec::new();
-        }
-        let mut all: Vec<_> = self
-            .done
-            .iter()
-            .rev()
-            .filter_map(|done| {
-                let place = (done.step.clone(), done.item);
-                let undone = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&place));
-                if (done.rehearsed || done.harmless) && undone.is_none() {
-                    return None;
-                }
-                let undone = match (undone, &self.cancel) {
-                    (Some(call), _) if call.undone == Undone::NotYet && self.end.is_some() => {
-                        Undone::Left("undoing was called off".into())
-                    }
-                    (Some(call), _) => call.undone.clone(),
-                    (None, Some(Cancel { compensate: false, .. })) => {
-                        Undone::Left("the run was cancelled without undoing".into())
-                    }
-                    (None, _) if self.undoing.is_none() && self.end.is_none() => Undone::NotYet,
-                    (None, _) => Undone::Left(done.child.as_ref().map_or_else(
-                        || "it declares no `undo`".to_owned(),
-                        |(run, workflow)| format!("{run} `{workflow}`: completed, and its step declares no `undo`"),
-                    )),
-                };
-                Some((&done.step, done.item, undone))
-            })
-            .collect();
-        let unknown = |call: &Unsettled| Undone::Left(call.why.clone());
-        all.extend(self.unknown.iter().map(|call| (&call.step, call.item, unknown(call))));
-        all
-    }
     /// The lock that a step (an item) holds.
     pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
         self.interactions.queue_entry(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
@@ -302,37 +264,6 @@ impl Run {
             None => note,
         })
     }
-    /// What was undone and what not, in a sentence; nothing where nothing was done.
-    fn leftovers(&self) -> Option<String> {
-        let (mut undone, mut to_come, mut left) = <(Left<'_>, Left<'_>, Left<'_>)>::default();
-        for (step, item, state) in self.undone() {
-            let (list, why) = match state {
-                Undone::Undone | Undone::Rehearsed => (&mut undone, None),
-                Undone::NotYet => (&mut to_come, None),
-                // What another run did is to be found there.
-                Undone::Left(why) => {
-                    let elsewhere = self.done_call(step, item).is_some_and(|done| done.child.is_some());
-                    (&mut left, elsewhere.then_some(why))
-                }
-            };
-            list.entry(step).or_default().insert(item, why);
-        }
-        let list = |what: &str, steps: &Left<'_>| {
-            let name = |(step, items): (&&StepId, &BTreeMap<Option<u32>, Option<String>>)| match (
-                items.len(),
-                items.values().next().and_then(Option::as_ref),
-            ) {
-                (1, None) => format!("`{step}`"),
-                (1, Some(why)) => format!("`{step}` ({why})"),
-                (items, _) => format!("`{step}` ({items} items)"),
-            };
-            let names: Vec<_> = steps.iter().map(name).collect();
-            (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
-        };
-        let parts = [list("undone", &undone), list("still to be undone", &to_come), list("not undone", &left)];
-        let parts: Vec<_> = parts.into_iter().flatten().collect();
-        (!parts.is_empty()).then(|| parts.join("; "))
-    }
     /// A call that has begun and not ended.
     pub(super) fn call_state(&self, step: &StepId, item: Option<u32>, part: Part) -> Option<&CallState> {
         match part {
@@ -354,7 +285,9 @@ impl Run {
     pub(super) fn done_call(&self, step: &StepId, item: Option<u32>) -> Option<&DoneCall> {
         match self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(step.clone(), item))) {
             Some(call) => self.done.get(call.done),
-            None => self.done.iter().rev().find(|done| done.step == *step && done.item == item),
+            None => {
+                self.done.iter().rev().inspect(|_| count_work()).find(|done| done.step == *step && done.item == item)
+            }
         }
     }
     /// Whether a step has ended, with a result or skipped.

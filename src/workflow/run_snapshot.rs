@@ -4,11 +4,26 @@
 //! That holds only for a binary with the same fold: [`FOLD`] tells whether it has. Bytes that are no run are an error
 //! value. The engine decides when snapshots are written and read, and handles those that cannot be read.
 
+use serde::{Deserialize, Serialize};
+
 use super::Run;
+use super::done_rows::DoneRows;
 
 /// A hash of the sources that determine the fold: all of `workflow`, and names. Two binaries with the same hash read
 /// each other's snapshots.
 pub const FOLD: &str = env!("POINTSMAN_FOLD");
+
+#[derive(Serialize)]
+struct Written<'a> {
+    run: &'a Run,
+    done: DoneRows,
+}
+
+#[derive(Deserialize)]
+struct ReadBack {
+    run: Run,
+    done: DoneRows,
+}
 
 impl Run {
     /// The run as bytes.
@@ -16,7 +31,8 @@ impl Run {
     /// # Errors
     /// It holds what JSON cannot.
     pub fn to_snapshot(&self) -> Result<Vec<u8>, String> {
-        serde_json::to_vec(self).map_err(|error| format!("the run cannot be written as JSON: {error}"))
+        let written = Written { run: self, done: DoneRows::of(self) };
+        serde_json::to_vec(&written).map_err(|error| format!("the run cannot be written as JSON: {error}"))
     }
 
     /// The run that [`Run::to_snapshot`] of the same [`FOLD`] was given.
@@ -24,6 +40,9 @@ impl Run {
     /// # Errors
     /// The bytes are no run.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Run, String> {
-        serde_json::from_slice(bytes).map_err(|error| format!("a snapshot cannot be read: {error}"))
+        let unread = |why: &dyn std::fmt::Display| format!("a snapshot cannot be read: {why}");
+        let ReadBack { mut run, done } = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
+        run.done = done.read(&run).map_err(|why| unread(&why))?;
+        Ok(run)
     }
 }

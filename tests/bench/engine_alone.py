@@ -6,6 +6,7 @@
               is read over the API (reading and folding alone: `src/store/tests/rate.rs`, with --keep FOLDER here)
   children    one run that starts 1,000 children, and one that starts 2,000, 64 at a time: twice as many should take
               twice as long
+  undo        one run that undoes 1,000 calls, then 2,000 and 4,000, 64 at a time: twice as many should take twice as long
   waiting     10,000 runs that wait for a person: CPU and system calls of the idle process, memory per run
   finished    100,000 finished runs in the store: seconds until /readyz after a start, `runs list` over the API and by
               the command
@@ -38,6 +39,12 @@ respond: { status: 200, body: { sum: "${steps.sum.output}" } }
 EACH = """workflow: each
 steps:
   item: { for_each: "${request.body.items}", concurrency: 64, call: 'POST ${services.steps}/item', effect: shared, body: { n: "${item}" } }
+respond: { status: 200, body: { done: true } }
+"""
+UNDO = """workflow: undo
+steps:
+  item: { for_each: "${request.body.items}", concurrency: 64, call: 'POST ${services.steps}/item', effect: shared, body: { n: "${item}" }, undo: 'POST ${services.steps}/undo/${index}' }
+  stop: { needs: [item], fail: { status: 409, body: { undone: true } } }
 respond: { status: 200, body: { done: true } }
 """
 CHILD = """workflow: child
@@ -150,6 +157,23 @@ def children(folder, steps, args, emit):
     rig.stop(pointsman.process)
 
 
+def undo(folder, steps, args, emit):
+    pointsman = rig.Pointsman(folder, steps.url, [UNDO], limits={"answer_ms": 600_000}, name="undo")
+    by = pointsman.start_method(args.by)
+    for n, count in ((n, count) for n in range(args.rounds) for count in (1_000, 2_000, 4_000)):
+        items = list(range(count))
+        url, _ = pointsman.target("undo", by)
+        cpu, start_time = rig.cpu_seconds(pointsman.process.pid), time.monotonic()
+        status, text = rig.http(url, {"workflow": "undo", "input": {"items": items}} if by == "api" else {"items": items}, timeout_s=600)
+        pointsman.wait_until_idle(600)
+        took = time.monotonic() - start_time
+        spent = rig.cpu_seconds(pointsman.process.pid) - cpu
+        effects, twice = steps.effects()
+        emit(dict(work="undo", round=n, count=count, by=by, status=status, took_s=round(took, 2), items_per_s=round(count / took), effects=effects,
+                  effects_twice=twice, cpu_us_per_step=round(spent / count / 2 * 1e6, 1), rss_mb=round(rig.rss_mb(pointsman.process.pid), 1)))
+    rig.stop(pointsman.process)
+
+
 def waiting(folder, steps, args, emit):
     pointsman = rig.Pointsman(folder, steps.url, [WAITING], limits={"runs_in_flight_max": 20_000, "answer_ms": 2_000}, name="waiting")
     by, pid = pointsman.start_method(args.by), pointsman.process.pid
@@ -214,7 +238,7 @@ def finished(folder, steps, args, emit):
         rig.stop(pointsman.process)
 
 
-BENCHMARKS = {"in-flight": in_flight, "for-each": for_each, "children": children, "waiting": waiting, "finished": finished}
+BENCHMARKS = {"in-flight": in_flight, "for-each": for_each, "children": children, "undo": undo, "waiting": waiting, "finished": finished}
 
 
 def main():
@@ -244,7 +268,8 @@ def main():
         for name in args.benchmarks or BENCHMARKS:
             BENCHMARKS[name](folder, steps, args, emit)
     notes = [f"machine: {rig.machine()}; disk {disk}, write + fdatasync {fsync:.0f} us; {busy:.0%} of the cores busy with other load before the start",
-             f"command: python3 tests/bench/engine_alone.py {' '.join(sys.argv[1:])}"]
+             f"command: python3 tests/bench/engine_alone.py {' '.join(sys.argv[1:])}",
+             *rig.medians(rows, ("work", "count"), ("took_s", "steps_per_s", "p50_ms", "p99_ms", "cpu_us_per_step"))]
     for note in notes:
         print(note)
     if args.rows:

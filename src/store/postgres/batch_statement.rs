@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Postgres, SqlSafeStr, SqlStr};
 
 use super::columns::escape;
 use super::summary_cache::SummaryCache;
-use crate::names::RunId;
+use crate::names::{RouteId, RunId};
 use crate::store::codec::LargeValue;
 use crate::store::encoded::EncodedAppend;
 use crate::store::{NewPin, run_has_ended};
@@ -124,8 +124,8 @@ fn bind_runs<'q>(query: BoundQuery<'q>, runs: &BTreeMap<RunId, Run<'_>>, summari
         .bind(last().map(|row| row.ended).collect::<Vec<_>>())
         .bind(last().map(|row| row.updated).collect::<Vec<_>>())
         .bind(last().map(|row| row.status).collect::<Vec<_>>())
-        .bind(last().map(|row| escape(&row.workflow)).collect::<Vec<_>>())
-        .bind(last().map(|row| row.route.as_deref()).collect::<Vec<_>>())
+        .bind(last().map(|row| escape(row.workflow.as_str())).collect::<Vec<_>>())
+        .bind(last().map(|row| row.route.as_ref().map(RouteId::as_str)).collect::<Vec<_>>())
         .bind(last().map(|row| row.mode).collect::<Vec<_>>())
         .bind(last().map(|row| row.job.as_ref().map(|id| id.0.as_bytes().as_slice())).collect::<Vec<_>>())
         .bind(last().map(|row| row.parent.as_ref().map(id)).collect::<Vec<_>>())

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::encoded::{EncodedAppend, nanos};
 use super::notifier::Notifier;
 use super::validate::AppendOutcome;
-use super::write_append::{RunningCache, WriteTime, validate, write_append};
+use super::write_append::{RunningCache, UsualStatements, WriteTime, validate, write_append};
 use super::write_error::WriteError;
 use crate::clock;
 use crate::store::AppendError;
@@ -181,8 +181,9 @@ fn transact(
     now: WriteTime,
 ) -> Result<Vec<AppendOutcome>, WriteError> {
     conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let mut usual = UsualStatements::of(conn)?;
     let outcomes: Vec<AppendOutcome> =
-        appends.iter().map(|append| write_append(conn, append, cache, now)).collect::<Result<_, _>>()?;
+        appends.iter().map(|append| write_append(conn, &mut usual, append, cache, now)).collect::<Result<_, _>>()?;
     conn.prepare_cached("COMMIT")?.execute([])?;
     Ok(outcomes)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 use super::codec::LargeValue;
 use super::encoded::{EncodedAppend, LockUpdate};
@@ -14,7 +14,7 @@ use super::summary::ListedFields;
 use super::validate::{AppendOutcome, validate_batch};
 use super::write_error::WriteError;
 use crate::flag::Arm;
-use crate::names::RunId;
+use crate::names::{RouteId, RunId};
 use crate::store::NewPin;
 use crate::workflow::{Event, RunStatus};
 
@@ -86,17 +86,58 @@ pub(super) struct WriteTime {
     pub(super) retry_keys_since: i64,
 }
 
+/// The statements that most appends take, looked up once for a batch.
+pub(super) struct UsualStatements<'conn> {
+    advance_run: CachedStatement<'conn>,
+    append: CachedStatement<'conn>,
+}
+
+impl<'conn> UsualStatements<'conn> {
+    pub(super) fn of(conn: &'conn Connection) -> Result<Self, WriteError> {
+        Ok(Self { advance_run: conn.prepare_cached(ADVANCE_RUN)?, append: conn.prepare_cached(APPEND)? })
+    }
+
+    /// Updates the run's row to this append; `false` if the row differs from the cached one.
+    fn advance_run(&mut self, append: &EncodedAppend) -> Result<bool, WriteError> {
+        let (id, owner) = (append.run_id.0.as_bytes().as_slice(), append.run.owner);
+        let changed = self.advance_run.execute(params![
+            id,
+            append.first.cast_signed(),
+            append.last().cast_signed(),
+            append.run.updated,
+            owner.as_ref().map(|owner| owner.0.as_bytes().as_slice()),
+            append.fence.0.cast_signed(),
+        ])?;
+        Ok(changed == 1)
+    }
+
+    fn insert_append(&mut self, append: &EncodedAppend) -> Result<(), WriteError> {
+        self.append.execute(params![
+            append.run_id.0.as_bytes().as_slice(),
+            append.first.cast_signed(),
+            append.last().cast_signed(),
+            append.latest(),
+            Event::VERSION,
+            append.batch.as_bytes().as_slice(),
+            i64::try_from(append.large_values.len()).unwrap_or(i64::MAX),
+            append.events,
+        ])?;
+        Ok(())
+    }
+}
+
 /// Writes an append if it is valid. After an error the caller rolls the transaction back.
 pub(super) fn write_append(
     conn: &Connection,
+    usual: &mut UsualStatements<'_>,
     append: &EncodedAppend,
     cache: &mut RunningCache,
     now: WriteTime,
 ) -> Result<AppendOutcome, WriteError> {
     let plain = append.claim.is_none() && append.original.pins.is_empty();
-    if plain && cache.is_unchanged(append) && advance_run(conn, append)? {
+    if plain && cache.is_unchanged(append) && usual.advance_run(append)? {
         write_attached_rows(conn, append)?;
-        insert_append(conn, append)?;
+        usual.insert_append(append)?;
         return Ok(AppendOutcome::Write(Vec::new()));
     }
     let outcome = validate(conn, append, now)?;
@@ -105,7 +146,7 @@ pub(super) fn write_append(
         upsert_claim(conn, append, now)?;
         write_attached_rows(conn, append)?;
         upsert_run(conn, append)?;
-        insert_append(conn, append)?;
+        usual.insert_append(append)?;
         cache.written(append);
     }
     Ok(outcome)
@@ -118,34 +159,6 @@ pub(super) fn validate(conn: &Connection, append: &EncodedAppend, now: WriteTime
     outcomes.pop().ok_or_else(|| WriteError::NotWritten("an append was not judged".into()))
 }
 
-/// Updates the run's row to this append; `false` if the row differs from the cached one.
-fn advance_run(conn: &Connection, append: &EncodedAppend) -> Result<bool, WriteError> {
-    let (id, owner) = (append.run_id.0.as_bytes().as_slice(), append.run.owner);
-    let changed = conn.prepare_cached(ADVANCE_RUN)?.execute(params![
-        id,
-        append.first.cast_signed(),
-        append.last().cast_signed(),
-        append.run.updated,
-        owner.as_ref().map(|owner| owner.0.as_bytes().as_slice()),
-        append.fence.0.cast_signed(),
-    ])?;
-    Ok(changed == 1)
-}
-
-fn insert_append(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
-    conn.prepare_cached(APPEND)?.execute(params![
-        append.run_id.0.as_bytes().as_slice(),
-        append.first.cast_signed(),
-        append.last().cast_signed(),
-        append.latest(),
-        Event::VERSION,
-        append.batch.as_bytes().as_slice(),
-        i64::try_from(append.large_values.len()).unwrap_or(i64::MAX),
-        append.events,
-    ])?;
-    Ok(())
-}
-
 fn upsert_run(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
     let run = &append.run;
     conn.prepare_cached(RUN)?.execute(params![
@@ -154,8 +167,8 @@ fn upsert_run(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteErro
         append.last().cast_signed(),
         run.ended,
         run.status,
-        run.workflow,
-        run.route,
+        run.workflow.as_str(),
+        run.route.as_ref().map(RouteId::as_str),
         run.mode,
         &*append.summary(),
         append.fence.0.cast_signed(),

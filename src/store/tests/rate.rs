@@ -1,13 +1,14 @@
 //! How many events a second, and how many SQLite itself takes with the same batches, by hand:
-//! `cargo test --release --lib store::tests::rate -- --ignored --nocapture`. The folder is a temporary one: set TMPDIR
-//! to a disk where it is memory. And how long the longest run of a store takes to be read and folded:
-//! `POINTSMAN_STORE=FILE cargo test --release --lib read_and_fold -- --ignored --nocapture` (`engine_alone.py --keep`
-//! leaves such a file).
+//! `cargo test --release --lib store::tests::rate -- --ignored --nocapture`, or `tests/bench/store_alone.py`, which keeps
+//! the rows. The folder is a temporary one: set TMPDIR to a disk where it is memory. And how long the longest run of a
+//! store takes to be read and folded, from its events and from its snapshot:
+//! `POINTSMAN_STORE=FILE cargo test --release --lib read_and_fold -- --ignored --nocapture`.
 //!
-//! The control writes the very bytes of the events, in batches as large as ours were on average, with one multi-row
-//! INSERT for each on one connection (WAL, `synchronous=FULL`), into a table like ours, and nothing else: no summaries,
-//! no order to keep, no callers that wait. Runs have as many events as one of ten steps has. Rounds alternate, so that
-//! a drifting machine drifts for both; the processor's time is the whole process's.
+//! Two controls write the very bytes of the events, in batches as large as ours were on average, on one connection (WAL,
+//! `synchronous=FULL`), and nothing else: no runs, no order to keep, no callers that wait. One writes a row for each
+//! event, with one multi-row INSERT for each batch, as a store of events would at first; the other a row for each append,
+//! with the statement and the connection that ours has, in one transaction. Runs have as many events as one of ten steps
+//! has. Rounds alternate, so that a drifting machine drifts for all; the processor's time is the whole process's.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -17,8 +18,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
 
 use super::*;
+use crate::store::Store;
+use crate::store::codec::encode_line;
+use crate::store::sqlite::Options;
+use crate::workflow::Run;
 
 const FOR: Duration = Duration::from_secs(2);
+/// Of each combination; `POINTSMAN_ROUNDS` sets another number.
 const ROUNDS: usize = 3;
 /// Events of one run.
 const RUN: u64 = 24;
@@ -140,32 +146,77 @@ async fn control(batch: u64) -> Seen {
     seen(waits, total, took, used)
 }
 
+/// SQLite itself, with a row for each append of so many events, and so many of those in one transaction.
+fn control_by_append(batch: u64, events: u64) -> Seen {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = Options::new(&dir.path().join("control.db")).open().unwrap();
+    conn.execute_batch(
+        "CREATE TABLE appends (pos INTEGER PRIMARY KEY, run_id BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, \
+         at INTEGER NOT NULL, version INTEGER NOT NULL, batch BLOB NOT NULL, events BLOB NOT NULL, UNIQUE (run_id, first))",
+    )
+    .unwrap();
+    let insert = "INSERT INTO appends (run_id, first, last, at, version, batch, events) VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
+    while begin.elapsed() < FOR {
+        let asked = Instant::now();
+        let (run, first) = (sent / (RUN / events) * batch, sent % (RUN / events) * events + 1);
+        sent += 1;
+        conn.prepare_cached("BEGIN IMMEDIATE").unwrap().execute([]).unwrap();
+        for n in 0..batch {
+            let mut lines = Vec::new();
+            for seq in first..first + events {
+                encode_line(&mut lines, 1_800_000_000_000_000_000, &test_event(seq), usize::MAX).unwrap();
+            }
+            let (id, last) = (Uuid::now_v7(), first + events - 1);
+            let run = run_id(run + n);
+            let (run, id) = (run.0.as_bytes().as_slice(), id.as_bytes().as_slice());
+            let values = rusqlite::params![
+                run,
+                first.cast_signed(),
+                last.cast_signed(),
+                1_800_000_000_000_000_000_i64,
+                Event::VERSION,
+                id,
+                lines
+            ];
+            conn.prepare_cached(insert).unwrap().execute(values).unwrap();
+        }
+        conn.prepare_cached("COMMIT").unwrap().execute([]).unwrap();
+        waits.push(asked.elapsed());
+    }
+    let (took, used) = (begin.elapsed(), cpu() - used);
+    let total = waits.len() as f64 * (batch * events) as f64;
+    seen(waits, total, took, used)
+}
+
+/// A line that `tests/bench/store_alone.py` reads.
+fn row(row: serde_json::Value) {
+    println!("ROW {row}");
+}
+
+fn rounds() -> usize {
+    std::env::var("POINTSMAN_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn events_a_second() {
+    let us = |wait: Duration| (wait.as_secs_f64() * 1e7).round() / 10.0;
     for (callers, events) in [(1, 1), (1, 4), (32, 1), (128, 1), (128, 4)] {
-        let mut ratios = Vec::new();
-        for _ in 0..ROUNDS {
+        for round in 0..rounds() {
             let (mine, batch) = ours(StoreKind::Sqlite, callers, events).await;
-            let bare = control((batch.round() as u64).max(1)).await;
-            ratios.push(mine.rate / bare.rate);
-            println!(
-                "callers {callers}, events an append {events}: {:.0} events/s (append p50 {:?}, p99 {:?}, processor \
-                 {:.1} us an event), {batch:.1} a commit; SQLite itself {:.0} events/s (p50 {:?}, p99 {:?}, processor \
-                 {:.1} us); ratio {:.2}",
-                mine.rate,
-                mine.p50,
-                mine.p99,
-                mine.cpu_us,
-                bare.rate,
-                bare.p50,
-                bare.p99,
-                bare.cpu_us,
-                mine.rate / bare.rate
-            );
+            let by_event = control((batch.round() as u64).max(1)).await;
+            let appends = ((batch / events as f64).round() as u64).max(1);
+            let by_append = tokio::task::spawn_blocking(move || control_by_append(appends, events)).await.unwrap();
+            for (who, seen) in [("ours", &mine), ("row per event", &by_event), ("row per append", &by_append)] {
+                row(json!({
+                    "work": "appends", "callers": callers, "events": events, "round": round, "who": who,
+                    "events_per_s": seen.rate.round(), "p50_us": us(seen.p50), "p99_us": us(seen.p99),
+                    "cpu_us_per_event": (seen.cpu_us * 100.0).round() / 100.0, "events_per_commit": (batch * 10.0).round() / 10.0,
+                    "ours_against_it": (mine.rate / seen.rate * 1000.0).round() / 1000.0,
+                }));
+            }
         }
-        ratios.sort_by(f64::total_cmp);
-        println!("callers {callers}, events an append {events}: median ratio {:.2}", ratios[ratios.len() / 2]);
     }
 }
 
@@ -232,14 +283,29 @@ async fn read_and_fold() {
     let path = std::env::var("POINTSMAN_STORE").expect("POINTSMAN_STORE names a store's file");
     let store = SqliteStore::open(path, &Limits::default()).await.unwrap();
     let filter = crate::store::RunFilter { limit: 1_000, ..Default::default() };
-    let runs = crate::store::Store::runs(&store, filter).await.unwrap();
+    let runs = Store::runs(&store, filter).await.unwrap();
     let longest = runs.iter().max_by_key(|run| run.seq).expect("a store with a run").run_id;
-    for _ in 0..10 {
+    let ms = |spent: Duration| (spent.as_secs_f64() * 1e5).round() / 100.0;
+    for round in 0..rounds().max(10) {
         let began = Instant::now();
-        let events = crate::store::Store::events(&store, longest, Seq::FIRST).await.unwrap();
+        let events = Store::events(&store, longest, Seq::FIRST).await.unwrap();
         let read = began.elapsed();
         let run = crate::workflow::fold(events.iter().map(|stored| &stored.event)).unwrap();
-        println!("{} events read in {read:?}, read and folded in {:?}", run.seq().0, began.elapsed());
+        let (events, read, whole) = (run.seq().0, ms(read), ms(began.elapsed()));
+        row(json!({ "work": "read and fold", "from": "events", "round": round, "events": events, "folded": events,
+            "read_ms": read, "ms": whole }));
+        let began = Instant::now();
+        let Some(kept) = crate::store::Work::run_snapshot(&store, longest).await.unwrap() else { continue };
+        let mut back = Run::from_snapshot(&kept.body).unwrap();
+        let read = began.elapsed();
+        let after = Store::events(&store, longest, kept.seq.next()).await.unwrap();
+        after.iter().for_each(|stored| back.take_in(&stored.event).unwrap());
+        let whole = ms(began.elapsed());
+        assert_eq!(back, run);
+        row(
+            json!({ "work": "read and fold", "from": "snapshot", "round": round, "events": events, "folded": after.len(),
+            "read_ms": ms(read), "ms": whole, "snapshot_bytes": kept.body.len() }),
+        );
     }
-    crate::store::Store::close(&store).await;
+    Store::close(&store).await;
 }

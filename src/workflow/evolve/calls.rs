@@ -53,6 +53,7 @@ impl Run {
             Part::Undo => {
                 self.to_be_undone(step, *item)?;
                 self.next_side_call_attempt(started, seq)?;
+                self.undo_moved();
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
                     self.intents.insert((step.clone(), *item, Part::Undo), request.clone());
                 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::names::StepId;
-use crate::workflow::calls::{CallResult, CallState, Phase, StepItem, StepState, UndoCall, Undoing, Undone, Unsettled};
+use crate::workflow::calls::{
+    CallResult, CallState, Phase, StepItem, StepState, UndoCall, UndoProgress, Undoing, Undone, Unsettled,
+};
 use crate::workflow::run::{Cancel, End, UNKNOWN};
 use crate::workflow::{
     Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Part, Run, StepFinished,
@@ -222,25 +224,45 @@ impl Run {
         let places: BTreeMap<StepItem, usize> =
             self.done.iter().enumerate().map(|(at, done)| ((done.step.clone(), done.item), at)).collect();
         let mut calls = BTreeMap::new();
-        for place in undo.iter().flatten() {
+        let mut progress: BTreeMap<StepId, UndoProgress> = BTreeMap::new();
+        for (group, place) in undo.iter().enumerate().flat_map(|(at, group)| group.iter().map(move |place| (at, place)))
+        {
             let Some(done) = places.get(place).copied() else { return Err(format!("`{}` was not done", place.0)) };
-            if calls.insert(place.clone(), UndoCall { done, undone: Undone::NotYet }).is_some() {
+            if calls.insert(place.clone(), UndoCall { done, group, undone: Undone::NotYet }).is_some() {
                 return Err(format!("`{}` is to be undone twice", place.0));
+            }
+            progress.entry(place.0.clone()).or_default().to_come += 1;
+        }
+        for (at, done) in self.done.iter().enumerate() {
+            let place = (done.step.clone(), done.item);
+            if !done.rehearsed && !done.harmless && !calls.contains_key(&place) {
+                progress.entry(place.0).or_default().left.insert(done.item, at);
             }
         }
         let left = undo.first().map_or(0, Vec::len);
-        self.undoing = Some(Undoing { groups: undo.to_vec(), at: 0, left, calls });
+        self.undoing = Some(Undoing { groups: undo.to_vec(), at: 0, next: 0, left, calls, progress });
         Ok(())
     }
 
     /// Whether this is what is to be undone now.
     pub(in crate::workflow) fn to_be_undone(&self, step: &StepId, item: Option<u32>) -> Result<(), String> {
-        let place = (step.clone(), item);
         let undoing = self.undoing.as_ref().filter(|undoing| {
-            let now = undoing.groups.get(undoing.at).is_some_and(|group| group.contains(&place));
-            now && undoing.calls.get(&place).is_some_and(|call| call.undone == Undone::NotYet)
+            let call = undoing.calls.get(&(step.clone(), item));
+            call.is_some_and(|call| call.group == undoing.at && call.undone == Undone::NotYet)
         });
         undoing.map(|_| ()).ok_or_else(|| format!("`{step}` is not to be undone now"))
+    }
+
+    /// An undo has begun or ended: those before the next one of its group have begun.
+    pub(super) fn undo_moved(&mut self) {
+        let Some(undoing) = &mut self.undoing else { return };
+        let group = undoing.groups.get(undoing.at).map_or(&[][..], Vec::as_slice);
+        while let Some((step, item)) = group.get(undoing.next)
+            && (self.side_calls.contains_key(&(step.clone(), *item, Part::Undo))
+                || undoing.calls.get(&(step.clone(), *item)).is_none_or(|call| call.undone != Undone::NotYet))
+        {
+            undoing.next += 1;
+        }
     }
 
     pub(super) fn undo_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
@@ -282,13 +304,21 @@ impl Run {
     fn undo_ended(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
         let Some(undoing) = &mut self.undoing else { return };
         if let Some(call) = undoing.calls.get_mut(&(step.clone(), item)) {
+            let progress = undoing.progress.entry(step.clone()).or_default();
+            progress.to_come = progress.to_come.saturating_sub(1);
+            match &undone {
+                Undone::Undone | Undone::Rehearsed => progress.undone += 1,
+                Undone::Left(_) => drop(progress.left.insert(item, call.done)),
+                Undone::NotYet => progress.to_come += 1,
+            }
             call.undone = undone;
         }
         undoing.left = undoing.left.saturating_sub(1);
         while undoing.left == 0 && undoing.at < undoing.groups.len() {
-            undoing.at += 1;
+            (undoing.at, undoing.next) = (undoing.at + 1, 0);
             undoing.left = undoing.groups.get(undoing.at).map_or(0, Vec::len);
         }
+        self.undo_moved();
     }
 
     /// The run was ended unread. Fits any run that has not ended: calls under way are left, and listed as unknown.

@@ -249,6 +249,63 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
     assert!(large < small * 40, "{small:?} for 1,000 items and {large:?} for 8,000");
 }
 
+/// How many calls are looked at while a fan-out of so many items, all begun at the same time, fails and is undone.
+fn work_to_undo(count: usize, undo: &str) -> usize {
+    let plan = plan(&format!(
+        "{{ workflow: w, steps: {{ each: {{ for_each: '${{request.body.items}}', concurrency: {count}, \
+         call: 'POST ${{services.stock}}/x' {undo} }}, last: {{ needs: [each], call: 'POST ${{services.bank}}/last', \
+         undo: 'POST ${{services.bank}}/never' }} }}, respond: {{ status: 200 }} }}"
+    ));
+    let items: Vec<usize> = (0..count).collect();
+    let first = started(&plan, Mode::Real, json!({"body": {"items": items}}));
+    let world = World { items_max: 100_000, run_calls_max: count, ..world() };
+    let mut run = evolve(None, &Event::RunStarted(Arc::new(first))).unwrap();
+    let now = Timestamp::UNIX_EPOCH;
+    let ask = |run: &mut Run, command: Command, run_calls_max: usize| {
+        let world = World { run_calls_max, ..world.clone() };
+        for event in decide(run, &plan, &world, command, now).unwrap() {
+            run.take_in(&event).unwrap();
+            // As the engine does with every append.
+            run.summary(now);
+        }
+    };
+    let due_now = |run: &Run, run_calls_max: usize| -> Vec<Command> {
+        let world = World { run_calls_max, ..world.clone() };
+        let actions = due(run, &plan, &world, Conditions { now, hold_effects: false });
+        actions
+            .into_iter()
+            .filter_map(|action| if let Action::Decide(ask) = action { Some(ask) } else { None })
+            .collect()
+    };
+    super::super::work_count::take_work();
+    while !run.is_final() {
+        let calls_max = if run.compensated() { 8 } else { count };
+        let commands = due_now(&run, calls_max);
+        if commands.is_empty() {
+            let call = run.in_flight().remove(0);
+            let step = plan.step(&call.step).unwrap().0;
+            let (item, part, result) =
+                (call.item, call.part, if call.item.is_none() { status(404) } else { ok(json!({})) });
+            ask(
+                &mut run,
+                Command::Record { step, item, part, attempt: 1, result, again: false, jitter: 0.5 },
+                calls_max,
+            );
+        }
+        commands.into_iter().for_each(|command| ask(&mut run, command, calls_max));
+    }
+    assert_eq!(run.undone().iter().filter(|(.., undone)| *undone != Undone::NotYet).count(), count);
+    super::super::work_count::take_work()
+}
+
+#[test]
+fn undoing_thousands_looks_at_each_call_a_few_times() {
+    for undo in [", undo: 'DELETE ${services.stock}/x/${index}'", ""] {
+        let work = work_to_undo(1_000, undo);
+        assert!(work < 40_000, "{work} looks at 1,000 calls");
+    }
+}
+
 #[test]
 fn the_view_shows_the_status_of_each_step() {
     let plan = plan(TRIP);

@@ -40,6 +40,29 @@ fn numbers_of_an_output_keep_all_digits() {
     }
 }
 
+/// What an open step has of its items is not written again for what they did, and is one value again when it is read.
+#[test]
+fn each_output_of_a_fan_out_is_written_once() {
+    let plan = each();
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.item("a", 0, ok(json!("once-0")));
+    harness.item("a", 2, ok(json!("once-2")));
+    let bytes = harness.run.to_snapshot().unwrap();
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    assert_eq!(text.matches("once-").count(), 2, "{text}");
+    let back = Run::from_snapshot(&bytes).unwrap();
+    let (open, done) = (back.open_step(&"a".into()).unwrap(), &back.done);
+    assert_eq!(done.iter().map(|done| done.item).collect::<Vec<_>>(), [Some(0), Some(2)]);
+    for done in done {
+        let item = done.item.unwrap();
+        assert!(Arc::ptr_eq(&done.output, open.results[&item].output.as_ref().unwrap()));
+        assert!(Arc::ptr_eq(done.value.as_ref().unwrap(), &open.items.as_ref().unwrap()[item as usize]));
+    }
+    // Neither does what was done twice grow with each round.
+    assert_eq!(back.to_snapshot().unwrap(), bytes);
+}
+
 /// As deep as a step's output may be (`output_depth_max`).
 #[test]
 fn an_output_as_deep_as_the_bound_is_read_back() {

@@ -1,0 +1,130 @@
+//! How a snapshot writes what a run has done: a row for each call, without what its step has.
+//!
+//! Always true: what is read back equals what was written, and shares again what it shared. Of thousands of items an open
+//! step has the value and the output; written twice, they would be most of the snapshot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Run;
+use super::calls::{DoneCall, StepState};
+use crate::names::{RunId, Seq, StepId, WorkflowName};
+
+/// What a run has done, as it is written.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct DoneRows {
+    steps: Vec<StepId>,
+    rows: Vec<Row>,
+}
+
+/// The place of the step, the item, the first attempt, the end, the status, and the rest where it is not the usual.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row(usize, Option<u32>, Seq, Seq, Option<u16>, Option<Box<Rest>>);
+
+/// What few calls have.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Rest {
+    #[serde(skip_serializing_if = "Kept::is_in_step")]
+    value: Kept,
+    #[serde(skip_serializing_if = "Kept::is_in_step")]
+    output: Kept,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    rehearsed: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    harmless: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<RunId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    child: Option<(RunId, WorkflowName)>,
+}
+
+/// Where a value is kept.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kept {
+    /// With the open step, under the call's item.
+    #[default]
+    InStep,
+    /// There is none.
+    Nowhere,
+    Here(Arc<Value>),
+}
+
+impl Kept {
+    fn is_in_step(&self) -> bool {
+        *self == Kept::InStep
+    }
+
+    fn of(value: Option<&Arc<Value>>, in_step: Option<&Arc<Value>>) -> Self {
+        match (value, in_step) {
+            (None, None) => Kept::InStep,
+            (Some(value), Some(in_step)) if Arc::ptr_eq(value, in_step) => Kept::InStep,
+            (Some(value), _) => Kept::Here(value.clone()),
+            (None, Some(_)) => Kept::Nowhere,
+        }
+    }
+
+    fn get(self, in_step: Option<&Arc<Value>>) -> Option<Arc<Value>> {
+        match self {
+            Kept::InStep => in_step.cloned(),
+            Kept::Nowhere => None,
+            Kept::Here(value) => Some(value),
+        }
+    }
+}
+
+/// An item's value and output, as its step has them while it is open.
+fn in_step<'a>(run: &'a Run, step: &StepId, item: Option<u32>) -> (Option<&'a Arc<Value>>, Option<&'a Arc<Value>>) {
+    let Some(StepState::Open(open)) = run.steps.get(step) else { return (None, None) };
+    let value = item.and_then(|item| open.items.as_ref()?.get(item as usize));
+    (value, open.results.get(&item.unwrap_or(0)).and_then(|result| result.output.as_ref()))
+}
+
+impl DoneRows {
+    /// What this run has done.
+    pub fn of(run: &Run) -> Self {
+        let (mut steps, mut places) = (Vec::new(), HashMap::new());
+        let rows = run.done.iter().map(|done| {
+            let DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child } = done;
+            let place = *places.entry(step).or_insert_with(|| {
+                steps.push(step.clone());
+                steps.len() - 1
+            });
+            let (value_there, output_there) = in_step(run, step, *item);
+            let rest = Rest {
+                value: Kept::of(value.as_ref(), value_there),
+                output: Kept::of(Some(output), output_there),
+                rehearsed: *rehearsed,
+                harmless: *harmless,
+                origin: *origin,
+                child: child.clone(),
+            };
+            let rest = (rest != Rest::default()).then(|| Box::new(rest));
+            Row(place, *item, *began, *ended, *status, rest)
+        });
+        let rows = rows.collect();
+        Self { steps, rows }
+    }
+
+    /// The calls that were written, of a run that was read back without them.
+    ///
+    /// # Errors
+    /// A row names what is not there.
+    pub fn read(self, run: &Run) -> Result<Vec<DoneCall>, String> {
+        let Self { steps, rows } = self;
+        let calls = rows.into_iter().map(|Row(place, item, began, ended, status, rest)| {
+            let step = steps.get(place).ok_or("a call that was done names no step")?.clone();
+            let (value, output) = in_step(run, &step, item);
+            let Rest { value: kept, output: gave, rehearsed, harmless, origin, child } =
+                rest.map_or_else(Rest::default, |rest| *rest);
+            let value = kept.get(value);
+            let output = gave.get(output).ok_or("a call that was done has no output")?;
+            Ok(DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child })
+        });
+        calls.collect()
+    }
+}

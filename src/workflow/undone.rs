@@ -1,0 +1,141 @@
+//! What became of what a run that ends early had done: undone, still to be undone, or left as it is.
+//!
+//! Always true: while a compensation is under way, its sentence costs the same however many calls are undone: every append
+//! says it in the run's summary. The whole list is made only when it is asked for.
+
+use std::collections::BTreeMap;
+
+use super::Run;
+use super::calls::{DoneCall, UndoCall, Undoing, Undone, Unsettled};
+use super::run::Cancel;
+use super::work_count::count_work;
+use crate::names::StepId;
+
+/// By step: how many items, and what is to be said of it where it is only one.
+type Counts<'a> = BTreeMap<&'a StepId, (usize, Option<String>)>;
+
+impl Run {
+    /// What became of all that was done to the world once the run ends early, what was done last first, as it is undone:
+    /// each step (item), and whether it was taken back. Empty while nothing is being undone and the run goes on.
+    pub fn undone(&self) -> Vec<(&StepId, Option<u32>, Undone)> {
+        let all = self.undone_calls();
+        let mut all: Vec<_> = all.map(|(done, undone)| (&done.step, done.item, undone)).collect();
+        if self.failing.is_some() {
+            let unknown = |call: &Unsettled| Undone::Left(call.why.clone());
+            all.extend(self.unknown.iter().map(|call| (&call.step, call.item, unknown(call))));
+        }
+        all
+    }
+
+    /// The same of those calls that were done.
+    fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Undone)> {
+        let done = if self.failing.is_some() { self.done.as_slice() } else { &[] };
+        done.iter().rev().filter_map(|done| {
+            count_work();
+            let call = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(done.step.clone(), done.item)));
+            let is_of_interest = call.is_some() || !(done.rehearsed || done.harmless);
+            is_of_interest.then(|| (done, self.undone_call(done, call)))
+        })
+    }
+
+    fn undone_call(&self, done: &DoneCall, call: Option<&UndoCall>) -> Undone {
+        match (call, &self.cancel) {
+            (Some(call), _) if call.undone == Undone::NotYet && self.end.is_some() => {
+                Undone::Left("undoing was called off".into())
+            }
+            (Some(call), _) => call.undone.clone(),
+            (None, Some(Cancel { compensate: false, .. })) => {
+                Undone::Left("the run was cancelled without undoing".into())
+            }
+            (None, _) if self.undoing.is_none() && self.end.is_none() => Undone::NotYet,
+            (None, _) => Undone::Left(done.child.as_ref().map_or_else(
+                || "it declares no `undo`".to_owned(),
+                |(run, workflow)| format!("{run} `{workflow}`: completed, and its step declares no `undo`"),
+            )),
+        }
+    }
+
+    /// What was undone and what not, in a sentence; nothing where nothing was done.
+    pub(super) fn leftovers(&self) -> Option<String> {
+        let counts = match &self.undoing {
+            Some(undoing) if self.end.is_none() => self.counts_under_way(undoing),
+            _ => self.counts_of_all(),
+        };
+        let list = |what: &str, steps: &Counts<'_>| {
+            let name = |(step, (items, why)): (&&StepId, &(usize, Option<String>))| match (items, why) {
+                (1, None) => format!("`{step}`"),
+                (1, Some(why)) => format!("`{step}` ({why})"),
+                (items, _) => format!("`{step}` ({items} items)"),
+            };
+            let names: Vec<_> = steps.iter().map(name).collect();
+            (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
+        };
+        let [undone, to_come, left] = &counts;
+        let parts = [list("undone", undone), list("still to be undone", to_come), list("not undone", left)];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// What is undone, what is to be, and what is left, as the compensation under way has counted it.
+    fn counts_under_way<'a>(&'a self, undoing: &'a Undoing) -> [Counts<'a>; 3] {
+        let [mut undone, mut to_come, mut left] = <[Counts<'_>; 3]>::default();
+        for (step, progress) in &undoing.progress {
+            count_work();
+            let counted = [(&mut undone, progress.undone), (&mut to_come, progress.to_come)];
+            for (counts, items) in counted.into_iter().filter(|(_, items)| *items > 0) {
+                counts.insert(step, (items, None));
+            }
+            if let Some((item, at)) = progress.left.first_key_value() {
+                let done = self.done.get(*at).filter(|_| progress.left.len() == 1);
+                let call = undoing.calls.get(&(step.clone(), *item));
+                let why = done.and_then(|done| said_of_child(done, &self.undone_call(done, call)));
+                left.insert(step, (progress.left.len(), why));
+            }
+        }
+        for call in &self.unknown {
+            count_work();
+            let is_new = undoing.progress.get(&call.step).is_none_or(|known| !known.left.contains_key(&call.item));
+            if is_new {
+                let (items, why) = left.entry(&call.step).or_default();
+                (*items, *why) = (*items + 1, None);
+            }
+        }
+        [undone, to_come, left]
+    }
+
+    /// Whether the compensation under way has counted what is there.
+    #[cfg(test)]
+    pub(super) fn is_counted(&self) -> bool {
+        let under_way = self.undoing.as_ref().filter(|_| self.end.is_none());
+        under_way.is_none_or(|undoing| self.counts_under_way(undoing) == self.counts_of_all())
+    }
+
+    /// The same, counted now.
+    fn counts_of_all(&self) -> [Counts<'_>; 3] {
+        let mut all = <[BTreeMap<&StepId, BTreeMap<Option<u32>, Option<String>>>; 3]>::default();
+        for (done, undone) in self.undone_calls() {
+            let (kind, why) = match &undone {
+                Undone::Undone | Undone::Rehearsed => (0, None),
+                Undone::NotYet => (1, None),
+                Undone::Left(_) => (2, said_of_child(done, &undone)),
+            };
+            all[kind].entry(&done.step).or_default().insert(done.item, why);
+        }
+        for call in self.unknown.iter().filter(|_| self.failing.is_some()) {
+            all[2].entry(&call.step).or_default().entry(call.item).or_default();
+        }
+        all.map(|steps| {
+            let count =
+                |mut items: BTreeMap<_, Option<String>>| (items.len(), items.pop_first().and_then(|(_, why)| why));
+            steps.into_iter().map(|(step, items)| (step, count(items))).collect()
+        })
+    }
+}
+
+/// What another run did is to be found there.
+fn said_of_child(done: &DoneCall, undone: &Undone) -> Option<String> {
+    match undone {
+        Undone::Left(why) if done.child.is_some() => Some(why.clone()),
+        _ => None,
+    }
+}

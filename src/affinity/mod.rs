@@ -22,7 +22,9 @@ mod key_files;
 mod key_list;
 mod key_log;
 mod key_ring;
+mod newer_files;
 mod sets;
+mod take;
 #[cfg(test)]
 mod tests;
 mod tries;
@@ -42,12 +44,13 @@ pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
+use self::newer_files::NewerFiles;
 use self::sets::Sets;
 pub use self::tries::Took;
 use self::tries::Tries;
 use self::turns::Turns;
 use crate::clock;
-use crate::exchange::{Affinity, KnownBody, LegacyTake, OwnerUnknown, Remembered};
+use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown, Remembered};
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -63,6 +66,7 @@ pub struct StoreAffinity {
     cache: Cache,
     tries: Tries,
     turns: Turns,
+    newer_files: NewerFiles,
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
     behind: Behind,
@@ -99,6 +103,7 @@ impl StoreAffinity {
             cache: Cache::default(),
             tries,
             turns: Turns::default(),
+            newer_files: NewerFiles::default(),
             keys,
             sets,
             behind,
@@ -159,44 +164,6 @@ impl StoreAffinity {
     pub async fn flush(&self) {
         self.behind.flush().await;
         self.keys.flush().await;
-    }
-
-    /// Takes a first try for the engine, before its run begins, unless legacy has it.
-    pub fn take_for_engine(&self, key: RetryKey) -> Took {
-        let now = Instant::now();
-        let took = self.tries.take_for_engine(key, now);
-        if took == Took::Fresh {
-            self.sets.engine_took(&key, now, Duration::ZERO);
-        }
-        // Legacy's keys that had to make room in memory: asked after it is taken, so that legacy cannot take it meanwhile.
-        if took == Took::Fresh && self.keys.is_waiting(&key) {
-            self.tries.release(&key);
-            return Took::Others;
-        }
-        took
-    }
-
-    /// Takes a request for the engine under any credential: unless another run has the same request, or legacy any request
-    /// with the key for any caller.
-    pub fn take_for_engine_under_any_credential(&self, any_caller: &RetryKey, digest: &[u8; 32]) -> Took {
-        let _turn = self.turns.of(any_caller);
-        if self.is_legacys(any_caller) {
-            return Took::Others;
-        }
-        self.take_for_engine(any_caller.of_request(digest))
-    }
-
-    /// Whether legacy took this first try, as far as this process knows.
-    fn is_legacys(&self, key: &RetryKey) -> bool {
-        self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_waiting(key)
-    }
-
-    fn take_key_for_legacy(&self, key: RetryKey) -> LegacyTake {
-        self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
-    }
-
-    fn give_key_to_legacy(&self, key: RetryKey) -> LegacyTake {
-        self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
     }
 
     /// Whether the store has to be asked if the engine took this before.
@@ -330,38 +297,12 @@ impl Affinity for StoreAffinity {
         .boxed()
     }
 
-    fn take_for_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys, body: KnownBody) -> LegacyTake {
-        let Some(any_caller) = any_caller else { return self.take_key_for_legacy(scoped) };
-        let _turn = self.turns.of(&any_caller);
-        let arm = self.tries.arm(&scoped, Instant::now());
-        if arm == Some(Arm::Engine) {
-            return LegacyTake::HeldByEngine;
-        }
-        // What legacy has stays with legacy: also what an engine's run gave back after it was in the store.
-        if arm.is_none() && !self.is_legacys(&any_caller) {
-            match body {
-                KnownBody::Unread if self.may_have_been_taken(&any_caller.of_request(&[0; 32])) => {
-                    return LegacyTake::NeedsBody;
-                }
-                KnownBody::Digest(digest)
-                    if self.tries.arm(&any_caller.of_request(&digest), Instant::now()) == Some(Arm::Engine) =>
-                {
-                    return LegacyTake::HeldUnderAnotherCredential;
-                }
-                KnownBody::Unread | KnownBody::TooLarge | KnownBody::Digest(_) => {}
-            }
-        }
-        match self.take_key_for_legacy(scoped) {
-            LegacyTake::Noted => self.give_key_to_legacy(any_caller),
-            took => took,
-        }
+    fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake {
+        self.take_request_for_legacy(keys, earlier, body)
     }
 
-    fn give_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
-        match (self.give_key_to_legacy(scoped), any_caller) {
-            (LegacyTake::Noted, Some(any_caller)) => self.give_key_to_legacy(any_caller),
-            (took, _) => took,
-        }
+    fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake {
+        self.give_request_to_legacy(keys)
     }
 
     fn serve_unnoted(&self, route: &RouteId) {

@@ -198,7 +198,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let (mine, legacys) = (RetryKey([1; 32]), RetryKey([2; 32]));
     let claim = Some(crate::store::Claim { key: mine, request: [0; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
-    assert_eq!(pins.take_for_legacy(legacys.into(), KnownBody::Unread), LegacyTake::Noted);
+    assert_eq!(pins.take_for_legacy(legacys.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
     assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));
     assert_eq!(store.looks(), 0, "known in memory");
     assert_eq!(pins.first_try(&mine).await, Ok(Some(Arm::Engine)));
@@ -218,7 +218,10 @@ async fn what_could_not_be_written_is_written_later() {
     for n in 0..2_000_u16 {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
-        assert_eq!(pins.take_for_legacy(RetryKey(key).into(), KnownBody::Unread), LegacyTake::Noted);
+        assert_eq!(
+            pins.take_for_legacy(RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread),
+            LegacyTake::Noted
+        );
     }
     pins.flush().await;
     store.gone.store(false, Ordering::Relaxed);
@@ -317,7 +320,7 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     store.gone.store(true, Ordering::Relaxed);
     let open = || KeyLog::open(&path, &limits);
     let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
-    assert_eq!(pins.take_for_legacy(numbered(1).into(), KnownBody::Unread), LegacyTake::Noted);
+    assert_eq!(pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
     assert!(open().is_err(), "it is locked");
     killed(pins);
 
@@ -355,10 +358,20 @@ async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
     let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
     let (route, other) = (RouteId::new("r"), RouteId::new("other"));
     for n in 0..960 {
-        assert_eq!(pins.take_for_legacy(numbered(n).into(), KnownBody::Unread), LegacyTake::Noted);
+        assert_eq!(
+            pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread),
+            LegacyTake::Noted
+        );
     }
-    assert_eq!(pins.take_for_legacy(numbered(960).into(), KnownBody::Unread), LegacyTake::NotNoted);
-    assert_eq!(pins.take_for_legacy(numbered(5).into(), KnownBody::Unread), LegacyTake::Noted, "it is noted already");
+    assert_eq!(
+        pins.take_for_legacy(numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread),
+        LegacyTake::NotNoted
+    );
+    assert_eq!(
+        pins.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread),
+        LegacyTake::Noted,
+        "it is noted already"
+    );
     assert_eq!(pins.unnoted_until(std::iter::once(&route)), None);
     pins.serve_unnoted(&route);
     assert!(
@@ -371,11 +384,18 @@ async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
     assert!(
         pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
     );
-    assert_eq!(pins.take_for_legacy(numbered(961).into(), KnownBody::Unread), LegacyTake::NotNoted);
+    assert_eq!(
+        pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread),
+        LegacyTake::NotNoted
+    );
     store.gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     pins.flush().await;
-    assert_eq!(pins.take_for_legacy(numbered(961).into(), KnownBody::Unread), LegacyTake::Noted, "there is room again");
+    assert_eq!(
+        pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread),
+        LegacyTake::Noted,
+        "there is room again"
+    );
 }
 
 /// 12,500 keys a second for four seconds, with less kept in memory than come in one: each is legacy's for whoever asks,
@@ -389,7 +409,10 @@ async fn many_new_keys_and_none_strays() {
     let keys = KeyLog::open(&dir.path().join("s.keys"), &limits).unwrap();
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     for n in 0..KEYS {
-        assert_eq!(pins.take_for_legacy(numbered(n).into(), KnownBody::Unread), LegacyTake::Noted);
+        assert_eq!(
+            pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread),
+            LegacyTake::Noted
+        );
         match n % 25_000 {
             5_000 => store.gone.store(true, Ordering::Relaxed),
             15_000 => store.gone.store(false, Ordering::Relaxed),
@@ -427,11 +450,11 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
         let (engine, legacy) = std::thread::scope(|scope| {
             let engine = scope.spawn(|| {
                 together.wait();
-                pins.take_for_engine_under_any_credential(&any_caller, &digest)
+                pins.take_for_engine_under_any_credential(&any_caller, &digest, 0)
             });
             together.wait();
-            let legacy = match pins.take_for_legacy(keys, KnownBody::Unread) {
-                LegacyTake::NeedsBody => pins.take_for_legacy(keys, KnownBody::Digest(digest)),
+            let legacy = match pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread) {
+                LegacyTake::NeedsBody => pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest(digest)),
                 took => took,
             };
             (engine.join().unwrap(), legacy)
@@ -444,8 +467,8 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     }
     assert_eq!(engines + legacys, ROUNDS);
     // Another request with the same key is not the engine's.
-    pins.take_for_engine_under_any_credential(&numbered(ROUNDS), &digest);
+    pins.take_for_engine_under_any_credential(&numbered(ROUNDS), &digest, 0);
     let keys = RetryKeys { scoped: numbered(ROUNDS + 1_000_000), any_caller: Some(numbered(ROUNDS)) };
-    assert_eq!(pins.take_for_legacy(keys, KnownBody::Unread), LegacyTake::NeedsBody);
-    assert_eq!(pins.take_for_legacy(keys, KnownBody::Digest([8; 32])), LegacyTake::Noted);
+    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread), LegacyTake::NeedsBody);
+    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])), LegacyTake::Noted);
 }

@@ -56,6 +56,10 @@ pub enum Took {
     Again,
     /// It is the other arm's.
     Others,
+    /// The engine has the same request, or may have it, under a key that other files give it: nothing was taken.
+    UnderOtherFiles,
+    /// What other files make of the request was forgotten: nothing was taken.
+    Unknown,
 }
 
 impl Tries {

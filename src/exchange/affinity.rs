@@ -34,6 +34,26 @@ pub enum LegacyTake {
     NeedsBody,
     /// The engine has the same request under another credential: nothing was taken.
     HeldUnderAnotherCredential,
+    /// The engine has the same request under the keys that newer files give it: nothing was taken.
+    HeldUnderNewerFiles,
+    /// It is not known whether the engine has it: nothing was taken.
+    Unknown,
+}
+
+/// The keys that a request has by the scopes of earlier files.
+#[derive(Clone, Debug)]
+pub struct EarlierKeys {
+    /// All that are not its own key. Nearly always none.
+    pub keys: Vec<RetryKeys>,
+    /// The edition of the files that it is decided by.
+    pub edition: u64,
+}
+
+impl EarlierKeys {
+    /// Of a request that is nobody's retry.
+    pub fn none() -> Self {
+        Self { keys: Vec::new(), edition: u64::MAX }
+    }
 }
 
 /// What is known of a request's body when the request is taken for legacy.
@@ -69,7 +89,7 @@ pub trait Affinity: Send + Sync {
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are in
     /// a file before this returns, and are written to the store behind.
-    fn take_for_legacy(&self, keys: RetryKeys, body: KnownBody) -> LegacyTake;
+    fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;
     /// Records for legacy a first try that the engine gave back.
     fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake;
     /// Reports that legacy serves a request whose key could not be recorded: counted, and the gate to `live` stays shut

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::RequestCopy;
+use super::{EarlierKeys, RequestCopy};
 use crate::compare::{Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKey};
 use crate::names::{RouteId, RunId, WorkflowName};
@@ -39,8 +39,8 @@ pub struct ArmRequest {
     pub may_begin: MayBegin,
     /// The retry key for any caller, where the caller's scope is a credential that nobody verified.
     pub any_caller: Option<RetryKey>,
-    /// The keys for any caller under the scopes of earlier files: a request that the engine took under one is refused.
-    pub any_caller_before: Vec<RetryKey>,
+    /// Its keys under the scopes of earlier files: a request that the engine took under one of these is refused.
+    pub earlier: EarlierKeys,
     /// The run is kept in the store. Where not it may only read: nothing of it is written down, and it is dropped where
     /// it cannot answer in time.
     pub keep: bool,
@@ -163,8 +163,19 @@ impl Problem {
         }
     }
 
-    /// Whether it is the problem of [`Problem::held_under_another_credential`].
-    pub fn is_held_under_another_credential(&self) -> bool {
+    /// The engine has the same request under the keys that other files give it: the files changed while it was under way.
+    pub fn held_under_other_files() -> Self {
+        Self {
+            title: "The retry key came before".into(),
+            detail: "The same request with the same retry key was taken while the files changed that say what tells a \
+                     retry. Nothing was done for this one: send it again to get its answer."
+                .into(),
+            ..Self::held_under_another_credential()
+        }
+    }
+
+    /// Whether it is the problem of [`Problem::held_under_another_credential`] or [`Problem::held_under_other_files`].
+    pub fn is_held(&self) -> bool {
         self.kind == Self::HELD
     }
 }

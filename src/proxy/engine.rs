@@ -58,10 +58,16 @@ pub(super) async fn answer(
         Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
         // The engine has not seen it, except as the first try of a retry, which it may have performed.
         Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
-            match retry_keys::take_for_legacy(&*shared.pins, flagged.retry_keys, KnownBody::TooLarge) {
+            let took =
+                retry_keys::take_for_legacy(&*shared.pins, flagged.retry_keys, &flagged.earlier, KnownBody::TooLarge);
+            match took {
                 LegacyTake::Noted => {}
                 LegacyTake::NotNoted => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
-                LegacyTake::HeldByEngine | LegacyTake::NeedsBody | LegacyTake::HeldUnderAnotherCredential => {
+                LegacyTake::Unknown => return Err(exchange.refused(rung, Failure::FirstTryUnknown)),
+                LegacyTake::HeldByEngine
+                | LegacyTake::NeedsBody
+                | LegacyTake::HeldUnderAnotherCredential
+                | LegacyTake::HeldUnderNewerFiles => {
                     return Err(exchange.refused(rung, Failure::TooLarge));
                 }
             }
@@ -112,7 +118,7 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
             tracing::debug!(route = %route, kind = problem.kind, run = ?report.run, "the engine refused");
-            if problem.is_held_under_another_credential() {
+            if problem.is_held() {
                 retry_keys::count_held(route);
             }
             shared.watch.served(route, served(&problem));
@@ -155,7 +161,7 @@ fn request(
         retry_key: flagged.retry_key(),
         may_begin: flagged.may_begin,
         any_caller,
-        any_caller_before: flagged.any_caller.iter().copied().filter(|key| Some(*key) != any_caller).collect(),
+        earlier: flagged.earlier.clone(),
         keep: route.keeps_runs,
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),

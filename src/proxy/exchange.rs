@@ -17,7 +17,7 @@ use super::route_metrics::{AnsweredBy, Finish};
 use super::shared::Shared;
 use super::table::{RouteEntry, Table};
 use super::wait::ConnectionWait;
-use crate::exchange::{MayBegin, RequestCopy};
+use crate::exchange::{EarlierKeys, MayBegin, RequestCopy};
 use crate::flag::{Instance, InstanceId, RetryKey, RetryKeys, RouteFlag, State};
 
 /// What the requests of one client connection share.
@@ -58,8 +58,8 @@ pub(super) struct FlaggedRequest {
     /// Whether the engine may begin a run for it.
     pub may_begin: MayBegin,
     pub retry_keys: Option<RetryKeys>,
-    /// What may have been taken for any caller: by its keys of now, and by those that the files gave it before.
-    pub any_caller: Vec<RetryKey>,
+    /// Its keys by the scopes that the files had before.
+    pub earlier: EarlierKeys,
 }
 
 impl FlaggedRequest {

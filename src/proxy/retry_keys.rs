@@ -4,13 +4,18 @@
 //! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine took
 //! is refused under another credential, and legacy is not called.
 
-use crate::exchange::{Affinity, KnownBody, LegacyTake, OwnerUnknown, Remembered};
+use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown, Remembered};
 use crate::flag::{Arm, RetryKey, RetryKeys};
 use crate::names::RouteId;
 
 /// Takes a request for legacy, unless the engine has it.
-pub(super) fn take_for_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>, body: KnownBody) -> LegacyTake {
-    keys.map_or(LegacyTake::Noted, |keys| pins.take_for_legacy(keys, body))
+pub(super) fn take_for_legacy(
+    pins: &dyn Affinity,
+    keys: Option<RetryKeys>,
+    earlier: &EarlierKeys,
+    body: KnownBody,
+) -> LegacyTake {
+    keys.map_or(LegacyTake::Noted, |keys| pins.take_for_legacy(keys, earlier, body))
 }
 
 /// Records for legacy a request that the engine gave back.
@@ -56,6 +61,9 @@ pub(super) struct FirstTry {
     pub is_unknown: bool,
     /// Legacy took it, and that is in the store.
     pub is_noted: bool,
+    present: Option<RetryKeys>,
+    /// Those by earlier scopes.
+    earlier: Vec<RetryKeys>,
     /// Of all keys, those for any caller.
     pub any_caller: Vec<RetryKey>,
     /// Keys that the engine did not take; whether legacy did before this process started, only the store knows.
@@ -70,6 +78,8 @@ impl FirstTry {
             arm: None,
             is_unknown: false,
             is_noted: false,
+            present,
+            earlier: Vec::new(),
             any_caller: Vec::new(),
             not_in_engine: Vec::new(),
         }
@@ -78,10 +88,13 @@ impl FirstTry {
     pub(super) async fn look_up(pins: &dyn Affinity, present: Option<RetryKeys>, earlier: Vec<RetryKeys>) -> Self {
         let mut found = Self::not_looked_up(present);
         let mut perhaps_in_engine = Vec::new();
-        for keys in present.into_iter().chain(earlier) {
-            if let Some(key) = keys.any_caller.filter(|key| !found.any_caller.contains(key)) {
+        for key in present.iter().chain(&earlier).filter_map(|keys| keys.any_caller) {
+            if !found.any_caller.contains(&key) {
                 found.any_caller.push(key);
             }
+        }
+        found.earlier = earlier.clone();
+        for keys in present.into_iter().chain(earlier) {
             match pins.remembered(&keys.scoped) {
                 Remembered::By(arm) => {
                     found.set_taken(keys, arm);
@@ -114,6 +127,13 @@ impl FirstTry {
                 Err(OwnerUnknown) => self.is_unknown = true,
             }
         }
+    }
+
+    /// The keys that it has beside those that it goes on with, by files of this edition.
+    pub(super) fn earlier_keys(&self, edition: u64) -> EarlierKeys {
+        let others = |keys: &&RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
+        let keys = self.present.iter().chain(&self.earlier).filter(others).copied().collect();
+        EarlierKeys { keys, edition }
     }
 
     fn set_taken(&mut self, keys: RetryKeys, arm: Arm) {

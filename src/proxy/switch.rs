@@ -127,7 +127,8 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
     let mut key_not_noted = false;
     while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_noted, &decision) {
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
-        match retry_keys::take_for_legacy(&*shared.pins, first_try.keys, body) {
+        let earlier = first_try.earlier_keys(table.set.edition);
+        match retry_keys::take_for_legacy(&*shared.pins, first_try.keys, &earlier, body) {
             LegacyTake::Noted => {}
             LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
             LegacyTake::NotNoted => shared.pins.serve_unnoted(&flag.route.id),
@@ -135,7 +136,11 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
                 facts.first_try = Some(Arm::Engine);
                 decision = decide(&table.set, flag, &facts);
             }
-            LegacyTake::HeldUnderAnotherCredential => return Err(waiting.held_under_another_credential()),
+            LegacyTake::HeldUnderAnotherCredential => {
+                return Err(waiting.held(Problem::held_under_another_credential()));
+            }
+            LegacyTake::HeldUnderNewerFiles => return Err(waiting.held(Problem::held_under_other_files())),
+            LegacyTake::Unknown => first_try.is_unknown = true,
             // The engine took a request with its key for any caller since that was looked up.
             LegacyTake::NeedsBody => {
                 body = waiting.check_not_held(&mut upload, &mut first_try).await?;
@@ -146,8 +151,9 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
     }
     let may_begin = may_begin(&mut decision, &table.set, flag, facts);
     let flag = flag.clone();
-    let FirstTry { keys: retry_keys, any_caller, is_unknown, .. } = first_try;
-    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, any_caller };
+    let earlier = first_try.earlier_keys(table.set.edition);
+    let FirstTry { keys: retry_keys, is_unknown, .. } = first_try;
+    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
             Err(exchange.refused(rung, Failure::FirstTryUnknown))
@@ -216,15 +222,15 @@ impl WaitingForLegacy<'_> {
         let digest = request_digest(&head.method, path, head.uri.query(), body);
         match retry_keys::is_held(&*shared.pins, &first_try.any_caller, &digest).await {
             Ok(false) => {}
-            Ok(true) => return Err(self.held_under_another_credential()),
+            Ok(true) => return Err(self.held(Problem::held_under_another_credential())),
             Err(_) => first_try.is_unknown = true,
         }
         Ok(KnownBody::Digest(digest))
     }
 
-    fn held_under_another_credential(&self) -> Box<Refused> {
+    fn held(&self, problem: Problem) -> Box<Refused> {
         retry_keys::count_held(&self.flag.route.id);
-        self.refused(Failure::Engine(Problem::held_under_another_credential()))
+        self.refused(Failure::Engine(problem))
     }
 
     fn refused(&self, failure: Failure) -> Box<Refused> {

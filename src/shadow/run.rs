@@ -17,7 +17,7 @@ use crate::compare::{
     Body, BoundExceeded, Bounds, Comparison, Observation, Pair, Rules, Verdict, compare, sample_text, shorten,
 };
 use crate::evidence::{Evidence, Generation, Sample};
-use crate::exchange::{Answered, ArmReply, ArmRequest, MayBegin, Outcome, Problem, RunReport};
+use crate::exchange::{Answered, ArmReply, ArmRequest, EarlierKeys, MayBegin, Outcome, Problem, RunReport};
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
 use crate::secret::{STARS, redact_line};
@@ -101,7 +101,7 @@ impl Runner {
             retry_key: answered.retry_key.filter(|_| dark),
             may_begin: if dark { MayBegin::UnlessFrozen } else { MayBegin::Always },
             any_caller: None,
-            any_caller_before: Vec::new(),
+            earlier: EarlierKeys::none(),
             keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,

@@ -12,7 +12,7 @@ use crate::support::postgres_server::Cluster;
 use crate::support::raw_connection::{RawConnection, RawReply};
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{FAMILY, TestSystem, some_order};
-use crate::support::until_true;
+use crate::support::{until, until_true};
 
 /// Moves the family up to `live` by hand.
 async fn live(system: &TestSystem) {
@@ -169,4 +169,58 @@ async fn a_retry_whose_first_try_came_to_nothing_begins_no_run_below_live() {
     system.finish().await;
     let test = "slow_uploads::a_retry_whose_first_try_came_to_nothing_begins_no_run_below_live";
     report_violations(test, seed(), "1 order, its client went away", &[]);
+}
+
+const ORDERS: &str = "routes/orders.yaml";
+
+/// The files change what tells a retry while the first try uploads; its retry comes under the new files.
+async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, new: &[(&str, &str)]) {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    live(&system).await;
+    let (before, body) = (charges(&system), some_order(1));
+    let headers = [("idempotency-key", "k"), ("x-request-id", "r"), ("authorization", "Bearer t"), ("x-customer", "c")];
+    let first = SlowOrder::begin(&system, &headers, &body).await;
+    let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+    let old = generation().await;
+    system.flags.edit(ORDERS, change);
+    until("the files to be in force", || async { (generation().await > old).then_some(()) }).await;
+    let retry = order(&system, &headers, &body).await;
+    assert_eq!(retry.status, 201, "{}", retry.json());
+    let retry = retry.json();
+    let late = first.end().await;
+    assert!(late.status == 409 || json(&late)["id"] == retry["id"], "{} {}", late.status, json(&late));
+    assert_eq!(charges(&system), before + 1, "once");
+    // The client sends it once more.
+    let again = order(&system, &headers, &body).await.json();
+    assert_eq!(again["id"], retry["id"], "{again}");
+    // Another order, which the files before would have taken for the same: they say so no more.
+    let other = order(&system, new, &body).await.json();
+    assert!(other["id"].is_string() && other["id"] != retry["id"], "{other}");
+    assert_eq!(charges(&system), before + 2, "each once");
+    system.record_order(retry);
+    system.record_order(other);
+    system.finish().await;
+    report_violations(test, seed(), "2 orders, 1 change of the files", &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_after_a_change_of_retry_key_is_found() {
+    let change =
+        |text: String| text.replacen("request.headers[\"idempotency-key\"]", "request.headers[\"x-request-id\"]", 1);
+    let test = "slow_uploads::a_retry_after_a_change_of_retry_key_is_found";
+    let new = [("idempotency-key", "k"), ("x-request-id", "other"), ("authorization", "Bearer t")];
+    retry_over_a_reload(test, change, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_after_a_change_of_caller_is_found() {
+    let change = |text: String| {
+        let creates = "    instance: { creates: $.id }";
+        assert!(text.contains(creates), "the example's family");
+        text.replace(creates, &format!("    caller: x-customer\n{creates}"))
+    };
+    let test = "slow_uploads::a_retry_after_a_change_of_caller_is_found";
+    let new = [("idempotency-key", "k"), ("authorization", "Bearer t"), ("x-customer", "d")];
+    retry_over_a_reload(test, change, &new).await;
 }

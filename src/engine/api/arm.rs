@@ -41,12 +41,12 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     };
     let claim = claim(&request);
     // Before anything that may refuse a new run: such a refusal must not send a retry of an earlier request to legacy.
-    let mut registration = match register(&core, &snapshot, run, claim, request.any_caller, fall_back, deadline).await {
+    let mut registration = match register(&core, &snapshot, run, claim, &request, fall_back, deadline).await {
         Ok(registration) => registration,
         Err(reply) => return *reply,
     };
     if let Some(claim) = claim
-        && let Err(reply) = refuse_if_held_under_earlier_keys(&core, claim, &request.any_caller_before).await
+        && let Err(reply) = refuse_if_held_under_earlier_keys(&core, claim, &request).await
     {
         return *reply;
     }
@@ -166,7 +166,7 @@ async fn register(
     snapshot: &Snapshot,
     run: RunId,
     claim: Option<Claim>,
-    any_caller: Option<RetryKey>,
+    request: &ArmRequest,
     fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
@@ -187,14 +187,17 @@ async fn register(
         }
     };
     let Some(claim) = claim else { return Ok(registration) };
+    let any_caller = request.any_caller;
     registration.set_any_caller(any_caller);
     // Asked before one of its keys is taken, which enters both into the set.
     let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.may_have_been_taken(&key));
-    let took = core.ports.pins.take_for_engine(claim.key);
+    let took = core.ports.pins.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
         Took::Fresh => registration.reserve(core.ports.pins.clone(), claim.key),
         Took::Again => {}
         Took::Others => return Err(Box::new(replies::taken_by_legacy(fall_back))),
+        Took::UnderOtherFiles => return Err(held_under_other_files()),
+        Took::Unknown => return Err(Box::new(first_try_unknown())),
     }
     let for_any_caller = async {
         match any_caller {
@@ -229,7 +232,7 @@ async fn register(
         }
         Ok(Ok(_)) => {
             let Some(any_caller) = any_caller else { return Ok(registration) };
-            let any_caller = AnyCaller { key: any_caller, may_be_stored };
+            let any_caller = AnyCaller { key: any_caller, may_be_stored, edition: request.earlier.edition };
             under_any_credential(core, claim, any_caller, registration, fall_back, deadline).await
         }
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
@@ -241,6 +244,8 @@ struct AnyCaller {
     key: RetryKey,
     /// Whether the store may have a run of the same request.
     may_be_stored: bool,
+    /// The edition of the files that the request was decided by.
+    edition: u64,
 }
 
 /// Claims the request for the engine under any credential, where the caller's credential is not verified.
@@ -255,15 +260,17 @@ async fn under_any_credential(
     fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
-    let AnyCaller { key, may_be_stored } = any_caller;
+    let AnyCaller { key, may_be_stored, edition } = any_caller;
     let (pins, of_request) = (&core.ports.pins, key.of_request(&claim.request));
-    match pins.take_for_engine_under_any_credential(&key, &claim.request) {
+    match pins.take_for_engine_under_any_credential(&key, &claim.request, edition) {
         Took::Fresh => registration.reserve(pins.clone(), of_request),
         Took::Again => return Err(held_under_another_credential()),
         Took::Others => {
             registration.give_to_legacy(pins);
             return Err(Box::new(replies::taken_by_legacy(fall_back)));
         }
+        Took::UnderOtherFiles => return Err(held_under_other_files()),
+        Took::Unknown => return Err(Box::new(first_try_unknown())),
     }
     if !may_be_stored {
         return Ok(registration);
@@ -279,9 +286,10 @@ async fn under_any_credential(
 async fn refuse_if_held_under_earlier_keys(
     core: &Core,
     claim: Claim,
-    any_caller: &[RetryKey],
+    request: &ArmRequest,
 ) -> Result<(), Box<ArmReply>> {
-    for key in any_caller.iter().map(|key| key.of_request(&claim.request)) {
+    let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
+    for key in earlier.filter(|key| Some(*key) != request.any_caller).map(|key| key.of_request(&claim.request)) {
         let pins = &core.ports.pins;
         if !pins.may_have_been_taken(&key) {
             continue;
@@ -297,6 +305,10 @@ async fn refuse_if_held_under_earlier_keys(
 
 fn held_under_another_credential() -> Box<ArmReply> {
     Box::new(ArmReply::Refused(Problem::held_under_another_credential(), Default::default()))
+}
+
+fn held_under_other_files() -> Box<ArmReply> {
+    Box::new(ArmReply::Refused(Problem::held_under_other_files(), Default::default()))
 }
 
 fn first_try_unknown() -> ArmReply {

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::compare::{Body, Observation};
 use crate::engine::Engine;
 use crate::engine::EngineParts;
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, MayBegin, Problem, RequestCopy, RunReport};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, EarlierKeys, MayBegin, Problem, RequestCopy, RunReport};
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId, Seq, ServiceName, WorkflowName};
@@ -314,7 +314,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         retry_key: None,
         may_begin: MayBegin::Always,
         any_caller: None,
-        any_caller_before: Vec::new(),
+        earlier: EarlierKeys::none(),
         keep: true,
         may_fall_back: false,
         deadline: Duration::from_secs(8),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request};
-use crate::exchange::{Affinity, ArmRequest, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, Remembered};
+use crate::exchange::{Affinity, ArmRequest, EarlierKeys, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, Remembered};
 use crate::flag::{Arm, RetryKey};
 use crate::limits::Limits;
 use crate::store::MemoryStore;
@@ -57,7 +57,7 @@ async fn legacy_cannot_take_a_request_of_the_engine_before_its_run_is_durable() 
         assert!(harness.runs().await.is_empty(), "nothing is on disk");
         let pins = &harness.engine.core.ports.pins;
         assert_eq!(pins.remembered(&KEY), Remembered::By(Arm::Engine));
-        assert_eq!(pins.take_for_legacy(KEY.into(), KnownBody::Unread), LegacyTake::HeldByEngine);
+        assert_eq!(pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::HeldByEngine);
         step_service.open_gate();
     };
     let (first, ()) = tokio::join!(harness.send(keyed()), flipped);
@@ -76,7 +76,10 @@ async fn legacy_cannot_take_a_request_of_the_engine_before_its_run_is_durable() 
 async fn the_engine_refuses_a_key_that_legacy_took() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
-    assert_eq!(harness.engine.core.ports.pins.take_for_legacy(KEY.into(), KnownBody::Unread), LegacyTake::Noted);
+    assert_eq!(
+        harness.engine.core.ports.pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
+        LegacyTake::Noted
+    );
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
     let only = ArmRequest { may_fall_back: false, ..keyed() };
     assert_eq!(refused(harness.send(only.clone()).await).0.kind, "given-to-legacy");
@@ -104,7 +107,10 @@ async fn a_request_that_was_refused_before_it_began_belongs_to_no_arm() {
     let harness = Harness::new(&step_service, plan()).await;
     let unknown = ArmRequest { workflow: "x".into(), may_fall_back: false, ..keyed() };
     assert_eq!(refused(harness.send(unknown).await).0.kind, "no-workflow");
-    assert_eq!(harness.engine.core.ports.pins.take_for_legacy(KEY.into(), KnownBody::Unread), LegacyTake::Noted);
+    assert_eq!(
+        harness.engine.core.ports.pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
+        LegacyTake::Noted
+    );
 }
 
 /// Its first try was said to be the engine's and came to nothing.

@@ -19,7 +19,7 @@ use tower::util::BoxCloneSyncService;
 use super::super::{Drained, Proxy, ProxyParts};
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
-    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, KnownBody, LegacyTake, Offer, Outcome,
+    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, EarlierKeys, KnownBody, LegacyTake, Offer, Outcome,
     OwnerUnknown, Problem, Remembered, RunReport, Served, ServedObserver, Settle, Source, Ticket,
 };
 use crate::flag::{
@@ -123,7 +123,7 @@ impl Affinity for Fakes {
             _ => Remembered::NotEngine,
         }
     }
-    fn take_for_legacy(&self, keys: RetryKeys, _body: KnownBody) -> LegacyTake {
+    fn take_for_legacy(&self, keys: RetryKeys, _earlier: &EarlierKeys, _body: KnownBody) -> LegacyTake {
         match self.overtaken.load(SeqCst) {
             true => LegacyTake::HeldByEngine,
             false => self.give_to_legacy(keys),

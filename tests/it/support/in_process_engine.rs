@@ -14,7 +14,7 @@ use pointsman::affinity::StoreAffinity;
 use pointsman::config::{self, Overrides, Setup};
 use pointsman::demo::{Entry, Latency, OutsideWorld};
 use pointsman::engine::{Engine, EngineParts, Start};
-use pointsman::exchange::{ArmReply, ArmRequest, MayBegin, RequestCopy};
+use pointsman::exchange::{ArmReply, ArmRequest, EarlierKeys, MayBegin, RequestCopy};
 use pointsman::flag::{InstanceId, InstanceKey};
 use pointsman::names::{RouteId, RunId, Seq, WorkflowName};
 use pointsman::store::{MemoryStore, RunFilter, SharedStore, StoredEvent};
@@ -171,7 +171,7 @@ impl WorkflowRun<'_> {
             retry_key: None,
             may_begin: MayBegin::Always,
             any_caller: None,
-            any_caller_before: Vec::new(),
+            earlier: EarlierKeys::none(),
             keep: true,
             may_fall_back: false,
             deadline: Duration::from_secs(20),

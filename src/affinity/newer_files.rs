@@ -1,0 +1,158 @@
+//! What requests took under which keys, by files that are newer than those of requests in flight.
+//!
+//! A request is decided by the files that it began with. After a reload its retry may have other keys; it looks up those of
+//! earlier files too, but the first try takes its key only when its body has come. So whoever takes a request marks here the
+//! keys that it would have had by earlier files, and whoever takes a key looks here for marks by newer files. Each looks
+//! for the other's key under the same lock, so of a first try and its retry one finds the other.
+//!
+//! Marks bind nobody who was decided by the same files or newer ones: what tells a retry there is what those files say.
+//! They are in memory only, since requests in flight end with their process. Other processes on one store do not see them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::exchange::{EarlierKeys, KnownBody};
+use crate::flag::RetryKey;
+
+/// So many marks are kept. Beyond it all are forgotten: then requests of older files that are still in flight are refused.
+const MARKS_MAX: usize = 1 << 16;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct NewerFiles(Mutex<Marks>);
+
+/// The marks, under their lock.
+#[derive(Default)]
+pub(super) struct Marks {
+    by_key: HashMap<RetryKey, Vec<Mark>>,
+    count: usize,
+    /// Marks by files up to this edition were forgotten.
+    forgotten: u64,
+}
+
+struct Mark {
+    edition: u64,
+    by: MarkedBy,
+}
+
+/// Who took a request.
+#[derive(Clone, Copy)]
+enum MarkedBy {
+    Legacy,
+    /// A request with this digest.
+    Engine([u8; 32]),
+}
+
+/// What requests of newer files took under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Newer {
+    Nothing,
+    /// Legacy took a request.
+    Legacy,
+    /// The engine took the same request.
+    Engine,
+    /// The engine took a request; whether it is the same one, the body tells.
+    NeedsBody,
+    /// It was forgotten.
+    Unknown,
+}
+
+impl NewerFiles {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Marks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Marks {
+    /// What was taken under a key by files that are newer than this edition.
+    pub(super) fn find(&self, key: &RetryKey, edition: u64, body: KnownBody) -> Newer {
+        if edition < self.forgotten {
+            return Newer::Unknown;
+        }
+        let newer = || self.by_key.get(key).into_iter().flatten().filter(|mark| mark.edition > edition);
+        let is_engines = newer().any(|mark| match (mark.by, body) {
+            (MarkedBy::Engine(marked), KnownBody::Digest(digest)) => marked == digest,
+            (MarkedBy::Engine(_), KnownBody::Unread) => true,
+            // The engine took none that is too large for it.
+            (MarkedBy::Engine(_), KnownBody::TooLarge) | (MarkedBy::Legacy, _) => false,
+        });
+        match body {
+            KnownBody::Unread if is_engines => Newer::NeedsBody,
+            _ if is_engines => Newer::Engine,
+            _ if newer().any(|mark| matches!(mark.by, MarkedBy::Legacy)) => Newer::Legacy,
+            _ => Newer::Nothing,
+        }
+    }
+
+    /// Legacy takes a request that has these keys by earlier files.
+    pub(super) fn legacy_takes(&mut self, earlier: &EarlierKeys) {
+        for keys in &earlier.keys {
+            for key in [keys.scoped].into_iter().chain(keys.any_caller) {
+                self.add(key, Mark { edition: earlier.edition, by: MarkedBy::Legacy });
+            }
+        }
+    }
+
+    /// The engine takes a request that has these keys by earlier files.
+    pub(super) fn engine_takes(&mut self, earlier: &EarlierKeys, digest: &[u8; 32]) {
+        for keys in &earlier.keys {
+            let of_request = keys.any_caller.map(|any_caller| any_caller.of_request(digest));
+            for key in [keys.scoped].into_iter().chain(of_request) {
+                self.add(key, Mark { edition: earlier.edition, by: MarkedBy::Engine(*digest) });
+            }
+        }
+    }
+
+    fn add(&mut self, key: RetryKey, mark: Mark) {
+        if self.count >= MARKS_MAX {
+            let editions = self.by_key.values().flatten().map(|mark| mark.edition);
+            self.forgotten = editions.fold(self.forgotten, u64::max);
+            (self.by_key, self.count) = (HashMap::new(), 0);
+        }
+        self.by_key.entry(key).or_default().push(mark);
+        self.count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag::RetryKeys;
+
+    fn earlier(key: u8, edition: u64) -> EarlierKeys {
+        let keys = RetryKeys { scoped: RetryKey([key; 32]), any_caller: Some(RetryKey([key + 100; 32])) };
+        EarlierKeys { keys: vec![keys], edition }
+    }
+
+    #[test]
+    fn marks_bind_requests_of_older_files_only() {
+        let mut marks = Marks::default();
+        marks.engine_takes(&earlier(1, 5), &[7; 32]);
+        marks.legacy_takes(&earlier(2, 5));
+        let (same, other) = (KnownBody::Digest([7; 32]), KnownBody::Digest([8; 32]));
+        let (one, two) = (RetryKey([1; 32]), RetryKey([2; 32]));
+        assert_eq!(marks.find(&one, 4, same), Newer::Engine);
+        assert_eq!(marks.find(&one, 4, other), Newer::Nothing, "another request");
+        assert_eq!(marks.find(&one, 4, KnownBody::Unread), Newer::NeedsBody);
+        assert_eq!(marks.find(&one, 5, same), Newer::Nothing);
+        assert_eq!(marks.find(&RetryKey([101; 32]).of_request(&[7; 32]), 4, same), Newer::Engine);
+        for key in [two, RetryKey([102; 32])] {
+            assert_eq!(marks.find(&key, 4, KnownBody::Unread), Newer::Legacy);
+            assert_eq!(marks.find(&key, 6, same), Newer::Nothing);
+        }
+    }
+
+    #[test]
+    fn requests_in_flight_are_refused_once_marks_were_forgotten() {
+        let mut marks = Marks::default();
+        let key = RetryKey([9; 32]);
+        for _ in 0..MARKS_MAX / 2 {
+            marks.legacy_takes(&earlier(1, 5));
+        }
+        assert_eq!(marks.find(&key, 4, KnownBody::Unread), Newer::Nothing);
+        marks.legacy_takes(&earlier(1, 5));
+        assert!(marks.count < 3);
+        assert_eq!(marks.find(&key, 4, KnownBody::Unread), Newer::Unknown);
+        assert_eq!(marks.find(&key, 5, KnownBody::Unread), Newer::Nothing);
+    }
+}

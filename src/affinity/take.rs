@@ -1,0 +1,164 @@
+//! Takes requests for one of the arms, under all of their keys.
+//!
+//! Always true: of two requests that are tries of one, taken for different arms or by different files, the second finds
+//! the first: each looks for the other's key and takes its own under a lock that both hold (`turns`, `newer_files`).
+
+use std::time::{Duration, Instant};
+
+use super::StoreAffinity;
+use super::newer_files::{Marks, Newer};
+use super::tries::Took;
+use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
+use crate::flag::{Arm, RetryKey, RetryKeys};
+
+impl StoreAffinity {
+    /// Takes a first try for the engine, before its run begins, unless legacy has it.
+    pub fn take_for_engine(&self, key: RetryKey) -> Took {
+        let now = Instant::now();
+        let took = self.tries.take_for_engine(key, now);
+        if took == Took::Fresh {
+            self.sets.engine_took(&key, now, Duration::ZERO);
+        }
+        // Legacy's keys that had to make room in memory: asked after it is taken, so that legacy cannot take it meanwhile.
+        if took == Took::Fresh && self.keys.is_waiting(&key) {
+            self.tries.release(&key);
+            return Took::Others;
+        }
+        took
+    }
+
+    /// The same of a request with this digest, unless one arm has it under a key that earlier or newer files give it.
+    pub fn take_request_for_engine(&self, key: RetryKey, digest: &[u8; 32], earlier: &EarlierKeys) -> Took {
+        let mut newer_files = self.newer_files.lock();
+        if self.tries.arm(&key, Instant::now()).is_none() {
+            match newer_files.find(&key, earlier.edition, KnownBody::Digest(*digest)) {
+                Newer::Nothing => {}
+                Newer::Legacy => return Took::Others,
+                Newer::Engine | Newer::NeedsBody => return Took::UnderOtherFiles,
+                Newer::Unknown => return Took::Unknown,
+            }
+            // Taken since they were looked up, by a request that began under those files.
+            if earlier.keys.iter().any(|keys| self.tries.arm(&keys.scoped, Instant::now()) == Some(Arm::Engine)) {
+                return Took::UnderOtherFiles;
+            }
+            let is_legacys = |keys: &RetryKeys| {
+                self.is_legacys(&keys.scoped) || keys.any_caller.is_some_and(|key| self.is_legacys(&key))
+            };
+            if earlier.keys.iter().any(is_legacys) {
+                return Took::Others;
+            }
+        }
+        let took = self.take_for_engine(key);
+        if took == Took::Fresh {
+            newer_files.engine_takes(earlier, digest);
+            // So that requests of older files which legacy is to take are compared by their bodies.
+            for any_caller in earlier.keys.iter().filter_map(|keys| keys.any_caller) {
+                self.sets.engine_took(&any_caller.of_request(digest), Instant::now(), Duration::ZERO);
+            }
+        }
+        took
+    }
+
+    /// Takes a request for the engine under any credential: unless another run has the same request, or legacy any request
+    /// with the key for any caller. `edition` is that of the files that it was decided by.
+    pub fn take_for_engine_under_any_credential(&self, any_caller: &RetryKey, digest: &[u8; 32], edition: u64) -> Took {
+        let _turn = self.turns.of(any_caller);
+        let newer_files = self.newer_files.lock();
+        let of_request = any_caller.of_request(digest);
+        let find = |key| newer_files.find(key, edition, KnownBody::Digest(*digest));
+        match (find(any_caller), find(&of_request)) {
+            (Newer::Legacy, _) => Took::Others,
+            (Newer::Unknown, _) => Took::Unknown,
+            (_, Newer::Engine) => Took::UnderOtherFiles,
+            _ if self.is_legacys(any_caller) => Took::Others,
+            _ => self.take_for_engine(of_request),
+        }
+    }
+
+    /// Whether legacy took this first try, as far as this process knows.
+    fn is_legacys(&self, key: &RetryKey) -> bool {
+        self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_waiting(key)
+    }
+
+    /// Why legacy cannot take a request though the engine does not have it under the caller's own key.
+    fn held_by_engine(
+        &self,
+        newer_files: &Marks,
+        keys: RetryKeys,
+        earlier: &EarlierKeys,
+        body: KnownBody,
+    ) -> Option<LegacyTake> {
+        let now = Instant::now();
+        let is_engines = |key: &RetryKey| self.tries.arm(key, now) == Some(Arm::Engine);
+        let of_request = |key: RetryKey| match body {
+            KnownBody::Digest(digest) => Some(key.of_request(&digest)),
+            KnownBody::Unread | KnownBody::TooLarge => None,
+        };
+        for key in [keys.scoped].into_iter().chain(keys.any_caller.and_then(of_request)) {
+            match newer_files.find(&key, earlier.edition, body) {
+                Newer::Nothing | Newer::Legacy => {}
+                Newer::Engine => return Some(LegacyTake::HeldUnderNewerFiles),
+                Newer::NeedsBody => return Some(LegacyTake::NeedsBody),
+                Newer::Unknown => return Some(LegacyTake::Unknown),
+            }
+        }
+        // Taken since they were looked up, by a request that began under those files.
+        if earlier.keys.iter().any(|keys| is_engines(&keys.scoped)) {
+            return Some(LegacyTake::HeldByEngine);
+        }
+        for any_caller in [keys].iter().chain(&earlier.keys).filter_map(|keys| keys.any_caller) {
+            if body == KnownBody::Unread && self.may_have_been_taken(&any_caller.of_request(&[0; 32])) {
+                return Some(LegacyTake::NeedsBody);
+            }
+            if of_request(any_caller).is_some_and(|key| is_engines(&key)) {
+                return Some(LegacyTake::HeldUnderAnotherCredential);
+            }
+        }
+        None
+    }
+
+    fn take_key_for_legacy(&self, key: RetryKey) -> LegacyTake {
+        self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
+    }
+
+    fn give_key_to_legacy(&self, key: RetryKey) -> LegacyTake {
+        self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
+    }
+
+    /// Takes a request for legacy, as [`Affinity::take_for_legacy`](crate::exchange::Affinity::take_for_legacy) says.
+    pub(super) fn take_request_for_legacy(
+        &self,
+        keys: RetryKeys,
+        earlier: &EarlierKeys,
+        body: KnownBody,
+    ) -> LegacyTake {
+        let RetryKeys { scoped, any_caller } = keys;
+        let _turn = any_caller.as_ref().map(|key| self.turns.of(key));
+        let mut newer_files = self.newer_files.lock();
+        let arm = self.tries.arm(&scoped, Instant::now());
+        if arm == Some(Arm::Engine) {
+            return LegacyTake::HeldByEngine;
+        }
+        if arm.is_none() {
+            // What legacy has stays with legacy: also what an engine's run gave back after it was in the store.
+            if !any_caller.is_some_and(|key| self.is_legacys(&key))
+                && let Some(held) = self.held_by_engine(&newer_files, keys, earlier, body)
+            {
+                return held;
+            }
+            newer_files.legacy_takes(earlier);
+        }
+        match (self.take_key_for_legacy(scoped), any_caller) {
+            (LegacyTake::Noted, Some(any_caller)) => self.give_key_to_legacy(any_caller),
+            (took, _) => took,
+        }
+    }
+
+    /// Records for legacy a request that the engine gave back.
+    pub(super) fn give_request_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
+        match (self.give_key_to_legacy(scoped), any_caller) {
+            (LegacyTake::Noted, Some(any_caller)) => self.give_key_to_legacy(any_caller),
+            (took, _) => took,
+        }
+    }
+}

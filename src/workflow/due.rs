@@ -11,6 +11,7 @@
 use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState};
+use super::child_orders::orders_to_children;
 use super::may_begin::{sends, skipped_by_needs};
 use super::work_count::count_work;
 use super::world::call_scope;
@@ -87,7 +88,8 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
         due.running();
         due.times();
     }
-    due.actions.extend(orders_to_children(run));
+    let orders = orders_to_children(run);
+    due.actions.extend(orders.map(|(child, order)| Action::OrderChild { child, order }));
     due.actions.extend(due.wake.map(Action::Wait));
     due.actions
 }
@@ -381,24 +383,4 @@ fn answer_due(run: &Run, plan: &Plan, world: &World) -> Option<usize> {
                 .as_ref()
                 .is_none_or(|when| when.holds(scope.get_or_insert_with(|| world.answering(run, None))).unwrap_or(false))
     })
-}
-
-/// The orders that child runs have to get: to end with this run, to pause and to resume with it.
-fn orders_to_children(run: &Run) -> impl Iterator<Item = Action> {
-    let order = |paused: bool| {
-        if let Some(failure) = run.failing.as_ref() {
-            let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
-            let reason = Some(format!("the run that began it ends: {}", failure.message));
-            return Some(Order::Cancel { compensate, reason });
-        }
-        match (&run.pause, paused) {
-            (Some(_), _) => Some(Order::Pause { reason: Some("the run that began it is paused".into()) }),
-            (None, true) => Some(Order::Resume { reason: Some("the run that began it goes on".into()) }),
-            (None, false) => None,
-        }
-    };
-    run.interactions
-        .children
-        .values()
-        .filter_map(move |child| Some(Action::OrderChild { child: child.run, order: order(child.paused)? }))
 }

@@ -14,6 +14,7 @@ mod check;
 mod checkpoint;
 mod child;
 mod child_input;
+mod child_orders;
 mod choices;
 mod command;
 mod conflict;
@@ -51,6 +52,7 @@ mod risk;
 mod rules;
 mod run;
 mod run_snapshot;
+mod run_status;
 mod schema;
 mod sensitive;
 mod serde_forms;
@@ -107,6 +109,7 @@ pub use rerun::rerun;
 pub use rules::{Asking, Busy, Escalation, Level, Lock, OnReject, Policy, Question, Safeguards, SubRun, Until, Wait};
 pub use run::Run;
 pub use run_snapshot::FOLD;
+pub use run_status::RunStatus;
 pub use schema::Schema;
 pub use sensitive::{
     Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, Taint, child_paths, parts,
@@ -114,7 +117,7 @@ pub use sensitive::{
 pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use statuses::Statuses;
-pub use summary::{RunStatus, RunSummary};
+pub use summary::RunSummary;
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waits::{Cause, Reason, Since, waits};
 pub use world::{

@@ -1,0 +1,21 @@
+//! What a run that began others orders them to do: it ends, is paused or goes on.
+
+use super::{Order, Run};
+use crate::names::RunId;
+
+/// The orders that child runs have to get: to end with this run, to pause and to resume with it.
+pub(super) fn orders_to_children(run: &Run) -> impl Iterator<Item = (RunId, Order)> + '_ {
+    let order = |paused: bool| {
+        if let Some(failure) = run.failing.as_ref() {
+            let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
+            let reason = Some(format!("the run that began it ends: {}", failure.message));
+            return Some(Order::Cancel { compensate, reason });
+        }
+        match (&run.pause, paused) {
+            (Some(_), _) => Some(Order::Pause { reason: Some("the run that began it is paused".into()) }),
+            (None, true) => Some(Order::Resume { reason: Some("the run that began it goes on".into()) }),
+            (None, false) => None,
+        }
+    };
+    run.interactions.children.values().filter_map(move |child| Some((child.run, order(child.paused)?)))
+}

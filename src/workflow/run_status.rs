@@ -1,0 +1,59 @@
+//! The statuses of a run.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // each says what it is
+pub enum RunStatus {
+    Queued,
+    Running,
+    WaitingCheckpoint,
+    WaitingSignal,
+    Paused,
+    Compensating,
+    Completed,
+    Failed,
+    Cancelled,
+    Abandoned,
+}
+
+impl RunStatus {
+    /// Those of runs that have not ended.
+    pub const OPEN: [RunStatus; 6] = [
+        RunStatus::Queued,
+        RunStatus::Running,
+        RunStatus::WaitingCheckpoint,
+        RunStatus::WaitingSignal,
+        RunStatus::Paused,
+        RunStatus::Compensating,
+    ];
+    /// Those of runs that have.
+    pub const ENDED: [RunStatus; 4] =
+        [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled, RunStatus::Abandoned];
+    /// As the API, the store and metrics write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunStatus::Queued => "queued",
+            RunStatus::Running => "running",
+            RunStatus::WaitingCheckpoint => "waiting_checkpoint",
+            RunStatus::WaitingSignal => "waiting_signal",
+            RunStatus::Paused => "paused",
+            RunStatus::Compensating => "compensating",
+            RunStatus::Completed => "completed",
+            RunStatus::Failed => "failed",
+            RunStatus::Cancelled => "cancelled",
+            RunStatus::Abandoned => "abandoned",
+        }
+    }
+    /// Nothing more happens, or nothing before somebody says something.
+    pub fn rests(self) -> bool {
+        self.is_final() || matches!(self, RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal | RunStatus::Paused)
+    }
+    /// Nothing more will happen.
+    pub fn is_final(self) -> bool {
+        matches!(self, RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled | RunStatus::Abandoned)
+    }
+}

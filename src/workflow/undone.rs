@@ -125,8 +125,11 @@ impl Run {
             all[2].entry(&call.step).or_default().entry(call.item).or_default();
         }
         all.map(|steps| {
-            let count =
-                |mut items: BTreeMap<_, Option<String>>| (items.len(), items.pop_first().and_then(|(_, why)| why));
+            // Of several items only the number is said.
+            let count = |mut items: BTreeMap<_, Option<String>>| match items.len() {
+                1 => (1, items.pop_first().and_then(|(_, why)| why)),
+                several => (several, None),
+            };
             steps.into_iter().map(|(step, items)| (step, count(items))).collect()
         })
     }

@@ -165,7 +165,7 @@ async fn the_limits_of_a_service_are_shared_and_explained() {
     for run in &runs[..2] {
         test.wait_for_explanation(run, "is under way").await;
     }
-    let explained = test.wait_for_explanation(&runs[3], "waits for its turn").await;
+    let explained = test.wait_for_explanation(&runs[3], "waits for a permit").await;
     assert!(explained.contains("narrow") && explained.contains("2 of 2"), "{explained}");
     let shown = test.cli(&["services"]).await;
     assert!(shown.contains("narrow"), "{shown}");
@@ -178,7 +178,7 @@ async fn the_limits_of_a_service_are_shared_and_explained() {
     let first = test.start_run("rare", json!({})).await;
     test.wait_for_status(&first, "completed").await;
     let second = test.start_run("rare", json!({})).await;
-    let explained = test.wait_for_explanation(&second, "waits for its turn").await;
+    let explained = test.wait_for_explanation(&second, "waits for a permit").await;
     assert!(explained.contains("rated") && explained.contains("1/s"), "{explained}");
     test.wait_for_status(&second, "completed").await;
     let shown = test.cli(&["runs", "show", id(&second)]).await;

@@ -171,6 +171,11 @@ impl StoreAffinity {
         self.remembered(key) != Remembered::NotEngine
     }
 
+    /// The same of this process alone.
+    fn may_have_been_taken_here(&self, key: &RetryKey) -> bool {
+        !matches!(self.remembered(key), Remembered::NotEngine | Remembered::NotEngineHere)
+    }
+
     /// The engine made nothing of a first try that it had taken, and nobody else was told to.
     pub fn release(&self, key: &RetryKey) {
         self.tries.release(key);
@@ -267,8 +272,9 @@ impl Affinity for StoreAffinity {
         let now = Instant::now();
         match self.tries.arm(key, now) {
             Some(arm) => Remembered::By(arm),
-            // What another process's engine took after this one started stands in no set here: only the store can tell.
-            None if self.store.is_shared() || self.sets.engine_may_have_taken(key, now) => Remembered::Unknown,
+            None if self.sets.engine_may_have_taken(key, now) => Remembered::Unknown,
+            // What another process's engine took after this one started stands in no set here.
+            None if self.store.is_shared() => Remembered::NotEngineHere,
             None => Remembered::NotEngine,
         }
     }

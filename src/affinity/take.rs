@@ -107,7 +107,7 @@ impl StoreAffinity {
             return Some(LegacyTake::HeldByEngine);
         }
         for any_caller in [keys].iter().chain(&earlier.keys).filter_map(|keys| keys.any_caller) {
-            if body == KnownBody::Unread && self.may_have_been_taken(&any_caller.of_request(&[0; 32])) {
+            if body == KnownBody::Unread && self.may_have_been_taken_here(&any_caller.of_request(&[0; 32])) {
                 return Some(LegacyTake::NeedsBody);
             }
             if of_request(any_caller).is_some_and(|key| is_engines(&key)) {

@@ -17,6 +17,8 @@ pub enum Remembered {
     By(Arm),
     /// The engine did not take it. Legacy may have, before this process started.
     NotEngine,
+    /// The engine of this process did not take it; whether another process's did, only the store knows.
+    NotEngineHere,
     /// Only the store knows.
     Unknown,
 }

@@ -279,6 +279,10 @@ impl RouteFlag {
     pub fn could_be_live(&self) -> bool {
         self.granted >= State::Live
     }
+    /// Whether files, gate and flips let it stand at this rung at most.
+    pub fn is_granted_at_most(&self, state: State) -> bool {
+        self.granted <= state
+    }
     /// The rung of a cohort: what its rule says, capped like the route. Above the route's granted rung it has no evidence,
     /// so it is limited to `shadow` unless it is forced.
     pub fn rung_of(&self, cohort: &Cohort) -> State {

@@ -29,6 +29,14 @@ pub(super) fn may_be_held(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool 
     any_caller.iter().any(|key| pins.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
+/// The same of the engine of this process.
+pub(super) fn may_be_held_here(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+    let here = |key: &RetryKey| {
+        matches!(pins.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::By(Arm::Engine))
+    };
+    any_caller.iter().any(here)
+}
+
 /// Whether the engine has this exact request under another credential. A request that legacy has stays with legacy.
 pub(super) async fn is_held(
     pins: &dyn Affinity,
@@ -59,6 +67,8 @@ pub(super) struct FirstTry {
     pub arm: Option<Arm>,
     /// The store did not answer.
     pub is_unknown: bool,
+    /// Where it is unknown: the engine of this process may have taken it, not only another process's.
+    pub may_be_here: bool,
     /// Legacy took it, and that is in the store.
     pub is_noted: bool,
     present: Option<RetryKeys>,
@@ -77,6 +87,7 @@ impl FirstTry {
             keys: present,
             arm: None,
             is_unknown: false,
+            may_be_here: false,
             is_noted: false,
             present,
             earlier: Vec::new(),
@@ -100,7 +111,11 @@ impl FirstTry {
                     found.set_taken(keys, arm);
                     return found;
                 }
-                Remembered::Unknown => perhaps_in_engine.push(keys),
+                Remembered::Unknown => {
+                    found.may_be_here = true;
+                    perhaps_in_engine.push(keys);
+                }
+                Remembered::NotEngineHere => perhaps_in_engine.push(keys),
                 Remembered::NotEngine => found.not_in_engine.push(keys),
             }
         }

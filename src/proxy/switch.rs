@@ -122,6 +122,10 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         body = waiting.check_not_held(&mut upload, &mut first_try).await?;
     }
+    // While the store does not answer, legacy answers as ever in `off` and `shadow` what only another process may have taken.
+    if first_try.is_unknown && !first_try.may_be_here && flag.is_granted_at_most(State::Shadow) {
+        first_try.is_unknown = false;
+    }
     // From here on legacy has it, unless the engine was faster: another request with the same key may be in flight under
     // another flag set.
     let mut key_not_noted = false;
@@ -223,7 +227,10 @@ impl WaitingForLegacy<'_> {
         match retry_keys::is_held(&*shared.pins, &first_try.any_caller, &digest).await {
             Ok(false) => {}
             Ok(true) => return Err(self.held(Problem::held_under_another_credential())),
-            Err(_) => first_try.is_unknown = true,
+            Err(_) => {
+                first_try.is_unknown = true;
+                first_try.may_be_here |= retry_keys::may_be_held_here(&*shared.pins, &first_try.any_caller);
+            }
         }
         Ok(KnownBody::Digest(digest))
     }

@@ -119,7 +119,7 @@ impl SensitivePath {
         let met = self.0.iter().zip(names).all(meets);
         met.then(|| Self(self.0.get(names.len()..).unwrap_or_default().to_vec()))
     }
-    /// Whether one of two paths leads to the other.
+    /// Whether one of the two paths is a prefix of the other, or both are equal.
     pub(super) fn meets(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).all(|(own, other)| match (own, other) {
             (Segment::Name(own), Segment::Name(other)) => own == other,

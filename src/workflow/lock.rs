@@ -14,8 +14,8 @@ use super::rules::Busy;
 use super::step_events::{failed, finished, skipped};
 use super::world::call_scope;
 use super::{
-    ChildEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, LockEvent,
-    LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, StepEvent, World,
+    CheckpointEvent, ChildEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind,
+    LockEvent, LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, StepEvent, World,
 };
 use crate::names::Seq;
 
@@ -128,6 +128,12 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
             ) => of == step && (which.is_none() || which == item),
             Event::Step(StepEvent::Computed { step: of, .. }) => of == step,
             Event::Child(ChildEvent::Ended { step: of, item: which, .. }) => of == step && which == item,
+            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, said, .. }) => {
+                let asked = run.interactions.questions.get(checkpoint).map(|question| &question.checkpoint);
+                asked.is_some_and(|asked| asked.step == *step && asked.item.is_none())
+                    && said.approve
+                    && item.is_some_and(|item| said.struck.contains(&item))
+            }
             Event::Conflict(ConflictEvent::Paused { .. })
             | Event::Control(ControlEvent::PauseOrdered { .. } | ControlEvent::CancelOrdered { .. }) => !taken,
             Event::Ending(EndingEvent::DeadlinePassed {}) => false,

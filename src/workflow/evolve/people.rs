@@ -149,6 +149,8 @@ impl Run {
                 if *slot as usize >= open.all() || open.calls.contains_key(slot) {
                     return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
                 }
+                // It may stand in its lock's queue: its input was adjusted, and all items are asked about again.
+                open.queued.remove(slot);
                 open.results.insert(*slot, CallResult::default());
             }
             open.begun();

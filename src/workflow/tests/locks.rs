@@ -1,6 +1,7 @@
 //! Locks: queueing, holding, releasing, and deadlocks.
 
 use super::harness::plan;
+use super::people_harness::items;
 use super::*;
 use crate::workflow::{Choice, ConflictKind, LockSeen, Order, WaitLink};
 
@@ -209,4 +210,39 @@ respond: { status: 200 }
     let mut rehearsed = Harness::new(&plan, Mode::Rehearse, json!({}));
     rehearsed.rest();
     assert_eq!((rehearsed.status(), rehearsed.locks().len()), (RunStatus::Completed, 0));
+}
+
+#[test]
+fn an_item_that_is_struck_out_while_it_waits_for_its_lock_leaves_the_queue_and_never_begins() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  take:
+    for_each: ${request.body.items}
+    concurrency: 2
+    call: POST ${services.stock}/take
+    body: { n: '${item}' }
+    risk: high
+    retry: { attempts: 1, base: 1s, max: 1s }
+    lock: { key: 'sku:${item}', busy: wait }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.answers("ann", items(&[0, 1, 2], &[])).unwrap();
+    assert_eq!(harness.locks(), [("sku:1".to_owned(), Some(0)), ("sku:2".to_owned(), Some(1))]);
+    // Nothing has begun, so all items are asked about again before the first. Item 1 still stands in a queue.
+    let input = Arc::new(json!({ "n": 7 }));
+    harness.order_by("ann", Order::Adjust { step: "take".into(), item: Some(0), input, reason: None }).unwrap();
+    harness.lock("take", Some(0), LockSeen::First).unwrap();
+    assert!(harness.sent.is_empty());
+    harness.answers("ann", items(&[0, 2], &[1])).unwrap();
+    assert_eq!(left(&harness), 1);
+    harness.replies("take", Some(0), ok(json!(1)));
+    harness.lock("take", Some(2), LockSeen::First).unwrap();
+    harness.replies("take", Some(2), ok(json!(3)));
+    assert_eq!((harness.status(), left(&harness)), (RunStatus::Completed, 3));
+    assert_eq!(harness.sent.iter().map(|sent| sent.1).collect::<Vec<_>>(), [Some(0), Some(2)]);
 }

@@ -119,6 +119,16 @@ impl UrlTemplate {
         &self.0.reads
     }
 
+    /// Whether path and query may be what this evaluates to: they begin with the text in front of its first value.
+    pub fn may_evaluate_to(&self, path: &str) -> bool {
+        match &self.0.pieces[..] {
+            [] => path.is_empty(),
+            [Piece::Literal(literal)] => path == literal,
+            [Piece::Literal(literal), ..] => path.starts_with(literal.as_str()),
+            [Piece::Expression(_), ..] => true, // none that parses
+        }
+    }
+
     /// Path and query after the service's base, each value percent-encoded. Empty, or begins with `/` or `?`.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
 //! Begins an attempt of a call: the first or a later one, sent or only rehearsed.
 //!
 //! Always true: a later attempt sends the same bytes under the same key as the first, unless a person gave another
-//! input; a call that the run's mode does not send records its intent instead.
+//! input, and after an unknown effect to the same address ([`address`]); a call that the run's mode does not send records its intent instead.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::calls::{Phase, StepState};
+use super::address::{self, Next};
+use super::calls::{CallState, Phase, StepState};
 use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs};
 use super::risk::{self, Gate};
 use super::step_events::{failed, finished, skipped, too_deep, troubled, unfit};
@@ -56,10 +57,16 @@ pub(super) fn begin(
                     first(run, plan, world, step, call, item, now)
                 }
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
-                    Ok(vec![match missing::of_call(call, world) {
-                        Some(missing) => missing::pause(run, step, item, Part::Do, &missing),
-                        None => attempt(run, world, step, call, item, now, true),
-                    }])
+                    if let Some(missing) = missing::of_call(call, world) {
+                        return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
+                    }
+                    let request = match address::next(run, world, step, item, Part::Do, (call, state)) {
+                        Ok(Next::Same) => None,
+                        Ok(Next::Rebased(request)) => Some(request),
+                        Ok(Next::Pause(event)) => return Ok(vec![event]),
+                        Err((reads, error)) => return Ok(vec![failed(run, step, item, &reads, &error)]),
+                    };
+                    Ok(vec![later(step, call, item, state, request, now)])
                 }
                 Some(_) => Err(Refusal::NotDue("an attempt is under way")),
                 None if !may_begin_item(open, slot) => Err(Refusal::NotDue("it has ended, or there is no such item")),
@@ -131,41 +138,61 @@ fn first(
     Ok(vec![attempt(run, &risk::as_asked(run, world, step, item), step, call, item, now, sent)])
 }
 
-/// The next attempt of a call: the event of the request that will be sent, or of the intent where the run's mode
-/// rehearses it.
+/// The first attempt of a call, or the first with another input: the event of the request that will be sent, or of the
+/// intent where the run's mode rehearses it.
 fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>, now: Timestamp, sent: bool) -> Event {
     let state = run.call_state(&step.id, item, Part::Do);
-    let until = || step.trouble.deadline.and_then(|deadline| now.checked_add(deadline).ok());
-    let (number, mut key, request) = match state {
-        Some(state) if !state.renew => (state.attempt + 1, state.key.clone(), None),
-        state => {
-            let request = match first_request(run, world, call, step, item, Part::Do) {
-                Ok(request) => Arc::new(request),
-                Err((reads, error)) => return failed(run, step, item, &reads, &error),
-            };
-            if !sent {
-                return rehearsed(run, step, call, world, request, item);
-            }
-            (state.map_or(1, |state| state.attempt + 1), None, Some(request))
-        }
+    let request = match first_request(run, world, call, step, item, Part::Do) {
+        Ok(request) => Arc::new(request),
+        Err((reads, error)) => return failed(run, step, item, &reads, &error),
     };
-    if request.is_some() && call.effect != EffectClass::Read {
-        let renewed = state.map_or(0, |state| state.renewed);
-        key = Some(idempotency_key(world, run.id(), &step.id, item, Part::Do, renewed));
+    if !sent {
+        return rehearsed(run, step, call, world, request, item);
     }
+    let key = (call.effect != EffectClass::Read).then(|| {
+        let renewed = state.map_or(0, |state| state.renewed);
+        idempotency_key(world, run.id(), &step.id, item, Part::Do, renewed)
+    });
+    let number = state.map_or(1, |state| state.attempt + 1);
+    started(step, call, item, (number, key, Some(request)), until(step, state, now))
+}
+
+/// A later attempt of a call, under the same key; `request` is what it records anew.
+fn later(
+    step: &Step,
+    call: &Call,
+    item: Option<u32>,
+    state: &CallState,
+    request: Option<Arc<CallRecord>>,
+    now: Timestamp,
+) -> Event {
+    let of = (state.attempt + 1, state.key.clone(), request);
+    started(step, call, item, of, until(step, Some(state), now))
+}
+
+/// When the attempts' deadline ends, where no earlier attempt said it.
+fn until(step: &Step, state: Option<&CallState>, now: Timestamp) -> Option<Timestamp> {
+    let is_known = state.is_some_and(|state| state.until.is_some());
+    step.trouble.deadline.filter(|_| !is_known).and_then(|deadline| now.checked_add(deadline).ok())
+}
+
+fn started(
+    step: &Step,
+    call: &Call,
+    item: Option<u32>,
+    (attempt, key, request): (u32, Option<String>, Option<Arc<CallRecord>>),
+    until: Option<Timestamp>,
+) -> Event {
     Event::StepStarted(StepStarted {
         step: step.id.clone(),
         item,
         part: Part::Do,
-        attempt: number,
+        attempt,
         key,
         effect: call.effect,
         repeatable: call.repeat_is_harmless(),
         request,
-        until: match state {
-            Some(state) if state.until.is_some() => None, // as the first attempt said
-            _ => until(),
-        },
+        until,
         at: None,
     })
 }

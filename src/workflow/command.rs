@@ -189,7 +189,8 @@ pub enum AttemptResult {
     /// It was never sent: while the call waited for a free slot, the run may have become another process's, or effects
     /// were frozen. No attempt is used up.
     Withheld(String),
-    /// It was never sent: a service or a secret is not in the files in force. No attempt is used up.
+    /// It was never sent: a service or a secret is not in the files in force, or the service has another base URL than
+    /// the recorded request. No attempt is used up.
     Missing(String),
     /// It was sent, and no complete reply came in time.
     TimedOut(String),

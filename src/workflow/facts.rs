@@ -189,7 +189,7 @@ pub struct StepStarted {
     /// Whether sending it again after an unknown outcome does no harm.
     pub repeatable: bool,
     /// The request; `None` in later attempts, which send the first one's bytes, but for one that a person gave another
-    /// input.
+    /// input, or whose service has another base URL than before: that one differs in its URL alone.
     pub request: Option<Arc<CallRecord>>,
     /// When the step's `deadline` ends all its attempts and pauses.
     #[serde(default, skip_serializing_if = "Option::is_none")]

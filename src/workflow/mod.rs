@@ -5,6 +5,7 @@
 //! run waits for somebody to perform. Recording and replay go through the same [`evolve`]. No clock, no random, no id
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
+pub mod address;
 mod attempt_result;
 mod begin;
 mod bytes;

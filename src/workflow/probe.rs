@@ -3,13 +3,15 @@
 //! Always true: a probe only reads, runs only for an attempt with unknown effect, and its result is an event. If the
 //! attempt took place, the step is done with the probe's output; if not, the attempt counts as not done; if the probe
 //! cannot tell, a person decides. A "no" counts only if the probe was sent when the attempt could no longer take effect
-//! (`settles`); after an earlier one the probe is repeated. All times are those of events, so they survive a restart.
+//! (`settles`); after an earlier one the probe is repeated. Nothing is asked once the service of the attempt has another
+//! base URL: there "no" says nothing about the attempt. All times are those of events, so they survive a restart.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::address::{self, Next};
 use super::attempt_result::{Class, classify};
 use super::begin::first_request;
 use super::calls::{CallState, Evidence, Phase};
@@ -58,9 +60,27 @@ pub(super) fn begin(
     if let Some(missing) = missing::of_call(&probe.call, world).filter(|_| asks) {
         return Ok(vec![missing::pause(run, step, item, Part::Probe, &missing)]);
     }
-    match (state.phase, run.call_state(&step.id, item, Part::Probe)) {
-        (Phase::Probing, Some(CallState { phase: Phase::Waiting(_), attempt, .. })) => {
-            Ok(vec![started(attempt + 1, None)])
+    let asked = run.call_state(&step.id, item, Part::Probe);
+    let of = (&step.id, item, Part::Do);
+    let moved =
+        step.call(Part::Do).filter(|_| asks).and_then(|call| address::moved(run, world, call, of, &state.request));
+    if let Some(moved) = moved {
+        let mut events = Vec::new();
+        if asked.is_some() {
+            let (step, attempt) = (step.id.clone(), state.attempt);
+            events.push(Event::Step(StepEvent::Probed { step, item, attempt, done: None, output: Arc::default() }));
+        }
+        events.push(address::pause(run, step, item, Part::Do, state, &moved));
+        return Ok(events);
+    }
+    match (state.phase, asked) {
+        (Phase::Probing, Some(probing @ CallState { phase: Phase::Waiting(_), attempt, .. })) => {
+            Ok(vec![match address::next(run, world, step, item, Part::Probe, (&probe.call, probing)) {
+                Ok(Next::Same) => started(attempt + 1, None),
+                Ok(Next::Rebased(request)) => started(attempt + 1, Some(request)),
+                Ok(Next::Pause(event)) => event, // never: a probe has no effect
+                Err((_, error)) => cannot_ask(error.to_string()),
+            }])
         }
         (Phase::ToProbe(_) | Phase::Waiting(_), None) if state.unknown_effect() => {
             Ok(vec![match first_request(run, world, &probe.call, step, item, Part::Probe) {

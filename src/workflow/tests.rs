@@ -1,5 +1,6 @@
 //! The core against a fake world: any plan, any outcome, any order, any crash.
 
+mod address;
 mod bytes;
 mod child_outcomes;
 mod child_runs;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::address::{self, Next};
 use super::attempt_result::{Class, classify, response};
 use super::begin::{first_request, idempotency_key};
 use super::calls::{CallState, DoneCall, Phase, StepItem};
@@ -17,6 +18,7 @@ use super::{
     AttemptResult, Call, ConflictEvent, ConflictKind, EffectClass, Event, Failure, Outcome, Part, Plan, Refusal, Run,
     Step, StepFinished, StepStarted, World, missing,
 };
+use crate::expression::{ExpressionError, ReadPath};
 
 /// The calls to undo, in groups: the calls of a group had overlapped.
 pub(super) fn list(run: &Run, plan: &Plan) -> Vec<Vec<StepItem>> {
@@ -59,11 +61,29 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
             at: None,
         })
     };
+    let finished = |outcome| {
+        Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Undo, attempt: 0, outcome })
+    };
+    // Its request cannot be made.
+    let cannot = |reads: &[ReadPath], error: &ExpressionError| {
+        let mut failure = failure(run, Some(&step.id), item, reads, error);
+        failure.message = format!("what `{}` did cannot be undone: {}", step.id, failure.message);
+        match done.rehearsed {
+            true => finished(Outcome::Failed { failure }),
+            false => failed(run, step, item, &failure, None),
+        }
+    };
     let missing = missing::of_call(undo, world).filter(|_| !done.rehearsed);
     match run.call_state(&step.id, item, Part::Undo) {
         Some(state) if !matches!(state.phase, Phase::InFlight | Phase::Stuck) && missing.is_some() => {}
         Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
-            return Ok(vec![started(state.attempt + 1, state.key.clone(), None)]);
+            let request = match address::next(run, world, step, item, Part::Undo, (undo, state)) {
+                Ok(Next::Same) => None,
+                Ok(Next::Rebased(request)) => Some(request),
+                Ok(Next::Pause(event)) => return Ok(vec![event]),
+                Err((reads, error)) => return Ok(vec![cannot(&reads, &error)]),
+            };
+            return Ok(vec![started(state.attempt + 1, state.key.clone(), request)]);
         }
         Some(_) => return Err(Refusal::NotDue("an attempt is under way")),
         None => {}
@@ -71,19 +91,9 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
     if let Some(missing) = missing {
         return Ok(vec![missing::pause(run, step, item, Part::Undo, &missing)]);
     }
-    let finished = |outcome| {
-        Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Undo, attempt: 0, outcome })
-    };
     let request = match first_request(run, world, undo, step, item, Part::Undo) {
         Ok(request) => Arc::new(request),
-        Err((reads, error)) => {
-            let mut failure = failure(run, Some(&step.id), item, &reads, &error);
-            failure.message = format!("what `{}` did cannot be undone: {}", step.id, failure.message);
-            return Ok(vec![match done.rehearsed {
-                true => finished(Outcome::Failed { failure }),
-                false => failed(run, step, item, &failure, None),
-            }]);
-        }
+        Err((reads, error)) => return Ok(vec![cannot(&reads, &error)]),
     };
     Ok(vec![match !done.rehearsed && sends(run.mode(), undo) {
         true => {

@@ -21,7 +21,7 @@ pub(super) fn call_record(
     masked: &Scope,
     given: Option<&Value>,
 ) -> Result<CallRecord, Broken> {
-    let path = call.url.evaluate(masked).map_err(|error| (call.url.reads().to_vec(), error))?;
+    let path = recorded_path(call, masked).map_err(|error| (call.url.reads().to_vec(), error))?;
     let mut headers = Vec::with_capacity(call.headers.len() + 1);
     for (name, template) in &call.headers {
         let value = template.evaluate_text(masked).map_err(|error| (template.reads().to_vec(), error))?;
@@ -36,32 +36,51 @@ pub(super) fn call_record(
     {
         headers.push(("content-type".into(), content_type));
     }
-    let path = if reads_hidden(call.url.reads()) { path.replace("%2A%2A%2A", STARS) } else { path };
     let url = format!("{}{path}", base_of(call, world));
     Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body })
 }
 
+/// Path and query of a call as records show them.
+pub(super) fn recorded_path(call: &Call, masked: &Scope) -> Result<String, ExpressionError> {
+    let path = call.url.evaluate(masked)?;
+    Ok(if is_url_hidden(call) { path.replace("%2A%2A%2A", STARS) } else { path })
+}
+
 /// The base URL of a call's service, as records show it.
-pub fn base_of<'a>(call: &'a Call, world: &'a World) -> &'a str {
+pub(super) fn base_of<'a>(call: &'a Call, world: &'a World) -> &'a str {
     world.base(&call.service).unwrap_or_default().trim_end_matches('/')
+}
+
+/// Whether the URL of a call holds something that its record does not show.
+pub(super) fn is_url_hidden(call: &Call) -> bool {
+    reads_hidden(call.url.reads())
 }
 
 /// Whether URL or headers of a call hold something that its record does not show.
 pub fn has_hidden_parts(call: &Call) -> bool {
-    reads_hidden(call.url.reads()) || call.headers.iter().any(|(_, template)| reads_hidden(template.reads()))
+    is_url_hidden(call) || call.headers.iter().any(|(_, template)| reads_hidden(template.reads()))
 }
 
-/// Headers and path of a call with secrets and credentials filled in. Only for sending: what it gives is never kept.
+/// What a record shows with stars, with secrets and credentials filled in. Only for sending: it is never kept.
+#[derive(Default)]
+pub struct Revealed {
+    /// Path and query; `None` where the recorded ones are whole.
+    pub path: Option<String>,
+    /// Headers whose recorded value is not whole.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Fills in the secrets and credentials of a call.
 ///
 /// # Errors
 /// An expression has no value: a secret or a credential that was there has gone.
-pub fn reveal(call: &Call, revealed: &Scope) -> Result<(String, Vec<(String, String)>), ExpressionError> {
-    let path = call.url.evaluate(revealed)?;
+pub fn reveal(call: &Call, revealed: &Scope) -> Result<Revealed, ExpressionError> {
+    let path = is_url_hidden(call).then(|| call.url.evaluate(revealed)).transpose()?;
     let mut headers = Vec::with_capacity(call.headers.len());
-    for (name, template) in &call.headers {
+    for (name, template) in call.headers.iter().filter(|(_, template)| reads_hidden(template.reads())) {
         headers.push((name.as_str().to_owned(), template.evaluate_text(revealed)?));
     }
-    Ok((path, headers))
+    Ok(Revealed { path, headers })
 }
 
 fn body(body: &CallBody, request: &Value, scope: &Scope, mark: BytesMark) -> Result<(Payload, Option<String>), Broken> {

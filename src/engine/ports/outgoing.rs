@@ -1,6 +1,8 @@
 //! Makes the request that is sent from the recorded one: fills in secrets, adds idempotency key and trace.
 //!
-//! Always true: the bytes of the body are the recorded ones; what is filled in here is never stored.
+//! Always true: everything but secrets and credentials is sent as it was recorded; what is filled in here is never stored.
+//! Where the service has another base URL than the record shows, nothing is sent: the next attempt is decided by the
+//! addresses of then and now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +15,9 @@ use jiff::Timestamp;
 use crate::engine::ports::client::Outgoing;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
-use crate::workflow::{AttemptResult, Call, InFlight, KeptHeaders, Plan, Run, StepIndex, call_scope, missing, wire};
+use crate::workflow::{
+    AttemptResult, Call, InFlight, KeptHeaders, Plan, Run, StepIndex, address, call_scope, missing, wire,
+};
 
 /// The request of an attempt.
 ///
@@ -34,45 +38,43 @@ pub(in crate::engine) fn outgoing(
     if let Some(missing) = call.and_then(|call| missing::of_call(call, &snapshot.world)) {
         return Err(AttemptResult::Missing(format!("it needs {missing}, which is not in the files in force")));
     }
+    let call = call.ok_or_else(|| AttemptResult::NotSent("the plan has no such call".to_owned()))?;
+    let of = (&attempt.step, attempt.item, attempt.part);
+    let Some(path) = address::path_at_base(call, &snapshot.world, run, of, &attempt.request) else {
+        return Err(AttemptResult::Missing(format!("`{}` has another URL than it was recorded with", call.service)));
+    };
     let kept_headers = plan.kept_headers(step, attempt.part);
-    build(limits, snapshot, call, kept_headers, run, credentials, attempt, now).map_err(AttemptResult::NotSent)
+    build(limits, snapshot, call, path, kept_headers, run, credentials, attempt, now).map_err(AttemptResult::NotSent)
 }
 
 #[allow(clippy::too_many_arguments)] // as above
 fn build(
     limits: &Limits,
     snapshot: &Snapshot,
-    call: Option<&Call>,
+    call: &Call,
+    path: &str,
     kept_headers: Arc<KeptHeaders>,
     run: &Run,
     credentials: &BTreeMap<String, String>,
     attempt: &InFlight,
     now: Timestamp,
 ) -> Result<Outgoing, String> {
-    let call = call.ok_or("the plan has no such call")?;
     let upstream =
         snapshot.services.get(&call.service).ok_or_else(|| format!("there is no service `{}`", call.service))?;
     let record = &attempt.request;
-    let shown = wire::base_of(call, &snapshot.world);
-    let path = record.url.strip_prefix(shown);
     let hidden = wire::has_hidden_parts(call);
     let revealed = hidden.then(|| {
         let scope = snapshot.world.revealed(run, snapshot.secrets.clone(), credentials);
         wire::reveal(call, &call_scope(&scope, run, &attempt.step, attempt.item, attempt.part))
     });
-    let (path, filled) = match revealed {
-        Some(revealed) => {
-            // The error is dropped: it may show the secret, and the result of the attempt is stored.
-            let (path, headers) = revealed.map_err(|_| "its URL or a header has no value now".to_owned())?;
-            (Some(path), headers)
-        }
-        None => (path.map(str::to_owned), Vec::new()),
-    };
-    let url = path.map_or_else(|| record.url.clone(), |path| format!("{}{path}", upstream.next_url()));
+    // The error is dropped: it may show the secret, and the result of the attempt is stored.
+    let revealed = revealed.transpose().map_err(|_| "its URL or a header has no value now".to_owned())?;
+    let revealed = revealed.unwrap_or_default();
+    let url = format!("{}{}", upstream.next_url(), revealed.path.as_deref().unwrap_or(path));
     let uri = url.parse::<Uri>().map_err(|error| format!("its URL is invalid: {error}"))?;
 
     let mut headers = HeaderMap::new();
-    for (name, value) in record.headers.iter().chain(&filled) {
+    for (name, value) in record.headers.iter().chain(&revealed.headers) {
         // A header that comes a second time is the same one with its secrets filled in.
         insert(&mut headers, name, value)?;
     }

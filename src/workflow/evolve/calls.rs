@@ -326,7 +326,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
         (Some(call), request)
             if !matches!(call.phase, Phase::InFlight | Phase::Stuck)
                 && *attempt == call.attempt + 1
-                && request.is_some() == call.renew =>
+                && (request.is_some() || !call.renew) =>
         {
             if let Some(request) = request {
                 call.request = request.clone();

@@ -21,7 +21,7 @@ fn kept() -> Plan {
 }
 
 fn with_gone(harness: &mut Harness<'_>) {
-    let services = json!({"bank": "http://bank", "stock": "http://stock", "gone": "http://gone"});
+    let services = json!({"bank": "", "stock": "", "gone": "http://gone"});
     harness.world.services = Arc::new(services);
     harness.settle();
 }

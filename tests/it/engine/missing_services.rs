@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::{EngineTest, id, step};
-use crate::support::until;
 
 /// Reserves, waits for a signal, and then needs what the files may have lost by then.
 fn waiting(name: &str, charge: &str) -> String {
@@ -29,13 +28,6 @@ respond: { status: 200, body: { paid: true } }
 ";
 
 impl EngineTest {
-    /// Changes the files, and waits until they are in force.
-    async fn reloaded(&self, change: impl FnOnce()) {
-        let generation = || async { self.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
-        let before = generation().await;
-        change();
-        until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
-    }
     async fn waits_for_go(&self, workflow: &str) -> String {
         let run = self.start_run(workflow, json!({})).await;
         self.wait_for_status(&run, "waiting_signal").await;

@@ -15,6 +15,7 @@ mod keys;
 mod locks;
 mod long_runs;
 mod missing_services;
+mod moved_services;
 mod not_done;
 mod retries;
 mod risk;
@@ -176,6 +177,13 @@ impl EngineTest {
             Ok(text) => text,
             Err(_) => panic!("`{part}` is not in: {}", self.explanation(run).await),
         }
+    }
+    /// Changes the files, and waits until they are in force.
+    async fn reloaded(&self, change: impl FnOnce()) {
+        let generation = || async { self.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+        let before = generation().await;
+        change();
+        until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
     }
     /// A command that succeeds; what it printed.
     async fn cli(&self, arguments: &[&str]) -> String {

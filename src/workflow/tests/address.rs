@@ -1,0 +1,232 @@
+//! Services whose base URL changed between two attempts: what may have been done there is not sent elsewhere.
+
+use super::harness::lost;
+use super::*;
+use crate::limits::Limits;
+use crate::workflow::{CallRecord, Choice, ConflictKind, Known, Part};
+
+/// A step that sends to a service that honours keys, without and with a secret.
+const CALLS: [&str; 4] = [
+    "call: 'POST ${services.stock}/charges'",
+    "call: 'POST ${services.stock}/charges?x=${request.body.items[0]}'",
+    "call: 'POST ${services.stock}/charges', headers: { authorization: 'Bearer ${secrets.bank}' }",
+    "call: 'POST ${services.stock}/charges/${secrets.bank}?x=${request.body.items[0]}'",
+];
+
+fn plan_of(call: &str, more: &str) -> Plan {
+    let yaml = format!(
+        "
+workflow: w
+steps:
+  first: {{ call: 'POST ${{services.bank}}/first', undo: 'DELETE ${{services.bank}}/first' }}
+  charge: {{ needs: [first], {call}, body: {{ n: 1 }}, retry: {{ attempts: 3, base: 1ms, max: 1ms }}, {more} }}
+respond: {{ status: 200 }}
+"
+    );
+    let source: Value = serde_saphyr::from_str(&yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
+    let services = BTreeMap::from([(ServiceName::from("bank"), false), (ServiceName::from("stock"), true)]);
+    let secrets = BTreeSet::from(["bank".to_owned()]);
+    let known = Known { services: &services, secrets: &secrets, has_store_key: true, limits: &Limits::default() };
+    Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{yaml}\n{problems:#?}"))
+}
+
+fn locate(harness: &mut Harness<'_>, service: &str, base: &str) {
+    Arc::make_mut(&mut harness.world.services)[service] = json!(base);
+}
+
+/// At its first attempt of `charge`, which goes to `http://old`.
+fn charging(plan: &Plan) -> Harness<'_> {
+    let mut harness = Harness::of_route(plan);
+    locate(&mut harness, "stock", "http://old");
+    locate(&mut harness, "bank", "http://bank");
+    harness.settle();
+    harness.call("first", ok(json!({})));
+    assert_eq!(harness.in_flight_names(), ["charge"]);
+    harness
+}
+
+fn attempt(harness: &Harness<'_>) -> (u32, Arc<CallRecord>, String) {
+    let attempt = harness.run.attempt(&"charge".into(), None, Part::Do).expect("it is under way");
+    (attempt.attempt, attempt.request, attempt.key.expect("a shared step has a key"))
+}
+
+/// It differs in its base URL alone.
+fn moved(record: &CallRecord, to: &str) -> CallRecord {
+    CallRecord { url: record.url.replace("http://old", to), ..record.clone() }
+}
+
+/// What became of an attempt that may have had its effect: a time-out, and the end of the process while it was in flight
+/// (then sending it again was refused, because the new process has another URL).
+fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
+    let (place, number) = (harness.plan.step(&"charge".into()).unwrap().0, attempt(harness).0);
+    let result = if is_crash { AttemptResult::Missing("x".into()) } else { lost() };
+    let (item, part) = (None, Part::Do);
+    harness
+        .ask(Command::Record { step: place, item, part, attempt: number, result, again: is_crash, jitter: 0.5 })
+        .unwrap();
+}
+
+fn assert_paused(harness: &Harness<'_>) {
+    let conflict = harness.run.conflict().expect("a person decides");
+    assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::OutcomeUnknown, "charge"));
+    for part in ["http://old/charges", "`stock` is at http://new now"] {
+        assert!(conflict.message.contains(part), "{}", conflict.message);
+    }
+    assert!(!conflict.message.contains("x="), "a query is not repeated in words: {}", conflict.message);
+    assert!(conflict.key.is_some() && conflict.request.is_some(), "by which a person can ask");
+    assert!(!conflict.choices.contains(&"fallback".to_owned()), "it may have been done");
+    assert!(harness.in_flight_names().is_empty() && harness.due().is_empty());
+}
+
+#[test]
+fn an_unknown_attempt_is_repeated_only_at_the_address_that_it_went_to() {
+    for (call, is_crash) in CALLS.iter().flat_map(|call| [(call, false), (call, true)]) {
+        let plan = plan_of(call, "");
+        let mut harness = charging(&plan);
+        let first = attempt(&harness);
+        assert!(first.1.url.starts_with("http://old/charges"), "{}", first.1.url);
+        ends_unknown(&mut harness, is_crash);
+        locate(&mut harness, "stock", "http://new");
+        harness.settle();
+        assert_paused(&harness);
+        // The files name the old address again: the same is sent there.
+        let mut back = harness;
+        locate(&mut back, "stock", "http://old");
+        back.choose("charge", None, Choice::Retry).unwrap();
+        assert_eq!(attempt(&back), (2, first.1.clone(), first.2.clone()));
+        // Lost once more, at an address that did not change: repeated without anybody.
+        back.call("charge", lost());
+        assert_eq!(attempt(&back), (3, first.1, first.2));
+    }
+}
+
+#[test]
+fn a_person_may_send_an_unknown_attempt_to_the_new_address() {
+    for call in CALLS {
+        let plan = plan_of(call, "");
+        let mut harness = charging(&plan);
+        let (_, request, key) = attempt(&harness);
+        ends_unknown(&mut harness, false);
+        locate(&mut harness, "stock", "http://new");
+        harness.settle();
+        harness.choose("charge", None, Choice::Retry).unwrap();
+        let there = Arc::new(moved(&request, "http://new"));
+        assert_eq!(attempt(&harness), (2, there.clone(), key.clone()));
+        // From then on that is the address of the attempt.
+        harness.call("charge", lost());
+        assert_eq!(attempt(&harness), (3, there, key));
+        ends_unknown(&mut harness, false);
+        locate(&mut harness, "stock", "http://old");
+        harness.settle();
+        assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
+    }
+}
+
+#[test]
+fn an_attempt_that_was_not_done_goes_to_the_present_address() {
+    for call in CALLS {
+        let plan = plan_of(call, "");
+        let mut harness = charging(&plan);
+        let (_, request, key) = attempt(&harness);
+        harness.reply("charge", None, status(429)).unwrap();
+        locate(&mut harness, "stock", "http://new/v1");
+        harness.settle();
+        let there = Arc::new(moved(&request, "http://new/v1"));
+        assert_eq!(attempt(&harness), (2, there.clone(), key.clone()));
+        // Of what follows it is the first attempt: it may have had its effect there.
+        harness.call("charge", lost());
+        assert_eq!(attempt(&harness), (3, there, key));
+    }
+}
+
+/// An address that is the beginning of the other one is another one.
+#[test]
+fn an_address_is_compared_as_a_whole() {
+    for (call, (from, to)) in CALLS.iter().flat_map(|call| {
+        [("http://old", "http://old/v1"), ("http://old/v1", "http://old"), ("http://old:90", "http://old:9")]
+            .map(|pair| (call, pair))
+    }) {
+        let plan = plan_of(call, "");
+        let mut harness = Harness::of_route(&plan);
+        locate(&mut harness, "stock", from);
+        harness.settle();
+        harness.call("first", ok(json!({})));
+        ends_unknown(&mut harness, false);
+        locate(&mut harness, "stock", to);
+        harness.settle();
+        assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::OutcomeUnknown), "{from} {to}");
+    }
+}
+
+/// "Not there" at the new address says nothing about an attempt that went to the old one.
+#[test]
+fn a_probe_is_asked_only_where_the_attempt_went() {
+    let probe = "probe: { call: 'GET ${services.stock}/charges?key=${key}', retry: { attempts: 3 }, done: '${output.found}' }, timeout: 1s";
+    for (call, asked) in CALLS.iter().flat_map(|call| [(call, false), (call, true)]) {
+        let plan = plan_of(&call.replace("POST", "PATCH"), &format!("{probe}, effect: shared"));
+        let mut harness = charging(&plan);
+        for _ in 0..2 {
+            harness.call("charge", lost());
+        }
+        harness.reply("charge", None, lost()).unwrap();
+        if asked {
+            harness.settle();
+            assert_eq!(harness.in_flight_names(), ["probe charge"]);
+            let no = ok(json!({"found": false}));
+            let (place, part) = (plan.step(&"charge".into()).unwrap().0, Part::Probe);
+            let record =
+                Command::Record { step: place, item: None, part, attempt: 1, result: no, again: false, jitter: 0.5 };
+            harness.ask(record).unwrap();
+        }
+        locate(&mut harness, "stock", "http://new");
+        harness.settle();
+        assert_paused(&harness);
+        let sent = |part: Part| {
+            let of = |event: &&Event| matches!(event, Event::StepStarted(s) if s.step.as_str() == "charge" && s.part == part);
+            harness.events.iter().filter(of).count()
+        };
+        assert_eq!((sent(Part::Do), sent(Part::Probe)), (3, usize::from(asked)));
+    }
+}
+
+#[test]
+fn an_unknown_undo_is_repeated_only_at_the_address_that_it_went_to() {
+    let plan = plan_of(CALLS[0], "");
+    for is_unknown in [true, false] {
+        let mut harness = charging(&plan);
+        harness.call("charge", status(400));
+        assert_eq!(harness.in_flight_names(), ["undo first"]);
+        let undo = |harness: &Harness<'_>| harness.run.attempt(&"first".into(), None, Part::Undo).unwrap();
+        let first = undo(&harness);
+        let (place, item, part) = (plan.step(&"first".into()).unwrap().0, None, Part::Undo);
+        let result = if is_unknown { lost() } else { status(429) };
+        harness
+            .ask(Command::Record { step: place, item, part, attempt: 1, result, again: false, jitter: 0.5 })
+            .unwrap();
+        locate(&mut harness, "bank", "http://new");
+        harness.settle();
+        if is_unknown {
+            let conflict = harness.run.conflict().unwrap();
+            assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoFailed, Part::Undo));
+            assert!(conflict.message.contains("http://bank/first"), "{}", conflict.message);
+            assert!(conflict.message.contains("`bank` is at http://new now"), "{}", conflict.message);
+            harness.choose("first", None, Choice::Retry).unwrap();
+        }
+        let second = undo(&harness);
+        assert_eq!((second.attempt, second.request.url.as_str(), second.key), (2, "http://new/first", first.key));
+        harness.undo("first", ok(json!({})));
+        assert!(harness.run.is_final());
+    }
+}
+
+/// A read has no effect, so it is read where the service is now.
+#[test]
+fn a_read_is_repeated_at_the_present_address() {
+    let plan = plan_of("call: 'GET ${services.stock}/prices'", "");
+    let mut harness = charging(&plan);
+    harness.reply("charge", None, lost()).unwrap();
+    locate(&mut harness, "stock", "http://new");
+    harness.settle();
+    let read = harness.run.attempt(&"charge".into(), None, Part::Do).unwrap();
+    assert_eq!((read.attempt, read.request.url.as_str()), (2, "http://new/prices"));
+}

@@ -1,0 +1,156 @@
+//! A service gets another URL while an attempt's outcome is unknown: nothing is sent to the new address that may have been
+//! done at the old one, whether its call reads a secret or not.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{EngineTest, step};
+use crate::support::step_service::{ScriptedReply, StepService};
+use crate::support::until_true;
+
+const SECRETS: &str = "secrets: { key: { file: key.secret } }\n";
+
+/// One call to a service that honours keys: without a secret, with one in a header, with one in the URL.
+fn workflows() -> Vec<String> {
+    let calls = [
+        ("bare", "call: 'POST ${services.works}/charges'"),
+        ("header", "call: 'POST ${services.works}/charges', headers: { authorization: 'Bearer ${secrets.key}' }"),
+        ("url", "call: 'POST ${services.works}/charges?key=${secrets.key}'"),
+    ];
+    let workflow = |(name, call)| {
+        format!(
+            "
+workflow: {name}
+steps: {{ charge: {{ {call}, body: {{ by: {name} }}, retry: {{ attempts: 3, base: 1ms, max: 2ms }} }} }}
+respond: {{ status: 200, body: '${{steps.charge.output}}' }}
+"
+        )
+    };
+    calls.map(workflow).to_vec()
+}
+
+/// Its service honours no keys: a probe tells.
+const PROBED: &str = "
+workflow: probed
+steps:
+  charge:
+    call: POST ${services.plain}/charges
+    body: { by: probed }
+    probe: { call: 'GET ${services.plain}/found/${key}', after: 1ms, done: '${output.found}', output: '${output}' }
+respond: { status: 200, body: '${steps.charge.output}' }
+";
+
+impl EngineTest {
+    async fn of_moving_services() -> Self {
+        let workflows = workflows();
+        let texts: Vec<&str> = workflows.iter().map(String::as_str).chain([PROBED]).collect();
+        Self::with_settings(SECRETS, &texts, |flags| flags.write("key.secret", "k")).await
+    }
+    /// In the files, both services are at `to` from now on.
+    fn move_services(&self, from: &StepService, to: &StepService) {
+        self.flags.edit("pointsman.yaml", |text| text.replace(&from.url(), &to.url()));
+    }
+    /// The run waits for a person, who is told both addresses.
+    async fn is_asked_about(&self, run: &str, other: &StepService) -> Value {
+        let data = self.wait_for_status(run, "paused").await;
+        let conflict = data["conflicts"][0].clone();
+        assert_eq!((&conflict["kind"], &conflict["step_id"]), (&json!("outcome_unknown"), &json!("charge")), "{data}");
+        let message = conflict["message"].as_str().expect("a sentence");
+        for part in [format!("{}/charges", self.step_service.url()), format!("is at {} now", other.url())] {
+            assert!(message.contains(&part), "{part}: {message}");
+        }
+        assert!(conflict["idempotency_key"].is_string(), "by which a person can ask: {conflict}");
+        conflict
+    }
+    async fn chooses_retry(&self, run: &str) {
+        self.post_accepted(&format!("{run}/resolve"), json!({ "step": "charge", "choice": "retry" })).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
+    let mut test = EngineTest::of_moving_services().await;
+    let other = StepService::start().await;
+    // Performed, and never answered.
+    test.step_service.script("POST /charges", ScriptedReply::Late(Duration::ZERO), 4);
+    let mut runs = Vec::new();
+    for workflow in ["bare", "header", "url", "probed"] {
+        runs.push(test.start_run(workflow, json!({})).await);
+    }
+    until_true("four effects", || test.step_service.effects("POST /charges") == 4).await;
+    test.kill().await;
+    test.move_services(&test.step_service, &other);
+    test.restart().await;
+    for run in &runs {
+        test.is_asked_about(run, &other).await;
+    }
+    let calls = ["POST /charges", "GET /found"];
+    assert_eq!(calls.map(|call| other.count(call)), [0, 0], "the new address is sent nothing and asked nothing");
+    assert_eq!(calls.map(|call| test.step_service.count(call)), [4, 0]);
+
+    // A person sends it to the new address all the same: the same body and key.
+    test.chooses_retry(&runs[1]).await;
+    test.wait_for_status(&runs[1], "completed").await;
+    let first = test.step_service.seen("POST /charges");
+    let there = other.seen("POST /charges").remove(0);
+    let same = first.iter().find(|call| call.key == there.key).expect("the same key");
+    assert_eq!((&there.text, there.headers["authorization"].to_str().ok()), (&same.text, Some("Bearer k")));
+
+    // The files name the old address again: there the repeat is harmless.
+    test.reloaded(|| test.move_services(&other, &test.step_service)).await;
+    for run in [&runs[0], &runs[2]] {
+        test.chooses_retry(run).await;
+        let data = test.wait_for_status(run, "completed").await;
+        assert_eq!(step(&data, "charge")["attempts"], json!(2), "{data}");
+    }
+    assert_eq!((other.count("POST /charges"), test.step_service.effects("POST /charges")), (1, 4));
+    let again = &test.step_service.seen("POST /charges")[4..];
+    for call in again {
+        let first = first.iter().find(|first| first.key == call.key).expect("the same key");
+        assert_eq!((&first.path, &first.text), (&call.path, &call.text));
+    }
+    test.allowed.lost_replies = 4; // deliveries under one key
+    test.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_reload_only_what_was_not_done_goes_to_the_services_new_url() {
+    let test = EngineTest::of_moving_services().await;
+    let other = StepService::start().await;
+    // Paused by hand between two attempts, while the files change.
+    for reply in [ScriptedReply::Refuse(500), ScriptedReply::Refuse(429)] {
+        let mut runs = Vec::new();
+        for workflow in ["bare", "header", "url"] {
+            test.step_service.hold("POST /charges");
+            let arrived = test.step_service.count("POST /charges");
+            test.step_service.script("POST /charges", reply.clone(), 1);
+            let run = test.start_run(workflow, json!({})).await;
+            test.wait_for_calls("POST /charges", arrived + 1).await;
+            test.post_accepted(&format!("{run}/pause"), json!({})).await;
+            test.step_service.release_all("POST /charges");
+            test.wait_for_events(&run, "retry_scheduled", 1).await;
+            runs.push(run);
+        }
+        test.reloaded(|| test.move_services(&test.step_service, &other)).await;
+        let (here, there) = (test.step_service.count("POST /charges"), other.count("POST /charges"));
+        for run in &runs {
+            test.post_accepted(&format!("{run}/resume"), json!({})).await;
+            match reply {
+                ScriptedReply::Refuse(429) => drop(test.wait_for_status(run, "completed").await),
+                _ => drop(test.is_asked_about(run, &other).await),
+            }
+        }
+        let sent = if matches!(reply, ScriptedReply::Refuse(429)) { runs.len() } else { 0 };
+        assert_eq!(
+            (test.step_service.count("POST /charges"), other.count("POST /charges")),
+            (here, there + sent),
+            "{reply:?}"
+        );
+        test.reloaded(|| test.move_services(&other, &test.step_service)).await;
+    }
+    let keys = |service: &StepService| service.seen("POST /charges").into_iter().map(|call| call.key);
+    let first: Vec<_> = keys(&test.step_service).skip(3).collect();
+    assert_eq!(keys(&other).collect::<Vec<_>>(), first, "under the keys of the attempts that were not done");
+    test.finish().await;
+}

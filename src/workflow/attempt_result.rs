@@ -1,4 +1,5 @@
-//! The result of an attempt, and what it means by itself: before retries, probes and people.
+//! Classifies the result of one attempt. What follows from it (retries, probes, people) is decided in
+//! [`super::outcome`].
 //!
 //! Always true: an effect is certainly not done only where the result says so (no connection, an open breaker, 429,
 //! `not_done`); no answer, a partial answer and every other 5xx are unknown. 503 is one of them: a proxy in front of

@@ -36,7 +36,7 @@ pub(super) fn begin(
     let call = match (&step.kind, item) {
         (StepKind::Call(call), _) => call,
         (StepKind::Set(value), Some(item)) => return compute(run, plan, world, step, value, item),
-        _ => return Err(Refusal::NotDue("the step calls nobody")),
+        _ => return Err(Refusal::NotDue("the step makes no call")),
     };
     match (run.steps.get(&step.id), item) {
         (None, None) if step.for_each.is_none() => {
@@ -80,7 +80,7 @@ pub(super) fn begin(
     }
 }
 
-/// A value in the place of an item.
+/// Computes the value of a `set` step that runs as the fallback of an item.
 fn compute(
     run: &Run,
     plan: &Plan,
@@ -90,7 +90,7 @@ fn compute(
     item: u32,
 ) -> Result<Vec<Event>, Refusal> {
     if !run.open_step(&step.id).is_some_and(|open| open.taken.is_some() && may_begin_item(open, item)) {
-        return Err(Refusal::NotDue("it takes no item's place, or has ended"));
+        return Err(Refusal::NotDue("it is not taken as an item's fallback, or has ended"));
     }
     let item = Some(item);
     if let Some(events) = fallback::not_run(run, plan, world, step, item) {
@@ -113,7 +113,8 @@ fn compute(
     }])
 }
 
-/// The first attempt of a call, or the first with another input, after everything that has to happen before it.
+/// Begins the first attempt of a call, or the first one with another input. What has to come before it (an approval, a
+/// lock) comes first.
 fn first(
     run: &Run,
     plan: &Plan,

@@ -1,8 +1,8 @@
-//! Bytes that are neither JSON nor text, as a value that expressions pass on.
+//! Bytes that are neither JSON nor text, represented as a JSON value that expressions can pass on.
 //!
-//! Always true: such a value is known by its mark, which is made with a secret of the store over the bytes and their
-//! type. So a JSON body that only looks like one (`{"$bytes": …}`), from a caller or from a service, stays JSON
-//! wherever it is passed on; nobody outside can make a mark.
+//! Always true: such a value is recognised by its mark, a hash of the bytes and their type that is keyed with a secret
+//! of the store. Nobody outside can make a mark, so a JSON body that only looks like such a value (`{"$bytes": …}`),
+//! from a caller or from a service, stays JSON wherever it is passed on.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,11 +17,11 @@ const MARK: &str = "$mark";
 /// Hexadecimal digits of a mark: 128 bits.
 const MARK_DIGITS: usize = 32;
 
-/// Makes such values, and tells them from JSON that looks like them.
+/// Makes values that represent bytes, and tells them from JSON that only looks like them.
 #[derive(Clone, Copy)]
 pub struct BytesMark {
     key: [u8; 32],
-    /// Values without a mark count: in runs that began before there were marks.
+    /// Values without a mark are accepted too. Only for runs that began under a version that wrote none.
     unmarked: bool,
 }
 
@@ -31,17 +31,17 @@ impl BytesMark {
         let key = *blake3::keyed_hash(key_secret, b"bytes that expressions pass on").as_bytes();
         Self { key, unmarked: false }
     }
-    /// As it is for one run.
+    /// For the values of one run: where the run began before marks existed, values without one are accepted.
     pub(super) fn of_run(world: &World, run: &Run) -> Self {
         Self { unmarked: !run.started.bytes_marked, ..Self::new(&world.key_secret) }
     }
-    /// Bytes as a value.
+    /// Represents bytes as a value.
     pub fn value(&self, bytes: &[u8], content_type: Option<&str>) -> Value {
         let text = STANDARD.encode(bytes);
         let mark = self.mark(&text, content_type);
         json!({ BYTES: text, CONTENT_TYPE: content_type, MARK: mark })
     }
-    /// The bytes and content type of such a value; `None` of any other.
+    /// The bytes and content type that a value represents; `None` for any other value.
     pub(super) fn bytes(&self, value: &Value) -> Option<(Payload, Option<String>)> {
         let members = value.as_object()?;
         let text = members.get(BYTES)?.as_str()?;

@@ -9,12 +9,12 @@ use super::Payload;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// The step's own.
+    /// The step's own call.
     #[default]
     Do,
     /// `probe:` asks whether an unknown attempt took place.
     Probe,
-    /// `undo:` takes it back.
+    /// `undo:` reverses what the step did.
     Undo,
 }
 
@@ -23,7 +23,7 @@ impl Part {
     pub fn is_do(&self) -> bool {
         *self == Part::Do
     }
-    /// The call that a person decides over: of a probe it is the step's own, which the probe asks about.
+    /// The call that a person decides about: for a probe it is the step's own call, which the probe asks about.
     pub(super) fn asked_about(self) -> Part {
         match self {
             Part::Do | Part::Probe => Part::Do,
@@ -37,9 +37,9 @@ impl Part {
 pub struct CallRecord {
     /// The method.
     pub method: String,
-    /// The whole URL; stars where a secret stands.
+    /// The whole URL, with stars in place of secrets.
     pub url: String,
-    /// What `headers:` name, and `content-type`; stars where a secret stands.
+    /// The headers that `headers:` names, and `content-type`; with stars in place of secrets.
     pub headers: Vec<(String, String)>,
     /// The exact bytes of the body.
     pub body: Payload,

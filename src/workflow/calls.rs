@@ -24,8 +24,8 @@ pub(super) enum StepState {
     Open(Open),
     /// It has a result.
     Done {
-        /// Of a rehearsed step without a declared output: the reason, for a step that reads the output and cannot go
-        /// on.
+        /// Why there is no output, where the step was rehearsed and declares none. A step that reads it fails with this
+        /// reason.
         undeclared: Option<String>,
     },
     /// It will not run.
@@ -36,7 +36,7 @@ pub(super) enum StepState {
     Replaced {
         /// Its fallback.
         by: StepId,
-        /// Why.
+        /// The failure that the step would have had.
         failure: Box<Failure>,
     },
 }
@@ -146,7 +146,7 @@ pub(super) struct CallState {
     pub requested: bool,
     /// The deadline of all its attempts and the pauses between them.
     pub until: Option<Timestamp>,
-    /// It was done, and its output does not fit the schema that the step declares.
+    /// The result of a call that was done, but whose output does not fit the schema that the step declares.
     pub gave: Option<Box<CallResult>>,
     /// How the last attempt ended, for people.
     pub why: Option<String>,
@@ -154,11 +154,11 @@ pub(super) struct CallState {
     pub at: Option<Timestamp>,
     /// Until this time an attempt with unknown effect may still take effect.
     pub settled: Option<Timestamp>,
-    /// The result of the last attempt with unknown effect.
+    /// The reply to the last attempt with unknown effect.
     pub evidence: Option<Evidence>,
 }
 
-/// The result of an attempt with unknown effect.
+/// What came back from an attempt with unknown effect.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Evidence {
     pub status: Option<u16>,
@@ -202,9 +202,9 @@ pub(super) struct DoneCall {
     pub item: Option<u32>,
     /// The item itself.
     pub value: Option<Arc<Value>>,
-    /// Its first attempt.
+    /// The sequence number of its first attempt's event.
     pub began: Seq,
-    /// Its end.
+    /// The sequence number of the event that ended it.
     pub ended: Seq,
     pub status: Option<u16>,
     pub output: Arc<Value>,
@@ -234,23 +234,24 @@ pub(super) struct Undoing {
     pub groups: Vec<Vec<StepItem>>,
     /// The index of the current group.
     pub at: usize,
-    /// The first of that group whose undo has neither begun nor ended: those before it have begun.
+    /// The index of the first call of that group whose undo has not begun; all before it have begun or ended.
     pub next: usize,
-    /// How many of that group have not ended.
+    /// How many undos of that group have not ended.
     pub left: usize,
     /// The state of each call's undo.
     #[serde(with = "pairs")]
     pub calls: BTreeMap<StepItem, UndoCall>,
-    /// By step: how far its calls have come. Kept up with each, because every append says it in the run's summary.
+    /// By step: how many of its calls are undone. Updated with each call, because every append needs it for the run's
+    /// summary.
     pub progress: BTreeMap<StepId, UndoProgress>,
 }
 
-/// How far the undoing of a step's calls has come.
+/// How many of a step's calls have been undone.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct UndoProgress {
     pub undone: usize,
     pub to_come: usize,
-    /// Items that stay as they are, each with its place in the run's list of what was done.
+    /// Items that are not undone, each with its index in the run's list of calls that were done.
     #[serde(with = "pairs")]
     pub left: BTreeMap<Option<u32>, usize>,
 }
@@ -260,7 +261,7 @@ pub(super) struct UndoProgress {
 pub(super) struct UndoCall {
     /// Its index in the run's list of calls that were done.
     pub done: usize,
-    /// The place of its group.
+    /// The index of its group.
     pub group: usize,
     pub undone: Undone,
 }
@@ -302,7 +303,7 @@ pub struct InFlight {
 }
 
 impl CallState {
-    /// A first attempt.
+    /// The state of a call whose first attempt begins.
     pub(super) fn first(started: &StepStarted, request: &Arc<CallRecord>, began: Seq) -> Self {
         Self {
             attempt: started.attempt,

@@ -1,9 +1,9 @@
 //! Questions to people, and the events that an answer leads to.
 //!
 //! Always true: a question is answered once, by somebody who may, with values that fit its schema; the first answer
-//! counts, and a second one is refused with the first. A run that only rehearses asks nobody: the declared answer is
-//! taken, or the run fails. Only an answer closes a question: other orders leave it open, and a repeated question gets
-//! another id.
+//! counts; a second one is refused, and the refusal shows the first. A run that only rehearses asks nobody: the
+//! declared answer is taken, or the run fails. Only an answer closes a question: other orders leave it open, and a
+//! repeated question gets another id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::conflict::conflict;
 use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, OnReject, Question};
-use super::sensitive::said_to_others;
+use super::sensitive::answer_for_others;
 use super::step_events::{failed, finished, skipped};
 use super::world::deeper_than;
 use super::{
@@ -159,7 +159,7 @@ pub(super) fn answer(
     match &ask.state {
         QuestionState::Open => {}
         QuestionState::Answered { said, by, seq } => {
-            let said = Box::new(said_to_others(plan, run, &ask.checkpoint.step, said));
+            let said = Box::new(answer_for_others(plan, run, &ask.checkpoint.step, said));
             return Err(Refusal::AnsweredBefore { by: by.clone(), said, seq: *seq });
         }
         QuestionState::Withdrawn => {
@@ -260,7 +260,7 @@ fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
     }
 }
 
-/// The events of the first question whose time is over.
+/// The events of the first question whose deadline has passed.
 pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
     let ask = run.interactions.open().find(|ask| ask.checkpoint.until.is_some_and(|until| until <= now))?;
     let asked = &ask.checkpoint;

@@ -125,8 +125,8 @@ fn given(output: Value) -> Outcome {
     Outcome::Done { status: 200, headers: Default::default(), output: Arc::new(output) }
 }
 
-/// A run that this one began was not started, because the files in force do not have its workflow: the run waits for
-/// them.
+/// Handles a child run that could not be started because the files in force do not have its workflow: this run pauses
+/// until they do.
 pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Vec<Event>, Refusal> {
     let known = run.children().find(|known| known.run == child);
     let known = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;

@@ -1,4 +1,4 @@
-//! The input of a run that a step begins.
+//! Builds the input of a child run.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::rules::SubRun;
 use super::{Run, Step};
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
-/// The body of the other run's request.
+/// The body of the child run's request.
 pub(super) fn child_input(
     run: &Run,
     step: &Step,

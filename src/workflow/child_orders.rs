@@ -1,9 +1,9 @@
-//! What a run that began others orders them to do: it ends, is paused or goes on.
+//! The orders that a run passes on to its child runs when it ends, is paused or goes on.
 
 use super::{Order, Run};
 use crate::names::RunId;
 
-/// The orders that child runs have to get: to end with this run, to pause and to resume with it.
+/// The orders that child runs have to get: to end, pause or resume together with this run.
 pub(super) fn orders_to_children(run: &Run) -> impl Iterator<Item = (RunId, Order)> + '_ {
     let order = |paused: bool| {
         if let Some(failure) = run.failing.as_ref() {

@@ -9,9 +9,9 @@
 use super::calls::CallState;
 use super::{Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};
 
-/// What the conflict is about.
+/// What a conflict is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
+enum ConflictSubject {
     /// A call that changes nothing.
     Read,
     /// Any other call, or another run.
@@ -30,38 +30,41 @@ enum Of {
     Answer,
 }
 
-fn of(step: Option<&Step>, item: Option<u32>) -> Of {
-    let Some(step) = step else { return Of::Answer };
+fn subject(step: Option<&Step>, item: Option<u32>) -> ConflictSubject {
+    let Some(step) = step else { return ConflictSubject::Answer };
     let whole = step.for_each.is_some() && item.is_none();
     match &step.kind {
-        StepKind::Call(_) | StepKind::Run(_) if whole => Of::Items,
-        StepKind::Call(call) if call.effect == EffectClass::Read => Of::Read,
-        StepKind::Call(_) | StepKind::Run(_) => Of::Effect,
-        StepKind::Set(_) => Of::Value,
-        StepKind::Checkpoint(_) => Of::Question,
-        StepKind::Wait(_) => Of::Wait,
-        StepKind::Fail(_) => Of::End,
+        StepKind::Call(_) | StepKind::Run(_) if whole => ConflictSubject::Items,
+        StepKind::Call(call) if call.effect == EffectClass::Read => ConflictSubject::Read,
+        StepKind::Call(_) | StepKind::Run(_) => ConflictSubject::Effect,
+        StepKind::Set(_) => ConflictSubject::Value,
+        StepKind::Checkpoint(_) => ConflictSubject::Question,
+        StepKind::Wait(_) => ConflictSubject::Wait,
+        StepKind::Fail(_) => ConflictSubject::End,
     }
 }
 
 /// The table.
-fn table(kind: ConflictKind, of: Of) -> &'static [&'static str] {
-    match (kind, of) {
-        (ConflictKind::Answer, _) | (_, Of::Answer) => &["take"],
-        (_, Of::Question | Of::End) => &["retry", "skip"],
+fn table(kind: ConflictKind, subject: ConflictSubject) -> &'static [&'static str] {
+    match (kind, subject) {
+        (ConflictKind::Answer, _) | (_, ConflictSubject::Answer) => &["take"],
+        (_, ConflictSubject::Question | ConflictSubject::End) => &["retry", "skip"],
         (ConflictKind::UndoFailed, _) => &["retry", "skip", "take"],
         (ConflictKind::OutcomeUnknown, _) => &["retry", "retry_with", "skip", "take"],
         (ConflictKind::Refused | ConflictKind::AttemptsUsedUp, _) => {
             &["retry", "retry_with", "skip", "take", "fallback"]
         }
-        (ConflictKind::Expression, Of::Wait) => &["retry", "skip", "take"],
-        (ConflictKind::Expression, Of::Items) => &["retry", "skip", "take"],
-        (ConflictKind::Expression, Of::Read | Of::Effect | Of::Value) => {
+        (ConflictKind::Expression, ConflictSubject::Wait) => &["retry", "skip", "take"],
+        (ConflictKind::Expression, ConflictSubject::Items) => &["retry", "skip", "take"],
+        (ConflictKind::Expression, ConflictSubject::Read | ConflictSubject::Effect | ConflictSubject::Value) => {
             &["retry", "retry_with", "skip", "take", "fallback"]
         }
-        (ConflictKind::Schema, Of::Read) => &["retry", "skip", "take"],
+        (ConflictKind::Schema, ConflictSubject::Read) => &["retry", "skip", "take"],
         // It was done, so another attempt would repeat it.
-        (ConflictKind::Schema, Of::Effect | Of::Items | Of::Value | Of::Wait) => &["skip", "take"],
+        (
+            ConflictKind::Schema,
+            ConflictSubject::Effect | ConflictSubject::Items | ConflictSubject::Value | ConflictSubject::Wait,
+        ) => &["skip", "take"],
         (ConflictKind::Busy | ConflictKind::Deadlock, _) => &["wait", "skip"],
         (ConflictKind::ChildFailed, _) => &["retry", "skip", "take"],
         // Nothing was sent.
@@ -72,11 +75,12 @@ fn table(kind: ConflictKind, of: Of) -> &'static [&'static str] {
 /// The names of the choices offered now; without a step, of the conflict over the caller's answer.
 pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: ConflictKind) -> Vec<&'static str> {
     let ending = run.is_ending();
-    let mut choices = table(kind, of(step, item)).to_vec();
+    let mut choices = table(kind, subject(step, item)).to_vec();
     choices.retain(|choice| match *choice {
         "fallback" => {
             // The fallback of a `for_each` replaces items, and the items are not known yet.
-            let declared = step.is_some_and(|step| step.trouble.fallback.is_some()) && of(step, item) != Of::Items;
+            let declared = step.is_some_and(|step| step.trouble.fallback.is_some())
+                && subject(step, item) != ConflictSubject::Items;
             let unknown = |step: &Step| {
                 let call = run.call_state(&step.id, item, Part::Do);
                 call.is_some_and(CallState::unknown_effect) || run.may_have_happened(&step.id, item)
@@ -101,15 +105,17 @@ pub(super) fn why_not(
     kind: ConflictKind,
     choice: &Choice,
 ) -> &'static str {
-    match (choice, of(step, item), kind) {
-        (_, Of::Answer, _) => "every step has ended, and only the answer is missing",
-        (Choice::Take { .. } | Choice::RetryWith { .. }, Of::Question, _) => {
+    match (choice, subject(step, item), kind) {
+        (_, ConflictSubject::Answer, _) => "every step has ended, and only the answer is missing",
+        (Choice::Take { .. } | Choice::RetryWith { .. }, ConflictSubject::Question, _) => {
             "people are asked, and a value asks nobody"
         }
         (Choice::Fallback, ..) if step.is_none_or(|step| step.trouble.fallback.is_none()) => {
             "the step declares no `fallback`"
         }
-        (Choice::Fallback, Of::Items, _) => "its fallback takes the place of items, and they are not known yet",
+        (Choice::Fallback, ConflictSubject::Items, _) => {
+            "its fallback takes the place of items, and they are not known yet"
+        }
         (Choice::Fallback, _, ConflictKind::OutcomeUnknown) => {
             "it may have been done, and a fallback would do it a second time"
         }

@@ -12,7 +12,7 @@ use crate::names::{RunId, Seq, ServiceName, StepId};
 /// A command to a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Skip, compute, fan out or fail: everything that a step does without a call.
+    /// Do what a step does without a call: skip, compute, fan out or fail.
     Advance {
         /// The step.
         step: StepIndex,
@@ -50,8 +50,8 @@ pub enum Command {
         /// What of its answer's body is sensitive.
         sensitive: Vec<SensitivePath>,
     },
-    /// Note that a run that a `run` step began was not started and never will be, because the files in force do not have
-    /// its workflow. As soon as they do, the step begins another one.
+    /// Record that a child run was not started and never will be, because the files in force do not have its workflow.
+    /// As soon as they do, the step begins another child run.
     ChildHasNoWorkflow {
         /// The run.
         child: RunId,
@@ -67,20 +67,21 @@ pub enum Command {
         /// What it shows.
         seen: LockSeen,
     },
-    /// Go on where the files in force have again what was missing.
+    /// Continue a step that lacked something which the files in force have again.
     Mended {
         /// The step.
         step: StepId,
         /// The item of a `for_each`.
         item: Option<u32>,
     },
-    /// A time is over: of a checkpoint, a wait, a step, or the run. Which one is looked up.
+    /// Handle a deadline that has passed: of a checkpoint, a wait, a step, or the run. [`super::decide`] finds out
+    /// which.
     Elapse,
-    /// An order of a person or a program.
+    /// Carry out an order of a person or a program.
     Order {
-        /// What.
+        /// The order.
         order: Order,
-        /// Who.
+        /// Who gave it.
         by: String,
     },
     /// Record the result of an attempt.
@@ -95,9 +96,10 @@ pub enum Command {
         attempt: u32,
         /// Its result.
         result: AttemptResult,
-        /// It was under way when a process ended, and was sent again: whether the first sending took effect is unknown.
+        /// The attempt was under way when a process ended, and was sent again: whether the first sending took effect is
+        /// unknown.
         again: bool,
-        /// Drawn for the pause before another attempt: 0.0 to 1.0.
+        /// A random number from 0.0 to 1.0, for the length of the pause before another attempt.
         jitter: f64,
     },
     /// Fix the caller's answer: this entry of `respond`, or none where no entry holds.
@@ -111,7 +113,7 @@ pub enum Command {
     Conclude,
     /// Give the request back to legacy.
     Abandon {
-        /// Why: a closed set.
+        /// Why: one of a closed set of labels.
         reason: &'static str,
     },
 }
@@ -121,20 +123,20 @@ pub enum Command {
 pub enum LockSeen {
     /// The step stands first: it holds the lock.
     First,
-    /// Another run does.
+    /// Another run holds it.
     Behind {
-        /// Which.
+        /// The run that holds it.
         holder: RunId,
     },
-    /// Another run does, and waits for this one, directly or through other runs.
+    /// Another run holds it, and waits for this one, directly or through other runs.
     Deadlock {
         /// The links of the cycle.
         links: Vec<WaitLink>,
     },
 }
 
-/// One link in a cycle of runs that wait for each other: a run holds a lock until a run that it began ends, which waits
-/// for the next lock.
+/// One link in a cycle of runs that wait for each other: the holder keeps its lock until the waiter, a run that it
+/// began, has ended, and the waiter waits for the next lock of the cycle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitLink {
     /// The run that holds a lock.
@@ -179,11 +181,12 @@ pub enum AttemptResult {
     },
     /// The request was never sent.
     NotSent(String),
-    /// It was never sent: the service's breaker is open, so an attempt before its time would be refused.
+    /// It was never sent: the breaker of the service is open.
     BreakerOpen {
         /// The service.
         service: ServiceName,
-        /// When the next probe may go, milliseconds from now.
+        /// After how many milliseconds the breaker lets its next probe through: an attempt before that would be
+        /// refused.
         retry_after_ms: u64,
     },
     /// It was never sent: while the call waited for a free slot, the run may have become another process's, or effects
@@ -200,8 +203,8 @@ pub enum AttemptResult {
     Interrupted,
 }
 
-/// A sentence of the code's own, which no store keeps.
-type NotKept = &'static str;
+/// A sentence that is fixed in the code. A refusal with one is never serialised: it could not be read back.
+type FixedSentence = &'static str;
 
 /// Why a command is refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
@@ -213,7 +216,7 @@ pub enum Refusal {
     /// Another event came first; [`super::due`] tells what is due now.
     #[error("not due: {0}")]
     #[serde(skip)]
-    NotDue(NotKept),
+    NotDue(FixedSentence),
     /// A private or shared step has begun, so legacy may not answer any more.
     #[error("a private or shared step has begun")]
     EffectsBegun,
@@ -230,9 +233,9 @@ pub enum Refusal {
     /// The checkpoint was answered before.
     #[error("the checkpoint was answered before, by {by}")]
     AnsweredBefore {
-        /// Who.
+        /// Who answered it.
         by: String,
-        /// How.
+        /// The answer that was given.
         said: Box<super::CheckpointAnswer>,
         /// The sequence number of the answer's event.
         seq: Seq,

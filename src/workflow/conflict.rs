@@ -1,8 +1,8 @@
-//! What a person is shown when a machine cannot resolve something.
+//! Builds the conflict that a person is shown when a run cannot go on by itself.
 //!
 //! Always true: a conflict names what was sent and under which key, what came back, what was expected and every choice
-//! that makes sense (`choices`); a choice that is not among them is refused. What looks like a secret is not shown, and what is
-//! long is shortened: the whole of it stands in the run's events.
+//! that makes sense (`choices`); a choice that is not among them is refused. What looks like a secret is redacted, and
+//! long values are shortened; the run's events have them in full.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::choices::choices;
 use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, OnTrouble, Part, Payload, Run, Step};
 use crate::secret::{STARS, is_secret, redact_line};
 
-/// Whether a person decides. Without a word of the file one does where the API started the run: nobody waits there for
-/// an answer, as the caller of a route does.
+/// Whether the run pauses for a person. Where the file does not say, a run that the API started pauses, because no
+/// caller waits for its answer; a run that a route started does not.
 pub(super) fn pauses(run: &Run, setting: Option<OnTrouble>) -> bool {
     match setting {
         Some(OnTrouble::Pause) => true,
@@ -48,13 +48,13 @@ pub(super) fn conflict(
     }
 }
 
-/// Text that is longer is cut.
+/// Longer text is cut.
 const TEXT_MAX: usize = 400;
-/// Members and items beyond this are left out.
+/// At most this many members of an object, or items of a list, are shown.
 const MEMBERS_MAX: usize = 24;
-/// What is nested deeper is left out.
+/// Values nested deeper are left out.
 const DEPTH_MAX: usize = 6;
-/// A request for people.
+/// A request as people see it.
 fn shown(record: &CallRecord) -> CallRecord {
     let body = match &record.body {
         Payload::Empty => Payload::Empty,
@@ -67,7 +67,7 @@ fn shown(record: &CallRecord) -> CallRecord {
     CallRecord { method: record.method.clone(), url: record.url.clone(), headers: record.headers.clone(), body }
 }
 
-/// A value for people, where there is one.
+/// A value, redacted and shortened as people see it; `None` for null.
 pub(super) fn shorten_value(value: &Value) -> Option<Arc<Value>> {
     (!value.is_null()).then(|| Arc::new(shorten(value, DEPTH_MAX)))
 }
@@ -102,7 +102,7 @@ fn shorten(value: &Value, depth: usize) -> Value {
     }
 }
 
-/// Redacted as a whole before it is cut: what is cut through is no secret any more to whoever looks for one.
+/// Redacts before it cuts: half of a secret would not be recognised as one.
 fn cut(text: &str) -> String {
     let text = &redact_line(text);
     match text.char_indices().nth(TEXT_MAX) {

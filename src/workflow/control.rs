@@ -110,7 +110,7 @@ pub(super) fn skip(
     Ok(skipped(run, step, Skipped::ByHand))
 }
 
-/// Handles an adjusted input.
+/// An order to adjust an input.
 pub(super) struct Adjusted {
     pub step: StepId,
     pub item: Option<u32>,

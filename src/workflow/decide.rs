@@ -99,7 +99,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
     }
 }
 
-/// Handles the earliest time that is over: of the run, a question or a wait.
+/// Handles the earliest deadline that has passed: of the run, a question or a wait.
 fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     let own = ending::elapse(run, now);
     if !own.is_empty() {
@@ -190,7 +190,7 @@ fn record(ended: &Ended<'_>, result: AttemptResult) -> Result<Vec<Event>, Refusa
     let state = ended.run.call_state(&ended.step.id, ended.item, ended.part);
     let under_way = |state: &&CallState| state.attempt == ended.attempt && state.phase == Phase::InFlight;
     let Some(state) = state.filter(under_way) else { return Err(Refusal::NotDue("no such attempt is under way")) };
-    let call = ended.step.call(ended.part).ok_or(Refusal::NotDue("the step calls nobody"))?;
+    let call = ended.step.call(ended.part).ok_or(Refusal::NotDue("the step makes no call"))?;
     Ok(match ended.part {
         Part::Do => ended.of_step(call, state, result),
         Part::Probe => probe::ended(ended, state, result),
@@ -198,7 +198,7 @@ fn record(ended: &Ended<'_>, result: AttemptResult) -> Result<Vec<Event>, Refusa
     })
 }
 
-/// Lets the run go on where it stopped.
+/// Continues a step that lacked something which the files in force have again.
 fn mend(
     run: &Run,
     plan: &Plan,

@@ -1,6 +1,7 @@
-//! What a workflow file may say: the shape that people write and that JSON Schema describes.
+//! The shape of a workflow file, as people write it and as the published JSON Schema describes it.
 //!
-//! Always true: a draft has the right keys and types and nothing more; sense is judged by [`super::check`].
+//! Always true: a draft has known keys with values of the right types, and no more is certain of it; [`super::check`]
+//! finds out whether it makes sense.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -16,37 +17,37 @@ use super::{EffectClass, OnTrouble};
 pub struct WorkflowDraft {
     /// The name that routes and the API use.
     pub workflow: String,
-    /// What the request must look like.
+    /// What the request's body has to be, and which parts of the request are sensitive.
     #[serde(default)]
     pub input: Option<InputDraft>,
-    /// How long a run may take, all told: then it ends early, and what was done is undone. `90s`, `2h`.
+    /// How long a run may take in all: `90s`, `2h`. After that it ends early, and what was done is undone.
     #[serde(default)]
     pub deadline: Option<String>,
-    /// Where a message goes when a run pauses or asks a person: `${services.ops}/hooks`. The path may read `run`.
+    /// Where a message is posted when a run pauses or asks a person: `${services.ops}/hooks`. The path may read `run`.
     #[serde(default)]
     pub notify: Option<String>,
-    /// How much is at stake in a call that does not say so itself (`risk`): the first line that fits.
+    /// The risk of calls whose step declares no `risk`: the first line whose conditions all hold counts.
     #[serde(default)]
     pub risks: Vec<PolicyDraft>,
     /// Steps by name.
     #[schemars(schema_with = "steps")]
     pub steps: Map<String, Value>,
-    /// Required. What the caller gets: one entry, or a list of which the first is taken whose `after` steps have ended and whose
-    /// `when` holds.
+    /// Required. The answer to the caller: one entry, or a list. The first entry whose `after` steps have ended and
+    /// whose `when` holds is taken.
     #[serde(default, deserialize_with = "present")]
     #[schemars(schema_with = "respond")]
     pub respond: Option<Value>,
 }
 
-/// What the request must look like.
+/// What the request's body has to be, and which parts of the request are sensitive.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct InputDraft {
     /// JSON Schema of the request's body.
     pub schema: Option<Value>,
-    /// JSONPaths in the request's body whose values are not written down in clear: `[$.card.number]`.
+    /// JSONPaths in the request's body whose values are never stored or shown in clear: `[$.card.number]`.
     pub sensitive: Vec<String>,
-    /// Headers of the request, and of replies, whose values are not written down in clear.
+    /// Headers of the request, and of replies, whose values are never stored or shown in clear.
     pub sensitive_headers: Vec<String>,
 }
 
@@ -64,37 +65,37 @@ pub struct StepDraft {
 
     /// Waits for a person.
     pub checkpoint: Option<CheckpointDraft>,
-    /// Waits: `10m`, or for one of `for`, `until` and `signal`.
+    /// Waits: for a duration (`10m`), or for one of `for`, `until` and `signal`.
     #[serde(deserialize_with = "present")]
     #[schemars(schema_with = "wait")]
     pub wait: Option<Value>,
-    /// Runs another workflow; its answer's body is the output.
+    /// Runs another workflow. The body of that run's answer is the step's output.
     pub run: Option<String>,
-    /// The body of the other workflow's request.
+    /// Of a `run` step: the body of the other workflow's request.
     #[serde(deserialize_with = "present")]
     pub input: Option<Value>,
 
-    /// Steps that must have ended before, beside those that expressions read.
+    /// Steps that must end before this one begins, in addition to those that its expressions read.
     pub needs: Vec<String>,
-    /// Runs although some of what it needs was skipped.
+    /// The step runs even if one that it needs was skipped.
     pub needs_any: bool,
-    /// Skipped where this is false, and so is what needs it.
+    /// Where this is false, the step is skipped, and so is what needs it.
     #[serde(rename = "if")]
     pub condition: Option<String>,
-    /// Once for each element of a list: `item` and `index` are its.
+    /// Runs the step once for each element of a list. Expressions read the element as `item` and its place as `index`.
     #[serde(deserialize_with = "present")]
     #[schemars(schema_with = "list_or_text")]
     pub for_each: Option<Value>,
-    /// Items under way at the same time.
+    /// How many items may be under way at the same time.
     pub concurrency: Option<u64>,
-    /// What an item that fails means for the others: `fail_fast` (default) begins no more of them; `collect` goes on,
-    /// and `steps.NAME.errors` lists what failed.
+    /// What happens to the other items when one fails: with `fail_fast` (default) no more of them begin; with `collect`
+    /// they go on, and `steps.NAME.errors` lists what failed.
     pub failures: Option<FailuresDraft>,
 
     /// What the call does to the world. Default `read` for GET, HEAD and OPTIONS, else `shared`.
     pub effect: Option<EffectClass>,
-    /// JSONPaths in the step's output whose values are not written down in clear: `[$.access_token]`. Of a `for_each`,
-    /// in each item's.
+    /// JSONPaths in the step's output whose values are never stored or shown in clear: `[$.access_token]`. Of a
+    /// `for_each`, in the output of each item.
     pub sensitive: Vec<String>,
     /// Headers of the call. They may read `secrets`.
     #[schemars(schema_with = "fields")]
@@ -107,7 +108,7 @@ pub struct StepDraft {
     pub form: Option<Map<String, Value>>,
     /// The body as text.
     pub text: Option<String>,
-    /// The body of the request, byte by byte: `${request.raw}`.
+    /// The bytes of the caller's body as they came: `${request.raw}`.
     pub raw: Option<String>,
     /// How often the call is tried, and how far apart.
     pub retry: Option<RetryDraft>,
@@ -116,58 +117,59 @@ pub struct StepDraft {
     /// Statuses that are a result and not a failure: `[2xx, 402]`. Default `[2xx]`.
     #[schemars(schema_with = "statuses")]
     pub accept: Option<Vec<Value>>,
-    /// Statuses that say for certain that nothing was done, beside 429.
+    /// Statuses by which the service says for certain that nothing was done, in addition to 429.
     #[schemars(schema_with = "statuses")]
     pub not_done: Option<Vec<Value>>,
-    /// The output where the call is rehearsed and not sent. May read `legacy`.
+    /// The output where the call is rehearsed instead of sent. May read `legacy`.
     #[serde(deserialize_with = "present")]
     pub rehearse: Option<Value>,
-    /// A read that sees the world after legacy acted.
+    /// `true` on a read whose reply may be another one after legacy has acted: differences that follow from it are of
+    /// kind `stale_read`.
     pub volatile: bool,
 
-    /// How much is at stake: `low`, `medium`, `high`, or an expression that gives one of them.
+    /// The risk of the step: `low`, `medium`, `high`, or an expression that gives one of them.
     pub risk: Option<String>,
-    /// `false`: what it does cannot be taken back.
+    /// `false` says that what the step does cannot be undone.
     pub reversible: Option<bool>,
     /// How people are asked about a step of medium or high risk.
     pub ask: Option<AskDraft>,
-    /// What a no does: the step fails (`fail`, the default), or it is skipped (`skip`).
+    /// What happens when a person rejects it: the step fails (`fail`, the default), or is skipped (`skip`).
     pub on_reject: Option<OnReject>,
-    /// What the step (the item) holds while it runs.
+    /// A lock that the step (each item of it) holds while it runs.
     pub lock: Option<LockDraft>,
-    /// Statuses of the service that say that something is locked there, beside 423.
+    /// Statuses by which the service says that something is locked there, in addition to 423.
     #[schemars(schema_with = "statuses")]
     pub busy_on: Option<Vec<Value>>,
 
     /// How long all attempts of one call and the pauses between them may take together.
     pub deadline: Option<String>,
-    /// What the output has to be.
+    /// What the step's output has to be.
     pub output: Option<OutputDraft>,
     /// After 409, 412 and 422: `pause`, and a person decides, or `fail`. Default `pause` where the API started the run,
     /// `fail` where a route did.
     pub on_conflict: Option<OnTrouble>,
     /// When the call fails for good: `fail` (default), or `pause`, and a person decides.
     pub on_failure: Option<OnTrouble>,
-    /// Another step that takes this one's place when it certainly did nothing; of a `for_each` the place of single
-    /// items.
+    /// Another step that runs in place of this one when this one certainly did nothing; of a `for_each`, in place of
+    /// single items.
     pub fallback: Option<String>,
-    /// It runs only as another step's `fallback`.
+    /// The step runs only as another step's `fallback`.
     pub fallback_only: bool,
-    /// Asks the service whether an attempt took place of which that is unknown.
+    /// A call that asks the service whether an attempt with unknown outcome took effect.
     pub probe: Option<ProbeDraft>,
-    /// Takes back what the step did, when the run ends early: a call, as text or with headers, body and so on. It sees
-    /// the step's `output` and `status`.
+    /// A call that reverses what the step did, when the run ends early: as text, or with headers, body and so on. Its
+    /// expressions read the step's `output` and `status`.
     #[schemars(schema_with = "undo")]
     pub undo: Option<Value>,
 }
 
-/// What an item of a `for_each` that fails means for the others.
+/// What happens to the other items of a `for_each` when one fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailuresDraft {
     /// No more of them begin, and the step fails.
     FailFast,
-    /// They go on, and the step is done.
+    /// They go on, and the step is done with what succeeded.
     Collect,
 }
 
@@ -195,12 +197,12 @@ pub struct UndoDraft {
     pub retry: Option<RetryDraft>,
     /// How long one attempt may take.
     pub timeout: Option<String>,
-    /// Statuses that say that it is undone. Default `[2xx]`, and of a DELETE also 404 and 410.
+    /// Statuses that mean that the step is undone. Default `[2xx]`; for a DELETE also 404 and 410.
     #[schemars(schema_with = "statuses")]
     pub accept: Option<Vec<Value>>,
 }
 
-/// `probe:` asks whether an unknown attempt took place.
+/// `probe:`, a call that asks whether an attempt with unknown outcome took effect.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbeDraft {
@@ -216,26 +218,26 @@ pub struct ProbeDraft {
     /// Statuses that `done` may judge. Default `[2xx, 404]`.
     #[schemars(schema_with = "statuses")]
     pub accept: Option<Vec<Value>>,
-    /// How long after the attempt it asks first. Default `1s`.
+    /// How long after the attempt the first probe is sent. Default `1s`.
     pub after: Option<String>,
-    /// How long after it left an attempt may still take effect: until then a "no" is not believed and asked for again,
-    /// while a "yes" counts at once. Default `30s`; never less than the step's `timeout`.
+    /// How long after it was sent an attempt may still take effect. Until then a "no" does not count and the probe is
+    /// repeated; a "yes" counts at once. Default `30s`; never less than the step's `timeout`.
     pub settles: Option<String>,
-    /// Whether the attempt took place; sees `output`, `status` and `headers` of what the probe got. Without a value
-    /// nobody knows, and a person decides.
+    /// Whether the attempt took effect; reads `output`, `status` and `headers` of the probe's reply. If it has no
+    /// value, a person decides.
     pub done: Option<String>,
-    /// The step's output, where it did. Default: what the probe got.
+    /// The step's output where the attempt took effect. Default: the output of the probe.
     #[serde(deserialize_with = "present")]
     pub output: Option<Value>,
 }
 
-/// `retry:`; exponential, with full jitter.
+/// `retry:`, with exponential pauses and full jitter.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryDraft {
     /// Attempts in all. Default 3.
     pub attempts: Option<u64>,
-    /// The first pause is at most this long. Default `50ms`.
+    /// The first pause is at most this long, and each later one at most twice the one before. Default `50ms`.
     pub base: Option<String>,
     /// No pause is longer. Default `2s`.
     pub max: Option<String>,
@@ -261,9 +263,10 @@ pub struct AnswerDraft {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RespondDraft {
-    /// Taken only where this holds. May read `failed` (`step`, `status`, `error`) and `input_error`.
+    /// The entry is taken only where this holds. May read `failed` (`step`, `status`, `error`) and `input_error`.
     pub when: Option<String>,
-    /// Taken as soon as these have ended, while the run goes on; without it, when every step has.
+    /// The entry is taken as soon as these steps have ended, while the run goes on; without `after`, when every step
+    /// has ended.
     pub after: Option<Vec<String>>,
     /// A number, or an expression that gives one. Default 200.
     #[serde(deserialize_with = "present")]
@@ -275,7 +278,8 @@ pub struct RespondDraft {
     /// The body as JSON.
     #[serde(deserialize_with = "present")]
     pub body: Option<Value>,
-    /// What the caller gets while the run goes on without an answer. It stands in one entry, or is one by itself.
+    /// The answer to the caller where the run goes on without its final answer. At most one entry declares it, together
+    /// with an answer of its own or alone.
     pub pending: Option<AnswerDraft>,
 }
 

@@ -1,7 +1,9 @@
-//! How a snapshot writes what a run has done: a row for each call, without what its step has.
+//! How a snapshot stores the calls that a run has done: a row for each, without the values that its open step holds
+//! already.
 //!
-//! Always true: what is read back equals what was written, and shares again what it shared. Of thousands of items an open
-//! step has the value and the output; written twice, they would be most of the snapshot.
+//! Always true: what is read back equals what was written, and shares the same values in memory. An open step holds the
+//! value and the output of each of its items, which may be thousands; a second copy of them would be most of the
+//! snapshot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,18 +15,19 @@ use super::Run;
 use super::calls::{DoneCall, StepState};
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
-/// What a run has done, as it is written.
+/// The calls that a run has done, as they are stored.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct DoneRows {
     steps: Vec<StepId>,
     rows: Vec<Row>,
 }
 
-/// The place of the step, the item, the first attempt, the end, the status, and the rest where it is not the usual.
+/// The index of the step, the item, the first attempt, the end, the status, and the other fields where one is not the
+/// default.
 #[derive(Debug, Serialize, Deserialize)]
 struct Row(usize, Option<u32>, Seq, Seq, Option<u16>, Option<Box<Rest>>);
 
-/// What few calls have.
+/// Fields that few calls need.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct Rest {
@@ -85,7 +88,7 @@ fn in_step<'a>(run: &'a Run, step: &StepId, item: Option<u32>) -> (Option<&'a Ar
 }
 
 impl DoneRows {
-    /// What this run has done.
+    /// The calls that this run has done.
     pub fn of(run: &Run) -> Self {
         let (mut steps, mut places) = (Vec::new(), HashMap::new());
         let rows = run.done.iter().map(|done| {
@@ -113,7 +116,7 @@ impl DoneRows {
     /// The calls that were written, of a run that was read back without them.
     ///
     /// # Errors
-    /// A row names what is not there.
+    /// A row refers to a step, a value or an output that is not there.
     pub fn read(self, run: &Run) -> Result<Vec<DoneCall>, String> {
         let Self { steps, rows } = self;
         let calls = rows.into_iter().map(|Row(place, item, began, ended, status, rest)| {

@@ -1,4 +1,4 @@
-//! What a workflow file may say about people, time, locks and other workflows.
+//! The parts of a workflow file that concern people, time, locks and risk.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
@@ -7,52 +7,53 @@ use serde_json::Value;
 use super::rules::Busy;
 use super::{EffectClass, OnTimeout, Risk};
 
-/// `checkpoint:`; the run waits for a person. `steps.NAME.output` is what the person gave, `.approved` a yes or no.
+/// `checkpoint:`, which makes the run wait for a person. `steps.NAME.output` holds the values that the person gave,
+/// `.approved` whether it was a yes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointDraft {
-    /// What is asked. May hold `${ … }`.
+    /// The question. May hold `${ … }`.
     pub question: Option<String>,
     /// JSON Schema of the values that are asked for.
     pub schema: Option<Value>,
-    /// Names that may answer; without it everybody who may decide.
+    /// Who may answer: names of tokens. Default: everybody who may decide.
     pub who: Option<Vec<String>>,
-    /// How long it waits: `30m`, `2h`, `3d`; without it for ever.
+    /// How long the run waits for an answer: `30m`, `2h`, `3d`. Default: for ever.
     pub timeout: Option<String>,
-    /// What happens then: `approve`, `reject` or `escalate`.
+    /// What happens when nobody has answered by then: `approve`, `reject` or `escalate`.
     pub on_timeout: Option<OnTimeout>,
-    /// The values of an approval by time-out.
+    /// The values that an approval by time-out gives.
     #[serde(deserialize_with = "present")]
     pub default: Option<Value>,
-    /// Who is asked when nobody answered.
+    /// Who is asked when nobody has answered in time.
     pub escalate: Option<EscalateDraft>,
 }
 
-/// Who is asked when nobody answered.
+/// Who is asked when nobody has answered in time.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EscalateDraft {
-    /// Names that may answer.
+    /// Who may answer: names of tokens.
     pub who: Vec<String>,
-    /// How long it waits.
+    /// How long the run waits for them.
     pub timeout: Option<String>,
-    /// What happens then: `approve` or `reject`.
+    /// What happens when they have not answered by then: `approve` or `reject`.
     pub on_timeout: Option<OnTimeout>,
 }
 
-/// `ask:`; how people are asked about a step of medium or high risk.
+/// `ask:`, how people are asked about a step of medium or high risk.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AskDraft {
-    /// What is asked; without it a sentence that is made from the step.
+    /// The question. Default: a sentence that names the step and its call.
     pub question: Option<String>,
-    /// Names that may answer; without it everybody who may decide.
+    /// Who may answer: names of tokens. Default: everybody who may decide.
     pub who: Option<Vec<String>>,
-    /// How long it waits: `30m`, `2h`, `3d`; without it for ever.
+    /// How long the run waits for an answer: `30m`, `2h`, `3d`. Default: for ever.
     pub timeout: Option<String>,
-    /// What happens then: `approve`, `reject` or `escalate`.
+    /// What happens when nobody has answered by then: `approve`, `reject` or `escalate`.
     pub on_timeout: Option<OnTimeout>,
-    /// Who is asked when nobody answered.
+    /// Who is asked when nobody has answered in time.
     pub escalate: Option<EscalateDraft>,
 }
 
@@ -60,22 +61,23 @@ pub struct AskDraft {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WaitDraft {
-    /// So long: `10m`, or an expression that gives such a text or seconds.
+    /// A duration: `10m`, or an expression that gives such a text or a number of seconds.
     #[serde(rename = "for", deserialize_with = "present")]
     #[schemars(schema_with = "text_or_number")]
     pub duration: Option<Value>,
-    /// Until a time: RFC 3339, or seconds since 1970.
+    /// The end of the wait: RFC 3339, or seconds since 1970.
     #[serde(deserialize_with = "present")]
     #[schemars(schema_with = "text_or_number")]
     pub until: Option<Value>,
-    /// Until a signal of this name; its payload is the output.
+    /// The name of the signal that ends the wait; its payload is the output.
     pub signal: Option<String>,
-    /// Only a signal for which this holds; it reads `signal`.
+    /// Only a signal for which this holds ends the wait. The expression reads `signal`.
     #[serde(rename = "where")]
     pub filter: Option<String>,
     /// How long it waits for the signal.
     pub timeout: Option<String>,
-    /// What happens then: the step fails (`fail`, the default), or the run goes on without it (`continue`).
+    /// What happens when it has not come by then: the step fails (`fail`, the default), or the run goes on without it
+    /// (`continue`).
     pub on_timeout: Option<OnSilence>,
 }
 
@@ -89,30 +91,31 @@ pub enum OnSilence {
     Continue,
 }
 
-/// `lock:`; a named resource that the step (the item) holds while it runs, across all runs.
+/// `lock:`, a named resource that the step (each item of it) holds while it runs. At most one step of all runs holds it
+/// at a time.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LockDraft {
     /// Its name: `sku:${item.sku}`. Without it only the service's own locks (423, `busy_on`) count.
     pub key: Option<String>,
-    /// What happens where it is held: `wait` (default), `skip`, `cancel` or `ask`.
+    /// What happens while another run holds it: `wait` (default), `skip`, `cancel` or `ask`.
     pub busy: Option<Busy>,
 }
 
-/// One line of `risks`: the first line whose conditions all hold says how much is at stake in a call.
+/// One line of `risks`. The first line whose conditions all hold gives the risk of a call.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyDraft {
-    /// Calls of this effect.
+    /// Holds for calls of this effect class.
     #[serde(default)]
     pub effect: Option<EffectClass>,
-    /// Calls of this method.
+    /// Holds for calls of this method.
     #[serde(default)]
     pub method: Option<String>,
-    /// More items than this, of the step's `for_each` or of the list in its body.
+    /// Holds for calls with more items than this, in the step's `for_each` or in the list in its body.
     #[serde(default)]
     pub items_over: Option<u64>,
-    /// Steps that say `reversible: false`, or those that do not.
+    /// `false` holds for steps that say `reversible: false`, `true` for all others.
     #[serde(default)]
     pub reversible: Option<bool>,
     /// `low` runs, `medium` asks yes or no, `high` is reviewed item by item.

@@ -1,8 +1,8 @@
 //! The actions that a run waits for the engine to perform.
 //!
 //! Always true: a run that has not ended, is not paused and has no call under way has at least one action here, even if
-//! only a time to wait for or a held step: a run that nothing will wake is a bug. A step that the run's mode rehearses
-//! is offered as a [`Command::Begin`] like any other, and [`super::decide`] turns it into an intent.
+//! that is only a time to wait for or a held step. A run that nothing will wake is a bug. A step that the run's mode
+//! rehearses is offered as a [`Command::Begin`] like any other, and [`super::decide`] turns it into an intent.
 //!
 //! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody ordered
 //! a pause; nothing begins. *Failing*: it ends early; calls under way end, and unknown effects are probed.
@@ -25,7 +25,7 @@ pub enum Action {
     Decide(Command),
     /// Ask for the actions again at this time.
     Wait(Timestamp),
-    /// This private or shared step would begin, and effects are held.
+    /// This private or shared step would begin now, but effects are held.
     Held(StepIndex),
     /// Pass [`Command::BeginChild`] to [`super::decide`], with a new id.
     Child {
@@ -108,7 +108,7 @@ pub(super) struct Due<'a> {
 }
 
 impl Due<'_> {
-    /// Asks for another look at this time; at once if it is over.
+    /// Asks for the actions again at this time; at once if it has passed.
     pub fn wait(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
     }
@@ -130,7 +130,7 @@ impl Due<'_> {
         }
     }
 
-    /// The times of questions and waits. They do not elapse while the run is paused.
+    /// The deadlines of questions and waits. They do not count while the run is paused.
     fn times(&mut self) {
         let interactions = &self.run.interactions;
         let questions = interactions.open().filter_map(|question| question.checkpoint.until);
@@ -319,7 +319,7 @@ impl Due<'_> {
         }
     }
 
-    /// One group after the other, those of one at the same time.
+    /// Undoes one group after the other, the calls of a group concurrently.
     fn compensating(&mut self) {
         let Some(undoing) = &self.run.undoing else { return };
         let Some(group) = undoing.groups.get(undoing.at).filter(|_| self.run.compensates()) else {
@@ -357,7 +357,7 @@ fn is_effect(run: &Run, step: &Step) -> bool {
     }
 }
 
-/// Whether its `undo` does so.
+/// Whether the step's `undo` sends a private or shared call when a run of this mode performs it.
 fn undo_is_effect(run: &Run, step: &Step) -> bool {
     step.undo.as_ref().is_some_and(|undo| undo.effect != EffectClass::Read && sends(run.mode(), undo))
 }

@@ -1,8 +1,8 @@
-//! How a run ends: all steps have ended, it failed, it was cancelled, or its time is over.
+//! How a run ends: all steps have ended, it failed, it was cancelled, or its deadline has passed.
 //!
 //! Always true: calls under way end first; an unknown effect is a conflict before anything is undone; the caller has
-//! its answer, where one is declared, before undoing begins; a run with something to undo ends only after each of it
-//! was undone, or left by a person.
+//! its answer, where one is declared, before undoing begins; a run with something to undo ends only after each call was
+//! undone, or a person decided to leave it as it is.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
     answer.map(|answer| Event::Answer(AnswerEvent::Responded { answer, pin: None })).into_iter().collect()
 }
 
-/// An unknown effect that is not probed again: a person decides what is to be undone.
+/// Pauses the run over an unknown effect that is not probed again: a person decides whether it has to be undone.
 fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &CallState) -> Option<Event> {
     let (_, of) = plan.step(step)?;
     let why = call.why.clone().unwrap_or_default();
@@ -97,7 +97,7 @@ fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &Call
     Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None }))
 }
 
-/// Whether the run's own time is over.
+/// The event of the run's own deadline, where it has passed.
 pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
     let over = run.started.until.is_some_and(|until| until <= now) && run.failing.is_none();
     if over { vec![Event::Ending(EndingEvent::DeadlinePassed {})] } else { Vec::new() }
@@ -117,8 +117,8 @@ pub(super) fn cancel(run: &Run, compensate: bool, reason: Option<String>, by: &s
 }
 
 impl RunSummary {
-    /// The row and the event of a run that somebody ends now without being able to read its plan or its events. It is the
-    /// row that folding all of its events gives, where somebody can read them.
+    /// The summary and the last event of a run that is cancelled although its plan or its events cannot be read. The
+    /// summary equals the one that folding all of the events would give.
     pub fn cancelled_unread(self, why: &str, reason: Option<&str>, by: &str, now: Timestamp) -> (Self, Event) {
         let reason = match reason {
             Some(reason) => format!("{reason} ({why}: nothing was undone, and what was under way is left as it is)"),

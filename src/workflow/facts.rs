@@ -1,7 +1,7 @@
 //! The contents of a run's events: its start, attempts, outcomes, answers.
 //!
-//! Always true: nothing here holds a secret: recorded headers and URLs show stars in their place, credentials of
-//! callers are ciphertext.
+//! Always true: nothing here holds a secret. Recorded headers and URLs have stars in place of secrets, and credentials
+//! of callers are ciphertext.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,23 +26,23 @@ pub struct RunStarted {
     pub mode: Mode,
     /// The route that started it, if one did.
     pub route: Option<RouteId>,
-    /// When.
+    /// When it started.
     pub started: Timestamp,
-    /// Those parts of the request that the plan reads, without credentials.
+    /// The parts of the request that the plan reads, without credentials.
     pub request: Arc<Value>,
     /// Headers of the request that are credentials and that the plan reads: their names.
     pub credentials: Vec<String>,
     /// Their values, as ciphertext.
     pub sealed: Option<String>,
-    /// Those parts of legacy's reply that the plan reads, where legacy answered first.
+    /// The parts of legacy's reply that the plan reads, where legacy answered first.
     pub legacy: Option<Arc<Value>>,
-    /// What the creating run left, where this one follows up an instance.
+    /// What the creating run recorded of the instance, where this run is a follow-up on one.
     pub instance: Option<Arc<Value>>,
     /// What the answer creates.
     pub creates: Option<Creates>,
     /// The trace that the caller's request belongs to: sent on with every call.
     pub traceparent: Option<String>,
-    /// The request for a result that it belongs to; `None` is its own.
+    /// The job that it belongs to; `None` where it has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
     /// Its parent run, and the parent's step.
@@ -60,10 +60,10 @@ pub struct RunStarted {
     /// Values that stand for bytes are marked ([`super::BytesMark`]); not in runs of earlier versions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bytes_marked: bool,
-    /// Its plan declares sensitive values, or it was handed some: in the store they are sealed.
+    /// Whether its plan declares sensitive values, or it was handed some. They are sealed in the store.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,
-    /// What of this event is sensitive because whoever began the run says so: `$.request.body.token`.
+    /// Sensitive parts of this event, as declared by whoever began the run: `$.request.body.token`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive_paths: Vec<SensitivePath>,
 }
@@ -71,7 +71,7 @@ pub struct RunStarted {
 /// The step of the parent run that started this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
-    /// The run.
+    /// The parent run.
     pub run: RunId,
     /// The step.
     pub step: StepId,
@@ -84,9 +84,9 @@ pub struct Parent {
 pub struct ResultTaken {
     /// The step.
     pub step: StepId,
-    /// The run that did it: its idempotency keys were derived from that run's id.
+    /// The run that performed it: the idempotency keys were derived from that run's id.
     pub origin: RunId,
-    /// It was skipped.
+    /// Whether the step was skipped.
     pub skipped: bool,
     /// What expressions see of it: `output`, `status`, `headers`, `by`.
     pub fields: Arc<Value>,
@@ -95,7 +95,7 @@ pub struct ResultTaken {
     /// Its calls whose effect stays unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<UnknownBefore>,
-    /// What of its output (of each item's) is sensitive although its plan does not say so.
+    /// Sensitive parts of its output (of each item's) that the plan does not declare.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive: Vec<SensitivePath>,
 }
@@ -166,7 +166,7 @@ pub struct Pinned {
     pub family: RouteId,
     /// The instance's id.
     pub id: String,
-    /// It is legacy's, and the run its twin.
+    /// Whether legacy owns the instance, and the run is its twin.
     pub twin: bool,
 }
 
@@ -180,22 +180,22 @@ pub struct StepStarted {
     /// Which of the step's calls.
     #[serde(default, skip_serializing_if = "Part::is_do")]
     pub part: Part,
-    /// From 1.
+    /// Its number, from 1.
     pub attempt: u32,
-    /// The same for every attempt; travels as `Idempotency-Key`. Only where the step is private or shared.
+    /// The idempotency key: the same for every attempt, sent as `Idempotency-Key`. Only where the step is private or
+    /// shared.
     pub key: Option<String>,
     /// The class of its effect.
     pub effect: EffectClass,
     /// Whether sending it again after an unknown outcome does no harm.
     pub repeatable: bool,
-    /// The request; `None` in later attempts, which send the first one's bytes, but for one that a person gave another
-    /// input, or whose service has another base URL than before: that one differs in its URL alone.
+    /// The request; `None` in later attempts, which send the bytes of the first one, unless a person gave another input
+    /// or the service has another base URL by then (only the URL differs in that case).
     pub request: Option<Arc<CallRecord>>,
     /// When the step's `deadline` ends all its attempts and pauses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// Of a probe only: when the attempt was decided, because a "no" counts only from a probe that was sent late
-    /// enough.
+    /// Of a probe only: when this attempt was decided. A "no" counts only if the probe was sent late enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
 }
@@ -212,7 +212,7 @@ pub struct StepFinished {
     pub part: Part,
     /// The attempt that ended it; 0 where none was made.
     pub attempt: u32,
-    /// How.
+    /// How it ended.
     pub outcome: Outcome,
 }
 
@@ -234,10 +234,10 @@ pub struct RetryScheduled {
     pub why: String,
     /// When the next one starts.
     pub at: Timestamp,
-    /// It does not count as an attempt: the breaker was open.
+    /// Whether it does not count as an attempt, because the breaker was open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub free: bool,
-    /// The probe of the attempt starts then, not another attempt.
+    /// Whether the probe of the attempt starts then, instead of another attempt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
     /// The status of the response, where the attempt's effect is unknown.
@@ -255,7 +255,7 @@ pub struct RetryScheduled {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// With a status that the step accepts.
+    /// The service answered with a status that the step accepts.
     Done {
         /// The status.
         status: u16,
@@ -275,13 +275,13 @@ pub enum Outcome {
         /// What happened.
         failure: Failure,
     },
-    /// For good: a status outside `accept`, an expression without a value.
+    /// The call failed for good: a status outside `accept`, an expression without a value.
     Failed {
         /// What happened.
         failure: Failure,
     },
-    /// With a status that the step accepts, but with an output that does not fit the declared schema, or cannot be
-    /// read. It was done, and may have to be undone.
+    /// The service answered with a status that the step accepts, but the output does not fit the declared schema or
+    /// cannot be read. The call was done, and may have to be undone.
     Unfit {
         /// The status.
         status: u16,
@@ -366,7 +366,7 @@ pub struct AnswerRecord {
     pub headers: Vec<(String, String)>,
     /// The exact bytes of the body.
     pub body: Payload,
-    /// What of it is sensitive: `$.headers.location`, `$.body.token`.
+    /// Its sensitive parts: `$.headers.location`, `$.body.token`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive: Vec<SensitivePath>,
 }

@@ -9,7 +9,7 @@ use crate::names::StepId;
 /// Why a run ended early, in a form that becomes the caller's problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What kind.
+    /// The kind of failure.
     pub kind: FailureKind,
     /// The step in which it happened.
     pub step: Option<StepId>,
@@ -19,11 +19,11 @@ pub struct Failure {
     pub status: Option<u16>,
     /// What happened, in a sentence.
     pub message: String,
-    /// When the service says that trying again makes sense, milliseconds.
+    /// After how many milliseconds the service says that another try makes sense.
     pub retry_after_ms: Option<u64>,
 }
 
-/// What kind of failure: a closed set of labels.
+/// Kinds of failure: a closed set of labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
@@ -37,7 +37,7 @@ pub enum FailureKind {
     Broken,
     /// An expression has no value.
     Expression,
-    /// A rehearsal needs an output that nobody declared.
+    /// A rehearsal needs an output that no `rehearse:` declares.
     Unresolved,
     /// A bound was hit: items, size or nesting of an output.
     Bound,
@@ -45,13 +45,13 @@ pub enum FailureKind {
     NoAnswer,
     /// A `fail` step was reached: the declared answer goes out.
     Declared,
-    /// What a step gave is not what its schema says.
+    /// A step's output does not fit its schema.
     Schema,
     /// Somebody cancelled the run.
     Cancelled,
     /// A person said no, or nobody answered in time.
     Rejected,
-    /// A run that it began did not complete.
+    /// A child run did not complete.
     ChildFailed,
     /// A rehearsal would have to ask a person.
     NeedsPerson,
@@ -111,16 +111,16 @@ impl Failure {
     }
 }
 
-/// What a run waits for a person over.
+/// A situation in which a run cannot go on until a person has chosen how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// What kind.
+    /// The kind of conflict.
     pub kind: ConflictKind,
     /// The step.
     pub step: StepId,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// Of which of the step's calls.
+    /// Which of the step's calls.
     #[serde(default, skip_serializing_if = "Part::is_do")]
     pub part: Part,
     /// The attempt whose outcome is in question; 0 where none was made.
@@ -140,12 +140,12 @@ pub struct Conflict {
     /// What was expected, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
-    /// What may be chosen: names of [`super::Choice`].
+    /// The choices offered: names of [`super::Choice`].
     #[serde(default)]
     pub choices: Vec<String>,
 }
 
-/// What kind of conflict.
+/// Kinds of conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictKind {
@@ -153,7 +153,7 @@ pub enum ConflictKind {
     OutcomeUnknown,
     /// A service answered 409, 412 or 422, or another status outside `accept` where the step says `on_failure: pause`.
     Refused,
-    /// A step's output is not what its schema says, or beyond a bound.
+    /// A step's output does not fit its schema, or exceeds a bound.
     Schema,
     /// An expression has no value.
     Expression,
@@ -165,7 +165,7 @@ pub enum ConflictKind {
     Busy,
     /// Runs wait for each other's locks.
     Deadlock,
-    /// A run that it began did not complete.
+    /// A child run did not complete.
     ChildFailed,
     /// Every step that the answer needs has ended, and no answer can be made.
     Answer,

@@ -21,7 +21,7 @@ pub(super) fn of<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) 
     free.then_some(by)
 }
 
-/// Whether a step is a fallback that runs for single items.
+/// Whether a step runs as the fallback of single items.
 pub(super) fn by_item(run: &Run, step: &Step) -> bool {
     run.open_step(&step.id).is_some_and(|open| open.taken.is_some())
 }

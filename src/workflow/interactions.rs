@@ -15,7 +15,7 @@ use super::serde_forms::pairs;
 use super::{CheckpointAnswer, OpenCheckpoint};
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
-/// How many ids of deliveries are remembered, so that a repeated delivery changes nothing.
+/// The ids of this many deliveries are remembered, so that a repeated delivery changes nothing.
 const DELIVERIES_MAX: usize = 1_000;
 
 /// The part of a run's state that is neither a step nor a call.

@@ -3,8 +3,8 @@
 //! Always true: a step that declares a lock begins only after [`LockEvent::Taken`]; it leaves the queue when it ends,
 //! however it ends, and a run that ends is in no queue. A step that waits for the lock leaves the queue when its run
 //! pauses or is cancelled, so that it blocks nobody; when the run resumes, it queues again at the end. The store
-//! decides who is first. This module only judges what was seen of the queue, and only for the entry that it was seen
-//! for.
+//! decides who is first. This module only decides what follows from a queue that was read, and only for the entry for
+//! which it was read.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +54,7 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
     Some(Ok(vec![Event::Lock(LockEvent::Queued { step: step.id.clone(), item, name })]))
 }
 
-/// Judges what was seen of the lock's queue, for the entry that was queued with the event at `queued`.
+/// Decides what follows from the state of the lock's queue, for the entry that was queued with the event at `queued`.
 pub(super) fn seen(
     run: &Run,
     step: &Step,
@@ -63,7 +63,7 @@ pub(super) fn seen(
     seen: LockSeen,
 ) -> Result<Vec<Event>, Refusal> {
     let entry = run.interactions.queue_entry(&step.id, item).filter(|entry| !entry.taken && entry.queued == queued);
-    let entry = entry.ok_or(Refusal::NotDue("it does not stand there in a queue"))?;
+    let entry = entry.ok_or(Refusal::NotDue("it has no such entry in a queue"))?;
     if run.is_paused() || run.is_ending() {
         return Err(Refusal::NotDue("the run is ending, or paused"));
     }

@@ -10,7 +10,7 @@ use super::world::deeper_than;
 use super::{Call, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Skipped, Step, World};
 use crate::expression::Scope;
 
-/// Whether steps may begin at all now.
+/// Whether a step may begin now.
 pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refusal> {
     if run.is_ending() || run.is_paused() {
         return Err(Refusal::NotDue("the run is ending, or paused"));
@@ -24,7 +24,7 @@ pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refus
     Ok(())
 }
 
-/// Whether an item (a single call is 0) has not begun, and is to.
+/// Whether an item (0 is the single call) has not begun and is to begin.
 pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
     open.takes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
 }
@@ -35,8 +35,8 @@ pub(super) fn skipped_by_needs(run: &Run, plan: &Plan, step: &Step) -> bool {
     if step.needs_any { skipped > 0 && skipped == step.needs.len() } else { skipped > 0 }
 }
 
-/// Whether a run of this mode sends this call, or records its intent. A read that declares what it would give is not
-/// sent beside legacy: reading again may see another world.
+/// Whether a run of this mode sends this call; otherwise it records the call's intent. A read with `rehearse:` is not
+/// sent in shadow and dark, because it could read data that legacy has changed meanwhile.
 pub fn sends(mode: Mode, call: &Call) -> bool {
     mode.sends(call.effect) && (mode == Mode::Real || call.rehearse.is_none() || call.effect != EffectClass::Read)
 }

@@ -1,4 +1,4 @@
-//! References of a plan that the files in force do not have: services, secrets, workflows.
+//! Services, secrets and workflows that a plan refers to and that are not in the files in force.
 //!
 //! Always true: a run keeps its plan, so a reload may remove something that it needs. Then nothing is sent and nothing
 //! fails: the run pauses with a conflict that names what is missing. It goes on by itself once a reload brings it back;
@@ -19,7 +19,7 @@ use crate::names::{ServiceName, StepId, WorkflowName};
 /// The name under which a reload resolves such a conflict.
 pub(super) const RELOAD: &str = "the files in force";
 
-/// How such a conflict is recognised in a run's note.
+/// The part of a run's note by which such a conflict is recognised.
 const MARK: &str = "which is not in the files in force";
 
 /// Something that the files in force do not have.
@@ -118,7 +118,7 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missi
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
-/// Conflicts whose missing thing the files have again.
+/// Conflicts over something missing that the files have again.
 pub(super) fn mended<'a>(run: &'a Run, plan: &'a Plan, world: &'a World) -> impl Iterator<Item = &'a Conflict> {
     let missing = |conflict: &&Conflict| {
         let step = plan.step(&conflict.step).map(|(_, step)| step);

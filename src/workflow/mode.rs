@@ -16,7 +16,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// As metrics and messages write it.
+    /// Its name in metrics and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Rehearse => "rehearse",
@@ -24,7 +24,7 @@ impl Mode {
             Mode::Real => "real",
         }
     }
-    /// Whether a run of this mode sends a step of this class, or records its intent.
+    /// Whether a run of this mode sends the calls of steps of this class; otherwise it records their intents.
     pub fn sends(self, class: EffectClass) -> bool {
         match (self, class) {
             (_, EffectClass::Read) | (Mode::Dark, EffectClass::Private) | (Mode::Real, _) => true,
@@ -39,9 +39,9 @@ impl Mode {
 pub enum EffectClass {
     /// Nothing.
     Read,
-    /// Writes only what the new side alone owns.
+    /// Writes only data that the engine's side alone owns.
     Private,
-    /// Touches what legacy also touches.
+    /// Writes data that legacy also writes, or does what legacy also does (charges a card, sends a mail).
     Shared,
 }
 
@@ -53,7 +53,7 @@ impl EffectClass {
             _ => EffectClass::Shared,
         }
     }
-    /// As files write it.
+    /// Its name in files.
     pub fn as_str(self) -> &'static str {
         match self {
             EffectClass::Read => "read",

@@ -1,9 +1,9 @@
 //! Handles the result of a step's attempt: done, certainly not done, unknown, or refused for good.
 //!
 //! Always true: after an unknown outcome a private or shared call is sent again only where a repeat is harmless;
-//! otherwise its probe runs, or the run pauses and a person decides. An attempt that did nothing, or was refused, tells
-//! nothing about an unknown one before it. Nothing is sent again after a result. A fallback is taken only where
-//! certainly nothing was done.
+//! otherwise its probe runs, or the run pauses and a person decides. An attempt that did nothing, or was refused, does
+//! not tell whether an unknown one before it took effect. Nothing is sent again after a result. A fallback is taken
+//! only where certainly nothing was done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::{
     Outcome, Part, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
 };
 
-/// An attempt that ended.
+/// An attempt that ended, with the state that decisions about it need.
 pub(super) struct Ended<'a> {
     pub run: &'a Run,
     pub plan: &'a Plan,
@@ -40,7 +40,7 @@ pub(super) struct Ended<'a> {
 impl Ended<'_> {
     pub(super) fn of_step(&self, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
         let class = classify(call, &result);
-        // Nothing is built for a failure where there is none.
+        // Success is handled before a failure is built, because building one takes time.
         let result = match (class, result) {
             (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
                 return self.done(status, headers, output);
@@ -196,11 +196,11 @@ impl Ended<'_> {
             }
             return vec![ask];
         }
-        self.unknown_to_all(failure, response)
+        self.pause_unknown(failure, response)
     }
 
-    /// Pauses the run, for a person to decide.
-    pub(super) fn unknown_to_all(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
+    /// Pauses the run, because nothing but a person can tell whether it was done.
+    pub(super) fn pause_unknown(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
         let message = format!("it is unknown whether `{}` was done: {}", self.step.id, failure.message);
         self.pause(ConflictKind::OutcomeUnknown, &Failure { message, ..failure }, response)
     }
@@ -225,7 +225,7 @@ impl Ended<'_> {
         failure: &Failure,
         result: &AttemptResult,
     ) -> Option<Event> {
-        // Nothing was tried.
+        // Nothing was sent, so it does not count as an attempt.
         let shut = matches!(
             result,
             AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_)
@@ -253,7 +253,8 @@ impl Ended<'_> {
         Some(retry)
     }
 
-    /// Until when the attempt that ends now may still take effect, where the step has a probe. It was sent before now.
+    /// Until when the attempt that ends now may still take effect, where the step has a probe. Counted from now, which
+    /// is later than the sending.
     pub(super) fn settled(&self) -> Option<Timestamp> {
         let probe = self.step.probe.as_ref()?;
         let timeout = self.step.call(Part::Do).and_then(|call| call.timeout).unwrap_or(self.world.step_timeout);
@@ -325,7 +326,7 @@ impl Ended<'_> {
     }
 }
 
-/// Exponential with full jitter; a service's `Retry-After` is honoured up to `max`.
+/// The pause before the next attempt: exponential with full jitter; a service's `Retry-After` is honoured up to `max`.
 pub(super) fn pause(retry: Retry, attempt: u32, jitter: f64, retry_after: Option<Duration>) -> SignedDuration {
     let doubled = retry.base.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     let drawn = doubled.min(retry.max).mul_f64(jitter.clamp(0.0, 1.0));

@@ -7,7 +7,7 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Payload {
-    /// None.
+    /// No bytes.
     Empty,
     /// UTF-8.
     Text(String),
@@ -25,7 +25,7 @@ impl Payload {
             Err(_) => Payload::Base64(base64::engine::general_purpose::STANDARD.encode(bytes)),
         }
     }
-    /// The bytes; base64 that nobody here wrote gives none.
+    /// The bytes; none where the base64 is invalid.
     pub fn bytes(&self) -> Vec<u8> {
         use base64::Engine as _;
         match self {

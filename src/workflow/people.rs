@@ -1,4 +1,4 @@
-//! What people are asked, and what they may say.
+//! What people are asked, what they may answer, and what they may order.
 //!
 //! Always true: an answer names who gave it; a checkpoint is answered once; what is shown to a person holds no secret
 //! and no credential of a caller.
@@ -11,18 +11,18 @@ use std::sync::Arc;
 
 use crate::names::{CheckpointId, RunId, StepId};
 
-/// What stands behind a name that nobody verified: of somebody on this machine, where no token is needed.
+/// The suffix of a name that was not verified: on loopback no token is needed, so a client may give any name.
 pub const UNVERIFIED: &str = " (unverified)";
 
 /// How much a step puts at stake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Risk {
-    /// It runs.
+    /// The step runs.
     Low,
-    /// It waits for one yes or no.
+    /// The step waits for one yes or no.
     Medium,
-    /// Every item is shown, and waits until each is approved or struck out.
+    /// The step shows every item, and waits until each is approved or struck out.
     High,
 }
 
@@ -45,7 +45,7 @@ pub enum OnTimeout {
     Approve,
     /// As if somebody had said no.
     Reject,
-    /// It is asked again, of those that stand under `escalate`.
+    /// The people under `escalate` are asked.
     Escalate,
 }
 
@@ -58,7 +58,7 @@ pub struct OpenCheckpoint {
     pub step: StepId,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// What kind.
+    /// The kind of question.
     pub kind: CheckpointKind,
     /// How much is at stake.
     pub risk: Risk,
@@ -66,21 +66,22 @@ pub struct OpenCheckpoint {
     pub question: String,
     /// JSON Schema of the answer's values.
     pub schema: Option<Arc<Value>>,
-    /// Names that may answer; empty is everybody who may decide.
+    /// Who may answer; empty means everybody who may decide.
     pub who: Vec<String>,
-    /// What the step would touch, one entry for each item of its `for_each` or of its body; only of a review.
+    /// What the step would touch, one entry for each item of its `for_each` or of the list in its body. Empty unless
+    /// this is a review.
     pub items: Vec<ReviewItem>,
-    /// When it was asked: the `now` of what is performed after it.
+    /// When it was asked. What is performed after the answer sees this time as `now`.
     pub at: Timestamp,
-    /// When it is answered by itself, or escalated.
+    /// When it is answered automatically, or escalated.
     pub until: Option<Timestamp>,
-    /// How.
+    /// What happens then.
     pub on_timeout: OnTimeout,
     /// The values that an approval by time-out gives.
     pub default: Option<Arc<Value>>,
 }
 
-/// What kind of checkpoint.
+/// Kinds of checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckpointKind {
@@ -95,7 +96,7 @@ pub enum CheckpointKind {
 /// One thing that a step of high risk would touch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReviewItem {
-    /// Its place in the `for_each` or in the body.
+    /// Its index in the `for_each` or in the list in the body.
     pub index: u32,
     /// What it would do, in a sentence (`POST https://bank/charges`).
     pub what: String,
@@ -103,16 +104,16 @@ pub struct ReviewItem {
     pub value: Arc<Value>,
 }
 
-/// What somebody says to a checkpoint.
+/// An answer to a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointAnswer {
     /// Yes or no.
     pub approve: bool,
     /// The values that were asked for: the step's output.
     pub values: Option<Arc<Value>>,
-    /// Of a review: places that may be performed; those that are in neither list have to be named before it is over.
+    /// Of a review: the indexes of items that may be performed. Every item has to be in this list or in `struck`.
     pub approved: Vec<u32>,
-    /// Of a review: places that are struck out.
+    /// Of a review: the indexes of items that are struck out.
     pub struck: Vec<u32>,
     /// A remark.
     pub note: Option<String>,
@@ -162,73 +163,73 @@ impl Choice {
     }
 }
 
-/// What people and programs ask of a run.
+/// Orders of people and programs to a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Begin nothing more; what is under way ends.
+    /// Nothing more begins; calls under way end.
     Pause {
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
-    /// Go on.
+    /// A pause is lifted.
     Resume {
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
-    /// End.
+    /// The run ends.
     Cancel {
         /// What is done and has an `undo` is undone first.
         compensate: bool,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
     /// A step that has not begun, or over which the run is paused, is skipped.
     Skip {
-        /// Which.
+        /// The step.
         step: StepId,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
     /// A step that has not begun gets this input: the body of a call, the value of a `set`, the input of a `run`.
     Adjust {
-        /// Which.
+        /// The step.
         step: StepId,
         /// The item of a `for_each` that has opened.
         item: Option<u32>,
         /// The input.
         input: Arc<Value>,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
     /// A step that waits for its next attempt starts it now; of a conflict, as [`Choice::Retry`].
     Retry {
-        /// Which; `None` is all.
+        /// The step; `None` means all.
         step: Option<StepId>,
     },
-    /// A conflict is resolved.
+    /// A conflict is resolved by one of its choices.
     Resolve {
         /// The step.
         step: StepId,
         /// The item of a `for_each`.
         item: Option<u32>,
-        /// How.
+        /// The choice.
         choice: Choice,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
     /// A checkpoint is answered.
     Answer {
-        /// Which.
+        /// The checkpoint.
         checkpoint: CheckpointId,
-        /// How.
+        /// The answer.
         said: CheckpointAnswer,
     },
-    /// Another run takes its place: the way to a rerun of a run that could go on.
+    /// Another run replaces this one. Needed for a rerun of a run that has not ended.
     HandOver {
         /// The other run's id.
         to: RunId,
-        /// Where that one begins.
+        /// The step at which the other run begins.
         from: StepId,
         /// Credentials of the caller, as the other run's ciphertext.
         sealed: Option<String>,
@@ -237,9 +238,9 @@ pub enum Order {
     Signal {
         /// Its name.
         name: String,
-        /// What it carries.
+        /// Its payload.
         payload: Arc<Value>,
-        /// Names the delivery: a second one under the same id changes nothing.
+        /// The id of the delivery: a second delivery with the same id changes nothing.
         id: Option<String>,
     },
 }

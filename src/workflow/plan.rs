@@ -27,11 +27,11 @@ pub struct Plan {
     pub source: Arc<serde_json::Value>,
     /// JSON Schema of the request's body.
     pub input_schema: Option<Arc<serde_json::Value>>,
-    /// In an order in which each step stands behind all that it needs.
+    /// In topological order: each step comes after all that it needs.
     pub steps: Vec<Step>,
     /// What the caller gets: the first entry whose `after` steps have ended and whose `when` holds.
     pub respond: Vec<Respond>,
-    /// How much is at stake in calls that do not say so themselves: the first line that fits.
+    /// The risk of calls whose step declares none: the first line whose conditions all hold counts.
     pub risks: Vec<Policy>,
     /// What the caller gets while the run goes on without an answer (`respond.pending`).
     pub pending: Option<Answer>,
@@ -41,11 +41,11 @@ pub struct Plan {
     pub dependents: Vec<Vec<StepIndex>>,
     /// Where a message goes when a run pauses or asks a person.
     pub notify: Option<UrlTemplate>,
-    /// The run's total: when it is over, the run ends early, and what was done is undone.
+    /// How long a run may take in all. After that it ends early, and what was done is undone.
     pub deadline: Option<Duration>,
-    /// What of its runs is not written down in clear.
+    /// Which values of its runs are never stored or shown in clear.
     pub(super) sensitive: Sensitive,
-    /// What is kept of the headers of each step's replies.
+    /// By step: which headers of replies are kept.
     pub(super) reply_headers: Vec<Arc<KeptHeaders>>,
     /// The compiled schema.
     pub(super) input: Option<Schema>,
@@ -57,7 +57,7 @@ impl Plan {
         self.steps.iter().enumerate().find(|(_, step)| step.id == *id).map(|(place, step)| (StepIndex(place), step))
     }
 
-    /// Steps of a kind of effect.
+    /// The steps whose calls have this effect class.
     pub fn calls(&self, effect: EffectClass) -> impl Iterator<Item = (&Step, &Call)> {
         self.steps.iter().filter_map(move |step| match &step.kind {
             StepKind::Call(call) if call.effect == effect => Some((step, &**call)),
@@ -65,7 +65,7 @@ impl Plan {
         })
     }
 
-    /// Whether any step touches what legacy also touches.
+    /// Whether any step is shared.
     pub fn has_shared(&self) -> bool {
         self.calls(EffectClass::Shared).next().is_some()
     }
@@ -83,15 +83,15 @@ impl Plan {
         names.into_iter().any(is_named)
     }
 
-    /// Steps that a rehearsal does not send, that declare no output for it, and whose output is read: behind them a
-    /// rehearsal cannot go on.
+    /// Steps that a rehearsal does not send, that declare no output for it, and whose output is read: a rehearsal
+    /// cannot perform the steps after them.
     pub fn unrehearsed(&self) -> impl Iterator<Item = &Step> {
         let effects = self.calls(EffectClass::Private).chain(self.calls(EffectClass::Shared));
         effects.filter(|(step, call)| call.rehearse.is_none() && self.is_read(step)).map(|(step, _)| step)
     }
 
-    /// What is kept of the headers of the replies to one of a step's calls. A probe's are judged by an expression of its
-    /// own, and nothing reads those of an undo.
+    /// Which headers of the replies to one of a step's calls are kept. A probe keeps all, for its own expression; an
+    /// undo none, because nothing reads them.
     pub fn kept_headers(&self, step: StepIndex, part: Part) -> Arc<KeptHeaders> {
         let all = || Arc::new(KeptHeaders::All);
         match part {
@@ -117,7 +117,7 @@ impl Plan {
         self.reads.iter().any(|path| path.root() == "request" && matches!(path.part(0), Some("body" | "raw")))
     }
 
-    /// Holds a request's body against the schema.
+    /// Checks a request's body against the schema.
     ///
     /// # Errors
     /// What is wrong with it, at most a few sentences.
@@ -126,7 +126,7 @@ impl Plan {
     }
 }
 
-/// The place of a step in [`Plan::steps`].
+/// The index of a step in [`Plan::steps`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StepIndex(pub usize);
 
@@ -134,9 +134,9 @@ pub struct StepIndex(pub usize);
 pub struct Step {
     /// Its name.
     pub id: StepId,
-    /// What must have ended before: inferred from expressions, and `needs:`.
+    /// The steps that must end before it begins: inferred from expressions, and from `needs:`.
     pub needs: Vec<StepIndex>,
-    /// It runs although something it needs was skipped (`needs_any`).
+    /// Whether it runs even if a step that it needs was skipped (`needs_any`).
     pub needs_any: bool,
     /// `if:`; a false one is skipped, and so is what needs it.
     pub condition: Option<Expression>,
@@ -148,13 +148,13 @@ pub struct Step {
     pub safeguards: Safeguards,
     /// The step whose place it takes; of a `fallback_only` step.
     pub replaces: Option<StepIndex>,
-    /// What goes wrong with it.
+    /// What happens when it does not come to a result.
     pub trouble: Trouble,
     /// What its output has to be.
     pub output: Option<Schema>,
-    /// Takes back what it did.
+    /// The call that reverses what it did.
     pub undo: Option<Box<Call>>,
-    /// Asks whether an unknown attempt took place.
+    /// The call that asks whether an attempt with unknown outcome took effect.
     pub probe: Option<Box<Probe>>,
 }
 
@@ -173,17 +173,19 @@ impl Step {
 /// What happens when a step does not come to a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trouble {
-    /// The step that takes its place when it certainly did nothing.
+    /// The step that runs in its place when it certainly did nothing.
     pub fallback: Option<StepIndex>,
-    /// After 409, 412 and 422; `None` is pause for runs that the API started, and fail for those of a route.
+    /// What happens after 409, 412 and 422; `None` means pause for runs that the API started, and fail for those of a
+    /// route.
     pub on_conflict: Option<OnTrouble>,
-    /// When it fails for good; `None` is fail, but for expressions and schemas in runs that the API started.
+    /// What happens when it fails for good; `None` means fail, except that runs of the API pause over expressions and
+    /// schemas.
     pub on_failure: Option<OnTrouble>,
-    /// All attempts of one call and the pauses between them.
+    /// How long all attempts of one call and the pauses between them may take together.
     pub deadline: Option<Duration>,
 }
 
-/// Whether a person decides, or nobody.
+/// What happens when a step cannot come to a result by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTrouble {
@@ -193,25 +195,25 @@ pub enum OnTrouble {
     Fail,
 }
 
-/// Asks a service whether an attempt took place of which that is unknown.
+/// Asks a service whether an attempt with unknown outcome took effect.
 pub struct Probe {
     /// The call: always a read.
     pub call: Call,
-    /// How long after the attempt it asks first.
+    /// How long after the attempt the first probe is sent.
     pub after: Duration,
-    /// How long after it left an attempt may still take effect: a "no" before that does not count.
+    /// How long after it was sent an attempt may still take effect. A "no" before that does not count.
     pub settles: Duration,
-    /// Whether it did; sees what the service answered. Without a value nobody knows.
+    /// Whether it did; reads what the service answered. If it has no value, a person decides.
     pub done: Expression,
-    /// The step's output, where it did; `None` is what the service answered.
+    /// The step's output where it did; `None` means what the service answered.
     pub output: Option<Template>,
 }
 
 /// Fan-out over a list.
 pub struct ForEach {
-    /// Gives the list.
+    /// The list.
     pub items: Template,
-    /// Items under way at the same time.
+    /// How many items may be under way at the same time.
     pub concurrency: usize,
     /// Items that fail are collected, and the others go on.
     pub collect: bool,
@@ -241,7 +243,7 @@ pub struct Call {
     pub url: UrlTemplate,
     /// The service that it goes to.
     pub service: ServiceName,
-    /// That service honours `Idempotency-Key`.
+    /// Whether that service honours `Idempotency-Key`.
     pub keyed: bool,
     /// What it does to the world.
     pub effect: EffectClass,
@@ -251,15 +253,15 @@ pub struct Call {
     pub body: CallBody,
     /// How often and how far apart.
     pub retry: Retry,
-    /// One attempt's time; `None` is the limit's default.
+    /// How long one attempt may take; `None` means the default in `limits`.
     pub timeout: Option<Duration>,
     /// Statuses that are a result (default 2xx).
     pub accept: Statuses,
-    /// Statuses that say for certain that nothing was done, beside 429.
+    /// Statuses by which the service says for certain that nothing was done, in addition to 429.
     pub not_done: Statuses,
-    /// The output where it is rehearsed.
+    /// The output where the call is rehearsed.
     pub rehearse: Option<Template>,
-    /// A read that sees the world after legacy acted.
+    /// Whether it is a read whose reply may be another one after legacy has acted.
     pub volatile: bool,
 }
 
@@ -280,11 +282,11 @@ pub enum CallBody {
     Form(Vec<(String, Template)>),
     /// `text:`.
     Text(Template),
-    /// `raw:` the bytes of the request.
+    /// `raw:`, the bytes of the caller's body.
     Raw,
 }
 
-/// `retry:`; exponential with full jitter.
+/// `retry:`, with exponential pauses and full jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// Attempts in all, at least 1.
@@ -307,9 +309,9 @@ pub struct Answer {
 
 /// One entry of `respond`.
 pub struct Respond {
-    /// Taken only where this holds.
+    /// The entry is taken only where this holds.
     pub when: Option<Expression>,
-    /// Taken as soon as these have ended; `None` is when every step has.
+    /// The entry is taken as soon as these have ended; `None` means when every step has.
     pub after: Option<Vec<StepIndex>>,
     /// The answer.
     pub answer: Answer,

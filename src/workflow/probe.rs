@@ -1,10 +1,11 @@
-//! Probes: reads that ask a service whether an attempt with unknown effect took place.
+//! Probes: reads that ask a service whether an attempt with unknown outcome took effect.
 //!
 //! Always true: a probe only reads, runs only for an attempt with unknown effect, and its result is an event. If the
-//! attempt took place, the step is done with the probe's output; if not, the attempt counts as not done; if the probe
+//! attempt took effect, the step is done with the probe's output; if not, the attempt counts as not done; if the probe
 //! cannot tell, a person decides. A "no" counts only if the probe was sent when the attempt could no longer take effect
-//! (`settles`); after an earlier one the probe is repeated. Nothing is asked once the service of the attempt has another
-//! base URL: there "no" says nothing about the attempt. All times are those of events, so they survive a restart.
+//! (`settles`); after an earlier "no" the probe is repeated. No probe is sent once the service of the attempt has another
+//! base URL: a "no" from there would not tell anything about the attempt. All times are those of events, so they survive
+//! a restart.
 
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ pub(super) fn begin(
             at: Some(now),
         })
     };
-    // Without its request it cannot be sent, so nobody can tell.
+    // No request could be built for the probe, so it cannot tell, and a person decides.
     let cannot_ask = |why: String| {
         let message = format!("it is unknown whether `{}` was done, and its probe cannot ask: {why}", step.id);
         let Evidence { status, response } = state.evidence.clone().unwrap_or_default();
@@ -157,7 +158,7 @@ fn judged(
 /// When to probe again after a "no" that came while the attempt could still take effect.
 fn too_early(ended: &Ended<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do)?;
-    // An earlier version recorded no time: then it is counted from now.
+    // An earlier version recorded no time; then it is counted from now.
     let settled = attempt.settled.or_else(|| ended.settled())?;
     if state.at.is_some_and(|asked| asked >= settled) {
         return None;
@@ -183,7 +184,7 @@ fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, &ended.step.id, ended.item, message) };
     let mut events = vec![probed(ended, None, Arc::default())];
     events.extend(match ended.run.compensates() {
-        true => step.unknown_to_all(failure, response),
+        true => step.pause_unknown(failure, response),
         false => vec![step.finished(Outcome::Unknown { failure })],
     });
     events

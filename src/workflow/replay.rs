@@ -2,8 +2,8 @@
 //!
 //! Always true: it only reads. Every decision of the history is repeated, at its own time and from the state of the run
 //! at that time, and compared with the recorded events. Answers of people and services are taken from the history.
-//! Where the history holds sealed values, decisions that read them are not repeated.
-//! After a difference it continues with what did happen, so that each difference is found, and none is counted twice.
+//! Where the history holds sealed values, decisions that read them are not repeated. After a difference it continues
+//! with what did happen, so that each difference is found, and none is counted twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,8 +76,8 @@ impl DivergenceKind {
     }
 }
 
-/// Every decision that this plan would have made otherwise. None for a run that has not ended means that the plan could
-/// have produced it.
+/// Every decision that this plan would have made differently. If there is none and the run has not ended, the plan
+/// could have produced the run.
 ///
 /// # Errors
 /// The events do not fit each other.
@@ -88,7 +88,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
     for (at, event) in events {
         let judged = match &run {
             None => check_input(event, plan),
-            // What a person gave in the place of an answer.
+            // An answer that a person gave is not repeated.
             Some(_) if by_hand => Vec::new(),
             Some(run) if reads_sealed(run, plan, event) => Vec::new(),
             Some(run) => Judge { run, plan, world, at: *at }.judge(event),
@@ -174,13 +174,13 @@ impl Judge<'_> {
         found.into_iter().collect()
     }
 
-    /// What the plan makes of a step whose turn has come.
+    /// Compares an event that begins or ends a step with what the plan would do at that point.
     fn begins(&self, event: &Event, child: RunId) -> Option<Found> {
         let (id, item) = event.subject()?;
         let Some((step, of)) = self.plan.step(id) else {
             return Some((DivergenceKind::NoStep, told(event), format!("there is no step `{id}`")));
         };
-        // What is asked or found about a whole fan-out comes with the first of its items.
+        // A question about a whole fan-out, or a failure of it, comes up with the first of its items.
         let open = self.run.open_step(id).filter(|open| item.is_none() && open.items.is_some());
         let item = open.map_or(item, |open| Some(open.next));
         let whole = item.is_none() && of.for_each.is_some();
@@ -190,10 +190,10 @@ impl Judge<'_> {
             _ => Command::Advance { step },
         };
         let mut refused = None;
-        // A fallback that nobody needs is skipped as any step is.
+        // A fallback that is not needed is skipped like any other step.
         for command in [own, Command::Advance { step }] {
             match decide(self.run, self.plan, self.world, command, self.at) {
-                // What one decision gave stands in several events: only the first is judged.
+                // One decision may have given several events: only the first is compared.
                 Ok(events) => return self.differs(event, events.first()?),
                 Err(refusal) => refused = refused.or(Some(refusal)),
             }
@@ -232,7 +232,7 @@ impl Judge<'_> {
         (!same).then(|| (DivergenceKind::Decision, told(was), told(would)))
     }
 
-    /// What the plan makes of what a service answered.
+    /// Compares the end of a call with what the plan would make of the same reply.
     fn ended(&self, event: &Event, finished: &StepFinished) -> Option<Found> {
         let (step, _) = self.plan.step(&finished.step)?;
         let reply = |status: u16, headers: &BTreeMap<String, String>, output: &Arc<Value>| AttemptResult::Reply {
@@ -285,7 +285,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Steps that never ran here.
+    /// Steps of the plan that never ran in this history.
     fn more(&self) -> Vec<Found> {
         let missing = self.plan.steps.iter().filter(|step| !self.run.steps.contains_key(&step.id));
         missing
@@ -296,7 +296,7 @@ impl Judge<'_> {
     }
 }
 
-/// Whether two times are the same, but for what lies between a decision and the writing of it.
+/// Whether two times are the same, apart from the time between a decision and its event.
 fn same_time(was: Option<Timestamp>, would: Option<Timestamp>) -> bool {
     match (was, would) {
         (Some(was), Some(would)) => was.duration_since(would).abs() < SignedDuration::from_millis(500),
@@ -304,7 +304,7 @@ fn same_time(was: Option<Timestamp>, would: Option<Timestamp>) -> bool {
     }
 }
 
-/// Whether it is the plan that failed, before any call.
+/// Whether the failure comes from the plan itself, before any call.
 fn of_the_plan(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Expression | FailureKind::Unresolved | FailureKind::Bound | FailureKind::NeedsPerson)
 }

@@ -1,8 +1,8 @@
 //! Which headers of a step's replies are kept in the run's events.
 //!
-//! Always true: what an expression of the plan can read is kept, and so is what the plan names as sensitive, since its
-//! value has to be found wherever else it stands. No other header is: nothing decides by it, and each would be stored with
-//! every step.
+//! Always true: every header that an expression of the plan can read is kept, and so is every header that the plan
+//! declares as sensitive, because its value has to be found wherever it occurs. No other header is kept: no decision
+//! depends on it, and it would be stored with every step.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::expression::ReadPath;
 /// Headers of replies, names in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeptHeaders {
-    /// An expression may read any of them.
+    /// An expression may read any of them, so all are kept.
     All,
-    /// These.
+    /// Only these are kept.
     Only(BTreeSet<Arc<str>>),
 }
 
 impl KeptHeaders {
-    /// What this path, which begins with the step's name under `steps`, can lead to is kept too.
+    /// Keeps the headers that a path can read, too. The path begins with the step's name under `steps`.
     pub(super) fn add(&mut self, path: &ReadPath) {
         match (&mut *self, path.part(1), path.part(2)) {
             (Self::Only(names), Some("headers"), Some(name)) => drop(names.insert(name.into())),

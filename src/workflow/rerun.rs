@@ -25,7 +25,7 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
 /// The events of the new run after its first one.
 ///
 /// # Errors
-/// It makes no sense, and why.
+/// Why this run cannot be run again from this step.
 pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusal> {
     let anew = anew(old, plan, from)?;
     let all = (0..plan.steps.len()).map(StepIndex).filter(|place| !anew.contains(place));

@@ -20,7 +20,7 @@ use crate::names::StepId;
 /// The pause before a call is repeated after the service said "locked".
 const BUSY_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
-/// Handles a choice.
+/// The choice of a person.
 pub(super) struct Resolution {
     pub step: StepId,
     pub item: Option<u32>,
@@ -106,11 +106,12 @@ pub(super) fn resolve(
         (Choice::Take { output }, Part::Do | Part::Probe) => {
             events.push(taken(of, *item, conflict.attempt, output, world)?);
         }
-        // The choice's event says it all.
+        // The event of the choice is enough.
         (Choice::Skip | Choice::Take { .. }, Part::Undo) => {}
         (Choice::Fallback, _) => {
-            let gone =
-                || Refusal::NotApplicable(format!("the fallback of `{step}` has ended, and takes no other place"));
+            let gone = || {
+                Refusal::NotApplicable(format!("the fallback of `{step}` has ended, so it cannot replace another item"))
+            };
             let by = fallback::of(run, plan, of, *item).ok_or_else(gone)?;
             let failure = Failure {
                 kind: FailureKind::Unavailable,
@@ -174,7 +175,7 @@ fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, worl
     }
     let (step_id, output) = (step.id.clone(), output.clone());
     Ok(match &step.kind {
-        // Of a single item there is no other event that says what it gave.
+        // For a single item there is no other kind of event that holds an output.
         kind if item.is_some() || (!each && matches!(kind, StepKind::Call(_) | StepKind::Run(_))) => {
             let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output };
             Event::StepFinished(StepFinished { step: step_id, item, part: Part::Do, attempt, outcome })

@@ -42,8 +42,8 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
     }])
 }
 
-/// Handles that no answer can be made. What the steps did stays done: a person gives the answer, or the caller gets a
-/// problem that says there is none.
+/// The event where no answer can be made. What the steps did stays done; a person gives the answer, or the caller gets
+/// a problem document that says there is none.
 fn no_answer(run: &Run, failure: Failure) -> Event {
     if failure.kind == FailureKind::Unresolved || !pauses(run, None) {
         return Event::Answer(AnswerEvent::Failed { failure });
@@ -86,7 +86,8 @@ pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &World) -> Result<Ve
     Ok(vec![Event::Answer(AnswerEvent::Pending { answer: Arc::new(answer), pin })])
 }
 
-/// What the answer creates: only a success creates anything, and what is pinned already is not pinned again.
+/// The instance that the answer creates: only a success creates one, and one that is pinned already is not pinned
+/// again.
 fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
     if !(200..300).contains(&answer.status) {
         return None;
@@ -107,7 +108,7 @@ fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
     (run.pinned.as_ref() != Some(&pin)).then_some(pin)
 }
 
-/// What the caller gets instead of a problem, where an entry of `respond` asks for this and holds.
+/// What the caller gets instead of a problem document, where an entry of `respond` reads `name` and holds.
 pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, mark: BytesMark) -> Option<AnswerRecord> {
     plan.respond.iter().enumerate().find_map(|(place, entry)| {
         let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
@@ -116,8 +117,7 @@ pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, ma
     })
 }
 
-/// What the caller gets whose body the workflow does not take, where `respond` says so. `run` is one that was never
-/// begun.
+/// The answer to a caller whose body the workflow refuses, where `respond` declares one. `run` was never begun.
 pub fn input_refused(run: &Run, plan: &Plan, world: &World, why: &str) -> Option<AnswerRecord> {
     answer_about(run, plan, "input_error", &world.answering(run, Some(why)), BytesMark::of_run(world, run))
 }

@@ -29,7 +29,8 @@ use crate::expression::{ExpressionError, ReadPath, Scope};
 pub(super) enum Gate {
     /// Nothing: it may begin.
     Open,
-    /// It is rehearsed, although the run performs effects: performing it would need a person.
+    /// The step is rehearsed although the mode would send it: performing it would need an approval, and this run asks
+    /// nobody.
     Rehearse,
     /// An open question has to be answered.
     Waiting,
@@ -53,9 +54,9 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         return Gate::Open;
     }
     if run.mode() != Mode::Real {
-        return beside_legacy(run, plan, world, step, item);
+        return gate_without_people(run, plan, world, step, item);
     }
-    // Fallbacks of items are judged item by item, because the items that need one are not known before.
+    // The risk of an item's fallback is evaluated item by item, because it is not known before which items need one.
     let changed = run.interactions.changed.contains(&(step.id.clone(), item))
         || is_renewed(run, step, item)
         || fallback::by_item(run, step);
@@ -71,7 +72,7 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         if let Some(gate) = run.interactions.question(&step.id, None).and_then(answer) {
             return gate;
         }
-        // All items were judged when the first began.
+        // The risk of all items was evaluated when the first began.
         if run.open_step(&step.id).is_some_and(|open| !open.nothing_begun()) {
             return Gate::Open;
         }
@@ -89,8 +90,8 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     }])
 }
 
-/// For runs that ask nobody: a step that needs an approval is rehearsed, or the run fails.
-fn beside_legacy(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Gate {
+/// The gate of runs that ask nobody (in shadow and dark): a step that needs an approval is rehearsed, or the run fails.
+fn gate_without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Gate {
     // An expression is evaluated item by item here; a fixed risk holds for all.
     let alone =
         item.filter(|_| matches!(step.safeguards.risk, Some(Level::Computed(_))) || fallback::by_item(run, step));
@@ -111,7 +112,7 @@ fn beside_legacy(run: &Run, plan: &Plan, world: &World, step: &Step, item: Optio
     }
 }
 
-/// The world at the time of the question: what people saw is what is performed.
+/// The world at the time of the question, so that what is performed is what people saw.
 pub(super) fn as_asked(run: &Run, world: &World, step: &Step, item: Option<u32>) -> World {
     let ask = run.interactions.question(&step.id, item).or_else(|| run.interactions.question(&step.id, None));
     match ask.filter(|ask| ask.approved().is_some()) {
@@ -184,7 +185,7 @@ fn parts_mut(body: &mut Value) -> Option<&mut Vec<Value>> {
     }
 }
 
-/// A value for people.
+/// A value as people see it.
 fn shown(value: &Value) -> Arc<Value> {
     shorten_value(value).unwrap_or_default()
 }
@@ -199,7 +200,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// The items to judge: all of a fan-out, or the one that has changed.
+    /// The items whose risk is evaluated: all of a fan-out, or the one that has changed.
     fn items(&self) -> Option<Vec<(u32, Arc<Value>)>> {
         let items = self.run.open_step(&self.step.id)?.items.as_ref()?;
         let all = (0u32..).zip(items.iter().cloned());
@@ -236,7 +237,7 @@ impl Judge<'_> {
         Ok(highest)
     }
 
-    /// The first line of the workflow's policy that fits.
+    /// The risk by the workflow's `risks`: of the first line whose conditions all hold, else low.
     fn by_policy(&self) -> Result<Risk, Box<Event>> {
         let StepKind::Call(call) = &self.step.kind else { return Ok(Risk::Low) };
         let counts = self.plan.risks.iter().any(|policy| policy.items_over.is_some());
@@ -260,7 +261,7 @@ impl Judge<'_> {
         Ok(parts(&body).map_or(1, |list| list.len() as u64))
     }
 
-    /// What a review shows.
+    /// The question, and the items that a review shows.
     fn about(&self, risk: Risk) -> Result<About, Box<Event>> {
         let step = &self.step.id;
         let many = self.items().filter(|_| self.item.is_none());

@@ -1,8 +1,7 @@
 //! What a step declares about people, time, locks and other workflows.
 //!
 //! Always true: an [`Asking`] that has a time-out says what happens then, one that escalates says to whom, and nobody
-//! escalates twice. How a declaration is lived up to is the business of `checkpoint`, `risk`, `wait`, `lock` and
-//! `child`.
+//! escalates twice. `checkpoint`, `risk`, `wait`, `lock` and `child` carry the declarations out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,29 +19,29 @@ use crate::names::WorkflowName;
 /// How people are asked.
 #[derive(Default)]
 pub struct Asking {
-    /// The question; `None` is one that is made from the step.
+    /// The question; `None` means a sentence that names the step and its call.
     pub question: Option<Template>,
-    /// Names that may answer; empty is everybody who may decide.
+    /// Who may answer; empty means everybody who may decide.
     pub who: Vec<String>,
-    /// How long it waits; `None` is for ever.
+    /// How long it waits; `None` means for ever.
     pub timeout: Option<Duration>,
-    /// What happens then.
+    /// What happens when nobody has answered by then.
     pub on_timeout: Option<OnTimeout>,
-    /// Who is asked then.
+    /// Who is asked when it escalates.
     pub escalate: Option<Escalation>,
 }
 
-/// Who is asked when nobody answered.
+/// Who is asked when nobody has answered in time.
 pub struct Escalation {
-    /// Names that may answer; empty is everybody who may decide.
+    /// Who may answer; empty means everybody who may decide.
     pub who: Vec<String>,
-    /// How long it waits; `None` is for ever.
+    /// How long it waits; `None` means for ever.
     pub timeout: Option<Duration>,
-    /// What happens then: yes or no.
+    /// What happens when they have not answered either: approve or reject.
     pub approve: bool,
 }
 
-/// What a no does to its step.
+/// What happens to a step that a person rejects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReject {
@@ -61,15 +60,15 @@ pub struct Question {
     pub schema: Option<Arc<Value>>,
     /// The values that an approval by time-out gives.
     pub default: Option<Template>,
-    /// What a no does.
+    /// What happens when a person rejects it.
     pub on_reject: OnReject,
-    /// The answer where nobody is asked.
+    /// The answer in a rehearsal, where nobody is asked.
     pub rehearse: Option<Template>,
     pub(super) compiled: Option<Schema>,
 }
 
 impl Question {
-    /// What is wrong with an answer's values: JSON pointers and sentences.
+    /// What is wrong with the values of an answer: sentences with JSON pointers.
     pub fn complaints(&self, values: &Value) -> Vec<String> {
         self.compiled.as_ref().and_then(|schema| schema.check(values).err()).unwrap_or_default()
     }
@@ -77,15 +76,15 @@ impl Question {
 
 /// A step of kind `wait`.
 pub struct Wait {
-    /// For what.
+    /// What ends the wait.
     pub until: Until,
-    /// The output where nobody waits for a signal.
+    /// The output in a rehearsal, which waits for no signal.
     pub rehearse: Option<Template>,
 }
 
-/// What a `wait` waits for.
+/// What ends a `wait`.
 pub enum Until {
-    /// So long: a duration as text, or seconds.
+    /// A duration: text, or a number of seconds.
     For(Template),
     /// A time: RFC 3339, or seconds since 1970.
     At(Template),
@@ -93,39 +92,39 @@ pub enum Until {
     Signal {
         /// Its name.
         name: String,
-        /// Only one for which this holds; it reads `signal`.
+        /// Only a signal for which this holds; the expression reads `signal`.
         filter: Option<Expression>,
-        /// How long it waits; `None` is for ever.
+        /// How long it waits; `None` means for ever.
         timeout: Option<Duration>,
-        /// The run goes on without it then; otherwise the step fails.
+        /// Whether the run goes on without the signal after the time-out; otherwise the step fails.
         goes_on: bool,
     },
 }
 
 /// A step of kind `run`.
 pub struct SubRun {
-    /// The other workflow.
+    /// The workflow that it runs.
     pub workflow: WorkflowName,
-    /// The body of its request; `None` is none.
+    /// The body of the child run's request; `None` means an empty one.
     pub input: Option<Template>,
-    /// The output where it is not run beside legacy.
+    /// The output in a rehearsal, where a step of this kind with `rehearse:` begins no run.
     pub rehearse: Option<Template>,
 }
 
 /// The risk of a step, the approval that it needs, and the locks that it takes.
 #[derive(Default)]
 pub struct Safeguards {
-    /// How much is at stake; `None` is what the workflow's policy says, else low.
+    /// The risk; `None` means what the workflow's `risks` say, else low.
     pub risk: Option<Level>,
-    /// What it does can be taken back.
+    /// Whether what it does can be undone.
     pub irreversible: bool,
     /// How people are asked about it.
     pub asking: Asking,
-    /// What a no does.
+    /// What happens when a person rejects it.
     pub on_reject: OnReject,
-    /// What it holds while it runs.
+    /// The lock that it holds while it runs.
     pub lock: Option<Lock>,
-    /// Statuses of the service that say that something is locked there.
+    /// Statuses by which the service says that something is locked there.
     pub busy_on: Statuses,
 }
 
@@ -138,11 +137,11 @@ impl Safeguards {
     }
 }
 
-/// How much is at stake.
+/// How the risk of a step is found.
 pub enum Level {
-    /// Always this.
+    /// The step declares a fixed risk.
     Fixed(Risk),
-    /// An expression that gives it; in a `for_each` the highest of its items counts.
+    /// An expression gives it; in a `for_each` the highest among the items counts.
     Computed(Template),
 }
 
@@ -150,35 +149,35 @@ pub enum Level {
 pub struct Lock {
     /// Its name; `None` where only the service's own locks count.
     pub key: Option<Template>,
-    /// What happens where it is held.
+    /// What happens while another run holds it.
     pub busy: Busy,
 }
 
-/// What happens where a lock is held.
+/// What happens to a step whose lock another run holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Busy {
-    /// The step stands in the queue until its turn has come.
+    /// The step waits in the queue of the lock.
     #[default]
     Wait,
     /// The step (the item) is skipped.
     Skip,
     /// The run is cancelled, and what it did is undone.
     Cancel,
-    /// A person says.
+    /// The run pauses, and a person decides.
     Ask,
 }
 
-/// One line of `risks`: the first whose conditions all hold says how much is at stake.
+/// One line of `risks`: the first whose conditions all hold gives the risk.
 pub struct Policy {
     /// The call's effect.
     pub effect: Option<EffectClass>,
     /// The call's method.
     pub method: Option<Method>,
-    /// More items than this, of its `for_each` or of the list in its body.
+    /// It has more items than this, in its `for_each` or in the list in its body.
     pub items_over: Option<u64>,
-    /// Whether it can be taken back.
+    /// Whether its effect can be undone.
     pub reversible: Option<bool>,
-    /// How much is at stake then.
+    /// The risk where all conditions hold.
     pub risk: Risk,
 }

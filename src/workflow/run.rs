@@ -1,8 +1,8 @@
 //! The state of a run: the fold of its events.
 //!
-//! Always true: only [`super::evolve`] creates or changes one, live and in replay; a snapshot of it may be stored and
-//! read back ([`super::run_snapshot`]); two folds of the same events are equal. It does not know its plan:
-//! [`super::due`] tells which step comes next.
+//! Always true: only [`super::evolve`] creates or changes a run, live and in replay; a snapshot of a run may be stored
+//! and read back ([`super::run_snapshot`]); two folds of the same events are equal. A run does not hold its plan:
+//! [`super::due`] takes both and tells which step comes next.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::names::{RunId, Seq, StepId};
 
-/// A run.
+/// The state of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub(super) started: Arc<RunStarted>,
@@ -34,7 +34,7 @@ pub struct Run {
     /// Probes and undos that have begun and not ended.
     #[serde(with = "pairs")]
     pub(super) side_calls: BTreeMap<(StepId, Option<u32>, Part), CallState>,
-    /// Inputs that people gave in place of the plan's, for steps and items.
+    /// Inputs of steps (items) that people gave in place of the plan's.
     #[serde(with = "pairs")]
     pub(super) inputs: BTreeMap<StepItem, Arc<Value>>,
     /// Fallbacks that were taken, and the step that each replaces.
@@ -49,11 +49,12 @@ pub struct Run {
     pub(super) unanswered: Option<Failure>,
     pub(super) declared: Option<Arc<AnswerRecord>>,
     pub(super) cancel: Option<Cancel>,
-    /// Open ones, oldest first.
+    /// Open conflicts, oldest first.
     pub(super) conflicts: Vec<Conflict>,
-    /// Somebody asked it to begin nothing more.
+    /// An order to pause: nothing more begins.
     pub(super) pause: Option<Pause>,
-    /// What was done to the world, in the order of completion. A snapshot writes it by itself ([`super::done_rows`]).
+    /// Private and shared calls that were done, in the order of completion. A snapshot stores them in a form of its own
+    /// ([`super::done_rows`]).
     #[serde(skip)]
     pub(super) done: Vec<DoneCall>,
     /// Calls whose effect stays unknown, and that will not be repeated.
@@ -66,11 +67,11 @@ pub struct Run {
     pub(super) performed_effects: PerformedEffects,
     #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
-    /// What it was handed that is sensitive.
+    /// Sensitive values that the run was handed.
     pub(super) sensitive: SensitiveSources,
 }
 
-/// The sentence for a call of which nothing more is known.
+/// The reason shown for a call with unknown effect, where there is no other.
 pub(super) const UNKNOWN: &str = "it is unknown whether it was done";
 
 /// How a run ended.
@@ -79,7 +80,8 @@ pub(super) enum End {
     Completed,
     Failed(Failure),
     Cancelled(String),
-    /// By somebody who could not read it: what is said of it is known without its other events.
+    /// It was cancelled although its plan or its events could not be read. The note stands alone: nothing is added from
+    /// other events.
     CancelledUnread(String),
     Superseded(Box<Superseded>),
     Abandoned(String),
@@ -93,7 +95,7 @@ pub(super) struct Cancel {
     pub reason: Option<String>,
 }
 
-/// Somebody asked it to begin nothing more.
+/// An order to pause: nothing more begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pause {
     pub by: String,
@@ -109,7 +111,7 @@ impl Run {
     pub fn started(&self) -> &Arc<RunStarted> {
         &self.started
     }
-    /// What it was handed that is sensitive, and where people typed something.
+    /// Sensitive values that it was handed, and the places where people entered values.
     pub fn sensitive_sources(&self) -> &SensitiveSources {
         &self.sensitive
     }
@@ -117,11 +119,11 @@ impl Run {
     pub fn mode(&self) -> Mode {
         self.started.mode
     }
-    /// The last event that is folded in.
+    /// The sequence number of the last event that is folded in.
     pub fn seq(&self) -> Seq {
         self.seq
     }
-    /// How many steps have ended: what expressions see changes only with it.
+    /// How many steps have ended. As long as this number stays the same, expressions see the same values.
     pub fn ended_steps(&self) -> usize {
         self.ended_steps
     }
@@ -152,11 +154,11 @@ impl Run {
     pub fn failed_as_declared(&self) -> bool {
         self.declared.is_some()
     }
-    /// What it waits for a person over: the oldest of [`Run::conflicts`].
+    /// The oldest open conflict.
     pub fn conflict(&self) -> Option<&Conflict> {
         self.conflicts.first()
     }
-    /// All that it waits for a person over, oldest first.
+    /// All open conflicts, oldest first.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
     }
@@ -164,15 +166,15 @@ impl Run {
     pub fn conflict_over(&self, step: &StepId, item: Option<u32>) -> Option<&Conflict> {
         self.conflicts.iter().find(|conflict| conflict.step == *step && conflict.item == item)
     }
-    /// Nothing begins: a conflict is open, or somebody said so.
+    /// Whether nothing may begin: a conflict is open, or a pause was ordered.
     pub fn is_paused(&self) -> bool {
         !self.conflicts.is_empty() || self.pause.is_some()
     }
-    /// Whether somebody asked it to begin nothing more, and has not taken that back.
+    /// Whether a pause was ordered and not lifted.
     pub fn is_held(&self) -> bool {
         self.pause.is_some()
     }
-    /// Whether it ends early: nothing that the plan holds begins any more.
+    /// Whether it is ending early: no more steps of the plan begin.
     pub fn is_ending(&self) -> bool {
         self.failing.is_some()
     }
@@ -180,14 +182,14 @@ impl Run {
     pub(super) fn compensates(&self) -> bool {
         self.cancel.as_ref().is_none_or(|cancel| cancel.compensate)
     }
-    /// The run that takes its place.
+    /// How it was replaced by a successor, if it was.
     pub fn superseded(&self) -> Option<&Superseded> {
         match &self.end {
             Some(End::Superseded(superseded)) => Some(superseded),
             _ => None,
         }
     }
-    /// Nothing more will happen.
+    /// Whether it has ended.
     pub fn is_final(&self) -> bool {
         self.end.is_some()
     }
@@ -217,12 +219,12 @@ impl Run {
             _ => self.done_call(step, Some(item))?.value.clone(),
         }
     }
-    /// What rehearsed steps would have sent, and private steps beside legacy sent, by step and item. What their `undo`
-    /// would have sent is told apart by the part.
+    /// The calls that rehearsed steps would have sent, and those that private steps of a dark run did send, by step,
+    /// item and part (an `undo` is a part of its own).
     pub fn intents(&self) -> impl Iterator<Item = (&StepId, Option<u32>, Part, &CallRecord)> {
         self.intents.iter().map(|((step, item, part), record)| (step, *item, *part, &**record))
     }
-    /// Whether what was done is being taken back, or was.
+    /// Whether a compensation has begun.
     pub fn compensated(&self) -> bool {
         self.undoing.is_some()
     }
@@ -233,17 +235,17 @@ impl Run {
     /// Why it is paused or ended early, in a sentence.
     pub fn note(&self) -> Option<String> {
         let note = match (&self.end, self.conflicts.first(), &self.pause) {
-            // It ended early as its workflow declares: what was done before is told all the same.
+            // It ended early as its workflow declares; the note tells what was done before all the same.
             (Some(End::Completed), _, _) => self.failing.as_ref()?.message.clone(),
             (Some(End::Failed(failure)), _, _) => failure.message.clone(),
             (Some(End::Cancelled(why) | End::Abandoned(why)), _, _) => why.clone(),
             (Some(End::CancelledUnread(why)), _, _) => return Some(why.clone()),
             (Some(End::Superseded(superseded)), _, _) => {
                 let Superseded { by, from, who, .. } = &**superseded;
-                return Some(format!("{who} let {by} take its place, from `{from}`: what it did is that run's"));
+                return Some(format!("{who} replaced it by {by}, from `{from}` on, which takes over what it did"));
             }
             (None, Some(first), _) => {
-                // What a reload may mend is recognised by its note.
+                // A conflict that a reload may resolve comes first, because it is recognised by the note.
                 let missing = self.conflicts.iter().find(|conflict| conflict.kind == ConflictKind::Missing);
                 let message = &missing.unwrap_or(first).message;
                 return Some(match self.conflicts.len() {
@@ -281,7 +283,7 @@ impl Run {
             _ => None,
         }
     }
-    /// What a call did, where it is done: of a compensation under way found at once.
+    /// The result of a call that was done. During a compensation it is found by an index instead of a search.
     pub(super) fn done_call(&self, step: &StepId, item: Option<u32>) -> Option<&DoneCall> {
         match self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(step.clone(), item))) {
             Some(call) => self.done.get(call.done),
@@ -290,7 +292,7 @@ impl Run {
             }
         }
     }
-    /// Whether a step has ended, with a result or skipped.
+    /// Whether a step has ended: with a result, skipped or failed.
     pub(super) fn has_ended(&self, step: &StepId) -> bool {
         matches!(self.steps.get(step), Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed))
     }
@@ -298,7 +300,7 @@ impl Run {
     pub(super) fn was_skipped(&self, step: &StepId) -> bool {
         matches!(self.steps.get(step), Some(StepState::Skipped))
     }
-    /// Why a step that was rehearsed has no output, where it has none.
+    /// Why a rehearsed step has no output, where it has none.
     pub(super) fn undeclared(&self, step: &str) -> Option<&str> {
         match self.steps.get(step) {
             Some(StepState::Done { undeclared }) => undeclared.as_deref(),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where a run stands.
+/// The status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // each says what it is
@@ -21,7 +21,7 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
-    /// Those of runs that have not ended.
+    /// The statuses of runs that have not ended.
     pub const OPEN: [RunStatus; 6] = [
         RunStatus::Queued,
         RunStatus::Running,
@@ -30,10 +30,10 @@ impl RunStatus {
         RunStatus::Paused,
         RunStatus::Compensating,
     ];
-    /// Those of runs that have.
+    /// The statuses of runs that have ended.
     pub const ENDED: [RunStatus; 4] =
         [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled, RunStatus::Abandoned];
-    /// As the API, the store and metrics write it.
+    /// Its name in the API, the store and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             RunStatus::Queued => "queued",
@@ -48,11 +48,11 @@ impl RunStatus {
             RunStatus::Abandoned => "abandoned",
         }
     }
-    /// Nothing more happens, or nothing before somebody says something.
+    /// Whether the run has ended, or goes on only when a person does something.
     pub fn rests(self) -> bool {
         self.is_final() || matches!(self, RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal | RunStatus::Paused)
     }
-    /// Nothing more will happen.
+    /// Whether the run has ended.
     pub fn is_final(self) -> bool {
         matches!(self, RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled | RunStatus::Abandoned)
     }

@@ -1,4 +1,4 @@
-//! JSON Schemas that a workflow declares, of inputs, outputs and answers.
+//! JSON Schemas that a workflow declares for inputs, outputs and answers.
 
 use serde_json::Value;
 
@@ -6,7 +6,8 @@ use serde_json::Value;
 pub struct Schema(jsonschema::Validator);
 
 impl Schema {
-    /// Patterns run in linear time, and nothing is fetched: a schema cannot hold up a request.
+    /// Compiles a schema. Patterns are matched in linear time and no reference is fetched, so a schema cannot delay a
+    /// request.
     pub(super) fn compile(schema: &Value) -> Result<Self, NoSchema> {
         let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
         options
@@ -15,7 +16,7 @@ impl Schema {
             .map_err(|error| NoSchema { pointer: error.instance_path().to_string(), message: error.to_string() })
     }
 
-    /// Holds a value against it.
+    /// Checks a value against it.
     ///
     /// # Errors
     /// What is wrong with it, at most a few sentences, each with its JSON pointer.
@@ -26,7 +27,7 @@ impl Schema {
             .take(8)
             .map(|error| {
                 let place = error.instance_path().to_string();
-                // The value itself may be anything and of any size: the message names its place only.
+                // The message names only the place: the value itself may be of any size, and sensitive.
                 let message = error.masked().to_string();
                 if place.is_empty() { message } else { format!("{place}: {message}") }
             })
@@ -35,7 +36,7 @@ impl Schema {
     }
 }
 
-/// Why something is no JSON Schema.
+/// Why a value is not a valid JSON Schema.
 #[derive(Debug)]
 pub(super) struct NoSchema {
     /// Where in it, as a JSON pointer.

@@ -1,12 +1,14 @@
-//! What of a run is not written down in clear: what its plan declares under `sensitive:`, and all that comes of it.
+//! Which values of a run are never stored or shown in clear: those that its plan declares under `sensitive:`, and those
+//! that are made from them.
 //!
-//! Two ways lead to it, and both count. *By value*: a declared value counts once it is known, wherever it turns up
-//! afterwards: a token in the header of another step's call, in a body or in a URL is the same token. *By origin*: the
-//! plan says which expressions read something sensitive ([`Taint`]); what they give is sensitive as a whole, whatever it
-//! looks like, and so is what is computed of that, what people type in its place, and what another run is handed of it.
+//! A value is found to be sensitive in two ways. *By value*: once a declared value is known, every later occurrence of
+//! it is sensitive, for example the same token in the header of another step's call, in a body or in a URL. *By
+//! origin*: the plan tells which expressions read something sensitive ([`Taint`]); their results are sensitive as a
+//! whole, whatever they look like, and so is what is computed from them, what people enter in their place, and what
+//! another run is handed of them.
 //!
-//! Always true: it is a function of the plan and of what the run's events say ([`SensitiveSources`]), so whoever reads the
-//! events finds the same places. How they are sealed is the business of `engine`.
+//! Always true: the result is a function of the plan and the run's events ([`SensitiveSources`]), so whoever reads the
+//! events finds the same places. The engine seals them.
 
 mod answers;
 mod collect;
@@ -28,6 +30,6 @@ pub use known::KnownValues;
 pub use parts::{Form, Part as SensitivePart, parts};
 pub use path::SensitivePath;
 pub use shown::Redaction;
-pub(super) use shown::said_to_others;
+pub(super) use shown::answer_for_others;
 pub use sources::SensitiveSources;
 pub use taint::Taint;

@@ -1,8 +1,8 @@
-//! How parts of a run that JSON has no form for are written.
+//! Serialised forms for parts of a run that JSON cannot represent directly.
 //!
 //! Always true: what is read back is what was written.
 
-/// A map whose keys are no texts: as a list of pairs.
+/// A map whose keys are not strings, as a list of pairs.
 pub(super) mod pairs {
     use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub(super) mod pairs {
     }
 }
 
-/// A value that may be absent, told from one that is `null`: as a list of one, or `null`.
+/// An optional value, where absent and `null` differ: a list of one value, or `null` for an absent one.
 pub(super) mod present {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

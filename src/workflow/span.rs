@@ -1,13 +1,13 @@
 //! Durations and times as people and expressions write them.
 //!
-//! Always true: a duration is longer than nothing and no longer than [`SPAN_MAX`]; a time is one that a calendar has.
+//! Always true: a declared duration is longer than zero and at most [`SPAN_MAX`]; a time is a valid timestamp.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// Nothing waits longer than this.
+/// The longest duration that is accepted.
 pub(super) const SPAN_MAX: Duration = Duration::from_secs(400 * 86_400);
 
 const HOW: &str = "write 50ms, 2s, 10m, 3h or 2d";
@@ -35,7 +35,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration as text, or seconds. None at all is allowed here: what is computed may be over already.
+/// A duration as text, or a number of seconds. Zero is allowed here: a computed time may have passed already.
 pub(super) fn span(value: &Value) -> Result<Duration, String> {
     match value {
         Value::String(text) => duration(text),
@@ -66,12 +66,12 @@ pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
     }
 }
 
-/// `3 min (2026-01-31T12:00:00Z)`: since when, as people say it, and to the second.
+/// How long ago something began, for people, and when exactly: `3 min (2026-01-31T12:00:00Z)`.
 pub fn ago(since: Timestamp, now: Timestamp) -> String {
     format!("{} ({since:.0})", said(now.duration_since(since)))
 }
 
-/// `2026-01-31T12:00:00Z (in 57 min)`: until when.
+/// When something ends, and how far ahead that is: `2026-01-31T12:00:00Z (in 57 min)`.
 pub fn ahead(until: Timestamp, now: Timestamp) -> String {
     match until > now {
         true => format!("{until:.0} (in {})", said(until.duration_since(now))),

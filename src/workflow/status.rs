@@ -1,8 +1,8 @@
-//! Where a step of a run stands, as people see it.
+//! The status of a step, as people see it.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a step stands.
+/// The status of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepStatus {
@@ -12,7 +12,7 @@ pub enum StepStatus {
     Retrying,
     /// It has a result.
     Done,
-    /// It was recorded and not sent.
+    /// Its call was recorded and not sent.
     Rehearsed,
     /// It did not run.
     Skipped,
@@ -22,7 +22,7 @@ pub enum StepStatus {
     Unknown,
     /// A person decides how it goes on.
     Conflict,
-    /// Its fallback takes its place.
+    /// Its fallback runs in its place.
     Replaced,
     /// What it did is being undone.
     Undoing,
@@ -34,8 +34,8 @@ pub enum StepStatus {
     WaitingSignal,
     /// It waits for a time.
     WaitingTime,
-    /// It stands in a lock's queue.
+    /// It waits in a lock's queue.
     WaitingLock,
-    /// It waits for a run that it began.
+    /// It waits for its child run.
     WaitingChild,
 }

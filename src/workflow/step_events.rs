@@ -15,7 +15,7 @@ use super::{
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::StepId;
 
-/// Skips a step. Where it was to replace another one, that one has failed.
+/// Skips a step. If it was to replace another one, that one has failed.
 pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
     let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item: None, reason })];
     if let Some(place) = run.replaced.get(&step.id)
@@ -30,7 +30,7 @@ pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
 
 pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {
     let message =
-        format!("`{}` gives what is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
+        format!("`{}` gives a value that is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
     let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
     finished(step, item, 0, Outcome::Failed { failure })
 }
@@ -51,7 +51,8 @@ pub(super) fn troubled(run: &Run, step: &Step, item: Option<u32>, kind: Conflict
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
-/// An expression has no value: because nobody declared the output of a rehearsed step, or for another reason.
+/// The failure where an expression has no value: because a rehearsed step that it reads declares no output, or for
+/// another reason.
 pub(super) fn failure(
     run: &Run,
     step: Option<&StepId>,
@@ -82,14 +83,14 @@ pub(super) fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Ou
     Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })
 }
 
-/// What is wrong with an output, where the step says what it has to be.
+/// The failure where an output does not fit the schema that the step declares.
 pub(super) fn unfit(step: &Step, item: Option<u32>, output: &Value) -> Option<Failure> {
     let wrong = step.output.as_ref()?.check(output).err()?;
-    let message = format!("`{}` gives what its schema refuses: {}", step.id, wrong.join("; "));
+    let message = format!("`{}` gives a value that its schema refuses: {}", step.id, wrong.join("; "));
     Some(Failure::of_step(FailureKind::Schema, &step.id, item, message))
 }
 
-/// What a person gives is bounded as what a service gives is.
+/// Checks the nesting of a value that a person gives: the same bound holds as for replies of services.
 pub(super) fn given(step: &StepId, value: &Value, world: &World) -> Result<(), Refusal> {
     match deeper_than(value, world.output_depth_max) {
         true => Err(Refusal::BadValues(vec![format!(

@@ -1,7 +1,7 @@
 //! What a listing shows of a run: a projection of its events that can be rebuilt.
 //!
-//! Always true: a run waits for a person or a signal only where nothing else of it moves: no call is under way or about
-//! to be tried again, and no run that it began. Its `wake` is the earliest time at which something of it elapses.
+//! Always true: a run counts as waiting for a person or a signal only if nothing else of it is under way: no call, no
+//! attempt to come, no child run. Its `wake` is its earliest deadline or next attempt.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use super::run_status::RunStatus;
 use super::{Mode, OpenCheckpoint, Risk, Run};
 use crate::names::{CheckpointId, JobId, PlanId, RouteId, RunId, Seq, WorkflowName};
 
-/// A run in one row: always equal to what folding its events gives.
+/// One row about a run: always equal to what folding its events gives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
     /// Its id.
@@ -25,23 +25,23 @@ pub struct RunSummary {
     pub route: Option<RouteId>,
     /// What it may send.
     pub mode: Mode,
-    /// Where it stands.
+    /// Its status.
     pub status: RunStatus,
-    /// The last event that is folded in.
+    /// The sequence number of the last event that is folded in.
     pub seq: Seq,
-    /// When it was born.
+    /// When it started.
     pub started: Timestamp,
     /// When its last event happened.
     pub updated: Timestamp,
     /// Why it is paused or failed, in a sentence.
     pub note: Option<String>,
-    /// The request for a result that it belongs to; `None` is its own.
+    /// The job that it belongs to; `None` where it has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
-    /// The run that began it.
+    /// Its parent run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<RunId>,
-    /// When it wants to be looked at again, where nothing else moves it before.
+    /// When the engine has to look at it again, if nothing else wakes it before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake: Option<Timestamp>,
     /// The first open checkpoint, with its risk.
@@ -50,7 +50,7 @@ pub struct RunSummary {
 }
 
 impl Run {
-    /// Where it stands.
+    /// Its status.
     pub fn status(&self) -> RunStatus {
         match &self.end {
             Some(End::Completed) => RunStatus::Completed,
@@ -59,14 +59,14 @@ impl Run {
             Some(End::Abandoned(_)) => RunStatus::Abandoned,
             None if self.is_paused() => RunStatus::Paused,
             None if self.undoing.is_some() => RunStatus::Compensating,
-            None if self.is_ending() || self.moves() => RunStatus::Running,
+            None if self.is_ending() || self.is_active() => RunStatus::Running,
             None if self.interactions.open().next().is_some() => RunStatus::WaitingCheckpoint,
             None if self.interactions.waits.values().any(|wait| wait.signal.is_some()) => RunStatus::WaitingSignal,
             None => RunStatus::Running,
         }
     }
-    /// Something of it is under way, or is tried again at a time.
-    fn moves(&self) -> bool {
+    /// Whether a call or a child run is under way, or an attempt is to come.
+    fn is_active(&self) -> bool {
         let tried = |state: &StepState| match state {
             StepState::Open(open) => open.calls.values().any(|call| {
                 let asked = call.renew && matches!(call.phase, Phase::Waiting(_));
@@ -76,8 +76,7 @@ impl Run {
         };
         self.in_flight > 0 || !self.interactions.children.is_empty() || self.steps.values().any(tried)
     }
-    /// When a time of it elapses next, where nothing else lets it go on before. A paused run waits only for its own
-    /// deadline.
+    /// Its next deadline or attempt. Of a paused run only its own deadline counts.
     pub fn wake(&self) -> Option<Timestamp> {
         if self.end.is_some() {
             return None;
@@ -91,7 +90,7 @@ impl Run {
             _ => None,
         });
         let calls = calls.flat_map(|calls| calls.values()).chain(self.side_calls.values());
-        // One that a person gave another input waits until somebody has approved that.
+        // A call that a person gave another input has no time of its own while that input waits for approval.
         let questions = self.interactions.open().next().is_some();
         let calls = calls.filter_map(|call| match call.phase {
             Phase::Waiting(_) if call.renew && questions => None,
@@ -110,7 +109,7 @@ impl Run {
             .map(|question| &*question.checkpoint)
             .filter(|_| self.end.is_none() && self.failing.is_none())
     }
-    /// The run in one row. `updated` is when its last event happened.
+    /// Its summary. `updated` is when its last event happened.
     pub fn summary(&self, updated: Timestamp) -> RunSummary {
         let first = self.open_checkpoints().min_by_key(|asked| asked.at);
         RunSummary {

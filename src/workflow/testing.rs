@@ -111,7 +111,7 @@ impl PlanBuilder {
     fn last_call(&mut self) -> &mut Call {
         match &mut self.last().kind {
             StepKind::Call(call) => call,
-            _ => panic!("the last step calls nobody"),
+            _ => panic!("the last step makes no call"),
         }
     }
     pub fn effect(mut self, effect: EffectClass) -> Self {

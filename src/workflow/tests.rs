@@ -1,4 +1,4 @@
-//! The core against a fake world: any plan, any outcome, any order, any crash.
+//! The core with fake services: any plan, any outcome, any order of replies, any crash.
 
 mod address;
 mod bytes;
@@ -67,14 +67,14 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
     }
 }
 
-/// A run beside its events, and a world that answers by a script.
+/// A run together with its events, and services that answer by a script.
 struct Harness<'a> {
     plan: &'a Plan,
     world: World,
     run: Run,
     events: Vec<Event>,
     now: Timestamp,
-    /// Every send that left: step, item, attempt, effect.
+    /// Every attempt that was sent: step, item, attempt, effect.
     sent: Vec<(StepId, Option<u32>, u32, EffectClass)>,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Harness<'a> {
         }
         Ok(count)
     }
-    /// Who cannot read the run can end it wherever it stands, and the row written then is the one that its events give.
+    /// A run can be cancelled unread in any state, and the summary written then equals the one that its events give.
     fn ends_unread(&self) {
         if self.run.is_final() {
             return;
@@ -119,7 +119,7 @@ impl<'a> Harness<'a> {
         assert_eq!(ended.summary(row.updated), row);
         assert!(ended.in_flight().is_empty() && ended.children().next().is_none(), "nothing of it goes on");
     }
-    /// Does all that needs no reply; leaves calls in flight.
+    /// Performs all actions that need no reply; calls stay in flight.
     fn settle(&mut self) {
         for _ in 0..10_000 {
             let actions = self.due();
@@ -372,7 +372,7 @@ fn held_steps_are_offered_as_held() {
     assert_eq!(due(&harness.run, &plan, &harness.world, conditions), [Action::Held(super::StepIndex(1))]);
 }
 
-/// What the fake world does with an attempt.
+/// What a fake service does with an attempt.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Ok,
@@ -470,8 +470,8 @@ fn plan_of(shapes: &[Shape], early: bool) -> Arc<Plan> {
     plan.build("any")
 }
 
-/// Plays a run to its rest. `order` picks who answers next; `fates` what they say; after `crash_at` events the run is
-/// folded anew and what was in flight is sent again, or recorded as interrupted.
+/// Drives a run until it ends or pauses. `order` picks which call is answered next, `fates` with what; after `crash_at`
+/// events the run is folded again, and what was in flight is sent again or recorded as interrupted.
 fn play(
     plan: &Plan,
     mode: Mode,
@@ -500,7 +500,7 @@ fn play(
             break;
         }
         let pick = &in_flight_names[usize::from(order[round % order.len()]) % in_flight_names.len()];
-        // The fate hangs on who asks, so that every order of replies meets the same world.
+        // The result depends only on the call, so that it is the same in every order of replies.
         let place = plan.steps.iter().position(|step| step.id == pick.step).unwrap();
         let seed = place * 7 + pick.item.unwrap_or(0) as usize * 3 + pick.attempt as usize;
         harness.reply(pick.step.as_str(), pick.item, fates[seed % fates.len()].result(&pick.step, pick.item)).unwrap();
@@ -546,7 +546,7 @@ proptest! {
             let live = live.as_ref().unwrap();
             prop_assert_eq!(due(live, &plan, &world, conditions), due(&replayed, &plan, &world, conditions));
         }
-        // What has begun cannot be given back; what has not, can.
+        // A run may fall back to legacy exactly as long as no effect has begun.
         for end in 0..events.len() {
             let prefix = fold(&events[..=end]).unwrap();
             let abandoned = decide(&prefix, &plan, &world(), Command::Abandon { reason: "x" }, Timestamp::UNIX_EPOCH);
@@ -560,7 +560,7 @@ proptest! {
         shapes in shapes(), order in proptest::collection::vec(any::<u8>(), 16), crash in 1usize..40,
         early in any::<bool>(), flag in any::<bool>(),
     ) {
-        // In a world where all goes well, a crash costs at most repeats; where a repeat could harm, the run pauses.
+        // If every call succeeds, a crash costs at most repeats; where a repeat could harm, the run pauses.
         let fates = [Fate::Ok];
         let plan = plan_of(&shapes, early);
         let (whole, events, _) = play(&plan, Mode::Real, &fates, &order, None, flag);
@@ -569,7 +569,7 @@ proptest! {
             StepKind::Call(call) => call.repeat_is_harmless(),
             _ => true,
         });
-        // An early answer and a step that fails the run race each other: a crash may let the other one be first.
+        // An early answer and a step that fails the run race each other: after a crash the other one may win.
         let races = early && plan.steps.iter().any(|step| matches!(step.kind, StepKind::Fail(_)));
         if !races && (harmless || cut.conflict().is_none()) {
             prop_assert_eq!(cut.status(), whole.status());

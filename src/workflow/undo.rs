@@ -1,8 +1,8 @@
 //! Undoes what was done: in reverse order of completion, and concurrently where the steps had overlapped.
 //!
-//! Always true: only what was done is undone, and each of it once; unknown effects are never undone. An undo has a key
-//! of its own, the same for every attempt. What cannot be undone is a conflict: a person decides. A rehearsed call has
-//! nothing to undo: only the intent is recorded.
+//! Always true: only what was done is undone, and only once; unknown effects are never undone. An undo has a key of its
+//! own, the same for every attempt. What cannot be undone is a conflict: a person decides. A rehearsed call has nothing
+//! to undo: only the intent is recorded.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! What became of what a run that ends early had done: undone, still to be undone, or left as it is.
+//! What a run that ends early had done, and whether each call is undone, still to be undone, or left as it is.
 //!
-//! Always true: while a compensation is under way, its sentence costs the same however many calls are undone: every append
-//! says it in the run's summary. The whole list is made only when it is asked for.
+//! Always true: while a compensation is under way, the sentence about it takes the same time however many calls are
+//! undone, because every append needs it for the run's summary. The whole list is made only on request.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use super::run::Cancel;
 use super::work_count::count_work;
 use crate::names::StepId;
 
-/// By step: how many items, and what is to be said of it where it is only one.
+/// By step: how many items, and a text about the item where it is only one.
 type Counts<'a> = BTreeMap<&'a StepId, (usize, Option<String>)>;
 
 impl Run {
-    /// What became of all that was done to the world once the run ends early, what was done last first, as it is undone:
-    /// each step (item), and whether it was taken back. Empty while nothing is being undone and the run goes on.
+    /// Every step (item) that was done or may have been, of a run that ends early, and whether it was undone: in the
+    /// order of undoing, the last one first. Empty while the run goes on.
     pub fn undone(&self) -> Vec<(&StepId, Option<u32>, Undone)> {
         let all = self.undone_calls();
         let mut all: Vec<_> = all.map(|(done, undone)| (&done.step, done.item, undone)).collect();
@@ -27,7 +27,7 @@ impl Run {
         all
     }
 
-    /// The same of those calls that were done.
+    /// The same, only of calls that certainly were done.
     fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Undone)> {
         let done = if self.failing.is_some() { self.done.as_slice() } else { &[] };
         done.iter().rev().filter_map(|done| {
@@ -55,7 +55,7 @@ impl Run {
         }
     }
 
-    /// What was undone and what not, in a sentence; nothing where nothing was done.
+    /// What was undone and what was not, in a sentence; `None` where nothing was done.
     pub(super) fn leftovers(&self) -> Option<String> {
         let counts = match &self.undoing {
             Some(undoing) if self.end.is_none() => self.counts_under_way(undoing),
@@ -76,7 +76,7 @@ impl Run {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
-    /// What is undone, what is to be, and what is left, as the compensation under way has counted it.
+    /// By step, what is undone, still to be undone, and left, as counted by the compensation under way.
     fn counts_under_way<'a>(&'a self, undoing: &'a Undoing) -> [Counts<'a>; 3] {
         let [mut undone, mut to_come, mut left] = <[Counts<'_>; 3]>::default();
         for (step, progress) in &undoing.progress {
@@ -103,14 +103,14 @@ impl Run {
         [undone, to_come, left]
     }
 
-    /// Whether the compensation under way has counted what is there.
+    /// Whether the counts of the compensation under way are right; for tests.
     #[cfg(test)]
     pub(super) fn is_counted(&self) -> bool {
         let under_way = self.undoing.as_ref().filter(|_| self.end.is_none());
         under_way.is_none_or(|undoing| self.counts_under_way(undoing) == self.counts_of_all())
     }
 
-    /// The same, counted now.
+    /// The same, counted from the list of calls.
     fn counts_of_all(&self) -> [Counts<'_>; 3] {
         let mut all = <[BTreeMap<&StepId, BTreeMap<Option<u32>, Option<String>>>; 3]>::default();
         for (done, undone) in self.undone_calls() {
@@ -125,7 +125,7 @@ impl Run {
             all[2].entry(&call.step).or_default().entry(call.item).or_default();
         }
         all.map(|steps| {
-            // Of several items only the number is said.
+            // For several items only their number is told.
             let count = |mut items: BTreeMap<_, Option<String>>| match items.len() {
                 1 => (1, items.pop_first().and_then(|(_, why)| why)),
                 several => (several, None),
@@ -135,7 +135,7 @@ impl Run {
     }
 }
 
-/// What another run did is to be found there.
+/// The text about a child run, which tells what is known of its effects.
 fn said_of_child(done: &DoneCall, undone: &Undone) -> Option<String> {
     match undone {
         Undone::Left(why) if done.child.is_some() => Some(why.clone()),

@@ -1,4 +1,4 @@
-//! A run as people look at it: its steps with status, attempts and times.
+//! A run as it is shown to people: its steps with status, attempts and times.
 
 mod groups;
 mod items;
@@ -28,15 +28,15 @@ pub struct RunView {
     pub route: Option<RouteId>,
     /// What it may send.
     pub mode: Mode,
-    /// Where it stands.
+    /// Its status.
     pub status: RunStatus,
-    /// The last event that is folded in.
+    /// The sequence number of the last event that is folded in.
     pub seq: Seq,
-    /// When it was born.
+    /// When it started.
     pub started: Timestamp,
     /// When its last event happened.
     pub updated: Timestamp,
-    /// From its birth to its last event, milliseconds.
+    /// From its start to its last event, in milliseconds.
     pub duration_ms: u64,
     /// Why it is paused or ended early, in a sentence.
     pub note: Option<String>,
@@ -48,24 +48,24 @@ pub struct RunView {
     pub checkpoints: Vec<OpenCheckpoint>,
     /// What people have to decide, the oldest first.
     pub conflicts: Vec<Conflict>,
-    /// What became of what was done, where the run ends early.
+    /// Of a run that ends early: the steps that were done, and whether they were undone.
     pub undone: Vec<UndoneView>,
 }
 
-/// What became of something that was done.
+/// A step (an item) that was done, and whether it was undone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UndoneView {
     /// The step.
     pub step: StepId,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// It was taken back.
+    /// Whether it was undone.
     pub undone: bool,
-    /// Why not, or not yet.
+    /// Why it was not undone, or not yet.
     pub why: Option<String>,
 }
 
-/// The run that these events come to, for people.
+/// Folds events into a view of their run.
 ///
 /// # Errors
 /// There are no events, or one does not fit.
@@ -73,7 +73,7 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
     view_and_run(events).map(|(view, _)| view)
 }
 
-/// The same, with the run itself.
+/// The same, together with the run itself.
 ///
 /// # Errors
 /// As [`view`].
@@ -186,7 +186,7 @@ impl Steps {
                 let more = step.items_ended < step.items && matches!(status, StepStatus::Done | StepStatus::Rehearsed);
                 step.status = if more { StepStatus::Running } else { status };
                 step.http_status = http_status.or(step.http_status);
-                // Another item says nothing of the one that failed.
+                // The end of another item does not remove the note of one that failed.
                 step.note = if step.items.is_some() { note.or(step.note.take()) } else { note };
                 self.place_ended(&finished.step, finished.item, at, run);
             }
@@ -206,7 +206,8 @@ impl Steps {
         step.note = note.or(step.note.take());
     }
 
-    /// A signal came: a step that waits for one of its name and has not taken it says so, unless the next event does.
+    /// Notes at steps that wait for a signal of this name that one came and was not taken. If a step does take it, the
+    /// next event replaces the note.
     fn refused(&mut self, name: &str, at: Timestamp, run: &Run) {
         let waiting = run.interactions.waits.iter().filter(|(_, wait)| wait.signal.as_deref() == Some(name));
         for (step, _) in waiting {
@@ -214,7 +215,7 @@ impl Steps {
         }
     }
 
-    /// What it waited for is over: nobody is told of it any more.
+    /// Sets the status and removes the note, because what the step waited for is over.
     fn clear(&mut self, step: &StepId, at: Timestamp, status: StepStatus) {
         let step = self.step(step, at);
         step.status = status;
@@ -242,7 +243,7 @@ impl Steps {
     }
 }
 
-/// What a step waits for, and what came that it did not take.
+/// The signal that a step waits for, and how many came that it did not take.
 fn waits_for(signal: &str, run: &Run) -> String {
     match run.interactions.signals.iter().filter(|kept| kept.name == signal).count() {
         0 => format!("it waits for `{signal}`"),
@@ -250,7 +251,7 @@ fn waits_for(signal: &str, run: &Run) -> String {
     }
 }
 
-/// Milliseconds; never negative, whatever the clock did.
+/// The time between, in milliseconds; zero where the clock went backwards.
 fn between(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
 }

@@ -28,7 +28,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Time
     let until = match &wait.until {
         Until::For(template) => value(template, &|value| {
             let span = SignedDuration::try_from(span::span(value)?).map_err(|_| "too long".to_owned())?;
-            now.checked_add(span).map_err(|_| "it ends beyond all calendars".to_owned())
+            now.checked_add(span).map_err(|_| "it ends after the latest possible time".to_owned())
         }),
         Until::At(template) => value(template, &|value| span::time(value)),
         Until::Signal { name, timeout, .. } => {
@@ -141,7 +141,7 @@ pub(super) fn receive(
     Ok(events)
 }
 
-/// The events of the first wait whose time is over.
+/// The events of the first wait whose deadline has passed.
 pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
     let over = |wait: &super::interactions::OpenWait| wait.until.is_some_and(|until| until <= now);
     let (id, wait) = run.interactions.waits.iter().find(|(_, wait)| over(wait))?;

@@ -1,4 +1,4 @@
-//! What an unfinished run waits for, since when, and what would let it go on.
+//! What a run that has not ended waits for, since when, and what would let it go on.
 //!
 //! Always true: a run that has not ended waits for something: one without a reason is a bug, and the watchdog reports
 //! it. Reasons are a closed set; times come from the events, because the run's state has none.
@@ -16,7 +16,7 @@ use crate::names::{CheckpointId, RunId, ServiceName, StepId};
 /// One thing that a run waits for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reason {
-    /// What.
+    /// The kind of reason.
     pub cause: Cause,
     /// Which step.
     pub step: Option<StepId>,
@@ -30,14 +30,14 @@ pub struct Reason {
     pub sentence: String,
 }
 
-/// What a run waits for.
+/// Kinds of reasons to wait.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cause {
     /// A call is under way.
     Call,
     /// The next attempt of a call, at a time.
     Retry,
-    /// The breaker of a service is open: the next attempt comes with its next probe.
+    /// The breaker of a service is open; the next attempt is made when the breaker lets a probe through.
     Breaker(ServiceName),
     /// People are asked.
     Checkpoint(CheckpointId),
@@ -47,7 +47,7 @@ pub enum Cause {
     Signal(String),
     /// A lock.
     Lock(String),
-    /// A run that it began.
+    /// A child run.
     Child(RunId),
     /// Private and shared steps are frozen.
     Held,
@@ -55,9 +55,9 @@ pub enum Cause {
     Paused,
     /// A person decides.
     Conflict(ConflictKind),
-    /// It goes on now: an action is due.
+    /// Nothing: an action is due, and the run goes on at once.
     Due,
-    /// Its own deadline ends it.
+    /// Its own deadline.
     Deadline,
 }
 
@@ -82,7 +82,7 @@ impl Cause {
     }
 }
 
-/// The times at which waiting began: another fold of the same events.
+/// The times at which each wait began. The run's state does not hold them, so they are a fold of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
     places: BTreeMap<StepItem, Timestamp>,
@@ -91,13 +91,13 @@ pub struct Since {
 }
 
 impl Since {
-    /// Of all events of a run.
+    /// Folds all events of a run.
     pub fn of<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Self {
         let mut since = Self::default();
         events.into_iter().for_each(|(at, event)| since.see(at, event));
         since
     }
-    /// One more event.
+    /// Folds one more event.
     pub fn see(&mut self, at: Timestamp, event: &Event) {
         if let Some((step, item)) = event.subject() {
             self.places.insert((step.clone(), item), at);
@@ -114,8 +114,8 @@ impl Since {
     }
 }
 
-/// All that an unfinished run waits for; first what a person can act on, then what happens by itself. An empty list for
-/// a run that has not ended is a bug.
+/// All that a run waits for: first what a person can act on, then what happens by itself. An empty list for a run that
+/// has not ended is a bug.
 pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
     let mut all = All { plan, since, now: conditions.now, reasons: Vec::new() };
     if run.is_final() {
@@ -144,7 +144,7 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
     all.due(&due(run, plan, world, conditions));
     if let Some(until) = run.started.until.filter(|_| run.failing.is_none()) {
         let what = "its deadline ends it".to_owned();
-        all.push(Cause::Deadline, None, Some(run.started.started), Some(until), what, "nothing but that");
+        all.push(Cause::Deadline, None, Some(run.started.started), Some(until), what, "nothing else");
     }
     all.reasons
 }
@@ -190,7 +190,7 @@ impl All<'_> {
             let at = since.at(step, None);
             match &wait.signal {
                 Some(name) => {
-                    // Those that it takes it has taken.
+                    // A signal that the step takes would have ended the wait, so these were refused.
                     let refused = run.interactions.signals.iter().filter(|kept| kept.name == *name).count();
                     let came = match refused {
                         0 => String::new(),
@@ -262,7 +262,7 @@ impl All<'_> {
                 let what = format!("{of}`{step}` {tried} again: {why}");
                 self.push(cause, about, at, Some(next), what, "that time, or retry it now");
             }
-            // Its probe, or the conflict over it, tells more.
+            // Told by the reason of its probe, or of the conflict over it.
             Phase::Probing | Phase::Stuck => {}
         }
     }

@@ -1,7 +1,7 @@
-//! What a call and an answer look like on the wire.
+//! Builds requests and answers as they are sent, and as they are recorded.
 //!
-//! Always true: a record shows what is sent, byte for byte, but for stars where secrets and credentials stand; a body
-//! never holds either, because it is made from the plain scope.
+//! Always true: a record equals what is sent, byte for byte, except that it has stars in place of secrets and
+//! credentials. A body holds neither, because it is made from the plain scope.
 
 use serde_json::Value;
 
@@ -10,9 +10,10 @@ use super::world::{STARS, reads_hidden};
 use super::{Answer, AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, Run, World};
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
+/// The paths that an expression without a value reads, and its error.
 type Broken = (Vec<ReadPath>, ExpressionError);
 
-/// A call as it is recorded. `given` is what a person gave in place of the body.
+/// The request of a call as it is recorded. `given` is the body that a person gave in place of the plan's.
 pub(super) fn call_record(
     call: &Call,
     world: &World,
@@ -51,29 +52,30 @@ pub(super) fn base_of<'a>(call: &'a Call, world: &'a World) -> &'a str {
     world.base(&call.service).unwrap_or_default().trim_end_matches('/')
 }
 
-/// Whether the URL of a call holds something that its record does not show.
+/// Whether the URL of a call reads secrets or credentials, which its record shows as stars.
 pub(super) fn is_url_hidden(call: &Call) -> bool {
     reads_hidden(call.url.reads())
 }
 
-/// Whether URL or headers of a call hold something that its record does not show.
+/// Whether the URL or the headers of a call read secrets or credentials, which its record shows as stars.
 pub fn has_hidden_parts(call: &Call) -> bool {
     is_url_hidden(call) || call.headers.iter().any(|(_, template)| reads_hidden(template.reads()))
 }
 
-/// What a record shows with stars, with secrets and credentials filled in. Only for sending: it is never kept.
+/// The parts of a request that its record shows with stars, with secrets and credentials filled in. Only for sending: they
+/// are never stored.
 #[derive(Default)]
 pub struct Revealed {
-    /// Path and query; `None` where the recorded ones are whole.
+    /// The path and query; `None` where the recorded ones have no stars.
     pub path: Option<String>,
-    /// Headers whose recorded value is not whole.
+    /// The headers whose recorded values have stars.
     pub headers: Vec<(String, String)>,
 }
 
 /// Fills in the secrets and credentials of a call.
 ///
 /// # Errors
-/// An expression has no value: a secret or a credential that was there has gone.
+/// An expression has no value, because a secret or a credential is no longer there.
 pub fn reveal(call: &Call, revealed: &Scope) -> Result<Revealed, ExpressionError> {
     let path = is_url_hidden(call).then(|| call.url.evaluate(revealed)).transpose()?;
     let mut headers = Vec::with_capacity(call.headers.len());
@@ -114,7 +116,7 @@ fn body(body: &CallBody, request: &Value, scope: &Scope, mark: BytesMark) -> Res
     })
 }
 
-/// What a person gave, in the shape that the call's body has.
+/// The body that a person gave, encoded as the call's body is (form, text or JSON).
 fn given_body(body: &CallBody, given: &Value, mark: BytesMark) -> (Payload, Option<String>) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match (body, given.as_object()) {
@@ -148,7 +150,7 @@ fn form_component(text: &mut String, value: &str) {
     }
 }
 
-/// An answer as it goes to the caller.
+/// Builds an answer to the caller.
 pub(super) fn answer(answer: &Answer, scope: &Scope, mark: BytesMark) -> Result<AnswerRecord, Broken> {
     let status = answer.status.evaluate(scope).map_err(|error| (answer.status.reads().to_vec(), error))?;
     let status = match &status {
@@ -173,7 +175,7 @@ pub(super) fn answer(answer: &Answer, scope: &Scope, mark: BytesMark) -> Result<
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
     let (body, content_type) = match (mark.bytes(&value), &value, &declared) {
         (Some(bytes), _, _) => bytes,
-        // Text stays text where the answer says that it is no JSON.
+        // Text is sent as it is, without quotes, where the declared content type is not JSON.
         (None, Value::String(text), Some(declared)) if !declared.contains("json") => {
             (Payload::of(text.as_bytes()), None)
         }
@@ -185,7 +187,8 @@ pub(super) fn answer(answer: &Answer, scope: &Scope, mark: BytesMark) -> Result<
     Ok(AnswerRecord { status, headers, body, sensitive: Vec::new() })
 }
 
-/// What the caller gets while the run goes on without an answer, where the plan declares it and it has a value.
+/// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions
+/// have values.
 pub fn pending_answer(plan: &Plan, world: &World, run: &Run) -> Option<AnswerRecord> {
     let answer = answer(plan.pending.as_ref()?, &world.plain(run), BytesMark::of_run(world, run)).ok()?;
     Some(marked(plan, run, AnswerPlace::Pending, answer))

@@ -1,8 +1,9 @@
-//! What expressions of a run see, and what of it may be written down.
+//! What expressions of a run can read, and which of these values may be stored.
 //!
-//! Always true: three scopes, and only one of them holds secrets. The *plain* one has neither secrets nor credentials
-//! of callers: conditions, bodies, values and answers see it. The *masked* one has stars in their place: URLs and
-//! headers see it when a call is recorded. The *revealed* one is made by the engine at sending.
+//! Always true: there are three scopes, and only one of them holds secrets. The *plain* scope has neither secrets nor
+//! credentials of callers; conditions, bodies, values and answers are evaluated in it. The *masked* scope has stars in
+//! their place; URLs and headers are evaluated in it when a call is recorded. The *revealed* scope has the secrets;
+//! only the engine makes one, when it sends a call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,51 +16,51 @@ use super::{Part, Run};
 use crate::expression::{ReadPath, Scope};
 use crate::names::{ServiceName, StepId, WorkflowName};
 
-/// What stands in the place of a secret.
+/// Replaces a secret wherever it would be stored or shown.
 pub use crate::secret::STARS;
 
-/// What a run needs to know of the world outside it.
+/// What decisions about a run depend on apart from its plan and its events: services, secrets' names, limits, the time.
 #[derive(Clone)]
 pub struct World {
     /// Base URLs by service.
     pub services: Arc<Value>,
-    /// The names of secrets, each with stars.
+    /// The names of secrets, each with stars as its value.
     pub masked_secrets: Arc<Value>,
-    /// The workflows that a `run` step may begin; `None` is any.
+    /// The workflows that a `run` step may begin; `None` means any.
     pub workflows: Option<Arc<BTreeSet<WorkflowName>>>,
-    /// Keys idempotency keys.
+    /// The secret from which idempotency keys are derived.
     pub key_secret: [u8; 32],
-    /// Items of one `for_each`.
+    /// How many items one `for_each` may have.
     pub items_max: usize,
-    /// Calls under way at the same time for one run.
+    /// How many calls of one run may be under way at the same time.
     pub run_calls_max: usize,
-    /// Lists and maps within each other in what a step gives.
+    /// How deeply lists and maps may be nested in a step's output.
     pub output_depth_max: usize,
-    /// One attempt of a step that does not say how long it may take.
+    /// How long one attempt may take where its step declares no `timeout`.
     pub step_timeout: Duration,
-    /// Signals of one run that came and were not taken.
+    /// How many signals of one run may be kept until a step takes them.
     pub signals_max: usize,
-    /// What `now` gives: the time of the decision.
+    /// The value of `now` in expressions: the time of the decision.
     pub now: Option<Timestamp>,
 }
 
-/// No setting allows deeper values than this: what is deeper could be written into an event and not be read again.
+/// No setting allows deeper values than this: a deeper one could be written into an event, but not be read again.
 pub const VALUE_DEPTH_MAX: usize = 100;
 
-/// One attempt's time, where no limit says otherwise.
+/// How long one attempt may take, where no limit is set.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Signals that wait to be taken, where no limit says otherwise.
+/// How many signals may be kept, where no limit is set.
 const SIGNALS_MAX: usize = 100;
 
-/// Whether a text was not read because its lists and maps go deeper than the reader of JSON takes: a bound of its own,
-/// beyond [`VALUE_DEPTH_MAX`], which it tells in words alone.
+/// Whether a JSON text was refused because it is nested more deeply than the JSON parser allows. The parser's bound is
+/// greater than [`VALUE_DEPTH_MAX`]; the error has no kind of its own, so its message is compared.
 pub fn is_nested_beyond(error: &serde_json::Error) -> bool {
     error.to_string().starts_with("recursion limit exceeded")
 }
 
-/// How many values a JSON text has at most: commas and opening brackets outside of strings, and one. Cheap, and
-/// before anything of it is read.
+/// An upper bound of the number of values in a JSON text: one more than the commas and opening brackets outside of
+/// strings. Cheap, because nothing is parsed.
 pub fn values_in(text: &[u8]) -> usize {
     let (mut count, mut quoted, mut escaped) = (1, false, false);
     for byte in text {
@@ -74,7 +75,7 @@ pub fn values_in(text: &[u8]) -> usize {
     count
 }
 
-/// Whether lists and maps within each other go deeper than a bound.
+/// Whether lists and maps are nested more deeply than `depth`.
 pub fn deeper_than(value: &Value, depth: usize) -> bool {
     match value {
         Value::Array(items) => depth == 0 || items.iter().any(|item| deeper_than(item, depth - 1)),
@@ -84,7 +85,7 @@ pub fn deeper_than(value: &Value, depth: usize) -> bool {
 }
 
 impl World {
-    /// The world of these services and names of secrets.
+    /// A world with these services and names of secrets.
     pub fn new<'a>(
         services: impl IntoIterator<Item = (&'a ServiceName, String)>,
         secrets: impl IntoIterator<Item = &'a str>,
@@ -109,12 +110,12 @@ impl World {
             now: None,
         }
     }
-    /// The same with another bound on depth.
+    /// The same with another bound on nesting.
     pub fn with_depth(mut self, output_depth_max: usize) -> Self {
         self.output_depth_max = output_depth_max.min(VALUE_DEPTH_MAX);
         self
     }
-    /// The same with another time for one attempt.
+    /// The same with another time-out of attempts.
     pub fn with_timeout(mut self, step_timeout: Duration) -> Self {
         self.step_timeout = step_timeout;
         self
@@ -124,7 +125,7 @@ impl World {
         self.signals_max = signals_max;
         self
     }
-    /// The same where only these workflows are there.
+    /// The same where only these workflows exist.
     pub fn with_workflows(mut self, workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
         self.workflows = Some(Arc::new(workflows.into_iter().collect()));
         self
@@ -137,7 +138,7 @@ impl World {
     pub fn base(&self, service: &ServiceName) -> Option<&str> {
         self.services.get(service.as_str())?.as_str()
     }
-    /// What everything but URLs and headers sees.
+    /// The scope of everything but URLs and headers: without secrets and credentials.
     pub fn plain(&self, run: &Run) -> Scope {
         let started = &run.started;
         let mut scope = Scope::new();
@@ -145,8 +146,8 @@ impl World {
         self.common(run, &mut scope);
         scope
     }
-    /// What `respond` sees: what [`World::plain`] gives, why the run fails (`failed`: `step`, `status`, `error`) and
-    /// what is wrong with the request's body (`input_error`), each null where nothing is.
+    /// The scope of `respond`: the plain scope, with why the run fails (`failed`: `step`, `status`, `error`) and what
+    /// is wrong with the request's body (`input_error`), each null where there is nothing to say.
     pub fn answering(&self, run: &Run, input_error: Option<&str>) -> Scope {
         let mut scope = self.plain(run);
         let failed = run.failure().map_or(Value::Null, |failure| {
@@ -157,7 +158,7 @@ impl World {
         scope.set("input_error", Arc::new(input_error.map_or(Value::Null, Value::from)));
         scope
     }
-    /// What URLs and headers see when a call is recorded.
+    /// The scope of URLs and headers when a call is recorded: with stars in place of secrets and credentials.
     pub fn masked(&self, run: &Run) -> Scope {
         let stars: BTreeMap<_, _> =
             run.started.credentials.iter().map(|name| (name.clone(), STARS.to_owned())).collect();
@@ -167,7 +168,7 @@ impl World {
         self.common(run, &mut scope);
         scope
     }
-    /// What URLs and headers see at sending.
+    /// The scope of URLs and headers when a call is sent: with secrets and credentials.
     pub fn revealed(&self, run: &Run, secrets: Arc<Value>, credentials: &BTreeMap<String, String>) -> Scope {
         let mut scope = Scope::new();
         scope.set("request", with_credentials(&run.started.request, credentials));
@@ -175,9 +176,9 @@ impl World {
         self.common(run, &mut scope);
         scope
     }
-    /// The key under which a run draws. All runs of one job draw the same, so that a rerun goes on with the ids that
-    /// the steps before it were given; a run that another one began draws for itself.
-    fn draws(&self, run: &Run) -> impl Fn() -> [u8; 32] + use<> {
+    /// The key of the pseudo-random numbers that expressions of a run get. All runs of one job get the same numbers, so
+    /// that a rerun goes on with the ids that earlier steps were given; a child run has a key of its own.
+    fn random_key(&self, run: &Run) -> impl Fn() -> [u8; 32] + use<> {
         let started = &run.started;
         let of = match (&started.parent, started.job) {
             (None, Some(job)) => job.0,
@@ -193,7 +194,7 @@ impl World {
             "run",
             move || serde_json::json!({ "id": id.simple().to_string(), "started": begun.to_string(), "mode": mode }),
         );
-        scope.set_random_key(self.draws(run));
+        scope.set_random_key(self.random_key(run));
         if let Some(now) = self.now {
             scope.set_lazy("now", move || Value::String(now.to_string()));
         }
@@ -224,7 +225,8 @@ fn with_credentials(request: &Arc<Value>, credentials: &BTreeMap<String, String>
     Arc::new(request)
 }
 
-/// Headers of a request that are credentials of its caller: sealed in the events, seen only by URLs and headers.
+/// Headers of a request that are credentials of its caller. They are sealed in events; only URLs and headers can read
+/// them.
 pub const CREDENTIALS: [&str; 8] = [
     "authorization",
     "cookie",
@@ -246,7 +248,7 @@ pub fn reads_hidden(reads: &[ReadPath]) -> bool {
     })
 }
 
-/// The item's scope.
+/// The scope with `item` and `index`, where there is an item.
 pub(super) fn item_scope(scope: &Scope, item: Option<(u32, Arc<Value>)>) -> Scope {
     let mut scope = scope.clone();
     if let Some((index, value)) = item {
@@ -256,8 +258,8 @@ pub(super) fn item_scope(scope: &Scope, item: Option<(u32, Arc<Value>)>) -> Scop
     scope
 }
 
-/// What one of a step's calls sees, from what the run knows: the item; a probe the key of the attempt that it asks
-/// about (`key`); an undo what was done (`output`, `status`).
+/// The scope of one of a step's calls: `item` and `index`; for a probe also the idempotency key of the attempt that it
+/// asks about (`key`); for an undo also the result to be undone (`output`, `status`).
 pub fn call_scope(scope: &Scope, run: &Run, step: &StepId, item: Option<u32>, part: Part) -> Scope {
     let mut scope = item_scope(scope, item.and_then(|index| Some((index, run.item(step, index)?))));
     match part {
@@ -281,14 +283,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_values_of_a_text_are_never_more_than_counted() {
+    fn the_count_is_an_upper_bound_of_the_values_in_a_text() {
         for (text, counted) in [("1", 1), ("[1,2,3]", 4), (r#"{"a,[":"b\",[","c":[]}"#, 4), ("[[],{}]", 5)] {
             assert_eq!(values_in(text.as_bytes()), counted, "{text}");
         }
     }
 
     #[test]
-    fn what_the_reader_of_json_does_not_take_is_told_from_what_is_no_json() {
+    fn json_that_is_nested_too_deeply_is_told_from_invalid_json() {
         let read = |text: String| serde_json::from_str::<Value>(&text).unwrap_err();
         assert!(is_nested_beyond(&read("[".repeat(1_000))));
         assert!(!is_nested_beyond(&read("[1, recursion limit exceeded]".into())));

@@ -8,22 +8,22 @@ use crate::names::StepId;
 use crate::workflow::rules::Safeguards;
 use crate::workflow::{Call, ForEach, OnTrouble, Probe, Schema, StepKind};
 
-/// A step before the order of all is known.
+/// A checked step, before the order of all steps is known.
 pub(super) struct Built {
     pub(super) id: StepId,
-    /// By name; only steps that exist.
+    /// The names of the steps that it needs; only those that exist.
     pub(super) needs: BTreeSet<String>,
     pub(super) needs_any: bool,
     pub(super) condition: Option<Expression>,
     pub(super) for_each: Option<ForEach>,
-    /// `None` where something is wrong with it, and has been noted.
+    /// `None` where it has an error, which was reported.
     pub(super) kind: Option<StepKind>,
     pub(super) failing: Failing,
-    /// The same.
+    /// `None` where they have an error, which was reported.
     pub(super) safeguards: Option<Safeguards>,
 }
 
-/// How a step handles failures, before the order of all is known.
+/// How a step handles failures, before the order of all steps is known.
 #[derive(Default)]
 pub(super) struct Failing {
     pub(super) fallback: Option<String>,

@@ -1,4 +1,4 @@
-//! An HTTP call: where it goes, what it carries, how often it is tried, what it does to the world.
+//! Checks a call: its URL, body, headers, retries and effect class.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::workflow::{Call, CallBody, EffectClass, Retry, Statuses, wire};
 
 /// The default of `retry:`.
 const RETRY: Retry = Retry { attempts: 3, base: Duration::from_millis(50), max: Duration::from_secs(2) };
-/// The most attempts; more would be a typing error.
+/// The greatest number of attempts that is accepted; more is probably a typing error.
 const ATTEMPTS_MAX: u64 = 100;
 
 impl Check<'_> {
-    /// `at` is where the method and the URL stand, `site` where the rest does.
+    /// Checks a call. `at` is the place of the method and the URL, `site` that of the other keys.
     pub(super) fn call(
         &mut self,
         text: &str,
@@ -103,7 +103,7 @@ impl Check<'_> {
         self.reads(parsed.reads(), url, before, at, context);
         let keyed = match self.known.services.get(name) {
             Some(keyed) => *keyed,
-            // Of a service that is not there any more nothing is known that would make a repeat harmless.
+            // The files in force lack the service, so it is not known to be `keyed`.
             None if self.kept => false,
             None => return None,
         };
@@ -182,7 +182,8 @@ impl Check<'_> {
         statuses
     }
 
-    /// At sending, URL and headers that hold a secret are made again, at another time than the recorded ones.
+    /// Refuses `now` in a URL or headers that hold a secret: they are evaluated again when the call is sent, at another
+    /// time than the recorded ones.
     fn now_beside_secrets(&mut self, at: &Site, call: &Call) {
         let mut wire = call.headers.iter().map(|(_, value)| value.reads()).chain([call.url.reads()]);
         if wire.any(|reads| reads.iter().any(|path| path.root() == "now")) && wire::has_hidden_parts(call) {
@@ -198,7 +199,7 @@ impl Check<'_> {
             let message = format!("a {} that is declared `read` is sent in shadow, beside legacy's own", call.method);
             self.problems.warn(&site.key("effect"), message).hint("`read` means that it changes nothing at all");
         }
-        // With a probe it is known whether it may be tried again.
+        // A probe finds out whether it may be tried again.
         let explicit = draft.retry.is_some() && draft.probe.is_none();
         if explicit && call.retry.attempts > 1 && !call.repeat_is_harmless() {
             let message = format!(

@@ -1,4 +1,4 @@
-//! What the check of every part of a workflow needs.
+//! The context of a check: what a definition may refer to, and the problems found so far.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +25,10 @@ pub struct Known<'a> {
     pub limits: &'a Limits,
 }
 
-/// What the check of every part needs.
+/// The state that all parts of a check share.
 pub(super) struct Check<'a> {
     pub(super) known: &'a Known<'a>,
-    /// It was stored with a run: references that the current files lack are no error.
+    /// Whether the definition was stored with a run: then references that the files in force lack are no error.
     pub(super) kept: bool,
     pub(super) bounds: Bounds,
     /// All steps, in the order of the file.
@@ -42,7 +42,7 @@ pub(super) struct Check<'a> {
     pub(super) reads: BTreeSet<ReadPath>,
 }
 
-/// The draft, where it was not parsed before.
+/// Parses a draft; errors are reported.
 pub(super) fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: &mut Problems) -> Option<D> {
     match serde_json::from_value(source.clone()) {
         Ok(draft) => Some(draft),
@@ -53,7 +53,7 @@ pub(super) fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: 
     }
 }
 
-/// A schema of a file; errors in it are reported at their location in the schema.
+/// Compiles a schema of a file; errors are reported at their place in the schema.
 pub(super) fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> Option<Schema> {
     let NoSchema { pointer, message } = match Schema::compile(schema) {
         Ok(compiled) => return Some(compiled),

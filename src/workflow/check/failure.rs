@@ -50,7 +50,7 @@ impl Check<'_> {
         let read = call.is_some_and(|call| call.effect == EffectClass::Read);
         for (key, there) in [("undo", draft.undo.is_some()), ("probe", draft.probe.is_some())] {
             if there && read {
-                let message = format!("a `read` changes nothing, so `{key}` has nothing to say of it");
+                let message = format!("a `read` changes nothing, so `{key}` has no meaning for it");
                 let hint = "say `effect: private` or `shared` if it does change something";
                 self.problems.error(&site.key(key).at_key(), message).hint(hint);
             }
@@ -64,7 +64,7 @@ impl Check<'_> {
             output,
             undo: match kind {
                 Some(StepKind::Call(call)) if !read => self.undo(site, draft, Some(call.effect), context),
-                // Of a child run it is a call like any other: what the run did is known by its output.
+                // The undo of a child run is a call like any other. It learns what the run did from the run's output.
                 Some(StepKind::Run(_)) => self.undo(site, draft, None, context),
                 Some(_) | None => None,
             },
@@ -82,7 +82,7 @@ impl Check<'_> {
         compiled(schema, &site.key("output").key("schema"), self.problems)
     }
 
-    /// `effect` is the step's own, where it has one; else the method says it.
+    /// `effect` is the effect class of the step's call; without one the method of the undo determines it.
     fn undo(
         &mut self,
         site: &Site,
@@ -97,7 +97,7 @@ impl Check<'_> {
             value => (draft::<UndoDraft>(value, &at, self.problems)?, at.key("call")),
         };
         let Some(text) = &undo.call else {
-            let problem = self.problems.error(&at, "`undo` says what to call");
+            let problem = self.problems.error(&at, "`undo` needs a `call`");
             problem.hint("for example `undo: DELETE ${services.NAME}/things/${output.id}`");
             return None;
         };
@@ -113,11 +113,11 @@ impl Check<'_> {
         };
         let mut made = self.part(text, &call_at, &at, &part, &["output", "status"], context)?;
         if matches!(made.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-            let message = format!("a {} takes nothing back", made.method);
+            let message = format!("a {} undoes nothing", made.method);
             self.problems.error(&call_at, message).hint("name the call that undoes what the step did");
         }
         if accept && made.method == Method::DELETE {
-            // A DELETE that is repeated finds nothing: that counts as undone.
+            // A repeated DELETE finds nothing: that counts as undone.
             made.accept.0.extend([(404, 404), (410, 410)]);
         }
         Some(Box::new(made))
@@ -133,7 +133,7 @@ impl Check<'_> {
         let draft: &ProbeDraft = step.probe.as_ref()?;
         let at = site.key("probe");
         let Some(text) = &draft.call else {
-            let problem = self.problems.error(&at, "`probe` says what to ask");
+            let problem = self.problems.error(&at, "`probe` needs a `call`");
             problem.hint(format!("for example `call: GET ${{services.{}}}/things?key=${{key}}`", call.service));
             return None;
         };
@@ -180,7 +180,7 @@ impl Check<'_> {
         Some(Box::new(Probe { call, after, settles: settles?, done: done?, output }))
     }
 
-    /// An attempt that has not timed out may certainly still take effect.
+    /// Checks that `settles` is at least the time-out: before that an attempt may still take effect.
     fn settles(&mut self, text: &str, timeout: Duration, at: &Site) -> Option<Duration> {
         let settles = self.span(text, at)?;
         if settles < timeout && !self.kept {
@@ -195,7 +195,7 @@ impl Check<'_> {
         Some(settles)
     }
 
-    /// A call beside the step's own. What it reads of other steps has ended before the step begins.
+    /// Checks the call of an undo or a probe. The steps that it reads have ended before its own step begins.
     fn part(
         &mut self,
         text: &str,

@@ -8,7 +8,7 @@ use crate::workflow::plan::Step;
 use crate::workflow::reply_headers::KeptHeaders;
 use crate::workflow::sensitive::Sensitive;
 
-/// For each step, the headers that are kept of its replies. An expression that reads a step may get the headers of its
+/// For each step, the headers of its replies that are kept. An expression that reads a step may get the headers of its
 /// fallback.
 pub(super) fn kept(steps: &[Step], reads: &[ReadPath], sensitive: &Sensitive) -> Vec<Arc<KeptHeaders>> {
     let named: BTreeSet<Arc<str>> = sensitive.headers.iter().map(|name| name.as_str().into()).collect();

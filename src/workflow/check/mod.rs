@@ -55,7 +55,7 @@ impl Plan {
     /// checked against the current files and limits: what they lack is detected when a step needs it.
     ///
     /// # Errors
-    /// It is no definition that this version can read.
+    /// This version cannot read the definition.
     pub fn kept(source: &Value, services: &BTreeMap<ServiceName, bool>, limits: &Limits) -> Result<Plan, Problems> {
         let known = Known { services, secrets: &BTreeSet::new(), has_store_key: true, limits };
         let mut problems = Problems::default();
@@ -96,7 +96,10 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
             problems.error(&at.clone().at_key(), values::bad_name("step", name));
         }
         if name == ANSWER {
-            let problem = problems.error(&at.clone().at_key(), "`respond` is what people call the answer");
+            let problem = problems.error(
+                &at.clone().at_key(),
+                "no step can be named `respond`: conflicts over the answer have that name",
+            );
             problem.hint("give the step another name");
         }
         let step = context::draft::<StepDraft>(value, &at, problems).unwrap_or_default();

@@ -9,12 +9,12 @@ use crate::expression::{Expression, ExpressionError, ReadPath, Template};
 use crate::problem::{Site, nearest};
 use crate::workflow::CREDENTIALS;
 
-/// What `request` has.
+/// The members of `request`.
 const REQUEST: [&str; 8] = ["method", "path", "params", "query", "headers", "body", "raw", "peer"];
-/// What a step has.
+/// The members of `steps.NAME`.
 const STEP: [&str; 9] = ["output", "status", "headers", "skipped", "by", "errors", "approved", "struck", "timed_out"];
 
-/// What the value of an expression is used for.
+/// What the value of an expression is used for. It determines which names the expression may read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Usage {
     /// A call's URL or headers.
@@ -27,12 +27,12 @@ pub(super) enum Usage {
     Respond,
 }
 
-/// The context of an expression, and the steps that it is found to read.
+/// The context of an expression; the steps that it reads are added to it.
 pub(super) struct ExpressionContext<'n> {
     pub(super) usage: Usage,
     /// `item` and `index` exist.
     pub(super) item: bool,
-    /// Steps that are read.
+    /// The steps that were found to be read.
     pub(super) needs: &'n mut BTreeSet<String>,
     /// Further names that exist in this context.
     pub(super) extra: &'static [&'static str],
@@ -111,7 +111,7 @@ impl Check<'_> {
                 name if context.extra.contains(&name) => None,
                 "item" | "index" if context.item => None,
                 "item" | "index" => Some((
-                    format!("`{}` exists only in a step with `for_each`, and in what is its fallback", path.root()),
+                    format!("`{}` exists only in a step with `for_each`, and in the fallback of one", path.root()),
                     None,
                 )),
                 "services" => self.service(path, context.usage),
@@ -123,7 +123,7 @@ impl Check<'_> {
                 )),
                 "signal" => Some((
                     "`signal` can be read only in `where:` of a `wait`".to_owned(),
-                    Some("what came is the output of the step: steps.NAME.output".to_owned()),
+                    Some("the payload is the output of the step: steps.NAME.output".to_owned()),
                 )),
                 "failed" | "input_error" if context.usage == Usage::Respond => None,
                 "failed" | "input_error" => Some((format!("`{}` can be read only in `respond`", path.root()), None)),
@@ -154,7 +154,7 @@ impl Check<'_> {
             only.or_else(|| {
                 (!self.known.has_store_key && !self.kept).then(|| {
                     let message =
-                        format!("{what} would stand in the store, and there is no `store_key` to seal it with");
+                        format!("{what} would be stored in clear, because there is no `store_key` to seal it with");
                     (message, Some("declare `store_key: { file: … }` in pointsman.yaml".to_owned()))
                 })
             })
@@ -202,7 +202,7 @@ impl Check<'_> {
                 return Some((format!("a step has no `{part}`"), Some(hint)));
             }
             "by" if step.fallback.is_none() && step.checkpoint.is_none() => {
-                format!("`{name}` has no `fallback`, so nobody else does it")
+                format!("`{name}` has no `fallback`, and so no `by`")
             }
             "errors" if step.failures != Some(crate::workflow::definition::FailuresDraft::Collect) => {
                 format!("`{name}` does not collect what fails (`failures: collect`) and has no `errors`")

@@ -1,14 +1,14 @@
-//! Where a message goes when a run waits for a person.
+//! Checks `notify`, where a message is posted when a run waits for a person.
 
 use super::context::Check;
 use crate::expression::UrlTemplate;
 use crate::problem::Site;
 
-/// What the path may read: it is written down and shown.
+/// What the path may read. It is stored and shown, so nothing of the request is among it.
 const READS: [&str; 2] = ["services", "run"];
 
 impl Check<'_> {
-    /// A declared service, and a path that reads nothing of the request.
+    /// Checks that it names a declared service, and that its path reads nothing of the request.
     pub(super) fn notify(&mut self, text: &str, site: &Site) -> Option<UrlTemplate> {
         let url = match UrlTemplate::parse_within(text, &self.bounds) {
             Ok(url) => url,

@@ -1,4 +1,5 @@
-//! The order of steps: each after all that it needs. Where there is none, each cycle is reported, step by step.
+//! Orders steps topologically: each comes after all that it needs. Where that is impossible, each cycle is reported,
+//! step by step.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ impl Check<'_> {
     pub(super) fn order(&mut self, built: &[Built]) -> Option<Vec<usize>> {
         let needs = edges(built, false);
         let order = sorted(&needs);
-        // A step ends only after its fallback, so a step that waits for the one waits for the other.
+        // A step ends only after its fallback has, so whoever waits for the step waits for its fallback, too.
         let needs = edges(built, true);
         if order.len() == built.len() && sorted(&needs).len() == built.len() {
             return Some(order);

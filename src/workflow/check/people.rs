@@ -1,4 +1,4 @@
-//! Steps that wait for somebody or something: `checkpoint`, `wait`, `run`.
+//! Checks steps that wait for a person, a time, a signal or a child run: `checkpoint`, `wait`, `run`.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl Check<'_> {
     ) -> Option<Question> {
         let at = site.key("checkpoint");
         if draft.question.is_none() {
-            let problem = self.problems.error(&at, "a checkpoint asks a question");
+            let problem = self.problems.error(&at, "a checkpoint needs a `question`");
             problem.hint("for example `checkpoint: { question: \"Is this picture fit to print?\" }`");
         }
         let ask = AskDraft {
@@ -69,7 +69,7 @@ impl Check<'_> {
         Some(Question { asking: asking?, schema, default, on_reject, rehearse, compiled })
     }
 
-    /// How people are asked; of a checkpoint or of a risk.
+    /// Checks how people are asked, by a checkpoint or because of a risk.
     pub(super) fn asking(
         &mut self,
         draft: &AskDraft,
@@ -87,7 +87,8 @@ impl Check<'_> {
         let escalates = draft.on_timeout == Some(OnTimeout::Escalate);
         match (&draft.escalate, escalates) {
             (None, true) => {
-                let problem = self.problems.error(&at.key("on_timeout"), "nobody is named who is asked then");
+                let problem =
+                    self.problems.error(&at.key("on_timeout"), "`escalate` is missing: it names who is asked then");
                 problem.hint("add `escalate: { who: [NAME] }`");
             }
             (Some(_), false) => {
@@ -105,7 +106,7 @@ impl Check<'_> {
                 let words = ("on_timeout", "`on_timeout: reject`, or `approve`");
                 self.both(&at, draft.timeout.is_some(), draft.on_timeout.is_some(), words);
                 if draft.on_timeout == Some(OnTimeout::Escalate) {
-                    let problem = self.problems.error(&at.key("on_timeout"), "it is escalated once");
+                    let problem = self.problems.error(&at.key("on_timeout"), "a question is escalated only once");
                     problem.hint("`approve` or `reject`");
                 }
                 let approve = draft.on_timeout == Some(OnTimeout::Approve);
@@ -115,7 +116,7 @@ impl Check<'_> {
         Some(Asking { question, who: who?, timeout: timeout?, on_timeout: draft.on_timeout, escalate })
     }
 
-    /// Names that may answer.
+    /// Checks the names of those who may answer.
     fn who(&mut self, who: Option<&[String]>, at: &Site) -> Option<Vec<String>> {
         let Some(who) = who else { return Some(Vec::new()) };
         if who.is_empty() {
@@ -130,11 +131,11 @@ impl Check<'_> {
         empty.is_none().then(|| who.to_vec())
     }
 
-    /// A time-out and what it leads to stand together.
+    /// Checks that a time-out and what happens after it are declared together.
     fn both(&mut self, at: &Site, timeout: bool, leads: bool, (key, words): (&'static str, &str)) {
         match (timeout, leads) {
             (true, false) => {
-                let problem = self.problems.error(&at.key("timeout").at_key(), "it is not said what happens then");
+                let problem = self.problems.error(&at.key("timeout").at_key(), "`timeout` without what happens then");
                 problem.hint(format!("add {words}"));
             }
             (false, true) => {

@@ -1,4 +1,4 @@
-//! What the caller gets: entries of `respond`, and the answer while the run goes on.
+//! Checks `respond`: its entries, and the answer while the run goes on.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, RespondDraft};
 use crate::workflow::{Answer, Respond};
 
-/// An entry before the order of steps is known.
+/// An entry, before the order of steps is known.
 pub(super) struct Entry {
     when: Option<Expression>,
     after: Option<Vec<String>>,
@@ -53,8 +53,10 @@ impl Check<'_> {
             if let Some(answer) = &entry.pending {
                 let at = site.key("pending");
                 if pending.is_some() {
-                    self.problems
-                        .error(&at.clone().at_key(), "`pending` stands twice; there is one answer while a run goes on");
+                    self.problems.error(
+                        &at.clone().at_key(),
+                        "`pending` is declared twice; there is one answer while a run goes on",
+                    );
                 }
                 let mut none = BTreeSet::new();
                 let mut context =
@@ -103,7 +105,7 @@ impl Check<'_> {
         Some(Entry { when, after: draft.after, answer: answer? })
     }
 
-    /// The steps exist, and what is read has ended when they have.
+    /// Checks that the steps under `after` exist, and that every step which the answer reads has ended when they have.
     fn after(&mut self, after: &[String], read: &BTreeSet<String>, site: &Site, built: &[Built]) {
         for (index, name) in after.iter().enumerate() {
             if !built.iter().any(|step| step.id.as_str() == name) {

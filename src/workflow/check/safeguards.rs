@@ -13,7 +13,7 @@ use crate::workflow::risk::level;
 use crate::workflow::rules::{Asking, Level, Lock, Policy, Safeguards};
 use crate::workflow::{OnTimeout, Risk};
 
-/// The keys that only some kinds of step take, with those kinds.
+/// Keys that only some kinds of step accept, with those kinds.
 const BELONGS: [(&str, &[&str]); 9] = [
     ("input", &["run"]),
     ("rehearse", &["call", "checkpoint", "wait", "run"]),
@@ -76,7 +76,7 @@ impl Check<'_> {
     ) -> Option<Safeguards> {
         let risk = draft.risk.as_ref().map(|text| self.risk(text, &site.key("risk"), context));
         if draft.ask.is_some() && draft.risk.is_none() && self.policies == 0 {
-            let problem = self.problems.error(&site.key("ask").at_key(), "`ask` says how to ask about a risk");
+            let problem = self.problems.error(&site.key("ask").at_key(), "`ask` without a risk: nobody would be asked");
             problem.hint("add `risk: medium` or `risk: high`, or `risks:` for the whole workflow");
         }
         if let (Some(_), Some(Some(Level::Fixed(Risk::Low)))) = (&draft.ask, &risk) {
@@ -94,7 +94,7 @@ impl Check<'_> {
         let lock = draft.lock.as_ref().map(|lock| {
             let at = site.key("lock");
             if lock.key.is_none() && lock.busy.is_none() {
-                let problem = self.problems.error(&at, "a lock has a `key`");
+                let problem = self.problems.error(&at, "a lock needs a `key`");
                 problem.hint("for example `lock: { key: \"order:${request.body.id}\" }`");
             }
             let key = lock.key.as_ref().map(|key| self.template(&Value::String(key.clone()), &at.key("key"), context));
@@ -157,8 +157,9 @@ impl Check<'_> {
                 && draft.items_over.is_none()
                 && draft.reversible.is_none();
             if open && index + 1 < drafts.len() {
-                let problem =
-                    self.problems.warn(&at, "the lines after this one are never looked at: it fits every call");
+                let problem = self
+                    .problems
+                    .warn(&at, "the lines after this one are never used: its conditions hold for every call");
                 problem.hint("put it last");
             }
             if let Some(method) = method.map_or(Some(None::<Method>), |method| method.map(Some)) {

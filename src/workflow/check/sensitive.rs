@@ -1,4 +1,4 @@
-//! What is declared as `sensitive:`, and whether it can be sealed.
+//! Checks what is declared as `sensitive:`, and whether it can be sealed.
 
 use super::context::Check;
 use crate::names::StepId;
@@ -7,7 +7,7 @@ use crate::workflow::definition::{StepDraft, WorkflowDraft};
 use crate::workflow::{Plan, Sensitive, SensitivePath};
 
 impl Check<'_> {
-    /// Of the request and of every step.
+    /// Checks the declarations for the request and for every step.
     pub(super) fn sensitive(&mut self, draft: &WorkflowDraft, site: &Site) -> Sensitive {
         let at = site.key("input");
         let input = draft.input.clone().unwrap_or_default();
@@ -29,7 +29,8 @@ impl Check<'_> {
         Sensitive { body, headers, steps }
     }
 
-    /// The name of a lock stands in the store in clear, since runs of other workflows may queue for it.
+    /// Refuses locks with a sensitive name: it is stored in clear, because runs of other workflows may queue for the
+    /// lock.
     pub(super) fn sensitive_locks(&mut self, plan: &Plan) {
         if self.kept {
             return;
@@ -37,8 +38,7 @@ impl Check<'_> {
         for step in plan.sensitive_locks() {
             let site = self.steps.iter().find(|(name, _, _)| *name == step.as_str()).map(|(_, site, _)| site.clone());
             let Some(site) = site else { continue };
-            let message =
-                "the name of a lock stands in the store in clear, and this one is computed of a sensitive value";
+            let message = "the name of a lock is stored in clear, and this one is computed from a sensitive value";
             self.problems.error(&site.key("lock").key("key"), message).hint("name it after something else");
         }
     }
@@ -57,10 +57,11 @@ impl Check<'_> {
         paths
     }
 
-    /// Nothing can be sealed without a key.
+    /// Reports where sensitive values could not be sealed because there is no `store_key`.
     fn wants_key(&mut self, at: &Site) {
         if !self.known.has_store_key && !self.kept {
-            let message = "what is sensitive would stand in the store, and there is no `store_key` to seal it with";
+            let message =
+                "sensitive values would be stored in clear, because there is no `store_key` to seal them with";
             let hint = "declare `store_key: { file: … }` in pointsman.yaml";
             self.problems.error(&at.clone().at_key(), message).hint(hint);
         }

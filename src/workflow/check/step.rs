@@ -1,4 +1,4 @@
-//! One step: which kind it is, what stands beside it, what it needs.
+//! Checks one step: its kind, the keys that belong to that kind, and the steps that it needs.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ impl Check<'_> {
                 }
             }
         }
-        // In the place of an item it sees what the item does, in its `if` too.
+        // The fallback of an item can read what the item can, in its `if` too.
         let by_item = self.by_item.contains(name);
         let mut context = ExpressionContext { usage: Usage::Value, item: by_item, needs: &mut needs, extra: &[] };
         let condition = draft.condition.as_ref().and_then(|text| self.condition(text, &site.key("if"), &mut context));
@@ -78,7 +78,9 @@ impl Check<'_> {
     fn for_each(&mut self, site: &Site, draft: &StepDraft, context: &mut ExpressionContext<'_>) -> Option<ForEach> {
         let at = site.key("concurrency");
         if draft.concurrency == Some(0) {
-            self.problems.error(&at, "a concurrency of 0 would never begin").hint("1 takes one item after the other");
+            self.problems
+                .error(&at, "with a concurrency of 0 no item would ever begin")
+                .hint("1 takes one item after the other");
         }
         let most = usize::try_from(self.known.limits.run_calls_max).unwrap_or(usize::MAX).max(1);
         let concurrency = draft.concurrency.map_or(most, |n| usize::try_from(n).unwrap_or(usize::MAX));
@@ -144,12 +146,12 @@ impl Check<'_> {
         let fail = draft.fail.as_ref()?;
         let at = site.key("fail");
         if fail.status.is_none() {
-            self.problems.error(&at, "`fail` says with which status").hint("for example `fail: { status: 409 }`");
+            self.problems.error(&at, "`fail` needs a `status`").hint("for example `fail: { status: 409 }`");
         }
         self.answer(fail, &at, context).map(StepKind::Fail)
     }
 
-    /// Keys that mean something only beside `call`.
+    /// Reports keys that have a meaning only together with `call`.
     fn only_calls(&mut self, site: &Site, draft: &StepDraft, kind: &str) {
         let keys = [
             ("effect", draft.effect.is_some()),
@@ -180,7 +182,7 @@ impl Check<'_> {
         }
     }
 
-    /// An answer: of `fail`, of an entry of `respond`, of `pending`.
+    /// Checks an answer: of `fail`, of an entry of `respond`, or of `pending`.
     pub(super) fn answer(
         &mut self,
         draft: &AnswerDraft,
@@ -200,7 +202,7 @@ impl Check<'_> {
         Some(Answer { status: status?, headers, body })
     }
 
-    /// Headers; those that are wrong are noted and left out.
+    /// Checks headers; wrong ones are reported and left out.
     pub(super) fn headers(
         &mut self,
         map: &serde_json::Map<String, Value>,

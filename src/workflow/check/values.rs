@@ -9,7 +9,8 @@ use crate::expression::Template;
 use crate::problem::nearest;
 use crate::workflow::Statuses;
 
-/// Letters, digits, `-` and `_`, at most 64: such a name is a label, a key and a part of a path.
+/// Whether a name has only letters, digits, `-` and `_`, at most 64 in all: names become labels, keys and parts of
+/// paths.
 pub(super) fn is_name(name: &str) -> bool {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     let rest = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -41,7 +42,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// As [`duration`], of what may take long: `3d` too, and up to a year.
+/// Like [`duration`], but also in days and up to a year: `3d`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     let days = text.trim().strip_suffix('d').and_then(|days| days.trim().parse::<u64>().ok());
     match days {
@@ -99,7 +100,7 @@ pub(super) fn call(text: &str) -> Result<(Method, usize, &str), (String, Option<
     Ok((method, text[..before].chars().count(), url))
 }
 
-/// Headers that the wire or the engine sets.
+/// Headers that the protocol or the engine sets.
 const RESERVED: [&str; 10] = [
     "connection",
     "content-length",
@@ -121,7 +122,7 @@ pub(super) fn header(name: &str) -> Result<HeaderName, String> {
     }
 }
 
-/// A header's value that is known already must be one.
+/// Checks a header's value where it holds no expression.
 pub(super) fn header_value(template: &Template) -> Result<(), String> {
     let Some(Value::String(text)) = template.as_constant() else { return Ok(()) };
     HeaderValue::from_str(text)
@@ -129,7 +130,7 @@ pub(super) fn header_value(template: &Template) -> Result<(), String> {
         .map_err(|_| "a header's value has no line breaks or control characters".to_owned())
 }
 
-/// A status that is known already must be one.
+/// Checks a status where it holds no expression.
 pub(super) fn status(template: &Template) -> Result<(), String> {
     let Some(value) = template.as_constant() else {
         return match template.single() {

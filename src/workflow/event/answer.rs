@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{AnswerRecord, Failure, Pinned};
 use super::group::kinds;
 
-/// What was decided of the caller's answer.
+/// What was decided about the caller's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AnswerEvent {
     /// The caller's answer is fixed.
@@ -18,7 +18,7 @@ pub enum AnswerEvent {
         /// The instance that the answer created.
         pin: Option<Pinned>,
     },
-    /// The caller got this while the run goes on.
+    /// The answer that the caller got while the run goes on.
     #[serde(rename = "pending_answered")]
     Pending {
         /// The answer.
@@ -29,7 +29,7 @@ pub enum AnswerEvent {
     /// No answer could be made.
     #[serde(rename = "answer_failed")]
     Failed {
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
 }

@@ -16,23 +16,23 @@ pub enum CheckpointEvent {
     /// A person (or the time-out) answered.
     #[serde(rename = "checkpoint_answered")]
     Answered {
-        /// Which.
+        /// The checkpoint.
         checkpoint: CheckpointId,
-        /// What.
+        /// The answer.
         said: CheckpointAnswer,
-        /// Who; `time-out` is nobody.
+        /// Who answered; `time-out` stands for nobody.
         by: String,
     },
-    /// Nobody answered in time: others are asked.
+    /// Nobody answered in time, so other people are asked.
     #[serde(rename = "checkpoint_escalated")]
     Escalated {
-        /// Which.
+        /// The checkpoint.
         checkpoint: CheckpointId,
         /// Who may answer now.
         who: Vec<String>,
         /// Until when.
         until: Option<Timestamp>,
-        /// How it is answered by itself then.
+        /// How it is answered automatically then.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         on_timeout: Option<OnTimeout>,
     },

@@ -9,10 +9,10 @@ use super::super::{RunStatus, SensitivePath};
 use super::group::{Subject, kinds};
 use crate::names::{RunId, StepId, WorkflowName};
 
-/// What happened to a run that a `run` step (an item of it) begins.
+/// What happened to the child run of a `run` step (an item of it).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ChildEvent {
-    /// A `run` step begins another run, under this id.
+    /// A `run` step begins a child run, under this id.
     #[serde(rename = "child_started")]
     Started {
         /// Which step.
@@ -35,7 +35,7 @@ pub enum ChildEvent {
         item: Option<u32>,
         /// The run's id.
         child: RunId,
-        /// How.
+        /// The status that it ended with.
         status: RunStatus,
         /// The body of its answer.
         output: Arc<Value>,
@@ -47,7 +47,7 @@ pub enum ChildEvent {
         /// It completed, but its output does not fit the declared schema: the next event says how the step goes on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unfit: bool,
-        /// What of the answer's body is sensitive, as that run says.
+        /// Sensitive parts of the answer's body, as the child run declares them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sensitive: Vec<SensitivePath>,
     },

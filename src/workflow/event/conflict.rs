@@ -24,14 +24,14 @@ pub enum ConflictEvent {
         step: StepId,
         /// The item of a `for_each`.
         item: Option<u32>,
-        /// Of which part of the step.
+        /// Which of the step's calls.
         #[serde(default, skip_serializing_if = "Part::is_do")]
         part: Part,
-        /// How.
+        /// The choice.
         choice: Choice,
-        /// Who.
+        /// Who chose.
         by: String,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
 }

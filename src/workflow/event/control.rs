@@ -8,34 +8,34 @@ use serde_json::Value;
 use super::group::{Subject, kinds};
 use crate::names::StepId;
 
-/// An order of somebody.
+/// An order of a person or a program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ControlEvent {
     /// A pause was ordered: nothing more begins.
     PauseOrdered {
-        /// Who.
+        /// Who ordered it.
         by: String,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
-    /// The pause is lifted.
+    /// The pause was lifted.
     Resumed {
-        /// Who.
+        /// Who ordered it.
         by: String,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
     /// The run was ordered to end.
     CancelOrdered {
-        /// Who.
+        /// Who ordered it.
         by: String,
-        /// What is done and has an `undo` is undone first.
+        /// Whether steps that were done and have an `undo` are undone first.
         compensate: bool,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
-    /// A step that has not begun gets this input.
+    /// A step that has not begun got another input.
     InputAdjusted {
         /// Which step.
         step: StepId,
@@ -43,9 +43,9 @@ pub enum ControlEvent {
         item: Option<u32>,
         /// The input.
         input: Arc<Value>,
-        /// Who.
+        /// Who ordered it.
         by: String,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
     },
     /// A wait was cut short: the next attempt starts now.
@@ -54,7 +54,7 @@ pub enum ControlEvent {
         step: StepId,
         /// The item of a `for_each`.
         item: Option<u32>,
-        /// Who.
+        /// Who ordered it.
         by: String,
     },
 }

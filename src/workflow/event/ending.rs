@@ -12,9 +12,10 @@ use crate::names::StepId;
 pub enum EndingEvent {
     /// The run's deadline has passed: it ends early.
     DeadlinePassed {},
-    /// What is done and has an `undo` is being undone.
+    /// The run began to undo the steps that were done and have an `undo`.
     CompensationBegan {
-        /// The steps in this order; those of one inner list concurrently.
+        /// The steps (items), in groups that are undone one after the other; those of one group are undone
+        /// concurrently.
         undo: Vec<Vec<(StepId, Option<u32>)>>,
     },
     /// Every step ended.
@@ -26,9 +27,9 @@ pub enum EndingEvent {
     },
     /// The run ended because it was cancelled.
     Cancelled {
-        /// Who.
+        /// Who cancelled it.
         by: String,
-        /// Why.
+        /// The reason given.
         reason: Option<String>,
         /// Its plan or its events could not be read by the process that ended it: nothing was undone, whatever was under
         /// way is left as it is, and what became of it is unknown.
@@ -41,7 +42,7 @@ pub enum EndingEvent {
     Abandoned {
         /// Who handles the request instead.
         to: String,
-        /// Why.
+        /// The reason: one of a closed set of labels.
         reason: String,
     },
 }

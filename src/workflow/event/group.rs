@@ -1,8 +1,8 @@
-//! What every group of events declares: the names of its kinds, and the step that an event is about.
+//! What every group of events defines: the names of its kinds, and the step that an event is about.
 
 use crate::names::StepId;
 
-/// The names of a group's kinds, as the store writes them.
+/// Defines the names of a group's kinds, as they are stored.
 macro_rules! kinds {
     ($group:ident { $($pattern:pat => $name:literal,)+ }) => {
         impl $group {

@@ -1,11 +1,12 @@
 //! Events: past-tense facts of a run.
 //!
 //! Always true: the first event is [`Event::RunStarted`] and carries all that the run may ever need of its request; a
-//! step's outward call is two facts, [`Event::StepStarted`] before it leaves and [`Event::StepFinished`] after, and a
-//! step (an item of a fan-out) has at most one [`Event::StepFinished`] of each part, however many attempts it took. No event holds
-//! a secret: recorded headers and URLs show stars in their place, credentials of callers are ciphertext.
+//! step's outward call is two facts, [`Event::StepStarted`] before it is sent and [`Event::StepFinished`] after, and a
+//! step (an item of a fan-out) has at most one [`Event::StepFinished`] of each part, however many attempts it took. No
+//! event holds a secret: recorded headers and URLs have stars in place of secrets, and credentials of callers are
+//! ciphertext.
 //!
-//! Kinds that are handled alike are one group, with a file of its own here; code that reads a run's history has one
+//! Kinds that are handled alike form a group, with a file of its own here; code that reads a run's history has one
 //! match arm for each group. The stored form does not show the group: it is the kind and the content (`{"lock_taken":
 //! {…}}`).
 
@@ -52,16 +53,16 @@ pub enum Event {
     StepFinished(StepFinished),
     /// An attempt ended without a result; the next one starts at a time.
     RetryScheduled(RetryScheduled),
-    /// What happened to a step beside its calls.
+    /// What happened to a step (an item), other than its calls.
     #[serde(untagged)]
     Step(StepEvent),
     /// What happened to a `wait` step, or to a signal.
     #[serde(untagged)]
     Wait(WaitEvent),
-    /// What happened to a step's place in the queue of a lock.
+    /// What happened to a step's entry in the queue of a lock.
     #[serde(untagged)]
     Lock(LockEvent),
-    /// What happened to a run that a `run` step begins.
+    /// What happened to the child run of a `run` step.
     #[serde(untagged)]
     Child(ChildEvent),
     /// What happened to a checkpoint.
@@ -70,10 +71,10 @@ pub enum Event {
     /// What happened to a conflict.
     #[serde(untagged)]
     Conflict(ConflictEvent),
-    /// An order of somebody.
+    /// An order of a person or a program.
     #[serde(untagged)]
     Control(ControlEvent),
-    /// What was decided of the caller's answer.
+    /// What was decided about the caller's answer.
     #[serde(untagged)]
     Answer(AnswerEvent),
     /// The run begins to end, or ends.
@@ -85,7 +86,7 @@ impl Event {
     /// The version of this event's shape; a reader refuses newer ones.
     pub const VERSION: u16 = 2;
 
-    /// Its name in the store and in listings (`step_started`).
+    /// The name of its kind in the store and in listings (`step_started`).
     pub fn kind(&self) -> &'static str {
         match self {
             Event::RunStarted(_) => "run_started",

@@ -1,4 +1,4 @@
-//! What happened to a step, or to an item of it, beside its calls.
+//! What happened to a step (an item), other than its calls.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::super::{AnswerRecord, Failure, ResultTaken, Skipped};
 use super::group::{Subject, kinds};
 use crate::names::StepId;
 
-/// What happened to a step, or to an item of it, beside its calls.
+/// What happened to a step (an item), other than its calls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepEvent {
@@ -64,7 +64,7 @@ pub enum StepEvent {
         /// The failure that the step would have had.
         failure: Failure,
     },
-    /// A probe told whether an unknown attempt took place.
+    /// A probe found out whether an attempt with unknown outcome took effect.
     Probed {
         /// Which step.
         step: StepId,
@@ -72,9 +72,9 @@ pub enum StepEvent {
         item: Option<u32>,
         /// The attempt that the probe was about.
         attempt: u32,
-        /// Whether it took place; `None` where the probe could not say.
+        /// Whether it took effect; `None` where the probe could not tell.
         done: Option<bool>,
-        /// What the probe answered, as `output` of the step where it was done.
+        /// What the probe answered; where the attempt took effect, it is the step's output.
         output: Arc<Value>,
     },
     /// A rerun takes over the results of a step from the earlier run.

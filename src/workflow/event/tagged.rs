@@ -1,6 +1,7 @@
-//! How an event is read: its kind says which group the content belongs to.
+//! Deserialises an event: its kind determines the group that its content belongs to.
 //!
-//! By hand, since serde's derived `untagged` puts the content aside in a form that breaks arbitrary-precision numbers.
+//! Written by hand, because serde's derived `untagged` buffers the content in a form that breaks arbitrary-precision
+//! numbers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Kind {
     }
 }
 
-/// Reads a kind without keeping a copy of its name.
+/// Deserialises a kind without copying its name.
 struct KindSeed;
 
 impl<'de> DeserializeSeed<'de> for KindSeed {
@@ -112,7 +113,7 @@ impl Visitor<'_> for KindSeed {
     }
 }
 
-/// Gives a group the kind that was read already, and the content that has not been.
+/// Deserialises a group from a kind that was read already and the content that follows.
 struct Tagged<V> {
     kind: &'static str,
     content: V,

@@ -17,9 +17,9 @@ pub enum WaitEvent {
     Began {
         /// Which step.
         step: StepId,
-        /// Until when.
+        /// When the wait ends by itself.
         until: Option<Timestamp>,
-        /// For which signal.
+        /// The signal that ends it.
         signal: Option<String>,
     },
     /// A signal was received; it is kept until a step takes it.

@@ -34,8 +34,8 @@ impl Run {
                     open.queued.remove(&slot);
                     open.begun();
                 }
-                // Beside legacy the request of a private step is kept, whether it was sent or not: rules may compare
-                // it.
+                // In shadow and dark the request of a private step is kept, whether it was sent or not: it may be
+                // compared as an intent.
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
                     self.intents.insert((step.clone(), *item, Part::Do), request.clone());
                 }
@@ -164,7 +164,7 @@ impl Run {
             _ => self.take_call(step, *item, *attempt)?,
         };
         let rehearsed = matches!(outcome, Outcome::Rehearsed { .. });
-        // Where a person gave another output, the undo works on the service's own.
+        // Where a person gave another output, the undo still uses the one of the service.
         let gave = call.as_ref().and_then(|call| call.gave.as_ref()?.output.clone());
         let output = gave.or_else(|| result.output.clone()).unwrap_or_default();
         self.note_done(step, *item, call.as_ref(), result.status, output, rehearsed);
@@ -344,7 +344,8 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
     }
 }
 
-/// The fields that expressions read of a step whose calls have all ended: one result, or a list in the items' order.
+/// The fields under which expressions read a step whose calls have all ended: of one result, or lists in the order of
+/// the items.
 pub(super) fn collect(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
     let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
     if undeclared.is_some() {

@@ -12,7 +12,7 @@ use crate::workflow::{
     Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Part, Run, StepFinished,
 };
 
-/// What is said of a run that somebody cancelled.
+/// The note of a run that was cancelled.
 pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
     match reason {
         Some(reason) => format!("{by} cancelled it: {reason}"),
@@ -41,7 +41,7 @@ impl Run {
         }
     }
 
-    /// Closes a conflict.
+    /// Closes a conflict whose run ends early: what may have been done is listed as unknown.
     fn drop_stuck(&mut self, conflict: &Conflict) {
         let Conflict { step, item, part, .. } = conflict;
         if *part == Part::Undo {
@@ -73,7 +73,8 @@ impl Run {
             // No call has begun: an expression, a lock, another run.
             (_, 0) => None,
             (Part::Do, _) => Some(self.do_call(step, *item)?),
-            // It cannot ask: the attempt that it was to ask about is decided over, and it asks anew afterwards.
+            // The probe cannot be sent. A person decides about the attempt that it was to ask about; after that it may
+            // be sent again.
             (Part::Probe, _) if conflict.kind == ConflictKind::Missing => {
                 let probe = self.side_calls.remove(&(step.clone(), *item, Part::Probe));
                 if probe.is_some_and(|probe| probe.phase == Phase::InFlight) {
@@ -216,7 +217,7 @@ impl Run {
     }
 
     pub(super) fn compensation_began(&mut self, undo: &[Vec<StepItem>]) -> Result<(), String> {
-        // Of a run of an earlier version: there what was done did not stay where there was no answer.
+        // Only in runs of an earlier version: they undid what was done where no answer could be made.
         self.failing = self.failing.take().or_else(|| self.unanswered.clone());
         if self.undoing.is_some() || self.failing.is_none() || self.in_flight > 0 {
             return Err("there is nothing to undo now".into());
@@ -244,7 +245,7 @@ impl Run {
         Ok(())
     }
 
-    /// Whether this is what is to be undone now.
+    /// Checks that this step (item) is to be undone now.
     pub(in crate::workflow) fn to_be_undone(&self, step: &StepId, item: Option<u32>) -> Result<(), String> {
         let undoing = self.undoing.as_ref().filter(|undoing| {
             let call = undoing.calls.get(&(step.clone(), item));
@@ -253,7 +254,7 @@ impl Run {
         undoing.map(|_| ()).ok_or_else(|| format!("`{step}` is not to be undone now"))
     }
 
-    /// An undo has begun or ended: those before the next one of its group have begun.
+    /// Moves on to the next undo of the group that has not begun, after one has begun or ended.
     pub(super) fn undo_moved(&mut self) {
         let Some(undoing) = &mut self.undoing else { return };
         let group = undoing.groups.get(undoing.at).map_or(&[][..], Vec::as_slice);
@@ -321,7 +322,8 @@ impl Run {
         self.undo_moved();
     }
 
-    /// The run was ended unread. Fits any run that has not ended: calls under way are left, and listed as unknown.
+    /// The run was cancelled although its plan or its events could not be read. Fits any run that has not ended: calls
+    /// under way are left as they are, and listed as unknown.
     pub(super) fn cancelled_unread(&mut self, by: &str, reason: Option<&str>) {
         self.cancel_ordered(by, false, reason);
         let is_unknown = |call: &CallState| call.effect != EffectClass::Read;

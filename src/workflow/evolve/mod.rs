@@ -19,19 +19,19 @@ use super::interactions::Interactions;
 use super::{Event, Run, RunStarted, SensitiveSources, Skipped};
 use crate::names::{Seq, StepId};
 
-/// An event that does not fit the events before it.
+/// The error where an event does not fit the events before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq} (`{kind}`) does not fit: {why}")]
 pub struct Misfit {
     /// Its sequence number.
     pub seq: Seq,
-    /// Its name.
+    /// The name of its kind.
     pub kind: &'static str,
     /// What is wrong.
     pub why: String,
 }
 
-/// The run after one more event; `None` is before the first.
+/// The run after one more event; `None` stands for the run before its first event.
 ///
 /// # Errors
 /// The event does not fit.
@@ -49,7 +49,7 @@ pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, Misfit> {
 /// The run that results from these events.
 ///
 /// # Errors
-/// There is none, or one of them does not fit.
+/// There are no events, or one of them does not fit.
 pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Run, Misfit> {
     let mut run = None;
     for event in events {
@@ -85,7 +85,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         end: None,
         performed_effects: Default::default(),
         intents: BTreeMap::new(),
-        sensitive: SensitiveSources::of_birth(started),
+        sensitive: SensitiveSources::of_start(started),
     }
 }
 
@@ -184,7 +184,7 @@ impl Run {
             }
             self.end_step(&place, state.clone(), fields);
         }
-        // Its questions are withdrawn, and it waits for nothing.
+        // The step's open questions are withdrawn, and its waits end.
         self.interactions.withdraw_open(step);
         self.interactions.waits.remove(step);
         self.steps.insert(step.clone(), state);

@@ -1,4 +1,4 @@
-//! What events do to questions, waits, signals, locks and sub-runs.
+//! Applies events of questions, waits, signals, locks and child runs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which parts of an answer, and of what another run is handed, are sensitive.
+//! Which parts of an answer, and of the input of a child run, are sensitive.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(in crate::workflow) enum AnswerPlace<'a> {
     Fail(&'a StepId),
 }
 
-/// The answer, which says what of it is sensitive: whoever is handed it has to know.
+/// The answer with the list of its sensitive parts, which goes with it to whoever gets it.
 pub(in crate::workflow) fn marked(
     plan: &Plan,
     run: &Run,
@@ -36,7 +36,7 @@ pub(in crate::workflow) fn marked(
     record
 }
 
-/// The same of an answer that a person gave.
+/// The same for an answer that a person gave.
 pub(in crate::workflow) fn marked_as_given(plan: &Plan, run: &Run, mut record: AnswerRecord) -> AnswerRecord {
     let Some(taint) = Taint::of(plan, run) else { return record };
     if taint.answer {
@@ -46,7 +46,8 @@ pub(in crate::workflow) fn marked_as_given(plan: &Plan, run: &Run, mut record: A
     record
 }
 
-/// A service may have answered with a declared value elsewhere than where it is declared.
+/// Adds the parts that hold a known sensitive value, since a service may have answered with one in another place than
+/// declared.
 fn by_value(plan: &Plan, run: &Run, record: &mut AnswerRecord) {
     let mut declared = BTreeSet::new();
     plan.sensitive_values().collect_run(run, &mut declared);
@@ -63,12 +64,12 @@ fn by_value(plan: &Plan, run: &Run, record: &mut AnswerRecord) {
     }
 }
 
-/// What is sensitive in the first event of a run that this step begins.
+/// The sensitive parts of the first event of a child run that this step begins.
 pub fn child_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> {
     let Some(taint) = Taint::of(plan, run) else { return Vec::new() };
     let body = SensitivePath::of(["request", "body"]);
     let input = taint.steps.get(step).into_iter().flat_map(|step| &step.input).map(|path| body.then(path));
-    // It sees what legacy answered, too.
+    // The child run is handed legacy's reply, too.
     let legacy = taint.born.iter().filter(|path| path.root() == "legacy").cloned();
     input.chain(legacy).collect()
 }
@@ -78,21 +79,21 @@ impl Run {
     pub fn holds_sensitive(&self) -> bool {
         self.started.sensitive || self.sensitive.is_active()
     }
-    /// Whether anything of it is not written down in clear.
+    /// Whether any of its values is never stored or shown in clear.
     pub fn is_sensitive(&self, plan: &Plan) -> bool {
         !plan.sensitive_values().is_empty() || self.sensitive.is_active()
     }
 }
 
 impl Plan {
-    /// What it declares as sensitive.
+    /// The sensitive values that it declares.
     pub fn sensitive_values(&self) -> &super::Sensitive {
         &self.sensitive
     }
 }
 
 impl AnswerRecord {
-    /// What of its body is sensitive.
+    /// The sensitive parts of its body.
     pub fn sensitive_body(&self) -> Vec<SensitivePath> {
         self.sensitive.iter().filter_map(|path| path.under(&["body"])).collect()
     }

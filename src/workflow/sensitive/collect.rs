@@ -1,4 +1,4 @@
-//! The values to which a declaration leads in a run's events.
+//! Collects the sensitive values from a run's events, at the paths that its plan declares.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Sensitive {
             Event::Step(StepEvent::ResultTaken(taken)) => {
                 let fields: &Arc<Value> = &taken.fields;
                 match fields.get("output") {
-                    // Of a `for_each` the outputs of its items.
+                    // Of a `for_each` this is the list of its items' outputs.
                     Some(Value::Array(items)) => items.iter().for_each(|item| self.output(&taken.step, item, into)),
                     Some(output) => self.output(&taken.step, output, into),
                     None => {}

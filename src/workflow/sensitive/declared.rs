@@ -3,7 +3,7 @@
 use super::path::SensitivePath;
 use crate::names::StepId;
 
-/// All that a plan declares.
+/// All that a plan declares as sensitive.
 #[derive(Clone, Debug, Default)]
 pub struct Sensitive {
     /// In the request's body.

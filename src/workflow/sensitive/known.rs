@@ -1,20 +1,20 @@
-//! Values that are known to be sensitive, to be found wherever they turn up.
+//! Values that are known to be sensitive, and the search for them in texts.
 
 use std::collections::BTreeSet;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-/// Shorter values are replaced only where they are the whole text: within a longer one they would be everywhere.
+/// Shorter values are replaced only where they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
-/// Shorter computed values are not looked for at all: among them are words that stand everywhere.
+/// Shorter computed values are not searched for at all: common words are among them.
 const COMPUTED_CHARS_MIN: usize = 8;
-/// Longer computed values are not looked for: only whole bodies are that long.
+/// Longer computed values are not searched for: only whole bodies are that long.
 const COMPUTED_BYTES_MAX: usize = 4_096;
-/// Computed values beyond this many are not looked for: every text would be held against each of them.
+/// At most this many computed values are searched for, because every text is compared with each of them.
 const COMPUTED_MAX: usize = 256;
 
-/// Values, with the forms in which they may stand in texts.
+/// A set of values, with the encodings in which they may occur in texts.
 #[derive(Clone, Debug, Default)]
 pub struct KnownValues {
     whole: BTreeSet<String>,
@@ -25,7 +25,7 @@ pub struct KnownValues {
 }
 
 impl KnownValues {
-    /// A declared value.
+    /// Adds a declared value.
     pub fn add(&mut self, value: String) {
         if value.is_empty() || self.whole.contains(&value) {
             return;
@@ -36,7 +36,8 @@ impl KnownValues {
         }
         self.whole.insert(value);
     }
-    /// One that was computed of others, or that a person typed: looked for within bounds.
+    /// Adds a value that was computed from sensitive ones, or entered by a person. It is searched for within the bounds
+    /// above.
     pub fn add_computed(&mut self, value: String) {
         let fits = value.len() <= COMPUTED_BYTES_MAX && value.chars().count() >= COMPUTED_CHARS_MIN;
         if fits && self.computed < COMPUTED_MAX && !self.whole.contains(&value) {
@@ -44,26 +45,26 @@ impl KnownValues {
             self.add(value);
         }
     }
-    /// To be called after the last value is added, before any is looked for.
+    /// To be called after the last value is added and before the first search.
     pub fn sort(&mut self) {
         if !self.is_sorted {
             self.forms.sort_by(|(a, _), (b, _)| b.cmp(a));
             self.is_sorted = true;
         }
     }
-    /// Whether none is known.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.whole.is_empty()
     }
-    /// Whether this is one of them.
+    /// Whether this text is one of the values.
     pub fn contains(&self, text: &str) -> bool {
         self.whole.contains(text)
     }
-    /// Whether one of them stands in a text.
+    /// Whether a text contains one of the values.
     pub fn are_in(&self, text: &str) -> bool {
         self.contains(text) || self.forms.iter().any(|(_, form)| text.contains(form.as_str()))
     }
-    /// A text with every place replaced where one of the values stands; `None` where that fails.
+    /// The text with every occurrence of a value replaced; `None` where `replace` fails.
     pub fn hide(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         if self.contains(text) {
             return replace(text);
@@ -89,7 +90,7 @@ impl KnownValues {
     }
 }
 
-/// A value as it stands in texts, JSON and URLs.
+/// The encodings of a value in texts, JSON and URLs.
 fn forms(value: &str) -> BTreeSet<String> {
     let json = Value::from(value).to_string();
     let quoted = json.get(1..json.len().saturating_sub(1)).unwrap_or(value).to_owned();

@@ -1,4 +1,4 @@
-//! The sensitive parts of an event, as paths in its written form.
+//! The sensitive parts of an event, as paths in its serialised form.
 
 use std::collections::BTreeMap;
 
@@ -15,24 +15,24 @@ use crate::workflow::{
 /// A sensitive part of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Where, in the event's content as it is written.
+    /// The path in the event's serialised content.
     pub at: SensitivePath,
-    /// What stands there.
+    /// The form of the value at that path.
     pub form: Form,
 }
 
-/// What a sensitive part is.
+/// Forms of sensitive values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Any value: every text and number in it.
     Value,
     /// A text, as a whole.
     Text,
-    /// A text that is JSON: what is at these paths in it.
+    /// A text that holds JSON: the values at these paths in it.
     Json(Vec<SensitivePath>),
 }
 
-/// What of an event is sensitive. `asked` holds the steps that open questions are about.
+/// The sensitive parts of an event. `asked` holds the steps that open questions are about.
 pub fn parts(taint: &Taint, event: &Event, asked: &BTreeMap<CheckpointId, StepId>) -> Vec<Part> {
     let mut found = Parts { taint, found: Vec::new() };
     found.event(event, asked);
@@ -175,18 +175,18 @@ impl<'a> Parts<'a> {
     fn text(&mut self, at: SensitivePath) {
         self.found.push(Part { at, form: Form::Text });
     }
-    /// What a step (an item) gave.
+    /// The output of a step (an item).
     fn output(&mut self, at: &SensitivePath, step: &StepId) {
         let paths = self.step(step).map(|step| step.output.clone()).unwrap_or_default();
         self.values(at, &paths);
     }
-    /// What all items of a step gave.
+    /// The outputs of all items of a step.
     fn list(&mut self, at: &SensitivePath, step: &StepId) {
         if self.step(step).is_some_and(|step| step.has_items) {
             self.output(&at.each(), step);
         }
     }
-    /// What a service answered that is no output: shortened, or the beginning of what cannot be read.
+    /// A service's answer that is no output: a shortened one, or the beginning of one that cannot be read.
     fn response(&mut self, at: &SensitivePath, step: &StepId, response: Option<&serde_json::Value>) {
         match (self.step(step), response) {
             (Some(taint), Some(serde_json::Value::String(_))) if !taint.output.is_empty() => self.value(at.clone()),
@@ -266,7 +266,7 @@ impl<'a> Parts<'a> {
     }
 
     fn answered(&mut self, step: Option<&StepTaint>) {
-        // Of a question that nobody remembers: whatever it was about.
+        // The question is not known any more, so everything is treated as sensitive.
         let Some(step) = step else { return self.value(at("said.values")) };
         self.values(&at("said.values"), &step.output);
         if step.is_typed() {
@@ -289,12 +289,12 @@ impl<'a> Parts<'a> {
 
 /// Whether the question itself shows something sensitive.
 pub(super) fn asks_about(step: &StepTaint, asked: &OpenCheckpoint) -> bool {
-    // One that is made from the step names the URL.
+    // A question that the workflow does not declare is made from the step and shows its URL.
     step.question || (asked.kind == CheckpointKind::Approval && step.call.url)
 }
 
-/// Whether it may quote something sensitive why a step failed: an expression's error may quote what it read, a person's
-/// "no" what was typed, and another run's end what that one was handed.
+/// Whether the message of a failure may quote something sensitive: the error of an expression may quote what it read, a
+/// person's rejection what that person entered, and the end of a child run what it was handed.
 pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
     let quotes = match failure.kind {
         FailureKind::Expression
@@ -329,7 +329,7 @@ pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
     let is_read = match conflict.step.as_str() == ANSWER {
         true => taint.answer,
         false => taint.steps.get(&conflict.step).is_some_and(|step| match conflict.kind {
-            // A service's refusal is told by its status.
+            // The message of a refusal by a service shows only the status.
             ConflictKind::Refused => conflict.status.is_none() && step.is_typed(),
             _ => step.is_typed(),
         }),
@@ -337,7 +337,7 @@ pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
     quotes && is_read
 }
 
-/// What of a recorded request is sensitive.
+/// The sensitive parts of a recorded request.
 pub(super) fn of_request(at: &SensitivePath, taint: &CallTaint, request: &CallRecord) -> Vec<Part> {
     if taint.is_empty() {
         return Vec::new();

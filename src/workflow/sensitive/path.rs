@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::problem;
 
-/// A JSONPath of names, places and `[*]`: `$.card.number`, `$.tokens[*].value`. It stands for all that is at or below it.
+/// A JSONPath of names, indexes and `[*]`: `$.card.number`, `$.tokens[*].value`. It covers all that is at or below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SensitivePath(Vec<Segment>);
@@ -24,7 +24,7 @@ impl SensitivePath {
     /// Parses `$`, `.name`, `['name']`, `[0]` and `[*]`.
     ///
     /// # Errors
-    /// It is none of these, in a sentence.
+    /// The text is no such path; the error is a sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut rest =
             text.strip_prefix('$').ok_or_else(|| format!("`{text}` is not a JSONPath: it begins with `$`"))?;
@@ -67,11 +67,11 @@ impl SensitivePath {
     pub fn whole() -> Self {
         Self::default()
     }
-    /// Of names.
+    /// The path of these names.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self(names.into_iter().map(|name| Segment::Name(name.to_owned())).collect())
     }
-    /// The path to a place in a template, and on from there.
+    /// The path to a place in a template, continued by another path.
     pub(super) fn at(place: &[problem::Segment], rest: Self) -> Self {
         let place = place.iter().map(|segment| match segment {
             problem::Segment::Key(key) => Segment::Name(key.to_string()),
@@ -79,27 +79,27 @@ impl SensitivePath {
         });
         Self(place.chain(rest.0).collect())
     }
-    /// This path, and on from there.
+    /// This path, continued by another.
     pub fn then(&self, rest: &Self) -> Self {
         Self(self.0.iter().chain(&rest.0).cloned().collect())
     }
-    /// One name further.
+    /// This path, continued by a name.
     pub(super) fn name(&self, name: &str) -> Self {
         Self(self.0.iter().cloned().chain([Segment::Name(name.to_owned())]).collect())
     }
-    /// One place in a list further.
+    /// This path, continued by an index in a list.
     pub(super) fn place(&self, place: usize) -> Self {
         Self(self.0.iter().cloned().chain([Segment::Place(place)]).collect())
     }
-    /// Every element further.
+    /// This path, continued by every element of a list.
     pub(super) fn each(&self) -> Self {
         Self(self.0.iter().cloned().chain([Segment::All]).collect())
     }
-    /// Of a path in a list the path in an element.
+    /// Turns a path in a list into the path in one of its elements.
     pub(super) fn within_element(&self) -> Self {
         match self.0.split_first() {
             Some((Segment::All | Segment::Place(_), rest)) => Self(rest.to_vec()),
-            // A path that is no list's: whatever the element is.
+            // The path does not lead through a list: the whole element counts.
             Some((Segment::Name(_), _)) | None => Self::whole(),
         }
     }
@@ -110,7 +110,7 @@ impl SensitivePath {
             Some(Segment::Place(_) | Segment::All) | None => "",
         }
     }
-    /// What of the value that these names lead to is at or below this path; `None`: nothing is.
+    /// The part of this path below the value that these names lead to; `None` where the two do not meet.
     pub(super) fn under(&self, names: &[&str]) -> Option<Self> {
         let meets = |(segment, name): (&Segment, &&str)| match segment {
             Segment::Name(own) => own.eq_ignore_ascii_case(name),
@@ -128,7 +128,7 @@ impl SensitivePath {
             (Segment::Name(_), Segment::Place(_)) | (Segment::Place(_), Segment::Name(_)) => false,
         })
     }
-    /// Everything that is at the path.
+    /// Visits every value at the path.
     pub fn visit(&self, value: &Value, visit: &mut dyn FnMut(&Value)) {
         fn walk(value: &Value, path: &[Segment], visit: &mut dyn FnMut(&Value)) {
             let Some((first, rest)) = path.split_first() else { return visit(value) };
@@ -148,7 +148,7 @@ impl SensitivePath {
         }
         walk(value, &self.0, visit);
     }
-    /// Everything that is at the path, to be changed.
+    /// Visits every value at the path, mutably.
     pub fn visit_mut(&self, value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
         fn walk(value: &mut Value, path: &[Segment], visit: &mut dyn FnMut(&mut Value)) {
             let Some((first, rest)) = path.split_first() else { return visit(value) };

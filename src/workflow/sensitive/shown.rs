@@ -1,4 +1,4 @@
-//! What people are shown of a run: stars in the place of what is sensitive.
+//! Replaces the sensitive values of a run by stars, in what people are shown.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::taint::Taint;
 use crate::names::StepId;
 use crate::workflow::{CallRecord, CheckpointAnswer, Part, Payload, Plan, Run, STARS};
 
-/// Replaces what is sensitive of one run.
+/// Replaces the sensitive values of one run.
 pub struct Redaction {
     taint: Taint,
     known: KnownValues,
@@ -21,12 +21,12 @@ pub struct Redaction {
 
 impl fmt::Debug for Redaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Redaction") // it knows what must not be shown
+        f.write_str("Redaction") // without its fields, which hold what must not be shown
     }
 }
 
 impl Redaction {
-    /// Of a run; `None` where nothing of it is sensitive.
+    /// The redaction for a run; `None` where it has no sensitive values.
     pub fn of(plan: &Plan, run: &Run) -> Option<Self> {
         let taint = Taint::of(plan, run)?;
         let mut declared = BTreeSet::new();
@@ -61,11 +61,11 @@ impl Redaction {
         known.sort();
         Some(Self { taint, known, answer })
     }
-    /// A text.
+    /// Redacts a text.
     pub fn text(&self, text: &str) -> String {
         self.known.hide(text, &|_| Some(STARS.to_owned())).unwrap_or_else(|| STARS.to_owned())
     }
-    /// Any value.
+    /// Redacts any value.
     pub fn value(&self, value: &mut Value) {
         match value {
             Value::String(text) => *text = self.text(text),
@@ -80,12 +80,12 @@ impl Redaction {
             Value::Null | Value::Bool(_) => {}
         }
     }
-    /// The body of the request.
+    /// Redacts the body of the request.
     pub fn request_body(&self, body: &mut Value) {
         self.taint.request_body().iter().for_each(|path| path.visit_mut(body, &mut stars));
         self.value(body);
     }
-    /// The body of an answer, of either arm.
+    /// Redacts the body of an answer, of either arm.
     pub fn answer_body(&self, body: &mut Value) {
         self.answer.iter().for_each(|path| path.visit_mut(body, &mut stars));
         self.value(body);
@@ -94,11 +94,11 @@ impl Redaction {
     pub fn hides_answer_at(&self, path: &str) -> bool {
         match SensitivePath::parse(path) {
             Ok(path) => self.answer.iter().any(|hidden| hidden.meets(&path)),
-            // A path of another kind (an intent's, a header's): by its value alone.
+            // A path of another kind (of an intent or a header) is judged only by the value at it.
             Err(_) => false,
         }
     }
-    /// A recorded request.
+    /// Redacts a recorded request.
     pub fn request(&self, step: &StepId, part: Part, record: &CallRecord) -> CallRecord {
         let mut shown = record.clone();
         let taint = self.taint.steps.get(step).map(|step| step.of_part(part).clone()).unwrap_or_default();
@@ -130,8 +130,8 @@ fn stars(value: &mut Value) {
     }
 }
 
-/// What somebody is told of another's answer to a question about this step.
-pub(in crate::workflow) fn said_to_others(
+/// The answer to a question about this step, as it is shown to somebody other than its author.
+pub(in crate::workflow) fn answer_for_others(
     plan: &Plan,
     run: &Run,
     step: &StepId,

@@ -1,4 +1,4 @@
-//! What a run's events say of sensitive values beside what its plan declares.
+//! What the events of a run tell about sensitive values, in addition to what its plan declares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,27 +8,27 @@ use super::path::SensitivePath;
 use crate::names::StepId;
 use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, RunStarted, StepEvent};
 
-/// What a run was handed by others that is sensitive, and where people typed something.
+/// The sensitive values that a run was handed by others, and the steps for which people entered values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SensitiveSources {
-    /// In its first event: `$.request.body.token`, `$.instance.output`.
+    /// Sensitive parts of its first event: `$.request.body.token`, `$.instance.output`.
     pub(super) born: BTreeSet<SensitivePath>,
-    /// In outputs of steps (of each item): what runs that it began said of their answers.
+    /// Sensitive parts of the outputs of steps (of each item), as child runs declared them with their answers.
     pub(super) outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
     /// Steps for which somebody gave another input.
     pub(super) given: BTreeSet<StepId>,
 }
 
 impl SensitiveSources {
-    /// Of a run that is born.
-    pub(in crate::workflow) fn of_birth(started: &RunStarted) -> Self {
+    /// The sources in the first event of a run.
+    pub(in crate::workflow) fn of_start(started: &RunStarted) -> Self {
         Self { born: started.sensitive_paths.iter().cloned().collect(), ..Self::default() }
     }
     /// Whether others handed it anything sensitive.
     pub fn is_active(&self) -> bool {
         !self.born.is_empty() || !self.outputs.is_empty()
     }
-    /// Takes in what an event says; whether it says anything new.
+    /// Adds what an event tells, and returns whether that was anything new.
     pub fn learn(&mut self, event: &Event) -> bool {
         match event {
             Event::RunStarted(started) => {
@@ -54,7 +54,7 @@ impl SensitiveSources {
         known.extend(paths.iter().cloned());
         known.len() != before
     }
-    /// What others said of a step's output.
+    /// The sensitive parts of a step's output, as declared by its child runs.
     pub fn of_output(&self, step: &StepId) -> Vec<SensitivePath> {
         self.outputs.get(step).into_iter().flatten().cloned().collect()
     }

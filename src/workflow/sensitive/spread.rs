@@ -1,8 +1,8 @@
-//! How far sensitive values spread over a plan: from what is declared, through every expression that reads it.
+//! Follows sensitive values through a plan: from the declarations, through every expression that reads them.
 //!
-//! Always true: what an expression gives that reads something sensitive is sensitive as a whole; one that is nothing but
-//! a path gives what stands there, with its sensitive parts. What a service answers is not computed by the plan, and is
-//! sensitive only where that is declared.
+//! Always true: the result of an expression that reads something sensitive is sensitive as a whole. An expression that
+//! is only a path is an exception: of the value at the path, only the sensitive parts are. A service's answer is not
+//! computed by the plan, and is sensitive only where that is declared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,16 +12,16 @@ use crate::expression::{Expression, ReadPath, Template};
 use crate::names::StepId;
 use crate::workflow::{Answer, CallBody, Level, Plan, Step, StepKind, Until};
 
-/// The root of what a step itself gave: of a `for_each` not the list, but one item's.
+/// The root of a step's own output in its `undo` and `probe`: of a `for_each` not the list, but the output of one item.
 const OWN: &str = "own output";
 
 /// Sensitive values of a plan's runs, as paths from the roots of its expressions (`$.steps.token.output.access_token`).
 pub(super) struct Spread<'a> {
     plan: &'a Plan,
     pub known: BTreeSet<SensitivePath>,
-    /// In outputs, of a `for_each` in each item's.
+    /// Sensitive parts of outputs; of a `for_each`, of each item's output.
     pub outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
-    /// In items.
+    /// Sensitive parts of the items of a `for_each`.
     pub items: BTreeMap<StepId, BTreeSet<SensitivePath>>,
 }
 
@@ -70,14 +70,14 @@ impl<'a> Spread<'a> {
         self.raw();
     }
 
-    /// The bytes of a body hold what is sensitive in it.
+    /// A body that has sensitive parts is sensitive as raw bytes.
     fn raw(&mut self) {
         if self.known.iter().any(|path| path.under(&["request", "body"]).is_some()) {
             self.known.insert(SensitivePath::of(["request", "raw"]));
         }
     }
 
-    /// Where a rehearsed output takes its sensitive values from, when legacy answered first.
+    /// The parts of legacy's reply from which a rehearsed output takes these sensitive values.
     fn read_from_legacy(&self, step: &Step, paths: &[SensitivePath]) -> Vec<SensitivePath> {
         let mut found = Vec::new();
         for template in rehearsals(step) {
@@ -93,7 +93,7 @@ impl<'a> Spread<'a> {
 
     fn output(&mut self, step: &StepId, path: SensitivePath) {
         let output = SensitivePath::of(["steps", step.as_str(), "output"]);
-        // Of a `for_each` the list of its items' outputs.
+        // Of a `for_each` the output is the list of its items' outputs.
         let has_items = self.plan.step(step).is_some_and(|(_, step)| self.has_items(step));
         self.known.insert(if has_items { output.each() } else { output }.then(&path));
         self.known.insert(SensitivePath::of([OWN, step.as_str(), "output"]).then(&path));
@@ -115,11 +115,11 @@ impl<'a> Spread<'a> {
         }
         let is_read = self.is_read_by(step);
         if is_read {
-            // Why a step failed may quote what it read.
+            // The reason why a step failed may quote what it read.
             self.known.insert(SensitivePath::of(["steps", step.id.as_str(), "errors"]));
             self.known.insert(SensitivePath::of(["failed"]));
         }
-        // What people type in the place of something that is computed of a sensitive value, or where they are shown one.
+        // Values that people enter in place of something computed from sensitive values, or where they are shown one.
         let typed = match &step.kind {
             StepKind::Set(_) => sources.given.contains(&step.id),
             StepKind::Checkpoint(_) => true,
@@ -128,7 +128,7 @@ impl<'a> Spread<'a> {
         if typed && is_read {
             self.output(&step.id, SensitivePath::whole());
         }
-        // Whoever reads a step finds what its fallback gave.
+        // Who reads a step may get the output of its fallback.
         if let Some(by) = step.trouble.fallback.and_then(|place| self.plan.steps.get(place.0)) {
             for path in self.outputs.get(&by.id).cloned().unwrap_or_default() {
                 self.output(&step.id, path);
@@ -136,7 +136,7 @@ impl<'a> Spread<'a> {
         }
     }
 
-    /// The step whose item another one sees: its own, or that of the step in whose place it runs.
+    /// The step whose items a step sees as `item`: the step itself, or the one that it replaces.
     fn item_of<'s>(&'s self, step: &'s Step) -> &'s Step {
         let mut of = step;
         for _ in &self.plan.steps {
@@ -153,13 +153,13 @@ impl<'a> Spread<'a> {
         self.item_of(step).for_each.is_some()
     }
 
-    /// What of a value that is read is sensitive.
+    /// The sensitive parts of a value that is read.
     fn parts_of(&self, step: Option<&Step>, read: &ReadPath) -> Vec<SensitivePath> {
         let all = names(&read.0);
         let rest = all.get(1..).unwrap_or_default();
         let path = match (read.root(), step) {
             ("item", Some(step)) => [&["item", self.item_of(step).id.as_str()], rest].concat(),
-            // What an undo takes back, and what a probe got.
+            // The output that an undo or a probe reads.
             ("output", Some(step)) => [&[OWN, step.id.as_str()], &all[..]].concat(),
             ("headers", Some(step)) => [&["steps", step.id.as_str()], &all[..]].concat(),
             _ => all,
@@ -177,7 +177,7 @@ impl<'a> Spread<'a> {
         reads(step).into_iter().any(|reads| self.is_read(Some(step), reads))
     }
 
-    /// What of a template's value is sensitive.
+    /// The sensitive parts of a template's value.
     pub fn template(&self, step: Option<&Step>, template: &Template) -> Vec<SensitivePath> {
         let mut found = Vec::new();
         for (at, expression, alone) in template.expressions() {
@@ -191,7 +191,7 @@ impl<'a> Spread<'a> {
         found
     }
 
-    /// What of an answer is sensitive: `$.headers.location`, `$.body.token`.
+    /// The sensitive parts of an answer: `$.headers.location`, `$.body.token`.
     pub fn answer(&self, step: Option<&Step>, answer: &Answer) -> Vec<SensitivePath> {
         let header = |(name, template): &(http::HeaderName, Template)| {
             let is_read = self.is_read(step, template.reads());
@@ -203,7 +203,7 @@ impl<'a> Spread<'a> {
     }
 }
 
-/// What gives a step's output instead of a service.
+/// The templates that give a step's output, where no service does.
 fn outputs(step: &Step) -> Vec<&Template> {
     let mut all = rehearsals(step);
     match &step.kind {
@@ -226,7 +226,7 @@ fn rehearsals(step: &Step) -> Vec<&Template> {
     rehearse.into_iter().collect()
 }
 
-/// What each expression of a step reads.
+/// The paths that each expression of a step reads.
 fn reads(step: &Step) -> Vec<&[ReadPath]> {
     let mut all: Vec<&[ReadPath]> = Vec::new();
     all.extend(step.condition.as_ref().map(Expression::reads));

@@ -9,44 +9,44 @@ use crate::expression::Template;
 use crate::names::StepId;
 use crate::workflow::{Call, CallBody, Part, Plan, Run, Step, StepKind, Until};
 
-/// For each step of a plan which of its parts are sensitive.
+/// The sensitive parts of a run's events, by step.
 pub struct Taint {
-    /// In the run's first event: `$.request.body.card`.
+    /// Sensitive parts of the run's first event: `$.request.body.card`.
     pub(super) born: Vec<SensitivePath>,
     pub(super) steps: BTreeMap<StepId, StepTaint>,
-    /// In the payloads of signals, by their names.
+    /// Sensitive parts of the payloads of signals, by the signals' names.
     pub(super) signals: BTreeMap<String, BTreeSet<SensitivePath>>,
     /// Headers of requests and replies, in lower case.
     pub(super) headers: Vec<String>,
     /// Whether an answer reads anything sensitive.
     pub(super) answer: bool,
-    /// What of each entry of `respond` is, and of `respond.pending`.
+    /// The sensitive parts of the answers of `respond`, and of `respond.pending`.
     pub(super) respond: Vec<Vec<SensitivePath>>,
     pub(super) pending: Vec<SensitivePath>,
 }
 
-/// What of one step is sensitive.
+/// The sensitive parts of one step.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StepTaint {
-    /// One of its expressions reads something sensitive: why it fails may quote that.
+    /// Whether one of its expressions reads something sensitive, so that the reason of a failure may quote it.
     pub is_read: bool,
-    /// In each of its items.
+    /// Sensitive parts of each of its items.
     pub items: Vec<SensitivePath>,
-    /// In its output (that of each item).
+    /// Sensitive parts of its output (of each item's output).
     pub output: Vec<SensitivePath>,
     pub has_items: bool,
-    /// What people are asked about it.
+    /// Whether what people are asked about it is sensitive.
     pub question: bool,
-    /// In the input of the run that it begins.
+    /// Sensitive parts of the input of its child run.
     pub input: Vec<SensitivePath>,
     pub call: CallTaint,
     pub probe: CallTaint,
     pub undo: CallTaint,
-    /// In the answer with which it ends the run.
+    /// Sensitive parts of the answer with which it ends the run.
     pub answer: Vec<SensitivePath>,
 }
 
-/// What of a call's request is sensitive.
+/// The sensitive parts of a call's request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallTaint {
     pub url: bool,
@@ -62,7 +62,7 @@ impl CallTaint {
 }
 
 impl StepTaint {
-    /// Whether what people type in place of something of the step is sensitive.
+    /// Whether values that people enter in place of something of the step are sensitive.
     pub fn is_typed(&self) -> bool {
         self.is_read || !self.output.is_empty()
     }
@@ -76,7 +76,7 @@ impl StepTaint {
 }
 
 impl Taint {
-    /// Of the runs of a plan, where their events say this.
+    /// The taint of runs of a plan whose events tell these sources.
     pub fn new(plan: &Plan, sources: &SensitiveSources) -> Self {
         let spread = Spread::new(plan, sources);
         let is_born = |path: &&SensitivePath| matches!(path.root(), "request" | "legacy" | "instance");
@@ -109,7 +109,7 @@ impl Taint {
             steps,
         }
     }
-    /// Of a run; `None` where nothing of it is sensitive.
+    /// The taint of a run; `None` where it has no sensitive values.
     pub fn of(plan: &Plan, run: &Run) -> Option<Self> {
         run.is_sensitive(plan).then(|| Self::new(plan, run.sensitive_sources()))
     }
@@ -117,18 +117,18 @@ impl Taint {
     pub fn is_read_by(&self, step: &StepId) -> bool {
         self.steps.get(step).is_some_and(|step| step.is_read)
     }
-    /// Whether an answer does.
+    /// Whether an answer reads something sensitive.
     pub fn is_read_by_answer(&self) -> bool {
         self.answer
     }
-    /// In the body of the request.
+    /// The sensitive parts of the request's body.
     pub fn request_body(&self) -> Vec<SensitivePath> {
         self.born.iter().filter_map(|path| path.under(&["request", "body"])).collect()
     }
 }
 
 impl Plan {
-    /// Steps whose lock has a name that is computed of something sensitive.
+    /// Steps whose lock has a name that is computed from something sensitive.
     pub(in crate::workflow) fn sensitive_locks(&self) -> Vec<StepId> {
         let spread = Spread::new(self, &SensitiveSources::default());
         let key = |step: &&Step| {

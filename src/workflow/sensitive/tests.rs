@@ -132,6 +132,6 @@ fn the_name_of_a_lock_is_not_computed_of_a_sensitive_value() {
         Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
     let problems = Plan::from_source(&source, &known).err().expect("refused");
     let first = problems.iter().next().expect("a problem");
-    assert!(first.message.contains("stands in the store in clear"), "{first:?}");
+    assert!(first.message.contains("is stored in clear"), "{first:?}");
     assert!(Plan::kept(&source, &services, &Limits::default()).is_ok(), "a kept plan is loaded as it is");
 }

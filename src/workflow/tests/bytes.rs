@@ -12,7 +12,7 @@ steps:
 respond: { status: 200, body: '${steps.pass.output}' }
 ";
 
-/// Any JSON, with names that are ours among the others.
+/// Any JSON; some of its member names are those of our own representation of bytes.
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -30,7 +30,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What the service got, and what the caller gets, where the service answers with this.
+/// What the service received, and what the caller gets, where the service answers with `answered`.
 fn echo(plan: &Plan, sent: &Value, answered: &Value, marked: bool) -> (Payload, Payload) {
     let mut harness = Harness::started_with(plan, |started| {
         (started.request, started.bytes_marked) = (Arc::new(json!({ "body": sent })), marked);

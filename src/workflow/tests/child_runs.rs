@@ -142,7 +142,7 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
     assert_eq!(again.run.in_flight()[0].request.body.value()["n"], json!(7));
     again.replies("b", None, status(404));
     again.rest();
-    // What the first run did is undone under that one's key.
+    // What the first run did is undone under the first run's key.
     let undo = again.run.attempt(&"a".into(), None, Part::Undo).unwrap();
     assert_eq!(undo.request.url, "/a/7");
     let mut failed = Harness::of_api(&plan);

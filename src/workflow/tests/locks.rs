@@ -97,9 +97,9 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     assert!(conflict.message.contains(&order_by), "{}", conflict.message);
     let resolve = |choice| Order::Resolve { step: "take".into(), item: Some(1), choice, reason: None };
     harness.order_by("ann", resolve(Choice::Wait)).unwrap();
-    assert_eq!((harness.status(), harness.locks().len()), (RunStatus::Running, 2), "both stand in line anew");
+    assert_eq!((harness.status(), harness.locks().len()), (RunStatus::Running, 2), "both queue again");
     harness.lock("take", Some(1), LockSeen::Deadlock { links }).unwrap();
-    assert_eq!(harness.status(), RunStatus::Paused, "it is still so: to wait for it silently would hide it");
+    assert_eq!(harness.status(), RunStatus::Paused, "the deadlock is still there: waiting silently would hide it");
     harness
         .order_by("ann", Order::Resolve { step: "take".into(), item: Some(1), choice: Choice::Skip, reason: None })
         .unwrap();
@@ -125,7 +125,7 @@ respond: { status: 200 }
     assert_eq!((harness.status(), left(&harness)), (RunStatus::Paused, 1));
     let resolve = Order::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
     harness.order_by("ann", resolve).unwrap();
-    assert_eq!(harness.locks(), [("x".to_owned(), None)], "it stands in line anew");
+    assert_eq!(harness.locks(), [("x".to_owned(), None)], "it queues again");
     let note = |harness: &Harness<'_>| {
         let seen = crate::workflow::view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
         seen.steps.into_iter().find(|step| step.step.as_str() == "b").unwrap().note
@@ -146,7 +146,7 @@ respond: { status: 200 }
     );
 }
 
-/// A look that began before a pause may end after the run has stood in line anew, behind others.
+/// A read of the queue that began before a pause may end after the run has queued again, behind others.
 #[test]
 fn what_was_seen_for_an_earlier_queue_entry_is_ignored() {
     let plan = locked("wait");
@@ -197,7 +197,7 @@ fn a_busy_status_of_a_service_is_treated_as_a_held_lock() {
 }
 
 #[test]
-fn locks_of_runs_beside_legacy_have_separate_names() {
+fn locks_of_rehearsed_and_dark_runs_have_separate_names() {
     let yaml = "
 workflow: w
 steps: { a: { call: 'POST ${services.stock}/a', effect: private, lock: { key: x } } }

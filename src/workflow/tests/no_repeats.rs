@@ -143,7 +143,7 @@ fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
     assert_eq!(harness.status(), RunStatus::Cancelled);
     let refused = rerun(&harness.run, &plan, &"z".into()).unwrap_err();
     assert!(refused.to_string().contains("begin at `charge`"), "{refused}");
-    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "who names it means it");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a rerun from that step repeats it on purpose");
     // Paused by hand between two attempts.
     let stock = super::harness::plan(&CHARGE.replace("bank", "stock"));
     let mut harness = Harness::of_api(&stock);
@@ -151,7 +151,7 @@ fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
     harness.reply("charge", None, lost()).unwrap();
     harness.order_by("ann", Order::Pause { reason: None }).unwrap();
     assert!(rerun(&harness.run, &stock, &"charge".into()).is_err());
-    // It was skipped, and the one who takes that over knows.
+    // It was skipped, and the rerun that takes this over knows it.
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     harness.call("charge", lost());
@@ -186,10 +186,10 @@ fn a_run_ends_when_its_successor_is_ordered() {
     for order in [Order::Resume { reason: None }, Order::Cancel { compensate: true, reason: None }, over("b")] {
         assert_eq!(harness.order_by("bob", order), Err(Refusal::Ended));
     }
-    assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the heir is made of it");
+    assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the successor is made from it");
     assert!(rerun(&harness.run, &plan, &"a".into()).is_err(), "and no other");
     assert_eq!(seen(&harness).steps[0].status, StepStatus::Done);
-    // A run that another one waits for is not taken away from it.
+    // A child run whose parent waits for it cannot be replaced.
     let mut child = Harness::started_with(&plan, |started| {
         started.route = None;
         started.parent = Some(crate::workflow::Parent { run: to, step: "s".into(), item: None });
@@ -358,7 +358,7 @@ respond: { status: 200 }
     let first = plan(yaml);
     let mut harness = Harness::of_api(&first);
     harness.rest();
-    // Written down a moment after it was decided.
+    // Recorded a moment after it was decided.
     let later = harness.now + SignedDuration::from_micros(30);
     let events: Vec<_> = harness.events.iter().map(|event| (later, event.clone())).collect();
     let against = |from: &str, to: &str| replay_with(&events, &plan(&yaml.replace(from, to)), &harness.world).unwrap();

@@ -1,4 +1,4 @@
-//! What people, locks and child runs do to a run under test. Time stands still unless a test advances it.
+//! Actions of people, locks and child runs on a run under test. Time stands still unless a test advances it.
 
 use super::*;
 use crate::names::CheckpointId;
@@ -70,7 +70,7 @@ impl Harness<'_> {
         self.now += SignedDuration::from_secs(seconds);
         self.rest();
     }
-    /// Locks that are waited for.
+    /// The locks that steps wait for.
     pub fn locks(&self) -> Vec<(String, Option<u32>)> {
         let locks = self.due().into_iter().filter_map(|action| match action {
             Action::Lock { item, name, .. } => Some((name, item)),

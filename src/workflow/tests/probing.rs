@@ -113,7 +113,8 @@ fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     assert_eq!(settled(&harness.run), Some(asked + SignedDuration::from_secs(30)));
 }
 
-/// Its probe has said "no" too early, or has not been heard: the attempt could still take effect beside the rerun's.
+/// The probe has said "no" too early, or has not answered: the attempt could still take effect in addition to the
+/// rerun's.
 #[test]
 fn a_rerun_waits_for_the_probe() {
     let plan = plan(

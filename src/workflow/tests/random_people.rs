@@ -78,7 +78,7 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
             step["on_reject"] = json!("skip");
         }
         if *kind == 6 && !bit(0) {
-            // In its place, or in that of its items, something that asks, waits for a lock, or is another run.
+            // A fallback for the step or its items that asks people, waits for a lock, or is a child run.
             step["fallback"] = json!(format!("f{place}"));
             let mut by = match bit(3) {
                 true => {
@@ -98,7 +98,7 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
     plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())
 }
 
-/// One thing that somebody or something does; false where it made no sense.
+/// One action of a person, a service or the clock; false where it was not possible.
 fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
     let in_flight_names = harness.run.in_flight();
     let asked: Vec<_> = harness.run.open_checkpoints().cloned().collect();
@@ -280,7 +280,8 @@ fn plays(steps: &[(u8, u8, u8)], script: &[u8]) {
     assert!(view(harness.events.iter().map(|event| (harness.now, event))).is_ok());
 }
 
-/// A child that failed is begun anew, behind the lock's other holder: it stood in the queue, and nobody looked at it.
+/// A child run that failed is begun again, behind the lock's other holder. Once the step was queued, but nobody read
+/// the queue.
 #[test]
 fn a_step_that_is_retried_queues_for_its_lock_again() {
     let steps = [(0, 42, 0), (0, 0, 0), (3, 224, 180), (0, 0, 0), (0, 0, 66)];

@@ -62,7 +62,7 @@ fn plan_of(steps: &[Step]) -> Plan {
             let mut by =
                 json!({ "call": "POST ${services.bank}/y", "fallback_only": true, "retry": { "attempts": 1 } });
             if has(5) {
-                // In the place of items, and some of those have fallbacks of their own, or none.
+                // Fallbacks of items, some with fallbacks of their own.
                 by["body"] = json!({ "item": "${item}", "index": "${index}" });
                 by["undo"] = json!("DELETE ${services.bank}/y/${item}");
                 match step.attempts {
@@ -128,7 +128,7 @@ fn play<'a>(plan: &'a Plan, api: bool, fates: &[u8], picks: &[u8], cancel_at: Op
             let Some(conflict) = harness.run.conflict().cloned() else { panic!("at rest: {:?}", harness.kinds()) };
             let choice = choice(&conflict.choices, pick, round > 80);
             if let Err(refusal) = harness.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
-                // Only what was said before makes no sense again.
+                // A choice is refused only if it was made before.
                 assert!(matches!(choice, Choice::Cancel { .. }), "{choice:?} of {conflict:?}: {refusal}");
                 harness.cancel(false).unwrap();
             }
@@ -173,9 +173,9 @@ fn promises(harness: &Harness<'_>) {
             Event::Step(StepEvent::Probed { step, item, done: Some(false), .. }) => {
                 unknown.remove(&(step.clone(), *item));
             }
-            // Whatever somebody chose: what may have been done may have been done.
+            // A choice does not change that it may have been done.
             Event::Conflict(ConflictEvent::Resolved { step, item, .. }) => drop(asked.insert((step.clone(), *item))),
-            // A read changes nothing, whatever became of it.
+            // A read has no effect, however it ended.
             Event::Step(StepEvent::FallbackTaken { step, item, .. }) => {
                 let (_, of) = harness.plan.step(step).unwrap();
                 let read = of.call(Part::Do).is_some_and(|call| call.effect == EffectClass::Read);
@@ -212,7 +212,7 @@ fn promises(harness: &Harness<'_>) {
     by_item(harness, &view);
 }
 
-/// Of a run that completed each item has its place, and what was done in its place names who did it.
+/// In a completed run each item has its index in the lists, and `by` names the fallback that ran in its place.
 fn by_item(harness: &Harness<'_>, view: &crate::workflow::RunView) {
     if harness.run.status() != RunStatus::Completed {
         return;

@@ -189,7 +189,7 @@ fn an_elapsed_question_is_answered_by_its_time_out() {
 }
 
 #[test]
-fn beside_legacy_nobody_is_asked_and_nothing_risky_is_sent() {
+fn in_shadow_and_dark_nobody_is_asked_and_nothing_risky_is_sent() {
     let run = |more: &str, mode| {
         let plan = mails("high", more);
         let mut harness = Harness::new(&plan, mode, json!({"body": {"items": [1, 2]}}));

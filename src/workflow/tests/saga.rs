@@ -19,7 +19,7 @@ steps:
 respond: { status: 200 }
 ";
 
-/// All is done but the last step.
+/// Everything is done except the last step.
 fn until_last(harness: &mut Harness<'_>) {
     harness.settle();
     for item in 0..3 {
@@ -40,7 +40,7 @@ fn steps_are_undone_in_reverse_order_and_concurrently_where_they_overlapped() {
     assert_eq!(harness.in_flight_names(), ["undo flight", "undo hotel"]);
     let hotel = harness.run.attempt(&"hotel".into(), None, Part::Undo).unwrap();
     assert_eq!(hotel.request.url, "/hotels/7/cancel");
-    harness.undo("flight", status(404)); // gone is gone
+    harness.undo("flight", status(404)); // a DELETE that finds nothing counts as undone
     assert_eq!(harness.in_flight_names(), ["undo hotel"]);
     harness.undo("hotel", ok(json!({})));
     let keys: BTreeSet<_> = (0..3u32)
@@ -249,7 +249,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
     assert!(large < small * 40, "{small:?} for 1,000 items and {large:?} for 8,000");
 }
 
-/// How many calls are looked at while a fan-out of so many items, all begun at the same time, fails and is undone.
+/// How many calls are visited while a fan-out of so many items, all begun at the same time, fails and is undone.
 fn work_to_undo(count: usize, undo: &str) -> usize {
     let plan = plan(&format!(
         "{{ workflow: w, steps: {{ each: {{ for_each: '${{request.body.items}}', concurrency: {count}, \

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// From whatever place the run was written and read back, the rest of the events come to the same.
+/// After any number of events the run may be written and read back: the rest of the events gives the same run.
 pub(super) fn any_place_does(events: &[Event]) {
     let whole = fold(events).unwrap();
     for place in (1..=events.len()).step_by(events.len() / 12 + 1) {
@@ -22,7 +22,7 @@ fn each() -> Plan {
     )
 }
 
-/// What a service gave may be nothing, `null`, or a number that no machine word holds.
+/// An output may be absent, `null`, or a number that no machine word holds.
 #[test]
 fn numbers_of_an_output_keep_all_digits() {
     let numbers = r#"{ "n": 123456789012345678901234567890.10, "e": 1e400, "z": -0, "big": 18446744073709551615 }"#;
@@ -40,7 +40,8 @@ fn numbers_of_an_output_keep_all_digits() {
     }
 }
 
-/// What an open step has of its items is not written again for what they did, and is one value again when it is read.
+/// Values that an open step holds of its items are not written a second time with the calls, and are shared again after
+/// reading.
 #[test]
 fn each_output_of_a_fan_out_is_written_once() {
     let plan = each();
@@ -63,7 +64,7 @@ fn each_output_of_a_fan_out_is_written_once() {
     assert_eq!(back.to_snapshot().unwrap(), bytes);
 }
 
-/// As deep as a step's output may be (`output_depth_max`).
+/// The output is as deep as `output_depth_max` allows.
 #[test]
 fn an_output_as_deep_as_the_bound_is_read_back() {
     let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));

@@ -1,4 +1,4 @@
-//! What each group of events says about the steps of a run.
+//! Changes the view of steps by each group of events.
 
 use jiff::Timestamp;
 
@@ -101,7 +101,7 @@ impl Steps {
                     self.place_ended(id, *item, at, run);
                 }
             }
-            // What comes of it is said by the next event.
+            // The next event tells how the step goes on.
             ChildEvent::Ended { step, .. } => drop(self.step(step, at)),
         }
     }

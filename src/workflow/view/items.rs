@@ -1,4 +1,4 @@
-//! What is shown of the items of a `for_each` in whose place a fallback runs.
+//! Changes the view of a `for_each` and of the fallback that runs in place of its items.
 
 use jiff::Timestamp;
 
@@ -7,7 +7,7 @@ use crate::names::StepId;
 use crate::workflow::{Run, Skipped, StepStatus};
 
 impl Steps {
-    /// A fallback takes the place of one item: its own items are those whose place it takes.
+    /// A fallback runs in place of one item. The items shown for the fallback are those that it replaces.
     pub(super) fn item_replaced(&mut self, (step, item): (&StepId, u32), by: &StepId, why: &str, at: Timestamp) {
         self.mark(step, at, StepStatus::Running, Some(format!("`{by}` takes the place of item {item}: {why}")));
         let by = self.step(by, at);
@@ -21,16 +21,16 @@ impl Steps {
         if let Some(ended) = &mut self.step(step, at).items_ended {
             *ended += 1;
         }
-        // Where it was to take another item's place and does not, the next event says how that one ends.
+        // If it was to replace another item, the next event tells how that one ends.
         if matches!(reason, Skipped::ByHand | Skipped::Rejected | Skipped::Busy) {
             self.place_ended(step, Some(item), at, run);
         }
     }
 
-    /// An item has ended, and so has the one whose place it took.
+    /// An item has ended, and with it the item that it replaced.
     pub(super) fn place_ended(&mut self, step: &StepId, item: Option<u32>, at: Timestamp, run: &Run) {
         let mut step = step;
-        // A chain of fallbacks has no circle.
+        // A chain of fallbacks has no cycle, so this ends.
         while let (Some(_), Some(place)) = (item, run.replaced.get(step)) {
             if let Some(ended) = &mut self.step(place, at).items_ended {
                 *ended += 1;

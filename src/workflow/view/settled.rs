@@ -1,12 +1,13 @@
-//! What only the whole run shows of its steps.
+//! Corrects the view of steps by the state of the whole run, where no event of the step tells.
 //!
-//! Always true: of a run that has ended no step is under way, and a step over which somebody has to decide says so.
+//! Always true: no step of a run that has ended is shown as under way, and a step with an open conflict is shown as
+//! such.
 
 use super::step::StepView;
 use crate::workflow::calls::StepState;
 use crate::workflow::{ConflictKind, Part, Run, StepStatus, child};
 
-/// What only the whole run shows: how a step ended of which no event of its own says so.
+/// Sets the status of steps that ended without an event of their own, and of steps with an open conflict.
 pub(super) fn settle(steps: &mut [StepView], run: &Run) {
     let open = |view: &&mut StepView| match view.status {
         StepStatus::Running
@@ -35,7 +36,7 @@ pub(super) fn settle(steps: &mut [StepView], run: &Run) {
                 view.status = StepStatus::Skipped;
                 view.note = Some("the run ended before".into());
             }
-            // Its end was never an event of its own: whoever cancelled a run with a conflict closed that too.
+            // The step has no event that ended it: a cancellation closed the conflict over it.
             Some(StepState::Open(_) | StepState::Replaced { .. }) if run.is_final() => {
                 let unknown = run.unknown.iter().any(|call| call.step == view.step);
                 view.status = if unknown { StepStatus::Unknown } else { StepStatus::Failed };
@@ -47,7 +48,7 @@ pub(super) fn settle(steps: &mut [StepView], run: &Run) {
     for view in steps.iter_mut().filter(|view| view.status == StepStatus::WaitingChild) {
         view.note = running.get(&view.step).cloned().or(view.note.take());
     }
-    // Of a fan-out other items may have said something since.
+    // Comes last: the note may be from another item of a fan-out.
     for view in steps {
         let mut over = run.conflicts().iter().filter(|open| open.step == view.step && open.part != Part::Undo);
         let Some(open) = over.next() else { continue };

@@ -1,4 +1,4 @@
-//! One step of a run, as people look at it.
+//! One step of a run, as it is shown to people.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,20 +11,20 @@ use crate::workflow::StepStatus;
 pub struct StepView {
     /// Its name.
     pub step: StepId,
-    /// Where it stands.
+    /// Its status.
     pub status: StepStatus,
-    /// Attempts made, all items together.
+    /// How many attempts were made, for all items together.
     pub attempts: u32,
-    /// Items of a `for_each`.
+    /// How many items a `for_each` has.
     pub items: Option<u32>,
-    /// Items that have ended.
+    /// How many items have ended.
     pub items_ended: Option<u32>,
     /// When it began.
     pub started: Timestamp,
-    /// From its beginning to its last event, milliseconds.
+    /// From its beginning to its last event, in milliseconds.
     pub duration_ms: u64,
     /// The status that a service answered with (the last one, of a fan-out).
     pub http_status: Option<u16>,
-    /// What is worth saying.
+    /// A remark for people: what it waits for, or why it failed.
     pub note: Option<String>,
 }

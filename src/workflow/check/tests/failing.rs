@@ -89,9 +89,9 @@ fn an_undo_and_a_probe_name_a_call_that_fits() {
     wrong(
         "a: { call: 'POST ${services.stock}/x', undo: 'GET ${services.stock}/x', probe: { done: '${true}' } }\nb: { call: 'POST ${services.stock}/x', undo: {}, probe: { call: 'GET ${services.stock}/x' } }",
         &[
-            "w.steps.a.undo: a GET takes nothing back (name the call that undoes what the step did)",
-            "w.steps.a.probe: `probe` says what to ask (for example `call: GET ${services.stock}/things?key=${key}`)",
-            "w.steps.b.undo: `undo` says what to call (for example `undo: DELETE ${services.NAME}/things/${output.id}`)",
+            "w.steps.a.undo: a GET undoes nothing (name the call that undoes what the step did)",
+            "w.steps.a.probe: `probe` needs a `call` (for example `call: GET ${services.stock}/things?key=${key}`)",
+            "w.steps.b.undo: `undo` needs a `call` (for example `undo: DELETE ${services.NAME}/things/${output.id}`)",
             "w.steps.b.probe: `probe` says how to read the answer: `done` is missing (for example `done: ${status == 200}`)",
         ],
     );
@@ -110,8 +110,8 @@ fn only_for_each_steps_and_fallbacks_of_items_read_item() {
             "a: {{ {call}, fallback: b }}\nb: {{ {call}, fallback_only: true, body: '${{item}}' }}\nc: {{ for_each: [1], {call}, fallback: d }}\nd: {{ fail: {{ status: 409 }}, fallback_only: true }}\ne: {{ for_each: [1], {call}, fallback: f }}\nf: {{ wait: 1s, fallback_only: true }}\ng: {{ for_each: [1], {call} }}\nh: {{ set: '${{steps.g.by}} ${{steps.c.status}}' }}"
         ),
         &[
-            "w.steps.b.body+2: `item` exists only in a step with `for_each`, and in what is its fallback",
-            "w.steps.h.set+2: `g` has no `fallback`, so nobody else does it",
+            "w.steps.b.body+2: `item` exists only in a step with `for_each`, and in the fallback of one",
+            "w.steps.h.set+2: `g` has no `fallback`, and so no `by`",
             "w.steps.h.set+16: `c` is many calls (`for_each`) and has no `status` of its own",
             "w.steps.c.fallback: `d` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can",
             "w.steps.e.fallback: `f` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can",
@@ -133,8 +133,8 @@ fn keys_that_do_not_belong_together_are_refused_with_a_hint() {
         &[
             "w.steps.a.deadline: `soon` is not a duration; write 50ms, 2s, 1m, 1h or 3d",
             "w.steps.a.failures: `failures` belongs to `for_each`",
-            "w.steps.a.undo: a `read` changes nothing, so `undo` has nothing to say of it (say `effect: private` or `shared` if it does change something)",
-            "w.steps.a.probe: a `read` changes nothing, so `probe` has nothing to say of it (say `effect: private` or `shared` if it does change something)",
+            "w.steps.a.undo: a `read` changes nothing, so `undo` has no meaning for it (say `effect: private` or `shared` if it does change something)",
+            "w.steps.a.probe: a `read` changes nothing, so `probe` has no meaning for it (say `effect: private` or `shared` if it does change something)",
             "w.steps.b.on_conflict: `on_conflict` belongs to a `call`, not to a `set`",
             "w.steps.b.undo: `undo` belongs to a `call`, not to a `set`",
         ],
@@ -145,7 +145,7 @@ fn keys_that_do_not_belong_together_are_refused_with_a_hint() {
             "w.steps.a.undo.body+2: `secrets` can be read only in a call's headers or URL (anywhere else it would be stored and shown)",
             "w.steps.a.probe.call: a probe only asks; a PUT changes something (GET, HEAD, or a POST that only searches)",
             "w.steps.a: `undo` and `probe` of `a` cannot read `steps.a` (write `output`: it is what the step gave)",
-            "w.steps.b.set+2: `a` has no `fallback`, so nobody else does it",
+            "w.steps.b.set+2: `a` has no `fallback`, and so no `by`",
             "w.steps.b.set+16: `a` does not collect what fails (`failures: collect`) and has no `errors`",
             "w.steps.b.set+34: unknown name `key` (names here are request, steps, run, instance, now, services)",
         ],

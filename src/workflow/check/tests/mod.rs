@@ -13,7 +13,7 @@ mod order;
 mod people;
 mod shape;
 
-/// The surroundings of the tests' workflows.
+/// The services, secrets and limits that the tests' workflows may refer to.
 struct Town {
     services: BTreeMap<ServiceName, bool>,
     secrets: BTreeSet<String>,
@@ -199,7 +199,7 @@ fn everything_is_reported_at_once() {
     assert_eq!(problems.len(), 6, "{problems:#?}");
 }
 
-/// Where each value of a definition stands, as JSON pointers.
+/// The places of all values in a definition, as JSON pointers.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {

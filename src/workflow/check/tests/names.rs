@@ -72,8 +72,8 @@ fn names_are_refused_where_they_do_not_belong() {
     wrong(
         "a: { set: '${item.x}' }\nb: { for_each: '${[index]}', set: '${item}' }",
         &[
-            "w.steps.a.set+2: `item` exists only in a step with `for_each`, and in what is its fallback",
-            "w.steps.b.for_each+3: `index` exists only in a step with `for_each`, and in what is its fallback",
+            "w.steps.a.set+2: `item` exists only in a step with `for_each`, and in the fallback of one",
+            "w.steps.b.for_each+3: `index` exists only in a step with `for_each`, and in the fallback of one",
         ],
     );
     let legacy = "what the engine does must not depend on legacy's reply";
@@ -100,8 +100,10 @@ fn credentials_of_callers_are_passed_on_only_sealed() {
         steps("a: { call: 'GET ${services.bank}/x', headers: { authorization: '${request.headers.Authorization}' } }");
     refused(
         &pass,
-        &["w.steps.a.headers.authorization+2: the caller's `authorization` would stand in the store, and there is no \
-         `store_key` to seal it with (declare `store_key: { file: … }` in pointsman.yaml)"],
+        &[
+            "w.steps.a.headers.authorization+2: the caller's `authorization` would be stored in clear, because there is no \
+         `store_key` to seal it with (declare `store_key: { file: … }` in pointsman.yaml)",
+        ],
     );
     let (plan, problems) = Town { store_key: true, ..Town::new() }.check(&pass);
     assert_eq!((problems.len(), plan.unwrap().sensitive().collect::<Vec<_>>()), (0, vec!["authorization"]));

@@ -66,7 +66,7 @@ fn wrong_questions_are_refused() {
     wrong(
         "a: { checkpoint: {} }",
         &[
-            "w.steps.a.checkpoint: a checkpoint asks a question (for example `checkpoint: { question: \"Is this picture fit to print?\" }`)",
+            "w.steps.a.checkpoint: a checkpoint needs a `question` (for example `checkpoint: { question: \"Is this picture fit to print?\" }`)",
         ],
     );
     wrong(
@@ -74,18 +74,18 @@ fn wrong_questions_are_refused() {
         &[
             "w.steps.a.checkpoint.who: nobody could answer (name the tokens that may, or leave `who` out: then everybody who may decide)",
             "w.steps.a.checkpoint.timeout: `1w` is not a duration; write 50ms, 2s, 10m, 3h or 2d",
-            "w.steps.a.checkpoint.on_timeout: nobody is named who is asked then (add `escalate: { who: [NAME] }`)",
+            "w.steps.a.checkpoint.on_timeout: `escalate` is missing: it names who is asked then (add `escalate: { who: [NAME] }`)",
             "w.steps.a.checkpoint.default: `default` is what a time-out approves with (add `on_timeout: approve`, or leave `default` out)",
         ],
     );
     wrong(
         "a: { checkpoint: { question: ok, timeout: 1h, escalate: { who: [a, ''], on_timeout: escalate } } }",
         &[
-            "w.steps.a.checkpoint.timeout: it is not said what happens then (add `on_timeout: reject`, or `approve`, or `escalate`)",
+            "w.steps.a.checkpoint.timeout: `timeout` without what happens then (add `on_timeout: reject`, or `approve`, or `escalate`)",
             "w.steps.a.checkpoint.escalate: nothing leads to `escalate` (add `timeout: 30m` and `on_timeout: escalate`)",
             "w.steps.a.checkpoint.escalate.who[1]: a name is not empty",
             "w.steps.a.checkpoint.escalate.on_timeout: `on_timeout` without a `timeout` (add `timeout: 30m`)",
-            "w.steps.a.checkpoint.escalate.on_timeout: it is escalated once (`approve` or `reject`)",
+            "w.steps.a.checkpoint.escalate.on_timeout: a question is escalated only once (`approve` or `reject`)",
         ],
     );
     let schema = "schema: { type: object, required: [x] }";
@@ -141,7 +141,7 @@ fn wrong_waits_are_refused() {
         &[
             "w.steps.a.wait.signal: `a b` cannot be the name of a signal: a letter, then letters, digits, `-` and `_`, at most 64 in all",
             "w.steps.a.wait.on_timeout: `on_timeout` without a `timeout` (add `timeout: 30m`)",
-            "w.steps.b.set+2: `signal` can be read only in `where:` of a `wait` (what came is the output of the step: steps.NAME.output)",
+            "w.steps.b.set+2: `signal` can be read only in `where:` of a `wait` (the payload is the output of the step: steps.NAME.output)",
         ],
     );
 }
@@ -156,7 +156,7 @@ fn wrong_risks_and_locks_are_refused() {
     wrong(
         &format!("a: {{ {call}, ask: {{ who: [x] }} }}"),
         &[
-            "w.steps.a.ask: `ask` says how to ask about a risk (add `risk: medium` or `risk: high`, or `risks:` for the whole workflow)",
+            "w.steps.a.ask: `ask` without a risk: nobody would be asked (add `risk: medium` or `risk: high`, or `risks:` for the whole workflow)",
         ],
     );
     wrong(
@@ -167,7 +167,7 @@ fn wrong_risks_and_locks_are_refused() {
     );
     wrong(
         &format!("a: {{ {call}, lock: {{}} }}"),
-        &["w.steps.a.lock: a lock has a `key` (for example `lock: { key: \"order:${request.body.id}\" }`)"],
+        &["w.steps.a.lock: a lock needs a `key` (for example `lock: { key: \"order:${request.body.id}\" }`)"],
     );
     wrong(
         &format!("a: {{ {call}, lock: {{ key: '' }}, busy_on: [99] }}"),
@@ -189,7 +189,7 @@ fn wrong_risks_and_locks_are_refused() {
     refused(
         "workflow: w\nrisks: [ { risk: high }, { method: PUSH, risk: low } ]\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }",
         &[
-            "warning: w.risks[0]: the lines after this one are never looked at: it fits every call (put it last)",
+            "warning: w.risks[0]: the lines after this one are never used: its conditions hold for every call (put it last)",
             "w.risks[1].method: unknown method `PUSH` (did you mean `POST`?)",
         ],
     );

@@ -31,7 +31,7 @@ fn the_shape_of_a_step_is_checked() {
         "a: { fail: { status: 99 } }\nb: { fail: {} }\nc: { fail: { status: 'a${1}' } }",
         &[
             "w.steps.a.fail.status: 99 is not a status; it is a number from 200 to 599",
-            "w.steps.b.fail: `fail` says with which status (for example `fail: { status: 409 }`)",
+            "w.steps.b.fail: `fail` needs a `status` (for example `fail: { status: 409 }`)",
             "w.steps.c.fail.status: a status is a number or one `${ … }`",
         ],
     );
@@ -45,7 +45,7 @@ fn the_shape_of_a_step_is_checked() {
         "a: { set: 1, concurrency: 2 }\nb: { for_each: '${[1]}', concurrency: 0, set: 1 }\nc: { for_each: x, set: 1 }",
         &[
             "w.steps.a.concurrency: `concurrency` belongs to `for_each`",
-            "w.steps.b.concurrency: a concurrency of 0 would never begin (1 takes one item after the other)",
+            "w.steps.b.concurrency: with a concurrency of 0 no item would ever begin (1 takes one item after the other)",
             "w.steps.c.for_each: `for_each` takes a list or one `${ … }` that gives one",
         ],
     );
@@ -171,7 +171,7 @@ fn respond_is_checked() {
         &with("[{ status: 200, pending: { body: '${steps.a.output}' } }, { pending: {} }]"),
         &[
             "w.respond[0].pending: `pending` reads `steps.a`, which may not have ended (`request` and `run` are always there)",
-            "w.respond[1].pending: `pending` stands twice; there is one answer while a run goes on",
+            "w.respond[1].pending: `pending` is declared twice; there is one answer while a run goes on",
         ],
     );
     refused(&with("[]"), &["w.respond: `respond` is empty"]);
@@ -245,7 +245,7 @@ fn the_reason_why_runs_have_to_be_kept_is_named() {
     assert_eq!(plan.reason_to_keep().as_deref(), Some("`respond.pending`, for runs that go on"));
 }
 
-/// What takes a step's place gives that step's output.
+/// The fallback of a step gives that step's output.
 #[test]
 fn a_step_that_reads_the_replaced_step_reads_its_fallback() {
     let plan = good(

@@ -43,7 +43,8 @@ const STEADY: rustix::time::ClockId = rustix::time::ClockId::Boottime;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const STEADY: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 
-/// The time of a thread on which tokio's time is paused, and what its machines' clocks make of it.
+/// A simulated time, for a thread on which tokio's time is paused, and the deviation of the simulated machines' clocks
+/// from it.
 #[cfg(test)]
 pub(crate) mod simulated {
     use std::cell::Cell;
@@ -57,20 +58,20 @@ pub(crate) mod simulated {
         static SKEW: Cell<SignedDuration> = const { Cell::new(SignedDuration::ZERO) };
     }
 
-    /// It is this time now, and goes on as tokio's does.
+    /// Starts the simulated time, which then advances with tokio's.
     pub fn begin(at: Timestamp) {
         BEGUN.set(Some((at, Instant::now())));
         skew(SignedDuration::ZERO);
     }
-    /// The machine's time again.
+    /// Ends the simulation: the machine's own clocks are read again.
     pub fn end() {
         BEGUN.set(None);
     }
-    /// The machines' clocks are wrong by so much from now on.
+    /// Sets how far the machines' clocks deviate from the simulated time.
     pub fn skew(by: SignedDuration) {
         SKEW.set(by);
     }
-    /// What time it really is.
+    /// The simulated time, without the deviation.
     pub fn time() -> Option<Timestamp> {
         let (at, since) = BEGUN.get()?;
         at.checked_add(SignedDuration::try_from(since.elapsed()).ok()?).ok()

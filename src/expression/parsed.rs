@@ -46,7 +46,7 @@ impl Expression {
         &self.0.reads
     }
 
-    /// The path, where the expression is nothing but one without indexes: its value is what stands there.
+    /// The path, where the expression is only a path without indexes: its value is then the value at that path.
     pub fn as_path(&self) -> Option<&ReadPath> {
         let keys = |parts: &[Part]| parts.iter().all(|part| matches!(part, Part::Key(_)));
         match &self.0.node {
@@ -78,7 +78,7 @@ impl Expression {
         }
     }
 
-    /// As it was written.
+    /// The source text.
     pub fn source(&self) -> &str {
         &self.0.source
     }

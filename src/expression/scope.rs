@@ -22,7 +22,7 @@ impl ScopeValue {
     pub fn map<K: Into<Arc<str>>>(members: impl IntoIterator<Item = (K, ScopeValue)>) -> Self {
         ScopeValue::Map(Arc::new(members.into_iter().map(|(key, value)| (key.into(), value)).collect()))
     }
-    /// As JSON; copies the members.
+    /// The value as JSON; copies the members.
     pub fn to_value(&self) -> Value {
         match self {
             ScopeValue::Value(value) => (**value).clone(),
@@ -86,7 +86,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// No names.
+    /// A scope without names.
     pub fn new() -> Self {
         Self::default()
     }

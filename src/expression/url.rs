@@ -11,7 +11,7 @@ use super::scan;
 use super::scope::Scope;
 use super::template::{Piece, evaluate_in_text, pieces};
 
-/// All but what RFC 3986 calls unreserved.
+/// All characters except those that RFC 3986 calls unreserved.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A call's URL: `${services.stock}/reservations/${output.id}?q=${item}`. Each value in path or query is
@@ -33,7 +33,7 @@ impl UrlTemplate {
     /// Parses a URL template.
     ///
     /// # Errors
-    /// A bad expression; anything but `${services.NAME}` or a literal base in front.
+    /// An expression that does not parse, or a URL that begins with anything but `${services.NAME}` or a literal base.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         Self::parse_within(text, &Bounds::default())
     }
@@ -109,7 +109,7 @@ impl UrlTemplate {
         self.0.base.as_deref()
     }
 
-    /// As it was written.
+    /// The source text.
     pub fn source(&self) -> &str {
         &self.0.source
     }
@@ -119,17 +119,17 @@ impl UrlTemplate {
         &self.0.reads
     }
 
-    /// Whether path and query may be what this evaluates to: they begin with the text in front of its first value.
+    /// Whether this may evaluate to a path and query: whether they begin with the literal text before its first value.
     pub fn may_evaluate_to(&self, path: &str) -> bool {
         match &self.0.pieces[..] {
             [] => path.is_empty(),
             [Piece::Literal(literal)] => path == literal,
             [Piece::Literal(literal), ..] => path.starts_with(literal.as_str()),
-            [Piece::Expression(_), ..] => true, // none that parses
+            [Piece::Expression(_), ..] => true, // does not occur: a path begins with a literal
         }
     }
 
-    /// Path and query after the service's base, each value percent-encoded. Empty, or begins with `/` or `?`.
+    /// The path and query after the service's base, each value percent-encoded. It is empty, or begins with `/` or `?`.
     ///
     /// # Errors
     /// An expression that fails; a value that is no scalar; a dot segment or an empty segment made by a value.

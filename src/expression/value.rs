@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What kind of value it is, for a message.
+/// The kind of a value, for messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 
 use super::State;
 
-/// What is known of a request when it is decided; never its body.
+/// What is known of a request when its decision is made; never its body.
 pub struct RequestFacts<'a> {
     /// The method.
     pub method: &'a Method,
@@ -23,11 +23,11 @@ pub struct RequestFacts<'a> {
     pub params: &'a [(Arc<str>, String)],
     /// A random number for this request: samples it where the route has no key.
     pub random: u64,
-    /// Which arm owns the instance that the request follows up.
+    /// The owner of the instance that the request follows up.
     pub owner: Owner,
     /// The arm that took the first try of this request, where it is a retry.
     pub first_try: Option<Arm>,
-    /// The time in seconds since 1970: scopes of earlier files are looked up until a moment.
+    /// The time in seconds since 1970, because scopes of earlier files are looked up only until a certain time.
     pub now_s: i64,
 }
 
@@ -40,11 +40,11 @@ pub enum Owner {
     Engine,
     /// Legacy created it and the engine has a dark twin of it.
     LegacyWithTwin,
-    /// Not known now, because the store does not answer: 503, never legacy's 404.
+    /// Not known, because the store does not answer: the request gets 503, never legacy's 404.
     Unknown,
 }
 
-/// One of the two that can answer a request.
+/// One of the two sides that can answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arm {
@@ -152,7 +152,7 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
-    /// All, for the metric's closed set.
+    /// All reasons: the closed set of the metric's labels.
     pub const ALL: [SkipReason; 17] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,

@@ -44,7 +44,7 @@ fn text(request: &mut Map<String, Value>, part: &str, value: &str) {
     request.entry(part).or_insert_with(|| value.into());
 }
 
-/// One header where one is named, else all.
+/// One header where the expression names one, else all.
 fn headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &RequestFacts<'_>) {
     let Value::Object(map) = request.entry("headers").or_insert_with(|| Value::Object(Map::new())) else { return };
     let mut add = |name: &str| {

@@ -44,7 +44,7 @@ impl Salts {
         let form = KeyForm::of(&route.caller);
         self.retry_keys(route.first_id(), route.retry_key.as_ref(), &route.caller, form, facts)
     }
-    /// The retry key under a scope of earlier files; `None` also where the time for retries under it is over.
+    /// The retry key under a scope of earlier files; `None` also where that scope is not looked up any more.
     pub fn retry_before(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         let EarlierScope { route, key, caller, form, until_s } = earlier;
         if facts.now_s >= *until_s {
@@ -75,7 +75,7 @@ impl Salts {
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
             parts.add(issuer.as_bytes());
             parts.add(subject.as_bytes());
-            // Not a header name, which is the last part otherwise: the two kinds of key never collide.
+            // Elsewhere the last part is a header name, and this is none: the two kinds of key never collide.
             parts.add(b"\0verified");
             return Some(RetryKeys { scoped: parts.key(), any_caller: None });
         }
@@ -100,7 +100,7 @@ impl Salts {
 struct KeyHasher(blake3::Hasher);
 
 impl KeyHasher {
-    /// Prefixed with the length, so that no two lists of parts hash alike.
+    /// Adds a part, prefixed with its length, so that different lists of parts have different hashes.
     fn add(&mut self, part: &[u8]) {
         self.0.update(&(part.len() as u64).to_le_bytes()).update(part);
     }

@@ -1,8 +1,8 @@
 //! PURE. Finds the route of a path.
 //!
 //! The question it answers: "which route, and what are its parameters?" Always true: a route of the request's host
-//! beats one without a host, a static segment beats a parameter, and a GET route takes HEAD unless there is a HEAD route
-//! of the same shape. Finding a route without parameters allocates nothing. Keys come from `path`.
+//! beats one without a host, a static segment beats a parameter, and a GET route also matches HEAD unless there is a
+//! HEAD route of the same shape. Finding a route without parameters allocates nothing. Keys come from `path`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ struct Methods(Vec<(Method, Router<usize>)>);
 pub type Hit = (usize, Vec<(Arc<str>, String)>);
 
 impl Matcher {
-    /// Of routes with equal shape the first wins; the check of the files refuses such routes.
+    /// Builds the matcher. Of routes with equal shape the first wins; the check of the files refuses such routes.
     pub fn new(routes: &[Arc<Route>]) -> Self {
         let mut matcher = Self::default();
         for (place, route) in routes.iter().enumerate() {
@@ -38,7 +38,7 @@ impl Matcher {
             matcher.params.push(params(&matches.path).map(Arc::from).collect());
             matcher.methods(matches).insert(&matches.method, &matches.path, place);
         }
-        // After all others, so that HEAD routes of the same shape win.
+        // GET routes are inserted for HEAD after all others, so that HEAD routes of the same shape win.
         for (place, route) in routes.iter().enumerate().filter(|(_, r)| r.matches.method == Method::GET) {
             matcher.methods(&route.matches).insert(&Method::HEAD, &route.matches.path, place);
         }

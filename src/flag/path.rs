@@ -18,7 +18,7 @@ pub const AMBIGUOUS_BYTES_MAX: usize = 4_096;
 pub struct Normalised<'a> {
     /// The path to match and forward.
     pub path: Cow<'a, str>,
-    /// Servers interpret it differently: it has `//`, `%2F`, `%5C` or a backslash.
+    /// Whether servers may interpret it differently: it has `//`, `%2F`, `%5C` or a backslash.
     pub ambiguous: bool,
 }
 
@@ -80,7 +80,7 @@ pub fn normalise(raw: &str) -> Result<Normalised<'_>, PathRefusal> {
     }
     match resolve_dots(raw, Dots { encoded: true, refuse_above_root: true })? {
         None => Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: scan.ambiguous }),
-        // The ambiguous part may have been in a segment that `..` removed.
+        // Checked again, because the ambiguous part may have been in a segment that `..` removed.
         Some(path) => {
             let ambiguous = self::scan(&path)?.ambiguous;
             Ok(Normalised { path: Cow::Owned(path), ambiguous })
@@ -129,9 +129,9 @@ fn encoded(bytes: &[u8], at: usize) -> Option<u8> {
 /// How a server resolves dot segments.
 #[derive(Clone, Copy)]
 struct Dots {
-    /// `%2e` is a dot.
+    /// Whether `%2e` counts as a dot.
     encoded: bool,
-    /// A `..` above the root is refused; otherwise it stays at the root, as origins do.
+    /// Whether a `..` above the root is refused; otherwise the path stays at the root, as in most servers.
     refuse_above_root: bool,
 }
 
@@ -222,9 +222,9 @@ pub fn match_key(path: &str) -> Cow<'_, str> {
     }))
 }
 
-/// Every key that an origin may match an ambiguous path by: slashes merged or not, before the dot segments are
-/// resolved or after or they are not resolved, `%2e` a dot or data, `%2F` a slash or data, a backslash a slash or data,
-/// a slash at the end dropped or not.
+/// Every key by which an origin may match an ambiguous path: with slashes merged or not; with dot segments resolved
+/// before that, after that or not at all; with `%2e` as a dot or as data; with `%2F` and the backslash as a slash or as
+/// data; with a slash at the end dropped or not.
 pub fn readings(path: &str) -> Vec<String> {
     let mut readings: Vec<String> = Vec::new();
     let mut read = |reading: &str| {

@@ -12,7 +12,7 @@ use crate::names::{RouteId, RunId};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Family {
     id: RouteId,
-    /// The newest first.
+    /// Its creator's earlier ids, the newest first.
     was: Arc<[RouteId]>,
 }
 
@@ -34,7 +34,7 @@ impl Family {
     pub fn first_id(&self) -> &RouteId {
         self.was.last().unwrap_or(&self.id)
     }
-    /// All ids that its creator has and had.
+    /// All ids that its creator has and had before.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
         std::iter::once(&self.id).chain(self.was.iter())
     }
@@ -47,12 +47,12 @@ impl From<RouteId> for Family {
     }
 }
 
-/// An instance as requests name it. Its pin stands under one of its family's ids.
+/// An instance as requests name it. Its pin is stored under one of its family's ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstanceKey {
     /// Its family.
     pub family: Family,
-    /// Its id as text, as it stands in the reply and in paths.
+    /// Its id as text, as in the reply and in paths.
     pub id: Arc<str>,
 }
 
@@ -70,7 +70,7 @@ impl From<PinKey> for InstanceKey {
     }
 }
 
-/// What a pin is stored under: an id that the family's creator has or had, and the instance's id.
+/// The key of a stored pin: an id that the family's creator has or had, and the instance's id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PinKey {
     /// The creator's route id, or an earlier one of it.
@@ -82,7 +82,7 @@ pub struct PinKey {
 /// An instance that a request follows up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstanceId {
-    /// Family and id, as the caller knows it.
+    /// Its family and id, as the caller knows them.
     pub key: InstanceKey,
     /// The run that created it on the engine's side (real or dark), where there is one.
     pub run: Option<RunId>,
@@ -121,7 +121,7 @@ pub struct RetryKeys {
 }
 
 impl From<RetryKey> for RetryKeys {
-    /// Of a request whose caller is verified, or has no credential.
+    /// The keys of a request whose caller is verified or has no credential.
     fn from(scoped: RetryKey) -> Self {
         Self { scoped, any_caller: None }
     }

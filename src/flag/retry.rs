@@ -1,8 +1,8 @@
 //! PURE. How a route recognises a client's retry and scopes it by caller: as the files declare it now, in a form that can
 //! be stored, and as earlier files declared it.
 //!
-//! The question it answers: "under which other keys may the first try of this request stand?" Always true: a stored
-//! scope gives the same keys as when it was in force, for as long as a retry may come.
+//! The question it answers: "under which other keys may the first try of this request be recorded?" Always true: a
+//! stored scope gives the same keys as when it was in force, for as long as a retry may come.
 
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use super::route::Route;
 use crate::expression::Template;
 use crate::names::RouteId;
 
-/// What a route's retry keys are made of besides the request.
+/// What a route's retry keys are derived from, apart from the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryScope {
     /// The oldest id of the route.
@@ -21,21 +21,22 @@ pub struct RetryScope {
     pub key: Option<String>,
     /// Headers that scope it by caller.
     pub headers: Vec<String>,
-    /// What verifies tokens that do.
+    /// The public keys that verify tokens, where a token scopes it.
     pub token: Option<TokenSource>,
-    /// How keys are made of these.
+    /// How keys are derived from these.
     #[serde(default, skip_serializing_if = "KeyForm::is_whole")]
     pub form: KeyForm,
 }
 
-/// How the key of one caller is made where its scope is a credential that nobody verified.
+/// How the key of one caller is derived where its scope is an unverified credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyForm {
-    /// It has nothing in common with the key for any caller: so it was in older versions, and where there is none.
+    /// It has nothing in common with the key for any caller: in older versions, and where there is no key for any
+    /// caller.
     #[default]
     Whole,
-    /// It shares the first half with it.
+    /// Its first half is that of the key for any caller.
     SharedHalf,
 }
 
@@ -48,13 +49,13 @@ impl KeyForm {
     }
 }
 
-/// A scope that is no longer in force: first tries that were recorded under it are still looked up.
+/// A scope that is no longer in force. First tries that were recorded under it are still looked up.
 pub struct EarlierScope {
     pub(super) route: RouteId,
     pub(super) key: Option<Template>,
     pub(super) caller: CallerScope,
     pub(super) form: KeyForm,
-    /// Until when a retry of such a first try may come, in seconds since 1970.
+    /// Until when it is looked up, because a retry of such a first try may come: seconds since 1970.
     pub(super) until_s: i64,
 }
 
@@ -71,7 +72,7 @@ impl RetryScope {
         }
     }
 
-    /// Parses a stored scope, to be looked up until a moment (seconds since 1970).
+    /// Parses a stored scope. `until_s` (seconds since 1970) is until when it is looked up.
     ///
     /// # Errors
     /// Another version stored it, and this one cannot parse it.
@@ -109,7 +110,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         set(vec![route], BTreeMap::new(), Freeze::No)
     }
 
-    /// The keys of one request at a moment: those of now, and those before.
+    /// The keys of one request at this time: under the scope in force, and under earlier ones.
     fn keys(set: &FlagSet, now_s: i64) -> (Option<RetryKeys>, Vec<RetryKeys>) {
         let headers = [("idempotency-key", "k"), ("x-key", "other"), ("x-caller", "c"), ("authorization", "a")];
         let headers: HeaderMap =
@@ -131,7 +132,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
     }
 
     #[test]
-    fn a_kept_scope_gives_the_keys_that_it_gave() {
+    fn a_stored_scope_gives_the_same_keys_as_before() {
         let plain = || route("a", Method::POST, "/orders");
         let template = Template::parse_str("${request.headers[\"x-key\"]}").unwrap();
         let tokens = TokenKeys::read(ISSUER, vec!["shop".into()]).unwrap();
@@ -166,7 +167,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         let of_request = any_caller.unwrap().of_request(&[7; 32]);
         assert_eq!(scoped.0[..16], of_request.0[..16]);
         assert_ne!(scoped.0[16..], of_request.0[16..]);
-        // An older version kept its scope without a form: keys that it noted are looked up as they were.
+        // An older version stored its scope without a form: keys that it recorded are looked up as they were.
         let mut kept = serde_json::to_value(RetryScope::of(&unverified)).unwrap();
         assert!(kept.as_object_mut().unwrap().remove("form").is_some());
         let kept: RetryScope = serde_json::from_value(kept).unwrap();
@@ -177,7 +178,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
     }
 
     #[test]
-    fn what_cannot_be_read_is_said() {
+    fn a_stored_scope_that_cannot_be_read_is_an_error() {
         let scope = RetryScope::of(&route("a", Method::POST, "/orders"));
         assert!(RetryScope { key: Some("${".into()), ..scope.clone() }.until(1).is_err());
         assert!(RetryScope { headers: vec!["no header".into()], ..scope.clone() }.until(1).is_err());

@@ -23,7 +23,7 @@ pub struct Route {
     pub legacy: Arc<Service>,
     /// What the engine runs for it; without one only `off` is possible.
     pub workflow: Option<WorkflowName>,
-    /// What the file says the state is.
+    /// The state that the file declares.
     pub declared: State,
     /// The reason in `force: {reason}` next to the state, which overrides the gate.
     pub force: Option<String>,
@@ -39,16 +39,16 @@ pub struct Route {
     pub retry_key: Option<Template>,
     /// What scopes the retry key by caller (default: the header `authorization`).
     pub caller: CallerScope,
-    /// The engine's runs are kept in the store. Where not (`keep: none`) they only read, each is deleted once it has
-    /// answered, and no retry key is remembered.
+    /// Whether the engine's runs are kept in the store. If not (`keep: none`), they only read, each is deleted once it
+    /// has answered, and no retry key is remembered.
     pub keeps_runs: bool,
     /// The caller's answer is due within this time.
     pub deadline: Option<Duration>,
-    /// Legacy may be called again for a comparison, in `live`.
+    /// Whether legacy may be called again for a comparison, in `live`.
     pub replay_safe: bool,
-    /// Ambiguous paths are refused wherever they would match this route, also in `off`.
+    /// Whether ambiguous paths are refused wherever they would match this route, also in `off`.
     pub strict_paths: bool,
-    /// The rule that lowers the state by itself.
+    /// The rule that lowers the state automatically.
     pub guard: Option<Guard>,
     /// Conditions (CEL over request, reply, run) judged in `live` and `only`, by name.
     pub invariants: Vec<(String, Expression)>,
@@ -65,10 +65,10 @@ impl Route {
     }
 }
 
-/// Which requests are a route's.
+/// Which requests belong to a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
-    /// The method; a GET route takes HEAD.
+    /// The method; a GET route also matches HEAD.
     pub method: Method,
     /// The path template, `/orders/{id}`; always starts with a slash.
     pub path: String,
@@ -76,7 +76,7 @@ pub struct Match {
     pub host: Option<String>,
 }
 
-/// Puts some callers on another rung.
+/// A rule that puts some callers on another rung.
 #[derive(Clone)]
 pub struct Cohort {
     /// Its name.
@@ -94,7 +94,7 @@ pub struct Cohort {
 pub enum Instance {
     /// The reply creates one; its id is at this JSONPath in the reply's body.
     Creates {
-        /// Where the id is.
+        /// The JSONPath of the id.
         id: JsonPath,
     },
     /// It follows up instances that another route created.
@@ -106,7 +106,7 @@ pub enum Instance {
     },
 }
 
-/// A rule that lowers a route by itself. Rates are shares, 0.0 to 1.0.
+/// A rule that lowers a route automatically. Rates are shares, 0.0 to 1.0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guard {
     /// Highest mismatch rate.
@@ -115,6 +115,6 @@ pub struct Guard {
     pub errors: Option<f64>,
     /// Highest ratio of the engine's p99 to legacy's.
     pub p99_ratio: Option<f64>,
-    /// Requests that must have been seen before it judges.
+    /// It applies once it has seen this many requests.
     pub over: u64,
 }

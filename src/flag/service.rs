@@ -1,4 +1,4 @@
-//! A named HTTP base, and what bounds the calls of steps to it.
+//! A named HTTP base, and the limits for calls of steps to it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct Service {
     pub name: ServiceName,
     /// `http://host:port` and an optional base path, no trailing slash. At least one.
     pub urls: Vec<http::Uri>,
-    /// It honours `Idempotency-Key`: a repeat with the same key and bytes is harmless.
+    /// Whether it honours `Idempotency-Key`, so that a repeat with the same key and bytes is harmless.
     pub keyed: bool,
     /// Overrides the limit for connecting, as legacy and for steps.
     pub connect: Option<Duration>,
@@ -19,7 +19,7 @@ pub struct Service {
     pub first_byte: Option<Duration>,
     /// Overrides the limit on steps' calls in flight at the same time.
     pub calls_max: Option<u64>,
-    /// When steps' calls are refused without being tried; `None` is `breaker: off`.
+    /// When steps' calls are refused without being tried; `None` means `breaker: off`.
     pub breaker: Option<Breaker>,
     /// The highest rate at which calls of steps may begin.
     pub rate: Option<Rate>,
@@ -28,7 +28,7 @@ pub struct Service {
 /// When calls to a service are refused without being tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Breaker {
-    /// It opens where this share of calls failed, above 0.0, at most 1.0 …
+    /// It opens when at least this share of calls failed, above 0.0, at most 1.0 …
     pub failures: f64,
     /// … within this time …
     pub over: Duration,
@@ -40,7 +40,7 @@ pub struct Breaker {
     pub open: Duration,
     /// … up to this.
     pub open_max: Duration,
-    /// So many probes go through, and close it if all succeed.
+    /// How many probes go through. If all succeed, it closes.
     pub probes: u32,
 }
 

@@ -21,11 +21,11 @@ pub type EarlierScopes = HashMap<RouteId, Vec<EarlierScope>>;
 
 /// Every route with its flag, in force together. Immutable; swapped whole.
 pub struct FlagSet {
-    /// Counts up with each swap.
+    /// The number of the set: it increases with each swap.
     pub generation: u64,
     /// The version of the files that it was built from: the engine runs the workflows of the same files.
     pub edition: u64,
-    /// In file order.
+    /// The routes, in the order of the files.
     pub routes: Vec<Arc<RouteFlag>>,
     /// Requests that no route matches are forwarded to it unchanged.
     pub default_legacy: Arc<Service>,
@@ -37,7 +37,7 @@ pub struct FlagSet {
     by_id: HashMap<RouteId, usize>,
     salts: Salts,
     earlier_scopes: Arc<EarlierScopes>,
-    /// No route is above `off` or strict, so an ambiguous path can bypass nothing.
+    /// Whether no route is above `off` or strict, so that an ambiguous path can bypass nothing.
     allows_ambiguous_paths: bool,
 }
 
@@ -45,7 +45,7 @@ pub struct FlagSet {
 pub struct RouteFlag {
     /// The route as checked.
     pub route: Arc<Route>,
-    /// What was asked for.
+    /// The state that was requested.
     pub requested: State,
     /// What is in force, and why.
     pub effective: Effective,
@@ -64,7 +64,7 @@ pub struct RouteFlag {
 pub struct Effective {
     /// The state in force.
     pub state: State,
-    /// What made it so.
+    /// Why.
     pub why: Why,
 }
 
@@ -86,7 +86,7 @@ pub enum Why {
     Freeze,
 }
 
-/// The kill switch, ordered: each holds what the one before does, and more.
+/// The kill switch, ordered: each value stops what the one before does, and more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Freeze {
@@ -106,7 +106,7 @@ pub struct StateInputs {
     pub requested: State,
     /// The shares in force.
     pub shares: Shares,
-    /// No flip was recorded for it.
+    /// Whether no flip was recorded for it.
     pub unproven: bool,
     /// The highest state that the gate let through, where the file asks for more.
     pub gate: Option<State>,
@@ -126,9 +126,9 @@ pub struct FoundRoute<'a> {
 
 /// A request's path and route.
 pub struct ResolvedPath<'set, 'raw> {
-    /// What is forwarded: dot segments resolved, else as the client wrote it.
+    /// The path to forward: dot segments are resolved, the rest is as the client wrote it.
     pub path: Cow<'raw, str>,
-    /// Its route; `None` is the default legacy.
+    /// Its route; `None` means that the default legacy gets it.
     pub found: Option<FoundRoute<'set>>,
 }
 
@@ -234,7 +234,7 @@ impl FlagSet {
     }
 
     /// The route of a request, by host, method and normalised path. A static segment beats a parameter; a GET route
-    /// takes HEAD. No allocation where the route has no parameters.
+    /// also matches HEAD. No allocation where the route has no parameters.
     pub fn find<'a>(&'a self, method: &Method, host: Option<&str>, path: &str) -> Option<FoundRoute<'a>> {
         self.matcher.find(method, host, &match_key(path)).and_then(|hit| self.found(hit))
     }
@@ -279,12 +279,12 @@ impl RouteFlag {
     pub fn could_be_live(&self) -> bool {
         self.granted >= State::Live
     }
-    /// Whether files, gate and flips let it stand at this rung at most.
+    /// Whether files, gate and flips allow this rung at most.
     pub fn is_granted_at_most(&self, state: State) -> bool {
         self.granted <= state
     }
-    /// The rung of a cohort: what its rule says, capped like the route. Above the route's granted rung it has no evidence,
-    /// so it is limited to `shadow` unless it is forced.
+    /// The rung of a cohort: that of its rule, capped like the route. Above the route's granted rung it has no
+    /// evidence, so it is limited to `shadow` unless it is forced.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
         let unforced = if cohort.force.is_some() { State::Only } else { self.granted.max(State::Shadow) };
         cohort.state.min(self.cap).min(unforced)
@@ -297,7 +297,7 @@ impl RouteFlag {
 }
 
 impl StateInputs {
-    /// As the file declares it: unproven, and lowered by nothing.
+    /// The inputs of a route as its file declares it: unproven, and lowered by nothing.
     pub fn declared(route: &Route) -> Self {
         Self { requested: route.declared, shares: route.shares, unproven: true, gate: None, guard: None, healthy: true }
     }

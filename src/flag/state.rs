@@ -78,15 +78,15 @@ impl Percent {
     /// Nobody.
     pub const NONE: Percent = Percent(0);
 
-    /// From a number of percent; `None` where it is not between 0 and 100.
+    /// Makes a share of a number of percent; `None` where it is not between 0 and 100.
     pub fn new(percent: f64) -> Option<Self> {
         (percent.is_finite() && (0.0..=100.0).contains(&percent)).then(|| Percent((percent * 100.0).round() as u16))
     }
-    /// 0 to 10,000.
+    /// The share in hundredths of a percent, 0 to 10,000.
     pub fn hundredths(self) -> u16 {
         self.0
     }
-    /// 0.0 to 100.0.
+    /// The share in percent, 0.0 to 100.0.
     pub fn as_f64(self) -> f64 {
         f64::from(self.0) / 100.0
     }
@@ -123,11 +123,11 @@ impl<'de> Deserialize<'de> for Percent {
 /// The share that each rung keeps. `off` and `only` have none: they apply to everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shares {
-    /// Of requests (without a `key`) or keys.
+    /// The share of requests (without a `key`) or of keys.
     pub shadow: Percent,
-    /// Of keys.
+    /// The share of keys.
     pub dark: Percent,
-    /// Of keys.
+    /// The share of keys.
     pub live: Percent,
 }
 

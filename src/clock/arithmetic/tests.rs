@@ -12,19 +12,19 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A machine whose two clocks the test moves.
+/// The two clocks of a machine, which the test sets.
 struct Machine(Reading);
 
 impl Machine {
     fn new() -> Self {
         Self(Reading { wall: START.parse().unwrap(), boot: Duration::from_secs(5_000) })
     }
-    /// So much time passes, and both clocks show it.
+    /// Lets time pass on both clocks.
     fn passes(&mut self, by: Duration) -> Reading {
         self.0.boot += by;
         self.set(SignedDuration::try_from(by).unwrap())
     }
-    /// The wall's clock is set forward or back.
+    /// Sets the wall clock forward or back.
     fn set(&mut self, by: SignedDuration) -> Reading {
         self.0.wall = self.0.wall.checked_add(by).unwrap();
         self.0
@@ -45,7 +45,7 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
         let jumped = machine.set(jump);
         assert_eq!(since_start(keeper.now(jumped)), s(10));
         assert_eq!(keeper.check(jumped), (Some(ClockChange::Apart(Disagreement::Jumped(jump))), jump));
-        // Nor later; and it is told once.
+        // Nor does it move later, and it is reported only once.
         for second in 11..200 {
             let later = machine.passes(ms(1_000));
             assert_eq!(since_start(keeper.now(later)), s(second), "after a jump by {jump}");
@@ -60,7 +60,7 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
 }
 
 #[test]
-fn every_further_jump_is_told_and_what_adds_up_too() {
+fn every_further_jump_is_reported_and_so_are_small_steps_that_add_up() {
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
     let told = |keeper: &mut Timekeeper, reading| match keeper.check(reading).0 {
@@ -72,7 +72,7 @@ fn every_further_jump_is_told_and_what_adds_up_too() {
     assert_eq!(told(&mut keeper, machine.set(s(30))), None);
     assert_eq!(told(&mut keeper, machine.set(s(31))), Some(3_661));
     assert_eq!(told(&mut keeper, machine.set(s(-7_200))), Some(-3_539));
-    // Two that are small alone, before the first was caught up with.
+    // Two steps, each small by itself; the second comes before the time has caught up with the first.
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
     assert_eq!(told(&mut keeper, machine.set(s(40))), None);
@@ -111,7 +111,7 @@ fn a_disagreement_says_what_to_do() {
     assert!(shown(Disagreement::NotTheStores(s(7_200))).contains("is 2h ahead of the database's"));
 }
 
-/// CLOCK_BOOTTIME counts the sleep, and so does the wall's clock.
+/// CLOCK_BOOTTIME counts the sleep, and so does the wall clock.
 #[test]
 fn a_machine_that_slept_wakes_up_at_the_right_time() {
     let mut machine = Machine::new();
@@ -129,28 +129,31 @@ fn time_starts_at_the_stores_newest_event() {
     let mut keeper = Timekeeper::starting(machine.0);
     assert_eq!(keeper.not_before(event(-5), machine.0), None);
     assert_eq!(keeper.now(machine.0), machine.0.wall, "an older event changes nothing");
-    assert_eq!(keeper.not_before(event(60), machine.0), None, "not worth a word");
+    assert_eq!(keeper.not_before(event(60), machine.0), None, "a minute ahead is not reported");
     assert_eq!(keeper.now(machine.0), event(60));
     assert_eq!(keeper.not_before(event(7_200), machine.0), Some(s(7_200)));
     assert_eq!(keeper.now(machine.0), event(7_200));
-    // It was said; it is shown for as long as it is so, and the time goes on from there.
+    // It was reported above, so the check reports nothing; it is shown as long as it lasts, and the time goes on from
+    // the event.
     assert_eq!(keeper.check(machine.0), (None, s(-7_200)));
     let later = machine.passes(ms(5_000));
     assert_eq!(keeper.now(later), event(7_205));
     assert_eq!(keeper.disagreement(later), Some(Disagreement::StoreAhead(s(-7_200))));
-    // The machine's clock is put right: a jump, whatever came before.
+    // The machine's clock is corrected: this too counts as a jump.
     let right = machine.set(s(9_000));
     assert_eq!(keeper.check(right), (Some(ClockChange::Apart(Disagreement::Jumped(s(1_800)))), s(1_800)));
     assert_eq!(keeper.now(right), event(7_205));
 }
 
-/// The store answers late, early, from another time: the time is no further from its own than its answer took.
+/// Whether the store answers late, early or with another time: the process's time differs from the store's by no more
+/// than the time that the answer took.
 #[test]
 fn the_time_of_a_shared_store_is_followed_within_what_its_answers_take() {
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
     let begun: Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
-    // It says what time it is there the moment it is asked; heard after so long; how far the time is behind then.
+    // The store reads its clock as soon as it is asked, and its answer arrives `took` milliseconds later. Returns how
+    // far the time is then behind the store's, in milliseconds.
     let mut hear = |took: u64, set: i64| {
         let there = |boot: Duration| {
             let since = SignedDuration::try_from(boot).unwrap() - s(5_000);
@@ -163,19 +166,19 @@ fn the_time_of_a_shared_store_is_followed_within_what_its_answers_take() {
         machine.passes(ms(60_000));
         behind
     };
-    assert_eq!(hear(900, 0), 900, "it may have said so at once");
-    assert_eq!(hear(3, 0), 3, "a quicker answer says more");
-    assert_eq!(hear(2_000, 0), 3, "a slower one takes nothing back");
+    assert_eq!(hear(900, 0), 900, "the store may have read its clock at once");
+    assert_eq!(hear(3, 0), 3, "a quicker answer is more precise");
+    assert_eq!(hear(2_000, 0), 3, "a slower one does not reduce the precision");
     assert_eq!(hear(10, 3_600), 10, "its clock was put forward");
-    assert_eq!(hear(10, -3_600), 0, "and back: not before what it has just said");
+    assert_eq!(hear(10, -3_600), 0, "and back: never earlier than its answer");
     let (change, apart) = keeper.check(machine.0);
     assert_eq!(change, Some(ClockChange::Apart(Disagreement::NotTheStores(apart))), "years behind");
-    assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, apart), "said once, and not followed");
+    assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, apart), "reported once, and not followed");
 }
 
 proptest! {
-    /// Whatever is done to the machine's clock, and whenever somebody asks: the time goes on as the steady clock does,
-    /// but for 500 ppm, and never past where the machine's clock was seen.
+    /// Whatever happens to the machine's clock, and whenever the time is read: the time advances like the steady clock,
+    /// within 500 ppm, and never past the machine's clock as it was last read.
     #[test]
     fn time_goes_on_as_time_passes(
         happens in prop::collection::vec((0_u64..5_000_000_000, prop_oneof![
@@ -207,7 +210,7 @@ proptest! {
         }
     }
 
-    /// A step that is followed is caught up with, from either side, and the time stays there.
+    /// A step that is followed is reached in the end, from either side, and the time stays there.
     #[test]
     fn what_is_followed_is_reached(step_ms in -60_000_i64..=60_000, every_ms in 1_000_u64..600_000) {
         let mut machine = Machine::new();

@@ -1,4 +1,4 @@
-//! What holds for any text and any value.
+//! Properties that hold for any text and any value.
 
 use proptest::prelude::*;
 

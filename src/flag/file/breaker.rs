@@ -11,9 +11,9 @@ use super::values::{duration, rate as share};
 use crate::flag::{Breaker, Rate};
 use crate::problem::{Problems, Site};
 
-/// Probes while half-open: more would be the load that the breaker is to keep from the service.
+/// The greatest number of probes: more would themselves be the load that the breaker keeps away from the service.
 const PROBES_MAX: u32 = 100;
-/// The highest rate; beyond it a rate limits nothing.
+/// The highest rate that is accepted; a higher one would limit nothing.
 const RATE_MAX: u64 = 1_000_000;
 
 /// `off`, or when the breaker opens.
@@ -25,23 +25,23 @@ pub enum BreakerDraft {
     Map(BreakerMapDraft),
 }
 
-/// When calls of steps are refused without being tried. What is left out has its default.
+/// When calls of steps are refused without being tried. Settings that are left out have their defaults.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BreakerMapDraft {
-    /// It opens where this share of calls failed: `50%` …
+    /// The breaker opens when at least this share of calls failed: `50%` …
     pub failures: Option<String>,
     /// … within this time: `10s` …
     pub over: Option<String>,
     /// … of at least this many.
     pub min: Option<u32>,
-    /// A call that takes longer counts as failed: `2s`. Without it none does.
+    /// A call that takes longer counts as failed: `2s`. Default: no call counts as failed because of its duration.
     pub slow: Option<String>,
     /// It stays open for this long before probes go through: `5s`; doubled each time a probe fails …
     pub open: Option<String>,
     /// … up to this: `60s`.
     pub open_max: Option<String>,
-    /// So many probes go through, and close it if all succeed.
+    /// How many probes go through. If all succeed, the breaker closes.
     pub probes: Option<u32>,
 }
 
@@ -66,7 +66,7 @@ impl JsonSchema for BreakerDraft {
     }
 }
 
-/// The breaker in force: the default where nothing is said, none where it is off.
+/// The breaker in force: the default where the file declares none, `None` where it is `off`.
 pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut Problems) -> Option<Breaker> {
     let default = Breaker::default();
     let BreakerMapDraft { failures, over, min, slow, open, open_max, probes } = match draft {

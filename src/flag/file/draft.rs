@@ -59,7 +59,7 @@ pub struct RouteDraft {
     pub keep: Option<KeepDraft>,
     /// The caller's answer is due within this time: `5s`.
     pub deadline: Option<String>,
-    /// Legacy may be called again for a comparison, in `live`.
+    /// Whether legacy may be called again for a comparison, in `live`.
     #[serde(default)]
     pub replay_safe: bool,
     /// `strict` refuses paths that servers interpret differently.
@@ -68,7 +68,7 @@ pub struct RouteDraft {
     #[serde(default)]
     #[schemars(schema_with = "anything")]
     pub compare: Option<Value>,
-    /// Lowers the route by itself.
+    /// When the route is lowered automatically.
     pub guard: Option<GuardDraft>,
     /// Conditions judged in `live` and `only`: a list, or a map by name.
     pub invariants: Option<InvariantsDraft>,
@@ -82,11 +82,11 @@ fn anything(_: &mut SchemaGenerator) -> Schema {
     json_schema!(true)
 }
 
-/// Which requests are a route's.
+/// Which requests belong to a route.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MatchDraft {
-    /// The method; a GET route takes HEAD.
+    /// The method; a GET route also matches HEAD.
     pub method: String,
     /// The path template: `/orders/{id}`.
     pub path: String,
@@ -112,7 +112,7 @@ pub struct CohortDraft {
     pub when: String,
     /// Their state. Above the route's own it takes effect only up to `shadow`, unless `force` is given.
     pub state: State,
-    /// Puts them above the route without evidence of their own.
+    /// Allows a state above the route's own without evidence.
     pub force: Option<ForceDraft>,
 }
 
@@ -150,7 +150,7 @@ pub enum KeepDraft {
     None,
 }
 
-/// A rule that lowers a route by itself.
+/// A rule that lowers a route automatically.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuardDraft {
@@ -160,7 +160,7 @@ pub struct GuardDraft {
     pub errors: Option<String>,
     /// Highest ratio of the engine's p99 to legacy's.
     pub p99_ratio: Option<f64>,
-    /// Requests that must have been seen before it judges; the default is 500.
+    /// The guard applies once it has seen this many requests; the default is 500.
     pub over: Option<u64>,
 }
 
@@ -170,7 +170,7 @@ pub struct GuardDraft {
 pub struct ServiceMapDraft {
     /// `http://host:port`, and a base path where there is one.
     pub urls: Vec<String>,
-    /// It honours `Idempotency-Key`.
+    /// Whether the service honours `Idempotency-Key`.
     #[serde(default)]
     pub keyed: bool,
     /// The longest time to connect, as legacy and for steps: `2s`.
@@ -190,13 +190,13 @@ pub struct ServiceMapDraft {
 /// A share for the rung in `state`, or one for each rung.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PercentDraft {
-    /// Of the rung in `state`.
+    /// The share of the rung in `state`.
     Current(f64),
-    /// By rung.
+    /// The share of each rung, by name.
     Each(BTreeMap<String, f64>),
 }
 
-/// What scopes a retry key by caller.
+/// What scopes a route's retry keys by caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallerDraft {
     /// The values of headers.
@@ -229,27 +229,27 @@ pub struct JwtDraft {
 /// A text, or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OneOrMore {
-    /// One.
+    /// One text.
     One(String),
-    /// Any number.
+    /// A list.
     More(Vec<String>),
 }
 
 /// Conditions: a list, or a map by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvariantsDraft {
-    /// Each named by its own text.
+    /// A list; the name of each is its own text.
     List(Vec<String>),
-    /// By name.
+    /// A map by name.
     Named(BTreeMap<String, String>),
 }
 
-/// A base URL, or a map with more.
+/// A service: one base URL, or a map with more settings.
 #[derive(Clone, Debug)]
 pub enum ServiceDraft {
     /// One base URL.
     Url(String),
-    /// More.
+    /// A map of settings.
     Map(Box<ServiceMapDraft>),
 }
 

@@ -35,7 +35,7 @@ fn check_unique_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
     }
 }
 
-/// An earlier id belongs to one route: no route has it now, and no other route lists it under `was`.
+/// Checks that each earlier id belongs to one route: no route has it now, and no other route lists it under `was`.
 fn check_earlier_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
     let ids: HashMap<&str, &Site> = drafts.iter().map(|(site, draft)| (draft.id.as_str(), site)).collect();
     let mut seen: HashMap<&str, (&Site, &str)> = HashMap::new();
@@ -64,7 +64,7 @@ fn check_earlier_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
     }
 }
 
-/// Two routes of one method, host and shape would match the same requests.
+/// Refuses two routes of the same method, host and shape, because they would match the same requests.
 fn check_distinct_requests(routes: &[(&Site, &Route)], problems: &mut Problems) {
     let mut seen: HashMap<_, (&Site, &Route)> = HashMap::new();
     for (site, route) in routes {
@@ -81,7 +81,7 @@ fn check_distinct_requests(routes: &[(&Site, &Route)], problems: &mut Problems) 
     }
 }
 
-/// A follower's creator exists, creates, and is not declared above it.
+/// Checks that a follower's creator exists, creates instances, and is not declared above the follower.
 fn check_follower(
     route: &Route,
     site: &Site,

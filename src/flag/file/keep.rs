@@ -1,4 +1,4 @@
-//! The check of `keep: none`: it is for runs that never have to be continued or found again.
+//! Checks `keep: none`, which is only for runs that never have to be continued or found again.
 
 use super::{KeepDraft, RouteDraft, WorkflowFacts};
 use crate::problem::{Problems, Site};

@@ -10,7 +10,7 @@ use crate::flag::path::match_key;
 use crate::flag::{Match, normalise};
 use crate::problem::{Problems, Site, nearest};
 
-/// Checks which requests are a route's.
+/// Checks which requests belong to a route.
 pub fn check_match(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Option<Match> {
     let MatchDraft { method, path, host } = draft;
     let method = check_method(method, &site.key("method"), problems);
@@ -66,7 +66,7 @@ fn check_host(text: &str, site: &Site, problems: &mut Problems) -> Option<String
     Some(name.to_ascii_lowercase())
 }
 
-/// A template that starts with a slash, is in normal form, and whose parameters are whole segments.
+/// Checks that a path template starts with a slash, is normalised, and has only whole segments as parameters.
 fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<String> {
     let mut refuse = |message: String, hint: &str| {
         problems.error(site, message).hint(hint);

@@ -33,21 +33,22 @@ use super::Service;
 use crate::names::{ServiceName, WorkflowName};
 use crate::problem::nearest;
 
-/// The names that routes may use. `None` is a name whose own check failed: it exists, and is not reported again.
+/// The names that routes may use. `None` marks a name whose own check failed: it exists, and its errors are not
+/// reported again.
 #[derive(Clone, Copy)]
 pub struct KnownNames<'a> {
     /// The services.
     pub services: &'a BTreeMap<ServiceName, Option<Arc<Service>>>,
     /// The workflows.
     pub workflows: &'a BTreeMap<WorkflowName, Option<WorkflowFacts>>,
-    /// Reads another file of the directory, with public keys. `None` where it is absent and may be.
+    /// Reads another file of the directory, with public keys. `None` where the file is absent and that is allowed.
     pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }
 
 /// What the check of a route needs to know of a workflow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkflowFacts {
-    /// At least one step has a shared effect.
+    /// Whether at least one step has a shared effect.
     pub shared_steps: bool,
     /// Why its runs have to be kept, as part of a sentence; `None` where they only read.
     pub reason_to_keep: Option<String>,

@@ -11,7 +11,7 @@ use crate::flag::facts::REQUEST_PARTS;
 use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
 use crate::problem::{Problems, Site};
 
-/// Requests over which a guard judges, unless it says otherwise.
+/// How many requests a guard has to see, where it does not say.
 const GUARD_OVER_DEFAULT: u64 = 500;
 /// The names that an invariant may read.
 const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];
@@ -62,7 +62,7 @@ pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, prob
     shares
 }
 
-/// A template over facts of the request, never its body.
+/// Checks a template, which may read facts of the request but never its body.
 pub fn template(text: &str, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Template> {
     match Template::parse_str(text) {
         Ok(template) => {
@@ -82,7 +82,7 @@ pub fn template(text: &str, params: &[&str], site: &Site, problems: &mut Problem
     }
 }
 
-/// Rules that put some callers on another rung.
+/// Checks the rules that put some callers on another rung.
 pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &mut Problems) -> Vec<Cohort> {
     let mut names = HashSet::new();
     let mut cohorts = Vec::new();
@@ -141,7 +141,7 @@ fn only_facts(reads: &[ReadPath], params: &[&str], site: &Site, problems: &mut P
     }
 }
 
-/// What a route does with instances. That the creator exists is checked when all routes are known.
+/// Checks what a route does with instances. Whether the creator exists is checked when all routes are known.
 pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Instance> {
     let InstanceDraft { creates, follows, key, ends } = draft;
     if ends.is_some() {
@@ -192,7 +192,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
     }
 }
 
-/// A guard with at least one condition.
+/// Checks a guard, which needs at least one condition.
 pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard {
     let GuardDraft { mismatch, errors, p99_ratio, over } = draft;
     let mut share = |key: &str, text: &Option<String>| rate(text.as_ref()?, &site.key(key), problems);

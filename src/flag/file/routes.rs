@@ -17,8 +17,8 @@ use crate::limits::EARLIER_IDS_MAX;
 use crate::names::WorkflowName;
 use crate::problem::{Problems, Site};
 
-/// Checks all routes of all files together; each site is where the route is in its file. Returns the routes without
-/// errors; where `problems` has errors, none of them may be put in force.
+/// Checks all routes of all files together; each site is the place of the route in its file. Returns the routes without
+/// errors; if `problems` has errors, none of them may be put in force.
 pub fn check_routes(drafts: &[(Site, RouteDraft)], known: &KnownNames<'_>, problems: &mut Problems) -> Vec<Route> {
     let checked: Vec<_> = drafts.iter().map(|(site, draft)| check_route(draft, site, known, problems)).collect();
     check_across_routes(drafts, &checked, problems);
@@ -124,7 +124,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     })
 }
 
-/// Above `off` the engine needs a workflow to run.
+/// Checks that a route above `off` names a workflow for the engine.
 fn check_workflow_named(draft: &RouteDraft, site: &Site, problems: &mut Problems) {
     if draft.state > State::Off {
         problems
@@ -201,7 +201,7 @@ fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<Heade
     }
 }
 
-/// `None` where a problem was found; `Some(None)` where the file is absent and may be.
+/// `None` where a problem was reported; `Some(None)` where the file is absent and that is allowed.
 fn token_keys(
     draft: &JwtDraft,
     known: &KnownNames<'_>,

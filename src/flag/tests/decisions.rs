@@ -1,4 +1,4 @@
-//! The decisions of a set.
+//! The decisions that a flag set makes.
 
 use std::net::{IpAddr, Ipv4Addr};
 

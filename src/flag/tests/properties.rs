@@ -10,7 +10,7 @@ fn some_state() -> impl Strategy<Value = State> {
 }
 
 prop_compose! {
-    fn some_standing()(
+    fn some_state_inputs()(
         requested in some_state(),
         (shadow, dark, live) in (0..=100u8, 0..=100u8, 0..=100u8),
         gate in proptest::option::weighted(0.2, some_state()),
@@ -83,7 +83,7 @@ proptest! {
 
     #[test]
     fn every_request_has_one_safe_decision(
-        state_inputs in some_standing(), freeze in some_freeze(), request in any_request(),
+        state_inputs in some_state_inputs(), freeze in some_freeze(), request in any_request(),
         follow in any::<bool>(), cohort in proptest::option::weighted(0.5, some_state()),
     ) {
         let cohorts: Vec<_> = cohort.map(|state| (STAFF, state)).into_iter().collect();
@@ -144,7 +144,7 @@ proptest! {
 
     #[test]
     fn lowering_a_state_lowers_every_request(
-        state_inputs in some_standing(), lower in some_state(), freeze in some_freeze(), request in any_request(),
+        state_inputs in some_state_inputs(), lower in some_state(), freeze in some_freeze(), request in any_request(),
     ) {
         let request = TestRequest { owner: Owner::Nobody, first_try: None, ..request };
         let below = StateInputs { requested: lower.min(state_inputs.requested), ..state_inputs.clone() };

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -220,11 +221,11 @@ impl Core {
     }
 
     /// Runs a background task until the process ends.
-    pub fn spawn_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn_background(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let cancelled = self.process.cancelled.clone();
         let work = async move {
             cancelled.run_until_cancelled(work).await;
         };
-        self.process.background_tasks.spawn_on(work, &self.process.runtime);
+        self.process.background_tasks.spawn_on(work, &self.process.runtime)
     }
 }

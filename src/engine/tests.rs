@@ -6,6 +6,7 @@ mod connections;
 mod crash;
 mod descendants;
 mod editions;
+mod end_children;
 mod failing;
 mod faulty_stores;
 mod harness;

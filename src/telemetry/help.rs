@@ -103,7 +103,8 @@ const GAUGES: Lines = &[
     ("pointsman_runs_stuck", "Runs that nothing will ever resume: each is a bug."),
     (
         "pointsman_births_overdue",
-        "Child runs and reruns that were decided on and are not created yet; creating them is retried.",
+        "Child runs and reruns that were decided on and are not created yet, and ended runs whose children were not all \
+         ordered to end; both are retried.",
     ),
     ("pointsman_checkpoints_open", "Checkpoints that wait for a person's answer, by risk."),
     ("pointsman_breaker_state", "A service's breaker: 0 closed, 1 half-open, 2 open."),

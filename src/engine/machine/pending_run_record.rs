@@ -1,4 +1,4 @@
-//! The outbox rows of the runs that an event begins.
+//! What the rows of the outbox say: mostly of runs that an event begins.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use crate::names::{RunId, StepId};
 use crate::store::PendingRun;
 use crate::workflow::{ChildEvent, EndingEvent, Event};
 
-/// What is needed to begin a run, in addition to the events of the run that decided on it.
+/// What a row asks for, in addition to the events of the run that decided on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(in crate::engine) enum PendingRunRecord {
@@ -19,6 +19,8 @@ pub(in crate::engine) enum PendingRunRecord {
         /// The first step that it does anew.
         from: StepId,
     },
+    /// No run is to begin: the other run has ended, and those that it had started are ordered to end.
+    EndChildren,
 }
 
 /// The outbox row of an event that begins a run; `None` for all other events.

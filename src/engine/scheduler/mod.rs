@@ -6,6 +6,7 @@
 
 pub(super) mod claim;
 pub(super) mod deliver;
+pub(super) mod end_children;
 pub(super) mod gauges;
 pub(super) mod heartbeat;
 pub(super) mod lease;

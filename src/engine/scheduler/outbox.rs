@@ -6,7 +6,8 @@
 //! has no such run, the successor of a run because its first append claims a key.
 //!
 //! What it leaves to others: a child is created by its parent's driver, which is woken here (`child`); a successor is
-//! created as by a repetition of the same rerun (`rerun`). Normally the run is created right after the decision: a row is
+//! created as by a repetition of the same rerun (`rerun`); a row that asks to end the children of a run is left to
+//! `end_children`. Normally the run is created right after the decision: a row is
 //! delivered only after a grace period, and at once after the start of a process.
 //!
 //! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing pause.
@@ -18,11 +19,13 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use metrics::gauge;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::engine::api::rerun;
 use crate::engine::context::Core;
 use crate::engine::machine::PendingRunRecord;
+use crate::engine::scheduler::end_children;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{PendingRun, StoreError, StoreNotification};
@@ -36,8 +39,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Rows that were delivered and are still in the outbox, by the run to begin: how often, and when they are due again.
-type Retries = HashMap<RunId, (u32, Instant)>;
+/// Rows that were delivered and are still in the outbox, by the run to begin.
+type Retries = HashMap<RunId, Retry>;
+
+struct Retry {
+    /// How often it was delivered.
+    times: u32,
+    /// When it is due again.
+    due: Instant,
+    /// The task that delivers it, where that may take long. While it has not ended, the row is not delivered again.
+    task: Option<JoinHandle<()>>,
+}
 
 /// Delivers rows until the process ends.
 pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
@@ -107,31 +119,40 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
             continue;
         }
         overdue += 1;
-        let (times, due) = retries.get(&row.run).copied().unwrap_or((0, now));
-        if due > now {
-            postpone(due);
-            continue;
-        }
-        deliver_one(core, row).await?;
+        let times = match retries.get(&row.run) {
+            Some(retry) if retry.due > now => {
+                postpone(retry.due);
+                continue;
+            }
+            Some(retry) if retry.task.as_ref().is_some_and(|task| !task.is_finished()) => {
+                postpone(now + PAUSE);
+                continue;
+            }
+            Some(retry) => retry.times,
+            None => 0,
+        };
+        let task = deliver_one(core, row).await?;
         let due = Instant::now() + PAUSE.saturating_mul(1 << times.min(6)).min(PAUSE_MAX);
-        retries.insert(row.run, (times.saturating_add(1), due));
+        retries.insert(row.run, Retry { times: times.saturating_add(1), due, task });
         postpone(due);
     }
     gauge!("pointsman_births_overdue").set(overdue);
     Ok(next)
 }
 
-async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<(), StoreError> {
+/// Delivers a row; returns the task that does it, where it is not done yet.
+async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<Option<JoinHandle<()>>, StoreError> {
     let run = row.run;
     let (record, parent) = match (serde_json::from_value::<PendingRunRecord>(row.record.clone()), row.parent) {
         (Ok(record), Some(parent)) => (record, parent),
         (record, parent) => {
             tracing::error!(%run, ?parent, ?record, "this version cannot read the outbox row of a pending run: the row stays, and the run is not created");
-            return Ok(());
+            return Ok(None);
         }
     };
     match record {
-        PendingRunRecord::Child => deliver_child(core, run, parent).await,
+        PendingRunRecord::Child => deliver_child(core, run, parent).await.map(|()| None),
+        PendingRunRecord::EndChildren => Ok(Some(spawn_end_children(core, run, parent))),
         PendingRunRecord::Successor { from } => {
             match rerun::rerun(core, parent, from, String::new()).await {
                 Ok(started) => {
@@ -141,9 +162,19 @@ async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<(), StoreErro
                     tracing::warn!(%run, %parent, %why, "the rerun of a superseded run could not be started: it is tried again")
                 }
             }
-            Ok(())
+            Ok(None)
         }
     }
+}
+
+/// Orders the children of an ended run to end, in a task of its own: a child may be slow to answer.
+fn spawn_end_children(core: &Arc<Core>, row: RunId, parent: RunId) -> JoinHandle<()> {
+    let ordering = core.clone();
+    core.spawn_background(async move {
+        if let Err(error) = end_children::deliver(&ordering, row, parent).await {
+            tracing::warn!(%parent, %error, "not all runs that an ended run had started were ordered to end: it is tried again");
+        }
+    })
 }
 
 /// Wakes the parent of a child without events, whose driver begins it; drops the row where the parent has ended.

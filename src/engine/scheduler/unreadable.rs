@@ -3,7 +3,8 @@
 //! Always true: the only order that such a run accepts is a cancel without undoing; every other one is refused with the
 //! reason. A cancel with undoing is refused too: which effects were performed, and how they are undone, is in the part
 //! that cannot be read. The cancel is one event under this process's fencing token, and the run's row says that nothing
-//! was undone. The runs that it started are sent the same order.
+//! was undone. The same append holds the row of the outbox by which the runs that it started are sent the same order
+//! ([`end_children`]), also where the process ends right after it.
 //!
 //! When the store refuses the event, or does not answer, the run stays unchanged, and the sender of the order gets an
 //! error.
@@ -13,18 +14,14 @@ use std::sync::Arc;
 use metrics::counter;
 use uuid::Uuid;
 
-use crate::engine::api::children;
 use crate::engine::api::types::OrderError;
 use crate::engine::context::Core;
 use crate::engine::machine::order_record;
+use crate::engine::scheduler::end_children;
 use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
 use crate::engine::scheduler::mailbox::{OrderRequest, Reply, Slot};
-use crate::names::RunId;
-use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Priority, RunFilter, StoreError};
-use crate::workflow::{Choice, Mode, Order, Refusal, RunStatus, RunSummary};
-
-/// Runs that are read with one request.
-const PAGE: usize = 500;
+use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Priority, StoreError};
+use crate::workflow::{Choice, Mode, Order, Refusal, RunSummary};
 
 /// Answers the orders in the mailbox, and in a shared store also those that other processes stored.
 pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, owned: &OwnedRun, why: &str) {
@@ -115,6 +112,8 @@ async fn cancel(
     let OwnedRun { summary: before, fence } = owned;
     let (run, now) = (before.run_id, core.process.clock.now());
     let (summary, event) = before.clone().cancelled_unread(why, reason, by, now);
+    let children = end_children::row(core, run, now);
+    let row = children.run;
     let append = Append {
         run_id: run,
         first: summary.seq,
@@ -130,7 +129,7 @@ async fn cancel(
         locks: Vec::new(),
         webhook_messages: Vec::new(),
         settled: stored_order.map(|id| (id, order_record::done())).into_iter().collect(),
-        pending_runs: Vec::new(),
+        pending_runs: vec![children],
         size: EventsSize::default(),
     };
     if let Err(error) = core.ports.store.append(Arc::new(append)).await {
@@ -153,27 +152,9 @@ async fn cancel(
     }
     let telling = core.clone();
     core.spawn_background(async move {
-        if let Err(error) = cancel_children(&telling, run).await {
-            tracing::warn!(%run, %error, "the runs that a cancelled run started could not be cancelled: cancel them one by one");
+        if let Err(error) = end_children::deliver(&telling, row, run).await {
+            tracing::warn!(%run, %error, "not all runs that a cancelled run had started were ordered to end: it is tried again");
         }
     });
     Ok(summary)
-}
-
-/// Sends the children of a cancelled run the order to cancel without undoing.
-async fn cancel_children(core: &Arc<Core>, parent: RunId) -> Result<(), StoreError> {
-    let mut filter =
-        RunFilter { parent: Some(parent), statuses: RunStatus::OPEN.to_vec(), limit: PAGE, ..RunFilter::default() };
-    loop {
-        let page = core.ports.store.runs(filter.clone()).await?;
-        for child in &page {
-            let reason = Some("the run that began it was cancelled".to_owned());
-            let order = Order::Cancel { compensate: false, reason };
-            children::send_order(core.clone(), child.run_id, order, parent).await;
-        }
-        match page.last() {
-            Some(last) if page.len() == PAGE => filter.before = Some(last.run_id),
-            _ => return Ok(()),
-        }
-    }
 }

@@ -26,6 +26,21 @@ steps: { sub: { run: waiting } }
 respond: { status: 200 }
 ";
 
+const MANY_CHILDREN: usize = 40;
+
+/// Starts as many runs as its input has items.
+const PARENT_OF_MANY: &str = "
+workflow: parent
+steps: { sub: { for_each: '${request.body.items}', concurrency: 100, run: waits } }
+respond: { status: 200 }
+";
+
+const WAITS: &str = "
+workflow: waits
+steps: { go: { wait: { signal: go } } }
+respond: { status: 200 }
+";
+
 async fn database(path: &PathBuf) -> SqliteConnection {
     SqliteConnectOptions::new().filename(path).connect().await.expect("it opens")
 }
@@ -48,6 +63,25 @@ impl EngineTest {
         self.pointsman
             .until_metric("as many are stuck", |metrics| metrics.sum("pointsman_runs_stuck", &[]) == count)
             .await;
+    }
+    /// Replaces a workflow's kept plan by one that this version cannot read, and its file by another edition; both while the
+    /// process does not run. Returns the plan's id and source.
+    async fn spoil_plan(&self, workflow: &str, answer: (&str, &str)) -> (String, Vec<u8>) {
+        let mut database = database(&self.database_path()).await;
+        let like = format!("%\"workflow\":\"{workflow}\"%");
+        let plan = sqlx::query_as("SELECT id, source FROM plans WHERE CAST(source AS TEXT) LIKE ?").bind(like);
+        let (plan, source): (String, Vec<u8>) = plan.fetch_one(&mut database).await.expect("a plan");
+        let spoil = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(br#"{"workflow":7}"#.to_vec());
+        let spoilt = spoil.bind(&plan).execute(&mut database).await.expect("it is spoilt");
+        assert_eq!(spoilt.rows_affected(), 1);
+        self.flags.edit(&format!("workflows/{workflow}.yaml"), |text| text.replace(answer.0, answer.1));
+        (plan, source)
+    }
+    /// The open runs that this one started.
+    async fn open_children(&self, parent: &str) -> usize {
+        let list = self.pointsman.get(&format!("/api/v2/orchestrate/runs?parent={}&limit=100", id(parent))).await;
+        let open = |run: &&Value| run["status"] != "cancelled";
+        list["runs"].as_array().map(|runs| runs.iter().filter(open).count()).expect("a list")
     }
     /// The run is shown as one that nothing moves.
     async fn is_shown_as_stuck(&self, run: &str, why: &str) {
@@ -89,15 +123,7 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
     .await;
     // What a later version keeps as a plan: this one cannot read it.
     test.kill().await;
-    let mut database = database(&test.database_path()).await;
-    let (plan, source): (String, Vec<u8>) =
-        sqlx::query_as("SELECT id, source FROM plans WHERE CAST(source AS TEXT) LIKE '%\"workflow\":\"waiting\"%'")
-            .fetch_one(&mut database)
-            .await
-            .expect("a plan");
-    let spoil = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(br#"{"workflow":7}"#.to_vec()).bind(&plan);
-    assert_eq!(spoil.execute(&mut database).await.expect("it is spoilt").rows_affected(), 1);
-    test.flags.edit("workflows/waiting.yaml", |text| text.replace("body: paid", "body: done"));
+    let (plan, source) = test.spoil_plan("waiting", ("body: paid", "body: done")).await;
     test.restart().await;
     test.is_stuck(3.0).await;
     let (status, list) = (test.cli(&["status"]).await, test.cli(&["runs", "list"]).await);
@@ -117,8 +143,7 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
 
     // The plan is there again: the next reload finds that.
     let mend = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(source).bind(&plan);
-    mend.execute(&mut database).await.expect("it is mended");
-    drop(database);
+    mend.execute(&mut database(&test.database_path()).await).await.expect("it is mended");
     test.flags.edit("workflows/parent.yaml", |text| text.replace("status: 200", "status: 201"));
     test.is_stuck(0.0).await;
     test.post_accepted(&format!("{second}/signals/go"), json!({})).await;
@@ -179,5 +204,25 @@ async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
         let data = test.data(run).await;
         assert_eq!((&data["status"], &data["undone"][0]["state"]), (&json!("cancelled"), &json!("left")), "{data}");
     }
+    test.finish().await;
+}
+
+/// The process is killed as soon as it has acknowledged that a run was cancelled unread: the order to its many children is
+/// not sent to all of them by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_children_of_a_run_that_was_cancelled_unread_end_after_a_kill() {
+    let mut test = EngineTest::with(&[WAITS, PARENT_OF_MANY]).await;
+    let items: Vec<usize> = (0..MANY_CHILDREN).collect();
+    let parent = test.start_run("parent", json!({ "items": items })).await;
+    until("all children to begin", || async { (test.open_children(&parent).await == MANY_CHILDREN).then_some(()) })
+        .await;
+    test.kill().await;
+    test.spoil_plan("parent", ("status: 200", "status: 201")).await;
+    test.restart().await;
+    test.is_stuck(1.0).await;
+    test.post_accepted(&format!("{parent}/cancel"), json!({ "compensate": false })).await;
+    test.kill_and_restart().await;
+    assert_eq!(test.data(&parent).await["status"], "cancelled");
+    until("all children to end", || async { (test.open_children(&parent).await == 0).then_some(()) }).await;
     test.finish().await;
 }

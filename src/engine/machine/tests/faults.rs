@@ -80,6 +80,12 @@ impl Rig {
             self.report(format!("an append begins at {} and the store has {}", append.first, self.stored.len()));
         }
         self.stored.extend(append.events.iter().cloned());
+        if append.summary.status.is_final()
+            && let Ok(run) = fold(self.stored.iter().map(|(_, event)| event))
+            && run.children().next().is_some()
+        {
+            self.report(format!("the run is {} before a run that it started", append.summary.status.as_str()));
+        }
     }
 
     fn record_arrival(&mut self, call: &CallRequest) {

@@ -1,0 +1,112 @@
+//! A process ends after it stored that a run ends, and before the runs that this one had started were ordered to end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, start};
+use super::test_stores::{self, TestStore};
+use crate::limits::Limits;
+use crate::names::RunId;
+use crate::workflow::{Order, RunStatus};
+
+struct Family {
+    harness: Harness,
+    store: Arc<TestStore>,
+    parent: RunId,
+    child: RunId,
+}
+
+/// A run and its child, which waits for a signal.
+async fn family() -> Family {
+    let definition = |name: &str, step: serde_json::Value| {
+        let definition = json!({ "workflow": name, "steps": { "a": step }, "respond": { "status": 200, "body": {} } });
+        checked_plan(&definition, false)
+    };
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let store = test_stores::gated();
+    let plan = definition("w", json!({ "run": "child" }));
+    let harness = Harness::with_store(&step_service, plan, store.clone(), Limits::default(), None).await;
+    harness.load_plans(&[&definition("child", json!({ "wait": { "signal": "go" } }))]);
+    let parent = start(&harness, json!({})).await.run;
+    harness.wait_until(parent, |view| !view.steps.is_empty()).await;
+    let child = loop {
+        if let Some(child) = harness.runs().await.into_iter().find(|run| run.parent == Some(parent)) {
+            break child.run_id;
+        }
+        tokio::task::yield_now().await;
+    };
+    harness.wait_until(child, |view| view.status == RunStatus::WaitingSignal).await;
+    harness.wait_until_idle(parent).await;
+    harness.wait_until_idle(child).await;
+    Family { harness, store, parent, child }
+}
+
+impl Family {
+    /// Cancels the parent; the process ends when that is stored and the child's own event is not.
+    async fn cancel_and_crash(&mut self, compensate: bool) {
+        self.store.appends.shut();
+        self.store.appends.pass(1);
+        let order = Order::Cancel { compensate, reason: None };
+        self.harness.engine.order(self.parent, order, "ann".into()).await.unwrap();
+        self.store.appends.arrived(2).await;
+        self.harness.crash().await;
+        self.store.appends.pass(1_000);
+        assert_eq!(self.status(self.child).await, RunStatus::WaitingSignal);
+    }
+    async fn status(&self, run: RunId) -> RunStatus {
+        self.harness.store.run(run).await.unwrap().unwrap().status
+    }
+    async fn rows(&self) -> Vec<Option<RunId>> {
+        self.harness.store.pending_runs(9).await.unwrap().into_iter().map(|row| row.parent).collect()
+    }
+    async fn outbox_is_empty(&self) {
+        let poll = async {
+            while !self.rows().await.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(TIMEOUT, poll).await.expect("the row is removed");
+    }
+}
+
+/// The parent cannot be read, so that no driver of it can repeat the order: the append that ended it holds the row of the
+/// outbox.
+#[tokio::test]
+async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
+    let mut family = family().await;
+    family.store.omits_last_event.store(true, Ordering::SeqCst);
+    family.cancel_and_crash(false).await;
+    family.store.omits_last_event.store(false, Ordering::SeqCst);
+    assert_eq!(family.status(family.parent).await, RunStatus::Cancelled);
+    assert_eq!(family.rows().await, [Some(family.parent)]);
+    family.harness.recover().await;
+    family.harness.wait_until(family.child, |view| view.status == RunStatus::Cancelled).await;
+    family.outbox_is_empty().await;
+}
+
+/// Without a crash nothing is left in the outbox either.
+#[tokio::test]
+async fn the_child_of_a_run_that_is_cancelled_unread_ends_with_it() {
+    let family = family().await;
+    family.store.omits_last_event.store(true, Ordering::SeqCst);
+    let order = Order::Cancel { compensate: false, reason: None };
+    family.harness.engine.order(family.parent, order, "ann".into()).await.unwrap();
+    family.store.omits_last_event.store(false, Ordering::SeqCst);
+    family.harness.wait_until(family.child, |view| view.status == RunStatus::Cancelled).await;
+    family.outbox_is_empty().await;
+}
+
+/// A run that can be read does not end before its child: its next driver repeats the order.
+#[tokio::test]
+async fn the_next_process_ends_the_child_of_a_run_that_was_being_cancelled() {
+    let mut family = family().await;
+    family.cancel_and_crash(true).await;
+    assert_eq!(family.status(family.parent).await, RunStatus::Running);
+    family.harness.recover().await;
+    for run in [family.child, family.parent] {
+        family.harness.wait_until(run, |view| view.status == RunStatus::Cancelled).await;
+    }
+    assert_eq!(family.rows().await, []);
+}

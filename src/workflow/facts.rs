@@ -127,15 +127,32 @@ pub struct UnknownBefore {
 
 /// A call that the earlier run did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "StoredDoneBefore")]
 pub struct DoneBefore {
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// The item's value.
+    /// The item's value; always there where `item` is.
     pub value: Option<Arc<Value>>,
     /// The status that the service answered with.
     pub status: Option<u16>,
     /// What it gave.
     pub output: Arc<Value>,
+}
+
+/// How [`DoneBefore`] is read. As a plain field, the value of an item that is null could not be told from an absent one.
+#[derive(Deserialize)]
+struct StoredDoneBefore {
+    item: Option<u32>,
+    value: Option<Arc<Value>>,
+    status: Option<u16>,
+    output: Arc<Value>,
+}
+
+impl From<StoredDoneBefore> for DoneBefore {
+    fn from(StoredDoneBefore { item, value, status, output }: StoredDoneBefore) -> Self {
+        let value = value.or_else(|| item.map(|_| Arc::default()));
+        Self { item, value, status, output }
+    }
 }
 
 /// Where the id of a created instance comes from.

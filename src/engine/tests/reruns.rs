@@ -11,7 +11,7 @@ use crate::engine::Started;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::secret::Secret;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, SqliteStore};
 use crate::workflow::{EndingEvent, Event, Mode, Order, Plan, RunStatus};
 
 /// `one` is undone by a DELETE; `two` is answered 409 for the first calls.
@@ -185,4 +185,44 @@ async fn a_successor_has_the_credentials_of_the_caller() {
     assert_eq!(rerun(&harness, run, "a").await.unwrap().run, successor);
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
     assert_eq!(step_service.seen()[1].header("cookie"), Some("sid=1"));
+}
+
+/// An item that is null stays an item when the events are read back: its `undo` names it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rerun_that_took_over_a_null_item_undoes_it_after_a_restart() {
+    let plan = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": {
+                "one": {
+                    "for_each": "${request.body.items}",
+                    "call": "POST ${services.world}/one",
+                    "undo": { "call": "POST ${services.world}/undone", "body": { "item": "${item}" } },
+                },
+                "two": { "needs": ["one"], "call": "POST ${services.world}/two" },
+            },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/two" => ServiceReply::Json(409, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let (folder, limits) = (tempfile::tempdir().unwrap(), Limits::default());
+    let store = Arc::new(SqliteStore::open(&folder.path().join("runs.db"), &limits).await.unwrap());
+    let mut harness = Harness::with_store(&step_service, plan, store, limits, None).await;
+    let run = start(&harness, json!({ "items": [null, 7] })).await.run;
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Paused);
+    let successor = rerun(&harness, run, "two").await.unwrap().run;
+    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Paused);
+    harness.crash().await;
+    harness.recover().await;
+    send_order(&harness, successor, Order::Cancel { compensate: true, reason: None }).await.unwrap();
+    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Cancelled);
+    let undone = step_service.seen().into_iter().filter(|seen| seen.path == "/undone");
+    let mut undone: Vec<String> = undone.map(|seen| String::from_utf8(seen.body.to_vec()).unwrap()).collect();
+    undone.sort();
+    assert_eq!(undone, [r#"{"item":7}"#, r#"{"item":null}"#]);
 }

@@ -147,9 +147,9 @@ pub trait EngineControl: Send + Sync {
     fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
     /// As [`Engine::explain`].
     fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>>;
-    /// As [`Engine::stuck`].
-    fn stuck(&self) -> Vec<(RunId, String)> {
-        Vec::new()
+    /// As [`Engine::why_stuck`].
+    fn why_stuck(&self, _run: RunId) -> Option<Arc<str>> {
+        None
     }
 }
 
@@ -182,8 +182,8 @@ impl EngineControl for Engine {
     fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>> {
         Engine::explain(self, run).boxed()
     }
-    fn stuck(&self) -> Vec<(RunId, String)> {
-        Engine::stuck(self)
+    fn why_stuck(&self, run: RunId) -> Option<Arc<str>> {
+        Engine::why_stuck(self, run)
     }
 }
 

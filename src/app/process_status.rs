@@ -12,7 +12,8 @@ const STUCK_SHOWN: usize = 20;
 /// The state now.
 pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) -> ProcessStatus {
     let load = parts.shadow.load();
-    let stuck = parts.engine.stuck().into_iter().map(|(run, why)| StuckRun { run_id: run.to_string(), why });
+    let stuck = parts.engine.stuck(STUCK_SHOWN).into_iter();
+    let stuck = stuck.map(|(run, why)| StuckRun { run_id: run.to_string(), why: why.to_string() });
     ProcessStatus {
         flags_age: reload_status.age(),
         flags_error: reload_status.last_error(),
@@ -22,7 +23,7 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
         clock_trouble: time::trouble(),
         retry_keys_trouble: retry_keys_trouble(parts),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
-        stuck: stuck.take(STUCK_SHOWN).collect(),
+        stuck: stuck.collect(),
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
         not_ready: not_ready(parts, stopping),
     }

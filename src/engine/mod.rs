@@ -210,9 +210,14 @@ impl Engine {
         }
     }
 
-    /// The runs that have no next wake-up cause or cannot be loaded, and why: each is a bug. At most a thousand are listed.
-    pub fn stuck(&self) -> Vec<(RunId, String)> {
-        self.core.schedule.stuck.list()
+    /// The oldest runs that have no next wake-up cause or cannot be loaded, and why: each is a bug.
+    pub fn stuck(&self, limit: usize) -> Vec<(RunId, Arc<str>)> {
+        self.core.schedule.stuck.first(limit)
+    }
+
+    /// Why a run has no next wake-up cause or cannot be loaded; `None` where that is not so.
+    pub fn why_stuck(&self, run: RunId) -> Option<Arc<str>> {
+        self.core.schedule.stuck.why(run)
     }
 
     /// The services of the newest files, by name: their breakers and their calls in flight.

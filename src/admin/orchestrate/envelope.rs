@@ -101,7 +101,7 @@ pub(super) fn links(run: RunId) -> Links {
 
 /// Why this process cannot move a run.
 fn trouble(state: &ApiState, run: RunId) -> Option<String> {
-    state.parts.engine.stuck().into_iter().find(|(stuck, _)| *stuck == run).map(|(_, why)| why)
+    state.parts.engine.why_stuck(run).map(|why| why.to_string())
 }
 
 /// The job of a run; the first run of a job has the job's UUID.

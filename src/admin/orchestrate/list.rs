@@ -1,7 +1,5 @@
 //! Lists runs, newest first, by page.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -12,7 +10,7 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::QueryParams;
 use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{CheckpointRow, RunList, RunRow};
-use crate::names::{JobId, RouteId, RunId};
+use crate::names::{JobId, RouteId};
 use crate::store::RunFilter;
 use crate::workflow::{Mode, RunStatus, RunSummary};
 
@@ -71,10 +69,9 @@ pub(in crate::admin) async fn list(admin: Admin, QueryParams(filter): QueryParam
         runs.truncate(recent);
     }
     let next = runs.last().filter(|_| more).map(|run| run.run_id.to_string());
-    let stuck: BTreeMap<RunId, String> = admin.parts.engine.stuck().into_iter().collect();
     let row = |run: RunSummary| {
-        let trouble = stuck.get(&run.run_id).filter(|_| !run.status.is_final()).cloned();
-        run_row(run, trouble)
+        let trouble = admin.parts.engine.why_stuck(run.run_id).filter(|_| !run.status.is_final());
+        run_row(run, trouble.map(|why| why.to_string()))
     };
     Ok(Json(RunList { runs: runs.into_iter().map(row).collect(), next }))
 }

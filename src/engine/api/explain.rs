@@ -200,8 +200,8 @@ fn sentence(core: &Core, run: &RunSummary, waits: &[String], stuck: bool) -> Str
     let status = run.status.as_str();
     match (stuck, waits.first()) {
         (true, _) => {
-            let why = core.schedule.stuck.list().into_iter().find(|(id, _)| *id == run.run_id).map(|(_, why)| why);
-            let why = why.unwrap_or_else(|| "nothing would move it".to_owned());
+            let why = core.schedule.stuck.why(run.run_id);
+            let why = why.unwrap_or_else(|| "nothing would move it".into());
             format!(
                 "It is {status} and stuck since {}: {why}. This is a bug.",
                 ago(run.updated, core.process.clock.now())

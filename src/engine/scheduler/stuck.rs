@@ -1,48 +1,115 @@
 //! Runs that have no next wake-up cause, or cannot be loaded: bugs, which are logged, counted and listed.
 //!
-//! Always true: a run is listed at most once, and removed when it moves again; at most a thousand are listed.
+//! Always true: every such run is held, once, until it moves again. Runs that are stuck for the same reason share its text,
+//! so that a plan that no process can read costs little more than the ids of its runs. The log names the first
+//! [`LOGGED_MAX`] of them; the gauge counts them all.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::gauge;
 
 use crate::names::{RunId, WorkflowName};
 
-const LISTED_MAX: usize = 1_000;
+/// Stuck runs at the same time that are logged one by one.
+const LOGGED_MAX: usize = 1_000;
+/// Runs that are read at a time by who visits all of them.
+const PAGE: usize = if cfg!(test) { 2 } else { 500 };
 
 /// The stuck runs, each with its reason.
 #[derive(Default)]
-pub(in crate::engine) struct StuckRuns(Mutex<BTreeMap<RunId, (WorkflowName, String)>>);
+pub(in crate::engine) struct StuckRuns(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    runs: BTreeMap<RunId, (WorkflowName, Arc<str>)>,
+    /// The reason of the run that was added last: usually that of the next one too.
+    last_reason: Option<Arc<str>>,
+}
 
 impl StuckRuns {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<RunId, (WorkflowName, String)>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     pub fn add(&self, run: RunId, workflow: &WorkflowName, why: &str) {
-        let mut all = self.all();
-        if all.contains_key(&run) || all.len() >= LISTED_MAX {
+        let mut state = self.state();
+        let State { runs, last_reason } = &mut *state;
+        if runs.contains_key(&run) {
             return;
         }
-        tracing::error!(%run, %workflow, why, "the run is stuck");
-        all.insert(run, (workflow.clone(), why.to_owned()));
+        match runs.len() {
+            0..LOGGED_MAX => tracing::error!(%run, %workflow, why, "the run is stuck"),
+            LOGGED_MAX => {
+                tracing::error!("more runs are stuck: they are counted and listed, and not logged one by one")
+            }
+            _ => {}
+        }
+        let reason = last_reason.take().filter(|last| **last == *why).unwrap_or_else(|| why.into());
+        *last_reason = Some(reason.clone());
+        runs.insert(run, (workflow.clone(), reason));
         gauge(workflow).increment(1.0);
     }
     /// Removes a run that has moved, unless it is stuck again.
     pub fn remove_unless(&self, run: RunId, is_stuck: bool) {
-        if !is_stuck && let Some((workflow, _)) = self.all().remove(&run) {
+        if !is_stuck && let Some((workflow, _)) = self.state().runs.remove(&run) {
             gauge(&workflow).decrement(1.0);
         }
     }
     pub fn contains(&self, run: RunId) -> bool {
-        self.all().contains_key(&run)
+        self.state().runs.contains_key(&run)
     }
-    /// All listed runs and why each is stuck, oldest first.
-    pub fn list(&self) -> Vec<(RunId, String)> {
-        self.all().iter().map(|(run, (_, why))| (*run, why.clone())).collect()
+    /// Why a run is stuck; `None` where it is not.
+    pub fn why(&self, run: RunId) -> Option<Arc<str>> {
+        self.state().runs.get(&run).map(|(_, why)| why.clone())
+    }
+    /// The oldest stuck runs and why each is stuck.
+    pub fn first(&self, limit: usize) -> Vec<(RunId, Arc<str>)> {
+        self.state().runs.iter().take(limit).map(|(run, (_, why))| (*run, why.clone())).collect()
+    }
+    /// The next stuck runs after this one, oldest first; empty after the last.
+    pub fn page(&self, after: Option<RunId>) -> Vec<RunId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.state().runs.range((from, Bound::Unbounded)).take(PAGE).map(|(run, _)| *run).collect()
     }
 }
 
 fn gauge(workflow: &WorkflowName) -> metrics::Gauge {
     gauge!("pointsman_runs_stuck", "workflow" => workflow.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn every_stuck_run_is_held_and_visited_page_by_page() {
+        let (stuck, count) = (StuckRuns::default(), LOGGED_MAX as u128 + 5);
+        let run = |n: u128| RunId(Uuid::from_u128(n));
+        for n in (1..=count).chain(1..=count) {
+            stuck.add(run(n), &"w".into(), if n % 2 == 0 { "even" } else { "odd" });
+        }
+        assert_eq!(stuck.why(run(count)).as_deref(), Some(if count % 2 == 0 { "even" } else { "odd" }));
+        assert_eq!((stuck.first(3).len(), stuck.why(run(count + 1))), (3, None));
+        let (mut visited, mut after) = (Vec::new(), None);
+        loop {
+            let page = stuck.page(after);
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            page.iter().for_each(|run| stuck.remove_unless(*run, false)); // it moves, and the cursor stays valid
+            visited.extend(page);
+        }
+        assert_eq!(visited, (1..=count).map(run).collect::<Vec<_>>());
+        assert!(stuck.first(1).is_empty());
+    }
+
+    #[test]
+    fn runs_that_are_stuck_for_the_same_reason_share_its_text() {
+        let stuck = StuckRuns::default();
+        (1..=3).for_each(|n| stuck.add(RunId(Uuid::from_u128(n)), &"w".into(), "its plan"));
+        let all = stuck.first(3);
+        assert!(all.iter().all(|(_, why)| Arc::ptr_eq(why, &all[0].1)));
+    }
 }

@@ -90,7 +90,16 @@ pub(in crate::engine) async fn wake_after_reloads(core: &Arc<Core>) {
 }
 
 async fn look_at_new_files(core: &Arc<Core>) -> Result<(), StoreError> {
-    let mut waiting: Vec<RunId> = core.schedule.stuck.list().into_iter().map(|(run, _)| run).collect();
+    let mut after = None;
+    while let page = core.schedule.stuck.page(after)
+        && let Some(last) = page.last()
+    {
+        after = Some(*last);
+        for run in page {
+            core.wake(run);
+        }
+    }
+    let mut waiting = Vec::new();
     let mut plans = BTreeSet::new();
     for_each_unfinished(core, |run| {
         if waits_for_files(run) {

@@ -73,7 +73,7 @@ async fn a_parent_rests_until_its_child_has_ended() {
     let run = start(&harness, json!({ "n": 1 })).await.run;
     let child = wait_for_child(&harness, run).await;
     harness.wait_until_idle(run).await;
-    assert!(harness.engine.stuck().is_empty());
+    assert!(harness.engine.stuck(9).is_empty());
     step_service.open_gate();
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
     assert_eq!(harness.wait_until_resting(child).await.status, RunStatus::Completed);
@@ -229,7 +229,7 @@ async fn a_lock_has_one_holder_and_the_waiters_get_it_in_order() {
         }
     }
     assert_eq!(step_service.seen().len(), 1, "one run holds the lock");
-    assert!(harness.engine.stuck().is_empty());
+    assert!(harness.engine.stuck(9).is_empty());
     let explained = harness.engine.explain(runs[3]).await.unwrap();
     let names_holder =
         explained.waits.iter().any(|wait| wait.contains("`shelf`") && wait.contains(&runs[0].to_string()));

@@ -79,5 +79,5 @@ async fn a_failed_run_that_is_not_kept_falls_back_or_is_an_error_without_a_run_i
     assert_eq!((problem.status, problem.kind.as_str(), problem.run), (503, "workflow-stuck", None));
     assert!(problem.detail.contains("the service `world`"), "{}", problem.detail);
     assert_eq!(abandoned(harness.send(unkept(Mode::Real, true)).await).reason, "run_paused");
-    assert!(harness.runs().await.is_empty() && harness.engine.stuck().is_empty());
+    assert!(harness.runs().await.is_empty() && harness.engine.stuck(9).is_empty());
 }

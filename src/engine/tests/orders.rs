@@ -61,7 +61,7 @@ async fn a_run_waits_for_an_answer_without_a_task_also_across_a_restart() {
         assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
     }
     assert_eq!(step_service.seen().len(), 2);
-    assert!(harness.engine.stuck().is_empty());
+    assert!(harness.engine.stuck(9).is_empty());
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn a_frozen_run_has_no_task_and_is_woken_when_the_freeze_ends() {
     harness.engine.freeze(1, Freeze::Effects).await;
     let run = start(&harness, json!({})).await.run;
     harness.wait_until_idle(run).await;
-    assert!(harness.engine.stuck().is_empty() && step_service.seen().is_empty());
+    assert!(harness.engine.stuck(9).is_empty() && step_service.seen().is_empty());
     let explained = harness.engine.explain(run).await.unwrap();
     assert!(!explained.stuck && explained.waits.iter().any(|wait| wait.contains("froz")), "{explained:?}");
     harness.engine.freeze(2, Freeze::No).await;

@@ -194,11 +194,11 @@ async fn an_order_to_a_run_that_its_owner_cannot_read_is_answered() {
     }
     let paused = asking.engine.order(run, Order::Pause { reason: None }, "ann".into()).await;
     assert!(matches!(paused, Err(OrderError::Refused { .. })), "{paused:?}");
-    assert_eq!(owner.engine.stuck().len(), 1);
+    assert_eq!(owner.engine.stuck(9).len(), 1);
     let ended = asking.engine.order(run, cancel(false), "ann".into()).await.unwrap();
     assert_eq!(ended.status, RunStatus::Cancelled);
     assert!(ended.note.as_deref().is_some_and(|note| note.contains("ann cancelled it: of no use")), "{ended:?}");
-    assert!(owner.engine.stuck().is_empty());
+    assert!(owner.engine.stuck(9).is_empty());
     let ended = asking.view(run).await;
     assert_eq!((ended.status, ended.steps[0].status), (RunStatus::Cancelled, StepStatus::Unknown));
     assert_eq!(step_service.paths(), ["POST /a"], "nothing is sent or undone");

@@ -43,7 +43,7 @@ async fn a_run_that_waits_has_no_task_and_is_not_woken_early() {
     assert_eq!((ended.status, ended.wake), (RunStatus::Completed, None));
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(step_service.paths(), ["GET /a", "GET /a"]);
-    assert!(harness.engine.stuck().is_empty());
+    assert!(harness.engine.stuck(9).is_empty());
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn no_wake_up_is_lost() {
         let ended = harness.engine.rest(*run, TIMEOUT).await.unwrap();
         assert!(ended.status.is_final(), "SEED={seed}: {run} is left {:?}", ended.status);
     }
-    assert!(harness.engine.stuck().is_empty());
+    assert!(harness.engine.stuck(9).is_empty());
 }
 
 #[tokio::test]
@@ -188,5 +188,32 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
     let recovered = harness.recover().await;
     assert_eq!((recovered.resumed, recovered.paused, recovered.waiting), (0, 1, 0));
     assert!(!harness.engine.core.schedule.timers.will_wake(run), "nothing is kept of it in memory");
-    assert!(harness.engine.stuck().is_empty());
+    assert!(harness.engine.stuck(9).is_empty());
+}
+
+/// Runs of a plan that this process cannot read are all tried again at a reload, page by page.
+#[tokio::test]
+async fn a_reload_wakes_every_stuck_run() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(500, json!({}))).await;
+    // Its source is no definition: only files that have the plan itself make its runs readable.
+    let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
+    let mut harness = Harness::new(&step_service, plan.clone()).await;
+    for _ in 0..5 {
+        let run = start(&harness, json!({})).await.run;
+        assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
+    }
+    harness.plan = PlanBuilder::new().respond(200, json!({})).build("other");
+    harness.crash().await;
+    harness.recover().await;
+    let stuck = async |count: usize| {
+        let poll = async {
+            while harness.engine.stuck(9).len() != count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(TIMEOUT, poll).await.expect("as many are stuck");
+    };
+    stuck(5).await;
+    harness.load_plans(&[&plan]);
+    stuck(0).await;
 }

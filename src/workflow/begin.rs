@@ -28,8 +28,7 @@ pub(super) fn begin(
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
-    // An attempt that a person asked for starts even while the run is ending, because its effect has to be known.
-    let asked = run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.requested);
+    let asked = run.call_state(&step.id, item, Part::Do).is_some_and(CallState::starts_while_ending);
     if !asked {
         may_begin(run, plan, step)?;
     }

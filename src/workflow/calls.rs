@@ -142,7 +142,7 @@ pub(super) struct CallState {
     pub renewed: u32,
     /// The next attempt is built again, with that input and another key.
     pub renew: bool,
-    /// A person asked for the next attempt: it starts even while the run is ending.
+    /// A person asked for the next attempt.
     pub requested: bool,
     /// The deadline of all its attempts and the pauses between them.
     pub until: Option<Timestamp>,
@@ -333,6 +333,11 @@ impl CallState {
     /// Whether it is an effect that may have taken place.
     pub(super) fn unknown_effect(&self) -> bool {
         self.uncertain && self.effect != EffectClass::Read
+    }
+    /// Whether its next attempt starts even though the run is ending: a person asked for it, because it is unknown
+    /// whether an earlier one took effect. What would only begin an effect does not start in a run that is ending.
+    pub(super) fn starts_while_ending(&self) -> bool {
+        self.requested && self.unknown_effect()
     }
     pub(super) fn in_flight(&self, step: &StepId, item: Option<u32>, part: Part) -> InFlight {
         InFlight {

@@ -302,7 +302,7 @@ impl Due<'_> {
             for (slot, call) in &open.calls {
                 let item = open.items.as_ref().map(|_| *slot);
                 match call.phase {
-                    Phase::Waiting(at) if call.requested => self.attempt(index, step, item, Part::Do, at),
+                    Phase::Waiting(at) if call.starts_while_ending() => self.attempt(index, step, item, Part::Do, at),
                     Phase::Probing => self.side_call(index, step, item, Part::Probe),
                     Phase::ToProbe(at) | Phase::Waiting(at)
                         if call.unknown_effect() && step.probe.is_some() && run.compensates() =>

@@ -292,6 +292,16 @@ fn a_step_that_is_retried_queues_for_its_lock_again() {
     plays(&steps, &script);
 }
 
+/// A call that is retried with another input needs an approval, and then the run is cancelled.
+#[test]
+fn a_run_that_is_cancelled_before_an_attempt_with_another_input_ends() {
+    let script = [
+        2, 126, 248, 1, 1, 8, 22, 56, 1, 16, 0, 0, 0, 0, 38, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 38, 0, 0, 0, 0, 0, 0,
+        0, 38, 0, 0, 0, 0,
+    ];
+    plays(&[(6, 156, 0)], &script);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

@@ -1,6 +1,7 @@
-//! What every part of the engine shares: the store, the files in force, the ports, the mailboxes, the kill switch.
+//! The state that all parts of the engine share: the store, the files in force, the ports, the mailboxes, the kill
+//! switch.
 //!
-//! Always true: an engine has one; it knows the code that moves runs only as [`RunTasks`].
+//! Always true: an engine has exactly one [`Core`]; the code that moves runs is known here only as [`RunTasks`].
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -41,7 +42,8 @@ use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
 
 /// The interface through which scheduler and drivers reach the code that moves runs, so that their files need not import it.
 pub(super) trait RunTasks: Send + Sync {
-    /// Starts a task that moves a run; it acquires the run first, unless `owned` says that this process has.
+    /// Starts a task that moves a run. The task acquires the run first, unless `owned` shows that this process already
+    /// has it.
     fn open(
         &self,
         core: Arc<Core>,
@@ -49,7 +51,7 @@ pub(super) trait RunTasks: Send + Sync {
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     );
-    /// Creates a child unless it exists or the gate forbids it; returns its state.
+    /// Creates a child unless it exists or the gate forbids that; returns the child's state.
     fn ensure_child(
         &self,
         core: Arc<Core>,
@@ -62,7 +64,7 @@ pub(super) trait RunTasks: Send + Sync {
     fn supervise(&self, core: &Arc<Core>);
 }
 
-/// What the parts of an engine share.
+/// The state that the parts of an engine share.
 pub(super) struct Core {
     pub files: Files,
     pub ports: Ports,
@@ -98,7 +100,7 @@ pub(super) struct Ports {
     pub webhook_message_stored: Notify,
 }
 
-/// Which run has a task, what wakes the others, and how many may move.
+/// Which runs have a task, what wakes the others, and how many may move at the same time.
 pub(super) struct Schedule {
     pub registry: Arc<Registry>,
     /// Permits for new real runs.
@@ -116,7 +118,7 @@ pub(super) struct Schedule {
     pub timers: Arc<Timers>,
     pub stuck: StuckRuns,
     pub load_permits: LoadPermits,
-    /// Which runs are to get a snapshot.
+    /// The queue of runs that are to get a snapshot.
     pub run_snapshots: Arc<RunSnapshots>,
     pub watchers: Watchers,
     /// The labels of the gauge of unfinished runs, to be set to zero when no such run is left.
@@ -134,7 +136,7 @@ pub(super) struct Process {
     pub draining: watch::Sender<bool>,
     /// The tasks that move runs.
     pub tasks: TaskTracker,
-    /// The supervisor, the watchdog, webhooks, the outbox.
+    /// The background tasks: supervisor, watchdog, webhooks, outbox.
     pub background_tasks: TaskTracker,
     /// Cancels all tasks.
     pub cancelled: CancellationToken,
@@ -143,8 +145,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// A version 7 identifier of this process's time, which a jump of the machine's clock does not move: later ones are
-    /// greater.
+    /// A version 7 identifier with this process's time, which a jump of the machine's clock does not change: later
+    /// identifiers are greater.
     pub fn new_id(&self) -> Uuid {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(self.clock.now())
     }
@@ -171,8 +173,8 @@ impl Core {
         }
     }
 
-    /// What sends the calls of a run and what writes its events, by its mode. `lease_proof` is that of the acquisition of a
-    /// run that another driver left.
+    /// The executor and the writer of a run, by its mode. `lease_proof` comes from the acquisition of a run that
+    /// another driver left.
     pub fn executor_and_writer(
         &self,
         mode: Mode,
@@ -213,7 +215,7 @@ impl Core {
             .flatten()
     }
 
-    /// Makes a run check what has changed outside it: by its task, or by one that is started for it.
+    /// Makes a run check what has changed outside it. A run without a task gets one.
     pub fn wake(&self, run: RunId) {
         if !self.schedule.mailboxes.notify(run) {
             self.schedule.timers.wake_now(run);

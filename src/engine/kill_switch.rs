@@ -1,11 +1,12 @@
-//! The kill switch as the engine obeys it.
+//! The kill switch, as the engine checks and obeys it.
 //!
 //! The question it answers: "may this begin now?" It is asked at the last moment at which an operation can still be
 //! stopped: right before a run is made, and right before the first byte of a request is sent.
 //!
-//! Always true: once [`KillSwitch::set`] has returned, no thread begins an operation that the new freeze forbids, however
-//! long ago it was decided. An operation holds a [`Permit`] while it begins, and `set` waits until every permit that was
-//! given out under the old freeze has been dropped. Freezes carry versions: an older one never replaces a newer one.
+//! Always true: once [`KillSwitch::set`] has returned, no thread begins an operation that the new freeze forbids,
+//! however long ago it was decided. An operation holds a [`Permit`] while it begins, and `set` waits until every permit
+//! that was granted under the old freeze has been dropped. Freezes carry versions: an older one never replaces a newer
+//! one.
 //!
 //! A permit is held only over code that waits for nothing outside, so `set` returns within a few polls.
 
@@ -30,7 +31,7 @@ pub(super) enum Operation {
 pub(super) struct KillSwitch {
     /// The rank of `freeze`, which permits are checked against.
     rank: AtomicU8,
-    /// Permits given out, by operation.
+    /// How many permits are held, by operation.
     instances: AtomicUsize,
     effects: AtomicUsize,
     /// The version of the freeze in force. Locked while it changes.
@@ -100,7 +101,7 @@ impl KillSwitch {
             }
             is_newest
         };
-        // Also where a newer freeze is in force: this one is acknowledged only when it was obeyed.
+        // This is done even where a newer freeze is in force: a freeze is acknowledged only when it was obeyed.
         if freeze >= Freeze::Instances {
             wait_for_none(&self.instances).await;
         }
@@ -111,7 +112,7 @@ impl KillSwitch {
     }
 }
 
-/// Waits until no permit is out.
+/// Waits until no permit is held.
 async fn wait_for_none(permits: &AtomicUsize) {
     for _ in 0..YIELDS_MAX {
         if permits.load(Ordering::SeqCst) == 0 {
@@ -182,7 +183,7 @@ mod tests {
                     }
                 });
             }
-            // One that always sets an outdated version.
+            // A thread that always sets an outdated version.
             {
                 let (switch, done) = (&switch, &done);
                 scope.spawn(move || {

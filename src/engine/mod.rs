@@ -1,11 +1,11 @@
 //! Moves runs forward: claim, decide, append, perform, repeat.
 //!
-//! The question it answers: "who answers this request with a workflow, and does its run survive a crash?" A request comes in
-//! through [`Engine::arm`] (`api::arm`); its run is moved by one task (`driver`) that asks a state machine (`machine`) what
-//! to do and does it through `ports`. Which run has a task is decided by `scheduler`: a resting run has none, and a message
-//! to it starts one. Always true: a run's state is its events; a rehearsal can send only reads; a private or shared call is
-//! sent only after its event is durable. What a run does next is decided by `workflow`, which is pure; events are kept by
-//! `store`; which arm answers a request is decided by the proxy.
+//! The question it answers: "how does a workflow answer this request, and does its run survive a crash?" A request
+//! comes in through [`Engine::arm`] (`api::arm`); its run is moved by one task (`driver`) that asks a state machine
+//! (`machine`) what to do and does it through `ports`. Which run has a task is decided by `scheduler`: a resting run
+//! has none, and a message to it starts one. Always true: a run's state is its events; a rehearsal can send only reads;
+//! a private or shared call is sent only after its event is durable. What a run does next is decided by `workflow`,
+//! which is pure; events are kept by `store`; which arm answers a request is decided by the proxy.
 //!
 //! When a service is slow, its attempts time out and other steps go on; when the store is slow, effects and answers wait;
 //! when the process ends, the next one resumes its runs from the store ([`Engine::recover`]).

@@ -16,7 +16,7 @@ pub(super) struct RunMetrics {
     workflow: WorkflowName,
     mode: Mode,
     step_begun: HashMap<(StepId, Option<u32>), Instant>,
-    /// The status in which the gauges count the run.
+    /// The status under which the gauges count the run.
     counted_status: Option<RunStatus>,
     /// Its open checkpoints by risk, as the gauges count them.
     counted_checkpoints: BTreeMap<Risk, usize>,
@@ -27,7 +27,7 @@ pub(super) struct RunMetrics {
 }
 
 impl RunMetrics {
-    /// For a run that is new, or was loaded from the store and is counted already.
+    /// The metrics of a run. A new run is not counted yet; one that was loaded from the store is.
     pub fn new(run: &Run, was_loaded: bool, is_stored: bool) -> Self {
         let counted_checkpoint = listed_risk(run).filter(|_| was_loaded).map(|risk| (risk, 1));
         let mut metrics = Self {
@@ -102,7 +102,7 @@ impl RunMetrics {
         histogram!("pointsman_step_duration_seconds", "workflow" => workflow, "step" => step, "outcome" => outcome)
             .record(seconds);
     }
-    /// The run's task ends: the run was discarded, or it rests, or neither.
+    /// Called when the run's task ends: the run was discarded, it rests, or it has ended.
     pub fn task_ended(&mut self, run: &Run, discarded: bool, is_resting: bool) {
         let status = run.status();
         if discarded {

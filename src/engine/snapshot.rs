@@ -27,8 +27,8 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// From these files. The upstreams of services that have not changed are taken over from `before`, with the calls that
-    /// wait there.
+    /// The snapshot of these files. The upstreams of services that have not changed are taken over from `before`, with
+    /// the calls that wait there.
     pub fn new(
         edition: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,
@@ -76,7 +76,7 @@ impl Snapshot {
     pub fn plan(&self, id: &PlanId) -> Option<Arc<Plan>> {
         self.plans.values().find(|plan| plan.id == *id).cloned()
     }
-    /// A plan made again from the definition that the store kept.
+    /// Builds a plan again from its stored definition.
     pub fn rebuild(&self, source: &Value, limits: &Limits) -> Option<Plan> {
         match Plan::kept(source, &self.keyed, limits) {
             Ok(plan) => Some(plan),

@@ -1,22 +1,23 @@
-//! Whether a service still has the base URL that an earlier attempt was sent to.
+//! Decides how a call is repeated when its service may have another base URL than at the earlier attempt.
 //!
-//! Always true: an attempt with unknown effect is repeated, and its probe asked, only at the base URL that it went to:
-//! elsewhere its idempotency key is unknown, and "not there" says nothing. Where the files in force give the service
-//! another one, the run pauses, and a person decides. An attempt that was certainly not done goes to the service's
-//! present base URL, and is recorded as it is sent then. A service with several URLs is known by its first one: the
-//! others lead to the same service.
+//! Always true: an attempt with unknown effect is repeated, and its probe is sent, only at the base URL that the
+//! attempt went to: a service at another one does not know the idempotency key, and its "no" would not tell anything.
+//! Where the files in force give the service another base URL, the run pauses, and a person decides. An attempt that
+//! was certainly not done is repeated at the service's present base URL, and is recorded as it is sent then. A service
+//! with several URLs is identified by its first one: all of them lead to the same service.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::calls::{CallState, Evidence};
+use super::calls::{CallState, UnknownReply};
 use super::conflict::conflict;
 use super::world::call_scope;
 use super::{Call, CallRecord, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Part, Run, Step, World, wire};
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::{ServiceName, StepId};
 
-/// Path and query of a recorded call below its service's base URL; `None` where the service has another base URL now.
+/// The path and query of a recorded call below its service's base URL; `None` where the service has another base URL
+/// now.
 pub fn path_at_base<'r>(
     call: &Call,
     world: &World,
@@ -27,7 +28,7 @@ pub fn path_at_base<'r>(
     world.base(&call.service)?;
     let path = record.url.strip_prefix(wire::base_of(call, world))?;
     let is_path = match wire::is_url_hidden(call) {
-        // At sending the path is evaluated again, so it has to be the recorded one.
+        // The path is evaluated again when the call is sent, so it has to give the recorded one.
         true => {
             let masked = call_scope(&world.masked(run), run, step, item, part);
             wire::recorded_path(call, &masked).is_ok_and(|evaluated| evaluated == path)
@@ -37,12 +38,12 @@ pub fn path_at_base<'r>(
     is_path.then_some(path)
 }
 
-/// A service has another base URL than when a call was recorded.
+/// A service that has another base URL than when a call was recorded.
 pub(super) struct Moved {
     service: ServiceName,
-    /// Where the recorded call went, without its query.
+    /// The URL of the recorded call, without its query.
     from: String,
-    /// The base URL now.
+    /// The service's present base URL.
     to: String,
 }
 
@@ -52,7 +53,7 @@ impl fmt::Display for Moved {
     }
 }
 
-/// Whether the service of a recorded call has another base URL now.
+/// The move of a recorded call's service; `None` where the service has the same base URL as then.
 pub(super) fn moved(
     run: &Run,
     world: &World,
@@ -67,20 +68,20 @@ pub(super) fn moved(
     Some(Moved { service: call.service.clone(), from, to: wire::base_of(call, world).to_owned() })
 }
 
-/// The next attempt of a call whose service may have moved: what it records of the request, if anything.
+/// How the next attempt of a call is made.
 pub(super) enum Next {
     /// The bytes of the first attempt, to the same address.
     Same,
     /// The same method, headers and body, to the service's present address.
     Rebased(Arc<CallRecord>),
-    /// It is not repeated there.
+    /// The call is not repeated: this event pauses the run.
     Pause(Event),
 }
 
-/// Decides how the next attempt of a call is made.
+/// Decides how the next attempt of a call is made, where its service may have moved.
 ///
 /// # Errors
-/// The URL has no value any more.
+/// The URL's expressions have no value any more.
 pub(super) fn next(
     run: &Run,
     world: &World,
@@ -92,7 +93,7 @@ pub(super) fn next(
     let of = (&step.id, item, part);
     match moved(run, world, call, of, &state.request) {
         None => Ok(Next::Same),
-        // A person who asks for another attempt was told both addresses.
+        // A person who asked for another attempt has been told both addresses.
         Some(moved) if state.unknown_effect() && !state.requested => {
             Ok(Next::Pause(pause(run, step, item, part, state, &moved)))
         }
@@ -114,12 +115,12 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, state
         }
     };
     let why = state.why.as_ref().map_or_else(String::new, |why| format!("{why}; "));
-    let Evidence { status, response } = state.evidence.clone().unwrap_or_default();
+    let UnknownReply { status, response } = state.unknown_reply.clone().unwrap_or_default();
     let failure = Failure::of_step(FailureKind::Broken, &step.id, item, format!("{what}: {why}{moved}"));
     let mut conflict = conflict(run, step, item, part.asked_about(), kind, &Failure { status, ..failure });
     conflict.response = response;
     let Moved { service, from, to } = moved;
     conflict.expected =
-        Some(format!("`{service}` where {from} is: nobody else knows its key. `retry` sends the same to {to}"));
+        Some(format!("`{service}` at {from}: only there its key is known. `retry` sends the same to {to}"));
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }

@@ -1,7 +1,8 @@
 //! Begins an attempt of a call: the first or a later one, sent or only rehearsed.
 //!
 //! Always true: a later attempt sends the same bytes under the same key as the first, unless a person gave another
-//! input, and after an unknown effect to the same address ([`address`]); a call that the run's mode does not send records its intent instead.
+//! input; after an unknown effect it also goes to the same address ([`address`]). A call that the run's mode does not
+//! send records its intent instead.
 
 use std::sync::Arc;
 
@@ -157,7 +158,7 @@ fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>
     started(step, call, item, (number, key, Some(request)), until(step, state, now))
 }
 
-/// A later attempt of a call, under the same key; `request` is what it records anew.
+/// The event of a later attempt of a call, under the same key; `request` is set where it differs from the first one.
 fn later(
     step: &Step,
     call: &Call,
@@ -170,7 +171,7 @@ fn later(
     started(step, call, item, of, until(step, Some(state), now))
 }
 
-/// When the attempts' deadline ends, where no earlier attempt said it.
+/// The deadline of all attempts, where no earlier attempt has recorded it.
 fn until(step: &Step, state: Option<&CallState>, now: Timestamp) -> Option<Timestamp> {
     let is_known = state.is_some_and(|state| state.until.is_some());
     step.trouble.deadline.filter(|_| !is_known).and_then(|deadline| now.checked_add(deadline).ok())

@@ -155,12 +155,13 @@ pub(super) struct CallState {
     /// Until this time an attempt with unknown effect may still take effect.
     pub settled: Option<Timestamp>,
     /// The reply to the last attempt with unknown effect.
-    pub evidence: Option<Evidence>,
+    #[serde(rename = "evidence")]
+    pub unknown_reply: Option<UnknownReply>,
 }
 
 /// What came back from an attempt with unknown effect.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct Evidence {
+pub(super) struct UnknownReply {
     pub status: Option<u16>,
     #[serde(with = "present")]
     pub response: Option<Arc<Value>>,
@@ -323,7 +324,7 @@ impl CallState {
             why: None,
             at: started.at,
             settled: None,
-            evidence: None,
+            unknown_reply: None,
         }
     }
     /// The number of attempts that count towards the limit.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::calls::{CallState, Evidence};
+use super::calls::{CallState, UnknownReply};
 use super::conflict::conflict;
 use super::respond::answer_about;
 use super::{
@@ -90,7 +90,7 @@ fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &Call
     let why = call.why.clone().unwrap_or_default();
     let ends = run.failing.as_ref().map_or("", |failure| failure.message.as_str());
     let message = format!("it is unknown whether `{step}` was done ({why}), and the run ends: {ends}");
-    let Evidence { status, response } = call.evidence.clone().unwrap_or_default();
+    let UnknownReply { status, response } = call.unknown_reply.clone().unwrap_or_default();
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, step, item, message) };
     let mut conflict = conflict(run, of, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
     conflict.response = response;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::calls::Evidence;
+use super::calls::UnknownReply;
 use super::conflict::conflict;
 use super::{
     Call, CallBody, Conflict, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Part, Plan, Run, Step,
@@ -108,8 +108,8 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missi
     };
     let message = format!("{what}: it needs {missing}, {MARK}");
     let mut failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
-    let evidence = run.call_state(&step.id, item, part.asked_about()).and_then(|call| call.evidence.clone());
-    let Evidence { status, response } = evidence.filter(|_| part == Part::Probe).unwrap_or_default();
+    let reply = run.call_state(&step.id, item, part.asked_about()).and_then(|call| call.unknown_reply.clone());
+    let UnknownReply { status, response } = reply.filter(|_| part == Part::Probe).unwrap_or_default();
     failure.status = status;
     let mut conflict = conflict(run, step, item, part.asked_about(), ConflictKind::Missing, &failure);
     (conflict.part, conflict.response) = (part, response);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::address::{self, Next};
 use super::attempt_result::{Class, classify};
 use super::begin::first_request;
-use super::calls::{CallState, Evidence, Phase};
+use super::calls::{CallState, Phase, UnknownReply};
 use super::conflict::conflict;
 use super::outcome::{Ended, pause};
 use super::world::call_scope;
@@ -51,7 +51,7 @@ pub(super) fn begin(
     // No request could be built for the probe, so it cannot tell, and a person decides.
     let cannot_ask = |why: String| {
         let message = format!("it is unknown whether `{}` was done, and its probe cannot ask: {why}", step.id);
-        let Evidence { status, response } = state.evidence.clone().unwrap_or_default();
+        let UnknownReply { status, response } = state.unknown_reply.clone().unwrap_or_default();
         let failure = Failure { status, ..Failure::of_step(FailureKind::Expression, &step.id, item, message) };
         let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
         conflict.response = response;
@@ -79,7 +79,7 @@ pub(super) fn begin(
             Ok(vec![match address::next(run, world, step, item, Part::Probe, (&probe.call, probing)) {
                 Ok(Next::Same) => started(attempt + 1, None),
                 Ok(Next::Rebased(request)) => started(attempt + 1, Some(request)),
-                Ok(Next::Pause(event)) => event, // never: a probe has no effect
+                Ok(Next::Pause(event)) => event, // does not occur: a probe has no effect
                 Err((_, error)) => cannot_ask(error.to_string()),
             }])
         }
@@ -180,7 +180,7 @@ fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {
     let state = ended.run.call_state(&ended.step.id, ended.item, Part::Do);
     let first = state.and_then(|state| state.why.clone()).unwrap_or_default();
     let message = format!("{first}; its probe could not say: {why}");
-    let Evidence { status, response } = state.and_then(|state| state.evidence.clone()).unwrap_or_default();
+    let UnknownReply { status, response } = state.and_then(|state| state.unknown_reply.clone()).unwrap_or_default();
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, &ended.step.id, ended.item, message) };
     let mut events = vec![probed(ended, None, Arc::default())];
     events.extend(match ended.run.compensates() {

@@ -26,7 +26,7 @@ use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
 use crate::workflow::{Mode, fold};
 
-/// How much of the caller's time is kept for reading the run from the store, when its announcement does not come.
+/// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
 const STORE_READ_TIME: Duration = Duration::from_millis(50);
 
 /// Answers a request.
@@ -40,7 +40,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Err(reply) => return *reply,
     };
     let claim = claim(&request);
-    // Before anything that may refuse a new run: such a refusal must not send a retry of an earlier request to legacy.
+    // The retry key is registered before anything that may refuse a new run: such a refusal must not send a retry of an
+    // earlier request to legacy.
     let mut registration = match register(&core, &snapshot, run, claim, &request, fall_back, deadline).await {
         Ok(registration) => registration,
         Err(reply) => return *reply,
@@ -50,7 +51,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     {
         return *reply;
     }
-    // Whoever registered without finding an earlier try would begin a run, whatever was known when it was decided.
+    // No earlier try was found, so a run would begin here, although the decision was made for a retry.
     if request.may_begin == MayBegin::Never {
         return may_not_begin(&core, registration, fall_back, NO_FIRST_TRY, "Nothing came of the first try");
     }
@@ -73,7 +74,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         return unknown_outcome(run, "the run was not created");
     };
     let (answer_sender, answer) = oneshot::channel();
-    // Some of the time is kept for recording the answer that is given when it is over.
+    // Some of the time is reserved for recording the answer that is given at the deadline.
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
     prepared.keep &= request.keep;
     prepared.slot = if prepared.keep { core.slot_of_new(&prepared.run) } else { None };
@@ -97,7 +98,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     }
 }
 
-/// The reply to a request that may not begin a run now: it goes to legacy, where that is allowed and certainly nothing of
+/// The reply to a request that may not begin a run now: it goes to legacy if that is allowed and certainly nothing of
 /// it is stored.
 fn may_not_begin(
     core: &Core,
@@ -160,7 +161,7 @@ fn claim(request: &ArmRequest) -> Option<Claim> {
 /// has the key. Only after that may a failure give the request to legacy.
 ///
 /// # Errors
-/// The key is held: the reply of the run that holds it, or the request goes to legacy. Or that is unknown.
+/// Another run or legacy holds the key, or that is unknown: the reply to the caller.
 async fn register(
     core: &Core,
     snapshot: &Snapshot,
@@ -175,7 +176,7 @@ async fn register(
             Ok(registration) => break registration,
             Err(KeyTaken { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
             Err(KeyTaken { run, announcement: announced, .. }) => {
-                // A run that ended without events has left the key to the next.
+                // A run that ended without events has released the key.
                 if let Some(reply) = attach(core, snapshot, run, announced, fall_back, deadline).await {
                     return Err(Box::new(reply));
                 }
@@ -189,7 +190,7 @@ async fn register(
     let Some(claim) = claim else { return Ok(registration) };
     let any_caller = request.any_caller;
     registration.set_any_caller(any_caller);
-    // Asked before one of its keys is taken, which enters both into the set.
+    // Read before one of its keys is taken, because taking it enters both into the set.
     let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.may_have_been_taken(&key));
     let took = core.ports.pins.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
@@ -225,7 +226,7 @@ async fn register(
         }
         // This caller's own earlier try has claimed the request under any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
-        // Looked up by the proxy, too, but before the body came.
+        // The proxy looked this up too, but before the body had arrived.
         Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. })))) => {
             registration.give_to_legacy(&core.ports.pins);
             Err(Box::new(replies::taken_by_legacy(fall_back)))

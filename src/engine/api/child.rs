@@ -5,9 +5,9 @@
 //! often this is called. The children of a run that ends are not created, and those of a paused run only after it is
 //! resumed. A child has its parent's mode. The child of a rehearsal is kept in memory and driven within its parent's task.
 //!
-//! When the store does not answer, or refuses the first append, this tries again; a child that can never start counts as
-//! failed. Where the files have lost its workflow since its parent decided on it, it is not created: its parent waits for
-//! files that have it, and then decides on another one.
+//! When the store does not answer, or refuses the first append, this tries again; a child that can never start counts
+//! as failed. Where its workflow was removed from the files after its parent decided on it, it is not created: its
+//! parent waits for files that have the workflow, and then decides on another child.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl ChildSpec {
     }
 }
 
-/// Creates a child unless it exists or the spawn policy of its parent forbids it; returns its state.
+/// Creates a child unless it exists or the spawn policy of its parent forbids that; returns the child's state.
 pub(in crate::engine) async fn ensure_child(
     core: Arc<Core>,
     parent: Arc<RunStarted>,
@@ -148,7 +148,7 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
             let run = fold(events.iter().map(|stored| &stored.event));
             run.map(|run| end_of(&run)).unwrap_or_else(|misfit| unreadable(misfit.to_string()))
         }
-        // Of one that did not complete, the parent needs no result.
+        // If the child did not complete, its parent needs no result.
         Err(error) if summary.status != RunStatus::Completed && core.ports.store.run(spec.child).await.is_ok() => {
             unreadable(error.to_string())
         }
@@ -181,7 +181,7 @@ enum CannotStart {
 /// A child that is ready to be driven.
 ///
 /// # Errors
-/// It cannot start.
+/// Why the child cannot start.
 fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<PreparedRun, CannotStart> {
     let failed = |why: String| CannotStart::Fails(Box::new(spec.failed(why)));
     let snapshot = core.files.snapshot.load_full();

@@ -1,4 +1,4 @@
-//! Messages between parents and children: a child's end, its waiting, and a parent's orders.
+//! Messages between parents and children: that a child has ended, that it waits, and a parent's orders.
 //!
 //! Always true: a child's end reaches its parent in whichever process that is moved, and a parent that is loaded reads the
 //! state of its children itself. An order for a child is delivered, refused, or sent again. How a child is created is the
@@ -67,7 +67,7 @@ pub(in crate::engine) async fn send_order(core: Arc<Core>, child: RunId, order: 
 pub(in crate::engine) const WAITING_STATUSES: [RunStatus; 3] =
     [RunStatus::Paused, RunStatus::WaitingCheckpoint, RunStatus::WaitingSignal];
 
-/// Tells the ancestors of a run, and who waits for them, that the run waits for a person or a signal.
+/// Tells the ancestors of a run, and those who wait for them, that the run waits for a person or a signal.
 pub(in crate::engine) fn notify_ancestors_of_wait(core: &Arc<Core>, run: &Run) {
     let Some(parent) = run.started().parent.as_ref().map(|parent| parent.run) else { return };
     if run.mode() == Mode::Rehearse || !WAITING_STATUSES.contains(&run.status()) {
@@ -78,7 +78,7 @@ pub(in crate::engine) fn notify_ancestors_of_wait(core: &Arc<Core>, run: &Run) {
         let mut above = Some(parent);
         for _ in 0..=core.files.limits.run_depth_max {
             let Some(run) = above else { return };
-            core.schedule.watchers.below(run);
+            core.schedule.watchers.descendant_waits(run);
             drop(core.schedule.mailboxes.send(run, Message::DescendantWaits)); // a run without a task has no caller to be answered
             above = core.ports.store.run(run).await.ok().flatten().and_then(|summary| summary.parent);
         }

@@ -1,4 +1,4 @@
-//! Explains in sentences what a run waits for.
+//! Explains, in sentences for people, what a run waits for.
 //!
 //! Always true: it only reads. The reasons that follow from the run's events come from `workflow` ([`waits`]); what only the
 //! engine knows is added here: who holds a lock, when a service's breaker lets the next call through, whether a task of this
@@ -22,10 +22,10 @@ fn store(error: impl ToString) -> OrderError {
     OrderError::Store { why: error.to_string(), unknown: false }
 }
 
-/// Descendants of a run that are explain_within with it; further ones are only named.
+/// How many descendants of a run are explained with it; further ones are only named.
 const DESCENDANTS_MAX: usize = 16;
 
-/// What an unfinished run waits for.
+/// Explains what a run that has not ended waits for.
 pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, OrderError> {
     let mut budget = DESCENDANTS_MAX;
     Ok(explain_within(core, id, &mut budget).await?.0)
@@ -41,7 +41,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
     let events = match core.events(id).await {
         Ok(events) => events,
         Err(error) => {
-            // Where the store answers otherwise, it is this run's events that cannot be read.
+            // The store answers other queries, so only the events of this run cannot be read.
             core.ports.store.run(id).await.map_err(store)?;
             return Ok(unreadable(summary, format!("its events cannot be read: {error}")));
         }
@@ -80,7 +80,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
     if let Some(redaction) = Redaction::of(&plan, &run) {
         lines.iter_mut().for_each(|(_, line)| *line = redaction.text(line));
     }
-    // What waits for a person comes first, here and in descendants.
+    // Reasons that a person can act on come first, here and in descendants.
     lines.sort_by_key(|(by_itself, _)| *by_itself);
     let person = lines.first().is_some_and(|(by_itself, _)| !by_itself);
     let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();

@@ -27,7 +27,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How many runs a search for waiting descendants reads.
 const DESCENDANTS_MAX: usize = 100;
 
-/// A subscription to what becomes durable of a run; dropping it unsubscribes.
+/// A subscription to the durable events of a run; dropping it unsubscribes.
 pub(in crate::engine) struct Subscription {
     core: Arc<Core>,
     run: RunId,
@@ -36,12 +36,12 @@ pub(in crate::engine) struct Subscription {
 }
 
 impl Subscription {
-    /// To a run, from now on.
+    /// Subscribes to a run from now on.
     fn to(core: &Arc<Core>, run: RunId, woken_by: WokenBy) -> Self {
         let updates = core.schedule.watchers.subscribe(run, woken_by);
         Self { core: core.clone(), run, woken_by, updates }
     }
-    /// To a run that has not begun, until it rests; its events are collected.
+    /// Subscribes to a run that has not begun, until it rests; its events are collected.
     pub fn to_new(core: &Arc<Core>, run: RunId) -> Self {
         let updates = core.schedule.watchers.subscribe_from_the_first(run);
         Self { core: core.clone(), run, woken_by: WokenBy::Rest, updates }
@@ -90,13 +90,14 @@ enum WokenUp {
     TimedOut,
 }
 
-/// The run, once it rests or a descendant waits for a person or a signal; or as it is when the time is over.
+/// Waits until the run rests or a descendant waits for a person or a signal, at most `within`; returns the run as it is
+/// then.
 pub(in crate::engine) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Option<RunSummary> {
     rested(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
 }
 
-/// The same of a run that was subscribed to before it began: no update was missed, so the store is not read. Returns all
-/// events of the run, where they were few enough to be collected.
+/// The same for a run that was subscribed to before it began: no update was missed, so the store is not read. Also
+/// returns all events of the run, if they were few enough to be collected.
 pub(in crate::engine) async fn new_run_rest(
     mut subscription: Subscription,
     within: Duration,
@@ -122,7 +123,7 @@ async fn rested(subscription: &mut Subscription, mut woken_up: WokenUp, within: 
         let is_current = woken_up == WokenUp::Update && !seen.ended;
         match seen.summary().filter(|_| is_current) {
             Some(summary) => last = Some(summary.clone()),
-            // A further append is in flight, so the run does not rest.
+            // Another append is in flight, so the run does not rest.
             None if is_current && !checks_descendants => {}
             None => {
                 last = stored(&core, run, until).await.or(last);
@@ -141,7 +142,7 @@ async fn rested(subscription: &mut Subscription, mut woken_up: WokenUp, within: 
     }
 }
 
-/// The sequence number of the last durable event, once it is greater than `seq` or the time is over.
+/// Waits until events after `seq` are durable, at most `within`; returns the sequence number of the last durable event.
 pub(in crate::engine) async fn beyond(core: &Arc<Core>, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
     let until = Instant::now() + within;
     let mut subscription = Subscription::to(core, run, WokenBy::Append);

@@ -50,7 +50,7 @@ pub(in crate::engine) async fn order(
             Ok(Ok(Reply::Elsewhere)) => return order_through_store(core, run, &order, by, until).await,
             Ok(Ok(Reply::Retry)) => {}
             Ok(Err(_)) => return Err(store("the run's task ended", true)),
-            Err(_) => return Err(store("it was not on disk in time (order_wait_ms)", true)),
+            Err(_) => return Err(store("the order was not on disk in time (order_wait_ms)", true)),
         }
         if Instant::now() >= until {
             return Err(store("the run takes no orders now (order_wait_ms)", false));
@@ -78,7 +78,7 @@ async fn order_through_store(
             Err(_) => return Err(store("the store does not answer", false)),
         };
         if event_sealer::are_sealed(&events) && seal_order(&core.ports.sealer, run, &mut order).is_none() {
-            return Err(store("what was given cannot be sealed: there is no randomness", false));
+            return Err(store("the order cannot be sealed: the system's random generator does not answer", false));
         }
     }
     let id = core.process.new_id();

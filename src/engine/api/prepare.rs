@@ -1,4 +1,4 @@
-//! Turns a request to a route into what its run is created from, or into the reply that says why no run is created.
+//! Prepares the run of a request to a route, or the reply that says why no run is created.
 //!
 //! Always true: nothing of the run has begun when this returns; of the request only those parts are kept that the plan
 //! reads, and credentials are kept only sealed. Who owns the retry key was decided before, by `arm`.
@@ -25,7 +25,7 @@ use crate::workflow::{
     Creates, Event, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold, input_refused,
 };
 
-/// A request whose run can be created.
+/// The parts of a run that can be created for a request.
 pub(in crate::engine) struct AdmittedRun {
     pub plan: Arc<Plan>,
     pub permit: Option<OwnedSemaphorePermit>,
@@ -37,7 +37,7 @@ pub(in crate::engine) struct AdmittedRun {
 /// Checks whether a run can be created for this request now.
 ///
 /// # Errors
-/// It cannot: the reply for the caller.
+/// No run can be created: the reply to the caller.
 pub(in crate::engine) async fn prepare(
     core: &Core,
     snapshot: &Snapshot,
@@ -54,15 +54,15 @@ pub(in crate::engine) async fn prepare(
         return not_started("no_workflow", &format!("There is no workflow `{}`", request.workflow));
     };
     let family = request.creates.as_ref().map(|(family, _)| family);
-    // Where the request may not fall back to legacy, the run is created all the same: the collision has raised an alert.
+    // A request that may not fall back to legacy gets its run all the same; the collision has raised an alert.
     if fall_back && family.is_some_and(|family| core.ports.pins.collided(family)) {
-        return not_started("pin_collision", "Both arms have given out one id");
+        return not_started("pin_collision", "Both arms have created an instance with the same id");
     }
     let permit = match core.permits_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {
         None => None,
         Some(Ok(permit)) => Some(permit),
         Some(Err(_)) => {
-            return not_started("too_many_runs", "As many runs are in flight as may be (runs_in_flight_max)");
+            return not_started("too_many_runs", "The limit of runs in flight (runs_in_flight_max) is reached");
         }
     };
     let body = decode::request_body(&request.request, decode::Bounds::of(&core.files.limits, &core.files.key_secret));
@@ -85,7 +85,8 @@ pub(in crate::engine) async fn prepare(
     }
 }
 
-/// The reply to a request whose body the workflow does not take: the one that `respond` declares for it, or a problem.
+/// The reply to a request whose body the workflow refuses: the one that `respond` declares for it, or a problem
+/// document.
 fn bad_input(
     core: &Core,
     snapshot: &Snapshot,
@@ -109,9 +110,9 @@ fn bad_input(
 /// What is known of the instance that a request follows up.
 #[derive(Default)]
 struct InstanceFacts {
-    /// What the run that created it left: `id`, `input`, `output`, `status`; `None` where nothing reads it.
+    /// The result of the run that created it: `id`, `input`, `output`, `status`; `None` where nothing reads it.
     value: Option<Arc<Value>>,
-    /// What of it is sensitive.
+    /// The sensitive parts of it.
     sensitive_paths: Vec<SensitivePath>,
 }
 
@@ -157,7 +158,7 @@ async fn remains_of(core: &Core, run: RunId) -> Result<Option<Known>, StoreError
         if folded.started().sensitive || folded.sensitive_sources().is_active() {
             let plan = load::plan_of(core, &core.files.snapshot.load_full(), &folded.started().plan).await;
             let body = plan.ok().and_then(|plan| Taint::of(&plan, &folded)).map(|taint| taint.request_body());
-            // Without its plan nobody can say which parts are.
+            // Without its plan it is not known which parts are sensitive.
             let body = body.unwrap_or_else(|| vec![SensitivePath::whole()]);
             sensitive_paths.extend(body.iter().map(|path| input.then(path)));
             let answer = folded.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();

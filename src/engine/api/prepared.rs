@@ -1,7 +1,7 @@
-//! A run that is ready to be driven, whoever starts it: a request, a program or another run.
+//! A run that is ready to be driven, whether a request, a program or another run starts it.
 //!
-//! Always true: a durable run exists from its first append on, and its task holds its slot. Who started it gets the result
-//! of that append once ([`StartAnswer`]). Its parts were put together before, by `arm`, `start` and `child`.
+//! Always true: a durable run exists from its first append on, and its task holds its slot. Whoever started it gets the
+//! result of that append once ([`StartAnswer`]). `arm`, `start` and `child` put its parts together.
 //!
 //! When the store refuses the first append, there is no run. When the outcome is unknown, the answer says so, and the
 //! run's task repeats the append.
@@ -39,7 +39,7 @@ pub(in crate::engine) struct PreparedRun {
     pub slot: Option<Slot>,
     /// How many ancestors it has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
-    /// Its events are stored. False for rehearsals, and for runs of a route with `keep: none`.
+    /// Whether its events are stored. False for rehearsals, and for runs of a route with `keep: none`.
     pub keep: bool,
 }
 
@@ -47,7 +47,7 @@ pub(in crate::engine) struct PreparedRun {
 pub(in crate::engine) enum Waiter {
     /// A caller, for the run's answer.
     Caller(Caller),
-    /// Who started it, for the result of its first append.
+    /// Whoever started it, for the result of its first append.
     Starter(oneshot::Sender<StartAnswer>),
     /// Nobody: it is driven within its parent's task.
     Nobody,

@@ -127,7 +127,7 @@ fn id_after(of: RunId, id: Uuid) -> RunId {
     RunId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds.saturating_add(1), nanos)))
 }
 
-/// What the successor is created with, beside the events that it takes over.
+/// The parts from which the successor is created, in addition to the events that it takes over.
 struct Successor {
     run: RunId,
     by: String,
@@ -142,7 +142,8 @@ async fn hand_over(core: &Arc<Core>, predecessor: &Read, from: &StepId, by: Stri
     let Successor { run, by, sealed, run_key, .. } =
         new_successor(core, &predecessor.run, predecessor.credentials.clone(), by).await?;
     if run_key.is_some() {
-        // Before the event: until then the key opens nothing, and after a crash the rerun that is repeated needs it.
+        // The key is stored before the event: until then it opens nothing, and after a crash the repeated rerun needs
+        // it.
         core.ports.store.put_run_key(run, run_key).await.map_err(store)?;
     }
     let has_key = sealed.is_some();

@@ -29,7 +29,7 @@ use crate::names::{JobId, RunId};
 use crate::store::{Claim, FirstTry};
 use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RunStarted, SensitivePath};
 
-/// What expressions see as the path of a request that came to no route.
+/// The path that expressions see of a request that came through the API, not through a route.
 const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
 
 /// The origin of a run that no route started.
@@ -44,11 +44,11 @@ pub(in crate::engine) struct Origin {
     pub until: Option<Timestamp>,
     /// Distinguishes the engine's encoding of raw bytes from JSON that looks like it.
     pub mark: BytesMark,
-    /// What of the run's first event is sensitive, as whoever begins it says.
+    /// The sensitive parts of the run's first event, as declared by whoever begins it.
     pub sensitive_paths: Vec<SensitivePath>,
 }
 
-/// When a run that starts now must have ended, by the `deadline` of its plan.
+/// When a run that starts now has to end, by the `deadline` of its plan.
 pub(in crate::engine) fn deadline(plan: &Plan, now: Timestamp) -> Option<Timestamp> {
     plan.deadline.and_then(|deadline| now.checked_add(deadline).ok())
 }
@@ -100,8 +100,7 @@ pub(in crate::engine) fn first_event(
     }
 }
 
-/// Starts a run. Where this call creates it, `watch` is called first: who subscribes to the run there misses none of its
-/// events.
+/// Starts a run. If this call creates it, `watch` is called before: a subscription made there misses no event.
 pub(in crate::engine) async fn start(
     core: &Arc<Core>,
     start: Start,
@@ -147,11 +146,11 @@ pub(in crate::engine) fn acquire_permit(core: &Core) -> Result<OwnedSemaphorePer
     if *core.process.draining.borrow() {
         return Err(StartError::Unavailable("this process is shutting down".into()));
     }
-    let full = |_| StartError::Unavailable("as many runs are in flight as may be (runs_in_flight_max)".into());
+    let full = |_| StartError::Unavailable("the limit of runs in flight (runs_in_flight_max) is reached".into());
     core.schedule.real_permits.clone().try_acquire_owned().map_err(full)
 }
 
-/// What a run is created from.
+/// The parts from which a run is created.
 pub(in crate::engine) struct NewRun {
     pub plan: Arc<Plan>,
     pub started: RunStarted,
@@ -165,7 +164,7 @@ pub(in crate::engine) struct NewRun {
 /// Creates a run; returns when its first event is durable.
 ///
 /// # Errors
-/// The store refused the first append, or whether it did is unknown.
+/// The store refused the first append, or its outcome is unknown.
 pub(in crate::engine) async fn create(
     core: &Arc<Core>,
     new_run: NewRun,
@@ -208,7 +207,7 @@ pub(in crate::engine) async fn register(
                 if durable.wait_for(|durable| *durable).await.is_ok() {
                     return Ok(Err(run));
                 }
-                // Its task ended without a durable event, or with an unknown outcome: the store is asked.
+                // Its task ended without a durable event, or with an unknown outcome; the store is read.
                 tokio::task::yield_now().await;
                 continue;
             }

@@ -61,7 +61,7 @@ pub enum StartError {
     /// There is no such run.
     #[error("there is no such run")]
     NoRun,
-    /// The store refused the write, or did not answer: then `unknown` is true.
+    /// The store refused the write, or did not answer; in the second case `unknown` is true.
     #[error("{why}")]
     Store {
         /// What happened.
@@ -82,13 +82,13 @@ pub enum OrderError {
     Refused {
         /// The run.
         run: Box<RunSummary>,
-        /// Why.
+        /// Why it is refused.
         refusal: Refusal,
     },
     /// This process cannot move the run: its plan or events cannot be read.
     #[error("{0}")]
     Unreadable(String),
-    /// The store refused the write, or did not answer: then `unknown` is true.
+    /// The store refused the write, or did not answer; in the second case `unknown` is true.
     #[error("{why}")]
     Store {
         /// What happened.
@@ -98,7 +98,7 @@ pub enum OrderError {
     },
 }
 
-/// What an unfinished run waits for.
+/// What a run that has not ended waits for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     /// The run.
@@ -107,6 +107,6 @@ pub struct Explanation {
     pub sentence: String,
     /// Everything that it waits for, one line each.
     pub waits: Vec<String>,
-    /// Nothing would ever move it, which is a bug.
+    /// Whether nothing would ever move it, which is a bug.
     pub stuck: bool,
 }

@@ -40,7 +40,7 @@ use crate::workflow::{AttemptResult, Event, Mode, Plan, Run};
 pub(super) struct Caller {
     pub answer_sender: oneshot::Sender<CallerAnswer>,
     pub may_fall_back: bool,
-    /// Somewhat before the caller's deadline, to leave time for recording the answer.
+    /// A little before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Instant,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct DriverParts {
     pub registration: Option<Registration>,
     /// Receives the run's messages; `None` for a run that is not stored.
     pub slot: Option<Slot>,
-    /// Is sent the result of the run's first append.
+    /// Gets the result of the run's first append.
     pub starter: Option<oneshot::Sender<StartAnswer>>,
     /// How many ancestors it has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
@@ -94,7 +94,7 @@ pub(super) struct Driver {
     end: Option<End>,
 }
 
-/// The states that bind every run: the kill switch and draining, as they were fed to the machine last.
+/// The kill switch and whether the process drains, which apply to every run, as they were last fed to the machine.
 struct GlobalState {
     freeze: watch::Receiver<Freeze>,
     draining: watch::Receiver<bool>,
@@ -236,7 +236,7 @@ impl Driver {
     /// Feeds one input and performs the outputs; returns the input that an output resulted in at once.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut feedback = None;
-        // The files that a run waits for may be in force since before it found that it misses them.
+        // The files that the run waits for may have come into force before it found out that it misses something.
         if self.machine.run().misses_something() || matches!(input, Input::Child { state: ChildState::NoWorkflow, .. })
         {
             self.use_newest_files();
@@ -256,7 +256,8 @@ impl Driver {
         }
     }
 
-    /// The driver has ended before this input was fed: its sender repeats it, to the run's next driver.
+    /// Handles an input that was not fed because the driver has ended: an order is sent again, to the run's next
+    /// driver.
     fn return_unfed(&mut self, input: Input) {
         match input {
             Input::Order { ticket, .. } => {
@@ -307,8 +308,8 @@ impl Driver {
     }
 }
 
-/// Drives a run in a task of its own. Dark runs and rehearsals, which answer no caller, stay on the runtime on which this is
-/// called: its threads have a lower priority.
+/// Drives a run in a task of its own. Dark runs and rehearsals, which answer no caller, stay on the runtime on which
+/// this is called, because its threads have a lower priority.
 pub(super) fn spawn(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
     match driver.mode() {
         Mode::Real => spawn_in_engine(core, driver, permit),
@@ -349,7 +350,7 @@ async fn next_message(slot: &mut Option<Slot>) -> Option<Message> {
     }
 }
 
-/// Sleeps for so long; for ever where there is no timer.
+/// Sleeps for this duration; for ever where there is no timer.
 async fn sleep(timer: Option<Duration>) {
     match timer {
         Some(timer) => tokio::time::sleep(timer).await,

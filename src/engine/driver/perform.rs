@@ -17,8 +17,8 @@ use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{AttemptResult, EffectClass};
 
-/// The pause before a run is claimed again that was given up because orders waited for it and this process's lease was not
-/// certain. Without a pause it would be claimed and given up in a loop until the lease is renewed.
+/// The pause before this process claims a run again that it gave up because orders waited for it and its lease was not
+/// certain. Without a pause the run would be claimed and given up in a loop until the lease is renewed.
 const RECLAIM_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
 
 impl Driver {
@@ -142,7 +142,7 @@ impl Driver {
         self.calls.push(Box::pin(async move { (id, result.await) }));
     }
 
-    /// Events up to `seq` are durable: wakes who waits for them.
+    /// Events up to `seq` are durable: wakes those who wait for them.
     fn append_stored(&mut self, seq: Seq) {
         let append = self.writer.as_mut().and_then(Writer::take_stored);
         let run = self.machine.run();
@@ -182,7 +182,7 @@ impl Driver {
         closed
     }
 
-    /// The task ends.
+    /// Ends the task: depending on why, sets a timer, wakes the run again or lists it as stuck.
     pub(super) fn leave(&mut self, end: End) {
         let (run, core): (_, &Arc<_>) = (self.machine.run(), &self.core);
         let (id, status) = (run.id(), run.status());

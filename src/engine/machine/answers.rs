@@ -1,4 +1,5 @@
-//! Replies to the caller, the starter and those who ordered something; and the results of appends, which release them.
+//! Replies to the caller, the starter and senders of orders; and the results of appends, after which replies may be
+//! sent.
 //!
 //! Always true: a reply tells only of durable events, however many newer ones the run has.
 
@@ -106,17 +107,18 @@ impl Machine {
                 if has_notices {
                     self.out.push(Output::NoticesDurable);
                 }
-                // The store checked the fence of this append, so the run is still this process's.
+                // The store checked the fencing token of this append, so this process still owns the run.
                 if std::mem::take(&mut self.has_deferred_orders) {
                     self.read_orders();
                 }
             }
             AppendOutcome::NothingStored(why) => {
-                // No event is stored, and private and shared calls wait for theirs: nothing was done but reads.
+                // No event is stored, and private and shared calls are sent only after theirs are: nothing was done but
+                // reads.
                 tracing::warn!(run = %self.run.id(), why, "the store refuses the run");
-                self.answer_starter(StartAnswer::NotStored(format!("the store does not take it: {why}")));
+                self.answer_starter(StartAnswer::NotStored(format!("the store refused it: {why}")));
                 let may_fall_back = self.caller.is_some_and(|caller| caller.may_fall_back);
-                self.discard(replies::not_started(may_fall_back, 503, "store_refused", "The store does not take it"));
+                self.discard(replies::not_started(may_fall_back, 503, "store_refused", "The store refused the run"));
             }
             AppendOutcome::Retry { why, failures, pause } => {
                 tracing::warn!(
@@ -153,7 +155,8 @@ impl Machine {
                 self.end = Some(End::Discarded);
             }
             AppendOutcome::KeyIsLegacys => {
-                // As before the first append: private and shared calls wait for it, so nothing was done but reads.
+                // This was the first append, and private and shared calls are sent only after it: nothing was done but
+                // reads.
                 self.answer_starter(StartAnswer::NotStored("legacy took the first try of its retry key".into()));
                 let may_fall_back = self.caller.is_some_and(|caller| caller.may_fall_back);
                 self.discard(replies::taken_by_legacy(may_fall_back));

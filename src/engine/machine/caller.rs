@@ -14,7 +14,7 @@ impl DecidedReply {
     pub fn from_run(run: &Run) -> Self {
         Self { seq: run.seq(), run: Arc::new(run.clone()) }
     }
-    /// Whether another reply would be decided now; the run's answer never changes.
+    /// Whether the reply is out of date, because the run has gone on; a run's answer never changes.
     pub fn is_outdated(&self, run: &Run) -> bool {
         self.run.answer().is_none() && (self.run.status() != run.status() || run.answer().is_some())
     }
@@ -79,7 +79,7 @@ impl Machine {
         }
     }
 
-    /// Ends a run of which nothing is kept; everybody who waits gets this reply.
+    /// Ends a run of which nothing is kept; everybody who waits for it gets this reply.
     pub(super) fn discard(&mut self, reply: ArmReply) {
         let reply = Box::new(reply);
         if matches!(*reply, ArmReply::Abandoned(_)) {
@@ -92,7 +92,8 @@ impl Machine {
         self.end = Some(End::Discarded);
     }
 
-    /// Tells the caller that the outcome is unknown. The run goes on, and its retry key still leads to its answer.
+    /// Tells the caller that the outcome is unknown. The run goes on, and a request with the same retry key can get its
+    /// answer later.
     pub(super) fn answer_caller_unknown(&mut self, why: &str) {
         if self.caller.take().is_some() {
             let problem = replies::unknown(Some(&self.run), why);

@@ -23,12 +23,12 @@ use crate::workflow::{
 pub(in crate::engine) enum Input {
     /// The first input, and only the first.
     Begin {
-        /// Private and shared steps that have not begun are held by the kill switch.
+        /// Whether the kill switch holds private and shared steps that have not begun.
         frozen: bool,
-        /// The process drains.
+        /// Whether the process drains.
         draining: bool,
     },
-    /// The timer has elapsed, or may have.
+    /// The timer has elapsed, or may have elapsed.
     Time,
     /// An attempt of a call has a result.
     CallFinished { call: CallId, result: AttemptResult },
@@ -40,7 +40,8 @@ pub(in crate::engine) enum Input {
         ticket: Ticket,
         order: Order,
         by: String,
-        /// Certainly no other process has taken the run since the last append, so the run in memory is current.
+        /// Whether certainly no other process has taken the run since the last append, so that the run in memory is
+        /// current.
         owned: bool,
     },
     /// The orders for the run that the store holds.
@@ -50,7 +51,7 @@ pub(in crate::engine) enum Input {
         /// As in [`Input::Order`].
         owned: bool,
     },
-    /// Storing the answer to an order of the store has ended, in success or failure.
+    /// Storing the answer to an order of the store has succeeded or failed.
     OrderAnswerStored,
     /// The state of a lock's queue.
     Lock {
@@ -64,7 +65,7 @@ pub(in crate::engine) enum Input {
     ChildOrderSettled { child: RunId, delivery: Delivery },
     /// A child reports that it has ended.
     ChildEnded(ChildEnd),
-    /// A descendant waits for a person or a signal: the caller is answered instead of waiting too.
+    /// A descendant waits for a person or a signal: the caller is answered now, instead of waiting too.
     DescendantWaits,
     /// A lock, a child or an order in the store may have changed.
     ExternalChange {
@@ -77,7 +78,7 @@ pub(in crate::engine) enum Input {
     Drain,
     /// The caller has stopped waiting.
     CallerGone,
-    /// The result of [`Output::CloseMailbox`]; false: a message had come.
+    /// The result of [`Output::CloseMailbox`]; false means that a message had arrived.
     MailboxClosed(bool),
 }
 
@@ -90,7 +91,7 @@ pub(in crate::engine) enum Output {
     Call(CallRequest),
     /// Events up to here are durable.
     Durable(Seq),
-    /// A durable append holds messages to webhooks.
+    /// A durable append contains messages to webhooks.
     NoticesDurable,
     /// The other arm owns the id of the instance that the run created.
     PinCollision(PinKey),
@@ -112,7 +113,7 @@ pub(in crate::engine) enum Output {
     AnswerStarter(StartAnswer),
     /// Answer the caller.
     AnswerCaller(CallerAnswer),
-    /// The run may be stored, so the engine keeps its retry key.
+    /// The run may be stored by now, so its retry key stays with the engine.
     RetainRetryKey,
     /// The run's first event is durable.
     FirstEventDurable,
@@ -124,11 +125,11 @@ pub(in crate::engine) enum Output {
     Retract,
     /// Record in metrics and logs.
     Measure(Measure),
-    /// Feed [`Input::Time`] at this time; replaces the timer before.
+    /// Feed [`Input::Time`] at this time; replaces the earlier timer.
     Timer(Option<Timestamp>),
     /// Close the mailbox if it is empty, and feed [`Input::MailboxClosed`] at once.
     CloseMailbox {
-        /// The freeze holds a step: the end of the freeze has to wake the run.
+        /// Whether a freeze holds a step, so that the end of the freeze has to wake the run.
         has_frozen_step: bool,
     },
     /// The driver ends; nothing follows.
@@ -146,7 +147,7 @@ pub(in crate::engine) struct CallId {
     pub item: Option<u32>,
     pub part: Part,
     pub attempt: u32,
-    /// The process before may have sent this attempt already.
+    /// Whether the previous process may have sent this attempt already.
     pub may_be_repeat: bool,
 }
 
@@ -175,7 +176,7 @@ pub(in crate::engine) struct ChildSpec {
     pub item: Option<u32>,
     pub workflow: WorkflowName,
     pub input: Arc<Value>,
-    /// What of the child's first event is sensitive.
+    /// The sensitive parts of the child's first event.
     pub sensitive_paths: Vec<SensitivePath>,
 }
 
@@ -186,9 +187,9 @@ pub(in crate::engine) struct ChildEnd {
     pub status: RunStatus,
     pub output: Arc<Value>,
     pub note: Option<String>,
-    /// It performed effects, which a person may want to undo.
+    /// Whether it performed effects that a person may want to undo.
     pub effects: bool,
-    /// What of its answer's body is sensitive.
+    /// The sensitive parts of its answer's body.
     pub sensitive: Vec<SensitivePath>,
 }
 
@@ -208,11 +209,11 @@ pub(in crate::engine) enum ChildState {
 /// The result of sending an order to a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Delivery {
-    /// The child did or refused it.
+    /// The child carried it out or refused it.
     Done,
     /// The child is not stored yet: the order is sent again once it is running.
     NoRun,
-    /// Unknown: the order is sent again.
+    /// It is unknown whether the order arrived; it is sent again.
     Unknown,
 }
 
@@ -221,7 +222,7 @@ pub(in crate::engine) enum Delivery {
 #[repr(u8)]
 pub(in crate::engine) enum SpawnPolicy {
     Spawn = 0,
-    /// Not before the run is resumed.
+    /// Children are not created before the run is resumed.
     Wait = 1,
     /// The run is ending.
     Never = 2,
@@ -254,13 +255,13 @@ pub(in crate::engine) enum StartAnswer {
 /// The answer to the sender of an order.
 #[derive(Debug)]
 pub(in crate::engine) enum OrderAnswer {
-    /// It is done and durable; the run after it.
+    /// It was carried out and is durable; with the run after it.
     Done(Box<RunSummary>),
     Refused {
         run: Box<RunSummary>,
         refusal: Refusal,
     },
-    /// Whether it was done is unknown.
+    /// It is unknown whether it was carried out.
     Unknown(&'static str),
     /// Another process owns the run.
     Elsewhere,
@@ -280,7 +281,7 @@ pub(in crate::engine) enum Announcement {
 pub(in crate::engine) enum End {
     /// The run has ended, or is a rehearsal that waits for a person.
     Settled,
-    /// The run waits.
+    /// The run rests until something wakes it.
     Resting {
         cause: RestCause,
         /// The time at which it goes on, if any.
@@ -288,7 +289,7 @@ pub(in crate::engine) enum End {
     },
     /// Nothing of the run is kept, and nothing was done.
     Discarded,
-    /// The process drains: the next one goes on.
+    /// The process drains; the next process goes on.
     Draining,
     /// Another process may have taken the run, and an order needs an answer that only its owner can give: the run is
     /// acquired and loaded again.

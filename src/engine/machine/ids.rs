@@ -1,9 +1,9 @@
-//! Identifiers and jitter from a seed: the same seed gives the same ones.
+//! Generates identifiers and jitter from a seed: the same seed gives the same values.
 
 use jiff::Timestamp;
 use uuid::{Builder, Uuid};
 
-/// A generator of both.
+/// A generator of identifiers and jitter.
 pub(in crate::engine) struct Ids {
     random: fastrand::Rng,
     last_ms: u64,

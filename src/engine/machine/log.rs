@@ -1,4 +1,4 @@
-//! A run's events on their way to the store.
+//! Collects a run's events into appends, and tracks which of them are durable.
 //!
 //! Always true: one append is in flight at a time, so sequence numbers are assigned in order; an append whose outcome is
 //! unknown, or that was refused after earlier ones were stored, is retried with the same batch id until its outcome is
@@ -30,7 +30,7 @@ pub(in crate::engine) struct Writes {
 
 /// Half of the first pause before an append is retried; each failure doubles the pause.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// After so many failures the pause stays as it is.
+/// After this many failures the pause does not grow any more.
 const DOUBLINGS_MAX: u32 = 7;
 
 /// What the result of an append means for the run.
@@ -41,13 +41,14 @@ pub(super) enum AppendOutcome {
     },
     /// It was the run's first append and was certainly not stored.
     NothingStored(String),
-    /// It was not stored, or that is unknown: retry it after a pause. `failures` counts since the last success.
+    /// It was not stored, or that is unknown: it is retried after a pause. `failures` is their number since the last
+    /// success.
     Retry {
         why: String,
         failures: u32,
         pause: Duration,
     },
-    /// The id of the run's instance is pinned by another run, of either arm: append without pins.
+    /// Another run, of either arm, has pinned the id of this run's instance: the append is repeated without pins.
     PinTaken {
         key: PinKey,
         by_other_arm: bool,
@@ -82,7 +83,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// The log of a run that is durable up to this event (0: a new run).
+    /// The log of a run whose events are durable up to this one (0 for a new run).
     pub fn new(writes: Option<Writes>, claim: Option<Claim>, durable_seq: Seq) -> Self {
         Self {
             writes,
@@ -98,7 +99,7 @@ impl Log {
             last_durable: None,
         }
     }
-    /// Adds an event that has this sequence number.
+    /// Adds the event with this sequence number.
     pub fn push(&mut self, at: Timestamp, event: Event, seq: Seq) {
         match self.writes {
             Some(_) => self.pending.push((at, event)),
@@ -138,7 +139,8 @@ impl Log {
         self.pending.is_empty() && self.in_flight.is_none()
     }
 
-    /// The next append, where events are pending and no append is in flight. With `release` nobody owns the run after it.
+    /// The next append, where events are pending and no append is in flight. With `release` the append also gives up
+    /// the ownership of the run.
     pub fn next(&mut self, run: &Run, release: bool, batch: impl FnOnce() -> Uuid) -> Option<Arc<Append>> {
         let (Some(writes), None, Some((updated, _))) = (self.writes, &self.in_flight, self.pending.last()) else {
             return None;

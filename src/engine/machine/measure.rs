@@ -1,4 +1,4 @@
-//! What metrics and logs record of a run's events.
+//! What is recorded of a run's events in metrics and logs.
 
 use crate::names::StepId;
 use crate::workflow::{AnswerEvent, ConflictEvent, Creates, Event, Outcome, Run};
@@ -26,7 +26,7 @@ pub(in crate::engine) enum Measure {
         item: Option<u32>,
         conflict: &'static str,
     },
-    /// The answer of a run that creates an instance holds no id of it.
+    /// A run that creates an instance has an answer without the instance's id.
     InstanceWithoutId,
 }
 

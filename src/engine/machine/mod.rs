@@ -1,4 +1,4 @@
-//! One run's driver as a synchronous state machine: [`Machine::step`] takes what happened and returns what to do.
+//! The synchronous state machine of one run: [`Machine::step`] takes what happened and returns what to do.
 //!
 //! The question it answers: "given what has happened to this run so far, what has to be done now, and what must wait?"
 //! It wraps the pure core of `workflow`: it asks what is due, lets the core decide, records the events, and returns the

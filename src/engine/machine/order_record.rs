@@ -1,6 +1,7 @@
 //! The stored form of answers to orders that came through the store.
 //!
-//! Always true: a refusal is read back as it was written; one that this version does not know is read as a sentence.
+//! Always true: a refusal is read back as it was written; one of a kind that this version does not know is read as a
+//! sentence.
 
 use serde_json::{Value, json};
 

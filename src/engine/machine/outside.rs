@@ -1,7 +1,7 @@
 //! What a run waits for outside itself: locks, children, and orders that come through the store.
 //!
-//! Always true: a lock is queried, and a child is created, only after this run's own event is durable; a change during a query
-//! causes one more; the state of a queue that the step has left is ignored.
+//! Always true: a lock is queried, and a child is created, only after this run's own event is durable; a change during
+//! a query causes one more query; the state of a queue that the step has left is ignored.
 
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ pub(in crate::engine) fn open_children<'a>(run: &'a Run, plan: &'a Plan) -> impl
 }
 
 impl Machine {
-    /// Replaces the steps that wait for locks; a wait that goes on keeps the state of its query.
+    /// Replaces the list of steps that wait for locks; a wait that continues keeps the state of its query.
     pub(super) fn set_lock_waits(&mut self, all: Vec<(StepIndex, Option<u32>, String, Seq)>) {
         if all.is_empty() && self.locks.is_empty() {
             return;
@@ -43,7 +43,7 @@ impl Machine {
         }
     }
 
-    /// Tracks the child that an event begins or ends, and requires events to be durable that others act on.
+    /// Tracks the child that an event begins or ends. Events that others act on are required to become durable.
     pub(super) fn track_external(&mut self, event: &Event) {
         match event {
             Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {
@@ -102,7 +102,7 @@ impl Machine {
         }
     }
 
-    /// Follows the run's state; after a pause, the children that waited are begun or given up.
+    /// Sets the spawn policy by the run's state. When a pause ends, the children that waited are created or given up.
     fn update_spawn_policy(&mut self) {
         let policy = match (self.run.is_ending(), self.run.is_held()) {
             (true, _) => SpawnPolicy::Never,
@@ -118,7 +118,7 @@ impl Machine {
         }
     }
 
-    /// Queries everything again; ends the driver where the run was lost and acquired again meanwhile.
+    /// Queries everything again; ends the driver if the run was lost and acquired again meanwhile.
     pub(super) fn handle_external_change(&mut self, reacquired: Option<Fence>) {
         if self.is_superseded(reacquired) {
             return self.lose_ownership("another process owned it in the meantime");
@@ -224,8 +224,8 @@ impl Machine {
         }
     }
 
-    /// Applies an order of the store, once: its answer is stored with its events. One that is refused or changes nothing is
-    /// left where another process may own the run, because only the owner may answer it.
+    /// Applies an order of the store, once: its answer is stored with its events. An order that is refused or changes
+    /// nothing stays in the store if another process may own the run, because only the owner may answer it.
     fn handle_store_order(&mut self, record: OrderRecord, owned: bool) {
         let OrderRecord { id, order, by, .. } = record;
         if !self.handled_orders.insert(id) {

@@ -1,25 +1,25 @@
 //! Whether a query of a lock, a child or the run's orders is in flight, and whether it has to be repeated.
 //!
-//! Always true: one query of a thing is in flight at a time. A change that is notified meanwhile makes its result stale, and
-//! it is repeated once it completes: no change is missed.
+//! Always true: at most one query of the same thing is in flight. A change that is notified meanwhile makes the result
+//! stale, and the query is repeated once it completes, so no change is missed.
 
-/// The query of one thing.
+/// The state of the query of one thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum QueryState {
     #[default]
     Idle,
-    /// Stale: something changed since it was sent.
+    /// A query is in flight; its result is stale if something has changed since it was sent.
     InFlight { stale: bool },
 }
 
 impl QueryState {
-    /// Something may have changed. Returns whether a query has to be sent now.
+    /// Notes that something may have changed. Returns whether a query has to be sent now.
     pub fn request(&mut self) -> bool {
         let is_idle = self.is_idle();
         *self = QueryState::InFlight { stale: !is_idle };
         is_idle
     }
-    /// The query has completed. Returns whether it has to be repeated.
+    /// Notes that the query has completed. Returns whether it has to be repeated.
     pub fn complete(&mut self) -> bool {
         std::mem::take(self) == QueryState::InFlight { stale: true }
     }

@@ -84,7 +84,7 @@ pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) ->
     })
 }
 
-/// A run that is not kept and whose time is over: it is dropped.
+/// The reply where a run that is not kept has passed its deadline: the run is dropped.
 pub(in crate::engine) fn not_kept_too_long(run: &Run, plan: &Plan) -> ArmReply {
     let (title, detail) = match run.mode() {
         Mode::Rehearse => ("The rehearsal did not end in time", "Nothing but reads was sent."),
@@ -93,7 +93,7 @@ pub(in crate::engine) fn not_kept_too_long(run: &Run, plan: &Plan) -> ArmReply {
     not_kept(run, plan, 504, "deadline", title, detail.into())
 }
 
-/// A run that is not kept and cannot go on without a person: it is dropped.
+/// The reply where a run that is not kept cannot go on without a person: the run is dropped.
 pub(in crate::engine) fn not_kept_and_paused(run: &Run, plan: &Plan) -> ArmReply {
     let why = run.note().unwrap_or_else(|| "a person would have to decide".into());
     not_kept(run, plan, 503, "workflow-stuck", "The workflow cannot go on", format!("{why}. {NOT_KEPT}"))
@@ -158,7 +158,7 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
 pub(in crate::engine) fn bad_input(why: &[String]) -> ArmReply {
     let body = serde_json::json!({
         "type": "urn:pointsman:problem:bad-input",
-        "title": "The request's body is not what the workflow takes",
+        "title": "The workflow does not accept the request's body",
         "status": 422,
         "detail": why.join("; "),
     });
@@ -211,7 +211,7 @@ pub(in crate::engine) fn unknown(run: Option<&Run>, why: &str) -> Problem {
     unknown_of(run.map(Run::id), why, run.map(Run::shared_begun))
 }
 
-/// As [`unknown`], where the run itself is not at hand.
+/// As [`unknown`], where only the id of the run is known.
 pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_begun: Option<bool>) -> Problem {
     Problem {
         status: 503,
@@ -228,7 +228,7 @@ pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_b
     }
 }
 
-/// The reply of a run of which nothing is kept, for another request with the same retry key.
+/// The reply of a run of which nothing is kept, as another request with the same retry key gets it.
 pub(in crate::engine) fn shared_reply(reply: ArmReply, may_fall_back: bool) -> ArmReply {
     match reply {
         ArmReply::Abandoned(abandoned) if !may_fall_back => {

@@ -1,8 +1,8 @@
 //! When a driver ends: its run has ended, or waits for something that wakes it.
 //!
 //! Always true: a run rests only where nothing is in flight, its mailbox is empty and its caller has been answered; a
-//! message that comes later finds no driver and wakes the run. What will wake it is known before its last append is
-//! submitted.
+//! message that comes later finds no driver and wakes the run. The cause that will wake it is determined before its
+//! last append is submitted.
 
 use jiff::SignedDuration;
 
@@ -30,14 +30,14 @@ impl Machine {
         self.run.children().next().is_some()
     }
 
-    /// Decides the reply to those who wait, what has to become durable, and whether the driver ends.
+    /// Decides the reply to those who wait, which events have to become durable, and whether the driver ends.
     pub(super) fn check_completion(&mut self) {
         if self.end.is_some() {
             return;
         }
         let status = self.run.status();
         let is_quiet = self.calls_in_flight == 0 && self.unsent_attempts.is_empty();
-        // A caller never waits for a person.
+        // A caller is never made to wait for a person.
         let waits_for_person = status == RunStatus::Paused || (status == RunStatus::WaitingCheckpoint && is_quiet);
         if waits_for_person && self.is_unkept_answer() {
             // The calls in flight end first.
@@ -47,7 +47,7 @@ impl Machine {
             return;
         }
         let has_ended = self.run.is_final();
-        // A run that fails has its answer before it has undone what was done.
+        // A run that fails answers its caller before it undoes what was done.
         let has_answer = self.run.answer().is_some() || status == RunStatus::Compensating;
         let may_answer_early = self.run.mode() == Mode::Real && has_answer;
         if (has_ended || may_answer_early || waits_for_person)
@@ -107,7 +107,7 @@ impl Machine {
         }
     }
 
-    /// Goes on resting where the mailbox was closed; else waits for the message that had come.
+    /// Goes on to rest if the mailbox was closed; else waits for the message that had arrived.
     pub(super) fn handle_mailbox_closed(&mut self, closed: bool) {
         if self.closing.is_none() {
             return;

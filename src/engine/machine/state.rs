@@ -14,7 +14,7 @@ use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
 use crate::workflow::{Part, Plan, Run, StepIndex, World};
 
-/// Identifies a call of the run: step, item, and whether it does, probes or undoes.
+/// Identifies a call of the run: step, item, and part (the step's own call, its probe or its undo).
 pub(super) type CallName = (StepId, Option<u32>, Part);
 
 /// What a machine is built from.
@@ -24,7 +24,7 @@ pub(in crate::engine) struct MachineParts {
     pub world: Arc<World>,
     /// Sequence number of the last durable event; 0 for a new run.
     pub durable_seq: Seq,
-    /// `None` for a run that is not kept (a rehearsal, or of a route that keeps none): nothing is stored.
+    /// `None` for a run that is not stored: a rehearsal, or a run of a route with `keep: none`.
     pub writes: Option<Writes>,
     /// The retry key that the first append claims.
     pub claim: Option<Claim>,
@@ -37,7 +37,7 @@ pub(in crate::engine) struct MachineParts {
     pub now: Timestamp,
 }
 
-/// What was promised to a caller.
+/// Until when a caller has to be answered, and whether its request may fall back to legacy.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct CallerTerms {
     pub may_fall_back: bool,
@@ -65,14 +65,14 @@ pub(super) struct LockWait {
 
 /// A run that this one began and that has not ended.
 pub(super) struct OpenChild {
-    /// The child is queried once this event is durable.
+    /// The event that began it; the child is queried once this event is durable.
     pub seq: Seq,
     pub spec: ChildSpec,
     pub needs_query: bool,
     pub query: QueryState,
 }
 
-/// A run's driver as a state machine: see the head of `machine`.
+/// The state machine of one run; see the head of `machine`.
 pub(in crate::engine) struct Machine {
     pub(super) run: Run,
     pub(super) plan: Arc<Plan>,
@@ -95,47 +95,48 @@ pub(in crate::engine) struct Machine {
     pub(super) unsent_attempts: Vec<(Seq, CallName)>,
     /// Attempts that another process may have sent already.
     pub(super) possible_repeats: HashSet<CallName>,
-    /// Queries and messages to locks, children and the store in flight.
+    /// How many queries and messages to locks, children and the store are in flight.
     pub(super) requests_in_flight: usize,
     /// The locks that steps wait for.
     pub(super) locks: BTreeMap<(StepId, Option<u32>), LockWait>,
     pub(super) children: BTreeMap<RunId, OpenChild>,
     pub(super) spawn: SpawnPolicy,
-    /// A child or another descendant waits for a person or a signal.
+    /// Whether a child or another descendant waits for a person or a signal.
     pub(super) descendant_waits: bool,
     /// The last order sent to each child, and its delivery once known.
     pub(super) child_orders: HashMap<RunId, (&'static str, Option<Delivery>)>,
     /// Orders that came through the store and were handled here.
     pub(super) handled_orders: BTreeSet<Uuid>,
     pub(super) orders_query: QueryState,
-    /// An order in the store was left unhandled, because another process may have taken the run.
+    /// Whether an order in the store was left unhandled because another process may have taken the run.
     pub(super) has_deferred_orders: bool,
     /// Orders that are answered once this sequence number is durable.
     pub(super) order_replies: Vec<(Seq, Ticket)>,
-    /// The freeze keeps a step from beginning.
+    /// Whether a freeze keeps a step from beginning.
     pub(super) has_frozen_step: bool,
-    /// A step or child is not begun, because the process drains.
+    /// Whether a step or child is not begun because the process drains.
     pub(super) has_deferred_start: bool,
     /// The mailbox is closed or being closed, to rest for this cause.
     pub(super) closing: Option<RestCause>,
     pub(super) mailbox_closed: bool,
-    /// The mailbox could not be closed, because a message had come: it is not tried again before that message is fed.
+    /// Whether the mailbox could not be closed because a message had arrived: closing is not tried again before that
+    /// message is fed.
     pub(super) expects_message: bool,
     /// Events up to here have to become durable, because something waits for them.
     pub(super) required_seq: Seq,
     pub(super) decided_reply: Option<DecidedReply>,
-    /// The decided reply was announced to those who came with the same retry key.
+    /// Whether the decided reply was announced to the requests with the same retry key.
     pub(super) announced: bool,
     /// Why the run was abandoned to legacy.
     pub(super) abandon_reason: Option<&'static str>,
-    /// What the caller gets because its deadline has come.
+    /// The reply to the caller because its deadline has come.
     pub(super) deadline_reply: Option<DecidedReply>,
     /// The earliest time that a step waits for.
     pub(super) wake_at: Option<Timestamp>,
     pub(super) armed_timer: Option<Timestamp>,
-    /// [`Output::FirstEventDurable`] was returned.
+    /// Whether [`Output::FirstEventDurable`] was returned.
     pub(super) first_event_reported: bool,
-    /// [`Output::RetainRetryKey`] was returned.
+    /// Whether [`Output::RetainRetryKey`] was returned.
     pub(super) retry_key_retained: bool,
     pub(super) end: Option<End>,
 }

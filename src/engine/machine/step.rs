@@ -1,4 +1,4 @@
-//! [`Machine::step`]: one input in, the outputs that it makes necessary out.
+//! [`Machine::step`]: takes one input and returns the outputs that follow from it.
 
 use jiff::Timestamp;
 
@@ -44,7 +44,7 @@ impl Machine {
         }
     }
 
-    /// Goes as far as possible without another input.
+    /// Proceeds as far as possible without another input.
     fn proceed(&mut self) {
         self.handle_caller_gone();
         if self.end.is_none() {

@@ -1,4 +1,4 @@
-//! The messages to webhooks that a run waits for a person.
+//! The messages to webhooks that tell that a run waits for a person.
 //!
 //! Always true: a message is stored in the same append as its event; it names the run, the step and the question, and
 //! contains no body, no answer and no secret.
@@ -53,7 +53,7 @@ impl Machine {
     }
 }
 
-/// What a message says of an event; `None` for an event of which no message is sent.
+/// The content of the message about an event; `None` for an event without a message.
 fn details_of(event: &Event) -> Option<Value> {
     Some(match event {
         Event::Conflict(ConflictEvent::Paused { conflict, .. }) => json!({

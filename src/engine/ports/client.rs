@@ -1,12 +1,12 @@
-//! Outward calls.
+//! Sends the calls of steps.
 //!
 //! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which cannot be made of anything
 //! but a `read`; a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not
 //! followed, a reply's body is bounded, each attempt ends within its timeout.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
-//! never left. Nor is a call sent that gets no permit in time (concurrency limit, rate, open breaker: `service`), whose run
-//! another process may have acquired while it waited (`lease`), or that is an effect while effects are frozen
+//! was never sent. Nor is a call sent that gets no permit in time (concurrency limit, rate, open breaker: `service`),
+//! whose run another process may have acquired while it waited (`lease`), or that is an effect while effects are frozen
 //! (`kill_switch`). A call that must not be repeated goes over a new connection, or over one that was used just before
 //! (`connections`): a pooled connection that the server has closed would make its outcome unknown.
 
@@ -35,23 +35,23 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::workflow::{AttemptResult, EffectClass, KeptHeaders, Mode};
 
-/// A request, ready to leave.
+/// A request that is ready to be sent.
 pub(in crate::engine) struct Outgoing {
     pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// The time of one attempt, from waiting for its permit to the last byte of the reply.
+    /// How long one attempt may take, from waiting for its permit to the last byte of the reply.
     pub timeout: Duration,
     /// Whether sending it again does no harm.
     pub repeatable: bool,
-    /// What its run may send.
+    /// The mode of its run.
     pub mode: Mode,
     /// The run that sends it.
     pub run: RunId,
     /// The service that it goes to.
     pub upstream: Arc<Upstream>,
-    /// It is sent only while this is valid.
+    /// The request is sent only while this proof is valid.
     pub lease_proof: Option<LeaseProof>,
     /// Which headers of the reply are kept.
     pub kept_headers: Arc<KeptHeaders>,
@@ -67,7 +67,7 @@ pub(in crate::engine) fn withheld(lease_proof: Option<&LeaseProof>) -> Option<At
 pub(in crate::engine) struct ReadCall(Outgoing);
 
 impl ReadCall {
-    /// `None` for any other effect class.
+    /// `None` for a call of any other effect class.
     pub fn new(effect: EffectClass, call: Outgoing) -> Option<Self> {
         match effect {
             EffectClass::Read => Some(Self(call)),
@@ -80,7 +80,7 @@ impl ReadCall {
 pub(in crate::engine) struct SendCall(Outgoing, EffectClass);
 
 impl SendCall {
-    /// `None` for what the mode does not send.
+    /// `None` for a call that the mode does not send.
     pub fn new(mode: Mode, effect: EffectClass, call: Outgoing) -> Option<Self> {
         mode.sends(effect).then_some(Self(call, effect))
     }
@@ -115,7 +115,7 @@ impl Executor for RehearsingClient {
     }
 }
 
-/// Sends what a mode allows.
+/// Sends the calls that a mode allows.
 #[derive(Clone)]
 pub(in crate::engine) struct SendingClient {
     wire: Wire,
@@ -170,7 +170,7 @@ impl Wire {
         };
         // A call without time left is not sent: its outcome would be unknown for certain.
         if Instant::now() >= deadline {
-            return AttemptResult::NotSent("its time was over before it left".into());
+            return AttemptResult::NotSent("its time was over before it was sent".into());
         }
         let result = self.send(call, deadline, kill_switch).await;
         permit.finish(&result);
@@ -268,7 +268,8 @@ impl Wire {
     }
 }
 
-/// The headers of a reply that the run keeps; never `set-cookie`, which would give whoever reads the events the session.
+/// The headers of a reply that the run keeps; never `set-cookie`, with which anybody who reads the events could take
+/// over the session.
 fn reply_headers(headers: &HeaderMap, kept: &KeptHeaders) -> BTreeMap<String, String> {
     let mut shown = match kept {
         KeptHeaders::All => decode::headers(headers),

@@ -50,14 +50,14 @@ pub(in crate::engine) struct ConnectionPool {
     idle: Mutex<Idle>,
     idle_max: usize,
     idle_for: Duration,
-    /// An idle connection that is older carries only requests that may be repeated.
+    /// A connection that has been idle for longer carries only requests that may be repeated.
     unrepeatable_idle: Duration,
 }
 
 #[derive(Default)]
 struct Idle {
     by_authority: HashMap<Authority, Origin>,
-    /// The task that closes expired connections is running.
+    /// Whether the task that closes expired connections is running.
     has_sweeper: bool,
 }
 
@@ -65,21 +65,21 @@ struct Idle {
 #[derive(Default)]
 struct Origin {
     idle: VecDeque<(PooledConnection, Instant)>,
-    /// A connection was still open [`SURVIVED`] after its last reply.
+    /// Whether a connection was still open [`SURVIVED`] after its last reply.
     keeps_open: bool,
     /// When a connection was last found closed within [`EARLY_CLOSE`] of its last reply, which the reply did not announce.
     closed_early: Option<Instant>,
 }
 
-/// A connection that is still open so long after a reply was not closed by the server after it.
+/// A connection that is still open this long after a reply is one that the server keeps open.
 const SURVIVED: Duration = Duration::from_millis(20);
-/// A server that closes an idle connection sooner has no keep-alive time-out to rely on.
+/// If a server closes an idle connection sooner than this, its keep-alive time-out cannot be relied on.
 const EARLY_CLOSE: Duration = Duration::from_secs(1);
-/// For so long after an early close, no request that must not be repeated is given to a used connection.
+/// After an early close, for this long no request that must not be repeated is sent over a used connection.
 const DISTRUST_FOR: Duration = Duration::from_secs(60);
 
 impl Origin {
-    /// Records that a connection was found open or closed, so long after its last reply.
+    /// Records that a connection was found open or closed, and how long after its last reply.
     fn observe(&mut self, open: bool, idle: Duration) {
         if open {
             self.keeps_open |= idle >= SURVIVED;
@@ -98,10 +98,10 @@ impl ConnectionPool {
         Arc::new(Self { idle: Mutex::default(), idle_max, idle_for, unrepeatable_idle })
     }
 
-    /// A connection for a request: an idle one where that may carry it, else a new one.
+    /// A connection for a request: an idle one if it may carry the request, else a new one.
     ///
     /// # Errors
-    /// None could be opened; nothing was sent.
+    /// No connection could be opened; nothing was sent.
     pub async fn take(&self, uri: &Uri, repeatable: bool, connect: Duration) -> Result<PooledConnection, String> {
         let authority = uri.authority().ok_or("its URL names no host")?;
         match poll_fn(|cx| Poll::Ready(self.pop(authority, repeatable, cx))).await {
@@ -206,8 +206,8 @@ impl PooledConnection {
         Ok(Self { sender, connection: Some(connection), reused: false })
     }
 
-    /// Sends a request and reads its reply, with a body of at most so many bytes. When this is dropped before it is done,
-    /// the connection is in the middle of a message and cannot be used again.
+    /// Sends a request and reads its reply, with a body of at most `bytes_max` bytes. If this is dropped before it is
+    /// done, the connection is in the middle of a message and cannot be used again.
     ///
     /// # Errors
     /// There is no complete reply. The request is returned where nothing of it was sent.
@@ -279,7 +279,7 @@ impl PooledConnection {
 
 /// How an exchange ended.
 pub(in crate::engine) enum Exchanged {
-    /// With a complete reply.
+    /// A complete reply came.
     Whole(Reply),
     /// The head of the reply did not come in time.
     HeadTimedOut,

@@ -43,10 +43,10 @@ impl Bounds {
     }
 }
 
-/// The decoded value of a body.
+/// Decodes a body by its content type.
 ///
 /// # Errors
-/// Its content type says JSON and it is none, or it exceeds the bounds.
+/// The content type says JSON but the body is not JSON, or it exceeds the bounds.
 pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: Bounds) -> Result<Value, String> {
     let Bounds { bytes: _, depth: depth_max, values: values_max, mark } = bounds;
     if bytes.is_empty() {
@@ -145,11 +145,11 @@ pub(in crate::engine) fn headers_of<'a>(
 pub(in crate::engine) struct Facts {
     /// The parts without credentials.
     pub request: Arc<Value>,
-    /// Only those that the plan reads.
+    /// The credentials that the plan reads.
     pub credentials: BTreeMap<String, String>,
 }
 
-/// The decoded body of a request; one whose content type says JSON and that is none is taken as text.
+/// The decoded body of a request. A body that is not JSON, although its content type says so, is treated as text.
 pub(in crate::engine) fn request_body(request: &RequestCopy, bounds: Bounds) -> Value {
     body_with_headers(&request.headers, &request.body, bounds)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&request.body).into_owned()))

@@ -1,10 +1,10 @@
-//! Sensitive values of one run on their way to the store and back.
+//! Seals the sensitive values in a run's events when they are stored, and opens them when they are read.
 //!
 //! Always true: a run's events hold clear values in memory and sealed ones in the store. `workflow` says which parts of
-//! an event are sensitive by their origin, and which values are known by now: the texts and numbers of the ones, and
-//! each place where one of the others stands, as a whole or within a longer text, are replaced by `«sealed:…»`: ciphertext
-//! under a key derived from `store_key`, bound to the run. What was sealed for another run, or never, is left as it is. The
-//! ciphertext goes with the run's events.
+//! an event are sensitive by their origin, and which sensitive values are known by now. All texts and numbers in such
+//! parts, and every occurrence of a known value, as a whole or within a longer text, are replaced by `«sealed:…»`:
+//! ciphertext under a key derived from `store_key`, bound to the run. Text that only looks sealed, or was sealed for
+//! another run, is left as it is. The ciphertext is deleted together with the run's events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use crate::workflow::{
 
 const OPENS: &str = "«sealed:";
 const CLOSES: &str = "»";
-/// Stands in front of a sealed number, so that it becomes one again.
+/// Precedes a sealed number, so that opening it gives a number again.
 const NUMBER: char = '\u{0}';
-/// Enclose the place of a value in JSON while that is sealed; of Unicode's private use.
+/// Enclose the placeholder of a value while JSON is sealed; from Unicode's private use area.
 const PLACE: [char; 2] = ['\u{f8f0}', '\u{f8f1}'];
 
 /// Members of events that may hold any value or any text.
@@ -33,14 +33,14 @@ const FREE: [&str; 21] = [
     "values", "response", "message", "why", "expected", "question", "note", "url", "what", "default",
 ];
 
-/// What is known to be sensitive of one run.
+/// Seals the events of one run, and knows which of its values are sensitive.
 #[derive(Clone)]
 pub(in crate::engine) struct EventSealer {
     run: RunId,
     plan: Arc<Plan>,
     sealer: Arc<Sealer>,
     sources: SensitiveSources,
-    /// `None` while nothing of the run is sensitive.
+    /// `None` while the run has no sensitive values.
     taint: Option<Arc<Taint>>,
     known: KnownValues,
     /// The steps that questions are about.
@@ -48,7 +48,7 @@ pub(in crate::engine) struct EventSealer {
 }
 
 impl EventSealer {
-    /// Of a run that has come to this by its events so far; `events` are those that are at hand.
+    /// The sealer of a run in its present state; `events` are those of its events that the caller has.
     pub fn of<'a>(
         sealer: &Arc<Sealer>,
         plan: &Arc<Plan>,
@@ -67,11 +67,11 @@ impl EventSealer {
         sealer.learn(events);
         sealer
     }
-    /// Whether anything of the run is sensitive.
+    /// Whether the run has sensitive values.
     pub fn is_active(&self) -> bool {
         self.taint.is_some()
     }
-    /// Takes in what more events say.
+    /// Learns sensitive values from further events.
     fn learn<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
         let mut declared = BTreeSet::new();
         for event in events {
@@ -102,7 +102,7 @@ impl EventSealer {
         }
         self.known.sort();
     }
-    /// The append as it goes to the store; `None` where something sensitive cannot be sealed.
+    /// The append as it is stored; `None` if a sensitive value cannot be sealed.
     pub fn seal(&mut self, append: Arc<Append>) -> Option<Arc<Append>> {
         self.learn(append.events.iter().map(|(_, event)| event));
         let Some(taint) = self.taint.clone() else { return Some(append) };
@@ -146,8 +146,8 @@ impl EventSealer {
         self.free_parts(event.kind(), content, &seal)?;
         serde_json::from_value(written).ok()
     }
-    /// Seals what stands at paths in a text that is JSON, so that opening it gives the very same bytes; the whole text
-    /// where that cannot be.
+    /// Seals the values at these paths in a text that holds JSON, so that opening it gives the same bytes; seals the
+    /// whole text if that is not possible.
     fn seal_in_json(&self, text: &str, paths: &[SensitivePath]) -> Option<String> {
         let whole = || self.seal_text(text);
         let Ok(mut body) = serde_json::from_str::<Value>(text) else { return whole() };
@@ -173,11 +173,12 @@ impl EventSealer {
             false => whole(),
         }
     }
-    /// Replaces every place in those parts of an event that may hold any value: what names a step or a kind is none.
+    /// Replaces every occurrence in those parts of an event that may hold any value; names of steps and kinds are not
+    /// among them.
     fn free_parts(&self, kind: &str, fact: &mut Value, replace: &dyn Fn(&str) -> Option<String>) -> Option<()> {
         match fact {
             Value::Object(members) => members.iter_mut().try_for_each(|(name, member)| {
-                // Why a step was skipped is one of a few words; other reasons are a person's.
+                // The reason why a step was skipped is one of a few labels; all other reasons were written by people.
                 let is_free = FREE.contains(&name.as_str())
                     || (name == "items" && kind == "fan_out_opened")
                     || (name == "reason" && kind != "step_skipped");
@@ -190,15 +191,15 @@ impl EventSealer {
             Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => Some(()),
         }
     }
-    /// Replaces every place in a value; `None` where that fails.
+    /// Replaces every occurrence in a value; `None` if that fails.
     fn hide(&self, value: &mut Value, replace: &dyn Fn(&str) -> Option<String>) -> Option<()> {
         match value {
             Value::String(text) => *text = self.hide_text(text, replace)?,
             Value::Array(items) => items.iter_mut().try_for_each(|item| self.hide(item, replace))?,
             Value::Object(members) => members.values_mut().try_for_each(|member| self.hide(member, replace))?,
             Value::Number(number) => {
-                // A number that becomes text would not fit where a number belongs; a value that is sensitive stands in
-                // an output or a body, where any type does.
+                // A sealed number becomes text. That does no harm here, because sensitive values are in outputs and
+                // bodies, where any type may be.
                 let text = number.to_string();
                 if text.len() >= NUMBER_DIGITS_MIN && self.known.contains(&text) {
                     *value = Value::String(replace(&format!("{NUMBER}{text}"))?);
@@ -208,7 +209,7 @@ impl EventSealer {
         }
         Some(())
     }
-    /// The same in a text, but for what is sealed in it.
+    /// The same in a text, except in parts that are sealed already.
     fn hide_text(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         let mut hidden = String::new();
         for (piece, is_sealed) in pieces(&self.sealer, self.run, text) {
@@ -225,7 +226,7 @@ fn seal_text(sealer: &Sealer, run: RunId, text: &str) -> Option<String> {
     sealer.seal_text(run, text).map(|text| format!("{OPENS}{text}{CLOSES}"))
 }
 
-/// Seals every text and number in a value; `None` where that fails.
+/// Seals every text and number in a value; `None` if that fails.
 pub(in crate::engine) fn seal_value(sealer: &Sealer, run: RunId, value: &mut Value) -> Option<()> {
     match value {
         Value::String(text) if text.is_empty() => {}
@@ -238,15 +239,15 @@ pub(in crate::engine) fn seal_value(sealer: &Sealer, run: RunId, value: &mut Val
     Some(())
 }
 
-/// Shorter numbers are everywhere.
+/// Shorter numbers are not searched for: they would match by chance.
 const NUMBER_DIGITS_MIN: usize = 6;
 
-/// What stands below the name of an event's kind.
+/// The content of a serialised event, below the name of its kind.
 fn content(written: &Value) -> Option<&Value> {
     written.as_object()?.values().next()
 }
 
-/// Takes every text and number out of a value, and leaves places.
+/// Takes every text and number out of a value and leaves placeholders.
 fn take_values(value: &mut Value, values: &mut Vec<Value>) {
     match value {
         Value::String(text) if text.is_empty() || text.starts_with(PLACE[0]) => {}
@@ -260,12 +261,12 @@ fn take_values(value: &mut Value, values: &mut Vec<Value>) {
     }
 }
 
-/// Whether anything of the run with these events is sealed.
+/// Whether anything in the run with these events is sealed.
 pub(in crate::engine) fn are_sealed(events: &[StoredEvent]) -> bool {
     events.iter().any(|stored| is_sealed(&stored.event))
 }
 
-/// Whether what follows this event is sealed, or it is.
+/// Whether this event tells that it or later ones are sealed.
 fn is_sealed(event: &Event) -> bool {
     match event {
         Event::RunStarted(started) => started.sensitive,
@@ -275,7 +276,7 @@ fn is_sealed(event: &Event) -> bool {
     }
 }
 
-/// Events as they were before they were sealed, as far as this process has the key.
+/// Opens sealed events, as far as this process has the key.
 pub(in crate::engine) fn open(sealer: &Sealer, run: RunId, events: Vec<StoredEvent>) -> Vec<StoredEvent> {
     if !sealer.has_key() || !are_sealed(&events) {
         return events;
@@ -294,7 +295,7 @@ fn opened(sealer: &Sealer, run: RunId, stored: StoredEvent) -> StoredEvent {
     }
 }
 
-/// Opens what is sealed in a value; whether anything was.
+/// Opens what is sealed in a value; returns whether anything was.
 pub(in crate::engine) fn open_value(sealer: &Sealer, run: RunId, value: &mut Value) -> bool {
     match value {
         Value::Array(items) => items.iter_mut().fold(false, |any, item| open_value(sealer, run, item) | any),
@@ -325,7 +326,7 @@ fn sealed_within(piece: &str) -> Option<&str> {
     piece.strip_prefix(OPENS)?.strip_suffix(CLOSES)
 }
 
-/// A text in pieces, and of each whether it is something that was sealed for this run.
+/// Splits a text into pieces, each with whether it was sealed for this run.
 fn pieces<'t>(sealer: &Sealer, run: RunId, text: &'t str) -> Vec<(&'t str, bool)> {
     let mut found = Vec::new();
     let (mut from, mut at) = (0, 0);

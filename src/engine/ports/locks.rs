@@ -13,7 +13,7 @@ use crate::names::{RunId, StepId};
 use crate::store::{LockRow, StoreError};
 use crate::workflow::{Event, LockSeen, Parent, WaitLink};
 
-/// How many rows of queues a search for a deadlock reads. A deadlock beyond them is not detected.
+/// How many queue entries a search for a deadlock reads. A deadlock beyond them is not detected.
 pub(in crate::engine) const ROWS_MAX: usize = 10_000;
 /// How many runs such a search reads to find their parents.
 const PARENTS_MAX: usize = 200;
@@ -57,7 +57,7 @@ async fn read_position(
     if first.run == run && first.step == *step && first.item == item {
         return Ok(Some(LockSeen::First));
     }
-    // Without a parent no run waits for this one, so that it is in no deadlock.
+    // Without a parent no run waits for this one, so it cannot be part of a deadlock.
     if let Some(parent) = parent {
         let rows = core.ports.store.locks(None, ROWS_MAX).await?;
         if let Some(links) = find_deadlock(core, &rows, run, parent, name).await? {
@@ -67,8 +67,8 @@ async fn read_position(
     Ok(Some(LockSeen::Behind { holder: first.run }))
 }
 
-/// Searches a cycle of runs that wait for each other and that includes this run: each link says which run holds which lock
-/// and keeps whom waiting.
+/// Searches for a cycle of runs that wait for each other and that includes this run. Each link says which run holds
+/// which lock, and which run waits for which lock.
 ///
 /// A step that holds a lock blocks all steps behind it in the queue, and itself waits only for the child that it started;
 /// what other steps of its run wait for does not matter.

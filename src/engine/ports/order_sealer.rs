@@ -1,7 +1,8 @@
-//! Orders for a run with sensitive values on their way through the store to the process that moves it.
+//! Seals orders to a run with sensitive values while they are in the store, on their way to the process that moves the
+//! run.
 //!
-//! Always true: what people type is sealed as the run's own values are, and opens only for this run. Who ordered it, which
-//! step it is about and what kind of order it is stay readable.
+//! Always true: what people enter is sealed like the run's own values, and opens only for this run. Who gave the order,
+//! which step it is about and its kind stay readable.
 
 use serde_json::Value;
 
@@ -10,10 +11,10 @@ use crate::engine::ports::seal::Sealer;
 use crate::names::RunId;
 use crate::store::OrderRecord;
 
-/// Members of an order that hold what somebody typed.
+/// Members of an order that hold what a person entered.
 const TYPED: [&str; 6] = ["input", "output", "values", "payload", "note", "reason"];
 
-/// Seals what was typed; `None` where that fails.
+/// Seals what was entered; `None` if that fails.
 pub(in crate::engine) fn seal_order(sealer: &Sealer, run: RunId, order: &mut Value) -> Option<()> {
     match order {
         Value::Object(members) => {
@@ -27,7 +28,7 @@ pub(in crate::engine) fn seal_order(sealer: &Sealer, run: RunId, order: &mut Val
     }
 }
 
-/// Orders as they were given.
+/// Opens sealed orders.
 pub(in crate::engine) fn open_orders(sealer: &Sealer, run: RunId, mut orders: Vec<OrderRecord>) -> Vec<OrderRecord> {
     for record in &mut orders {
         open_value(sealer, run, &mut record.order);

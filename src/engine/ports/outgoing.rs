@@ -1,4 +1,4 @@
-//! Makes the request that is sent from the recorded one: fills in secrets, adds idempotency key and trace.
+//! Builds the request to send from the recorded one: fills in secrets, adds the idempotency key and the trace.
 //!
 //! Always true: everything but secrets and credentials is sent as it was recorded; what is filled in here is never stored.
 //! Where the service has another base URL than the record shows, nothing is sent: the next attempt is decided by the
@@ -22,7 +22,7 @@ use crate::workflow::{
 /// The request of an attempt.
 ///
 /// # Errors
-/// It cannot be sent: the result of the attempt.
+/// The request cannot be sent; the error is the result of the attempt.
 #[allow(clippy::too_many_arguments)] // the parts of a request come from different owners
 pub(in crate::engine) fn outgoing(
     limits: &Limits,
@@ -67,7 +67,7 @@ fn build(
         let scope = snapshot.world.revealed(run, snapshot.secrets.clone(), credentials);
         wire::reveal(call, &call_scope(&scope, run, &attempt.step, attempt.item, attempt.part))
     });
-    // The error is dropped: it may show the secret, and the result of the attempt is stored.
+    // The error itself is dropped: it may show the secret, and the result of the attempt is stored.
     let revealed = revealed.transpose().map_err(|_| "its URL or a header has no value now".to_owned())?;
     let revealed = revealed.unwrap_or_default();
     let url = format!("{}{}", upstream.next_url(), revealed.path.as_deref().unwrap_or(path));
@@ -75,7 +75,7 @@ fn build(
 
     let mut headers = HeaderMap::new();
     for (name, value) in record.headers.iter().chain(&revealed.headers) {
-        // A header that comes a second time is the same one with its secrets filled in.
+        // A header that occurs a second time is the same one with its secrets filled in.
         insert(&mut headers, name, value)?;
     }
     if let Some(trace) = &run.started().traceparent {

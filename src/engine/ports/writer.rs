@@ -42,14 +42,14 @@ impl KeptPlans {
 #[derive(Clone)]
 pub(in crate::engine) struct WriterParts {
     pub store: SharedStore,
-    /// Is told of pins before the answer is sent.
+    /// Learns of new pins before the answer is sent.
     pub pins: Arc<StoreAffinity>,
     pub plans: KeptPlans,
     pub plan: Arc<Plan>,
     /// Opens the run's sealed credentials.
     pub run_key: Option<Vec<u8>>,
     pub lease: Arc<Lease>,
-    /// Is told of stored appends.
+    /// Learns of stored appends.
     pub snapshots: Arc<RunSnapshots>,
     /// Seals the run's sensitive values.
     pub sealer: EventSealer,

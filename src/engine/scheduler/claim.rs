@@ -24,9 +24,9 @@ use crate::engine::scheduler::unreadable;
 use crate::store::{OwnedRun, StoreError, TakeResult};
 use crate::workflow::Refusal;
 
-/// The pause before a run is tried again where the store did not answer.
+/// The pause before the next try to load a run, where the store did not answer.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(5);
-/// The pause before a run is tried again whose events could not be read although the store answers.
+/// The pause before the next try to load a run whose events could not be read although the store answers.
 const RETRY_WITHHELD_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// Starts a task that moves a run. `owned` is the run where this process has acquired it already; else the task does.
@@ -60,7 +60,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Ok(TakeResult::Taken(owned)) => owned,
         Ok(TakeResult::Elsewhere { worker, name }) => {
             tracing::debug!(%run, %worker, name, "another process moves the run");
-            core.schedule.stuck.remove_unless(run, false); // that one may be able to read it
+            core.schedule.stuck.remove_unless(run, false); // the other process may be able to read it
             slot.reject_all(|| Reply::Elsewhere);
             return;
         }
@@ -136,7 +136,7 @@ pub(in crate::engine) async fn load(
                 tracing::error!(run = %id, why, "the run cannot be moved by this process");
                 core.schedule.stuck.add(id, &owned.summary.workflow, why);
             }
-            // The error may have been transient, so the run is tried again.
+            // The error may have been transient, so loading the run is tried again.
             if let (LoadError::Withheld(_), Ok(at)) =
                 (&unloaded, core.process.clock.now().checked_add(RETRY_WITHHELD_AFTER))
             {

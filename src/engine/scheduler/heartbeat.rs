@@ -1,7 +1,8 @@
 //! Renews this process's lease in a shared store.
 //!
-//! Always true: the store answers with its time, which this process's clock follows. `lease` holds what a renewal proves.
-//! When the store is slow or silent, the lease runs out, and other processes may take this process's runs.
+//! Always true: the store answers with its time, which this process's clock follows. What a successful renewal proves
+//! is kept by `lease`. When the store is slow or silent, the lease runs out, and other processes may take this
+//! process's runs.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! This process's lease on its runs in a shared store, as far as the process itself can know.
+//! What this process knows of its lease on its runs in a shared store.
 //!
 //! Always true: appends are guarded by fencing tokens, and the lease only keeps other processes from taking runs that are
 //! moved here. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only where the lease
@@ -15,14 +15,14 @@ use tokio::time::Instant;
 
 /// The lease of this process.
 pub(in crate::engine) struct Lease {
-    /// `None` where the store is this process's alone: the lease never runs out.
+    /// `None` where no other process uses the store: the lease never runs out.
     duration: Option<Duration>,
     state: Mutex<LeaseState>,
 }
 
 #[derive(Default)]
 struct LeaseState {
-    /// Counts up each time the lease may have run out.
+    /// How many times the lease may have run out.
     tenure: u64,
     /// When the last successful renewal was sent.
     renewal_sent: Option<Instant>,
@@ -36,29 +36,29 @@ impl Lease {
     fn state(&self) -> MutexGuard<'_, LeaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// A renewal that was sent then has succeeded.
+    /// Records that a renewal, which was sent at this time, has succeeded.
     pub fn renewed(&self, sent_at: Instant) {
         let Some(duration) = self.duration else { return };
         let mut state = self.state();
-        // The store may have received it only now, when the lease before had run out.
+        // The store may have received the renewal only now, after the lease had run out.
         if state.renewal_sent.is_none_or(|before| before.elapsed() >= duration) {
             state.tenure += 1;
         }
         state.renewal_sent = Some(sent_at);
     }
-    /// Pretends that the lease may have run out.
+    /// Sets the state as if the lease had run out.
     #[cfg(test)]
     pub fn lapse(&self) {
         self.state().tenure += 1;
     }
-    /// A proof for what the store accepts after this call. It has to be taken before the store is asked, because the lease
-    /// may run out while the answer is on its way.
+    /// A proof for what the store accepts after this call. It has to be taken before the request to the store, because
+    /// the lease may run out while the answer is on its way.
     pub fn proof(self: &Arc<Self>) -> LeaseProof {
         LeaseProof { lease: self.clone(), tenure: self.state().tenure }
     }
 }
 
-/// Proves that this process has owned a run without a gap since the store last accepted something of it.
+/// Proves that this process has owned a run without a gap since the store last accepted an append or acquisition of it.
 #[derive(Clone)]
 pub(in crate::engine) struct LeaseProof {
     lease: Arc<Lease>,

@@ -35,7 +35,7 @@ pub(in crate::engine) struct Read {
     pub credentials: BTreeMap<String, String>,
     /// Seals its sensitive values.
     pub sealer: EventSealer,
-    /// The run was read from its snapshot, without the events before that.
+    /// Whether the run was read from its snapshot, without the earlier events.
     pub from_snapshot: bool,
 }
 
@@ -52,7 +52,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
         }
     };
     if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.holds_sensitive() {
-        core.schedule.run_snapshots.want(id);
+        core.schedule.run_snapshots.request(id);
     }
     let started = run.started().clone();
     let snapshot = core.files.snapshot.load_full();

@@ -24,7 +24,7 @@ const MESSAGES_MAX: usize = 16;
 pub(in crate::engine) enum Message {
     Order(Box<OrderRequest>),
     ChildEnded(Box<ChildEnd>),
-    /// A descendant waits for a person or a signal: the run's caller is answered instead of waiting too.
+    /// A descendant waits for a person or a signal: the run's caller is answered now, instead of waiting too.
     DescendantWaits,
 }
 
@@ -38,7 +38,7 @@ pub(in crate::engine) struct OrderRequest {
 /// The answer to an order.
 #[derive(Debug)]
 pub(in crate::engine) enum Reply {
-    /// It is done, and durable.
+    /// It was carried out and is durable.
     Done(Box<RunSummary>),
     Error(OrderError),
     /// Another process moves the run.
@@ -62,7 +62,8 @@ struct Entry {
 #[derive(Default)]
 struct ChangeSignal {
     is_set: AtomicBool,
-    /// The newest fencing token under which this process acquired the run again while a task holds its slot; 0: none.
+    /// The newest fencing token under which this process acquired the run again while a task holds its slot; 0 means
+    /// none.
     reacquired: AtomicU64,
     notify: Notify,
 }
@@ -144,7 +145,7 @@ impl Mailboxes {
 }
 
 impl Slot {
-    /// The next message; `None`: something outside the run may have changed.
+    /// The next message; `None` means that something outside the run may have changed.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
             if self.changes.is_set.swap(false, Ordering::AcqRel) {
@@ -172,7 +173,8 @@ impl Slot {
     pub fn run(&self) -> RunId {
         self.run
     }
-    /// Closes the mailbox and takes every order out of it. What else it holds is of no use to a run that cannot be read.
+    /// Closes the mailbox and takes every order out of it. Other messages are dropped: a run that cannot be read has no
+    /// use for them.
     pub fn take_orders(&mut self) -> Vec<OrderRequest> {
         let order = |message| match message {
             Message::Order(request) => Some(*request),
@@ -193,8 +195,8 @@ impl Slot {
         }
         held_child_end
     }
-    /// Closes the mailbox and empties it, under the lock under which messages are put into it: one that is just being put
-    /// there would be found by nobody.
+    /// Closes and empties the mailbox under the lock that senders hold, so that no message is put into it afterwards
+    /// and lost.
     fn drain(&mut self) -> Vec<Message> {
         let _entries = self.mailboxes.entries();
         self.messages.close();

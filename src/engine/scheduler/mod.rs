@@ -1,8 +1,9 @@
-//! Which run has a task: mailboxes, timers, claims, leases.
+//! Decides which runs have a task: mailboxes, timers, claims, leases.
 //!
-//! Always true: a run has at most one task in this process, and a message to a run without a task starts one (`mailbox`,
-//! `deliver`, `claim`). A resting run is an entry in `timers`; the `supervisor` wakes it. What the last process left is
-//! resumed by `recover` and `outbox`. What moves runs is known only as [`super::context::RunTasks`].
+//! Always true: a run has at most one task in this process, and a message to a run without a task starts one
+//! (`mailbox`, `deliver`, `claim`). A resting run is an entry in `timers`; the `supervisor` wakes it. Runs that the
+//! last process left are resumed by `recover` and `outbox`. The code that moves runs is known only as
+//! [`super::context::RunTasks`].
 
 pub(super) mod claim;
 pub(super) mod deliver;

@@ -30,9 +30,9 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{PendingRun, StoreError, StoreNotification};
 
-/// Rows that are read with one query.
+/// How many rows one query reads.
 const ROWS_MAX: usize = 10_000;
-/// A younger row is left to the task that wrote it.
+/// Younger rows are left to the task that wrote them.
 const GRACE: Duration = Duration::from_secs(2);
 /// The first pause before a row is delivered again; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -43,11 +43,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 type Retries = HashMap<RunId, Retry>;
 
 struct Retry {
-    /// How often it was delivered.
+    /// How many times the row was delivered.
     times: u32,
     /// When it is due again.
     due: Instant,
-    /// The task that delivers it, where that may take long. While it has not ended, the row is not delivered again.
+    /// The task that delivers the row, if that may take long. While it has not ended, the row is not delivered again.
     task: Option<JoinHandle<()>>,
 }
 
@@ -177,7 +177,8 @@ fn spawn_end_children(core: &Arc<Core>, row: RunId, parent: RunId) -> JoinHandle
     })
 }
 
-/// Wakes the parent of a child without events, whose driver begins it; drops the row where the parent has ended.
+/// Wakes the parent of a child that has no events, so that its driver creates the child; removes the row if the parent
+/// has ended.
 async fn deliver_child(core: &Arc<Core>, child: RunId, parent: RunId) -> Result<(), StoreError> {
     if core.ports.store.run(parent).await?.is_none_or(|parent| parent.status.is_final()) {
         tracing::debug!(run = %child, %parent, "a child is not created: its parent has ended");

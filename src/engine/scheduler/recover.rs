@@ -18,20 +18,20 @@ use crate::engine::scheduler::watchdog;
 use crate::store::{OwnedRun, StoreError};
 use crate::workflow::RunStatus;
 
-/// The unfinished runs at the start, by what happened to them.
+/// How many unfinished runs the process found at its start, by what happened to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Loaded, and moved on.
+    /// Runs that were loaded and go on.
     pub resumed: usize,
-    /// Left unchanged: their plan or events cannot be read by this process.
+    /// Runs that were left unchanged, because this process cannot read their plan or events.
     pub unreadable: usize,
-    /// Waiting for a person.
+    /// Runs that are paused until a person acts.
     pub paused: usize,
-    /// Waiting for a time, a signal, a checkpoint, a lock or a child.
+    /// Runs that wait for a time, a signal, a checkpoint, a lock or a child.
     pub waiting: usize,
 }
 
-/// Runs that are loaded at the same time.
+/// How many runs are loaded at the same time.
 const LOADS_MAX: usize = 16;
 
 pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {

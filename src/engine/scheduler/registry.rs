@@ -39,7 +39,7 @@ pub(in crate::engine) struct KeyTaken {
     pub run: RunId,
     pub same_request: bool,
     pub announcement: Option<AnnouncementReceiver>,
-    /// Whether that run's first event is durable; closed where its task ended before.
+    /// Whether that run's first event is durable; closed if its task ended before.
     pub durable: watch::Receiver<bool>,
 }
 
@@ -101,7 +101,7 @@ impl Registration {
     pub fn reserve(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
         self.reserved.push((pins, key));
     }
-    /// Whether nobody took its retry key before it, so that certainly nothing of an earlier try is stored.
+    /// Whether no earlier request took its retry key, so that certainly nothing of an earlier try is stored.
     pub fn is_first_try(&self) -> bool {
         self.key.is_none_or(|key| self.reserved.iter().any(|(_, reserved)| *reserved == key))
     }
@@ -123,7 +123,7 @@ impl Registration {
     /// with one of them begins a run in between.
     pub fn give_to_legacy(&mut self, pins: &StoreAffinity) {
         if let Some(key) = self.key {
-            // A failure shows when the proxy records the key again before it calls legacy.
+            // A failure is detected when the proxy records the key again before it calls legacy.
             pins.give_to_legacy(RetryKeys { scoped: key, any_caller: self.any_caller });
         }
         // After legacy has the key for any caller: else a request under another credential could take them.

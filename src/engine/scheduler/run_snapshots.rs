@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::Append;
 
-/// What happened with a snapshot: the label `outcome` of `pointsman_run_snapshots_total`.
+/// Outcomes of writing or reading a snapshot: the label `outcome` of `pointsman_run_snapshots_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum SnapshotOutcome {
     Written,
@@ -82,7 +82,7 @@ impl RunSnapshots {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// After how many events a run gets another snapshot.
+    /// The number of events after which a run gets another snapshot.
     pub fn every(&self) -> u64 {
         self.every
     }
@@ -91,11 +91,11 @@ impl RunSnapshots {
         let before = append.first.0.saturating_sub(1);
         let last = before.saturating_add(append.events.len() as u64);
         if last / self.every > before / self.every && !append.summary.status.is_final() {
-            self.want(append.run_id);
+            self.request(append.run_id);
         }
     }
     /// Queues a run.
-    pub fn want(&self, run: RunId) {
+    pub fn request(&self, run: RunId) {
         let mut state = self.state();
         if state.waiting.contains_key(&run) {
             return;
@@ -154,19 +154,19 @@ mod tests {
         let limits = Limits { run_snapshot_pause_ms: 1_000, run_snapshots_waiting_max: 2, ..Limits::default() };
         let (wanted, began) = (RunSnapshots::new(&limits), Instant::now());
         for _ in 0..3 {
-            wanted.want(run(1));
+            wanted.request(run(1));
         }
         assert_eq!(wanted.next().await, run(1));
-        wanted.want(run(1));
-        wanted.want(run(2));
-        wanted.want(run(3)); // there is no room for it
+        wanted.request(run(1));
+        wanted.request(run(2));
+        wanted.request(run(3)); // there is no room for it
         assert_eq!(wanted.next().await, run(2), "the first has just got one");
         assert_eq!(began.elapsed(), Duration::ZERO);
         assert_eq!(wanted.next().await, run(1));
         assert_eq!(began.elapsed(), Duration::from_secs(1));
         let nothing = tokio::time::timeout(Duration::from_secs(60), wanted.next()).await;
         assert!(nothing.is_err(), "{nothing:?}");
-        wanted.want(run(1));
+        wanted.request(run(1));
         assert_eq!(wanted.next().await, run(1));
         assert!(wanted.state().recent.len() == 1, "what is over is forgotten");
     }

@@ -16,7 +16,7 @@ use crate::workflow::{FOLD, Misfit, Run, fold};
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Beginning {
-    /// At the run's snapshot, where it has one. Only for a run that has not ended: an ended one may be purged meanwhile.
+    /// At the run's snapshot, if it has one. Only for runs that have not ended: an ended one may be purged meanwhile.
     Snapshot,
     /// At its first event.
     FirstEvent,
@@ -40,7 +40,7 @@ pub(in crate::engine) struct StoredRun {
     pub last: Timestamp,
     /// The events that were read: those after the snapshot, or all.
     pub events: Vec<StoredEvent>,
-    /// The run was read from its snapshot.
+    /// Whether the run was read from its snapshot.
     pub from_snapshot: bool,
 }
 

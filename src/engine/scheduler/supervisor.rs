@@ -27,9 +27,9 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{OwnedRun, StoreError, StoreNotification};
 
-/// Runs that are acquired with one query.
+/// How many runs one query acquires.
 pub(in crate::engine) const PAGE: usize = 64;
-/// Wake times that are read with one query; later ones are read when these have passed.
+/// How many wake times one query reads; later ones are read when these have passed.
 const WAKES_MAX: usize = 20_000;
 /// The longest sleep. Bounded because the process's time does not advance at the same rate as the runtime's timers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -115,7 +115,7 @@ async fn wake_due(core: &Arc<Core>, run: RunId) {
     if core.schedule.mailboxes.notify(run) {
         return;
     }
-    let permit = room(core).await;
+    let permit = wake_permit(core).await;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
         Some(slot) => core.run_tasks.open(core.clone(), slot, None, permit),
         None => core.wake(run), // another task has claimed the slot meanwhile
@@ -123,7 +123,7 @@ async fn wake_due(core: &Arc<Core>, run: RunId) {
 }
 
 /// Waits for a permit to start the task of one more woken run.
-pub(in crate::engine) async fn room(core: &Core) -> Option<OwnedSemaphorePermit> {
+pub(in crate::engine) async fn wake_permit(core: &Core) -> Option<OwnedSemaphorePermit> {
     core.schedule.wake_permits.clone().acquire_owned().await.ok()
 }
 
@@ -145,7 +145,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
     }
 }
 
-/// Does everything that lost notifications may have asked for.
+/// Does everything that a lost notification may have required.
 async fn sweep_all(core: &Arc<Core>) -> Result<(), StoreError> {
     take_due(core).await?;
     refill(core).await?;
@@ -158,7 +158,7 @@ async fn sweep_all(core: &Arc<Core>) -> Result<(), StoreError> {
 /// Acquires all due runs that no process owns and starts their tasks, each as soon as there is a permit for it.
 pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreError> {
     loop {
-        let Some(permit) = room(core).await else { return Ok(()) };
+        let Some(permit) = wake_permit(core).await else { return Ok(()) };
         let mut permit = Some(permit);
         let lease_proof = core.schedule.lease.proof();
         let due = core.ports.store.take_due(core.schedule.worker, PAGE).await?;
@@ -166,7 +166,7 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
         for owned in due {
             let permit = match permit.take() {
                 Some(permit) => Some(permit),
-                None => room(core).await,
+                None => wake_permit(core).await,
             };
             start_task(core, owned, lease_proof.clone(), permit);
         }
@@ -180,8 +180,8 @@ fn start_task(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit
     let run = owned.summary.run_id;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
         Some(slot) => core.run_tasks.open(core.clone(), slot, Some((owned, lease_proof)), permit),
-        // The task before still holds the slot. It is ending, and its end wakes the run; or it has lost the run without
-        // knowing it, and this notification tells it.
+        // An earlier task still holds the slot. Either it is ending, and its end wakes the run; or it has lost the run
+        // without knowing, and learns that from this notification.
         None if core.schedule.mailboxes.notify_reacquired(run, owned.fence) => {}
         None => core.wake(run),
     }

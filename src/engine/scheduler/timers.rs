@@ -1,7 +1,7 @@
-//! What wakes each resting run: a time, a lock, a child or the end of the freeze.
+//! The causes that wake each resting run: a time, a lock, a child or the end of the freeze.
 //!
-//! Always true: a run has at most one timer, its next; its entries here are all that memory holds of a resting run. No run
-//! is woken before its time.
+//! Always true: a run has at most one timer, for its next wake time; its entries here are all that memory holds of a
+//! resting run. No run is woken before its time.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ pub(in crate::engine) struct Timers {
 struct TimerState {
     by_time: BTreeSet<(Timestamp, RunId)>,
     time_of: HashMap<RunId, Timestamp>,
-    /// Due now, first in, first out.
+    /// Runs that are due now, first in, first out.
     ready: VecDeque<RunId>,
     ready_set: HashSet<RunId>,
     /// Timers after this time are in the store only.
@@ -43,9 +43,9 @@ pub(in crate::engine) enum Due {
     Run(RunId),
     /// The next timers have to be loaded from the store.
     Refill,
-    /// Nothing before this time.
+    /// Nothing is due before this time.
     At(Timestamp),
-    /// Nothing before something changes.
+    /// Nothing is due until something changes.
     Never,
 }
 

@@ -136,7 +136,7 @@ async fn cancel(
         let unknown = matches!(error, AppendError::Unavailable(_));
         return Err(OrderError::Store { why: error.to_string(), unknown });
     }
-    tracing::warn!(%run, workflow = %before.workflow, by, why, "the run was cancelled unread: nothing was undone");
+    tracing::warn!(%run, workflow = %before.workflow, by, why, "the run was cancelled although it cannot be read: nothing was undone");
     let (workflow, mode) = (before.workflow.as_str().to_owned(), before.mode.as_str());
     unfinished_runs(&before.workflow, before.status).decrement(1.0);
     if let Some((_, risk)) = &before.checkpoint {

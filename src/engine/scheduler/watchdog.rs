@@ -1,9 +1,9 @@
 //! Checks that every unfinished run has a next wake-up cause.
 //!
-//! Always true: an unfinished run has a task or a timer, waits for a person, a signal, a lock, a child or the end of the
-//! freeze, or belongs to another process. A run without any of these is woken; if it then rests without a cause, it is
-//! stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too. Checks read page
-//! by page and are rare (`watchdog_ms`); one that the store does not answer is made up for by the next.
+//! Always true: an unfinished run has a task or a timer, waits for a person, a signal, a lock, a child or the end of
+//! the freeze, or belongs to another process. A run without any of these is woken; if it then rests without a cause, it
+//! is stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too. Checks
+//! read page by page and are rare (`watchdog_ms`); if the store does not answer one, the next makes up for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
         publish(core, &counts);
     }
     for run in suspects {
-        // It may have moved since its page was read.
+        // The run may have moved since its page was read.
         if !is_accounted_for(core, run) {
             tracing::warn!(%run, "the run had no wake-up cause; it is woken");
             core.wake(run);
@@ -75,13 +75,13 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Wakes, at the start and after each reload, the runs that the new files may let go on: those paused over something that
-/// was missing in the files before, and those that could not be loaded. Lists those whose plan cannot be read, which would
-/// show only when something moves them. Reloads that come during a check share the next one.
+/// Wakes, at the start and after each reload, the runs that the new files may let go on: those paused over something
+/// that was missing in the files before, and those that could not be loaded. Lists those whose plan cannot be read,
+/// which nobody would notice until something moves them. Reloads during a check are handled together by the next check.
 pub(in crate::engine) async fn wake_after_reloads(core: &Arc<Core>) {
     loop {
         core.files.reloaded.notified().await;
-        if let Err(error) = look_at_new_files(core).await {
+        if let Err(error) = check_new_files(core).await {
             tracing::warn!(%error, "the runs that wait for new files cannot be read; it is tried again");
             tokio::time::sleep(Limits::ms(core.files.limits.watchdog_ms.max(1)).min(RETRY_PAUSE_MAX)).await;
             core.files.reloaded.notify_one();
@@ -89,7 +89,7 @@ pub(in crate::engine) async fn wake_after_reloads(core: &Arc<Core>) {
     }
 }
 
-async fn look_at_new_files(core: &Arc<Core>) -> Result<(), StoreError> {
+async fn check_new_files(core: &Arc<Core>) -> Result<(), StoreError> {
     let mut after = None;
     while let page = core.schedule.stuck.page(after)
         && let Some(last) = page.last()

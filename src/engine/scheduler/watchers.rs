@@ -15,13 +15,13 @@ use crate::names::{RunId, Seq};
 use crate::store::{Append, StoredEvent};
 use crate::workflow::RunSummary;
 
-/// What is durable of a run.
+/// The durable state of a run, as subscribers see it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::engine) struct OnDisk {
     pub seq: Option<Seq>,
-    /// The last append, where its summary is current: the run's task has no newer events that are not durable.
+    /// The last append, if its summary is current: the run's task has no newer events.
     last: Option<Arc<Append>>,
-    /// It ended in another process.
+    /// Whether it ended in another process.
     pub ended: bool,
     /// How many times a descendant has begun to wait for a person or a signal.
     pub below: u64,
@@ -42,7 +42,7 @@ struct Collected {
 }
 
 impl Collected {
-    /// Adds an append; `None` where events before it are missing, or where all together exceed `bytes_max`.
+    /// Adds an append; `None` if events before it are missing, or if all together exceed `bytes_max`.
     fn with(mut self, append: Arc<Append>, bytes_max: usize) -> Option<Self> {
         let next = self.appends.last().map_or(Seq::FIRST, |last| last.summary.seq.next());
         self.bytes = self.bytes.saturating_add(append.events_bytes());
@@ -55,7 +55,7 @@ impl Collected {
 struct Entry {
     /// The number of subscribers.
     count: usize,
-    /// Of those, how many are woken by every append.
+    /// How many of the subscribers are woken by every append.
     each: usize,
     sender: watch::Sender<OnDisk>,
     collected: Option<Collected>,
@@ -66,7 +66,7 @@ struct Entry {
 pub(in crate::engine) enum WokenBy {
     /// Every append.
     Append,
-    /// The append with which the run rests; the end of the run elsewhere; a descendant that waits.
+    /// The append after which the run rests, the end of the run in another process, or a descendant that waits.
     Rest,
 }
 
@@ -87,7 +87,7 @@ pub(in crate::engine) struct Watchers {
 }
 
 impl Watchers {
-    /// Without subscribers; collected events of all runs together are bounded by `bytes_max`.
+    /// No subscribers yet. The collected events of all runs together are bounded by `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
         Self { entries: Mutex::default(), waiting: AtomicUsize::new(0), bytes_max }
     }
@@ -115,7 +115,8 @@ impl Watchers {
         entry.each += usize::from(woken_by == WokenBy::Append);
         entry.sender.subscribe()
     }
-    /// Reports that a run is durable up to `seq`, by this append. `is_all`: the run's task has no newer events.
+    /// Reports that a run is durable up to `seq`, by this append. `is_all` tells that the run's task has no newer
+    /// events.
     pub fn stored(&self, run: RunId, seq: Seq, append: Option<Arc<Append>>, is_all: bool) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
@@ -150,7 +151,7 @@ impl Watchers {
         Some(numbered.map(|(seq, (at, event))| StoredEvent { seq, at: *at, event: event.clone() }).collect())
     }
     /// Reports that a descendant of the run waits for a person or a signal.
-    pub fn below(&self, run: RunId) {
+    pub fn descendant_waits(&self, run: RunId) {
         if let Some(Entry { sender, .. }) = self.entries().by_run.get(&run) {
             sender.send_modify(|seen| seen.below += 1);
         }

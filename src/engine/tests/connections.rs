@@ -125,7 +125,7 @@ async fn a_connection_that_the_server_closed_is_not_reused() {
     timeout(TIMEOUT, server).await.unwrap().unwrap();
 }
 
-/// Answers so many requests on each connection, then closes it without having announced that; returns the number of
+/// Answers this many requests on each connection, then closes it without having announced that; returns the number of
 /// connections.
 async fn answers(listener: TcpListener, each: usize) -> usize {
     let mut connections = 0;

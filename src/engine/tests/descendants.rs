@@ -1,4 +1,4 @@
-//! A descendant of a run waits for a person: whoever waits for the run is told so.
+//! A descendant of a run waits for a person: waiting for the run ends too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ async fn approve(harness: &Harness, run: &RunSummary) {
 async fn rest_soon(harness: &Harness, run: RunId) -> RunSummary {
     let begun = Instant::now();
     let summary = harness.wait_until_resting(run).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "waiting ends although a person is waited for");
+    assert!(begun.elapsed() < Duration::from_secs(5), "waiting ends as soon as the descendant waits for a person");
     summary
 }
 

@@ -113,7 +113,7 @@ async fn a_request_that_was_refused_before_it_began_belongs_to_no_arm() {
     );
 }
 
-/// Its first try was said to be the engine's and came to nothing.
+/// The engine was recorded as the arm of its first try, but no run exists.
 #[tokio::test]
 async fn a_retry_without_a_first_try_begins_no_run() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;

@@ -25,7 +25,8 @@ use crate::workflow::{Order, Plan, RunStatus, RunSummary};
 /// A store that delays reads of runs that do not exist, and refuses first appends of children.
 struct SlowStore {
     inner: MemoryStore,
-    /// Counts reads of runs that do not exist; the n-th of the first two is answered once `answered` is at least n.
+    /// Counts reads of runs that do not exist; the first is answered once `answered` is at least 1, the second once it
+    /// is at least 2.
     reads: watch::Sender<usize>,
     answered: watch::Sender<usize>,
     /// Counts acquisitions of runs that do not exist; they are answered once `takes_answered` is true.

@@ -1,4 +1,4 @@
-//! Locks, orders, answers and leases while the store is slow or loses what it has.
+//! Locks, orders, answers and leases while the store is slow or has lost events.
 
 use std::sync::Arc;
 use std::time::Duration;

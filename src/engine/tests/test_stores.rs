@@ -25,11 +25,11 @@ pub(super) struct TestStore {
     operations: Arc<AtomicUsize>,
     /// `Some`: several processes share it; the lease of each is valid until it deregisters or the test expires it.
     shared_state: Option<Mutex<SharedState>>,
-    /// Before anything is appended.
+    /// A gate before every append.
     pub(super) appends: Gate,
-    /// Before a heartbeat.
+    /// A gate before every heartbeat.
     pub(super) heartbeats: Gate,
-    /// After orders were read, before they are returned.
+    /// A gate after orders were read and before they are returned.
     pub(super) orders: Gate,
     /// Whether reads omit the last event of each run.
     pub(super) omits_last_event: std::sync::atomic::AtomicBool,
@@ -53,11 +53,11 @@ impl Gate {
         self.open.forget_permits(1 << 20);
         self.arrived.send_replace(0);
     }
-    /// Lets so many operations pass.
+    /// Lets this many operations pass.
     pub fn pass(&self, count: usize) {
         self.open.add_permits(count);
     }
-    /// Waits until so many operations have arrived since it was shut.
+    /// Waits until this many operations have arrived since the gate was shut.
     pub async fn arrived(&self, count: usize) {
         let mut arrived = self.arrived.subscribe();
         let waited = tokio::time::timeout(super::harness::TIMEOUT, arrived.wait_for(|arrived| *arrived >= count)).await;

@@ -60,8 +60,7 @@ impl Check<'_> {
     /// Reports where sensitive values could not be sealed because there is no `store_key`.
     fn wants_key(&mut self, at: &Site) {
         if !self.known.has_store_key && !self.kept {
-            let message =
-                "sensitive values would be stored in clear, because there is no `store_key` to seal them with";
+            let message = "a sensitive value would be stored in clear, because there is no `store_key` to seal it with";
             let hint = "declare `store_key: { file: … }` in pointsman.yaml";
             self.problems.error(&at.clone().at_key(), message).hint(hint);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::names::{Seq, StepId};
-use crate::workflow::calls::{CallResult, CallState, DoneCall, Evidence, Open, Phase, StepState};
+use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState, UnknownReply};
 use crate::workflow::run::UNKNOWN;
 use crate::workflow::{
     CallRecord, EffectClass, Mode, Outcome, Part, RetryScheduled, Run, Skipped, StepFinished, StepStarted,
@@ -86,7 +86,7 @@ impl Run {
         call.free += u32::from(*free);
         call.why = Some(why.clone());
         if *unknown {
-            call.evidence = Some(Evidence { status: *status, response: response.clone() });
+            call.unknown_reply = Some(UnknownReply { status: *status, response: response.clone() });
         }
         if was == Phase::InFlight {
             self.in_flight -= 1;

@@ -1,11 +1,12 @@
-//! Services whose base URL changed between two attempts: what may have been done there is not sent elsewhere.
+//! Services whose base URL changed between two attempts: a call that may have been done at the old one is not sent to
+//! the new one.
 
 use super::harness::lost;
 use super::*;
 use crate::limits::Limits;
 use crate::workflow::{CallRecord, Choice, ConflictKind, Known, Part};
 
-/// A step that sends to a service that honours keys, without and with a secret.
+/// Steps that call a service which honours keys, without and with a secret in a header or the URL.
 const CALLS: [&str; 4] = [
     "call: 'POST ${services.stock}/charges'",
     "call: 'POST ${services.stock}/charges?x=${request.body.items[0]}'",
@@ -34,7 +35,7 @@ fn locate(harness: &mut Harness<'_>, service: &str, base: &str) {
     Arc::make_mut(&mut harness.world.services)[service] = json!(base);
 }
 
-/// At its first attempt of `charge`, which goes to `http://old`.
+/// A run at its first attempt of `charge`, which goes to `http://old`.
 fn charging(plan: &Plan) -> Harness<'_> {
     let mut harness = Harness::of_route(plan);
     locate(&mut harness, "stock", "http://old");
@@ -50,13 +51,13 @@ fn attempt(harness: &Harness<'_>) -> (u32, Arc<CallRecord>, String) {
     (attempt.attempt, attempt.request, attempt.key.expect("a shared step has a key"))
 }
 
-/// It differs in its base URL alone.
+/// The same request at another base URL.
 fn moved(record: &CallRecord, to: &str) -> CallRecord {
     CallRecord { url: record.url.replace("http://old", to), ..record.clone() }
 }
 
-/// What became of an attempt that may have had its effect: a time-out, and the end of the process while it was in flight
-/// (then sending it again was refused, because the new process has another URL).
+/// Results of an attempt that may have taken effect: a time-out, and the end of the process while it was in flight
+/// (sending it again was refused, because the new process has another URL).
 fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
     let (place, number) = (harness.plan.step(&"charge".into()).unwrap().0, attempt(harness).0);
     let result = if is_crash { AttemptResult::Missing("x".into()) } else { lost() };
@@ -89,12 +90,12 @@ fn an_unknown_attempt_is_repeated_only_at_the_address_that_it_went_to() {
         locate(&mut harness, "stock", "http://new");
         harness.settle();
         assert_paused(&harness);
-        // The files name the old address again: the same is sent there.
+        // The files name the old address again: the same request is sent there.
         let mut back = harness;
         locate(&mut back, "stock", "http://old");
         back.choose("charge", None, Choice::Retry).unwrap();
         assert_eq!(attempt(&back), (2, first.1.clone(), first.2.clone()));
-        // Lost once more, at an address that did not change: repeated without anybody.
+        // The reply is lost once more, and the address has not changed: the attempt is repeated without a person.
         back.call("charge", lost());
         assert_eq!(attempt(&back), (3, first.1, first.2));
     }
@@ -112,7 +113,7 @@ fn a_person_may_send_an_unknown_attempt_to_the_new_address() {
         harness.choose("charge", None, Choice::Retry).unwrap();
         let there = Arc::new(moved(&request, "http://new"));
         assert_eq!(attempt(&harness), (2, there.clone(), key.clone()));
-        // From then on that is the address of the attempt.
+        // From then on the new one is the address of the attempt.
         harness.call("charge", lost());
         assert_eq!(attempt(&harness), (3, there, key));
         ends_unknown(&mut harness, false);
@@ -133,13 +134,13 @@ fn an_attempt_that_was_not_done_goes_to_the_present_address() {
         harness.settle();
         let there = Arc::new(moved(&request, "http://new/v1"));
         assert_eq!(attempt(&harness), (2, there.clone(), key.clone()));
-        // Of what follows it is the first attempt: it may have had its effect there.
+        // The attempt at the new address may have taken effect there, so it is repeated there.
         harness.call("charge", lost());
         assert_eq!(attempt(&harness), (3, there, key));
     }
 }
 
-/// An address that is the beginning of the other one is another one.
+/// An address that begins with the other one, or the other way round, is a different address.
 #[test]
 fn an_address_is_compared_as_a_whole() {
     for (call, (from, to)) in CALLS.iter().flat_map(|call| {
@@ -158,7 +159,7 @@ fn an_address_is_compared_as_a_whole() {
     }
 }
 
-/// "Not there" at the new address says nothing about an attempt that went to the old one.
+/// A "no" from the new address tells nothing about an attempt that went to the old one.
 #[test]
 fn a_probe_is_asked_only_where_the_attempt_went() {
     let probe = "probe: { call: 'GET ${services.stock}/charges?key=${key}', retry: { attempts: 3 }, done: '${output.found}' }, timeout: 1s";
@@ -219,7 +220,7 @@ fn an_unknown_undo_is_repeated_only_at_the_address_that_it_went_to() {
     }
 }
 
-/// A read has no effect, so it is read where the service is now.
+/// A read has no effect, so it goes to the service's present address.
 #[test]
 fn a_read_is_repeated_at_the_present_address() {
     let plan = plan_of("call: 'GET ${services.stock}/prices'", "");

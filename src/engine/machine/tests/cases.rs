@@ -49,7 +49,7 @@ fn an_append_of_unknown_outcome_is_retried_unchanged_with_growing_pauses() {
     }
     let ms: Vec<_> = rig.pauses.iter().map(Duration::as_millis).collect();
     assert_eq!(ms, [40, 80, 160, 320, 640, 1_280, 2_560, 2_560, 2_560, 2_560]);
-    let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
+    let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller gets one reply: {:?}", rig.caller) };
     assert!(matches!(&**reply, ArmReply::Refused(problem, _) if problem.kind == "outcome-unknown"), "{reply:?}");
     assert!(rig.violations.is_empty(), "{:?}", rig.violations);
 }
@@ -61,11 +61,11 @@ fn a_first_append_that_is_certainly_refused_gives_the_request_back_to_legacy() {
     rig.pending.clear();
     rig.step(Input::AppendFinished(Err(AppendError::Refused("the disk is full".into()))));
     assert_eq!(rig.end, Some(End::Discarded));
-    let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
+    let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller gets one reply: {:?}", rig.caller) };
     assert!(matches!(&**reply, ArmReply::Abandoned(abandoned) if abandoned.reason == "store_refused"), "{reply:?}");
 }
 
-/// The refusal of a retry says nothing of the first try, which may have been stored.
+/// The refusal of a repeated append does not tell whether the first one was stored.
 #[test]
 fn a_refusal_after_an_unknown_outcome_is_not_certain() {
     let mut rig = rig("saga");
@@ -107,7 +107,9 @@ fn a_deadline_while_an_effect_is_recorded_never_says_not_started() {
             Err(error) => rig.step(Input::AppendFinished(Err(error))),
         }
         rig.finish();
-        let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
+        let [CallerAnswer::Reply(reply)] = &rig.caller[..] else {
+            panic!("the caller gets one reply: {:?}", rig.caller)
+        };
         let ArmReply::Refused(problem, _) = &**reply else { panic!("{reply:?}") };
         assert!(["run-goes-on", "outcome-unknown"].contains(&problem.kind.as_str()), "{problem:?}");
         assert_eq!(problem.shared_step_begun, Some(true), "{problem:?}");

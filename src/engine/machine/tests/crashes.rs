@@ -19,8 +19,8 @@ fn next(rig: &mut Rig) -> Option<Input> {
     }
 }
 
-/// Takes this many steps, then performs this many outputs of the next one; returns how many outputs that one has. `None`:
-/// the run rested or ended before.
+/// Takes this many steps, then performs this many outputs of the next one. Returns how many outputs that step has;
+/// `None` if the run rested or ended before.
 fn run_partly(rig: &mut Rig, steps: usize, outputs: usize) -> Option<usize> {
     let mut input = Input::Begin { frozen: false, draining: false };
     for _ in 0..steps {

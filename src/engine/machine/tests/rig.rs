@@ -65,7 +65,7 @@ pub(super) struct Rig {
     /// Arrivals of private and shared calls, by key.
     pub arrivals: BTreeMap<String, usize>,
     pub caller: Vec<CallerAnswer>,
-    /// The caller was told that nothing was done: from then on nothing may be.
+    /// Whether the caller was told that nothing was done: from then on nothing may be done.
     pub told_nothing_done: bool,
     pub fence: u64,
     pub tickets: u64,

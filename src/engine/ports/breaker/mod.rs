@@ -29,9 +29,9 @@ pub(crate) struct Breaker {
     state: State,
     since: Duration,
     window: Window,
-    /// Counts the changes of state.
+    /// The number of the present period: each change of state begins a new one.
     period: u64,
-    /// How often it has opened without closing in between.
+    /// How many times it has opened without closing in between.
     openings: u32,
 }
 
@@ -64,7 +64,7 @@ impl BreakerState {
     }
 }
 
-/// Admits one call. It is returned with the outcome of the call.
+/// The admission of one call. It is returned with the outcome of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Pass {
@@ -82,7 +82,7 @@ pub(crate) struct Rejected {
 pub(crate) enum CallOutcome {
     /// The service is able to answer.
     Succeeded,
-    /// It did not.
+    /// The service did not answer, or answered with an error.
     Failed,
     /// The call says nothing about the service: it was not sent, or it was dropped before its end.
     Inconclusive,
@@ -93,7 +93,7 @@ pub(crate) enum CallOutcome {
 pub(crate) struct Change {
     pub from: BreakerState,
     pub to: BreakerState,
-    /// The counts of the window when it opened.
+    /// The counts of the window at that time.
     pub counts: Counts,
     /// For how long it is open.
     pub open_for: Option<Duration>,

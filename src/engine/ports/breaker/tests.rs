@@ -166,7 +166,8 @@ proptest! {
         let mut breaker = Breaker::new(rule);
         let mut now = Duration::ZERO;
         let mut in_flight: Vec<(Pass, u64)> = Vec::new();
-        // The period; admitted calls and successes of a half-open one; ended and failed calls of a closed one.
+        // The period; the admitted calls and successes of a half-open period; the ended and failed calls of a closed
+        // one.
         let (mut period, mut admitted_calls, mut succeeded, mut ended, mut failed) = (0u64, 0u32, 0u32, 0u64, 0u64);
         for operation in operations {
             let before = breaker.state();

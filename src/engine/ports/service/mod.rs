@@ -55,12 +55,12 @@ pub(in crate::engine) struct Upstream {
     in_flight: Arc<CallCount>,
     secondary_in_flight: Arc<CallCount>,
     waiting: Waiting,
-    /// Whether it is that of the newest files.
+    /// Whether the newest files have this service with this configuration.
     in_force: AtomicBool,
     metrics: ServiceMetrics,
 }
 
-/// The configuration; a reload that does not change it keeps the upstream.
+/// The configuration. A reload that does not change it keeps the upstream.
 #[derive(Clone, Debug, PartialEq)]
 struct Config {
     urls: Vec<String>,
@@ -113,7 +113,7 @@ impl Upstream {
         }
     }
 
-    /// Returns the existing upstream where its configuration is the same; else retires that and returns this one.
+    /// Returns the existing upstream if it has the same configuration; else retires it and returns this one.
     pub fn or_existing(self, existing: Option<&Arc<Upstream>>) -> Arc<Upstream> {
         match existing {
             Some(existing) if existing.config == self.config => existing.clone(),
@@ -155,7 +155,7 @@ impl Upstream {
     /// Waits for the permit of a call, at most until `deadline`.
     ///
     /// # Errors
-    /// The call gets none and is not sent.
+    /// The call gets no permit and is not sent.
     pub async fn acquire(
         self: &Arc<Self>,
         mode: Mode,
@@ -169,7 +169,7 @@ impl Upstream {
             Mode::Rehearse | Mode::Dark => (&self.secondary_permits, &self.secondary_in_flight),
         };
         let mut waiting = None;
-        // A released permit goes to the longest waiter first: this takes only one that nobody waits for.
+        // A released permit goes to the longest waiter first; this takes only a permit that nobody waits for.
         let permit = match permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
@@ -272,7 +272,7 @@ impl Upstream {
         AttemptResult::NotSent(match (by, &self.config.rate) {
             (RefusedBy::Rate, Some(rate)) => format!("the service takes no more than {rate}"),
             (RefusedBy::Rate, None) | (RefusedBy::Calls, _) | (RefusedBy::Breaker, _) => {
-                "the service has as many calls under way as it may".to_owned()
+                "the service's limit of calls in flight is reached".to_owned()
             }
         })
     }

@@ -1,4 +1,4 @@
-//! PURE. What the result of a call says of its service's health.
+//! PURE. What the result of a call tells about the health of its service.
 //!
 //! Always true: an answer below 500 is a success, also 429 and a status that the step does not accept: the service is able
 //! to answer. A call without an answer is a failure, unless our own queue took most of its time.
@@ -13,7 +13,7 @@ use crate::workflow::AttemptResult;
 pub(super) struct Times {
     /// When it requested its permit.
     pub requested_at: Duration,
-    /// When it got it.
+    /// When it got the permit.
     pub granted_at: Duration,
     /// When it times out.
     pub deadline: Duration,
@@ -24,7 +24,7 @@ pub(super) struct Times {
 /// The outcome of a call; `is_too_slow` judges an answer by how long it took.
 pub(super) fn of(result: &AttemptResult, times: Times, is_too_slow: impl Fn(Duration) -> bool) -> CallOutcome {
     let Times { requested_at, granted_at, deadline, ended_at } = times;
-    // It timed out, after more time in our queue than was left for the service.
+    // It timed out after it had spent more time in our queue than was left for the service.
     let was_queued_too_long =
         ended_at >= deadline && granted_at.saturating_sub(requested_at) > deadline.saturating_sub(granted_at);
     match result {

@@ -1,8 +1,8 @@
 //! PURE. When the next call to a service may begin.
 //!
-//! Always true: in any time `t` no more than `burst + t / every` calls begin, all runs together. Calls of rehearsed and dark
-//! runs are limited to a share of that, take only what real runs leave, and no real run queues behind them. Time is an
-//! argument: the time since some fixed instant.
+//! Always true: in any time `t` at most `burst + t / every` calls of all runs together begin. Calls of rehearsed and
+//! dark runs are limited to a share of that and take only what real runs leave; no real run queues behind them. Time is
+//! an argument: the time since some fixed instant.
 
 use std::time::Duration;
 

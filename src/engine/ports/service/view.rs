@@ -37,13 +37,13 @@ pub struct ServiceView {
 pub struct BreakerView {
     /// Its state.
     pub state: BreakerState,
-    /// Since when.
+    /// When it entered this state.
     pub since: Timestamp,
-    /// While open: when the next call is let through as a probe. A time in the past: the next call is one.
+    /// While open: when the next call is let through as a probe. If that time has passed, the next call is a probe.
     pub next_probe: Option<Timestamp>,
     /// While closed: calls of real runs that ended within its window.
     pub calls: u64,
-    /// Those of them that failed.
+    /// How many of them failed.
     pub failed: u64,
 }
 

@@ -1,9 +1,10 @@
 //! Sends messages to webhooks, which were recorded in the append of the event that they report.
 //!
-//! The question it answers: "are the people who have to decide notified?" Always true: a message is in the store before it
-//! is sent, and is removed when it was delivered, given up or dropped, which is counted and logged. So it may come twice, and
-//! its `id` shows that. It holds no body and no secret. Each destination has a queue of its own ([`queues`]), in the order
-//! in which messages were recorded; the store is read only after a notification of a new message.
+//! The question it answers: "are the people who have to decide notified?" Always true: a message is in the store before
+//! it is sent, and is removed when it was delivered, given up or dropped, which is counted and logged. So it may be
+//! sent twice; the receiver recognises that by its `id`. It holds no body and no secret. Each destination has a queue
+//! of its own ([`queues`]), in the order in which messages were recorded; the store is read only after a notification
+//! of a new message.
 //!
 //! When a receiver is slow or unreachable, its messages wait, within their bounds (`notices_waiting_max`, `notice_age_s`,
 //! `notice_attempts_max`), and are sent in order when it answers again; those of others are sent meanwhile. Where several
@@ -39,7 +40,7 @@ use crate::store::{StoreError, StoreNotification, WebhookMessage};
 const PAGE_SIZE: usize = 100;
 /// The timeout of one delivery.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Deliveries in flight at the same time.
+/// How many deliveries may be in flight at the same time.
 const SENDING_MAX: usize = 64;
 /// The pause before a store that did not answer is read again.
 const STORE_RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -127,7 +128,8 @@ impl Notifier {
         }
     }
 
-    /// Reads all messages, and removes from the queues what other processes have sent; returns when to do so again.
+    /// Reads all messages, and removes from the queues those that other processes have sent; returns when to do so
+    /// again.
     async fn read_all(&mut self) -> Option<Instant> {
         self.last_read = 0;
         match self.read().await {
@@ -164,7 +166,7 @@ impl Notifier {
         }
     }
 
-    /// When this process may send a message: one that another process recorded is left to that one for a while.
+    /// When this process may send a message: one that another process recorded is left to that process for a while.
     fn not_before(&self, message: &WebhookMessage) -> Instant {
         let now = Instant::now();
         if !self.core.ports.store.is_shared() || message.by == Some(self.core.schedule.worker) {

@@ -23,13 +23,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The bounds of the queues.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Messages that wait for one destination; beyond them the oldest is dropped.
+    /// How many messages may wait for one destination; beyond that the oldest is dropped.
     pub waiting_max: usize,
-    /// How often a receiver may refuse a message before it is given up.
+    /// How many times a receiver may refuse a message before it is given up.
     pub refusals_max: u64,
     /// The age at which a message is given up.
     pub age_max: SignedDuration,
-    /// Messages in flight at the same time, to different destinations.
+    /// How many messages may be in flight at the same time, to different destinations.
     pub sending_max: usize,
 }
 
@@ -69,7 +69,7 @@ struct Queue {
     service: Option<ServiceName>,
     /// By number: in the order in which they were recorded.
     waiting: BTreeMap<u64, Waiting>,
-    /// The one in flight.
+    /// The number of the message in flight.
     sending: Option<u64>,
     /// Failures since a message was last delivered.
     failures: u32,
@@ -80,7 +80,7 @@ struct Queue {
 struct Waiting {
     message: Arc<WebhookMessage>,
     refusals: u64,
-    /// It is left to another process until then.
+    /// Until then it is left to another process.
     not_before: Instant,
 }
 
@@ -139,7 +139,7 @@ impl Queues {
                 queue.next(now).filter(|(due, _)| *due <= now).map(|(due, number)| (due, number, queue))
             })
             .collect();
-        // Where not all can be sent, the longest due ones go first.
+        // If not all can be sent, those that have been due the longest go first.
         due.sort_by_key(|(due, number, _)| (*due, *number));
         let free = self.bounds.sending_max.saturating_sub(self.sending);
         let started = due.into_iter().take(free).filter_map(|(_, number, queue)| {

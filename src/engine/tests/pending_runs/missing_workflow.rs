@@ -6,8 +6,8 @@ use super::{SlowStore, calls, harness, start};
 use crate::store::Work;
 use crate::workflow::RunStatus;
 
-/// The workflow vanishes from the files after the parent decided on the child and before the child is created: the parent
-/// pauses and names it, over a restart too, and goes on by itself with the files that have it again.
+/// The workflow is removed from the files after the parent decided on the child and before the child is created: the
+/// parent pauses and names the workflow, also after a restart, and goes on by itself once the files have it again.
 #[tokio::test]
 async fn a_child_whose_workflow_is_gone_when_it_is_created_is_waited_for() {
     for restart in [false, true] {

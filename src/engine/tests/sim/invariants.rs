@@ -114,7 +114,7 @@ fn check_run(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut 
 
 type LockTime = (String, jiff::Timestamp, jiff::Timestamp, String);
 
-/// From when to when the run held which lock.
+/// Collects which locks the run held, and from when to when.
 fn collect_lock_times(run: &RunSummary, events: &[StoredEvent], into: &mut Vec<LockTime>) {
     let mut open = BTreeMap::new();
     let mut close = |open: &mut BTreeMap<_, _>, key: &(String, String, Option<u32>), at| {

@@ -327,7 +327,7 @@ impl Simulation {
             sleep(Duration::from_secs(1)).await;
             let open: Vec<_> =
                 all(self.store.memory()).await.into_iter().filter(|run| !run.status.is_final()).collect();
-            // A run that another one decided on may exist only in the outbox, until some time after the other has ended.
+            // A run that another run decided on may exist only in the outbox until some time after that run has ended.
             let is_pending = !self.store.memory().pending_runs(1).await.unwrap_or_default().is_empty();
             if open.is_empty() && !is_pending {
                 return Vec::new();

@@ -40,7 +40,7 @@ enum Fault {
     Slow(Duration),
     /// It is done twice.
     Twice,
-    /// It is not answered for a long time, and then its result is unknown; whether it was done.
+    /// It is not answered for a long time, and then its result is unknown. The flag tells whether it was done.
     Silent(bool),
 }
 
@@ -121,7 +121,8 @@ impl SimStore {
             state.blocked.remove(&worker)
         };
     }
-    /// Records events with a time in the future: no process's clock may be ahead, whatever its machine's clock says.
+    /// Records events with a time in the future: the time of no process may be ahead, whatever its machine's clock
+    /// shows.
     fn check_times(&self, append: &Append) {
         let time = clock::simulated::time();
         for (at, event) in append.events.iter().filter(|(at, _)| Some(*at) > time) {

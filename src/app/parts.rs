@@ -160,7 +160,19 @@ fn declared(setup: &Setup, edition: u64) -> Declared {
         default_legacy: setup.default_legacy.clone(),
         services: setup.services.clone(),
         bases: bases(setup).into_iter().collect(),
+        read_only: setup
+            .routes
+            .iter()
+            .filter(|route| is_read_only(setup, route))
+            .map(|route| route.id.clone())
+            .collect(),
     }
+}
+
+/// Whether the route's workflow only reads.
+fn is_read_only(setup: &Setup, route: &Route) -> bool {
+    let plan = route.workflow.as_ref().and_then(|name| setup.workflows.get(name));
+    plan.is_some_and(|plan| plan.reason_to_keep().is_none())
 }
 
 /// Each route, and the ids that it had before.

@@ -17,8 +17,8 @@ use crate::flag::{Instance, Route, State, StateInputs};
 const UNPROVEN_MAX: State = State::Shadow;
 
 /// Where routes stand under newly checked files, and the flips by `file` that this makes, in order; the positions have
-/// them already.
-pub(super) fn adopt(before: &Positions, declared: Declared, gate: &Gate) -> (Positions, Vec<Move>) {
+/// them already. `has_served`: requests may have come before these files.
+pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, gate: &Gate) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
     let mut after = Positions { declared, ..before.clone() };
     after.routes = routes.iter().map(|route| (route.id.clone(), take_over(before, route))).collect();
@@ -26,7 +26,7 @@ pub(super) fn adopt(before: &Positions, declared: Declared, gate: &Gate) -> (Pos
     routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
     after.remembered.retain(|id, _| after.routes.contains_key(id));
-    after.scopes = scopes::adopt(&before.scopes, &routes, clock::now(), gate.retry_window);
+    after.scopes = scopes::adopt(&before.scopes, &routes, has_served, clock::now(), gate.retry_window);
     after.looked_up = scopes::looked_up(&after.scopes, gate.retry_window);
     (after, moves)
 }

@@ -113,7 +113,11 @@ impl Gate {
         let mut missing = gate(&self.evidence_of(positions, at), from, to, all).err().unwrap_or_default();
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
         if let (State::Live, Some(scopes)) = (to, positions.scopes.get(&at.route.id)) {
-            missing.extend(scopes::forgotten(scopes, clock::now(), self.retry_window));
+            let (now, window) = (clock::now(), self.retry_window);
+            missing.extend(scopes::forgotten(scopes, now, window));
+            if !positions.declared.read_only.contains(&at.route.id) {
+                missing.extend(scopes::before_recorded(scopes, now, window));
+            }
         }
         missing
     }

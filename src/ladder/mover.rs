@@ -44,7 +44,8 @@ impl Mover {
         let kill_switch = flips.iter().find(|flip| flip.route.is_none());
         let freeze = kill_switch.map_or(Freeze::No, freeze_of);
         let before = Positions::remembering(&declared, flips, store.declared().await?);
-        let (after, moves) = files::adopt(&before, declared, &gate);
+        let has_served = !store.is_new() || !before.rows().is_empty();
+        let (after, moves) = files::adopt(&before, declared, has_served, &gate);
         let in_force = InForce::new(before.clone(), freeze, secret);
         let (turn, obeying, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
         let mover = Self { store, gate, in_force, kill_switch, turn, obeying };
@@ -85,7 +86,7 @@ impl Mover {
         recorded: impl FnOnce() + Send,
     ) -> Result<(), StoreError> {
         let before = self.in_force.inputs().positions;
-        let (after, moves) = files::adopt(&before, declared, &self.gate);
+        let (after, moves) = files::adopt(&before, declared, true, &self.gate);
         self.adopted(&before, after, moves, recorded).await
     }
 

@@ -1,7 +1,8 @@
 //! What scoped each route's retry keys before the files changed, kept for as long as a retry may come.
 //!
 //! Always true: a scope that files replace is looked up until no retry of what came under it may come any more; beyond a
-//! number of them the oldest is forgotten, which is said and keeps the gate to `live` shut for as long.
+//! number of them the oldest is forgotten, which is said and keeps the gate to `live` shut for as long. So does the time
+//! before a route had a workflow: legacy served its requests then, and no key was recorded.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -28,15 +29,33 @@ fn until(at: Timestamp, window: Duration) -> Timestamp {
     at.checked_add(window).unwrap_or(Timestamp::MAX)
 }
 
-/// What new files make of it.
-pub(super) fn adopt(before: &Scopes, routes: &[Arc<Route>], now: Timestamp, window: Duration) -> Scopes {
+/// What new files make of it. `has_served`: requests may have come before these files.
+pub(super) fn adopt(
+    before: &Scopes,
+    routes: &[Arc<Route>],
+    has_served: bool,
+    now: Timestamp,
+    window: Duration,
+) -> Scopes {
     let (mut known, mut after) = (before.clone(), Scopes::new());
     for route in routes {
         // Without a workflow no key is noted.
         let mut scopes =
             RetryScopes { now: route.workflow.is_some().then(|| RetryScope::of(route)), ..Default::default() };
+        let mut is_recorded = false;
         for was in route.ids().filter_map(|id| known.remove(id)) {
+            is_recorded |= was.now.is_some();
             replace(&mut scopes, was, now);
+        }
+        if !is_recorded && has_served {
+            scopes.since = Some(now);
+        }
+        if scopes.since == Some(now) && route.workflow.is_some() {
+            tracing::info!(
+                route = %route.id, until = %until(now, window),
+                "its retry keys are recorded from now on: until then the gate to `live` stays shut unless forced, since \
+                 retries may come of requests that legacy served before"
+            );
         }
         settle(&mut scopes, now, window);
         if scopes.earlier.first().is_some_and(|replaced| replaced.at == now) {
@@ -71,14 +90,15 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
 }
 
 /// These come after those.
-fn replace(scopes: &mut RetryScopes, RetryScopes { now, earlier, forgotten }: RetryScopes, at: Timestamp) {
+fn replace(scopes: &mut RetryScopes, RetryScopes { now, earlier, forgotten, since }: RetryScopes, at: Timestamp) {
     scopes.earlier.extend(now.filter(|now| scopes.now.as_ref() != Some(now)).map(|scope| ReplacedScope { scope, at }));
     scopes.earlier.extend(earlier);
     scopes.forgotten = scopes.forgotten.max(forgotten);
+    scopes.since = scopes.since.max(since);
 }
 
 /// The newest first, each once, within its time and the bound.
-fn settle(RetryScopes { now, earlier, forgotten }: &mut RetryScopes, at: Timestamp, window: Duration) {
+fn settle(RetryScopes { now, earlier, forgotten, since }: &mut RetryScopes, at: Timestamp, window: Duration) {
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut kept: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {
@@ -92,6 +112,7 @@ fn settle(RetryScopes { now, earlier, forgotten }: &mut RetryScopes, at: Timesta
         kept.truncate(EARLIER_SCOPES_MAX);
     }
     *forgotten = forgotten.filter(|at_replaced| until(*at_replaced, window) > at);
+    *since = since.filter(|since| now.is_some() && until(*since, window) > at);
     *earlier = kept;
 }
 
@@ -111,6 +132,18 @@ pub(super) fn looked_up(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes>
         }
     }
     Arc::new(all)
+}
+
+/// What keeps the gate to `live` shut where a repeat does harm: requests that came before keys were recorded.
+pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<String> {
+    let since = scopes.since?;
+    let until = until(since, window);
+    (until > now).then(|| {
+        format!(
+            "its retry keys are recorded since {since:.0}, when it got its workflow: until {until:.0} a retry may come of \
+             a request that legacy served before, and the engine would perform it a second time"
+        )
+    })
 }
 
 /// What keeps the gate to `live` shut: a scope that is not looked up any more.

@@ -1,6 +1,6 @@
 //! What the ladder is asked, and what it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -24,6 +24,8 @@ pub struct Declared {
     /// What each route's evidence rests on under these files: evidence of another basis proves nothing. A route that is
     /// not in it is judged by the evidence there is.
     pub bases: BTreeMap<RouteId, String>,
+    /// Routes whose workflow only reads: performing a request twice does no harm.
+    pub read_only: BTreeSet<RouteId>,
 }
 
 /// A request to move a route.

@@ -18,6 +18,7 @@ mod key_files;
 mod memory;
 mod postgres;
 mod records;
+mod retry_scopes;
 mod sqlite;
 mod summary;
 #[cfg(test)]
@@ -39,9 +40,9 @@ pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
     Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,
-    OrderRecord, PendingRun, PinRecord, Priority, ReplacedScope, RetryScopes, RunFilter, RunSnapshot, SampleRecord,
-    StoredEvent, WebhookMessage,
+    OrderRecord, PendingRun, PinRecord, Priority, RunFilter, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
 };
+pub use retry_scopes::{ReplacedScope, RetryScopes};
 pub use sqlite::{Copied, SqliteStore};
 
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -179,6 +180,10 @@ pub trait Store: Work {
     /// ever (`None`) in a store that an older version created.
     fn usual_retention(&self) -> Option<Duration> {
         None
+    }
+    /// Whether this opening created the store: no process served a request with it before.
+    fn is_new(&self) -> bool {
+        false
     }
     /// Whether the store takes appends now, as of the last commit; does not ask the database.
     fn healthy(&self) -> bool;

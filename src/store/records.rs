@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::retry_scopes::RetryScopes;
 use super::{StoreError, codec};
 use crate::compare::Difference;
-use crate::flag::{Arm, PinKey, RetryKey, RetryScope, Shares, State};
+use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
 use crate::names::{Fence, JobId, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
 use crate::workflow::{Event, Mode, RunStatus, RunSummary};
 
@@ -343,28 +344,6 @@ pub struct FileState {
     pub state: State,
     /// Its shares in the file.
     pub shares: Shares,
-}
-
-/// The scope of a route's retry keys, and the scopes before it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RetryScopes {
-    /// The scope by the files that were read last; `None` where no keys are recorded, since the route has no workflow or
-    /// was removed.
-    pub now: Option<RetryScope>,
-    /// Earlier scopes under which retries may still come, the newest first.
-    pub earlier: Vec<ReplacedScope>,
-    /// When the newest scope was replaced that is not in `earlier`, because there were too many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forgotten: Option<Timestamp>,
-}
-
-/// A scope that files replaced.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ReplacedScope {
-    /// The scope.
-    pub scope: RetryScope,
-    /// When it was replaced.
-    pub at: Timestamp,
 }
 
 /// One comparison that is kept as a sample. It was redacted before.

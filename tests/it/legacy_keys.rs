@@ -185,6 +185,52 @@ async fn a_key_that_cannot_be_recorded() {
     );
 }
 
+/// Legacy served keyed requests of a route before it had a workflow: nothing recorded them, so the gate to `live` stays shut
+/// for as long as they may be retried, also after a restart, and `force` passes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_gets_its_workflow_later() {
+    const WORKFLOW: &str = "    workflow: create-campaign\n";
+    let (campaigns, route) = ("routes/campaigns.yaml", "campaigns.create");
+    let mut system = TestSystem::with(|flags| flags.edit(campaigns, |text| text.replace(WORKFLOW, ""))).await;
+    system.allowed.unacknowledged = true;
+    let brief = json!({ "product": "tea", "audience": "everybody" });
+    let order = [("idempotency-key", "before")];
+    let reply = system.send_with(Method::POST, "/campaigns", &order, &brief).await.expect("a reply");
+    assert!(reply.status.is_success(), "{}", reply.json());
+    let why = async |system: &TestSystem, route: &str| {
+        let row = system.pointsman.get(&format!("/api/v2/routes/{route}")).await;
+        let path = format!("/api/v2/routes/{route}/flip");
+        let reply = system.pointsman.api(Method::POST, &path, json!({ "to": "live" })).await;
+        assert_eq!(reply.status, StatusCode::CONFLICT, "{}", reply.json());
+        [row["next"].to_string(), reply.json().to_string()]
+    };
+    let says = "its retry keys are recorded since";
+    let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+    let before = generation().await;
+    let legacy = "    legacy: shop\n";
+    system.flags.edit(campaigns, |text| text.replace(legacy, &format!("{legacy}{WORKFLOW}")));
+    until("the workflow to be in force", || async { (generation().await > before).then_some(()) }).await;
+    let forced = ["--force", "--reason", "the test climbs"];
+    for rung in ["shadow", "dark"] {
+        for route in [route, "orders.get"] {
+            system.flip(route, rung, &forced).await.expect("it is forced");
+        }
+    }
+    for said in why(&system, route).await {
+        assert!(said.contains(says) && said.contains("until 20"), "{said}");
+    }
+    for said in why(&system, "orders.get").await {
+        assert!(!said.contains(says), "it had its workflow from the first start on: {said}");
+    }
+    system.kill().await;
+    system.restart().await;
+    for said in why(&system, route).await {
+        assert!(said.contains(says), "after a restart: {said}");
+    }
+    system.flip(route, "live", &forced).await.expect("force passes");
+    system.finish().await;
+}
+
 /// Made for these tests.
 const ISSUER_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIJmIriGl/lFIMRvw/I51sMjzblw8Fu7lrUslE+C1xKTX

@@ -87,6 +87,7 @@ impl TestApi {
             default_legacy: service(),
             services,
             bases: BTreeMap::new(),
+            read_only: Default::default(),
         };
         let parts = LadderParts {
             store: store.clone(),

@@ -122,6 +122,9 @@ impl Store for Faulty {
     fn secret(&self) -> Answer<'_, [u8; 32]> {
         self.inner.secret()
     }
+    fn is_new(&self) -> bool {
+        self.inner.is_new()
+    }
     fn healthy(&self) -> bool {
         self.inner.healthy()
     }

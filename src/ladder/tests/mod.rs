@@ -68,6 +68,7 @@ fn files(states: &[(&str, State)]) -> Declared {
         default_legacy: Arc::clone(&shop),
         services: BTreeMap::from([("shop".into(), shop)]),
         bases: BTreeMap::new(),
+        read_only: Default::default(),
     }
 }
 

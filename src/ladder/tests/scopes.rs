@@ -1,7 +1,7 @@
 //! What is remembered of how retry keys were scoped.
 
 use super::*;
-use crate::ladder::scopes::{Scopes, adopt, forgotten};
+use crate::ladder::scopes::{self, Scopes, before_recorded, forgotten};
 use crate::limits::EARLIER_SCOPES_MAX;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -15,6 +15,11 @@ fn by(header: &str) -> Vec<Arc<Route>> {
     let route = files(&[]).routes.into_iter().find(|route| route.id.as_str() == "bare").unwrap();
     let header: http::HeaderName = header.parse().unwrap();
     vec![Arc::new(Route { caller: vec![header].into(), ..(*route).clone() })]
+}
+
+/// Requests may have come before any files.
+fn adopt(before: &Scopes, routes: &[Arc<Route>], now: jiff::Timestamp, window: Duration) -> Scopes {
+    scopes::adopt(before, routes, true, now, window)
 }
 
 fn earlier(scopes: &Scopes, route: &str) -> Vec<String> {
@@ -76,4 +81,76 @@ fn scopes_beyond_the_bound_are_forgotten_and_shut_the_gate() {
     assert_eq!(scopes.earlier.len(), EARLIER_SCOPES_MAX);
     assert!(forgotten(scopes, at(20), window).unwrap().contains("more than 8 times"));
     assert_eq!(forgotten(scopes, at(26), window), None, "its time is over");
+}
+
+/// Why a route's gate to `live` is shut.
+fn shut(scopes: &Scopes, route: &str, hour: i64, window: Duration) -> Option<String> {
+    before_recorded(scopes.get(&RouteId::from(route))?, at(hour), window)
+}
+
+#[test]
+fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
+    let window = 24 * HOUR;
+    let without = |routes: Vec<Arc<Route>>| -> Vec<Arc<Route>> {
+        routes.iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect()
+    };
+    let renamed = |id: &str, was: &[&str]| {
+        let was = was.iter().map(|id| RouteId::from(*id)).collect();
+        vec![Arc::new(Route { id: id.into(), was, ..(*by("a").remove(0)).clone() })]
+    };
+    // The first files of a new store: nobody sent anything before.
+    let new = scopes::adopt(&Scopes::new(), &by("a"), false, at(0), window);
+    assert_eq!(shut(&new, "bare", 0, window), None);
+    assert_eq!(
+        shut(&adopt(&new, &by("b"), at(1), window), "bare", 1, window),
+        None,
+        "its keys were recorded all along"
+    );
+    assert_eq!(shut(&adopt(&new, &renamed("other", &["bare"]), at(1), window), "other", 1, window), None);
+    // Requests came before: unmatched ones, or those of a route without a workflow.
+    let idle = scopes::adopt(&Scopes::new(), &without(by("a")), false, at(0), window);
+    for before in [&Scopes::new(), &idle] {
+        let first = adopt(before, &by("a"), at(0), window);
+        let why = shut(&first, "bare", 0, window).expect("it is shut");
+        assert!(why.contains("since 1970-01-12T13:46:40Z") && why.contains("until 1970-01-13T13:56:40Z"), "{why}");
+        // Another scope, another id, a restart: it counts from the first time.
+        let later = adopt(&first, &by("b"), at(12), window);
+        let later = adopt(&later, &renamed("other", &["bare"]), at(20), window);
+        assert_eq!(shut(&later, "other", 20, window), Some(why.clone()));
+        assert!(shut(&later, "other", 24, window).is_some(), "what was under way then came a little later");
+        assert_eq!(shut(&later, "other", 25, window), None);
+        let over = adopt(&later, &renamed("other", &["bare"]), at(25), window);
+        assert_eq!(over[&RouteId::from("other")].since, None, "it is not kept for ever");
+        // Without its workflow for an hour: its keys were not recorded then.
+        let gone = adopt(&over, &without(renamed("other", &["bare"])), at(30), window);
+        assert_eq!(shut(&gone, "other", 30, window), None, "it can only be off");
+        let back = adopt(&gone, &renamed("other", &["bare"]), at(31), window);
+        assert!(shut(&back, "other", 54, window).is_some() && shut(&back, "other", 56, window).is_none());
+    }
+}
+
+#[tokio::test]
+async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
+    let idle = || edited(files(&[]), "bare", |route| route.workflow = None);
+    let why = |house: &House, id: &str| house.status(id).next.unwrap().missing.join("; ");
+    let since = "its retry keys are recorded since";
+    let house = House::open(idle()).await;
+    for reads in [false, true] {
+        let with_workflow =
+            || Declared { read_only: reads.then(|| RouteId::from("bare")).into_iter().collect(), ..files(&[]) };
+        house.ladder.reload(with_workflow(), || {}).await.unwrap();
+        house.flip("bare", forced(State::Dark)).await.unwrap();
+        assert_eq!(why(&house, "bare").contains(since), !reads, "{}", why(&house, "bare"));
+        assert_eq!(house.refused("bare", to(State::Live)).await.contains(since), !reads);
+        house.flip("bare", to(State::Off)).await.unwrap();
+        house.flip("bare", to(State::Shadow)).await.unwrap();
+        assert!(!why(&house, "bare").contains(since), "below it waits for nothing");
+    }
+    house.flip("plain", forced(State::Dark)).await.unwrap();
+    assert!(!why(&house, "plain").contains(since), "it had its workflow from the first files on");
+    // Also in the next process, until somebody passes it by hand.
+    let house = house.restarted(files(&[])).await;
+    house.flip("bare", forced(State::Dark)).await.unwrap();
+    assert!(house.refused("bare", to(State::Live)).await.contains(since));
+    assert!(house.flip("bare", forced(State::Live)).await.unwrap().flip.forced);
 }

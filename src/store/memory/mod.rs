@@ -249,6 +249,10 @@ impl Store for MemoryStore {
         Some(NEW_STORE_RETENTION)
     }
 
+    fn is_new(&self) -> bool {
+        true
+    }
+
     fn healthy(&self) -> bool {
         !self.closed.load(Ordering::Acquire)
     }

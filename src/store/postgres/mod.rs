@@ -70,6 +70,7 @@ pub struct PostgresStore {
     trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
+    is_new: bool,
     identity: StoreIdentity,
     retry_window_ns: i64,
     queue_max: u64,
@@ -87,7 +88,7 @@ impl PostgresStore {
     /// newer version. The text says which and what to do, and contains no password.
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
-        let open::Opened { secret, usual_retention, identity } = open::open(&address).await?;
+        let open::Opened { secret, usual_retention, is_new, identity } = open::open(&address).await?;
         let retry_window_ns = retry_window_ns(limits);
         let inline_bytes_max =
             usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
@@ -107,6 +108,7 @@ impl PostgresStore {
             trouble,
             secret,
             usual_retention,
+            is_new,
             identity,
             retry_window_ns,
             queue_max: limits.append_queue_max,
@@ -322,6 +324,10 @@ impl Store for PostgresStore {
 
     fn usual_retention(&self) -> Option<Duration> {
         self.usual_retention
+    }
+
+    fn is_new(&self) -> bool {
+        self.is_new
     }
 
     fn healthy(&self) -> bool {

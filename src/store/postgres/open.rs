@@ -21,6 +21,8 @@ pub(super) struct Opened {
     pub(super) secret: [u8; 32],
     /// See [`crate::store::Store::usual_retention`].
     pub(super) usual_retention: Option<Duration>,
+    /// See [`crate::store::Store::is_new`].
+    pub(super) is_new: bool,
     pub(super) identity: StoreIdentity,
 }
 
@@ -40,7 +42,7 @@ pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
     let usual_retention = usual_retention(&mut conn, is_new).await.map_err(failed)?;
     let identity = identity(&mut conn, address).await;
     let _ = address.within(conn.close()).await;
-    Ok(Opened { secret, usual_retention, identity })
+    Ok(Opened { secret, usual_retention, is_new, identity })
 }
 
 #[cfg(test)]

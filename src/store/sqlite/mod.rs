@@ -75,6 +75,7 @@ pub struct SqliteStore {
     trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
+    is_new: bool,
     identity: StoreIdentity,
     retry_window_ns: i64,
     inline_bytes_max: usize,
@@ -132,7 +133,7 @@ impl SqliteStore {
         limits: &Limits,
         options: connection::Options,
     ) -> Result<Self, StoreError> {
-        let open::Opened { file_lock, writer, readers, secret, usual_retention, identity } =
+        let open::Opened { file_lock, writer, readers, secret, usual_retention, is_new, identity } =
             open::open(path, &options).await?;
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let sizes = Sizes {
@@ -160,6 +161,7 @@ impl SqliteStore {
             trouble,
             secret,
             usual_retention,
+            is_new,
             identity,
             retry_window_ns,
             inline_bytes_max,
@@ -371,15 +373,15 @@ impl Store for SqliteStore {
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
         ready(Ok(self.secret)).boxed()
     }
-
     fn usual_retention(&self) -> Option<Duration> {
         self.usual_retention
     }
-
+    fn is_new(&self) -> bool {
+        self.is_new
+    }
     fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
     }
-
     fn trouble(&self) -> Option<String> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
         trouble.filter(|_| !self.healthy())

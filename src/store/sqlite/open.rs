@@ -32,6 +32,8 @@ pub(super) struct Opened {
     pub(super) secret: [u8; 32],
     /// See [`crate::store::Store::usual_retention`].
     pub(super) usual_retention: Option<Duration>,
+    /// See [`crate::store::Store::is_new`].
+    pub(super) is_new: bool,
     pub(super) identity: StoreIdentity,
 }
 
@@ -67,7 +69,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    Ok(Opened { file_lock, writer, readers, secret, usual_retention, identity })
+    Ok(Opened { file_lock, writer, readers, secret, usual_retention, is_new, identity })
 }
 
 fn identity(path: &Path) -> std::io::Result<StoreIdentity> {

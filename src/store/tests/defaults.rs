@@ -31,6 +31,17 @@ async fn a_new_store_has_a_default_retention_and_an_older_one_has_none(which: St
     }
 }
 
+async fn a_store_is_new_where_it_was_created(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    assert!(fixture.store.is_new());
+    fixture.reopen().await;
+    assert_eq!(
+        fixture.store.is_new(),
+        matches!(fixture.storage, Storage::Memory),
+        "one in memory is never opened again"
+    );
+}
+
 /// All keys are claimed by runs: pruning does not depend on keys of legacy.
 async fn expired_keys_of_runs_are_pruned(which: StoreKind) {
     let limits = Limits { retry_window_s: 1, ..Limits::default() };
@@ -51,4 +62,8 @@ async fn expired_keys_of_runs_are_pruned(which: StoreKind) {
     assert!(fixture.store.first_try(RetryKey([6; 32])).await.unwrap().is_some());
 }
 
-on_every_store!(a_new_store_has_a_default_retention_and_an_older_one_has_none, expired_keys_of_runs_are_pruned,);
+on_every_store!(
+    a_new_store_has_a_default_retention_and_an_older_one_has_none,
+    a_store_is_new_where_it_was_created,
+    expired_keys_of_runs_are_pruned,
+);

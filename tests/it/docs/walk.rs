@@ -122,7 +122,11 @@ async fn the_steps_of_the_readme_work_in_order() {
         shadow.lines().skip_while(|line| !line.starts_with("for ")).take(4).collect::<Vec<_>>().join("\n");
     run_script(&orders.replace("order-$n", "dark-$n"), home.path(), &pointsman).await;
     idle(&pointsman).await;
-    run_script("pointsman flip orders.create live --reason \"a walk\"", home.path(), &pointsman).await;
+    let refused = shell("pointsman flip orders.create live", home.path(), &pointsman.admin_url()).await;
+    let why = output_text(&refused);
+    let missing: Vec<_> = why.lines().filter(|line| line.trim_start().starts_with("- ")).collect();
+    assert!(missing.len() == 1 && missing[0].contains("retry keys are recorded since"), "{why}");
+    run_script(&script(&readme, "flip orders.create live", &addresses), home.path(), &pointsman).await;
     let before = shop.orders.load(Ordering::SeqCst);
     let printed =
         run_script(&orders.replace("order-$n", "live-$n").replace("seq 25", "seq 1"), home.path(), &pointsman).await;

@@ -1,0 +1,32 @@
+//! What the store keeps of the scopes of a route's retry keys.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::flag::RetryScope;
+
+/// The scope of a route's retry keys, and the scopes before it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetryScopes {
+    /// The scope by the files that were read last; `None` where no keys are recorded, since the route has no workflow or
+    /// was removed.
+    pub now: Option<RetryScope>,
+    /// Earlier scopes under which retries may still come, the newest first.
+    pub earlier: Vec<ReplacedScope>,
+    /// When the newest scope was replaced that is not in `earlier`, because there were too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<Timestamp>,
+    /// When its keys began to be recorded, if requests may have come before that; `None` where none can have, or no retry
+    /// of one may come any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// A scope that files replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplacedScope {
+    /// The scope.
+    pub scope: RetryScope,
+    /// When it was replaced.
+    pub at: Timestamp,
+}

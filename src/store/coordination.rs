@@ -142,6 +142,23 @@ pub trait Work: Send + Sync + 'static {
     /// Takes at most `limit` due runs, oldest first. Two processes that call it at the same time never get the same
     /// run.
     fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>, StoreError>>;
+    /// The same, but for these runs where their owner is dead or has given them up ([`Self::give_up`]) and there is no open
+    /// order for them: this worker knows that it cannot read them. A store of one process takes them all the same.
+    fn take_due_except(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        unreadable: Vec<RunId>,
+    ) -> BoxFuture<'_, Result<Vec<OwnedRun>, StoreError>> {
+        let _ = unreadable;
+        self.take_due(worker, limit)
+    }
+    /// The worker cannot read a run that it owns under this fencing token, and gives it up: any worker may take it from now
+    /// on, as if its owner had died. No effect if it has another owner or token or has ended, and in a store of one process.
+    fn give_up(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = (worker, run, fence);
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// When runs without an owner are due, earliest first; past times are included. For a run that is due at once it is
     /// the beginning of 1970.
     fn due_times(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>>;

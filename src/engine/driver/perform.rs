@@ -194,7 +194,7 @@ impl Driver {
                     core.schedule.timers.set(id, at);
                 }
                 if cause == RestCause::Nothing {
-                    core.schedule.stuck.add(id, &run.started().workflow, "nothing would move it");
+                    core.schedule.stuck.add(id, &run.started().workflow, run.seq(), "nothing would move it");
                 }
             }
             End::Settled => {

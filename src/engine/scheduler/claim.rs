@@ -2,7 +2,8 @@
 //!
 //! Always true: a run is loaded only after this process has acquired it, so that no other process appends to it in
 //! between; messages that arrive before the run is loaded wait in its mailbox. A run that cannot be loaded is left
-//! unchanged, listed as stuck, and tried again at each reload; a person may cancel it ([`unreadable`]).
+//! unchanged, listed as stuck, and tried again at each reload; a person may cancel it ([`unreadable`]). In a shared store it
+//! is given up, for a process that can read it.
 //!
 //! When the store does not answer, the waiting messages are answered with an error, and the run is tried again after
 //! `RETRY_AFTER`.
@@ -82,7 +83,12 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Ok(driver) => drop(driver.drive().await),
         Err((slot, LoadError::Store(error))) => retry_later(core, slot, &error),
         Err((slot, LoadError::Unreadable(why) | LoadError::Withheld(why))) => {
-            unreadable::answer_orders(core, slot, &owned, &why).await;
+            // Given up while the slot is held: a message that comes meanwhile starts the next task after that.
+            let slot = unreadable::answer_orders(core, slot, &owned, &why).await;
+            if core.schedule.stuck.contains(run) {
+                unreadable::give_up(core, &owned).await;
+            }
+            drop(slot);
         }
     }
 }
@@ -128,13 +134,13 @@ pub(in crate::engine) async fn load(
                  check` lists what is wrong); restore a backup"
             );
             tracing::error!(run = %id, why, "the run cannot be moved by this process");
-            core.schedule.stuck.add(id, &owned.summary.workflow, &why);
+            core.schedule.stuck.add(id, &owned.summary.workflow, row, &why);
             Err((slot, LoadError::Unreadable(why)))
         }
         Err(unloaded) => {
             if let LoadError::Unreadable(why) | LoadError::Withheld(why) = &unloaded {
                 tracing::error!(run = %id, why, "the run cannot be moved by this process");
-                core.schedule.stuck.add(id, &owned.summary.workflow, why);
+                core.schedule.stuck.add(id, &owned.summary.workflow, owned.summary.seq, why);
             }
             // The error may have been transient, so loading the run is tried again.
             if let (LoadError::Withheld(_), Ok(at)) =

@@ -14,6 +14,7 @@ use crate::engine::scheduler::heartbeat;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::LoadError;
 use crate::engine::scheduler::supervisor::{self, PAGE};
+use crate::engine::scheduler::unreadable;
 use crate::engine::scheduler::watchdog;
 use crate::store::{OwnedRun, StoreError};
 use crate::workflow::RunStatus;
@@ -50,7 +51,7 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     core.files.reloaded.notify_one(); // the files may differ from those of the process before
     loop {
         let lease_proof = core.schedule.lease.proof();
-        let due = core.ports.store.take_due(core.schedule.worker, PAGE).await?;
+        let due = core.ports.store.take_due_except(core.schedule.worker, PAGE, unreadable::known(core)).await?;
         let full = due.len() == PAGE;
         let resumed = stream::iter(due).map(|owned| resume(core, owned, lease_proof.clone()));
         let outcomes: Vec<ResumeOutcome> = resumed.buffer_unordered(LOADS_MAX).collect().await;
@@ -107,7 +108,10 @@ async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> R
             driver::spawn(core, driver, permit);
             ResumeOutcome::Resumed
         }
-        Err((_, LoadError::Unreadable(_) | LoadError::Withheld(_))) => ResumeOutcome::Unreadable,
+        Err((_slot, LoadError::Unreadable(_) | LoadError::Withheld(_))) => {
+            unreadable::give_up(core, &owned).await;
+            ResumeOutcome::Unreadable
+        }
         Err((_, LoadError::Store(error))) => ResumeOutcome::StoreFailed(error),
     }
 }

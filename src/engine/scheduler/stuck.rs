@@ -1,7 +1,8 @@
 //! Runs that have no next wake-up cause, or cannot be loaded: bugs, which are logged, counted and listed.
 //!
 //! Always true: every such run is held, once, until it moves again. Runs that are stuck for the same reason share its text,
-//! so that a plan that no process can read costs little more than the ids of its runs. The log names the first
+//! so that a plan that no process can read costs little more than the ids of its runs. On a shared store another process may
+//! move a run that is stuck here: then it has more events than when it got stuck, or has ended. The log names the first
 //! [`LOGGED_MAX`] of them; the gauge counts them all.
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::gauge;
 
-use crate::names::{RunId, WorkflowName};
+use crate::names::{RunId, Seq, WorkflowName};
 
 /// Stuck runs at the same time that are logged one by one.
 const LOGGED_MAX: usize = 1_000;
@@ -23,16 +24,24 @@ pub(in crate::engine) struct StuckRuns(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    runs: BTreeMap<RunId, (WorkflowName, Arc<str>)>,
+    runs: BTreeMap<RunId, StuckRun>,
     /// The reason of the run that was added last: usually that of the next one too.
     last_reason: Option<Arc<str>>,
+}
+
+struct StuckRun {
+    workflow: WorkflowName,
+    /// Its last event.
+    seq: Seq,
+    why: Arc<str>,
 }
 
 impl StuckRuns {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub fn add(&self, run: RunId, workflow: &WorkflowName, why: &str) {
+    /// Adds a run whose last event has this number.
+    pub fn add(&self, run: RunId, workflow: &WorkflowName, seq: Seq, why: &str) {
         let mut state = self.state();
         let State { runs, last_reason } = &mut *state;
         if runs.contains_key(&run) {
@@ -47,13 +56,13 @@ impl StuckRuns {
         }
         let reason = last_reason.take().filter(|last| **last == *why).unwrap_or_else(|| why.into());
         *last_reason = Some(reason.clone());
-        runs.insert(run, (workflow.clone(), reason));
+        runs.insert(run, StuckRun { workflow: workflow.clone(), seq, why: reason });
         gauge(workflow).increment(1.0);
     }
     /// Removes a run that has moved, unless it is stuck again.
     pub fn remove_unless(&self, run: RunId, is_stuck: bool) {
-        if !is_stuck && let Some((workflow, _)) = self.state().runs.remove(&run) {
-            gauge(&workflow).decrement(1.0);
+        if !is_stuck && let Some(stuck) = self.state().runs.remove(&run) {
+            gauge(&stuck.workflow).decrement(1.0);
         }
     }
     pub fn contains(&self, run: RunId) -> bool {
@@ -61,11 +70,19 @@ impl StuckRuns {
     }
     /// Why a run is stuck; `None` where it is not.
     pub fn why(&self, run: RunId) -> Option<Arc<str>> {
-        self.state().runs.get(&run).map(|(_, why)| why.clone())
+        self.state().runs.get(&run).map(|stuck| stuck.why.clone())
     }
     /// The oldest stuck runs and why each is stuck.
     pub fn first(&self, limit: usize) -> Vec<(RunId, Arc<str>)> {
-        self.state().runs.iter().take(limit).map(|(run, (_, why))| (*run, why.clone())).collect()
+        self.state().runs.iter().take(limit).map(|(run, stuck)| (*run, stuck.why.clone())).collect()
+    }
+    /// The oldest stuck runs.
+    pub fn ids(&self, limit: usize) -> Vec<RunId> {
+        self.state().runs.keys().take(limit).copied().collect()
+    }
+    /// Whether a run is stuck at this event, or has none after it.
+    pub fn is_stuck_at(&self, run: RunId, seq: Seq) -> bool {
+        self.state().runs.get(&run).is_some_and(|stuck| stuck.seq >= seq)
     }
     /// The next stuck runs after this one, oldest first; empty after the last.
     pub fn page(&self, after: Option<RunId>) -> Vec<RunId> {
@@ -89,7 +106,7 @@ mod tests {
         let (stuck, count) = (StuckRuns::default(), LOGGED_MAX as u128 + 5);
         let run = |n: u128| RunId(Uuid::from_u128(n));
         for n in (1..=count).chain(1..=count) {
-            stuck.add(run(n), &"w".into(), if n % 2 == 0 { "even" } else { "odd" });
+            stuck.add(run(n), &"w".into(), Seq(1), if n % 2 == 0 { "even" } else { "odd" });
         }
         assert_eq!(stuck.why(run(count)).as_deref(), Some(if count % 2 == 0 { "even" } else { "odd" }));
         assert_eq!((stuck.first(3).len(), stuck.why(run(count + 1))), (3, None));
@@ -108,7 +125,7 @@ mod tests {
     #[test]
     fn runs_that_are_stuck_for_the_same_reason_share_its_text() {
         let stuck = StuckRuns::default();
-        (1..=3).for_each(|n| stuck.add(RunId(Uuid::from_u128(n)), &"w".into(), "its plan"));
+        (1..=3).for_each(|n| stuck.add(RunId(Uuid::from_u128(n)), &"w".into(), Seq(1), "its plan"));
         let all = stuck.first(3);
         assert!(all.iter().all(|(_, why)| Arc::ptr_eq(why, &all[0].1)));
     }

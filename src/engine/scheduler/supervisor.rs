@@ -22,6 +22,7 @@ use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::outbox;
 use crate::engine::scheduler::snapshot_writer;
 use crate::engine::scheduler::timers::Due;
+use crate::engine::scheduler::unreadable;
 use crate::engine::scheduler::watchdog;
 use crate::limits::Limits;
 use crate::names::RunId;
@@ -136,6 +137,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.watchers.ended(run);
             }
+            core.schedule.stuck.remove_unless(run, false); // another process may have ended it
             if let Some(parent) = core.schedule.timers.parent_of(run) {
                 core.wake(parent);
             }
@@ -161,7 +163,7 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
         let Some(permit) = wake_permit(core).await else { return Ok(()) };
         let mut permit = Some(permit);
         let lease_proof = core.schedule.lease.proof();
-        let due = core.ports.store.take_due(core.schedule.worker, PAGE).await?;
+        let due = core.ports.store.take_due_except(core.schedule.worker, PAGE, unreadable::known(core)).await?;
         let full = due.len() == PAGE;
         for owned in due {
             let permit = match permit.take() {

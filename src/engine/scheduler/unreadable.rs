@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use metrics::counter;
 use uuid::Uuid;
 
@@ -20,11 +21,45 @@ use crate::engine::machine::order_record;
 use crate::engine::scheduler::end_children;
 use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
 use crate::engine::scheduler::mailbox::{OrderRequest, Reply, Slot};
+use crate::names::RunId;
 use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Priority, StoreError};
 use crate::workflow::{Choice, Mode, Order, Refusal, RunSummary};
 
+/// How many runs that this process cannot read are named to a shared store, so that it does not give them to it again. More
+/// than these are taken and given up at each sweep.
+const NAMED_MAX: usize = 10_000;
+
+/// The pause before a run is tried again that could not be given up.
+const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(60);
+
+/// The runs that this process knows it cannot read; in a store of its own it takes them all the same.
+pub(in crate::engine) fn known(core: &Core) -> Vec<RunId> {
+    match core.ports.store.is_shared() {
+        true => core.schedule.stuck.ids(NAMED_MAX),
+        false => Vec::new(),
+    }
+}
+
+/// Gives up a run in a shared store, for another process that may be able to read it. This one takes it again only for an
+/// order, at a reload, or where reading its events failed and may succeed later.
+pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
+    let run = owned.summary.run_id;
+    if !core.ports.store.is_shared() {
+        return;
+    }
+    match core.ports.store.give_up(core.schedule.worker, run, owned.fence).await {
+        Ok(()) => tracing::info!(%run, "the run is left to a process that can read it"),
+        Err(error) => {
+            tracing::warn!(%run, %error, "the run cannot be left to a process that can read it: it is tried again");
+            if let Ok(at) = core.process.clock.now().checked_add(RETRY_AFTER) {
+                core.schedule.timers.set(run, at);
+            }
+        }
+    }
+}
+
 /// Answers the orders in the mailbox, and in a shared store also those that other processes stored.
-pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, owned: &OwnedRun, why: &str) {
+pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, owned: &OwnedRun, why: &str) -> Slot {
     let mut ended: Option<RunSummary> = None;
     for OrderRequest { order, by, reply } in slot.take_orders() {
         let said = match &ended {
@@ -43,6 +78,7 @@ pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, o
     {
         tracing::warn!(run = %owned.summary.run_id, %error, "the orders to the run cannot be read or answered now");
     }
+    slot
 }
 
 async fn answer_stored(core: &Arc<Core>, owned: &OwnedRun, why: &str) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! the freeze, or belongs to another process. A run without any of these is woken; if it then rests without a cause, it
 //! is stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too. Checks
 //! read page by page and are rare (`watchdog_ms`); if the store does not answer one, the next makes up for it.
+//! A run that is stuck here and that another process moves is no longer counted as stuck here.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -46,8 +47,9 @@ pub(in crate::engine) async fn watch(core: &Arc<Core>) {
 
 /// Checks every unfinished run once, and wakes those that nothing will wake.
 pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreError> {
-    let (mut suspects, mut children) = (Vec::new(), HashSet::new());
+    let (mut suspects, mut children, mut still_stuck) = (Vec::new(), HashSet::new(), HashSet::new());
     let shared = core.ports.store.is_shared();
+    let stuck_before = if shared { core.schedule.stuck.ids(usize::MAX) } else { Vec::new() };
     let counts = for_each_unfinished(core, |run| {
         if is_suspect(core, run) {
             suspects.push(run.run_id);
@@ -55,8 +57,14 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
         if run.parent.is_some() {
             children.insert(run.run_id);
         }
+        if shared && core.schedule.stuck.is_stuck_at(run.run_id, run.seq) {
+            still_stuck.insert(run.run_id);
+        }
     })
     .await?;
+    for run in stuck_before {
+        core.schedule.stuck.remove_unless(run, still_stuck.contains(&run)); // else another process has moved it
+    }
     if shared {
         // Other processes move runs too, which this process's drivers do not count.
         publish(core, &counts);
@@ -123,7 +131,7 @@ async fn check_new_files(core: &Arc<Core>) -> Result<(), StoreError> {
     if !unreadable.is_empty() {
         for_each_unfinished(core, |run| {
             if let Some(why) = unreadable.get(&run.plan_id) {
-                core.schedule.stuck.add(run.run_id, &run.workflow, why);
+                core.schedule.stuck.add(run.run_id, &run.workflow, run.seq, why);
             }
         })
         .await?;

@@ -1,6 +1,7 @@
 //! Two processes and one store: a run is moved by one of them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
@@ -165,9 +166,54 @@ async fn the_runs_of_a_drained_process_are_taken_over_at_once() {
     assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
 }
 
-/// The process that owns a run cannot read its plan: orders that others give through the store are answered all the same.
+/// Two processes cannot read a run whose owner is gone: neither keeps it nor takes it again and again, and one that can read
+/// it gets it.
 #[tokio::test]
-async fn an_order_to_a_run_that_its_owner_cannot_read_is_answered() {
+async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
+    let step_service = StepService::new(|_, nth| match nth {
+        0 => ServiceReply::Hang,
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let store = test_stores::shared();
+    let limits = Limits { sweep_ms: 10, watchdog_ms: 20, ..Limits::default() };
+    // What the store keeps of it is no definition: only files that have the plan itself make its run readable.
+    let plan = PlanBuilder::new().call("a", &[], "PUT /a", json!({})).respond(200, json!({})).build("w");
+    let starter = Harness::with_store(&step_service, plan.clone(), store.clone(), limits.clone(), None).await;
+    starter.recover().await;
+    let run = start(&starter, json!({})).await.run;
+    step_service.wait_for_calls(1).await;
+    let worker = starter.engine.core.schedule.worker;
+    drop(starter);
+    let other = PlanBuilder::new().respond(200, json!({})).build("x");
+    let first = Harness::with_store(&step_service, other.clone(), store.clone(), limits.clone(), None).await;
+    let second = Harness::with_store(&step_service, other, store.clone(), limits.clone(), None).await;
+    store.expire_lease(worker);
+    assert_eq!(first.recover().await.unreadable, 1);
+    assert_eq!(second.recover().await.unreadable, 1, "the first one does not keep it");
+    let wait_for = async |what: &str, condition: &dyn Fn() -> bool| {
+        let poll = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("{what}"));
+    };
+    assert_eq!((first.engine.stuck(9).len(), second.engine.stuck(9).len()), (1, 1));
+    // After the start each tries it once more, with the files in force.
+    wait_for("both try it", &|| store.takes.load(Ordering::SeqCst) == 4).await;
+    let sweeps = store.sweeps.load(Ordering::SeqCst);
+    wait_for("both sweep", &|| store.sweeps.load(Ordering::SeqCst) >= sweeps + 20).await;
+    assert_eq!(store.takes.load(Ordering::SeqCst), 4, "none takes it again");
+    let newer = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
+    newer.recover().await;
+    newer.wait_until(run, |view| view.status == RunStatus::Completed).await;
+    wait_for("it is not stuck any more", &|| first.engine.stuck(9).is_empty()).await;
+}
+
+/// No process can read a run: an order to it is answered all the same.
+#[tokio::test]
+async fn an_order_to_a_run_that_no_process_can_read_is_answered() {
     let step_service = gated_service().await;
     let store = test_stores::shared();
     let limits = Limits { sweep_ms: 50, order_wait_ms: 5_000, ..Limits::default() };
@@ -193,12 +239,17 @@ async fn an_order_to_a_run_that_its_owner_cannot_read_is_answered() {
         other => panic!("it is refused: {other:?}"),
     }
     let paused = asking.engine.order(run, Order::Pause { reason: None }, "ann".into()).await;
-    assert!(matches!(paused, Err(OrderError::Refused { .. })), "{paused:?}");
+    assert!(matches!(paused, Err(OrderError::Unreadable(_))), "{paused:?}");
     assert_eq!(owner.engine.stuck(9).len(), 1);
     let ended = asking.engine.order(run, cancel(false), "ann".into()).await.unwrap();
     assert_eq!(ended.status, RunStatus::Cancelled);
     assert!(ended.note.as_deref().is_some_and(|note| note.contains("ann cancelled it: of no use")), "{ended:?}");
-    assert!(owner.engine.stuck(9).is_empty());
+    let removed = async {
+        while !owner.engine.stuck(9).is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, removed).await.expect("the other process hears that it has ended");
     let ended = asking.view(run).await;
     assert_eq!((ended.status, ended.steps[0].status), (RunStatus::Cancelled, StepStatus::Unknown));
     assert_eq!(step_service.paths(), ["POST /a"], "nothing is sent or undone");

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::names::{RunId, WorkerId};
+use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
     OwnedRun, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, SharedStore, Store, StoreError,
@@ -23,6 +23,10 @@ use crate::workflow::{RunStatus, RunSummary};
 pub(super) struct TestStore {
     inner: MemoryStore,
     operations: Arc<AtomicUsize>,
+    /// How often a run was acquired, or was to be.
+    pub(super) takes: AtomicUsize,
+    /// How often due runs were asked for.
+    pub(super) sweeps: AtomicUsize,
     /// `Some`: several processes share it; the lease of each is valid until it deregisters or the test expires it.
     shared_state: Option<Mutex<SharedState>>,
     /// A gate before every append.
@@ -95,7 +99,18 @@ pub(super) fn gated() -> Arc<TestStore> {
 impl TestStore {
     fn new(operations: Arc<AtomicUsize>, shared_state: Option<Mutex<SharedState>>) -> Self {
         let (appends, heartbeats, orders, omits_last_event) = Default::default();
-        Self { inner: MemoryStore::new(), operations, shared_state, appends, heartbeats, orders, omits_last_event }
+        let (takes, sweeps) = Default::default();
+        Self {
+            inner: MemoryStore::new(),
+            operations,
+            takes,
+            sweeps,
+            shared_state,
+            appends,
+            heartbeats,
+            orders,
+            omits_last_event,
+        }
     }
     /// Ends the lease of a process.
     pub(super) fn expire_lease(&self, worker: WorkerId) {
@@ -153,6 +168,7 @@ impl Work for TestStore {
     }
     fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         self.count();
+        self.takes.fetch_add(1, Ordering::SeqCst);
         if let Some(owner) = self.other_owner(worker, run) {
             return Box::pin(std::future::ready(Ok(TakeResult::Elsewhere { worker: owner, name: "the other".into() })));
         }
@@ -165,7 +181,17 @@ impl Work for TestStore {
         })
     }
     fn take_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
+        self.take_due_except(worker, limit, Vec::new())
+    }
+    fn give_up(&self, worker: WorkerId, run: RunId, _: Fence) -> StoreReply<'_, ()> {
+        if self.shared_state.as_ref().is_some_and(|state| state.lock().unwrap().owners.get(&run) == Some(&worker)) {
+            self.owns(Some(WorkerId(Uuid::nil())), run); // nobody's heartbeat
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn take_due_except(&self, worker: WorkerId, limit: usize, unreadable: Vec<RunId>) -> StoreReply<'_, Vec<OwnedRun>> {
         self.count();
+        self.sweeps.fetch_add(1, Ordering::SeqCst);
         if self.shared_state.is_none() {
             return self.inner.take_due(worker, limit);
         }
@@ -178,7 +204,11 @@ impl Work for TestStore {
                     .as_ref()
                     .and_then(|shared_state| shared_state.lock().unwrap().owners.get(&run.run_id).copied());
                 let turn = match owner {
-                    Some(owner) => owner != worker && self.other_owner(worker, run.run_id).is_none(),
+                    Some(owner) => {
+                        owner != worker
+                            && self.other_owner(worker, run.run_id).is_none()
+                            && (!unreadable.contains(&run.run_id) || !self.inner.orders(run.run_id).await?.is_empty())
+                    }
                     None => {
                         run.wake.is_some_and(|at| at <= Timestamp::now())
                             || !self.inner.orders(run.run_id).await?.is_empty()

@@ -14,7 +14,7 @@ use super::PostgresStore;
 use super::columns::{Result, column, escape, json, parse, record, run_id, sql_limit, time, unescape, utf8_text};
 use super::read;
 use super::take::WriterRequest;
-use crate::names::{RunId, Seq, StepId, WorkerId};
+use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::{
     LockRow, OrderRecord, OwnedRun, PendingRun, Purged, Remains, RunSnapshot, StoreError, StoreNotification, StoreTime,
@@ -24,6 +24,8 @@ use crate::workflow::RunStatus;
 
 /// Rows of workers without a heartbeat for this long are removed.
 const FORGET_AFTER_S: i64 = 86_400;
+/// The owner of runs that were given up: no worker has this id.
+const NOBODY: Uuid = Uuid::nil();
 
 impl PostgresStore {
     async fn write_heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> Result<Option<Timestamp>> {
@@ -107,6 +109,17 @@ impl PostgresStore {
         self.publish(&self.pool.query(make).await?)
     }
 
+    /// Makes a worker that never lives the owner: then the run is taken as one whose owner has died is.
+    async fn release_to_nobody(&self, worker: WorkerId, run: RunId, fence: Fence) -> Result<()> {
+        let text = "UPDATE runs SET owner = $4, turn = NULL, taken = NULL \
+                    WHERE run_id = $1 AND owner = $2 AND fence = $3 AND NOT ended";
+        let make = || {
+            let query = sqlx::query(text).bind(run.0.as_bytes().as_slice()).bind(worker.0.as_bytes().as_slice());
+            query.bind(fence.0.cast_signed()).bind(NOBODY.as_bytes().as_slice())
+        };
+        self.pool.query(make).await.map(drop)
+    }
+
     async fn read_locks(&self, names: Option<Vec<String>>, limit: usize) -> Result<Vec<LockRow>> {
         let names: Option<Vec<&[u8]>> = names.as_ref().map(|names| names.iter().map(String::as_bytes).collect());
         let ask = "SELECT name, place, run_id, step, item, since FROM locks \
@@ -187,7 +200,20 @@ impl Work for PostgresStore {
     }
 
     fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>>> {
-        self.request_writer(|reply| WriterRequest::TakeDue(worker, limit, reply))
+        self.take_due_except(worker, limit, Vec::new())
+    }
+
+    fn take_due_except(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        unreadable: Vec<RunId>,
+    ) -> BoxFuture<'_, Result<Vec<OwnedRun>>> {
+        self.request_writer(|reply| WriterRequest::TakeDue(worker, limit, unreadable, reply))
+    }
+
+    fn give_up(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<()>> {
+        self.release_to_nobody(worker, run, fence).boxed()
     }
 
     fn due_times(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>>> {

@@ -21,7 +21,8 @@ use crate::store::{OwnedRun, StoreError, TakeResult};
 /// What the writer does between two batches.
 pub(super) enum WriterRequest {
     Take(WorkerId, RunId, oneshot::Sender<Result<TakeResult, StoreError>>),
-    TakeDue(WorkerId, usize, oneshot::Sender<Result<Vec<OwnedRun>, StoreError>>),
+    /// The runs are those that the worker cannot read.
+    TakeDue(WorkerId, usize, Vec<RunId>, oneshot::Sender<Result<Vec<OwnedRun>, StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -42,6 +43,7 @@ const TAKE_DUE: &str = "WITH due AS ( \
             AND r.run_id IN (SELECT o.run_id FROM orders o WHERE o.answer IS NULL) ORDER BY r.run_id LIMIT $3) \
         UNION (SELECT run_id, fence FROM runs WHERE NOT ended AND owner IS NOT NULL AND owner <> $1 AND NOT EXISTS \
             (SELECT FROM workers WHERE worker = runs.owner AND alive_until > statement_timestamp()) \
+            AND (run_id <> ALL ($4) OR run_id IN (SELECT o.run_id FROM orders o WHERE o.answer IS NULL)) \
             ORDER BY run_id LIMIT $3) \
         UNION (SELECT run_id, fence FROM runs WHERE NOT ended AND owner = $1 AND taken = $2) \
     ), free AS ( \
@@ -70,14 +72,15 @@ impl RunTaker {
                 }
                 let _ = reply.send(taken.map_err(unanswered));
             }
-            WriterRequest::TakeDue(worker, limit, reply) => {
+            WriterRequest::TakeDue(worker, limit, unreadable, reply) => {
                 let request = *self.request.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
-                let mut taken = take_due(session, worker, request, limit).await;
+                let unreadable: Vec<Vec<u8>> = unreadable.iter().map(|run| run.0.as_bytes().to_vec()).collect();
+                let mut taken = take_due(session, worker, request, limit, &unreadable).await;
                 for _ in 1..TRIES {
                     if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
                         break;
                     }
-                    taken = take_due(session, worker, request, limit).await;
+                    taken = take_due(session, worker, request, limit, &unreadable).await;
                 }
                 let known = taken.is_ok();
                 if reply.send(taken.map_err(unanswered)).is_ok() && known {
@@ -124,9 +127,10 @@ async fn take_due(
     worker: WorkerId,
     request: Uuid,
     limit: usize,
+    unreadable: &[Vec<u8>],
 ) -> Result<Vec<OwnedRun>, WriteError> {
     let query = sqlx::query(TAKE_DUE).bind(worker.0.as_bytes().as_slice()).bind(request.as_bytes().as_slice());
-    let found = session.query(query.bind(sql_limit(limit))).await?;
+    let found = session.query(query.bind(sql_limit(limit)).bind(unreadable)).await?;
     let mut taken = found.iter().map(owned).collect::<Result<Vec<_>, _>>()?;
     taken.sort_by_key(|owned| owned.summary.run_id);
     Ok(taken)

@@ -17,6 +17,7 @@ on_every_store! {
     the_runs_of_a_deregistered_worker_are_due_at_once,
     an_order_makes_a_resting_run_due,
     ownership_survives_a_restart,
+    a_run_that_was_given_up_is_taken_by_another_worker,
 }
 
 /// The append of this worker, with this fencing token.
@@ -285,4 +286,32 @@ async fn ownership_survives_a_restart(which: StoreKind) {
     assert_eq!(store.due_times(9).await.unwrap(), [(future(1).unwrap(), run_id(2))]);
     let taken = store.take_due(worker(2), 9).await.unwrap();
     assert_eq!((ids(&taken), taken[0].fence), (vec![run_id(1)], Fence(3)));
+}
+
+async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    if !store.is_shared() {
+        return; // there is no other worker
+    }
+    for n in 1..=3 {
+        heartbeat(store, n).await;
+    }
+    let run = run_id(1);
+    store.append(by(append(run, 1, 1), 1, 1).into()).await.unwrap();
+    store.give_up(worker(2), run, Fence(1)).await.unwrap();
+    store.give_up(worker(1), run, Fence(2)).await.unwrap();
+    assert!(store.take_due(worker(2), 9).await.unwrap().is_empty(), "neither its owner nor its token");
+    store.give_up(worker(1), run, Fence(1)).await.unwrap();
+    assert_eq!(store.due_times(9).await.unwrap(), []);
+    assert!(store.take_due_except(worker(1), 9, vec![run_id(7), run]).await.unwrap().is_empty(), "it cannot read it");
+    assert_eq!(ids(&store.take_due_except(worker(2), 9, vec![run_id(7)]).await.unwrap()), [run]);
+    let fenced = Err(AppendError::Fenced(run));
+    assert_eq!(store.append(by(append(run, 2, 1), 1, 1).into()).await, fenced);
+    // Given up again, it is taken for an order by whoever finds that first.
+    store.give_up(worker(2), run, Fence(2)).await.unwrap();
+    store.put_order(coordination::order(1, run)).await.unwrap();
+    assert_eq!(ids(&store.take_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);
+    store.give_up(worker(1), run, Fence(3)).await.unwrap();
+    assert_eq!(expect_taken(store.take(worker(3), run).await.unwrap()).fence, Fence(4));
 }

@@ -24,6 +24,7 @@ mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
 mod validate;
+mod write_error;
 
 use std::sync::Arc;
 use std::time::Duration;

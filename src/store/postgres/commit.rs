@@ -16,9 +16,9 @@ use super::notifier::Notifier;
 use super::session::Session;
 use super::stored_state::read_stored_state;
 use super::summary_cache::SummaryCache;
-use super::write_error::WriteError;
 use crate::store::encoded::EncodedAppend;
 use crate::store::validate::{AppendOutcome, validate_batch};
+use crate::store::write_error::WriteError;
 use crate::store::{AppendError, NewPin};
 
 /// How often a batch is tried if the connection is lost each time.

@@ -14,7 +14,8 @@ use sqlx::{Connection, Executor, Postgres, Row, SqlSafeStr};
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::write_error::{WriteError, is_lost};
+use super::write_error::is_lost;
+use crate::store::write_error::WriteError;
 
 /// The pauses between attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(50);

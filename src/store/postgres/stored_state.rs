@@ -6,12 +6,12 @@ use sqlx::Row;
 
 use super::columns::{arm, run_id, utf8_text, uuid};
 use super::session::Session;
-use super::write_error::WriteError;
 use crate::flag::{PinKey, RetryKey};
 use crate::names::{Fence, RouteId};
+use crate::store::Claim;
 use crate::store::encoded::EncodedAppend;
 use crate::store::validate::{KeyHolder, StoredState};
-use crate::store::{Claim, StoreError};
+use crate::store::write_error::WriteError;
 
 const HELD: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
 const BATCHES: &str = "SELECT want.run_id, want.seq, a.batch FROM unnest($1, $2) AS want(run_id, seq) \
@@ -74,11 +74,4 @@ pub(super) async fn read_stored_state(
         }
     }
     Ok(stored)
-}
-
-/// A row that cannot be read: nothing of the batch is written.
-impl From<StoreError> for WriteError {
-    fn from(error: StoreError) -> Self {
-        WriteError::NotWritten(error.0)
-    }
 }

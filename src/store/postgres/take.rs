@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::columns::{sql_limit, uuid};
 use super::read::summary;
 use super::session::Session;
-use super::write_error::WriteError;
 use crate::names::{Fence, RunId, WorkerId};
+use crate::store::write_error::WriteError;
 use crate::store::{OwnedRun, StoreError, TakeResult};
 
 /// What the writer does between two batches.

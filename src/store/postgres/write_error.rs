@@ -2,24 +2,7 @@
 
 use std::time::Duration;
 
-/// The three cases in which the writer reacts differently.
-#[derive(Debug)]
-pub(super) enum WriteError {
-    /// A constraint is violated: nothing was written. Find out which append it was.
-    Constraint(String),
-    /// Certainly nothing was written.
-    NotWritten(String),
-    /// It may be on disk: look it up once the session has certainly ended.
-    Unknown(String),
-}
-
-impl WriteError {
-    pub(super) fn text(&self) -> &str {
-        match self {
-            WriteError::Constraint(text) | WriteError::NotWritten(text) | WriteError::Unknown(text) => text,
-        }
-    }
-}
+use crate::store::write_error::WriteError;
 
 /// The SQLSTATE that `append_batch` raises for an invalid batch.
 const INVALID_BATCH: &str = "PM001";

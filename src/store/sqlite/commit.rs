@@ -15,9 +15,9 @@ use super::encoded::{EncodedAppend, nanos};
 use super::notifier::Notifier;
 use super::validate::AppendOutcome;
 use super::write_append::{RunningCache, UsualStatements, WriteTime, validate, write_append};
-use super::write_error::WriteError;
 use crate::clock;
 use crate::store::AppendError;
+use crate::store::write_error::WriteError;
 
 /// How often a commit with an unknown outcome is looked up in a store that was healthy until then, and the first pause.
 const LOOKUPS: u32 = 3;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection as Sqlite;
 use rusqlite::hooks::Wal;
 
-use super::write_error::WriteError;
+use crate::store::write_error::WriteError;
 
 /// Statements that stay prepared: more than the writer has.
 const STATEMENTS_MAX: usize = 64;

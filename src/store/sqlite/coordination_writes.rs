@@ -12,9 +12,9 @@ use super::notifier::Notifier;
 use super::run_snapshots::{self, DROPPED_AT_ONCE, SnapshotPart};
 use super::stored_state::run_id;
 use super::write_append::WriteTime;
-use super::write_error::WriteError;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::summary::decode_summary;
+use crate::store::write_error::WriteError;
 use crate::store::{OrderRecord, OwnedRun, StoreNotification, TakeResult, no_such_run, run_has_ended};
 
 /// Rows of appends that one transaction deletes, and payloads.
@@ -250,7 +250,7 @@ fn owned_row(row: &Row<'_>) -> rusqlite::Result<OwnedRow> {
 }
 
 fn owned((fence, summary, seq, updated): OwnedRow) -> Result<OwnedRun, WriteError> {
-    let summary = decode_summary(&summary, seq, Some(updated)).map_err(|error| WriteError::NotWritten(error.0))?;
+    let summary = decode_summary(&summary, seq, Some(updated))?;
     Ok(OwnedRun { summary, fence: Fence(fence.cast_unsigned()) })
 }
 

@@ -46,10 +46,10 @@ use self::encoded::{EncodedAppend, expired_since, nanos};
 use self::notifier::Notifier;
 use self::other_writes::{Flips, OtherWrite, RecordWrite};
 use self::queue::{Queue, QueueError, Sizes};
-use self::write_error::WriteError;
 use self::writer::Writer;
 use super::codec::INLINE_BYTES_MIN;
 use super::coordination::NOTIFICATIONS_MAX;
+use super::write_error::WriteError;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
     PlacedPin, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreNotification, StoreTime,

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::encoded::EncodedAppend;
 use super::stored_state::run_id;
-use super::write_error::WriteError;
 use crate::names::{RunId, WorkerId};
 use crate::store::StoreNotification;
+use crate::store::write_error::WriteError;
 
 pub(super) struct Notifier {
     news: broadcast::Sender<StoreNotification>,

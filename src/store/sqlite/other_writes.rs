@@ -14,11 +14,11 @@ use super::commit::Committer;
 use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
 use super::write_append::WriteTime;
-use super::write_error::WriteError;
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::key_files::key_file_row;
+use crate::store::write_error::WriteError;
 use crate::store::{
     DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, SampleRecord, StoreError, StoreNotification,
 };

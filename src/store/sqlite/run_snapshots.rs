@@ -10,9 +10,9 @@ use sqlx::{Row, Sqlite};
 use uuid::Uuid;
 
 use super::encoded::nanos;
-use super::write_error::WriteError;
 use super::{codec, read};
 use crate::names::{RunId, Seq};
+use crate::store::write_error::WriteError;
 use crate::store::{RunSnapshot, StoreError};
 
 /// The largest part.

@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::encoded::{EncodedAppend, arm};
 use super::validate::{KeyHolder, StoredState};
-use super::write_error::WriteError;
 use crate::names::{Fence, RunId};
 use crate::store::Claim;
+use crate::store::write_error::WriteError;
 
 const HEAD: &str = "SELECT seq, fence FROM runs WHERE run_id = ?";
 const BATCH: &str = "SELECT last, batch FROM appends WHERE run_id = ? AND first <= ? ORDER BY first DESC LIMIT 1";

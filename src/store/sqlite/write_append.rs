@@ -12,10 +12,10 @@ use super::encoded::{EncodedAppend, LockUpdate};
 use super::stored_state::read_stored_state;
 use super::summary::ListedFields;
 use super::validate::{AppendOutcome, validate_batch};
-use super::write_error::WriteError;
 use crate::flag::Arm;
 use crate::names::{RouteId, RunId};
 use crate::store::NewPin;
+use crate::store::write_error::WriteError;
 use crate::workflow::{Event, RunStatus};
 
 /// Cached runs. The row of a run that is not cached is written completely once.

@@ -1,23 +1,6 @@
 //! Classifies database errors by what they say about the write that failed.
 
-/// The three cases in which the writer reacts differently.
-#[derive(Debug)]
-pub(super) enum WriteError {
-    /// A row violates a constraint: nothing was written. Find out which append it was.
-    Constraint(String),
-    /// Certainly nothing was written.
-    NotWritten(String),
-    /// It may be on disk: look it up on a new connection.
-    Unknown(String),
-}
-
-impl WriteError {
-    pub(super) fn text(&self) -> &str {
-        match self {
-            WriteError::Constraint(text) | WriteError::NotWritten(text) | WriteError::Unknown(text) => text,
-        }
-    }
-}
+use crate::store::write_error::WriteError;
 
 impl From<rusqlite::Error> for WriteError {
     fn from(error: rusqlite::Error) -> Self {

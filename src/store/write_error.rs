@@ -1,0 +1,29 @@
+//! What a database error says about the write that failed. Each store classifies its own errors.
+
+use super::StoreError;
+
+/// The three cases in which a store's writer reacts differently.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// A row violates a constraint: nothing was written. Find out which append it was.
+    Constraint(String),
+    /// Certainly nothing was written.
+    NotWritten(String),
+    /// It may be on disk: look it up once the connection has certainly ended, on a new one.
+    Unknown(String),
+}
+
+impl WriteError {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            WriteError::Constraint(text) | WriteError::NotWritten(text) | WriteError::Unknown(text) => text,
+        }
+    }
+}
+
+/// A row that cannot be read: nothing of the write is done.
+impl From<StoreError> for WriteError {
+    fn from(error: StoreError) -> Self {
+        WriteError::NotWritten(error.0)
+    }
+}

@@ -176,6 +176,10 @@ pub struct Limits {
     pub retry_window_s: u64,
     /// Retry keys of each arm kept in memory, so that the store need not be asked for them.
     pub retry_keys_max: u64,
+    /// While a route's `caller` or `retry_key` has changed within `retry_window_s`: the keys that requests would have had
+    /// before it, remembered in memory for requests that began before it and are still in flight. Beyond it all are
+    /// forgotten, and such keyed requests get 503; nothing of them is begun.
+    pub retry_key_marks_max: u64,
     /// The set in memory of the retry keys that the engine took within the window, about 2 bytes each; when it is full
     /// every keyed request asks the store.
     pub engine_keys_set_bytes_max: u64,
@@ -277,6 +281,7 @@ impl Default for Limits {
             run_snapshots_waiting_max: 1_024,
             retry_window_s: 86_400,
             retry_keys_max: 100_000,
+            retry_key_marks_max: 65_536,
             engine_keys_set_bytes_max: 64 << 20,
             pins_set_bytes_max: 64 << 20,
             retry_keys_file_bytes_max: 16 << 20,

@@ -103,7 +103,7 @@ impl StoreAffinity {
             cache: Cache::default(),
             tries,
             turns: Turns::default(),
-            newer_files: NewerFiles::default(),
+            newer_files: NewerFiles::new(limits),
             keys,
             sets,
             behind,

@@ -11,21 +11,22 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use metrics::Counter;
+
 use crate::exchange::{EarlierKeys, KnownBody};
 use crate::flag::RetryKey;
-
-/// So many marks are kept. Beyond it all are forgotten: then requests of older files that are still in flight are refused.
-const MARKS_MAX: usize = 1 << 16;
+use crate::limits::Limits;
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct NewerFiles(Mutex<Marks>);
 
 /// The marks, under their lock.
-#[derive(Default)]
 pub(super) struct Marks {
     by_key: HashMap<RetryKey, Vec<Mark>>,
     count: usize,
+    /// Beyond so many all are forgotten: then requests of older files that are still in flight are refused.
+    marks_max: usize,
+    forgotten_total: Counter,
     /// Marks by files up to this edition were forgotten.
     forgotten: u64,
 }
@@ -58,12 +59,23 @@ pub(super) enum Newer {
 }
 
 impl NewerFiles {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self(Mutex::new(Marks::new(limits.retry_key_marks_max)))
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Marks> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Marks {
+    fn new(marks_max: u64) -> Self {
+        let forgotten_total = metrics::counter!("pointsman_retry_key_marks_forgotten_total");
+        forgotten_total.increment(0);
+        let marks_max = usize::try_from(marks_max).unwrap_or(usize::MAX).max(1);
+        Self { by_key: HashMap::new(), count: 0, marks_max, forgotten_total, forgotten: 0 }
+    }
+
     /// What was taken under a key by files that are newer than this edition.
     pub(super) fn find(&self, key: &RetryKey, edition: u64, body: KnownBody) -> Newer {
         if edition < self.forgotten {
@@ -104,13 +116,27 @@ impl Marks {
     }
 
     fn add(&mut self, key: RetryKey, mark: Mark) {
-        if self.count >= MARKS_MAX {
-            let editions = self.by_key.values().flatten().map(|mark| mark.edition);
-            self.forgotten = editions.fold(self.forgotten, u64::max);
-            (self.by_key, self.count) = (HashMap::new(), 0);
+        if self.count >= self.marks_max {
+            self.forget();
         }
         self.by_key.entry(key).or_default().push(mark);
         self.count += 1;
+    }
+
+    fn forget(&mut self) {
+        let editions = self.by_key.values().flatten().map(|mark| mark.edition);
+        let newest = editions.fold(self.forgotten, u64::max);
+        // Said once for each set of files: while there is much traffic it happens again and again, and concerns the same
+        // requests.
+        if newest > self.forgotten {
+            tracing::warn!(
+                retry_key_marks_max = self.marks_max,
+                "more requests came since the retry keys of a route changed than are remembered: keyed requests that began \
+                 before that and are still in flight get 503, nothing of them is begun"
+            );
+        }
+        self.forgotten_total.increment(self.count as u64);
+        (self.by_key, self.count, self.forgotten) = (HashMap::new(), 0, newest);
     }
 }
 
@@ -126,7 +152,7 @@ mod tests {
 
     #[test]
     fn marks_bind_requests_of_older_files_only() {
-        let mut marks = Marks::default();
+        let mut marks = Marks::new(100);
         marks.engine_takes(&earlier(1, 5), &[7; 32]);
         marks.legacy_takes(&earlier(2, 5));
         let (same, other) = (KnownBody::Digest([7; 32]), KnownBody::Digest([8; 32]));
@@ -144,7 +170,8 @@ mod tests {
 
     #[test]
     fn requests_in_flight_are_refused_once_marks_were_forgotten() {
-        let mut marks = Marks::default();
+        const MARKS_MAX: u64 = 10;
+        let mut marks = Marks::new(MARKS_MAX);
         let key = RetryKey([9; 32]);
         for _ in 0..MARKS_MAX / 2 {
             marks.legacy_takes(&earlier(1, 5));
@@ -154,5 +181,6 @@ mod tests {
         assert!(marks.count < 3);
         assert_eq!(marks.find(&key, 4, KnownBody::Unread), Newer::Unknown);
         assert_eq!(marks.find(&key, 5, KnownBody::Unread), Newer::Nothing);
+        assert_eq!(NewerFiles::new(&Limits { retry_key_marks_max: 0, ..Limits::default() }).lock().marks_max, 1);
     }
 }

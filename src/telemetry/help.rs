@@ -48,6 +48,10 @@ const COUNTERS: Lines = &[
         "pointsman_retry_keys_held_total",
         "Requests refused with 409 because the engine has the same one, with its retry key, under another credential.",
     ),
+    (
+        "pointsman_retry_key_marks_forgotten_total",
+        "Keys forgotten of requests that came since a route's retry keys changed (limit `retry_key_marks_max`).",
+    ),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, by outcome."),
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),

@@ -22,6 +22,11 @@ use crate::names::Seq;
 /// The greatest length of a lock's name, in bytes.
 const NAME_BYTES_MAX: usize = 512;
 
+/// The prefix of the locks of dark runs.
+const DARK: &str = "dark:";
+/// The prefix of a real run's lock whose name begins with one of the two prefixes.
+const REAL: &str = "real:";
+
 /// What has to happen before the first attempt of a step (an item): the events, or the refusal; `None` where it may
 /// begin.
 pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Option<Result<Vec<Event>, Refusal>> {
@@ -50,8 +55,17 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
         let failure = Failure::of_step(FailureKind::Expression, &step.id, item, message);
         return Some(Ok(vec![finished(step, item, 0, Outcome::Failed { failure })]));
     }
-    let name = if run.mode() == Mode::Dark { format!("dark:{name}") } else { name };
+    let name = in_namespace(run.mode(), name);
     Some(Ok(vec![Event::Lock(LockEvent::Queued { step: step.id.clone(), item, name })]))
+}
+
+/// The name under which the lock is held: those of real and of dark runs are never the same.
+fn in_namespace(mode: Mode, name: String) -> String {
+    match mode {
+        Mode::Dark => format!("{DARK}{name}"),
+        Mode::Real | Mode::Rehearse if name.starts_with(DARK) || name.starts_with(REAL) => format!("{REAL}{name}"),
+        Mode::Real | Mode::Rehearse => name,
+    }
 }
 
 /// Decides what follows from the state of the lock's queue, for the entry that was queued with the event at `queued`.

@@ -207,6 +207,13 @@ respond: { status: 200 }
     let mut dark = Harness::new(&plan, Mode::Dark, json!({}));
     dark.rest();
     assert_eq!(dark.locks(), [("dark:x".to_owned(), None)]);
+    // A real run whose lock's name is computed cannot choose the name of a dark run's lock.
+    for (name, held) in [("dark:x", "real:dark:x"), ("real:dark:x", "real:real:dark:x"), ("x", "x")] {
+        let plan = self::plan(&yaml.replace("key: x", &format!("key: '{name}'")));
+        let mut real = Harness::of_api(&plan);
+        real.rest();
+        assert_eq!(real.locks(), [(held.to_owned(), None)]);
+    }
     let mut rehearsed = Harness::new(&plan, Mode::Rehearse, json!({}));
     rehearsed.rest();
     assert_eq!((rehearsed.status(), rehearsed.locks().len()), (RunStatus::Completed, 0));

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -80,6 +81,8 @@ pub(super) struct Files {
     pub earlier: ArcSwap<Vec<Arc<Snapshot>>>,
     pub key_secret: [u8; 32],
     pub limits: Arc<Limits>,
+    /// When the process started.
+    pub started: Timestamp,
     /// Notified after a reload.
     pub reloaded: Notify,
 }

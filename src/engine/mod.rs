@@ -53,7 +53,7 @@ use self::scheduler::recover;
 use self::scheduler::run_snapshots::RunSnapshots;
 use self::scheduler::stuck::StuckRuns;
 use self::scheduler::watchers::Watchers;
-use self::snapshot::Snapshot;
+use self::snapshot::{ProcessConstants, Snapshot};
 use self::tasks::Tasks;
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
@@ -114,7 +114,9 @@ impl Engine {
     /// Outside a runtime.
     pub fn new(parts: EngineParts) -> Self {
         let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins, clock } = parts;
-        let snapshot = Snapshot::new(0, &plans, &services, &secrets, key_secret, &limits, None);
+        let started = clock.now();
+        let process = ProcessConstants { key_secret, limits: &limits, started };
+        let snapshot = Snapshot::new(0, &plans, &services, &secrets, process, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
         let dark_max = runs_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100;
         let lease = Lease::new(store.is_shared().then(|| Limits::ms(limits.lease_ms)));
@@ -123,6 +125,7 @@ impl Engine {
             earlier: ArcSwap::default(),
             key_secret,
             limits: limits.clone(),
+            started,
             reloaded: Notify::new(),
         };
         let kill_switch = KillSwitch::new();
@@ -189,8 +192,9 @@ impl Engine {
         secrets: &BTreeMap<String, Secret>,
     ) {
         let before = self.core.files.snapshot.load_full();
-        let (key, limits) = (self.core.files.key_secret, &self.core.files.limits);
-        let newest = Snapshot::new(edition, plans, services, secrets, key, limits, Some(&before));
+        let Files { key_secret, limits, started, .. } = &self.core.files;
+        let process = ProcessConstants { key_secret: *key_secret, limits, started: *started };
+        let newest = Snapshot::new(edition, plans, services, secrets, process, Some(&before));
         if before.edition != edition {
             let earlier = self.core.files.earlier.load();
             let kept = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_EDITIONS_MAX).cloned().collect();

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::engine::bounds::usize_of;
@@ -26,6 +27,15 @@ pub(super) struct Snapshot {
     pub world: Arc<World>,
 }
 
+/// What stays the same while the process lives.
+#[derive(Clone, Copy)]
+pub(super) struct ProcessConstants<'a> {
+    pub key_secret: [u8; 32],
+    pub limits: &'a Limits,
+    /// When the process started.
+    pub started: Timestamp,
+}
+
 impl Snapshot {
     /// The snapshot of these files. The upstreams of services that have not changed are taken over from `before`, with
     /// the calls that wait there.
@@ -34,10 +44,10 @@ impl Snapshot {
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,
         services: &BTreeMap<ServiceName, Arc<Service>>,
         secrets: &BTreeMap<String, Secret>,
-        key_secret: [u8; 32],
-        limits: &Limits,
+        process: ProcessConstants<'_>,
         before: Option<&Snapshot>,
     ) -> Self {
+        let limits = process.limits;
         let keyed = services.iter().map(|(name, service)| (name.clone(), service.keyed)).collect();
         let services: HashMap<_, _> = services
             .iter()
@@ -53,13 +63,14 @@ impl Snapshot {
         let world = World::new(
             bases,
             secrets.keys().map(String::as_str),
-            key_secret,
+            process.key_secret,
             usize_of(limits.items_max),
             usize_of(limits.run_calls_max),
         )
         .with_depth(usize_of(limits.output_depth_max))
         .with_timeout(Limits::ms(limits.step_timeout_ms))
         .with_signals(usize_of(limits.signals_max))
+        .with_start(process.started)
         .with_workflows(plans.keys().cloned());
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();

@@ -256,9 +256,20 @@ impl Ended<'_> {
     /// Until when the attempt that ends now may still take effect, where the step has a probe. Counted from now, which
     /// is later than the sending.
     pub(super) fn settled(&self) -> Option<Timestamp> {
+        self.now.checked_add(self.settles()?).ok()
+    }
+
+    /// Until when an attempt of an earlier process may still take effect. The machine's clock may have been set between
+    /// the two processes, so that only the time that this one has counted itself is certain to have passed.
+    pub(super) fn settled_in_this_process(&self) -> Option<Timestamp> {
+        self.world.started?.checked_add(self.settles()?).ok()
+    }
+
+    /// How long after it ended an attempt may still take effect, where the step has a probe.
+    fn settles(&self) -> Option<Duration> {
         let probe = self.step.probe.as_ref()?;
         let timeout = self.step.call(Part::Do).and_then(|call| call.timeout).unwrap_or(self.world.step_timeout);
-        self.now.checked_add(probe.settles.max(timeout)).ok()
+        Some(probe.settles.max(timeout))
     }
 
     /// Adds to the failure why no other attempt follows, where attempts are left.

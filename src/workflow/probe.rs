@@ -159,7 +159,8 @@ fn judged(
 fn too_early(ended: &Ended<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do)?;
     // An earlier version recorded no time; then it is counted from now.
-    let settled = attempt.settled.or_else(|| ended.settled())?;
+    let recorded = attempt.settled.or_else(|| ended.settled())?;
+    let settled = recorded.max(ended.settled_in_this_process().unwrap_or(recorded));
     if state.at.is_some_and(|asked| asked >= settled) {
         return None;
     }

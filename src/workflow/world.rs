@@ -40,6 +40,8 @@ pub struct World {
     pub step_timeout: Duration,
     /// How many signals of one run may be kept until a step takes them.
     pub signals_max: usize,
+    /// When the process started; `None` where that does not matter.
+    pub started: Option<Timestamp>,
     /// The value of `now` in expressions: the time of the decision.
     pub now: Option<Timestamp>,
 }
@@ -107,6 +109,7 @@ impl World {
             output_depth_max: VALUE_DEPTH_MAX,
             step_timeout: STEP_TIMEOUT,
             signals_max: SIGNALS_MAX,
+            started: None,
             now: None,
         }
     }
@@ -123,6 +126,11 @@ impl World {
     /// The same with another bound on signals.
     pub fn with_signals(mut self, signals_max: usize) -> Self {
         self.signals_max = signals_max;
+        self
+    }
+    /// The same in a process that started at this time.
+    pub fn with_start(mut self, started: Timestamp) -> Self {
+        self.started = Some(started);
         self
     }
     /// The same where only these workflows exist.

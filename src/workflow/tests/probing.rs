@@ -90,6 +90,24 @@ fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     }
 }
 
+/// The machine's clock is set ahead between two processes: the time that an event named comes too early.
+#[test]
+fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too() {
+    let plan = plan(PROBED);
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("charge", lost());
+    harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
+    harness.now += SignedDuration::from_secs(3600);
+    let restarted = harness.now;
+    harness.world = harness.world.clone().with_start(restarted);
+    while harness.in_flight_names() == ["probe charge"] {
+        harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
+    }
+    assert_eq!(harness.in_flight_names(), ["charge"], "sent again");
+    assert_eq!(harness.now.duration_since(restarted).as_secs(), 30);
+}
+
 /// Times are those of events: a run that is folded anew knows them too, and one of an older version counts from now.
 #[test]
 fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {

@@ -31,7 +31,7 @@ pub(super) struct EncodedAppend {
     /// Values that are stored apart from their events, each with the seq of its event.
     pub(super) large_values: Vec<(u64, LargeValue)>,
     pub(super) run: RunRow,
-    /// The run's summary as JSON; `None` if it is likely not to be written.
+    /// The run's summary as JSON; `None` if it will probably not be written, and is then encoded only if it is.
     summary: Option<Vec<u8>>,
     /// The append that was encoded.
     pub(super) original: Arc<Append>,
@@ -41,12 +41,12 @@ pub(super) struct EncodedAppend {
     pub(super) locks: Vec<LockUpdate>,
     /// Answered orders, each with the answer as JSON.
     pub(super) settled: Vec<(Uuid, Vec<u8>)>,
-    pub(super) pending_runs: Vec<BirthRow>,
+    pub(super) pending_runs: Vec<PendingRunRow>,
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
 }
 
 /// An encoded [`PendingRun`](crate::store::PendingRun).
-pub(super) struct BirthRow {
+pub(super) struct PendingRunRow {
     pub(super) run: RunId,
     pub(super) parent: Option<RunId>,
     pub(super) at: i64,
@@ -129,9 +129,9 @@ impl EncodedAppend {
             settled.iter().map(|(id, answer)| Ok((*id, serde_json::to_vec(answer)?))).collect();
         let settled = settled.map_err(not_json)?;
         let locks = locks.iter().map(LockUpdate::from).collect();
-        let pending_runs = pending_runs.iter().map(|birth| {
-            let record = serde_json::to_vec(&birth.record)?;
-            Ok(BirthRow { run: birth.run, parent: birth.parent, at: nanos(birth.at), record })
+        let pending_runs = pending_runs.iter().map(|pending| {
+            let record = serde_json::to_vec(&pending.record)?;
+            Ok(PendingRunRow { run: pending.run, parent: pending.parent, at: nanos(pending.at), record })
         });
         let pending_runs = pending_runs.collect::<Result<Vec<_>, _>>().map_err(not_json)?;
         let (run_id, first, batch, claim, priority, fence) = (*run_id, first.0, *batch, *claim, *priority, *fence);
@@ -156,23 +156,23 @@ impl EncodedAppend {
 
     /// The notifications to send once it is committed, without those for locks and orders of a run that ended.
     pub(super) fn notifications(&self, now: i64) -> Vec<StoreNotification> {
-        let mut news = Vec::new();
+        let mut notifications = Vec::new();
         if self.run.ended {
-            news.push(StoreNotification::Ended(self.run_id));
+            notifications.push(StoreNotification::Ended(self.run_id));
         }
-        if self.run.due_at.is_some_and(|turn| turn <= now) {
-            news.push(StoreNotification::Run(self.run_id));
+        if self.run.due_at.is_some_and(|due| due <= now) {
+            notifications.push(StoreNotification::Run(self.run_id));
         }
-        let left = self.locks.iter().filter(|step| !step.is_enqueue);
-        news.extend(left.map(|step| StoreNotification::Lock(step.entry.name.clone())));
-        news.extend(self.settled.iter().map(|(id, _)| StoreNotification::Order(*id)));
+        let removed = self.locks.iter().filter(|update| !update.is_enqueue);
+        notifications.extend(removed.map(|update| StoreNotification::Lock(update.entry.name.clone())));
+        notifications.extend(self.settled.iter().map(|(id, _)| StoreNotification::Order(*id)));
         if !self.original.webhook_messages.is_empty() {
-            news.push(StoreNotification::WebhookMessage);
+            notifications.push(StoreNotification::WebhookMessage);
         }
         if !self.pending_runs.is_empty() {
-            news.push(StoreNotification::PendingRun);
+            notifications.push(StoreNotification::PendingRun);
         }
-        news
+        notifications
     }
 
     /// The seq of the last event.

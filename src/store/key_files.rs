@@ -1,5 +1,5 @@
-//! What a store knows of files that hold retry keys which it does not have yet. What stands in them is `affinity`'s
-//! business.
+//! Records of the files that hold retry keys which the store does not have yet. The format of those files is left to
+//! `affinity`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,8 @@ use uuid::Uuid;
 pub struct StoreIdentity {
     /// Where it is: a path, or a server and a database.
     pub location: String,
-    /// What it is there, whatever it is called: the file, or the database within the server's data.
+    /// Which file or database it is, independent of its name: device and inode of the file, or the ids of the server's
+    /// data and of the database in it.
     pub incarnation: String,
 }
 
@@ -25,7 +26,7 @@ pub struct KeyFileRecord {
     pub host: String,
     /// [`StoreIdentity::location`] for that process.
     pub location: String,
-    /// Why its keys are unknown, and since when, if a process looked for them in vain.
+    /// Why its keys are unknown, and since when, if a process tried to read them and failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<UnreadKeyFile>,
 }

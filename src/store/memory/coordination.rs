@@ -19,9 +19,9 @@ use crate::store::{
 use crate::workflow::RunStatus;
 
 impl Run {
-    fn taken_by(&mut self, worker: WorkerId) -> OwnedRun {
+    fn assign_to(&mut self, worker: WorkerId) -> OwnedRun {
         self.owner = Some(worker);
-        self.turn = None;
+        self.due_at = None;
         self.fence = self.fence.next();
         OwnedRun { summary: self.summary.clone(), fence: self.fence }
     }
@@ -31,7 +31,7 @@ impl Tables {
     fn deregister(&mut self, worker: WorkerId, notifications: &mut Vec<StoreNotification>) {
         for (id, run) in self.runs.iter_mut().filter(|(_, run)| run.owner == Some(worker)) {
             run.owner = None;
-            run.turn = Some(Timestamp::UNIX_EPOCH);
+            run.due_at = Some(Timestamp::UNIX_EPOCH);
             notifications.push(StoreNotification::Run(*id));
         }
     }
@@ -40,25 +40,25 @@ impl Tables {
         match self.runs.get_mut(&run) {
             None => TakeResult::Unknown,
             Some(run) if run.summary.status.is_final() => TakeResult::Ended(run.summary.clone()),
-            Some(run) => TakeResult::Taken(run.taken_by(worker)),
+            Some(run) => TakeResult::Taken(run.assign_to(worker)),
         }
     }
 
     fn take_due(&mut self, worker: WorkerId, limit: usize, now: Timestamp) -> Vec<OwnedRun> {
         for run in self.runs.values_mut().filter(|run| run.owner.is_some_and(|owner| owner != worker)) {
             run.owner = None;
-            run.turn = Some(Timestamp::UNIX_EPOCH);
+            run.due_at = Some(Timestamp::UNIX_EPOCH);
         }
         let coordination = &self.coordination;
         let waiting = |run: &Run| run.owner.is_none() && !run.summary.status.is_final();
         let due = self.runs.iter_mut().filter(|(id, run)| {
-            waiting(run) && (run.turn.is_some_and(|turn| turn <= now) || coordination.has_open_order(**id))
+            waiting(run) && (run.due_at.is_some_and(|due_at| due_at <= now) || coordination.has_open_order(**id))
         });
-        due.take(limit).map(|(_, run)| run.taken_by(worker)).collect()
+        due.take(limit).map(|(_, run)| run.assign_to(worker)).collect()
     }
 
     fn due_times(&self, limit: usize) -> Vec<(Timestamp, RunId)> {
-        let mut wakes: Vec<_> = self.runs.iter().filter_map(|(id, run)| Some((run.turn?, *id))).collect();
+        let mut wakes: Vec<_> = self.runs.iter().filter_map(|(id, run)| Some((run.due_at?, *id))).collect();
         wakes.sort();
         wakes.truncate(limit);
         wakes

@@ -15,12 +15,12 @@ use crate::store::{LockChange, LockRow, OrderRecord, StoreNotification, WebhookM
 pub(super) struct CoordinationTables {
     /// Oldest first; the map has the index of each.
     orders: Vec<OrderRecord>,
-    order_places: HashMap<Uuid, usize>,
+    order_indexes: HashMap<Uuid, usize>,
     /// In the order of positions.
     locks: Vec<LockRow>,
-    last_place: u64,
+    last_position: u64,
     webhook_messages: Vec<WebhookMessage>,
-    last_notice: u64,
+    last_message: u64,
 }
 
 impl CoordinationTables {
@@ -34,11 +34,11 @@ impl CoordinationTables {
         for change in changes {
             match change {
                 LockChange::Queue { name, step, item } => {
-                    let stands =
+                    let is_queued =
                         |row: &LockRow| row.run == run && row.name == name && row.step == step && row.item == item;
-                    if !self.locks.iter().any(stands) {
-                        self.last_place += 1;
-                        let place = self.last_place;
+                    if !self.locks.iter().any(is_queued) {
+                        self.last_position += 1;
+                        let place = self.last_position;
                         self.locks.push(LockRow { name, place, run, step, item, since });
                     }
                 }
@@ -61,19 +61,19 @@ impl CoordinationTables {
         webhook_messages: Vec<WebhookMessage>,
         notifications: &mut Vec<StoreNotification>,
     ) {
-        for notice in webhook_messages {
-            self.last_notice += 1;
-            self.webhook_messages.push(WebhookMessage { number: self.last_notice, ..notice });
+        for message in webhook_messages {
+            self.last_message += 1;
+            self.webhook_messages.push(WebhookMessage { number: self.last_message, ..message });
             notifications.push(StoreNotification::WebhookMessage);
         }
     }
 
     pub(super) fn webhook_messages(&self, after: u64, limit: usize) -> Vec<WebhookMessage> {
-        self.webhook_messages.iter().filter(|notice| notice.number > after).take(limit).cloned().collect()
+        self.webhook_messages.iter().filter(|message| message.number > after).take(limit).cloned().collect()
     }
 
     pub(super) fn remove_webhook_message(&mut self, number: u64) {
-        self.webhook_messages.retain(|notice| notice.number != number);
+        self.webhook_messages.retain(|message| message.number != number);
     }
 
     /// `refused` is the answer if the run cannot carry the order out.
@@ -83,14 +83,14 @@ impl CoordinationTables {
         refused: Option<Value>,
         notifications: &mut Vec<StoreNotification>,
     ) {
-        if self.order_places.contains_key(&order.id) {
+        if self.order_indexes.contains_key(&order.id) {
             return;
         }
         notifications.push(match &refused {
             Some(_) => StoreNotification::Order(order.id),
             None => StoreNotification::Run(order.run),
         });
-        self.order_places.insert(order.id, self.orders.len());
+        self.order_indexes.insert(order.id, self.orders.len());
         self.orders.push(OrderRecord { answer: refused, ..order });
     }
 
@@ -99,7 +99,7 @@ impl CoordinationTables {
     }
 
     pub(super) fn order(&self, id: Uuid) -> Option<OrderRecord> {
-        self.order_places.get(&id).map(|place| self.orders[*place].clone())
+        self.order_indexes.get(&id).map(|place| self.orders[*place].clone())
     }
 
     pub(super) fn has_open_order(&self, run: RunId) -> bool {
@@ -107,7 +107,7 @@ impl CoordinationTables {
     }
 
     pub(super) fn settle(&mut self, id: Uuid, answer: Value, notifications: &mut Vec<StoreNotification>) {
-        let order = self.order_places.get(&id).map(|place| &mut self.orders[*place]);
+        let order = self.order_indexes.get(&id).map(|place| &mut self.orders[*place]);
         if let Some(order) = order.filter(|order| order.answer.is_none()) {
             order.answer = Some(answer);
             notifications.push(StoreNotification::Order(id));
@@ -126,6 +126,6 @@ impl CoordinationTables {
 
     pub(super) fn run_is_purged(&mut self, run: RunId) {
         self.orders.retain(|order| order.run != run);
-        self.order_places = self.orders.iter().enumerate().map(|(place, order)| (order.id, place)).collect();
+        self.order_indexes = self.orders.iter().enumerate().map(|(place, order)| (order.id, place)).collect();
     }
 }

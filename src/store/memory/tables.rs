@@ -25,7 +25,7 @@ pub(super) struct Run {
     pub(super) owner: Option<WorkerId>,
     pub(super) fence: Fence,
     /// When a run without an owner is due.
-    pub(super) turn: Option<Timestamp>,
+    pub(super) due_at: Option<Timestamp>,
     /// Whether it created a pinned instance.
     pub(super) pinned: bool,
     /// The bodies that are kept of a purged pinned run.
@@ -41,7 +41,7 @@ pub(super) struct Tables {
     pub(super) run_keys: HashMap<RunId, Vec<u8>>,
     /// In the order in which they were made; the map has the index of each.
     pins: Vec<PinRecord>,
-    pin_places: HashMap<PinKey, usize>,
+    pin_indexes: HashMap<PinKey, usize>,
     first_tries: HashMap<RetryKey, (FirstTry, Timestamp)>,
     /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
@@ -64,7 +64,7 @@ impl Tables {
             plans: HashMap::new(),
             run_keys: HashMap::new(),
             pins: Vec::new(),
-            pin_places: HashMap::new(),
+            pin_indexes: HashMap::new(),
             first_tries: HashMap::new(),
             flips: Vec::new(),
             declared: BTreeMap::new(),
@@ -91,7 +91,7 @@ impl Tables {
         let run = self.runs.get(&append.run_id);
         let stored = run.map_or(&[][..], |run| &run.events);
         let there = stored.binary_search_by_key(&append.first, |(_, event)| event.seq);
-        if there.is_ok_and(|place| stored[place].0 == append.batch) {
+        if there.is_ok_and(|index| stored[index].0 == append.batch) {
             return Ok(());
         }
         if run.is_some_and(|run| run.fence != append.fence) {
@@ -121,8 +121,8 @@ impl Tables {
 
         let pinned = !append.pins.is_empty();
         for pin in append.pins {
-            if !self.pin_places.contains_key(&pin.key) {
-                self.pin_places.insert(pin.key.clone(), self.pins.len());
+            if !self.pin_indexes.contains_key(&pin.key) {
+                self.pin_indexes.insert(pin.key.clone(), self.pins.len());
                 self.pins.push(PinRecord { key: pin.key, arm: pin.arm, run: Some(append.run_id), at: last_at });
             }
         }
@@ -149,7 +149,7 @@ impl Tables {
             events: Vec::new(),
             owner: None,
             fence: append.fence,
-            turn: None,
+            due_at: None,
             pinned: false,
             remains: None,
             purged: false,
@@ -161,8 +161,8 @@ impl Tables {
         let ended = append.summary.status.is_final();
         run.pinned |= pinned;
         run.owner = (!append.release && !ended).then_some(append.worker);
-        run.turn = append.release.then(|| due_at_of(&append.summary)).flatten();
-        if run.turn.is_some_and(|turn| turn <= now) {
+        run.due_at = append.release.then(|| due_at_of(&append.summary)).flatten();
+        if run.due_at.is_some_and(|due_at| due_at <= now) {
             notifications.push(StoreNotification::Run(append.run_id));
         }
         run.summary = append.summary;
@@ -214,7 +214,7 @@ impl Tables {
     }
 
     pub(super) fn pin(&self, key: &PinKey) -> Option<&PinRecord> {
-        self.pin_places.get(key).map(|place| &self.pins[*place])
+        self.pin_indexes.get(key).map(|place| &self.pins[*place])
     }
 
     pub(super) fn pin_counts(&self) -> Vec<PinCount> {

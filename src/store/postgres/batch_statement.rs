@@ -49,7 +49,7 @@ impl BatchStatement {
         let query = sqlx::query(self.text.clone()).bind(&self.origin).bind(self.retry_window_ns);
         let query = bind_keys(bind_pins(query, written), written)?;
         let query = bind_payloads(bind_appends(bind_runs(query, &runs, summaries), written), written);
-        Some(bind_births(bind_rest(query, written).bind(&self.ended), written))
+        Some(bind_pending_runs(bind_rest(query, written).bind(&self.ended), written))
     }
 }
 
@@ -170,7 +170,7 @@ fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
     // Cannot fail: they were parsed from JSON or built from text.
     let webhook_messages = written.iter().flat_map(|(append, _)| append.original.webhook_messages.iter());
     let webhook_messages: Vec<Vec<u8>> =
-        webhook_messages.filter_map(|notice| serde_json::to_vec(notice).ok()).collect();
+        webhook_messages.filter_map(|message| serde_json::to_vec(message).ok()).collect();
     query
         .bind(steps.iter().map(|(_, step)| step.is_enqueue).collect::<Vec<_>>())
         .bind(steps.iter().map(|(_, step)| step.entry.name.as_bytes()).collect::<Vec<_>>())
@@ -183,11 +183,11 @@ fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
         .bind(settled().map(|(_, answer)| answer.as_slice()).collect::<Vec<_>>())
 }
 
-fn bind_births<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q> {
+fn bind_pending_runs<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q> {
     let pending_runs = || written.iter().flat_map(|(append, _)| &append.pending_runs);
     query
-        .bind(pending_runs().map(|birth| id(&birth.run)).collect::<Vec<_>>())
-        .bind(pending_runs().map(|birth| birth.parent.as_ref().map(id)).collect::<Vec<_>>())
-        .bind(pending_runs().map(|birth| birth.at).collect::<Vec<_>>())
-        .bind(pending_runs().map(|birth| birth.record.as_slice()).collect::<Vec<_>>())
+        .bind(pending_runs().map(|pending| id(&pending.run)).collect::<Vec<_>>())
+        .bind(pending_runs().map(|pending| pending.parent.as_ref().map(id)).collect::<Vec<_>>())
+        .bind(pending_runs().map(|pending| pending.at).collect::<Vec<_>>())
+        .bind(pending_runs().map(|pending| pending.record.as_slice()).collect::<Vec<_>>())
 }

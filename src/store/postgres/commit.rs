@@ -200,8 +200,8 @@ impl Committer {
     }
 
     pub(super) fn publish(&self, rows: &[sqlx::postgres::PgRow]) {
-        if let Some(Ok(news)) = rows.first().map(|row| column::<Vec<String>>(row, 0)) {
-            self.notifier.publish(&news);
+        if let Some(Ok(notifications)) = rows.first().map(|row| column::<Vec<String>>(row, 0)) {
+            self.notifier.publish(&notifications);
         }
     }
 

@@ -268,7 +268,7 @@ impl Work for PostgresStore {
         async move {
             let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT $1";
             let found = self.pool.query(|| sqlx::query(text).bind(sql_limit(limit))).await?;
-            let birth = |row: &PgRow| {
+            let pending_run = |row: &PgRow| {
                 let parent = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
                 Ok(PendingRun {
                     run: run_id(column(row, 0)?)?,
@@ -277,7 +277,7 @@ impl Work for PostgresStore {
                     record: record(row, 3)?,
                 })
             };
-            found.iter().map(birth).collect()
+            found.iter().map(pending_run).collect()
         }
         .boxed()
     }

@@ -38,7 +38,8 @@ pub(super) struct Notifier {
 #[derive(Deserialize)]
 struct ChannelMessage {
     from: String,
-    news: Vec<String>,
+    #[serde(rename = "news")]
+    notifications: Vec<String>,
 }
 
 impl Notifier {
@@ -52,10 +53,10 @@ impl Notifier {
     }
 
     /// Sends the notifications that a statement returned.
-    pub(super) fn publish(&self, news: &[String]) {
-        for news in news.iter().filter_map(|text| parse(text)) {
+    pub(super) fn publish(&self, notifications: &[String]) {
+        for notification in notifications.iter().filter_map(|text| parse(text)) {
             // There may be no receiver.
-            let _ = self.sender.send(news);
+            let _ = self.sender.send(notification);
         }
     }
 
@@ -116,7 +117,7 @@ impl Notifier {
     fn forward(&self, payload: &str) {
         match serde_json::from_str::<ChannelMessage>(payload) {
             Ok(message) if message.from == *self.origin => {}
-            Ok(message) => self.publish(&message.news),
+            Ok(message) => self.publish(&message.notifications),
             Err(error) => tracing::debug!(%error, "a notification cannot be parsed; it is ignored"),
         }
     }

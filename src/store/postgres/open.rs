@@ -16,7 +16,7 @@ use crate::workflow::Event;
 /// The oldest server version that has all features that are used.
 const VERSION_MIN: i32 = 130_000;
 
-/// What is read of an open database.
+/// What is read from a database when it is opened.
 pub(super) struct Opened {
     pub(super) secret: [u8; 32],
     /// See [`crate::store::Store::usual_retention`].
@@ -135,11 +135,11 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
     let text = "SELECT run_id, first, version FROM appends WHERE version > 2 AND version > $1 \
                 ORDER BY version DESC, run_id, first LIMIT 1";
     let newest = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_optional(conn).await.map_err(failed)?;
-    let standing = newest.map(|row| {
+    let newer_event = newest.map(|row| {
         let run = row.try_get::<&[u8], _>(0).ok().and_then(|id| run_id(id).ok());
         Ok((run, row.try_get::<i64, _>(1)?, i64::from(row.try_get::<i16, _>(2)?)))
     });
-    match newer_events_problem(u16::try_from(noted).ok(), standing.transpose().map_err(failed)?) {
+    match newer_events_problem(u16::try_from(noted).ok(), newer_event.transpose().map_err(failed)?) {
         None => Ok(()),
         Some(why) => Err(StoreError(format!(
             "{shown} has {why}; start that one, or give this one another database with --store"

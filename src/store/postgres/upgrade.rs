@@ -63,7 +63,7 @@ pub(super) fn newer_tables(shown: &str, version: i64) -> StoreError {
     ))
 }
 
-/// Upgrades the tables. Waits for nothing if they have the newest version.
+/// Upgrades the tables. Returns without waiting for the lock if they have the newest version.
 pub(super) async fn migrate(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot upgrade the tables of {shown}: {error}"));
@@ -185,11 +185,11 @@ async fn move_events(conn: &mut PgConnection, address: &Address) -> Result<(), S
     let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > $1 \
                 ORDER BY version DESC, run_id, seq LIMIT 1";
     let newest = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;
-    let standing = newest.map(|row| {
+    let newer_event = newest.map(|row| {
         let run = row.try_get::<&[u8], _>(0).ok().and_then(|id| run_id(id).ok());
         Ok((run, row.try_get::<i64, _>(1)?, i64::from(row.try_get::<i16, _>(2)?)))
     });
-    if let Some(why) = newer_events_problem(None, standing.transpose().map_err(failed)?) {
+    if let Some(why) = newer_events_problem(None, newer_event.transpose().map_err(failed)?) {
         return Err(StoreError(format!(
             "{shown} has {why}; start that one, or give this one another database with --store"
         )));

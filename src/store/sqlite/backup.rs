@@ -35,7 +35,7 @@ pub struct Copied {
     pub waiting_keys: u64,
 }
 
-/// Reads the retry keys that stand in files, whether or not the database has them.
+/// Reads the retry keys that are in files, whether or not the database has them.
 pub(super) type ReadKeyFiles<'a> = &'a mut (dyn FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send);
 
 /// Makes the copy. Retry keys in the copy from `since` or before have expired.
@@ -59,8 +59,8 @@ pub(super) async fn back_up(from: &Path, to: &Path, since: i64, read_keys: ReadK
         conn.execute("PRAGMA query_only = OFF".into_sql_str()).await.map_err(|error| failed(error.to_string()))?;
         let name = part.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?.replace('\'', "''");
         let text = AssertSqlSafe(format!("VACUUM INTO '{name}'")).into_sql_str();
-        // Read before and after: a key that reaches the database only after the copied moment stands in its file before
-        // or after, unless the whole ring is written over meanwhile.
+        // Read before and after: a key that reaches the database only after the copied moment is in its file before or
+        // after, unless the whole file, which is a ring buffer, is overwritten meanwhile.
         let mut keys = read_keys(&key_files);
         conn.execute(text).await.map_err(|error| failed(error.to_string()))?;
         keys.extend(read_keys(&key_files));

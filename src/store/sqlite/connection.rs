@@ -35,8 +35,8 @@ pub(in crate::store) struct Options {
 }
 
 impl Options {
-    /// Every commit is synced. Checkpoints run on this connection too, because all alternatives were slower, and after the
-    /// commit was acknowledged ([`Connection::checkpoint`]).
+    /// Every commit is synced. Checkpoints run on this connection too, because all alternatives were slower; each runs
+    /// after its commit was acknowledged ([`Connection::checkpoint`]).
     pub(in crate::store) fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), more: Vec::new() }
     }
@@ -82,8 +82,8 @@ pub(in crate::store) const SYNCHRONOUS: &str = "POINTSMAN_TEST_SYNCHRONOUS";
 pub(super) struct Connection {
     options: Options,
     open: Option<Sqlite>,
-    /// Pages of the log that the last checkpoint found. It starts anew from none once all of them are in the database and
-    /// nobody reads them.
+    /// The number of pages in the log at the last checkpoint. SQLite writes the log from its beginning again once all
+    /// pages are in the database and nobody reads them; the number in the log is then smaller than this one.
     checkpointed: u32,
 }
 
@@ -102,8 +102,8 @@ impl Connection {
         Ok(self.open.insert(open))
     }
 
-    /// Copies the log to the database once it has grown by so many pages. Only the next commit waits for it. After an error
-    /// it is tried again with later pages: the log has what the database lacks.
+    /// Copies the log to the database (checkpoint) if it has grown by at least so many pages. Only the next commit waits
+    /// for it. After an error nothing is lost, because the log keeps what the database lacks; a later call tries again.
     pub(super) fn checkpoint(&mut self, pages: u32) {
         let logged = LOGGED.get();
         let before = if logged < self.checkpointed { 0 } else { self.checkpointed };

@@ -184,7 +184,7 @@ impl Work for SqliteStore {
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
-        self.news.subscribe()
+        self.notifications.subscribe()
     }
 
     fn is_shared(&self) -> bool {

@@ -64,12 +64,12 @@ pub(super) fn write(
     notifier: &Notifier,
     now: WriteTime,
 ) -> Result<(CoordinationResult, Vec<StoreNotification>), WriteError> {
-    let mut news = Vec::new();
-    let moved = match request {
+    let mut notifications = Vec::new();
+    let result = match request {
         CoordinationWrite::ReleaseAll(worker) => {
             let text = "UPDATE runs SET owner = NULL, turn = 0 WHERE ended = 0 AND owner = ? RETURNING run_id";
             let left: Vec<Vec<u8>> = query_rows(conn, text, params![worker.0.as_bytes().as_slice()], |row| row.get(0))?;
-            news.extend(left.into_iter().filter_map(run_id).map(StoreNotification::Run));
+            notifications.extend(left.into_iter().filter_map(run_id).map(StoreNotification::Run));
             CoordinationResult::Nothing
         }
         CoordinationWrite::Take(worker, run) => CoordinationResult::Taken(take(conn, *worker, *run)?),
@@ -82,13 +82,13 @@ pub(super) fn write(
             CoordinationResult::Due(take_due(conn, *worker, *limit, now.ns)?)
         }
         CoordinationWrite::PutOrder(order) => {
-            news.push(put_order(conn, order)?);
+            notifications.push(put_order(conn, order)?);
             CoordinationResult::Nothing
         }
         CoordinationWrite::SettleOrder(id, answer) => {
             let text = "UPDATE orders SET answer = ? WHERE id = ? AND answer IS NULL";
             conn.prepare_cached(text)?.execute(params![json(answer)?, id.as_bytes().as_slice()])?;
-            news.push(StoreNotification::Order(*id));
+            notifications.push(StoreNotification::Order(*id));
             CoordinationResult::Nothing
         }
         CoordinationWrite::DeleteMessage(number) => {
@@ -112,27 +112,27 @@ pub(super) fn write(
         }
         CoordinationWrite::PruneRetryKeys(limit) => CoordinationResult::Pruned(prune_retry_keys(conn, now, *limit)?),
     };
-    Ok((moved, news))
+    Ok((result, notifications))
 }
 
 /// Sends the notifications of a committed write.
 pub(super) fn committed(
     request: &CoordinationWrite,
-    moved: &CoordinationResult,
-    news: Vec<StoreNotification>,
+    result: &CoordinationResult,
+    notifications: Vec<StoreNotification>,
     notifier: &mut Notifier,
 ) {
-    match (request, moved) {
+    match (request, result) {
         (CoordinationWrite::Take(worker, _), CoordinationResult::Taken(TakeResult::Taken(_))) => {
             notifier.took_run(*worker)
         }
         (CoordinationWrite::TakeDue(worker, _), _) => notifier.took_all_due(*worker),
-        (CoordinationWrite::PutOrder(order), _) if news.contains(&StoreNotification::Run(order.run)) => {
+        (CoordinationWrite::PutOrder(order), _) if notifications.contains(&StoreNotification::Run(order.run)) => {
             notifier.order_added(order.run, order.id)
         }
         _ => {}
     }
-    notifier.send(news);
+    notifier.send(notifications);
 }
 
 /// Deletes expired retry keys; returns how many.

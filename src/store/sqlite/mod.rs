@@ -79,7 +79,7 @@ pub struct SqliteStore {
     identity: StoreIdentity,
     retry_window_ns: i64,
     inline_bytes_max: usize,
-    news: broadcast::Sender<StoreNotification>,
+    notifications: broadcast::Sender<StoreNotification>,
     queue_max: u64,
     duration: metrics::Histogram,
 }
@@ -143,9 +143,9 @@ impl SqliteStore {
         };
         let retry_window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
         let healthy = Arc::new(AtomicBool::new(true));
-        let news = broadcast::Sender::new(NOTIFICATIONS_MAX);
+        let notifications = broadcast::Sender::new(NOTIFICATIONS_MAX);
         let unread = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
-        let notifier = Notifier::load(&writer, news.clone()).map_err(unread)?;
+        let notifier = Notifier::load(&writer, notifications.clone()).map_err(unread)?;
         let committer = Committer::new(Connection::new(options, writer), notifier, retry_window_ns);
         let trouble = committer.trouble.clone();
         let queue = Arc::new(Queue::new(sizes));
@@ -165,7 +165,7 @@ impl SqliteStore {
             identity,
             retry_window_ns,
             inline_bytes_max,
-            news,
+            notifications,
             queue_max,
             duration,
         })

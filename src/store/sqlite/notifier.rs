@@ -16,7 +16,7 @@ use crate::store::StoreNotification;
 use crate::store::write_error::WriteError;
 
 pub(super) struct Notifier {
-    news: broadcast::Sender<StoreNotification>,
+    notifications: broadcast::Sender<StoreNotification>,
     /// The locks that a run may have queued for: its end frees them.
     locks: HashMap<RunId, HashSet<String>>,
     /// The unanswered orders to a run: its end answers them.
@@ -28,9 +28,9 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    pub(super) fn load(conn: &Connection, news: broadcast::Sender<StoreNotification>) -> Result<Self, WriteError> {
+    pub(super) fn load(conn: &Connection, notifications: broadcast::Sender<StoreNotification>) -> Result<Self, WriteError> {
         let mut notifier =
-            Self { news, locks: HashMap::new(), orders: HashMap::new(), last_worker: None, has_other_owners: true };
+            Self { notifications, locks: HashMap::new(), orders: HashMap::new(), last_worker: None, has_other_owners: true };
         let mut locks = conn.prepare("SELECT DISTINCT run_id, name FROM locks")?;
         for row in locks.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
             let (run, name): (Vec<u8>, String) = row?;
@@ -94,10 +94,10 @@ impl Notifier {
         self.has_other_owners |= self.last_worker != Some(worker);
     }
 
-    pub(super) fn send(&self, news: impl IntoIterator<Item = StoreNotification>) {
-        for one in news {
+    pub(super) fn send(&self, notifications: impl IntoIterator<Item = StoreNotification>) {
+        for one in notifications {
             // There may be no receiver.
-            let _ = self.news.send(one);
+            let _ = self.notifications.send(one);
         }
     }
 }

@@ -280,8 +280,8 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
                 ORDER BY version DESC, run_id, first LIMIT 1";
     let newest: Option<(Vec<u8>, i64, i64)> =
         sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;
-    let standing = newest.map(|(run, seq, version)| (run_id(run), seq, version));
-    if let Some(why) = newer_events_problem(noted, standing) {
+    let newer_event = newest.map(|(run, seq, version)| (run_id(run), seq, version));
+    if let Some(why) = newer_events_problem(noted, newer_event) {
         return Err(newer_events_error(path, &why));
     }
     if noted != Some(Event::VERSION) {

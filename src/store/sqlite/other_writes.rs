@@ -92,7 +92,7 @@ struct WriteResult {
     numbers: Vec<u64>,
     /// The result of a coordination write.
     coordination: CoordinationResult,
-    news: Vec<StoreNotification>,
+    notifications: Vec<StoreNotification>,
 }
 
 /// Writes, and writes again on a new connection if the first outcome is unknown.
@@ -131,7 +131,7 @@ fn notify(task: &WriteTask, mut result: WriteResult, committer: &mut Committer) 
         coordination_writes::committed(
             write,
             &result.coordination,
-            std::mem::take(&mut result.news),
+            std::mem::take(&mut result.notifications),
             &mut committer.notifier,
         );
     }
@@ -142,12 +142,12 @@ fn transact(task: &WriteTask, committer: &mut Committer, is_retry: bool) -> Resu
     let now = committer.now();
     let conn = committer.conn.get()?;
     conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let mut result = WriteResult { numbers: Vec::new(), coordination: CoordinationResult::Nothing, news: Vec::new() };
+    let mut result = WriteResult { numbers: Vec::new(), coordination: CoordinationResult::Nothing, notifications: Vec::new() };
     match task {
         WriteTask::Flips(flips) => result.numbers = put_flips(conn, flips, is_retry)?,
         WriteTask::Records(work) => write(conn, work, now)?,
         WriteTask::Coordination(write) => {
-            (result.coordination, result.news) = coordination_writes::write(conn, write, &committer.notifier, now)?
+            (result.coordination, result.notifications) = coordination_writes::write(conn, write, &committer.notifier, now)?
         }
     }
     conn.prepare_cached("COMMIT")?.execute([])?;

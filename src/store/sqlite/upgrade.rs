@@ -86,8 +86,8 @@ async fn refuse_newer(conn: &mut SqliteConnection) -> Result<(), UpgradeError> {
                 ORDER BY version DESC, run_id, seq LIMIT 1";
     let newest: Option<(Vec<u8>, i64, i64)> =
         sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(conn).await?;
-    let standing = newest.map(|(run, seq, version)| (run_id(run), seq, version));
-    newer_events_problem(None, standing).map_or(Ok(()), |why| Err(UpgradeError::Newer(why)))
+    let newer_event = newest.map(|(run, seq, version)| (run_id(run), seq, version));
+    newer_events_problem(None, newer_event).map_or(Ok(()), |why| Err(UpgradeError::Newer(why)))
 }
 
 /// The columns: position, run, seq, time, version, batch, event, number of its payloads.

@@ -217,14 +217,14 @@ fn write_attached_rows(conn: &Connection, append: &EncodedAppend) -> Result<(), 
             false => conn.prepare_cached(DEQUEUE)?.execute(params![run, entry.name, entry.step, entry.item])?,
         };
     }
-    for notice in &append.original.webhook_messages {
-        let record = serde_json::to_vec(notice)
+    for message in &append.original.webhook_messages {
+        let record = serde_json::to_vec(message)
             .map_err(|error| WriteError::NotWritten(format!("a message cannot be written as JSON: {error}")))?;
         conn.prepare_cached(MESSAGE)?.execute([record])?;
     }
-    for birth in &append.pending_runs {
-        let parent = birth.parent.as_ref().map(|parent| parent.0.as_bytes().as_slice());
-        let values = params![birth.run.0.as_bytes().as_slice(), parent, birth.at, birth.record];
+    for pending in &append.pending_runs {
+        let parent = pending.parent.as_ref().map(|parent| parent.0.as_bytes().as_slice());
+        let values = params![pending.run.0.as_bytes().as_slice(), parent, pending.at, pending.record];
         conn.prepare_cached(PENDING_RUN)?.execute(values)?;
     }
     for (seq, LargeValue { path, hash, body }) in &append.large_values {

@@ -19,9 +19,10 @@ use crate::store::StoreError;
 /// The interval of probes while the store is not healthy.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The log is copied to the database when this many pages have come to it: while nothing waits for the writer, so that
-/// little of it is left to be copied when something does, and in any case.
+/// While no work waits, the log is copied to the database (checkpoint) once it has grown by this many pages, so that
+/// under load little is left to copy.
 const CHECKPOINT_IDLE_PAGES: u32 = 250;
+/// Once the log has grown by this many pages, it is copied to the database even if work waits.
 const CHECKPOINT_PAGES: u32 = 1_000;
 
 /// The thread's own state.

@@ -8,7 +8,7 @@ use crate::store::{LockChange, RunSnapshot, Store, StoreChecked};
 
 const WINDOW: Duration = Duration::from_secs(86_400);
 
-/// So long ago that its retry key has run out.
+/// A time so long ago that the retry key has expired.
 fn past() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
 }
@@ -243,7 +243,7 @@ async fn each_kind_of_damage_in_postgresql_is_found_and_named() {
     assert_eq!(sound.findings, []);
     assert_eq!((sound.runs, sound.purged, sound.events, sound.payloads), (3, 1, 5, 1));
     assert!(shown.starts_with("postgres://"), "{shown}");
-    // Looked at while somebody uses it: each damage stands in place of the one before it.
+    // The store stays open while it is checked. Before each damage the rows are restored from copies of the tables.
     database.query("CREATE SCHEMA kept");
     let tables = [
         "meta",
@@ -290,7 +290,7 @@ async fn a_damaged_file_is_a_finding_and_a_file_that_is_no_store_is_refused() {
     let damaged = dir.path().join("damaged.db");
     std::fs::write(&damaged, bytes).unwrap();
     assert!(!check(&damaged).await.findings.is_empty());
-    // So much of it that not even its tables can be named.
+    // Damage to the first page: the list of tables cannot be read.
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[200..4_096].fill(0xab);
     std::fs::write(&damaged, bytes).unwrap();
@@ -316,7 +316,7 @@ async fn the_rest_of_a_killed_backup_is_overwritten() {
     for name in ["copy.db.part", "copy.db.part-journal"] {
         std::fs::write(dir.path().join(name), "half of something").unwrap();
     }
-    // Somebody is at it.
+    // Another backup to the same target is in progress: it holds the lock.
     let held = std::fs::File::open(&part).unwrap();
     held.try_lock().unwrap();
     let refused = back_up(&path, &copy).await.unwrap_err().0;
@@ -326,7 +326,7 @@ async fn the_rest_of_a_killed_backup_is_overwritten() {
     assert_eq!(check(&copy).await.findings, []);
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("part")), "{left:?}");
-    // What fails leaves nothing under the name.
+    // A backup that fails leaves no file with the target's name.
     std::fs::write(dir.path().join("torn.db"), &std::fs::read(&path).unwrap()[..8192]).unwrap();
     assert!(back_up(dir.path().join("torn.db"), dir.path().join("none.db")).await.is_err());
     assert!(!dir.path().join("none.db").exists());
@@ -365,7 +365,7 @@ async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
         let bytes = back_up(&path, &copy).await.unwrap();
         assert_eq!(bytes, std::fs::metadata(&copy).unwrap().len());
         let beside = check(&path).await;
-        assert_eq!(beside.findings, [], "beside the process");
+        assert_eq!(beside.findings, [], "checked while a process appends");
         let checked = check(&copy).await;
         assert_eq!(checked.findings, []);
         assert!(checked.runs > before && checked.runs <= beside.runs);
@@ -377,7 +377,7 @@ async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
         }
         let again = back_up(&path, &copy).await.unwrap_err().0;
         assert!(again.contains("exists already"), "{again}");
-        assert_eq!(check(&copy).await, checked, "it was left as it is");
+        assert_eq!(check(&copy).await, checked, "the existing copy is unchanged");
     }
     appends.abort();
     store.close().await;

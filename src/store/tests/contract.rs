@@ -249,7 +249,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     let held = Conflict::Claim { run: run_id(3), same_request: true };
     assert_eq!(three, Err(AppendError::Conflict(held)));
 
-    // The request of another caller, or of the same one under another credential, is no run's answer.
+    // The answer of a run is not given to another caller, nor to the same one under another credential.
     let any = |key: u8, any: u8| {
         Some(Claim { key: RetryKey([key; 32]), request: [1; 32], any_caller: Some(RetryKey([any; 32])) })
     };
@@ -270,7 +270,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
     assert_eq!((first.arm, first.run, first.request), (Arm::Legacy, None, None));
     assert_eq!(store.first_try(RetryKey([8; 32])).await.unwrap(), None);
-    // What legacy took within the window no run takes, under neither of its keys.
+    // No run can claim a key whose first try legacy took within the window: neither `key` nor `any_caller`.
     let legacys = Err(AppendError::Conflict(Conflict::LegacyClaim));
     assert_eq!(store.append(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) }.into()).await, legacys);
     assert_eq!(store.append(Append { claim: any(36, 9), ..append(run_id(9), 1, 1) }.into()).await, legacys);
@@ -290,7 +290,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
 }
 
 async fn a_retry_key_expires(which: StoreKind) {
-    // With no window at all every key has run out as soon as it is there.
+    // With a retry window of 0 every key has expired as soon as it is stored.
     let fixture = StoreFixture::with(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
     let store = &fixture.store;
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32], any_caller: None });
@@ -299,7 +299,7 @@ async fn a_retry_key_expires(which: StoreKind) {
     store.append(Arc::new(Append { claim, ..append(run_id(2), 1, 1) })).await.unwrap();
     store.note_legacy_tries(vec![RetryKey([1; 32])]).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
-    store.append(Arc::new(Append { claim, ..append(run_id(3), 1, 1) })).await.expect("legacy's ran out, too");
+    store.append(Arc::new(Append { claim, ..append(run_id(3), 1, 1) })).await.expect("the key of legacy's has expired too");
 }
 
 async fn an_append_with_a_conflict_stores_nothing(which: StoreKind) {

@@ -237,8 +237,8 @@ async fn webhook_messages_are_numbered_and_stay_until_they_are_removed(which: St
     store.append(with(1, vec![webhook_message(run_id(1), 1), webhook_message(run_id(1), 2)]).into()).await.unwrap();
     store.append(with(2, vec![webhook_message(run_id(2), 3)]).into()).await.unwrap();
     let found = store.webhook_messages(0, 9).await.unwrap();
-    assert!(found.is_sorted_by_key(|notice| notice.number) && found[0].number > 0);
-    let as_appended: Vec<_> = found.iter().cloned().map(|notice| WebhookMessage { number: 0, ..notice }).collect();
+    assert!(found.is_sorted_by_key(|message| message.number) && found[0].number > 0);
+    let as_appended: Vec<_> = found.iter().cloned().map(|message| WebhookMessage { number: 0, ..message }).collect();
     assert_eq!(
         as_appended,
         [webhook_message(run_id(1), 1), webhook_message(run_id(1), 2), webhook_message(run_id(2), 3)]

@@ -14,7 +14,7 @@ const APPENDS: u64 = 60;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };
-    // The fault may hit the opening too, which is tried again.
+    // The fault may also hit the opening, which is then tried again.
     let mut opened = SqliteStore::open(&path, &Limits::default()).await;
     for _ in 0..100 {
         if opened.is_err() {

@@ -123,7 +123,8 @@ impl StoreFixture {
         }
     }
 
-    /// As after a restart; the memory store has none.
+    /// Closes the store and opens it again, as a restart does. Does nothing for the memory store, whose content would be
+    /// lost.
     pub(crate) async fn reopen(&mut self) {
         if !matches!(self.storage, Storage::Memory) {
             self.store.close().await;

@@ -101,7 +101,7 @@ async fn notifications_reach_the_other_process() {
     let (one, two) = (open(&database).await, open(&database).await);
     let mut notifications = two.notifications();
     let mut run = 0;
-    // It may not listen yet: then it gets a later one.
+    // The other process may not listen yet: then it receives a later notification.
     within("a notification", async {
         loop {
             run += 1;
@@ -377,14 +377,14 @@ async fn an_append_on_a_hanging_session_times_out_as_unknown() {
     assert!(matches!(results, Err(AppendError::Unavailable(_))), "{results:?}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(!store.healthy());
-    // Nothing is begun on a new session while the old one may still do what it was asked.
+    // On a new session nothing is written while the old one may still execute its statement.
     let three = within("an answer", store.append(append(run_id(2), 1, 1).into())).await;
     assert!(matches!(three, Err(AppendError::Refused(_))), "{three:?}");
     assert_eq!(seqs(&sure, run_id(2)).await, [0; 0]);
     for pid in all.lines() {
         signal(pid, "CONT");
     }
-    within("the store to find out that it is well", async {
+    within("the store to be healthy again", async {
         while !store.healthy() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

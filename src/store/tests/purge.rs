@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::store::{RunFilter, Store, Work};
 
-/// So long ago that its retry key has run out.
+/// A time so long ago that the retry key has expired.
 pub(super) fn past(n: u64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + n.cast_signed()).unwrap()
 }

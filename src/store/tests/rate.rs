@@ -1,14 +1,18 @@
-//! How many events a second, and how many SQLite itself takes with the same batches, by hand:
+//! Benchmarks, run by hand.
+//!
+//! Events per second of the store, and of bare SQLite with the same batches:
 //! `cargo test --release --lib store::tests::rate -- --ignored --nocapture`, or `tests/bench/store_alone.py`, which keeps
-//! the rows. The folder is a temporary one: set TMPDIR to a disk where it is memory. And how long the longest run of a
-//! store takes to be read and folded, from its events and from its snapshot:
+//! the rows. The database is in a temporary folder: where that is in memory, set TMPDIR to a folder on a disk.
+//!
+//! The time to read and fold the longest run of a store, from its events and from its snapshot:
 //! `POINTSMAN_STORE=FILE cargo test --release --lib read_and_fold -- --ignored --nocapture`.
 //!
-//! Two controls write the very bytes of the events, in batches as large as ours were on average, on one connection (WAL,
-//! `synchronous=FULL`), and nothing else: no runs, no order to keep, no callers that wait. One writes a row for each
-//! event, with one multi-row INSERT for each batch, as a store of events would at first; the other a row for each append,
-//! with the statement and the connection that ours has, in one transaction. Runs have as many events as one of ten steps
-//! has. Rounds alternate, so that a drifting machine drifts for all; the processor's time is the whole process's.
+//! Two controls write the same bytes of events, in batches as large as the store's were on average, on one connection
+//! (WAL, `synchronous=FULL`), and nothing else: no runs, no checks of the order, no callers that wait. One writes a row
+//! for each event, with one multi-row INSERT for each batch, as a simple store of events does; the other writes a row for
+//! each append, with the store's own statement and connection settings, in one transaction. A run has as many events as a
+//! run of ten steps. Rounds alternate, so that a change of the machine's speed affects all equally. The processor time is
+//! that of the whole process.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -23,36 +27,37 @@ use crate::store::codec::encode_line;
 use crate::store::sqlite::Options;
 use crate::workflow::Run;
 
+/// How long one measurement takes.
 const FOR: Duration = Duration::from_secs(2);
-/// Of each combination; `POINTSMAN_ROUNDS` sets another number.
+/// Measurements of each combination; `POINTSMAN_ROUNDS` sets another number.
 const ROUNDS: usize = 3;
 /// Events of one run.
 const RUN: u64 = 24;
 
-/// What one measurement saw.
-struct Seen {
+/// The result of one measurement.
+struct Measured {
     rate: f64,
     cpu_us: f64,
     p50: Duration,
     p99: Duration,
 }
 
-fn seen(mut waits: Vec<Duration>, events: f64, took: Duration, cpu: Duration) -> Seen {
+fn measured(mut waits: Vec<Duration>, events: f64, took: Duration, cpu: Duration) -> Measured {
     waits.sort();
     let share = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
     let (rate, cpu_us) = (events / took.as_secs_f64(), cpu.as_secs_f64() * 1e6 / events);
-    Seen { rate, cpu_us, p50: share(50), p99: share(99) }
+    Measured { rate, cpu_us, p50: share(50), p99: share(99) }
 }
 
-/// What the process has used of the processor, in steps of 10 ms.
+/// The processor time that the process has used, in steps of 10 ms.
 fn cpu() -> Duration {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     Duration::from_millis(10 * (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()))
 }
 
-/// Ours, and how many events went into one commit on average.
-async fn ours(which: StoreKind, callers: u64, events: u64) -> (Seen, f64) {
+/// Measures the store; also returns how many events one commit had on average.
+async fn ours(which: StoreKind, callers: u64, events: u64) -> (Measured, f64) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let place = {
@@ -86,7 +91,7 @@ async fn ours(which: StoreKind, callers: u64, events: u64) -> (Seen, f64) {
     let (took, used) = (begin.elapsed(), cpu() - used);
     place.store.close().await;
     let total = waits.len() as f64 * events as f64;
-    (seen(waits, total, took, used), total / commits(&handle))
+    (measured(waits, total, took, used), total / commits(&handle))
 }
 
 fn commits(handle: &PrometheusHandle) -> f64 {
@@ -95,8 +100,8 @@ fn commits(handle: &PrometheusHandle) -> f64 {
     line.and_then(|count| count.parse().ok()).expect("the writer counts its commits")
 }
 
-/// SQLite itself.
-async fn control(batch: u64) -> Seen {
+/// Measures bare SQLite with a row for each event.
+async fn control(batch: u64) -> Measured {
     let dir = tempfile::tempdir().unwrap();
     let mut conn = SqliteConnectOptions::new()
         .filename(dir.path().join("control.db"))
@@ -143,11 +148,11 @@ async fn control(batch: u64) -> Seen {
     let (took, used) = (begin.elapsed(), cpu() - used);
     conn.close().await.unwrap();
     let total = waits.len() as f64 * batch as f64;
-    seen(waits, total, took, used)
+    measured(waits, total, took, used)
 }
 
-/// SQLite itself, with a row for each append of so many events, and so many of those in one transaction.
-fn control_by_append(batch: u64, events: u64) -> Seen {
+/// Measures bare SQLite with a row for each append of so many events, and `batch` appends in one transaction.
+fn control_by_append(batch: u64, events: u64) -> Measured {
     let dir = tempfile::tempdir().unwrap();
     let conn = Options::new(&dir.path().join("control.db")).open().unwrap();
     conn.execute_batch(
@@ -186,7 +191,7 @@ fn control_by_append(batch: u64, events: u64) -> Seen {
     }
     let (took, used) = (begin.elapsed(), cpu() - used);
     let total = waits.len() as f64 * (batch * events) as f64;
-    seen(waits, total, took, used)
+    measured(waits, total, took, used)
 }
 
 /// A line that `tests/bench/store_alone.py` reads.
@@ -220,8 +225,8 @@ async fn events_a_second() {
     }
 }
 
-/// PostgreSQL itself: the same batches by one `INSERT … SELECT … FROM UNNEST` each, on one connection.
-async fn postgres_control(batch: u64) -> Seen {
+/// Measures bare PostgreSQL: the same batches by one `INSERT … SELECT … FROM UNNEST` each, on one connection.
+async fn postgres_control(batch: u64) -> Measured {
     let database = cluster::shared().unwrap().database();
     let mut conn = sqlx::PgConnection::connect(&database.url()).await.unwrap();
     sqlx::query(
@@ -251,7 +256,7 @@ async fn postgres_control(batch: u64) -> Seen {
     let (took, used) = (begin.elapsed(), cpu() - used);
     conn.close().await.unwrap();
     let total = waits.len() as f64 * batch as f64;
-    seen(waits, total, took, used)
+    measured(waits, total, took, used)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ on_every_store! {
     large_payloads_are_read_as_they_were_written,
 }
 
-/// So long ago that its retry key has run out.
+/// A time so long ago that the retry key has expired.
 fn past(n: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + n).unwrap()
 }
@@ -157,7 +157,7 @@ async fn large_payloads_are_read_as_they_were_written(which: StoreKind) {
         let beside = std::path::PathBuf::from(format!("{}-wal", file.display()));
         let bytes = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         let bytes = bytes(&file) + bytes(&beside);
-        assert!(bytes < 5_000_000, "a body of 100 kB that stands 2,100 times takes {bytes} bytes");
+        assert!(bytes < 5_000_000, "a body of 100 kB that is stored 2,100 times takes {bytes} bytes");
     }
     // One of two runs with the same payload is purged: the payload is kept.
     let purge = async |limit| store.purge(RunStatus::Completed, past(2), limit).await.unwrap();

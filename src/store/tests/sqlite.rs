@@ -314,7 +314,7 @@ async fn a_full_disk_refuses_appends_and_the_store_recovers_by_itself() {
     assert!(!store.healthy());
     let found = store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap();
     assert_eq!(found.len() as u64, kept, "nothing of what was refused, all of what was acknowledged");
-    // A small one still fits, and says that the store is well again.
+    // A small append still fits, and its commit makes the store healthy again.
     tokio::time::timeout(std::time::Duration::from_secs(20), async {
         while !store.healthy() {
             tokio::task::yield_now().await;

@@ -1,6 +1,6 @@
-//! For stores in tests that pass on what they do not change.
+//! A macro for test stores that wrap another store and change only some of its calls.
 
-/// [`crate::store::Work`] of a store that passes everything on to one of its fields.
+/// Implements [`crate::store::Work`] by forwarding every call to a field.
 macro_rules! work_through {
     ($store:ty, $field:ident) => {
         $crate::store::tests::through::work_through!(@each $store, $field,

@@ -1,4 +1,4 @@
-//! A store that an older version wrote is brought up, whatever interrupts it, and nothing of it is lost.
+//! The upgrade of a store that an older version wrote loses no event, whatever interrupts it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,7 +44,7 @@ async fn older(path: &Path, runs: u64, events: u64) {
         let id = run.0.as_bytes().to_vec();
         let facts = facts(run, events);
         for (seq, fact) in (1_i64..).zip(&facts) {
-            // Every hundredth has its output beside it.
+            // Every hundredth event has its output in a row of payloads.
             let mut json = serde_json::to_vec(fact).unwrap();
             if seq % 100 == 50 {
                 json =
@@ -61,7 +61,7 @@ async fn older(path: &Path, runs: u64, events: u64) {
         let summary = fold(&facts).unwrap().summary(Timestamp::from_nanosecond(i128::from(events) * 7).unwrap());
         let text = "INSERT INTO runs (run_id, first, seq, ended, status, workflow, route, mode, summary, turn, updated) \
                     VALUES (?, 1, ?, 0, ?, 'create-order', 'orders.create', 'real', ?, 0, ?)";
-        // The trigger that keeps order knows no run yet: as a first append.
+        // Written after its events, because a trigger checks that the events of an existing run follow without a gap.
         let put = sqlx::query(text).bind(id).bind(events as i64).bind(summary.status.as_str());
         put.bind(serde_json::to_vec(&summary).unwrap()).bind(events as i64 * 7).execute(&mut *write).await.unwrap();
     }
@@ -147,7 +147,7 @@ async fn an_upgrade_of_a_file_survives_repeated_kills() {
     let appends = rows(&mut conn, "SELECT count(*) FROM appends WHERE last <= 1000").await.unwrap();
     let whole = (RUNS * EVENTS.div_ceil(3)) as i64;
     assert!((whole..whole + 30).contains(&appends), "{appends} rows for {whole} appends");
-    // The message of the version before.
+    // A binary of the older version refuses the file.
     let refused = migrate_to(&mut conn, &path, OLDER).await.unwrap_err().0;
     assert!(refused.contains("has tables of version 7"), "{refused}");
 }
@@ -229,7 +229,7 @@ async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
     let refused = PostgresStore::open(&url, None, &limits).await.err().unwrap().0;
     assert!(refused.contains("still use (the older one)") && refused.contains("pg_dump"), "{refused}");
     assert_eq!(database.query("SELECT count(*) FROM pointsman.events").trim(), "150", "nothing was changed");
-    // It ends; and somebody who brought the tables up was killed halfway.
+    // The older process has ended, and a process that upgraded the tables was killed halfway.
     database.query("DELETE FROM pointsman.workers");
     PostgresStore::make_older(&url, 5).await;
     assert_eq!(database.query("SET search_path = pointsman; SELECT move_events(70)").trim(), "70");
@@ -240,7 +240,7 @@ async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
     let (checked, _) = PostgresStore::check(&url, None, &limits).await.unwrap();
     assert!(checked.findings.iter().all(|finding| finding.what.contains("summary")), "{:?}", checked.findings);
     assert_eq!(checked.events, 151);
-    // What an older process asks for after all.
+    // Statements of an older process that still runs.
     let nulls = vec!["NULL"; 54].join(", ");
     let asks = [format!("PERFORM append_batch({nulls})"), "PERFORM seq FROM events".to_owned()];
     for ask in asks {

@@ -81,20 +81,20 @@ pub(in crate::store::sqlite) async fn webhook_messages(
         .fetch_all(pool)
         .await
         .map_err(read_error)?;
-    let notice =
+    let message =
         |(number, record): &(i64, Vec<u8>)| Ok(WebhookMessage { number: number.cast_unsigned(), ..parse(record)? });
-    found.iter().map(notice).collect()
+    found.iter().map(message).collect()
 }
 
 pub(in crate::store::sqlite) async fn pending_runs(pool: &SqlitePool, limit: usize) -> Result<Vec<PendingRun>> {
     type Found = (Vec<u8>, Option<Vec<u8>>, i64, Vec<u8>);
     let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT ?";
     let found: Vec<Found> = sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
-    let birth = |(run, parent, at, record): Found| {
+    let pending_run = |(run, parent, at, record): Found| {
         let parent = parent.map(known_run).transpose()?;
         Ok(PendingRun { run: known_run(run)?, parent, record: parse(&record)?, at: time(at)? })
     };
-    found.into_iter().map(birth).collect()
+    found.into_iter().map(pending_run).collect()
 }
 
 /// Runs that ended with this status before a time, those that ended first before others, and whether each is pinned.

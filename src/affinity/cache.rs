@@ -1,7 +1,7 @@
-//! Owners that were looked up or pinned of late.
+//! A cache of the owners that were looked up or pinned recently.
 //!
-//! Always true: an entry says what the store says. "Nobody" is kept too, and could be overtaken by a pin: it is kept
-//! only if no pin was made since the look began, and a pin that is made later replaces it.
+//! Always true: an entry equals what the store has. "Nobody" is cached too. So that it does not replace a newer pin, it is
+//! cached only if no pin was made since its look-up began; a pin that is made later replaces it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::flag::{Arm, PinKey};
 use crate::names::RunId;
 
-/// Owners kept; the older half goes when the younger half is full.
+/// Cached owners. When the younger half is full, the older half is dropped.
 const OWNERS_MAX: usize = 32_768;
 
-/// Whose it is, and of which run; `None` is nobody's.
+/// The arm that owns an instance, and the run that created it; `None` if nobody owns it.
 pub(super) type Known = Option<(Arm, Option<RunId>)>;
 
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct Halves {
 
 impl Cache {
     fn halves(&self) -> MutexGuard<'_, Halves> {
-        // Nothing here is left half by a panic.
+        // A poisoned lock is usable: no change can panic halfway.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -42,12 +42,12 @@ impl Cache {
         Some(known)
     }
 
-    /// To be handed to [`Cache::looked_up`] by a look that begins now.
+    /// The epoch of a look-up that begins now, for [`Cache::looked_up`].
     pub(super) fn epoch(&self) -> u64 {
         self.halves().epoch
     }
 
-    /// What a look found that began at an epoch.
+    /// Caches the result of a look-up that began at this epoch.
     pub(super) fn looked_up(&self, key: &PinKey, known: Known, began: u64) {
         let mut halves = self.halves();
         if known.is_some() || halves.epoch == began {
@@ -55,14 +55,14 @@ impl Cache {
         }
     }
 
-    /// A pin was made. Says whether it is news.
+    /// A pin was made. Returns `false` if it was cached already.
     pub(super) fn pinned(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
         let mut halves = self.halves();
         halves.epoch += 1;
         let known = Some((arm, run));
-        let stood = halves.young.get(key).or_else(|| halves.old.get(key)).copied();
+        let before = halves.young.get(key).or_else(|| halves.old.get(key)).copied();
         halves.put(key, known);
-        stood != Some(known)
+        before != Some(known)
     }
 }
 
@@ -106,6 +106,6 @@ mod tests {
         assert_eq!(cache.get(&key(2)), Some(None));
         cache.pinned(&key(2), Arm::Engine, None);
         assert_eq!(cache.get(&key(2)), Some(Some((Arm::Engine, None))));
-        assert!(!cache.pinned(&key(2), Arm::Engine, None), "no news");
+        assert!(!cache.pinned(&key(2), Arm::Engine, None), "it is cached already");
     }
 }

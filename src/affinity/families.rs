@@ -1,6 +1,6 @@
-//! What is pinned, by the id of the creator that pins are stored under: counts, and whether an id was given out twice.
+//! Counts of pins and of collisions, by the id of the creator under which pins are stored.
 //!
-//! Always true: an id that stands here has at least one pin. Readers take no lock.
+//! Always true: an id in this map has at least one pin. Readers take no lock.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::store::PinCount;
 /// All ids with pins. They are routes of the flag files, so there are few.
 pub(super) struct Families {
     by_id: ArcSwap<HashMap<RouteId, Arc<Family>>>,
-    /// Routes for which the metrics say that something is pinned.
+    /// Routes whose metrics were set. Those that are gone are set to 0.
     published: Mutex<HashSet<RouteId>>,
 }
 
@@ -42,8 +42,8 @@ impl Families {
         self.by_id.load().get(family).cloned()
     }
 
-    /// Sets the metrics to what is pinned now: of a family by its creator's id of now, of what is in no file by the id
-    /// that it is stored under.
+    /// Sets the metrics to the counts of now: for a family under its creator's present id, for pins of a creator that is in
+    /// no file under the stored id.
     pub(super) fn publish<'a>(&self, families: impl Iterator<Item = &'a flag::Family>) {
         let by_id = self.by_id.load();
         let now: HashMap<&RouteId, &RouteId> =
@@ -64,12 +64,12 @@ impl Families {
         *published = counts.into_keys().collect();
     }
 
-    /// One more instance.
+    /// Counts one more instance.
     pub(super) fn count(&self, route: &RouteId, arm: Arm) {
         if let Some(family) = self.get(route) {
             return family.add(arm, 1);
         }
-        // Two that come first at the same time agree on one entry: what loses the swap is made again from the winner's.
+        // Of two threads that add an entry at the same time, the one that loses the swap repeats the closure.
         self.by_id.rcu(|families| {
             let mut families = HashMap::clone(families);
             families.entry(route.clone()).or_default();
@@ -81,7 +81,7 @@ impl Families {
     }
 }
 
-/// What the metrics say of a route.
+/// The values of a route's metrics.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     engine: u64,
@@ -110,7 +110,7 @@ impl Family {
         self.engine.load(Ordering::Acquire) > 0
     }
 
-    /// Both arms have given out one id.
+    /// Records that both arms have given out this id.
     pub(super) fn collide(&self, key: &PinKey, run: Option<RunId>) {
         self.collided.store(true, Ordering::Release);
         self.collisions.fetch_add(1, Ordering::AcqRel);
@@ -121,7 +121,7 @@ impl Family {
         );
     }
 
-    /// Whether that has happened.
+    /// Whether both arms have given out one id.
     pub(super) fn collided(&self) -> bool {
         self.collided.load(Ordering::Acquire)
     }

@@ -1,21 +1,22 @@
-//! Compact sets without false negatives: "certainly not in it, or perhaps".
+//! Compact sets without false negatives: their answer is "certainly not in the set" or "perhaps".
 //!
-//! Always true: what was inserted is found, for as long as its slice is kept; what was not inserted is found once in
-//! several thousand looks. An entry takes about two bytes. A set never grows beyond its bound: one that would is
-//! *saturated*, finds everything, and says so.
+//! Always true: an inserted entry is found for as long as its slice is kept; of several thousand others one is found too.
+//! An entry takes about two bytes. A set never grows beyond its bound: where an entry has no room, the set is *saturated*,
+//! answers "perhaps" for everything, and `insert` says so.
 //!
-//! Each table is a cuckoo filter (Fan et al., 2014): 16 bits of an entry's hash stand in one of two buckets of four, and
-//! move to the other one where there is no room.
+//! Each table is a cuckoo filter (Fan et al., 2014): 16 bits of an entry's hash, its fingerprint, are stored in one of two
+//! buckets of four slots, and are moved to the other bucket to make room.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+/// Slots of a bucket.
 const BUCKET: usize = 4;
-/// Entries of the first table, of the second, and of all further ones.
+/// Slots of the first table, of the second, and of all further ones.
 const TABLE_SLOTS: [usize; 3] = [1 << 12, 1 << 16, 1 << 19];
-/// A table takes so many percent of its slots.
+/// A table counts as full when this share of its slots is taken.
 const LOAD_PERCENT: usize = 92;
-/// Moves until a table counts as full.
+/// A table also counts as full when an insertion has moved this many fingerprints and found no free slot.
 const MOVES_MAX: usize = 500;
 /// Slices of a window.
 const SLICES: u32 = 24;
@@ -24,66 +25,68 @@ const SLICES: u32 = 24;
 struct Table {
     buckets: Vec<[u16; BUCKET]>,
     entries: usize,
-    /// The entry that found no room in the last insertion: the table is full then.
-    homeless: Option<(usize, u16)>,
+    /// The fingerprint for which the last insertion found no slot, and one of its buckets. The table is full then.
+    without_slot: Option<(usize, u16)>,
 }
 
 impl Table {
     fn new(slots: usize) -> Self {
-        Self { buckets: vec![[0; BUCKET]; slots / BUCKET], entries: 0, homeless: None }
+        Self { buckets: vec![[0; BUCKET]; slots / BUCKET], entries: 0, without_slot: None }
     }
 
-    /// The mark of an entry, and its first bucket. No mark is 0, which is an empty slot.
-    fn places(&self, hash: u64) -> (u16, usize) {
-        let mark = u16::try_from(hash >> 48).unwrap_or(0).max(1);
-        (mark, (hash as usize) & (self.buckets.len() - 1))
+    /// The fingerprint of an entry, and its first bucket. A fingerprint is never 0, which is an empty slot.
+    fn fingerprint_and_bucket(&self, hash: u64) -> (u16, usize) {
+        let fingerprint = u16::try_from(hash >> 48).unwrap_or(0).max(1);
+        (fingerprint, (hash as usize) & (self.buckets.len() - 1))
     }
 
-    /// The other bucket of a mark, from either of the two.
-    fn other(&self, mark: u16, bucket: usize) -> usize {
-        // An odd multiplier spreads neighbouring marks; the number of buckets is a power of two.
-        (bucket ^ (usize::from(mark).wrapping_mul(0x5bd1_e995))) & (self.buckets.len() - 1)
+    /// Computes either bucket of a fingerprint from the other one.
+    fn other(&self, fingerprint: u16, bucket: usize) -> usize {
+        // An odd multiplier spreads similar fingerprints; the number of buckets is a power of two.
+        (bucket ^ (usize::from(fingerprint).wrapping_mul(0x5bd1_e995))) & (self.buckets.len() - 1)
     }
 
     fn contains(&self, hash: u64) -> bool {
-        let (mark, first) = self.places(hash);
-        let second = self.other(mark, first);
-        self.buckets[first].contains(&mark)
-            || self.buckets[second].contains(&mark)
-            || self.homeless.is_some_and(|(bucket, held)| held == mark && (bucket == first || bucket == second))
+        let (fingerprint, first) = self.fingerprint_and_bucket(hash);
+        let second = self.other(fingerprint, first);
+        self.buckets[first].contains(&fingerprint)
+            || self.buckets[second].contains(&fingerprint)
+            || self
+                .without_slot
+                .is_some_and(|(bucket, held)| held == fingerprint && (bucket == first || bucket == second))
     }
 
     fn is_full(&self) -> bool {
-        self.homeless.is_some() || self.entries >= self.buckets.len() * BUCKET * LOAD_PERCENT / 100
+        self.without_slot.is_some() || self.entries >= self.buckets.len() * BUCKET * LOAD_PERCENT / 100
     }
 
     /// Inserts into a table that is not full.
     fn insert(&mut self, hash: u64) {
-        let (mut mark, first) = self.places(hash);
+        let (mut fingerprint, first) = self.fingerprint_and_bucket(hash);
         self.entries += 1;
-        let mut bucket = self.other(mark, first);
-        if self.put(first, mark) || self.put(bucket, mark) {
+        let mut bucket = self.other(fingerprint, first);
+        if self.put(first, fingerprint) || self.put(bucket, fingerprint) {
             return;
         }
-        let mut lot = hash | 1;
+        let mut random = hash | 1;
         for _ in 0..MOVES_MAX {
-            // Somebody makes room and goes to its other bucket.
-            lot ^= lot << 13;
-            lot ^= lot >> 7;
-            lot ^= lot << 17;
-            std::mem::swap(&mut self.buckets[bucket][lot as usize % BUCKET], &mut mark);
-            bucket = self.other(mark, bucket);
-            if self.put(bucket, mark) {
+            // Takes a random slot of the bucket. The fingerprint that was in it moves to its other bucket.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            std::mem::swap(&mut self.buckets[bucket][random as usize % BUCKET], &mut fingerprint);
+            bucket = self.other(fingerprint, bucket);
+            if self.put(bucket, fingerprint) {
                 return;
             }
         }
-        self.homeless = Some((bucket, mark));
+        self.without_slot = Some((bucket, fingerprint));
     }
 
-    /// Puts a mark into a bucket, where it has room.
-    fn put(&mut self, bucket: usize, mark: u16) -> bool {
+    /// Puts a fingerprint into a free slot of a bucket; `false` if there is none.
+    fn put(&mut self, bucket: usize, fingerprint: u16) -> bool {
         let free = self.buckets[bucket].iter_mut().find(|slot| **slot == 0);
-        free.map(|slot| *slot = mark).is_some()
+        free.map(|slot| *slot = fingerprint).is_some()
     }
 
     fn bytes(&self) -> usize {
@@ -91,7 +94,7 @@ impl Table {
     }
 }
 
-/// A set that grows.
+/// A set that grows by further tables.
 #[derive(Default)]
 pub(super) struct Filter {
     tables: Vec<Table>,
@@ -102,25 +105,25 @@ impl Filter {
         self.tables.iter().any(|table| table.contains(hash))
     }
 
-    /// The bytes that another table would take, where an insertion needs one.
-    fn wants(&self) -> usize {
+    /// The bytes of the table that the next insertion adds; 0 if the last table has room.
+    fn next_table_bytes(&self) -> usize {
         match self.tables.last() {
             Some(last) if !last.is_full() => 0,
             _ => TABLE_SLOTS[self.tables.len().min(TABLE_SLOTS.len() - 1)] * size_of::<u16>(),
         }
     }
 
-    /// Inserts, unless that would take more than so many bytes more. Whether it is in the set now.
+    /// Inserts, unless the set would grow by more than `more_bytes_max`. Returns whether the entry is in the set now.
     fn insert(&mut self, hash: u64, more_bytes_max: usize) -> bool {
         if self.contains(hash) {
             return true;
         }
-        let wants = self.wants();
-        if wants > more_bytes_max {
+        let table_bytes = self.next_table_bytes();
+        if table_bytes > more_bytes_max {
             return false;
         }
-        if wants > 0 {
-            self.tables.push(Table::new(wants / size_of::<u16>()));
+        if table_bytes > 0 {
+            self.tables.push(Table::new(table_bytes / size_of::<u16>()));
         }
         if let Some(last) = self.tables.last_mut() {
             last.insert(hash);
@@ -160,7 +163,7 @@ impl LastingSet {
         self.saturated || self.filter.contains(hash)
     }
 
-    /// Whether it had room, or has it already.
+    /// Returns `false` if the entry had no room: the set is saturated then.
     pub(super) fn insert(&mut self, hash: u64) -> bool {
         if !self.saturated {
             self.saturated = !self.filter.insert(hash, self.bytes_max.saturating_sub(self.filter.bytes()));
@@ -173,16 +176,17 @@ impl LastingSet {
     }
 }
 
-/// A set whose entries stay for a window: in slices, of which each goes as a whole when its last entry has run out.
+/// A set whose entries are kept for a window. They are in slices by time; a slice is removed as a whole when its last entry
+/// has expired.
 pub(super) struct WindowSet {
     /// Each with the number of its slice, the oldest first.
     slices: VecDeque<(u64, Filter)>,
     bytes: usize,
     bytes_max: usize,
     slice: Duration,
-    /// The instant at which slice 0 began: a window before this set was made.
-    origin_to_now: (Instant, Duration),
-    /// Up to this slice everything is found, since something of it had no room.
+    /// When this set was made, and how long before that slice 0 began: the first entries may be as old as a window.
+    made_and_origin: (Instant, Duration),
+    /// The newest slice of which an entry had no room. Until it has expired the answer is always "perhaps".
     saturated: Option<u64>,
 }
 
@@ -191,17 +195,17 @@ impl WindowSet {
         let slice = (window / SLICES).max(Duration::from_secs(1));
         let slices_kept = window.as_nanos().div_ceil(slice.as_nanos());
         let before = slice.saturating_mul(u32::try_from(slices_kept).unwrap_or(u32::MAX).saturating_add(1));
-        Self { slices: VecDeque::new(), bytes: 0, bytes_max, slice, origin_to_now: (now, before), saturated: None }
+        Self { slices: VecDeque::new(), bytes: 0, bytes_max, slice, made_and_origin: (now, before), saturated: None }
     }
 
-    /// The slice of what was inserted so long ago.
+    /// The number of the slice for an entry whose window began `ago`.
     fn number(&self, now: Instant, ago: Duration) -> u64 {
-        let (made, before) = self.origin_to_now;
+        let (made, before) = self.made_and_origin;
         let since_origin = before.saturating_add(now.saturating_duration_since(made)).saturating_sub(ago);
         u64::try_from(since_origin.as_nanos() / self.slice.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The oldest slice in which something may not have run out.
+    /// The number of the oldest slice that may have an entry whose window is not over.
     fn oldest(&self, now: Instant) -> u64 {
         self.number(now, Duration::ZERO).saturating_sub(u64::from(SLICES) + 1)
     }
@@ -211,11 +215,12 @@ impl WindowSet {
         if self.saturated.is_some_and(|until| until >= oldest) {
             return true;
         }
-        // The newest first: most retries come soon.
+        // The newest first, because most retries come soon.
         self.slices.iter().rev().take_while(|(number, _)| *number >= oldest).any(|(_, filter)| filter.contains(hash))
     }
 
-    /// Whether it had room, or has it already.
+    /// Inserts an entry whose window began `ago`. Returns `false` if it had no room: the set is saturated then until the
+    /// entry's slice has expired.
     pub(super) fn insert(&mut self, hash: u64, now: Instant, ago: Duration) -> bool {
         let oldest = self.oldest(now);
         while self.slices.front().is_some_and(|(number, _)| *number < oldest) {
@@ -224,7 +229,7 @@ impl WindowSet {
         }
         let number = self.number(now, ago);
         if number < oldest {
-            return true; // it has run out already
+            return true; // it has expired already
         }
         let at = match self.slices.binary_search_by_key(&number, |(number, _)| *number) {
             Ok(at) => at,
@@ -264,9 +269,9 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3_600);
 
     proptest! {
-        /// Whatever is inserted whenever is found until its window is over, also where hashes are far from even.
+        /// Some of the hashes are similar to each other.
         #[test]
-        fn nothing_inserted_is_missed(
+        fn an_entry_is_found_until_its_window_is_over(
             entries in prop::collection::vec((any::<u16>(), 0_u64..40, 0_u64..30, any::<bool>()), 1..3_000),
             bytes_max in prop::sample::select(vec![8_192_usize, 200_000, 1 << 30]),
         ) {
@@ -293,10 +298,10 @@ mod tests {
 
     #[test]
     fn ten_million_keys_take_less_than_forty_megabytes() {
-        // Each is that of a request of an unverified caller, which is inserted under two keys that share the first half.
+        // Each request is of an unverified caller and is inserted under two keys that share the first half.
         let (window, begin) = (24 * HOUR, Instant::now());
         const KEYS: u64 = 10_000_000;
-        // As they come over a day, and twice as many in some hours as in others.
+        // Spread over a day, in some hours twice as many as in others.
         let mut set = WindowSet::new(window, 64 << 20, begin);
         let mut state = 7_u64;
         let mut draw = || {
@@ -308,7 +313,7 @@ mod tests {
             let ago = if n % 3 < 2 || (n / 400_000) % 2 == 0 { Duration::ZERO } else { HOUR };
             let first_half = draw();
             assert!(set.insert(first_half, at, ago));
-            // For some of them, since this takes its time.
+            // The second key, for every eighth request only, because this takes long.
             assert!(n % 8 > 0 || set.insert(first_half, at, ago));
         }
         let size = set.size();
@@ -327,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_go_when_their_window_is_over() {
+    fn a_slice_is_removed_when_its_window_is_over() {
         let begin = Instant::now();
         let mut set = WindowSet::new(24 * HOUR, 1 << 20, begin);
         for n in 0..1_000 {
@@ -340,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_is_too_small_finds_everything_until_that_has_run_out() {
+    fn a_saturated_set_finds_everything_until_the_slice_has_expired() {
         let begin = Instant::now();
         let mut set = WindowSet::new(24 * HOUR, 8_192, begin);
         let fit = (0..10_000).filter(|n| set.insert(hash(*n), begin, Duration::ZERO)).count();

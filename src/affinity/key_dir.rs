@@ -1,18 +1,18 @@
-//! Where the file of retry keys stands by itself, for a store that is no file.
+//! The default directory of the file of retry keys, for a store that is not a file.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::key_file::KeyFileError;
 
-/// The directory for the file where the settings name none and the store is no file: the service manager's, else one of
-/// this user's among temporary files.
+/// The directory for the file if the settings name none and the store is not a file: `$STATE_DIRECTORY` of the service
+/// manager, else a directory of this user among temporary files.
 ///
 /// # Errors
-/// It cannot be made for this user alone.
+/// It cannot be created, or belongs to another user.
 pub fn default_dir() -> Result<PathBuf, KeyFileError> {
     if let Some(dir) = std::env::var_os("STATE_DIRECTORY").filter(|dir| !dir.is_empty()) {
-        // Several are separated by colons; the first is as good as any.
+        // Several are separated by colons; the first is used.
         let dir = dir.to_string_lossy().split(':').next().map(PathBuf::from).unwrap_or_default();
         return Ok(dir);
     }

@@ -1,16 +1,16 @@
-//! The file that keeps what legacy took until the store has it: its layout, and how it is read back.
+//! The layout of the file that keeps first tries of legacy until the store has them, and how it is read back.
 //!
 //! The question it answers: "which first tries had legacy taken when the last process ended?" Always true: the file has
 //! its full size, filled with zeros, before the first record is written, so that writing a record needs no space; it is
-//! locked to one process; each slot has a checksum of its own, and what does not match is skipped and counted. Which
-//! record may be written over is `key_log`'s business.
+//! locked by one process; each slot has a checksum, and a slot whose checksum is wrong is skipped and counted. Deciding
+//! which record may be overwritten is left to `key_log`.
 //!
-//! A record is written with a plain `pwrite` and not synced: it survives the end of the process and a full disk. What was
-//! written within the last second before a power cut may be lost.
+//! A record is written with a plain `pwrite` and not synced: it survives the end of the process and a full disk. Records
+//! of the last second before a power cut may be lost.
 //!
 //! Layout, in slots of 64 bytes: slot 0 names the format, this file and the store that uses it; slot 1 says up to which
-//! number all records are in the store; slots 2 to 63 say of routes when legacy last served a request of theirs whose key
-//! could not be noted; the rest is a ring of records.
+//! number all records are in the store; each of the slots 2 to 63 has the hash of a route and the time at which legacy last
+//! served a request of it whose key could not be noted; the rest is a ring buffer of records.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -30,7 +30,7 @@ const SLOT: usize = 64;
 const HEAD_SLOTS: u64 = 64;
 const STORED_SLOT: u64 = 1;
 const UNNOTED_SLOTS: std::ops::Range<u64> = 2..HEAD_SLOTS - 1;
-/// Stands for every route, where there is no slot left for another one.
+/// Counts for every route; used when all other such slots are taken.
 const UNNOTED_ANY_SLOT: u64 = HEAD_SLOTS - 1;
 const UNNOTED_ROUTES: usize = (UNNOTED_SLOTS.end - UNNOTED_SLOTS.start) as usize;
 const MAGIC: &[u8; 8] = b"PMKEYS01";
@@ -52,14 +52,14 @@ pub(super) struct KeyFile {
     file: File,
     path: PathBuf,
     records: u64,
-    /// Of each slot that says when a route was served unnoted, the route; `None` where no route has it.
+    /// The routes that have one of the slots 2 to 62; `None` for a free slot.
     unnoted: [Option<[u8; 16]>; UNNOTED_ROUTES],
 }
 
-/// What an opened file said.
+/// An open file with its content.
 pub(super) struct Opened {
     pub file: KeyFile,
-    /// Which file it is, and whose; `None` where an older version made it.
+    /// `None` if an older version created the file.
     pub tag: Option<Tag>,
     /// All records up to this number are in the store.
     pub stored: u64,
@@ -73,7 +73,7 @@ pub(super) struct Opened {
     pub skipped: u64,
 }
 
-/// A route as the file knows it.
+/// A route in one of the slots 2 to 63.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum UnnotedRoute {
     Hash([u8; 16]),
@@ -95,13 +95,13 @@ pub enum KeyFileError {
     #[error("the file of retry keys {} is in use by another process", .0.display())]
     Locked(PathBuf),
     /// It has keys of another store.
-    #[error("the file of retry keys {} has keys that another store waits for; move it back to that store, or away", .0.display())]
+    #[error("the file of retry keys {} has keys that another store does not have yet; move it back to that store, or move it away", .0.display())]
     AnotherStores(PathBuf),
     /// The store does not say which files it has.
-    #[error("which files of retry keys there are: {0}")]
+    #[error("the store's list of files of retry keys cannot be read: {0}")]
     Store(#[source] StoreError),
     /// A newer version wrote it.
-    #[error("the file of retry keys {} was written by a newer version; start that version, or move the file away once nothing of it is needed (its keys are in the store unless that version was killed)", .0.display())]
+    #[error("the file of retry keys {} was written by a newer version; start that version, or move the file away once its keys are in the store (they are, unless that version was killed)", .0.display())]
     Newer(PathBuf),
     /// It cannot be made, read or written.
     #[error("the file of retry keys {} cannot be {what}: {source}; it takes {bytes} bytes on disk (limits: retry_keys_file_bytes_max) in a directory that this process may write (`retry_keys_dir`)", .path.display())]
@@ -118,8 +118,8 @@ pub enum KeyFileError {
 }
 
 impl KeyFile {
-    /// Opens the file, and where it is to be used (`make`) makes it with its full size; reads what it says. A file to be
-    /// used that has another size is resized where nothing in it waits for the store and the disk has room.
+    /// Opens and reads the file. With `make` it is opened for use: it is created with its full size if it does not exist,
+    /// and resized if it has another size, no record in it waits for the store, and the disk has room.
     pub(super) fn open(path: &Path, bytes_max: u64, make: bool) -> Result<Opened, KeyFileError> {
         let wanted = (bytes_max / SLOT as u64).max(HEAD_SLOTS + 1);
         let failed =
@@ -186,7 +186,7 @@ impl KeyFile {
             }
         }
         if !torn.is_empty() {
-            // Which route it named is lost: it may have been any, and it may have been just now.
+            // The route and the time of a torn slot are lost: it counts for every route, as of now.
             let now = clock::now();
             unnoted.push((UnnotedRoute::Any, now));
             self.write_unnoted(UnnotedRoute::Any, now)?;
@@ -205,7 +205,7 @@ impl KeyFile {
         Ok(Opened { file: self, tag, stored, waiting, last, unnoted, skipped })
     }
 
-    /// Reads the records of a file that a process may be writing, also those that the store has, and which file it is.
+    /// Reads the tag and all records of a file that a process may be writing to, also records that the store has.
     pub(super) fn peek(path: &Path) -> io::Result<(Option<Tag>, Vec<Record>)> {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -213,7 +213,7 @@ impl KeyFile {
         file.read_exact_at(&mut head, 0)?;
         let slots = file.metadata()?.len() / SLOT as u64;
         let mut records = Vec::new();
-        // What is being written at this moment does not match its checksum yet.
+        // A record that is being written at this moment has a wrong checksum and is skipped.
         read_ring(&file, slots.saturating_sub(HEAD_SLOTS), |record| records.push(record))?;
         Ok((checked(&head).and_then(Tag::read), records))
     }
@@ -227,17 +227,17 @@ impl KeyFile {
         &self.path
     }
 
-    /// A handle to sync it with, while others write.
+    /// Another handle of the file, with which a thread can sync it while others write.
     pub(super) fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// Says which file this is, and whose.
+    /// Writes the tag.
     pub(super) fn write_tag(&self, tag: &Tag) -> io::Result<()> {
         write_header(&self.file, Some(tag))
     }
 
-    /// After this returns, a power cut loses nothing of what was written before.
+    /// After this returns, a power cut loses nothing that was written before.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -251,14 +251,14 @@ impl KeyFile {
         self.put(HEAD_SLOTS + (record.seq - 1) % self.records, slot)
     }
 
-    /// Says that all records up to a number are in the store.
+    /// Writes up to which number all records are in the store.
     pub(super) fn write_stored(&self, seq: u64) -> io::Result<()> {
         let mut slot = [0; SLOT];
         slot[8..16].copy_from_slice(&seq.to_le_bytes());
         self.put(STORED_SLOT, slot)
     }
 
-    /// Says when legacy last served a request of a route whose key could not be noted.
+    /// Writes when legacy last served a request of a route whose key could not be noted.
     pub(super) fn write_unnoted(&mut self, route: UnnotedRoute, at: Timestamp) -> io::Result<()> {
         let (place, hash) = match route {
             UnnotedRoute::Any => (UNNOTED_ANY_SLOT, [0; 16]),
@@ -287,7 +287,7 @@ impl KeyFile {
 }
 
 impl Opened {
-    /// Gives the file another size, where nothing in it waits for the store.
+    /// Gives the file another size. Only for a file in which no record waits for the store.
     fn resize(&mut self, slots: u64, wanted: u64) {
         let file = &self.file.file;
         let resized = match wanted > slots {
@@ -296,7 +296,7 @@ impl Opened {
             }),
             false => file.set_len(wanted * SLOT as u64),
         };
-        // Records that are in the store stand in other slots of the new ring: this number says to pass them over.
+        // In the new ring old records are in wrong slots: with this number they count as stored and are ignored.
         match resized.and_then(|()| self.file.write_stored(self.last)) {
             Ok(()) => {
                 self.file.records = wanted - HEAD_SLOTS;
@@ -304,7 +304,7 @@ impl Opened {
             }
             Err(error) => {
                 let (path, bytes) = (self.file.path.display(), slots * SLOT as u64);
-                tracing::warn!(%path, %error, bytes, "the file of retry keys keeps the size that it has");
+                tracing::warn!(%path, %error, bytes, "the file of retry keys could not be resized; it keeps its size");
             }
         }
     }

@@ -1,25 +1,25 @@
-//! Which file of retry keys this is, and which store's.
+//! The tag in the header of a file of retry keys: the id of the file, and the store that uses it.
 //!
-//! Always true: a store and its copy have the same secret, and differ in where they are and in what they are (the file,
-//! the database); a store that was moved or restored in place still has one of the two.
+//! Always true: a store and its copy have the same secret, but another location and another incarnation (which file or
+//! database it is); a store that was moved or restored in place still has one of the two.
 
 use uuid::Uuid;
 
 use crate::store::StoreIdentity;
 
-/// What stands in the header of a file.
+/// The tag of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
-    /// Which file it is.
+    /// The id of the file.
     pub file: Uuid,
     /// The store that uses it.
     pub owner: Owner,
 }
 
-/// A store, as the header of a file names it.
+/// Identifies a store in the header of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
-    /// Copies of a store have the same.
+    /// A hash of the store's secret: copies of a store have the same.
     store: [u8; 16],
     location: [u8; 8],
     incarnation: [u8; 8],
@@ -28,11 +28,11 @@ pub(super) struct Owner {
 /// Whose file it is, as seen by one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// This store's, or nobody said so.
+    /// This store's; also a file without a tag.
     Ours,
-    /// That of a store of which this one is a copy, or which is a copy of this one.
+    /// It belongs to a copy of this store, or to the store of which this one is a copy.
     OfACopy,
-    /// Another store's: its keys mean nothing here.
+    /// It belongs to another store: its keys mean nothing here.
     AnotherStores,
 }
 
@@ -46,7 +46,7 @@ impl Owner {
         }
     }
 
-    /// Whose a file is that says this.
+    /// Whose a file with this tag is.
     pub(super) fn whose(&self, tag: Option<&Tag>) -> Whose {
         let Some(Tag { owner, .. }) = tag else { return Whose::Ours };
         if owner.store != self.store {
@@ -60,12 +60,12 @@ impl Owner {
 }
 
 impl Tag {
-    /// Of a file that has none.
+    /// A tag with a random id, for a file that has none.
     pub(super) fn random(owner: Owner) -> Self {
         Self { file: Uuid::from_u128(fastrand::u128(1..)), owner }
     }
 
-    /// Reads it from a slot; `None` where an older version wrote that.
+    /// Decodes it from a slot; `None` if an older version wrote the slot.
     pub(super) fn read(slot: &[u8]) -> Option<Self> {
         let file = Uuid::from_bytes(first(&slot[16..]));
         let owner = Owner { store: first(&slot[32..]), location: first(&slot[48..]), incarnation: first(&slot[56..]) };

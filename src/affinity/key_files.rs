@@ -1,11 +1,11 @@
-//! Which files of retry keys belong to a store, and what becomes of those that its earlier processes left.
+//! Finds the files of retry keys that belong to a store, and takes over those that its earlier processes left.
 //!
-//! The question it answers: "where may keys stand that the store does not have?" Always true: a file is used by one
-//! process at a time (its lock) and by one store (its tag); the store lists the files that may hold such keys, wherever
-//! they are; a process that starts takes over the keys of all that it can read, and says which it cannot.
+//! The question it answers: "which files may have keys that the store does not have?" Always true: a file is used by one
+//! process at a time (its lock) and by one store (its tag); the store lists the files that may have such keys, wherever
+//! they are; a process that starts takes over the keys of all listed files that it can read, and reports the others.
 //!
-//! A copy of a store lists the files of the original. It takes nothing from them, and their keys are unknown to it. A
-//! store that was moved takes them: the place where it was is empty then.
+//! A copy of a store lists the files of the original. It takes over nothing from them: their keys are unknown to it. A
+//! store that was moved takes over its files. It is told from a copy by its earlier path, where no store is any more.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::store::{KeyFileRecord, SharedStore, StoreIdentity, UnreadKeyFile};
 
-/// Files of processes on the same store in one directory.
+/// The most files in one directory that processes on the same store use.
 const FILES_MAX: usize = 64;
 
 /// How long a start waits in all for files that are locked.
@@ -37,11 +37,11 @@ pub enum KeyFilePlace {
     Dir(PathBuf),
 }
 
-/// Opens or makes the file of this process, and takes over what earlier processes of the store left in theirs.
+/// Opens or creates the file of this process, and takes over the keys that earlier processes of the store left in theirs.
 ///
 /// # Errors
-/// Another process uses the file, it cannot be made at its full size, or it has keys of another store; the store does
-/// not say which files there are.
+/// Another process uses the file, it cannot be created with its full size, or it has keys of another store; or the store
+/// does not answer.
 pub async fn open_key_log(
     store: &SharedStore,
     place: &KeyFilePlace,
@@ -62,12 +62,12 @@ pub async fn open_key_log(
         patience_ends: Instant::now() + WAIT_FOR_PREDECESSOR,
     };
     let log = opening.open(place, &secret, limits).await?;
-    log.list.write(store).await; // what it does not take now is told it later
+    log.list.write(store).await; // changes that the store does not take now are tried again later
     Ok(log)
 }
 
-/// Reads the keys that stand in the files that a store lists, and in one that an older version did not list, while
-/// processes use them. Also the files that could not be read, each with why.
+/// Reads the keys of the files that a store lists, and of one that an older version did not list; processes may be using
+/// them. Also returns a sentence about each file that could not be read.
 pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryKey, Timestamp)>, Vec<String>) {
     let (mut keys, mut unread) = (Vec::new(), Vec::new());
     let unlisted = Some(absolute(unlisted)).filter(|path| Path::new(path).exists());
@@ -75,7 +75,7 @@ pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryK
     for (path, id) in listed.iter().map(|record| (record.path.clone(), Some(record.id))).chain(unlisted) {
         match KeyFile::peek(Path::new(&path)) {
             Ok((tag, _)) if id.is_some() && id != tag.map(|tag| tag.file) => {
-                unread.push(format!("the file of retry keys {path} is not there: another one has its name"));
+                unread.push(format!("the file of retry keys {path} is not there: another file has its name"));
             }
             Ok((_, records)) => keys.extend(records.into_iter().map(|record| (record.key, record.at))),
             Err(error) => unread.push(format!("the file of retry keys {path} cannot be read: {error}")),
@@ -84,8 +84,8 @@ pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryK
     (keys, unread)
 }
 
-/// Why the keys of a listed file are unknown where another file has its path.
-const OTHER_FILE: &str = "is not there: another one has its name";
+/// Why the keys of a listed file are unknown if another file has its path.
+const OTHER_FILE: &str = "is not there: another file has its name";
 
 struct Opening<'a> {
     owner: Owner,
@@ -96,11 +96,11 @@ struct Opening<'a> {
     bytes_max: u64,
     window: Duration,
     now: Timestamp,
-    /// Until then a file that is locked may be that of a process that was just killed.
+    /// Until then a locked file is tried again: its lock may be that of a process that was just killed.
     patience_ends: Instant,
 }
 
-/// A file that was opened for this process, and those whose keys it takes over.
+/// The file that was opened for this process, and files that earlier processes left, whose keys it takes over.
 struct Found {
     own: Opened,
     left: Vec<Opened>,
@@ -140,7 +140,7 @@ impl Opening<'_> {
         };
         let own_path = record.path.clone();
         let mut changes = ListChanges::default();
-        // A store that lists it already need not be written to: it may be full.
+        // Written only if the store does not list the file yet, because a full store could not be written to.
         changes.put.extend((!self.listed.contains(&record)).then_some(record));
         changes.remove.extend(earlier.filter(|id| *id != tag.file));
         let log = KeyLog::new(Some(own), limits);
@@ -179,8 +179,9 @@ impl Opening<'_> {
         Ok(log)
     }
 
-    /// Opens a file. The kernel releases the locks of a process that was killed one after the other: whoever has the
-    /// store may have to wait for its file. On a shared store a locked file is another process's.
+    /// Opens a file, and waits if it is locked: the kernel releases the locks of a killed process one after the other, so
+    /// that this process may hold the store's lock already and not the file's. On a shared store it does not wait: a locked
+    /// file is another process's.
     async fn open_unlocked(&self, path: &Path, make: bool) -> Result<Opened, KeyFileError> {
         loop {
             match KeyFile::open(path, self.bytes_max, make) {
@@ -192,18 +193,18 @@ impl Opening<'_> {
         }
     }
 
-    /// The one file of a store, which nobody else uses.
+    /// Opens the only file of a store that belongs to one process.
     async fn open_file(&self, path: &Path) -> Result<Opened, KeyFileError> {
         let opened = self.open_unlocked(path, true).await?;
         match self.owner.whose(opened.tag.as_ref()) {
-            // Beside a copy stands a copy of the file: what it holds was taken before this store began to differ.
+            // A copy of the file was made with the copy of the store: its keys were taken before the two stores differed.
             Whose::Ours | Whose::OfACopy => Ok(opened),
             Whose::AnotherStores if opened.waiting.is_empty() => Ok(opened),
             Whose::AnotherStores => Err(KeyFileError::AnotherStores(path.to_owned())),
         }
     }
 
-    /// The first file that nobody has and that is no copy's.
+    /// Opens the first file in a directory that no other process has and that belongs to no copy of this store.
     async fn open_in(&self, dir: &Path, secret: &[u8; 32]) -> Result<Found, KeyFileError> {
         let id = blake3::derive_key("pointsman 2026 name of the file of retry keys", secret);
         let id = u64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]);
@@ -213,7 +214,7 @@ impl Opening<'_> {
             let opened = match self.open_unlocked(&path(n), own.is_none()).await {
                 Ok(opened) => opened,
                 Err(KeyFileError::Locked(_)) => continue,
-                // Not there, or not readable: then it stays for a process that can read it.
+                // The file does not exist, or this process may not read it: it is left for a process that can.
                 Err(KeyFileError::Io { source, .. })
                     if own.is_some() && source.kind() == std::io::ErrorKind::NotFound =>
                 {
@@ -221,7 +222,7 @@ impl Opening<'_> {
                 }
                 Err(error) if own.is_none() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "retry keys of another process stay where they are");
+                    tracing::warn!(%error, "the retry keys in the file of another process are not taken over");
                     continue;
                 }
             };
@@ -230,7 +231,7 @@ impl Opening<'_> {
                 Whose::Ours => left.push(opened),
                 Whose::OfACopy | Whose::AnotherStores => {
                     let path = opened.file.path().display();
-                    tracing::info!(%path, "this file of retry keys is another store's, of which this one may be a copy: it is left alone");
+                    tracing::info!(%path, "this file of retry keys belongs to another store, of which this one may be a copy: it is not used");
                 }
             }
         }
@@ -238,7 +239,8 @@ impl Opening<'_> {
         Ok(Found { own, left })
     }
 
-    /// Whose a file is. One that is listed with a store that is not where it was is ours: the store was moved here.
+    /// Whose a file is. A listed file is also ours if its record has an earlier path of the store and no store is there any
+    /// more: then the store was moved.
     fn whose(&self, opened: &Opened) -> Whose {
         let whose = self.owner.whose(opened.tag.as_ref());
         let id = opened.tag.map(|tag| tag.file);
@@ -249,12 +251,12 @@ impl Opening<'_> {
         }
     }
 
-    /// Opens a file that the store lists and that was not found where this process keeps its own. `None` where another
-    /// living process of the store has it, or may have it.
+    /// Opens a listed file that is not among those that [`Opening::open_in`] or [`Opening::open_file`] found. `None` if
+    /// another living process of the store has it, or may have it.
     async fn open_listed(&self, record: &KeyFileRecord) -> Result<Option<Opened>, String> {
         let opened = match self.open_unlocked(Path::new(&record.path), false).await {
             Ok(opened) => opened,
-            // Whether a process on another machine lives cannot be seen from here.
+            // A process on another machine may be alive.
             Err(_) if self.is_shared && record.host != self.host => return Ok(None),
             Err(KeyFileError::Locked(_)) if self.is_shared => return Ok(None),
             Err(KeyFileError::Locked(_)) => return Err("is in use by a process on another store".to_owned()),

@@ -1,7 +1,7 @@
-//! What the store knows of files of retry keys: which may hold keys that it does not have.
+//! The store's list of the files that may hold retry keys which the store does not have.
 //!
-//! Always true: a change that the store did not take is tried again until it does; a file whose keys were taken over
-//! stays locked until the store does not list it any more, so that nobody uses and lists it again in between.
+//! Always true: a change of the list that the store did not take is tried again until it does; a file whose keys were taken
+//! over stays locked until it is off the list, so that no other process uses and lists it again in between.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -25,27 +25,27 @@ struct State {
     changes: ListChanges,
 }
 
-/// What the store is to be told.
+/// Changes of the list that the store has not taken yet.
 #[derive(Default)]
 pub(super) struct ListChanges {
     pub put: Vec<KeyFileRecord>,
     pub remove: Vec<Uuid>,
-    /// Files that were taken over.
+    /// Files that were taken over, locked until `remove` is written.
     pub locked: Vec<KeyFile>,
 }
 
 impl KeyFileList {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic of another holder leaves a whole state.
+        // A poisoned lock is usable: no change can panic halfway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This process's file is this one, the keys of those are unknown, and the store does not know that yet.
+    /// Sets this process's file, the files whose keys are unknown, and the changes that the store is to take.
     pub(super) fn set(&self, own: Uuid, unread: Vec<KeyFileRecord>, changes: ListChanges) {
         *self.state() = State { own: Some(own), unread, changes };
     }
 
-    /// This process's file holds nothing that the store does not have.
+    /// Takes this process's file off the list, because the store has all of its keys.
     pub(super) fn remove_own(&self) {
         let mut state = self.state();
         let own = state.own.take();
@@ -53,7 +53,7 @@ impl KeyFileList {
         state.changes.remove.extend(own);
     }
 
-    /// Tells the store what it does not know yet. Whether it knows all of it now.
+    /// Writes the outstanding changes to the store. Returns whether none is left.
     pub(super) async fn write(&self, store: &SharedStore) -> bool {
         let (put, remove) = {
             let changes = &self.state().changes;
@@ -64,7 +64,7 @@ impl KeyFileList {
             false => store.put_key_files(put.clone(), remove.clone()).await,
         };
         if let Err(error) = told {
-            tracing::warn!(%error, "the store does not know yet which files of retry keys are in use");
+            tracing::warn!(%error, "the store's list of files of retry keys was not updated; this is tried again");
             return false;
         }
         let mut state = self.state();

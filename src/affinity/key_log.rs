@@ -1,10 +1,11 @@
-//! First tries that legacy took, until the store has them.
+//! Keeps the first tries that legacy took until the store has them.
 //!
 //! The question it answers: "would the next process know that legacy took this?" Always true: [`KeyLog::note`] returns
 //! `Ok` only after the record is written to the file (kill -9 and a full disk do not lose it); a record that the store
-//! does not have yet is never written over, so a full ring refuses; what waits for the store is also known in memory.
+//! does not have yet is never overwritten, so that a full ring buffer refuses further records; the records that wait for
+//! the store are also in memory.
 //!
-//! When the store is slow or gone, keys wait in the ring, which is as large as the file. When the file cannot be
+//! When the store is slow or gone, keys wait in the ring buffer, which is as large as the file. When the file cannot be
 //! written, noting fails, and the caller decides.
 
 use std::collections::{HashMap, VecDeque};
@@ -26,9 +27,9 @@ use crate::store::SharedStore;
 
 /// Keys written to the store together: few enough that no append waits for long.
 const BATCH_MAX: usize = 512;
-/// While the store takes nothing it is asked this often, and the file is synced this often.
+/// The interval of attempts while the store takes nothing, and the interval of syncs of the file.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The ring of a process that keeps no file.
+/// The size of the ring buffer of a process that keeps no file.
 const RECORDS_IN_MEMORY: u64 = 1 << 18;
 
 /// A key could not be noted.
@@ -41,9 +42,9 @@ pub struct KeyLog {
     more: Notify,
     progress: watch::Sender<Progress>,
     window: Duration,
-    /// What the store is to know of this file and of others.
+    /// The store's list of files, with the changes that it has not taken yet.
     pub(super) list: KeyFileList,
-    /// Who syncs the file.
+    /// The thread that syncs the file.
     syncs: OnceLock<Thread>,
 }
 
@@ -60,14 +61,14 @@ impl KeyLog {
         Self::new(None, limits)
     }
 
-    /// As [`KeyLog::new`], with a file that no store lists.
+    /// Like [`KeyLog::new`], with a file that no store lists.
     #[cfg(test)]
     pub(super) fn open(path: &std::path::Path, limits: &Limits) -> Result<Arc<Self>, super::KeyFileError> {
         let opened = KeyFile::open(path, limits.retry_keys_file_bytes_max, true)?;
         Ok(Self::new(Some(opened), limits))
     }
 
-    /// Keeps keys in the file of this process, with what waits in it.
+    /// Keeps keys in the file of this process. Begins with the records that wait in it.
     pub(super) fn new(opened: Option<Opened>, limits: &Limits) -> Arc<Self> {
         let window = Duration::from_secs(limits.retry_window_s);
         let gauge = metrics::gauge!("pointsman_retry_keys_waiting");
@@ -95,7 +96,7 @@ impl KeyLog {
                 tracing::info!(keys = waiting.len(), "retry keys that legacy took are moved to the store");
             }
             ring.records = file.records();
-            // Numbers between records that were read belong to torn ones: nothing stands there that could be lost.
+            // Numbers that are missing between the records belong to torn ones, whose content is lost already.
             ring.stored = waiting.first().map_or(last, |first| first.seq - 1).max(stored);
             ring.known = waiting.iter().map(|record| (record.key, record.seq)).collect();
             ring.waiting = waiting.into();
@@ -117,19 +118,19 @@ impl KeyLog {
         log
     }
 
-    /// Notes what a process that is gone has left, and says in its file that it is not needed there. Whether all of it
-    /// is noted; else it stays where it is.
+    /// Copies the waiting records of an ended process to this process's file, and marks them in the other file as stored.
+    /// Returns whether all were copied; otherwise the other file is unchanged.
     pub(super) fn take_over(&self, opened: &Opened) -> bool {
         let path = opened.file.path().display();
         if opened.waiting.iter().any(|record| self.note_at(record.key, record.at).is_err()) {
-            tracing::error!(%path, "retry keys of an earlier process stay in its file: this process's file takes no more");
+            tracing::error!(%path, "retry keys that an earlier process left stay in its file, because this process's file is full");
             return false;
         }
         let mut ring = self.ring();
         for (route, at) in &opened.unnoted {
             ring.set_unnoted(*route, *at);
         }
-        // The old file forgets them only after a power cut cannot lose them here.
+        // They are marked as stored in the old file only after a power cut cannot lose them here.
         let synced = ring.file.as_ref().map_or(Ok(()), KeyFile::sync);
         drop(ring);
         if let Err(error) = synced.and_then(|()| opened.file.write_stored(opened.last)) {
@@ -143,7 +144,7 @@ impl KeyLog {
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        // A panic of another holder leaves a record in the file and not in memory at worst: it is written over.
+        // A poisoned lock is usable: at worst a record is in the file and not in memory, and is overwritten.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -158,7 +159,7 @@ impl KeyLog {
             return Ok(());
         }
         if ring.unlisted {
-            return Err(NotNoted); // the process ends, and nobody would look into the file
+            return Err(NotNoted); // the process ends, and no other one would read the file
         }
         let seq = ring.last() + 1;
         if seq - ring.stored > ring.records {
@@ -189,7 +190,7 @@ impl KeyLog {
         self.ring().known.contains_key(key)
     }
 
-    /// All that waits, with the time of each.
+    /// The keys that wait for the store, each with the time of its first try.
     pub(super) fn waiting(&self) -> Vec<(RetryKey, Timestamp)> {
         self.ring().waiting.iter().map(|record| (record.key, record.at)).collect()
     }
@@ -200,12 +201,12 @@ impl KeyLog {
         self.ring().set_unnoted(UnnotedRoute::of(route), now);
     }
 
-    /// How long a retry may come.
+    /// How long after its first try a retry may come.
     pub(super) fn window(&self) -> Duration {
         self.window
     }
 
-    /// Until when a retry may come of a request of a route that legacy served though its key could not be noted.
+    /// Of a route's requests that legacy served although their key could not be noted: until when a retry of one may come.
     pub(super) fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
         let ring = self.ring();
         let served = [UnnotedRoute::of(route), UnnotedRoute::Any].iter().filter_map(|r| ring.unnoted.get(r)).max()?;
@@ -220,11 +221,11 @@ impl KeyLog {
         let _closed = progress.wait_for(|now| now.stored >= wanted || now.refused > refused).await;
     }
 
-    /// Takes the file off the store's list, if the store has all that stands in it. Nothing can be noted after that.
+    /// Takes the file off the store's list, if the store has all of its records. Nothing can be noted after that.
     pub(super) async fn unlist(&self, store: &SharedStore) {
         {
             let mut ring = self.ring();
-            // Marks of routes that were served unnoted stand only in the file.
+            // The times of routes that were served unnoted are only in the file.
             if !ring.waiting.is_empty() || !ring.unnoted.is_empty() {
                 return;
             }
@@ -234,13 +235,13 @@ impl KeyLog {
         self.list.write(store).await;
     }
 
-    /// Nothing more is noted: what waits is tried once more.
+    /// Ends the log: nothing can be noted any more, and the waiting keys are moved to the store in a last attempt.
     pub(super) fn close(&self) {
         self.ring().closed = true;
         self.more.notify_one();
     }
 
-    /// Moves what waits to the store, for as long as the log is open.
+    /// Moves waiting keys to the store for as long as the log is open.
     pub(super) async fn move_to_store(self: Arc<Self>, store: SharedStore) {
         loop {
             let listed = self.list.write(&store).await;
@@ -257,7 +258,7 @@ impl KeyLog {
                 }
                 match listed {
                     true => self.more.notified().await,
-                    // Tried again, whether or not a key comes.
+                    // Tries the list again after a pause, even if no key comes.
                     false => drop(tokio::time::timeout(AGAIN, self.more.notified()).await),
                 }
                 continue;
@@ -266,7 +267,7 @@ impl KeyLog {
                 Ok(()) => self.advance(Some(last)),
                 Err(error) => {
                     let waiting = self.ring().waiting.len();
-                    tracing::warn!(%error, waiting, "retry keys of legacy are not in the store yet; they wait in their file");
+                    tracing::warn!(%error, waiting, "the store did not take retry keys of legacy; they wait in their file and are tried again");
                     self.progress.send_modify(|progress| progress.refused += 1);
                     if closed {
                         return;
@@ -319,7 +320,7 @@ impl KeyLog {
 
 impl Drop for KeyLog {
     fn drop(&mut self) {
-        // It holds the file, and with it the lock.
+        // The thread holds the file, and with it the lock.
         if let Some(syncs) = self.syncs.get() {
             syncs.unpark();
         }

@@ -1,5 +1,6 @@
-//! Records that wait for the store, as they stand in the file: numbered, in order, at most as many as the file has room
-//! for. What is written over is in the store.
+//! A ring buffer of the records that wait for the store, in memory and in the file.
+//!
+//! Always true: records are numbered and in order; a record is overwritten only when the store has it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,34 +11,42 @@ use super::key_file::{KeyFile, Record, UnnotedRoute};
 use crate::clock;
 use crate::flag::RetryKey;
 
-/// A route that was served unnoted is written down this often at most, and as served so much later.
+/// When a route is served unnoted, the time that is recorded lies this far ahead, so that it is recorded once in this
+/// interval and not for each request.
 const UNNOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(super) struct Ring {
+    /// `None` if records are kept in memory only.
     pub file: Option<KeyFile>,
+    /// The size of the ring.
     pub records: u64,
     /// All records up to this number are in the store.
     pub stored: u64,
-    /// Those after it, in order.
+    /// The records after it, in order.
     pub waiting: VecDeque<Record>,
+    /// The keys of waiting records, each with the number of its newest record.
     pub known: HashMap<RetryKey, u64>,
+    /// When legacy last served a request of a route whose key could not be noted.
     pub unnoted: HashMap<UnnotedRoute, Timestamp>,
-    /// Those of them that the file does not have.
+    /// The routes in `unnoted` whose time is not in the file.
     pub unnoted_unwritten: Vec<UnnotedRoute>,
     pub written_since_sync: bool,
+    /// Whether the last attempt to note a key failed.
     pub failing: bool,
     pub closed: bool,
-    /// The store has all of it and does not list the file any more.
+    /// The store has all records and does not list the file any more.
     pub unlisted: bool,
     pub gauge: metrics::Gauge,
 }
 
 impl Ring {
+    /// The number of the last record.
     pub fn last(&self) -> u64 {
         self.waiting.back().map_or(self.stored, |record| record.seq)
     }
 
+    /// The store has all records up to a number.
     pub fn stored_through(&mut self, seq: u64) {
         while let Some(record) = self.waiting.pop_front_if(|record| record.seq <= seq) {
             if self.known.get(&record.key) == Some(&record.seq) {
@@ -46,15 +55,15 @@ impl Ring {
         }
         self.stored = self.stored.max(seq);
         self.gauge.set(self.waiting.len() as f64);
-        // Not said, they are moved to the store once more by the next process, which changes nothing.
+        // If this fails, the next process moves them to the store once more, which changes nothing.
         if let Some(file) = &self.file
             && let Err(error) = file.write_stored(self.stored)
         {
-            tracing::debug!(%error, "the file of retry keys does not know what is in the store");
+            tracing::debug!(%error, "the number of the records that are in the store was not written to the file of retry keys");
         }
     }
 
-    /// Lets go of those whose window is over: their retry would be a new request.
+    /// Drops the records whose window is over: a retry with such a key is a new request.
     pub fn forget_expired(&mut self, window: Duration) {
         let now = clock::now();
         let is_over = |record: &Record| record.at.checked_add(window).is_ok_and(|until| until <= now);
@@ -64,7 +73,7 @@ impl Ring {
         }
     }
 
-    /// Says once that noting fails.
+    /// Logs that a key cannot be noted, unless that was logged since the last success.
     pub fn fails(&mut self, why: &str, error: Option<&std::io::Error>) {
         if !std::mem::replace(&mut self.failing, true) {
             let path = self.file.as_ref().map(|file| file.path().display().to_string()).unwrap_or_default();
@@ -81,7 +90,7 @@ impl Ring {
         if known.is_some_and(|known| *known >= at) {
             return;
         }
-        // Later than it was, so that it need not be written for each request.
+        // See `UNNOTED_EVERY`.
         let at = at.checked_add(UNNOTED_EVERY).unwrap_or(at);
         self.unnoted.insert(route, at);
         if !self.unnoted_unwritten.contains(&route) {

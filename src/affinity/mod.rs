@@ -1,18 +1,24 @@
 //! Which arm owns an instance, and which took a first try.
 //!
-//! The question it answers: "legacy or engine, for this follow-up, for this retry?" Always true: a family in which
-//! nobody has pinned anything is answered at once, without the store and without a lock; what the engine's appends
-//! pinned in this process is known here before their answer leaves, because the engine says so ([`StoreAffinity::pinned`]);
-//! a first try is one arm's from the moment it is taken, before anything of it is on disk; a key that legacy takes is in
-//! a file ([`KeyLog`]) before legacy is called, or that is said; what the engine took and owns stands in sets without false
-//! negatives (`sets`), so that the store is asked only where they say "perhaps".
-//! Who asks, and what becomes of the request, is `proxy`'s and `flag`'s business.
+//! The question it answers: "legacy or engine, for this follow-up, for this retry?"
 //!
-//! When the store is slow, a question about what the engine may have waits for it, and no longer than a bound; when it is
-//! gone, the answer to that is that it cannot be told. Nobody else waits for it.
+//! Always true:
+//!
+//! - A question about a family without pins is answered at once, without the store and without a lock.
+//! - A pin that the engine's append made in this process is known here before the answer to the caller leaves, because the
+//!   engine reports it ([`StoreAffinity::pinned`]).
+//! - A first try belongs to one arm from the moment it is taken, before anything of it is on disk.
+//! - A key that legacy takes is in a file ([`KeyLog`]) before legacy is called, or the caller is told that it is not.
+//! - The keys that the engine took and the instances that it owns are in sets without false negatives (`sets`), so that the
+//!   store is asked only where these say "perhaps".
+//!
+//! Asking, and deciding what becomes of the request, are left to `proxy` and `flag`.
+//!
+//! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the store is
+//! gone, the answer is [`OwnerUnknown`]. No other request waits for it.
 
-mod behind;
 mod cache;
+mod collision_check;
 mod families;
 mod filter;
 mod key_dir;
@@ -23,12 +29,12 @@ mod key_list;
 mod key_log;
 mod key_ring;
 mod newer_files;
+mod request_locks;
 mod sets;
 mod take;
 #[cfg(test)]
 mod tests;
 mod tries;
-mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,18 +43,18 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready, try_join_all};
 use jiff::Timestamp;
 
-use self::behind::{Behind, Note};
 use self::cache::Cache;
+use self::collision_check::{CheckMessage, CollisionChecks};
 use self::families::Families;
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
 use self::newer_files::NewerFiles;
+use self::request_locks::RequestLocks;
 use self::sets::Sets;
 pub use self::tries::Took;
 use self::tries::Tries;
-use self::turns::Turns;
 use crate::clock;
 use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown, Remembered};
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
@@ -56,7 +62,7 @@ use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
 use crate::store::{NewPin, SharedStore, StoreError};
 
-/// A look into the store takes no longer; the caller's request waits for it.
+/// The longest look-up in the store; the caller's request waits for it.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// Pins and retry keys over the store.
@@ -65,15 +71,15 @@ pub struct StoreAffinity {
     families: Arc<Families>,
     cache: Cache,
     tries: Tries,
-    turns: Turns,
+    request_locks: RequestLocks,
     newer_files: NewerFiles,
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
-    behind: Behind,
+    collision_checks: CollisionChecks,
 }
 
 impl StoreAffinity {
-    /// As [`StoreAffinity::open`], with retry keys in memory only until the store has them.
+    /// Like [`StoreAffinity::open`], but keeps retry keys that the store does not have yet in memory only.
     ///
     /// # Errors
     /// The store does not answer.
@@ -81,13 +87,14 @@ impl StoreAffinity {
         Self::open(store, limits, KeyLog::in_memory(limits)).await
     }
 
-    /// Counts what is pinned, and starts on the current runtime what moves retry keys to the store.
+    /// Reads the counts of pins, and starts on the current runtime the tasks that build the sets and move retry keys to the
+    /// store.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn open(store: SharedStore, limits: &Limits, keys: Arc<KeyLog>) -> Result<Arc<Self>, StoreError> {
         let families = Arc::new(Families::new(store.pin_counts().await?));
-        let behind = Behind::start(store.clone(), families.clone());
+        let collision_checks = CollisionChecks::start(store.clone(), families.clone());
         let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);
         let now = clock::now();
         let ago = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
@@ -102,16 +109,15 @@ impl StoreAffinity {
             families,
             cache: Cache::default(),
             tries,
-            turns: Turns::default(),
+            request_locks: RequestLocks::default(),
             newer_files: NewerFiles::new(limits),
             keys,
             sets,
-            behind,
+            collision_checks,
         }))
     }
 
-    /// A run has pinned an instance: said after its append, before its answer leaves. Saying it again for the same
-    /// instance does no harm.
+    /// Records that a run has pinned an instance. Called after its append and before its answer leaves; idempotent.
     pub fn pinned(&self, pin: &NewPin, run: RunId) {
         self.sets.pinned(&pin.key, pin.arm);
         if self.cache.pinned(&pin.key, pin.arm, Some(run)) {
@@ -119,31 +125,31 @@ impl StoreAffinity {
         }
     }
 
-    /// A run could not pin an instance, because the id is the other arm's already: a collision seen from this side.
+    /// Records that a run could not pin an instance, because the other arm owns the id already.
     pub fn collision(&self, key: &PinKey, run: RunId) {
         if let Some(family) = self.families.get(&key.family) {
             family.collide(key, Some(run));
         }
     }
 
-    /// Whether both arms have given out one id: no new instances of that family are to be made by the engine.
+    /// Whether both arms have given out one id. The engine must then create no new instances of that family.
     pub fn collided(&self, family: &Family) -> bool {
         family.ids().any(|id| self.families.get(id).is_some_and(|family| family.collided()))
     }
 
-    /// Sets the metrics of these families to what is pinned now.
+    /// Sets the metrics of these families to the pins of now.
     pub fn publish<'a>(&self, families: impl Iterator<Item = &'a Family>) {
         self.families.publish(families);
     }
 
-    /// Until when a retry may come of a request that legacy served though its key could not be noted, of a route that has
-    /// or had one of these ids.
+    /// Of the requests that legacy served although their key could not be noted: until when a retry of one may come. For
+    /// a route that has or had one of these ids.
     pub fn unnoted_until<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<Timestamp> {
         ids.filter_map(|id| self.keys.unnoted_until(id)).max()
     }
 
-    /// The files whose keys are unknown though the store lists them, each with why, and until when a retry of one of its
-    /// keys may come.
+    /// The files that the store lists and that could not be read, each with the reason, and until when a retry with one of
+    /// its keys may come.
     pub fn unread_key_files(&self) -> Vec<(String, Timestamp)> {
         let (now, window) = (clock::now(), self.keys.window());
         let unread = self.keys.list.unread().into_iter().filter_map(|(record, since)| {
@@ -154,41 +160,41 @@ impl StoreAffinity {
         unread.collect()
     }
 
-    /// Says in the store that this process's file holds nothing that the store does not have, if that is so. Nothing is
-    /// noted in it after that: for a process that ends.
+    /// Takes this process's file off the store's list, if the store has all of its keys. For the end of a process: nothing
+    /// can be noted in the file afterwards.
     pub async fn unlist_key_file(&self) {
         self.keys.unlist(&self.store).await;
     }
 
-    /// Waits until the store has what was noted until now, or does not take it.
+    /// Waits until the store has all keys that were noted before, or has refused some.
     pub async fn flush(&self) {
-        self.behind.flush().await;
+        self.collision_checks.flush().await;
         self.keys.flush().await;
     }
 
-    /// Whether the store has to be asked if the engine took this before.
+    /// Whether the engine may have taken this key before, so that the store has to be asked.
     pub fn may_have_been_taken(&self, key: &RetryKey) -> bool {
         self.remembered(key) != Remembered::NotEngine
     }
 
-    /// The same of this process alone.
+    /// Whether the engine of this process may have taken this key before.
     fn may_have_been_taken_here(&self, key: &RetryKey) -> bool {
         !matches!(self.remembered(key), Remembered::NotEngine | Remembered::NotEngineHere)
     }
 
-    /// The engine made nothing of a first try that it had taken, and nobody else was told to.
+    /// Gives back a first try that the engine took: it began no run with it, and no other arm has it.
     pub fn release(&self, key: &RetryKey) {
         self.tries.release(key);
     }
 
-    /// Whether the engine may own an instance of a family. Other processes pin in a store that they share: there only the
-    /// store can tell.
+    /// Whether the engine may own an instance. In a shared store other processes make pins too, so that only the store can
+    /// tell.
     fn engine_may_own(&self, key: &PinKey) -> bool {
         let owns_any = self.families.get(&key.family).is_some_and(|family| family.engine_owns());
         owns_any && (self.store.is_shared() || self.sets.engine_may_own(key))
     }
 
-    /// What can be told of a pin without the store; `None` where only the store can tell.
+    /// The owner of a pin, if it is known without the store.
     fn owner_in_memory(&self, key: &PinKey) -> Option<(Owner, Option<RunId>)> {
         if self.families.get(&key.family).is_none() {
             return Some((Owner::Nobody, None));
@@ -199,7 +205,7 @@ impl StoreAffinity {
         if self.engine_may_own(key) {
             return None;
         }
-        // Legacy answers; which run is the twin the engine looks up when it is asked for it, and nobody waits.
+        // Legacy answers, and its answer waits for nothing: the engine looks up later which run is the twin.
         let may_have_twin = self.store.is_shared() || self.sets.may_have_twin(key);
         Some((if may_have_twin { Owner::LegacyWithTwin } else { Owner::Nobody }, None))
     }
@@ -224,8 +230,8 @@ impl StoreAffinity {
     }
 }
 
-/// Whose an instance is of which pins under several ids of its family say this: the engine's where one says so, since
-/// legacy knows nothing of that.
+/// The owner of an instance that has pins under several ids of its family. A pin of the engine counts before one of
+/// legacy, because legacy does not know the engine's instances.
 fn stronger(one: (Owner, Option<RunId>), other: (Owner, Option<RunId>)) -> (Owner, Option<RunId>) {
     let rank = |(owner, run): &(Owner, Option<RunId>)| match owner {
         Owner::Unknown => 4,
@@ -273,7 +279,7 @@ impl Affinity for StoreAffinity {
         match self.tries.arm(key, now) {
             Some(arm) => Remembered::By(arm),
             None if self.sets.engine_may_have_taken(key, now) => Remembered::Unknown,
-            // What another process's engine took after this one started stands in no set here.
+            // In a shared store the engine of another process may have taken it since this process started.
             None if self.store.is_shared() => Remembered::NotEngineHere,
             None => Remembered::NotEngine,
         }
@@ -322,7 +328,7 @@ impl Affinity for StoreAffinity {
             match self.cache.get(&key) {
                 Some(Some((Arm::Engine, run))) => family.collide(&key, run),
                 Some(Some((Arm::Legacy, _)) | None) => {}
-                None if self.engine_may_own(&key) => self.behind.note(Note::Instance(key)),
+                None if self.engine_may_own(&key) => self.collision_checks.send(CheckMessage::Instance(key)),
                 None => {}
             }
         }

@@ -1,12 +1,14 @@
-//! What requests took under which keys, by files that are newer than those of requests in flight.
+//! The keys that requests under newer files would have had by earlier files, for requests in flight under those.
 //!
-//! A request is decided by the files that it began with. After a reload its retry may have other keys; it looks up those of
-//! earlier files too, but the first try takes its key only when its body has come. So whoever takes a request marks here the
-//! keys that it would have had by earlier files, and whoever takes a key looks here for marks by newer files. Each looks
-//! for the other's key under the same lock, so of a first try and its retry one finds the other.
+//! A request is decided by the files that were in force when it began. After a reload its retry may have other keys. The
+//! retry also looks up the keys that it has by earlier files, but the first try may not have taken its key yet, because its
+//! body is still coming. So when a request is taken, the keys that it would have had by earlier files are marked here; and
+//! before a key is taken, marks by newer files are looked up here. Both happen under the same lock, so that of a first try
+//! and its retry one finds the other.
 //!
-//! Marks bind nobody who was decided by the same files or newer ones: what tells a retry there is what those files say.
-//! They are in memory only, since requests in flight end with their process. Other processes on one store do not see them.
+//! A mark counts only for requests that were decided by older files: under the same or newer files a retry has the same
+//! key. Marks are in memory only, because requests in flight end with their process. Other processes on the same store do
+//! not see them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,10 +26,11 @@ pub(super) struct NewerFiles(Mutex<Marks>);
 pub(super) struct Marks {
     by_key: HashMap<RetryKey, Vec<Mark>>,
     count: usize,
-    /// Beyond so many all are forgotten: then requests of older files that are still in flight are refused.
+    /// The most marks that are kept. When there would be more, all are dropped, and requests of older files that are still
+    /// in flight are refused.
     marks_max: usize,
     forgotten_total: Counter,
-    /// Marks by files up to this edition were forgotten.
+    /// Marks by files up to this edition were dropped.
     forgotten: u64,
 }
 
@@ -44,7 +47,7 @@ enum MarkedBy {
     Engine([u8; 32]),
 }
 
-/// What requests of newer files took under a key.
+/// What requests under newer files took with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Newer {
     Nothing,
@@ -52,9 +55,9 @@ pub(super) enum Newer {
     Legacy,
     /// The engine took the same request.
     Engine,
-    /// The engine took a request; whether it is the same one, the body tells.
+    /// The engine took a request; only the body tells whether it is the same one.
     NeedsBody,
-    /// It was forgotten.
+    /// The marks were dropped.
     Unknown,
 }
 
@@ -85,7 +88,7 @@ impl Marks {
         let is_engines = newer().any(|mark| match (mark.by, body) {
             (MarkedBy::Engine(marked), KnownBody::Digest(digest)) => marked == digest,
             (MarkedBy::Engine(_), KnownBody::Unread) => true,
-            // The engine took none that is too large for it.
+            // The engine cannot have taken a request that is too large for it.
             (MarkedBy::Engine(_), KnownBody::TooLarge) | (MarkedBy::Legacy, _) => false,
         });
         match body {
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_bind_requests_of_older_files_only() {
+    fn marks_count_for_requests_of_older_files_only() {
         let mut marks = Marks::new(100);
         marks.engine_takes(&earlier(1, 5), &[7; 32]);
         marks.legacy_takes(&earlier(2, 5));
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_in_flight_are_refused_once_marks_were_forgotten() {
+    fn requests_in_flight_are_refused_once_marks_were_dropped() {
         const MARKS_MAX: u64 = 10;
         let mut marks = Marks::new(MARKS_MAX);
         let key = RetryKey([9; 32]);

@@ -1,9 +1,11 @@
-//! What the engine took and what was pinned, in memory: "certainly not, or ask the store".
+//! The retry keys that the engine took and the instances that were pinned, as sets in memory whose answer is "certainly
+//! not" or "perhaps: ask the store".
 //!
 //! Always true: until the sets are built from the store the answer is "perhaps"; from then on they have all that the
-//! store has, because what comes later is inserted before anybody else hears of it.
+//! store has, because a new entry is inserted before any client can know of it.
 //!
-//! When the store does not answer at the start, building goes on where it was, and meanwhile the store is asked.
+//! While the store does not answer at the start, its rows are requested again until they come; until then every question
+//! goes to the store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,9 +17,9 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::store::{SharedStore, StoreError};
 
-/// Rows that are read at once.
+/// Rows that one query reads.
 const PAGE: usize = 5_000;
-/// A store that does not answer is asked again so much later.
+/// The pause before a query that failed is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -32,7 +34,7 @@ pub(super) struct Sets {
     gauges: [Gauges; 3],
 }
 
-/// What is shown of one set.
+/// The metrics of one set.
 struct Gauges {
     bytes: metrics::Gauge,
     entries: metrics::Gauge,
@@ -60,7 +62,7 @@ impl Sets {
         !self.keys_built.load(Ordering::Acquire) || keys.may_contain(key_hash(key), now)
     }
 
-    /// The engine took a first try some time ago.
+    /// Inserts a key of which the engine took the first try `ago`.
     pub(super) fn engine_took(&self, key: &RetryKey, now: Instant, ago: Duration) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let had_room = keys.insert(key_hash(key), now, ago);
@@ -93,13 +95,13 @@ impl Sets {
         gauges.show(set.size(), had_room);
     }
 
-    /// Reads all that the store has.
+    /// Builds the sets from all that the store has.
     pub(super) async fn build(self: Arc<Self>, store: SharedStore) {
         let began = Instant::now();
         let (mut keys, mut pins) = (0_u64, 0_u64);
         let mut after = None;
         loop {
-            let Some(page) = patient(store.engine_tries(after, PAGE).await).await else { continue };
+            let Some(page) = page_or_pause(store.engine_tries(after, PAGE).await).await else { continue };
             let now = clock::now();
             for (key, at) in &page {
                 let ago = Duration::try_from(now.duration_since(*at)).unwrap_or_default();
@@ -114,7 +116,7 @@ impl Sets {
         self.keys_built.store(true, Ordering::Release);
         let mut after = 0;
         loop {
-            let Some(page) = patient(store.pinned(after, PAGE).await).await else { continue };
+            let Some(page) = page_or_pause(store.pinned(after, PAGE).await).await else { continue };
             for (_, key, arm) in &page {
                 self.pinned(key, *arm);
             }
@@ -125,22 +127,22 @@ impl Sets {
             }
         }
         self.pins_built.store(true, Ordering::Release);
-        tracing::info!(keys, pins, took = ?began.elapsed(), "what the engine took and owns is known in memory");
+        tracing::info!(keys, pins, took = ?began.elapsed(), "the sets of retry keys and pins are built: most requests need not ask the store");
     }
 
-    /// Whether everything is read.
+    /// Whether all sets are built.
     #[cfg(test)]
     pub(super) fn are_built(&self) -> bool {
         self.pins_built.load(Ordering::Acquire)
     }
 }
 
-/// A page, or a pause where there is none.
-async fn patient<T>(page: Result<T, StoreError>) -> Option<T> {
+/// The page; after an error pauses and returns `None`.
+async fn page_or_pause<T>(page: Result<T, StoreError>) -> Option<T> {
     match page {
         Ok(page) => Some(page),
         Err(error) => {
-            tracing::warn!(%error, "what the engine took and owns is not known in memory yet: the store is asked");
+            tracing::warn!(%error, "the sets of retry keys and pins are not built yet, because the store did not answer: requests ask the store");
             tokio::time::sleep(AGAIN).await;
             None
         }
@@ -163,14 +165,14 @@ impl Gauges {
                 set = self.name,
                 bytes,
                 entries,
-                "a set of what the engine took or owns is full: the store is asked (limits: engine_keys_set_bytes_max, pins_set_bytes_max)"
+                "this set of retry keys or pins is full: requests ask the store (limits: engine_keys_set_bytes_max, pins_set_bytes_max)"
             );
         }
     }
 }
 
-/// Retry keys are hashes: a part of one is a hash. It is of the first half, which all keys of a request of an unverified
-/// caller share: it takes one entry.
+/// A part of the key, which is a hash itself. The part is from the first half, because all keys of a request of an
+/// unverified caller share that half: such a request takes one entry.
 fn key_hash(key: &RetryKey) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&key.0[..8]);

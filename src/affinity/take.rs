@@ -1,7 +1,7 @@
 //! Takes requests for one of the arms, under all of their keys.
 //!
-//! Always true: of two requests that are tries of one, taken for different arms or by different files, the second finds
-//! the first: each looks for the other's key and takes its own under a lock that both hold (`turns`, `newer_files`).
+//! Always true: of two tries of one request that are taken for different arms, or under different files, the second finds
+//! the first. Each looks up the other's key and takes its own under a lock that both hold (`request_locks`, `newer_files`).
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ impl StoreAffinity {
         if took == Took::Fresh {
             self.sets.engine_took(&key, now, Duration::ZERO);
         }
-        // Legacy's keys that had to make room in memory: asked after it is taken, so that legacy cannot take it meanwhile.
+        // A key of legacy's may have been removed from memory and wait in the file. This is checked after the key is taken,
+        // so that legacy cannot take it in between.
         if took == Took::Fresh && self.keys.is_waiting(&key) {
             self.tries.release(&key);
             return Took::Others;
@@ -27,7 +28,8 @@ impl StoreAffinity {
         took
     }
 
-    /// The same of a request with this digest, unless one arm has it under a key that earlier or newer files give it.
+    /// Like [`StoreAffinity::take_for_engine`], for a request with this digest; fails also if an arm has the request under
+    /// a key that earlier or newer files give it.
     pub fn take_request_for_engine(&self, key: RetryKey, digest: &[u8; 32], earlier: &EarlierKeys) -> Took {
         let mut newer_files = self.newer_files.lock();
         if self.tries.arm(&key, Instant::now()).is_none() {
@@ -37,7 +39,7 @@ impl StoreAffinity {
                 Newer::Engine | Newer::NeedsBody => return Took::UnderOtherFiles,
                 Newer::Unknown => return Took::Unknown,
             }
-            // Taken since they were looked up, by a request that began under those files.
+            // Another request that began under those files may have taken one since they were looked up.
             if earlier.keys.iter().any(|keys| self.tries.arm(&keys.scoped, Instant::now()) == Some(Arm::Engine)) {
                 return Took::UnderOtherFiles;
             }
@@ -51,7 +53,7 @@ impl StoreAffinity {
         let took = self.take_for_engine(key);
         if took == Took::Fresh {
             newer_files.engine_takes(earlier, digest);
-            // So that requests of older files which legacy is to take are compared by their bodies.
+            // So that a request under older files which legacy is to take is compared by its body (`NeedsBody`).
             for any_caller in earlier.keys.iter().filter_map(|keys| keys.any_caller) {
                 self.sets.engine_took(&any_caller.of_request(digest), Instant::now(), Duration::ZERO);
             }
@@ -59,10 +61,10 @@ impl StoreAffinity {
         took
     }
 
-    /// Takes a request for the engine under any credential: unless another run has the same request, or legacy any request
-    /// with the key for any caller. `edition` is that of the files that it was decided by.
+    /// Takes a request for the engine under its key for any caller, unless another run has the same request, or legacy has
+    /// any request with that key. `edition` is that of the files that decided the request.
     pub fn take_for_engine_under_any_credential(&self, any_caller: &RetryKey, digest: &[u8; 32], edition: u64) -> Took {
-        let _turn = self.turns.of(any_caller);
+        let _lock = self.request_locks.of(any_caller);
         let newer_files = self.newer_files.lock();
         let of_request = any_caller.of_request(digest);
         let find = |key| newer_files.find(key, edition, KnownBody::Digest(*digest));
@@ -80,7 +82,7 @@ impl StoreAffinity {
         self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_waiting(key)
     }
 
-    /// Why legacy cannot take a request though the engine does not have it under the caller's own key.
+    /// Why legacy cannot take a request that the engine does not have under the caller's own key; `None` if it can.
     fn held_by_engine(
         &self,
         newer_files: &Marks,
@@ -102,7 +104,7 @@ impl StoreAffinity {
                 Newer::Unknown => return Some(LegacyTake::Unknown),
             }
         }
-        // Taken since they were looked up, by a request that began under those files.
+        // Another request that began under those files may have taken one since they were looked up.
         if earlier.keys.iter().any(|keys| is_engines(&keys.scoped)) {
             return Some(LegacyTake::HeldByEngine);
         }
@@ -133,14 +135,14 @@ impl StoreAffinity {
         body: KnownBody,
     ) -> LegacyTake {
         let RetryKeys { scoped, any_caller } = keys;
-        let _turn = any_caller.as_ref().map(|key| self.turns.of(key));
+        let _lock = any_caller.as_ref().map(|key| self.request_locks.of(key));
         let mut newer_files = self.newer_files.lock();
         let arm = self.tries.arm(&scoped, Instant::now());
         if arm == Some(Arm::Engine) {
             return LegacyTake::HeldByEngine;
         }
         if arm.is_none() {
-            // What legacy has stays with legacy: also what an engine's run gave back after it was in the store.
+            // What legacy has stays with legacy, even if a run of the engine had it in the store and gave it back.
             if !any_caller.is_some_and(|key| self.is_legacys(&key))
                 && let Some(held) = self.held_by_engine(&newer_files, keys, earlier, body)
             {

@@ -7,7 +7,7 @@ use super::*;
 use crate::store::tests::{append, pin, run_id};
 use crate::store::{Append, MemoryStore, PinRecord, Store, StoreIdentity};
 
-/// A memory store whose looks are counted and may fail.
+/// A memory store that counts look-ups and can be made to fail them.
 struct Counting {
     inner: Arc<MemoryStore>,
     identity: StoreIdentity,
@@ -80,7 +80,7 @@ impl Counting {
     fn new() -> Arc<Self> {
         Self::over(Arc::default(), "here")
     }
-    /// With the same content, at another place.
+    /// A store with the same content at another location.
     fn over(inner: Arc<MemoryStore>, location: &str) -> Arc<Self> {
         let identity = StoreIdentity { location: location.into(), incarnation: location.into() };
         Arc::new(Self { inner, identity, looks: AtomicU64::new(0), gone: AtomicBool::new(false) })
@@ -128,14 +128,14 @@ async fn what_a_run_pinned_is_its_own_at_once_and_after_a_restart() {
     for _ in 0..3 {
         assert_eq!(owner(&pins, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
         assert_eq!(owner(&pins, "99").await, Ok((Owner::Nobody, None)));
-        assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, None)), "which twin, nobody waits for");
+        assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, None)), "the twin's run is not looked up");
     }
     assert_eq!(store.looks(), 1, "what the engine owns, once");
     create(&store, &pins, 3, pin("99", Arm::Engine)).await;
     assert_eq!(owner(&pins, "99").await, Ok((Owner::Engine, Some(run_id(3)))), "a pin replaces nobody");
 }
 
-/// Everything is read from the store.
+/// An affinity whose sets are built.
 async fn built(store: &Arc<Counting>) -> Arc<StoreAffinity> {
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     while !pins.sets.are_built() {
@@ -159,14 +159,14 @@ async fn a_store_that_is_gone_is_unknown_only_where_the_engine_may_have_somethin
     assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
     assert_eq!(pins.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
     pins.note_legacy_instance(pin("2", Arm::Legacy).key.into());
-    pins.behind.flush().await;
+    pins.collision_checks.flush().await;
     assert_eq!(store.looks(), 0, "nobody asked it");
     assert_eq!(owner(&pins, "3").await, Err(OwnerUnknown));
     assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
     assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(OwnerUnknown));
 }
 
-/// Until the store has said what there is, it is asked.
+/// While the sets are not built, the store is asked.
 #[tokio::test]
 async fn a_set_that_is_not_built_says_perhaps() {
     let store = Counting::new();
@@ -177,7 +177,7 @@ async fn a_set_that_is_not_built_says_perhaps() {
     assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::NotEngine);
 }
 
-/// More keys than are kept in memory: each is still known to be perhaps the engine's.
+/// There are more keys than `tries` keeps: the sets still answer "perhaps" for each.
 #[tokio::test]
 async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
     let store = Counting::new();
@@ -252,7 +252,7 @@ async fn an_id_that_the_engine_owns_is_a_collision() {
     assert!(!pins.collided(&RouteId::new("other").into()));
 }
 
-/// Pins stand under the id that the creator had when they were made; requests name it by all that it has and had.
+/// Pins are stored under the id that the creator had when they were made; a request looks under all ids, also earlier ones.
 #[tokio::test]
 async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
     let store = Counting::new();
@@ -279,9 +279,9 @@ async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
     }
 }
 
-/// What the metrics say of a family stands under its creator's id of now.
+/// The metrics of a family have its creator's present id.
 #[test]
-fn pins_are_counted_under_the_id_of_now() {
+fn pins_are_counted_under_the_present_id() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let shows = |line: &str| assert!(handle.render().lines().any(|l| l == line), "{line}\n{}", handle.render());
@@ -307,7 +307,7 @@ fn numbered(n: u32) -> RetryKey {
     RetryKey(*blake3::hash(&n.to_le_bytes()).as_bytes())
 }
 
-/// The process ends without a word: what it had in memory is gone, its file stays.
+/// Ends a process as `kill -9` does: its memory is lost, its file stays.
 fn killed(pins: Arc<StoreAffinity>) {
     drop(pins);
 }
@@ -337,7 +337,7 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     assert!(keys.waiting().is_empty(), "the store has it");
 }
 
-/// Who moved the last batch and who syncs hold the file for a moment longer.
+/// Opens the file once it is free: the task that moves keys and the thread that syncs hold it a moment longer.
 async fn once_free(open: impl Fn() -> Result<Arc<KeyLog>, KeyFileError>) -> Arc<KeyLog> {
     loop {
         match open() {
@@ -398,10 +398,10 @@ async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
     );
 }
 
-/// 12,500 keys a second for four seconds, with less kept in memory than come in one: each is legacy's for whoever asks,
-/// at every moment, and in the store in the end.
+/// 12,500 new keys a second for four seconds, while `tries` keeps fewer than come in one second: at every moment each is
+/// known to be legacy's, and in the end all are in the store.
 #[tokio::test]
-async fn many_new_keys_and_none_strays() {
+async fn many_new_keys_stay_with_legacy() {
     const KEYS: u32 = 50_000;
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { retry_keys_max: 1_000, retry_keys_file_bytes_max: 8 << 20, ..Limits::default() };
@@ -434,8 +434,8 @@ async fn many_new_keys_and_none_strays() {
     }
 }
 
-/// Of two requests that share the key for any caller, one that legacy is to take and one of the engine's under another
-/// credential, one finds the other's.
+/// Two requests share the key for any caller; legacy is to take one, and the engine takes the other under another
+/// credential. One of the two finds the other's key.
 #[tokio::test]
 async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     const ROUNDS: u32 = 2_000;

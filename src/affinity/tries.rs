@@ -1,7 +1,8 @@
 //! First tries, in memory: which arm took each.
 //!
-//! Always true: a key is one arm's; whoever takes it for an arm learns at once that the other has it, also where the
-//! engine's run is not on disk yet. Keys beyond a number make room, the oldest first: `sets` and `key_log` know of them.
+//! Always true: a key belongs to one arm; an attempt to take it for the other arm fails at once, even if the engine's run
+//! is not on disk yet. The number of keys is bounded: the oldest are removed first, and `sets` and `key_log` still have
+//! them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,16 +11,16 @@ use std::time::{Duration, Instant};
 use crate::exchange::LegacyTake;
 use crate::flag::{Arm, RetryKey};
 
-/// Requests with a retry key note it here, so few of them meet at one lock.
+/// Each shard has a lock of its own, so that few requests wait for the same lock.
 const SHARDS: usize = 16;
 
-/// What the engine took is kept at least for as many in each shard: runs that are not on disk yet are known only here.
+/// The least bound on the engine's keys in a shard: runs that are not on disk yet are known only here.
 const SHARD_ENGINE_MIN: usize = 1_024;
 
 /// Saturates: a window past the largest instant ends after this.
 const LONG: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Keys for as long as the window, the oldest of an arm going first where there are too many.
+/// Keys, each kept for the retry window. Where an arm has too many, its oldest are removed first.
 pub(super) struct Tries {
     shards: [Mutex<Shard>; SHARDS],
     window: Duration,
@@ -40,25 +41,25 @@ struct Taken {
 }
 
 enum Holder {
-    /// Whether the next process would know it, too.
     Legacy {
+        /// Whether it is in the file, so that the next process knows it too.
         noted: bool,
     },
     Engine,
 }
 
-/// What became of taking a key for an arm.
+/// The result of taking a key for an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Took {
     /// It is this arm's now.
     Fresh,
     /// It was this arm's already.
     Again,
-    /// It is the other arm's.
+    /// The other arm has it: nothing was taken.
     Others,
     /// The engine has the same request, or may have it, under a key that other files give it: nothing was taken.
     UnderOtherFiles,
-    /// What other files make of the request was forgotten: nothing was taken.
+    /// The keys that newer files give to the request are not remembered any more: nothing was taken.
     Unknown,
 }
 
@@ -69,11 +70,12 @@ impl Tries {
     }
 
     fn shard(&self, key: &RetryKey) -> MutexGuard<'_, Shard> {
-        // Keys are hashes: any of their bytes spreads them. A panic of another holder left at worst an entry too many.
+        // Keys are hashes: any of their bytes spreads them. A poisoned lock is usable: at worst there is a superfluous
+        // entry.
         self.shards[usize::from(key.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the window of what was taken so long ago is over.
+    /// The end of the window of a key that was taken `ago`.
     fn until(&self, now: Instant, ago: Duration) -> Instant {
         now.checked_add(self.window.saturating_sub(ago)).unwrap_or(now + LONG)
     }
@@ -83,8 +85,9 @@ impl Tries {
         self.shard(key).arm(key, now)
     }
 
-    /// Takes a key for legacy, unless it is the engine's. A retry does not make the window longer. `note` says whether
-    /// it could be noted; it is called under the lock, so that nobody finds the key neither here nor there.
+    /// Takes a key for legacy, unless it is the engine's. A retry does not extend the window. `note` writes the key to the
+    /// file and returns whether it succeeded; it is called under the lock, so that at every moment the key is in one of the
+    /// two.
     pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
         let mut shard = self.shard(&key);
         if shard.arm(&key, now) == Some(Arm::Engine) {
@@ -93,12 +96,12 @@ impl Tries {
         self.put_legacy(&mut shard, key, now, note)
     }
 
-    /// The key is legacy's now, whoever took it before. Whether it could be noted.
+    /// Gives the key to legacy, whichever arm has it.
     pub(super) fn give_to_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
         self.put_legacy(&mut self.shard(&key), key, now, note)
     }
 
-    /// Legacy took this key some time ago, and that is noted.
+    /// Records that legacy took this key `ago`; the file has it.
     pub(super) fn taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
         let until = self.until(now, ago);
         self.insert_legacy(&mut self.shard(&key), key, until, now, true);
@@ -148,7 +151,7 @@ impl Tries {
             && (now >= until || shard.engine_by_age.len() >= keys_max)
         {
             shard.engine_by_age.pop_front();
-            // Unless it was given back since.
+            // It may have been released and taken again since.
             if shard.taken.get(&oldest).is_some_and(|taken| !taken.is_legacys() && taken.until == until) {
                 shard.taken.remove(&oldest);
             }
@@ -159,7 +162,7 @@ impl Tries {
         Took::Fresh
     }
 
-    /// The engine made nothing of it.
+    /// Gives back a key that the engine took, because it began no run with it.
     pub(super) fn release(&self, key: &RetryKey) {
         let mut shard = self.shard(key);
         if shard.taken.get(key).is_some_and(|taken| !taken.is_legacys()) {
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_and_the_oldest_go_first() {
+    fn keys_are_bounded_and_the_oldest_are_removed_first() {
         let tries = Tries::new(Duration::from_secs(1_000), 160);
         let begin = Instant::now();
         for n in 0..10_000 {
@@ -225,12 +228,12 @@ mod tests {
         let kept: Vec<u32> = (0..10_000).filter(|n| tries.arm(&key(*n), now).is_some()).collect();
         assert!(kept.len() <= 160 && kept.len() > 100, "{}", kept.len());
         assert!(kept.contains(&9_999) && !kept.contains(&0));
-        let places: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().legacy_by_age.len()).sum();
-        assert_eq!(places, kept.len());
+        let rows: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().legacy_by_age.len()).sum();
+        assert_eq!(rows, kept.len());
     }
 
     #[test]
-    fn a_key_is_one_arms() {
+    fn a_key_belongs_to_one_arm() {
         let tries = Tries::new(Duration::from_secs(10), 100);
         let now = Instant::now();
         assert_eq!(tries.take_for_engine(key(1), now), Took::Fresh);
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn legacys_keys_drive_out_none_of_the_engines() {
+    fn keys_of_legacy_remove_none_of_the_engine() {
         let tries = Tries::new(Duration::from_secs(1_000), 16);
         let now = Instant::now();
         for n in 0..30_000 {
@@ -255,7 +258,7 @@ mod tests {
             tries.take_for_engine(key(n), now + Duration::from_millis(n.into()));
         }
         assert_eq!(tries.arm(&key(29_999), now), Some(Arm::Engine));
-        assert_eq!(tries.arm(&key(0), now), None, "the oldest made room");
+        assert_eq!(tries.arm(&key(0), now), None, "the oldest was removed");
         let kept: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().taken.len()).sum();
         assert!(kept <= SHARDS * (SHARD_ENGINE_MIN + 1), "{kept}");
     }

@@ -77,7 +77,7 @@ async fn a_file_that_is_gone_shuts_the_gate_until_it_is_back() {
             system.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
         }
         let why = why_shut(&system).await;
-        assert!(why.contains("the file of retry keys") && why.contains("another one has its name"), "{why}");
+        assert!(why.contains("the file of retry keys") && why.contains("another file has its name"), "{why}");
         let status = system.pointsman.get("/api/v2/status").await;
         assert!(status["retry_keys_trouble"].as_str().is_some_and(|why| why.contains("retry keys")), "{status}");
         assert!(system.pointsman.log().contains("a file of retry keys that legacy took is not there"));

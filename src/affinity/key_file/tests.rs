@@ -36,7 +36,7 @@ fn what_was_written_is_read_back_and_what_is_torn_is_skipped() {
     assert!(opened.waiting.iter().all(|found| *found == record(found.seq)));
     drop(opened);
 
-    // Without a word of what is in the store everything is taken up again.
+    // Without the number of stored records all records wait again.
     let mut unsure = bytes;
     unsure[SLOT..2 * SLOT].fill(7);
     std::fs::write(&path, unsure).unwrap();
@@ -77,9 +77,9 @@ fn routes_that_were_served_unnoted_are_remembered() {
     assert!(unnoted.contains(&(UnnotedRoute::Any, at)), "the others share a slot");
 }
 
-/// A torn mark names no route any more: it counts for all of them, and takes no other route's mark with it.
+/// The route of a torn slot is unknown: it counts for every route. The slots of other routes are not changed.
 #[test]
-fn a_torn_mark_of_a_route_takes_no_other_one_with_it() {
+fn a_torn_slot_of_a_route_counts_for_every_route() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.keys");
     let at = |second| Timestamp::from_second(second).unwrap();

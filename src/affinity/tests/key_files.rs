@@ -1,4 +1,4 @@
-//! Which files of retry keys a store has, and who takes over what stands in them.
+//! Which files of retry keys a store lists, and which process takes over their keys.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ async fn open_in(store: &Arc<Counting>, dir: &Path) -> Arc<KeyLog> {
     open_key_log(&store, &KeyFilePlace::Dir(dir.to_owned()), &limits()).await.unwrap()
 }
 
-/// The keys that wait, and the files whose keys are unknown, each with why.
+/// The keys that wait, and for each file that could not be read the reason.
 fn state(log: &Arc<KeyLog>) -> (Vec<RetryKey>, Vec<String>) {
     let waiting = log.waiting().into_iter().map(|(key, _)| key).collect();
     let why = |(record, _): (crate::store::KeyFileRecord, _)| record.unread.unwrap().why;
     (waiting, log.list.unread().into_iter().map(why).collect())
 }
 
-/// The process ends without a word. The thread that syncs holds the file for a moment longer.
+/// Ends a process as `kill -9` does. The thread that syncs holds the file for a moment longer.
 async fn ended(log: Arc<KeyLog>) {
     let weak = Arc::downgrade(&log);
     drop(log);
@@ -123,7 +123,7 @@ async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
     ended(log).await;
     ended(both).await;
 
-    // The store is not where it was: it was moved.
+    // No store is at the earlier path: the store was moved.
     drop(place);
     let moved = Counting::over(original.inner.clone(), "elsewhere else");
     assert_eq!(state(&open_in(&moved, dir.path()).await).0, [numbered(1)]);

@@ -28,9 +28,17 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    pub(super) fn load(conn: &Connection, notifications: broadcast::Sender<StoreNotification>) -> Result<Self, WriteError> {
-        let mut notifier =
-            Self { notifications, locks: HashMap::new(), orders: HashMap::new(), last_worker: None, has_other_owners: true };
+    pub(super) fn load(
+        conn: &Connection,
+        notifications: broadcast::Sender<StoreNotification>,
+    ) -> Result<Self, WriteError> {
+        let mut notifier = Self {
+            notifications,
+            locks: HashMap::new(),
+            orders: HashMap::new(),
+            last_worker: None,
+            has_other_owners: true,
+        };
         let mut locks = conn.prepare("SELECT DISTINCT run_id, name FROM locks")?;
         for row in locks.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
             let (run, name): (Vec<u8>, String) = row?;

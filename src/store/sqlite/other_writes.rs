@@ -142,12 +142,14 @@ fn transact(task: &WriteTask, committer: &mut Committer, is_retry: bool) -> Resu
     let now = committer.now();
     let conn = committer.conn.get()?;
     conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let mut result = WriteResult { numbers: Vec::new(), coordination: CoordinationResult::Nothing, notifications: Vec::new() };
+    let mut result =
+        WriteResult { numbers: Vec::new(), coordination: CoordinationResult::Nothing, notifications: Vec::new() };
     match task {
         WriteTask::Flips(flips) => result.numbers = put_flips(conn, flips, is_retry)?,
         WriteTask::Records(work) => write(conn, work, now)?,
         WriteTask::Coordination(write) => {
-            (result.coordination, result.notifications) = coordination_writes::write(conn, write, &committer.notifier, now)?
+            (result.coordination, result.notifications) =
+                coordination_writes::write(conn, write, &committer.notifier, now)?
         }
     }
     conn.prepare_cached("COMMIT")?.execute([])?;

@@ -299,7 +299,10 @@ async fn a_retry_key_expires(which: StoreKind) {
     store.append(Arc::new(Append { claim, ..append(run_id(2), 1, 1) })).await.unwrap();
     store.note_legacy_tries(vec![RetryKey([1; 32])]).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
-    store.append(Arc::new(Append { claim, ..append(run_id(3), 1, 1) })).await.expect("the key of legacy's has expired too");
+    store
+        .append(Arc::new(Append { claim, ..append(run_id(3), 1, 1) }))
+        .await
+        .expect("the key of legacy's has expired too");
 }
 
 async fn an_append_with_a_conflict_stores_nothing(which: StoreKind) {

@@ -1,0 +1,81 @@
+//! Checks in the background whether the engine owns an id that legacy gave out (a pin collision).
+//!
+//! Always true: no request waits for a check; the queue is bounded. An id that has no room in it is not checked, and the
+//! log says so.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::families::Families;
+use crate::flag::{Arm, PinKey};
+use crate::store::SharedStore;
+
+/// Checks that wait.
+const QUEUE_MAX: usize = 16_384;
+/// Checks that are taken from the queue together.
+const BATCH_MAX: usize = 512;
+
+/// A message to the task that checks.
+pub(super) enum CheckMessage {
+    /// Legacy created an instance in a family of which the engine owns some.
+    Instance(PinKey),
+    /// Replies when everything before it in the queue is done.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The sending end of the queue.
+pub(super) struct CollisionChecks {
+    queue: mpsc::Sender<CheckMessage>,
+}
+
+impl CollisionChecks {
+    pub(super) fn start(store: SharedStore, families: Arc<Families>) -> Self {
+        let (queue, received) = mpsc::channel(QUEUE_MAX);
+        tokio::spawn(run(received, store, families));
+        Self { queue }
+    }
+
+    pub(super) fn send(&self, message: CheckMessage) {
+        if self.queue.try_send(message).is_err() {
+            tracing::warn!(
+                queue = QUEUE_MAX,
+                "an id that legacy gave out is not checked for a pin collision: too many checks wait"
+            );
+        }
+    }
+
+    pub(super) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.queue.send(CheckMessage::Flush(done)).await.is_ok() {
+            let _ = flushed.await;
+        }
+    }
+}
+
+/// Runs until the sending end is dropped.
+async fn run(mut received: mpsc::Receiver<CheckMessage>, store: SharedStore, families: Arc<Families>) {
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    while received.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        for message in batch.drain(..) {
+            match message {
+                CheckMessage::Instance(key) => check(&store, &families, key).await,
+                CheckMessage::Flush(done) => drop(done.send(())),
+            }
+        }
+    }
+}
+
+async fn check(store: &SharedStore, families: &Families, key: PinKey) {
+    match store.pin(key.clone()).await {
+        Ok(Some(pin)) if pin.arm == Arm::Engine => {
+            if let Some(family) = families.get(&key.family) {
+                family.collide(&key, pin.run);
+            }
+        }
+        Ok(Some(_) | None) => {}
+        Err(error) => {
+            tracing::warn!(%error, route = %key.family, id = %key.id, "cannot tell whether the engine owns this id");
+        }
+    }
+}

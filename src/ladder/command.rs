@@ -1,22 +1,22 @@
-//! A flip as it is typed: what a refusal shows.
+//! The command line of a flip, as a refusal shows it.
 
 use std::fmt;
 
 use crate::flag::{Percent, State};
 use crate::names::RouteId;
 
-/// One flip, as it is typed.
+/// The command line of one flip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlipCommand {
     /// The route.
     pub route: RouteId,
-    /// Where to.
+    /// The new state.
     pub to: State,
-    /// With another share.
+    /// The new share, if it changes.
     pub percent: Option<Percent>,
-    /// The gate is passed by hand, for this reason.
+    /// The reason, if the gate is overridden (`--force`).
     pub force: Option<String>,
-    /// The horizon was read.
+    /// The person has read the horizon (`--yes`).
     pub acknowledge: bool,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for FlipCommand {
     }
 }
 
-/// A text as a shell takes it.
+/// Quotes a text for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -7,10 +7,10 @@ use crate::flag::FlagSet;
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
-/// The kill switch's label where a route's id stands; no route can be called so.
+/// The value of the label `route` for the kill switch; no route can have this id.
 const KILL_SWITCH: &str = "*";
 
-/// Shows every route of a set, and takes those down that are gone.
+/// Sets the metrics of every route of a set, and resets those of removed routes.
 pub(super) fn states(set: &FlagSet, gone: &[RouteId]) {
     for flag in &set.routes {
         let route = flag.route.id.as_str();

@@ -1,28 +1,27 @@
-//! What a change of the files does to where routes stand.
+//! The moves that a change of the files makes.
 //!
-//! Always true: only a change of what a file declared when it was last read is a flip by `file`, and it goes through
-//! the same gate. A route without any flip stands as its file says up to `shadow`; above that the file wants a reason to
-//! pass the gates by hand (`force`), else the gate decides. What the gate refuses stays where it is and is shown as
-//! asked for; the store goes on remembering the older declaration, so that it is judged again at the next reading, also
-//! over a restart, until somebody flips.
+//! Always true: a file makes a flip by `file` only if its declaration differs from the one of the last reading, and the
+//! flip goes through the same gate. A route without any flip has the state of its file up to `shadow`; above that the file
+//! needs `force` with a reason, else the gate decides. A route whose move the gate refuses keeps its state, and the state
+//! in the file is shown as requested. The store keeps the older declaration then, so that the move is judged again at the
+//! next reading, also after a restart, until a person flips the route.
 
-use super::gate::{Gate, Shut, Wanted};
+use super::gate::{Gate, Refusal, Wanted};
 use super::positions::{Positions, RoutePosition, state_of};
 use super::scopes;
 use super::types::{Declared, Move};
 use crate::clock;
 use crate::flag::{Instance, Route, State, StateInputs};
 
-/// The highest state that a file sets without flip, evidence or force: nothing is kept there but evidence.
+/// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but evidence.
 const UNPROVEN_MAX: State = State::Shadow;
 
-/// Where routes stand under newly checked files, and the flips by `file` that this makes, in order; the positions have
-/// them already. `has_served`: requests may have come before these files.
+/// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips. `has_served`: requests may have come before these files.
 pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, gate: &Gate) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
     let mut after = Positions { declared, ..before.clone() };
     after.routes = routes.iter().map(|route| (route.id.clone(), take_over(before, route))).collect();
-    // Followers first: a creator cannot go above them.
+    // Followers first, because a creator cannot go above them.
     routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
     after.remembered.retain(|id, _| after.routes.contains_key(id));
@@ -31,8 +30,8 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     (after, moves)
 }
 
-/// The position of a route of the new files: as it was, or as its last flip says, else as the store remembers the file,
-/// else as the file says now.
+/// The position of a route before its new file is judged: as it was, else by its last flip, else by the stored declaration,
+/// else by the file.
 fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition {
     if let Some(known) = before.routes.get(&route.id) {
         let last = before.last_flip(route).cloned();
@@ -45,7 +44,7 @@ fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition
         inputs.shares = flip.shares.unwrap_or(inputs.shares);
         inputs.unproven = false;
     } else if let Some(remembered) = before.remembered(route) {
-        // Whether it was in force is not remembered.
+        // The store does not have whether that state was in force.
         inputs.requested = remembered.state.min(UNPROVEN_MAX);
         inputs.shares = remembered.shares;
     }
@@ -54,8 +53,8 @@ fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition
 
 fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Move> {
     let mut at = positions.routes.get(&route.id)?.clone();
-    // What was refused earlier is forgotten, and judged anew where the file still asks for it.
-    at.inputs.requested = at.last.as_ref().map_or_else(|| at.stands(), state_of);
+    // An earlier refusal is dropped; the move is judged anew if the file still requests it.
+    at.inputs.requested = at.last.as_ref().map_or_else(|| at.rung(), state_of);
     at.inputs.gate = None;
     at.refused.clear();
 
@@ -81,8 +80,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
             positions.remembered.insert(route.id.clone(), now);
         }
     }
-    // A flip may stand above `off` while the file took the workflow away.
-    if route.workflow.is_none() && at.stands() > State::Off {
+    // The last flip may be above `off` although the file has no workflow any more.
+    if route.workflow.is_none() && at.rung() > State::Off {
         at.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
         at.inputs.gate = Some(State::Off);
     }
@@ -90,13 +89,13 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     made
 }
 
-/// Moves a position as its file asks, through the gate; where that refuses, it stays and says why.
+/// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the reasons.
 fn ask(positions: &Positions, at: &mut RoutePosition, to: State, route: &Route, gate: &Gate) -> Option<Move> {
     let (shares, reason) = (route.shares, route.force.clone());
     let wanted = Wanted { to, shares, force: reason.is_some(), reason };
     match gate.judge(positions, at, &wanted) {
         Ok(passed) => {
-            let from = at.stands();
+            let from = at.rung();
             at.inputs.requested = to;
             at.inputs.shares = shares;
             at.inputs.unproven = false;
@@ -104,13 +103,13 @@ fn ask(positions: &Positions, at: &mut RoutePosition, to: State, route: &Route, 
         }
         Err(shut) => {
             at.refused = match shut {
-                Shut::Gate(sentences) => sentences,
-                Shut::Senseless(sentence) => vec![sentence],
+                Refusal::GateShut(sentences) => sentences,
+                Refusal::Impossible(sentence) => vec![sentence],
             };
-            let stays = at.stands();
+            let stays = at.rung();
             if at.last.is_none() {
                 at.refused.push(format!(
-                    "no flip and no evidence stands behind `state: {to}` of the file: `force: {{ reason: … }}` beside it \
+                    "neither a flip nor evidence supports `state: {to}` of the file: `force: {{ reason: … }}` beside it \
                      passes the gate by hand"
                 ));
             }

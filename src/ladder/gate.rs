@@ -1,7 +1,8 @@
-//! Whether a route may go there: one rung up at a time and only through the gate, down any distance.
+//! Whether a route may move: up one rung at a time and only through the gate, down any distance.
 //!
-//! Always true: going down is refused only from `only` without an acknowledgement; what makes no sense (no workflow,
-//! a share without a key, a creator above its followers) no force passes; what evidence lacks, force and a reason do.
+//! Always true: going down is refused only from `only` without an acknowledgement. Force with a reason overrides a gate
+//! whose conditions do not hold, but never an impossible move (no workflow, a share without a key, a creator above its
+//! followers).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,65 +14,65 @@ use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Instance, Percent, Shares, State};
 
-/// What gates look at.
+/// What moves are judged by.
 pub(super) struct Gate {
     pub evidence: Arc<Evidence>,
-    /// Beside evidence.
+    /// The conditions other than evidence.
     pub conditions: Vec<Arc<dyn GateCondition>>,
-    /// How long a client's retry may come.
+    /// How long after a first try a client's retry may come.
     pub retry_window: Duration,
 }
 
-/// Where somebody wants a route to go.
+/// The requested move of a route.
 pub(super) struct Wanted {
     pub to: State,
     pub shares: Shares,
-    /// Pass the gate by hand, and why.
+    /// Override the gate.
     pub force: bool,
     pub reason: Option<String>,
 }
 
 /// Why a move is refused.
-pub(super) enum Shut {
-    /// Each condition that does not hold; force with a reason passes.
-    Gate(Vec<String>),
-    /// It makes no sense, and no force passes.
-    Senseless(String),
+pub(super) enum Refusal {
+    /// The gate is shut: each condition that does not hold. Force with a reason overrides it.
+    GateShut(Vec<String>),
+    /// The move is impossible, also with force.
+    Impossible(String),
 }
 
-/// Whether the gate had to be passed by hand.
+/// An allowed move.
 pub(super) struct Passed {
     pub forced: bool,
 }
 
 impl Gate {
-    /// Judges a move. The acknowledgement on the way down from `only` is asked for elsewhere: it needs the horizon.
-    pub fn judge(&self, positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Result<Passed, Shut> {
+    /// Judges a move. The acknowledgement on the way down from `only` is checked by the mover, because it needs the horizon.
+    pub fn judge(&self, positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Result<Passed, Refusal> {
         if wanted.force && wanted.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
-            return Err(Shut::Senseless("passing the gate by hand wants a reason".into()));
+            return Err(Refusal::Impossible("passing the gate by hand wants a reason".into()));
         }
-        if let Some(sentence) = senseless(positions, at, wanted).into_iter().next() {
-            return Err(Shut::Senseless(sentence));
+        if let Some(sentence) = impossible(positions, at, wanted).into_iter().next() {
+            return Err(Refusal::Impossible(sentence));
         }
         let missing = self.missing(positions, at, wanted.to);
         if missing.is_empty() {
             return Ok(Passed { forced: false });
         }
-        if wanted.force { Ok(Passed { forced: true }) } else { Err(Shut::Gate(missing)) }
+        if wanted.force { Ok(Passed { forced: true }) } else { Err(Refusal::GateShut(missing)) }
     }
 
-    /// The rung above and everything that it still takes; `None` at the top.
+    /// The next rung up, and the conditions for it that do not hold; `None` on the highest rung.
     pub fn next(&self, positions: &Positions, at: &RoutePosition) -> Option<(State, Vec<String>)> {
-        let from = at.stands();
+        let from = at.rung();
         let to = State::ALL.into_iter().find(|state| state.below() == Some(from))?;
         let wanted = Wanted { to, shares: at.inputs.shares, force: false, reason: None };
-        let mut sentences = senseless(positions, at, &wanted);
+        let mut sentences = impossible(positions, at, &wanted);
         sentences.extend(self.missing(positions, at, to));
         Some((to, sentences))
     }
 
-    /// Why a route stands where it does without proof: the reason given when a gate was passed by hand that is shut to
-    /// this day. By a flip, or by the file where no flip stands behind it.
+    /// The reason that was given with `force`, for as long as a gate that was overridden would still be shut. It comes from
+    /// the last flip, or from the file if the route has no flip.
     pub fn still_forced(&self, positions: &Positions, at: &RoutePosition) -> Option<String> {
         let (from, to, reason) = match &at.last {
             Some(flip) if flip.forced => {
@@ -79,11 +80,11 @@ impl Gate {
                 let (Ok(from), Ok(to)) = (flip.from.parse::<State>(), flip.to.parse::<State>()) else {
                     return Some(reason);
                 };
-                // Forced to where it stood, unproven, it passed every gate below by hand.
+                // A flip by force to the state that the file had set, unproven, overrides every gate below it.
                 (if from < to { from } else { State::Off }, to, reason)
             }
             Some(_) => return None,
-            None => (State::Off, at.stands(), at.route.force.clone()?),
+            None => (State::Off, at.rung(), at.route.force.clone()?),
         };
         let rungs = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
         let shut = rungs.into_iter().any(|pair| !self.shut(positions, at, pair[0], pair[1]).is_empty());
@@ -92,14 +93,15 @@ impl Gate {
 
     /// Which conditions of the gate do not hold, as sentences; none on the way down.
     fn missing(&self, positions: &Positions, at: &RoutePosition, to: State) -> Vec<String> {
-        let from = at.stands();
+        let from = at.rung();
         if to <= from {
             return Vec::new();
         }
         if to.below() != Some(from) {
             return vec![format!("goes up one rung at a time, and `{from}` to `{to}` is more than one")];
         }
-        // Nothing that a follower could be compared on exists before its creator is dark, which waits for the follower.
+        // Before its creator is dark there are no instances on which a follower could be compared, and the creator waits
+        // for the follower.
         let follows = matches!(at.route.instance, Some(Instance::Follows { .. }));
         if follows && (from, to) == (State::Shadow, State::Dark) {
             return Vec::new();
@@ -107,7 +109,7 @@ impl Gate {
         self.shut(positions, at, from, to)
     }
 
-    /// What keeps one gate shut: first what evidence lacks, then the other conditions.
+    /// Why one gate is shut: first what the evidence lacks, then the other conditions.
     fn shut(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<String> {
         let all = at.inputs.shares.live == Percent::ALL;
         let mut missing = gate(&self.evidence_of(positions, at), from, to, all).err().unwrap_or_default();
@@ -122,7 +124,7 @@ impl Gate {
         missing
     }
 
-    /// Evidence that counts under the files that these positions belong to. While a route is being renamed, that stands
+    /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is stored
     /// under its earlier id.
     pub fn evidence_of(&self, positions: &Positions, at: &RoutePosition) -> RouteEvidence {
         match positions.declared.bases.get(&at.route.id) {
@@ -132,8 +134,8 @@ impl Gate {
     }
 }
 
-/// What no evidence and no force can mend.
-fn senseless(positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Vec<String> {
+/// Why a move is impossible, whatever the evidence and also with force.
+fn impossible(positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Vec<String> {
     let id = &at.route.id;
     let mut sentences = Vec::new();
     if wanted.to > State::Off && at.route.workflow.is_none() {
@@ -146,9 +148,9 @@ fn senseless(positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Vec<
             wanted.to
         ));
     }
-    if wanted.to > at.stands() {
-        let below = positions.followers(id).filter(|follower| follower.stands() < wanted.to);
-        let below: Vec<_> = below.map(|f| format!("`{}` is `{}`", f.route.id, f.stands())).collect();
+    if wanted.to > at.rung() {
+        let below = positions.followers(id).filter(|follower| follower.rung() < wanted.to);
+        let below: Vec<_> = below.map(|f| format!("`{}` is `{}`", f.route.id, f.rung())).collect();
         if !below.is_empty() {
             sentences.push(format!("`{id}` cannot go above its followers, they go first: {}", below.join(", ")));
         }

@@ -41,7 +41,7 @@ fn lists<'a>(positions: &'a Positions, family: &RouteId) -> Vec<&'a RoutePositio
     let is_list = |other: &&RoutePosition| {
         let matches = &other.route.matches;
         matches.method == http::Method::GET
-            && other.stands() < State::Live
+            && other.rung() < State::Live
             && above.contains(&(matches.path.as_str(), matches.host.as_deref()))
     };
     positions.routes.values().filter(is_list).collect()

@@ -1,9 +1,9 @@
-//! The one place that computes what is in force, and swaps it in.
+//! The only place that computes the flag set in force and swaps it in.
 //!
-//! Always true: the set in force is a function of the newest of each input: where routes stand by flips and files, the
-//! guard's limits, the engine's health, the kill switch. An input carries the version of what it was made of, and an
-//! older one is dropped, so whoever comes late changes nothing; computing and swapping is one step under one lock, so
-//! sets come in force in the order in which they were computed.
+//! Always true: the set in force is a function of the newest value of each input: the positions of routes by flips and
+//! files, the guard's limits, the engine's health, the kill switch. Each input has a version, and an older version is
+//! dropped, so that a late update changes nothing. Computing and swapping happen under one lock, so that sets come in force
+//! in the order in which they were computed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ pub(super) struct InForce {
     flags: Arc<ArcSwap<FlagSet>>,
 }
 
-/// All that the set in force is made of.
+/// The inputs from which the set in force is computed.
 #[derive(Clone)]
 pub(super) struct Inputs {
     pub positions: Positions,
@@ -41,13 +41,13 @@ impl Inputs {
         *self.kill_switch.get()
     }
 
-    /// A route's standing with all that limits it.
+    /// The inputs of a route's effective state: its position with all that limits it.
     fn inputs(&self, position: &RoutePosition) -> StateInputs {
         let guard = self.guards.get(&position.route.id).and_then(|limit| *limit.get());
         StateInputs { guard, healthy: *self.health.get(), ..position.inputs.clone() }
     }
 
-    /// What is in force for a route, and why.
+    /// The effective state of a route, and why.
     pub fn effective(&self, position: &RoutePosition) -> Effective {
         self.inputs(position).effective(self.freeze())
     }
@@ -63,7 +63,7 @@ impl Inputs {
 }
 
 impl InForce {
-    /// Puts a first set in force; the engine counts as healthy until somebody looked.
+    /// Puts a first set in force; the engine counts as healthy until its health is set.
     pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32]) -> Self {
         let kill_switch = Versioned::new(0, freeze);
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
@@ -89,7 +89,7 @@ impl InForce {
         (inputs.kill_switch.version(), inputs.freeze())
     }
 
-    /// Where routes stand from now on. Only one caller at a time moves routes.
+    /// Sets the positions of the routes. Only one caller at a time moves routes.
     pub fn set_positions(&self, positions: Positions) {
         self.change(|inputs| {
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));
@@ -98,17 +98,17 @@ impl InForce {
         });
     }
 
-    /// The kill switch, by the number of its change; whether that changed anything.
+    /// Sets the kill switch, with the number of its change. Returns whether that changed anything.
     pub fn set_freeze(&self, version: u64, freeze: Freeze) -> bool {
         self.change(|inputs| inputs.kill_switch.set(version, freeze))
     }
 
-    /// The engine's health, by the number of the look; whether that changed anything.
+    /// Sets the engine's health, with the number of the observation. Returns whether that changed anything.
     pub fn set_health(&self, version: u64, healthy: bool) -> bool {
         self.change(|inputs| inputs.health.set(version, healthy))
     }
 
-    /// The highest state that the guard allows a route; whether that changed anything.
+    /// Sets the highest state that the guard allows a route. Returns whether that changed anything.
     pub fn set_guard(&self, route: &RouteId, version: u64, limit: Option<State>) -> bool {
         self.change(|inputs| {
             let known = inputs.positions.routes.contains_key(route);
@@ -116,14 +116,14 @@ impl InForce {
         })
     }
 
-    /// What is in force for a route now.
+    /// The effective state of a route now.
     pub fn effective(&self, route: &RouteId) -> Effective {
         let inputs = self.lock();
         let off = Effective { state: State::Off, why: Why::Requested };
         inputs.positions.routes.get(route).map_or(off, |position| inputs.effective(position))
     }
 
-    /// Changes inputs and, where they changed, swaps in what they come to.
+    /// Changes inputs and, if they changed, computes the set and swaps it in.
     fn change(&self, change: impl FnOnce(&mut Inputs) -> bool) -> bool {
         let mut inputs = self.lock();
         if !change(&mut inputs) {
@@ -138,7 +138,7 @@ impl InForce {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inputs> {
-        // What a panicking holder left is whole: each input is set in one step.
+        // A poisoned lock is usable: each input is set in one step.
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

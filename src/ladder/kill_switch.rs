@@ -1,8 +1,8 @@
-//! Which kill switch is in force, and whether a restart would find it.
+//! The kill switch: puts freezes in force, and tracks whether the store has them.
 //!
-//! Always true: changes are numbered in this process in the order in which they were asked for, and an older one changes
-//! nothing; the newest freeze that the store does not have waits in one slot until it does, or until its end is recorded.
-//! What is in force changes under the same lock as the slot.
+//! Always true: changes are numbered in this process in the order in which they were requested, and an older change has no
+//! effect after a newer one. The newest freeze that is not in the store is in the `pending` slot until it is recorded, or
+//! until the end of the freeze is. The freeze in force and the slot change under the same lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -26,16 +26,16 @@ pub(super) struct KillSwitch {
 
 #[derive(Default)]
 struct State {
-    /// The number of the newest change that was asked for.
+    /// The number of the newest change that was requested.
     version: u64,
     /// The number of the newest freeze.
     newest_freeze: u64,
     pending: Option<Pending>,
-    /// Somebody writes it to the store.
+    /// Whether a task writes `pending` to the store.
     is_recording: bool,
 }
 
-/// A freeze that is in force, and that the store does not have yet.
+/// A freeze that is in force and that the store does not have yet.
 #[derive(Clone)]
 pub(super) struct Pending {
     pub version: u64,
@@ -45,7 +45,7 @@ pub(super) struct Pending {
 /// The end of a freeze, before it is recorded.
 pub(super) struct Lift {
     pub flip: FlipRecord,
-    /// The freeze that it ends, where the store does not have it yet.
+    /// The freeze that it ends, if the store does not have that yet: both are recorded together.
     pub pending: Option<FlipRecord>,
 }
 
@@ -57,14 +57,14 @@ impl KillSwitch {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What a panicking holder left is whole: the slot is set in one step.
+        // A poisoned lock is usable: the slot is set in one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a freeze in force, to be recorded behind.
+    /// Puts a freeze in force at once, and puts it into the slot, from which a task records it.
     ///
     /// # Errors
-    /// A stronger one is in force.
+    /// A stronger freeze is in force.
     pub fn freeze(
         &self,
         in_force: &InForce,
@@ -80,7 +80,8 @@ impl KillSwitch {
         state.version += 1;
         let mut flip = record(from, freeze, reason, by);
         if let Some(before) = &state.pending {
-            flip.from.clone_from(&before.flip.from); // which is never recorded
+            // The freeze that was in the slot is never recorded: this one replaces it.
+            flip.from.clone_from(&before.flip.from);
         }
         let pending = Pending { version: state.version, flip };
         in_force.set_freeze(pending.version, freeze);
@@ -89,18 +90,18 @@ impl KillSwitch {
         Ok(pending)
     }
 
-    /// The number of an end of the freeze in force that is asked for now.
-    pub fn ask_for_end(&self) -> u64 {
+    /// Numbers a request to end the freeze. A freeze that is set later has a higher number and is not ended by it.
+    pub fn request_end(&self) -> u64 {
         let mut state = self.state();
         state.version += 1;
         state.version
     }
 
-    /// What is to be recorded for that end. Nothing changes by this.
+    /// Prepares the records for the end of the freeze, by the number of its request. Changes nothing.
     ///
     /// # Errors
-    /// A freeze came after it was asked for.
-    pub fn lift(
+    /// A freeze was set after the end was requested.
+    pub fn prepare_lift(
         &self,
         in_force: &InForce,
         version: u64,
@@ -115,14 +116,15 @@ impl KillSwitch {
         Ok(Lift { flip, pending: state.pending.as_ref().map(|pending| pending.flip.clone()) })
     }
 
-    /// The end of a freeze is recorded: it is in force, unless a newer freeze is.
+    /// The end of the freeze is recorded: puts it in force, unless a newer freeze is.
     pub fn lifted(&self, in_force: &InForce, version: u64, flip: &FlipRecord) {
         let mut state = self.state();
         in_force.set_freeze(version, Freeze::No);
-        self.settle(&mut state, version, flip);
+        self.mark_recorded(&mut state, version, flip);
     }
 
-    /// The freeze that waits, for who is the only one to write it; `None` where nothing waits, or somebody writes it.
+    /// The freeze in the slot. The caller becomes the only task that records; `None` if the slot is empty, or if another
+    /// task records already.
     pub fn begin_recording(&self) -> Option<Pending> {
         let mut state = self.state();
         if state.is_recording {
@@ -132,7 +134,8 @@ impl KillSwitch {
         state.pending.clone()
     }
 
-    /// What waits now, for who writes it; where nothing does, somebody else may begin.
+    /// For the task that records: the freeze that is in the slot now. If the slot is empty, the task has to stop, and
+    /// another one may begin.
     pub fn next_pending(&self) -> Option<Pending> {
         let mut state = self.state();
         state.is_recording = state.pending.is_some();
@@ -141,10 +144,11 @@ impl KillSwitch {
 
     /// The store has this freeze.
     pub fn recorded(&self, version: u64, flip: &FlipRecord) {
-        self.settle(&mut self.state(), version, flip);
+        self.mark_recorded(&mut self.state(), version, flip);
     }
 
-    fn settle(&self, state: &mut State, version: u64, flip: &FlipRecord) {
+    /// The store has this change: empties the slot unless it has a newer freeze, and wakes the tasks that wait for it.
+    fn mark_recorded(&self, state: &mut State, version: u64, flip: &FlipRecord) {
         state.pending.take_if(|pending| pending.version <= version);
         self.unrecorded.set(f64::from(u8::from(state.pending.is_some())));
         self.recorded.send_modify(|newest| {
@@ -154,12 +158,12 @@ impl KillSwitch {
         });
     }
 
-    /// Whether a restart would not find the freeze in force.
+    /// Whether the freeze in force is not in the store, so that a restart would lose it.
     pub fn is_unrecorded(&self) -> bool {
         self.state().pending.is_some()
     }
 
-    /// Waits until the store has this change, or a newer one: its record.
+    /// Waits until the store has this change or a newer one, and returns its record.
     pub async fn wait_recorded(&self, version: u64) -> Option<FlipRecord> {
         let mut recorded = self.recorded.subscribe();
         let found = recorded.wait_for(|(newest, _)| *newest >= version).await.ok()?;
@@ -167,7 +171,7 @@ impl KillSwitch {
     }
 }
 
-/// A change of the kill switch, before it has a number.
+/// The record of a change of the kill switch; the store assigns its number.
 fn record(from: Freeze, to: Freeze, reason: Option<String>, by: String) -> FlipRecord {
     FlipRecord {
         number: 0,

@@ -1,15 +1,21 @@
-//! Where each route stands, and how it moves: the only place that swaps the flag set.
+//! The state of each route, and its moves: the only room that swaps the flag set.
 //!
-//! The question it answers: "may this route go there, and what is in force now?" Always true: a flip is in the store
-//! before it is in force, and so is the end of a freeze; a freeze is in force at once, whatever the store does, and is
-//! recorded behind (`kill_switch`); the set in force was checked whole; moves happen one after the other; what limits a route
-//! beside its moves (guard, health, kill switch) comes in by version, and late news changes nothing (`in_force`). What
-//! a request gets from the set is `flag`'s business, whether evidence suffices is `evidence`'s.
+//! The question it answers: "may this route move to that rung, and what is in force now?"
 //!
-//! When the store is slow, moves wait for each other and requests for none of them: they read the set that is in force.
-//! When it refuses, a move fails and nothing changes, except that a freeze is in force, and a restart loses it. When its answer was lost, the outcome is looked up until it is
-//! known (`record`); whoever asked is told within a bound that it is not known yet. A caller that goes away in the
-//! middle of a move does not stop it.
+//! Always true:
+//!
+//! - A flip is in the store before it is in force, and so is the end of a freeze. A freeze is in force at once, whatever the
+//!   store does, and is recorded afterwards (`kill_switch`).
+//! - The set in force was checked as a whole. Moves happen one after the other.
+//! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing
+//!   (`in_force`).
+//!
+//! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
+//!
+//! When the store is slow, moves wait for each other; requests wait for none of them, since they read the set that is in
+//! force. When the store refuses, a move fails and nothing changes; a freeze is in force all the same, and a restart loses
+//! it. When the store's reply was lost, the outcome is looked up until it is known (`record`); the caller is told within a
+//! bound that it is not known yet. A caller that goes away in the middle of a move does not stop it.
 
 mod command;
 mod export;
@@ -21,13 +27,13 @@ mod in_force;
 mod kill_switch;
 mod mover;
 mod orphans;
+mod passing_commands;
 mod positions;
 mod record;
 mod scopes;
 mod status;
 mod types;
 mod versioned;
-mod way;
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +57,7 @@ use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::store::{SharedStore, StoreError};
 
-/// How long whoever sets the kill switch waits to hear that it is recorded. It is in force before.
+/// How long a call that sets the kill switch waits until it is recorded. It is in force before that.
 const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Holds the flag set in force and moves routes.
@@ -61,30 +67,30 @@ pub struct Ladder {
     answer_within: Duration,
 }
 
-/// What a ladder works with.
+/// What a ladder is made from.
 pub struct LadderParts {
     /// Where flips and declarations are kept.
     pub store: SharedStore,
-    /// What gates look at.
+    /// The evidence by which gates judge.
     pub evidence: Arc<Evidence>,
-    /// What they look at beside it.
+    /// The other conditions of the gates.
     pub conditions: Vec<Arc<dyn GateCondition>>,
-    /// How long a client's retry may come (`retry_window_s`).
+    /// How long after a first try a client's retry may come (`retry_window_s`).
     pub retry_window: Duration,
-    /// How long a move waits for the store before whoever asked is told that its outcome is not known yet.
+    /// How long a move waits for the store before the caller is told that its outcome is not known yet.
     pub answer_within: Duration,
 }
 
-/// A look at something that limits routes, taken before it is looked at: of two looks the later one counts, whichever
-/// comes back first.
+/// The number of an observation of health or guard. It is drawn before the observation is made, so that of two observations
+/// the one that began later counts, whichever ends first.
 #[derive(Clone, Copy, Debug)]
 pub struct Look(u64);
 
 impl Ladder {
     /// Takes the files' declarations and the store's flips, and puts the first set in force. The last flip of a route
     /// wins over what its file declares, unless the file declares something else than when it was last read: that is a
-    /// flip by `file`, through the gate. A route without any flip stands as its file declares up to `shadow`, and above
-    /// that by force alone, unproven.
+    /// flip by `file`, through the gate. A route without any flip has the state of its file up to `shadow`; a higher state
+    /// needs `force` in the file and is marked unproven.
     ///
     /// # Errors
     /// The store does not answer.
@@ -99,13 +105,13 @@ impl Ladder {
         self.mover.flags()
     }
 
-    /// The kill switch stops this too; the one in force is obeyed when this returns.
+    /// From now on the kill switch stops this too. It has obeyed the freeze in force when this returns.
     pub async fn obeyed_by(&self, other: Arc<dyn Obey>) {
         self.mover.obeyed_by(other).await;
     }
 
-    /// What the engine owns and nobody would follow up any more under these files: as sentences, none where all is well.
-    /// Such files must not be put in force.
+    /// Sentences about the engine's instances that no route of these files would follow up; empty if there are none. Files
+    /// with such sentences must not be put in force.
     ///
     /// # Errors
     /// The store does not answer.
@@ -114,45 +120,45 @@ impl Ladder {
         Ok(orphans::sentences(&pins, Some(&self.flags().load()), &declared.routes))
     }
 
-    /// Puts a newly checked set of files in force as one transaction: judged whole, what it moves and declares recorded
-    /// together, `recorded` called, then swapped in. `recorded` puts in force what goes with the files beside the flags;
-    /// it is called once, or not at all where nothing was recorded. Returns once the outcome is known, however long the
-    /// store takes.
+    /// Puts a newly checked set of files in force as one transaction: the set is judged as a whole, its moves and
+    /// declarations are recorded together, `recorded` is called, and the flag set is swapped. `recorded` puts in force what
+    /// the files have beside flags (workflows, rules); it is called once, or not at all if nothing was recorded. Returns
+    /// once the outcome is known, however long the store takes.
     ///
     /// # Errors
     /// Nothing was recorded and nothing changed.
     pub async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
         let mover = Arc::clone(&self.mover);
-        let turn = mover.turn().await;
-        let work = tokio::spawn(async move { mover.reload(turn, declared, recorded).await });
+        let guard = mover.lock_moves().await;
+        let work = tokio::spawn(async move { mover.reload(guard, declared, recorded).await });
         work.await.unwrap_or_else(|error| Err(not_ended(&error)))
     }
 
-    /// Moves a route. A move to where it stands already changes nothing and says so.
+    /// Moves a route. A move to its present state changes nothing; the result says so.
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`NotKnown::Pending`].
     pub async fn flip(&self, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
         let until = Instant::now() + self.answer_within;
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
-        let turn = timeout_at(until, mover.turn()).await.map_err(|_| NotKnown::Busy)?;
-        let work = tokio::spawn(async move { mover.flip(turn, &route, request).await });
+        let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| NotKnown::Busy)?;
+        let work = tokio::spawn(async move { mover.flip(guard, &route, request).await });
         let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
-    /// Sets the kill switch. When this has returned, everything that obeys it does: nothing of the kind begins any more,
-    /// whenever it was decided. A freeze is recorded behind, so it is in force also where the store takes nothing; the end
-    /// of one is recorded first.
+    /// Sets the kill switch. When this returns, everything that obeys it has confirmed: nothing that it forbids begins any
+    /// more, also for requests that were decided earlier. A freeze is recorded after it is in force, so that it works
+    /// without the store; the end of a freeze is recorded first.
     ///
     /// # Errors
     /// See [`FreezeError`]; nothing changed, unless it is [`NotKnown::Pending`].
     pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Frozen, FreezeError> {
         let mover = Arc::clone(&self.mover);
         if freeze == Freeze::No {
-            let (until, version) = (Instant::now() + self.answer_within, mover.kill_switch().ask_for_end());
-            let turn = timeout_at(until, mover.turn()).await.map_err(|_| NotKnown::Busy)?;
-            let work = tokio::spawn(async move { mover.lift(turn, version, reason, by).await });
+            let (until, version) = (Instant::now() + self.answer_within, mover.kill_switch().request_end());
+            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| NotKnown::Busy)?;
+            let work = tokio::spawn(async move { mover.lift(guard, version, reason, by).await });
             let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
             let flip = joined.unwrap_or_else(|error| Err(not_ended(&error).into()))?;
             return Ok(Frozen { flip, recorded: true });
@@ -168,41 +174,39 @@ impl Ladder {
         work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
-    /// Whether a freeze is in force that the store does not have yet: a restart would not find it.
+    /// Whether a freeze is in force that the store does not have yet, so that a restart would lose it.
     pub fn freeze_is_unrecorded(&self) -> bool {
         self.mover.kill_switch().is_unrecorded()
     }
 
-    /// Announces a look at the engine's health or at what the guard judges by.
+    /// Numbers an observation of the engine's health or of the guard that begins now.
     pub fn look(&self) -> Look {
         Look(self.looks.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    /// The engine's health as a look found it: while false, no new instances below `only`.
+    /// Sets the engine's health as observed. While it is unhealthy, routes below `only` create no new engine instances.
     pub fn set_health(&self, Look(version): Look, healthy: bool) {
         if !self.mover.in_force().set_health(version, healthy) {
             return;
         }
         if healthy {
-            tracing::info!("the engine is healthy again: routes stand where they were asked to");
+            tracing::info!("the engine is healthy again: routes have their requested states");
         } else {
-            tracing::warn!(
-                "the engine is not healthy: no new instances, routes below `only` stand at `shadow` at most"
-            );
+            tracing::warn!("the engine is not healthy: no new instances; routes below `only` are at most at `shadow`");
         }
     }
 
-    /// The highest state that the guard allows a route, as a look found it; `None` where it limits nothing.
+    /// Sets the highest state that the guard allows a route, as observed; `None` if it limits nothing.
     pub fn set_guard(&self, Look(version): Look, route: &RouteId, limit: Option<State>) {
         if self.mover.in_force().set_guard(route, version, limit) {
             match limit {
-                Some(limit) => tracing::warn!(%route, %limit, "the guard lowers a route"),
-                None => tracing::info!(%route, "the guard limits a route no more"),
+                Some(limit) => tracing::warn!(%route, %limit, "the guard limits this route"),
+                None => tracing::info!(%route, "the guard does not limit this route any more"),
             }
         }
     }
 
-    /// Where every route stands and what the next rung takes, in file order.
+    /// The state of every route and the conditions of its next rung, in file order.
     pub fn status(&self) -> Vec<RouteStatus> {
         self.mover.status()
     }

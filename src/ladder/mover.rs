@@ -1,4 +1,5 @@
-//! Moves, one after the other: judged, recorded, then in force. A freeze is in force first, and recorded behind.
+//! Performs moves one after the other: each is judged, recorded, then put in force. A freeze is put in force first and
+//! recorded afterwards.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,21 +8,21 @@ use arc_swap::ArcSwap;
 use tokio::sync::OwnedMutexGuard;
 
 use super::family::family;
-use super::gate::{Gate, Shut, Wanted};
+use super::gate::{Gate, Refusal, Wanted};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{KillSwitch, Lift, Pending};
 use super::positions::{Positions, RoutePosition, freeze_of};
 use super::record::{Recording, record, row};
 use super::status::RouteStatus;
 use super::types::{Declared, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey};
-use super::{export, files, horizon, scopes, status, way};
+use super::{export, files, horizon, passing_commands, scopes, status};
 use crate::clock;
 use crate::flag::{Arm, FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::problem::nearest;
 use crate::store::{FlipRecord, PinCount, SharedStore, StoreError};
 
-/// Between two attempts to record a freeze: from, up to.
+/// The pauses between attempts to record a freeze: the first and the longest.
 const FREEZE_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 pub(super) struct Mover {
@@ -29,12 +30,12 @@ pub(super) struct Mover {
     gate: Gate,
     in_force: InForce,
     kill_switch: KillSwitch,
-    /// Held for a whole move, until its outcome is in force: each is judged by what the one before it left.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one before.
+    move_lock: Arc<tokio::sync::Mutex<()>>,
     obeying: Mutex<Vec<Arc<dyn Obey>>>,
 }
 
-/// The right to move: one at a time has it.
+/// The right to move routes; one task at a time has it.
 pub(super) type FlipGuard = OwnedMutexGuard<()>;
 
 impl Mover {
@@ -47,9 +48,9 @@ impl Mover {
         let has_served = !store.is_new() || !before.rows().is_empty();
         let (after, moves) = files::adopt(&before, declared, has_served, &gate);
         let in_force = InForce::new(before.clone(), freeze, secret);
-        let (turn, obeying, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
-        let mover = Self { store, gate, in_force, kill_switch, turn, obeying };
-        mover.adopted(&before, after, moves, || {}).await?;
+        let (move_lock, obeying, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
+        let mover = Self { store, gate, in_force, kill_switch, move_lock, obeying };
+        mover.record_and_apply(&before, after, moves, || {}).await?;
         Ok(mover)
     }
 
@@ -61,8 +62,8 @@ impl Mover {
         &self.in_force
     }
 
-    pub async fn turn(&self) -> FlipGuard {
-        self.turn.clone().lock_owned().await
+    pub async fn lock_moves(&self) -> FlipGuard {
+        self.move_lock.clone().lock_owned().await
     }
 
     pub fn status(&self) -> Vec<RouteStatus> {
@@ -72,7 +73,7 @@ impl Mover {
         routes.map(|at| status::of(&inputs, &self.gate, at)).collect()
     }
 
-    /// The kill switch stops this too, from now on and before any word about it is acknowledged.
+    /// From now on the kill switch stops this too: no change of it is acknowledged before this has obeyed.
     pub async fn obeyed_by(&self, other: Arc<dyn Obey>) {
         self.obeying().push(other.clone());
         let (version, freeze) = self.in_force.kill_switch();
@@ -81,17 +82,17 @@ impl Mover {
 
     pub async fn reload(
         &self,
-        _turn: FlipGuard,
+        _guard: FlipGuard,
         declared: Declared,
         recorded: impl FnOnce() + Send,
     ) -> Result<(), StoreError> {
         let before = self.in_force.inputs().positions;
         let (after, moves) = files::adopt(&before, declared, true, &self.gate);
-        self.adopted(&before, after, moves, recorded).await
+        self.record_and_apply(&before, after, moves, recorded).await
     }
 
-    /// Records what new files moved and what they declare, tells that it is recorded, then puts it in force.
-    async fn adopted(
+    /// Records the moves and declarations of new files, calls `recorded`, then puts them in force.
+    async fn record_and_apply(
         &self,
         before: &Positions,
         mut after: Positions,
@@ -102,14 +103,14 @@ impl Mover {
         for step in moves {
             let route = step.route.clone();
             if matches!(step.from, State::Live | State::Only) && step.to < State::Live {
-                // The files have nobody to read it to; it must not keep the way down shut either.
-                for sentence in self.look(&after, &route).await.unwrap_or_default() {
+                // A change of the files has no person to ask. The horizon is logged, and the move goes on without it.
+                for sentence in self.read_horizon(&after, &route).await.unwrap_or_default() {
                     tracing::warn!(%route, from = %step.from, to = %step.to, "{sentence}");
                 }
             }
             flips.push(self.row(&after, step, FlipSource::File.as_str().to_owned()));
         }
-        // Where the files move nothing, the store is not needed.
+        // Files that change neither a state nor a declaration need no write to the store.
         let known = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
         if !flips.is_empty() || after.remembered != before.remembered || after.scopes != known {
             flips = record(&self.store, Recording { flips, declared: Some(after.rows()) }).await?;
@@ -125,15 +126,16 @@ impl Mover {
         Ok(())
     }
 
-    pub async fn flip(&self, _turn: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
+    pub async fn flip(&self, _guard: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
         let FlipRequest { to, percent, reason, force, acknowledge, by } = request;
         let Inputs { mut positions, .. } = self.in_force.inputs();
         let at = positions.routes.get(route).ok_or_else(|| unknown(&positions, route))?;
-        let from = at.stands();
+        let from = at.rung();
         let shares = match percent {
             Some(_) if matches!(to, State::Off | State::Only) => {
                 let why = format!("`{to}` has no share: it holds for everybody");
-                let commands = way::commands(&positions, &self.gate, at, to, at.inputs.shares, reason.as_deref());
+                let commands =
+                    passing_commands::commands(&positions, &self.gate, at, to, at.inputs.shares, reason.as_deref());
                 return Err(FlipError::Refused { why, commands });
             }
             Some(percent) => at.inputs.shares.with(to, percent),
@@ -144,25 +146,26 @@ impl Mover {
             return Ok(self.unchanged(at, by));
         }
         let wanted = Wanted { to, shares, force, reason };
-        let way = |wanted: &Wanted| {
-            way::commands(&positions, &self.gate, at, wanted.to, wanted.shares, wanted.reason.as_deref())
+        let passing = |wanted: &Wanted| {
+            passing_commands::commands(&positions, &self.gate, at, wanted.to, wanted.shares, wanted.reason.as_deref())
         };
         let passed = self.gate.judge(&positions, at, &wanted).map_err(|shut| match shut {
-            Shut::Gate(reasons) => FlipError::GateShut { reasons, commands: way(&wanted) },
-            Shut::Senseless(why) => FlipError::Refused { why, commands: way(&wanted) },
+            Refusal::GateShut(reasons) => FlipError::GateShut { reasons, commands: passing(&wanted) },
+            Refusal::Impossible(why) => FlipError::Refused { why, commands: passing(&wanted) },
         })?;
-        let horizon = if leaves { self.look(&positions, route).await? } else { Vec::new() };
+        let horizon = if leaves { self.read_horizon(&positions, route).await? } else { Vec::new() };
         if from == State::Only && to < from && !acknowledge {
             let why = "in `only` legacy was not called at all; going down wants an acknowledgement";
             let known = if horizon.is_empty() { String::new() } else { format!(": {}", horizon.join("; ")) };
             return Err(FlipError::Refused {
                 why: format!("`{route}` is `only`: {why}{known}"),
-                commands: way(&wanted),
+                commands: passing(&wanted),
             });
         }
 
         let forced = passed.forced || (force && at.inputs.unproven);
-        // A flip ends what the file asked for in vain: the store remembers the file as it is from now on.
+        // A flip ends a refused request of the file: the store gets the declaration as it is now, so that it is not judged
+        // again.
         let now = at.declared();
         let step = Move { route: route.clone(), from, to, shares, reason: wanted.reason, forced };
         let flip = self.row(&positions, step, by);
@@ -174,8 +177,8 @@ impl Mover {
         Ok(Flipped { flip, changed: true, effective: self.in_force.effective(route), horizon })
     }
 
-    /// Puts a freeze in force, whatever the store does. Returns once all who obey the kill switch do: nothing that it
-    /// forbids begins any more.
+    /// Puts a freeze in force, whatever the store does. Returns once everything that obeys the kill switch has confirmed:
+    /// nothing that it forbids begins any more.
     pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Pending, FreezeError> {
         let pending = self.kill_switch.freeze(&self.in_force, freeze, reason, by)?;
         self.obey(pending.version, freeze).await;
@@ -184,13 +187,13 @@ impl Mover {
         Ok(pending)
     }
 
-    /// Records the freeze that waits, and those that replace it meanwhile, until the store has the newest.
+    /// Records the pending freeze, and those that replace it meanwhile, until the store has the newest.
     pub async fn record_freezes(&self) {
         let mut pause = FREEZE_AGAIN.0;
         let mut next = self.kill_switch.begin_recording();
         while next.is_some() {
-            let turn = self.turn().await;
-            // Its end may have been recorded, and a newer one may have come.
+            let guard = self.lock_moves().await;
+            // While this waited for the lock, the end of the freeze may have been recorded, or a newer freeze set.
             next = self.kill_switch.next_pending();
             let Some(Pending { version, flip }) = &next else { return };
             match self.record_one(flip.clone(), None).await {
@@ -200,8 +203,8 @@ impl Mover {
                     pause = FREEZE_AGAIN.0;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, freeze = %flip.to, "the freeze is in force and not recorded yet: a restart would not find it");
-                    drop(turn);
+                    tracing::warn!(%error, freeze = %flip.to, "the freeze is in force but not recorded yet: a restart would lose it; recording is tried again");
+                    drop(guard);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(FREEZE_AGAIN.1);
                 }
@@ -210,20 +213,20 @@ impl Mover {
         }
     }
 
-    /// The kill switch, for who asks whether it is recorded.
+    /// The kill switch.
     pub fn kill_switch(&self) -> &KillSwitch {
         &self.kill_switch
     }
 
-    /// Ends a freeze once that is recorded; together with the freeze, where the store does not have that yet.
+    /// Records the end of a freeze, together with the freeze if the store does not have that yet, then puts it in force.
     pub async fn lift(
         &self,
-        _turn: FlipGuard,
+        _guard: FlipGuard,
         version: u64,
         reason: Option<String>,
         by: String,
     ) -> Result<FlipRecord, FreezeError> {
-        let Lift { flip, pending } = self.kill_switch.lift(&self.in_force, version, reason, by)?;
+        let Lift { flip, pending } = self.kill_switch.prepare_lift(&self.in_force, version, reason, by)?;
         let flips = pending.into_iter().chain([flip]).collect();
         let recorded = record(&self.store, Recording { flips, declared: None }).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
@@ -245,7 +248,7 @@ impl Mover {
         if !positions.routes.contains_key(route) {
             return Err(unknown(&positions, route));
         }
-        Ok(self.look(&positions, route).await?)
+        Ok(self.read_horizon(&positions, route).await?)
     }
 
     /// How many instances each arm owns, by family.
@@ -253,8 +256,8 @@ impl Mover {
         self.store.pin_counts().await
     }
 
-    /// The horizon of a route: what the engine owns is asked of the store.
-    async fn look(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
+    /// The horizon of a route, with the number of the engine's instances from the store.
+    async fn read_horizon(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
         let Some(at) = positions.routes.get(route) else { return Ok(Vec::new()) };
         let Some(family) = family(&at.route, &positions.declared.routes) else { return Ok(Vec::new()) };
         let counts = self.store.pin_counts().await?;
@@ -263,7 +266,7 @@ impl Mover {
         Ok(horizon::sentences(positions, at, owned))
     }
 
-    /// A move as it is recorded, with the evidence of this moment.
+    /// The record of a move, with the present evidence.
     fn row(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
         let evidence = positions.routes.get(&step.route).map(|at| self.gate.evidence_of(positions, at));
         row(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
@@ -279,7 +282,7 @@ impl Mover {
     }
 
     fn unchanged(&self, at: &RoutePosition, by: String) -> Flipped {
-        let (route, state) = (&at.route.id, at.stands());
+        let (route, state) = (&at.route.id, at.rung());
         let reason = Some(format!("`{route}` is `{state}` already"));
         let flip = FlipRecord {
             number: 0,

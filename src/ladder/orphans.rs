@@ -1,5 +1,5 @@
-//! What nobody would follow up any more under a new set of files: what the engine owns stays with the engine, so the
-//! routes that lead to it have to stay too, under whatever id.
+//! Instances of the engine that no route of a new set of files would follow up. The engine's instances stay with the
+//! engine, so the routes that lead to them have to stay too; their ids may change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use crate::flag::{Arm, FlagSet, Instance, Route};
 use crate::names::RouteId;
 use crate::store::PinCount;
 
-/// Sentences for each route that has to do with instances of the engine and would lose them: it is gone, has no
-/// workflow any more, or is of another family. Without a set in force only creators are known.
+/// A sentence for each route that creates or follows up instances of the engine and would not do so any more: it is
+/// removed, loses its workflow, or moves to another family. Without a set in force only creators are known.
 pub(super) fn sentences(pins: &[PinCount], now: Option<&FlagSet>, next: &[Arc<Route>]) -> Vec<String> {
     let owned: BTreeMap<&RouteId, u64> = pins
         .iter()
         .filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0)
         .map(|(family, _, count)| (family, *count))
         .collect();
-    // Pins are stored under the id that their creator had first, or had when they were made.
+    // Pins are stored under the first id of their creator, or under the id that it had when they were made.
     let mut leading: Vec<(&RouteId, &RouteId)> = owned.keys().map(|creator| (*creator, *creator)).collect();
     let set = now.into_iter().flat_map(|set| &set.routes).filter(|flag| flag.route.workflow.is_some());
     for flag in set.filter(|flag| flag.route.id != *flag.family.id()) {

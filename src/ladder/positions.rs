@@ -1,5 +1,5 @@
-//! Where every route stands by flips and files: plain data. What may move is `gate`'s business, what limits it beside
-//! that is `in_force`'s, what is durable is the mover's.
+//! The rung of every route according to flips and files, as plain data. Which moves are allowed is left to `gate`, what
+//! else limits a route (guard, health, kill switch) to `in_force`, and making moves durable to `mover`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,43 +10,43 @@ use crate::flag::{EarlierScopes, Freeze, Instance, Route, Shares, State, StateIn
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FileState, FlipRecord};
 
-/// Where one route stands.
+/// The rung of one route.
 #[derive(Clone)]
 pub(super) struct RoutePosition {
     pub route: Arc<Route>,
-    /// Without guard and health, which are not moves.
+    /// The requested state and shares. Guard and health are not in it, because they are not moves.
     pub inputs: StateInputs,
-    /// The last flip, where there is one.
+    /// The last flip, if there is one.
     pub last: Option<FlipRecord>,
-    /// Why the file's state was refused, where it was.
+    /// Why the state in the file was refused; empty if it was not.
     pub refused: Vec<String>,
 }
 
-/// All routes, and what is remembered of flips and files.
+/// All routes, with the flips and declarations that the store has.
 #[derive(Clone)]
 pub(super) struct Positions {
     pub declared: Declared,
     pub routes: BTreeMap<RouteId, RoutePosition>,
     /// The last flip of every route that ever had one, also of those that are in no file now.
     pub flips: BTreeMap<RouteId, FlipRecord>,
-    /// What the store remembers of the files.
+    /// The declarations of the files that the store has.
     pub remembered: BTreeMap<RouteId, FileState>,
-    /// What scopes retry keys by the files, and did before.
+    /// The scopes of each route's retry keys, now and earlier.
     pub scopes: Scopes,
-    /// The earlier ones of them, as requests are held against them.
+    /// The earlier scopes, in the form in which requests are looked up under them.
     pub looked_up: Arc<EarlierScopes>,
 }
 
 impl RoutePosition {
-    /// The rung that the route stands on: what was asked for, or less where the gate refused the file's state.
-    pub fn stands(&self) -> State {
+    /// The rung that the route is on: what was requested, or less if the gate refused the state in the file.
+    pub fn rung(&self) -> State {
         self.inputs.granted()
     }
-    /// Whether it stands there already, and nothing else was asked for.
+    /// Whether the route is on this rung already, and no other state was requested.
     pub fn is_at(&self, to: State, shares: Shares) -> bool {
-        self.inputs.requested == to && self.inputs.shares == shares && self.stands() == to
+        self.inputs.requested == to && self.inputs.shares == shares && self.rung() == to
     }
-    /// What its file declares now.
+    /// What the file of the route declares now.
     pub fn declared(&self) -> FileState {
         FileState { state: self.route.declared, shares: self.route.shares }
     }
@@ -61,7 +61,7 @@ impl RoutePosition {
 }
 
 impl Positions {
-    /// Before any file was read: what the store remembers.
+    /// The positions before any file was read: only what the store has.
     pub fn remembering(declared: &Declared, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
         let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
         let scopes = remembered.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
@@ -75,7 +75,7 @@ impl Positions {
         }
     }
 
-    /// Notes a flip of a route.
+    /// Applies a recorded flip of a route.
     pub fn flipped(&mut self, route: &RouteId, flip: FlipRecord) {
         self.flips.insert(route.clone(), flip.clone());
         if let Some(position) = self.routes.get_mut(route) {
@@ -89,12 +89,12 @@ impl Positions {
         route.ids().filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
     }
 
-    /// What the store remembers of a route's file, also under an id that it had before.
+    /// The stored declaration of a route's file, also under an id that the route had before.
     pub fn remembered(&self, route: &Route) -> Option<FileState> {
         route.ids().find_map(|id| self.remembered.get(id)).copied()
     }
 
-    /// All that is to be remembered, as the store keeps it.
+    /// The rows of all declarations, as the store keeps them.
     pub fn rows(&self) -> Vec<DeclaredState> {
         let routes: BTreeSet<&RouteId> = self.remembered.keys().chain(self.scopes.keys()).collect();
         let row = |route: &RouteId| DeclaredState {
@@ -113,7 +113,7 @@ impl Positions {
     }
 }
 
-/// The state that a flip went to. One that this binary does not know keeps the engine out.
+/// The state that a flip went to. An unknown state (of a newer version) counts as `off`.
 pub(super) fn state_of(flip: &FlipRecord) -> State {
     flip.to.parse().unwrap_or_else(|error| {
         tracing::warn!(route = ?flip.route, number = flip.number, %error, "a stored flip cannot be read: off");
@@ -121,7 +121,7 @@ pub(super) fn state_of(flip: &FlipRecord) -> State {
     })
 }
 
-/// The kill switch as records write it.
+/// The name of a freeze in records.
 pub(super) fn freeze_word(freeze: Freeze) -> &'static str {
     match freeze {
         Freeze::No => "no",
@@ -130,7 +130,7 @@ pub(super) fn freeze_word(freeze: Freeze) -> &'static str {
     }
 }
 
-/// The kill switch that a flip set. One that this binary does not know holds everything.
+/// The freeze that a record set. An unknown one (of a newer version) counts as the strongest.
 pub(super) fn freeze_of(flip: &FlipRecord) -> Freeze {
     let known = [Freeze::No, Freeze::Instances, Freeze::Effects].into_iter().find(|f| freeze_word(*f) == flip.to);
     known.unwrap_or_else(|| {

@@ -1,7 +1,7 @@
-//! Flips and declarations become durable, or certainly not.
+//! Records flips and declarations in the store, and finds out whether they were recorded.
 //!
-//! Always true: what is recorded together is there as a whole or not at all (one transaction of the store); an outcome
-//! that the store did not tell is looked up until it is known, because what is in force must be what a restart finds.
+//! Always true: flips that are recorded together are stored all or not at all (one transaction). If the store's reply was
+//! lost, the outcome is looked up until it is known, because what is in force must be what a restart finds.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::store::{DeclaredState, FlipRecord, SharedStore, StoreError};
 /// What is recorded in one transaction.
 pub(super) struct Recording {
     pub flips: Vec<FlipRecord>,
-    /// What the files declare from then on; `None` leaves what is remembered as it is.
+    /// The new declarations of all files; `None` keeps the stored ones.
     pub declared: Option<Vec<DeclaredState>>,
 }
 
-/// Between two looks after an outcome that the store did not tell: from, up to.
+/// The pauses between look-ups of an unknown outcome: the first and the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Records, and gives the flips their numbers. Returns once the outcome is known, however long the store takes.
+/// Records, and returns the flips with their numbers. Returns once the outcome is known, however long the store takes.
 ///
 /// # Errors
-/// Nothing of it was recorded.
+/// Nothing was recorded.
 pub(super) async fn record(store: &SharedStore, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
     let Recording { mut flips, declared } = recording;
     let numbers = match store.put_flips(flips.clone(), declared.clone()).await {
@@ -35,7 +35,7 @@ pub(super) async fn record(store: &SharedStore, recording: Recording) -> Result<
     Ok(flips)
 }
 
-/// The numbers of flips that were recorded though the store did not say so.
+/// Looks up whether flips were recorded whose reply was lost: their numbers, or `error` if they were not.
 async fn look_up(
     store: &SharedStore,
     flips: &[FlipRecord],
@@ -59,7 +59,7 @@ async fn look_up(
     }
 }
 
-/// `None`: they are not there.
+/// The numbers of these flips in the store; `None` if they are not there.
 async fn read_back(
     store: &SharedStore,
     flips: &[FlipRecord],
@@ -78,7 +78,7 @@ async fn read_back(
     Ok(all.then(|| stored.iter().rev().map(|flip| flip.number).collect()))
 }
 
-/// A move as it is recorded, without its number.
+/// The record of a move; the store assigns its number.
 pub(super) fn row(step: Move, by: String, at: jiff::Timestamp, evidence: serde_json::Value) -> FlipRecord {
     let Move { route, from, to, shares, reason, forced } = step;
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());

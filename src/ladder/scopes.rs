@@ -1,8 +1,9 @@
-//! What scoped each route's retry keys before the files changed, kept for as long as a retry may come.
+//! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them.
 //!
-//! Always true: a scope that files replace is looked up until no retry of what came under it may come any more; beyond a
-//! number of them the oldest is forgotten, which is said and keeps the gate to `live` shut for as long. So does the time
-//! before a route had a workflow: legacy served its requests then, and no key was recorded.
+//! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more. The
+//! number of earlier scopes is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for as
+//! long as a retry under it may come. The gate also stays shut for retries of requests from before the route had a
+//! workflow: legacy served them, and no key was recorded.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,17 +20,17 @@ use crate::store::{ReplacedScope, RetryScopes};
 /// By route; also of routes that are in no file now.
 pub(super) type Scopes = BTreeMap<RouteId, RetryScopes>;
 
-/// First tries may come under a scope so long after the moment that is noted as its end: its successor is in force a
-/// little later, and what is under way by then keeps the set that it began with.
-const UNDER_WAY: Duration = Duration::from_secs(600);
+/// How long after the recorded end of a scope a first try may still come under it: the new set is in force a little later,
+/// and requests in flight keep the set that they started with.
+const IN_FLIGHT: Duration = Duration::from_secs(600);
 
-/// Until when a retry may come of what came under a scope that was replaced at a moment.
+/// Until when a retry may come under a scope that was replaced at this time.
 fn until(at: Timestamp, window: Duration) -> Timestamp {
-    let window = window.saturating_add(UNDER_WAY);
+    let window = window.saturating_add(IN_FLIGHT);
     at.checked_add(window).unwrap_or(Timestamp::MAX)
 }
 
-/// What new files make of it. `has_served`: requests may have come before these files.
+/// The scopes after new files are read. `has_served`: requests may have come before these files.
 pub(super) fn adopt(
     before: &Scopes,
     routes: &[Arc<Route>],
@@ -81,7 +82,7 @@ pub(super) fn adopt(
     after
 }
 
-/// The same without what has run out.
+/// The scopes without the expired ones.
 pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scopes {
     let mut scopes = scopes.clone();
     scopes.values_mut().for_each(|scopes| settle(scopes, now, window));
@@ -89,7 +90,7 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
     scopes
 }
 
-/// These come after those.
+/// Replaces the present scope by the newer scopes given; it becomes an earlier one.
 fn replace(scopes: &mut RetryScopes, RetryScopes { now, earlier, forgotten, since }: RetryScopes, at: Timestamp) {
     scopes.earlier.extend(now.filter(|now| scopes.now.as_ref() != Some(now)).map(|scope| ReplacedScope { scope, at }));
     scopes.earlier.extend(earlier);
@@ -97,7 +98,7 @@ fn replace(scopes: &mut RetryScopes, RetryScopes { now, earlier, forgotten, sinc
     scopes.since = scopes.since.max(since);
 }
 
-/// The newest first, each once, within its time and the bound.
+/// Sorts earlier scopes newest first, and removes duplicates, expired ones, and those beyond the bound.
 fn settle(RetryScopes { now, earlier, forgotten, since }: &mut RetryScopes, at: Timestamp, window: Duration) {
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut kept: Vec<ReplacedScope> = Vec::new();
@@ -116,7 +117,7 @@ fn settle(RetryScopes { now, earlier, forgotten, since }: &mut RetryScopes, at: 
     *earlier = kept;
 }
 
-/// The earlier scopes as requests are held against them.
+/// The earlier scopes in the form in which requests are looked up under them.
 pub(super) fn looked_up(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes> {
     let mut all = EarlierScopes::new();
     for (route, scopes) in scopes {
@@ -146,7 +147,7 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
     })
 }
 
-/// What keeps the gate to `live` shut: a scope that is not looked up any more.
+/// Why the gate to `live` is shut, if a scope was dropped under which a retry may still come.
 pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<String> {
     let until = until(scopes.forgotten?, window);
     (until > now).then(|| {

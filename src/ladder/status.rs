@@ -1,4 +1,4 @@
-//! Where a route stands, as the API and the CLI tell it.
+//! The state of a route, as the API and the CLI show it.
 
 use super::gate::Gate;
 use super::in_force::Inputs;
@@ -7,37 +7,37 @@ use crate::flag::{Effective, Shares, State};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
-/// Where a route stands and why.
+/// The state of a route, and why it has it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct RouteStatus {
     /// The route.
     pub route: RouteId,
     /// What its file declares.
     pub declared: State,
-    /// What was asked for last, by a flip or the file.
+    /// The state that was requested last, by a flip or the file.
     pub requested: State,
-    /// What is in force, and why.
+    /// The state in force, and why.
     pub effective: Effective,
     /// The shares in force.
     pub shares: Shares,
-    /// No flip stands behind it: it is as its file declares.
+    /// The state comes from the file alone: there is no flip.
     pub unproven: bool,
-    /// Why the gate was passed by hand, by a flip or the file, until the evidence has caught up.
+    /// The reason with which a flip or the file overrode the gate, until the gate would be open without it.
     pub forced: Option<String>,
-    /// Why the file's wish was refused; empty where it was not.
+    /// Why the state in the file was refused; empty if it was not.
     pub refused: Vec<String>,
     /// The last flip.
     pub last: Option<FlipRecord>,
-    /// The rung above; `None` at the top.
+    /// The next rung up; `None` on the highest.
     pub next: Option<NextRung>,
 }
 
-/// The rung above, and what it still takes.
+/// The next rung up, and its conditions that do not hold.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct NextRung {
-    /// Which.
+    /// The rung.
     pub to: State,
-    /// Every condition that does not hold, as sentences; empty where the way is open.
+    /// Every condition that does not hold, as sentences; empty if the gate is open.
     pub missing: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the ladder is asked, and what it says.
+//! Requests to the ladder, its results and its errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::flag::{Effective, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
 use crate::store::{FlipRecord, StoreError};
 
-/// What the files say, checked.
+/// The checked content of the files.
 #[derive(Clone)]
 pub struct Declared {
-    /// Tells these files from those before: what is decided by them is run by them.
+    /// Identifies this reading of the files: a request that is decided by it is run with its workflows.
     pub edition: u64,
     /// The routes.
     pub routes: Vec<Arc<Route>>,
-    /// Where unmatched requests go.
+    /// The service that gets requests without a matching route.
     pub default_legacy: Arc<Service>,
     /// All services.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
-    /// What each route's evidence rests on under these files: evidence of another basis proves nothing. A route that is
-    /// not in it is judged by the evidence there is.
+    /// The basis of each route's evidence under these files: evidence of another basis does not count. A route without an
+    /// entry is judged by all evidence.
     pub bases: BTreeMap<RouteId, String>,
     /// Routes whose workflow only reads: performing a request twice does no harm.
     pub read_only: BTreeSet<RouteId>,
@@ -31,28 +31,28 @@ pub struct Declared {
 /// A request to move a route.
 #[derive(Clone, Debug)]
 pub struct FlipRequest {
-    /// Where to.
+    /// The new state.
     pub to: State,
     /// The share from now on; `None` keeps the one that the rung has.
     pub percent: Option<Percent>,
     /// Why.
     pub reason: Option<String>,
-    /// Pass the gate by hand; wants a reason.
+    /// Override the gate; requires a reason.
     pub force: bool,
-    /// The horizon was read: wanted from `only` downwards.
+    /// The person has read the horizon; required for the way down from `only`.
     pub acknowledge: bool,
-    /// Who.
+    /// Who requests it.
     pub by: String,
 }
 
 /// A move that happened.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Flipped {
-    /// The record. Its number is 0 where nothing was recorded, because the route stood there already.
+    /// The record. Its number is 0 if nothing was recorded, because the route had the state already.
     pub flip: FlipRecord,
-    /// Whether anything changed: a flip to where the route stands already is none.
+    /// Whether anything changed. A flip to the present state changes nothing.
     pub changed: bool,
-    /// What is in force now, and why if it is not what was asked.
+    /// The state in force now, and why if it is not the requested one.
     pub effective: Effective,
     /// On the way down: what the caller should know (instances the engine owns that legacy does not know, list routes
     /// that will not show them), as sentences.
@@ -62,7 +62,7 @@ pub struct Flipped {
 /// Why a move was refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FlipError {
-    /// No such route; the nearest name.
+    /// There is no such route; with the most similar name.
     #[error("no route `{0}`")]
     UnknownRoute(RouteId, Option<String>),
     /// The gate is shut.
@@ -70,19 +70,19 @@ pub enum FlipError {
     GateShut {
         /// Each condition that does not hold.
         reasons: Vec<String>,
-        /// What would pass, one after the other.
+        /// The commands that would pass, one after the other.
         commands: Vec<FlipCommand>,
     },
-    /// It makes no sense: a share below 100 without a key, above its followers, no workflow, force without reason,
-    /// from `only` without acknowledgement (with the horizon).
+    /// Not possible, also with `force`: a share below 100 without a key, a creator above its followers, no workflow, force
+    /// without reason, down from `only` without acknowledgement (with the horizon).
     #[error("{why}")]
     Refused {
-        /// Why, and what to know.
+        /// Why, with the horizon if that has to be read.
         why: String,
-        /// What would pass, one after the other; none where nothing does.
+        /// The commands that would pass, one after the other; none where nothing does.
         commands: Vec<FlipCommand>,
     },
-    /// The store did not take it: nothing changed.
+    /// The store did not record it: nothing changed.
     #[error("the store did not record the flip, nothing changed: {0}")]
     Store(#[from] StoreError),
     /// See [`NotKnown`].
@@ -95,20 +95,20 @@ pub enum FlipError {
 pub struct Frozen {
     /// The record. Its number is 0 while the store does not have it.
     pub flip: FlipRecord,
-    /// Whether the store has it: else it is in force, and a restart would not find it.
+    /// Whether the store has it. If not, it is in force all the same, but a restart would lose it.
     pub recorded: bool,
 }
 
 /// Why the kill switch was not set.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FreezeError {
-    /// A stronger freeze is in force, and this one would let go what it holds.
-    #[error("private and shared steps are held, and this would let all of them go at once")]
+    /// A stronger freeze is in force, and this one would release the steps that it holds.
+    #[error("private and shared steps are held, and this weaker freeze would release all of them at once")]
     Weaker,
-    /// A freeze was set after its end was asked for.
-    #[error("somebody froze again before the end of the freeze could be recorded")]
+    /// A freeze was set after this end was requested.
+    #[error("another freeze was set before the end of the earlier one could be recorded; it stays in force")]
     Overtaken,
-    /// The store did not take the end of a freeze: nothing changed.
+    /// The store did not record the end of a freeze: nothing changed.
     #[error("the store did not record that the freeze ends, so it stays in force: {0}")]
     Store(#[from] StoreError),
     /// See [`NotKnown`].
@@ -122,7 +122,7 @@ pub enum NotKnown {
     /// Nothing was begun: an earlier move waits for the store.
     #[error("an earlier move still waits for the store; this one was not begun, nothing changed")]
     Busy,
-    /// It was handed to the store. What is in force does not change before the store says what it did.
+    /// It was sent to the store, whose reply is outstanding. What is in force changes only once the outcome is known.
     #[error(
         "the store has not answered, so it is not known whether this is recorded; it comes in force as soon as the \
          store says that it is, and else nothing changes: `pointsman flips` and `status` show which"
@@ -141,7 +141,7 @@ pub(super) struct Move {
     pub forced: bool,
 }
 
-/// Where a flip comes from, as the metric tells it: a closed set, never a person's name.
+/// Where a flip comes from, as a label of the metric: a closed set, never a person's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlipSource {
     Api,
@@ -159,13 +159,13 @@ impl FlipSource {
 
 /// Something that the kill switch stops.
 pub trait Obey: Send + Sync {
-    /// Takes over the kill switch of this version, unless it has a newer one. Once this has returned, nothing begins any
-    /// more that the kill switch forbids.
+    /// Adopts the kill switch of this version, unless it has a newer one. After this has returned, nothing begins that the
+    /// kill switch forbids.
     fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()>;
 }
 
-/// One more condition of the gates, beside evidence.
+/// A condition of the gates other than evidence.
 pub trait GateCondition: Send + Sync {
-    /// What is in the way of this move upwards, as sentences; none where nothing is. `--force` with a reason passes it.
+    /// Why this move upwards is not allowed, as sentences; empty if it is. `--force` with a reason overrides them.
     fn missing(&self, route: &Route, from: State, to: State) -> Vec<String>;
 }

@@ -1,6 +1,6 @@
 //! A value that an older observation never replaces.
 
-/// A value and the version of what it was made of.
+/// A value, and the version of the observation that it was computed from.
 #[derive(Clone, Debug)]
 pub(super) struct Versioned<T> {
     version: u64,
@@ -8,7 +8,7 @@ pub(super) struct Versioned<T> {
 }
 
 impl<T: PartialEq> Versioned<T> {
-    /// A first value; whatever is set replaces one of version 0.
+    /// A first value. If its version is 0, any other version replaces it.
     pub fn new(version: u64, value: T) -> Self {
         Self { version, value }
     }
@@ -16,11 +16,11 @@ impl<T: PartialEq> Versioned<T> {
     pub fn get(&self) -> &T {
         &self.value
     }
-    /// What the newest value was made of.
+    /// The version of the newest value.
     pub fn version(&self) -> u64 {
         self.version
     }
-    /// Takes a value unless a newer one is there; whether that changed anything.
+    /// Sets the value, unless a newer one is set. Returns whether the value changed.
     pub fn set(&mut self, version: u64, value: T) -> bool {
         if version < self.version {
             return false;
@@ -38,7 +38,7 @@ mod tests {
     fn an_older_observation_changes_nothing() {
         let mut health = Versioned::new(0, true);
         assert!(health.set(4, false));
-        assert!(!health.set(3, true) && !*health.get(), "made of an older look");
+        assert!(!health.set(3, true) && !*health.get(), "of an older observation");
         assert!(!health.set(5, false), "newer, and the same");
         assert!(!health.set(4, true));
         assert!(health.set(6, true) && *health.get());

@@ -13,7 +13,8 @@ pub struct RetryScopes {
     pub now: Option<RetryScope>,
     /// Earlier scopes under which retries may still come, the newest first.
     pub earlier: Vec<ReplacedScope>,
-    /// When the newest scope was replaced that is not in `earlier`, because there were too many.
+    /// When the newest of the scopes that were dropped from `earlier` was replaced. They are dropped when there are too
+    /// many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
     /// When its keys began to be recorded, if requests may have come before that; `None` where none can have, or no retry

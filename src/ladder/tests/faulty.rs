@@ -17,7 +17,7 @@ pub struct Faulty {
     inner: MemoryStore,
     /// Flips are not taken.
     pub refuse: AtomicBool,
-    /// Flips are taken and the answer is lost.
+    /// Flips are recorded and the reply is lost.
     pub lose: AtomicBool,
     /// Flips cannot be read.
     pub silent: AtomicBool,

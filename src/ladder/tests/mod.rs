@@ -90,13 +90,13 @@ async fn opened(files: Declared, store: &Arc<Faulty>, evidence: &Arc<Evidence>) 
     Ladder::open(files, parts).await
 }
 
-struct House {
+struct Fixture {
     store: Arc<Faulty>,
     evidence: Arc<Evidence>,
     ladder: Arc<Ladder>,
 }
 
-impl House {
+impl Fixture {
     async fn open(files: Declared) -> Self {
         let store = Arc::new(Faulty::default());
         let evidence = Evidence::load(store.clone()).await.unwrap();
@@ -112,7 +112,7 @@ impl House {
     async fn flip(&self, route: &str, request: FlipRequest) -> Result<Flipped, FlipError> {
         self.ladder.flip(&route.into(), request).await
     }
-    /// What a flip is refused with.
+    /// The error text of a refused flip.
     async fn refused(&self, route: &str, request: FlipRequest) -> String {
         let before = self.flips().await;
         let error = self.flip(route, request).await.unwrap_err().to_string();
@@ -150,6 +150,6 @@ fn percent(state: State, percent: f64) -> FlipRequest {
     FlipRequest { percent: Percent::new(percent), ..to(state) }
 }
 
-fn stands(state: State, why: Why) -> Effective {
+fn effective(state: State, why: Why) -> Effective {
     Effective { state, why }
 }

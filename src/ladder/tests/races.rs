@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 
-/// Obeys at once and knows the last word.
+/// Obeys at once, and records the newest freeze.
 #[derive(Default)]
 struct Obedient {
     version: AtomicU64,
@@ -24,19 +24,19 @@ impl Obey for Obedient {
     }
 }
 
-/// Health flaps, the guard comes and goes, routes flip, files are read again, and somebody freezes and lifts it, thousands
-/// of times. After an acknowledged freeze no set is in force that lets the engine take anything new; after each swap the
-/// generation is higher; what is in force at the end follows from the newest of each.
+/// Thousands of times and at the same time, health and guard change, routes flip, files are read again, and freezes are set
+/// and lifted. After an acknowledged freeze no set is in force that lets the engine begin anything new; each swap has a
+/// higher generation; what is in force at the end follows from the newest of each input.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn thousands_of_races_never_put_an_older_word_back() {
+async fn thousands_of_races_never_put_an_older_input_in_force() {
     const FREEZES: u64 = 1_500;
-    let house = House::open(files(&[])).await;
-    house.flip("plain", forced(State::Live)).await.unwrap();
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
     let obedient = Arc::new(Obedient::default());
-    house.ladder.obeyed_by(obedient.clone()).await;
-    // What is acknowledged, as the outside knows it.
+    fixture.ladder.obeyed_by(obedient.clone()).await;
+    // What was acknowledged to callers.
     let (frozen, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let ladder = &house.ladder;
+    let ladder = &fixture.ladder;
     thread::scope(|scope| {
         for n in 0..2 {
             // Looks that come back late and in any order.
@@ -71,7 +71,7 @@ async fn thousands_of_races_never_put_an_older_word_back() {
             }
         });
         let runtime = tokio::runtime::Handle::current();
-        let (moving_done, moving) = (done.clone(), house.ladder.clone());
+        let (moving_done, moving) = (done.clone(), fixture.ladder.clone());
         let mover = runtime.spawn(async move {
             while !moving_done.load(Ordering::SeqCst) {
                 let state = if fastrand::bool() { State::Live } else { State::Off };
@@ -98,37 +98,37 @@ async fn thousands_of_races_never_put_an_older_word_back() {
             });
         });
     });
-    house.ladder.set_health(house.ladder.look(), true);
-    house.ladder.set_guard(house.ladder.look(), &"plain".into(), None);
-    house.flip("plain", forced(State::Live)).await.unwrap();
-    assert_eq!(house.state("plain"), stands(State::Live, Why::Requested));
-    let looks = (house.ladder.look(), house.ladder.look());
-    house.ladder.set_health(looks.1, false);
-    house.ladder.set_health(looks.0, true);
-    assert_eq!(house.state("plain"), stands(State::Shadow, Why::Health), "the later look counts");
+    fixture.ladder.set_health(fixture.ladder.look(), true);
+    fixture.ladder.set_guard(fixture.ladder.look(), &"plain".into(), None);
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
+    let looks = (fixture.ladder.look(), fixture.ladder.look());
+    fixture.ladder.set_health(looks.1, false);
+    fixture.ladder.set_health(looks.0, true);
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Health), "the later observation counts");
 }
 
 #[tokio::test]
 async fn the_guard_limits_a_route_and_its_cohorts() {
-    let house = House::open(files(&[])).await;
-    house.flip("plain", forced(State::Live)).await.unwrap();
-    house.ladder.set_guard(house.ladder.look(), &"plain".into(), Some(State::Dark));
-    assert_eq!(house.state("plain"), stands(State::Dark, Why::Guard));
-    assert_eq!(house.status("plain").effective, stands(State::Dark, Why::Guard));
-    house.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(house.state("plain"), stands(State::Dark, Why::Guard), "files do not lift it");
-    house.ladder.set_guard(house.ladder.look(), &"plain".into(), None);
-    assert_eq!(house.state("plain"), stands(State::Live, Why::Requested));
-    house.ladder.set_guard(house.ladder.look(), &"gone".into(), Some(State::Off));
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    fixture.ladder.set_guard(fixture.ladder.look(), &"plain".into(), Some(State::Dark));
+    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Guard));
+    assert_eq!(fixture.status("plain").effective, effective(State::Dark, Why::Guard));
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Guard), "files do not lift it");
+    fixture.ladder.set_guard(fixture.ladder.look(), &"plain".into(), None);
+    assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
+    fixture.ladder.set_guard(fixture.ladder.look(), &"gone".into(), Some(State::Off));
 }
 
 #[tokio::test]
 async fn a_weaker_freeze_is_refused_and_changes_nothing() {
-    let house = House::open(files(&[])).await;
-    house.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
-    let weaker = house.ladder.freeze(Freeze::Instances, None, "ann".into()).await;
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
+    let weaker = fixture.ladder.freeze(Freeze::Instances, None, "ann".into()).await;
     assert!(matches!(weaker, Err(FreezeError::Weaker)), "{weaker:?}");
-    assert_eq!((house.ladder.flags().load().freeze, house.flips().await), (Freeze::Effects, 1));
-    house.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
-    house.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
+    assert_eq!((fixture.ladder.flags().load().freeze, fixture.flips().await), (Freeze::Effects, 1));
+    fixture.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
+    fixture.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
 }

@@ -132,25 +132,25 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
 #[tokio::test]
 async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
     let idle = || edited(files(&[]), "bare", |route| route.workflow = None);
-    let why = |house: &House, id: &str| house.status(id).next.unwrap().missing.join("; ");
+    let why = |fixture: &Fixture, id: &str| fixture.status(id).next.unwrap().missing.join("; ");
     let since = "its retry keys are recorded since";
-    let house = House::open(idle()).await;
+    let fixture = Fixture::open(idle()).await;
     for reads in [false, true] {
         let with_workflow =
             || Declared { read_only: reads.then(|| RouteId::from("bare")).into_iter().collect(), ..files(&[]) };
-        house.ladder.reload(with_workflow(), || {}).await.unwrap();
-        house.flip("bare", forced(State::Dark)).await.unwrap();
-        assert_eq!(why(&house, "bare").contains(since), !reads, "{}", why(&house, "bare"));
-        assert_eq!(house.refused("bare", to(State::Live)).await.contains(since), !reads);
-        house.flip("bare", to(State::Off)).await.unwrap();
-        house.flip("bare", to(State::Shadow)).await.unwrap();
-        assert!(!why(&house, "bare").contains(since), "below it waits for nothing");
+        fixture.ladder.reload(with_workflow(), || {}).await.unwrap();
+        fixture.flip("bare", forced(State::Dark)).await.unwrap();
+        assert_eq!(why(&fixture, "bare").contains(since), !reads, "{}", why(&fixture, "bare"));
+        assert_eq!(fixture.refused("bare", to(State::Live)).await.contains(since), !reads);
+        fixture.flip("bare", to(State::Off)).await.unwrap();
+        fixture.flip("bare", to(State::Shadow)).await.unwrap();
+        assert!(!why(&fixture, "bare").contains(since), "below it waits for nothing");
     }
-    house.flip("plain", forced(State::Dark)).await.unwrap();
-    assert!(!why(&house, "plain").contains(since), "it had its workflow from the first files on");
+    fixture.flip("plain", forced(State::Dark)).await.unwrap();
+    assert!(!why(&fixture, "plain").contains(since), "it had its workflow from the first files on");
     // Also in the next process, until somebody passes it by hand.
-    let house = house.restarted(files(&[])).await;
-    house.flip("bare", forced(State::Dark)).await.unwrap();
-    assert!(house.refused("bare", to(State::Live)).await.contains(since));
-    assert!(house.flip("bare", forced(State::Live)).await.unwrap().flip.forced);
+    let fixture = fixture.restarted(files(&[])).await;
+    fixture.flip("bare", forced(State::Dark)).await.unwrap();
+    assert!(fixture.refused("bare", to(State::Live)).await.contains(since));
+    assert!(fixture.flip("bare", forced(State::Live)).await.unwrap().flip.forced);
 }

@@ -1,14 +1,14 @@
-//! The commands that would bring a refused route where somebody wants it.
+//! The commands that would pass where a move was refused.
 //!
-//! Always true: one after the other they pass, as things stand now; where nothing that a person can say would help (no
-//! workflow), there is none.
+//! Always true: given one after the other, all of them pass under the present conditions. If no command can help (the route
+//! has no workflow), there is none.
 
 use super::command::FlipCommand;
-use super::gate::{Gate, Shut, Wanted};
+use super::gate::{Gate, Refusal, Wanted};
 use super::positions::{Positions, RoutePosition};
 use crate::flag::{Percent, Shares, State};
 
-/// What stands for a reason that only the person knows.
+/// The placeholder for a reason that the person has to give.
 const REASON: &str = "WHY";
 
 /// Followers that have to go up before their creator, the deepest first, then the route itself.
@@ -23,8 +23,8 @@ pub(super) fn commands(
     let mut positions = positions.clone();
     let mut commands = Vec::new();
     let id = &at.route.id;
-    if to > at.stands() {
-        let below = positions.followers(id).filter(|follower| follower.stands() < to);
+    if to > at.rung() {
+        let below = positions.followers(id).filter(|follower| follower.rung() < to);
         let below: Vec<RoutePosition> = below.cloned().collect();
         for follower in below {
             let Some(command) = command(&positions, gate, &follower, to, follower.inputs.shares, reason) else {
@@ -50,8 +50,8 @@ fn command(
     shares: Shares,
     reason: Option<&str>,
 ) -> Option<FlipCommand> {
-    let from = at.stands();
-    // A share without a key holds for nobody in particular: everybody then.
+    let from = at.rung();
+    // A route without a `key` cannot have a share below 100 %.
     let no_key = matches!(to, State::Dark | State::Live) && at.route.key.is_none() && shares.of(to) < Percent::ALL;
     let asked = (shares.of(to) != at.inputs.shares.of(to)).then(|| shares.of(to));
     let percent = if no_key { Some(Percent::ALL) } else { asked };
@@ -66,12 +66,12 @@ fn command(
     let wanted = Wanted { to, shares, force: false, reason: None };
     match gate.judge(positions, at, &wanted) {
         Ok(_) => Some(plain),
-        Err(Shut::Gate(_)) => Some(FlipCommand { force: Some(reason.unwrap_or(REASON).to_owned()), ..plain }),
-        Err(Shut::Senseless(_)) => None,
+        Err(Refusal::GateShut(_)) => Some(FlipCommand { force: Some(reason.unwrap_or(REASON).to_owned()), ..plain }),
+        Err(Refusal::Impossible(_)) => None,
     }
 }
 
-/// As if the command had been given.
+/// Applies a command to the positions, so that the next one is judged after it.
 fn raise(positions: &mut Positions, command: &FlipCommand) {
     if let Some(at) = positions.routes.get_mut(&command.route) {
         at.inputs.requested = command.to;

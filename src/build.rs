@@ -1,6 +1,6 @@
-//! Gives the binary a hash of the sources that folding rests on: a snapshot of a run is used only where events come to
-//! the same as where it was written. All of `workflow` goes in: a change that folds as before costs one longer read of
-//! each long run, one that was left out would be a wrong run.
+//! Gives the binary a hash of the sources on which folding depends: a snapshot of a run is used only by binaries that fold
+//! events as the one that wrote it. All of `workflow` is hashed: a change that does not affect folding costs one longer
+//! read of each long run, while a change that was missed would give a wrong run.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -42,7 +42,7 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 const FNV_OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 const FNV_PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
-/// FNV-1a: nobody forges sources, so that it need not be more.
+/// FNV-1a. A cryptographic hash is not needed: the sources are not hostile.
 fn fnv(hash: u128, bytes: &[u8]) -> u128 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(FNV_PRIME))
 }

@@ -1,7 +1,7 @@
 //! Identities that could be confused, each a type of its own.
 //!
 //! Always true: a value of one of these types was made by a check or read back from the store; nothing here parses
-//! what a stranger sent. Cheap to clone (`Arc<str>` or plain numbers).
+//! what a client sent. Cheap to clone (`Arc<str>` or plain numbers).
 
 use std::fmt;
 use std::sync::Arc;

@@ -85,7 +85,7 @@ pub fn log(format: LogFormat, default_level: &str) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // It would tell of a full disk on stderr again, and end whoever logs when that fails too.
+        // By default it prints a failed write to stderr, and panics in the caller if that fails too.
         .log_internal_errors(false)
         .with_target(false)
         .with_ansi(colour);
@@ -94,7 +94,7 @@ pub fn log(format: LogFormat, default_level: &str) {
         LogFormat::Json => builder.json().try_init(),
     };
     if let Err(error) = installed {
-        // Somebody who embeds us has a log already: theirs is used.
+        // A program that embeds this one has installed a log already, which is used.
         tracing::debug!(%error, "the log was installed before");
     }
 }

@@ -1,6 +1,6 @@
 //! Every endpoint of the API: the router, `/openapi.json` and `/` are all made from this table.
 //!
-//! Always true: a path that is served stands here with its request, its responses and the scope that it requires, so
+//! Always true: a path that is served is listed here with its request, its responses and the scope that it requires, so
 //! that none is missing in the OpenAPI document.
 
 use std::sync::Arc;

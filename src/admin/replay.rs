@@ -83,7 +83,7 @@ fn event(row: &EventRow) -> Result<Event, String> {
 
 /// The step and the item that an event is about, if any.
 fn step_and_item(row: &EventRow) -> (Option<String>, Option<u64>) {
-    // Events are externally tagged: the fields stand under the event's kind.
+    // Events are externally tagged: the fields are under the event's kind.
     let fields = row.event.get(&row.kind);
     let fields = fields.map(|fields| fields.get("conflict").unwrap_or(fields));
     let step = fields.and_then(|fields| fields.get("step")?.as_str()).map(str::to_owned);

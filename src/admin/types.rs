@@ -5,7 +5,7 @@
 //! reads a newer server; requests are strict (`deny_unknown_fields`), so that a misspelt `force` is never silently
 //! dropped. Errors are RFC 9457 problems ([`ApiProblem`], `application/problem+json`).
 //!
-//! Which endpoint takes and returns which type stands in the table of endpoints.
+//! Which endpoint takes and returns which type is in the table of endpoints (`endpoints`).
 
 mod orchestration;
 mod orders;

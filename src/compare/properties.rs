@@ -58,14 +58,14 @@ fn verdict(legacy: &Value, engine: &Value, rules: &Rules) -> Verdict {
 
 proptest! {
     #[test]
-    fn a_thing_matches_itself(body in any_json()) {
+    fn a_body_matches_itself(body in any_json()) {
         for rules in [Rules::default(), rules(json!({"ids": ["$..id", "$.*"], "unordered": {"$..*": "set"}}))] {
             prop_assert_eq!(verdict(&body, &body, &rules), Verdict::Match);
         }
     }
 
     #[test]
-    fn the_verdict_has_no_side(a in any_json(), b in any_json(), rule in 0..3) {
+    fn the_verdict_is_symmetric(a in any_json(), b in any_json(), rule in 0..3) {
         let rules = rules(match rule {
             0 => json!({}),
             1 => json!({"ids": ["$.*", "$..a"], "tolerance": {"$..b": 5}}),
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn redaction_hides_what_stands_under_a_secret_key(body in any_json()) {
+    fn redaction_hides_values_under_a_secret_key(body in any_json()) {
         let hidden = redact(&json!({"deep": [{"api_key": body.clone(), "rest": 1}]}));
         let shown = if body.is_null() { Value::Null } else { json!("***") };
         prop_assert_eq!(hidden, json!({"deep": [{"api_key": shown, "rest": 1}]}));

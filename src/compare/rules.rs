@@ -71,7 +71,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Checks a draft. `site` is where the `compare:` value stands in its file.
+    /// Checks a draft. `site` is the position of the `compare:` value in its file.
     pub fn check(
         draft: &RulesDraft,
         site: &Site,

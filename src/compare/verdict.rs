@@ -50,7 +50,7 @@ impl Kind {
     }
 }
 
-/// One place where two observations differ.
+/// One path at which two observations differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// Where: `status`, `headers.location`, `$.items[*].price`, `intents.charge.body.amount`. Array places are `[*]`

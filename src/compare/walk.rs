@@ -24,7 +24,7 @@ pub(super) struct Walk<'a, 'f> {
 /// What the pass is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// Binds ids that stand at the same path in both documents; arrays without an order are left out.
+    /// Binds ids that are at the same path in both documents; arrays without an order are left out.
     BindByPath,
     /// Binds the ids in arrays without an order: their elements are paired by the ids that are bound already.
     BindInUnordered,
@@ -57,7 +57,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.pass == Pass::Report
     }
 
-    /// Two values that stand at the same path.
+    /// Compares two values that are at the same path.
     fn pair<'v>(
         &mut self,
         path: &mut ValuePath<'v>,

@@ -55,7 +55,7 @@ pub fn read(dir: &Path, over: &Overrides) -> Result<Loaded, CheckFailed> {
     load::check(dir, files::read(dir), over)
 }
 
-/// Reads and checks a directory as if one of its workflows stood in another file.
+/// Reads and checks a directory with one of its workflows taken from another file.
 ///
 /// # Errors
 /// Everything that is wrong with them, as one text.

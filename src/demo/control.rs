@@ -84,7 +84,7 @@ impl Control {
     pub async fn answer(&self, place: &str, said: &Value) -> anyhow::Result<Orchestration> {
         self.post(place, said).await
     }
-    /// The run once it has one of these statuses, or has ended; as it is after a bound.
+    /// Waits until the run has one of these statuses or has ended; after a bound returns the run as it is.
     ///
     /// # Errors
     /// The API does not answer.

@@ -1,8 +1,8 @@
 //! The example set of flag files, carried in the binary.
 //!
 //! The question it answers: "which files does the demo run?" Exactly the project's own `flags/`; two things differ:
-//! the addresses of the sample services, and `workflows/create-order.yaml`, which is put in place as it was first
-//! written, with its two defects, until [`mend`] replaces it.
+//! the addresses of the sample services, and `workflows/create-order.yaml`, whose first version, with two defects, is
+//! written first and replaced by [`mend`].
 
 use std::io;
 use std::path::Path;

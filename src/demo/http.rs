@@ -1,9 +1,9 @@
 //! A small HTTP server and client for the sample services.
 //!
 //! Always true: a [`Server`] listens from the moment it exists and stops when it is dropped; its switch [`Outage`]
-//! acts on open connections too, as a real outage does. A handler that gives [`Dropped`] closes the connection
-//! without a word: the caller cannot know what was done. When the other side is slow, the client waits up to its
-//! timeout and says so; when it is gone, it says that; nothing is sent twice here.
+//! acts on open connections too, as a real outage does. A handler that returns [`Dropped`] closes the connection without
+//! an answer: the caller cannot know what was done. When the other side is slow, the client returns an error after its
+//! timeout; when it is gone, at once; nothing is sent twice.
 
 use std::future::Future;
 use std::io;

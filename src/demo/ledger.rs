@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "who did what, how often, and under which key?" Always true: one accepted effect per
 //! idempotency key; a further delivery with the same key and bytes is a line marked as duplicate and gets the first
-//! answer; the same key with other bytes is refused. Bounded by what a demo or a test does: nothing is ever dropped,
-//! or a promise could not be checked.
+//! answer; the same key with other bytes is refused. Nothing is ever dropped, since otherwise a promise could not be
+//! checked; the length is bounded only by what a demo or a test does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,7 +59,7 @@ pub struct Delivery<'a> {
     pub trace: Option<&'a str>,
 }
 
-/// What became of a delivery.
+/// The result of a delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeliveryResult {
     /// An effect, with this answer.
@@ -154,7 +154,7 @@ impl Ledger {
     pub fn balance(&self) -> Balance {
         let records = self.records();
         let mut balance = Balance::default();
-        // An order charges once and mails once; whoever caused a second one of the same trace did it twice.
+        // An order is charged once and mailed once: a second effect of the same trace is a duplicate.
         let mut once: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for entry in &records.entries {
             if entry.duplicate {

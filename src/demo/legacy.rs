@@ -195,7 +195,7 @@ impl Shop {
         Ok(reply(StatusCode::OK, &body))
     }
 
-    /// Four generations that do not depend on each other, done one after the other all the same.
+    /// Four generations that do not depend on each other, performed one after the other nevertheless.
     async fn campaign(&self, call: &Call) -> Result<Response, Refusal> {
         let brief = call.json();
         let cause = Cause { number: self.number(), trace: call.header("traceparent").to_owned() };

@@ -1,6 +1,6 @@
 //! Computes prices and the texts of campaigns, for the sample services.
 //!
-//! PURE, and the same input gives the same output, so that two arms that ask the same are told the same.
+//! PURE. The same input gives the same output, so that both arms get the same answers.
 
 use serde_json::{Value, json};
 

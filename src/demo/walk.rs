@@ -214,7 +214,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Followers first: the creator may never stand above them.
+    /// Followers first: the creator may never be on a higher rung than they.
     async fn family(&mut self, to: State) -> anyhow::Result<()> {
         for route in FOLLOWERS {
             self.raise(route, to).await?;

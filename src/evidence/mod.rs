@@ -44,7 +44,7 @@ use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::{EvidenceRecord, SharedStore, StoreError};
 
-/// The evidence of all routes: in memory, written to the store behind.
+/// The evidence of all routes: in memory, written to the store in the background.
 pub struct Evidence {
     store: SharedStore,
     limits: Limits,
@@ -170,7 +170,7 @@ impl Evidence {
             && self.pending().wants_sample(&self.current_id(route), fingerprint, &self.limits)
     }
 
-    /// Keeps a sample, to be written behind. It must already be redacted.
+    /// Keeps a sample, to be written by the next flush. It must already be redacted.
     pub fn keep_sample(&self, generation: Generation, sample: Sample) {
         let sample = Sample { route: self.current_id(&sample.route), ..sample };
         let shared = self.counters(&sample.route);

@@ -1,4 +1,4 @@
-//! For tests of other rooms: evidence over a store in memory, and access to its counts.
+//! Evidence over a store in memory, and access to its counts, for tests of other rooms.
 
 use std::sync::Arc;
 

@@ -52,7 +52,7 @@ pub struct EarlierKeys {
 }
 
 impl EarlierKeys {
-    /// Of a request that is nobody's retry.
+    /// The keys of a request that is not looked up under earlier scopes: none.
     pub fn none() -> Self {
         Self { keys: Vec::new(), edition: u64::MAX }
     }
@@ -90,7 +90,7 @@ pub trait Affinity: Send + Sync {
     /// Which arm took the first try, where it was recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are in
-    /// a file before this returns, and are written to the store behind.
+    /// a file before this returns, and are written to the store in the background.
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;
     /// Records for legacy a first try that the engine gave back.
     fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake;

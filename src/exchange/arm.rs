@@ -41,8 +41,8 @@ pub struct ArmRequest {
     pub any_caller: Option<RetryKey>,
     /// Its keys under the scopes of earlier files: a request that the engine took under one of these is refused.
     pub earlier: EarlierKeys,
-    /// The run is kept in the store. Where not it may only read: nothing of it is written down, and it is dropped where
-    /// it cannot answer in time.
+    /// Whether the run is kept in the store. A run that is not kept may only read: nothing of it is written to the store,
+    /// and it is dropped if it cannot answer in time.
     pub keep: bool,
     /// Legacy may still answer: where nothing has begun, the engine may return the request as [`Abandoned`].
     pub may_fall_back: bool,
@@ -53,12 +53,12 @@ pub struct ArmRequest {
 /// Whether a request may begin a run, where no run of an earlier try is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayBegin {
-    /// Whatever is frozen: in `only`, and where the engine owns the instance.
+    /// Also while new instances are frozen: in `only`, and if the engine owns the instance.
     Always,
     /// Unless new instances are frozen.
     UnlessFrozen,
-    /// Not at all: it was given to the engine only as the retry of a request that the engine was about to take. Where
-    /// nothing came of that, legacy takes it.
+    /// Not at all: it was given to the engine only as the retry of a first try that the engine was about to take. If no
+    /// run came of that first try, legacy takes the retry.
     Never,
 }
 
@@ -103,13 +103,13 @@ pub struct RunReport {
     pub pinned: Option<PinKey>,
     /// A `volatile: true` read was sent after legacy acted: differences that depend on it are of kind `stale_read`.
     pub stale_reads: bool,
-    /// Replaces what is sensitive of the run where people are shown what it did; `None`: nothing is.
+    /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
 }
 
 /// The reason of [`Abandoned`] where new instances were frozen after the decision.
 pub const FROZEN: &str = "frozen";
-/// The reason of [`Abandoned`] where nothing came of the first try, and its retry may not begin a run.
+/// The reason of [`Abandoned`] if no run came of the first try and the retry may not begin one.
 pub const NO_FIRST_TRY: &str = "no_first_try";
 
 /// The engine returns the request without having done anything.

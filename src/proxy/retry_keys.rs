@@ -29,7 +29,7 @@ pub(super) fn may_be_held(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool 
     any_caller.iter().any(|key| pins.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
-/// The same of the engine of this process.
+/// Whether the engine of this process may have such a request.
 pub(super) fn may_be_held_here(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     let here = |key: &RetryKey| {
         matches!(pins.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::By(Arm::Engine))

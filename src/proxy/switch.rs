@@ -122,7 +122,8 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         body = waiting.check_not_held(&mut upload, &mut first_try).await?;
     }
-    // While the store does not answer, legacy answers as ever in `off` and `shadow` what only another process may have taken.
+    // While the store does not answer, legacy answers in `off` and `shadow` also the requests whose key only another process
+    // may have taken.
     if first_try.is_unknown && !first_try.may_be_here && flag.is_granted_at_most(State::Shadow) {
         first_try.is_unknown = false;
     }
@@ -175,8 +176,9 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
     .map_err(Box::new)
 }
 
-/// Whether the engine may begin a run for a request that it gets. A retry gets there because the engine has taken its
-/// first try; where that came to nothing (its client went away), it is a new request, and is limited as one.
+/// Whether the engine may begin a run for a request that it gets. A retry goes to the engine because the engine has taken
+/// its first try. If no run came of that (its client went away), the retry counts as a new request, with the same
+/// restrictions.
 fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: RequestFacts<'_>) -> MayBegin {
     let unless_frozen = |rung| if rung == State::Only { MayBegin::Always } else { MayBegin::UnlessFrozen };
     match decision {

@@ -1,5 +1,5 @@
-//! What scopes a route's retry keys changes, by a reload or over a restart: a retry of what came under the earlier scope
-//! stays on the arm of its first try, and nothing is done twice.
+//! The scope of a route's retry keys changes, by a reload or over a restart: a retry of a request that came under the
+//! earlier scope stays on the arm of its first try, and nothing is done twice.
 
 use http::{Method, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -12,7 +12,7 @@ use crate::support::until;
 
 const ORDERS: &str = "routes/orders.yaml";
 
-/// Made for these tests.
+/// A key that was made for these tests.
 const ISSUER_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIJmIriGl/lFIMRvw/I51sMjzblw8Fu7lrUslE+C1xKTX
 -----END PRIVATE KEY-----
@@ -30,7 +30,7 @@ fn token(n: u64) -> String {
     format!("Bearer {}", encode(&Header::new(Algorithm::EdDSA), &claims, &key).expect("a token"))
 }
 
-/// The example's family with more under the creator.
+/// The example's family with more keys for the creating route.
 fn scoped(text: &str, more: &str) -> String {
     let creates = "    instance: { creates: $.id }";
     assert!(text.contains(creates), "the example's family");
@@ -48,13 +48,13 @@ async fn reloaded(system: &TestSystem, text: &str) {
     until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
 }
 
-/// One order, as the same client sends it again and again.
+/// One order, which the same client sends repeatedly.
 struct Order {
     key: &'static str,
     number: u64,
     customer: &'static str,
     credential: String,
-    /// As it was answered first.
+    /// The first answer.
     order: Value,
 }
 
@@ -101,7 +101,7 @@ fn charges(system: &TestSystem) -> u64 {
     system.world.ledger().balance().total("charge")
 }
 
-/// All are found in every state, and nothing is done.
+/// Checks that retries of these orders get their first answers in every state, and that nothing is performed.
 async fn all_are_found(system: &TestSystem, orders: &[&Order], when: &str) {
     let before = charges(system);
     for state in ["live", "dark", "off"] {
@@ -125,12 +125,12 @@ async fn a_change_of_caller_loses_no_retry() {
     let by_engine = Order::placed(&system, "two", 2, "a").await;
     assert!(by_legacy.id().is_number() && by_engine.id().is_string(), "each arm took one");
 
-    // By the customer and not by the credential any more.
+    // Now scoped by the customer's header, not by the credential.
     reloaded(&system, &scoped(&good, BY_CUSTOMER)).await;
     all_are_found(&system, &[&by_legacy, &by_engine], "a reload").await;
     let third = Order::placed(&system, "three", 3, "a").await;
     assert!(third.id().is_string(), "a key that nobody had is new: {}", third.id());
-    // A refreshed credential: as the scope of then had it.
+    // A refreshed credential, under the scope of that time.
     by_legacy.with("b").is_found(&system, "a refreshed credential").await;
     for state in ["live", "off"] {
         system.lower(state).await;
@@ -140,7 +140,7 @@ async fn a_change_of_caller_loses_no_retry() {
     third.with("b").is_found(&system, "the credential scopes nothing now").await;
     raise(&system, "live").await;
 
-    // By a token, over a kill; the store and the key file know the rest.
+    // Now scoped by a verified token, after a kill; the earlier keys are in the store and the key file.
     system.wait_for_runs_to_end().await;
     system.kill().await;
     system.flags.write(ORDERS, &scoped(&good, BY_TOKEN));
@@ -153,7 +153,7 @@ async fn a_change_of_caller_loses_no_retry() {
     let with_token = Order::placed(&system, "five", 5, &token(3)).await;
     assert!(with_token.id().is_number(), "legacy took it: {}", with_token.id());
 
-    // By nothing at all, over a restart and by a reload: what verifies tokens was kept.
+    // Now not scoped, by a restart and by a reload: the keys that verify tokens are still stored.
     assert_eq!(system.pointsman.stop().await, Some(0), "it ends in order");
     system.flags.write(ORDERS, &scoped(&good, BY_NOBODY));
     std::fs::remove_file(system.flags.file("issuer.pem")).expect("it was there");
@@ -180,7 +180,7 @@ async fn a_change_of_caller_loses_no_retry() {
     );
 }
 
-/// What tells a retry changes, too: another header names it.
+/// `retry_key:` changes too: another header has the key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_retry_key_loses_no_retry() {
     let mut system = TestSystem::start().await;

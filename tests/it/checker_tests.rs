@@ -65,7 +65,7 @@ fn violations_in_the_ledger_are_found() {
         let gone = some.remove(missing).operation;
         assert!(!wrong(&some, &placed, &Allowed::default()).is_empty(), "an order without its {gone}");
     }
-    // What a crash or a lost reply explains, and no more.
+    // Repeated deliveries are tolerated only as far as crashes and lost replies explain them.
     let crashed = Allowed { crashes: 1, ..Allowed::default() };
     let charge = || again(line("charge", "charge", "engine:r1", "t1"));
     let with = |more: Vec<Entry>| lines.iter().cloned().chain(more).collect::<Vec<_>>();

@@ -100,7 +100,7 @@ async fn every_panel_shows_data() {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     eprintln!("{all} queries, all with data");
-    // Told in order, so that it clears its directory away.
+    // SIGTERM, so that it removes its directory.
     let pid = demo.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     rustix::process::kill_process(pid.expect("it runs"), rustix::process::Signal::TERM).expect("it could be told");
     tokio::time::timeout(PATIENCE, demo.wait()).await.expect("it ends").expect("it ended");

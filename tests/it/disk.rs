@@ -45,7 +45,7 @@ fn limit(pid: Pid, current: Option<u64>) {
     rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit).expect("the limit is set");
 }
 
-/// From now on what it writes does not reach the disk, and it hears so.
+/// From now on every sync of the process fails with an error.
 async fn broken(system: &TestSystem) -> DiskFault {
     DiskFault::Calls(Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "error=EIO").await)
 }

@@ -132,8 +132,8 @@ async fn each_choice(
         }
         let mut end = workflow_run.rest().await.expect("the run");
         if end.status == RunStatus::Paused && matches!(choice.as_str(), "retry_with" | "take" | "skip") {
-            // What was given, or left out, made no sense to what follows or to the answer: it is asked again, and there is
-            // a way out.
+            // The chosen output, or the skipped step, left a later step or the answer without a value: there is another
+            // conflict, which can be resolved.
             let asked = workflow_run.folded(run.run_id).await.conflict().cloned().expect("a conflict");
             let (step, item, choice) = (asked.step, asked.item, Choice::Cancel { compensate: true });
             let out = Order::Resolve { step, item, choice, reason: None };
@@ -147,14 +147,14 @@ async fn each_choice(
         wrong.extend(workflow_run.violations(again).await.into_iter().map(|found| format!("{choice}: {found}")));
         let over = (conflict.step.clone(), conflict.item);
         let run = workflow_run.folded(run.run_id).await;
-        // Whoever cancels over an unknown outcome, or skips it, leaves that one as it is, and the run says so.
+        // A cancel or skip of an unknown outcome leaves the effect as it is, and the run lists it.
         let left = matches!(choice.as_str(), "cancel" | "skip");
         wrong.extend(not_undone(rig, workflow, &run, left.then_some(&over)));
     }
     tried
 }
 
-/// What is done, declares an `undo`, and was left as it is by a run that did not complete.
+/// Steps that were done and declare an `undo`, and that a run which did not complete has not undone.
 fn not_undone(
     rig: &InProcessEngine,
     workflow: &WorkflowName,
@@ -216,7 +216,7 @@ async fn each_call_is_made_twice(keyed: bool) {
             let arrived = rig.world.arrived(place.0);
             spoil(&rig, place, Fault::Linger(Duration::from_secs(30)), 1);
             {
-                // This world does what it is asked as it arrives.
+                // The outside world performs a call when it arrives.
                 let asked = workflow_run.ask();
                 let done = until_true("the call to be done", || rig.world.arrived(place.0) > arrived + place.1);
                 tokio::select! {

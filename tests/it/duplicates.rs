@@ -98,7 +98,7 @@ async fn posted(system: &TestSystem, times: usize, input: &Value, wanted: Status
         let reply = reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()));
         assert_eq!(reply.status, wanted, "{}", reply.json());
         let mut data = reply.json()["data"].clone();
-        // Each asking has a receipt of its own.
+        // Each request has a receipt of its own.
         data["audit_receipt"].take();
         data
     };

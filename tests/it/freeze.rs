@@ -55,7 +55,7 @@ async fn a_request_in_flight_begins_nothing() {
         body.len()
     );
     client.send(head).await;
-    // It is asked for once the engine's side waits for it.
+    // `100 Continue` comes once the request was decided for the engine.
     assert_eq!(client.reply().await.status, 100);
     freeze(&system, &["--reason", "a look around"]).await;
     client.send(body).await;
@@ -63,7 +63,7 @@ async fn a_request_in_flight_begins_nothing() {
     let order: Value = serde_json::from_slice(&reply.body).expect("JSON");
     assert!(reply.status == 201 && !is_engines(&order), "{} {order}", reply.status);
     system.record_order(order);
-    // No fault of the engine: its row of answers goes on.
+    // This is no failure of the engine: its count of consecutive answers is not reset.
     let evidence = system.pointsman.get("/api/v2/routes/orders.create/evidence").await["evidence"].clone();
     assert_eq!((&evidence["engine_answers"], &evidence["engine_errors"]), (&json!(1), &json!(0)), "{evidence}");
     freeze(&system, &["--off"]).await;
@@ -118,7 +118,7 @@ async fn calls_that_wait_for_a_permit_are_not_sent() {
     system.finish().await;
 }
 
-/// Requests never stop while the switch is thrown and lifted again and again.
+/// Requests are sent continuously while the kill switch is set and lifted repeatedly.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     const ROUNDS: usize = 30;
@@ -139,7 +139,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
         };
         futures_util::future::join_all((0..8).map(one)).await;
     };
-    // From an acknowledgement to the moment at which its end was asked for.
+    // The time from an acknowledgement to the request for its end.
     let throwing = async {
         let (mut instances, mut effects) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
@@ -250,7 +250,7 @@ async fn a_freeze_while_the_store_hangs_is_in_force_at_once() {
     while_the_store_takes_nothing(test, "pwrite64,pwritev,fsync,fdatasync", "delay_enter=6000000").await;
 }
 
-/// Freezes and their ends are asked for at the same time: what is in force is what the store has last.
+/// Freezes and their ends are requested at the same time: the one in force is the last one in the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_force_after_freezes_and_their_ends_is_what_a_restart_finds() {
     const ROUNDS: usize = 40;

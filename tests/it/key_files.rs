@@ -1,4 +1,4 @@
-//! Keys that legacy took and that wait in a file, where the file or its store is not where it was.
+//! Keys that legacy took wait in a file, and the file or its store is moved, copied or lost.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::support::process::{Start, cli, output_text};
 use crate::support::test_system::TestSystem;
 use crate::support::{FlagsDir, Pointsman};
 
-/// The files say where the file of retry keys stands.
+/// Sets `retry_keys_dir` in the flag files.
 fn keep_in(flags: &FlagsDir, dir: &TempDir) {
     flags.edit("pointsman.yaml", |text| {
         let others: Vec<&str> = text.lines().filter(|line| !line.starts_with("retry_keys_dir:")).collect();

@@ -315,7 +315,7 @@ async fn a_file_alone_puts_nothing_above_shadow() {
     assert!(system.send_with(Method::POST, "/campaigns", &staff, &brief).await.expect("a reply").status.is_success());
     assert_eq!(runs().await, 0, "legacy answers the cohort too");
 
-    // By hand it counts, and stays marked.
+    // With `force` it takes effect, and stays marked as unproven.
     for file in ["routes/orders.yaml", "routes/campaigns.yaml"] {
         system.flags.edit(file, |text| {
             text.replace("state: live\n", "state: live\n    force: { reason: we know }\n")

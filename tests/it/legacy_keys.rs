@@ -162,7 +162,7 @@ async fn a_key_that_cannot_be_recorded() {
     };
     let (status, why) = shut(&system).await;
     assert!(status == StatusCode::CONFLICT && why.contains("could not be noted"), "{status} {why}");
-    // Written down as soon as that is possible, in the first slot for such routes.
+    // That a key could not be noted is written to the file as soon as possible, in the first slot for such routes.
     let file = PathBuf::from(format!("{}.keys", system.store().display()));
     until("the route to be written down", || async {
         let slot = std::fs::read(&file).ok()?.get(2 * 64..3 * 64)?.to_vec();
@@ -231,7 +231,7 @@ async fn a_route_that_gets_its_workflow_later() {
     system.finish().await;
 }
 
-/// Made for these tests.
+/// A key that was made for these tests.
 const ISSUER_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIJmIriGl/lFIMRvw/I51sMjzblw8Fu7lrUslE+C1xKTX
 -----END PRIVATE KEY-----
@@ -246,7 +246,7 @@ fn token(subject: &str, n: u64) -> String {
     token_until(subject, n, 600)
 }
 
-/// The same, which expires in so many seconds.
+/// The n-th token of a caller, which expires in so many seconds.
 fn token_until(subject: &str, n: u64, seconds: i64) -> String {
     let now = jiff::Timestamp::now().as_second();
     let claims = json!({ "iss": "issuer", "sub": subject, "aud": "shop", "exp": now + seconds, "jti": n });
@@ -291,7 +291,7 @@ async fn a_refreshed_token_is_the_same_caller() {
         let again = with_token(&system, "two", &token("ada", n), 2).await;
         assert_eq!(again.json()["id"], by_engine.json()["id"], "{state}: {}", again.json());
     }
-    // The token of the retry has expired an hour ago, and it is the same caller's on both arms.
+    // The token of the retry expired an hour ago; it still identifies the same caller on both arms.
     for state in ["off", "live"] {
         force(&system, state).await;
         for (key, number, first) in [("one", 1, &by_legacy), ("two", 2, &by_engine)] {

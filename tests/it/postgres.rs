@@ -55,7 +55,7 @@ struct Load {
 }
 
 impl Load {
-    /// Waits until the engine has answered some more orders: for so long it had nobody's help.
+    /// Waits until the engine has answered some more orders, without a fault being ended meanwhile.
     async fn busy(&self) -> Duration {
         let begun = Instant::now();
         let wanted = self.by_engine.load(Ordering::Relaxed) + 40;

@@ -236,7 +236,7 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
             let fault = format!("signal=SIGKILL:when={n}");
             let strace = Strace::inject(system.pointsman.pid(), calls, &fault).await;
             let good = two_moves(&system);
-            // It dies there, or has fewer of them to make.
+            // The process dies at this write, or the reload has fewer writes.
             let gone = || async { system.pointsman.try_api("/api/v2/status").await.is_none() };
             for _ in 0..100 {
                 if gone().await {
@@ -246,7 +246,7 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
             }
             strace.end().await;
             system.kill().await;
-            // As recorded, without the files that asked for it.
+            // Restarted with the earlier files: only what was recorded is in force.
             for (name, text) in &good {
                 system.flags.write(name, text);
             }

@@ -105,7 +105,7 @@ impl Before {
         Self { by_legacy, by_engine, twin, pairs, flips }
     }
 
-    /// Checks that all of it is there under these ids, and follows up one more order of the engine.
+    /// Checks that all of it is found under these ids, and follows up one more order of the engine.
     async fn is_there(&mut self, system: &TestSystem, names: Names, engine_owns: u64) {
         let [creator, reader, _] = names;
         let order = self.by_engine.0.clone();
@@ -135,7 +135,7 @@ impl Before {
         let all: f64 = [FIRST, SECOND, THIRD].iter().map(|names| owned(&metrics, names[0])).sum();
         assert_eq!((owned(&metrics, creator), all), (engine_owns as f64, engine_owns as f64));
 
-        // The twin of what legacy made is found.
+        // The twin of legacy's order is found.
         stand(system, names, "dark").await;
         let compared = |metrics: &crate::support::Metrics| {
             let of = |outcome| metrics.sum("pointsman_comparisons_total", &[("route", reader), ("outcome", outcome)]);
@@ -163,7 +163,7 @@ async fn a_renamed_route_keeps_the_records_of_its_earlier_ids() {
     let mut before = Before::made(&system).await;
     system.record_order(before.by_engine.0.clone());
 
-    // Without a word about the old ids nobody would follow up what the engine owns.
+    // Without `was:` no route would follow up the engine's instances: the files are refused.
     system.flags.write(ORDERS, &family(&good, SECOND, &[]));
     let told = until("the refusal", || async {
         system.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
@@ -177,7 +177,7 @@ async fn a_renamed_route_keeps_the_records_of_its_earlier_ids() {
     system.restart().await;
     before.is_there(&system, SECOND, 2).await;
 
-    // A chain, over a restart.
+    // A second rename, over a restart.
     system.kill().await;
     system.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
     system.restart().await;
@@ -218,7 +218,7 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
     shut(&system, FIRST).await;
     reloaded(&system, &family(&good, SECOND, &[FIRST])).await;
     shut(&system, SECOND).await;
-    // It is written down as soon as that is possible, at most a second later.
+    // That a key could not be noted is written to the file as soon as possible, at most a second later.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     system.kill().await;
     system.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));

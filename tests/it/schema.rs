@@ -1,4 +1,4 @@
-//! What `pointsman schema` says of a route is what `pointsman check` takes, key by key.
+//! `pointsman check` accepts exactly the keys of a route that `pointsman schema` has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::FlagsDir;
 use crate::support::process::{cli, output_text};
 
-/// A right value for every key of a route, and of the maps in it that bear on a gate.
+/// A valid value for every key of a route, and of the maps in it that matter to a gate.
 const ROUTE: [(&str, &str); 20] = [
     ("id", "things"),
     ("was", "[old.things]"),
@@ -70,7 +70,7 @@ async fn every_key_of_a_route_is_in_the_schema_and_every_key_of_the_schema_is_ac
     flags.write("routes/all.yaml", &route(all()));
     let checked = cli(&["check", &dir], &[]).await;
     assert_eq!(checked.status.code(), Some(0), "{}", output_text(&checked));
-    // A key that is not in the schema is not taken, whatever it is like.
+    // A key that is not in the schema is refused, whatever its value.
     for name in known.keys() {
         let other = format!("{name}x");
         flags.write("routes/all.yaml", &route(all().chain([(other.clone(), known[name].to_owned())])));

@@ -1,5 +1,5 @@
-//! A request's body is still on its way while the client sends it again and the world changes in between: one arm performs
-//! it, once.
+//! A request's body is still being sent when the client sends its retry, and flags, files or credentials change in
+//! between: one arm performs the request, once.
 
 use http::Method;
 use pointsman::demo::Latency;
@@ -89,7 +89,7 @@ async fn a_retry_under_a_refreshed_credential_goes_to_legacy() {
     report_violations(test, seed(), "1 order, 2 tokens", &[]);
 }
 
-/// The share of `live` is taken by the credential, so that a refreshed one is on the other side of it, without any flip.
+/// The share of `live` is drawn by the credential, so that a refreshed credential may be outside it without any flip.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     let mut system = TestSystem::with(|flags| {
@@ -99,7 +99,7 @@ async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     system.allowed.unacknowledged = true;
     live(&system).await;
     system.flip("orders.create", "live", &["--percent", "50", "--reason", "a share"]).await.expect("it moves");
-    // A token of each side.
+    // One token inside the share and one outside.
     let (mut inside, mut outside) = (None, None);
     for n in 0..64 {
         let token = format!("Bearer {n}");
@@ -155,7 +155,7 @@ async fn a_retry_whose_first_try_came_to_nothing_begins_no_run_below_live() {
     first.send_rest().await;
     until_true("the first try to wait for the store", || waiting() >= 2).await;
     system.lower("off").await;
-    // Its body is asked for once it is decided: by then the engine has its first try.
+    // `100 Continue` comes once the request is decided: by then the engine has its first try.
     let mut retry = SlowOrder::begin(&system, &headers, &body).await;
     drop(first);
     retry.send_rest().await;
@@ -173,7 +173,7 @@ async fn a_retry_whose_first_try_came_to_nothing_begins_no_run_below_live() {
 
 const ORDERS: &str = "routes/orders.yaml";
 
-/// The files change what tells a retry while the first try uploads; its retry comes under the new files.
+/// New files change the retry key while the first try is being uploaded; its retry comes under the new files.
 async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, new: &[(&str, &str)]) {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
@@ -194,7 +194,7 @@ async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, 
     // The client sends it once more.
     let again = order(&system, &headers, &body).await.json();
     assert_eq!(again["id"], retry["id"], "{again}");
-    // Another order, which the files before would have taken for the same: they say so no more.
+    // Another order, which has the same key by the earlier files only: it is a new request.
     let other = order(&system, new, &body).await.json();
     assert!(other["id"].is_string() && other["id"] != retry["id"], "{other}");
     assert_eq!(charges(&system), before + 2, "each once");

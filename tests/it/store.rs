@@ -131,7 +131,7 @@ async fn old_runs_are_purged_and_their_orders_still_followed_up() {
     let gone = system.pointsman.api(Method::GET, &output, Value::Null).await;
     assert_eq!((gone.status.as_u16(), &gone.json()["run_status"]), (410, &json!("completed")), "{}", gone.json());
     assert!(gone.json()["detail"].as_str().is_some_and(|text| text.contains("were purged")), "{}", gone.json());
-    // The instance is the engine's still, and its follower reads what the run left.
+    // The engine still owns the instance, and the follower reads the input and output that were kept of the run.
     assert_eq!(system.read(&order).await["total"], order["total"]);
     assert_eq!(system.cancel(&order).await["status"], "cancelled");
     let listed = system.pointsman.get(show).await;
@@ -185,7 +185,8 @@ async fn a_limit_on_file_sizes_does_not_end_the_process() {
     };
     let store =
         pointsman::store::SqliteStore::open(folder.path().join("a.db"), &Default::default()).await.expect("opens");
-    // It stays open: whoever reads beside it finds the shared memory there, and need not make it within the limit.
+    // The process stays running, so that the command below finds SQLite's shared-memory file and need not create it within
+    // the limit.
     let refused = within(8, "store backup copy.db --store sqlite:a.db".into());
     assert_eq!(refused.status.code(), Some(1), "{:?}: {}", refused.status, output_text(&refused));
     assert!(output_text(&refused).contains("cannot write"), "{}", output_text(&refused));

@@ -39,7 +39,7 @@ async fn check_that_runs_complete(two: &TwoProcesses) {
     .await;
     let mut more = Vec::new();
     for _ in 0..3 {
-        // Each of the pool's four connections may refuse as the line comes back, and one that is made anew once more; each
+        // When the link is restored, each of the pool's four connections may fail once, and so may a new one; each refusal
         // says that nothing was started.
         more.push(two.begin_after_refusals(0, "10ms", 8).await);
     }
@@ -168,8 +168,8 @@ async fn a_clock_that_jumps_ends_no_wait_early() {
     .await;
 }
 
-/// The engine of the second process takes a key after the first one started: there, where legacy answers, the client's
-/// retry goes to the engine's run, and nothing is performed again.
+/// The engine of the second process takes a key after the first process started. The client's retry at the first process,
+/// where legacy answers, goes to the engine's run, and nothing is performed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_another_process_took_is_known_below_live() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };
@@ -195,7 +195,7 @@ async fn a_key_that_another_process_took_is_known_below_live() {
     if again["id"] != first["id"] || charges() != before {
         wrong.push(format!("the retry got {again} instead of {first}, {} charges more", charges() - before));
     }
-    // While the database is silent, a new order is legacy's as ever: the first process stands at `off`.
+    // While the database is silent, legacy answers a new order as usual: the route is `off` at the first process.
     two.link.drop_silently();
     let url = format!("{}/orders", two.processes[0].url());
     let fresh = client.json(Method::POST, &url, &[("idempotency-key", "two")], &some_order(2)).await.expect("a reply");

@@ -35,7 +35,7 @@ fn of_row(row: RunSummary, trouble: String, delivery: Delivery) -> Orchestration
     let (auth_mode, source) = match (&row.parent, &route) {
         (Some(parent), _) => (AuthMode::Run, parent.to_string()),
         (None, Some(route)) => (AuthMode::Route, route.to_string()),
-        // Who started it stands in its first event.
+        // Who started it is in its first event.
         (None, None) => (AuthMode::Loopback, String::new()),
     };
     Orchestration {

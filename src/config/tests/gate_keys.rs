@@ -1,4 +1,4 @@
-//! Whatever of a route bears on a gate: the reader of the files takes the keys that the JSON Schema has, and no others.
+//! Keys of a route that matter to a gate: the reader of the files accepts the keys that the JSON Schema has, and no others.
 
 use std::collections::BTreeSet;
 

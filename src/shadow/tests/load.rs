@@ -77,7 +77,7 @@ async fn dropping_it_settles_everything() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn its_threads_step_back() {
+async fn its_threads_have_a_lower_priority() {
     let nice = Arc::new(Mutex::new(None));
     let seen = nice.clone();
     let arm = engine(move |_| {

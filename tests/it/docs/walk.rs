@@ -38,7 +38,7 @@ impl Shop {
     }
 }
 
-/// The commands of the n-th block that has this one, with the addresses of this test.
+/// The commands of the block that contains this one, with the addresses of this test.
 fn script(readme: &Document, holds: &str, addresses: &[(&str, String)]) -> String {
     let blocks = readme.blocks("sh");
     let block = blocks.iter().find(|block| block.contains(holds)).unwrap_or_else(|| panic!("no block with `{holds}`"));

@@ -59,7 +59,7 @@ async fn values_that_are_too_large_too_deep_or_too_many_hit_a_named_limit() {
         peaks.push(test.pointsman.peak_kib() >> 10);
     }
     eprintln!("peaks after each round: {peaks:?} MiB");
-    // What was done and cannot be read is a person's to decide.
+    // A call was performed and its reply exceeds a limit: the run pauses for a person's decision.
     test.step_service.script("POST /charges", ScriptedReply::Bytes("application/json", cases[0].0.clone()), 1);
     let data = test.run("writes", json!({})).await;
     let conflict = &data["conflicts"][0];
@@ -69,8 +69,8 @@ async fn values_that_are_too_large_too_deep_or_too_many_hit_a_named_limit() {
     test.post_accepted(&format!("{}/resolve", super::path(&data)), take).await;
     test.wait_for_status(&super::path(&data), "completed").await;
     assert_eq!(test.step_service.count("POST /each"), 0);
-    // A value of a million numbers is many times what came; however often it comes, it is no more than once.
-    assert!(peaks[1] < peaks[0] + peaks[0] / 2, "nothing of it stays: {peaks:?} MiB");
+    // A parsed value of a million numbers takes many times the bytes of the reply. Repeated replies must not add up.
+    assert!(peaks[1] < peaks[0] + peaks[0] / 2, "the memory is released: {peaks:?} MiB");
     test.finish().await;
 }
 
@@ -113,7 +113,7 @@ async fn a_newer_damaged_or_killed_store_never_loses_data_silently() {
     test.step_service.hold("POST /charges");
     let run = test.start_run("writes", json!({})).await;
     test.wait_for_calls("POST /charges", 1).await;
-    // Killed in the middle of something: it opens, and goes on.
+    // Killed during a call: the store opens, and the run continues.
     test.kill_and_restart().await;
     test.step_service.release_all("POST /charges");
     test.wait_for_status(&run, "completed").await;
@@ -121,7 +121,7 @@ async fn a_newer_damaged_or_killed_store_never_loses_data_silently() {
     let store = test.start.store.clone();
     let checked = cli(&["store", "check", "--store", &store], &[]).await;
     assert!(checked.status.success(), "{}", output_text(&checked));
-    // Written by a newer program: it says which run, and does not start.
+    // Events of a newer version: the process names the run and does not start.
     spoil(&test, "UPDATE appends SET version = 99 WHERE last > 1").await;
     spoil(&test, "UPDATE meta SET value = CAST('99' AS BLOB) WHERE key = 'event_version'").await;
     let Err(log) = Pointsman::try_start(&test.start).await else { panic!("it starts over events that it cannot read") };
@@ -133,7 +133,7 @@ async fn a_newer_damaged_or_killed_store_never_loses_data_silently() {
     test.restart().await;
     test.wait_for_status(&run, "completed").await;
     assert_eq!(test.pointsman.stop().await, Some(0));
-    // No database at all any more.
+    // A file that is no database any more.
     let path = test.dir.path().join("pointsman.db");
     let whole = std::fs::read(&path).expect("it is readable");
     let mut file = std::fs::OpenOptions::new().write(true).open(&path).expect("it opens");

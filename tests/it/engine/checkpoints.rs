@@ -44,7 +44,7 @@ async fn a_checkpoint_without_an_answer_times_out_as_declared() {
         test.wait_for_events(&run, "checkpoint_opened", 1).await;
         runs.push(run);
     }
-    // The time is over while no process lives, or soon after: it counts all the same.
+    // The timeout passes while no process runs, or soon after the restart; it takes effect in both cases.
     test.kill_and_restart().await;
     let data = test.wait_for_status(&runs[0], "completed").await;
     assert_eq!(data["output"], json!({ "id": "usual", "by": "time-out" }), "{data}");
@@ -60,7 +60,7 @@ async fn a_checkpoint_without_an_answer_times_out_as_declared() {
     let place = pending["answer"].as_str().unwrap();
     let (status, problem) = test.post(place, json!({ "values": { "id": "a" }, "as": "ada" })).await;
     assert!(status == 403 && problem["detail"].as_str().unwrap().contains("only eve may answer"), "{problem}");
-    // Nobody needs a token here: who says that they are eve may answer, and it stands there that nobody verified it.
+    // No token is required here: a caller with `--as eve` may answer, and the name is recorded as unverified.
     test.post_accepted(place, json!({ "values": { "id": "a" }, "as": "eve" })).await;
     let data = test.wait_for_status(&runs[2], "completed").await;
     assert_eq!(data["output"], json!({ "id": "a", "by": "eve (unverified)" }), "{data}");
@@ -111,7 +111,7 @@ async fn the_first_permitted_answer_counts_and_a_second_one_gets_the_first() {
     .await;
     for (status, problem) in all.iter().filter(|(status, _)| *status != 200) {
         assert_eq!(*status, 409, "{problem}");
-        // Whoever comes while the run still goes on is told the first answer.
+        // A second answer that comes before the run has ended gets the first answer.
         if problem["first"].is_object() {
             assert_eq!((&problem["first"]["by"], &problem["first"]["values"]["id"]), (&json!("ada"), &first["id"]));
             assert!(problem["first"]["at"].is_string(), "{problem}");
@@ -159,11 +159,11 @@ async fn no_command_bypasses_a_checkpoint_in_a_branch_or_a_child_run() {
         })
         .await;
         below = list.iter().map(|row| format!("{RUN}/{}", row["run_id"].as_str().unwrap())).collect();
-        // Whatever somebody orders who does not want to ask, above or below: no payment.
+        // No order that could bypass the checkpoint, to the parent or to a child, leads to a payment.
         for of in &[&run, &below[0], &below[1]] {
             test.post_refused(&format!("{of}/resume"), json!({})).await;
             test.post_refused(&format!("{of}/retry"), json!({})).await;
-            // What is ordered of the run above reaches those below a moment later.
+            // An order to the parent reaches its children a moment later.
             let reaches: Vec<&String> = if **of == run { below.iter().collect() } else { vec![*of] };
             test.post_accepted(&format!("{of}/pause"), json!({})).await;
             for below in &reaches {
@@ -184,7 +184,7 @@ async fn no_command_bypasses_a_checkpoint_in_a_branch_or_a_child_run() {
         asked(&test, &again).await;
         test.post_accepted(&format!("{again}/cancel"), json!({})).await;
     }
-    // Another input is another question; the answer to the one before is no answer to it.
+    // Another input opens another checkpoint; the answer to the earlier one does not count for it.
     let before = asked(&test, &below[0]).await;
     test.post_accepted(&format!("{}/adjust", below[0]), json!({ "step": "pay", "input": { "amount": 1_000 } })).await;
     let after = crate::support::until("the new question", || async {

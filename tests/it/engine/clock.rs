@@ -68,7 +68,7 @@ async fn a_jump_of_the_machines_clock_ends_no_wait() {
         [("+1d", DAY_S, "ahead of the process's time"), ("-1d", -DAY_S, "behind the process's time")]
     {
         set(&test, &clock, by, seconds).await;
-        // Whoever begins to wait now waits as long as it says, and makes the process look at what is due.
+        // A run that begins to wait now waits as long as declared; its timer also makes the process look for due runs.
         let took = waits_a_second(&test).await;
         assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "{by}: it waited {took:?}");
         assert_eq!(test.data(&asks).await["status"], "waiting_checkpoint", "{by}: nobody has approved it");
@@ -88,7 +88,7 @@ async fn a_jump_of_the_machines_clock_ends_no_wait() {
     })
     .await;
     assert!(!test.cli(&["status"]).await.contains("clock:"));
-    // By as much as is followed, nobody can tell.
+    // A jump of less than a minute is followed slowly and has no visible effect.
     set(&test, &clock, "+50s", 50.0).await;
     let took = waits_a_second(&test).await;
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "it waited {took:?}");
@@ -107,7 +107,7 @@ async fn a_restart_takes_the_machines_time_but_never_goes_back() {
     set(&test, &clock, "+1d", DAY_S).await;
     assert_eq!(test.data(&first).await["status"], "waiting_checkpoint");
     test.kill_and_restart().await;
-    // The machine's clock says so at the start, and nothing speaks against it: twelve hours are over.
+    // At the start the process takes the machine's clock, and no event in the store is later: twelve hours have passed.
     test.wait_for_status(&first, "completed").await;
     assert!(!test.cli(&["status"]).await.contains("clock:"));
     let ahead = test.start_run("waits", json!({ "pause": "1ms" })).await;
@@ -142,7 +142,7 @@ async fn a_restart_takes_the_machines_time_but_never_goes_back() {
     test.finish().await;
 }
 
-/// What a retry may ask for is remembered, and what is old is removed, by the same time.
+/// Retry keys expire and old runs are removed by the process's time, which the jump does not move.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
     let (test, clock) = test("retention: { completed: 20h, failed: 5s }").await;
@@ -150,7 +150,8 @@ async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
     let (status, first) = test.post(super::RUN, ask.clone()).await;
     assert_eq!(status, 200, "{first}");
     set(&test, &clock, "+3d", 3.0 * DAY_S).await;
-    // Two rounds of retention, which come every second where an age is a few seconds; and another key is written.
+    // Long enough for two rounds of retention, which come every second if an age is a few seconds. Then another key is
+    // written.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let (status, other) = test
         .post(super::RUN, json!({ "workflow": "waits", "input": { "pause": "1s" }, "idempotency_key": "k-2" }))

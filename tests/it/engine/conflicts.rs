@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{EngineTest, id, path};
 use crate::support::step_service::ScriptedReply;
 
-/// A workflow that comes to a conflict over `charge` behind a reservation that can be taken back.
+/// A workflow with a conflict in `charge`, after a reservation that has an `undo`.
 fn workflow(name: &str, charge: &str, more: &str) -> String {
     format!(
         "workflow: {name}
@@ -24,10 +24,10 @@ respond:
     )
 }
 
-/// How a run ends after a choice: its status, and what it says was paid; `null` where it says nothing.
+/// How a run ends after a choice: its status, and its output for `charge`, or `null`.
 type End = (&'static str, Value);
 
-/// A kind of conflict: its workflow, what the service says to the charge, and what may be chosen with how that ends.
+/// A kind of conflict: its workflow, the service's reply to the charge, and the choices with their ends.
 struct Case {
     kind: &'static str,
     workflow: String,
@@ -76,7 +76,7 @@ fn cases() -> Vec<Case> {
         of("busy", &busy, "", ScriptedReply::Refuse(423), &["wait", "skip", "cancel"]),
         of("expression", wrong, "", ScriptedReply::Refuse(400), &all),
     ];
-    // Waited for, it is done; tried again as it was, it has as little a value as before.
+    // Waiting for the lock leads to success; a retry of the expression without a value leads to the same conflict.
     cases[5].choices[0].1 = ("completed", json!("c"));
     cases[6].choices[0].1 = ("paused", Value::Null);
     cases
@@ -135,7 +135,7 @@ respond: { status: 200, body: '${steps.charge.output}' }
     test.kill_and_restart().await;
     let explained = test.explanation(&first).await;
     assert!(explained.contains("a person decides") && explained.contains("choose one of retry"), "{explained}");
-    // What makes no sense is refused, and says what does.
+    // A choice that does not apply is refused, and the error lists those that do.
     let problem = test.post_refused(&format!("{first}/resolve"), chosen("wait")).await;
     assert!(problem["detail"].as_str().unwrap().contains("choose one of retry, retry_with"), "{problem}");
     let (status, wrong) =
@@ -146,7 +146,7 @@ respond: { status: 200, body: '${steps.charge.output}' }
     for (kind, choice, (status, paid), run) in &runs {
         test.post_accepted(&format!("{run}/resolve"), chosen(choice)).await;
         let data = match *status {
-            // It pauses anew, over the same.
+            // It pauses again with the same conflict.
             "paused" => {
                 test.wait_for_events(run, "paused", 2).await;
                 test.data(run).await
@@ -199,7 +199,7 @@ async fn a_failed_undo_is_decided_by_a_person() {
     }
     test.kill_and_restart().await;
     for (choice, state, run) in &runs {
-        // As it is shown, so it is typed.
+        // The command is typed as `runs show` prints it.
         let shown = test.cli(&["runs", "show", id(run)]).await;
         let command = format!("pointsman runs resolve {} reserve {choice}", id(run));
         let command =

@@ -56,14 +56,14 @@ fn state<'a>(data: &'a Value, step: &str) -> &'a Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dark_run_probes_and_undoes_its_private_steps_only() {
     let test = EngineTest::with_settings("", &[DARK], |flags| flags.write("routes/dark.yaml", ROUTE)).await;
-    // Its reply is lost; its probe is sent, and says that it was done.
+    // The reply of the private step is lost; the probe is sent, and answers that the step was done.
     test.step_service.script("POST /drafts", ScriptedReply::LoseReply, 1);
     test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": true, "id": 7 })), 1);
     let run = beside(&test, true).await;
     let data = test.wait_for_status(&run, "completed").await;
     assert_eq!((state(&data, "draft"), state(&data, "charge")), (&json!("undone"), &json!("rehearsed")), "{data}");
     assert_eq!(test.step_service.seen("DELETE /drafts")[0].path, "/drafts/7", "what the probe found is taken back");
-    // Its probe cannot say: the run pauses, as nobody asks people beside legacy it ends where somebody says so.
+    // The probe gives no clear answer: the run pauses, and ends when a person cancels it.
     test.step_service.script("POST /drafts", ScriptedReply::LoseReply, 1);
     test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": "perhaps" })), 1);
     let run = beside(&test, false).await;

@@ -74,7 +74,7 @@ async fn the_envelope_has_the_documented_form() {
     test.post_accepted(answer, json!({ "approve": true })).await;
     let done = test.wait_for_status(&path(data), "completed").await;
     assert_eq!((&done["pending_checkpoint"], &done["output"]), (&Value::Null, &json!({ "id": "POST /charges 1" })));
-    // The old entrance gives the same thing, and says that it goes.
+    // The deprecated path gives the same response, with deprecation headers.
     let older = test.call(Method::POST, "/api/maestro/produce", &[], &json!({ "workflow": "pay" })).await;
     assert_eq!(names(&older.json()["data"]), names(data));
     assert!(older.headers.contains_key("deprecation") && older.headers.contains_key("sunset"), "{:?}", older.headers);
@@ -113,7 +113,7 @@ async fn lists_are_paged_without_gap_or_repetition_while_runs_are_started() {
         let runs = page["runs"].as_array().unwrap();
         sizes.push(runs.len());
         seen.extend(runs.iter().map(|run| run["run_id"].as_str().unwrap().to_owned()));
-        test.run("pay", json!({})).await; // what is born meanwhile moves no page
+        test.run("pay", json!({})).await; // a run that is started meanwhile shifts no page
         before = page["next"].as_str().map(str::to_owned);
         if before.is_none() {
             break;

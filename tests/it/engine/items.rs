@@ -32,7 +32,7 @@ respond: { status: 200, body: { by: '${steps.mail.by}', all: '${steps.mail.outpu
 async fn an_item_that_was_not_done_is_performed_by_the_fallback_over_a_kill_and_undone_by_its_undo() {
     let mut test = EngineTest::with(&[MAILS]).await;
     let mail = |id: &str| ScriptedReply::Done(200, json!({ "id": id, "number": id }));
-    // The first is done, the second certainly not, the third is done.
+    // The first item is done, the second certainly not, the third is done.
     test.step_service.script("POST /mails", mail("m1"), 1);
     test.step_service.script("POST /mails", ScriptedReply::Refuse(429), 2);
     test.step_service.script("POST /mails", mail("m3"), 1);
@@ -60,14 +60,14 @@ async fn an_item_that_was_not_done_is_performed_by_the_fallback_over_a_kill_and_
         taken.iter().map(|taken| (&taken["step"], &taken["item"])).collect::<Vec<_>>(),
         [(&json!("mail"), &json!(1))]
     );
-    // A replay comes to the same, and a workflow whose fallback sends something else is told.
+    // A replay shows the same decisions; a workflow whose fallback sends something else shows a difference.
     let (file, flags) = (test.flags.path().join("other.yaml"), test.flags.path().display().to_string());
     std::fs::write(&file, MAILS.trim_start().replace("item}', nth: '${index}'", "item}', nth: 7")).unwrap();
     let told = test.cli(&["replay", id(&run), "--with", &file.display().to_string(), "--flags", &flags]).await;
     assert!(told.contains("letter") && told.contains(r#""nth":7"#), "{told}");
     std::fs::remove_file(&file).unwrap();
 
-    // A run that fails later: each is undone by whoever did it, once.
+    // The run fails later: each item is undone once, by the `undo` of the step that performed it.
     test.step_service.script("POST /mails", ScriptedReply::Refuse(429), 2);
     test.step_service.script("POST /mails", mail("m5"), 2);
     test.step_service.script("POST /last", ScriptedReply::Refuse(402), 1);
@@ -81,7 +81,7 @@ async fn an_item_that_was_not_done_is_performed_by_the_fallback_over_a_kill_and_
     assert_eq!(test.step_service.seen("DELETE /letters")[0].path, "/letters/a");
     assert_eq!((test.step_service.effects("DELETE /mails"), test.step_service.effects("DELETE /letters")), (2, 1));
 
-    // Where it may have been done, a person decides over that item, and the fallback is no choice.
+    // An item with an unknown outcome is decided by a person, and the fallback is not among the choices.
     test.step_service.script("POST /mails", mail("m7"), 1);
     test.step_service.script("POST /mails", ScriptedReply::LoseReply, 1);
     let data = test.run("mails", json!({})).await;

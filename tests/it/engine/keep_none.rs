@@ -48,7 +48,7 @@ async fn test(state: &str) -> EngineTest {
 impl EngineTest {
     async fn thing(&self) -> (StatusCode, Value) {
         let url = format!("{}/things/7", self.pointsman.url());
-        // The same key each time: a retry of a read is another read.
+        // The key is always the same: a retry of a read is performed as another read.
         let reply = self.client.json(Method::GET, &url, &[("idempotency-key", "k")], &Value::Null).await;
         let reply = reply.expect("an answer");
         (reply.status, reply.json())
@@ -76,7 +76,7 @@ async fn a_hundred_answers_store_no_run() {
     assert_eq!(metrics.sum("pointsman_runs_total", &counted), 101.0, "they are counted all the same");
     assert_eq!(metrics.sum("pointsman_runs_active", &[]), 0.0);
 
-    // A service that fails is a clear error, and one that is slow ends with the caller's time.
+    // A failing service leads to a clear error, a slow one to an error at the deadline.
     test.step_service.script("GET /looks", ScriptedReply::Refuse(400), 1);
     let (status, problem) = test.thing().await;
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{problem}");
@@ -88,7 +88,7 @@ async fn a_hundred_answers_store_no_run() {
     assert!(!problem.to_string().contains("run_"), "{problem}");
     test.step_service.release_all("GET /looks");
 
-    // Over a kill as well, and beside runs that are kept: what a program starts has no route.
+    // Also after a kill. Runs that the API starts have no route and are kept.
     test.kill_and_restart().await;
     assert_eq!(test.thing().await.0, StatusCode::OK);
     test.no_runs().await;
@@ -110,7 +110,7 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     assert_eq!(live.thing().await.1, json!({ "n": 1 }));
     live.no_runs().await;
     let flags = live.flags.path().display().to_string();
-    // What more than reads has to be found again.
+    // `keep: none` is refused for workflows that do more than read, since their runs must be found again.
     for (from, to, why) in [
         ("GET ${services.works}/looks", "POST ${services.works}/looks", "the shared step `look`"),
         ("  more: {", "  pause: { wait: 1s }\n  more: {", "the wait `pause`"),
@@ -139,7 +139,7 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     dark.finish().await;
 }
 
-/// While a route keeps no runs, legacy's keys are noted all the same: the workflow may do more by the time of the retry.
+/// Keys of legacy's are noted also while a route keeps no runs, because the workflow may do more by the time of the retry.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_legacy_took_is_remembered_when_runs_are_kept_later() {
     let test = test("off").await;

@@ -61,7 +61,7 @@ async fn pseudo_random_values_and_call_keys_stay_the_same() {
     assert_eq!((each.len(), keys.len()), (6, 3), "one key for each item, whatever restarts: {keys:?}");
     let others: BTreeSet<&Option<String>> = keys.iter().map(|(_, key)| key).chain([&uses[0].key]).collect();
     assert_eq!(others.len(), 4, "and none of it twice");
-    // Replay draws the same; another run draws others.
+    // A replay gives the same random values; another run has others.
     let replayed = test.cli(&["replay", id(&run), "--json"]).await;
     assert!(replayed.contains("completed"), "{replayed}");
     let other = test.run("drawn", json!({})).await;

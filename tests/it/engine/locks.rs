@@ -107,7 +107,7 @@ async fn on_busy_decides_whether_a_run_waits_skips_ends_or_asks() {
     test.wait_for_status(&holder, "completed").await;
     let data = test.wait_for_status(&asks[0].1, "completed").await;
     assert_eq!(data["output"], json!({ "used": true }), "{data}");
-    // A service that says that something is locked there takes the same ways.
+    // A reply that says "locked" (423, or a status under `busy_on`) is handled by `busy:` too.
     for (workflow, says, end) in
         [("skip", 423, "completed"), ("cancel", 420, "cancelled"), ("ask", 423, "paused"), ("wait", 420, "completed")]
     {
@@ -167,10 +167,10 @@ async fn deadlocks_between_runs_are_found_and_named() {
     assert_eq!(conflict["kind"], "deadlock", "{conflict}");
     let message = conflict["message"].as_str().unwrap();
     assert!(message.contains(id(&one)) && message.contains(id(&two)), "both are named: {message}");
-    // Somebody decides; then both come to their ends.
+    // A person decides the conflict; then both runs end.
     test.post_accepted(&format!("{below}/resolve"), json!({ "step": "use", "choice": "skip" })).await;
     let ended = until("both to end", || async {
-        // Where both had seen it, the other one is asked too.
+        // If both runs detected the deadlock, the other one has a conflict too.
         let list = test.pointsman.get("/api/v2/orchestrate/runs?workflow=inner&status=paused").await;
         if let Some(run) = list["runs"][0]["run_id"].as_str() {
             let skip = json!({ "step": "use", "choice": "skip" });
@@ -214,7 +214,7 @@ async fn dark_runs_have_locks_of_their_own() {
     let url = format!("{}/dark", test.pointsman.url());
     let reply = test.client.json(http::Method::POST, &url, &[], &json!({ "who": 2 })).await.expect("legacy answers");
     assert!(reply.status.is_success(), "{}", reply.status);
-    // It holds its own lock while a real run holds the one of that name.
+    // The dark run holds its own lock while a real run holds the lock of the same name.
     test.wait_for_calls("POST /uses", 2).await;
     let list = test.pointsman.get("/api/v2/orchestrate/runs?mode=dark").await;
     let dark = format!("{RUN}/{}", list["runs"][0]["run_id"].as_str().expect("a dark run"));

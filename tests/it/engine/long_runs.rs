@@ -30,9 +30,9 @@ async fn a_long_run_is_loaded_from_its_snapshot_after_a_kill() {
     assert_eq!(test.step_service.seen("POST /tells")[0].json(), json!({ "all": ITEMS }));
     assert_eq!(test.step_service.count("POST /items"), ITEMS, "nothing is done twice");
     let metrics = test.pointsman.metrics().await;
-    // Writing the next snapshot begins with the last one too.
+    // The writer of the next snapshot loads the run from the last snapshot too.
     assert!(metrics.sum("pointsman_run_snapshots_total", READ) >= 1.0);
-    // Who asks for the events gets all of them.
+    // A request for the events returns all of them.
     let events: Vec<Value> = test.pointsman.get(&format!("{run}/events?limit=1000")).await.as_array().cloned().unwrap();
     assert_eq!((events.len(), &events[0]["kind"]), (1_000, &json!("run_started")));
     let store = format!("sqlite:{}", test.dir.path().join("pointsman.db").display());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{EngineTest, id, step};
 
-/// Reserves, waits for a signal, and then needs what the files may have lost by then.
+/// A workflow that reserves, waits for a signal, and then needs something that the files may not have any more.
 fn waiting(name: &str, charge: &str) -> String {
     format!(
         "
@@ -36,7 +36,7 @@ impl EngineTest {
     async fn goes(&self, run: &str) {
         self.post_accepted(&format!("{run}/signals/go"), json!({})).await;
     }
-    /// The conflict over what is missing.
+    /// The conflict "missing" of a paused run.
     async fn misses(&self, run: &str, what: &str) -> Value {
         let data = self.wait_for_status(run, "paused").await;
         let conflict = data["conflicts"][0].clone();
@@ -63,7 +63,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     for workflow in ["by-service", "by-service", "by-service", "by-service", "by-secret", "by-run"] {
         runs.push(test.waits_for_go(workflow).await);
     }
-    // Everything gets another name, in one step as far as the files are concerned.
+    // The service, the secret and the child workflow get other names in one reload.
     test.reloaded(|| {
         test.flags.edit("workflows/by-service.yaml", |text| text.replace("services.old", "services.new"));
         test.flags.edit("workflows/by-secret.yaml", |text| text.replace("secrets.key", "secrets.other"));
@@ -74,7 +74,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     })
     .await;
 
-    // What will be missed is known before anything happens.
+    // The check names beforehand what the open runs will miss.
     let flags = test.flags.path().display().to_string();
     let (code, said) = test.cli_output(&["check", &flags, "--against-open-runs"]).await;
     assert_eq!(code, Some(1), "{said}");
@@ -83,7 +83,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
         assert!(of.is_some_and(|of| of.contains(&format!("`charge` needs {what}"))), "{what}: {said}");
     }
 
-    // A cancel is answered at once, and undoes what was done.
+    // A cancel is answered at once, and undoes the finished steps.
     test.post_accepted(&format!("{}/cancel", runs[0]), json!({})).await;
     let data = test.wait_for_status(&runs[0], "cancelled").await;
     assert_eq!(data["undone"][0]["state"], "undone", "{data}");
@@ -95,7 +95,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     test.misses(&runs[4], "the secret `key`").await;
     test.misses(&runs[5], "the workflow `below`").await;
     assert_eq!(test.step_service.count("POST /charges"), 0, "nothing was sent");
-    // A person may choose; a retry before the mend asks the same question again.
+    // A person may skip the step; a retry while it is still missing leads to the same conflict.
     let choose = |choice: &str| json!({ "step": "charge", "choice": choice });
     test.post_accepted(&format!("{}/resolve", runs[1]), choose("skip")).await;
     test.wait_for_status(&runs[1], "completed").await;
@@ -105,7 +105,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     test.post_accepted(&format!("{}/resolve", runs[3]), choose("cancel")).await;
     test.wait_for_status(&runs[3], "cancelled").await;
 
-    // Mended: whoever has all that it needs goes on by itself, over a reload and over a restart.
+    // With corrected files each run that has all it needs continues by itself, after a reload and after a restart.
     let url = test.step_service.url();
     test.reloaded(|| {
         test.flags.edit("pointsman.yaml", |text| text.replace("  new: ", &format!("  old: {url}\n  new: ")))
@@ -127,7 +127,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     test.finish().await;
 }
 
-/// What was under way when the process ended, at a service that is not there when the next one starts.
+/// A call was in flight when the process ended, and its service is not in the files when the next process starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_is_to_be_sent_again_waits_for_its_service() {
     const SENT: &str = "
@@ -155,8 +155,8 @@ respond: { status: 200, body: paid }
     test.finish().await;
 }
 
-/// The outcome of an attempt is unknown, and the service that its probe asks is not there: nothing is sent again, and the
-/// files that have it again let the probe ask.
+/// The outcome of an attempt is unknown, and the service of its probe is not in the files: nothing is sent again. Once the
+/// files have it again, the probe is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_cannot_ask_waits_for_its_service() {
     const PROBED: &str = "

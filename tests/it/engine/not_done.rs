@@ -31,18 +31,18 @@ async fn after_a_shared_step_that_was_certainly_not_done_legacy_answers() {
     let reply = pay(json!({})).await;
     assert_eq!((reply.status.as_u16(), &reply.json()["id"]), (200, &json!("POST /pay 1")), "{}", reply.json());
     assert_eq!((test.step_service.count("POST /charges"), test.step_service.effects("POST /charges")), (2, 0));
-    // What may have been done is never legacy's.
+    // A request whose step may have been done is not given to legacy.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(404), 1);
     let reply = pay(json!({})).await;
     assert_eq!((reply.status.as_u16(), test.step_service.count("POST /pay")), (502, 1), "{}", reply.json());
     assert_eq!(reply.json()["shared_step_begun"], json!(true), "{}", reply.json());
-    // In `only` nobody else answers, and the caller is told that nothing was done.
+    // In `only` there is no fallback: the caller is told that nothing was done.
     test.cli(&["flip", "pay", "only", "--force", "--reason", "no pairs here", "--acknowledge"]).await;
     let reply = pay(json!({})).await;
     let problem = reply.json();
     assert_eq!((reply.status.as_u16(), &problem["shared_step_begun"]), (503, &json!(false)), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("Nothing but reads was done"), "{problem}");
-    // An end that the workflow declares is no failure.
+    // A `fail:` step that the workflow declares is an answer, not a failure of the engine.
     test.step_service.set_default("POST /charges", ScriptedReply::Done(200, json!({})));
     let reply = pay(json!({ "sold": true })).await;
     assert_eq!(reply.status.as_u16(), 410);

@@ -87,12 +87,12 @@ async fn attempts_that_were_not_done_are_repeated_with_the_same_key() {
     assert_eq!((&data["status"], &step(&data, "charge")["attempts"]), (&json!("completed"), &json!(3)), "{data}");
     let seen = test.step_service.seen("POST /charges");
     assert!(seen[0].key.is_some() && seen.iter().all(|call| call.key == seen[0].key), "{seen:?}");
-    // Attempts used up, and nothing was done: it fails, and says over what.
+    // All attempts were not done: the run fails, and the failure names the reason.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(429), 3);
     let data = test.run("pay", json!({})).await;
     assert_eq!((&data["status"], &data["error"]["step_id"]), (&json!("failed"), &json!("charge")), "{data}");
     assert_eq!((&data["error"]["status"], test.step_service.count("POST /charges")), (&json!(429), 6));
-    // An answer that was lost: the service takes the repetition for what it is.
+    // A lost reply: the service recognises the repetition by its key.
     test.step_service.script("POST /charges", ScriptedReply::LoseReply, 1);
     test.allowed.lost_replies = 1;
     let data = test.run("pay", json!({})).await;
@@ -118,7 +118,7 @@ async fn retry_after_of_a_service_is_respected() {
             next.duration_since(at(event)).as_millis()
         })
         .collect();
-    // An event is written a moment after what it tells was decided.
+    // An event is recorded a moment after its decision, so measured pauses are a little shorter.
     let within = |pause: i128, wanted: i128| (wanted - 100..=wanted).contains(&pause);
     assert!(pauses.len() == 2 && within(pauses[0], 1_000) && within(pauses[1], 1_500), "within `max`: {pauses:?}");
     let seen = test.step_service.seen("POST /charges");
@@ -136,7 +136,7 @@ async fn a_timer_survives_the_process() {
     let near = test.start_run("told", json!({})).await;
     test.wait_for_events(&near, "retry_scheduled", 1).await;
     test.kill_and_restart().await;
-    // The near one comes by itself, the far one waits for the very same moment.
+    // The run with the near timer completes; the other one still waits for the same time as before.
     test.wait_for_status(&near, "completed").await;
     let seen = test.step_service.seen("POST /charges");
     assert!(seen[2].at - seen[1].at >= Duration::from_millis(990), "not sooner than before the kill");
@@ -146,7 +146,7 @@ async fn a_timer_survives_the_process() {
     assert!(explained.contains("`charge` is tried again") && explained.contains(next), "{explained}");
     let listed = test.cli(&["runs", "show", id(&far)]).await;
     assert!(listed.contains("retrying"), "{listed}");
-    // Somebody who does not want to wait.
+    // A person starts the next attempt now.
     test.cli(&["runs", "retry", id(&far), "charge"]).await;
     test.wait_for_status(&far, "completed").await;
     assert_eq!(test.step_service.count("POST /charges"), 4);
@@ -161,7 +161,7 @@ async fn statuses_are_classified_as_the_step_declares() {
     test.step_service.script("POST /charges", ScriptedReply::Done(402, json!({ "error": "declined" })), 1);
     let data = test.run("picky", json!({})).await;
     assert_eq!((&data["status"], &data["output"]), (&json!("completed"), &json!(402)), "{data}");
-    // A status that says nothing of the sort is for good; and what is unknown is never sent again by itself.
+    // Any other 4xx is final; an attempt with an unknown outcome is never sent again automatically.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(400), 1);
     let data = test.run("picky", json!({})).await;
     assert_eq!((&data["status"], &data["error"]["status"]), (&json!("failed"), &json!(400)), "{data}");
@@ -177,7 +177,7 @@ async fn statuses_are_classified_as_the_step_declares() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deadlines_end_steps_and_runs_also_over_a_restart() {
     let mut test = EngineTest::with(&[BOUNDED, HURRIED]).await;
-    // Asked to come again after its deadline, a step does not wait for that.
+    // A `Retry-After` beyond the step's deadline is not waited for.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(429), 1);
     test.step_service.script("POST /charges", busy_for(2), 1);
     let data = test.run("bounded", json!({})).await;

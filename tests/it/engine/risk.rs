@@ -99,7 +99,7 @@ async fn only_approved_items_are_performed_also_over_a_kill() {
     let sent: Vec<Value> = test.step_service.seen("POST /mails").iter().map(|mail| mail.json()["to"].clone()).collect();
     assert!(!sent.contains(&json!("d")) && sent.len() == 5, "{sent:?}");
 
-    // All struck out, or a no: nothing is performed, and `on_reject: skip` goes on without it.
+    // All items struck out, or the step rejected: nothing is performed, and with `on_reject: skip` the run continues.
     for said in [json!({ "struck": [0, 1, 2], "as": "ada" }), json!({ "approve": false, "as": "ada" })] {
         let run = test.start_run("mails", json!({ "people": ["c", "d", "e"] })).await;
         let pending = asked(&test, &run).await;
@@ -145,7 +145,7 @@ async fn a_policy_judges_effect_method_number_and_missing_undo() {
         (1, 1),
         "its own `risk` wins"
     );
-    // A no fails the run, and says who said so.
+    // A rejection fails the run, and the failure names who rejected.
     let run = test.start_run("policy", json!({})).await;
     let pending = asked(&test, &run).await;
     answer(&test, &pending, json!({ "approve": false, "note": "too much", "as": "ada" })).await;

@@ -82,7 +82,7 @@ async fn a_run_is_cancelled_with_and_without_undoing_its_steps() {
     test.step_service.release_all("POST /packs");
     for (run, state, why) in [(&kept, "left", "the run was cancelled without undoing"), (&undone, "undone", "")] {
         let data = test.wait_for_status(run, "cancelled").await;
-        // The last that was done comes first.
+        // The step that was done last is undone first.
         let (pack, reserve) = (&data["undone"][0], &data["undone"][1]);
         assert_eq!((&reserve["step_id"], &reserve["state"]), (&json!("reserve"), &json!(state)), "{data}");
         assert_eq!(reserve["why"].as_str().unwrap_or_default(), why);
@@ -123,7 +123,7 @@ respond: { status: 200, body: '${steps.third.output.id}' }
     );
     assert_eq!(test.step_service.seen("POST /thirds")[1].json(), json!({ "of": "POST /seconds 1" }));
     assert_eq!(step(&again, "first")["note"], json!(format!("taken over from {}", id(&run))), "{again}");
-    // The job is its newest run; and what completed may be done again from anywhere.
+    // The job shows its newest run; a completed run may be rerun from any step.
     let job = test.data(&format!("{RUN}/{}", failed["job_id"].as_str().unwrap())).await;
     assert_eq!(job["run_id"], again["run_id"]);
     let (status, more) = test.post(&format!("{}/rerun", path(&again)), json!({ "from": "second" })).await;
@@ -152,7 +152,7 @@ respond: { status: 200, body: paid }
     let explained = test.wait_for_explanation(&held, "`pay` is held").await;
     assert!(explained.contains("the end of the freeze"), "{explained}");
     assert_eq!(test.step_service.count("GET /looks"), 2, "reads go on");
-    // What had begun ends; what would take it back has not begun.
+    // Calls that had begun end; their undo has not begun.
     test.step_service.release_all("POST /payments");
     test.wait_for_status(&begun, "compensating").await;
     test.wait_for_explanation(&begun, "is held").await;

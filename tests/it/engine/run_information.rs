@@ -40,7 +40,7 @@ async fn a_run_is_replayed_state_by_state_and_under_another_plan() {
     assert!(statuses.contains(&"running") && statuses.contains(&"waiting_checkpoint"), "{statuses:?}");
     assert_eq!(statuses.last(), Some(&"completed"));
     assert_eq!(states.last().unwrap()["seq"], data["run"]["seq"]);
-    // Under another plan: where it would have decided differently.
+    // A replay with another plan shows the decisions that differ.
     let other = tempfile::tempdir().expect("a directory");
     let file = other.path().join("long.yaml");
     let changed = LONG.replace("attempts: 2", "attempts: 1").replace("amount: '${request.body.amount}'", "amount: 6");
@@ -51,7 +51,7 @@ async fn a_run_is_replayed_state_by_state_and_under_another_plan() {
     let same = test.flags.file("workflows/long.yaml").display().to_string();
     let text = test.cli(&["replay", id(&run), "--with", &same, "--flags", &flags]).await;
     assert!(text.contains("the same"), "{text}");
-    // The store of a stopped process tells the same; a run that is not there is no run.
+    // A replay from the store of a stopped process shows the same; an unknown run is an error.
     let ended = test.cli(&["explain", id(&run)]).await;
     assert!(ended.contains("It has ended: completed"), "{ended}");
     let refused = test.cli_refused(&["explain", &format!("run_{}", "0".repeat(32))]).await;
@@ -72,7 +72,7 @@ async fn a_stuck_run_is_counted_logged_and_shown() {
     let stuck = test.start_run("long", json!({ "amount": 1 })).await;
     test.wait_for_calls("POST /charges", 1).await;
     test.kill().await;
-    // Its plan is lost: no process could move it.
+    // The run's plan is deleted: no process can move the run.
     let path = test.dir.path().join("pointsman.db");
     let mut store = SqliteConnectOptions::new().filename(&path).connect().await.expect("it opens");
     let (plan, source): (String, Vec<u8>) =
@@ -89,7 +89,7 @@ async fn a_stuck_run_is_counted_logged_and_shown() {
     let told = test.pointsman.get(&format!("{stuck}/explain")).await;
     assert!(told["stuck"] == true && told["sentence"].as_str().unwrap().contains("cannot be moved"), "{told}");
     assert!(test.pointsman.log().contains("the run is stuck"), "{}", test.pointsman.log());
-    // Others go on beside it; and so does it, once it can.
+    // Other runs continue meanwhile, and the stuck run continues once its plan is back.
     test.step_service.release_all("POST /charges");
     let other = test.start_run("long", json!({ "amount": 2 })).await;
     test.wait_for_status(&other, "waiting_checkpoint").await;

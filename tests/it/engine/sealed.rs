@@ -58,12 +58,12 @@ async fn a_token_that_a_step_fetched_is_not_in_clear_in_the_store() {
     test.kill_and_restart().await;
     test.post_accepted(&format!("{run}/signals/go"), json!({})).await;
     let data = test.wait_for_status(&run, "completed").await;
-    // Both went out as they are, before and after the restart.
+    // The services received the values in clear, before and after the restart.
     let (used, again) = (test.step_service.seen("POST /uses"), test.step_service.seen("POST /agains"));
     let body = json!({ "token": TOKEN, "card": "4000-1234-5678-9010" });
     assert_eq!((used[0].json(), again[0].json()), (body.clone(), body), "{data}");
     assert_eq!(used[0].headers["x-token"], format!("Bearer {TOKEN}").as_str());
-    // Nobody who reads the run or the store sees them; the rest is as readable as ever.
+    // The values are not in the run as shown nor in the store; everything else is readable.
     let shown = format!("{data} {}", serde_json::to_string(&test.events(&run).await).unwrap());
     for secret in [TOKEN, "tok-4711%2Fsecret", "4000-1234-5678-9010"] {
         assert!(!shown.contains(secret), "{secret}: {shown}");
@@ -79,7 +79,7 @@ async fn a_token_that_a_step_fetched_is_not_in_clear_in_the_store() {
     test.finish().await;
 }
 
-/// In every way in which a run makes something of a sensitive value.
+/// A workflow that uses a sensitive value in every possible way.
 const COMPUTES: &str = r#"
 workflow: computes
 notify: ${services.works}/hooks
@@ -119,7 +119,7 @@ respond:
   body: { upper: "${steps.made.output.upper}", parts: ["${steps.made.output.part}"], plain: "${steps.made.output.plain}" }
 "#;
 
-/// It is handed a sensitive value, and has one of its own.
+/// A child workflow that receives a sensitive value and has one of its own.
 const BELOW: &str = r#"
 workflow: below
 steps:
@@ -131,7 +131,7 @@ steps:
 respond: { status: 200, body: { own: "${steps.own.output.key}", plain: "${request.body.plain}" } }
 "#;
 
-/// All that nobody may find in the store or be shown: the token, what is made of it, what people typed.
+/// Texts that must not be in the store nor be shown: the token, values computed from it, values that people typed.
 const HIDDEN: [&str; 17] = [
     TOKEN,
     "4711/secret",
@@ -174,7 +174,7 @@ async fn what_is_computed_of_a_sensitive_value_or_typed_in_its_place_is_not_in_c
     works.set_default("POST /tokens", ScriptedReply::Done(200, json!({ "access_token": TOKEN, "expires": 3600 })));
     works.set_default("POST /owns", ScriptedReply::Done(200, json!({ "key": "ownkey-5512-b" })));
     let run = test.start_run("computes", json!({})).await;
-    // An expression whose error quotes what it read: a person decides.
+    // The error of an expression quotes the value that it read; the run pauses for a person's decision.
     let data = test.wait_for_status(&run, "paused").await;
     assert_hidden(&test, &run, "paused").await;
     assert_eq!(step(&data, "use")["status"], "done", "{data}");
@@ -204,7 +204,7 @@ async fn what_is_computed_of_a_sensitive_value_or_typed_in_its_place_is_not_in_c
     test.kill_and_restart().await;
     test.step_service.hold("POST /mores");
     test.post_accepted(&format!("{run}/signals/otp"), json!({ "payload": { "code": "otp-331-771-9" } })).await;
-    // Killed while a call is under way: the very same bytes leave again.
+    // The process is killed while a call is in flight: the same bytes are sent again.
     test.wait_for_calls("POST /mores", 1).await;
     assert_hidden(&test, &run, "under way").await;
     test.kill().await;
@@ -222,7 +222,7 @@ async fn what_is_computed_of_a_sensitive_value_or_typed_in_its_place_is_not_in_c
     test.finish().await;
 }
 
-/// It declares nothing, and begins a run that does.
+/// A workflow without `sensitive:` that starts a child with it.
 const OUTER: &str = r#"
 workflow: outer
 steps:
@@ -241,7 +241,7 @@ steps:
 respond: { status: 201, body: { id: "${run.id}", key: "${steps.own.output.key}", iban: "${request.body.iban}" } }
 "#;
 
-/// It declares nothing, and follows up what the keeper created.
+/// A workflow without `sensitive:` that follows up an instance of a workflow with it.
 const FOLLOWER: &str = r#"
 workflow: follower
 steps:
@@ -297,7 +297,7 @@ async fn what_runs_hand_to_each_other_stays_sealed_where_only_one_of_them_declar
     test.finish().await;
 }
 
-/// What `memo` is to the caller, and what legacy and the engine make of it.
+/// The value of `memo` in the request; legacy and the engine return it in different forms.
 const MEMO: &str = "memo-1187 of a caller";
 const LEGACY_MEMO: &str = "legacy-memo-2298";
 const LEGACY_NOTE: &str = "legacy-note-3309";

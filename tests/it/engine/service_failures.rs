@@ -85,10 +85,10 @@ async fn fallbacks_replace_steps_that_were_not_done() {
     let (charge, invoice) = (step(&data, "charge"), step(&data, "invoice"));
     assert_eq!((&charge["status"], &charge["attempts"]), (&json!("replaced"), &json!(2)), "{charge}");
     assert_eq!(invoice["status"], "replaced", "{invoice}");
-    // Nobody needs them where it was done.
+    // A step that was done takes no fallback.
     let data = test.run("chain", json!({})).await;
     assert_eq!(data["output"]["id"], "POST /charges 1", "{data}");
-    // What may have been done is never done another way.
+    // A step that may have been done takes no fallback either.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(500), 2);
     let data = test.run("chain", json!({})).await;
     let conflict = &data["conflicts"][0];
@@ -110,7 +110,7 @@ async fn a_run_waits_for_an_open_breaker_and_says_so() {
     assert!(explained.contains("frail") && explained.contains("next probe in"), "{explained}");
     let services = test.cli(&["services"]).await;
     assert!(services.contains("frail") && services.contains("open"), "{services}");
-    // Who has another way takes it at once.
+    // A step with a fallback takes it at once.
     let data = test.run("bypass", json!({})).await;
     assert_eq!(data["output"], json!({ "by": "cash" }), "{data}");
     assert_eq!(step(&data, "charge")["attempts"], json!(1), "{data}");

@@ -48,7 +48,7 @@ async fn a_run_waits_for_durations_times_and_signals_over_a_kill() {
     let soon = jiff::Timestamp::now() + Duration::from_millis(1_500);
     let input = |must: bool| json!({ "id": 7, "until": soon.to_string(), "must": must });
     let (run, fails) = (test.start_run("waits", input(false)).await, test.start_run("waits", input(true)).await);
-    // Before it waits for it: kept, and counted once.
+    // A signal that comes before the step waits is kept; a repeated delivery counts once.
     for _ in 0..2 {
         let early = json!({ "payload": { "id": 8, "amount": 1 }, "id": "d1" });
         test.post_accepted(&format!("{run}/signals/paid"), early).await;
@@ -176,7 +176,7 @@ async fn child_runs_are_paused_cancelled_and_recovered_with_their_parents() {
     assert_eq!(data["undone"][0]["state"], "undone", "{data}");
     test.wait_for_status(&below(&test, &run).await[0], "cancelled").await;
     assert_eq!((test.step_service.effects("DELETE /takes"), test.step_service.effects("DELETE /firsts")), (1, 1));
-    // What a run below does not take fails the step; here that ends the run.
+    // A child run that refuses its input fails the step; here that ends the parent.
     let data = test.run("above", json!({ "items": ["x"] })).await;
     let data = test.wait_for_status(&path(&data), "failed").await;
     assert!(data["error"]["message"].as_str().unwrap().contains("does not take this input: /item"), "{data}");
@@ -209,7 +209,7 @@ async fn a_run_keeps_the_plan_that_it_started_with() {
         None
     })
     .await;
-    // Which open runs could these files not have produced?
+    // The check lists the open run that these files could not have produced.
     let said = test.cli_output(&["check", &flags, "--against-open-runs"]).await;
     assert!(said.1.contains(id(&old)) && !said.1.contains(id(&new)) && said.1.contains("Shall it?"), "{}", said.1);
     assert_eq!(said.0, Some(1), "{}", said.1);

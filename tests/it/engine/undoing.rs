@@ -49,7 +49,7 @@ fn states(data: &Value) -> Vec<(String, Value, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_are_undone_once_in_reverse_and_concurrent_ones_concurrently() {
     let mut test = EngineTest::with(&[TRIP, READS]).await;
-    // Both are under way at the same time.
+    // Both steps are in flight at the same time.
     test.step_service.hold("POST /flights");
     test.step_service.hold("POST /hotels");
     test.step_service.script("POST /payments", ScriptedReply::Refuse(402), 1);
@@ -121,13 +121,13 @@ respond: { status: 200, body: shipped }
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_effect_counts_as_undone_and_an_unknown_one_is_asked_about_first() {
     let test = EngineTest::with(&[GONE]).await;
-    // A declared end answers, and undoes; what is not there any more has been undone.
+    // A `fail:` step answers the caller and starts the undo; a DELETE that gets 404 counts as undone.
     test.step_service.script("DELETE /stock", ScriptedReply::Refuse(404), 1);
     let data = test.run("gone", json!({ "sold": true })).await;
     let data = test.wait_for_status(&path(&data), "completed").await;
     assert_eq!((&data["output"], &data["error"]), (&json!({ "error": "sold out" }), &json!(null)), "{data}");
     assert_eq!(states(&data).iter().filter(|(_, _, state)| state == "undone").count(), 2, "{data}");
-    // Nobody knows whether it was charged: nothing is undone before somebody says so.
+    // The outcome of the charge is unknown: nothing is undone before a person decides.
     test.step_service.hold("POST /charges");
     test.step_service.script("POST /charges", ScriptedReply::LoseReply, 1);
     let run = test.start_run("gone", json!({ "sold": true })).await;

@@ -19,7 +19,7 @@ steps:
 respond: { status: 200, body: '${steps.charge.output}' }
 ";
 
-/// A mesh's proxy says 503 also of a service that was cut off after it had the request.
+/// A mesh's proxy also answers 503 if the service was cut off after it had the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     let keyed = SAID_503.replace("said-503", "keyed-503").replace("services.plain", "services.works");
@@ -33,12 +33,12 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     assert!(!conflict["choices"].as_array().unwrap().contains(&json!("fallback")), "{conflict}");
     let effects = (test.step_service.count("POST /charges"), test.step_service.count("POST /invoices"));
     assert_eq!(effects, (1, 0), "one effect, and nothing in its place");
-    // Where the service honours keys it is sent again under the same one, and the fallback is still no way out.
+    // If the service honours keys, the call is sent again with the same key; the fallback is not taken here either.
     let data = test.run("keyed-503", json!({})).await;
     assert_eq!((&data["status"], &step(&data, "charge")["attempts"]), (&json!("paused"), &json!(3)), "{data}");
     assert_eq!((test.step_service.effects("POST /charges"), test.step_service.count("POST /invoices")), (2, 0));
     test.allowed.lost_replies = 2; // deliveries under one key
-    // A step that knows better says so.
+    // A step may declare that 503 means "not done".
     test.step_service.set_default("POST /charges", ScriptedReply::Refuse(503));
     let data = test.run("knows", json!({})).await;
     assert_eq!((&data["status"], &data["output"]["number"]), (&json!("completed"), &json!(1)), "{data}");
@@ -66,7 +66,7 @@ steps:
 respond: { status: 200, body: '${steps.charge.output}' }
 ";
 
-/// The service has the request, and commits when the probe has already been told "no": charged once.
+/// The service has the request, and commits after the probe was answered "no": the card is charged once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_asked_too_early_asks_again_also_over_a_restart() {
     let mut test = EngineTest::with(&[SETTLES]).await;
@@ -89,7 +89,7 @@ async fn a_probe_that_asked_too_early_asks_again_also_over_a_restart() {
         "sent once"
     );
 
-    // What was never done is sent again, when it is certain and not before.
+    // A call that was never performed is sent again once that is certain, and not before.
     test.step_service.script("POST /charges", ScriptedReply::Close, 1);
     test.step_service.set_default("GET /found", ScriptedReply::Done(200, json!({ "found": false })));
     let run = test.start_run("settles", json!({})).await;
@@ -99,7 +99,7 @@ async fn a_probe_that_asked_too_early_asks_again_also_over_a_restart() {
     assert!(sent[2].at - sent[1].at >= Duration::from_secs(5), "not before it settles");
     let asked = test.step_service.seen("GET /found").into_iter().filter(|probe| probe.at > sent[1].at).count();
     assert!((2..=12).contains(&asked), "{asked} times, with back-off");
-    // A time that is too short is refused.
+    // `settles` shorter than the step's timeout is refused.
     test.flags.edit("workflows/settles.yaml", |text| text.replace("settles: 5s", "settles: 400ms"));
     let flags = test.flags.path().display().to_string();
     let (code, refused) = test.cli_output(&["check", &flags]).await;

@@ -83,7 +83,7 @@ impl EngineTest {
         let open = |run: &&Value| run["status"] != "cancelled";
         list["runs"].as_array().map(|runs| runs.iter().filter(open).count()).expect("a list")
     }
-    /// The run is shown as one that nothing moves.
+    /// Checks that the run is shown as stuck.
     async fn is_shown_as_stuck(&self, run: &str, why: &str) {
         let data = self.data(run).await;
         assert!(data["trouble"].as_str().is_some_and(|trouble| trouble.contains(why)), "{data}");
@@ -92,7 +92,7 @@ impl EngineTest {
         let shown = self.cli(&["runs", "show", id(run)]).await;
         assert!(shown.contains("cannot be moved") && shown.contains(why), "{shown}");
     }
-    /// A cancel that would undo is refused, and one that leaves everything as it is ends the run.
+    /// Checks that a cancel with undo is refused, and that one without undo ends the run.
     async fn is_cancelled_unread(&self, run: &str) -> Value {
         let refused = self.post_refused(&format!("{run}/cancel"), json!({})).await;
         assert!(refused["detail"].as_str().unwrap().contains("--no-undo"), "{refused}");
@@ -121,7 +121,7 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
         (child["status"] == "waiting_signal").then(|| format!("{}/{}", super::RUN, child["run_id"].as_str().unwrap()))
     })
     .await;
-    // What a later version keeps as a plan: this one cannot read it.
+    // The plan is replaced by one that this version cannot read.
     test.kill().await;
     let (plan, source) = test.spoil_plan("waiting", ("body: paid", "body: done")).await;
     test.restart().await;
@@ -136,12 +136,12 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
     let data = test.is_cancelled_unread(&first).await;
     assert_eq!(data["undone"][0]["state"], "left", "{data}");
     test.is_stuck(2.0).await;
-    // Whoever began a run hears that it has ended.
+    // The parent learns that its child has ended.
     test.is_cancelled_unread(&child).await;
     let data = test.wait_for_status(&parent, "failed").await;
     assert!(data["error"]["message"].as_str().unwrap().contains("cancelled"), "{data}");
 
-    // The plan is there again: the next reload finds that.
+    // The plan is restored: the next reload loads the run.
     let mend = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(source).bind(&plan);
     mend.execute(&mut database(&test.database_path()).await).await.expect("it is mended");
     test.flags.edit("workflows/parent.yaml", |text| text.replace("status: 200", "status: 201"));
@@ -180,7 +180,7 @@ async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
     drop(database);
     test.restart().await;
     for run in [&garbled, &contradicting] {
-        // Nobody has looked at it yet.
+        // The process has not tried to load the run yet.
         let told = test.pointsman.get(&format!("{run}/explain")).await;
         assert!(told["stuck"] == true, "{told}");
         test.is_cancelled_unread(run).await;
@@ -191,7 +191,7 @@ async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
     test.post_accepted(&format!("{whole}/signals/go"), json!({})).await;
     test.wait_for_status(&whole, "completed").await;
 
-    // Whoever can read the events later finds that they give the row.
+    // When the events are readable again, folding them gives the summary in the run's row.
     test.kill().await;
     let mut database = self::database(&test.database_path()).await;
     for (run, first, events) in before {

@@ -8,7 +8,7 @@ use super::{EngineTest, id};
 use crate::support::step_service::{ReceivedCall, ScriptedReply};
 use crate::support::until;
 
-/// A workflow that asks at once, and tells this place of it.
+/// A workflow that opens a checkpoint at once, with this `notify:`.
 fn asks(name: &str, notify: &str) -> String {
     format!(
         "workflow: {name}
@@ -131,7 +131,7 @@ async fn beyond_the_bound_the_oldest_messages_are_dropped_and_counted() {
     assert_eq!(dropped.len(), 6, "{log}");
     let named = dead.iter().filter(|run| dropped.iter().any(|line| line.contains(run.as_str()))).count();
     assert_eq!(named, 6, "each is named: {log}");
-    // Whoever refuses a message gets the next one soon.
+    // A receiver that refuses a message gets the next one soon.
     test.step_service.set_default(DEAD, ScriptedReply::Refuse(404));
     let given_up = |metrics: &crate::support::Metrics| {
         metrics.sum("pointsman_notices_total", &[("service", "works"), ("outcome", "given_up")]) >= 1.0

@@ -155,7 +155,7 @@ impl Sources {
                     rest = &rest[1..];
                 }
             }
-            // A name that stands alone is this module's own, a child, or imported: `definition` looks for it here.
+            // A single name is this module's own, a child, or imported: `definition` looks for it here.
             name if self.modules.get(from)?.children.contains(name) => return Some((module, path)),
             name => {
                 let here = self.modules.get(from)?;
@@ -233,7 +233,7 @@ fn room(file: &Path) -> String {
     first.strip_suffix(".rs").unwrap_or(&first).to_owned()
 }
 
-/// Every file that is reached from one by one import or more.
+/// Every file that is reached from a file by one or more imports.
 fn reach<'a>(edges: &BTreeMap<&'a Path, BTreeSet<&'a Path>>, from: &Path) -> BTreeSet<&'a Path> {
     let mut found = BTreeSet::new();
     let mut open: Vec<&Path> = vec![from];
@@ -312,7 +312,7 @@ fn list(tokens: &[Token]) -> Vec<&[Token]> {
     parts
 }
 
-/// `a::b::c` from its first name on, and where its last name stands.
+/// Reads `a::b::c` from its first name on; returns the path and the position of its last name.
 fn read_path(tokens: &[Token], at: usize) -> (Vec<String>, usize) {
     let (mut path, mut end) = (Vec::new(), at);
     while let Some(Token::Name(name)) = tokens.get(end) {
@@ -341,7 +341,7 @@ fn group_end(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-/// What is left without each item under `#[cfg(test)]`, and the names of the modules among those.
+/// The tokens without the items under `#[cfg(test)]`, and the names of the modules among these items.
 fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
     let name = |text: &str| Token::Name(text.into());
     let test = [Token::Sign('#'), Token::Sign('['), name("cfg"), Token::Sign('('), name("test"), Token::Sign(')')];

@@ -109,7 +109,7 @@ async fn replay_shows_what_changed_files_would_have_decided() {
     let open = desk.begun("pick", json!({})).await;
     desk.comes_to(&open, "waiting_checkpoint").await;
     let open = open.rsplit('/').next().unwrap();
-    // What is compared stands beside the files in force.
+    // The changed workflow is in a file beside the files in force.
     let other = tempfile::tempdir().expect("a directory");
     let order = other.path().join("order.yaml");
     std::fs::write(&order, super::WORKFLOWS[0].1.replace("/charges", "/payments")).expect("written");

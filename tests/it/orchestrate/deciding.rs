@@ -60,7 +60,7 @@ async fn an_answer_is_the_steps_output_and_a_second_one_gets_the_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_concurrent_answers_one_counts_and_the_other_one_gets_it() {
     let desk = Desk::open().await;
-    // Another question keeps the run open behind the first.
+    // A second checkpoint keeps the run open after the first is answered.
     desk.flags.write(
         "workflows/twice.yaml",
         "workflow: twice

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Desk;
 
-/// Its events are large, and it waits.
+/// A workflow with large events that waits.
 const REPORT: &str = "workflow: report
 steps:
   rows: { set: '${request.body.rows}' }

@@ -101,7 +101,7 @@ impl TwoProcesses {
         assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
         reply.json()["data"]["run_id"].as_str().expect("a run").to_owned()
     }
-    /// The same at a process that may answer "nothing was started": repeated at most this many times.
+    /// Starts a run at a process that may refuse with "nothing was started": tries at most this many times more.
     pub async fn begin_after_refusals(&self, at: usize, pause: &str, refusals_max: usize) -> String {
         for _ in 0..refusals_max {
             let body = json!({ "workflow": "relay", "input": { "pause": pause }, "stream": false });

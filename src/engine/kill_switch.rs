@@ -54,7 +54,7 @@ const YIELDS_MAX: usize = 20;
 const CHECK_PAUSE: Duration = Duration::from_millis(1);
 
 impl KillSwitch {
-    /// Without a freeze.
+    /// A kill switch without a freeze.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             rank: AtomicU8::new(rank(Freeze::No)),

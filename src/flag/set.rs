@@ -90,7 +90,7 @@ pub enum Why {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Freeze {
-    /// Off.
+    /// The kill switch is off.
     #[default]
     No,
     /// No new engine instances.

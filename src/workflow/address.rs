@@ -69,7 +69,7 @@ pub(super) fn moved(
 }
 
 /// How the next attempt of a call is made.
-pub(super) enum Next {
+pub(super) enum NextAttempt {
     /// The bytes of the first attempt, to the same address.
     Same,
     /// The same method, headers and body, to the service's present address.
@@ -89,19 +89,19 @@ pub(super) fn next(
     item: Option<u32>,
     part: Part,
     (call, state): (&Call, &CallState),
-) -> Result<Next, (Vec<ReadPath>, ExpressionError)> {
+) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
     let of = (&step.id, item, part);
     match moved(run, world, call, of, &state.request) {
-        None => Ok(Next::Same),
+        None => Ok(NextAttempt::Same),
         // A person who asked for another attempt has been told both addresses.
         Some(moved) if state.unknown_effect() && !state.requested => {
-            Ok(Next::Pause(pause(run, step, item, part, state, &moved)))
+            Ok(NextAttempt::Pause(pause(run, step, item, part, state, &moved)))
         }
         Some(_) => {
             let masked = call_scope(&world.masked(run), run, &step.id, item, part);
             let path = wire::recorded_path(call, &masked).map_err(|error| (call.url.reads().to_vec(), error))?;
             let url = format!("{}{path}", wire::base_of(call, world));
-            Ok(Next::Rebased(Arc::new(CallRecord { url, ..(*state.request).clone() })))
+            Ok(NextAttempt::Rebased(Arc::new(CallRecord { url, ..(*state.request).clone() })))
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::address::{self, Next};
+use super::address::{self, NextAttempt};
 use super::calls::{CallState, Phase, StepState};
 use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs};
 use super::risk::{self, Gate};
@@ -61,9 +61,9 @@ pub(super) fn begin(
                         return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
                     }
                     let request = match address::next(run, world, step, item, Part::Do, (call, state)) {
-                        Ok(Next::Same) => None,
-                        Ok(Next::Rebased(request)) => Some(request),
-                        Ok(Next::Pause(event)) => return Ok(vec![event]),
+                        Ok(NextAttempt::Same) => None,
+                        Ok(NextAttempt::Rebased(request)) => Some(request),
+                        Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
                         Err((reads, error)) => return Ok(vec![failed(run, step, item, &reads, &error)]),
                     };
                     Ok(vec![later(step, call, item, state, request, now)])
@@ -208,7 +208,7 @@ pub(super) fn first_request(
     part: Part,
 ) -> Result<CallRecord, (Vec<ReadPath>, ExpressionError)> {
     let scope = call_scope(&world.plain(run), run, &step.id, item, part);
-    // Without secrets the recorded request is the one that is sent.
+    // A request without secrets is recorded exactly as it is sent.
     let masked = wire::has_hidden_parts(call).then(|| call_scope(&world.masked(run), run, &step.id, item, part));
     let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
     let left = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };

@@ -26,7 +26,7 @@ pub struct BytesMark {
 }
 
 impl BytesMark {
-    /// With the store's secret.
+    /// Marks that are keyed with this secret of the store.
     pub fn new(key_secret: &[u8; 32]) -> Self {
         let key = *blake3::keyed_hash(key_secret, b"bytes that expressions pass on").as_bytes();
         Self { key, unmarked: false }

@@ -289,7 +289,7 @@ pub struct InFlight {
     pub item: Option<u32>,
     /// Which of the step's calls.
     pub part: Part,
-    /// From 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     /// Its idempotency key, where it has one.
     pub key: Option<String>,

@@ -71,7 +71,7 @@ pub struct StepDraft {
     pub wait: Option<Value>,
     /// Runs another workflow. The body of that run's answer is the step's output.
     pub run: Option<String>,
-    /// Of a `run` step: the body of the other workflow's request.
+    /// The body of the request to the workflow that a `run` step runs.
     #[serde(deserialize_with = "present")]
     pub input: Option<Value>,
 
@@ -181,7 +181,7 @@ pub struct OutputDraft {
     pub schema: Option<Value>,
 }
 
-/// `undo:` in full.
+/// `undo:` as a map.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UndoDraft {

@@ -25,16 +25,16 @@ pub(super) struct DoneRows {
 /// The index of the step, the item, the first attempt, the end, the status, and the other fields where one is not the
 /// default.
 #[derive(Debug, Serialize, Deserialize)]
-struct Row(usize, Option<u32>, Seq, Seq, Option<u16>, Option<Box<Rest>>);
+struct Row(usize, Option<u32>, Seq, Seq, Option<u16>, Option<Box<RareFields>>);
 
 /// Fields that few calls need.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct Rest {
-    #[serde(skip_serializing_if = "Kept::is_in_step")]
-    value: Kept,
-    #[serde(skip_serializing_if = "Kept::is_in_step")]
-    output: Kept,
+struct RareFields {
+    #[serde(skip_serializing_if = "ValuePlace::is_in_step")]
+    value: ValuePlace,
+    #[serde(skip_serializing_if = "ValuePlace::is_in_step")]
+    output: ValuePlace,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     rehearsed: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -45,37 +45,37 @@ struct Rest {
     child: Option<(RunId, WorkflowName)>,
 }
 
-/// Where a value is kept.
+/// Where a value is stored.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Kept {
-    /// With the open step, under the call's item.
+enum ValuePlace {
+    /// In the open step, under the call's item.
     #[default]
     InStep,
-    /// There is none.
+    /// There is no value.
     Nowhere,
     Here(Arc<Value>),
 }
 
-impl Kept {
+impl ValuePlace {
     fn is_in_step(&self) -> bool {
-        *self == Kept::InStep
+        *self == ValuePlace::InStep
     }
 
     fn of(value: Option<&Arc<Value>>, in_step: Option<&Arc<Value>>) -> Self {
         match (value, in_step) {
-            (None, None) => Kept::InStep,
-            (Some(value), Some(in_step)) if Arc::ptr_eq(value, in_step) => Kept::InStep,
-            (Some(value), _) => Kept::Here(value.clone()),
-            (None, Some(_)) => Kept::Nowhere,
+            (None, None) => ValuePlace::InStep,
+            (Some(value), Some(in_step)) if Arc::ptr_eq(value, in_step) => ValuePlace::InStep,
+            (Some(value), _) => ValuePlace::Here(value.clone()),
+            (None, Some(_)) => ValuePlace::Nowhere,
         }
     }
 
     fn get(self, in_step: Option<&Arc<Value>>) -> Option<Arc<Value>> {
         match self {
-            Kept::InStep => in_step.cloned(),
-            Kept::Nowhere => None,
-            Kept::Here(value) => Some(value),
+            ValuePlace::InStep => in_step.cloned(),
+            ValuePlace::Nowhere => None,
+            ValuePlace::Here(value) => Some(value),
         }
     }
 }
@@ -98,15 +98,15 @@ impl DoneRows {
                 steps.len() - 1
             });
             let (value_there, output_there) = in_step(run, step, *item);
-            let rest = Rest {
-                value: Kept::of(value.as_ref(), value_there),
-                output: Kept::of(Some(output), output_there),
+            let rest = RareFields {
+                value: ValuePlace::of(value.as_ref(), value_there),
+                output: ValuePlace::of(Some(output), output_there),
                 rehearsed: *rehearsed,
                 harmless: *harmless,
                 origin: *origin,
                 child: child.clone(),
             };
-            let rest = (rest != Rest::default()).then(|| Box::new(rest));
+            let rest = (rest != RareFields::default()).then(|| Box::new(rest));
             Row(place, *item, *began, *ended, *status, rest)
         });
         let rows = rows.collect();
@@ -122,8 +122,8 @@ impl DoneRows {
         let calls = rows.into_iter().map(|Row(place, item, began, ended, status, rest)| {
             let step = steps.get(place).ok_or("a call that was done names no step")?.clone();
             let (value, output) = in_step(run, &step, item);
-            let Rest { value: kept, output: gave, rehearsed, harmless, origin, child } =
-                rest.map_or_else(Rest::default, |rest| *rest);
+            let RareFields { value: kept, output: gave, rehearsed, harmless, origin, child } =
+                rest.map_or_else(RareFields::default, |rest| *rest);
             let value = kept.get(value);
             let output = gave.get(output).ok_or("a call that was done has no output")?;
             Ok(DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child })

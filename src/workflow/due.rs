@@ -228,9 +228,9 @@ impl Due<'_> {
         }
         let Some(items) = &open.items else {
             // A single call that begins again because a person chose so.
-            let anew =
+            let begins_again =
                 open.items.is_none() && open.nothing_begun() && !self.run.interactions.is_asked_about(&step.id, None);
-            if anew && !self.in_queue(index, step, None) {
+            if begins_again && !self.in_queue(index, step, None) {
                 match self.conditions.hold_effects && is_effect(self.run, step) {
                     true => self.actions.push(Action::Held(index)),
                     false => self.first(index, step, None),

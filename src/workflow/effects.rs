@@ -46,7 +46,7 @@ impl Run {
         self.performed_effects.note(effect);
     }
     /// Whether it has, or may have, performed an effect that a person may want to undo.
-    pub fn did_something(&self) -> bool {
+    pub fn may_need_undo(&self) -> bool {
         self.done.iter().any(|done| !done.rehearsed && !done.harmless) || !self.unknown.is_empty()
     }
     /// Calls with unknown effect that no person decides about yet.

@@ -135,7 +135,7 @@ pub struct DoneBefore {
     pub value: Option<Arc<Value>>,
     /// The status that the service answered with.
     pub status: Option<u16>,
-    /// What it gave.
+    /// Its output.
     pub output: Arc<Value>,
 }
 

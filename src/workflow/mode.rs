@@ -11,7 +11,7 @@ pub enum Mode {
     Rehearse,
     /// `read` and `private` steps; durable.
     Dark,
-    /// Everything; durable.
+    /// All steps; durable.
     Real,
 }
 

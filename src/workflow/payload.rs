@@ -9,7 +9,7 @@ use serde_json::Value;
 pub enum Payload {
     /// No bytes.
     Empty,
-    /// UTF-8.
+    /// UTF-8 text.
     Text(String),
     /// Anything else, in base64.
     Base64(String),

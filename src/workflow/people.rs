@@ -41,9 +41,9 @@ impl Risk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTimeout {
-    /// As if somebody had said yes (and, of a question, given the declared default).
+    /// It counts as a yes (to a question, with the declared default as its values).
     Approve,
-    /// As if somebody had said no.
+    /// It counts as a no.
     Reject,
     /// The people under `escalate` are asked.
     Escalate,
@@ -139,7 +139,7 @@ pub enum Choice {
     },
     /// The declared fallback is taken.
     Fallback,
-    /// Of a lock that is held: wait for its release.
+    /// For a conflict over a lock: wait until the lock is released.
     Wait,
     /// The run is cancelled.
     Cancel {

@@ -140,7 +140,7 @@ pub struct Step {
     pub needs_any: bool,
     /// `if:`; a false one is skipped, and so is what needs it.
     pub condition: Option<Expression>,
-    /// Fan-out.
+    /// The list for whose items it runs, where it is a fan-out.
     pub for_each: Option<ForEach>,
     /// What it does.
     pub kind: StepKind,
@@ -274,7 +274,7 @@ impl Call {
 
 /// The body of a call.
 pub enum CallBody {
-    /// None.
+    /// No body.
     Empty,
     /// `body:` as JSON.
     Json(Template),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::address::{self, Next};
+use super::address::{self, NextAttempt};
 use super::attempt_result::{Class, classify};
 use super::begin::first_request;
 use super::calls::{CallState, Phase, UnknownReply};
@@ -77,9 +77,9 @@ pub(super) fn begin(
     match (state.phase, asked) {
         (Phase::Probing, Some(probing @ CallState { phase: Phase::Waiting(_), attempt, .. })) => {
             Ok(vec![match address::next(run, world, step, item, Part::Probe, (&probe.call, probing)) {
-                Ok(Next::Same) => started(attempt + 1, None),
-                Ok(Next::Rebased(request)) => started(attempt + 1, Some(request)),
-                Ok(Next::Pause(event)) => event, // does not occur: a probe has no effect
+                Ok(NextAttempt::Same) => started(attempt + 1, None),
+                Ok(NextAttempt::Rebased(request)) => started(attempt + 1, Some(request)),
+                Ok(NextAttempt::Pause(event)) => event, // does not occur: a probe has no effect
                 Err((_, error)) => cannot_ask(error.to_string()),
             }])
         }

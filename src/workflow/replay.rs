@@ -31,7 +31,7 @@ pub struct Divergence {
     pub step: Option<StepId>,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// What kind.
+    /// The kind of difference.
     pub kind: DivergenceKind,
     /// What happened.
     pub was: String,
@@ -91,7 +91,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
             // An answer that a person gave is not repeated.
             Some(_) if by_hand => Vec::new(),
             Some(run) if reads_sealed(run, plan, event) => Vec::new(),
-            Some(run) => Judge { run, plan, world, at: *at }.judge(event),
+            Some(run) => DecisionCheck { run, plan, world, at: *at }.judge(event),
         };
         let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq().next());
         let (step, item) = event.subject().map_or((None, None), |(step, item)| (Some(step.clone()), item));
@@ -133,14 +133,14 @@ fn check_input(event: &Event, plan: &Plan) -> Vec<Found> {
     }
 }
 
-struct Judge<'a> {
+struct DecisionCheck<'a> {
     run: &'a Run,
     plan: &'a Plan,
     world: &'a World,
     at: Timestamp,
 }
 
-impl Judge<'_> {
+impl DecisionCheck<'_> {
     fn judge(&self, event: &Event) -> Vec<Found> {
         let found = match event {
             Event::StepStarted(started) if started.part == Part::Do && started.request.is_some() => {
@@ -148,7 +148,7 @@ impl Judge<'_> {
             }
             Event::StepFinished(finished) if finished.part == Part::Do && finished.attempt == 0 => {
                 match &finished.outcome {
-                    Outcome::Failed { failure } if of_the_plan(failure.kind) => {
+                    Outcome::Failed { failure } if is_failure_of_plan(failure.kind) => {
                         self.begins(event, RunId(uuid::Uuid::nil()))
                     }
                     _ => None, // what people said, or what became of another run
@@ -168,7 +168,7 @@ impl Judge<'_> {
             Event::Child(ChildEvent::Started { child, .. }) => self.begins(event, *child),
             Event::StepFinished(finished) if finished.part == Part::Do => self.ended(event, finished),
             Event::Answer(AnswerEvent::Responded { .. }) if self.run.failure().is_none() => self.answers(event),
-            Event::Ending(EndingEvent::Completed {}) => return self.more(),
+            Event::Ending(EndingEvent::Completed {}) => return self.steps_not_run(),
             _ => None,
         };
         found.into_iter().collect()
@@ -178,7 +178,7 @@ impl Judge<'_> {
     fn begins(&self, event: &Event, child: RunId) -> Option<Found> {
         let (id, item) = event.subject()?;
         let Some((step, of)) = self.plan.step(id) else {
-            return Some((DivergenceKind::NoStep, told(event), format!("there is no step `{id}`")));
+            return Some((DivergenceKind::NoStep, describe(event), format!("there is no step `{id}`")));
         };
         // A question about a whole fan-out, or a failure of it, comes up with the first of its items.
         let open = self.run.open_step(id).filter(|open| item.is_none() && open.items.is_some());
@@ -198,7 +198,7 @@ impl Judge<'_> {
                 Err(refusal) => refused = refused.or(Some(refusal)),
             }
         }
-        Some((DivergenceKind::Order, told(event), format!("not then: {}", refused?)))
+        Some((DivergenceKind::Order, describe(event), format!("not then: {}", refused?)))
     }
 
     fn differs(&self, was: &Event, would: &Event) -> Option<Found> {
@@ -229,7 +229,7 @@ impl Judge<'_> {
             ) => was == would,
             (was, would) => was == would,
         };
-        (!same).then(|| (DivergenceKind::Decision, told(was), told(would)))
+        (!same).then(|| (DivergenceKind::Decision, describe(was), describe(would)))
     }
 
     /// Compares the end of a call with what the plan would make of the same reply.
@@ -260,8 +260,8 @@ impl Judge<'_> {
             }
             _ => false,
         };
-        let would = events.first().map(told).unwrap_or_default();
-        (!same).then(|| (DivergenceKind::Outcome, told(event), would))
+        let would = events.first().map(describe).unwrap_or_default();
+        (!same).then(|| (DivergenceKind::Outcome, describe(event), would))
     }
 
     fn answers(&self, event: &Event) -> Option<Found> {
@@ -272,7 +272,7 @@ impl Judge<'_> {
             _ => None,
         });
         let Some(command) = entry else {
-            return Some((DivergenceKind::Answer, told(event), "no answer yet".into()));
+            return Some((DivergenceKind::Answer, describe(event), "no answer yet".into()));
         };
         let events = decide(self.run, self.plan, self.world, command, self.at).ok()?;
         let would = events.first()?;
@@ -281,12 +281,12 @@ impl Judge<'_> {
                 Event::Answer(AnswerEvent::Responded { answer: was, .. }),
                 Event::Answer(AnswerEvent::Responded { answer: would, .. }),
             ) if was == would => None,
-            (was, would) => Some((DivergenceKind::Answer, told(was), told(would))),
+            (was, would) => Some((DivergenceKind::Answer, describe(was), describe(would))),
         }
     }
 
     /// Steps of the plan that never ran in this history.
-    fn more(&self) -> Vec<Found> {
+    fn steps_not_run(&self) -> Vec<Found> {
         let missing = self.plan.steps.iter().filter(|step| !self.run.steps.contains_key(&step.id));
         missing
             .map(|step| {
@@ -305,7 +305,7 @@ fn same_time(was: Option<Timestamp>, would: Option<Timestamp>) -> bool {
 }
 
 /// Whether the failure comes from the plan itself, before any call.
-fn of_the_plan(kind: FailureKind) -> bool {
+fn is_failure_of_plan(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Expression | FailureKind::Unresolved | FailureKind::Bound | FailureKind::NeedsPerson)
 }
 
@@ -325,7 +325,7 @@ fn request(was: &CallRecord, would: &CallRecord) -> Option<(String, String)> {
 }
 
 /// An event in a sentence.
-fn told(event: &Event) -> String {
+fn describe(event: &Event) -> String {
     match event {
         Event::StepStarted(started) => match &started.request {
             Some(request) => format!("{} {}", request.method, request.url),

@@ -27,8 +27,8 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
 /// # Errors
 /// Why this run cannot be run again from this step.
 pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusal> {
-    let anew = anew(old, plan, from)?;
-    let all = (0..plan.steps.len()).map(StepIndex).filter(|place| !anew.contains(place));
+    let to_rerun = steps_to_rerun(old, plan, from)?;
+    let all = (0..plan.steps.len()).map(StepIndex).filter(|place| !to_rerun.contains(place));
     let mut taken: Vec<(StepIndex, bool)> =
         all.map(|place| (place, old.was_skipped(&plan.steps[place.0].id))).collect();
     let undoes = |id: &StepId| plan.step(id).is_some_and(|(_, step)| step.undo.is_some());
@@ -69,7 +69,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
 }
 
 /// The steps that run again, where a rerun is possible.
-fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Refusal> {
+fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Refusal> {
     let (start, _) = plan.step(from).ok_or(Refusal::NoSuchStep)?;
     if old.mode() != Mode::Real {
         return not_applicable(format!("a {} run is not run again", old.mode().as_str()));
@@ -116,13 +116,13 @@ fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Re
             "it is unknown whether `{step}` was done: decide that first, or cancel the run and begin right there"
         ));
     }
-    let anew = depends(old, plan, start);
+    let to_rerun = step_and_dependents(old, plan, start);
     let done_twice = old.unknown.iter().find(|call| {
         let place = plan.step(&call.step).map(|(place, _)| place);
-        place.is_some_and(|place| place != start && anew.contains(&place))
+        place.is_some_and(|place| place != start && to_rerun.contains(&place))
     });
     match done_twice {
-        None => Ok(anew),
+        None => Ok(to_rerun),
         Some(call) => not_applicable(format!(
             "it is unknown whether `{step}` was done, and it would be done again; to do that all the same, begin at \
              `{step}`",
@@ -132,25 +132,25 @@ fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Re
 }
 
 /// A step, its dependents, and every step without a result that could be taken over.
-fn depends(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
+fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
     let undone: BTreeSet<&StepId> =
         old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
     let finished =
         |step: &super::Step| matches!(old.steps.get(&step.id), Some(StepState::Done { .. } | StepState::Skipped));
-    let mut anew: BTreeSet<StepIndex> = BTreeSet::from([start]);
+    let mut to_rerun: BTreeSet<StepIndex> = BTreeSet::from([start]);
     loop {
-        let before = anew.len();
+        let before = to_rerun.len();
         for (place, step) in plan.steps.iter().enumerate() {
-            let needs = step.needs.iter().any(|need| anew.contains(need));
+            let needs = step.needs.iter().any(|need| to_rerun.contains(need));
             // A fallback and the step that it replaces run again together.
-            let replaces = step.replaces.is_some_and(|place| anew.contains(&place));
-            let replaced = step.trouble.fallback.is_some_and(|by| anew.contains(&by));
+            let replaces = step.replaces.is_some_and(|place| to_rerun.contains(&place));
+            let replaced = step.trouble.fallback.is_some_and(|by| to_rerun.contains(&by));
             if needs || replaces || replaced || !finished(step) || undone.contains(&step.id) {
-                anew.insert(StepIndex(place));
+                to_rerun.insert(StepIndex(place));
             }
         }
-        if anew.len() == before {
-            return anew;
+        if to_rerun.len() == before {
+            return to_rerun;
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
             return Gate::Open;
         }
     }
-    let judged = Judge { run, plan, world, step, item: item.filter(|_| changed) };
+    let judged = RiskCheck { run, plan, world, step, item: item.filter(|_| changed) };
     let risk = match judged.risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(risk) => risk,
@@ -95,7 +95,7 @@ fn gate_without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item:
     // An expression is evaluated item by item here; a fixed risk holds for all.
     let alone =
         item.filter(|_| matches!(step.safeguards.risk, Some(Level::Computed(_))) || fallback::by_item(run, step));
-    match (Judge { run, plan, world, step, item: alone }).risk() {
+    match (RiskCheck { run, plan, world, step, item: alone }).risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(Risk::Medium | Risk::High) => {}
         Err(event) => return Gate::Before(vec![*event]),
@@ -190,7 +190,7 @@ fn shown(value: &Value) -> Arc<Value> {
     shorten_value(value).unwrap_or_default()
 }
 
-struct Judge<'a> {
+struct RiskCheck<'a> {
     run: &'a Run,
     plan: &'a Plan,
     world: &'a World,
@@ -199,7 +199,7 @@ struct Judge<'a> {
     item: Option<u32>,
 }
 
-impl Judge<'_> {
+impl RiskCheck<'_> {
     /// The items whose risk is evaluated: all of a fan-out, or the one that has changed.
     fn items(&self) -> Option<Vec<(u32, Arc<Value>)>> {
         let items = self.run.open_step(&self.step.id)?.items.as_ref()?;

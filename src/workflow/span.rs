@@ -68,18 +68,18 @@ pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
 
 /// How long ago something began, for people, and when exactly: `3 min (2026-01-31T12:00:00Z)`.
 pub fn ago(since: Timestamp, now: Timestamp) -> String {
-    format!("{} ({since:.0})", said(now.duration_since(since)))
+    format!("{} ({since:.0})", duration_text(now.duration_since(since)))
 }
 
 /// When something ends, and how far ahead that is: `2026-01-31T12:00:00Z (in 57 min)`.
 pub fn ahead(until: Timestamp, now: Timestamp) -> String {
     match until > now {
-        true => format!("{until:.0} (in {})", said(until.duration_since(now))),
+        true => format!("{until:.0} (in {})", duration_text(until.duration_since(now))),
         false => format!("{until:.0} (now)"),
     }
 }
 
-fn said(lasting: jiff::SignedDuration) -> String {
+fn duration_text(lasting: jiff::SignedDuration) -> String {
     match lasting.as_secs().max(0) {
         s if s < 120 => format!("{s} s"),
         s if s < 7_200 => format!("{} min", s / 60),

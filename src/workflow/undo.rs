@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::address::{self, Next};
+use super::address::{self, NextAttempt};
 use super::attempt_result::{Class, classify, response};
 use super::begin::{first_request, idempotency_key};
 use super::calls::{CallState, DoneCall, Phase, StepItem};
@@ -78,9 +78,9 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
         Some(state) if !matches!(state.phase, Phase::InFlight | Phase::Stuck) && missing.is_some() => {}
         Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
             let request = match address::next(run, world, step, item, Part::Undo, (undo, state)) {
-                Ok(Next::Same) => None,
-                Ok(Next::Rebased(request)) => Some(request),
-                Ok(Next::Pause(event)) => return Ok(vec![event]),
+                Ok(NextAttempt::Same) => None,
+                Ok(NextAttempt::Rebased(request)) => Some(request),
+                Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
                 Err((reads, error)) => return Ok(vec![cannot(&reads, &error)]),
             };
             return Ok(vec![started(state.attempt + 1, state.key.clone(), request)]);

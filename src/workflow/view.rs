@@ -83,7 +83,7 @@ pub fn view_and_run<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>
     let mut updated = None;
     for (at, event) in events {
         let after = evolve(run, event)?;
-        steps.see(at, event, &after);
+        steps.apply(at, event, &after);
         run = Some(after);
         updated = Some(at);
     }
@@ -131,7 +131,7 @@ struct Steps {
 }
 
 impl Steps {
-    fn see(&mut self, at: Timestamp, event: &Event, run: &Run) {
+    fn apply(&mut self, at: Timestamp, event: &Event, run: &Run) {
         match event {
             Event::StepStarted(started) => {
                 let step = self.step(&started.step, at);
@@ -190,12 +190,12 @@ impl Steps {
                 step.note = if step.items.is_some() { note.or(step.note.take()) } else { note };
                 self.place_ended(&finished.step, finished.item, at, run);
             }
-            Event::Step(event) => self.see_step(at, event, run),
-            Event::Wait(event) => self.see_wait(at, event, run),
-            Event::Lock(event) => self.see_lock(at, event),
-            Event::Child(event) => self.see_child(at, event, run),
-            Event::Checkpoint(event) => self.see_checkpoint(at, event, run),
-            Event::Conflict(event) => self.see_conflict(at, event),
+            Event::Step(event) => self.apply_step(at, event, run),
+            Event::Wait(event) => self.apply_wait(at, event, run),
+            Event::Lock(event) => self.apply_lock(at, event),
+            Event::Child(event) => self.apply_child(at, event, run),
+            Event::Checkpoint(event) => self.apply_checkpoint(at, event, run),
+            Event::Conflict(event) => self.apply_conflict(at, event),
             Event::RunStarted(_) | Event::Control(_) | Event::Answer(_) | Event::Ending(_) => {}
         }
     }

@@ -94,11 +94,11 @@ impl Since {
     /// Folds all events of a run.
     pub fn of<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Self {
         let mut since = Self::default();
-        events.into_iter().for_each(|(at, event)| since.see(at, event));
+        events.into_iter().for_each(|(at, event)| since.apply(at, event));
         since
     }
     /// Folds one more event.
-    pub fn see(&mut self, at: Timestamp, event: &Event) {
+    pub fn apply(&mut self, at: Timestamp, event: &Event) {
         if let Some((step, item)) = event.subject() {
             self.places.insert((step.clone(), item), at);
         }

@@ -53,7 +53,13 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     }
     // No earlier try was found, so a run would begin here, although the decision was made for a retry.
     if request.may_begin == MayBegin::Never {
-        return may_not_begin(&core, registration, fall_back, NO_FIRST_TRY, "Nothing came of the first try");
+        return may_not_begin(
+            &core,
+            registration,
+            fall_back,
+            NO_FIRST_TRY,
+            "The first try of this request left no run",
+        );
     }
     let AdmittedRun { plan, permit, started, credentials, run_key } =
         match prepare(&core, &snapshot, &request, run, fall_back, deadline).await {

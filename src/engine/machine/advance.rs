@@ -27,7 +27,7 @@ impl Machine {
     /// The events do not fit this run.
     pub fn record_carried_over(&mut self, events: Vec<Event>) -> Result<(), String> {
         for event in events {
-            self.run.take_in(&event).map_err(|misfit| misfit.to_string())?;
+            self.run.evolve_in_place(&event).map_err(|misfit| misfit.to_string())?;
             self.log.push(self.run.started().started, event, self.run.seq());
         }
         self.require_durable(self.run.seq());
@@ -135,7 +135,7 @@ impl Machine {
         if self.end.is_some() {
             return;
         }
-        if let Err(misfit) = self.run.take_in(&event) {
+        if let Err(misfit) = self.run.evolve_in_place(&event) {
             tracing::error!(run = %self.run.id(), %misfit, "the run's events contradict each other: this process stops moving the run");
             self.end = Some(End::Lost);
             return;

@@ -34,7 +34,7 @@ impl Machine {
             return;
         }
         if !self.log.is_durable() {
-            let reply = replies::not_kept_too_long(&self.run, &self.plan);
+            let reply = replies::not_kept_past_deadline(&self.run, &self.plan);
             self.discard(reply);
             return;
         }

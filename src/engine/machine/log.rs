@@ -22,7 +22,7 @@ use crate::workflow::{AnswerEvent, Event, LockEvent, Run, RunSummary};
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct Writes {
     pub priority: Priority,
-    /// This process.
+    /// This process, as the store knows it.
     pub worker: WorkerId,
     /// The fencing token under which it owns the run.
     pub fence: Fence,

@@ -1,4 +1,4 @@
-//! What the rows of the outbox say: mostly of runs that an event begins.
+//! The content of outbox rows: runs to begin, or children to end.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,19 +7,19 @@ use crate::names::{RunId, StepId};
 use crate::store::PendingRun;
 use crate::workflow::{ChildEvent, EndingEvent, Event};
 
-/// What a row asks for, in addition to the events of the run that decided on it.
+/// What has to be done for a row. The events of the run that decided on it hold the rest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(in crate::engine) enum PendingRunRecord {
-    /// A step of the other run began it; that run's events hold the rest.
+    /// A run that a step of the other run began.
     Child,
-    /// A rerun that supersedes the other run.
+    /// A rerun, which supersedes the other run.
     #[serde(rename = "heir")]
     Successor {
-        /// The first step that it does anew.
+        /// The first step that runs again.
         from: StepId,
     },
-    /// No run is to begin: the other run has ended, and those that it had started are ordered to end.
+    /// No run: the other run has ended, and its children have to be ordered to end.
     EndChildren,
 }
 

@@ -85,7 +85,7 @@ pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) ->
 }
 
 /// The reply where a run that is not kept has passed its deadline: the run is dropped.
-pub(in crate::engine) fn not_kept_too_long(run: &Run, plan: &Plan) -> ArmReply {
+pub(in crate::engine) fn not_kept_past_deadline(run: &Run, plan: &Plan) -> ArmReply {
     let (title, detail) = match run.mode() {
         Mode::Rehearse => ("The rehearsal did not end in time", "Nothing but reads was sent."),
         Mode::Dark | Mode::Real => ("The workflow did not end in time", NOT_KEPT),

@@ -138,7 +138,7 @@ fn links_of(path: &[(RunId, &str)], holders: &HashMap<&str, &LockRow>) -> Vec<Wa
 struct Ancestry<'a> {
     core: &'a Core,
     above: HashMap<RunId, Option<RunId>>,
-    /// With the step that started the child, which is in the child's first event.
+    /// The parent with the step that started the child, from the child's first event.
     parents: HashMap<RunId, Option<Parent>>,
 }
 

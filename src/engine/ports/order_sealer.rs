@@ -28,7 +28,7 @@ pub(in crate::engine) fn seal_order(sealer: &Sealer, run: RunId, order: &mut Val
     }
 }
 
-/// Opens sealed orders.
+/// Opens the sealed parts of orders, as far as this process has the key.
 pub(in crate::engine) fn open_orders(sealer: &Sealer, run: RunId, mut orders: Vec<OrderRecord>) -> Vec<OrderRecord> {
     for record in &mut orders {
         open_value(sealer, run, &mut record.order);

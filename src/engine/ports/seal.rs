@@ -25,7 +25,7 @@ pub(in crate::engine) struct Sealer {
 }
 
 impl Sealer {
-    /// Without a key, nothing can be sealed.
+    /// Derives the ciphers from the store key. Without a store key nothing can be sealed.
     pub fn new(store_key: Option<&Secret>) -> Self {
         let cipher = |purpose: &str| {
             store_key.map(|key| XChaCha20Poly1305::new(&blake3::derive_key(purpose, key.reveal().as_bytes()).into()))

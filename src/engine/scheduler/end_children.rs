@@ -1,9 +1,10 @@
-//! Orders the runs that an ended run had started to end: a row of the store's outbox, delivered at least once.
+//! Orders the open children of an ended run to end, by a row of the store's outbox that is delivered at least once.
 //!
-//! Always true: a run that its own driver ends has no open child, because the core concludes a run only after all of its
-//! children. Only a run that was cancelled unread ends before them. The append that ends it holds the row, and the row is
-//! removed after each child has ended, or has taken or refused the order. A child that gets the order twice refuses the
-//! second one; what a child has started itself, its own driver orders to end.
+//! Always true: a run that ends by its own driver has no open child, because the core concludes a run only after all of
+//! its children have ended. Only a run that was cancelled although it cannot be read ends before its children. The
+//! append that ends such a run holds the row, and the row is removed after each child has ended, or has accepted or
+//! refused the order. A child that gets the order twice refuses the second one; the children of a child are ordered to
+//! end by the child's own driver.
 //!
 //! When a child's process or the store does not answer, the row stays, and `outbox` delivers it again.
 
@@ -19,19 +20,20 @@ use crate::names::RunId;
 use crate::store::{PendingRun, RunFilter, StoreError};
 use crate::workflow::{Order, RunStatus};
 
-/// Runs that are read with one request.
+/// How many runs one request reads.
 const PAGE: usize = 500;
-/// Orders that are under way at the same time.
+/// How many orders are under way at the same time.
 const ORDERS_MAX: usize = 16;
 
-/// The row for the children of a run that ends now. It stands for no run: its id is new and no run gets it.
+/// The row for the children of a run that ends now. No run has its id: the id is new, and none is created under it.
 pub(in crate::engine) fn row(core: &Core, parent: RunId, at: Timestamp) -> PendingRun {
-    // Serializing it cannot fail: it is a word.
+    // Serializing it cannot fail: it is a string.
     let record = serde_json::to_value(PendingRunRecord::EndChildren).unwrap_or_default();
     PendingRun { run: RunId(core.process.new_id()), parent: Some(parent), record, at }
 }
 
-/// Sends the open children of an ended run the order to cancel without undoing; removes the row where all of them got it.
+/// Sends the open children of an ended run the order to cancel without undoing; removes the row once all of them have
+/// got it.
 pub(in crate::engine) async fn deliver(core: &Arc<Core>, row: RunId, parent: RunId) -> Result<(), StoreError> {
     let mut filter =
         RunFilter { parent: Some(parent), statuses: RunStatus::OPEN.to_vec(), limit: PAGE, ..RunFilter::default() };
@@ -44,7 +46,7 @@ pub(in crate::engine) async fn deliver(core: &Arc<Core>, row: RunId, parent: Run
             children::send_order(core.clone(), child, Order::Cancel { compensate: false, reason }, parent)
         });
         let deliveries: Vec<Delivery> = deliveries.buffer_unordered(ORDERS_MAX).collect().await;
-        // A child that is not stored any more was purged, after its end.
+        // A child that is not stored any more has ended and was purged.
         all_delivered &= deliveries.iter().all(|delivery| *delivery != Delivery::Unknown);
         match page.last() {
             Some(last) if page.len() == PAGE => filter.before = Some(last.run_id),

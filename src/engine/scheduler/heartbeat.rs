@@ -26,7 +26,7 @@ pub(in crate::engine) async fn renew(core: &Core) -> Result<(), crate::store::St
 }
 
 /// Renews the lease three times within its duration, for ever.
-pub(in crate::engine) async fn beat(core: &Arc<Core>) {
+pub(in crate::engine) async fn renew_repeatedly(core: &Arc<Core>) {
     let pause = (Limits::ms(core.files.limits.lease_ms) / 3).max(Duration::from_millis(10));
     loop {
         match tokio::time::timeout(pause * 2, renew(core)).await {

@@ -6,9 +6,9 @@
 //! has no such run, the successor of a run because its first append claims a key.
 //!
 //! What it leaves to others: a child is created by its parent's driver, which is woken here (`child`); a successor is
-//! created as by a repetition of the same rerun (`rerun`); a row that asks to end the children of a run is left to
-//! `end_children`. Normally the run is created right after the decision: a row is
-//! delivered only after a grace period, and at once after the start of a process.
+//! created as if the same rerun were repeated (`rerun`); a row by which the children of a run are ended is delivered by
+//! `end_children`. Normally the run is created right after the decision, so a row is delivered only after a grace
+//! period, or at once after the start of a process.
 //!
 //! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing pause.
 
@@ -140,7 +140,7 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
     Ok(next)
 }
 
-/// Delivers a row; returns the task that does it, where it is not done yet.
+/// Delivers a row; returns the task that delivers it, if that is not done yet.
 async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<Option<JoinHandle<()>>, StoreError> {
     let run = row.run;
     let (record, parent) = match (serde_json::from_value::<PendingRunRecord>(row.record.clone()), row.parent) {
@@ -167,7 +167,7 @@ async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<Option<JoinHa
     }
 }
 
-/// Orders the children of an ended run to end, in a task of its own: a child may be slow to answer.
+/// Orders the children of an ended run to end, in a task of its own, because a child may be slow to answer.
 fn spawn_end_children(core: &Arc<Core>, row: RunId, parent: RunId) -> JoinHandle<()> {
     let ordering = core.clone();
     core.spawn_background(async move {

@@ -68,7 +68,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
 
 /// Folds further events onto a run.
 fn fold_onto(mut run: Run, events: &[StoredEvent]) -> Result<Run, Misfit> {
-    events.iter().try_for_each(|stored| run.take_in(&stored.event))?;
+    events.iter().try_for_each(|stored| run.evolve_in_place(&stored.event))?;
     Ok(run)
 }
 

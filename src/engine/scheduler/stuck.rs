@@ -1,9 +1,9 @@
 //! Runs that have no next wake-up cause, or cannot be loaded: bugs, which are logged, counted and listed.
 //!
-//! Always true: every such run is held, once, until it moves again. Runs that are stuck for the same reason share its text,
-//! so that a plan that no process can read costs little more than the ids of its runs. On a shared store another process may
-//! move a run that is stuck here: then it has more events than when it got stuck, or has ended. The log names the first
-//! [`LOGGED_MAX`] of them; the gauge counts them all.
+//! Always true: every such run is listed exactly once, until it moves again. Runs that are stuck for the same reason share
+//! the reason's text, so that many runs of one unreadable plan take little more memory than their ids. On a shared store
+//! another process may move a run that is stuck here: then it has more events than when it got stuck, or has ended. The
+//! first [`LOGGED_MAX`] stuck runs are logged; the gauge counts all.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,9 +13,9 @@ use metrics::gauge;
 
 use crate::names::{RunId, Seq, WorkflowName};
 
-/// Stuck runs at the same time that are logged one by one.
+/// How many runs that are stuck at the same time are logged one by one.
 const LOGGED_MAX: usize = 1_000;
-/// Runs that are read at a time by who visits all of them.
+/// How many runs [`StuckRuns::page`] returns.
 const PAGE: usize = if cfg!(test) { 2 } else { 500 };
 
 /// The stuck runs, each with its reason.
@@ -25,7 +25,7 @@ pub(in crate::engine) struct StuckRuns(Mutex<State>);
 #[derive(Default)]
 struct State {
     runs: BTreeMap<RunId, StuckRun>,
-    /// The reason of the run that was added last: usually that of the next one too.
+    /// The reason of the run that was added last, because the next run often has the same one.
     last_reason: Option<Arc<str>>,
 }
 
@@ -115,7 +115,7 @@ mod tests {
             let page = stuck.page(after);
             let Some(last) = page.last() else { break };
             after = Some(*last);
-            page.iter().for_each(|run| stuck.remove_unless(*run, false)); // it moves, and the cursor stays valid
+            page.iter().for_each(|run| stuck.remove_unless(*run, false)); // the run moves, and the cursor stays valid
             visited.extend(page);
         }
         assert_eq!(visited, (1..=count).map(run).collect::<Vec<_>>());

@@ -44,7 +44,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     }
     if core.ports.store.is_shared() {
         let leased = core.clone();
-        core.spawn_background(async move { heartbeat::beat(&leased).await });
+        core.spawn_background(async move { heartbeat::renew_repeatedly(&leased).await });
     }
     let (supervised, watched, told, begun, reloads) =
         (core.clone(), core.clone(), core.clone(), core.clone(), core.clone());

@@ -37,7 +37,7 @@ struct TimerState {
     watches: HashMap<RunId, (Vec<String>, Vec<RunId>)>,
 }
 
-/// What is due.
+/// What is due now, or when to look again.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Due {
     Run(RunId),

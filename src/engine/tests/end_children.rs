@@ -1,4 +1,4 @@
-//! A process ends after it stored that a run ends, and before the runs that this one had started were ordered to end.
+//! A process ends after it stored the end of a run, and before it ordered the run's children to end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,7 +44,7 @@ async fn family() -> Family {
 }
 
 impl Family {
-    /// Cancels the parent; the process ends when that is stored and the child's own event is not.
+    /// Cancels the parent; the process ends when the parent's event is stored and the child's is not.
     async fn cancel_and_crash(&mut self, compensate: bool) {
         self.store.appends.shut();
         self.store.appends.pass(1);
@@ -71,8 +71,7 @@ impl Family {
     }
 }
 
-/// The parent cannot be read, so that no driver of it can repeat the order: the append that ended it holds the row of the
-/// outbox.
+/// The parent cannot be read, so no driver of it can repeat the order. The outbox row in the append that ended it does.
 #[tokio::test]
 async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
     let mut family = family().await;
@@ -86,7 +85,7 @@ async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
     family.outbox_is_empty().await;
 }
 
-/// Without a crash nothing is left in the outbox either.
+/// Without a crash nothing is left in the outbox.
 #[tokio::test]
 async fn the_child_of_a_run_that_is_cancelled_unread_ends_with_it() {
     let family = family().await;

@@ -304,7 +304,7 @@ async fn read_and_fold() {
         let mut back = Run::from_snapshot(&kept.body).unwrap();
         let read = began.elapsed();
         let after = Store::events(&store, longest, kept.seq.next()).await.unwrap();
-        after.iter().for_each(|stored| back.take_in(&stored.event).unwrap());
+        after.iter().for_each(|stored| back.evolve_in_place(&stored.event).unwrap());
         let whole = ms(began.elapsed());
         assert_eq!(back, run);
         row(

@@ -64,8 +64,8 @@ impl Check<'_> {
             rehearse: rehearse.map_or(Some(None), |rehearse| rehearse.map(Some))?,
             volatile: draft.volatile,
         };
-        self.now_beside_secrets(at, &call);
-        self.sense(site, draft, &call);
+        self.refuse_now_with_secrets(at, &call);
+        self.warn_of_unusual_settings(site, draft, &call);
         Some(call)
     }
 
@@ -184,7 +184,7 @@ impl Check<'_> {
 
     /// Refuses `now` in a URL or headers that hold a secret: they are evaluated again when the call is sent, at another
     /// time than the recorded ones.
-    fn now_beside_secrets(&mut self, at: &Site, call: &Call) {
+    fn refuse_now_with_secrets(&mut self, at: &Site, call: &Call) {
         let mut wire = call.headers.iter().map(|(_, value)| value.reads()).chain([call.url.reads()]);
         if wire.any(|reads| reads.iter().any(|path| path.root() == "now")) && wire::has_hidden_parts(call) {
             let problem = self.problems.error(at, "URL and headers cannot read `now` beside a secret or a credential");
@@ -193,7 +193,7 @@ impl Check<'_> {
     }
 
     /// Warns about what is allowed and probably not meant.
-    fn sense(&mut self, site: &Site, draft: &StepDraft, call: &Call) {
+    fn warn_of_unusual_settings(&mut self, site: &Site, draft: &StepDraft, call: &Call) {
         let writes = matches!(call.method, Method::PUT | Method::PATCH | Method::DELETE);
         if call.effect == EffectClass::Read && writes {
             let message = format!("a {} that is declared `read` is sent in shadow, beside legacy's own", call.method);

@@ -111,7 +111,7 @@ impl Check<'_> {
             accept: undo.accept,
             ..StepDraft::default()
         };
-        let mut made = self.part(text, &call_at, &at, &part, &["output", "status"], context)?;
+        let mut made = self.undo_or_probe_call(text, &call_at, &at, &part, &["output", "status"], context)?;
         if matches!(made.method, Method::GET | Method::HEAD | Method::OPTIONS) {
             let message = format!("a {} undoes nothing", made.method);
             self.problems.error(&call_at, message).hint("name the call that undoes what the step did");
@@ -152,7 +152,7 @@ impl Check<'_> {
             self.problems.error(&at.key("call"), message).hint("GET, HEAD, or a POST that only searches");
             return None;
         }
-        let made = self.part(text, &at.key("call"), &at, &part, &["key"], context);
+        let made = self.undo_or_probe_call(text, &at.key("call"), &at, &part, &["key"], context);
         let after = draft.after.as_ref().map(|text| self.span(text, &at.key("after")));
         let timeout = call.timeout.unwrap_or_else(|| Limits::ms(self.known.limits.step_timeout_ms));
         let settles = match &draft.settles {
@@ -196,7 +196,7 @@ impl Check<'_> {
     }
 
     /// Checks the call of an undo or a probe. The steps that it reads have ended before its own step begins.
-    fn part(
+    fn undo_or_probe_call(
         &mut self,
         text: &str,
         call_at: &Site,

@@ -81,9 +81,9 @@ impl Check<'_> {
             None => None,
         };
         let who = self.who(draft.who.as_deref(), &at.key("who"));
-        let timeout = self.longer(draft.timeout.as_deref(), &at.key("timeout"));
+        let timeout = self.optional_duration(draft.timeout.as_deref(), &at.key("timeout"));
         let words = ("on_timeout", "`on_timeout: reject`, or `approve`, or `escalate`");
-        self.both(at, draft.timeout.is_some(), draft.on_timeout.is_some(), words);
+        self.check_time_out_is_complete(at, draft.timeout.is_some(), draft.on_timeout.is_some(), words);
         let escalates = draft.on_timeout == Some(OnTimeout::Escalate);
         match (&draft.escalate, escalates) {
             (None, true) => {
@@ -102,9 +102,9 @@ impl Check<'_> {
             Some(draft) => {
                 let at = at.key("escalate");
                 let who = self.who(Some(&draft.who), &at.key("who"));
-                let timeout = self.longer(draft.timeout.as_deref(), &at.key("timeout"));
+                let timeout = self.optional_duration(draft.timeout.as_deref(), &at.key("timeout"));
                 let words = ("on_timeout", "`on_timeout: reject`, or `approve`");
-                self.both(&at, draft.timeout.is_some(), draft.on_timeout.is_some(), words);
+                self.check_time_out_is_complete(&at, draft.timeout.is_some(), draft.on_timeout.is_some(), words);
                 if draft.on_timeout == Some(OnTimeout::Escalate) {
                     let problem = self.problems.error(&at.key("on_timeout"), "a question is escalated only once");
                     problem.hint("`approve` or `reject`");
@@ -132,7 +132,13 @@ impl Check<'_> {
     }
 
     /// Checks that a time-out and what happens after it are declared together.
-    fn both(&mut self, at: &Site, timeout: bool, leads: bool, (key, words): (&'static str, &str)) {
+    fn check_time_out_is_complete(
+        &mut self,
+        at: &Site,
+        timeout: bool,
+        leads: bool,
+        (key, words): (&'static str, &str),
+    ) {
         match (timeout, leads) {
             (true, false) => {
                 let problem = self.problems.error(&at.key("timeout").at_key(), "`timeout` without what happens then");
@@ -146,7 +152,7 @@ impl Check<'_> {
         }
     }
 
-    fn longer(&mut self, text: Option<&str>, site: &Site) -> Option<Option<Duration>> {
+    fn optional_duration(&mut self, text: Option<&str>, site: &Site) -> Option<Option<Duration>> {
         let Some(text) = text else { return Some(None) };
         span::duration(text).map(Some).map_err(|message| self.problems.error(site, message)).ok()
     }
@@ -211,7 +217,7 @@ impl Check<'_> {
         let extra = std::mem::replace(&mut context.extra, &["signal"]);
         let filter = whole.filter.as_ref().map(|text| self.condition(text, &at.key("where"), context));
         context.extra = extra;
-        let timeout = self.longer(whole.timeout.as_deref(), &at.key("timeout"));
+        let timeout = self.optional_duration(whole.timeout.as_deref(), &at.key("timeout"));
         if whole.on_timeout.is_some() && whole.timeout.is_none() {
             let problem = self.problems.error(&at.key("on_timeout").at_key(), "`on_timeout` without a `timeout`");
             problem.hint("add `timeout: 30m`");

@@ -125,7 +125,7 @@ impl Check<'_> {
             }
         }
         if draft.call.is_none() {
-            self.only_calls(site, draft, kinds[0]);
+            self.report_keys_of_calls(site, draft, kinds[0]);
         }
         self.misplaced_keys(site, draft, kinds[0]);
         if let Some(text) = &draft.call {
@@ -152,7 +152,7 @@ impl Check<'_> {
     }
 
     /// Reports keys that have a meaning only together with `call`.
-    fn only_calls(&mut self, site: &Site, draft: &StepDraft, kind: &str) {
+    fn report_keys_of_calls(&mut self, site: &Site, draft: &StepDraft, kind: &str) {
         let keys = [
             ("effect", draft.effect.is_some()),
             ("headers", !draft.headers.is_empty()),

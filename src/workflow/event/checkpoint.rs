@@ -30,7 +30,7 @@ pub enum CheckpointEvent {
         checkpoint: CheckpointId,
         /// Who may answer now.
         who: Vec<String>,
-        /// Until when.
+        /// When they have to have answered.
         until: Option<Timestamp>,
         /// How it is answered automatically then.
         #[serde(default, skip_serializing_if = "Option::is_none")]

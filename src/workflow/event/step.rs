@@ -29,7 +29,7 @@ pub enum StepEvent {
         /// The item of a `for_each`, where not the whole step is skipped.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         item: Option<u32>,
-        /// Why not.
+        /// Why it will not run.
         reason: Skipped,
     },
     /// A `for_each` knows its items.

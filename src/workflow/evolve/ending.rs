@@ -36,13 +36,14 @@ impl Run {
                     conflict.choices.retain(|choice| choice != "retry_with" && choice != "fallback");
                     self.conflicts.push(conflict);
                 }
-                _ => self.drop_stuck(&conflict),
+                _ => self.close_conflict(&conflict),
             }
         }
     }
 
-    /// Closes a conflict whose run ends early: what may have been done is listed as unknown.
-    fn drop_stuck(&mut self, conflict: &Conflict) {
+    /// Closes a conflict because the run ends early: a call that was done is listed as done, one that may have been as
+    /// unknown.
+    fn close_conflict(&mut self, conflict: &Conflict) {
         let Conflict { step, item, part, .. } = conflict;
         if *part == Part::Undo {
             self.side_calls.remove(&(step.clone(), *item, Part::Undo));
@@ -197,7 +198,7 @@ impl Run {
         self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned) });
         // A person who cancels has seen the open conflicts; what may have been done stays listed as unknown.
         for conflict in std::mem::take(&mut self.conflicts) {
-            self.drop_stuck(&conflict);
+            self.close_conflict(&conflict);
         }
         if !compensate {
             self.give_up_unknown();

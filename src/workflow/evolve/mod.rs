@@ -42,7 +42,7 @@ pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, Misfit> {
             _ => Err(Misfit { seq: Seq::FIRST, kind: event.kind(), why: "a run begins with `run_started`".into() }),
         };
     };
-    run.take_in(event)?;
+    run.evolve_in_place(event)?;
     Ok(run)
 }
 
@@ -90,11 +90,11 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
 }
 
 impl Run {
-    /// Like [`evolve`], but in place. After an error the run must not be used.
+    /// [`evolve`] in place. After an error the run must not be used.
     ///
     /// # Errors
     /// The event does not fit.
-    pub fn take_in(&mut self, event: &Event) -> Result<(), Misfit> {
+    pub fn evolve_in_place(&mut self, event: &Event) -> Result<(), Misfit> {
         let seq = self.seq.next();
         let fits = match self.end {
             Some(_) => Err("the run has ended".into()),

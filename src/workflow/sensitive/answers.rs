@@ -70,7 +70,7 @@ pub fn child_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> 
     let body = SensitivePath::of(["request", "body"]);
     let input = taint.steps.get(step).into_iter().flat_map(|step| &step.input).map(|path| body.then(path));
     // The child run is handed legacy's reply, too.
-    let legacy = taint.born.iter().filter(|path| path.root() == "legacy").cloned();
+    let legacy = taint.first_event.iter().filter(|path| path.root() == "legacy").cloned();
     input.chain(legacy).collect()
 }
 

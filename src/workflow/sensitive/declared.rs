@@ -6,11 +6,11 @@ use crate::names::StepId;
 /// All that a plan declares as sensitive.
 #[derive(Clone, Debug, Default)]
 pub struct Sensitive {
-    /// In the request's body.
+    /// Paths in the request's body.
     pub body: Vec<SensitivePath>,
     /// Headers of the request and of replies, in lower case.
     pub headers: Vec<String>,
-    /// In outputs.
+    /// Paths in the outputs of steps.
     pub steps: Vec<(StepId, Vec<SensitivePath>)>,
 }
 

@@ -53,8 +53,8 @@ impl<'a> Parts<'a> {
     fn event(&mut self, event: &Event, asked: &BTreeMap<CheckpointId, StepId>) {
         match event {
             Event::RunStarted(_) => {
-                let born = self.taint.born.clone();
-                self.values(&SensitivePath::whole(), &born);
+                let first_event = self.taint.first_event.clone();
+                self.values(&SensitivePath::whole(), &first_event);
             }
             Event::StepStarted(started) => {
                 if let (Some(step), Some(request)) = (self.step(&started.step), &started.request) {
@@ -266,7 +266,7 @@ impl<'a> Parts<'a> {
     }
 
     fn answered(&mut self, step: Option<&StepTaint>) {
-        // The question is not known any more, so everything is treated as sensitive.
+        // The question is not known any more, so all values of the answer are treated as sensitive.
         let Some(step) = step else { return self.value(at("said.values")) };
         self.values(&at("said.values"), &step.output);
         if step.is_typed() {

@@ -34,7 +34,7 @@ impl Redaction {
         let mut known = KnownValues::default();
         declared.into_iter().for_each(|value| known.add(value));
         if let Ok(started) = serde_json::to_value(&**run.started()) {
-            taint.born.iter().for_each(|path| path.texts(&started, &mut |text| known.add_computed(text)));
+            taint.first_event.iter().for_each(|path| path.texts(&started, &mut |text| known.add_computed(text)));
         }
         for (id, step) in &taint.steps {
             if let Some(output) = run.output_of(id.as_str()) {

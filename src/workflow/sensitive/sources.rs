@@ -12,7 +12,8 @@ use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, Ru
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SensitiveSources {
     /// Sensitive parts of its first event: `$.request.body.token`, `$.instance.output`.
-    pub(super) born: BTreeSet<SensitivePath>,
+    #[serde(rename = "born")]
+    pub(super) first_event: BTreeSet<SensitivePath>,
     /// Sensitive parts of the outputs of steps (of each item), as child runs declared them with their answers.
     pub(super) outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
     /// Steps for which somebody gave another input.
@@ -22,19 +23,19 @@ pub struct SensitiveSources {
 impl SensitiveSources {
     /// The sources in the first event of a run.
     pub(in crate::workflow) fn of_start(started: &RunStarted) -> Self {
-        Self { born: started.sensitive_paths.iter().cloned().collect(), ..Self::default() }
+        Self { first_event: started.sensitive_paths.iter().cloned().collect(), ..Self::default() }
     }
     /// Whether others handed it anything sensitive.
     pub fn is_active(&self) -> bool {
-        !self.born.is_empty() || !self.outputs.is_empty()
+        !self.first_event.is_empty() || !self.outputs.is_empty()
     }
     /// Adds what an event tells, and returns whether that was anything new.
     pub fn learn(&mut self, event: &Event) -> bool {
         match event {
             Event::RunStarted(started) => {
-                let before = self.born.len();
-                self.born.extend(started.sensitive_paths.iter().cloned());
-                self.born.len() != before
+                let before = self.first_event.len();
+                self.first_event.extend(started.sensitive_paths.iter().cloned());
+                self.first_event.len() != before
             }
             Event::Child(ChildEvent::Ended { step, sensitive, .. }) => self.output(step, sensitive),
             Event::Step(StepEvent::ResultTaken(taken)) => self.output(&taken.step, &taken.sensitive),

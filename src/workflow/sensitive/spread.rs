@@ -63,7 +63,7 @@ impl<'a> Spread<'a> {
     }
 
     fn sources(&mut self, sources: &SensitiveSources) {
-        self.known.extend(sources.born.iter().cloned());
+        self.known.extend(sources.first_event.iter().cloned());
         for (step, paths) in &sources.outputs {
             paths.iter().for_each(|path| self.output(step, path.clone()));
         }

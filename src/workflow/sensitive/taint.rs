@@ -12,7 +12,7 @@ use crate::workflow::{Call, CallBody, Part, Plan, Run, Step, StepKind, Until};
 /// The sensitive parts of a run's events, by step.
 pub struct Taint {
     /// Sensitive parts of the run's first event: `$.request.body.card`.
-    pub(super) born: Vec<SensitivePath>,
+    pub(super) first_event: Vec<SensitivePath>,
     pub(super) steps: BTreeMap<StepId, StepTaint>,
     /// Sensitive parts of the payloads of signals, by the signals' names.
     pub(super) signals: BTreeMap<String, BTreeSet<SensitivePath>>,
@@ -50,7 +50,7 @@ pub(super) struct StepTaint {
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallTaint {
     pub url: bool,
-    /// Names of headers.
+    /// The names of its sensitive headers.
     pub headers: Vec<String>,
     pub body: Vec<SensitivePath>,
 }
@@ -79,7 +79,7 @@ impl Taint {
     /// The taint of runs of a plan whose events tell these sources.
     pub fn new(plan: &Plan, sources: &SensitiveSources) -> Self {
         let spread = Spread::new(plan, sources);
-        let is_born = |path: &&SensitivePath| matches!(path.root(), "request" | "legacy" | "instance");
+        let is_of_first_event = |path: &&SensitivePath| matches!(path.root(), "request" | "legacy" | "instance");
         let mut steps: BTreeMap<StepId, StepTaint> =
             plan.steps.iter().map(|step| (step.id.clone(), of_step(&spread, step))).collect();
         for (id, step) in &mut steps {
@@ -100,7 +100,7 @@ impl Taint {
         let respond: Vec<_> = plan.respond.iter().map(|entry| spread.answer(None, &entry.answer)).collect();
         let pending = plan.pending.as_ref().map(|answer| spread.answer(None, answer)).unwrap_or_default();
         Self {
-            born: spread.known.iter().filter(is_born).cloned().collect(),
+            first_event: spread.known.iter().filter(is_of_first_event).cloned().collect(),
             signals,
             headers: plan.sensitive_values().headers.clone(),
             answer: !pending.is_empty() || respond.iter().any(|entry| !entry.is_empty()),
@@ -123,7 +123,7 @@ impl Taint {
     }
     /// The sensitive parts of the request's body.
     pub fn request_body(&self) -> Vec<SensitivePath> {
-        self.born.iter().filter_map(|path| path.under(&["request", "body"])).collect()
+        self.first_event.iter().filter_map(|path| path.under(&["request", "body"])).collect()
     }
 }
 

@@ -73,8 +73,8 @@ fn what_reads_a_sensitive_value_is_sensitive() {
     assert_eq!(output("after"), ["$.id"]);
     assert_eq!(shown(&step("sub").input), ["$.a"]);
     assert!(step("ask").question && step("ask").is_typed() && !step("plain").is_typed());
-    let born = ["$.request.body.buyers[*].name", "$.request.body.card.number", "$.request.headers.x-session"];
-    assert_eq!(shown(&taint.born), [&born[..], &["$.request.raw"]].concat());
+    let first_event = ["$.request.body.buyers[*].name", "$.request.body.card.number", "$.request.headers.x-session"];
+    assert_eq!(shown(&taint.first_event), [&first_event[..], &["$.request.raw"]].concat());
     let answer = ["$.body.names[*].name", "$.body.token.access_token", "$.headers.x-a"];
     assert_eq!(shown(&taint.respond[0]), answer);
 }
@@ -94,7 +94,7 @@ respond: { status: 200, body: { b: "${steps.two.output}" } }
     );
     let mut sources = SensitiveSources::default();
     assert!(!sources.is_active() && Taint::new(&plan, &sources).steps.values().all(|step| !step.is_typed()));
-    sources.born.insert(SensitivePath::parse("$.request.body.b").unwrap());
+    sources.first_event.insert(SensitivePath::parse("$.request.body.b").unwrap());
     sources.outputs.insert("sub".into(), [SensitivePath::parse("$.x").unwrap()].into());
     let taint = Taint::new(&plan, &sources);
     let output = |step: &str| shown(&taint.steps[step].output);
@@ -116,7 +116,7 @@ respond: { status: 200 }
 "#,
     );
     let taint = Taint::new(&plan, &SensitiveSources::default());
-    assert_eq!(shown(&taint.born), ["$.legacy.body.token"]);
+    assert_eq!(shown(&taint.first_event), ["$.legacy.body.token"]);
 }
 
 #[test]

@@ -134,11 +134,11 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
         started.rerun_of = Some(harness.run.id());
     });
     for event in taken {
-        again.run.take_in(&event).unwrap();
+        again.run.evolve_in_place(&event).unwrap();
         again.events.push(event);
     }
     again.rest();
-    assert_eq!(again.in_flight_names(), ["b"], "the answer before it holds, and the step itself is done anew");
+    assert_eq!(again.in_flight_names(), ["b"], "the answer before it holds, and the step itself is done again");
     assert_eq!(again.run.in_flight()[0].request.body.value()["n"], json!(7));
     again.replies("b", None, status(404));
     again.rest();
@@ -161,7 +161,7 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
             _ => panic!(),
         })
         .collect();
-    assert_eq!(names, ["side"], "what was undone, and what needs it, is done anew");
+    assert_eq!(names, ["side"], "what was undone, and what needs it, is done again");
     let dark = Harness::new(&plan, Mode::Dark, json!({}));
     assert!(matches!(rerun(&dark.run, &plan, &"a".into()), Err(Refusal::NotApplicable(_))));
 }

@@ -145,7 +145,7 @@ fn fallbacks_of_items_form_chains_and_one_that_does_not_run_leaves_the_failure()
     assert_eq!(errors, [json!(0), json!(1)]);
     assert!(answer[2][1]["message"].as_str().unwrap().contains("`b`"), "what failed last is told: {answer}");
 
-    // Without `collect` the first failure is the run's, and what runs in the place of another item ends first.
+    // Without `collect` the first failure fails the run, after the fallback of another item has ended.
     let fast = CHAIN.replace(", failures: collect", "").replace(", steps.a.errors", "");
     let fast = self::plan(&fast);
     let mut harness = Harness::new(&fast, Mode::Real, json!({"body": {"items": [3, 2]}}));

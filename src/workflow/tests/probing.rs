@@ -90,7 +90,7 @@ fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     }
 }
 
-/// The machine's clock is set ahead between two processes: the time that an event named comes too early.
+/// The machine's clock is set ahead between two processes: a time that an event names comes too early.
 #[test]
 fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too() {
     let plan = plan(PROBED);
@@ -108,7 +108,7 @@ fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too(
     assert_eq!(harness.now.duration_since(restarted).as_secs(), 30);
 }
 
-/// Times are those of events: a run that is folded anew knows them too, and one of an older version counts from now.
+/// Times are those of events: a run that is folded again knows them too, and one of an older version counts from now.
 #[test]
 fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     let plan = plan(PROBED);
@@ -162,8 +162,8 @@ respond: { status: 200 }
     harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
     assert!(harness.run.in_flight().is_empty() && harness.run.is_paused());
     refused(&harness); // it is to ask again, because the "no" came too early
-    let heir = Order::HandOver { to: RunId(uuid::Uuid::from_u128(77)), from: "charge".into(), sealed: None };
-    assert!(harness.order_by("ann", heir).is_err());
+    let hand_over = Order::HandOver { to: RunId(uuid::Uuid::from_u128(77)), from: "charge".into(), sealed: None };
+    assert!(harness.order_by("ann", hand_over).is_err());
     harness.order_by("ann", Order::Resume { reason: None }).unwrap();
     while harness.run.failure().is_none() {
         harness.settle();

@@ -134,7 +134,7 @@ fn no_order_replaces_an_approval() {
     harness.order_by("eve", Order::Pause { reason: None }).unwrap();
     harness.order_by("eve", Order::Resume { reason: None }).unwrap();
     assert!(harness.sent.is_empty());
-    // An adjusted input is asked about anew, and the old question is void.
+    // An adjusted input is asked about again, and the old question is void.
     let before = harness.checkpoint();
     harness.order_by("eve", adjust(1, json!({"to": "all"}))).unwrap();
     let after = harness.open_checkpoint();

@@ -230,7 +230,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
             }
             for command in commands {
                 for event in decide(&run, &plan, &world, command, conditions.now).unwrap_or_default() {
-                    run.take_in(&event).unwrap();
+                    run.evolve_in_place(&event).unwrap();
                     events.push(event);
                 }
             }
@@ -264,7 +264,7 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
     let ask = |run: &mut Run, command: Command, run_calls_max: usize| {
         let world = World { run_calls_max, ..world.clone() };
         for event in decide(run, &plan, &world, command, now).unwrap() {
-            run.take_in(&event).unwrap();
+            run.evolve_in_place(&event).unwrap();
             // As the engine does with every append.
             run.summary(now);
         }

@@ -11,7 +11,7 @@ pub(super) fn any_place_does(events: &[Event]) {
         let bytes = run.to_snapshot().unwrap();
         let mut back = Run::from_snapshot(&bytes).unwrap();
         assert_eq!(back, run, "at {place}: {}", String::from_utf8_lossy(&bytes));
-        after.iter().for_each(|event| back.take_in(event).unwrap());
+        after.iter().for_each(|event| back.evolve_in_place(event).unwrap());
         assert_eq!(back, whole, "at {place}");
     }
 }
@@ -60,7 +60,7 @@ fn each_output_of_a_fan_out_is_written_once() {
         assert!(Arc::ptr_eq(&done.output, open.results[&item].output.as_ref().unwrap()));
         assert!(Arc::ptr_eq(done.value.as_ref().unwrap(), &open.items.as_ref().unwrap()[item as usize]));
     }
-    // Neither does what was done twice grow with each round.
+    // Nor does the snapshot grow when a run is written and read repeatedly.
     assert_eq!(back.to_snapshot().unwrap(), bytes);
 }
 

@@ -10,7 +10,7 @@ use crate::workflow::{
 };
 
 impl Steps {
-    pub(super) fn see_step(&mut self, at: Timestamp, event: &StepEvent, run: &Run) {
+    pub(super) fn apply_step(&mut self, at: Timestamp, event: &StepEvent, run: &Run) {
         match event {
             StepEvent::Computed { step, .. } => self.mark(step, at, StepStatus::Done, None),
             StepEvent::Skipped { step, item: Some(item), reason } => {
@@ -63,7 +63,7 @@ impl Steps {
         }
     }
 
-    pub(super) fn see_wait(&mut self, at: Timestamp, event: &WaitEvent, run: &Run) {
+    pub(super) fn apply_wait(&mut self, at: Timestamp, event: &WaitEvent, run: &Run) {
         match event {
             WaitEvent::Began { step, signal, until } => {
                 let (status, note) = match (signal, until) {
@@ -78,7 +78,7 @@ impl Steps {
         }
     }
 
-    pub(super) fn see_lock(&mut self, at: Timestamp, event: &LockEvent) {
+    pub(super) fn apply_lock(&mut self, at: Timestamp, event: &LockEvent) {
         match event {
             LockEvent::Queued { step, name, .. } => {
                 self.mark(step, at, StepStatus::WaitingLock, Some(format!("it waits for the lock `{name}`")));
@@ -88,7 +88,7 @@ impl Steps {
         }
     }
 
-    pub(super) fn see_child(&mut self, at: Timestamp, event: &ChildEvent, run: &Run) {
+    pub(super) fn apply_child(&mut self, at: Timestamp, event: &ChildEvent, run: &Run) {
         match event {
             ChildEvent::Started { step, child, workflow, .. } => {
                 self.mark(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
@@ -106,7 +106,7 @@ impl Steps {
         }
     }
 
-    pub(super) fn see_checkpoint(&mut self, at: Timestamp, event: &CheckpointEvent, run: &Run) {
+    pub(super) fn apply_checkpoint(&mut self, at: Timestamp, event: &CheckpointEvent, run: &Run) {
         match event {
             CheckpointEvent::Opened(asked) => {
                 self.mark(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
@@ -121,7 +121,7 @@ impl Steps {
         }
     }
 
-    pub(super) fn see_conflict(&mut self, at: Timestamp, event: &ConflictEvent) {
+    pub(super) fn apply_conflict(&mut self, at: Timestamp, event: &ConflictEvent) {
         match event {
             ConflictEvent::Paused { conflict, .. } if conflict.kind == ConflictKind::Answer => {}
             ConflictEvent::Paused { conflict, .. } => {

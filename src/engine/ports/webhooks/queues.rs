@@ -67,7 +67,7 @@ fn destination(message: &WebhookMessage) -> String {
 /// The messages that wait for one destination.
 struct Queue {
     service: Option<ServiceName>,
-    /// By number: in the order in which they were recorded.
+    /// The messages by their numbers, and so in the order in which they were recorded.
     waiting: BTreeMap<u64, Waiting>,
     /// The number of the message in flight.
     sending: Option<u64>,

@@ -58,7 +58,7 @@ fn a_fallback_replaces_one_step_and_no_step_needs_it() {
             "w.steps.h.fallback_only: no step has `h` as its fallback, so it would never run (say `fallback: h` in the step whose place it takes)",
         ],
     );
-    let (_, problems) = Town::new().check(&steps(&format!(
+    let (_, problems) = Environment::new().check(&steps(&format!(
         "a: {{ {call}, fallback: f }}\nb: {{ needs: [a], set: 1 }}\nf: {{ {call}, fallback_only: true, needs: [b] }}\np: {{ {call}, fallback: q, fallback_only: true }}\nq: {{ {call}, fallback: p, fallback_only: true }}"
     )));
     assert_eq!(problems.len(), 2, "{problems:#?}");
@@ -69,7 +69,7 @@ fn a_fallback_replaces_one_step_and_no_step_needs_it() {
 fn what_a_503_means_for_a_fallback_is_explained() {
     let of = |step: &str| {
         let by = "b: { call: 'POST ${services.stock}/x', fallback_only: true }";
-        Town::new().check(&steps(&format!("a: {{ {step}, fallback: b }}\n{by}"))).1
+        Environment::new().check(&steps(&format!("a: {{ {step}, fallback: b }}\n{by}"))).1
     };
     let warned = of("call: 'POST ${services.stock}/x'");
     assert_eq!(warned.len(), 1, "{warned:#?}");

@@ -11,8 +11,8 @@ fn kept(plan: &Plan, step: &str, part: Part) -> Option<Vec<String>> {
 
 #[test]
 fn headers_of_replies_that_an_expression_can_read_are_kept_and_no_others() {
-    let town = Town { store_key: true, ..Town::new() };
-    let (plan, problems) = town.check(
+    let environment = Environment { store_key: true, ..Environment::new() };
+    let (plan, problems) = environment.check(
         r#"
 workflow: w
 input: { sensitive_headers: [X-Session] }

@@ -14,14 +14,14 @@ mod people;
 mod shape;
 
 /// The services, secrets and limits that the tests' workflows may refer to.
-struct Town {
+struct Environment {
     services: BTreeMap<ServiceName, bool>,
     secrets: BTreeSet<String>,
     limits: Limits,
     store_key: bool,
 }
 
-impl Town {
+impl Environment {
     fn new() -> Self {
         let services = [("stock", true), ("bank", false), ("mail", false)];
         Self {
@@ -50,7 +50,7 @@ impl Town {
 
 #[track_caller]
 fn good(yaml: &str) -> Plan {
-    let (plan, problems) = Town::new().check(yaml);
+    let (plan, problems) = Environment::new().check(yaml);
     assert_eq!(problems, Vec::<String>::new());
     plan.expect("a plan")
 }
@@ -68,7 +68,7 @@ fn wrong(step_lines: &str, expected: &[&str]) {
 
 #[track_caller]
 fn refused(yaml: &str, expected: &[&str]) {
-    let (plan, problems) = Town::new().check(yaml);
+    let (plan, problems) = Environment::new().check(yaml);
     assert_eq!(problems, expected, "{yaml}");
     assert_eq!(plan.is_some(), expected.iter().all(|line| line.starts_with("warning: ")), "{yaml}");
 }
@@ -137,10 +137,10 @@ fn a_whole_workflow_becomes_a_plan() {
 
 #[test]
 fn a_plan_is_built_again_from_its_stored_definition() {
-    let town = Town::new();
+    let environment = Environment::new();
     let plan = good(ORDER);
     let kept: Value = serde_json::from_str(&plan.source.to_string()).unwrap();
-    let again = Plan::from_source(&kept, &town.known()).map_err(|p| p.len()).unwrap();
+    let again = Plan::from_source(&kept, &environment.known()).map_err(|p| p.len()).unwrap();
     assert_eq!(again.id, plan.id);
     assert!(plan.id.as_str().starts_with("plan_") && plan.id.as_str().len() == 25);
     // The order of keys is no content; the order of steps, and every value, is.
@@ -158,27 +158,27 @@ fn a_plan_is_built_again_from_its_stored_definition() {
         id(one),
         id("workflow: w\nsteps: { a: { set: 1.0, if: '${true}' }, b: { set: 2 } }\nrespond: { status: 200 }")
     );
-    let gone = Town { services: BTreeMap::new(), ..Town::new() };
+    let gone = Environment { services: BTreeMap::new(), ..Environment::new() };
     assert!(Plan::from_source(&kept, &gone.known()).is_err());
 }
 
 #[test]
 fn schemas_and_limits_are_checked() {
-    let (_, problems) = Town::new()
+    let (_, problems) = Environment::new()
         .check("workflow: w\ninput: { schema: { type: 5 } }\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }");
     assert!(problems.len() == 1 && problems[0].starts_with("w.input.schema.type: not a JSON Schema: "), "{problems:?}");
-    let (_, problems) = Town::new().check(
+    let (_, problems) = Environment::new().check(
         "workflow: w\ninput: { schema: { anyOf: [{}, { properties: { 'a/b': { type: strin } } }] } }\n\
          steps: { a: { set: 1 } }\nrespond: { status: 200 }",
     );
     let place = "w.input.schema.anyOf[1].properties.a/b.type: not a JSON Schema: ";
     assert!(problems.len() == 1 && problems[0].starts_with(place), "{problems:?}");
-    let (_, problems) = Town::new().check(
+    let (_, problems) = Environment::new().check(
         "workflow: w\ninput: { schema: { $ref: 'http://a/b' } }\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }",
     );
     assert!(problems.len() == 1 && problems[0].starts_with("w.input.schema: not a JSON Schema: "), "{problems:?}");
-    let town = Town { limits: Limits { steps_max: 1, ..Limits::default() }, ..Town::new() };
-    let (plan, problems) = town.check(&steps("a: { set: 1 }\nb: { set: 1 }"));
+    let environment = Environment { limits: Limits { steps_max: 1, ..Limits::default() }, ..Environment::new() };
+    let (plan, problems) = environment.check(&steps("a: { set: 1 }\nb: { set: 1 }"));
     assert_eq!(
         (plan.is_none(), problems),
         (true, vec!["w.steps: 2 steps are more than the limit steps_max (1)".to_owned()])
@@ -193,7 +193,7 @@ fn schemas_and_limits_are_checked() {
 
 #[test]
 fn everything_is_reported_at_once() {
-    let (_, problems) = Town::new().check(
+    let (_, problems) = Environment::new().check(
         "workflow: 1w\nsteps:\n  a: { call: 'GET ${services.x}/y', timeout: soon }\n  b: { set: '${steps.z.output}', undo: 1 }\nrespond: { status: 9 }",
     );
     assert_eq!(problems.len(), 6, "{problems:#?}");
@@ -217,13 +217,13 @@ proptest! {
         json!(null), json!(0), json!(-1), json!(1e300), json!(""), json!("${"), json!("${steps}"), json!("${steps.price}"), json!("é ${x.y}"),
         json!([]), json!([[]]), json!({}), json!({"": 1}), json!({"a": {"call": "GET"}}), json!(["price"]), json!("POST ${services.bank}"), json!(true),
     ])) {
-        let town = Town::new();
+        let environment = Environment::new();
         let mut source: Value = serde_saphyr::from_str(ORDER).unwrap();
         let mut places = Vec::new();
         pointers(&source, "", &mut places);
         *source.pointer_mut(at.get::<String>(&places)).unwrap() = with;
         let mut problems = Problems::default();
-        let plan = Plan::check(&source, &Site::file("w"), &town.known(), &mut problems);
+        let plan = Plan::check(&source, &Site::file("w"), &environment.known(), &mut problems);
         prop_assert_eq!(plan.is_none(), problems.has_errors());
     }
 }
@@ -231,8 +231,8 @@ proptest! {
 /// The example set is sound.
 #[test]
 fn the_example_workflows_pass_the_check() {
-    let mut town = Town::new();
-    town.services = ["prices", "stock", "bank", "mail", "studio", "ads"]
+    let mut environment = Environment::new();
+    environment.services = ["prices", "stock", "bank", "mail", "studio", "ads"]
         .into_iter()
         .map(|name| (ServiceName::new(name), true))
         .collect();
@@ -242,7 +242,7 @@ fn the_example_workflows_pass_the_check() {
     let routes: String = routes.map(|file| read(file.unwrap().path())).collect();
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
-        let (plan, problems) = town.check(&read(path.clone()));
+        let (plan, problems) = environment.check(&read(path.clone()));
         assert_eq!(problems, Vec::<String>::new(), "{}", path.display());
         let plan = plan.unwrap();
         // What no route starts is never rehearsed.

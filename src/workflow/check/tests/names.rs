@@ -105,7 +105,7 @@ fn credentials_of_callers_are_passed_on_only_sealed() {
          `store_key` to seal it with (declare `store_key: { file: … }` in pointsman.yaml)",
         ],
     );
-    let (plan, problems) = Town { store_key: true, ..Town::new() }.check(&pass);
+    let (plan, problems) = Environment { store_key: true, ..Environment::new() }.check(&pass);
     assert_eq!((problems.len(), plan.unwrap().sensitive().collect::<Vec<_>>()), (0, vec!["authorization"]));
     wrong(
         "a: { set: '${request.headers[\"cookie\"]}' }\nb: { set: '${request.headers}' }",

@@ -14,7 +14,7 @@ fn cycles_are_named_step_by_step() {
     );
     let two =
         "a: { needs: [b, d], set: 1 }\nb: { needs: [c], set: 1 }\nc: { needs: [b], set: 1 }\nd: { needs: [a], set: 1 }";
-    let (_, problems) = Town::new().check(&steps(two));
+    let (_, problems) = Environment::new().check(&steps(two));
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].contains("b → c → b") && problems[1].contains("a → d → a"), "{problems:?}");
 }
@@ -62,7 +62,7 @@ proptest! {
         let from = from as usize % size;
         let mut all: Vec<_> = edges.into_iter().map(|(a, b, hand)| (a as usize % size, b as usize % size, hand)).collect();
         all.extend((0..length).map(|step| ((from + step) % size, (from + (step + 1) % length) % size, true)));
-        let (plan, problems) = Town::new().check(&graph(size, &all));
+        let (plan, problems) = Environment::new().check(&graph(size, &all));
         prop_assert!(plan.is_none());
         prop_assert!(!problems.is_empty());
         for problem in problems {

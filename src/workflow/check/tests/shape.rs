@@ -203,7 +203,7 @@ fn the_schema_takes_what_the_check_takes() {
 fn the_reason_why_runs_have_to_be_kept_is_named() {
     let beyond = |step: &str, more: &str| {
         let text = format!("workflow: w\n{more}\nsteps:\n  s: {step}\nrespond: {{ status: 200 }}\n");
-        let (plan, problems) = Town::new().check(&text);
+        let (plan, problems) = Environment::new().check(&text);
         plan.unwrap_or_else(|| panic!("{step}: {problems:#?}")).reason_to_keep()
     };
     let read = "call: 'GET ${services.stock}/x'";

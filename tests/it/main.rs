@@ -29,6 +29,7 @@ mod overload;
 mod postgres;
 mod reload;
 mod renames;
+mod rotated_keys;
 mod schema;
 mod slow_clients;
 mod slow_uploads;

@@ -1,0 +1,133 @@
+//! The issuer of bearer tokens gets another key pair: its file is replaced, and read with the next reload.
+
+use http::{Method, StatusCode};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use pointsman::demo::http::Reply;
+use serde_json::{Value, json};
+
+use crate::legacy_keys::{charges, force};
+use crate::support::test_system::{TestSystem, some_order};
+use crate::support::{FlagsDir, until};
+
+/// A key pair, made for these tests.
+struct Pair {
+    private: &'static str,
+    public: &'static str,
+}
+
+const OLD: Pair = Pair {
+    private: "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJmIriGl/lFIMRvw/I51sMjzblw8Fu7lrUslE+C1xKTX
+-----END PRIVATE KEY-----
+",
+    public: "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
+-----END PUBLIC KEY-----
+",
+};
+const NEW: Pair = Pair {
+    private: "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIM2Gebk0PXNhr9n2qaMgRbupd31UQJq3OrAcjwXvjpF+
+-----END PRIVATE KEY-----
+",
+    public: "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAmFMUajRYiPU7lxAyjuG3LlsOhT6PA2k42duDTWQBXUs=
+-----END PUBLIC KEY-----
+",
+};
+
+const FILE: &str = "issuer.pem";
+
+impl Pair {
+    /// The n-th token of one caller.
+    fn token(&self, n: u64) -> String {
+        let now = jiff::Timestamp::now().as_second();
+        let claims = json!({ "iss": "issuer", "sub": "ada", "aud": "shop", "exp": now + 600, "jti": n });
+        let key = EncodingKey::from_ed_pem(self.private.as_bytes()).expect("a key");
+        encode(&Header::new(Algorithm::EdDSA), &claims, &key).expect("a token")
+    }
+}
+
+/// The same order each time for one number.
+async fn send(system: &TestSystem, number: u64, token: &str) -> Reply {
+    let (key, bearer) = (format!("order-{number}"), format!("Bearer {token}"));
+    let headers = [("idempotency-key", key.as_str()), ("authorization", bearer.as_str())];
+    let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
+    reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
+}
+
+/// The id of the order.
+async fn ordered(system: &TestSystem, number: u64, token: &str) -> Value {
+    let reply = send(system, number, token).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{number}: {}", reply.json());
+    reply.json()["id"].clone()
+}
+
+/// One order under two tokens of a pair that verifies: they are one caller's.
+async fn is_accepted(system: &TestSystem, number: u64, pair: &Pair) -> Value {
+    let id = ordered(system, number, &pair.token(1)).await;
+    assert_eq!(ordered(system, number, &pair.token(2)).await, id, "a refreshed token");
+    id
+}
+
+async fn flags(system: &TestSystem) -> Value {
+    system.pointsman.get("/api/v2/status").await["flags"].clone()
+}
+
+fn replace(system: &TestSystem, text: &str) {
+    system.flags.write(FILE, text);
+    system.pointsman.signal(rustix::process::Signal::HUP);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_nothing() {
+    let by_token = |flags: &FlagsDir| {
+        flags.write(FILE, OLD.public);
+        flags.edit("routes/orders.yaml", |text| {
+            let creates = "    instance: { creates: $.id }";
+            text.replace(creates, &format!("    caller: {{ jwt: {{ keys: {FILE}, audience: shop }} }}\n{creates}"))
+        });
+    };
+    let mut system = TestSystem::with(by_token).await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    let first = is_accepted(&system, 1, &OLD).await;
+    assert!(first.is_string(), "the engine answers: {first}");
+
+    // A broken file: refused, with file and place, and what is in force stays.
+    let before = flags(&system).await;
+    replace(&system, "-----BEGIN PUBLIC KEY-----\nno key\n-----END PUBLIC KEY-----\n");
+    let why = until("the refusal", || async { flags(&system).await["last_error"].as_str().map(str::to_owned) }).await;
+    for part in [FILE, "routes/orders.yaml:", "keys"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert_eq!(flags(&system).await["generation"], before["generation"]);
+    is_accepted(&system, 2, &OLD).await;
+    assert_eq!(ordered(&system, 1, &OLD.token(3)).await, first);
+
+    // The new pair: its tokens are verified, those of the old one are headers like any other.
+    replace(&system, NEW.public);
+    until("the new key", || async {
+        let flags = flags(&system).await;
+        (flags["generation"].as_u64() > before["generation"].as_u64() && flags["last_error"].is_null()).then_some(())
+    })
+    .await;
+    let third = is_accepted(&system, 3, &NEW).await;
+    let with_old = async |system: &TestSystem, when: &str| {
+        ordered(system, 4, &OLD.token(1)).await;
+        let held = send(system, 4, &OLD.token(2)).await;
+        let kind = held.json()["type"].as_str().unwrap_or_default().to_owned();
+        assert!(held.status == StatusCode::CONFLICT && kind.ends_with("retry-key-held"), "{when}: {kind}");
+        // What came while the old pair verified is looked up as it was then.
+        assert_eq!(ordered(system, 1, &OLD.token(4)).await, first, "{when}");
+    };
+    with_old(&system, "after the reload").await;
+    system.wait_for_runs_to_end().await;
+    system.kill().await;
+    system.restart().await;
+    assert_eq!(ordered(&system, 3, &NEW.token(5)).await, third);
+    with_old(&system, "after a restart").await;
+    system.wait_for_runs_to_end().await;
+    assert_eq!(charges(&system), 4, "each order once");
+    system.finish().await;
+}

@@ -45,7 +45,7 @@ pub struct Breaker {
 }
 
 impl Default for Breaker {
-    /// The breaker of a service that declares none: opens where half of at least 20 calls in 10 s failed.
+    /// The breaker of a service that declares none: it opens when half of at least 20 calls in 10 s failed.
     fn default() -> Self {
         Self {
             failures: 0.5,

@@ -113,8 +113,8 @@ fn compute(
     }])
 }
 
-/// Begins the first attempt of a call, or the first one with another input. What has to come before it (an approval, a
-/// lock) comes first.
+/// Begins the first attempt of a call, or the first one with another input. If it needs an approval or a lock, that is
+/// requested first.
 fn first(
     run: &Run,
     plan: &Plan,

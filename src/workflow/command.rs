@@ -102,12 +102,12 @@ pub enum Command {
         /// A random number from 0.0 to 1.0, for the length of the pause before another attempt.
         jitter: f64,
     },
-    /// Fix the caller's answer: this entry of `respond`, or none where no entry holds.
+    /// Record the caller's answer by this entry of `respond`, or that there is none because no entry holds.
     Respond {
         /// The entry.
         entry: Option<usize>,
     },
-    /// Fix the answer that the caller gets while the run goes on, where the plan declares it.
+    /// Record the answer that the caller gets while the run goes on, where the plan declares one.
     AnswerPending,
     /// End the run, as nothing is left to do; or begin to undo what was done.
     Conclude,

@@ -286,8 +286,8 @@ pub enum Outcome {
         /// What happened.
         failure: Failure,
     },
-    /// It is unknown what was done: of a read, or of a step whose run was cancelled with nothing to be undone; any other
-    /// pauses its run.
+    /// It is unknown what was done. Only for reads, and in runs that were cancelled without undoing; any other unknown
+    /// outcome pauses the run.
     Unknown {
         /// What happened.
         failure: Failure,

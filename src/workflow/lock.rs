@@ -59,7 +59,7 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
     Some(Ok(vec![Event::Lock(LockEvent::Queued { step: step.id.clone(), item, name })]))
 }
 
-/// The name under which the lock is held: those of real and of dark runs are never the same.
+/// The name under which the lock is held. A real run and a dark run never have the same one.
 fn in_namespace(mode: Mode, name: String) -> String {
     match mode {
         Mode::Dark => format!("{DARK}{name}"),

@@ -196,7 +196,7 @@ async fn register(
     let Some(claim) = claim else { return Ok(registration) };
     let any_caller = request.any_caller;
     registration.set_any_caller(any_caller);
-    // Read before one of its keys is taken, because taking it enters both into the set.
+    // Read before any of its keys is taken, because taking one adds both to the set of keys that the engine has taken.
     let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.may_have_been_taken(&key));
     let took = core.ports.pins.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {

@@ -115,7 +115,7 @@ impl ConnectionPool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = idle.by_authority.get_mut(authority)?;
         if !repeatable && !origin.is_trusted() {
-            // Whether the longest idle connection is still open shows whether the server keeps connections open.
+            // The state of the longest idle connection shows whether the server keeps connections open.
             let (mut connection, since) = origin.idle.pop_front_if(|(_, since)| since.elapsed() >= SURVIVED)?;
             let open = connection.is_idle(cx);
             origin.observe(open, since.elapsed());

@@ -87,7 +87,7 @@ async fn find_deadlock(
             waiters.push(row);
         }
     }
-    // This run first: then `PARENTS_MAX` is not used up before its ancestors are read.
+    // This run comes first, so that `PARENTS_MAX` is not used up before its ancestors are read.
     waiters.sort_by_key(|row| row.run != run);
     let mut ancestry = Ancestry { core, above: HashMap::from([(run, Some(parent.run))]), parents: HashMap::new() };
     ancestry.parents.insert(run, Some(parent.clone()));

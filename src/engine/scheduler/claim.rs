@@ -83,7 +83,8 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Ok(driver) => drop(driver.drive().await),
         Err((slot, LoadError::Store(error))) => retry_later(core, slot, &error),
         Err((slot, LoadError::Unreadable(why) | LoadError::Withheld(why))) => {
-            // Given up while the slot is held: a message that comes meanwhile starts the next task after that.
+            // The run is given up while the slot is held, so that a message that comes meanwhile starts the next task
+            // afterwards.
             let slot = unreadable::answer_orders(core, slot, &owned, &why).await;
             if core.schedule.stuck.contains(run) {
                 unreadable::give_up(core, &owned).await;

@@ -126,7 +126,8 @@ impl Registration {
             // A failure is detected when the proxy records the key again before it calls legacy.
             pins.give_to_legacy(RetryKeys { scoped: key, any_caller: self.any_caller });
         }
-        // After legacy has the key for any caller: else a request under another credential could take them.
+        // Released only after legacy has the key for any caller, because otherwise a request under another credential
+        // could take them.
         for (pins, key) in self.reserved.drain(..).filter(|(_, key)| Some(*key) != self.key) {
             pins.release(&key);
         }

@@ -80,7 +80,7 @@ impl StuckRuns {
     pub fn ids(&self, limit: usize) -> Vec<RunId> {
         self.state().runs.keys().take(limit).copied().collect()
     }
-    /// Whether a run is stuck at this event, or has none after it.
+    /// Whether a run was listed as stuck when this was its last event, or a later one.
     pub fn is_stuck_at(&self, run: RunId, seq: Seq) -> bool {
         self.state().runs.get(&run).is_some_and(|stuck| stuck.seq >= seq)
     }

@@ -25,14 +25,15 @@ use crate::names::RunId;
 use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Priority, StoreError};
 use crate::workflow::{Choice, Mode, Order, Refusal, RunSummary};
 
-/// How many runs that this process cannot read are named to a shared store, so that it does not give them to it again. More
-/// than these are taken and given up at each sweep.
+/// How many runs that this process cannot read are named to a shared store, which then does not give them to it again.
+/// Any more are taken and given up at each sweep.
 const NAMED_MAX: usize = 10_000;
 
-/// The pause before a run is tried again that could not be given up.
+/// The pause before the next try where a run could not be given up.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
-/// The runs that this process knows it cannot read; in a store of its own it takes them all the same.
+/// The runs that this process knows it cannot read, so that a shared store does not give them to it again. Empty where
+/// no other process uses the store.
 pub(in crate::engine) fn known(core: &Core) -> Vec<RunId> {
     match core.ports.store.is_shared() {
         true => core.schedule.stuck.ids(NAMED_MAX),

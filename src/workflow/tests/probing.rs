@@ -90,7 +90,7 @@ fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     }
 }
 
-/// The machine's clock is set ahead between two processes: a time that an event names comes too early.
+/// The machine's clock is set ahead between two processes, so that a time in an event is reached too early.
 #[test]
 fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too() {
     let plan = plan(PROBED);

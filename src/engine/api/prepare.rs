@@ -14,7 +14,7 @@ use crate::compare::{Body, Observation};
 use crate::engine::api::start;
 use crate::engine::context::Core;
 use crate::engine::machine::replies;
-use crate::engine::ports::{decode, event_sealer};
+use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
@@ -173,7 +173,7 @@ async fn remains_of(core: &Core, run: RunId) -> Result<Option<Known>, StoreError
     let Some((mut remains, summary)) = remains.zip(summary) else { return Ok(None) };
     let mut sensitive_paths = Vec::new();
     for (value, path) in [(&mut remains.input, input), (&mut remains.output, output)] {
-        if value.as_mut().is_some_and(|value| event_sealer::open_value(&core.ports.sealer, run, value)) {
+        if value.as_mut().is_some_and(|value| sealed_values::open_value(&core.ports.sealer, run, value)) {
             sensitive_paths.push(path);
         }
     }

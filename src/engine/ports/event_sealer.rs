@@ -3,27 +3,24 @@
 //! Always true: a run's events hold clear values in memory and sealed ones in the store. `workflow` says which parts of
 //! an event are sensitive by their origin, and which sensitive values are known by now. All texts and numbers in such
 //! parts, and every occurrence of a known value, as a whole or within a longer text, are replaced by `«sealed:…»`:
-//! ciphertext under a key derived from `store_key`, bound to the run. Text that only looks sealed, or was sealed for
-//! another run, is left as it is. The ciphertext is deleted together with the run's events.
+//! ciphertext under a key derived from `store_key`, bound to the run. Parts may overlap, because paths may: a value is
+//! sealed once all the same. The ciphertext is deleted together with the run's events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::engine::ports::seal::Sealer;
+use crate::engine::ports::sealed_values::{Piece, open_text, open_value, pieces, seal_number, seal_text, seal_value};
 use crate::names::{CheckpointId, RunId, StepId};
 use crate::secret::STARS;
 use crate::store::{Append, StoredEvent};
 use crate::workflow::{
-    CheckpointEvent, ChildEvent, Event, Form, KnownValues, Plan, Run, SensitivePath, SensitiveSources, StepEvent,
-    Taint, parts,
+    CheckpointEvent, ChildEvent, Event, Form, KnownValues, Plan, Run, SensitivePart, SensitivePath, SensitiveSources,
+    StepEvent, Taint, parts,
 };
 
-const OPENS: &str = "«sealed:";
-const CLOSES: &str = "»";
-/// Precedes a sealed number, so that opening it gives a number again.
-const NUMBER: char = '\u{0}';
 /// Enclose the placeholder of a value while JSON is sealed; from Unicode's private use area.
 const PLACE: [char; 2] = ['\u{f8f0}', '\u{f8f1}'];
 
@@ -110,7 +107,7 @@ impl EventSealer {
         for (_, event) in &mut sealed.events {
             *event = self.sealed(&taint, event)?;
         }
-        let stars = |_: &str| Some(STARS.to_owned());
+        let stars = |_: Found<'_>| Some(STARS.to_owned());
         for notice in &mut sealed.webhook_messages {
             self.hide(&mut notice.body, &stars)?;
         }
@@ -118,17 +115,29 @@ impl EventSealer {
             self.hide(answer, &stars)?;
         }
         if let Some(note) = &mut sealed.summary.note {
-            *note = self.known.hide(note, &stars)?;
+            *note = self.known.hide(note, &|_| Some(STARS.to_owned()))?;
         }
         Some(Arc::new(sealed))
     }
     fn seal_text(&self, text: &str) -> Option<String> {
         seal_text(&self.sealer, self.run, text)
     }
+    fn seal_found(&self, found: Found<'_>) -> Option<String> {
+        match found {
+            Found::Text(text) => self.seal_text(text),
+            Found::Number(number) => seal_number(&self.sealer, self.run, number),
+        }
+    }
     fn sealed(&self, taint: &Taint, event: &Event) -> Option<Event> {
         let mut written = serde_json::to_value(event).ok()?;
         let content = written.as_object_mut()?.values_mut().next()?;
-        for part in parts(taint, event, &self.asked) {
+        self.seal_parts(content, &parts(taint, event, &self.asked))?;
+        self.free_parts(event.kind(), content, &|found| self.seal_found(found))?;
+        serde_json::from_value(written).ok()
+    }
+    /// Seals the sensitive parts of an event's content. They may overlap.
+    fn seal_parts(&self, content: &mut Value, parts: &[SensitivePart]) -> Option<()> {
+        for part in parts {
             let mut is_sealed = true;
             part.at.visit_mut(content, &mut |value| {
                 is_sealed &= match (&part.form, &mut *value) {
@@ -142,9 +151,7 @@ impl EventSealer {
                 return None;
             }
         }
-        let seal = |text: &str| self.seal_text(text);
-        self.free_parts(event.kind(), content, &seal)?;
-        serde_json::from_value(written).ok()
+        Some(())
     }
     /// Seals the values at these paths in a text that holds JSON, so that opening it gives the same bytes; seals the
     /// whole text if that is not possible.
@@ -152,7 +159,7 @@ impl EventSealer {
         let whole = || self.seal_text(text);
         let Ok(mut body) = serde_json::from_str::<Value>(text) else { return whole() };
         let written = body.to_string();
-        if text.contains(PLACE) || text.contains(OPENS) || written != text {
+        if text.contains(PLACE) || written != text {
             return whole();
         }
         let mut values = Vec::new();
@@ -168,14 +175,15 @@ impl EventSealer {
             };
             sealed = sealed.replacen(&stands, &sealed_value, 1);
         }
-        match clear(&self.sealer, self.run, &sealed) == text {
+        let open = |text: &str| open_text(&self.sealer, self.run, text);
+        match open(&sealed) == open(text) {
             true => Some(sealed),
             false => whole(),
         }
     }
     /// Replaces every occurrence in those parts of an event that may hold any value; names of steps and kinds are not
     /// among them.
-    fn free_parts(&self, kind: &str, fact: &mut Value, replace: &dyn Fn(&str) -> Option<String>) -> Option<()> {
+    fn free_parts(&self, kind: &str, fact: &mut Value, replace: &Replace<'_>) -> Option<()> {
         match fact {
             Value::Object(members) => members.iter_mut().try_for_each(|(name, member)| {
                 // The reason why a step was skipped is one of a few labels; all other reasons were written by people.
@@ -192,7 +200,7 @@ impl EventSealer {
         }
     }
     /// Replaces every occurrence in a value; `None` if that fails.
-    fn hide(&self, value: &mut Value, replace: &dyn Fn(&str) -> Option<String>) -> Option<()> {
+    fn hide(&self, value: &mut Value, replace: &Replace<'_>) -> Option<()> {
         match value {
             Value::String(text) => *text = self.hide_text(text, replace)?,
             Value::Array(items) => items.iter_mut().try_for_each(|item| self.hide(item, replace))?,
@@ -202,7 +210,7 @@ impl EventSealer {
                 // bodies, where any type may be.
                 let text = number.to_string();
                 if text.len() >= NUMBER_DIGITS_MIN && self.known.contains(&text) {
-                    *value = Value::String(replace(&format!("{NUMBER}{text}"))?);
+                    *value = Value::String(replace(Found::Number(number))?);
                 }
             }
             Value::Null | Value::Bool(_) => {}
@@ -210,34 +218,28 @@ impl EventSealer {
         Some(())
     }
     /// The same in a text, except in parts that are sealed already.
-    fn hide_text(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-        let mut hidden = String::new();
-        for (piece, is_sealed) in pieces(&self.sealer, self.run, text) {
-            match is_sealed {
-                true => hidden.push_str(piece),
-                false => hidden.push_str(&self.known.hide(piece, replace)?),
-            }
+    fn hide_text(&self, text: &str, replace: &Replace<'_>) -> Option<String> {
+        let replace = |text: &str| replace(Found::Text(text));
+        let pieces = pieces(&self.sealer, self.run, text);
+        if let [Piece::Clear(text)] = pieces.as_slice() {
+            return self.known.hide(text, &replace);
         }
-        Some(hidden)
+        let hidden = pieces.into_iter().map(|piece| match piece {
+            Piece::Sealed(sealed, _) => Some(sealed.to_owned()),
+            Piece::Clear(text) => self.known.hide_within(text, &replace),
+        });
+        hidden.collect()
     }
 }
 
-fn seal_text(sealer: &Sealer, run: RunId, text: &str) -> Option<String> {
-    sealer.seal_text(run, text).map(|text| format!("{OPENS}{text}{CLOSES}"))
+/// A known value that was found in an event.
+enum Found<'a> {
+    Text(&'a str),
+    Number(&'a Number),
 }
 
-/// Seals every text and number in a value; `None` if that fails.
-pub(in crate::engine) fn seal_value(sealer: &Sealer, run: RunId, value: &mut Value) -> Option<()> {
-    match value {
-        Value::String(text) if text.is_empty() => {}
-        Value::String(text) => *text = seal_text(sealer, run, text)?,
-        Value::Number(number) => *value = Value::String(seal_text(sealer, run, &format!("{NUMBER}{number}"))?),
-        Value::Array(items) => items.iter_mut().try_for_each(|item| seal_value(sealer, run, item))?,
-        Value::Object(members) => members.values_mut().try_for_each(|member| seal_value(sealer, run, member))?,
-        Value::Null | Value::Bool(_) => {}
-    }
-    Some(())
-}
+/// Gives what stands in place of a known value; `None` if that fails.
+type Replace<'a> = dyn Fn(Found<'_>) -> Option<String> + 'a;
 
 /// Shorter numbers are not searched for: they would match by chance.
 const NUMBER_DIGITS_MIN: usize = 6;
@@ -295,74 +297,5 @@ fn opened(sealer: &Sealer, run: RunId, stored: StoredEvent) -> StoredEvent {
     }
 }
 
-/// Opens what is sealed in a value; returns whether anything was.
-pub(in crate::engine) fn open_value(sealer: &Sealer, run: RunId, value: &mut Value) -> bool {
-    match value {
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| open_value(sealer, run, item) | any),
-        Value::Object(members) => members.values_mut().fold(false, |any, member| open_value(sealer, run, member) | any),
-        Value::String(text) if text.contains(OPENS) => {
-            let clear = clear(sealer, run, text);
-            if clear == *text {
-                return false;
-            }
-            let whole = text.starts_with(OPENS) && text.matches(OPENS).count() == 1 && text.ends_with(CLOSES);
-            let number = clear.strip_prefix(NUMBER).filter(|_| whole).and_then(|text| text.parse().ok());
-            *value = number.map_or(Value::String(clear), Value::Number);
-            true
-        }
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
-}
-
-fn clear(sealer: &Sealer, run: RunId, text: &str) -> String {
-    let open = |(piece, is_sealed): (&str, bool)| match is_sealed {
-        true => sealed_within(piece).and_then(|sealed| sealer.open_text(run, sealed)).unwrap_or_default(),
-        false => piece.to_owned(),
-    };
-    pieces(sealer, run, text).into_iter().map(open).collect()
-}
-
-fn sealed_within(piece: &str) -> Option<&str> {
-    piece.strip_prefix(OPENS)?.strip_suffix(CLOSES)
-}
-
-/// Splits a text into pieces, each with whether it was sealed for this run.
-fn pieces<'t>(sealer: &Sealer, run: RunId, text: &'t str) -> Vec<(&'t str, bool)> {
-    let mut found = Vec::new();
-    let (mut from, mut at) = (0, 0);
-    while let Some(opens) = text[at..].find(OPENS).map(|place| at + place) {
-        let after = opens + OPENS.len();
-        let Some(closes) = text[after..].find(CLOSES).map(|place| after + place) else { break };
-        if sealer.open_text(run, &text[after..closes]).is_none() {
-            at = after;
-            continue;
-        }
-        found.extend((from < opens).then(|| (&text[from..opens], false)));
-        at = closes + CLOSES.len();
-        found.push((&text[opens..at], true));
-        from = at;
-    }
-    found.extend((from < text.len()).then(|| (&text[from..], false)));
-    found
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_was_sealed_is_opened_and_what_looks_like_it_is_left() {
-        let sealer = Sealer::new(Some(&crate::secret::Secret::new("k")));
-        let (run, other) = (RunId(uuid::Uuid::from_u128(1)), RunId(uuid::Uuid::from_u128(2)));
-        let seal = |run, text: &str| format!("{OPENS}{}{CLOSES}", sealer.seal_text(run, text).unwrap());
-        let text = format!("a {} b {} c {OPENS}x{CLOSES} {OPENS}", seal(run, "one"), seal(run, "two"));
-        assert_eq!(clear(&sealer, run, &text), format!("a one b two c {OPENS}x{CLOSES} {OPENS}"));
-        let strange = seal(other, "one");
-        assert_eq!(clear(&sealer, run, &strange), strange);
-        let mut number = json!({ "n": seal(run, "\u{0}1234567"), "text": seal(run, "#1a") });
-        assert!(open_value(&sealer, run, &mut number));
-        assert_eq!(number, json!({ "n": 1234567, "text": "#1a" }));
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ pub(super) mod locks;
 pub(super) mod order_sealer;
 pub(super) mod outgoing;
 pub(super) mod seal;
+pub(super) mod sealed_values;
 pub(super) mod service;
 pub(super) mod webhooks;
 pub(super) mod writer;

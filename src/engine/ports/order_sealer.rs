@@ -6,8 +6,8 @@
 
 use serde_json::Value;
 
-use crate::engine::ports::event_sealer::{open_value, seal_value};
 use crate::engine::ports::seal::Sealer;
+use crate::engine::ports::sealed_values::{open_value, seal_value};
 use crate::names::RunId;
 use crate::store::OrderRecord;
 

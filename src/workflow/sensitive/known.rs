@@ -66,9 +66,13 @@ impl KnownValues {
     }
     /// The text with every occurrence of a value replaced; `None` where `replace` fails.
     pub fn hide(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-        if self.contains(text) {
-            return replace(text);
+        match self.contains(text) {
+            true => replace(text),
+            false => self.hide_within(text, replace),
         }
+    }
+    /// The same for a piece of a longer text, where short values are not searched for.
+    pub fn hide_within(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         let mut pieces = vec![(text.to_owned(), false)];
         for (_, form) in self.forms.iter().filter(|(_, form)| text.contains(form.as_str())) {
             let mut next = Vec::with_capacity(pieces.len());

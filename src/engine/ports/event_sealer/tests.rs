@@ -1,0 +1,141 @@
+//! Sealed events are opened to what they were, whichever paths are declared.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::limits::Limits;
+use crate::names::ServiceName;
+use crate::secret::Secret;
+use crate::workflow::Known;
+
+const RUN: RunId = RunId(uuid::Uuid::from_u128(1));
+
+/// The sealer of runs in which these parts of the output of step `a` are sensitive.
+fn event_sealer(paths: &[String]) -> EventSealer {
+    let source = json!({
+        "workflow": "w",
+        "steps": { "a": { "call": "POST ${services.bank}/a", "sensitive": paths } },
+        "respond": { "status": 200 },
+    });
+    let services = BTreeMap::from([(ServiceName::from("bank"), false)]);
+    let known =
+        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let plan = Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    EventSealer {
+        run: RUN,
+        taint: Some(Arc::new(Taint::new(&plan, &SensitiveSources::default()))),
+        plan: Arc::new(plan),
+        sealer: Arc::new(Sealer::new(Some(&Secret::new("k")))),
+        sources: SensitiveSources::default(),
+        known: KnownValues::default(),
+        asked: BTreeMap::new(),
+    }
+}
+
+fn computed(output: Value) -> Event {
+    Event::Step(StepEvent::Computed { step: "a".into(), output: Arc::new(output) })
+}
+
+fn sealed_again(sealer: &EventSealer, event: &Event) -> Event {
+    sealer.sealed(sealer.taint.as_ref().unwrap(), event).unwrap()
+}
+
+fn opened_event(sealer: &EventSealer, event: &Event) -> Event {
+    let mut value = serde_json::to_value(event).unwrap();
+    open_value(&sealer.sealer, RUN, &mut value);
+    serde_json::from_value(value).unwrap()
+}
+
+fn text() -> impl Strategy<Value = String> {
+    let sealer = Sealer::new(Some(&Secret::new("k")));
+    let of_other_run = seal_text(&sealer, RunId(uuid::Uuid::from_u128(2)), "x").unwrap();
+    prop_oneof![
+        4 => "[a-c«»\u{0}\"\\\\/ ]{0,4}",
+        2 => prop::sample::select(vec!["4111-2222-3333", "1234567", "«sealed:eA==»", "«sealed:", "\u{0}1234567", "\u{f8f0}0\u{f8f1}"])
+            .prop_map(str::to_owned),
+        1 => Just(of_other_run),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        1 => Just(Value::Null),
+        1 => any::<bool>().prop_map(Value::from),
+        1 => any::<i32>().prop_map(Value::from),
+        1 => any::<f64>().prop_map(Value::from),
+        1 => Just(json!(1234567)),
+        5 => text().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 3, |inner| {
+        prop_oneof![
+            3 => prop::collection::btree_map("[a-c]", inner.clone(), 0..3).prop_map(|members| json!(members)),
+            1 => prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            // A body of a call.
+            1 => inner.prop_map(|body| Value::from(body.to_string())),
+        ]
+    })
+}
+
+fn paths() -> impl Strategy<Value = Vec<String>> {
+    let segment = prop::sample::select(vec![".a", ".a", ".b", ".c", "[0]", "[*]", "['a']"]);
+    let path = prop::collection::vec(segment, 0..4).prop_map(|segments| format!("${}", segments.concat()));
+    prop::collection::vec(path, 1..5)
+}
+
+fn parsed(paths: Vec<String>) -> Vec<SensitivePath> {
+    paths.iter().map(|path| SensitivePath::parse(path).unwrap()).collect()
+}
+
+proptest! {
+    #[test]
+    fn an_event_is_opened_as_it_was_whichever_paths_are_declared(paths in paths(), output in value()) {
+        let event = computed(output);
+        let mut sealer = event_sealer(&paths);
+        sealer.learn([&event]);
+        let once = sealed_again(&sealer, &event);
+        prop_assert_eq!(&opened_event(&sealer, &once), &event);
+        prop_assert_eq!(&sealed_again(&sealer, &once), &once);
+    }
+
+    /// The same for parts that overlap in every way: values, texts, and values in texts that hold JSON.
+    #[test]
+    fn parts_may_overlap(
+        parts in prop::collection::vec((paths(), prop::option::of(paths())), 1..4),
+        content in value(),
+    ) {
+        let sealer = event_sealer(&[]);
+        let of = |(at, within): (Vec<String>, Option<Vec<String>>)| {
+            let form = within.map_or(Form::Value, |within| Form::Json(parsed(within)));
+            parsed(at).into_iter().map(move |at| SensitivePart { at, form: form.clone() })
+        };
+        let parts: Vec<_> = parts.into_iter().flat_map(of).collect();
+        let mut once = content.clone();
+        sealer.seal_parts(&mut once, &parts).unwrap();
+        let mut value = once.clone();
+        sealer.seal_parts(&mut value, &parts).unwrap();
+        prop_assert_eq!(&value, &once, "sealed again");
+        open_value(&sealer.sealer, RUN, &mut value);
+        prop_assert_eq!(value, content);
+    }
+}
+
+#[test]
+fn nothing_sensitive_stays_in_clear_where_paths_overlap() {
+    let card = json!({ "number": "4111-2222-3333", "cvc": "CVC99", "n": 7 });
+    let event = computed(json!({ "card": card, "plain": "hello" }));
+    for paths in
+        [["$.card", "$.card.number"], ["$.card.number", "$['card']"], ["$.card[*]", "$.card"], ["$", "$.plain"]]
+    {
+        let mut sealer = event_sealer(&paths.map(str::to_owned));
+        sealer.learn([&event]);
+        let once = sealed_again(&sealer, &event);
+        let written = serde_json::to_string(&once).unwrap();
+        assert!(
+            !["4111", "CVC", "7"].iter().any(|text| written.contains(&format!("\"{text}"))),
+            "{paths:?}: {written}"
+        );
+        assert_eq!(written.contains("hello"), paths[0] != "$", "{paths:?}: {written}");
+        assert_eq!(opened_event(&sealer, &once), event, "{paths:?}");
+    }
+}

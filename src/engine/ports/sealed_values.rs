@@ -1,0 +1,190 @@
+//! Replaces single values by `«sealed:…»`, and back.
+//!
+//! Always true: opening gives the value that was sealed, a number or a text. What is sealed for this run already is not
+//! sealed again, and what was sealed repeatedly, as earlier versions did, is opened to the value itself. Text that only
+//! looks sealed, or was sealed for another run, is a text like any other.
+
+use serde_json::{Number, Value};
+
+use crate::engine::ports::seal::Sealer;
+use crate::names::RunId;
+
+const OPENS: &str = "«sealed:";
+const CLOSES: &str = "»";
+/// Precedes a sealed number, so that opening it gives a number again.
+const NUMBER: char = '\u{0}';
+/// Precedes a sealed text that begins with [`NUMBER`] itself. No number begins with a quotation mark.
+const TEXT: &str = "\u{0}\"";
+/// How often a value may have been sealed. Earlier versions sealed a value once for each declared path that covered it.
+const NESTING_MAX: usize = 16;
+
+/// A piece of a text.
+pub(super) enum Piece<'t> {
+    Clear(&'t str),
+    /// It was sealed for this run: as it is written, and what was sealed.
+    Sealed(&'t str, String),
+}
+
+/// Splits a text at the values in it that were sealed for this run.
+pub(super) fn pieces<'t>(sealer: &Sealer, run: RunId, text: &'t str) -> Vec<Piece<'t>> {
+    let mut found = Vec::new();
+    let (mut from, mut at) = (0, 0);
+    while let Some(opens) = text[at..].find(OPENS).map(|place| at + place) {
+        let after = opens + OPENS.len();
+        let Some(closes) = text[after..].find(CLOSES).map(|place| after + place) else { break };
+        let Some(plain) = sealer.open_text(run, &text[after..closes]) else {
+            at = after;
+            continue;
+        };
+        found.extend((from < opens).then(|| Piece::Clear(&text[from..opens])));
+        at = closes + CLOSES.len();
+        found.push(Piece::Sealed(&text[opens..at], plain));
+        from = at;
+    }
+    found.extend((from < text.len()).then(|| Piece::Clear(&text[from..])));
+    found
+}
+
+/// Seals a text, unless it is one sealed value already; `None` if that fails.
+pub(super) fn seal_text(sealer: &Sealer, run: RunId, text: &str) -> Option<String> {
+    if matches!(pieces(sealer, run, text).as_slice(), [Piece::Sealed(..)]) {
+        return Some(text.to_owned());
+    }
+    match text.starts_with(NUMBER) {
+        true => seal(sealer, run, &format!("{TEXT}{text}")),
+        false => seal(sealer, run, text),
+    }
+}
+
+/// Seals a number; `None` if that fails.
+pub(super) fn seal_number(sealer: &Sealer, run: RunId, number: &Number) -> Option<String> {
+    seal(sealer, run, &format!("{NUMBER}{number}"))
+}
+
+fn seal(sealer: &Sealer, run: RunId, plain: &str) -> Option<String> {
+    sealer.seal_text(run, plain).map(|sealed| format!("{OPENS}{sealed}{CLOSES}"))
+}
+
+/// Seals every text and number in a value that is not sealed already; `None` if that fails.
+pub(in crate::engine) fn seal_value(sealer: &Sealer, run: RunId, value: &mut Value) -> Option<()> {
+    match value {
+        Value::String(text) if text.is_empty() => {}
+        Value::String(text) => *text = seal_text(sealer, run, text)?,
+        Value::Number(number) => *value = Value::String(seal_number(sealer, run, number)?),
+        Value::Array(items) => items.iter_mut().try_for_each(|item| seal_value(sealer, run, item))?,
+        Value::Object(members) => members.values_mut().try_for_each(|member| seal_value(sealer, run, member))?,
+        Value::Null | Value::Bool(_) => {}
+    }
+    Some(())
+}
+
+/// Opens what is sealed in a value; returns whether anything was.
+pub(in crate::engine) fn open_value(sealer: &Sealer, run: RunId, value: &mut Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| open_value(sealer, run, item) | any),
+        Value::Object(members) => members.values_mut().fold(false, |any, member| open_value(sealer, run, member) | any),
+        Value::String(text) => match opened(sealer, run, text, NESTING_MAX) {
+            Some(clear) => {
+                *value = clear;
+                true
+            }
+            None => false,
+        },
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// A text with everything in it opened.
+pub(super) fn open_text(sealer: &Sealer, run: RunId, text: &str) -> String {
+    opened(sealer, run, text, NESTING_MAX).map_or_else(|| text.to_owned(), written)
+}
+
+/// The value of a text in which something is sealed; `None` where nothing is.
+fn opened(sealer: &Sealer, run: RunId, text: &str, nesting: usize) -> Option<Value> {
+    if nesting == 0 || !text.contains(OPENS) {
+        return None;
+    }
+    let value_of = |plain: String| match plain.strip_prefix(NUMBER) {
+        Some(rest) => match (plain.strip_prefix(TEXT), rest.parse()) {
+            (Some(text), _) => Value::String(text.to_owned()),
+            (None, Ok(number)) => Value::Number(number),
+            (None, Err(_)) => Value::String(plain),
+        },
+        None => opened(sealer, run, &plain, nesting - 1).unwrap_or(Value::String(plain)),
+    };
+    let mut pieces = pieces(sealer, run, text);
+    if pieces.iter().all(|piece| matches!(piece, Piece::Clear(_))) {
+        return None;
+    }
+    if let [Piece::Sealed(_, plain)] = pieces.as_mut_slice() {
+        return Some(value_of(std::mem::take(plain)));
+    }
+    let clear = pieces.into_iter().map(|piece| match piece {
+        Piece::Clear(text) => text.to_owned(),
+        Piece::Sealed(_, plain) => written(value_of(plain)),
+    });
+    Some(Value::String(clear.collect()))
+}
+
+/// A text or number as it is written in a text.
+fn written(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    fn sealer() -> (Sealer, RunId) {
+        (Sealer::new(Some(&Secret::new("k"))), RunId(uuid::Uuid::from_u128(1)))
+    }
+
+    #[test]
+    fn what_was_sealed_is_opened_and_what_looks_like_it_is_left() {
+        let (sealer, run) = sealer();
+        let seal = |run, text: &str| seal(&sealer, run, text).unwrap();
+        let text = format!("a {} b {} c {OPENS}x{CLOSES} {OPENS}", seal(run, "one"), seal(run, "two"));
+        assert_eq!(open_text(&sealer, run, &text), format!("a one b two c {OPENS}x{CLOSES} {OPENS}"));
+        let strange = seal(RunId(uuid::Uuid::from_u128(2)), "one");
+        assert_eq!(open_text(&sealer, run, &strange), strange);
+        let mut number = json!({ "n": seal(run, "\u{0}1234567"), "text": seal(run, "#1a") });
+        assert!(open_value(&sealer, run, &mut number));
+        assert_eq!(number, json!({ "n": 1234567, "text": "#1a" }));
+    }
+
+    #[test]
+    fn what_is_sealed_already_is_not_sealed_again() {
+        let (sealer, run) = sealer();
+        let strange = seal(&sealer, RunId(uuid::Uuid::from_u128(2)), "one").unwrap();
+        let clear = json!({ "n": 17, "texts": ["a", "", "\u{0}17", "\u{0}\"x", "«sealed:eA==»", strange], "no": null });
+        let mut value = clear.clone();
+        seal_value(&sealer, run, &mut value).unwrap();
+        assert!(!value.to_string().contains("eA=="), "what only looks sealed is sealed: {value}");
+        let once = value.clone();
+        seal_value(&sealer, run, &mut value).unwrap();
+        assert_eq!(value, once);
+        assert!(open_value(&sealer, run, &mut value));
+        assert_eq!(value, clear);
+    }
+
+    #[test]
+    fn what_an_earlier_version_sealed_repeatedly_is_opened_to_the_value_itself() {
+        let (sealer, run) = sealer();
+        let again = |text: &str| seal(&sealer, run, text).unwrap();
+        let card = json!({ "card": { "number": "4111", "n": 7 } }).to_string();
+        let within = card.replace("4111", &again(&again("4111")));
+        let mut value =
+            json!({ "a": again(&again(&again("4111"))), "n": again(&again("\u{0}7")), "body": again(&within) });
+        assert!(open_value(&sealer, run, &mut value));
+        assert_eq!(value, json!({ "a": "4111", "n": 7, "body": card }));
+        // However often something was sealed, opening it comes to an end.
+        let deep = (0..NESTING_MAX + 2).fold("x".to_owned(), |text, _| again(&text));
+        assert!(open_text(&sealer, run, &deep).starts_with(OPENS));
+    }
+}

@@ -1,6 +1,6 @@
-//! Gives the binary a hash of the sources on which folding depends: a snapshot of a run is used only by binaries that fold
-//! events as the one that wrote it. All of `workflow` is hashed: a change that does not affect folding costs one longer
-//! read of each long run, while a change that was missed would give a wrong run.
+//! Gives the binary a hash of the sources on which folding depends: a snapshot of a run is used only by binaries that
+//! fold events as the one that wrote it. All of `workflow` is hashed: a change that does not affect folding costs one
+//! longer read of each long run, while a change that was missed would give a wrong run.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};

@@ -3,8 +3,8 @@
 //!
 //! The question it answers: "what is going on, and may I change it?" Always true: every change is made by the ladder or
 //! the engine and recorded with who asked for it; responses are plain text, JSON or escaped HTML, so nothing that is
-//! shown is executed by the viewer; bodies, rows, streams and waits are bounded. Every path is listed in `endpoints`, every
-//! JSON type is in [`types`]; errors become responses in `error`; `access` decides who may call what.
+//! shown is executed by the viewer; bodies, rows, streams and waits are bounded. Every path is listed in `endpoints`,
+//! every JSON type is in [`types`]; errors become responses in `error`; `access` decides who may call what.
 //!
 //! When the store is slow or gone, an endpoint that needs it answers 503 within its own bound, and the others go on. A
 //! client that sends nothing is disconnected after a bound.

@@ -112,8 +112,8 @@ pub trait LadderControl: Send + Sync {
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
-/// Resolves when the run has ended or waits: to all of its events if they are in memory, to `None` if they have to be read
-/// from the store.
+/// Resolves when the run has ended or waits: to all of its events if they are in memory, to `None` if they have to be
+/// read from the store.
 pub type WaitForRest<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 
 /// What the API needs of the engine.

@@ -1,7 +1,7 @@
 //! A cache of the owners that were looked up or pinned recently.
 //!
-//! Always true: an entry equals what the store has. "Nobody" is cached too. So that it does not replace a newer pin, it is
-//! cached only if no pin was made since its look-up began; a pin that is made later replaces it.
+//! Always true: an entry equals what the store has. "Nobody" is cached too. So that it does not replace a newer pin, it
+//! is cached only if no pin was made since its look-up began; a pin that is made later replaces it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_and_keeps_what_is_asked_for() {
+    fn the_cache_is_bounded_and_keeps_entries_that_are_used() {
         let cache = Cache::default();
         for n in 0..3 * OWNERS_MAX {
             cache.looked_up(&key(n), Some((Arm::Engine, None)), 0);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_overtakes_a_look_that_found_nobody() {
+    fn a_pin_replaces_an_earlier_result_nobody() {
         let cache = Cache::default();
         let began = cache.epoch();
         assert!(cache.pinned(&key(1), Arm::Engine, None));

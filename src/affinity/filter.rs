@@ -1,11 +1,11 @@
 //! Compact sets without false negatives: their answer is "certainly not in the set" or "perhaps".
 //!
 //! Always true: an inserted entry is found for as long as its slice is kept; of several thousand others one is found too.
-//! An entry takes about two bytes. A set never grows beyond its bound: where an entry has no room, the set is *saturated*,
-//! answers "perhaps" for everything, and `insert` says so.
+//! An entry takes about two bytes. A set never grows beyond its bound: where an entry has no room, the set is
+//! *saturated*, answers "perhaps" for everything, and `insert` says so.
 //!
-//! Each table is a cuckoo filter (Fan et al., 2014): 16 bits of an entry's hash, its fingerprint, are stored in one of two
-//! buckets of four slots, and are moved to the other bucket to make room.
+//! Each table is a cuckoo filter (Fan et al., 2014): 16 bits of an entry's hash, its fingerprint, are stored in one of
+//! two buckets of four slots, and are moved to the other bucket to make room.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -176,8 +176,8 @@ impl LastingSet {
     }
 }
 
-/// A set whose entries are kept for a window. They are in slices by time; a slice is removed as a whole when its last entry
-/// has expired.
+/// A set whose entries are kept for a window. They are in slices by time; a slice is removed as a whole when its last
+/// entry has expired.
 pub(super) struct WindowSet {
     /// Each with the number of its slice, the oldest first.
     slices: VecDeque<(u64, Filter)>,

@@ -9,8 +9,8 @@
 //! of the last second before a power cut may be lost.
 //!
 //! Layout, in slots of 64 bytes: slot 0 names the format, this file and the store that uses it; slot 1 says up to which
-//! number all records are in the store; each of the slots 2 to 63 has the hash of a route and the time at which legacy last
-//! served a request of it whose key could not be noted; the rest is a ring buffer of records.
+//! number all records are in the store; each of the slots 2 to 63 has the hash of a route and the time at which legacy
+//! last served a request of it whose key could not be noted; the rest is a ring buffer of records.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

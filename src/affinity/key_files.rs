@@ -5,7 +5,7 @@
 //! they are; a process that starts takes over the keys of all listed files that it can read, and reports the others.
 //!
 //! A copy of a store lists the files of the original. It takes over nothing from them: their keys are unknown to it. A
-//! store that was moved takes over its files. It is told from a copy by its earlier path, where no store is any more.
+//! store that was moved takes over its files: it differs from a copy in that no store is at its earlier path any more.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -180,8 +180,8 @@ impl Opening<'_> {
     }
 
     /// Opens a file, and waits if it is locked: the kernel releases the locks of a killed process one after the other, so
-    /// that this process may hold the store's lock already and not the file's. On a shared store it does not wait: a locked
-    /// file is another process's.
+    /// that this process may hold the store's lock already and not the file's. On a shared store it does not wait: a
+    /// locked file is another process's.
     async fn open_unlocked(&self, path: &Path, make: bool) -> Result<Opened, KeyFileError> {
         loop {
             match KeyFile::open(path, self.bytes_max, make) {
@@ -239,8 +239,8 @@ impl Opening<'_> {
         Ok(Found { own, left })
     }
 
-    /// Whose a file is. A listed file is also ours if its record has an earlier path of the store and no store is there any
-    /// more: then the store was moved.
+    /// Whose a file is. A listed file is also ours if its record has an earlier path of the store and no store is there
+    /// any more: then the store was moved.
     fn whose(&self, opened: &Opened) -> Whose {
         let whose = self.owner.whose(opened.tag.as_ref());
         let id = opened.tag.map(|tag| tag.file);

@@ -1,7 +1,7 @@
 //! The store's list of the files that may hold retry keys which the store does not have.
 //!
-//! Always true: a change of the list that the store did not take is tried again until it does; a file whose keys were taken
-//! over stays locked until it is off the list, so that no other process uses and lists it again in between.
+//! Always true: a change of the list that the store did not take is tried again until it does; a file whose keys were
+//! taken over stays locked until it is off the list, so that no other process uses and lists it again in between.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -59,11 +59,11 @@ impl KeyFileList {
             let changes = &self.state().changes;
             (changes.put.clone(), changes.remove.clone())
         };
-        let told = match put.is_empty() && remove.is_empty() {
+        let written = match put.is_empty() && remove.is_empty() {
             true => Ok(()),
             false => store.put_key_files(put.clone(), remove.clone()).await,
         };
-        if let Err(error) = told {
+        if let Err(error) = written {
             tracing::warn!(%error, "the store's list of files of retry keys was not updated; this is tried again");
             return false;
         }

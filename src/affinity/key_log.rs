@@ -206,7 +206,8 @@ impl KeyLog {
         self.window
     }
 
-    /// Of a route's requests that legacy served although their key could not be noted: until when a retry of one may come.
+    /// Of a route's requests that legacy served although their key could not be noted: until when a retry of one may
+    /// come.
     pub(super) fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
         let ring = self.ring();
         let served = [UnnotedRoute::of(route), UnnotedRoute::Any].iter().filter_map(|r| ring.unnoted.get(r)).max()?;

@@ -5,17 +5,17 @@
 //! Always true:
 //!
 //! - A question about a family without pins is answered at once, without the store and without a lock.
-//! - A pin that the engine's append made in this process is known here before the answer to the caller leaves, because the
-//!   engine reports it ([`StoreAffinity::pinned`]).
+//! - A pin that the engine's append made in this process is known here before the answer to the caller leaves, because
+//!   the engine reports it ([`StoreAffinity::pinned`]).
 //! - A first try belongs to one arm from the moment it is taken, before anything of it is on disk.
 //! - A key that legacy takes is in a file ([`KeyLog`]) before legacy is called, or the caller is told that it is not.
-//! - The keys that the engine took and the instances that it owns are in sets without false negatives (`sets`), so that the
-//!   store is asked only where these say "perhaps".
+//! - The keys that the engine took and the instances that it owns are in sets without false negatives (`sets`), so that
+//!   the store is asked only where these say "perhaps".
 //!
 //! Asking, and deciding what becomes of the request, are left to `proxy` and `flag`.
 //!
-//! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the store is
-//! gone, the answer is [`OwnerUnknown`]. No other request waits for it.
+//! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the store
+//! is gone, the answer is [`OwnerUnknown`]. No other request waits for it.
 
 mod cache;
 mod collision_check;
@@ -87,8 +87,8 @@ impl StoreAffinity {
         Self::open(store, limits, KeyLog::in_memory(limits)).await
     }
 
-    /// Reads the counts of pins, and starts on the current runtime the tasks that build the sets and move retry keys to the
-    /// store.
+    /// Reads the counts of pins, and starts on the current runtime the tasks that build the sets and move retry keys to
+    /// the store.
     ///
     /// # Errors
     /// The store does not answer.
@@ -148,8 +148,8 @@ impl StoreAffinity {
         ids.filter_map(|id| self.keys.unnoted_until(id)).max()
     }
 
-    /// The files that the store lists and that could not be read, each with the reason, and until when a retry with one of
-    /// its keys may come.
+    /// The files that the store lists and that could not be read, each with the reason, and until when a retry with one
+    /// of its keys may come.
     pub fn unread_key_files(&self) -> Vec<(String, Timestamp)> {
         let (now, window) = (clock::now(), self.keys.window());
         let unread = self.keys.list.unread().into_iter().filter_map(|(record, since)| {
@@ -160,8 +160,8 @@ impl StoreAffinity {
         unread.collect()
     }
 
-    /// Takes this process's file off the store's list, if the store has all of its keys. For the end of a process: nothing
-    /// can be noted in the file afterwards.
+    /// Takes this process's file off the store's list, if the store has all of its keys. For the end of a process:
+    /// nothing can be noted in the file afterwards.
     pub async fn unlist_key_file(&self) {
         self.keys.unlist(&self.store).await;
     }
@@ -187,8 +187,8 @@ impl StoreAffinity {
         self.tries.release(key);
     }
 
-    /// Whether the engine may own an instance. In a shared store other processes make pins too, so that only the store can
-    /// tell.
+    /// Whether the engine may own an instance. In a shared store other processes make pins too, so that only the store
+    /// can tell.
     fn engine_may_own(&self, key: &PinKey) -> bool {
         let owns_any = self.families.get(&key.family).is_some_and(|family| family.engine_owns());
         owns_any && (self.store.is_shared() || self.sets.engine_may_own(key))

@@ -1,10 +1,10 @@
 //! The keys that requests under newer files would have had by earlier files, for requests in flight under those.
 //!
 //! A request is decided by the files that were in force when it began. After a reload its retry may have other keys. The
-//! retry also looks up the keys that it has by earlier files, but the first try may not have taken its key yet, because its
-//! body is still coming. So when a request is taken, the keys that it would have had by earlier files are marked here; and
-//! before a key is taken, marks by newer files are looked up here. Both happen under the same lock, so that of a first try
-//! and its retry one finds the other.
+//! retry also looks up the keys that it has by earlier files, but the first try may not have taken its key yet, because
+//! its body is still coming. So when a request is taken, the keys that it would have had by earlier files are marked
+//! here; and before a key is taken, marks by newer files are looked up here. Both happen under the same lock, so that of
+//! a first try and its retry one finds the other.
 //!
 //! A mark counts only for requests that were decided by older files: under the same or newer files a retry has the same
 //! key. Marks are in memory only, because requests in flight end with their process. Other processes on the same store do
@@ -26,8 +26,8 @@ pub(super) struct NewerFiles(Mutex<Marks>);
 pub(super) struct Marks {
     by_key: HashMap<RetryKey, Vec<Mark>>,
     count: usize,
-    /// The most marks that are kept. When there would be more, all are dropped, and requests of older files that are still
-    /// in flight are refused.
+    /// The most marks that are kept. When there would be more, all are dropped, and requests of older files that are
+    /// still in flight are refused.
     marks_max: usize,
     forgotten_total: Counter,
     /// Marks by files up to this edition were dropped.
@@ -129,13 +129,12 @@ impl Marks {
     fn forget(&mut self) {
         let editions = self.by_key.values().flatten().map(|mark| mark.edition);
         let newest = editions.fold(self.forgotten, u64::max);
-        // Said once for each set of files: while there is much traffic it happens again and again, and concerns the same
-        // requests.
+        // Logged once for each set of files: under much traffic it happens repeatedly, and concerns the same requests.
         if newest > self.forgotten {
             tracing::warn!(
                 retry_key_marks_max = self.marks_max,
-                "more requests came since the retry keys of a route changed than are remembered: keyed requests that began \
-                 before that and are still in flight get 503, nothing of them is begun"
+                "since the retry keys of a route changed, more requests came than are remembered: keyed requests that began \
+                 before the change and are still in flight get 503, and nothing of them is begun"
             );
         }
         self.forgotten_total.increment(self.count as u64);

@@ -1,7 +1,8 @@
 //! Takes requests for one of the arms, under all of their keys.
 //!
 //! Always true: of two tries of one request that are taken for different arms, or under different files, the second finds
-//! the first. Each looks up the other's key and takes its own under a lock that both hold (`request_locks`, `newer_files`).
+//! the first. Each looks up the other's key and takes its own under a lock that both hold (`request_locks`,
+//! `newer_files`).
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ impl StoreAffinity {
         if took == Took::Fresh {
             self.sets.engine_took(&key, now, Duration::ZERO);
         }
-        // A key of legacy's may have been removed from memory and wait in the file. This is checked after the key is taken,
-        // so that legacy cannot take it in between.
+        // A key of legacy's may have been removed from memory and wait in the file. This is checked after the key is
+        // taken, so that legacy cannot take it in between.
         if took == Took::Fresh && self.keys.is_waiting(&key) {
             self.tries.release(&key);
             return Took::Others;
@@ -28,8 +29,8 @@ impl StoreAffinity {
         took
     }
 
-    /// Like [`StoreAffinity::take_for_engine`], for a request with this digest; fails also if an arm has the request under
-    /// a key that earlier or newer files give it.
+    /// Like [`StoreAffinity::take_for_engine`], for a request with this digest; fails also if an arm has the request
+    /// under a key that earlier or newer files give it.
     pub fn take_request_for_engine(&self, key: RetryKey, digest: &[u8; 32], earlier: &EarlierKeys) -> Took {
         let mut newer_files = self.newer_files.lock();
         if self.tries.arm(&key, Instant::now()).is_none() {
@@ -61,8 +62,8 @@ impl StoreAffinity {
         took
     }
 
-    /// Takes a request for the engine under its key for any caller, unless another run has the same request, or legacy has
-    /// any request with that key. `edition` is that of the files that decided the request.
+    /// Takes a request for the engine under its key for any caller, unless another run has the same request, or legacy
+    /// has any request with that key. `edition` is that of the files that decided the request.
     pub fn take_for_engine_under_any_credential(&self, any_caller: &RetryKey, digest: &[u8; 32], edition: u64) -> Took {
         let _lock = self.request_locks.of(any_caller);
         let newer_files = self.newer_files.lock();

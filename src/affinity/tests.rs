@@ -106,7 +106,7 @@ async fn create(store: &Counting, pins: &StoreAffinity, n: u64, pin: NewPin) {
 }
 
 #[tokio::test]
-async fn a_family_without_pins_asks_nobody() {
+async fn a_family_without_pins_does_not_ask_the_store() {
     let store = Counting::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     store.gone.store(true, Ordering::Relaxed);
@@ -115,7 +115,7 @@ async fn a_family_without_pins_asks_nobody() {
 }
 
 #[tokio::test]
-async fn what_a_run_pinned_is_its_own_at_once_and_after_a_restart() {
+async fn a_pin_is_known_at_once_and_after_a_restart() {
     let store = Counting::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     create(&store, &pins, 1, pin("17", Arm::Engine)).await;
@@ -211,7 +211,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_written_is_written_later() {
+async fn keys_that_the_store_refused_are_written_later() {
     let store = Counting::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     store.gone.store(true, Ordering::Relaxed);
@@ -252,7 +252,8 @@ async fn an_id_that_the_engine_owns_is_a_collision() {
     assert!(!pins.collided(&RouteId::new("other").into()));
 }
 
-/// Pins are stored under the id that the creator had when they were made; a request looks under all ids, also earlier ones.
+/// Pins are stored under the id that the creator had when they were made; a request looks under all ids, also earlier
+/// ones.
 #[tokio::test]
 async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
     let store = Counting::new();

@@ -85,9 +85,9 @@ impl Tries {
         self.shard(key).arm(key, now)
     }
 
-    /// Takes a key for legacy, unless it is the engine's. A retry does not extend the window. `note` writes the key to the
-    /// file and returns whether it succeeded; it is called under the lock, so that at every moment the key is in one of the
-    /// two.
+    /// Takes a key for legacy, unless it is the engine's. A retry does not extend the window. `note` writes the key to
+    /// the file and returns whether it succeeded; it is called under the lock, so that at every moment the key is in one
+    /// of the two.
     pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
         let mut shard = self.shard(&key);
         if shard.arm(&key, now) == Some(Arm::Engine) {

@@ -9,7 +9,7 @@
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; what could not
 //! be judged is never a match.
 //!
-//! Which requests are compared is `flag`'s and `shadow`'s business, what comparisons add up to is `evidence`'s.
+//! Choosing the requests that are compared is left to `flag` and `shadow`, counting the results to `evidence`.
 
 mod assert;
 mod bounds;

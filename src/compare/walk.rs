@@ -1,7 +1,8 @@
 //! Two JSON documents, compared node by node.
 //!
 //! Where ids are declared the documents are walked more than once: first to bind legacy's ids to the engine's, then to
-//! report differences with all bindings known. So a reference that comes before the id it refers to is compared correctly.
+//! report differences with all bindings known. So a reference that comes before the id it refers to is compared
+//! correctly.
 
 use serde_json::{Map, Value};
 

@@ -20,7 +20,7 @@ pub struct Retention {
     pub completed: Option<Duration>,
     /// It ended early.
     pub failed: Option<Duration>,
-    /// Somebody ended it.
+    /// A person cancelled it.
     pub cancelled: Option<Duration>,
     /// Legacy answered in its stead.
     pub abandoned: Option<Duration>,
@@ -62,7 +62,7 @@ pub(crate) struct RetentionMapDraft {
     pub completed: Option<String>,
     /// It ended early: `90d`.
     pub failed: Option<String>,
-    /// Somebody ended it.
+    /// A person cancelled it.
     pub cancelled: Option<String>,
     /// Legacy answered in its stead.
     pub abandoned: Option<String>,

@@ -11,20 +11,20 @@ use super::world::{Fault, OutsideWorld};
 use crate::admin::types::{Orchestration, PendingCheckpoint};
 use crate::workflow::RunStatus;
 
-/// What the chapter needs.
+/// The parts that this chapter uses.
 pub struct Launch<'a> {
     /// The product.
     pub control: &'a Control,
-    /// The outside world, for its refusals and its ledger.
+    /// The outside world, in which refusals are injected and whose ledger is read.
     pub world: &'a OutsideWorld,
     /// Where it prints.
     pub console: &'a Console,
-    /// What did not hold.
+    /// The promises that did not hold.
     pub broken: &'a mut Vec<String>,
 }
 
 impl Launch<'_> {
-    /// One campaign that comes through with a person's help, and one that is taken back.
+    /// Launches one campaign that completes with a person's help, and one whose run fails and is undone.
     ///
     /// # Errors
     /// The product does not answer.

@@ -15,7 +15,7 @@ use crate::admin::types::{ApiProblem, Diffs, FlipRequest, FlipResponse, Orchestr
 use crate::flag::State;
 use crate::workflow::RunStatus;
 
-/// The longest wait for a run to come to rest.
+/// The longest wait until a run ends or waits for a person.
 const REST: Duration = Duration::from_secs(10);
 
 /// A client of the admin listener.

@@ -1,7 +1,8 @@
 //! The demo from start to end: starts the sample services and the product, walks the ladder, checks the promises.
 //!
-//! The question it answers: "did every promise hold, from the first request to the last?" The caller starts the
-//! product (it gets a directory of files and the addresses to listen on), so that the demo runs the same program. Always true: the files and the store are in a directory of their own, which is removed at the end.
+//! The question it answers: "did every promise hold, from the first request to the last?" The caller starts the product
+//! (it gets a directory of files and the addresses to listen on), so that the demo runs the same program. Always true:
+//! the files and the store are in a directory of their own, which is removed at the end.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -48,7 +49,7 @@ pub struct ProductSettings {
     pub store: PathBuf,
 }
 
-/// Stops what was started, in order.
+/// Stops what was started, in the reverse order.
 pub type Stop = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// The product, started.

@@ -1,7 +1,7 @@
 //! Constant traffic from a few clients, and a count of what it got.
 //!
 //! Always true: a client follows up only orders that were acknowledged to it; every answer is judged (status, id,
-//! total), and what was not as promised is a failure with a sentence. A slow answer is waited for, up to ten seconds;
+//! total), and an answer that is not as promised is recorded as a failure. A slow answer is waited for, up to ten seconds;
 //! no answer is a failure; nothing is sent twice.
 
 use std::collections::{HashSet, VecDeque};
@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 
 use super::http::{Client, Reply};
 
-/// How many latencies of each arm are remembered: the recent past.
+/// How many recent latencies of each arm are kept.
 const LATENCIES: usize = 200;
-/// Failures are told in full up to this many, and counted beyond.
+/// The most failures that are kept in full; more are only counted.
 const FAILURES_TOLD: usize = 10;
 
-/// What the clients got so far.
+/// Counts of the clients' requests and answers so far.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Requests that were answered as promised.
@@ -43,7 +43,7 @@ pub struct Tally {
     pub order_latencies: Latencies,
     /// How long campaigns took lately.
     pub campaign_latencies: Latencies,
-    /// The last order that the engine made and nobody cancelled.
+    /// The last order that the engine made and that was not cancelled.
     pub engine_order: Option<String>,
 }
 
@@ -93,7 +93,7 @@ struct Shared {
     client: Client,
     tally: Mutex<Tally>,
     stop: AtomicBool,
-    // Lists are legacy's alone: asking for one during its outage proves nothing.
+    // Only legacy answers lists, so clients do not ask for one during its outage.
     lists: AtomicBool,
     // Rounds that each client has finished.
     rounds: Vec<AtomicU64>,
@@ -123,14 +123,14 @@ impl Traffic {
         }
         Self { shared, clients: tasks }
     }
-    /// What they got so far.
+    /// The counts so far.
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
         self.shared.tally()
     }
-    /// Reads one order, beside the clients' own rounds.
+    /// Reads one order, independently of the clients' rounds.
     ///
     /// # Errors
-    /// What came instead of the order.
+    /// The answer was not the order; the text says what it was.
     pub async fn read(&self, id: &str) -> Result<Value, String> {
         let path = format!("/orders/{id}");
         let trace = format!("{:032x}", fastrand::u128(1..));
@@ -149,7 +149,7 @@ impl Traffic {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-    /// Lets every client finish its round; all that was asked is answered when this returns.
+    /// Lets every client finish its round: when this returns, every request has been answered.
     pub async fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         while let Some(ended) = self.clients.join_next().await {
@@ -262,7 +262,7 @@ async fn order(
             tally.engine_traces.insert(create);
         }
     }
-    // A person looks at the page before asking for more; a follow-up that comes before dark has its twin has no pair.
+    // A short pause, as a person makes; in dark a follow-up that comes before the twin exists has no pair.
     think(random).await;
     let path = format!("/orders/{id}");
     let read = shared.ask(Method::GET, &path, &trace(), tenant, &Value::Null, StatusCode::OK).await?;

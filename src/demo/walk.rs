@@ -41,7 +41,7 @@ pub struct Walk<'a> {
     pub console: &'a mut Console,
     /// How `diffs` shows differences, coloured or not.
     pub render: fn(&Diffs, bool) -> String,
-    /// What did not hold.
+    /// The promises that did not hold.
     pub broken: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ impl Walk<'_> {
             "mended",
             "The total was cut off instead of rounded, and goods were reserved in the quote's order:",
         );
-        for line in files::what_was_mended() {
+        for line in files::changes_of_the_mend() {
             self.console.say(&line);
         }
         let before = self.control.status().await?.flags.generation;
@@ -154,7 +154,7 @@ impl Walk<'_> {
     async fn outage_in_live(&mut self) -> anyhow::Result<()> {
         self.console.chapter("outage", "Legacy goes down, every connection is cut. The routes in live go on.");
         self.traffic.lists(false);
-        // What legacy created only legacy can answer: let those rounds end first.
+        // Only legacy can answer for orders that it created: rounds with such orders end first.
         self.traffic.turn().await;
         let before = self.failed();
         self.legacy.outage(Outage::Gone);

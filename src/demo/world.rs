@@ -1,8 +1,8 @@
 //! The outside world: prices, stock, bank, mail and a studio, behind one port, with a ledger.
 //!
-//! Each service has a base path of its own (`/bank`, …) and honours `Idempotency-Key`. Always true: an effect and its
-//! ledger line are one; a reply that is lost on purpose ([`Fault::LoseReply`]) is lost after the effect. Who caused
-//! an effect is said by the header `x-caused-by`, which both arms send.
+//! Each service has a base path of its own (`/bank`, …) and honours `Idempotency-Key`. Always true: each effect has one
+//! ledger line, written with it; a reply that is lost on purpose ([`Fault::LoseReply`]) is lost after the effect. The
+//! header `x-caused-by`, which both arms send, names who caused an effect.
 //!
 //! ```text
 //! POST /prices/quotes            computes        GET  /ledger            every line so far
@@ -26,20 +26,20 @@ use super::latency::Latency;
 use super::ledger::{Delivery, DeliveryResult, Ledger};
 use super::studio;
 
-/// What goes wrong with one call.
+/// The fault that is injected into one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing goes wrong with this one: the place before one that meets a fault.
+    /// No fault: for calls that come before one with a fault.
     None,
-    /// This status, and nothing was done.
+    /// Answers this status and performs nothing.
     Refuse(u16),
-    /// Done, and then the connection is closed without an answer.
+    /// Performs the call, and then closes the connection without an answer.
     LoseReply,
-    /// The connection is closed before anything was done.
+    /// Closes the connection before performing anything.
     Close,
-    /// It takes this long, and is then done as ever.
+    /// Waits this long, and then performs the call as usual.
     Delay(Duration),
-    /// Done at once, and the answer takes this long.
+    /// Performs the call at once, and answers after this time.
     Linger(Duration),
 }
 
@@ -89,7 +89,7 @@ impl OutsideWorld {
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
-    /// Its base URL; a service stands under it with its name.
+    /// Its base URL; the path of each service in it is the service's name.
     pub fn url(&self) -> String {
         self.server.url()
     }
@@ -102,11 +102,11 @@ impl OutsideWorld {
         let mut state = self.desk.state();
         state.faults.entry(operation.to_owned()).or_default().extend(std::iter::repeat_n(fault, times));
     }
-    /// The faults that no call has met yet are taken back.
+    /// Removes the faults that no call has met yet.
     pub fn heal(&self) {
         self.desk.state().faults.clear();
     }
-    /// How many calls of an operation arrived, whatever became of them.
+    /// How many calls of an operation arrived, with or without a fault.
     pub fn arrived(&self, operation: &str) -> u64 {
         self.desk.state().seen.get(operation).copied().unwrap_or(0)
     }
@@ -149,7 +149,7 @@ impl Desk {
             Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
             Some(Fault::None | Fault::LoseReply | Fault::Linger(_)) | None => {}
         }
-        // The effect happens midway, so that a caller who gives up may have caused it.
+        // The effect happens halfway through the latency, so that a caller who gives up may have caused it.
         self.latency.wait(ms / 2.0).await;
         let answer = self.perform(operation, &call);
         self.latency.wait(ms / 2.0).await;
@@ -186,7 +186,7 @@ impl Desk {
             ),
             "release" => self.effect("stock", operation, call, None, |_| json!({ "released": last })),
             "charge" => {
-                // A person without money, for workflows that must say no.
+                // A customer without money, for workflows that answer 402.
                 if body["card"] == "declined" {
                     return reply(StatusCode::PAYMENT_REQUIRED, &json!({ "error": "card declined" }));
                 }

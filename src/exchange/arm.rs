@@ -96,8 +96,8 @@ pub struct RunReport {
     pub status: Option<RunStatus>,
     /// What its rehearsed steps would have sent, and its private steps beside legacy sent, in step order.
     pub intents: Vec<Intent>,
-    /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped with
-    /// this reason: `unresolved_effect`, `needs_person` or `needs_signal`.
+    /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped
+    /// with this reason: `unresolved_effect`, `needs_person` or `needs_signal`.
     pub unresolved: Option<(crate::flag::SkipReason, String)>,
     /// The instance that was pinned.
     pub pinned: Option<PinKey>,

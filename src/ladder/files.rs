@@ -1,10 +1,10 @@
 //! The moves that a change of the files makes.
 //!
 //! Always true: a file makes a flip by `file` only if its declaration differs from the one of the last reading, and the
-//! flip goes through the same gate. A route without any flip has the state of its file up to `shadow`; above that the file
-//! needs `force` with a reason, else the gate decides. A route whose move the gate refuses keeps its state, and the state
-//! in the file is shown as requested. The store keeps the older declaration then, so that the move is judged again at the
-//! next reading, also after a restart, until a person flips the route.
+//! flip goes through the same gate. A route without any flip has the state of its file up to `shadow`; above that the
+//! file needs `force` with a reason, else the gate decides. A route whose move the gate refuses keeps its state, and the
+//! state in the file is shown as requested. The store keeps the older declaration then, so that the move is judged again
+//! at the next reading, also after a restart, until a person flips the route.
 
 use super::gate::{Gate, Refusal, Wanted};
 use super::positions::{Positions, RoutePosition, state_of};
@@ -13,10 +13,12 @@ use super::types::{Declared, Move};
 use crate::clock;
 use crate::flag::{Instance, Route, State, StateInputs};
 
-/// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but evidence.
+/// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
+/// evidence.
 const UNPROVEN_MAX: State = State::Shadow;
 
-/// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips. `has_served`: requests may have come before these files.
+/// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips.
+/// `has_served`: requests may have come before these files.
 pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, gate: &Gate) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
     let mut after = Positions { declared, ..before.clone() };
@@ -30,8 +32,8 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     (after, moves)
 }
 
-/// The position of a route before its new file is judged: as it was, else by its last flip, else by the stored declaration,
-/// else by the file.
+/// The position of a route before its new file is judged: as it was, else by its last flip, else by the stored
+/// declaration, else by the file.
 fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition {
     if let Some(known) = before.routes.get(&route.id) {
         let last = before.last_flip(route).cloned();

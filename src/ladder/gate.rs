@@ -46,7 +46,8 @@ pub(super) struct Passed {
 }
 
 impl Gate {
-    /// Judges a move. The acknowledgement on the way down from `only` is checked by the mover, because it needs the horizon.
+    /// Judges a move. The acknowledgement on the way down from `only` is checked by the mover, because it needs the
+    /// horizon.
     pub fn judge(&self, positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Result<Passed, Refusal> {
         if wanted.force && wanted.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
             return Err(Refusal::Impossible("passing the gate by hand wants a reason".into()));
@@ -71,8 +72,8 @@ impl Gate {
         Some((to, sentences))
     }
 
-    /// The reason that was given with `force`, for as long as a gate that was overridden would still be shut. It comes from
-    /// the last flip, or from the file if the route has no flip.
+    /// The reason that was given with `force`, for as long as a gate that was overridden would still be shut. It comes
+    /// from the last flip, or from the file if the route has no flip.
     pub fn still_forced(&self, positions: &Positions, at: &RoutePosition) -> Option<String> {
         let (from, to, reason) = match &at.last {
             Some(flip) if flip.forced => {
@@ -124,8 +125,8 @@ impl Gate {
         missing
     }
 
-    /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is stored
-    /// under its earlier id.
+    /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is
+    /// stored under its earlier id.
     pub fn evidence_of(&self, positions: &Positions, at: &RoutePosition) -> RouteEvidence {
         match positions.declared.bases.get(&at.route.id) {
             Some(basis) => self.evidence.of_basis(at.route.ids(), basis),

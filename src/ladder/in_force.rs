@@ -2,8 +2,8 @@
 //!
 //! Always true: the set in force is a function of the newest value of each input: the positions of routes by flips and
 //! files, the guard's limits, the engine's health, the kill switch. Each input has a version, and an older version is
-//! dropped, so that a late update changes nothing. Computing and swapping happen under one lock, so that sets come in force
-//! in the order in which they were computed.
+//! dropped, so that a late update changes nothing. Computing and swapping happen under one lock, so that sets come in
+//! force in the order in which they were computed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

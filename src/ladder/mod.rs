@@ -4,8 +4,8 @@
 //!
 //! Always true:
 //!
-//! - A flip is in the store before it is in force, and so is the end of a freeze. A freeze is in force at once, whatever the
-//!   store does, and is recorded afterwards (`kill_switch`).
+//! - A flip is in the store before it is in force, and so is the end of a freeze. A freeze is in force at once, whatever
+//!   the store does, and is recorded afterwards (`kill_switch`).
 //! - The set in force was checked as a whole. Moves happen one after the other.
 //! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing
 //!   (`in_force`).
@@ -13,9 +13,9 @@
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
 //! When the store is slow, moves wait for each other; requests wait for none of them, since they read the set that is in
-//! force. When the store refuses, a move fails and nothing changes; a freeze is in force all the same, and a restart loses
-//! it. When the store's reply was lost, the outcome is looked up until it is known (`record`); the caller is told within a
-//! bound that it is not known yet. A caller that goes away in the middle of a move does not stop it.
+//! force. When the store refuses, a move fails and nothing changes; a freeze is in force all the same, and a restart
+//! loses it. When the store's reply was lost, the outcome is looked up until it is known (`record`); the caller is told
+//! within a bound that it is not known yet. A caller that goes away in the middle of a move does not stop it.
 
 mod command;
 mod export;
@@ -81,16 +81,16 @@ pub struct LadderParts {
     pub answer_within: Duration,
 }
 
-/// The number of an observation of health or guard. It is drawn before the observation is made, so that of two observations
-/// the one that began later counts, whichever ends first.
+/// The number of an observation of health or guard. It is drawn before the observation is made, so that of two
+/// observations the one that began later counts, whichever ends first.
 #[derive(Clone, Copy, Debug)]
 pub struct Look(u64);
 
 impl Ladder {
     /// Takes the files' declarations and the store's flips, and puts the first set in force. The last flip of a route
     /// wins over what its file declares, unless the file declares something else than when it was last read: that is a
-    /// flip by `file`, through the gate. A route without any flip has the state of its file up to `shadow`; a higher state
-    /// needs `force` in the file and is marked unproven.
+    /// flip by `file`, through the gate. A route without any flip has the state of its file up to `shadow`; a higher
+    /// state needs `force` in the file and is marked unproven.
     ///
     /// # Errors
     /// The store does not answer.
@@ -110,8 +110,8 @@ impl Ladder {
         self.mover.obeyed_by(other).await;
     }
 
-    /// Sentences about the engine's instances that no route of these files would follow up; empty if there are none. Files
-    /// with such sentences must not be put in force.
+    /// Sentences about the engine's instances that no route of these files would follow up; empty if there are none.
+    /// Files with such sentences must not be put in force.
     ///
     /// # Errors
     /// The store does not answer.
@@ -121,9 +121,9 @@ impl Ladder {
     }
 
     /// Puts a newly checked set of files in force as one transaction: the set is judged as a whole, its moves and
-    /// declarations are recorded together, `recorded` is called, and the flag set is swapped. `recorded` puts in force what
-    /// the files have beside flags (workflows, rules); it is called once, or not at all if nothing was recorded. Returns
-    /// once the outcome is known, however long the store takes.
+    /// declarations are recorded together, `recorded` is called, and the flag set is swapped. `recorded` puts in force
+    /// what the files have beside flags (workflows, rules); it is called once, or not at all if nothing was recorded.
+    /// Returns once the outcome is known, however long the store takes.
     ///
     /// # Errors
     /// Nothing was recorded and nothing changed.
@@ -147,8 +147,8 @@ impl Ladder {
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
-    /// Sets the kill switch. When this returns, everything that obeys it has confirmed: nothing that it forbids begins any
-    /// more, also for requests that were decided earlier. A freeze is recorded after it is in force, so that it works
+    /// Sets the kill switch. When this returns, everything that obeys it has confirmed: nothing that it forbids begins
+    /// any more, also for requests that were decided earlier. A freeze is recorded after it is in force, so that it works
     /// without the store; the end of a freeze is recorded first.
     ///
     /// # Errors

@@ -164,8 +164,8 @@ impl Mover {
         }
 
         let forced = passed.forced || (force && at.inputs.unproven);
-        // A flip ends a refused request of the file: the store gets the declaration as it is now, so that it is not judged
-        // again.
+        // A flip ends a refused request of the file: the store gets the declaration as it is now, so that it is not
+        // judged again.
         let now = at.declared();
         let step = Move { route: route.clone(), from, to, shares, reason: wanted.reason, forced };
         let flip = self.row(&positions, step, by);

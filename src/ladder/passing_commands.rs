@@ -1,7 +1,7 @@
 //! The commands that would pass where a move was refused.
 //!
-//! Always true: given one after the other, all of them pass under the present conditions. If no command can help (the route
-//! has no workflow), there is none.
+//! Always true: given one after the other, all of them pass under the present conditions. If no command can help (the
+//! route has no workflow), there is none.
 
 use super::command::FlipCommand;
 use super::gate::{Gate, Refusal, Wanted};

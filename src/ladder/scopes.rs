@@ -1,8 +1,8 @@
 //! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them.
 //!
 //! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more. The
-//! number of earlier scopes is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for as
-//! long as a retry under it may come. The gate also stays shut for retries of requests from before the route had a
+//! number of earlier scopes is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for
+//! as long as a retry under it may come. The gate also stays shut for retries of requests from before the route had a
 //! workflow: legacy served them, and no key was recorded.
 
 use std::cmp::Reverse;
@@ -20,8 +20,8 @@ use crate::store::{ReplacedScope, RetryScopes};
 /// By route; also of routes that are in no file now.
 pub(super) type Scopes = BTreeMap<RouteId, RetryScopes>;
 
-/// How long after the recorded end of a scope a first try may still come under it: the new set is in force a little later,
-/// and requests in flight keep the set that they started with.
+/// How long after the recorded end of a scope a first try may still come under it: the new set is in force a little
+/// later, and requests in flight keep the set that they started with.
 const IN_FLIGHT: Duration = Duration::from_secs(600);
 
 /// Until when a retry may come under a scope that was replaced at this time.

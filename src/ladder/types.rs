@@ -73,8 +73,8 @@ pub enum FlipError {
         /// The commands that would pass, one after the other.
         commands: Vec<FlipCommand>,
     },
-    /// Not possible, also with `force`: a share below 100 without a key, a creator above its followers, no workflow, force
-    /// without reason, down from `only` without acknowledgement (with the horizon).
+    /// Not possible, also with `force`: a share below 100 without a key, a creator above its followers, no workflow,
+    /// force without reason, down from `only` without acknowledgement (with the horizon).
     #[error("{why}")]
     Refused {
         /// Why, with the horizon if that has to be read.
@@ -159,8 +159,8 @@ impl FlipSource {
 
 /// Something that the kill switch stops.
 pub trait Obey: Send + Sync {
-    /// Adopts the kill switch of this version, unless it has a newer one. After this has returned, nothing begins that the
-    /// kill switch forbids.
+    /// Adopts the kill switch of this version, unless it has a newer one. After this has returned, nothing begins that
+    /// the kill switch forbids.
     fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()>;
 }
 

@@ -1,7 +1,7 @@
 //! Decides whether a request is compared, and what is copied for that.
 //!
-//! Always true: for a request that should be compared one ticket is opened, before legacy is called; if it is known by then
-//! that the request cannot be compared, the ticket is settled at once and nothing is copied.
+//! Always true: for a request that should be compared one ticket is opened, before legacy is called; if it is known by
+//! then that the request cannot be compared, the ticket is settled at once and nothing is copied.
 
 use std::sync::{Arc, Mutex};
 

@@ -97,8 +97,8 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
     let present = table.set.retry_keys(flag, &facts);
     let mut first_try = match flag.route.keeps_runs {
         true => FirstTry::look_up(&*shared.pins, present, table.set.earlier_retry_keys(flag, &facts)).await,
-        // Only reads: either arm may answer a retry. What legacy takes is noted all the same, for the files may get a
-        // workflow that does more.
+        // The workflow only reads: either arm may answer a retry. Keys that legacy takes are noted all the same, because
+        // later files may have a workflow that does more.
         false => FirstTry::not_looked_up(present),
     };
     facts.first_try = first_try.arm;
@@ -122,8 +122,8 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         body = waiting.check_not_held(&mut upload, &mut first_try).await?;
     }
-    // While the store does not answer, legacy answers in `off` and `shadow` also the requests whose key only another process
-    // may have taken.
+    // While the store does not answer, legacy answers in `off` and `shadow` also the requests whose key only another
+    // process may have taken.
     if first_try.is_unknown && !first_try.may_be_here && flag.is_granted_at_most(State::Shadow) {
         first_try.is_unknown = false;
     }

@@ -1,4 +1,4 @@
-//! What the shadow executor is made of.
+//! The parts from which the shadow executor is built.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,7 +1,7 @@
 //! Which worker may execute a run, and how processes that share a store coordinate: orders, locks, notifications.
 //!
-//! Always true: a run that has not ended has at most one owner. Whoever takes it over gets a higher fencing token, and
-//! an append with another token is refused ([`super::AppendError::Fenced`]). Only the check whether the append is
+//! Always true: a run that has not ended has at most one owner. A worker that takes it over gets a higher fencing token,
+//! and an append with another token is refused ([`super::AppendError::Fenced`]). Only the check whether the append is
 //! already stored comes before that one. Whether an owner is alive is decided by the store's clock alone; an owner
 //! without a heartbeat counts as dead.
 //!
@@ -142,8 +142,8 @@ pub trait Work: Send + Sync + 'static {
     /// Takes at most `limit` due runs, oldest first. Two processes that call it at the same time never get the same
     /// run.
     fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>, StoreError>>;
-    /// The same, but for these runs where their owner is dead or has given them up ([`Self::give_up`]) and there is no open
-    /// order for them: this worker knows that it cannot read them. A store of one process takes them all the same.
+    /// Like [`Self::take_due`], but leaves out these runs, which this worker cannot read, if their owner is dead or has
+    /// given them up ([`Self::give_up`]) and there is no open order for them. A store of one process takes them too.
     fn take_due_except(
         &self,
         worker: WorkerId,
@@ -153,8 +153,8 @@ pub trait Work: Send + Sync + 'static {
         let _ = unreadable;
         self.take_due(worker, limit)
     }
-    /// The worker cannot read a run that it owns under this fencing token, and gives it up: any worker may take it from now
-    /// on, as if its owner had died. No effect if it has another owner or token or has ended, and in a store of one process.
+    /// Gives up a run that the worker owns under this fencing token and cannot read: any worker may take it from now on, as
+    /// if its owner had died. No effect if the run has another owner or token or has ended, and in a store of one process.
     fn give_up(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
         let _ = (worker, run, fence);
         Box::pin(std::future::ready(Ok(())))

@@ -73,7 +73,8 @@ impl Append {
 
 /// A run that is to begin: a row of an outbox. The append whose events begin the run writes it, and the append with the
 /// run's own first event removes it. After a crash between the two the row is delivered again. A row may also ask for
-/// something else that follows from an append: then `run` is an id that no run has, and whoever has done it removes the row.
+/// something else that follows from an append: then `run` is an id that no run has, and the task that has done it removes
+/// the row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PendingRun {
     /// The run that is to begin. A second row for the same run is ignored, and so is one for a run that has events.

@@ -50,8 +50,8 @@ async fn every_begun_request_is_answered(state: &str) {
         let (system, answered) = (&system, &answered);
         async move {
             for n in 0.. {
-                // No reply is fine, and the end: the listener is closed, or the connection was. An order that was
-                // begun all the same would stand in the ledger without an answer.
+                // No reply is allowed, and ends this client: the listener or the connection was closed. If an order was
+                // begun nevertheless, the checker finds it in the ledger without an answer.
                 let body = some_order(number * 1_000 + n);
                 let Ok(reply) = system.send(Method::POST, "/orders", &body).await else { return };
                 assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.json());

@@ -252,7 +252,7 @@ async fn a_freeze_while_the_store_hangs_is_in_force_at_once() {
 
 /// Freezes and their ends are requested at the same time: the one in force is the last one in the store.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_force_after_freezes_and_their_ends_is_what_a_restart_finds() {
+async fn the_freeze_in_force_after_freezes_and_their_ends_is_the_one_that_a_restart_finds() {
     const ROUNDS: usize = 40;
     let mut system = live("").await;
     let switch = async |system: &TestSystem, body: Value| {

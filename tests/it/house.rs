@@ -267,7 +267,7 @@ fn built() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_top_level_holds_what_was_agreed() {
+fn the_top_level_has_only_the_agreed_entries() {
     const AGREED: &[&str] = &["Cargo.lock", "Cargo.toml", "README.md", "dashboards", "deploy", "flags", "src", "tests"];
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let there = fs::read_dir(top).expect("the project's folder").filter_map(Result::ok);

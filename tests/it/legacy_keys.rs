@@ -1,5 +1,5 @@
-//! Retry keys that legacy took before a crash, on a full disk, or without a way to record them: a retry stays on its arm in
-//! every later state.
+//! Retry keys that legacy took before a crash, on a full disk, or without a way to record them: a retry stays on its arm
+//! in every later state.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -185,8 +185,8 @@ async fn a_key_that_cannot_be_recorded() {
     );
 }
 
-/// Legacy served keyed requests of a route before it had a workflow: nothing recorded them, so the gate to `live` stays shut
-/// for as long as they may be retried, also after a restart, and `force` passes it.
+/// Legacy served keyed requests of a route before it had a workflow: nothing recorded them, so the gate to `live` stays
+/// shut for as long as they may be retried, also after a restart, and `force` passes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_gets_its_workflow_later() {
     const WORKFLOW: &str = "    workflow: create-campaign\n";

@@ -39,8 +39,8 @@ async fn check_that_runs_complete(two: &TwoProcesses) {
     .await;
     let mut more = Vec::new();
     for _ in 0..3 {
-        // When the link is restored, each of the pool's four connections may fail once, and so may a new one; each refusal
-        // says that nothing was started.
+        // When the link is restored, each of the pool's four connections may fail once, and so may a new one; each
+        // refusal says that nothing was started.
         more.push(two.begin_after_refusals(0, "10ms", 8).await);
     }
     two.completed(1, &more).await;

@@ -11,7 +11,7 @@ fn record(seq: u64) -> Record {
 }
 
 #[test]
-fn what_was_written_is_read_back_and_what_is_torn_is_skipped() {
+fn records_are_read_back_and_torn_ones_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.keys");
     let opened = KeyFile::open(&path, 65_536, true).unwrap();
@@ -44,7 +44,7 @@ fn what_was_written_is_read_back_and_what_is_torn_is_skipped() {
 }
 
 #[test]
-fn another_size_is_taken_only_where_nothing_waits() {
+fn the_file_is_resized_only_if_no_record_waits() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.keys");
     let opened = KeyFile::open(&path, 65_536, true).unwrap();

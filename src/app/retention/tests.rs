@@ -12,7 +12,7 @@ fn ended(n: u64, status: RunStatus, ago_s: i64) -> Append {
 }
 
 #[tokio::test]
-async fn what_is_older_than_it_says_goes_and_a_changed_age_counts_at_once() {
+async fn runs_beyond_their_age_are_purged_and_a_changed_age_counts_at_once() {
     let limits = Limits { retry_window_s: 0, ..Limits::default() };
     let store: SharedStore = Arc::new(MemoryStore::with_limits(&limits));
     for n in 0..120 {
@@ -46,7 +46,7 @@ async fn what_is_older_than_it_says_goes_and_a_changed_age_counts_at_once() {
 }
 
 #[tokio::test]
-async fn what_the_files_say_comes_before_what_the_store_said() {
+async fn retention_in_the_files_overrides_the_default_of_the_store() {
     let store: SharedStore = Arc::new(MemoryStore::new());
     let month = Some(Duration::from_secs(30 * 86_400));
     assert_eq!(in_force(None, &store), Retention::all(month));

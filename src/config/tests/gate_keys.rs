@@ -1,4 +1,5 @@
-//! Keys of a route that matter to a gate: the reader of the files accepts the keys that the JSON Schema has, and no others.
+//! Keys of a route that matter to a gate: the reader of the files accepts the keys that the JSON Schema has, and no
+//! others.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,7 @@ fn the_schema_has_the_keys_that_are_read() {
     assert_eq!(read::<CohortDraft>(), in_schema("CohortDraft"));
     assert_eq!(read::<GuardDraft>(), in_schema("GuardDraft"));
     assert_eq!(read::<InstanceDraft>(), in_schema("InstanceDraft"));
-    // Those that a gate looks at.
+    // The maps that a gate judges by.
     let route = in_schema("RouteDraft");
     for key in ["state", "force", "percent", "cohorts", "instance", "guard", "invariants", "replay_safe", "keep"] {
         assert!(route.contains(key), "{key}: {route:?}");

@@ -1,4 +1,4 @@
-//! A store that fails when told to.
+//! A store that fails on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -101,7 +101,7 @@ async fn only_a_change_of_the_file_is_a_flip() {
 }
 
 #[tokio::test]
-async fn what_the_gate_refuses_loads_and_stays() {
+async fn files_that_the_gate_refuses_load_and_the_route_keeps_its_state() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
     let asks = files(&[("plain", State::Live), ("bare", State::Dark)]);
@@ -198,7 +198,7 @@ async fn a_route_that_loses_its_workflow_is_off_until_it_has_one_again() {
 }
 
 #[tokio::test]
-async fn files_that_orphan_what_the_engine_owns_are_told() {
+async fn files_that_orphan_instances_of_the_engine_are_reported() {
     let fixture = Fixture::open(files(&[])).await;
     assert_eq!(fixture.ladder.orphans(&files(&[])).await.unwrap(), Vec::<String>::new());
     let gone = |id: &str| {
@@ -217,7 +217,7 @@ async fn files_that_orphan_what_the_engine_owns_are_told() {
 
 /// Pins stay under the id that the creator had when they were made.
 #[tokio::test]
-async fn a_rename_orphans_nothing_where_the_files_say_it() {
+async fn a_rename_with_was_orphans_no_instance() {
     let fixture = Fixture::open(files(&[])).await;
     let named = |creator: (&str, &[&str]), follower: (&str, &[&str])| {
         let was = |ids: &[&str]| ids.iter().map(|id| RouteId::from(*id)).collect();

@@ -1,4 +1,4 @@
-//! What is remembered of how retry keys were scoped.
+//! The earlier scopes of retry keys that are kept.
 
 use super::*;
 use crate::ladder::scopes::{self, Scopes, before_recorded, forgotten};
@@ -98,7 +98,7 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
         let was = was.iter().map(|id| RouteId::from(*id)).collect();
         vec![Arc::new(Route { id: id.into(), was, ..(*by("a").remove(0)).clone() })]
     };
-    // The first files of a new store: nobody sent anything before.
+    // The first files of a new store: there were no requests before.
     let new = scopes::adopt(&Scopes::new(), &by("a"), false, at(0), window);
     assert_eq!(shut(&new, "bare", 0, window), None);
     assert_eq!(
@@ -148,7 +148,7 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
     }
     fixture.flip("plain", forced(State::Dark)).await.unwrap();
     assert!(!why(&fixture, "plain").contains(since), "it had its workflow from the first files on");
-    // Also in the next process, until somebody passes it by hand.
+    // Also in the next process, until `force` overrides it.
     let fixture = fixture.restarted(files(&[])).await;
     fixture.flip("bare", forced(State::Dark)).await.unwrap();
     assert!(fixture.refused("bare", to(State::Live)).await.contains(since));

@@ -46,7 +46,7 @@ async fn unreliable_origin() -> Origin {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_gets_anothers_reply() {
+async fn no_client_gets_the_reply_of_another() {
     let origin = unreliable_origin().await;
     let rig = Arc::new(Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await);
     let (whole, cut, left, failed) = (counter(), counter(), counter(), counter());

@@ -1,4 +1,4 @@
-//! More than there is room for, and the end.
+//! Overload, and draining.
 
 use super::*;
 
@@ -32,7 +32,7 @@ async fn a_full_queue_skips_at_once_by_entries_and_by_bytes() {
 }
 
 #[tokio::test]
-async fn draining_finishes_what_is_there_and_takes_nothing_more() {
+async fn draining_finishes_the_queue_and_accepts_no_more_entries() {
     let (arm, open) = gated();
     let rig = TestShadow::new(arm, limits(), json!({})).await;
     for _ in 0..100 {
@@ -59,7 +59,7 @@ async fn draining_gives_up_in_time_and_settles_the_rest() {
 }
 
 #[tokio::test]
-async fn dropping_it_settles_everything() {
+async fn dropping_the_executor_settles_every_ticket() {
     let (arm, _never) = gated();
     let rig = TestShadow::new(arm, Limits { shadow_in_flight_max: 4, ..limits() }, json!({})).await;
     for _ in 0..50 {
@@ -92,7 +92,7 @@ async fn its_threads_have_a_lower_priority() {
     rig.offer(answered(Mode::Rehearse, &json!({}), 0));
     rig.settled(1).await;
     assert_eq!(*nice.lock().unwrap(), Some((here + NICENESS).min(19)));
-    assert_eq!(rustix::process::getpriority_process(None).unwrap(), here, "and nobody else");
+    assert_eq!(rustix::process::getpriority_process(None).unwrap(), here, "the priority of other threads is unchanged");
 }
 
 /// The numbers of a scrape: what was offered, and all outcomes.

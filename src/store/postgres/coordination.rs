@@ -109,8 +109,8 @@ impl PostgresStore {
         self.publish(&self.pool.query(make).await?)
     }
 
-    /// Makes a worker that never lives the owner: then the run is taken as one whose owner has died is.
-    async fn release_to_nobody(&self, worker: WorkerId, run: RunId, fence: Fence) -> Result<()> {
+    /// Makes [`NOBODY`] the owner, which counts as a dead worker: any worker may then take the run.
+    async fn set_dead_owner(&self, worker: WorkerId, run: RunId, fence: Fence) -> Result<()> {
         let text = "UPDATE runs SET owner = $4, turn = NULL, taken = NULL \
                     WHERE run_id = $1 AND owner = $2 AND fence = $3 AND NOT ended";
         let make = || {
@@ -213,7 +213,7 @@ impl Work for PostgresStore {
     }
 
     fn give_up(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<()>> {
-        self.release_to_nobody(worker, run, fence).boxed()
+        self.set_dead_owner(worker, run, fence).boxed()
     }
 
     fn due_times(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>>> {

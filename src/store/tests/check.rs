@@ -1,4 +1,4 @@
-//! A check finds every damage, and nothing in a sound store; a backup is complete.
+//! A check finds every kind of damage, and reports nothing for an undamaged store; a backup is complete.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +23,7 @@ async fn sound() -> (tempfile::TempDir, std::path::PathBuf) {
     (dir, path)
 }
 
-/// An open run with a lock, an answered one with a pin and a large body, one that was purged.
+/// Writes an open run with a lock, an ended run with a pin and a large body, and a purged run.
 async fn fill(store: &impl Store) {
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     let open = vec![(at(1), run_started(run_id(1), at(1)))];
@@ -382,7 +382,7 @@ async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
     appends.abort();
     store.close().await;
 
-    // A store like any other.
+    // The copy opens as a store.
     let copy = SqliteStore::open(dir.path().join("it's a copy 0.db"), &Limits::default()).await.unwrap();
     assert_eq!(copy.secret().await.unwrap(), store.secret().await.unwrap());
     assert_eq!(copy.events(run_id(2), Seq::FIRST).await.unwrap().len(), 4);

@@ -9,8 +9,8 @@ use crate::store::{AppendError, Store};
 const DATABASE: &str = "POINTSMAN_TEST_DISK_DATABASE";
 const APPENDS: u64 = 60;
 
-/// The child process: appends to one run after the other while the disk fails, prints the results, and aborts. Does nothing
-/// without the variable.
+/// The child process: appends to one run after the other while the disk fails, prints the results, and aborts. Does
+/// nothing without the variable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };

@@ -308,7 +308,7 @@ async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
     assert_eq!(ids(&store.take_due_except(worker(2), 9, vec![run_id(7)]).await.unwrap()), [run]);
     let fenced = Err(AppendError::Fenced(run));
     assert_eq!(store.append(by(append(run, 2, 1), 1, 1).into()).await, fenced);
-    // Given up again, it is taken for an order by whoever finds that first.
+    // Once released again, it is due for the order and taken by the first worker that asks.
     store.give_up(worker(2), run, Fence(2)).await.unwrap();
     store.put_order(coordination::order(1, run)).await.unwrap();
     assert_eq!(ids(&store.take_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);

@@ -350,7 +350,7 @@ async fn an_append_is_one_row_and_a_summary_is_written_when_listings_change() {
     assert_eq!(written, [3, 3, 3, 12, 12, 18]);
     let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM appends").fetch_one(&mut conn).await.unwrap();
     assert_eq!(rows, 6);
-    // From a place within an append, at its beginning, and behind the last.
+    // Reads from a seq within an append, at its beginning, and after the last event.
     for (from, count) in [(1, 18), (8, 11), (10, 9), (18, 1), (19, 0)] {
         let events = fixture.store.events(one, Seq(from)).await.unwrap();
         assert_eq!((events.len(), events.first().map_or(from, |event| event.seq.0)), (count, from));

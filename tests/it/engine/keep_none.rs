@@ -139,7 +139,8 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     dark.finish().await;
 }
 
-/// Keys of legacy's are noted also while a route keeps no runs, because the workflow may do more by the time of the retry.
+/// Keys of legacy's are noted also while a route keeps no runs, because the workflow may do more by the time of the
+/// retry.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_legacy_took_is_remembered_when_runs_are_kept_later() {
     let test = test("off").await;

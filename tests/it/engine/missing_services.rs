@@ -155,8 +155,8 @@ respond: { status: 200, body: paid }
     test.finish().await;
 }
 
-/// The outcome of an attempt is unknown, and the service of its probe is not in the files: nothing is sent again. Once the
-/// files have it again, the probe is sent.
+/// The outcome of an attempt is unknown, and the service of its probe is not in the files: nothing is sent again. Once
+/// the files have it again, the probe is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_cannot_ask_waits_for_its_service() {
     const PROBED: &str = "

@@ -163,7 +163,7 @@ respond: { status: 200, body: written }
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_completed_child_did_stays_done_without_an_undo_and_check_says_so() {
+async fn effects_of_a_completed_child_stay_without_an_undo_and_check_warns() {
     let test = EngineTest::with(&[ABOVE, WRITES]).await;
     test.step_service.script("POST /lasts", ScriptedReply::Refuse(402), 1);
     let data = test.run("above", json!({})).await;

@@ -64,8 +64,8 @@ impl EngineTest {
             .until_metric("as many are stuck", |metrics| metrics.sum("pointsman_runs_stuck", &[]) == count)
             .await;
     }
-    /// Replaces a workflow's kept plan by one that this version cannot read, and its file by another edition; both while the
-    /// process does not run. Returns the plan's id and source.
+    /// Replaces a workflow's kept plan by one that this version cannot read, and its file by another edition; both while
+    /// the process does not run. Returns the plan's id and source.
     async fn spoil_plan(&self, workflow: &str, answer: (&str, &str)) -> (String, Vec<u8>) {
         let mut database = database(&self.database_path()).await;
         let like = format!("%\"workflow\":\"{workflow}\"%");
@@ -207,8 +207,8 @@ async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
     test.finish().await;
 }
 
-/// The process is killed as soon as it has acknowledged that a run was cancelled unread: the order to its many children is
-/// not sent to all of them by then.
+/// The process is killed as soon as it has acknowledged that a run was cancelled unread: the order to its many children
+/// is not sent to all of them by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_children_of_a_run_that_was_cancelled_unread_end_after_a_kill() {
     let mut test = EngineTest::with(&[WAITS, PARENT_OF_MANY]).await;

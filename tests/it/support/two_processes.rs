@@ -131,8 +131,8 @@ impl TwoProcesses {
             .await;
         }
     }
-    /// Stops both gracefully; returns violations in the store (I1, I2, I4) and in the ledger (I3, with at most `extra_max`
-    /// repeated deliveries of one key).
+    /// Stops both gracefully; returns violations in the store (I1, I2, I4) and in the ledger (I3, with at most
+    /// `extra_max` repeated deliveries of one key).
     pub async fn finish(mut self, extra_max: u64) -> Vec<String> {
         let mut wrong = Vec::new();
         for one in &mut self.processes {

@@ -18,7 +18,8 @@ use super::step_events::{failed, finished, skipped, unfit};
 use super::world::{call_scope, deeper_than};
 use super::{
     ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, OnTrouble, Outcome, Part,
-    Plan, Refusal, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
+    Plan, Refusal, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects, World, fallback, lock, missing,
+    risk,
 };
 use crate::names::{RunId, StepId, WorkflowName};
 
@@ -138,7 +139,7 @@ pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Ve
             status: RunStatus::Cancelled,
             output: Arc::default(),
             note: Some(note),
-            effects: false,
+            tree: Some(TreeEffects::default()),
             sensitive: Vec::new(),
         };
         return ended(run, plan, end);
@@ -152,6 +153,7 @@ pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Ve
         output: Arc::default(),
         note: Some(note),
         effects: false,
+        tree: Some(TreeEffects::default()),
         unfit: false,
         sensitive: Vec::new(),
     });
@@ -164,13 +166,13 @@ pub(super) struct End {
     pub status: RunStatus,
     pub output: Arc<Value>,
     pub note: Option<String>,
-    pub effects: bool,
+    pub tree: Option<TreeEffects>,
     pub sensitive: Vec<SensitivePath>,
 }
 
 /// Records the end of a child run.
 pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refusal> {
-    let End { child, status, output, note, effects, sensitive } = end;
+    let End { child, status, output, note, tree, sensitive } = end;
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
@@ -189,7 +191,8 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refu
         status,
         output: output.clone(),
         note: note.clone(),
-        effects,
+        effects: tree.as_ref().is_none_or(TreeEffects::any),
+        tree,
         unfit: unfit.is_some(),
         sensitive,
     })];

@@ -79,8 +79,8 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
         }
-        Command::ChildEnded { child: id, status, output, note, effects, sensitive } => {
-            child::ended(run, plan, child::End { child: id, status, output, note, effects, sensitive })
+        Command::ChildEnded { child: id, status, output, note, tree, sensitive } => {
+            child::ended(run, plan, child::End { child: id, status, output, note, tree, sensitive })
         }
         Command::ChildHasNoWorkflow { child: id } => child::has_no_workflow(run, plan, id),
         Command::LockSeen { step, item, queued, seen } => lock::seen(run, step_of(plan, step)?, item, queued, seen),

@@ -7,7 +7,7 @@
 
 use super::calls::{CallState, Phase, StepState};
 use super::performed_effects::PerformedEffects;
-use super::{EffectClass, Mode, Run};
+use super::{EffectClass, Mode, Run, TreeEffects};
 use crate::names::StepId;
 
 impl CallState {
@@ -18,14 +18,27 @@ impl CallState {
 }
 
 impl Run {
-    /// Whether a private or shared step was done, or may have been.
+    /// Whether a private or shared step was done, or may have been, here or in a run below it.
     pub fn effects_begun(&self) -> bool {
-        let PerformedEffects { private, shared } = self.performed_so_far();
-        private || shared
+        self.private_begun() || self.shared_begun()
+    }
+    /// Whether a private step was done, or may have been.
+    pub(super) fn private_begun(&self) -> bool {
+        self.performed_so_far().private
     }
     /// Whether a shared step was done, or may have been.
     pub fn shared_begun(&self) -> bool {
-        self.performed_so_far().shared
+        self.performed_so_far().shared || (self.has_unreported_child && self.mode() == Mode::Real)
+    }
+    /// As [`Run::effects_begun`], without what a child run may have done that has ended without a report. An event of
+    /// an earlier version that abandoned the run was decided by this.
+    pub(super) fn effects_known(&self) -> bool {
+        let PerformedEffects { private, shared } = self.performed_so_far();
+        private || shared
+    }
+    /// The effects of this run and of the runs below it that have ended.
+    pub fn tree_effects(&self) -> TreeEffects {
+        TreeEffects { private: self.private_begun(), shared: self.shared_begun() }
     }
     fn performed_so_far(&self) -> PerformedEffects {
         let mut performed_effects = self.performed_effects;
@@ -35,7 +48,7 @@ impl Run {
         });
         let calls = own.flatten().chain(self.side_calls.values());
         calls.filter(|call| call.may_be_done()).for_each(|call| performed_effects.note(call.effect));
-        // The effects of a child run are not known here before it has ended.
+        // The effects of a child run are not known here before it has ended, and it may begin one at any moment.
         if !self.interactions.children.is_empty() && self.mode() == Mode::Real {
             performed_effects.note(EffectClass::Shared);
         }
@@ -44,10 +57,6 @@ impl Run {
     /// Records the end of a call that may have taken effect.
     pub(super) fn note_effect(&mut self, effect: EffectClass) {
         self.performed_effects.note(effect);
-    }
-    /// Whether it has, or may have, performed an effect that a person may want to undo.
-    pub fn may_need_undo(&self) -> bool {
-        self.done.iter().any(|done| !done.rehearsed && !done.harmless) || !self.unknown.is_empty()
     }
     /// Calls with unknown effect that no person decides about yet.
     pub(super) fn uncertain(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &CallState)> {

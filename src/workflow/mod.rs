@@ -66,6 +66,7 @@ mod summary;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tree_effects;
 mod undo;
 mod undone;
 mod view;
@@ -119,6 +120,7 @@ pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use statuses::Statuses;
 pub use summary::RunSummary;
+pub use tree_effects::TreeEffects;
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waits::{Cause, Reason, Since, waits};
 pub use world::{

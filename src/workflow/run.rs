@@ -65,6 +65,8 @@ pub struct Run {
     pub(super) end: Option<End>,
     /// Effects that were done or may have been, of calls that are over.
     pub(super) performed_effects: PerformedEffects,
+    /// A child run has ended without a report of what its tree did.
+    pub(super) has_unreported_child: bool,
     #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
     /// Sensitive values that the run was handed.

@@ -25,7 +25,7 @@ use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{BytesMark, Mode, Parent, Run, RunStarted, RunStatus, fold};
+use crate::workflow::{BytesMark, Mode, Parent, Run, RunStarted, RunStatus, TreeEffects, fold};
 
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ const SLOT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 impl ChildSpec {
     fn failed(&self, why: String) -> ChildEnd {
         let (child, status, output) = (self.child, RunStatus::Failed, Arc::new(Value::Null));
-        ChildEnd { child, status, output, note: Some(why), effects: false, sensitive: Vec::new() }
+        ChildEnd { child, status, output, note: Some(why), tree: Some(TreeEffects::default()), sensitive: Vec::new() }
     }
     fn cancelled(&self) -> ChildEnd {
         let why = "its parent ended before it was started".to_owned();
@@ -141,7 +141,7 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
     }
     let unreadable = |why: String| {
         let failed = spec.failed(format!("its events cannot be read: {why}"));
-        ChildEnd { status: summary.status, effects: true, ..failed } // it may have performed some
+        ChildEnd { status: summary.status, tree: None, ..failed }
     };
     let end = match core.events(spec.child).await {
         Ok(events) => {

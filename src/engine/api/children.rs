@@ -28,7 +28,7 @@ pub(in crate::engine) fn end_of(run: &Run) -> ChildEnd {
     let status = if early { RunStatus::Failed } else { run.status() };
     let sensitive = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
     let (child, output) = (run.id(), Arc::new(output));
-    ChildEnd { child, status, output, note: run.note(), effects: run.may_need_undo(), sensitive }
+    ChildEnd { child, status, output, note: run.note(), tree: Some(run.tree_effects()), sensitive }
 }
 
 /// Tells the parent of a run that the run has ended.

@@ -16,6 +16,7 @@ use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, OrderRecord};
 use crate::workflow::{
     AttemptResult, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, SensitivePath, StepIndex,
+    TreeEffects,
 };
 
 /// Something that happened.
@@ -187,8 +188,8 @@ pub(in crate::engine) struct ChildEnd {
     pub status: RunStatus,
     pub output: Arc<Value>,
     pub note: Option<String>,
-    /// Whether it performed effects that a person may want to undo.
-    pub effects: bool,
+    /// What it and all runs below it did; `None` where that is not known.
+    pub tree: Option<TreeEffects>,
     /// The sensitive parts of its answer's body.
     pub sensitive: Vec<SensitivePath>,
 }

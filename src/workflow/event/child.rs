@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::{RunStatus, SensitivePath};
+use super::super::{RunStatus, SensitivePath, TreeEffects};
 use super::group::{Subject, kinds};
 use crate::names::{RunId, StepId, WorkflowName};
 
@@ -41,9 +41,12 @@ pub enum ChildEvent {
         output: Arc<Value>,
         /// Why it did not complete.
         note: Option<String>,
-        /// Whether it performed an effect that a person may want to undo.
+        /// Whether a completed run performed an effect that a person may want to undo.
         #[serde(default = "yes", skip_serializing_if = "is_yes")]
         effects: bool,
+        /// What it and all runs below it did. Absent in events of earlier versions, and where the run cannot be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tree: Option<TreeEffects>,
         /// It completed, but its output does not fit the declared schema: the next event says how the step goes on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unfit: bool,

@@ -361,6 +361,9 @@ impl Run {
             }
         }
         self.side_calls.clear();
+        if !self.interactions.children.is_empty() {
+            self.has_unreported_child = true;
+        }
         self.interactions.children.clear();
         self.in_flight = 0;
         self.end = Some(End::CancelledUnread(cancelled_by(by, reason)));

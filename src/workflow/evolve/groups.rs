@@ -72,8 +72,9 @@ impl Run {
             ChildEvent::Started { step, item, child, workflow, input } => {
                 self.child_started(step, *item, *child, workflow, input)
             }
-            ChildEvent::Ended { step, item, child, status, output, note: _, effects, unfit, sensitive: _ } => {
-                let ended = Ended { child: *child, status: *status, effects: *effects, unfit: *unfit };
+            ChildEvent::Ended { step, item, child, status, output, note: _, effects, tree, unfit, sensitive: _ } => {
+                let (effects, tree) = (*effects, tree.as_ref());
+                let ended = Ended { child: *child, status: *status, effects, tree, unfit: *unfit };
                 self.child_ended(step, *item, &ended, output)
             }
         }
@@ -158,7 +159,7 @@ impl Run {
                 self.ended(End::Cancelled(cancelled_by(by, reason.as_deref())))
             }
             EndingEvent::Abandoned { reason, .. } => {
-                if self.effects_begun() || self.answer.is_some() {
+                if self.effects_known() || self.answer.is_some() {
                     return Err("a private or shared step has begun, or the caller has an answer".into());
                 }
                 self.end = Some(End::Abandoned(reason.clone()));

@@ -84,6 +84,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         interactions: Interactions::default(),
         end: None,
         performed_effects: Default::default(),
+        has_unreported_child: false,
         intents: BTreeMap::new(),
         sensitive: SensitiveSources::of_start(started),
     }

@@ -11,14 +11,15 @@ use crate::workflow::calls::{CallResult, DoneCall, Open, Phase, StepState};
 use crate::workflow::interactions::{Child, OpenWait, QuestionState, QueueEntry, RunQuestion, Signal};
 use crate::workflow::run::Pause;
 use crate::workflow::{
-    CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, ResultTaken, Run, RunStatus,
+    CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, ResultTaken, Run, RunStatus, TreeEffects,
 };
 
 /// How a child run ended.
-pub(super) struct Ended {
+pub(super) struct Ended<'a> {
     pub child: RunId,
     pub status: RunStatus,
     pub effects: bool,
+    pub tree: Option<&'a TreeEffects>,
     pub unfit: bool,
 }
 
@@ -259,10 +260,10 @@ impl Run {
         &mut self,
         step: &StepId,
         item: Option<u32>,
-        ended: &Ended,
+        ended: &Ended<'_>,
         output: &Arc<Value>,
     ) -> Result<(), String> {
-        let Ended { child, status, effects, unfit } = *ended;
+        let Ended { child, status, effects, tree, unfit } = *ended;
         let place = (step.clone(), item);
         let known = self.interactions.children.get(&place).filter(|known| known.run == child).cloned();
         let known = known.ok_or_else(|| format!("`{step}` did not begin {child}"))?;
@@ -272,8 +273,17 @@ impl Run {
         let slot = item.unwrap_or(0);
         let open = self.open(step, item)?;
         open.children.remove(&slot);
-        if effects {
-            self.note_effect(EffectClass::Shared);
+        match tree {
+            Some(TreeEffects { private, shared }) => {
+                let begun = [(*private, EffectClass::Private), (*shared, EffectClass::Shared)];
+                begun.into_iter().filter(|(begun, _)| *begun).for_each(|(_, effect)| self.note_effect(effect));
+            }
+            None => {
+                self.has_unreported_child = true;
+                if effects {
+                    self.note_effect(EffectClass::Shared);
+                }
+            }
         }
         let open = self.open(step, item)?;
         if status != RunStatus::Completed {

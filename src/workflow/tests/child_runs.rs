@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::people_harness::yes;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, DivergenceKind, Order, Part, StepEvent, replay_with, rerun};
+use crate::workflow::{Choice, ConflictKind, DivergenceKind, Order, Part, StepEvent, TreeEffects, replay_with, rerun};
 
 fn parent(more: &str) -> Plan {
     plan(&format!(
@@ -42,7 +42,7 @@ fn a_run_starts_children_and_uses_their_answers() {
                 status: RunStatus::Completed,
                 output: Arc::default(),
                 note: None,
-                effects: true,
+                tree: None,
                 sensitive: Vec::new(),
             })
             .is_err()
@@ -213,12 +213,13 @@ steps:
 respond: { status: 200, body: 1 }
 ",
     );
-    for (effects, left) in [(false, 0), (true, 1)] {
+    let shared = TreeEffects { shared: true, ..TreeEffects::default() };
+    for (tree, left) in [(Some(TreeEffects::default()), 0), (Some(shared), 1), (None, 1)] {
         let mut harness = Harness::of_api(&plan);
         harness.rest();
         let child = harness.children()[0];
         let (status, output) = (RunStatus::Completed, Arc::new(json!(1)));
-        harness.ask(Command::ChildEnded { child, status, output, note: None, effects, sensitive: Vec::new() }).unwrap();
+        harness.ask(Command::ChildEnded { child, status, output, note: None, tree, sensitive: Vec::new() }).unwrap();
         harness.rest();
         assert_eq!((harness.status(), harness.run.undone().len()), (RunStatus::Completed, left));
     }

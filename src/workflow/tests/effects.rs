@@ -2,7 +2,7 @@
 
 use super::harness::{lost, plan, shut};
 use super::*;
-use crate::workflow::Part;
+use crate::workflow::{ChildEvent, EndingEvent, Part, TreeEffects};
 
 const TWO: &str = "
 workflow: w
@@ -55,6 +55,68 @@ fn an_effect_that_was_or_may_have_been_done_counts() {
     harness.call("draft", ok(json!({})));
     harness.call("charge", status(429));
     assert_eq!((harness.run.effects_begun(), harness.run.shared_begun()), (true, false), "the draft was made");
+}
+
+const BELOW: &str = "
+workflow: w
+steps: { below: { run: sub } }
+respond: { status: 200 }
+";
+
+#[test]
+fn what_the_tree_of_a_child_did_counts_as_the_run_s_own() {
+    let plan = plan(BELOW);
+    let report = |private, shared| Some(TreeEffects { private, shared });
+    let cases = [
+        (report(false, false), (false, false, true)),
+        (report(true, false), (true, false, false)),
+        (report(false, true), (true, true, false)),
+        (None, (true, true, false)),
+    ];
+    for status in [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled] {
+        for (tree, wanted) in &cases {
+            let mut harness = Harness::of_route(&plan);
+            harness.settle();
+            let child = harness.run.children().next().map(|child| child.run);
+            let child = child.unwrap_or_else(|| {
+                let (step, child) = (plan.step(&"below".into()).unwrap().0, RunId(uuid::Uuid::from_u128(7)));
+                harness.ask(Command::BeginChild { step, item: None, child }).unwrap();
+                child
+            });
+            assert_eq!(counts(&mut harness), (true, true, false), "it may begin something at any moment");
+            let (output, note, tree, sensitive) = (Arc::default(), None, tree.clone(), Vec::new());
+            harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+            assert_eq!(counts(&mut harness), *wanted, "{status:?}");
+            assert_eq!(harness.run.tree_effects(), TreeEffects { private: wanted.0 && !wanted.1, shared: wanted.1 });
+        }
+    }
+}
+
+/// Events of earlier versions: such a child counted as one that did nothing, and legacy may have been called.
+#[test]
+fn a_run_of_an_earlier_version_that_was_abandoned_after_its_child_can_be_read() {
+    let plan = plan(BELOW);
+    let mut harness = Harness::of_route(&plan);
+    let child = RunId(uuid::Uuid::from_u128(7));
+    let step = plan.step(&"below".into()).unwrap().0;
+    harness.ask(Command::BeginChild { step, item: None, child }).unwrap();
+    let (status, output, note, sensitive) = (RunStatus::Failed, Arc::default(), None, Vec::new());
+    let tree = Some(TreeEffects::default());
+    harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+    harness.ask(Command::Abandon { reason: "x" }).unwrap();
+    let mut stored = serde_json::to_value(&harness.events).unwrap();
+    for event in stored.as_array_mut().unwrap() {
+        if let Some(ended) = event.get_mut("child_ended").and_then(Value::as_object_mut) {
+            assert!(ended.remove("tree").is_some() && ended["effects"] == json!(false));
+        }
+    }
+    let events: Vec<Event> = serde_json::from_value(stored).unwrap();
+    let is_unreported =
+        |event: &Event| matches!(event, Event::Child(ChildEvent::Ended { tree: None, effects: false, .. }));
+    assert!(events.iter().any(is_unreported));
+    assert!(matches!(events.last(), Some(Event::Ending(EndingEvent::Abandoned { .. }))));
+    let run = fold(&events).unwrap();
+    assert_eq!((run.status(), run.shared_begun()), (RunStatus::Abandoned, true));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::names::CheckpointId;
-use crate::workflow::{CheckpointAnswer, LockSeen, OpenCheckpoint, Order, Reason, Since, waits};
+use crate::workflow::{CheckpointAnswer, LockSeen, OpenCheckpoint, Order, Reason, Since, TreeEffects, waits};
 
 pub(super) fn yes() -> CheckpointAnswer {
     CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
@@ -96,7 +96,7 @@ impl Harness<'_> {
             status,
             output: Arc::new(output),
             note,
-            effects: true,
+            tree: Some(TreeEffects { shared: true, ..TreeEffects::default() }),
             sensitive: Vec::new(),
         })
         .unwrap();

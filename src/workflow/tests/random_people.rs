@@ -6,7 +6,7 @@ use super::locks::wait_link;
 use super::people_harness::{items, no, with, yes};
 use super::*;
 use crate::workflow::{
-    CheckpointEvent, CheckpointKind, ChildEvent, Choice, LockEvent, LockSeen, Order, Part, replay_with,
+    CheckpointEvent, CheckpointKind, ChildEvent, Choice, LockEvent, LockSeen, Order, Part, TreeEffects, replay_with,
 };
 
 fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
@@ -167,8 +167,10 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             };
             let status = if pick < 64 && !late { RunStatus::Failed } else { RunStatus::Completed };
             let (output, note) = (Arc::new(json!(1)), None);
-            let (effects, sensitive) = (pick.is_multiple_of(3), Vec::new());
-            harness.ask(Command::ChildEnded { child, status, output, note, effects, sensitive }).is_ok()
+            let effects = |shared| TreeEffects { shared, ..TreeEffects::default() };
+            let (tree, sensitive) =
+                ([Some(effects(true)), Some(effects(false)), None][usize::from(pick % 3)].clone(), Vec::new());
+            harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).is_ok()
         }
         5 => {
             let signal =

@@ -5,6 +5,7 @@ mod bodies;
 mod bounds;
 mod callers;
 mod checkpoints;
+mod child_effects;
 mod clock;
 mod conflicts;
 mod dark_runs;

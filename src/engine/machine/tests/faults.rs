@@ -262,7 +262,7 @@ pub(super) fn child_end(child: RunId) -> ChildEnd {
         status: RunStatus::Completed,
         output: Arc::new(json!({})),
         note: None,
-        effects: true,
+        tree: None,
         sensitive: Vec::new(),
     }
 }

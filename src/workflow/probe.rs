@@ -171,7 +171,7 @@ fn too_early(ended: &Ended<'_>, probe: &Probe, state: &CallState) -> Option<Even
     let why = format!("its probe says no, which counts when it is asked from {settled:.0} on");
     let mut again = ended.retry_at(at, false, why, true, false);
     if let Event::RetryScheduled(retry) = &mut again {
-        retry.settled = Some(settled);
+        retry.settled = Some(recorded); // the time of this process's start means nothing to another one
     }
     Some(again)
 }

@@ -29,6 +29,7 @@ use crate::engine::bounds::usize_of;
 use crate::engine::kill_switch::{KillSwitch, Operation};
 use crate::engine::ports::connections::{self, ConnectionPool, ExchangeError, Exchanged};
 use crate::engine::ports::decode;
+use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::ports::service::Upstream;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::Limits;
@@ -55,6 +56,8 @@ pub(in crate::engine) struct Outgoing {
     pub lease_proof: Option<LeaseProof>,
     /// Which headers of the reply are kept.
     pub kept_headers: Arc<KeptHeaders>,
+    /// What it is sent with and no record of its reply shows.
+    pub secrets: EchoedSecrets,
 }
 
 /// Checks the lease just before the first byte of a call: it is withheld where another process may own its run.
@@ -190,6 +193,7 @@ impl Wire {
             upstream,
             lease_proof,
             kept_headers,
+            secrets,
         } = call;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -252,11 +256,11 @@ impl Wire {
             Ok(bytes) => bytes,
             Err(begins) => {
                 let why = format!("its body is larger than the limit output_bytes_max ({})", self.bounds.bytes);
-                return AttemptResult::Unreadable { status, why, begins: decode::excerpt(&begins) };
+                return secrets.masked(AttemptResult::Unreadable { status, why, begins: decode::excerpt(&begins) });
             }
         };
         self.pool.give_back(&full_uri, connection).await;
-        match decode::body_with_headers(&head.headers, &bytes, self.bounds) {
+        secrets.masked(match decode::body_with_headers(&head.headers, &bytes, self.bounds) {
             Ok(output) => AttemptResult::Reply {
                 status,
                 headers: reply_headers(&head.headers, &kept_headers),
@@ -264,7 +268,7 @@ impl Wire {
                 retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
             },
             Err(why) => AttemptResult::Unreadable { status, why, begins: decode::excerpt(&bytes) },
-        }
+        })
     }
 }
 

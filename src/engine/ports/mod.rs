@@ -8,6 +8,7 @@ pub(super) mod breaker;
 pub(super) mod client;
 pub(super) mod connections;
 pub(super) mod decode;
+pub(super) mod echoed_secrets;
 pub(super) mod event_sealer;
 pub(super) mod locks;
 pub(super) mod order_sealer;

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::Timestamp;
 
 use crate::engine::ports::client::Outgoing;
+use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
 use crate::workflow::{
@@ -96,6 +97,7 @@ fn build(
         upstream: upstream.clone(),
         lease_proof: None,
         kept_headers,
+        secrets: if hidden { EchoedSecrets::new(&snapshot.secrets, credentials) } else { EchoedSecrets::default() },
     })
 }
 

@@ -370,3 +370,36 @@ respond:
         assert!(!pointsman.log().contains(text), "{text} is in the log");
     }
 }
+
+/// A service may quote what it was sent: in an error, or in a reply that the run goes on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_a_service_quotes_is_neither_stored_nor_shown() {
+    const SECRET: &str = "bank-Key-7c1f";
+    const QUOTED: &str = "
+workflow: quoted
+steps:
+  fine: { call: 'POST ${services.works}/fine?key=${secrets.bank}', body: {} }
+  refused:
+    needs: [fine]
+    call: POST ${services.works}/refused
+    headers: { authorization: 'Bearer ${secrets.bank}' }
+    body: { heard: '${steps.fine.output.heard}' }
+    on_failure: pause
+respond: { status: 200, body: {} }
+";
+    let settings = "secrets: { bank: { file: bank.secret } }\n";
+    let test = EngineTest::with_settings(settings, &[QUOTED], |flags| flags.write("bank.secret", SECRET)).await;
+    let quote = json!({ "heard": format!("/fine?key={SECRET}") });
+    test.step_service.script("POST /fine", ScriptedReply::Done(200, quote), 1);
+    let error = json!({ "error": format!("unknown token {SECRET}") });
+    test.step_service.script("POST /refused", ScriptedReply::RefuseWith(401, Vec::new(), error), 1);
+    let run = test.start_run("quoted", json!({})).await;
+    let data = test.wait_for_status(&run, "paused").await;
+    assert!(data.to_string().contains("unknown token ***"), "{data}");
+    assert!(!data.to_string().contains(SECRET), "{data}");
+    assert!(!is_in_store(&test, SECRET));
+    let calls = test.step_service.seen("POST /refused");
+    assert_eq!(calls[0].headers["authorization"], format!("Bearer {SECRET}"));
+    assert_eq!(calls[0].json()["heard"], "/fine?key=***");
+    test.finish().await;
+}

@@ -1,0 +1,120 @@
+//! Replaces secrets that a service quotes in its reply, before the reply is recorded.
+//!
+//! Always true: neither events nor expressions see a secret or a credential that the call was sent with, where the reply
+//! quotes it as it was sent. One of a few characters is left, because it would be found in texts that do not quote it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::workflow::AttemptResult;
+
+/// What stands in place of a secret.
+const STARS: &str = "***";
+/// Shorter values are not looked for.
+const BYTES_MIN: usize = 6;
+
+/// The secrets and credentials that the URL and the headers of a call may contain.
+#[derive(Default)]
+pub(in crate::engine) struct EchoedSecrets(Vec<String>);
+
+impl EchoedSecrets {
+    /// Of a call that reads some of these.
+    pub fn new(secrets: &Value, credentials: &BTreeMap<String, String>) -> Self {
+        let secrets = secrets.as_object().into_iter().flat_map(|secrets| secrets.values()).filter_map(Value::as_str);
+        // A service may quote the token of `Bearer TOKEN` alone.
+        let tokens = credentials.values().filter_map(|value| value.split_once(' ')).map(|(_, token)| token);
+        let all = secrets.chain(credentials.values().map(String::as_str)).chain(tokens);
+        let mut values: Vec<String> = all.filter(|value| value.len() >= BYTES_MIN).map(str::to_owned).collect();
+        // The longest first: one may be a part of another.
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self(values)
+    }
+
+    /// The result without them.
+    pub fn masked(&self, mut result: AttemptResult) -> AttemptResult {
+        if self.0.is_empty() {
+            return result;
+        }
+        match &mut result {
+            AttemptResult::Reply { headers, output, .. } => {
+                headers.values_mut().for_each(|value| self.mask(value));
+                if self.is_in(output) {
+                    self.mask_value(std::sync::Arc::make_mut(output));
+                }
+            }
+            AttemptResult::Unreadable { why, begins, .. } => {
+                self.mask(why);
+                self.mask(begins);
+            }
+            _ => {}
+        }
+        result
+    }
+
+    fn is_in(&self, value: &Value) -> bool {
+        let quotes = |text: &str| self.0.iter().any(|secret| text.contains(secret));
+        match value {
+            Value::String(text) => quotes(text),
+            Value::Array(items) => items.iter().any(|item| self.is_in(item)),
+            Value::Object(members) => members.iter().any(|(name, member)| quotes(name) || self.is_in(member)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    fn mask_value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => self.mask(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.mask_value(item)),
+            Value::Object(members) => {
+                let masked = std::mem::take(members).into_iter().map(|(mut name, mut member)| {
+                    self.mask(&mut name);
+                    self.mask_value(&mut member);
+                    (name, member)
+                });
+                *members = masked.collect();
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn mask(&self, text: &mut String) {
+        for secret in self.0.iter() {
+            if text.contains(secret) {
+                *text = text.replace(secret, STARS);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_reply_that_quotes_what_it_was_sent_is_recorded_with_stars() {
+        let credentials = BTreeMap::from([("authorization".to_owned(), "Bearer of-a-caller".to_owned())]);
+        let sent = EchoedSecrets::new(&json!({"bank": "k-123456", "pin": "1234"}), &credentials);
+        let output = json!({
+            "error": "bad token of-a-caller", "sent": {"x-k-123456": ["key k-123456", 1234]}, "pin": "1234",
+        });
+        let reply = AttemptResult::Reply {
+            status: 401,
+            headers: BTreeMap::from([("x-echo".to_owned(), "Bearer of-a-caller".to_owned())]),
+            output: output.into(),
+            retry_after_ms: None,
+        };
+        let AttemptResult::Reply { headers, output, .. } = sent.masked(reply) else { panic!("it stays a reply") };
+        assert_eq!(headers["x-echo"], "***");
+        assert_eq!(
+            *output,
+            json!({"error": "bad token ***", "sent": {"x-***": ["key ***", 1234]}, "pin": "1234"}),
+            "of four characters it cannot be told from other texts"
+        );
+        let unreadable =
+            AttemptResult::Unreadable { status: 200, why: "its body is no JSON".into(), begins: "<k-123456>".into() };
+        assert!(matches!(sent.masked(unreadable), AttemptResult::Unreadable { begins, .. } if begins == "<***>"));
+    }
+}

@@ -146,7 +146,9 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        for (pins, key) in self.reserved.drain(..) {
+        // The run's own key last. Where it were free first, a retry by the same caller would find only the key that is the
+        // same under every credential, and be refused as a request under another credential.
+        for (pins, key) in self.reserved.drain(..).rev() {
             pins.release(&key);
         }
         let mut registrations = self.registry.registrations();

@@ -11,6 +11,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
+/// The pause between two rounds of queries; a round ends as soon as all have data.
+const ASKED_EVERY: Duration = Duration::from_millis(300);
 /// The whole walk of the demo, and some more on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -97,7 +99,7 @@ async fn every_panel_shows_data() {
                 missing.remove(&query);
             }
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(ASKED_EVERY).await;
     }
     eprintln!("{all} queries, all with data");
     // SIGTERM, so that it removes its directory.

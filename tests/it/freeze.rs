@@ -17,6 +17,13 @@ use crate::support::until;
 /// A call that was handed to the socket before the acknowledgement may be counted by its receiver this much later.
 const IN_TRANSIT: Duration = Duration::from_millis(150);
 
+/// How long it is watched that nothing begins while effects are frozen: at their rate, the calls that wait would all have
+/// begun by then.
+const OBSERVED: Duration = Duration::from_secs(3);
+/// Under load: how long each freeze is in force and watched, and how long traffic runs between two.
+const FROZEN: Duration = Duration::from_millis(300);
+const LIFTED: Duration = Duration::from_millis(60);
+
 /// The engine answers orders from the start; `more` goes into pointsman.yaml.
 async fn live(more: &str) -> TestSystem {
     TestSystem::with(|flags| {
@@ -102,10 +109,14 @@ async fn calls_that_wait_for_a_permit_are_not_sent() {
     until("the first calls", || async { (charged() >= 2).then_some(()) }).await;
     let answer = freeze(&system, &["--effects", "--reason", "the bank is odd"]).await;
     assert!(answer.contains("in flight"), "{answer}");
-    tokio::time::sleep(IN_TRANSIT).await;
+    until("the calls that were sent to be answered", || async {
+        let metrics = system.pointsman.metrics().await;
+        (metrics.sum("pointsman_service_calls_in_flight", &[("service", "bank")]) == 0.0).then_some(())
+    })
+    .await;
     let before = charged();
     assert!((before as usize) < CALLS / 2, "most of them wait: {before}");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(OBSERVED).await;
     assert_eq!(charged(), before, "none begins after the acknowledgement");
     let explained = output_text(&system.pointsman.cli(&["explain", &run]).await);
     assert!(explained.contains("is held"), "{explained}");
@@ -150,14 +161,14 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
             };
             switch(json!({ "on": true, "effects": with_effects })).await;
             let from = Timestamp::now();
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(FROZEN).await;
             let window = (from, Timestamp::now());
             instances.push(window);
             if with_effects {
                 effects.push(window);
             }
             switch(json!({ "on": false, "effects": false })).await;
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            tokio::time::sleep(LIFTED).await;
         }
         over.store(true, Ordering::SeqCst);
         (instances, effects)

@@ -21,6 +21,8 @@ const WINDOW: Duration = Duration::from_secs(12);
 /// The intervals of the poll and of the heartbeat.
 const SWEEP: Duration = Duration::from_secs(4);
 const LEASE: Duration = Duration::from_secs(9);
+/// By this a poll is recognised: it asks for the next timers.
+const POLL: &str = "SELECT turn, run_id FROM runs";
 /// The most statements of one poll, whatever waits: due runs, next timers, notices.
 const ASKED_A_SWEEP: usize = 4;
 
@@ -49,9 +51,12 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
     })
     .await;
     // The work of starting the runs is over after the second poll from here.
-    tokio::time::sleep(2 * SWEEP).await;
     block_in_place(|| cluster.log_statements());
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until("two polls", || async {
+        let logged = block_in_place(|| cluster.logged_statements());
+        (logged.iter().filter(|statement| statement.contains(POLL)).count() >= 2).then_some(())
+    })
+    .await;
     let before = block_in_place(|| cluster.logged_statements()).len();
     tokio::time::sleep(WINDOW).await;
     let asked = block_in_place(|| cluster.logged_statements()).split_off(before);

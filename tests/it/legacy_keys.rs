@@ -42,6 +42,17 @@ pub async fn keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
 }
 
+/// Waits until the file of retry keys has the first route of which a key could not be noted. It is written as soon as that
+/// is possible, in the first slot for such routes.
+pub async fn unnoted_route_is_written(system: &TestSystem) {
+    let file = PathBuf::from(format!("{}.keys", system.store().display()));
+    until("the route to be written down", || async {
+        let slot = std::fs::read(&file).ok()?.get(2 * 64..3 * 64)?.to_vec();
+        slot.iter().any(|byte| *byte != 0).then_some(())
+    })
+    .await;
+}
+
 pub fn charges(system: &TestSystem) -> u64 {
     system.world.ledger().balance().total("charge")
 }
@@ -162,13 +173,7 @@ async fn a_key_that_cannot_be_recorded() {
     };
     let (status, why) = shut(&system).await;
     assert!(status == StatusCode::CONFLICT && why.contains("could not be noted"), "{status} {why}");
-    // That a key could not be noted is written to the file as soon as possible, in the first slot for such routes.
-    let file = PathBuf::from(format!("{}.keys", system.store().display()));
-    until("the route to be written down", || async {
-        let slot = std::fs::read(&file).ok()?.get(2 * 64..3 * 64)?.to_vec();
-        slot.iter().any(|byte| *byte != 0).then_some(())
-    })
-    .await;
+    unnoted_route_is_written(&system).await;
     system.kill().await;
     system.restart().await;
     let (status, why) = shut(&system).await;

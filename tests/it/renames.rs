@@ -5,6 +5,7 @@ use http::{Method, StatusCode};
 use pointsman::demo::http::Reply;
 use serde_json::{Value, json};
 
+use crate::legacy_keys::unnoted_route_is_written;
 use crate::support::seed::{report_violations, seed};
 use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, id, some_order};
@@ -218,8 +219,7 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
     shut(&system, FIRST).await;
     reloaded(&system, &family(&good, SECOND, &[FIRST])).await;
     shut(&system, SECOND).await;
-    // That a key could not be noted is written to the file as soon as possible, at most a second later.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    unnoted_route_is_written(&system).await;
     system.kill().await;
     system.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
     system.restart().await;

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 /// Environment for a process whose machine's clock is off by a fixed time (`+2h`).
 pub fn offset(by: &str) -> Vec<(&'static str, String)> {
@@ -18,16 +17,13 @@ pub fn offset(by: &str) -> Vec<(&'static str, String)> {
 pub struct FakeClock(PathBuf);
 
 impl FakeClock {
-    /// How long it takes until the process sees a change.
-    pub const SEEN_AFTER: Duration = Duration::from_millis(1_100);
-
     /// Correct at first. The offset is kept in a file of this directory.
     pub fn in_dir(dir: &Path) -> Self {
         let clock = Self(dir.join("clock-offset"));
         clock.set("+0");
         clock
     }
-    /// Sets the offset from the correct time.
+    /// Sets the offset from the correct time; a process sees it within about a second.
     pub fn set(&self, by: &str) {
         // Renamed, so that a partial file is never read.
         let next = self.0.with_extension("next");

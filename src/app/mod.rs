@@ -12,6 +12,7 @@
 //! `background` reloads files and watches the store's health.
 
 mod background;
+mod basis;
 mod commands;
 mod parts;
 mod process;

@@ -1,6 +1,5 @@
 //! The parts that live as long as the process: builds them, puts new files in force, drains them at the end.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
+use super::basis::bases;
 use super::{retention, stores, time};
 use crate::affinity::StoreAffinity;
 use crate::clock;
@@ -178,21 +178,6 @@ fn is_read_only(setup: &Setup, route: &Route) -> bool {
 /// Each route, and the ids that it had before.
 fn earlier_ids(setup: &Setup) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
     setup.routes.iter().map(|route| (&route.id, route.was.as_slice()))
-}
-
-/// The basis of each route's evidence: plan and rules. Where it changes, the evidence starts from zero.
-fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
-    let hashes: BTreeMap<_, _> = setup.rules.iter().map(|(route, rules)| (route, rules.hash())).collect();
-    setup
-        .routes
-        .iter()
-        .map(|route| {
-            let plan = route.workflow.as_ref().and_then(|name| setup.workflows.get(name));
-            let plan = plan.map_or_else(String::new, |plan| plan.id.to_string());
-            let rules = hashes.get(&route.id).map_or_else(String::new, ToString::to_string);
-            (route.id.clone(), format!("{plan} {rules}"))
-        })
-        .collect()
 }
 
 impl Obey for Engine {

@@ -32,7 +32,7 @@ pub(super) struct SharedCounters(Mutex<Counters>);
 /// The counters of one route.
 #[derive(Clone, Default)]
 pub(super) struct Counters {
-    /// The hash of the plan id and the rules by which the evidence was made.
+    /// The hash of all that the verdicts depend on by which the evidence was made.
     pub(super) basis: Option<String>,
     pub(super) generation: u64,
     /// Since the basis last changed.

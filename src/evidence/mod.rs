@@ -3,8 +3,8 @@
 //! The question it answers: "how sure are we that the engine does what legacy does?"
 //!
 //! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever it is read,
-//! because both sides change under one lock and are scraped from one copy. Evidence has a basis (the workflow and the
-//! rules): when the basis changes, the evidence starts again from zero, and comparisons that began before do not count.
+//! because both sides change under one lock and are scraped from one copy. Evidence has a basis (the
+//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, and comparisons that began before do not count.
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!
@@ -117,12 +117,12 @@ impl Evidence {
         }
     }
 
-    /// Sets each route's basis (a hash of plan id and rules). Where it changed, the evidence starts from zero. Call it
+    /// Sets each route's basis (a hash of all that its verdicts depend on). Where it changed, the evidence starts from zero. Call it
     /// once the new plans and rules are in force: requests offered before, and not compared yet, do not count.
     pub fn set_basis(&self, bases: &[(RouteId, String)]) {
         for (route, basis) in bases {
             if self.counters(route).lock().set_basis(basis) {
-                tracing::info!(%route, "the workflow or the rules changed: the evidence starts from zero");
+                tracing::info!(%route, "a workflow, the rules or the address of a service changed: the evidence starts from zero");
                 self.pending().clear(route);
             }
         }

@@ -45,6 +45,7 @@ mod tests;
 
 pub use bounds::Bounds;
 pub use error::ExpressionError;
+pub use evaluate::DIALECT;
 pub use form::parse_form;
 pub use parsed::Expression;
 pub use reads::ReadPath;

@@ -12,6 +12,7 @@ mod drain;
 mod drivers;
 mod duplicates;
 mod engine;
+mod evidence;
 mod freeze;
 mod hostile;
 mod house;

@@ -1,0 +1,107 @@
+//! What the evidence of a route rests on.
+//!
+//! The question it answers: "would a pair that was compared under the earlier files be the same pair under these?" Always
+//! true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the basis, so that
+//! a change of it starts the evidence from zero.
+//!
+//! Part of it: the plan of the route's workflow and of every workflow that it runs, directly or through another one (of
+//! one that the files do not have, that it is missing); the addresses of the services that these plans name, and of
+//! the route's legacy; the rules; the version of the expression language.
+//!
+//! Not part of it, because it changes when and how often something is asked and never what a reply says: limits, breakers,
+//! rates, time-outs of services, `keyed:` (it decides whether an attempt with unknown outcome is sent again), and the values
+//! of secrets, which are exchanged while what they give access to stays the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Setup;
+use crate::expression::DIALECT;
+use crate::flag::{Route, Service};
+use crate::names::{RouteId, ServiceName, WorkflowName};
+use crate::workflow::{Part, Plan, StepKind};
+
+/// The plans of workflows by name; `None` where the files have no such workflow.
+type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
+
+/// The basis of each route's evidence. Where it changes, the evidence starts from zero.
+pub(super) fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
+    setup.routes.iter().map(|route| (route.id.clone(), basis(setup, route))).collect()
+}
+
+fn basis(setup: &Setup, route: &Route) -> String {
+    let plans = plans(setup, route);
+    let names = services(setup, &plans);
+    let mut basis = Basis(blake3::Hasher::new_derive_key("pointsman 2026 basis of the evidence of a route"));
+    basis.add(&DIALECT.to_string());
+    basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
+    basis.add_addresses(Some(&route.legacy));
+    basis.add_count(plans.len());
+    for (name, plan) in plans {
+        basis.add(name.as_str());
+        basis.add(plan.map_or("", |plan| plan.id.as_str()));
+    }
+    basis.add_count(names.len());
+    for name in names {
+        basis.add(name.as_str());
+        basis.add_addresses(setup.services.get(name).map(|service| &**service));
+    }
+    basis.0.finalize().to_hex()[..32].to_owned()
+}
+
+/// The route's workflow, and all that it runs.
+fn plans<'a>(setup: &'a Setup, route: &'a Route) -> Plans<'a> {
+    let mut plans = Plans::new();
+    let mut open: Vec<&WorkflowName> = route.workflow.iter().collect();
+    while let Some(name) = open.pop() {
+        if plans.contains_key(name) {
+            continue;
+        }
+        let plan = setup.workflows.get(name).map(|plan| &**plan);
+        plans.insert(name, plan);
+        // Fallbacks are steps of the plan too.
+        open.extend(plan.into_iter().flat_map(|plan| &plan.steps).filter_map(|step| match &step.kind {
+            StepKind::Run(child) => Some(&child.workflow),
+            _ => None,
+        }));
+    }
+    plans
+}
+
+/// The services that calls, probes and undo calls go to or that an expression names.
+fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName> {
+    let mut names = BTreeSet::new();
+    for plan in plans.values().flatten() {
+        for step in &plan.steps {
+            let calls = [Part::Do, Part::Probe, Part::Undo].into_iter().filter_map(|part| step.call(part));
+            names.extend(calls.map(|call| &call.service));
+        }
+        for path in plan.reads.iter().filter(|path| path.root() == "services") {
+            // Without a fixed name it may read any of them.
+            names.extend(setup.services.keys().filter(|name| path.part(0).is_none_or(|part| part == name.as_str())));
+        }
+    }
+    names
+}
+
+/// A hash over texts and counts, each with its length, so that no two lists of them are taken for the same.
+struct Basis(blake3::Hasher);
+
+impl Basis {
+    fn add(&mut self, text: &str) {
+        self.add_count(text.len());
+        self.0.update(text.as_bytes());
+    }
+
+    fn add_count(&mut self, count: usize) {
+        self.0.update(&(count as u64).to_le_bytes());
+    }
+
+    /// The base URLs of a service. None, where the files do not have it.
+    fn add_addresses(&mut self, service: Option<&Service>) {
+        let urls = service.map_or(&[][..], |service| &service.urls);
+        self.add_count(urls.len());
+        for url in urls {
+            self.add(&url.to_string());
+        }
+    }
+}

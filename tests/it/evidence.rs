@@ -1,0 +1,153 @@
+//! What evidence rests on, from outside: what starts it anew, and what does not.
+
+use http::{Method, StatusCode};
+use pointsman::demo::http::{Client, Reply};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::Start;
+use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+
+/// Pairs that open a gate.
+const PAIRS: u64 = 20;
+
+/// One route `orders` whose workflow runs `outer`, which runs `inner`, which charges.
+struct Orders {
+    legacy: Origin,
+    bank: Origin,
+    flags: FlagsDir,
+    pointsman: Pointsman,
+    client: Client,
+    start: Start,
+    _dir: TempDir,
+}
+
+const LEGACYS: &str = r#"{"total":7}"#;
+
+impl Orders {
+    async fn start() -> Self {
+        let (legacy, bank) =
+            (Origin::start(OriginReply::Json(LEGACYS)).await, Origin::start(OriginReply::Json("{}")).await);
+        let flags = FlagsDir::empty();
+        services(&flags, &legacy, &bank, "");
+        for (name, runs) in [("create", "outer"), ("outer", "inner")] {
+            flags.write(
+                &format!("workflows/{name}.yaml"),
+                &format!(
+                    "workflow: {name}\nsteps:\n  next: {{ run: {runs}, input: {{ a: 1 }} }}\n\
+                     respond: {{ status: 200, body: \"${{steps.next.output}}\" }}\n"
+                ),
+            );
+        }
+        inner(&flags, 7);
+        flags.write(
+            "routes/orders.yaml",
+            "routes:\n  - { id: orders, match: { method: POST, path: /orders }, legacy: shop, workflow: create, state: off }\n",
+        );
+        let dir = tempfile::tempdir().expect("a directory");
+        let start = Start {
+            flags: flags.path().to_owned(),
+            store: format!("sqlite:{}", dir.path().join("db").display()),
+            log: dir.path().join("log"),
+            env: Vec::new(),
+        };
+        let pointsman = Pointsman::start(&start).await;
+        Self { legacy, bank, flags, pointsman, client: Client::new(PATIENCE), start, _dir: dir }
+    }
+
+    async fn evidence(&self) -> Value {
+        self.pointsman.get("/api/v2/routes/orders/evidence").await
+    }
+
+    async fn count(&self, name: &str) -> u64 {
+        self.evidence().await["evidence"][name].as_u64().unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    async fn order(&self) -> Reply {
+        let url = format!("{}/orders", self.pointsman.url());
+        self.client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply")
+    }
+
+    /// Sends requests until `name` has counted so many more.
+    async fn gather(&self, name: &str, more: u64) {
+        let wanted = self.count(name).await + more;
+        for _ in 0..more {
+            assert_eq!(self.order().await.status, StatusCode::OK);
+        }
+        until("the pairs", || async { (self.count(name).await >= wanted).then_some(()) }).await;
+    }
+
+    async fn flip(&self, to: &str) -> Reply {
+        self.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", json!({ "to": to, "reason": "test" })).await
+    }
+
+    async fn climb_to_dark(&self) {
+        assert_eq!(self.flip("shadow").await.status, StatusCode::OK);
+        self.gather("shadow_pairs", PAIRS).await;
+        assert_eq!(self.flip("dark").await.status, StatusCode::OK);
+        self.gather("dark_pairs", PAIRS).await;
+        assert_eq!(self.evidence().await["next"]["missing"], json!([]), "the gate to live is open");
+    }
+
+    /// Changes the files, and waits until they are in force.
+    async fn reload(&self, change: impl FnOnce(&FlagsDir)) {
+        let generation = || async { self.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+        let before = generation().await;
+        change(&self.flags);
+        until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
+    }
+}
+
+fn services(flags: &FlagsDir, legacy: &Origin, bank: &Origin, of_bank: &str) {
+    let (legacy, bank) = (legacy.url(), bank.url());
+    flags.write(
+        "pointsman.yaml",
+        &format!("services:\n  shop: {legacy}\n  bank: {{ urls: [ \"{bank}\" ]{of_bank} }}\ndefault_legacy: shop\n"),
+    );
+}
+
+fn inner(flags: &FlagsDir, amount: u64) {
+    flags.write(
+        "workflows/inner.yaml",
+        &format!(
+            "workflow: inner\nsteps:\n  charge: {{ call: \"POST ${{services.bank}}/charges\", body: {{ amount: {amount} }}, \
+             rehearse: {{}} }}\nrespond: {{ status: 200, body: {{ total: {amount} }} }}\n"
+        ),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_starts_anew_when_a_workflow_changes_that_its_workflow_runs() {
+    let orders = Orders::start().await;
+    orders.climb_to_dark().await;
+    orders.reload(|flags| inner(flags, 9_999)).await;
+    let refused = orders.flip("live").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.json());
+    assert_eq!(orders.count("dark_pairs").await, 0);
+    assert_eq!(orders.order().await.json()["total"], 7, "legacy answers");
+    assert_eq!(orders.bank.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_starts_anew_when_a_service_or_legacy_moves_and_not_when_its_limits_change() {
+    let orders = Orders::start().await;
+    orders.climb_to_dark().await;
+    let (legacy, bank) =
+        (Origin::start(OriginReply::Json(LEGACYS)).await, Origin::start(OriginReply::Json("{}")).await);
+    let limits = ", keyed: true, calls_max: 9, rate: 1000/s, breaker: off";
+    orders.reload(|flags| services(flags, &orders.legacy, &orders.bank, limits)).await;
+    assert_eq!(orders.count("dark_pairs").await, PAIRS, "when it is asked, not what it says");
+    orders.reload(|flags| services(flags, &orders.legacy, &bank, limits)).await;
+    assert_eq!(orders.flip("live").await.status, StatusCode::CONFLICT);
+    assert_eq!(orders.count("dark_pairs").await, 0, "a service that only a child of a child calls");
+    orders.gather("dark_pairs", PAIRS).await;
+    assert_eq!(orders.evidence().await["next"]["missing"], json!([]));
+    orders.reload(|flags| services(flags, &legacy, &bank, limits)).await;
+    assert_eq!(orders.count("dark_pairs").await, 0, "the route's legacy");
+    let mut orders = orders;
+    orders.gather("dark_pairs", PAIRS).await;
+    assert_eq!(orders.pointsman.stop().await, Some(0));
+    orders.pointsman = Pointsman::start(&orders.start).await;
+    assert_eq!(orders.count("dark_pairs").await, PAIRS, "the same files after a restart");
+}

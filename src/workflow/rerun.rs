@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::calls::{DoneCall, Phase, StepState, Undone};
+use super::sensitive::result_paths;
 use super::{
     ConflictKind, DoneBefore, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run, RunStatus,
     StepEvent, StepIndex, Superseded, UnknownBefore,
@@ -52,7 +53,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
                 output: done.output.clone(),
             })
             .collect();
-        let sensitive = old.sensitive_sources().of_output(&step);
+        let sensitive = result_paths(plan, old, &step);
         let unknown = old.unknown.iter().filter(|call| call.step == step);
         let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() }).collect();
         Event::Step(StepEvent::ResultTaken(Box::new(ResultTaken {

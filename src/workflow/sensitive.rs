@@ -24,7 +24,7 @@ mod taint;
 mod tests;
 
 pub use answers::child_paths;
-pub(super) use answers::{AnswerPlace, marked, marked_as_given};
+pub(super) use answers::{AnswerPlace, marked, marked_as_given, result_paths};
 pub use declared::Sensitive;
 pub use known::KnownValues;
 pub use parts::{Form, Part as SensitivePart, parts};

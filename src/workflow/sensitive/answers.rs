@@ -74,6 +74,18 @@ pub fn child_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> 
     input.chain(legacy).collect()
 }
 
+/// The sensitive parts of a step's output that another run of the plan, which takes it over, does not know by itself:
+/// those that child runs declared, and what people typed.
+pub(in crate::workflow) fn result_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> {
+    let mut paths = run.sensitive.of_output(step);
+    if run.sensitive.is_by_hand(step)
+        && let Some(taint) = Taint::of(plan, run)
+    {
+        paths.extend(taint.steps.get(step).into_iter().flat_map(|step| step.output.iter().cloned()));
+    }
+    paths
+}
+
 impl Run {
     /// Whether anything of it is sealed in the store.
     pub fn holds_sensitive(&self) -> bool {

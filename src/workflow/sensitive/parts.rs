@@ -148,11 +148,7 @@ impl<'a> Parts<'a> {
                 let is_answer = step.as_str() == ANSWER && self.taint.answer;
                 let is_typed = self.step(step).is_some_and(StepTaint::is_typed) || is_answer;
                 match choice {
-                    Choice::Take { .. } if is_answer => self.value(at("choice.take.output")),
-                    Choice::Take { .. } => {
-                        self.output(&at("choice.take.output"), step);
-                        self.list(&at("choice.take.output"), step);
-                    }
+                    Choice::Take { .. } if is_typed => self.value(at("choice.take.output")),
                     Choice::RetryWith { .. } if is_typed => self.value(at("choice.retry_with.input")),
                     _ => {}
                 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path::SensitivePath;
 use crate::names::StepId;
-use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, RunStarted, StepEvent};
+use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, Part, RunStarted, StepEvent};
 
 /// The sensitive values that a run was handed by others, and the steps for which people entered values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct SensitiveSources {
     pub(super) outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
     /// Steps for which somebody gave another input.
     pub(super) given: BTreeSet<StepId>,
+    /// Steps whose output somebody gave.
+    pub(super) taken: BTreeSet<StepId>,
 }
 
 impl SensitiveSources {
@@ -43,6 +45,12 @@ impl SensitiveSources {
             | Event::Conflict(ConflictEvent::Resolved { step, choice: Choice::RetryWith { .. }, .. }) => {
                 self.given.insert(step.clone())
             }
+            Event::Conflict(ConflictEvent::Resolved {
+                step,
+                part: Part::Do | Part::Probe,
+                choice: Choice::Take { .. },
+                ..
+            }) => self.taken.insert(step.clone()),
             _ => false,
         }
     }
@@ -54,6 +62,10 @@ impl SensitiveSources {
         let before = known.len();
         known.extend(paths.iter().cloned());
         known.len() != before
+    }
+    /// Whether somebody gave the input or the output of a step.
+    pub(super) fn is_by_hand(&self, step: &StepId) -> bool {
+        self.given.contains(step) || self.taken.contains(step)
     }
     /// The sensitive parts of a step's output, as declared by its child runs.
     pub fn of_output(&self, step: &StepId) -> Vec<SensitivePath> {

@@ -125,7 +125,10 @@ impl<'a> Spread<'a> {
             StepKind::Checkpoint(_) => true,
             StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => false,
         };
-        if typed && is_read {
+        let is_typed = typed && is_read;
+        // What people give as the output of a step has any form, so the declared paths need not lead to what they typed.
+        let is_taken = sources.taken.contains(&step.id) && (is_read || self.outputs.contains_key(&step.id));
+        if is_typed || is_taken {
             self.output(&step.id, SensitivePath::whole());
         }
         // Who reads a step may get the output of its fallback.

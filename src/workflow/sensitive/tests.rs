@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::limits::Limits;
 use crate::names::ServiceName;
-use crate::workflow::{Known, Plan};
+use crate::workflow::{Choice, ConflictEvent, Event, Known, Part, Plan};
 
 fn plan(yaml: &str) -> Plan {
     let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
@@ -100,6 +100,34 @@ respond: { status: 200, body: { b: "${steps.two.output}" } }
     let output = |step: &str| shown(&taint.steps[step].output);
     assert_eq!((output("one").len(), output("two"), output("three")), (0, vec!["$".into()], vec!["$.x".into()]));
     assert_eq!(shown(&taint.respond[0]), ["$.body.b"]);
+}
+
+#[test]
+fn what_people_give_as_the_output_of_a_step_that_reads_or_gives_something_sensitive_is_sensitive_as_a_whole() {
+    let plan = plan(PLAN);
+    let resolved = |step: &str, part: Part| {
+        let choice = Choice::Take { output: std::sync::Arc::new(json!({ "typed": 1 })) };
+        let by = "ann".to_owned();
+        Event::Conflict(ConflictEvent::Resolved { step: step.into(), item: None, part, choice, by, reason: None })
+    };
+    let mut sources = SensitiveSources::default();
+    assert!(sources.learn(&resolved("each", Part::Do)) && sources.learn(&resolved("plain", Part::Do)));
+    assert!(!sources.learn(&resolved("use", Part::Undo)), "that gives no output");
+    let taint = Taint::new(&plan, &sources);
+    let is_whole = |taint: &Taint, step: &str| taint.steps[step].output.contains(&SensitivePath::whole());
+    assert!(is_whole(&taint, "each") && !is_whole(&taint, "plain") && !is_whole(&taint, "use"));
+    let typed = |step: &str| {
+        let parts = parts(&taint, &resolved(step, Part::Do), &BTreeMap::new());
+        shown(&parts.into_iter().map(|part| part.at).collect::<Vec<_>>())
+    };
+    for step in ["each", "ask", "other"] {
+        assert_eq!(typed(step), ["$.choice.take.output", "$.reason"], "{step}");
+    }
+    assert_eq!(typed("plain"), Vec::<String>::new());
+    // What reads such an output is sensitive too.
+    sources.learn(&resolved("token", Part::Do));
+    let taint = Taint::new(&plan, &sources);
+    assert!(is_whole(&taint, "token") && is_whole(&taint, "plain"));
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod risk;
 mod run_commands;
 mod run_information;
 mod sealed;
+mod sealed_once;
 mod service_failures;
 mod structure;
 mod undoing;

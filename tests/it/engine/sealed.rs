@@ -33,7 +33,7 @@ respond: { status: 200, body: { token: '${steps.token.output.access_token}' } }
 ";
 
 /// Whether a text is in any of the store's files.
-fn is_in_store(test: &EngineTest, text: &str) -> bool {
+pub(super) fn is_in_store(test: &EngineTest, text: &str) -> bool {
     is_in_files(test.dir.path(), "pointsman.db", text)
 }
 

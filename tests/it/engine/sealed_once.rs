@@ -1,0 +1,122 @@
+//! Sensitive values that several declarations cover, or that people type, are sealed once and sent as they are.
+
+use serde_json::{Value, json};
+
+use super::sealed::is_in_store;
+use super::{EngineTest, RUN};
+use crate::support::step_service::ScriptedReply;
+use crate::support::{FlagsDir, until};
+
+const KEY: &str = "store_key: { file: store.key }\n";
+
+async fn start(workflows: &[&str]) -> EngineTest {
+    let key = |flags: &FlagsDir| flags.write("store.key", &"0123456789abcdef".repeat(4));
+    EngineTest::with_settings(KEY, workflows, key).await
+}
+
+/// Each value is sensitive for more than one reason.
+const OVERLAPS: &str = r#"
+workflow: overlaps
+input: { sensitive: [$.card, $.card.number] }
+steps:
+  token: { call: "POST ${services.works}/tokens", sensitive: [$.card, $.card.number, "$.card[*]"] }
+  ask: { needs: [token], checkpoint: { question: "Pay with ${request.body.card.number}?" }, sensitive: [$.pin] }
+  go: { needs: [ask], wait: { signal: go }, sensitive: [$.otp, $.otp.code] }
+  pay:
+    needs: [go]
+    call: POST ${services.works}/pays
+    body:
+      given: "${request.body.card}"
+      made: "${steps.token.output.card}"
+      pin: "${steps.ask.output.pin}"
+      code: "${steps.go.output.otp.code}"
+  below: { needs: [pay], run: part, input: { card: "${request.body.card}" } }
+respond: { status: 200, body: "${request.body.card}" }
+"#;
+
+/// It declares a part of what it is handed.
+const PART: &str = r#"
+workflow: part
+input: { sensitive: [$.card.number] }
+steps:
+  go: { wait: { signal: go } }
+  send: { needs: [go], call: "POST ${services.works}/sends", body: { card: "${request.body.card}" } }
+respond: { status: 200 }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_several_declarations_cover_is_sent_as_it_is_after_a_restart() {
+    let mut test = start(&[OVERLAPS, PART]).await;
+    let card = json!({ "number": "4111-2222-3333", "cvc": "cvc-7788-99", "n": 1234567 });
+    test.step_service.set_default("POST /tokens", ScriptedReply::Done(200, json!({ "card": card })));
+    let run = test.start_run("overlaps", json!({ "card": card })).await;
+    let data = test.wait_for_status(&run, "waiting_checkpoint").await;
+    test.kill_and_restart().await;
+    let checkpoint = data["pending_checkpoint"]["id"].as_str().expect("an id");
+    let said = json!({ "approve": true, "values": { "pin": "pin-90210-typed" } });
+    test.post_accepted(&format!("{run}/checkpoints/{checkpoint}"), said).await;
+    // Here the run rests, and is read from the store again without any restart.
+    test.wait_for_status(&run, "waiting_signal").await;
+    let payload = json!({ "otp": { "code": "otp-331-771" } });
+    test.post_accepted(&format!("{run}/signals/go"), json!({ "payload": payload })).await;
+    let child = until("a child run", || async {
+        let list = test.pointsman.get("/api/v2/orchestrate/runs?workflow=part").await;
+        list["runs"][0]["run_id"].as_str().map(|id| format!("{RUN}/{id}"))
+    })
+    .await;
+    test.wait_for_status(&child, "waiting_signal").await;
+    test.kill_and_restart().await;
+    test.post_accepted(&format!("{child}/signals/go"), json!({})).await;
+    test.wait_for_status(&run, "completed").await;
+    let paid = json!({ "given": card, "made": card, "pin": "pin-90210-typed", "code": "otp-331-771" });
+    assert_eq!(test.step_service.seen("POST /pays")[0].json(), paid);
+    assert_eq!(test.step_service.seen("POST /sends")[0].json(), json!({ "card": card }));
+    for text in ["4111-2222", "cvc-7788", "1234567", "pin-90210", "otp-331"] {
+        assert!(!is_in_store(&test, text), "{text} is in the store");
+    }
+    test.finish().await;
+}
+
+/// The call only reads the sensitive value, and a person says what it gave.
+const TAKES: &str = r#"
+workflow: takes
+input: { sensitive: [$.card] }
+steps:
+  conf: { call: "POST ${services.works}/confs", body: { card: "${request.body.card}" }, on_conflict: pause }
+  made: { set: "${steps.conf.output.t.upperAscii()}" }
+  go: { needs: [made], wait: { signal: go } }
+  send: { needs: [go], call: "POST ${services.works}/sends", body: { t: "${steps.conf.output.t}", made: "${steps.made.output}" } }
+respond: { status: 200 }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_types_as_the_output_of_a_step_that_reads_a_sensitive_value_is_sealed() {
+    let mut test = start(&[TAKES]).await;
+    test.step_service.script("POST /confs", ScriptedReply::Refuse(409), 1);
+    let run = test.start_run("takes", json!({ "card": "4111-2222-3333" })).await;
+    test.wait_for_status(&run, "paused").await;
+    // Too short to be found by its value.
+    let take = json!({ "step": "conf", "choice": "take", "output": { "t": "typed-9", "more": "entered-by-hand" } });
+    test.post_accepted(&format!("{run}/resolve"), take).await;
+    test.wait_for_status(&run, "waiting_signal").await;
+    test.kill_and_restart().await;
+    test.post_accepted(&format!("{run}/signals/go"), json!({})).await;
+    test.wait_for_status(&run, "completed").await;
+    let (status, again) = test.post(&format!("{run}/rerun"), json!({ "from": "send" })).await;
+    assert!((200..300).contains(&status), "{again}");
+    let again = super::path(&again["data"]);
+    test.wait_for_status(&again, "completed").await;
+    let sent = test.step_service.seen("POST /sends");
+    let expected = json!({ "t": "typed-9", "made": "TYPED-9" });
+    assert_eq!(sent.iter().map(|call| call.json()).collect::<Vec<_>>(), [expected.clone(), expected]);
+    for run in [&run, &again] {
+        let shown = format!("{} {}", test.data(run).await, Value::from(test.events(run).await));
+        for text in ["typed-9", "TYPED-9", "entered-by-hand", "4111-2222"] {
+            assert!(!shown.contains(text), "{text} is shown: {shown}");
+        }
+    }
+    for text in ["typed-9", "TYPED-9", "entered-by-hand", "4111-2222"] {
+        assert!(!is_in_store(&test, text), "{text} is in the store");
+    }
+    test.finish().await;
+}

@@ -4,7 +4,7 @@ mod redact;
 
 use std::sync::Arc;
 
-pub use redact::{STARS, is_secret, redact_line};
+pub use redact::{SEALED, STARS, is_secret, redact_line};
 
 /// A value that is never shown: `Debug` and `Display` print stars.
 #[derive(Clone, PartialEq, Eq)]

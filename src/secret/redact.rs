@@ -5,6 +5,8 @@
 
 /// Shown instead of a secret.
 pub const STARS: &str = "***";
+/// Stand before and after a value that is encrypted in the store.
+pub const SEALED: [&str; 2] = ["«sealed:", "»"];
 
 /// Words that make a key secret wherever they occur in it.
 const SECRET_WORDS: &[&str] = &[

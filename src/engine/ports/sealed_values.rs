@@ -8,9 +8,10 @@ use serde_json::{Number, Value};
 
 use crate::engine::ports::seal::Sealer;
 use crate::names::RunId;
+use crate::secret::SEALED;
 
-const OPENS: &str = "«sealed:";
-const CLOSES: &str = "»";
+const OPENS: &str = SEALED[0];
+const CLOSES: &str = SEALED[1];
 /// Precedes a sealed number, so that opening it gives a number again.
 const NUMBER: char = '\u{0}';
 /// Precedes a sealed text that begins with [`NUMBER`] itself. No number begins with a quotation mark.

@@ -120,3 +120,37 @@ async fn what_a_person_types_as_the_output_of_a_step_that_reads_a_sensitive_valu
     }
     test.finish().await;
 }
+
+/// Each leaves a run whose note shows a sensitive value.
+const NOTES: [&str; 3] = [
+    r#"
+workflow: asks
+input: { sensitive: [$.card] }
+steps: { ask: { checkpoint: { question: "Pay with ${request.body.card}?" } } }
+respond: { status: 200 }
+"#,
+    r#"
+workflow: pauses
+input: { sensitive: [$.card] }
+steps: { bad: { set: "${ {'a': 1}[request.body.card] }" } }
+respond: { status: 200 }
+"#,
+    r#"
+workflow: refused
+input: { sensitive: [$.card] }
+steps: { pay: { call: "POST ${services.works}/pays", body: { card: "${request.body.card}" }, on_conflict: pause } }
+respond: { status: 200 }
+"#,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_notes_that_show_sensitive_values_has_no_faults() {
+    let test = start(&NOTES).await;
+    test.step_service.script("POST /pays", ScriptedReply::Refuse(409), 1);
+    for (workflow, status) in [("asks", "waiting_checkpoint"), ("pauses", "paused"), ("refused", "paused")] {
+        let run = test.start_run(workflow, json!({ "card": "4111-2222-3333" })).await;
+        test.wait_for_status(&run, status).await;
+    }
+    // Checks the store.
+    test.finish().await;
+}

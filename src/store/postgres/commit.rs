@@ -159,12 +159,12 @@ impl Committer {
             WriteError::Unknown(text) => WriteError::NotWritten(text),
             error => error,
         };
-        let summaries = match self.session.execute("BEGIN").await {
+        let stored = match self.session.execute("BEGIN").await {
             Ok(()) => read_stored_state(&mut self.session, appends, self.retry_window_ns).await,
             Err(error) => Err(error),
         };
-        let outcomes = match summaries {
-            Ok(summaries) => validate_batch(appends, summaries),
+        let outcomes = match stored {
+            Ok(stored) => validate_batch(appends, stored),
             Err(error) => {
                 self.session.roll_back().await;
                 return certain(error).into();

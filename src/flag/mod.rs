@@ -30,7 +30,7 @@ pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use decide::{decide, decide_with_diagnostics};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use facts::scope as facts_scope;
-pub use path::{Normalised, PathRefusal, normalise};
+pub use path::{Ambiguity, Normalised, PathRefusal, normalise};
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys};
 pub use retry::{EarlierScope, KeyForm, RetryScope};
 pub use route::{Cohort, Guard, Instance, Match, Route};

@@ -3,8 +3,8 @@
 //! The question it answers: "which path will the origin see, and could servers interpret it differently?" A path that
 //! the origin interprets differently would bypass a flag. Therefore dot segments (`..`, `%2e%2E`) are resolved here and
 //! never forwarded; other encodings are forwarded as the client wrote them and decoded for matching; a path that
-//! servers interpret differently (`//`, `%2F`, `%5C`, a backslash) is called ambiguous, and [`readings`] lists every
-//! interpretation that an origin may choose. NUL, CR, LF, a malformed `%` and a `..` above the root are refused.
+//! servers interpret differently (`//`, `%2F`, `%5C`, a backslash, `;parameters`) is called ambiguous, and [`readings`]
+//! lists every interpretation that an origin may choose. NUL, CR, LF, a malformed `%` and a `..` above the root are refused.
 //! `matcher` finds the route.
 
 use std::borrow::Cow;
@@ -18,8 +18,19 @@ pub const AMBIGUOUS_BYTES_MAX: usize = 4_096;
 pub struct Normalised<'a> {
     /// The path to match and forward.
     pub path: Cow<'a, str>,
-    /// Whether servers may interpret it differently: it has `//`, `%2F`, `%5C` or a backslash.
-    pub ambiguous: bool,
+    /// Why servers may interpret it differently.
+    pub ambiguity: Ambiguity,
+}
+
+/// Why servers may interpret a path differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ambiguity {
+    /// They do not.
+    None,
+    /// It has parameters (`;`), which some drop from their segment.
+    Parameters,
+    /// It has `//`, `%2F`, `%5C` or a backslash, so that they may find other segments in it.
+    Slashes,
 }
 
 /// Why a path is answered with 400: a closed set.
@@ -37,14 +48,16 @@ pub enum PathRefusal {
     /// More `..` than segments.
     #[error("the path goes above the root")]
     AboveRoot,
-    /// Ambiguous, and one reading is a route whose flag is above `off`.
-    #[error("the path has `//`, `%2F`, `%5C` or a backslash, and one way to read it is a route that is being migrated")]
+    /// Ambiguous, and one reading is a route with a workflow to which the path as it is written does not belong for sure.
+    #[error(
+        "the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one way to read it is a route that has a workflow"
+    )]
     Ambiguous,
     /// Ambiguous, and too long to check all its readings.
-    #[error("the path has `//`, `%2F`, `%5C` or a backslash, and is longer than {AMBIGUOUS_BYTES_MAX} bytes")]
+    #[error("the path has `//`, `%2F`, `%5C`, a backslash or `;`, and is longer than {AMBIGUOUS_BYTES_MAX} bytes")]
     AmbiguousTooLong,
     /// Ambiguous, and one reading is a route that says `paths: strict`.
-    #[error("the path has `//`, `%2F`, `%5C` or a backslash, and one way to read it is a route with strict paths")]
+    #[error("the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one way to read it is a route with strict paths")]
     Strict,
 }
 
@@ -66,7 +79,7 @@ impl PathRefusal {
 /// What one pass over the bytes finds.
 struct PathScan {
     dots: bool,
-    ambiguous: bool,
+    ambiguity: Ambiguity,
 }
 
 /// Resolves a raw path (without query). Borrows where nothing has to change, which is nearly always.
@@ -76,14 +89,14 @@ struct PathScan {
 pub fn normalise(raw: &str) -> Result<Normalised<'_>, PathRefusal> {
     let scan = scan(raw)?;
     if !scan.dots {
-        return Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: scan.ambiguous });
+        return Ok(Normalised { path: Cow::Borrowed(raw), ambiguity: scan.ambiguity });
     }
     match resolve_dots(raw, Dots { encoded: true, refuse_above_root: true })? {
-        None => Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: scan.ambiguous }),
+        None => Ok(Normalised { path: Cow::Borrowed(raw), ambiguity: scan.ambiguity }),
         // Checked again, because the ambiguous part may have been in a segment that `..` removed.
         Some(path) => {
-            let ambiguous = self::scan(&path)?.ambiguous;
-            Ok(Normalised { path: Cow::Owned(path), ambiguous })
+            let ambiguity = self::scan(&path)?.ambiguity;
+            Ok(Normalised { path: Cow::Owned(path), ambiguity })
         }
     }
 }
@@ -93,21 +106,22 @@ fn scan(path: &str) -> Result<PathScan, PathRefusal> {
     if bytes.first() != Some(&b'/') {
         return Err(PathRefusal::NotAbsolute);
     }
-    let mut scan = PathScan { dots: false, ambiguous: false };
+    let mut scan = PathScan { dots: false, ambiguity: Ambiguity::None };
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'/' => match bytes.get(at + 1) {
-                Some(b'/') => scan.ambiguous = true,
+                Some(b'/') => scan.ambiguity = Ambiguity::Slashes,
                 Some(b'.' | b'%') => scan.dots = true,
                 _ => {}
             },
-            b'\\' => scan.ambiguous = true,
+            b'\\' => scan.ambiguity = Ambiguity::Slashes,
+            b';' => scan.ambiguity = scan.ambiguity.max(Ambiguity::Parameters),
             0 | b'\r' | b'\n' => return Err(PathRefusal::Control),
             b'%' => {
                 match encoded(bytes, at).ok_or(PathRefusal::Percent)? {
                     0 | b'\r' | b'\n' => return Err(PathRefusal::Control),
-                    b'/' | b'\\' => scan.ambiguous = true,
+                    b'/' | b'\\' => scan.ambiguity = Ambiguity::Slashes,
                     _ => {}
                 }
                 at += 2;
@@ -224,7 +238,8 @@ pub fn match_key(path: &str) -> Cow<'_, str> {
 
 /// Every key by which an origin may match an ambiguous path: with slashes merged or not; with dot segments resolved
 /// before that, after that or not at all; with `%2e` as a dot or as data; with `%2F` and the backslash as a slash or as
-/// data; with a slash at the end dropped or not.
+/// data; with the parameters of segments dropped, before that or after that, or not; with a slash at the end dropped or
+/// not.
 pub fn readings(path: &str) -> Vec<String> {
     let mut readings: Vec<String> = Vec::new();
     let mut read = |reading: &str| {
@@ -236,22 +251,40 @@ pub fn readings(path: &str) -> Vec<String> {
         }
     };
     for (slash, backslash) in [(false, false), (true, false), (false, true), (true, true)] {
-        let text = decode_slashes(path, slash, backslash);
-        let merged = merge_slashes(&text);
-        read(&text);
-        read(&merged);
-        for encoded in [true, false] {
-            let resolve = |text: &str| resolve_dots(text, Dots { encoded, refuse_above_root: false }).ok().flatten();
-            if let Some(resolved) = resolve(&text) {
-                read(&resolved);
-                read(&merge_slashes(&resolved));
-            }
-            if let Some(resolved) = resolve(&merged) {
-                read(&resolved);
+        let decoded = decode_slashes(path, slash, backslash);
+        let mut texts = Vec::new();
+        if path.contains(';') {
+            // Dropped after both, before both, and between the two.
+            texts.push(drop_parameters(&decoded));
+            texts.push(decode_slashes(&drop_parameters(path), slash, backslash));
+            texts.push(decode_slashes(&drop_parameters(&decode_slashes(path, slash, false)), slash, backslash));
+            texts.push(decode_slashes(&drop_parameters(&decode_slashes(path, false, backslash)), slash, backslash));
+        }
+        texts.push(decoded);
+        for text in texts {
+            let merged = merge_slashes(&text);
+            read(&text);
+            read(&merged);
+            for encoded in [true, false] {
+                let dots = Dots { encoded, refuse_above_root: false };
+                let resolve = |text: &str| resolve_dots(text, dots).ok().flatten();
+                if let Some(resolved) = resolve(&text) {
+                    read(&resolved);
+                    read(&merge_slashes(&resolved));
+                }
+                if let Some(resolved) = resolve(&merged) {
+                    read(&resolved);
+                }
             }
         }
     }
     readings
+}
+
+/// Drops what follows a `;` in each segment, as servers do that know path parameters.
+fn drop_parameters(path: &str) -> String {
+    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    segments.collect::<Vec<_>>().join("/")
 }
 
 /// Turns `%2F`, and both spellings of the backslash, into slashes, as some servers do.

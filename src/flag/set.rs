@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hashes::Salts;
 use super::matcher::{Hit, Matcher};
-use super::path::{AMBIGUOUS_BYTES_MAX, PathRefusal, match_key, normalise, readings};
+use super::path::{AMBIGUOUS_BYTES_MAX, Ambiguity, PathRefusal, match_key, normalise, readings};
 use super::{
     Cohort, EarlierScope, Family, Instance, InstanceKey, RequestFacts, RetryKeys, Route, Service, Shares, State,
 };
@@ -37,7 +37,7 @@ pub struct FlagSet {
     by_id: HashMap<RouteId, usize>,
     salts: Salts,
     earlier_scopes: Arc<EarlierScopes>,
-    /// Whether no route is above `off` or strict, so that an ambiguous path can bypass nothing.
+    /// Whether no route has a workflow or strict paths, so that an ambiguous path can bypass nothing.
     allows_ambiguous_paths: bool,
 }
 
@@ -166,7 +166,8 @@ impl FlagSet {
             })
         };
         let routes: Vec<_> = routes.into_iter().map(flag).collect();
-        let allows_ambiguous_paths = !routes.iter().any(|flag| flag.is_flagged() || flag.route.strict_paths);
+        let allows_ambiguous_paths =
+            !routes.iter().any(|flag| flag.route.workflow.is_some() || flag.route.strict_paths);
         let salts = Salts::new(&secret);
         Self {
             generation,
@@ -193,8 +194,12 @@ impl FlagSet {
         Self { earlier_scopes, ..self }
     }
 
-    /// Resolves a raw path (without query): the path to forward and its route. An ambiguous path belongs to no route,
-    /// and is refused where one reading is a route above `off` or one with strict paths.
+    /// Resolves a raw path (without query): the path to forward and its route.
+    ///
+    /// An ambiguous path is refused where one reading is a route with strict paths, or one with a workflow, whatever its
+    /// state (pins and retry keys bind in `off` too), unless the path as it is written belongs to that route. Also then it
+    /// is refused where another spelling would decide more than that: the route follows up instances, whose ids the
+    /// readings may write differently, or it is above `off` and slashes may shift its parameters.
     ///
     /// # Errors
     /// Why it is answered with 400.
@@ -209,28 +214,33 @@ impl FlagSet {
             return Ok(ResolvedPath { path: Cow::Borrowed(raw), found: None });
         }
         let normalised = normalise(raw)?;
-        if !normalised.ambiguous {
-            let found = self.find(method, host, &normalised.path);
+        let found = self.find(method, host, &normalised.path);
+        if normalised.ambiguity == Ambiguity::None || self.allows_ambiguous_paths {
             return Ok(ResolvedPath { path: normalised.path, found });
-        }
-        if self.allows_ambiguous_paths {
-            return Ok(ResolvedPath { path: normalised.path, found: None });
         }
         if normalised.path.len() > AMBIGUOUS_BYTES_MAX {
             return Err(PathRefusal::AmbiguousTooLong);
         }
         for reading in readings(&normalised.path) {
-            let Some(found) = self.matcher.find(method, host, &reading).and_then(|hit| self.found(hit)) else {
+            let Some(FoundRoute { flag, .. }) =
+                self.matcher.find(method, host, &reading).and_then(|hit| self.found(hit))
+            else {
                 continue;
             };
-            if found.flag.is_flagged() {
-                return Err(PathRefusal::Ambiguous);
-            }
-            if found.flag.route.strict_paths {
+            if flag.route.strict_paths {
                 return Err(PathRefusal::Strict);
             }
+            if flag.route.workflow.is_none() {
+                continue;
+            }
+            let is_as_written = found.as_ref().is_some_and(|found| Arc::ptr_eq(found.flag, flag));
+            let follows = matches!(flag.route.instance, Some(Instance::Follows { .. }));
+            let shifts = flag.is_flagged() && normalised.ambiguity == Ambiguity::Slashes;
+            if !is_as_written || follows || shifts {
+                return Err(PathRefusal::Ambiguous);
+            }
         }
-        Ok(ResolvedPath { path: normalised.path, found: None })
+        Ok(ResolvedPath { path: normalised.path, found })
     }
 
     /// The route of a request, by host, method and normalised path. A static segment beats a parameter; a GET route

@@ -11,7 +11,7 @@ use pointsman::demo::http::Client;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::raw_connection::RawConnection;
-use crate::support::test_system::{TestSystem, some_order};
+use crate::support::test_system::{TestSystem, id, some_order};
 use crate::support::{FlagsDir, PATIENCE, Pointsman, checker};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,6 +93,47 @@ async fn ambiguous_paths_do_not_bypass_a_route() {
     assert_eq!(answer.status, 201);
     system.record_order(serde_json::from_slice(&answer.body).expect("JSON"));
     system.pointsman.until_metric("the offer", |m| offered(m) > before).await;
+    system.finish().await;
+}
+
+/// Keys and pins bind in `off` too: no spelling gets past them to legacy.
+#[tokio::test(flavor = "multi_thread")]
+async fn ambiguous_paths_do_not_bypass_keys_and_pins_in_off() {
+    let system = TestSystem::start().await;
+    system.climb_to("live").await;
+    let body = some_order(1);
+    let reply = system.send_with(Method::POST, "/orders", &[("idempotency-key", "kept")], &body).await;
+    let order = reply.expect("a reply").json();
+    system.record_order(order.clone());
+    system.lower("off").await;
+    let served = system.legacy.served();
+    let (id, body) = (id(&order), body.to_string());
+    let spelled = |method: &str, path: &str| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: a\r\nidempotency-key: kept\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    for (method, path) in [
+        ("POST", "//orders".to_owned()),
+        ("POST", "/%2Forders".to_owned()),
+        ("POST", "/orders;v=1".to_owned()),
+        ("POST", "/x/..;/orders".to_owned()),
+        ("GET", format!("/orders//{id}")),
+        ("GET", format!("/orders%2F{id}")),
+        ("GET", format!("/orders/{id};v=1")),
+        ("POST", format!("/orders/{id}//cancel")),
+    ] {
+        let request = spelled(method, &path);
+        let answer = RawConnection::connect(system.pointsman.listen).await.send(request).await.reply().await;
+        assert_eq!(answer.status, 400, "{method} {path}");
+    }
+    let again =
+        RawConnection::connect(system.pointsman.listen).await.send(spelled("POST", "/orders")).await.reply().await;
+    let again: serde_json::Value = serde_json::from_slice(&again.body).expect("JSON");
+    assert_eq!(again["id"], order["id"], "the engine took it");
+    assert_eq!(system.legacy.served(), served);
     system.finish().await;
 }
 

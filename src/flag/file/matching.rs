@@ -7,7 +7,7 @@ use http::Method;
 use super::MatchDraft;
 use crate::flag::matcher::host_name;
 use crate::flag::path::match_key;
-use crate::flag::{Match, normalise};
+use crate::flag::{Ambiguity, Match, normalise};
 use crate::problem::{Problems, Site, nearest};
 
 /// Checks which requests belong to a route.
@@ -80,7 +80,7 @@ fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<St
     }
     match normalise(path) {
         Err(refusal) => return refuse(format!("`{path}` can match nothing: {refusal}"), "for example /orders/{id}"),
-        Ok(normalised) if normalised.ambiguous => {
+        Ok(normalised) if normalised.ambiguity == Ambiguity::Slashes => {
             let hint = "paths with `//`, `%2F`, `%5C` or a backslash match only the default route";
             return refuse(format!("`{path}` can match nothing"), hint);
         }

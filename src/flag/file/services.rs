@@ -5,7 +5,7 @@ use http::Uri;
 use super::breaker;
 use super::values::{check_name, duration};
 use super::{ServiceDraft, ServiceMapDraft};
-use crate::flag::{Service, normalise};
+use crate::flag::{Ambiguity, Service, normalise};
 use crate::problem::{Problems, Site};
 
 /// Checks one entry of `services:`; `site` is its value.
@@ -77,7 +77,7 @@ fn base(text: &str, site: &Site, problems: &mut Problems) -> Option<Uri> {
         return refuse("a base URL has neither query nor fragment".into(), example);
     }
     let path = uri.path();
-    if !normalise(path).is_ok_and(|normalised| !normalised.ambiguous && normalised.path == path) {
+    if !normalise(path).is_ok_and(|normalised| normalised.ambiguity < Ambiguity::Slashes && normalised.path == path) {
         return refuse(format!("the base path `{path}` has segments that servers interpret differently"), example);
     }
     let text = format!("http://{authority}{}", path.trim_end_matches('/'));

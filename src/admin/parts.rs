@@ -71,6 +71,8 @@ pub struct ProcessStatus {
     pub engine_healthy: bool,
     /// What is wrong with the store, where it says so.
     pub store_trouble: Option<String>,
+    /// Why the runs that the last process left are not resumed yet; `None` where they are.
+    pub recovery_trouble: Option<String>,
     /// How the machine's clock differs from the process's time; `None` up to a minute.
     pub clock_trouble: Option<String>,
     /// Which retry keys of requests that legacy served are unknown, where some are.

@@ -31,6 +31,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         },
         engine_healthy: process.engine_healthy,
         store_trouble: process.store_trouble,
+        recovery_trouble: process.recovery_trouble,
         clock_trouble: process.clock_trouble,
         retry_keys_trouble: process.retry_keys_trouble,
         runs_in_flight: process.runs_in_flight,

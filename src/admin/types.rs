@@ -54,6 +54,9 @@ pub struct Status {
     /// What is wrong with the store: a full disk, a database that does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<String>,
+    /// Why the runs that the last process left are not resumed yet; `null` where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_trouble: Option<String>,
     /// How the machine's clock differs from the process's time; `null` up to a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,

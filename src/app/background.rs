@@ -1,8 +1,8 @@
 //! The tasks that run beside the requests: reloading changed files, and watching the store's health.
 //!
 //! Always true: an invalid set of files changes nothing, and the log, the status and a metric show why; a valid set is
-//! put in force as a whole. While the store is not healthy the ladder allows no new instances, so that requests do not
-//! have to fail first.
+//! put in force as a whole. While the store is not healthy, or the runs of the last process are not resumed yet, the
+//! ladder allows no new instances, so that requests do not have to fail first.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -84,12 +84,22 @@ async fn put_in_force(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus
     applying.await
 }
 
-/// Reports the store's health to the ladder, periodically.
+/// Reports the health of the engine and its store to the ladder, periodically.
 pub(super) async fn health(parts: Parts) {
     let mut ticks = tokio::time::interval(HEALTH_EVERY);
     loop {
         ticks.tick().await;
-        let look = parts.ladder.look();
-        parts.ladder.set_health(look, parts.store.healthy());
+        report_health(&parts);
     }
+}
+
+/// Reports to the ladder whether the engine takes new instances now.
+pub(super) fn report_health(parts: &Parts) {
+    let look = parts.ladder.look();
+    parts.ladder.set_health(look, is_engine_healthy(parts));
+}
+
+/// Whether the store takes writes and the runs that the last process left are resumed.
+pub(super) fn is_engine_healthy(parts: &Parts) -> bool {
+    parts.store.healthy() && parts.engine.recovery_trouble().is_none()
 }

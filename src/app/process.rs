@@ -36,7 +36,8 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the files, starts all parts, and listens. Runs that the last process left are continued.
+    /// Reads the files, starts all parts, and listens. Runs that the last process left are continued; where the store does
+    /// not take that yet, the process serves as it does while the store is not healthy.
     ///
     /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the caller's.
     ///
@@ -71,9 +72,9 @@ impl App {
 
         {
             let parts = parts.clone();
-            engine.spawn(async move { parts.engine.recover().await }).await?
+            engine.spawn(async move { parts.engine.recover_in_background().await }).await?;
         }
-        .context("continuing the runs that the last process left")?;
+        background::report_health(&parts);
 
         let stop = CancellationToken::new();
         let admin_stop = CancellationToken::new();

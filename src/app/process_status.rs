@@ -1,7 +1,7 @@
 //! The state of the process, for `status` and `readyz`.
 
 use super::parts::Parts;
-use super::time;
+use super::{background, time};
 use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
 use crate::config::ReloadStatus;
@@ -18,8 +18,9 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
         flags_age: reload_status.age(),
         flags_error: reload_status.last_error(),
         warnings: reload_status.warnings(),
-        engine_healthy: parts.store.healthy(),
+        engine_healthy: background::is_engine_healthy(parts),
         store_trouble: parts.store.trouble(),
+        recovery_trouble: parts.engine.recovery_trouble(),
         clock_trouble: time::trouble(),
         retry_keys_trouble: retry_keys_trouble(parts),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
@@ -44,5 +45,9 @@ fn not_ready(parts: &Parts, stopping: bool) -> Option<String> {
         return Some("stopping".to_owned());
     }
     let trouble = || parts.store.trouble().unwrap_or_else(|| "the last write failed".to_owned());
-    (!parts.store.healthy()).then(|| format!("the store takes no writes: {}", trouble()))
+    if !parts.store.healthy() {
+        return Some(format!("the store takes no writes: {}", trouble()));
+    }
+    let unresumed = parts.engine.recovery_trouble()?;
+    Some(format!("the runs that the last process left are not resumed yet: {unresumed}"))
 }

@@ -63,9 +63,12 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         out.push_str(&format.tone(note, Tone::Bad));
     }
     if !status.engine_healthy {
-        let why = match &status.store_trouble {
-            Some(why) => format!("its store refuses writes: {}", escape_control(why)),
-            None => "its store does not answer".to_owned(),
+        let why = match (&status.store_trouble, &status.recovery_trouble) {
+            (Some(why), _) => format!("its store refuses writes: {}", escape_control(why)),
+            (None, Some(why)) => {
+                format!("the runs that the last process left are not resumed yet: {}", escape_control(why))
+            }
+            (None, None) => "its store does not answer".to_owned(),
         };
         out.push_str(&format.tone(format!("the engine takes no new runs: {why}\n"), Tone::Bad));
     }

@@ -29,6 +29,7 @@ use crate::engine::ports::writer::{KeptPlans, Writer, WriterParts};
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::load_permits::LoadPermits;
 use crate::engine::scheduler::mailbox::{Mailboxes, Slot};
+use crate::engine::scheduler::recovery_trouble::RecoveryTrouble;
 use crate::engine::scheduler::registry::Registry;
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
@@ -126,6 +127,8 @@ pub(super) struct Schedule {
     pub watchers: Watchers,
     /// The labels of the gauge of unfinished runs, to be set to zero when no such run is left.
     pub gauge_labels: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
+    /// Why the runs of the last process are not resumed yet.
+    pub recovery_trouble: RecoveryTrouble,
     /// Whether the supervisor was started.
     pub is_supervised: AtomicBool,
 }

@@ -50,6 +50,7 @@ use self::ports::writer::KeptPlans;
 use self::scheduler::lease::Lease;
 use self::scheduler::load_permits::LoadPermits;
 use self::scheduler::recover;
+use self::scheduler::recovery_trouble::RecoveryTrouble;
 use self::scheduler::run_snapshots::RunSnapshots;
 use self::scheduler::stuck::StuckRuns;
 use self::scheduler::watchers::Watchers;
@@ -157,6 +158,7 @@ impl Engine {
             run_snapshots: Arc::new(RunSnapshots::new(&limits)),
             watchers: Watchers::new(usize_of(limits.api_start_events_bytes_max)),
             gauge_labels: Mutex::default(),
+            recovery_trouble: RecoveryTrouble::default(),
             is_supervised: AtomicBool::new(false),
         };
         let process = Process {
@@ -250,6 +252,17 @@ impl Engine {
     /// The store does not answer.
     pub async fn recover(&self) -> Result<Recovered, crate::store::StoreError> {
         recover::recover(&self.core).await
+    }
+
+    /// As [`Engine::recover`], in the background and until the store takes it. Returns after the first try, or where that
+    /// takes long: [`Engine::recovery_trouble`] says whether it is done.
+    pub async fn recover_in_background(&self) {
+        recover::recover_in_background(&self.core).await;
+    }
+
+    /// Why the runs that the last process left are not resumed yet; `None` where they are.
+    pub fn recovery_trouble(&self) -> Option<String> {
+        self.core.schedule.recovery_trouble.get()
     }
 
     /// Begins no new runs and waits for those in flight: for the answer of a run with a caller, for the calls in flight of

@@ -104,6 +104,10 @@ const GAUGES: Lines = &[
     ("pointsman_pins", "Instances that an arm owns, by arm."),
     ("pointsman_runs_active", "Runs that have not ended, by status."),
     ("pointsman_notices_waiting", "Messages that wait for the webhooks of a service."),
+    (
+        "pointsman_recovery_pending",
+        "1 while the runs that the last process left are not resumed, because the store takes no writes.",
+    ),
     ("pointsman_runs_stuck", "Runs that nothing will ever resume: each is a bug."),
     (
         "pointsman_births_overdue",

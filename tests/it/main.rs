@@ -39,4 +39,5 @@ mod store_hangs;
 mod streams;
 mod support;
 mod two_processes;
+mod unwritable_start;
 mod whole_sets;

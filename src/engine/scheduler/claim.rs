@@ -95,7 +95,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
 }
 
 /// Answers the waiting messages with the store's error, and sets a timer for the next attempt.
-fn retry_later(core: &Core, mut slot: Slot, error: &StoreError) {
+pub(in crate::engine) fn retry_later(core: &Core, mut slot: Slot, error: &StoreError) {
     tracing::warn!(run = %slot.run(), %error, "the run cannot be acquired or loaded now; it is tried again");
     slot.reject_all(|| Reply::Error(OrderError::Store { why: error.to_string(), unknown: false }));
     if let Ok(at) = core.process.clock.now().checked_add(RETRY_AFTER) {

@@ -16,6 +16,7 @@ pub(super) mod load_permits;
 pub(super) mod mailbox;
 pub(super) mod outbox;
 pub(super) mod recover;
+pub(super) mod recovery_trouble;
 pub(super) mod registry;
 pub(super) mod run_snapshots;
 pub(super) mod snapshot_writer;

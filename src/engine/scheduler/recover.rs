@@ -2,10 +2,18 @@
 //!
 //! Always true: a run's state is its stored events; a finished step is not done again. Runs that wait are not loaded: for
 //! one with a wake time that time is set as a timer, and one that waits for a message is loaded when the message comes.
+//!
+//! Acquiring runs is a write. Where the store takes none (its disk is full, another program has locked it), the process
+//! serves without, and the recovery is tried again in the background until it succeeds. Until then nobody else may begin
+//! what such a run has begun: which arm took a retry key and who owns an instance is read from the store and does not
+//! depend on the recovery; a request with the key of such a run, or an order to it, acquires that run by itself, which the
+//! store refuses too, so it gets an error and nothing is begun anew.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::oneshot;
 
 use crate::engine::context::Core;
 use crate::engine::driver;
@@ -34,6 +42,44 @@ pub struct Recovered {
 
 /// How many runs are loaded at the same time.
 const LOADS_MAX: usize = 16;
+/// How long a start waits for the first try. A locked database takes longer to refuse a write.
+const FIRST_TRY_WAIT: Duration = Duration::from_secs(2);
+/// The pauses between tries: the first, and the longest.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Resumes the runs in the background, however often that has to be tried. Returns after the first try, or where that
+/// takes long.
+pub(in crate::engine) async fn recover_in_background(core: &Arc<Core>) {
+    core.schedule.recovery_trouble.set(Some("they are being resumed".to_owned()));
+    let (first_try_ended, first_try) = oneshot::channel::<()>();
+    let recovering = core.clone();
+    core.spawn_background(async move { recover_until_done(&recovering, first_try_ended).await });
+    let _either_way = tokio::time::timeout(FIRST_TRY_WAIT, first_try).await;
+}
+
+async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<()>) {
+    let mut draining = core.process.draining.subscribe();
+    let mut first_try_ended = Some(first_try_ended);
+    let mut pause = RETRY_PAUSES.0;
+    while !*draining.borrow() {
+        match recover(core).await {
+            Ok(_) => return core.schedule.recovery_trouble.set(None),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    "the runs that the last process left cannot be resumed yet: the engine takes no new runs until they \
+                     are; it is tried again"
+                );
+                core.schedule.recovery_trouble.set(Some(error.to_string()));
+            }
+        }
+        drop(first_try_ended.take());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_PAUSES.1),
+            _ = draining.changed() => {}
+        }
+    }
+}
 
 pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
     if core.ports.store.is_shared() {
@@ -59,7 +105,7 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
             match outcome {
                 ResumeOutcome::Resumed => recovered.resumed += 1,
                 ResumeOutcome::Unreadable => recovered.unreadable += 1,
-                ResumeOutcome::StoreFailed(error) => return Err(error),
+                ResumeOutcome::Postponed => {}
             }
         }
         if !full {
@@ -90,7 +136,8 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
 enum ResumeOutcome {
     Resumed,
     Unreadable,
-    StoreFailed(StoreError),
+    /// The run is acquired and could not be read; a timer is set for the next try.
+    Postponed,
 }
 
 async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> ResumeOutcome {
@@ -112,6 +159,9 @@ async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> R
             unreadable::give_up(core, &owned).await;
             ResumeOutcome::Unreadable
         }
-        Err((_, LoadError::Store(error))) => ResumeOutcome::StoreFailed(error),
+        Err((slot, LoadError::Store(error))) => {
+            claim::retry_later(core, slot, &error);
+            ResumeOutcome::Postponed
+        }
     }
 }

@@ -306,17 +306,29 @@ async fn usual_retention(conn: &mut SqliteConnection, is_new: bool) -> sqlx::Res
     Ok(text.and_then(|(text,)| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
-/// Reads the store's secret; creates it at random on first use.
+/// Reads the store's secret; creates it at random on first use. Only that needs a write, so a start does not depend on
+/// one.
 async fn secret(conn: &mut SqliteConnection) -> Result<[u8; 32], StoreError> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read the store's secret: {error}"));
-    let mut fresh = [0_u8; 32];
-    getrandom::fill(&mut fresh).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
-    sqlx::query("INSERT INTO meta (key, value) VALUES ('secret', ?) ON CONFLICT DO NOTHING")
-        .bind(fresh.as_slice())
-        .execute(&mut *conn)
-        .await
-        .map_err(failed)?;
-    let (kept,): (Vec<u8>,) =
-        sqlx::query_as("SELECT value FROM meta WHERE key = 'secret'").fetch_one(conn).await.map_err(failed)?;
+    const READ: &str = "SELECT value FROM meta WHERE key = 'secret'";
+    let failed = |what: &'static str| {
+        move |error: sqlx::Error| {
+            StoreError(format!("cannot {what} the store's secret: {}", write_error::describe(&error)))
+        }
+    };
+    let kept: Option<(Vec<u8>,)> =
+        sqlx::query_as(READ).fetch_optional(&mut *conn).await.map_err(failed("read"))?;
+    let (kept,) = match kept {
+        Some(kept) => kept,
+        None => {
+            let mut fresh = [0_u8; 32];
+            getrandom::fill(&mut fresh).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
+            sqlx::query("INSERT INTO meta (key, value) VALUES ('secret', ?) ON CONFLICT DO NOTHING")
+                .bind(fresh.as_slice())
+                .execute(&mut *conn)
+                .await
+                .map_err(failed("create"))?;
+            sqlx::query_as(READ).fetch_one(conn).await.map_err(failed("read"))?
+        }
+    };
     kept.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the file is damaged".into()))
 }

@@ -1,0 +1,140 @@
+//! A start while the store takes no writes: legacy answers its routes, and the runs that the last process left are
+//! resumed once the store takes writes again.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use http::{Method, StatusCode};
+use pointsman::demo::Latency;
+use pointsman::demo::world::Fault;
+use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use tempfile::TempDir;
+
+use crate::legacy_keys::{charges, force, keyed};
+use crate::support::process::output_text;
+use crate::support::test_system::TestSystem;
+use crate::support::{PATIENCE, until, until_true};
+
+/// A file system of 8 MiB, until it is dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+    /// Takes all the room there is; the file that takes it.
+    fn fill(&self) -> PathBuf {
+        let path = self.path().join("filler");
+        let mut filler = std::fs::File::create(&path).expect("a file");
+        for piece in [1 << 16, 1 << 12, 1] {
+            while filler.write_all(&vec![1; piece]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _stays_mounted = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+/// Begins an order in the engine whose charge stays in flight; then all routes go to `off`.
+async fn leave_a_run_in_flight(system: &TestSystem) {
+    force(system, "live").await;
+    system.world.fault("charge", Fault::Linger(PATIENCE), 1);
+    let began = async {
+        until_true("the charge to be sent", || system.world.arrived("charge") == 1).await;
+    };
+    tokio::select! {
+        reply = keyed(system, "the run's", 1) => panic!("it is answered: {}", reply.json()),
+        () = began => {}
+    }
+    system.lower("off").await;
+}
+
+/// The process was started on a store that takes no writes.
+async fn serves_without_the_store(system: &TestSystem) {
+    for (key, number) in [("new", 2), ("newer", 3)] {
+        let new = keyed(system, key, number).await;
+        assert_eq!(new.status, StatusCode::CREATED, "{}", new.json());
+        assert!(new.json()["id"].is_number(), "legacy answers: {}", new.json());
+    }
+    system.ask(Method::GET, "/orders", &Value::Null).await;
+    let status = system.pointsman.get("/api/v2/status").await;
+    assert_eq!(status["engine_healthy"], false, "{status}");
+    assert!(status["recovery_trouble"].is_string(), "{status}");
+    let shown = output_text(&system.pointsman.cli(&["status"]).await);
+    assert!(shown.contains("the engine takes no new runs"), "{shown}");
+    let ready = system.pointsman.api(Method::GET, "/readyz", Value::Null).await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{:?}", ready.body);
+    assert_eq!(system.pointsman.metrics().await.sum("pointsman_recovery_pending", &[]), 1.0);
+    let charged = charges(system);
+    let retried = keyed(system, "the run's", 1).await;
+    assert_eq!(retried.status, StatusCode::SERVICE_UNAVAILABLE, "{}", retried.json());
+    assert_eq!(charges(system), charged, "nothing is begun anew");
+}
+
+/// The store takes writes again.
+async fn resumes_the_run(system: TestSystem) {
+    until("the process to be ready", || async {
+        let ready = system.pointsman.api(Method::GET, "/readyz", Value::Null).await;
+        (ready.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    system.wait_for_runs_to_end().await;
+    let retried = keyed(&system, "the run's", 1).await;
+    assert_eq!(retried.status, StatusCode::CREATED, "{}", retried.json());
+    assert!(retried.json()["id"].is_string(), "the run's answer: {}", retried.json());
+    assert_eq!(charges(&system), 3, "one of the run, two of legacy's orders");
+    assert_eq!(system.pointsman.metrics().await.sum("pointsman_recovery_pending", &[]), 0.0);
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("not tried: this user may not mount a file system");
+        return;
+    };
+    let store = format!("sqlite:{}", disk.path().join("pointsman.db").display());
+    let small = |text: String| text + "\nlimits: { retry_keys_file_bytes_max: 65536 }\n";
+    let mut system =
+        TestSystem::on(Some(store), Latency::instant(), |flags| flags.edit("pointsman.yaml", small)).await;
+    system.allowed.unacknowledged = true;
+    leave_a_run_in_flight(&system).await;
+    let filler = disk.fill();
+    for _ in 0..2 {
+        system.kill().await;
+        system.restart().await;
+        until_true("the log to say why", || system.pointsman.log().contains("cannot be resumed yet")).await;
+    }
+    serves_without_the_store(&system).await;
+    std::fs::remove_file(filler).expect("removed");
+    resumes_the_run(system).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_store_that_another_program_has_locked() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    leave_a_run_in_flight(&system).await;
+    let options = SqliteConnectOptions::new().filename(system.store());
+    let mut other = options.connect().await.expect("the store opens");
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("it is locked");
+    system.kill().await;
+    system.restart().await;
+    serves_without_the_store(&system).await;
+    sqlx::query("ROLLBACK").execute(&mut other).await.expect("it is free");
+    other.close().await.expect("it closes");
+    resumes_the_run(system).await;
+}

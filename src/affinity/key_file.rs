@@ -3,14 +3,17 @@
 //! The question it answers: "which first tries had legacy taken when the last process ended?" Always true: the file has
 //! its full size, filled with zeros, before the first record is written, so that writing a record needs no space; it is
 //! locked by one process; each slot has a checksum, and a slot whose checksum is wrong is skipped and counted. Deciding
-//! which record may be overwritten is left to `key_log`.
+//! which record may be overwritten is left to `key_log`; recognising that records are missing, to `key_file_damage`. Where
+//! some are, the slot of all routes says that a key could not be noted: which key it was is not known.
 //!
 //! A record is written with a plain `pwrite` and not synced: it survives the end of the process and a full disk. Records
 //! of the last second before a power cut may be lost.
 //!
 //! Layout, in slots of 64 bytes: slot 0 names the format, this file and the store that uses it; slot 1 says up to which
-//! number all records are in the store; each of the slots 2 to 63 has the hash of a route and the time at which legacy
-//! last served a request of it whose key could not be noted; the rest is a ring buffer of records.
+//! number all records are in the store, how many slots the file has, and which number was noted last (the last two are 0 in
+//! a file of an earlier version, which is taken to have its full length); each of the slots 2 to 63 has the hash of a
+//! route and the time at which legacy last served a request of it whose key could not be noted; the rest is a ring buffer
+//! of records.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -19,34 +22,22 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::key_file_damage::RingContent;
+pub(super) use super::key_file_slots::Record;
+use super::key_file_slots::{
+    HEAD_SLOTS, SLOT, Slot, checked, checksum, fill, first_16, is_empty, millis, number, read_ring, time,
+};
 use super::key_file_tag::Tag;
 use crate::clock;
-use crate::flag::RetryKey;
 use crate::names::RouteId;
 use crate::store::StoreError;
 
-const SLOT: usize = 64;
-/// Slots before the ring.
-const HEAD_SLOTS: u64 = 64;
 const STORED_SLOT: u64 = 1;
 const UNNOTED_SLOTS: std::ops::Range<u64> = 2..HEAD_SLOTS - 1;
 /// Counts for every route; used when all other such slots are taken.
 const UNNOTED_ANY_SLOT: u64 = HEAD_SLOTS - 1;
 const UNNOTED_ROUTES: usize = (UNNOTED_SLOTS.end - UNNOTED_SLOTS.start) as usize;
 const MAGIC: &[u8; 8] = b"PMKEYS01";
-/// Zeros are written in pieces of this size, and the file is read in such pieces.
-const PIECE: usize = 1 << 20;
-
-type Slot = [u8; SLOT];
-
-/// A first try that legacy took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub seq: u64,
-    pub at: Timestamp,
-    pub key: RetryKey,
-}
-
 /// The file, open and locked.
 pub(super) struct KeyFile {
     file: File,
@@ -71,6 +62,8 @@ pub(super) struct Opened {
     pub unnoted: Vec<(UnnotedRoute, Timestamp)>,
     /// Slots that could not be read.
     pub skipped: u64,
+    /// What shows that records are missing which the store may not have.
+    pub damage: Option<String>,
 }
 
 /// A route in one of the slots 2 to 63.
@@ -133,27 +126,28 @@ impl KeyFile {
             Err(TryLockError::WouldBlock) => return Err(KeyFileError::Locked(path.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed("locked")(error)),
         }
-        let slots = file.metadata().map_err(failed("read"))?.len() / SLOT as u64;
-        if slots <= HEAD_SLOTS && !make {
+        let there = file.metadata().map_err(failed("read"))?.len() / SLOT as u64;
+        if there <= HEAD_SLOTS && !make {
             return Err(failed("read")(io::ErrorKind::UnexpectedEof.into()));
         }
-        if slots <= HEAD_SLOTS {
-            if let Err(error) =
-                fill(&file, 0, wanted).and_then(|()| write_header(&file, None)).and_then(|()| file.sync_all())
-            {
+        if there <= HEAD_SLOTS {
+            let new = Self::new(file, path, wanted);
+            let made = fill(&new.file, 0, wanted).and_then(|()| write_header(&new.file, None));
+            if let Err(error) = made.and_then(|()| new.write_progress(0, 0)).and_then(|()| new.file.sync_all()) {
                 let _not_there_either = std::fs::remove_file(path);
                 return Err(failed("made")(error));
             }
-            let file = Self::new(file, path, wanted);
-            let unnoted = Vec::new();
-            return Ok(Opened { file, tag: None, stored: 0, waiting: Vec::new(), last: 0, unnoted, skipped: 0 });
+            let (waiting, unnoted) = (Vec::new(), Vec::new());
+            return Ok(Opened { file: new, tag: None, stored: 0, waiting, last: 0, unnoted, skipped: 0, damage: None });
         }
-        let mut opened = Self::new(file, path, slots).read().map_err(|error| match error.kind() {
+        let mut opened = Self::new(file, path, there).read(there).map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => KeyFileError::Newer(path.to_owned()),
             _ => failed("read")(error),
         })?;
-        if make && slots != wanted && opened.waiting.is_empty() {
-            opened.resize(slots, wanted);
+        if make {
+            opened.restore_size(there, wanted);
+            // From now on the file says how long it is, and what was lost is not found again.
+            opened.file.write_progress(opened.stored, opened.last).map_err(failed("written"))?;
         }
         Ok(opened)
     }
@@ -162,14 +156,19 @@ impl KeyFile {
         Self { file, path: path.to_owned(), records: slots - HEAD_SLOTS, unnoted: [None; UNNOTED_ROUTES] }
     }
 
-    fn read(mut self) -> io::Result<Opened> {
+    fn read(mut self, there: u64) -> io::Result<Opened> {
         let mut head = vec![0; SLOT * HEAD_SLOTS as usize];
         self.file.read_exact_at(&mut head, 0)?;
         let head: Vec<&[u8]> = head.chunks_exact(SLOT).collect();
         if &head[0][8..14] == b"PMKEYS" && checked(head[0]).is_some() && &head[0][8..16] != MAGIC {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let stored = checked(head[STORED_SLOT as usize]).map_or(0, |slot| number(slot, 8));
+        let progress = checked(head[STORED_SLOT as usize]);
+        let said = |at| progress.map_or(0, |slot| number(slot, at));
+        let (stored, slots, noted) = (said(8), said(16), said(24));
+        if slots > HEAD_SLOTS {
+            self.records = slots - HEAD_SLOTS;
+        }
         let mut skipped = head.iter().filter(|slot| checked(slot).is_none() && !is_empty(slot)).count() as u64;
         let tag = checked(head[0]).and_then(Tag::read);
         let (mut unnoted, mut torn) = (Vec::new(), Vec::new());
@@ -185,37 +184,64 @@ impl KeyFile {
                 (None, _) => {}
             }
         }
-        if !torn.is_empty() {
-            // The route and the time of a torn slot are lost: it counts for every route, as of now.
+        let (mut waiting, mut last, mut unreadable) = (Vec::new(), stored, Vec::new());
+        let readable = self.records.min(there.saturating_sub(HEAD_SLOTS));
+        read_ring(&self.file, readable, |found| match found {
+            Ok(record) => {
+                last = last.max(record.seq);
+                if record.seq > stored {
+                    waiting.push(record);
+                }
+            }
+            Err(index) => unreadable.push(index),
+        })?;
+        skipped += unreadable.len() as u64;
+        waiting.sort_by_key(|record| record.seq);
+        // A file whose creation was interrupted is empty.
+        let is_unwritten = is_empty(head[0]) && last == 0;
+        let content = RingContent {
+            is_head_readable: (checked(head[0]).is_some() || is_unwritten)
+                && (progress.is_some() || is_empty(head[STORED_SLOT as usize])),
+            missing_bytes: (HEAD_SLOTS + self.records).saturating_sub(there) * SLOT as u64,
+            records: self.records,
+            stored,
+            last: last.max(noted),
+            waiting: waiting.len() as u64,
+            unreadable: &unreadable,
+        };
+        let damage = content.damage();
+        if !torn.is_empty() || damage.is_some() {
+            // Which routes the lost keys belong to is not known: all may be concerned, until now.
             let now = clock::now();
             unnoted.push((UnnotedRoute::Any, now));
             self.write_unnoted(UnnotedRoute::Any, now)?;
-            for slot in torn.into_iter().filter(|slot| *slot != UNNOTED_ANY_SLOT) {
-                self.file.write_all_at(&[0; SLOT], slot * SLOT as u64)?;
-            }
         }
-        let (mut waiting, mut last) = (Vec::new(), stored);
-        skipped += read_ring(&self.file, self.records, |record| {
-            last = last.max(record.seq);
-            if record.seq > stored {
-                waiting.push(record);
-            }
-        })?;
-        waiting.sort_by_key(|record| record.seq);
-        Ok(Opened { file: self, tag, stored, waiting, last, unnoted, skipped })
+        // Only after that: the next process must not find less than this one.
+        let torn = torn.into_iter().filter(|slot| *slot != UNNOTED_ANY_SLOT);
+        for slot in torn.chain(unreadable.iter().map(|index| HEAD_SLOTS + index)) {
+            self.file.write_all_at(&[0; SLOT], slot * SLOT as u64)?;
+        }
+        Ok(Opened { file: self, tag, stored, waiting, last, unnoted, skipped, damage })
     }
 
     /// Reads the tag and all records of a file that a process may be writing to, also records that the store has.
+    ///
+    /// # Errors
+    /// The file cannot be read, or it is shorter than it was made.
     pub(super) fn peek(path: &Path) -> io::Result<(Option<Tag>, Vec<Record>)> {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        let mut head = [0; SLOT];
+        let mut head = [0; 2 * SLOT];
         file.read_exact_at(&mut head, 0)?;
-        let slots = file.metadata()?.len() / SLOT as u64;
+        let (header, progress) = head.split_at(SLOT);
+        let there = file.metadata()?.len() / SLOT as u64;
+        if checked(progress).is_some_and(|slot| number(slot, 16) > there) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut records = Vec::new();
         // A record that is being written at this moment has a wrong checksum and is skipped.
-        read_ring(&file, slots.saturating_sub(HEAD_SLOTS), |record| records.push(record))?;
-        Ok((checked(&head).and_then(Tag::read), records))
+        read_ring(&file, there.saturating_sub(HEAD_SLOTS), |found| records.extend(found))?;
+        Ok((checked(header).and_then(Tag::read), records))
     }
 
     /// How many records it holds.
@@ -244,17 +270,15 @@ impl KeyFile {
 
     /// Writes a record in its slot of the ring.
     pub(super) fn write(&self, record: &Record) -> io::Result<()> {
-        let mut slot = [0; SLOT];
-        slot[8..16].copy_from_slice(&record.seq.to_le_bytes());
-        slot[16..24].copy_from_slice(&millis(record.at));
-        slot[24..56].copy_from_slice(&record.key.0);
-        self.put(HEAD_SLOTS + (record.seq - 1) % self.records, slot)
+        self.put(HEAD_SLOTS + (record.seq - 1) % self.records, record.slot())
     }
 
-    /// Writes up to which number all records are in the store.
-    pub(super) fn write_stored(&self, seq: u64) -> io::Result<()> {
+    /// Writes up to which number all records are in the store, and which number was noted last.
+    pub(super) fn write_progress(&self, stored: u64, noted: u64) -> io::Result<()> {
         let mut slot = [0; SLOT];
-        slot[8..16].copy_from_slice(&seq.to_le_bytes());
+        for (at, number) in [(8, stored), (16, HEAD_SLOTS + self.records), (24, noted)] {
+            slot[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
         self.put(STORED_SLOT, slot)
     }
 
@@ -287,58 +311,42 @@ impl KeyFile {
 }
 
 impl Opened {
-    /// Gives the file another size. Only for a file in which no record waits for the store.
-    fn resize(&mut self, slots: u64, wanted: u64) {
-        let file = &self.file.file;
-        let resized = match wanted > slots {
-            true => fill(file, slots, wanted).inspect_err(|_| {
-                let _stays_too_long = file.set_len(slots * SLOT as u64);
-            }),
-            false => file.set_len(wanted * SLOT as u64),
+    /// Gives the file the size that it says it has, and then the wanted one if nothing in it waits for the store.
+    /// Interrupted at any moment, it leaves a file that is not shorter than it says.
+    fn restore_size(&mut self, there: u64, wanted: u64) {
+        let slots = HEAD_SLOTS + self.file.records;
+        let restored = match there < slots {
+            true => fill(&self.file.file, there, slots),
+            false => Ok(()),
         };
+        let is_other = wanted != slots || there > slots;
+        let resized = match self.waiting.is_empty() && is_other {
+            true => restored.and_then(|()| self.resize(slots, wanted)),
+            false => restored,
+        };
+        if let Err(error) = resized {
+            let (path, bytes) = (self.file.path.display(), slots * SLOT as u64);
+            tracing::warn!(%path, %error, bytes, "the file of retry keys could not be resized; it keeps its size");
+        }
+    }
+
+    fn resize(&mut self, slots: u64, wanted: u64) -> io::Result<()> {
+        let file = &self.file.file;
+        if wanted > slots {
+            let filled = fill(file, slots, wanted).and_then(|()| file.sync_all());
+            filled.inspect_err(|_| {
+                let _stays_too_long = file.set_len(slots * SLOT as u64);
+            })?;
+        }
+        self.file.records = wanted - HEAD_SLOTS;
         // In the new ring old records are in wrong slots: with this number they count as stored and are ignored.
-        match resized.and_then(|()| self.file.write_stored(self.last)) {
-            Ok(()) => {
-                self.file.records = wanted - HEAD_SLOTS;
-                self.stored = self.last;
-            }
-            Err(error) => {
-                let (path, bytes) = (self.file.path.display(), slots * SLOT as u64);
-                tracing::warn!(%path, %error, bytes, "the file of retry keys could not be resized; it keeps its size");
-            }
+        if let Err(error) = self.file.write_progress(self.last, self.last).and_then(|()| self.file.sync()) {
+            self.file.records = slots - HEAD_SLOTS;
+            return Err(error);
         }
+        self.stored = self.last;
+        self.file.file.set_len(wanted * SLOT as u64)
     }
-}
-
-/// Reads the ring; returns how many slots could not be read.
-fn read_ring(file: &File, records: u64, mut found: impl FnMut(Record)) -> io::Result<u64> {
-    let mut piece = vec![0; PIECE];
-    let (mut at, end) = (HEAD_SLOTS * SLOT as u64, (HEAD_SLOTS + records) * SLOT as u64);
-    let mut skipped = 0;
-    while at < end {
-        let bytes = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
-        file.read_exact_at(&mut piece[..bytes], at)?;
-        for slot in piece[..bytes].chunks_exact(SLOT).filter(|slot| !is_empty(slot)) {
-            match checked(slot).and_then(|slot| Some((number(slot, 8), time(slot, 16)?, key(slot)))) {
-                Some((seq, at, key)) => found(Record { seq, at, key }),
-                None => skipped += 1,
-            }
-        }
-        at += bytes as u64;
-    }
-    Ok(skipped)
-}
-
-/// Writes zeros from one slot to another: space that is allocated cannot run out later.
-fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
-    let zeros = vec![0; PIECE];
-    let (mut at, end) = (from * SLOT as u64, to * SLOT as u64);
-    while at < end {
-        let bytes = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
-        file.write_all_at(&zeros[..bytes], at)?;
-        at += bytes as u64;
-    }
-    Ok(())
 }
 
 fn write_header(file: &File, tag: Option<&Tag>) -> io::Result<()> {
@@ -350,46 +358,6 @@ fn write_header(file: &File, tag: Option<&Tag>) -> io::Result<()> {
     let sum = checksum(&slot);
     slot[..8].copy_from_slice(&sum);
     file.write_all_at(&slot, 0)
-}
-
-fn checksum(slot: &[u8]) -> [u8; 8] {
-    let mut sum = [0; 8];
-    sum.copy_from_slice(&blake3::hash(&slot[8..]).as_bytes()[..8]);
-    sum
-}
-
-fn checked(slot: &[u8]) -> Option<&[u8]> {
-    (!is_empty(slot) && checksum(slot) == slot[..8]).then_some(slot)
-}
-
-fn is_empty(slot: &[u8]) -> bool {
-    slot.iter().all(|byte| *byte == 0)
-}
-
-fn number(slot: &[u8], at: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&slot[at..at + 8]);
-    u64::from_le_bytes(bytes)
-}
-
-fn first_16(bytes: &[u8]) -> [u8; 16] {
-    let mut first = [0; 16];
-    first.copy_from_slice(&bytes[..16]);
-    first
-}
-
-fn millis(at: Timestamp) -> [u8; 8] {
-    at.as_millisecond().to_le_bytes()
-}
-
-fn time(slot: &[u8], at: usize) -> Option<Timestamp> {
-    Timestamp::from_millisecond(number(slot, at).cast_signed()).ok()
-}
-
-fn key(slot: &[u8]) -> RetryKey {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(&slot[24..56]);
-    RetryKey(bytes)
 }
 
 #[cfg(test)]

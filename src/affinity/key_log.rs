@@ -79,6 +79,7 @@ impl KeyLog {
             waiting: VecDeque::new(),
             known: HashMap::new(),
             unnoted: HashMap::new(),
+            damage: None,
             unnoted_unwritten: Vec::new(),
             written_since_sync: false,
             failing: false,
@@ -86,7 +87,7 @@ impl KeyLog {
             unlisted: false,
             gauge,
         };
-        if let Some(Opened { file, tag: _, stored, waiting, last, unnoted, skipped }) = opened {
+        if let Some(Opened { file, tag: _, stored, waiting, last, unnoted, skipped, damage }) = opened {
             metrics::counter!("pointsman_retry_keys_skipped_total").increment(skipped);
             if skipped > 0 {
                 let path = file.path().display();
@@ -101,6 +102,7 @@ impl KeyLog {
             ring.known = waiting.iter().map(|record| (record.key, record.seq)).collect();
             ring.waiting = waiting.into();
             ring.unnoted = unnoted.into_iter().collect();
+            ring.note_damage(file.path(), damage);
             ring.file = Some(file);
         }
         metrics::gauge!("pointsman_retry_keys_room").set(ring.records as f64);
@@ -127,13 +129,14 @@ impl KeyLog {
             return false;
         }
         let mut ring = self.ring();
+        ring.note_damage(opened.file.path(), opened.damage.clone());
         for (route, at) in &opened.unnoted {
             ring.set_unnoted(*route, *at);
         }
         // They are marked as stored in the old file only after a power cut cannot lose them here.
         let synced = ring.file.as_ref().map_or(Ok(()), KeyFile::sync);
         drop(ring);
-        if let Err(error) = synced.and_then(|()| opened.file.write_stored(opened.last)) {
+        if let Err(error) = synced.and_then(|()| opened.file.write_progress(opened.last, opened.last)) {
             tracing::warn!(%error, %path, "retry keys are taken over again at the next start");
             return false;
         }
@@ -172,6 +175,12 @@ impl KeyLog {
         {
             ring.fails("it cannot be written", Some(&error));
             return Err(NotNoted);
+        }
+        if let Some(file) = &ring.file
+            && let Err(error) = file.write_progress(ring.stored, seq)
+        {
+            // The record is there; only that it were lost would not be recognised.
+            tracing::debug!(%error, "the number of the last record was not written to the file of retry keys");
         }
         if std::mem::take(&mut ring.failing) {
             tracing::info!("retry keys that legacy takes are noted again");
@@ -212,6 +221,16 @@ impl KeyLog {
         let ring = self.ring();
         let served = [UnnotedRoute::of(route), UnnotedRoute::Any].iter().filter_map(|r| ring.unnoted.get(r)).max()?;
         served.checked_add(self.window).ok().filter(|until| *until > clock::now())
+    }
+
+    /// Why keys of any route may be missing, and until when their retries may come; `None` if none are known to be.
+    pub(super) fn any_unnoted(&self) -> Option<(String, Timestamp)> {
+        let ring = self.ring();
+        let until = ring.unnoted.get(&UnnotedRoute::Any)?.checked_add(self.window).ok();
+        let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
+                     noted";
+        let why = || ring.damage.clone().unwrap_or_else(|| lacks.to_owned());
+        until.filter(|until| *until > clock::now()).map(|until| (why(), until))
     }
 
     /// Waits until the store has all that was noted until now, or has refused some of it.

@@ -3,6 +3,7 @@
 //! Always true: records are numbered and in order; a record is overwritten only when the store has it.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,6 +30,8 @@ pub(super) struct Ring {
     pub known: HashMap<RetryKey, u64>,
     /// When legacy last served a request of a route whose key could not be noted.
     pub unnoted: HashMap<UnnotedRoute, Timestamp>,
+    /// What shows that records were missing in the file, or in one that was taken over, when it was opened.
+    pub damage: Option<String>,
     /// The routes in `unnoted` whose time is not in the file.
     pub unnoted_unwritten: Vec<UnnotedRoute>,
     pub written_since_sync: bool,
@@ -57,7 +60,7 @@ impl Ring {
         self.gauge.set(self.waiting.len() as f64);
         // If this fails, the next process moves them to the store once more, which changes nothing.
         if let Some(file) = &self.file
-            && let Err(error) = file.write_stored(self.stored)
+            && let Err(error) = file.write_progress(self.stored, self.last())
         {
             tracing::debug!(%error, "the number of the records that are in the store was not written to the file of retry keys");
         }
@@ -83,6 +86,17 @@ impl Ring {
                 "retry keys cannot be noted in their file: {why}; keyed requests of routes in `live` get 503 instead of legacy"
             );
         }
+    }
+
+    /// Records were missing in a file of which this process has the keys.
+    pub fn note_damage(&mut self, path: &Path, damage: Option<String>) {
+        let Some(damage) = damage else { return };
+        tracing::error!(
+            path = %path.display(), damage,
+            "the file of retry keys is damaged, and retry keys of requests that legacy served may be lost: for the retry \
+             window no route goes up to `live` unless forced"
+        );
+        self.damage = Some(format!("the file of retry keys {} is damaged ({damage})", path.display()));
     }
 
     pub fn set_unnoted(&mut self, route: UnnotedRoute, at: Timestamp) {

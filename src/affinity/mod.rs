@@ -23,6 +23,8 @@ mod families;
 mod filter;
 mod key_dir;
 mod key_file;
+mod key_file_damage;
+mod key_file_slots;
 mod key_file_tag;
 mod key_files;
 mod key_list;
@@ -146,6 +148,11 @@ impl StoreAffinity {
     /// a route that has or had one of these ids.
     pub fn unnoted_until<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<Timestamp> {
         ids.filter_map(|id| self.keys.unnoted_until(id)).max()
+    }
+
+    /// Why retry keys of any route that legacy took may be missing, and until when their retries may come.
+    pub fn any_unnoted(&self) -> Option<(String, Timestamp)> {
+        self.keys.any_unnoted()
     }
 
     /// The files that the store lists and that could not be read, each with the reason, and until when a retry with one

@@ -30,13 +30,14 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
     }
 }
 
-/// Which retry keys of requests that legacy served cannot be read.
+/// Which retry keys of requests that legacy served are not known.
 fn retry_keys_trouble(parts: &Parts) -> Option<String> {
-    let unread = parts.pins.unread_key_files();
-    let files = unread.iter().map(|(file, until)| {
-        format!("{file}: until {until:.0} retries of keys in it are taken for first tries, and no route goes up to `live` unless forced")
+    let unread = parts.pins.unread_key_files().into_iter().chain(parts.pins.any_unnoted());
+    let files = unread.map(|(file, until)| {
+        format!("{file}: until {until:.0} retries of such keys are taken for first tries, and no route goes up to `live` unless forced")
     });
-    (!unread.is_empty()).then(|| files.collect::<Vec<_>>().join("; "))
+    let files: Vec<String> = files.collect();
+    (!files.is_empty()).then(|| files.join("; "))
 }
 
 /// Why a start of a run would be refused now.

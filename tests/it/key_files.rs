@@ -92,6 +92,73 @@ async fn a_file_that_is_gone_shuts_the_gate_until_it_is_back() {
     system.finish().await;
 }
 
+/// Where the records begin in the file, and the size of each.
+const RING: usize = 64 * 64;
+const RECORD: usize = 64;
+
+type Change = fn(&mut Vec<u8>);
+
+/// Legacy takes six orders, the process is killed, and its file is changed: why the gate to `live` is shut then.
+async fn gate_after(change: Change, is_damage: bool) -> String {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    let full = full_disk(&system).await;
+    for number in 1..=6 {
+        let taken = keyed(&system, &format!("key-{number}"), number).await;
+        assert!(taken.json()["id"].is_number(), "{}", taken.json());
+    }
+    system.kill().await;
+    full.end().await;
+    let path = format!("{}.keys", system.store().display());
+    let mut bytes = std::fs::read(&path).expect("the file");
+    change(&mut bytes);
+    std::fs::write(&path, bytes).expect("written");
+    let mut why = String::new();
+    // The second process finds a sound file, and a note in it.
+    for _ in 0..2 {
+        system.restart().await;
+        force(&system, "dark").await;
+        for follower in ["orders.get", "orders.cancel"] {
+            system.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
+        }
+        why = why_shut(&system).await;
+        let shown = output_text(&system.pointsman.cli(&["status"]).await);
+        assert_eq!(shown.contains("retry keys: "), is_damage, "{shown}");
+        system.kill().await;
+    }
+    let said = system.pointsman.log().matches("the file of retry keys is damaged").count();
+    assert_eq!(said, usize::from(is_damage), "{}", system.pointsman.log());
+    system.restart().await;
+    system.finish().await;
+    why
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_shuts_the_gate() {
+    let damages: [(&str, Change); 4] = [
+        ("truncated", |bytes| bytes.truncate(RING + 4 * RECORD)),
+        ("zeros at the end", |bytes| bytes[RING + 4 * RECORD..].fill(0)),
+        ("zeros in all records", |bytes| bytes[RING..].fill(0)),
+        ("a record that cannot be read", |bytes| bytes[RING + 2 * RECORD + 30] ^= 1),
+    ];
+    for (damage, change) in damages {
+        let why = gate_after(change, true).await;
+        assert!(why.contains("could not be noted"), "{damage}: {why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_being_written_shuts_no_gate() {
+    let tear_next = |bytes: &mut Vec<u8>| {
+        let noted = bytes[RECORD + 24..RECORD + 32].try_into().map(u64::from_le_bytes).expect("a number");
+        let next = RING + usize::try_from(noted).expect("a number") * RECORD;
+        assert!(noted >= 6 && bytes[next..next + RECORD].iter().all(|byte| *byte == 0), "{noted}");
+        bytes[next + 10..next + 40].fill(7);
+    };
+    let why = gate_after(tear_next, false).await;
+    assert!(!why.contains("retry keys"), "{why}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_on_a_copy_of_the_store_takes_no_key_away() {
     let dir = tempdir();

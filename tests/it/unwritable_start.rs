@@ -108,8 +108,7 @@ async fn on_a_full_disk() {
     };
     let store = format!("sqlite:{}", disk.path().join("pointsman.db").display());
     let small = |text: String| text + "\nlimits: { retry_keys_file_bytes_max: 65536 }\n";
-    let mut system =
-        TestSystem::on(Some(store), Latency::instant(), |flags| flags.edit("pointsman.yaml", small)).await;
+    let mut system = TestSystem::on(Some(store), Latency::instant(), |flags| flags.edit("pointsman.yaml", small)).await;
     system.allowed.unacknowledged = true;
     leave_a_run_in_flight(&system).await;
     let filler = disk.fill();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::flag::RetryKey;
 
 fn key_of(n: u64) -> RetryKey {
     let mut key = [3; 32];
@@ -20,7 +21,7 @@ fn records_are_read_back_and_torn_ones_are_skipped() {
     for seq in 1..=1_000 {
         opened.file.write(&record(seq)).unwrap();
     }
-    opened.file.write_stored(990).unwrap();
+    opened.file.write_progress(990, 1_000).unwrap();
     assert!(matches!(KeyFile::open(&path, 65_536, true), Err(KeyFileError::Locked(_))));
     drop(opened);
 
@@ -33,6 +34,8 @@ fn records_are_read_back_and_torn_ones_are_skipped() {
     let seqs: Vec<u64> = opened.waiting.iter().map(|record| record.seq).collect();
     assert_eq!(seqs, [991, 992, 993, 994, 996, 997, 998, 999, 1_000]);
     assert_eq!((opened.skipped, opened.last), (1, 1_000));
+    assert_eq!(opened.damage.as_deref(), Some("1 records are not there, 1 records cannot be read"));
+    assert!(opened.unnoted.iter().any(|(route, _)| *route == UnnotedRoute::Any));
     assert!(opened.waiting.iter().all(|found| *found == record(found.seq)));
     drop(opened);
 
@@ -52,7 +55,7 @@ fn the_file_is_resized_only_if_no_record_waits() {
     drop(opened);
     let opened = KeyFile::open(&path, 131_072, true).unwrap();
     assert_eq!((opened.file.records(), opened.waiting.len()), (960, 1));
-    opened.file.write_stored(1).unwrap();
+    opened.file.write_progress(1, 1).unwrap();
     drop(opened);
     for (bytes, records) in [(131_072, 1_984), (65_536, 960)] {
         let opened = KeyFile::open(&path, bytes, true).unwrap();

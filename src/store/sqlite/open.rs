@@ -315,8 +315,7 @@ async fn secret(conn: &mut SqliteConnection) -> Result<[u8; 32], StoreError> {
             StoreError(format!("cannot {what} the store's secret: {}", write_error::describe(&error)))
         }
     };
-    let kept: Option<(Vec<u8>,)> =
-        sqlx::query_as(READ).fetch_optional(&mut *conn).await.map_err(failed("read"))?;
+    let kept: Option<(Vec<u8>,)> = sqlx::query_as(READ).fetch_optional(&mut *conn).await.map_err(failed("read"))?;
     let (kept,) = match kept {
         Some(kept) => kept,
         None => {

@@ -1,0 +1,82 @@
+//! Whether records are missing in a file of retry keys.
+//!
+//! The question it answers: "had legacy taken first tries that this file should name and does not?" Always true: records
+//! are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each the file also
+//! notes its number; a record is overwritten only once the store has it. So every number above that of the last stored
+//! record, up to the last noted one, must be there.
+//!
+//! What is no damage: one slot that cannot be read just after the last noted record. That record was being written when
+//! the process was killed or the power failed; legacy is called only after the write, so it had not taken that try. A kill
+//! leaves nothing else, since what was written survives it. A power cut may lose what was written within the last second,
+//! in any order: numbers that are missing then were acknowledged, and count as damage. So does a slot that cannot be read
+//! elsewhere, although an overwritten record may have been in it. What a power cut took together with the note of its
+//! number cannot be recognised.
+
+/// What was read.
+pub(super) struct RingContent<'a> {
+    /// Whether the slots before the ring say what they should.
+    pub is_head_readable: bool,
+    /// By how much the file is shorter than it was made.
+    pub missing_bytes: u64,
+    /// The size of the ring.
+    pub records: u64,
+    /// All records up to this number are in the store.
+    pub stored: u64,
+    /// The highest number that was noted.
+    pub last: u64,
+    /// How many records above `stored` were read.
+    pub waiting: u64,
+    /// The indexes of the slots that are not empty and cannot be read.
+    pub unreadable: &'a [u64],
+}
+
+impl RingContent<'_> {
+    /// What shows that records are missing; `None` if none are.
+    pub fn damage(&self) -> Option<String> {
+        let mut found = Vec::new();
+        if self.missing_bytes > 0 {
+            found.push(format!("it is {} bytes shorter than it was made", self.missing_bytes));
+        }
+        if !self.is_head_readable {
+            found.push("its header cannot be read".to_owned());
+        }
+        let lost = self.last.saturating_sub(self.stored).saturating_sub(self.waiting);
+        if lost > 0 {
+            found.push(format!("{lost} records are not there"));
+        }
+        let in_progress = self.last % self.records;
+        let unreadable = self.unreadable.iter().filter(|index| **index != in_progress).count();
+        if unreadable > 0 {
+            found.push(format!("{unreadable} records cannot be read"));
+        }
+        (!found.is_empty()).then(|| found.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ring of 10 records, of which numbers 6 to 12 wait for the store.
+    fn sound() -> RingContent<'static> {
+        let (stored, last, waiting) = (5, 12, 7);
+        RingContent { is_head_readable: true, missing_bytes: 0, records: 10, stored, last, waiting, unreadable: &[] }
+    }
+
+    #[test]
+    fn only_a_record_that_was_being_written_may_be_unreadable() {
+        assert_eq!(sound().damage(), None);
+        assert_eq!(RingContent { unreadable: &[2], ..sound() }.damage(), None, "number 13 was being written");
+        for unreadable in [&[1][..], &[3], &[2, 3]] {
+            let damage = RingContent { unreadable, ..sound() }.damage();
+            assert_eq!(damage.as_deref(), Some("1 records cannot be read"), "{unreadable:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_bytes_and_headers_that_are_missing_are_damage() {
+        let damage = RingContent { waiting: 5, missing_bytes: 64, is_head_readable: false, ..sound() }.damage();
+        let wanted = "it is 64 bytes shorter than it was made, its header cannot be read, 2 records are not there";
+        assert_eq!(damage.as_deref(), Some(wanted));
+    }
+}

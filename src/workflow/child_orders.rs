@@ -1,4 +1,7 @@
 //! The orders that a run passes on to its child runs when it ends, is paused or goes on.
+//!
+//! Always true: a run that ends by itself closes no question of a child that only a person can answer; a person who
+//! cancels the run cancels its children in the same way.
 
 use super::{Order, Run};
 use crate::names::RunId;
@@ -8,8 +11,9 @@ pub(super) fn orders_to_children(run: &Run) -> impl Iterator<Item = (RunId, Orde
     let order = |paused: bool| {
         if let Some(failure) = run.failing.as_ref() {
             let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
+            let automatic = run.cancel.as_ref().is_none_or(|cancel| cancel.automatic);
             let reason = Some(format!("the run that began it ends: {}", failure.message));
-            return Some(Order::Cancel { compensate, reason });
+            return Some(Order::Cancel { compensate, reason, automatic });
         }
         match (&run.pause, paused) {
             (Some(_), _) => Some(Order::Pause { reason: Some("the run that began it is paused".into()) }),

@@ -103,7 +103,7 @@ fn shorten(value: &Value, depth: usize) -> Value {
 }
 
 /// Redacts before it cuts: half of a secret would not be recognised as one.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     let text = &redact_line(text);
     match text.char_indices().nth(TEXT_MAX) {
         Some((at, _)) => format!("{}…", &text[..at]),

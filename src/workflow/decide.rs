@@ -58,7 +58,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
             record(&Ended { run, plan, world, step, item, part, attempt, again, jitter, now }, result)
         }
         Command::Order { order, by } => match order {
-            Order::Cancel { compensate, reason } => ending::cancel(run, compensate, reason, &by),
+            Order::Cancel { compensate, reason, automatic } => ending::cancel(run, compensate, reason, automatic, &by),
             Order::Resolve { step, item, choice, reason } => {
                 resolve::resolve(run, plan, world, &Resolution { step, item, choice, reason, by }, now)
             }

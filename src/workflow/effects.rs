@@ -7,7 +7,7 @@
 
 use super::calls::{CallState, Phase, StepState};
 use super::performed_effects::PerformedEffects;
-use super::{EffectClass, Mode, Run, TreeEffects};
+use super::{EffectClass, Mode, Run};
 use crate::names::StepId;
 
 impl CallState {
@@ -35,10 +35,6 @@ impl Run {
     pub(super) fn effects_known(&self) -> bool {
         let PerformedEffects { private, shared } = self.performed_so_far();
         private || shared
-    }
-    /// The effects of this run and of the runs below it that have ended.
-    pub fn tree_effects(&self) -> TreeEffects {
-        TreeEffects { private: self.private_begun(), shared: self.shared_begun() }
     }
     fn performed_so_far(&self) -> PerformedEffects {
         let mut performed_effects = self.performed_effects;

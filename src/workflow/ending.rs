@@ -103,16 +103,23 @@ pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
     if over { vec![Event::Ending(EndingEvent::DeadlinePassed {})] } else { Vec::new() }
 }
 
-/// Handles a cancellation.
-pub(super) fn cancel(run: &Run, compensate: bool, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
-    match (&run.cancel, run.undoing.is_some(), compensate) {
+/// Handles a cancellation. A person may cancel a run again that was cancelled automatically, to close its conflicts.
+pub(super) fn cancel(
+    run: &Run,
+    compensate: bool,
+    reason: Option<String>,
+    automatic: bool,
+    by: &str,
+) -> Result<Vec<Event>, Refusal> {
+    let earlier = run.cancel.as_ref().filter(|cancel| automatic || !cancel.automatic);
+    match (earlier, run.undoing.is_some(), compensate) {
         (Some(cancel), _, _) if cancel.compensate == compensate || compensate => {
             Err(Refusal::NotApplicable(format!("{} has cancelled it already", cancel.by)))
         }
         (None, true, true) => Err(Refusal::NotApplicable(
             "what was done is being undone already; without compensation the rest would be left as it is".into(),
         )),
-        _ => Ok(vec![Event::Control(ControlEvent::CancelOrdered { by: by.to_owned(), compensate, reason })]),
+        _ => Ok(vec![Event::Control(ControlEvent::CancelOrdered { by: by.to_owned(), compensate, reason, automatic })]),
     }
 }
 

@@ -119,6 +119,7 @@ pub(super) fn cancel(step: &Step, why: &str) -> Event {
         by: format!("`{}`", step.id),
         compensate: true,
         reason: Some(why.to_owned()),
+        automatic: true,
     })
 }
 

@@ -16,6 +16,7 @@ mod checkpoint;
 mod child;
 mod child_input;
 mod child_orders;
+mod child_report;
 mod choices;
 mod command;
 mod conflict;

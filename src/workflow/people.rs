@@ -183,6 +183,9 @@ pub enum Order {
         compensate: bool,
         /// The reason given.
         reason: Option<String>,
+        /// No person ordered it: conflicts over unknown outcomes stay open.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        automatic: bool,
     },
     /// A step that has not begun, or over which the run is paused, is skipped.
     Skip {

@@ -66,14 +66,18 @@ pub(super) fn resolve(
     let mut events = vec![resolved];
     let Some(of) = of else {
         match choice {
-            Choice::Cancel { compensate } => events.extend(ending::cancel(run, *compensate, reason.clone(), by)?),
+            Choice::Cancel { compensate } => {
+                events.extend(ending::cancel(run, *compensate, reason.clone(), false, by)?)
+            }
             Choice::Take { output } => events.push(respond::taken(run, plan, output, world)?),
             _ => {}
         }
         return Ok(events);
     };
     match (choice, conflict.part) {
-        (Choice::Cancel { compensate }, _) => events.extend(ending::cancel(run, *compensate, reason.clone(), by)?),
+        (Choice::Cancel { compensate }, _) => {
+            events.extend(ending::cancel(run, *compensate, reason.clone(), false, by)?)
+        }
         (Choice::Retry | Choice::RetryWith { .. }, part) => {
             if let Choice::RetryWith { input } = choice {
                 given(&of.id, input, world)?;

@@ -14,6 +14,7 @@ use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, Undoin
 use super::interactions::Interactions;
 use super::performed_effects::PerformedEffects;
 use super::serde_forms::pairs;
+use super::tree_effects::LeftByChildren;
 use super::work_count::count_work;
 use super::{
     AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted,
@@ -67,6 +68,8 @@ pub struct Run {
     pub(super) performed_effects: PerformedEffects,
     /// A child run has ended without a report of what its tree did.
     pub(super) has_unreported_child: bool,
+    /// By step: what child runs left behind.
+    pub(super) left_by_children: BTreeMap<StepId, LeftByChildren>,
     #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
     /// Sensitive values that the run was handed.
@@ -95,6 +98,8 @@ pub(super) struct Cancel {
     pub by: String,
     pub compensate: bool,
     pub reason: Option<String>,
+    /// No person ordered it.
+    pub automatic: bool,
 }
 
 /// An order to pause: nothing more begins.
@@ -263,7 +268,7 @@ impl Run {
             }
             (None, None, None) => self.failing.as_ref()?.message.clone(),
         };
-        Some(match self.leftovers() {
+        Some(match self.leftovers(&note) {
             Some(leftovers) => format!("{note}; {leftovers}"),
             None => note,
         })

@@ -15,6 +15,34 @@ pub struct TreeEffects {
     /// A shared step was done, or may have been.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// It is unknown of something whether it was done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
+    /// What was done or may have been and is not undone, in words; of a run that completed only what is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
+}
+
+/// What child runs of one step left behind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct LeftByChildren {
+    /// How many runs left something that they named.
+    pub runs: usize,
+    /// The first of them, and what it left, in words.
+    pub first: Option<(String, String)>,
+    /// Some of it may have been done or not.
+    pub unknown: bool,
+}
+
+impl LeftByChildren {
+    /// What they left, in words.
+    pub fn in_words(&self) -> Option<String> {
+        let (child, left) = self.first.as_ref()?;
+        Some(match self.runs {
+            1 => format!("{child}: {left}"),
+            runs => format!("{child}: {left}; and {} more runs", runs - 1),
+        })
+    }
 }
 
 impl TreeEffects {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::Run;
 use super::calls::{DoneCall, UndoCall, Undoing, Undone, Unsettled};
 use super::run::Cancel;
+use super::tree_effects::LeftByChildren;
 use super::work_count::count_work;
 use crate::names::StepId;
 
@@ -23,6 +24,8 @@ impl Run {
         if self.failing.is_some() {
             let unknown = |call: &Unsettled| Undone::Left(call.why.clone());
             all.extend(self.unknown.iter().map(|call| (&call.step, call.item, unknown(call))));
+            let left = |(step, left): (_, &LeftByChildren)| Some((step, None, Undone::Left(left.in_words()?)));
+            all.extend(self.left_by_children.iter().filter_map(left));
         }
         all
     }
@@ -55,8 +58,15 @@ impl Run {
         }
     }
 
-    /// What was undone and what was not, in a sentence; `None` where nothing was done.
-    pub(super) fn leftovers(&self) -> Option<String> {
+    /// What was undone and what was not, in a sentence that follows this note; `None` where nothing was done.
+    pub(super) fn leftovers(&self, note: &str) -> Option<String> {
+        let children = self.failing.is_some().then(|| self.left_by_children_in_words(note)).flatten();
+        let parts: Vec<_> = self.leftovers_by_kind().into_iter().chain([children]).flatten().collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// What was undone, what is still to be undone, and what is not undone.
+    pub(super) fn leftovers_by_kind(&self) -> [Option<String>; 3] {
         let counts = match &self.undoing {
             Some(undoing) if self.end.is_none() => self.counts_under_way(undoing),
             _ => self.counts_of_all(),
@@ -71,9 +81,7 @@ impl Run {
             (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
         };
         let [undone, to_come, left] = &counts;
-        let parts = [list("undone", undone), list("still to be undone", to_come), list("not undone", left)];
-        let parts: Vec<_> = parts.into_iter().flatten().collect();
-        (!parts.is_empty()).then(|| parts.join("; "))
+        [list("undone", undone), list("still to be undone", to_come), list("not undone", left)]
     }
 
     /// By step, what is undone, still to be undone, and left, as counted by the compensation under way.

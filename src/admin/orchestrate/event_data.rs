@@ -126,8 +126,8 @@ fn of_control(event: &ControlEvent) -> NameAndData {
         ControlEvent::PauseOrdered { by, reason } | ControlEvent::Resumed { by, reason } => {
             ("progress", json!({ "by": by, "why": reason }))
         }
-        ControlEvent::CancelOrdered { by, compensate, reason } => {
-            ("progress", json!({ "by": by, "compensate": compensate, "why": reason }))
+        ControlEvent::CancelOrdered { by, compensate, reason, automatic } => {
+            ("progress", json!({ "by": by, "compensate": compensate, "why": reason, "automatic": automatic }))
         }
         ControlEvent::InputAdjusted { step, item, by, reason, .. } => {
             ("progress", json!({ "step_id": step, "item": item, "by": by, "why": reason }))

@@ -107,7 +107,7 @@ pub(in crate::admin) async fn cancel(
     JsonBody(request, caller): JsonBody<CancelRequest>,
 ) -> Result<Response, ApiError> {
     let CancelRequest { compensate, reason, by } = request;
-    let order = Order::Cancel { compensate, reason };
+    let order = Order::Cancel { compensate, reason, automatic: false };
     let Json(mut shown) = give_order(&admin, &id, &caller, by.as_deref(), order).await?;
     let is_frozen = admin.parts.ladder.flags().freeze == Freeze::Effects;
     if shown.data.status.is_final() || !is_frozen {

@@ -34,9 +34,9 @@ async fn every_order_reaches_the_engine_unchanged() {
     assert_eq!(pause, Order::Pause { reason: reason.clone() });
     assert_eq!(said(&api, "/resume", json!({ "as": "ada" })).await, Order::Resume { reason: None });
     let cancel = said(&api, "/cancel", json!({ "as": "ada" })).await;
-    assert_eq!(cancel, Order::Cancel { compensate: true, reason: None });
+    assert_eq!(cancel, Order::Cancel { compensate: true, reason: None, automatic: false });
     let cancel = said(&api, "/cancel", json!({ "compensate": false, "as": "ada" })).await;
-    assert_eq!(cancel, Order::Cancel { compensate: false, reason: None });
+    assert_eq!(cancel, Order::Cancel { compensate: false, reason: None, automatic: false });
     let skip = said(&api, "/skip", json!({ "step": "mail", "reason": "a drill", "as": "ada" })).await;
     assert_eq!(skip, Order::Skip { step: "mail".into(), reason });
     let adjust = said(&api, "/adjust", json!({ "step": "mail", "item": 3, "input": null, "as": "ada" })).await;

@@ -146,11 +146,11 @@ impl Machine {
     pub(super) fn order_child(&mut self, child: RunId, order: Order) {
         let is_new = match self.child_orders.get(&child) {
             Some((_, None)) => false,
-            Some((name, Some(_))) => *name != order.name(),
+            Some((last, Some(_))) => *last != order,
             None => true,
         };
         if is_new && self.log.is_durable() {
-            self.child_orders.insert(child, (order.name(), None));
+            self.child_orders.insert(child, (order.clone(), None));
             self.requests_in_flight += 1;
             self.out.push(Output::OrderChild(child, order));
         }

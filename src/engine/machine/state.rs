@@ -12,7 +12,7 @@ use super::log::{Log, Writes};
 use super::query_state::QueryState;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
-use crate::workflow::{Part, Plan, Run, StepIndex, World};
+use crate::workflow::{Order, Part, Plan, Run, StepIndex, World};
 
 /// Identifies a call of the run: step, item, and part (the step's own call, its probe or its undo).
 pub(super) type CallName = (StepId, Option<u32>, Part);
@@ -104,7 +104,7 @@ pub(in crate::engine) struct Machine {
     /// Whether a child or another descendant waits for a person or a signal.
     pub(super) descendant_waits: bool,
     /// The last order sent to each child, and its delivery once known.
-    pub(super) child_orders: HashMap<RunId, (&'static str, Option<Delivery>)>,
+    pub(super) child_orders: HashMap<RunId, (Order, Option<Delivery>)>,
     /// Orders that came through the store and were handled here.
     pub(super) handled_orders: BTreeSet<Uuid>,
     pub(super) orders_query: QueryState,

@@ -43,7 +43,12 @@ pub(in crate::engine) async fn deliver(core: &Arc<Core>, row: RunId, parent: Run
         let children: Vec<RunId> = page.iter().map(|child| child.run_id).collect();
         let deliveries = stream::iter(children).map(|child| {
             let reason = Some("the run that began it was cancelled".to_owned());
-            children::send_order(core.clone(), child, Order::Cancel { compensate: false, reason }, parent)
+            children::send_order(
+                core.clone(),
+                child,
+                Order::Cancel { compensate: false, reason, automatic: false },
+                parent,
+            )
         });
         let deliveries: Vec<Delivery> = deliveries.buffer_unordered(ORDERS_MAX).collect().await;
         // A child that is not stored any more has ended and was purged.

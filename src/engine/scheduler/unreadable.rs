@@ -112,7 +112,7 @@ async fn carry_out(
     stored_order: Option<Uuid>,
 ) -> Result<RunSummary, OrderError> {
     match order {
-        Order::Cancel { compensate: false, reason }
+        Order::Cancel { compensate: false, reason, .. }
         | Order::Resolve { choice: Choice::Cancel { compensate: false }, reason, .. } => {
             cancel(core, owned, reason.as_deref(), by, why, stored_order).await
         }

@@ -121,7 +121,11 @@ async fn pause_and_cancel_reach_the_child() {
     until(RunStatus::Paused).await;
     harness.engine.order(run, Order::Resume { reason: None }, "ann".into()).await.unwrap();
     until(RunStatus::Running).await;
-    harness.engine.order(run, Order::Cancel { compensate: true, reason: None }, "ann".into()).await.unwrap();
+    harness
+        .engine
+        .order(run, Order::Cancel { compensate: true, reason: None, automatic: false }, "ann".into())
+        .await
+        .unwrap();
     step_service.open_gate();
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
     assert_eq!(harness.wait_until_resting(child).await.status, RunStatus::Cancelled);

@@ -48,7 +48,7 @@ impl Family {
     async fn cancel_and_crash(&mut self, compensate: bool) {
         self.store.appends.shut();
         self.store.appends.pass(1);
-        let order = Order::Cancel { compensate, reason: None };
+        let order = Order::Cancel { compensate, reason: None, automatic: false };
         self.harness.engine.order(self.parent, order, "ann".into()).await.unwrap();
         self.store.appends.arrived(2).await;
         self.harness.crash().await;
@@ -90,7 +90,7 @@ async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
 async fn the_child_of_a_run_that_is_cancelled_unread_ends_with_it() {
     let family = family().await;
     family.store.omits_last_event.store(true, Ordering::SeqCst);
-    let order = Order::Cancel { compensate: false, reason: None };
+    let order = Order::Cancel { compensate: false, reason: None, automatic: false };
     family.harness.engine.order(family.parent, order, "ann".into()).await.unwrap();
     family.store.omits_last_event.store(false, Ordering::SeqCst);
     family.harness.wait_until(family.child, |view| view.status == RunStatus::Cancelled).await;

@@ -231,7 +231,7 @@ async fn an_order_to_a_run_that_no_process_can_read_is_answered() {
     let asking = Harness::with_store(&step_service, others, store.clone(), limits, None).await;
     assert_eq!(owner.recover().await.unreadable, 1);
     asking.recover().await;
-    let cancel = |compensate| Order::Cancel { compensate, reason: Some("of no use".into()) };
+    let cancel = |compensate| Order::Cancel { compensate, reason: Some("of no use".into()), automatic: false };
     match asking.engine.order(run, cancel(true), "ann".into()).await {
         Err(OrderError::Refused { refusal: Refusal::NotApplicable(why), .. }) => {
             assert!(why.contains("--no-undo"), "{why}")

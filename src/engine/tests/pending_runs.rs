@@ -202,7 +202,7 @@ async fn order(harness: &Harness, run: RunId, order: Order) {
 }
 
 fn cancel() -> Order {
-    Order::Cancel { compensate: true, reason: None }
+    Order::Cancel { compensate: true, reason: None, automatic: false }
 }
 
 /// The parent is cancelled while its child is being looked up: the child is not created, and the parent ends.

@@ -60,7 +60,7 @@ async fn a_rerun_ends_a_paused_run() {
     assert_eq!(harness.wait_until_resting(successor.run).await.status, RunStatus::Completed);
     for order in [
         Order::Resume { reason: None },
-        Order::Cancel { compensate: true, reason: None },
+        Order::Cancel { compensate: true, reason: None, automatic: false },
         Order::Retry { step: Some("two".into()) },
     ] {
         let why = send_order(&harness, run, order).await.unwrap_err();
@@ -81,7 +81,9 @@ async fn of_concurrent_reruns_one_wins() {
     for ended in [false, true] {
         let (step_service, harness, run) = paused(1).await;
         if ended {
-            send_order(&harness, run, Order::Cancel { compensate: false, reason: None }).await.unwrap();
+            send_order(&harness, run, Order::Cancel { compensate: false, reason: None, automatic: false })
+                .await
+                .unwrap();
         }
         let all: Vec<_> = futures_util::future::join_all((0..8).map(|_| rerun(&harness, run, "two"))).await;
         let (won, lost): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
@@ -96,10 +98,10 @@ async fn of_concurrent_reruns_one_wins() {
 #[tokio::test]
 async fn steps_that_a_successor_undid_are_not_taken_over_from_its_predecessor() {
     let (step_service, harness, run) = paused(2).await;
-    send_order(&harness, run, Order::Cancel { compensate: false, reason: None }).await.unwrap();
+    send_order(&harness, run, Order::Cancel { compensate: false, reason: None, automatic: false }).await.unwrap();
     let first = rerun(&harness, run, "two").await.unwrap().run;
     harness.wait_until_resting(first).await;
-    send_order(&harness, first, Order::Cancel { compensate: true, reason: None }).await.unwrap();
+    send_order(&harness, first, Order::Cancel { compensate: true, reason: None, automatic: false }).await.unwrap();
     assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Cancelled);
     assert!(matches!(rerun(&harness, run, "two").await, Err(StartError::Invalid(_))));
     let second = rerun(&harness, first, "two").await.unwrap().run;
@@ -219,7 +221,7 @@ async fn a_rerun_that_took_over_a_null_item_undoes_it_after_a_restart() {
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Paused);
     harness.crash().await;
     harness.recover().await;
-    send_order(&harness, successor, Order::Cancel { compensate: true, reason: None }).await.unwrap();
+    send_order(&harness, successor, Order::Cancel { compensate: true, reason: None, automatic: false }).await.unwrap();
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Cancelled);
     let undone = step_service.seen().into_iter().filter(|seen| seen.path == "/undone");
     let mut undone: Vec<String> = undone.map(|seen| String::from_utf8(seen.body.to_vec()).unwrap()).collect();

@@ -34,6 +34,10 @@ pub enum ControlEvent {
         compensate: bool,
         /// The reason given.
         reason: Option<String>,
+        /// No person ordered it, so nobody has seen the open conflicts: those over unknown outcomes stay open. Absent in
+        /// events of earlier versions, which closed them.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        automatic: bool,
     },
     /// A step that has not begun got another input.
     InputAdjusted {

@@ -192,13 +192,16 @@ impl Run {
         }
     }
 
-    pub(super) fn cancel_ordered(&mut self, by: &str, compensate: bool, reason: Option<&str>) {
+    pub(super) fn cancel_ordered(&mut self, by: &str, compensate: bool, reason: Option<&str>, automatic: bool) {
         let message = cancelled_by(by, reason);
         self.pause = None;
-        self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned) });
-        // A person who cancels has seen the open conflicts; what may have been done stays listed as unknown.
-        for conflict in std::mem::take(&mut self.conflicts) {
-            self.close_conflict(&conflict);
+        self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned), automatic });
+        // A person who cancels has seen the open conflicts; what may have been done stays listed as unknown. Otherwise
+        // the conflicts are handled as those of any run that ends early.
+        if !automatic {
+            for conflict in std::mem::take(&mut self.conflicts) {
+                self.close_conflict(&conflict);
+            }
         }
         if !compensate {
             self.give_up_unknown();
@@ -326,7 +329,7 @@ impl Run {
     /// The run was cancelled although its plan or its events could not be read. Fits any run that has not ended: calls
     /// under way are left as they are, and listed as unknown.
     pub(super) fn cancelled_unread(&mut self, by: &str, reason: Option<&str>) {
-        self.cancel_ordered(by, false, reason);
+        self.cancel_ordered(by, false, reason, false);
         let is_unknown = |call: &CallState| call.effect != EffectClass::Read;
         let left: Vec<StepItem> = self
             .steps
@@ -361,10 +364,10 @@ impl Run {
             }
         }
         self.side_calls.clear();
-        if !self.interactions.children.is_empty() {
+        for (step, _) in std::mem::take(&mut self.interactions.children).into_keys() {
             self.has_unreported_child = true;
+            self.left_by_children.entry(step).or_default().unknown = true;
         }
-        self.interactions.children.clear();
         self.in_flight = 0;
         self.end = Some(End::CancelledUnread(cancelled_by(by, reason)));
     }

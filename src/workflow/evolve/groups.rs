@@ -101,8 +101,8 @@ impl Run {
 
     pub(super) fn control_event(&mut self, event: &ControlEvent) -> Result<(), String> {
         match event {
-            ControlEvent::CancelOrdered { by, compensate, reason } => {
-                self.cancel_ordered(by, *compensate, reason.as_deref());
+            ControlEvent::CancelOrdered { by, compensate, reason, automatic } => {
+                self.cancel_ordered(by, *compensate, reason.as_deref(), *automatic);
                 Ok(())
             }
             ControlEvent::PauseOrdered { by, reason } => self.pause_ordered(by, reason.as_deref()),

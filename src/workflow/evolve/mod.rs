@@ -85,6 +85,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         end: None,
         performed_effects: Default::default(),
         has_unreported_child: false,
+        left_by_children: Default::default(),
         intents: BTreeMap::new(),
         sensitive: SensitiveSources::of_start(started),
     }

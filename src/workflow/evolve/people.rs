@@ -274,12 +274,16 @@ impl Run {
         let open = self.open(step, item)?;
         open.children.remove(&slot);
         match tree {
-            Some(TreeEffects { private, shared }) => {
+            Some(tree @ TreeEffects { private, shared, .. }) => {
                 let begun = [(*private, EffectClass::Private), (*shared, EffectClass::Shared)];
                 begun.into_iter().filter(|(begun, _)| *begun).for_each(|(_, effect)| self.note_effect(effect));
+                self.child_left(step, &format!("{child} `{}`", known.workflow), tree);
             }
             None => {
                 self.has_unreported_child = true;
+                if status != RunStatus::Completed {
+                    self.left_by_children.entry(step.clone()).or_default().unknown = true;
+                }
                 if effects {
                     self.note_effect(EffectClass::Shared);
                 }

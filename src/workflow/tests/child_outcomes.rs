@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take};
 use super::*;
-use crate::workflow::{ChildEvent, Choice, ConflictKind, Order, Parent, Part, Undone, view};
+use crate::workflow::{ChildEvent, Choice, ConflictKind, Order, Parent, Part, TreeEffects, Undone, view};
 
 const TRIP: &str = "
 workflow: w
@@ -143,4 +143,95 @@ respond: { status: 200 }
     harness.order_by(&by, pause()).unwrap();
     harness.order_by("ann", resume()).unwrap();
     assert_eq!(harness.status(), RunStatus::Running, "a person lifts whatever holds it");
+}
+
+const CHARGE: &str = "
+workflow: w
+steps:
+  letter: { call: 'POST ${services.bank}/letters' }
+  charge: { needs: [letter], call: 'POST ${services.bank}/charges', undo: 'DELETE ${services.bank}/charges/1' }
+respond: { status: 200 }
+";
+
+/// A child that is paused, because it is unknown whether its `charge` was done.
+fn unsure<'a>(plan: &'a Plan, parent: RunId) -> Harness<'a> {
+    let mut harness = Harness::started_with(plan, |started| {
+        started.route = None;
+        started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
+    });
+    harness.rest();
+    harness.call("letter", ok(json!({})));
+    harness.call("charge", status(500));
+    assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::OutcomeUnknown);
+    harness
+}
+
+#[test]
+fn only_a_person_closes_the_conflict_over_an_unknown_outcome() {
+    let plan = plan(CHARGE);
+    let parent = RunId(uuid::Uuid::from_u128(9));
+    let cancel = |automatic| Order::Cancel { compensate: true, reason: None, automatic };
+    let left = |harness: &Harness<'_>| harness.run.tree_effects().left.unwrap_or_default();
+    for automatic in [true, false] {
+        let mut harness = unsure(&plan, parent);
+        let by = if automatic { parent.to_string() } else { "ann".to_owned() };
+        harness.order_by(&by, cancel(automatic)).unwrap();
+        assert_eq!(harness.status(), if automatic { RunStatus::Paused } else { RunStatus::Cancelled });
+        if automatic {
+            assert!(harness.order_by(&by, cancel(true)).is_err(), "once is enough");
+            assert!(!harness.run.conflict().unwrap().choices.contains(&"fallback".to_owned()));
+            let mut taken = unsure(&plan, parent);
+            taken.order_by(&by, cancel(true)).unwrap();
+            taken.choose("charge", None, take(json!({}))).unwrap();
+            assert_eq!(taken.in_flight_names(), ["undo charge"]);
+            taken.undo("charge", ok(json!({})));
+            assert_eq!((taken.status(), left(&taken)), (RunStatus::Cancelled, "not undone: `letter`".to_owned()));
+            assert!(!taken.run.tree_effects().unknown);
+            harness.order_by("ann", cancel(false)).unwrap();
+        }
+        assert_eq!(
+            (harness.status(), left(&harness)),
+            (RunStatus::Cancelled, "not undone: `charge`, `letter`".to_owned())
+        );
+        assert!(harness.run.tree_effects().unknown);
+        // An event of an earlier version does not say who ordered it: it closed the conflicts.
+        let mut stored = serde_json::to_value(&harness.events).unwrap();
+        for event in stored.as_array_mut().unwrap() {
+            if let Some(ordered) = event.get_mut("cancel_ordered").and_then(Value::as_object_mut) {
+                ordered.remove("automatic");
+            }
+        }
+        let events: Vec<Event> = serde_json::from_value(stored).unwrap();
+        let ordered = events.iter().position(|event| event.kind() == "cancel_ordered").unwrap();
+        assert!(fold(&events[..=ordered]).unwrap().conflict().is_none());
+    }
+}
+
+#[test]
+fn a_run_cancels_its_children_as_it_ends_itself() {
+    let plan = plan("{ workflow: w, steps: { sub: { run: x }, f: { call: 'POST ${services.bank}/f' } }, respond: {} }");
+    let automatic = |harness: &Harness<'_>| {
+        let told = harness.due().into_iter().find_map(|action| match action {
+            Action::OrderChild { order: Order::Cancel { automatic, .. }, .. } => Some(automatic),
+            _ => None,
+        });
+        told.expect("an order")
+    };
+    let mut harness = Harness::of_api(&plan);
+    harness.rest();
+    harness.call("f", status(404));
+    assert!(automatic(&harness), "the run fails");
+    harness.cancel(true).unwrap();
+    assert!(!automatic(&harness), "a person cancels it");
+    let child = harness.children()[0];
+    let (left, status, output) = (Some("not undone: `c`".to_owned()), RunStatus::Cancelled, Arc::default());
+    let tree = Some(TreeEffects { shared: true, unknown: true, left, ..TreeEffects::default() });
+    harness.ask(Command::ChildEnded { child, status, output, note: None, tree, sensitive: Vec::new() }).unwrap();
+    harness.rest();
+    let note = harness.run.note().unwrap();
+    assert!(note.ends_with(&format!("; left by child runs: `sub` ({child} `x`: not undone: `c`)")), "{note}");
+    let report = harness.run.tree_effects();
+    assert!(report.unknown && report.left.unwrap().contains("not undone: `c`"), "its own parent is told");
+    assert_eq!(harness.run.undone().len(), 1);
+    assert_eq!(fold(&harness.events).unwrap(), harness.run);
 }

@@ -92,7 +92,7 @@ fn orders_to_a_run_are_passed_to_its_children() {
     assert_eq!(harness.orders_to_children(), ["pause", "pause"]);
     harness.order_by("ann", Order::Resume { reason: None }).unwrap();
     assert_eq!(harness.orders_to_children(), ["resume", "resume"]);
-    harness.order_by("ann", Order::Cancel { compensate: true, reason: None }).unwrap();
+    harness.order_by("ann", Order::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
     assert_eq!((harness.orders_to_children(), harness.status()), (vec!["cancel", "cancel"], RunStatus::Running));
     for child in harness.children() {
         harness.child_ends(child, RunStatus::Cancelled, Value::Null);

@@ -66,7 +66,7 @@ respond: { status: 200 }
 #[test]
 fn what_the_tree_of_a_child_did_counts_as_the_run_s_own() {
     let plan = plan(BELOW);
-    let report = |private, shared| Some(TreeEffects { private, shared });
+    let report = |private, shared| Some(TreeEffects { private, shared, ..TreeEffects::default() });
     let cases = [
         (report(false, false), (false, false, true)),
         (report(true, false), (true, false, false)),
@@ -87,7 +87,8 @@ fn what_the_tree_of_a_child_did_counts_as_the_run_s_own() {
             let (output, note, tree, sensitive) = (Arc::default(), None, tree.clone(), Vec::new());
             harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
             assert_eq!(counts(&mut harness), *wanted, "{status:?}");
-            assert_eq!(harness.run.tree_effects(), TreeEffects { private: wanted.0 && !wanted.1, shared: wanted.1 });
+            let TreeEffects { private, shared, .. } = harness.run.tree_effects();
+            assert_eq!((private, shared), (wanted.0 && !wanted.1, wanted.1));
         }
     }
 }

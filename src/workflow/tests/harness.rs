@@ -56,7 +56,7 @@ impl<'a> Harness<'a> {
         self.order(Order::Resolve { step: step.into(), item, choice, reason: None })
     }
     pub fn cancel(&mut self, compensate: bool) -> Result<usize, Refusal> {
-        self.order(Order::Cancel { compensate, reason: Some("why not".into()) })
+        self.order(Order::Cancel { compensate, reason: Some("why not".into()), automatic: false })
     }
     /// Calls under way, as `step`, `step[item]`, `undo step`, `probe step`.
     pub fn in_flight_names(&self) -> Vec<String> {

@@ -275,7 +275,7 @@ fn a_rerun_takes_over_results_of_items_and_their_fallbacks_and_a_replay_finds_di
     harness.item("mail", 0, ok(json!({"id": 10})));
     harness.item("letter", 1, ok(json!({"id": 11})));
     harness.item("mail", 2, ok(json!({"id": 12})));
-    let cancel = Order::Cancel { compensate: false, reason: None };
+    let cancel = Order::Cancel { compensate: false, reason: None, automatic: false };
     harness.order(cancel).unwrap();
     harness.call("last", status(404));
     assert!(harness.run.is_final());

@@ -183,7 +183,9 @@ fn a_run_ends_when_its_successor_is_ordered() {
     let superseded = harness.run.superseded().unwrap();
     assert_eq!((superseded.by, &superseded.handed[..]), (to, &["a".into()][..]));
     assert!(harness.run.note().unwrap().contains(&to.to_string()), "{:?}", harness.run.note());
-    for order in [Order::Resume { reason: None }, Order::Cancel { compensate: true, reason: None }, over("b")] {
+    for order in
+        [Order::Resume { reason: None }, Order::Cancel { compensate: true, reason: None, automatic: false }, over("b")]
+    {
         assert_eq!(harness.order_by("bob", order), Err(Refusal::Ended));
     }
     assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the successor is made from it");

@@ -280,7 +280,7 @@ fn the_view_of_a_run() {
         "{}",
         reason.sentence
     );
-    harness.order_by("x", Order::Cancel { compensate: false, reason: None }).unwrap();
+    harness.order_by("x", Order::Cancel { compensate: false, reason: None, automatic: false }).unwrap();
     let seen = look(&harness);
     assert_eq!((seen.status, seen.checkpoints.len()), (RunStatus::Cancelled, 0));
     assert_eq!(seen.steps[0].status, StepStatus::Skipped);

@@ -198,7 +198,9 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             let input = Arc::new(json!({ "n": [pick] }));
             harness.order_by("ann", Order::Adjust { step, item, input, reason: None }).is_ok()
         }
-        15 if pick == 255 => harness.order_by("ann", Order::Cancel { compensate: true, reason: None }).is_ok(),
+        15 if pick == 255 => {
+            harness.order_by("ann", Order::Cancel { compensate: true, reason: None, automatic: false }).is_ok()
+        }
         15 => harness.order_by("ann", Order::Retry { step: Some(step) }).is_ok(),
         _ => false,
     }

@@ -119,7 +119,7 @@ fn play<'a>(plan: &'a Plan, api: bool, fates: &[u8], picks: &[u8], cancel_at: Op
             return harness;
         }
         if let Some((_, compensate)) = cancel_at.filter(|(at, _)| *at == round) {
-            let _ = harness.order(Order::Cancel { compensate, reason: None });
+            let _ = harness.order(Order::Cancel { compensate, reason: None, automatic: false });
             continue;
         }
         let pick = picks[round % picks.len()];

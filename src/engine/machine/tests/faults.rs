@@ -144,7 +144,7 @@ impl Rig {
     }
 
     pub fn cancel(&mut self, compensate: bool) -> Input {
-        self.order_input(Order::Cancel { compensate, reason: None })
+        self.order_input(Order::Cancel { compensate, reason: None, automatic: false })
     }
     pub fn pause(&mut self) -> Input {
         self.order_input(Order::Pause { reason: None })
@@ -159,7 +159,7 @@ impl Rig {
         let asked = run.open_checkpoints().next().cloned();
         let order = match run.status() {
             RunStatus::Paused if run.conflicts().is_empty() => Order::Resume { reason: None },
-            RunStatus::Paused => Order::Cancel { compensate: false, reason: None },
+            RunStatus::Paused => Order::Cancel { compensate: false, reason: None, automatic: false },
             RunStatus::WaitingCheckpoint => {
                 let approved = asked.as_ref()?.items.iter().map(|item| item.index).collect();
                 let said = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };

@@ -227,7 +227,9 @@ impl Simulation {
         let order = match self.random.u8(0..8) {
             0 => Order::Pause { reason: reason() },
             1 | 2 => Order::Resume { reason: reason() },
-            3 if self.random.u8(0..4) == 0 => Order::Cancel { compensate: self.random.bool(), reason: reason() },
+            3 if self.random.u8(0..4) == 0 => {
+                Order::Cancel { compensate: self.random.bool(), reason: reason(), automatic: false }
+            }
             4 => {
                 let steps = &self.plans[&run.workflow].steps;
                 let step = steps[self.random.usize(0..steps.len())].id.clone();

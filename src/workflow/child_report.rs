@@ -1,0 +1,59 @@
+//! What a run tells the run that began it, and what it keeps of such a report.
+//!
+//! Always true: what a run left behind reaches the runs above it at every depth, cut to a bounded length. A text that a
+//! note tells already is not repeated there.
+
+use std::collections::BTreeSet;
+
+use super::conflict::cut;
+use super::tree_effects::LeftByChildren;
+use super::{Run, TreeEffects};
+use crate::names::StepId;
+
+impl Run {
+    /// The effects of this run and of the runs below it that have ended.
+    pub fn tree_effects(&self) -> TreeEffects {
+        let unknown = !self.unknown.is_empty() || self.left_by_children.values().any(|left| left.unknown);
+        TreeEffects { private: self.private_begun(), shared: self.shared_begun(), unknown, left: self.left_behind() }
+    }
+
+    /// Records what a child run left behind.
+    pub(super) fn child_left(&mut self, step: &StepId, child: &str, tree: &TreeEffects) {
+        let TreeEffects { private: _, shared: _, unknown, left } = tree;
+        if !unknown && left.is_none() {
+            return;
+        }
+        let by_step = self.left_by_children.entry(step.clone()).or_default();
+        by_step.unknown |= unknown;
+        if let Some(left) = left {
+            by_step.runs += 1;
+            by_step.first.get_or_insert_with(|| (child.to_owned(), left.clone()));
+        }
+    }
+
+    /// What child runs left behind, in words, where this text does not tell it.
+    pub(super) fn left_by_children_in_words(&self, told: &str) -> Option<String> {
+        let untold = |left: &&LeftByChildren| {
+            left.runs > 1 || left.first.as_ref().is_some_and(|(_, left)| !told.contains(left.as_str()))
+        };
+        let of_step = |(step, left): (&StepId, &LeftByChildren)| {
+            let text = Some(left).filter(untold)?.in_words()?;
+            Some(format!("`{step}` ({text})"))
+        };
+        let names: Vec<_> = self.left_by_children.iter().filter_map(of_step).collect();
+        (!names.is_empty()).then(|| format!("left by child runs: {}", names.join(", ")))
+    }
+
+    /// What this run leaves behind, in words.
+    fn left_behind(&self) -> Option<String> {
+        let [_, to_come, left] = self.leftovers_by_kind();
+        let unknown: BTreeSet<_> = self.unknown.iter().map(|call| format!("`{}`", call.step)).collect();
+        // In the list of what is left, too, where the run ended early.
+        let is_listed = self.failing.is_some() || unknown.is_empty();
+        let unknown = (!is_listed).then(|| Vec::from_iter(unknown).join(", "));
+        let unknown = unknown.map(|steps| format!("it is unknown whether it was done: {steps}"));
+        let parts: Vec<_> =
+            [to_come, left, unknown, self.left_by_children_in_words("")].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| cut(&parts.join("; ")))
+    }
+}

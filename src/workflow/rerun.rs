@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::calls::{DoneCall, Phase, StepState, Undone};
+use super::run::UNKNOWN;
 use super::sensitive::result_paths;
 use super::{
     ConflictKind, DoneBefore, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run, RunStatus,
@@ -55,7 +56,10 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
             .collect();
         let sensitive = result_paths(plan, old, &step);
         let unknown = old.unknown.iter().filter(|call| call.step == step);
-        let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() }).collect();
+        let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() });
+        let below = old.left_by_children.get(&step).filter(|left| left.unknown);
+        let below = below.map(|_| UnknownBefore { item: None, why: format!("{UNKNOWN}: a child run of {}", old.id()) });
+        let unknown = unknown.chain(below).collect();
         Event::Step(StepEvent::ResultTaken(Box::new(ResultTaken {
             step,
             origin,
@@ -122,6 +126,19 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         let place = plan.step(&call.step).map(|(place, _)| place);
         place.is_some_and(|place| place != start && to_rerun.contains(&place))
     });
+    let repeated = old.left_by_children.iter().find(|(step, left)| {
+        let again = plan.step(step).is_some_and(|(place, _)| place != start && to_rerun.contains(&place));
+        // What a step did that has a result, and begins again because of what it needs, is repeated as any other step's.
+        let is_finished = || matches!(old.steps.get(*step), Some(StepState::Done { .. } | StepState::Skipped));
+        again && (left.unknown || !is_finished())
+    });
+    if let Some((step, left)) = repeated {
+        let left = left.in_words().map_or_else(String::new, |text| format!(" ({text})"));
+        return not_applicable(format!(
+            "what a run that `{step}` began has done, or may have done, is not undone{left}, and it would be done again; \
+             to do that all the same, begin at `{step}`"
+        ));
+    }
     match done_twice {
         None => Ok(to_rerun),
         Some(call) => not_applicable(format!(

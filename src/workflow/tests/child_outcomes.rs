@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take};
 use super::*;
-use crate::workflow::{ChildEvent, Choice, ConflictKind, Order, Parent, Part, TreeEffects, Undone, view};
+use crate::workflow::{ChildEvent, Choice, ConflictKind, Order, Parent, Part, TreeEffects, Undone, rerun, view};
 
 const TRIP: &str = "
 workflow: w
@@ -234,4 +234,33 @@ fn a_run_cancels_its_children_as_it_ends_itself() {
     assert!(report.unknown && report.left.unwrap().contains("not undone: `c`"), "its own parent is told");
     assert_eq!(harness.run.undone().len(), 1);
     assert_eq!(fold(&harness.events).unwrap(), harness.run);
+}
+
+#[test]
+fn what_a_child_left_is_reported_at_every_depth_and_told_once() {
+    let plan = plan("{ workflow: w, steps: { sub: { run: x }, z: { needs: [sub], run: after } }, respond: {} }");
+    let ends = |tree: Option<TreeEffects>, note: &str| {
+        let mut harness = Harness::of_api(&plan);
+        harness.rest();
+        let child = harness.children()[0];
+        let (status, output, note) = (RunStatus::Failed, Arc::default(), Some(note.to_owned()));
+        harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive: Vec::new() }).unwrap();
+        harness.rest();
+        harness
+    };
+    let text = "not undone: `c`";
+    let report = || Some(TreeEffects { shared: true, left: Some(text.to_owned()), ..TreeEffects::default() });
+    for note in ["it broke", "it broke; not undone: `c`"] {
+        let harness = ends(report(), note);
+        assert_eq!(harness.run.note().unwrap().matches(text).count(), 1, "{:?}", harness.run.note());
+        assert!(harness.run.tree_effects().left.unwrap().contains(text));
+    }
+    let from = |harness: &Harness<'_>, step: &str| rerun(&harness.run, &plan, &step.into());
+    // Without a report it may have left anything.
+    for harness in [ends(report(), "it broke"), ends(None, "it broke")] {
+        let refused = from(&harness, "z");
+        assert!(matches!(&refused, Err(Refusal::NotApplicable(why)) if why.contains("begin at `sub`")), "{refused:?}");
+        assert!(from(&harness, "sub").is_ok());
+    }
+    assert!(from(&ends(Some(TreeEffects::default()), "it broke"), "z").is_ok());
 }

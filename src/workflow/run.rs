@@ -235,6 +235,10 @@ impl Run {
     pub fn compensated(&self) -> bool {
         self.undoing.is_some()
     }
+    /// The steps (items) that hold a lock or queue for one, each with the lock's name.
+    pub fn queued_locks(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &str)> {
+        self.interactions.queue_entries.iter().map(|((step, item), entry)| (step, *item, entry.name.as_str()))
+    }
     /// The lock that a step (an item) holds.
     pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
         self.interactions.queue_entry(step, item).filter(|place| place.taken).map(|place| place.name.as_str())

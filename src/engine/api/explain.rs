@@ -12,11 +12,12 @@ use jiff::Timestamp;
 use crate::engine::api::types::{Explanation, OrderError};
 use crate::engine::context::Core;
 use crate::engine::ports::breaker::BreakerState;
+use crate::engine::ports::locks;
 use crate::engine::scheduler::load::{self, LoadError};
 use crate::flag::Freeze;
 use crate::names::{RunId, ServiceName};
 use crate::store::LockRow;
-use crate::workflow::{Cause, Conditions, Reason, Redaction, RunSummary, Since, ago, fold, waits};
+use crate::workflow::{Cause, Conditions, Reason, Redaction, RunSummary, Since, Taint, ago, fold, waits};
 
 fn store(error: impl ToString) -> OrderError {
     OrderError::Store { why: error.to_string(), unknown: false }
@@ -77,6 +78,12 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
             line.push_str(&lock_waiters(core, name, id).await?);
         }
     }
+    if let Some(taint) = Taint::of(&plan, &run) {
+        for name in taint.sensitive_lock_names(&run) {
+            let (clear, shown) = (format!("`{name}`"), format!("`{}`", locks::queue(&core.ports.sealer, name)));
+            lines.iter_mut().for_each(|(_, line)| *line = line.replace(&clear, &shown));
+        }
+    }
     if let Some(redaction) = Redaction::of(&plan, &run) {
         lines.iter_mut().for_each(|(_, line)| *line = redaction.text(line));
     }
@@ -120,7 +127,7 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String
             let rows = core
                 .ports
                 .store
-                .locks(Some(vec![name.clone()]), crate::engine::ports::locks::ROWS_MAX)
+                .locks(Some(locks::names(&core.ports.sealer, name)), locks::ROWS_MAX)
                 .await
                 .map_err(store)?;
             lock_holder(&rows, run, core.process.clock.now())
@@ -143,12 +150,8 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String
 
 /// Who waits for a lock that the run holds.
 async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, OrderError> {
-    let rows = core
-        .ports
-        .store
-        .locks(Some(vec![name.to_owned()]), crate::engine::ports::locks::ROWS_MAX)
-        .await
-        .map_err(store)?;
+    let rows =
+        core.ports.store.locks(Some(locks::names(&core.ports.sealer, name)), locks::ROWS_MAX).await.map_err(store)?;
     let others: Vec<String> = rows.iter().filter(|row| row.run != run).map(|row| row.run.to_string()).collect();
     let waits = match others.len() {
         0 => "nobody waits for it".to_owned(),

@@ -40,7 +40,8 @@ impl Driver {
                 }
             }
             Output::QueryLock(query, name) => {
-                self.core.schedule.timers.watch_lock(run, &name);
+                let queue = locks::queue(&self.core.ports.sealer, &name);
+                self.core.schedule.timers.watch_lock(run, &queue);
                 let parent = self.machine.run().started().parent.clone();
                 let LockQuery { step, item, .. } = query.clone();
                 let seen = locks::query(self.core.clone(), name, run, parent, step, item);

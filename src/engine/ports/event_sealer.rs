@@ -15,7 +15,7 @@ use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::sealed_values::{Piece, open_text, open_value, pieces, seal_number, seal_text, seal_value};
 use crate::names::{CheckpointId, RunId, StepId};
 use crate::secret::STARS;
-use crate::store::{Append, StoredEvent};
+use crate::store::{Append, LockChange, StoredEvent};
 use crate::workflow::{
     CheckpointEvent, ChildEvent, Event, Form, KnownValues, Plan, Run, SensitivePart, SensitivePath, SensitiveSources,
     StepEvent, Taint, parts,
@@ -42,6 +42,8 @@ pub(in crate::engine) struct EventSealer {
     known: KnownValues,
     /// The steps that questions are about.
     asked: BTreeMap<CheckpointId, StepId>,
+    /// Steps (items) whose rows in queues of locks an earlier version wrote, with the name in clear.
+    clear_locks: BTreeSet<(StepId, Option<u32>)>,
 }
 
 impl EventSealer {
@@ -60,6 +62,7 @@ impl EventSealer {
             taint: Taint::of(plan, run).map(Arc::new),
             known: KnownValues::default(),
             asked: run.open_checkpoints().map(|asked| (asked.checkpoint.clone(), asked.step.clone())).collect(),
+            clear_locks: BTreeSet::new(),
         };
         sealer.learn(events);
         sealer
@@ -67,6 +70,32 @@ impl EventSealer {
     /// Whether the run has sensitive values.
     pub fn is_active(&self) -> bool {
         self.taint.is_some()
+    }
+    /// The locks with a sensitive name that the run holds or queues for, each with the step (the item).
+    pub fn sensitive_locks<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = (&'a StepId, Option<u32>, &'a str)> {
+        let taint = self.taint.as_deref();
+        run.queued_locks().filter(move |(step, ..)| taint.is_some_and(|taint| taint.has_sensitive_lock(step)))
+    }
+    /// The row of this step (item) in a lock's queue has the name in clear.
+    pub fn note_clear_lock(&mut self, step: StepId, item: Option<u32>) {
+        self.clear_locks.insert((step, item));
+    }
+    /// Replaces the names of locks that are sensitive by their hashes; `None` where that fails.
+    fn hash_locks(&self, taint: &Taint, changes: &mut Vec<LockChange>) -> Option<()> {
+        let mut in_clear = Vec::new();
+        for change in changes.iter_mut() {
+            let is_clear = matches!(change, LockChange::Leave { step, item, .. }
+                if self.clear_locks.contains(&(step.clone(), *item)));
+            if is_clear {
+                in_clear.push(change.clone());
+            }
+            let (LockChange::Queue { name, step, .. } | LockChange::Leave { name, step, .. }) = change;
+            if taint.has_sensitive_lock(step) {
+                *name = self.sealer.lock_hash(name)?;
+            }
+        }
+        changes.extend(in_clear);
+        Some(())
     }
     /// Learns sensitive values from further events.
     fn learn<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
@@ -107,6 +136,7 @@ impl EventSealer {
         for (_, event) in &mut sealed.events {
             *event = self.sealed(&taint, event)?;
         }
+        self.hash_locks(&taint, &mut sealed.locks)?;
         let stars = |_: Found<'_>| Some(STARS.to_owned());
         for notice in &mut sealed.webhook_messages {
             self.hide(&mut notice.body, &stars)?;

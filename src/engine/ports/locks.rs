@@ -3,12 +3,16 @@
 //! Always true: the first step in a lock's queue holds it, so reading the queue decides nothing. A lock is held while its
 //! step is in progress; so a deadlock needs a step that holds a lock and has started a child that waits for a lock. A query
 //! is repeated until the store answers.
+//!
+//! The name of a lock that is computed of a sensitive value stands in the table as a hash ([`Sealer::lock_hash`]). The same
+//! name may be sensitive in one run and not in another: both rows are in the same queue, so that both names are read.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::context::Core;
+use crate::engine::ports::seal::Sealer;
 use crate::names::{RunId, StepId};
 use crate::store::{LockRow, StoreError};
 use crate::workflow::{Event, LockSeen, Parent, WaitLink};
@@ -37,7 +41,7 @@ pub(in crate::engine) async fn query(
                 return None;
             }
             Err(error) => {
-                tracing::warn!(%run, lock = name, %error, "the lock's queue cannot be read: it is tried again");
+                tracing::warn!(%run, %step, %error, "the lock's queue cannot be read: it is tried again");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
@@ -52,15 +56,31 @@ async fn read_position(
     step: &StepId,
     item: Option<u32>,
 ) -> Result<Option<LockSeen>, StoreError> {
-    let first = core.ports.store.locks(Some(vec![name.to_owned()]), 1).await?;
+    let first = core.ports.store.locks(Some(names(&core.ports.sealer, name)), 1).await?;
     let Some(first) = first.first() else { return Ok(None) };
     if first.run == run && first.step == *step && first.item == item {
         return Ok(Some(LockSeen::First));
     }
     // Without a parent no run waits for this one, so it cannot be part of a deadlock.
     if let Some(parent) = parent {
-        let rows = core.ports.store.locks(None, ROWS_MAX).await?;
-        if let Some(links) = find_deadlock(core, &rows, run, parent, name).await? {
+        let sealer = &core.ports.sealer;
+        let mut rows = core.ports.store.locks(None, ROWS_MAX).await?;
+        let mut shown = HashMap::new();
+        for row in &mut rows {
+            let queue = queue(sealer, &row.name);
+            // A name that is in clear in one row is no secret.
+            let known: &mut String = shown.entry(queue.clone()).or_insert_with(|| row.name.clone());
+            if *known == queue {
+                known.clone_from(&row.name);
+            }
+            row.name = queue;
+        }
+        if let Some(mut links) = find_deadlock(core, &rows, run, parent, &queue(sealer, name)).await? {
+            for name in links.iter_mut().flat_map(|link| [&mut link.holds, &mut link.wants]) {
+                if let Some(shown) = shown.get(&*name) {
+                    name.clone_from(shown);
+                }
+            }
             return Ok(Some(LockSeen::Deadlock { links }));
         }
     }
@@ -170,20 +190,40 @@ impl Ancestry<'_> {
 
 /// A step has left a lock's queue: wakes the run of the first step, where this process moves it.
 pub(in crate::engine) async fn wake_first(core: &Arc<Core>, name: &str) {
-    if !core.schedule.timers.watches_lock(name) {
+    let queue = queue(&core.ports.sealer, name);
+    if !core.schedule.timers.watches_lock(&queue) {
         return;
     }
-    match core.ports.store.locks(Some(vec![name.to_owned()]), 1).await {
+    let names = names(&core.ports.sealer, name);
+    if core.ports.sealer.has_key() && names.len() == 1 {
+        // Only a hash: who is first among the rows with the name in clear is not known here.
+        return wake_waiters(core, &queue);
+    }
+    match core.ports.store.locks(Some(names), 1).await {
         Ok(rows) => {
             let first = rows.first().map(|row| row.run);
-            if let Some(run) = first.filter(|run| core.schedule.timers.waits_for(*run, name)) {
+            if let Some(run) = first.filter(|run| core.schedule.timers.waits_for(*run, &queue)) {
                 core.wake(run);
             }
         }
         Err(error) => {
-            // All waiting runs are woken: each queries the lock until the store answers.
-            tracing::warn!(lock = name, %error, "the lock's queue cannot be read: it is tried again");
-            core.schedule.timers.waiters(name).into_iter().for_each(|run| core.wake(run));
+            tracing::warn!(%error, "a lock's queue cannot be read: every run that waits for it reads it until the store answers");
+            wake_waiters(core, &queue);
         }
     }
+}
+
+fn wake_waiters(core: &Arc<Core>, queue: &str) {
+    core.schedule.timers.waiters(queue).into_iter().for_each(|run| core.wake(run));
+}
+
+/// What all rows of a lock's queue have in common, whichever form of its name they have: the hash, where there is a key.
+pub(in crate::engine) fn queue(sealer: &Sealer, name: &str) -> String {
+    sealer.lock_hash(name).unwrap_or_else(|| name.to_owned())
+}
+
+/// The names under which the rows of a lock's queue may stand. Of a hash, the name in clear is not known.
+pub(in crate::engine) fn names(sealer: &Sealer, name: &str) -> Vec<String> {
+    let hash = sealer.lock_hash(name).filter(|hash| hash != name);
+    std::iter::once(name.to_owned()).chain(hash).collect()
 }

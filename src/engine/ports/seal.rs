@@ -1,4 +1,4 @@
-//! Encrypts callers' credentials and sensitive values for the store.
+//! Encrypts callers' credentials and sensitive values for the store, and hashes the names of locks.
 //!
 //! Always true: a run's credentials are sealed with a key of their own. That key is sealed with one derived from
 //! `store_key`, and is deleted from the store in the commit that ends the run. So the store alone reveals nothing, and the
@@ -22,7 +22,12 @@ pub(in crate::engine) struct Sealer {
     credentials: Option<XChaCha20Poly1305>,
     /// For sensitive values, which can be opened for as long as their run is stored.
     values: Option<XChaCha20Poly1305>,
+    /// For names of locks that are computed of sensitive values: the same name has the same hash in every run.
+    locks: Option<[u8; KEY_BYTES]>,
 }
+
+/// Stands in front of the hash of a lock's name.
+const HASHED_LOCK: &str = "sensitive:";
 
 impl Sealer {
     /// Derives the ciphers from the store key. Without a store key nothing can be sealed.
@@ -33,6 +38,7 @@ impl Sealer {
         Self {
             credentials: cipher("pointsman 1 credentials of callers"),
             values: cipher("pointsman 1 sensitive values"),
+            locks: store_key.map(|key| blake3::derive_key("pointsman 1 names of locks", key.reveal().as_bytes())),
         }
     }
 
@@ -44,6 +50,16 @@ impl Sealer {
     /// Seals a sensitive value; it opens only for the same run.
     pub fn seal_text(&self, run: RunId, text: &str) -> Option<String> {
         encrypt(self.values.as_ref()?, run, text.as_bytes()).map(|sealed| STANDARD.encode(sealed))
+    }
+
+    /// A lock's name as it stands in the table of locks where it is sensitive; one that is a hash already stays as it is.
+    /// `None` without a key.
+    pub fn lock_hash(&self, name: &str) -> Option<String> {
+        let hash = name.strip_prefix(HASHED_LOCK).filter(|hash| hash.len() == 2 * KEY_BYTES);
+        if hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            return Some(name.to_owned());
+        }
+        Some(format!("{HASHED_LOCK}{}", blake3::keyed_hash(&self.locks?, name.as_bytes()).to_hex()))
     }
 
     /// Opens what [`Self::seal_text`] sealed for this run.
@@ -94,6 +110,18 @@ fn decrypt(cipher: &XChaCha20Poly1305, run: RunId, sealed: &[u8]) -> Option<Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_has_one_hash_for_each_key() {
+        let sealer = |key: &str| Sealer::new(Some(&Secret::new(key)));
+        let hash = sealer("k").lock_hash("card:4711").unwrap();
+        assert!(hash.starts_with("sensitive:") && !hash.contains("4711"), "{hash}");
+        assert_eq!(sealer("k").lock_hash("card:4711").as_ref(), Some(&hash));
+        assert_eq!(sealer("k").lock_hash(&hash).as_ref(), Some(&hash));
+        assert_ne!(sealer("k").lock_hash("card:4712"), Some(hash.clone()));
+        assert_ne!(sealer("other").lock_hash("card:4711"), Some(hash));
+        assert_eq!(Sealer::new(None).lock_hash("card:4711"), None);
+    }
 
     #[test]
     fn what_is_sealed_opens_only_for_its_run_and_keys() {

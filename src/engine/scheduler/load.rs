@@ -9,9 +9,10 @@ use jiff::Timestamp;
 
 use crate::engine::context::Core;
 use crate::engine::ports::event_sealer::EventSealer;
+use crate::engine::ports::locks::ROWS_MAX;
 use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun, Unread};
 use crate::engine::snapshot::Snapshot;
-use crate::names::{PlanId, RunId};
+use crate::names::{PlanId, RunId, StepId};
 use crate::store::StoreError;
 use crate::workflow::{Plan, Run};
 
@@ -57,8 +58,15 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let started = run.started().clone();
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
-    let sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
+    let mut sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
     drop(events);
+    for (step, item, name) in sealer.sensitive_locks(&run).map(owned).collect::<Vec<_>>() {
+        // Of an earlier version, which did not hash the name.
+        let rows = core.ports.store.locks(Some(vec![name]), ROWS_MAX).await.map_err(LoadError::Store)?;
+        if rows.iter().any(|row| row.run == id && row.step == step && row.item == item) {
+            sealer.note_clear_lock(step, item);
+        }
+    }
     let credentials = match &started.sealed {
         None => Default::default(),
         Some(sealed) => {
@@ -70,6 +78,10 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
         }
     };
     Ok(Read { run, last, plan, snapshot, credentials, sealer, from_snapshot })
+}
+
+fn owned((step, item, name): (&StepId, Option<u32>, &str)) -> (StepId, Option<u32>, String) {
+    (step.clone(), item, name.to_owned())
 }
 
 /// The plan that a run was started with: the one in force where it is the same, else built from the stored plan.

@@ -140,7 +140,6 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
         sensitive,
         input: input.map(|(_, input)| input),
     };
-    check.sensitive_locks(&plan);
     Some(plan)
 }
 

@@ -4,7 +4,7 @@ use super::context::Check;
 use crate::names::StepId;
 use crate::problem::Site;
 use crate::workflow::definition::{StepDraft, WorkflowDraft};
-use crate::workflow::{Plan, Sensitive, SensitivePath};
+use crate::workflow::{Sensitive, SensitivePath};
 
 impl Check<'_> {
     /// Checks the declarations for the request and for every step.
@@ -27,20 +27,6 @@ impl Check<'_> {
             steps.push((StepId::new(name), self.paths(&step.sensitive, &at)));
         }
         Sensitive { body, headers, steps }
-    }
-
-    /// Refuses locks with a sensitive name: it is stored in clear, because runs of other workflows may queue for the
-    /// lock.
-    pub(super) fn sensitive_locks(&mut self, plan: &Plan) {
-        if self.kept {
-            return;
-        }
-        for step in plan.sensitive_locks() {
-            let site = self.steps.iter().find(|(name, _, _)| *name == step.as_str()).map(|(_, site, _)| site.clone());
-            let Some(site) = site else { continue };
-            let message = "the name of a lock is stored in clear, and this one is computed from a sensitive value";
-            self.problems.error(&site.key("lock").key("key"), message).hint("name it after something else");
-        }
     }
 
     fn paths(&mut self, texts: &[String], at: &Site) -> Vec<SensitivePath> {

@@ -208,10 +208,12 @@ impl Run {
         Ok(())
     }
 
+    /// The name is not compared with the one under which it was queued: in the store both may be sealed, each anew, and
+    /// whoever folds the events without the key still finds the same run.
     pub(super) fn lock_taken(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
         let at = (step.clone(), item);
         match self.interactions.queue_entries.get_mut(&at) {
-            Some(place) if place.name == name && !place.taken => {
+            Some(place) if !place.taken => {
                 place.taken = true;
                 self.interactions.locks_told_to_wait.remove(&at);
                 Ok(())

@@ -8,8 +8,8 @@ use crate::names::{CheckpointId, StepId};
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{
     AnswerEvent, AnswerRecord, CallRecord, CheckpointEvent, CheckpointKind, ChildEvent, Choice, Conflict,
-    ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, OpenCheckpoint, Outcome,
-    Part as CallPart, Payload, StepEvent, WaitEvent,
+    ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, LockEvent, OpenCheckpoint,
+    Outcome, Part as CallPart, Payload, StepEvent, WaitEvent,
 };
 
 /// A sensitive part of an event.
@@ -71,7 +71,14 @@ impl<'a> Parts<'a> {
                 self.values(&at("payload"), &paths);
             }
             Event::Wait(WaitEvent::Ended { step, .. }) => self.output(&at("output"), step),
-            Event::Wait(WaitEvent::Began { .. }) | Event::Lock(_) => {}
+            Event::Wait(WaitEvent::Began { .. }) => {}
+            Event::Lock(
+                LockEvent::Queued { step, .. } | LockEvent::Taken { step, .. } | LockEvent::Left { step, .. },
+            ) => {
+                if self.taint.has_sensitive_lock(step) {
+                    self.text(at("name"));
+                }
+            }
             Event::Child(ChildEvent::Started { step, .. }) => {
                 let paths = self.step(step).map(|step| step.input.clone()).unwrap_or_default();
                 self.values(&at("input"), &paths);
@@ -91,6 +98,13 @@ impl<'a> Parts<'a> {
             Event::Control(ControlEvent::InputAdjusted { step, .. }) => {
                 if self.step(step).is_some_and(StepTaint::is_typed) {
                     self.value(at("input"));
+                    self.text(at("reason"));
+                }
+            }
+            // A step that does not wait for its lock cancels the run, and says which lock that is.
+            Event::Control(ControlEvent::CancelOrdered { by, .. }) => {
+                let own = |(id, step): (&StepId, &StepTaint)| step.lock && *by == format!("`{id}`");
+                if self.taint.steps.iter().any(own) {
                     self.text(at("reason"));
                 }
             }
@@ -320,13 +334,20 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
 pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
     let quotes = matches!(
         conflict.kind,
-        ConflictKind::Expression | ConflictKind::ChildFailed | ConflictKind::Answer | ConflictKind::Refused
+        ConflictKind::Expression
+            | ConflictKind::ChildFailed
+            | ConflictKind::Answer
+            | ConflictKind::Refused
+            | ConflictKind::Busy
+            | ConflictKind::Deadlock
     );
     let is_read = match conflict.step.as_str() == ANSWER {
         true => taint.answer,
         false => taint.steps.get(&conflict.step).is_some_and(|step| match conflict.kind {
             // The message of a refusal by a service shows only the status.
             ConflictKind::Refused => conflict.status.is_none() && step.is_typed(),
+            // They name the lock.
+            ConflictKind::Busy | ConflictKind::Deadlock => step.lock,
             _ => step.is_typed(),
         }),
     };

@@ -36,6 +36,7 @@ impl Redaction {
         if let Ok(started) = serde_json::to_value(&**run.started()) {
             taint.first_event.iter().for_each(|path| path.texts(&started, &mut |text| known.add_computed(text)));
         }
+        taint.sensitive_lock_names(run).for_each(|name| known.add_computed(name.to_owned()));
         for (id, step) in &taint.steps {
             if let Some(output) = run.output_of(id.as_str()) {
                 let each = step.output.iter().map(|path| SensitivePath::whole().each().then(path));

@@ -37,6 +37,8 @@ pub(super) struct StepTaint {
     pub has_items: bool,
     /// Whether what people are asked about it is sensitive.
     pub question: bool,
+    /// Whether the name of its lock is sensitive.
+    pub lock: bool,
     /// Sensitive parts of the input of its child run.
     pub input: Vec<SensitivePath>,
     pub call: CallTaint,
@@ -121,21 +123,17 @@ impl Taint {
     pub fn is_read_by_answer(&self) -> bool {
         self.answer
     }
+    /// Whether the name of the step's lock is sensitive.
+    pub fn has_sensitive_lock(&self, step: &StepId) -> bool {
+        self.steps.get(step).is_some_and(|step| step.lock)
+    }
+    /// The names of the locks that the run holds or queues for, where they are sensitive.
+    pub fn sensitive_lock_names<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = &'a str> {
+        run.queued_locks().filter(|(step, ..)| self.has_sensitive_lock(step)).map(|(_, _, name)| name)
+    }
     /// The sensitive parts of the request's body.
     pub fn request_body(&self) -> Vec<SensitivePath> {
         self.first_event.iter().filter_map(|path| path.under(&["request", "body"])).collect()
-    }
-}
-
-impl Plan {
-    /// Steps whose lock has a name that is computed from something sensitive.
-    pub(in crate::workflow) fn sensitive_locks(&self) -> Vec<StepId> {
-        let spread = Spread::new(self, &SensitiveSources::default());
-        let key = |step: &&Step| {
-            let key = step.safeguards.lock.as_ref().and_then(|lock| lock.key.as_ref());
-            key.is_some_and(|key| spread.is_read(Some(step), key.reads()))
-        };
-        self.steps.iter().filter(key).map(|step| step.id.clone()).collect()
     }
 }
 
@@ -150,6 +148,7 @@ fn of_step(spread: &Spread<'_>, step: &Step) -> StepTaint {
         output: all(spread.outputs.get(&step.id)),
         has_items: spread.has_items(step),
         question: is_read(&step.safeguards.asking.question),
+        lock: step.safeguards.lock.as_ref().is_some_and(|lock| is_read(&lock.key)),
         ..StepTaint::default()
     };
     match &step.kind {

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use http::Method;
 use serde_json::{Value, json};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 
 use super::{EngineTest, step};
 use crate::support::origin::{Origin, OriginReply};
@@ -402,4 +404,97 @@ respond: { status: 200, body: {} }
     assert_eq!(calls[0].headers["authorization"], format!("Bearer {SECRET}"));
     assert_eq!(calls[0].json()["heard"], "/fine?key=***");
     test.finish().await;
+}
+
+/// It declares nothing; its lock is named after what it is handed.
+const LOCKING: &str = r#"
+workflow: locking
+steps:
+  use:
+    call: POST ${services.works}/uses
+    body: { card: "${request.body.card}" }
+    lock: { key: "card:${request.body.card}" }
+respond: { status: 200 }
+"#;
+
+const CARRYING: &str = r#"
+workflow: carrying
+input: { sensitive: [$.card] }
+steps:
+  sub: { run: locking, input: { card: "${request.body.card}" } }
+respond: { status: 200 }
+"#;
+
+/// Writes the names of locks as versions before this one did: in clear, in the table of locks and in the events.
+async fn write_lock_names_in_clear(test: &EngineTest, clear: &str) {
+    let file = SqliteConnectOptions::new().filename(test.dir.path().join("pointsman.db"));
+    let mut database = file.connect().await.expect("it opens");
+    let renamed = sqlx::query("UPDATE locks SET name = ? WHERE name LIKE 'sensitive:%'").bind(clear);
+    assert_eq!(renamed.execute(&mut database).await.expect("they are renamed").rows_affected(), 2);
+    let appends = sqlx::query_as("SELECT pos, events FROM appends WHERE CAST(events AS TEXT) LIKE '%lock_queued%'");
+    let appends: Vec<(i64, Vec<u8>)> = appends.fetch_all(&mut database).await.expect("the events");
+    for (pos, events) in appends {
+        let mut text = String::from_utf8(events).expect("text");
+        // Each event of a lock ends with its name.
+        while let Some(at) = text.find("\"name\":\"«sealed:") {
+            let ends = at + text[at..].find('»').expect("its end") + '»'.len_utf8();
+            text.replace_range(at..ends, &format!("\"name\":\"{clear}"));
+        }
+        assert!(text.contains(clear), "{text}");
+        let write = sqlx::query("UPDATE appends SET events = ? WHERE pos = ?").bind(text.into_bytes()).bind(pos);
+        write.execute(&mut database).await.expect("they are written");
+    }
+}
+
+async fn rows_of_locks(test: &EngineTest) -> i64 {
+    let file = SqliteConnectOptions::new().filename(test.dir.path().join("pointsman.db"));
+    let mut database = file.connect().await.expect("it opens");
+    sqlx::query_scalar("SELECT count(*) FROM locks").fetch_one(&mut database).await.expect("a number")
+}
+
+/// The name of a lock that is computed from what another run handed over is nowhere in clear, and excludes all the same: over
+/// restarts, also those whose rows an earlier version wrote, and runs to which the same name is no secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_name_of_a_lock_is_not_in_clear_where_it_is_computed_from_a_sensitive_value() {
+    const CARD: &str = "4000-1234-5678-9010";
+    for is_old in [false, true] {
+        let mut test = EngineTest::with_settings("store_key: { file: store.key }\n", &[LOCKING, CARRYING], |flags| {
+            flags.write("store.key", &"0123456789abcdef".repeat(4));
+        })
+        .await;
+        test.step_service.hold("POST /uses");
+        let first = test.start_run("carrying", json!({ "card": CARD })).await;
+        test.wait_for_calls("POST /uses", 1).await;
+        let second = test.start_run("carrying", json!({ "card": CARD })).await;
+        until("the second child to queue", || async { (rows_of_locks(&test).await == 2).then_some(()) }).await;
+        let mut shown = String::new();
+        let list = test.pointsman.get("/api/v2/orchestrate/runs?workflow=locking").await;
+        for child in list["runs"].as_array().expect("a list") {
+            let child = format!("{}/{}", super::RUN, child["run_id"].as_str().expect("an id"));
+            let explained = test.pointsman.get(&format!("{child}/explain")).await;
+            shown += &format!("{explained} {} {}", test.data(&child).await, Value::from(test.events(&child).await));
+        }
+        assert!(shown.contains("the lock `sensitive:") && shown.contains("lock_queued"), "{shown}");
+        assert!(!shown.contains(CARD) && !test.pointsman.log().contains(CARD), "{shown}");
+        assert!(!is_in_store(&test, CARD) && is_in_store(&test, "sensitive:"), "it is in the store");
+        test.kill().await;
+        if is_old {
+            write_lock_names_in_clear(&test, &format!("card:{CARD}")).await;
+        }
+        test.restart().await;
+        // The first call is sent again, since its service is `keyed`.
+        test.wait_for_calls("POST /uses", 2).await;
+        // To this run the name is no secret.
+        let third = test.start_run("locking", json!({ "card": CARD })).await;
+        until("the third to queue", || async { (rows_of_locks(&test).await == 3).then_some(()) }).await;
+        let explained = test.pointsman.get(&format!("{third}/explain")).await.to_string();
+        assert!(explained.contains("queue of the lock") && explained.contains("1 is queued before it"), "{explained}");
+        assert_eq!(test.step_service.count("POST /uses"), 2, "the others wait");
+        test.step_service.release_all("POST /uses");
+        for run in [&first, &second, &third] {
+            test.wait_for_status(run, "completed").await;
+        }
+        assert_eq!((test.step_service.count("POST /uses"), rows_of_locks(&test).await), (4, 0));
+        test.finish().await;
+    }
 }

@@ -30,6 +30,7 @@ fn event_sealer(paths: &[String]) -> EventSealer {
         sources: SensitiveSources::default(),
         known: KnownValues::default(),
         asked: BTreeMap::new(),
+        clear_locks: BTreeSet::new(),
     }
 }
 

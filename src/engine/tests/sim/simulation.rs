@@ -12,7 +12,7 @@ use super::services::{SimExecutor, SimServices};
 use super::store::{Shared, SimStore};
 use super::{Figures, invariants, plans};
 use crate::affinity::StoreAffinity;
-use crate::clock::{self, ProcessClock};
+use crate::clock::{self, Moment, ProcessClock};
 use crate::engine::Engine;
 use crate::engine::EngineParts;
 use crate::engine::Start;
@@ -176,6 +176,10 @@ impl Simulation {
             ..Limits::default()
         };
         let Ok(pins) = StoreAffinity::load(store.clone(), &limits).await else { return };
+        let clock = Arc::new(ProcessClock::starting());
+        if let (true, Some(now)) = (store.is_shared(), clock::simulated::time()) {
+            clock.follow(now, Moment::now()); // as the program does before it makes its engine
+        }
         let engine = Engine::new(EngineParts {
             store,
             plans: self.plans.clone(),
@@ -185,7 +189,7 @@ impl Simulation {
             key_secret: [9; 32],
             limits: Arc::new(limits),
             pins,
-            clock: Arc::new(ProcessClock::starting()),
+            clock,
         });
         assert!(engine.core.ports.executor_override.set(Arc::new(SimExecutor(self.services.clone()))).is_ok());
         // A process that cannot read the store ends, as the program does.

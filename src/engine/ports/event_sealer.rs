@@ -187,7 +187,9 @@ impl EventSealer {
     /// whole text if that is not possible.
     fn seal_in_json(&self, text: &str, paths: &[SensitivePath]) -> Option<String> {
         let whole = || self.seal_text(text);
-        let Ok(mut body) = serde_json::from_str::<Value>(text) else { return whole() };
+        let Ok(mut body) = serde_json::from_str::<Value>(text) else {
+            return if self.is_sealed_in_json(text, paths) { Some(text.to_owned()) } else { whole() };
+        };
         let written = body.to_string();
         if text.contains(PLACE) || written != text {
             return whole();
@@ -210,6 +212,31 @@ impl EventSealer {
             true => Some(sealed),
             false => whole(),
         }
+    }
+    /// Whether the values at these paths are sealed already in a text that held JSON. A sealed number has no quotation
+    /// marks around it, so that the text is not JSON any more.
+    fn is_sealed_in_json(&self, text: &str, paths: &[SensitivePath]) -> bool {
+        let (mut json, mut is_string, mut is_escaped) = (String::with_capacity(text.len()), false, false);
+        for piece in pieces(&self.sealer, self.run, text) {
+            match piece {
+                Piece::Clear(clear) => {
+                    for character in clear.chars() {
+                        is_string ^= character == '"' && !is_escaped;
+                        is_escaped = character == '\\' && !is_escaped;
+                    }
+                    json.push_str(clear);
+                }
+                Piece::Sealed(..) if is_string => json.push(PLACE[0]),
+                Piece::Sealed(..) => json.extend(['"', PLACE[0], '"']),
+            }
+        }
+        if text.contains(PLACE) {
+            return false;
+        }
+        let Ok(mut body) = serde_json::from_str::<Value>(&json) else { return false };
+        let mut clear = Vec::new();
+        paths.iter().for_each(|path| path.visit_mut(&mut body, &mut |value| take_values(value, &mut clear)));
+        clear.is_empty()
     }
     /// Replaces every occurrence in those parts of an event that may hold any value; names of steps and kinds are not
     /// among them.

@@ -121,6 +121,27 @@ proptest! {
     }
 }
 
+/// A sealed number stands in its text without quotation marks, and the text is not JSON any more.
+#[test]
+fn a_number_in_a_text_that_holds_json_is_sealed_once() {
+    let sealer = event_sealer(&[]);
+    let part = |path: &str| SensitivePart {
+        at: parsed(vec!["$".into()]).remove(0),
+        form: Form::Json(parsed(vec![path.to_owned()])),
+    };
+    for path in ["$", "$.a"] {
+        let content = json!(r#"{"a":17,"b":"said \"no\"","c":["x"]}"#);
+        let mut once = content.clone();
+        sealer.seal_parts(&mut once, &[part(path)]).unwrap();
+        assert!(!once.to_string().contains("17,"), "{once}");
+        let mut value = once.clone();
+        sealer.seal_parts(&mut value, &[part(path)]).unwrap();
+        assert_eq!(value, once, "{path}");
+        open_value(&sealer.sealer, RUN, &mut value);
+        assert_eq!(value, content);
+    }
+}
+
 #[test]
 fn nothing_sensitive_stays_in_clear_where_paths_overlap() {
     let card = json!({ "number": "4111-2222-3333", "cvc": "CVC99", "n": 7 });

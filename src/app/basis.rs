@@ -4,7 +4,8 @@
 //! true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the basis, so that
 //! a change of it starts the evidence from zero.
 //!
-//! Part of it: the plan of the route's workflow and of every workflow that it runs, directly or through another one (of
+//! Part of it: which requests the route matches, and what it does with instances (for a follower also the workflow whose
+//! runs it asks for); the plan of the route's workflow and of every workflow that it runs, directly or through another one (of
 //! one that the files do not have, that it is missing); the addresses of the services that these plans name, and of
 //! the route's legacy; the rules; the version of the expression language.
 //!
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Setup;
 use crate::expression::DIALECT;
-use crate::flag::{Route, Service};
+use crate::flag::{Instance, Match, Route, Service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::workflow::{Part, Plan, StepKind};
 
@@ -35,6 +36,11 @@ fn basis(setup: &Setup, route: &Route) -> String {
     basis.add(&DIALECT.to_string());
     basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
     basis.add_addresses(Some(&route.legacy));
+    let Match { method, path, host } = &route.matches;
+    basis.add(method.as_str());
+    basis.add(path);
+    basis.add(host.as_deref().unwrap_or_default());
+    basis.add(&format!("{:?}", route.instance));
     basis.add_count(plans.len());
     for (name, plan) in plans {
         basis.add(name.as_str());
@@ -52,6 +58,10 @@ fn basis(setup: &Setup, route: &Route) -> String {
 fn plans<'a>(setup: &'a Setup, route: &'a Route) -> Plans<'a> {
     let mut plans = Plans::new();
     let mut open: Vec<&WorkflowName> = route.workflow.iter().collect();
+    if let Some(Instance::Follows { creator, .. }) = &route.instance {
+        let creator = setup.routes.iter().find(|route| route.id == *creator);
+        open.extend(creator.and_then(|creator| creator.workflow.as_ref()));
+    }
     while let Some(name) = open.pop() {
         if plans.contains_key(name) {
             continue;

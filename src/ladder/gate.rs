@@ -55,9 +55,15 @@ impl Gate {
         if let Some(sentence) = impossible(positions, at, wanted).into_iter().next() {
             return Err(Refusal::Impossible(sentence));
         }
-        let missing = self.missing(positions, at, wanted.to);
+        // The mark of a gate that was overridden stays where only the share changes.
+        let is_unproven = wanted.to == at.rung() && self.still_forced(positions, at).is_some();
+        let is_raised = wanted.shares.of(wanted.to) > at.inputs.shares.of(wanted.to);
+        let missing = match wanted.to.below().filter(|_| is_unproven && is_raised) {
+            Some(below) => self.shut(positions, at, below, wanted.to),
+            None => self.missing(positions, at, wanted.to),
+        };
         if missing.is_empty() {
-            return Ok(Passed { forced: false });
+            return Ok(Passed { forced: is_unproven });
         }
         if wanted.force { Ok(Passed { forced: true }) } else { Err(Refusal::GateShut(missing)) }
     }

@@ -2,8 +2,8 @@
 //!
 //! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more. The
 //! number of earlier scopes is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for
-//! as long as a retry under it may come. The gate also stays shut for retries of requests from before the route had a
-//! workflow: legacy served them, and no key was recorded.
+//! as long as a retry under it may come. The gate also stays shut for retries of requests whose keys were not recorded
+//! when legacy served them: from before the route had a workflow, matched them, or had its present `retry_key`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::flag::{EarlierScopes, RetryScope, Route};
+use crate::flag::{EarlierScopes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
 use crate::store::{ReplacedScope, RetryScopes};
@@ -43,9 +43,14 @@ pub(super) fn adopt(
         // Without a workflow no key is noted.
         let mut scopes =
             RetryScopes { now: route.workflow.is_some().then(|| RetryScope::of(route)), ..Default::default() };
+        scopes.matches = scopes.now.is_some().then(|| matched(route));
         let mut is_recorded = false;
         for was in route.ids().filter_map(|id| known.remove(id)) {
-            is_recorded |= was.now.is_some();
+            is_recorded |= was.now.as_ref().is_some_and(|was_now| {
+                // Requests without the earlier key, and those that another route matched, came under no key of this one.
+                let has_same_key = scopes.now.as_ref().is_none_or(|now| now.key == was_now.key);
+                has_same_key && was.matches.as_ref().is_none_or(|matches| *matches == matched(route))
+            });
             replace(&mut scopes, was, now);
         }
         if !is_recorded && has_served {
@@ -90,8 +95,15 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
     scopes
 }
 
+/// Which requests a route matches, as text.
+fn matched(route: &Route) -> String {
+    let Match { method, path, host } = &route.matches;
+    format!("{method} {}{path}", host.as_deref().unwrap_or_default())
+}
+
 /// Replaces the present scope by the newer scopes given; it becomes an earlier one.
-fn replace(scopes: &mut RetryScopes, RetryScopes { now, earlier, forgotten, since }: RetryScopes, at: Timestamp) {
+fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
+    let RetryScopes { now, earlier, forgotten, since, matches: _ } = was;
     scopes.earlier.extend(now.filter(|now| scopes.now.as_ref() != Some(now)).map(|scope| ReplacedScope { scope, at }));
     scopes.earlier.extend(earlier);
     scopes.forgotten = scopes.forgotten.max(forgotten);
@@ -99,7 +111,8 @@ fn replace(scopes: &mut RetryScopes, RetryScopes { now, earlier, forgotten, sinc
 }
 
 /// Sorts earlier scopes newest first, and removes duplicates, expired ones, and those beyond the bound.
-fn settle(RetryScopes { now, earlier, forgotten, since }: &mut RetryScopes, at: Timestamp, window: Duration) {
+fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
+    let RetryScopes { now, earlier, forgotten, since, matches: _ } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut kept: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {
@@ -141,8 +154,9 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
     let until = until(since, window);
     (until > now).then(|| {
         format!(
-            "its retry keys are recorded since {since:.0}, when it got its workflow: until {until:.0} a retry may come of \
-             a request that legacy served before, and the engine would perform it a second time"
+            "its retry keys are recorded since {since:.0}, when its workflow, its `match` or its `retry_key` came: until \
+             {until:.0} a retry may come of a request that legacy served before, and the engine would perform it a second \
+             time"
         )
     })
 }

@@ -17,8 +17,11 @@ pub struct RetryScopes {
     /// many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
-    /// When its keys began to be recorded, if requests may have come before that; `None` where none can have, or no retry
-    /// of one may come any more.
+    /// Which requests the route matches by the files that were read last; `None` where an earlier version read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<String>,
+    /// When the keys of all its requests began to be recorded, if requests may have come before that; `None` where none
+    /// can have, or no retry of one may come any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
 }

@@ -1,7 +1,8 @@
 //! Replaces secrets that a service quotes in its reply, before the reply is recorded.
 //!
 //! Always true: neither events nor expressions see a secret or a credential that the call was sent with, where the reply
-//! quotes it as it was sent. One of a few characters is left, because it would be found in texts that do not quote it.
+//! quotes it as it was sent. A short one is left, because it would be found in texts that do not quote it: a later step
+//! would be sent stars in place of what the service said.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,8 @@ use crate::workflow::AttemptResult;
 
 /// What stands in place of a secret.
 const STARS: &str = "***";
-/// Shorter values are not looked for.
-const BYTES_MIN: usize = 6;
+/// Shorter values are not looked for: they may be a part of what the service means to say.
+const BYTES_MIN: usize = 12;
 
 /// The secrets and credentials that the URL and the headers of a call may contain.
 #[derive(Default)]
@@ -22,9 +23,8 @@ impl EchoedSecrets {
     /// Of a call that reads some of these.
     pub fn new(secrets: &Value, credentials: &BTreeMap<String, String>) -> Self {
         let secrets = secrets.as_object().into_iter().flat_map(|secrets| secrets.values()).filter_map(Value::as_str);
-        // A service may quote the token of `Bearer TOKEN` alone.
-        let tokens = credentials.values().filter_map(|value| value.split_once(' ')).map(|(_, token)| token);
-        let all = secrets.chain(credentials.values().map(String::as_str)).chain(tokens);
+        let parts = credentials.iter().flat_map(|(name, value)| parts(name, value));
+        let all = secrets.chain(credentials.values().map(String::as_str)).chain(parts);
         let mut values: Vec<String> = all.filter(|value| value.len() >= BYTES_MIN).map(str::to_owned).collect();
         // The longest first: one may be a part of another.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
@@ -87,6 +87,15 @@ impl EchoedSecrets {
     }
 }
 
+/// What a service may quote alone: the token of `Bearer TOKEN`, the value of each cookie.
+fn parts<'a>(name: &str, value: &'a str) -> Vec<&'a str> {
+    match name {
+        "authorization" => value.split_once(' ').map(|(_, token)| token.trim()).into_iter().collect(),
+        "cookie" => value.split(';').filter_map(|cookie| Some(cookie.split_once('=')?.1.trim())).collect(),
+        _ => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -96,9 +105,9 @@ mod tests {
     #[test]
     fn a_reply_that_quotes_what_it_was_sent_is_recorded_with_stars() {
         let credentials = BTreeMap::from([("authorization".to_owned(), "Bearer of-a-caller".to_owned())]);
-        let sent = EchoedSecrets::new(&json!({"bank": "k-123456", "pin": "1234"}), &credentials);
+        let sent = EchoedSecrets::new(&json!({"bank": "k-1234567890", "pin": "1234"}), &credentials);
         let output = json!({
-            "error": "bad token of-a-caller", "sent": {"x-k-123456": ["key k-123456", 1234]}, "pin": "1234",
+            "error": "bad token of-a-caller", "sent": {"x-k-1234567890": ["key k-1234567890", 1234]}, "pin": "1234",
         });
         let reply = AttemptResult::Reply {
             status: 401,
@@ -113,8 +122,15 @@ mod tests {
             json!({"error": "bad token ***", "sent": {"x-***": ["key ***", 1234]}, "pin": "1234"}),
             "of four characters it cannot be told from other texts"
         );
+        // Of a cookie only what is long enough to be a session, and nothing that another service could mean.
+        let credentials = BTreeMap::from([("cookie".to_owned(), "sid=Zq81-4b7c-99ab; locale=en".to_owned())]);
+        let sent_cookie = EchoedSecrets::new(&json!({}), &credentials);
+        let output = json!({"next": "/list?locale=en", "error": "no session Zq81-4b7c-99ab"}).into();
+        let reply = AttemptResult::Reply { status: 200, headers: BTreeMap::new(), output, retry_after_ms: None };
+        let AttemptResult::Reply { output, .. } = sent_cookie.masked(reply) else { panic!("it stays a reply") };
+        assert_eq!(*output, json!({"next": "/list?locale=en", "error": "no session ***"}));
         let unreadable =
-            AttemptResult::Unreadable { status: 200, why: "its body is no JSON".into(), begins: "<k-123456>".into() };
+            AttemptResult::Unreadable { status: 200, why: "its body is no JSON".into(), begins: "<k-1234567890>".into() };
         assert!(matches!(sent.masked(unreadable), AttemptResult::Unreadable { begins, .. } if begins == "<***>"));
     }
 }

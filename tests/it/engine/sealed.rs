@@ -376,7 +376,7 @@ respond:
 /// A service may quote what it was sent: in an error, or in a reply that the run goes on with.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_a_service_quotes_is_neither_stored_nor_shown() {
-    const SECRET: &str = "bank-Key-7c1f";
+    const SECRET: &str = "bank-Key-7c1f-22d0";
     const QUOTED: &str = "
 workflow: quoted
 steps:

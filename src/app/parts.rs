@@ -63,7 +63,8 @@ impl Parts {
             }
         };
         time::set(&store).await?;
-        let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
+        let marks = stores::evidence_marks(setup, &store).await?;
+        let evidence = Evidence::open(store.clone(), marks, &limits).await.context("reading the evidence")?;
         evidence.set_renames(earlier_ids(setup));
         evidence.set_basis(&bases(setup));
         let secret = store.secret().await.context("reading the store's secret")?;

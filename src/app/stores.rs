@@ -1,4 +1,4 @@
-//! `store check` and `store backup`, which also work while a process uses the store; and the opening of the retry-key file
+//! `store check` and `store backup`, which also work while a process uses the store; and the opening of the files beside it
 //! at start.
 //!
 //! Always true: a check changes nothing in the store; a backup is read back before it is reported as done.
@@ -13,6 +13,7 @@ use super::runtimes::runtime;
 use crate::affinity::{KeyFileError, KeyFilePlace, KeyLog, StoreAffinity, default_dir, open_key_log, read_key_files};
 use crate::cli::{StoreCopy, StoreFinding, StoreLocation, StoreReport};
 use crate::config::{self, Overrides, Settings, Setup, StoreUrl};
+use crate::evidence::{Marks, MarksPlace};
 use crate::limits::Limits;
 use crate::store::{Copied, PostgresStore, SharedStore, SqliteStore, StoreChecked};
 
@@ -104,9 +105,29 @@ fn key_file_place(settings: &Settings) -> Result<Option<KeyFilePlace>, KeyFileEr
 
 /// The file of retry keys beside a SQLite store.
 fn key_file_beside(path: &Path) -> PathBuf {
+    beside(path, ".keys")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".keys");
+    name.push(ending);
     name.into()
+}
+
+/// Opens the file that says which evidence is not whole: beside a SQLite store, else where the files of retry keys are.
+pub(super) async fn evidence_marks(setup: &Setup, store: &SharedStore) -> anyhow::Result<Marks> {
+    let place = match (&setup.settings.store, &setup.settings.retry_keys_dir) {
+        (StoreUrl::Memory, _) => MarksPlace::Nowhere,
+        (StoreUrl::Sqlite(path), _) => MarksPlace::File(beside(path, ".evidence")),
+        (StoreUrl::Postgres { .. }, dir) => {
+            let secret = store.secret().await.context("reading the store's secret")?;
+            let id = blake3::derive_key("pointsman 2026 name of the file of evidence marks", &secret);
+            let id: String = id[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+            let dir = dir.clone().map_or_else(default_dir, Ok)?;
+            MarksPlace::Dir(dir, format!("pointsman-{id}"))
+        }
+    };
+    Ok(Marks::open(&place).await?)
 }
 
 /// How long a retry key lives; within this time the run that it names must exist.

@@ -98,6 +98,12 @@ impl Counters {
         restarts
     }
 
+    /// Starts the evidence from zero: the store did not have all of it.
+    pub(super) fn restart_incomplete(&mut self, now: Timestamp) {
+        self.evidence = RouteEvidence { lost_differences: Some(now), ..RouteEvidence::default() };
+        self.dirty = true;
+    }
+
     /// Takes the evidence of other counters, which are left without any. Totals since the process started stay.
     pub(super) fn take_evidence(&mut self, other: &mut Self) {
         self.basis = other.basis.take();

@@ -22,12 +22,12 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     match (from, to) {
         (State::Off, State::Shadow) => {}
         (State::Shadow, State::Dark) => {
-            check_pairs(evidence.shadow_pairs + evidence.dark_pairs, "", &mut missing);
+            check_pairs(evidence, evidence.shadow_pairs + evidence.dark_pairs, "", &mut missing);
             check_mismatches(evidence, &mut missing);
             check_failures(evidence, &mut missing);
         }
         (State::Dark, State::Live) => {
-            check_pairs(evidence.dark_pairs, " in dark", &mut missing);
+            check_pairs(evidence, evidence.dark_pairs, " in dark", &mut missing);
             check_mismatches(evidence, &mut missing);
             check_failures(evidence, &mut missing);
             check_twins(evidence, &mut missing);
@@ -44,8 +44,9 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
                 };
                 let more = ANSWERS_MIN - answers;
                 missing.push(format!(
-                    "needs {more} more {} of the engine without error in a row ({answers} of {ANSWERS_MIN} {since})",
+                    "needs {more} more {} of the engine without error in a row ({answers} of {ANSWERS_MIN} {since}){}",
                     if more == 1 { "answer" } else { "answers" },
+                    lost_differences(evidence),
                 ));
             }
         }
@@ -55,12 +56,21 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
-fn check_pairs(have: u64, place: &str, missing: &mut Vec<String>) {
+fn check_pairs(evidence: &RouteEvidence, have: u64, place: &str, missing: &mut Vec<String>) {
     if have < PAIRS_MIN {
         let more = PAIRS_MIN - have;
         let noun = if more == 1 { "pair" } else { "pairs" };
-        missing.push(format!("needs {more} more compared {noun}{place} ({have} of {PAIRS_MIN})"));
+        let why = lost_differences(evidence);
+        missing.push(format!("needs {more} more compared {noun}{place} ({have} of {PAIRS_MIN}){why}"));
     }
+}
+
+/// Why there is so little evidence, where that is not for want of requests.
+fn lost_differences(evidence: &RouteEvidence) -> String {
+    let since = evidence.lost_differences.map(|at| {
+        format!("; it counts since {at:.0}, because the process before that ended before one or more differences were stored")
+    });
+    since.unwrap_or_default()
 }
 
 fn check_mismatches(evidence: &RouteEvidence, missing: &mut Vec<String>) {
@@ -118,6 +128,22 @@ mod tests {
         e.mismatched = 1;
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert!(why.len() == 1 && why[0].starts_with("has 1 open mismatch since"), "{why:?}");
+    }
+
+    #[test]
+    fn lost_differences_are_named_where_pairs_are_missing() {
+        let at = "2026-03-01T10:00:00.5Z".parse().ok();
+        let mut e = RouteEvidence { shadow_pairs: 19, lost_differences: at, ..Default::default() };
+        let why = missing(&e, State::Shadow, State::Dark, false);
+        assert_eq!(
+            why,
+            [
+                "needs 1 more compared pair (19 of 20); it counts since 2026-03-01T10:00:00Z, because the process before \
+              that ended before one or more differences were stored"
+            ]
+        );
+        e.shadow_pairs = 20;
+        assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
     }
 
     #[test]

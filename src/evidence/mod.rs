@@ -9,12 +9,16 @@
 //! `shadow` compares; `ladder` moves routes.
 //!
 //! Evidence is written to the store in the background: a slow store delays no request, an unreachable one loses at most
-//! the evidence since the last write (counting goes on in memory), and a repeated write is the same row.
+//! the evidence since the last write (counting goes on in memory), and a repeated write is the same row. What is lost never
+//! opens a gate: differences and failures that the store does not have are marked in a file (`marks`), and the evidence of a
+//! marked route starts from zero at the next start.
 
 mod bound;
 mod counters;
 mod export;
 mod gate;
+mod mark_file;
+mod marks;
 mod route;
 mod samples;
 
@@ -31,13 +35,15 @@ pub use self::gate::gate;
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
 pub use counters::Generation;
+pub use mark_file::MarkFileError;
+pub use marks::{Marks, MarksPlace};
 pub use route::{FingerprintCount, RouteEvidence};
 
 use counters::{Counters, SharedCounters, StoredEvidence};
 use samples::PendingSamples;
 
 use crate::clock;
-use crate::compare::Comparison;
+use crate::compare::{Comparison, Verdict};
 use crate::exchange::{Outcome, Served, ServedObserver, Settle};
 use crate::flag::State;
 use crate::limits::Limits;
@@ -47,6 +53,7 @@ use crate::store::{EvidenceRecord, SharedStore, StoreError};
 /// The evidence of all routes: in memory, written to the store in the background.
 pub struct Evidence {
     store: SharedStore,
+    marks: Marks,
     limits: Limits,
     routes: RwLock<BTreeMap<RouteId, Arc<SharedCounters>>>,
     /// The current id for each earlier id of a route.
@@ -66,18 +73,35 @@ impl Evidence {
         Self::load_with(store, &Limits::default()).await
     }
 
-    /// Loads what the store has.
+    /// Loads what the store has, with marks nowhere.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn load_with(store: SharedStore, limits: &Limits) -> Result<Arc<Self>, StoreError> {
+        Self::open(store, Marks::default(), limits).await
+    }
+
+    /// Loads what the store has. The evidence of routes that are marked starts from zero.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn open(store: SharedStore, marks: Marks, limits: &Limits) -> Result<Arc<Self>, StoreError> {
         let mut routes = BTreeMap::new();
         for EvidenceRecord { route, at: _, value } in store.evidence().await? {
             match serde_json::from_value::<StoredEvidence>(value) {
                 // Left empty by a rename: its evidence is under the new id.
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
                 Ok(stored) => {
-                    routes.insert(route, Arc::new(SharedCounters::restore(stored)));
+                    let counters = SharedCounters::restore(stored);
+                    if marks.stands(&route) {
+                        tracing::warn!(
+                            %route,
+                            "the last process ended before one or more differences of this route were stored: its \
+                             evidence starts from zero"
+                        );
+                        counters.lock().restart_incomplete(clock::now());
+                    }
+                    routes.insert(route, Arc::new(counters));
                 }
                 // Not an error: evidence in the format of another version can be gathered again.
                 Err(error) => {
@@ -87,6 +111,7 @@ impl Evidence {
         }
         Ok(Arc::new(Self {
             store,
+            marks,
             limits: limits.clone(),
             routes: RwLock::new(routes),
             renames: RwLock::default(),
@@ -144,6 +169,8 @@ impl Evidence {
         engine: Duration,
     ) {
         {
+            let is_difference = comparison.verdict == Verdict::Mismatch && self.generation(route) == generation;
+            let _counting = is_difference.then(|| self.marks.mark(&self.current_id(route)));
             let shared = self.counters(route);
             let mut counters = shared.lock();
             counters.count_differences(comparison);
@@ -219,6 +246,7 @@ impl Evidence {
     /// The store does not answer. Nothing is lost: the next flush tries again.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.flushing.lock().await;
+        let counted = self.marks.counted();
         let pending = self.pending().take();
         if let Err(error) = pending.write(&*self.store, &self.limits).await {
             self.pending().put_back(pending);
@@ -237,18 +265,22 @@ impl Evidence {
             rows.push(EvidenceRecord { route, at: clock::now(), value });
             written.push(shared);
         }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let outcome = self.store.put_evidence(rows).await;
-        if outcome.is_err() {
-            written.iter().for_each(|shared| shared.lock().dirty = true);
+        let outcome = if rows.is_empty() { Ok(()) } else { self.store.put_evidence(rows).await };
+        match outcome {
+            // All that was counted when the marks were read is stored now.
+            Ok(()) => self.marks.clear(counted),
+            Err(_) => written.iter().for_each(|shared| shared.lock().dirty = true),
         }
         outcome
     }
 
-    /// Flushes at an interval, until its task is aborted; the caller then flushes once more.
+    /// Flushes at an interval and marks what must not be marked at once, until its task is aborted; the caller then flushes
+    /// once more.
     pub async fn write_behind(self: Arc<Self>, every: Duration) {
+        tokio::join!(self.flush_at_interval(every), self.marks.mark_behind());
+    }
+
+    async fn flush_at_interval(&self, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -287,6 +319,8 @@ impl Evidence {
 
 impl Settle for Evidence {
     fn settle(&self, route: &RouteId, outcome: Outcome) {
+        let failed = matches!(outcome, Outcome::Failed(_));
+        let _counting = failed.then(|| self.marks.mark(&self.current_id(route)));
         self.counters(route).lock().settle(outcome);
     }
     fn without_twin(&self, route: &RouteId) {
@@ -300,5 +334,9 @@ impl Settle for Evidence {
 impl ServedObserver for Evidence {
     fn served(&self, route: &RouteId, served: Served) {
         self.counters(route).lock().served(served);
+        if served != Served::Answered {
+            // The caller waits for this thread.
+            self.marks.mark_later(&self.current_id(route));
+        }
     }
 }

@@ -151,3 +151,69 @@ async fn evidence_starts_anew_when_a_service_or_legacy_moves_and_not_when_its_li
     orders.pointsman = Pointsman::start(&orders.start).await;
     assert_eq!(orders.count("dark_pairs").await, PAIRS, "the same files after a restart");
 }
+
+/// The reasons why a move is refused.
+fn reasons(reply: &Reply) -> String {
+    assert_eq!(reply.status, StatusCode::CONFLICT, "{}", reply.json());
+    reply.json().to_string()
+}
+
+const DIFFERENT: &str = r#"{"total":8}"#;
+
+/// From now on it cannot write beyond the first KiB of a file: the store takes nothing, as on a full disk.
+fn fill_disk(pointsman: &Pointsman) {
+    let pid = i32::try_from(pointsman.pid()).ok().and_then(rustix::process::Pid::from_raw);
+    let limit = rustix::process::Rlimit { current: Some(1 << 10), maximum: None };
+    rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit).expect("the limit is set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_a_difference_shut_stays_shut_after_a_full_disk_and_kill_9() {
+    let mut orders = Orders::start().await;
+    orders.flip("shadow").await;
+    orders.gather("shadow_pairs", PAIRS).await;
+    assert_eq!(orders.pointsman.stop().await, Some(0), "the clean pairs are stored");
+    orders.pointsman = Pointsman::start(&orders.start).await;
+    assert_eq!(orders.evidence().await["next"]["missing"], json!([]));
+    fill_disk(&orders.pointsman);
+    orders.legacy.otherwise(OriginReply::Json(DIFFERENT));
+    orders.gather("mismatched", 3).await;
+    let shut = reasons(&orders.flip("dark").await);
+    assert!(shut.contains("open mismatches"), "{shut}");
+    orders.pointsman.kill().await;
+
+    orders.legacy.otherwise(OriginReply::Json(LEGACYS));
+    orders.pointsman = Pointsman::start(&orders.start).await;
+    let shut = reasons(&orders.flip("dark").await);
+    assert!(shut.contains("ended before one or more differences were stored"), "{shut}");
+    until("the new start to be stored", || async {
+        let path = orders.start.store.strip_prefix("sqlite:").expect("a file").to_owned() + ".evidence";
+        let marks = std::fs::read(path).expect("the file");
+        marks[64..].iter().all(|byte| *byte == 0).then_some(())
+    })
+    .await;
+    orders.pointsman.kill().await;
+    orders.pointsman = Pointsman::start(&orders.start).await;
+    let shut = reasons(&orders.flip("dark").await);
+    assert!(shut.contains("ended before one or more differences were stored"), "stored with the evidence: {shut}");
+    orders.gather("shadow_pairs", PAIRS).await;
+    assert_eq!(orders.flip("dark").await.status, StatusCode::OK, "by new pairs");
+}
+
+/// The process is killed as soon as the gate was seen shut, mostly before the difference is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_a_difference_shut_stays_shut_after_kill_9() {
+    let mut orders = Orders::start().await;
+    orders.flip("shadow").await;
+    orders.gather("shadow_pairs", PAIRS).await;
+    assert_eq!(orders.pointsman.stop().await, Some(0), "the clean pairs are stored");
+    orders.pointsman = Pointsman::start(&orders.start).await;
+    orders.legacy.otherwise(OriginReply::Json(DIFFERENT));
+    orders.gather("mismatched", 1).await;
+    let shut = reasons(&orders.flip("dark").await);
+    assert!(shut.contains("open mismatch"), "{shut}");
+    orders.pointsman.kill().await;
+    orders.pointsman = Pointsman::start(&orders.start).await;
+    let shut = reasons(&orders.flip("dark").await);
+    assert!(shut.contains("open mismatch") || shut.contains("ended before one or more differences"), "{shut}");
+}

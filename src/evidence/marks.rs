@@ -1,0 +1,316 @@
+//! Which routes have evidence against them that the store does not have.
+//!
+//! The question it answers: "if the process ended now, would the next one find less against a route than was seen?" Always
+//! true: before a difference or a failure is counted, a mark of its route stands in a file; the mark is taken away only after
+//! evidence was stored that contains all that was counted under it. So whoever finds a mark at a start knows that the
+//! stored evidence is not whole.
+//!
+//! Marking is a write of 64 bytes, and only for the first difference since the evidence was stored. Nobody who answers a
+//! caller waits for it: comparisons mark on their own threads, errors of the answering arm are marked behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::mark_file::{MarkFile, MarkFileError, MarkedRoute};
+use crate::names::RouteId;
+
+/// Files of processes on one store in one directory.
+const FILES_MAX: usize = 64;
+/// How long a start waits for a file that is locked: the kernel may still be releasing those of a process that was killed.
+const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);
+
+/// Where a process keeps its marks.
+#[derive(Clone, Debug)]
+pub enum MarksPlace {
+    /// Nowhere: for a store in memory, which ends with the process.
+    Nowhere,
+    /// This file, for a store that belongs to one process.
+    File(PathBuf),
+    /// A directory, which several processes may share, and the name of the store's files there.
+    Dir(PathBuf, String),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Marks {
+    state: Mutex<State>,
+    /// Routes with errors of the answering arm that are not marked yet.
+    behind: Mutex<BTreeSet<RouteId>>,
+    more: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// The first one is this process's; the others were left by processes that are gone.
+    files: Vec<MarkFile>,
+    standing: BTreeMap<MarkedRoute, Standing>,
+    failing: bool,
+}
+
+/// A mark.
+#[derive(Default)]
+struct Standing {
+    /// File and slot of each place where it is written.
+    places: Vec<(usize, u64)>,
+    /// Counts what was marked under it.
+    seq: u64,
+    /// Marked, and not counted yet.
+    uncounted: u64,
+}
+
+/// A difference that is marked and is being counted; dropped when it is.
+pub(super) struct Counting<'a> {
+    marks: &'a Marks,
+    route: Option<MarkedRoute>,
+}
+
+/// The marks that stand over nothing but what is counted.
+pub(super) struct Counted(Vec<(MarkedRoute, u64)>);
+
+impl Marks {
+    /// Opens the file of this process, and those that processes left which are gone.
+    ///
+    /// # Errors
+    /// The file cannot be opened or made, or another process has it.
+    pub async fn open(place: &MarksPlace) -> Result<Self, MarkFileError> {
+        let marks = Self::default();
+        match place {
+            MarksPlace::Nowhere => {}
+            MarksPlace::File(path) => {
+                let opened = Self::unlocked(path).await?;
+                marks.state().take(opened);
+            }
+            MarksPlace::Dir(dir, name) => {
+                let path = |n: usize| dir.join(format!("{name}-{n}.evidence"));
+                for n in 0..FILES_MAX {
+                    let has_own = !marks.state().files.is_empty();
+                    match MarkFile::open(&path(n), !has_own) {
+                        Ok(opened) => marks.state().take(opened),
+                        Err(MarkFileError::Locked(_)) => {}
+                        Err(MarkFileError::Io { source, .. })
+                            if has_own && source.kind() == std::io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                if marks.state().files.is_empty() {
+                    return Err(MarkFileError::Locked(path(FILES_MAX - 1)));
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    async fn unlocked(path: &Path) -> Result<(MarkFile, Vec<(MarkedRoute, u64)>), MarkFileError> {
+        let patience_ends = Instant::now() + WAIT_FOR_PREDECESSOR;
+        loop {
+            match MarkFile::open(path, true) {
+                Err(MarkFileError::Locked(_)) if Instant::now() < patience_ends => {
+                    tokio::time::sleep(WAIT_FOR_PREDECESSOR / 50).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic of another holder leaves a mark too many at worst.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a mark stands that names this route, or every route.
+    pub(super) fn stands(&self, route: &RouteId) -> bool {
+        let state = self.state();
+        [MarkedRoute::of(route), MarkedRoute::Any].iter().any(|marked| state.standing.contains_key(marked))
+    }
+
+    /// Marks a route: when this returns, the mark is written. It stands at least until the difference is counted and the
+    /// evidence was stored after that. Where the file cannot be written, the difference is counted without a mark.
+    pub(super) fn mark(&self, route: &RouteId) -> Counting<'_> {
+        Counting { marks: self, route: self.state().begin(MarkedRoute::of(route)) }
+    }
+
+    /// Has a route marked soon, by [`Marks::mark_behind`]: for those who must not wait. Call it after it was counted.
+    pub(super) fn mark_later(&self, route: &RouteId) {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).insert(route.clone());
+        self.more.notify_one();
+    }
+
+    /// Marks what [`Marks::mark_later`] was told, until it is dropped.
+    pub(super) async fn mark_behind(&self) {
+        loop {
+            let routes = std::mem::take(&mut *self.behind.lock().unwrap_or_else(PoisonError::into_inner));
+            for route in &routes {
+                drop(self.mark(route));
+            }
+            self.more.notified().await;
+        }
+    }
+
+    /// What may be cleared once evidence is stored that is copied after this call.
+    pub(super) fn counted(&self) -> Counted {
+        let state = self.state();
+        let counted = state.standing.iter().filter(|(_, standing)| standing.uncounted == 0);
+        Counted(counted.map(|(route, standing)| (*route, standing.seq)).collect())
+    }
+
+    /// Takes marks away, save those under which more was marked since.
+    pub(super) fn clear(&self, Counted(counted): Counted) {
+        let mut state = self.state();
+        for (route, seq) in counted {
+            state.clear(route, seq);
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, (file, marks): (MarkFile, Vec<(MarkedRoute, u64)>)) {
+        for (route, slot) in marks {
+            self.standing.entry(route).or_default().places.push((self.files.len(), slot));
+        }
+        self.files.push(file);
+    }
+
+    fn begin(&mut self, route: MarkedRoute) -> Option<MarkedRoute> {
+        let mut marked = route;
+        if !self.standing.contains_key(&route) {
+            let file = self.files.first_mut()?;
+            match file.write(route) {
+                Ok((written, slot)) => {
+                    marked = written;
+                    let places = &mut self.standing.entry(written).or_default().places;
+                    if !places.contains(&(0, slot)) {
+                        places.push((0, slot));
+                    }
+                    self.failing = false;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.failing, true) {
+                        tracing::error!(
+                            %error,
+                            "the file of evidence marks cannot be written: if the process is killed before evidence is \
+                             stored, a gate that differences have shut may open"
+                        );
+                    }
+                    return None;
+                }
+            }
+        }
+        let standing = self.standing.entry(marked).or_default();
+        standing.seq += 1;
+        standing.uncounted += 1;
+        Some(marked)
+    }
+
+    fn clear(&mut self, route: MarkedRoute, seq: u64) {
+        let Some(standing) = self.standing.get_mut(&route).filter(|standing| standing.seq == seq) else { return };
+        let files = &mut self.files;
+        // What cannot be cleared is tried again, or starts the evidence anew at the next start without need.
+        standing.places.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
+        if standing.places.is_empty() {
+            self.standing.remove(&route);
+        }
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        let Some(route) = self.route else { return };
+        if let Some(standing) = self.marks.state().standing.get_mut(&route) {
+            standing.uncounted = standing.uncounted.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(n: usize) -> RouteId {
+        RouteId::from(format!("route.{n}").as_str())
+    }
+
+    async fn reopened(marks: Marks, path: &Path) -> Marks {
+        drop(marks);
+        Marks::open(&MarksPlace::File(path.to_owned())).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_mark_stands_until_what_was_counted_under_it_is_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("marks");
+        let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        drop(marks.mark(&route(1)));
+        let counting = marks.mark(&route(2));
+        let counted = marks.counted();
+        drop(counting);
+        marks.clear(counted);
+        assert!(!marks.stands(&route(1)));
+        assert!(marks.stands(&route(2)), "it was not counted when the evidence was copied");
+
+        let counted = marks.counted();
+        drop(marks.mark(&route(2)));
+        marks.clear(counted);
+        assert!(marks.stands(&route(2)), "another one came since");
+        assert!(matches!(Marks::open(&MarksPlace::File(path.clone())).await, Err(MarkFileError::Locked(_))));
+
+        let marks = reopened(marks, &path).await;
+        assert!(marks.stands(&route(2)) && !marks.stands(&route(1)));
+        marks.clear(marks.counted());
+        assert!(!reopened(marks, &path).await.stands(&route(2)));
+    }
+
+    #[tokio::test]
+    async fn more_routes_than_slots_mark_every_route_and_a_torn_mark_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("marks");
+        let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
+        let size = std::fs::metadata(&path).unwrap().len();
+        for n in 0..126 {
+            drop(marks.mark(&route(n)));
+        }
+        assert!(!marks.stands(&route(999)));
+        drop(marks.mark(&route(126)));
+        drop(marks.mark(&route(127)));
+        let marks = reopened(marks, &path).await;
+        assert!(marks.stands(&route(999)), "126 slots for routes, then all");
+        marks.clear(marks.counted());
+        drop(marks.mark(&route(3)));
+        let marks = reopened(marks, &path).await;
+        assert!(marks.stands(&route(3)) && !marks.stands(&route(999)), "slots are free again");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), size, "it never grows");
+
+        drop(marks);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[64 + 9] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let marks = Marks::open(&MarksPlace::File(path)).await.unwrap();
+        assert!(marks.stands(&route(999)));
+    }
+
+    #[tokio::test]
+    async fn a_process_takes_over_the_marks_of_those_that_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = MarksPlace::Dir(dir.path().to_owned(), "store".into());
+        let (first, second) = (Marks::open(&place).await.unwrap(), Marks::open(&place).await.unwrap());
+        drop(second.mark(&route(1)));
+        assert!(!first.stands(&route(1)));
+        drop(second);
+        drop(first);
+        let next = Marks::open(&place).await.unwrap();
+        assert!(next.stands(&route(1)));
+        next.clear(next.counted());
+        drop(next);
+        assert!(!Marks::open(&place).await.unwrap().stands(&route(1)));
+    }
+
+    #[tokio::test]
+    async fn without_a_file_nothing_is_marked() {
+        let marks = Marks::open(&MarksPlace::Nowhere).await.unwrap();
+        drop(marks.mark(&route(1)));
+        assert!(!marks.stands(&route(1)));
+    }
+}

@@ -42,8 +42,8 @@ impl Families {
         self.by_id.load().get(family).cloned()
     }
 
-    /// Sets the metrics to the counts of now: for a family under its creator's present id, for pins of a creator that is
-    /// in no file under the stored id.
+    /// Sets the metrics to the present counts. A family is shown under the present id of its creator; pins whose
+    /// creator is in no file are shown under the id that is stored with them.
     pub(super) fn publish<'a>(&self, families: impl Iterator<Item = &'a flag::Family>) {
         let by_id = self.by_id.load();
         let now: HashMap<&RouteId, &RouteId> =

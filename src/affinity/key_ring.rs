@@ -12,8 +12,8 @@ use super::key_file::{KeyFile, Record, UnnotedRoute};
 use crate::clock;
 use crate::flag::RetryKey;
 
-/// When a route is served unnoted, the time that is recorded lies this far ahead, so that it is recorded once in this
-/// interval and not for each request.
+/// When legacy serves a request whose key could not be noted, the recorded time lies this far in the future, so that a
+/// route's time is written at most once in this interval, and not for each request.
 const UNNOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.

@@ -1,10 +1,11 @@
-//! The keys that requests under newer files would have had by earlier files, for requests in flight under those.
+//! Remembers requests that were taken after a reload, under the retry keys that the flag files before the reload would
+//! have given them, so that a request that began before the reload finds its own retry.
 //!
 //! A request is decided by the files that were in force when it began. After a reload its retry may have other keys. The
 //! retry also looks up the keys that it has by earlier files, but the first try may not have taken its key yet, because
 //! its body is still coming. So when a request is taken, the keys that it would have had by earlier files are marked
-//! here; and before a key is taken, marks by newer files are looked up here. Both happen under the same lock, so that of
-//! a first try and its retry one finds the other.
+//! here; and before a key is taken, marks of requests under newer files are looked up here. Both happen under the same
+//! lock, so that the later of a first try and its retry finds the earlier one.
 //!
 //! A mark counts only for requests that were decided by older files: under the same or newer files a retry has the same
 //! key. Marks are in memory only, because requests in flight end with their process. Other processes on the same store do
@@ -30,7 +31,7 @@ pub(super) struct Marks {
     /// still in flight are refused.
     marks_max: usize,
     forgotten_total: Counter,
-    /// Marks by files up to this edition were dropped.
+    /// Marks of requests under files up to this edition were dropped.
     forgotten: u64,
 }
 
@@ -47,7 +48,7 @@ enum MarkedBy {
     Engine([u8; 32]),
 }
 
-/// What requests under newer files took with a key.
+/// Which arm took a request with a key under newer files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Newer {
     Nothing,

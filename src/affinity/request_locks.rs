@@ -1,4 +1,5 @@
-//! Locks under which the keys of a request are taken, so that of two requests that share a key one finds the other's.
+//! Locks under which the keys of a request are taken, so that of two requests that share a key the later finds the
+//! earlier one's.
 //!
 //! A request of an unverified caller has two keys: for legacy the key for any caller, and for the engine that key
 //! combined with the digest of the body. Each arm looks up the other arm's key before it takes its own; both happen under

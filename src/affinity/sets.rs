@@ -20,7 +20,7 @@ use crate::store::{SharedStore, StoreError};
 /// Rows that one query reads.
 const PAGE: usize = 5_000;
 /// The pause before a query that failed is repeated.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Sets {
@@ -143,7 +143,7 @@ async fn page_or_pause<T>(page: Result<T, StoreError>) -> Option<T> {
         Ok(page) => Some(page),
         Err(error) => {
             tracing::warn!(%error, "the sets of retry keys and pins are not built yet, because the store did not answer: requests ask the store");
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
             None
         }
     }

@@ -54,7 +54,8 @@ impl StoreAffinity {
         let took = self.take_for_engine(key);
         if took == Took::Fresh {
             newer_files.engine_takes(earlier, digest);
-            // So that a request under older files which legacy is to take is compared by its body (`NeedsBody`).
+            // Marks the earlier key too, so that before legacy takes a request that older files decided, its body is
+            // read (`NeedsBody`) and compared with this one's.
             for any_caller in earlier.keys.iter().filter_map(|keys| keys.any_caller) {
                 self.sets.engine_took(&any_caller.of_request(digest), Instant::now(), Duration::ZERO);
             }

@@ -55,7 +55,8 @@ pub(super) async fn reload(
                         "the new flag files are valid but could not be put in force: the last good set stays in force"
                     );
                     reload_status.refused_because(format!("{error:#}"));
-                    // A store error may be transient, so the set is tried again. Orphaned instances are permanent.
+                    // A store error may be transient, so the set is tried again. A set that leaves
+                    // instances without a route would be refused again.
                     to_retry = (!error.is::<Orphans>()).then_some(loaded);
                 }
             },

@@ -4,14 +4,14 @@
 //! true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the basis, so that
 //! a change of it starts the evidence from zero.
 //!
-//! Part of it: which requests the route matches, and what it does with instances (for a follower also the workflow whose
-//! runs it asks for); the plan of the route's workflow and of every workflow that it runs, directly or through another one (of
-//! one that the files do not have, that it is missing); the addresses of the services that these plans name, and of
+//! Part of it: which requests the route matches, and what it does with instances; the plan of the route's workflow, of its
+//! creator's where the route follows up instances, and of every workflow that these run, directly or through another one
+//! (or the fact that the files do not have such a workflow); the addresses of the services that these plans name, and of
 //! the route's legacy; the rules; the version of the expression language.
 //!
 //! Not part of it, because it changes when and how often something is asked and never what a reply says: limits, breakers,
 //! rates, time-outs of services, `keyed:` (it decides whether an attempt with unknown outcome is sent again), and the values
-//! of secrets, which are exchanged while what they give access to stays the same.
+//! of secrets, because a new secret gives access to the same service.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,11 @@ fn basis(setup: &Setup, route: &Route) -> String {
     basis.add(method.as_str());
     basis.add(path);
     basis.add(host.as_deref().unwrap_or_default());
-    basis.add(&format!("{:?}", route.instance));
+    match &route.instance {
+        None => basis.add(""),
+        Some(Instance::Creates { id }) => basis.add(&format!("creates {id:?}")),
+        Some(Instance::Follows { creator, param }) => basis.add(&format!("follows {creator} {param}")),
+    }
     basis.add_count(plans.len());
     for (name, plan) in plans {
         basis.add(name.as_str());

@@ -78,7 +78,7 @@ impl StoredRuns {
         let kept = self.runtime.block_on(self.store.plan(plan.clone())).context("reading a kept plan")?;
         kept.with_context(|| format!("the store has no plan {plan}"))
     }
-    /// Runs that have not ended, from one on.
+    /// A page of the runs that have not ended: those older than `before`, or the newest ones without it.
     ///
     /// # Errors
     /// The store does not answer.
@@ -93,9 +93,9 @@ impl StoredRuns {
     }
 }
 
-/// Said of a run that is too long to be looked at.
+/// The message about a run with too many events to be read.
 pub fn too_many(most: u64) -> String {
-    format!("it has more than {most} events, and is not looked at")
+    format!("it has more than {most} events, and was not checked")
 }
 
 impl Drop for StoredRuns {

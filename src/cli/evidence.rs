@@ -56,7 +56,7 @@ fn upper_bound_text(view: &EvidenceView) -> String {
     let percent = evidence.mismatch_upper_bound() * 100.0;
     let more = match evidence.pairs_needed_for(0.001) {
         Some(0) | None => String::new(),
-        Some(pairs) => format!("; {} more pairs without one for < 0.1%", count(pairs)),
+        Some(pairs) => format!("; {} more pairs without a difference would prove less than 0.1%", count(pairs)),
     };
     format!("at most {percent:.2}% of requests differ (95% confidence, however often it is read){more}")
 }

@@ -81,7 +81,7 @@ fn reply(observation: &Observation, body: &ParsedBody) -> Value {
     json!({ "status": observation.status().as_u16(), "headers": headers, "body": body.value() })
 }
 
-/// By step; a list where the step has items.
+/// The intents by step; a list where the step has items.
 pub(super) fn intents(observation: &Observation) -> Value {
     let mut by_step = Map::new();
     for intent in observation.intents() {

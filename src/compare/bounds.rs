@@ -3,11 +3,11 @@
 /// The bounds of one comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Differences listed.
+    /// The most differences that are listed.
     pub differences: usize,
-    /// Nesting of a body.
+    /// The deepest nesting of a body.
     pub depth: usize,
-    /// Bytes of a body, decoded.
+    /// The most bytes of a body, after decompression.
     pub bytes: usize,
 }
 
@@ -26,7 +26,7 @@ impl Bounds {
 /// Why two observations could not be compared: not a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum BoundExceeded {
-    /// A body is larger than the bound, or was when it was unpacked.
+    /// A body is larger than the bound, as it was received or once it is decompressed.
     #[error("a body is too large to compare")]
     Size,
     /// A body is nested deeper than the bound.

@@ -27,7 +27,7 @@ pub enum Body {
     TooLarge,
 }
 
-/// A step's outward request that was recorded and not sent (or, in `live`, the record of what was).
+/// A step's outward request that was recorded and not sent (or, in `live`, the record of a request that was sent).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Intent {
     /// The step.

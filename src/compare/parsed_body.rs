@@ -9,7 +9,7 @@ use super::bounds::{BoundExceeded, Bounds};
 use super::decode::{Decoded, decode};
 use super::observation::{Body, Observation};
 
-/// A body, unpacked and read.
+/// A body, decompressed and parsed.
 #[derive(Debug)]
 pub(super) enum ParsedBody {
     Empty,
@@ -40,7 +40,7 @@ impl ParsedBody {
         }
     }
 
-    /// As expressions see it.
+    /// The body as the value that expressions read.
     pub(super) fn value(&self) -> Value {
         match self {
             ParsedBody::Json(value) => value.clone(),
@@ -49,7 +49,7 @@ impl ParsedBody {
         }
     }
 
-    /// What a difference of types calls it.
+    /// The name of its type, for a difference between types.
     pub(super) fn name(&self) -> &'static str {
         match self {
             ParsedBody::Empty => "nothing",
@@ -95,7 +95,7 @@ fn as_text(plain: Bytes) -> ParsedBody {
 /// The parser's own limit; a body nested deeper than this cannot be read.
 const PARSER_DEPTH_MAX: usize = 127;
 
-/// `None` where it is no JSON. The depth is looked at first: the parser and everything after it recurse.
+/// Parses JSON; `None` where it is none. The depth is checked first, because the parser and all code after it recurse.
 fn json(plain: &[u8], bounds: &Bounds) -> Result<Option<ParsedBody>, BoundExceeded> {
     if depth(plain) > bounds.depth.min(PARSER_DEPTH_MAX) {
         return Err(BoundExceeded::Depth);

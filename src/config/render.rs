@@ -28,10 +28,10 @@ pub struct Finding {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The line.
+    /// The text of that line.
     #[serde(skip)]
     pub(crate) source: String,
-    /// Bytes of the line.
+    /// The bytes of that line at which the caret points.
     #[serde(skip)]
     pub(crate) span: Range<usize>,
 }
@@ -52,11 +52,11 @@ impl Findings {
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0
     }
-    /// How many of one severity.
+    /// The number of findings of one severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.0.iter().filter(|finding| finding.severity == severity).count()
     }
-    /// Nothing found.
+    /// Whether nothing was found.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -214,8 +214,8 @@ fn in_quotes(source: &str, offset: usize, escape: char) -> Option<usize> {
     chars.next().map(|(at, _)| at)
 }
 
-/// The byte of a literal block's text in its source, whose first line has lost its indentation. `None` for a folded
-/// block, whose lines are not the text's.
+/// The position in `source` of a byte of a literal block's text. The lines of the text lack the block's indentation,
+/// and so does the first line of `source`. `None` for a folded block: its lines in the file differ from the text's.
 fn in_block(source: &str, text: &str, byte: usize) -> Option<usize> {
     let line_start = text[..byte].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or("");

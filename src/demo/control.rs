@@ -16,7 +16,7 @@ use crate::flag::State;
 use crate::workflow::RunStatus;
 
 /// The longest wait until a run ends or waits for a person.
-const REST: Duration = Duration::from_secs(10);
+const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client of the admin listener.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Control {
         }
         Ok(Err(serde_json::from_slice(&reply.body).with_context(|| format!("flip {route} {to}: {}", reply.status))?))
     }
-    /// Starts a campaign's launch; the run where it has come to rest.
+    /// Starts the run of a campaign; returns it once it has ended or waits for a person.
     ///
     /// # Errors
     /// The API does not answer, or refuses.
@@ -91,7 +91,7 @@ impl Control {
     pub async fn at_rest(&self, run: Orchestration, statuses: &[RunStatus]) -> anyhow::Result<Orchestration> {
         let begun = Instant::now();
         let mut run = run;
-        while !statuses.contains(&run.data.status) && !run.data.status.is_final() && begun.elapsed() < REST {
+        while !statuses.contains(&run.data.status) && !run.data.status.is_final() && begun.elapsed() < REST_TIMEOUT {
             tokio::time::sleep(Duration::from_millis(20)).await;
             run = self.get(&run.data.links.this).await?;
         }

@@ -96,7 +96,7 @@ pub async fn run(
     let admin = format!("http://{}", product.admin);
     console.chapter("demo", "A shop's orders move from legacy to the engine, and back, and on.");
     for (what, where_) in [
-        ("clients ask proxy", format!("http://{}", product.listen)),
+        ("clients call the proxy", format!("http://{}", product.listen)),
         ("API and metrics admin", admin.clone()),
         ("sample legacy", legacy.url()),
         ("outside world with ledger", format!("{}/ledger", world.url())),
@@ -231,7 +231,7 @@ fn any_port_address() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 }
 
-/// This port, or any: scripts take any, because two of them may run at the same time.
+/// This port; with `any_port` any free one: scripts use that, because several of them may run at the same time.
 fn preferred_address(port: u16, any_port: bool) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), if any_port { 0 } else { port })
 }

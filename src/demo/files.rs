@@ -20,9 +20,9 @@ const FILES: [(&str, &str); 8] = [
 const MENDED: &str = include_str!("../../flags/workflows/create-order.yaml");
 const AS_FIRST_WRITTEN: &str = include_str!("create-order-first.yaml");
 
-/// Where the sample services are by the files; the demo takes these ports where they are free.
+/// The address of the sample legacy in the flag files; the demo takes this port where it is free.
 pub const LEGACY_URL: &str = "http://127.0.0.1:9000";
-/// The outside world, by the files.
+/// The address of the outside world in the flag files; as above.
 pub const WORLD_URL: &str = "http://127.0.0.1:9100";
 
 /// Writes the set, its first version, with the addresses of these services.

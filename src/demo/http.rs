@@ -94,11 +94,11 @@ pub enum Outage {
 pub struct Switch(Arc<AtomicU8>);
 
 impl Switch {
-    /// From now on.
+    /// Sets the outage.
     pub fn set(&self, outage: Outage) {
         self.0.store(outage as u8, Ordering::SeqCst);
     }
-    /// Now.
+    /// The present outage.
     pub fn get(&self) -> Outage {
         match self.0.load(Ordering::SeqCst) {
             0 => Outage::None,
@@ -256,7 +256,7 @@ impl Client {
     /// Sends JSON (null: no body) with headers.
     ///
     /// # Errors
-    /// No whole reply came in time, or the URL is none.
+    /// No whole reply came in time, or the URL is invalid.
     pub async fn json(
         &self,
         method: Method,

@@ -121,7 +121,7 @@ impl RunMetrics {
             Some(failure) => {
                 tracing::info!(run = %id, %workflow, mode, outcome, why = failure.kind.as_str(), "run ended")
             }
-            None => tracing::debug!(run = %id, %workflow, mode, outcome, parked = is_resting, "run ended"),
+            None => tracing::debug!(run = %id, %workflow, mode, outcome, is_resting, "run ended"),
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct SharedCounters(Mutex<Counters>);
 /// The counters of one route.
 #[derive(Clone, Default)]
 pub(super) struct Counters {
-    /// The hash of all that the verdicts depend on by which the evidence was made.
+    /// The basis of the evidence: a hash of all that its verdicts depend on.
     pub(super) basis: Option<String>,
     pub(super) generation: u64,
     /// Since the basis last changed.

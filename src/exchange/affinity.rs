@@ -45,7 +45,7 @@ pub enum LegacyTake {
 /// The keys that a request has by the scopes of earlier files.
 #[derive(Clone, Debug)]
 pub struct EarlierKeys {
-    /// All that are not its own key. Nearly always none.
+    /// Those that differ from its present keys; nearly always none.
     pub keys: Vec<RetryKeys>,
     /// The edition of the files that it is decided by.
     pub edition: u64,
@@ -78,8 +78,8 @@ impl LegacyTake {
 
 /// Looks up owners of instances and of retry keys. The proxy asks before it decides.
 pub trait Affinity: Send + Sync {
-    /// The owner of an instance. Answers at once, without the store, unless the engine may own it. A legacy instance with
-    /// a twin but without a run id may have no twin after all; the caller looks it up when it needs it.
+    /// The owner of an instance. Answers at once, without the store, unless the engine may own it. If legacy
+    /// owns it with a twin and no run id is given, the twin may not exist: a caller that needs the twin looks it up.
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
     /// Whether the engine owns any instance of a family: then legacy's ids are compared with its own, on every rung.
     /// Answers at once.

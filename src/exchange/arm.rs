@@ -167,8 +167,8 @@ impl Problem {
     pub fn held_under_other_files() -> Self {
         Self {
             title: "The retry key came before".into(),
-            detail: "The same request with the same retry key was taken while the files changed that say what tells a \
-                     retry. Nothing was done for this one: send it again to get its answer."
+            detail: "The same request with the same retry key was taken while the flag files changed that say \
+                     how a retry is recognised. Nothing was done for this one: send it again to get its answer."
                 .into(),
             ..Self::held_under_another_credential()
         }

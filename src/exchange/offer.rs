@@ -34,7 +34,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether a twin is missing after this outcome: not where legacy created no instance either.
+    /// Whether a request with this outcome counts as without twin. It does not where legacy created no instance, where
+    /// it is a client's retry, or where the instance that it follows up has no twin.
     fn misses_twin(self) -> bool {
         !matches!(
             self,

@@ -117,6 +117,7 @@ pub(super) fn within(source: &str, bounds: &Bounds) -> Result<(), ExpressionErro
     let at = |range: &std::ops::Range<usize>| characters_before(source, range.start);
     let too_deep =
         format!("the expression is nested too deeply; {} levels are taken (expression_depth_max)", bounds.depth_max);
+    // `chain`: how much of the parser's stack the names and operators read so far take (`OPERATOR`, `CHAIN_MAX`).
     let (mut open, mut chain, mut tokens, mut unary, mut ternaries) = (Vec::new(), 0, 0, 0, 0);
     for (item, range) in Items::new(source) {
         tokens += 1;

@@ -149,9 +149,9 @@ fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: 
         State::Only => Rung::Only,
         State::Shadow => sampled(&mut key, shares),
         State::Dark | State::Live => {
-            if state == State::Live && key.is_in_cohort(shares, State::Live, diagnostics) {
+            if state == State::Live && key.is_in_share(shares, State::Live, diagnostics) {
                 Rung::Live
-            } else if key.is_in_cohort(shares, State::Dark, diagnostics) {
+            } else if key.is_in_share(shares, State::Dark, diagnostics) {
                 Rung::Dark
             } else {
                 sampled(&mut key, shares)
@@ -191,8 +191,8 @@ impl Key<'_> {
         });
         text.as_deref()
     }
-    /// A share of 100 % includes callers without a key.
-    fn is_in_cohort(&mut self, shares: Shares, rung: State, diagnostics: &mut DecisionDiagnostics) -> bool {
+    /// Whether the caller is within the share of a rung. A share of 100 % includes callers without a key.
+    fn is_in_share(&mut self, shares: Shares, rung: State, diagnostics: &mut DecisionDiagnostics) -> bool {
         let (set, flag) = (self.set, self.flag);
         let share = shares.of(rung);
         if share == super::Percent::ALL {

@@ -71,13 +71,13 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         at.inputs.requested = now.state;
         if now.state > UNPROVEN_MAX && route.force.is_none() {
             at.inputs.requested = UNPROVEN_MAX;
-            made = ask(positions, &mut at, now.state, route, gate);
+            made = judge_and_move(positions, &mut at, now.state, route, gate);
         }
         positions.remembered.insert(route.id.clone(), now);
     } else if !changed || at.is_at(now.state, now.shares) {
         positions.remembered.insert(route.id.clone(), now);
     } else {
-        made = ask(positions, &mut at, now.state, route, gate);
+        made = judge_and_move(positions, &mut at, now.state, route, gate);
         if made.is_some() {
             positions.remembered.insert(route.id.clone(), now);
         }
@@ -92,7 +92,13 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
 }
 
 /// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the reasons.
-fn ask(positions: &Positions, at: &mut RoutePosition, to: State, route: &Route, gate: &Gate) -> Option<Move> {
+fn judge_and_move(
+    positions: &Positions,
+    at: &mut RoutePosition,
+    to: State,
+    route: &Route,
+    gate: &Gate,
+) -> Option<Move> {
     let (shares, reason) = (route.shares, route.force.clone());
     let wanted = Wanted { to, shares, force: reason.is_some(), reason };
     match gate.judge(positions, at, &wanted) {

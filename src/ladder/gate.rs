@@ -151,7 +151,7 @@ fn impossible(positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Vec
     let below_all = |rung: State| wanted.shares.of(rung) < Percent::ALL;
     if matches!(wanted.to, State::Dark | State::Live) && below_all(wanted.to) && at.route.key.is_none() {
         sentences.push(format!(
-            "a share below 100 % in `{}` wants a `key` on `{id}`, or a caller would change sides with each request",
+            "a share below 100 % in `{}` wants a `key` on `{id}`, or a caller's requests would go to either arm",
             wanted.to
         ));
     }

@@ -56,7 +56,7 @@ pub(super) async fn answer(
     let (bytes, trailers) = match wait.or_overdue(upload.read(bytes_max, declared)).await {
         Err(overdue) => return Err(exchange.refused(rung, Failure::Overdue(overdue))),
         Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
-        // The engine has not seen it, except as the first try of a retry, which it may have performed.
+        // Only for a request that is on its rung: of a retry the engine may have performed the first try.
         Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
             let took =
                 retry_keys::take_for_legacy(&*shared.pins, flagged.retry_keys, &flagged.earlier, KnownBody::TooLarge);

@@ -5,7 +5,7 @@
 
 /// Shown instead of a secret.
 pub const STARS: &str = "***";
-/// Stand before and after a value that is encrypted in the store.
+/// The marks before and after the place of a value that is encrypted in the store.
 pub const SEALED: [&str; 2] = ["«sealed:", "»"];
 
 /// Words that make a key secret wherever they occur in it.

@@ -13,7 +13,7 @@ use crate::exchange::{Answered, Ticket};
 pub(super) struct Entry {
     pub(super) ticket: Ticket,
     pub(super) answered: Answered,
-    /// The epoch of evidence in which it counts.
+    /// The generation of the route's evidence in which it counts.
     pub(super) generation: Generation,
     pub(super) offered: Instant,
     /// Returned when the entry is dropped.

@@ -28,7 +28,10 @@ pub type Lines = &'static [(&'static str, &'static str)];
 
 const COUNTERS: Lines = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
-    ("pointsman_unkeyed_total", "Requests whose key could not be read; their cohort was chosen at random."),
+    (
+        "pointsman_unkeyed_total",
+        "Requests whose caller had no key value, and so was outside a share of `dark` or `live`.",
+    ),
     ("pointsman_cohort_errors_total", "Requests whose cohort could not be computed."),
     ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
     ("pointsman_flag_flips_total", "Moves of a route from one state to another, by who moved it."),
@@ -50,7 +53,7 @@ const COUNTERS: Lines = &[
     ),
     (
         "pointsman_retry_key_marks_forgotten_total",
-        "Keys forgotten of requests that came since a route's retry keys changed (limit `retry_key_marks_max`).",
+        "Earlier retry keys of requests after a reload, no longer remembered because of `retry_key_marks_max`.",
     ),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, by outcome."),
@@ -83,7 +86,7 @@ const GAUGES: Lines = &[
         "pointsman_flag_state",
         "The state of a route: 0 off, 1 shadow, 2 dark, 3 live, 4 only; as requested, and in effect.",
     ),
-    ("pointsman_flags_age_seconds", "Since the flag files in force were loaded."),
+    ("pointsman_flags_age_seconds", "The time since the flag files in force were loaded."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
     ("pointsman_evidence_pairs", "Pairs in the window that the gates are judged by."),
     ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
@@ -121,8 +124,11 @@ const GAUGES: Lines = &[
 
 const HISTOGRAMS: Lines = &[
     ("pointsman_request_duration_seconds", "From a request's head to its answer's head, by who answered."),
-    ("pointsman_proxy_overhead_seconds", "What the proxy itself adds to a request."),
-    ("pointsman_paired_latency_seconds", "How much slower the slower arm of a pair was, by arm."),
+    ("pointsman_proxy_overhead_seconds", "The time that the proxy itself adds to a request."),
+    (
+        "pointsman_paired_latency_seconds",
+        "By how much the slower arm of a compared pair was slower; the label `slower` names that arm.",
+    ),
     ("pointsman_shadow_lag_seconds", "From the offer of a request to the start of its shadow run."),
     ("pointsman_step_duration_seconds", "How long steps took, by outcome."),
     ("pointsman_append_duration_seconds", "How long events took to reach the disk."),

@@ -1,7 +1,7 @@
 //! What a run tells the run that began it, and what it keeps of such a report.
 //!
 //! Always true: what a run left behind reaches the runs above it at every depth, cut to a bounded length. A text that a
-//! note tells already is not repeated there.
+//! note already contains is not repeated in it.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ impl Run {
         }
     }
 
-    /// What child runs left behind, in words, where this text does not tell it.
+    /// What child runs left behind, in words, without what this text already says.
     pub(super) fn left_by_children_in_words(&self, told: &str) -> Option<String> {
         let untold = |left: &&LeftByChildren| {
             left.runs > 1 || left.first.as_ref().is_some_and(|(_, left)| !told.contains(left.as_str()))
@@ -48,7 +48,7 @@ impl Run {
     fn left_behind(&self) -> Option<String> {
         let [_, to_come, left] = self.leftovers_by_kind();
         let unknown: BTreeSet<_> = self.unknown.iter().map(|call| format!("`{}`", call.step)).collect();
-        // In the list of what is left, too, where the run ended early.
+        // Where the run ended early, `left` lists the unknown steps too.
         let is_listed = self.failing.is_some() || unknown.is_empty();
         let unknown = (!is_listed).then(|| Vec::from_iter(unknown).join(", "));
         let unknown = unknown.map(|steps| format!("it is unknown whether it was done: {steps}"));

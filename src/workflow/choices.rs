@@ -108,7 +108,7 @@ pub(super) fn why_not(
     match (choice, subject(step, item), kind) {
         (_, ConflictSubject::Answer, _) => "every step has ended, and only the answer is missing",
         (Choice::Take { .. } | Choice::RetryWith { .. }, ConflictSubject::Question, _) => {
-            "people are asked, and a value asks nobody"
+            "the step asks people, and a value would replace their answer"
         }
         (Choice::Fallback, ..) if step.is_none_or(|step| step.trouble.fallback.is_none()) => {
             "the step declares no `fallback`"
@@ -127,8 +127,8 @@ pub(super) fn why_not(
         }
         (Choice::Wait, ..) => "nothing is waited for",
         (Choice::RetryWith { .. } | Choice::Fallback, _, ConflictKind::UndoFailed) => {
-            "an undo is fixed by what was done"
+            "what an undo sends is determined by what was done, so it takes neither another input nor a fallback"
         }
-        _ => "it does not fit this conflict, or the run ends already",
+        _ => "it does not fit this conflict, or the run is ending",
     }
 }

@@ -1,7 +1,7 @@
 //! Steps that wait for a time or a signal, and the receipt of signals.
 //!
 //! Always true: a signal that arrived before a step waits for it is kept, up to a bound, and each is taken by one step;
-//! a repeated delivery counts once. A filter without a value matches nothing.
+//! a repeated delivery counts once. A filter that cannot be evaluated matches nothing.
 
 use std::sync::Arc;
 

@@ -24,7 +24,7 @@ const LEASE: Duration = Duration::from_secs(9);
 /// By this a poll is recognised: it asks for the next timers.
 const POLL: &str = "SELECT turn, run_id FROM runs";
 /// The most statements of one poll, whatever waits: due runs, next timers, notices.
-const ASKED_A_SWEEP: usize = 4;
+const POLL_STATEMENTS_MAX: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_process_sends_only_heartbeats_and_polls() {
@@ -67,7 +67,7 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
     }
     let times = |every: Duration| (WINDOW.as_millis() / every.as_millis()) as usize + 1;
     // Heartbeats, polls, and one statement on the listening session.
-    let bound = times(LEASE / 3) + times(SWEEP) * ASKED_A_SWEEP + 1;
+    let bound = times(LEASE / 3) + times(SWEEP) * POLL_STATEMENTS_MAX + 1;
     println!("{} statements in {WINDOW:?} (bound {bound}) while {WAITING} runs wait: {kinds:#?}", asked.len());
     assert!(!asked.is_empty(), "nothing was written down");
     assert!(asked.len() <= bound, "{} statements, at most {bound} are explained: {kinds:#?}", asked.len());

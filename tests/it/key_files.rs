@@ -17,7 +17,7 @@ fn keep_in(flags: &FlagsDir, dir: &TempDir) {
     });
 }
 
-/// Legacy takes an order while the store takes nothing, and the process is killed: the order's number at legacy.
+/// Lets legacy take an order while the store takes nothing, and kills the process. Returns its number at legacy.
 async fn taken_by_legacy(system: &mut TestSystem, key: &str) -> Value {
     let full = full_disk(system).await;
     let first = keyed(system, key, 1).await;
@@ -27,7 +27,7 @@ async fn taken_by_legacy(system: &mut TestSystem, key: &str) -> Value {
     first.json()["id"].clone()
 }
 
-/// The client's retry, with the route in `live`, is answered by legacy's order.
+/// Checks that the client's retry, with the route in `live`, is answered with legacy's order.
 async fn retry_stays_with_legacy(system: &TestSystem, key: &str, id: &Value) {
     force(system, "live").await;
     let before = charges(system);

@@ -34,7 +34,7 @@ async fn listed_count(store: &Counting) -> usize {
 }
 
 #[tokio::test]
-async fn processes_in_one_directory_have_a_file_each_and_inherit_those_of_the_dead() {
+async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_processes() {
     let (dir, store) = (tempfile::tempdir().unwrap(), Counting::new());
     let (one, two) = (open_in(&store, dir.path()).await, open_in(&store, dir.path()).await);
     one.note(numbered(1)).unwrap();
@@ -66,7 +66,7 @@ async fn a_file_at_an_earlier_place_is_taken_over_once() {
 }
 
 #[tokio::test]
-async fn a_listed_file_that_is_gone_is_said_until_it_is_back() {
+async fn a_listed_file_that_is_gone_is_reported_until_it_is_back() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = Counting::new();
     let log = open_in(&store, earlier.path()).await;
@@ -130,7 +130,7 @@ async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
 }
 
 #[tokio::test]
-async fn the_one_file_of_a_store_is_not_taken_with_the_keys_of_another() {
+async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let place = KeyFilePlace::File(dir.path().join("a.db.keys"));
     let (one, other): (SharedStore, SharedStore) = (Counting::new(), Counting::new());

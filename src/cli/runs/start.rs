@@ -33,7 +33,7 @@ pub(crate) fn start(client: &Client, start: Start, out: Formatter, err: Formatte
         return watch(client, RunStream::new(first, None), out, err);
     }
     let (envelope, json) = client.post_preferring::<Orchestration>(PATH, &ask, WAIT)?;
-    Ok(ended(&envelope.data, json, out))
+    Ok(run_output(&envelope.data, json, out))
 }
 
 pub(crate) fn follow(client: &Client, run: &str, out: Formatter, err: Formatter) -> Result<Output, CallError> {
@@ -57,11 +57,11 @@ fn watch(client: &Client, mut stream: RunStream, out: Formatter, err: Formatter)
         )
     })?;
     let (envelope, json) = client.get::<Orchestration>(&path(run, ""))?;
-    Ok(ended(&envelope.data, json, out))
+    Ok(run_output(&envelope.data, json, out))
 }
 
 /// The run's present state; the exit code is 1 for a run that failed, was cancelled or abandoned.
-fn ended(data: &RunData, json: serde_json::Value, format: Formatter) -> Output {
+fn run_output(data: &RunData, json: serde_json::Value, format: Formatter) -> Output {
     let is_ok = match data.status {
         RunStatus::Failed | RunStatus::Cancelled | RunStatus::Abandoned => false,
         RunStatus::Queued

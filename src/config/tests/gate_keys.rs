@@ -13,7 +13,7 @@ use crate::flag::file::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, Rout
 
 const ROUTES: &str = "routes/orders.yaml";
 
-/// The keys that a draft takes: it names them where it gets another.
+/// The keys that a draft accepts, read from the error about an unknown key, which lists them.
 fn read<T: DeserializeOwned>() -> BTreeSet<String> {
     let Err(error) = serde_json::from_value::<T>(json!({ "no such key": 1 })) else { panic!("it takes any key") };
     let error = error.to_string();
@@ -33,7 +33,7 @@ fn the_schema_has_the_keys_that_are_read() {
     assert_eq!(read::<CohortDraft>(), in_schema("CohortDraft"));
     assert_eq!(read::<GuardDraft>(), in_schema("GuardDraft"));
     assert_eq!(read::<InstanceDraft>(), in_schema("InstanceDraft"));
-    // The maps that a gate judges by.
+    // The keys that a gate reads.
     let route = in_schema("RouteDraft");
     for key in ["state", "force", "percent", "cohorts", "instance", "guard", "invariants", "replay_safe", "keep"] {
         assert!(route.contains(key), "{key}: {route:?}");

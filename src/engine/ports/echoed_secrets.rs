@@ -20,7 +20,7 @@ const BYTES_MIN: usize = 12;
 pub(in crate::engine) struct EchoedSecrets(Vec<String>);
 
 impl EchoedSecrets {
-    /// Of a call that reads some of these.
+    /// Those of one call, from the secrets and credentials that its plan may read.
     pub fn new(secrets: &Value, credentials: &BTreeMap<String, String>) -> Self {
         let secrets = secrets.as_object().into_iter().flat_map(|secrets| secrets.values()).filter_map(Value::as_str);
         let parts = credentials.iter().flat_map(|(name, value)| parts(name, value));
@@ -129,8 +129,11 @@ mod tests {
         let reply = AttemptResult::Reply { status: 200, headers: BTreeMap::new(), output, retry_after_ms: None };
         let AttemptResult::Reply { output, .. } = sent_cookie.masked(reply) else { panic!("it stays a reply") };
         assert_eq!(*output, json!({"next": "/list?locale=en", "error": "no session ***"}));
-        let unreadable =
-            AttemptResult::Unreadable { status: 200, why: "its body is no JSON".into(), begins: "<k-1234567890>".into() };
+        let unreadable = AttemptResult::Unreadable {
+            status: 200,
+            why: "its body is no JSON".into(),
+            begins: "<k-1234567890>".into(),
+        };
         assert!(matches!(sent.masked(unreadable), AttemptResult::Unreadable { begins, .. } if begins == "<***>"));
     }
 }

@@ -22,7 +22,7 @@ pub(in crate::engine) struct Lease {
 
 #[derive(Default)]
 struct LeaseState {
-    /// How many times the lease may have run out.
+    /// The number of the present tenure: a new one begins each time the lease may have run out.
     tenure: u64,
     /// When the last successful renewal was sent.
     renewal_sent: Option<Instant>,

@@ -20,7 +20,7 @@ pub(super) const SCHEMA: &str = "pointsman";
 /// How much longer than `statement_timeout` this side waits: the server should time out first.
 const GRACE: Duration = Duration::from_secs(1);
 /// The pause between attempts to connect to a server that is starting.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How to reach the database.
 #[derive(Clone)]
@@ -85,7 +85,9 @@ impl Address {
         let deadline = Instant::now() + self.connect;
         loop {
             match self.connect().await {
-                Err(error) if may_recover(&error) && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                Err(error) if may_recover(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
                 done => return done,
             }
         }

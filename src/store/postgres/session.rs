@@ -120,18 +120,18 @@ impl Session {
 
     /// Executes one statement to its end, with its commit, and returns its rows.
     pub(super) async fn query(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, WriteError> {
-        let statement = self.address.clone();
+        let address = self.address.clone();
         let conn = self.get().await?;
         // `fetch_all` also reads the end of the statement: an error of the commit comes after the rows.
-        let done = statement.within(query.fetch_all(conn)).await;
+        let done = address.within(query.fetch_all(conn)).await;
         done.map_err(|error| self.discard_if_lost(error))
     }
 
     /// Executes a statement that begins or ends a transaction.
     pub(super) async fn execute(&mut self, text: &'static str) -> Result<(), WriteError> {
-        let statement = self.address.clone();
+        let address = self.address.clone();
         let conn = self.get().await?;
-        let done = statement.within(conn.execute(text.into_sql_str())).await;
+        let done = address.within(conn.execute(text.into_sql_str())).await;
         done.map(|_| ()).map_err(|error| self.discard_if_lost(error))
     }
 

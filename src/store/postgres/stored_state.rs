@@ -13,7 +13,7 @@ use crate::store::encoded::EncodedAppend;
 use crate::store::validate::{KeyHolder, StoredState};
 use crate::store::write_error::WriteError;
 
-const HELD: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
+const RUNS: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
 const BATCHES: &str = "SELECT want.run_id, want.seq, a.batch FROM unnest($1, $2) AS want(run_id, seq) \
     CROSS JOIN LATERAL (SELECT batch, last FROM appends WHERE appends.run_id = want.run_id \
         AND appends.first <= want.seq ORDER BY appends.first DESC LIMIT 1) AS a WHERE a.last >= want.seq";
@@ -22,7 +22,8 @@ const CLAIMS: &str = "SELECT key, run_id, request FROM retry_keys \
 const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) AS want(family, id) \
     JOIN pins p ON p.family = want.family AND sha256(p.id) = sha256(want.id)";
 
-/// Reads and locks them. Retry keys older than the window have expired.
+/// Reads the rows that these appends may conflict with, and locks their runs. Retry keys older than the window have
+/// expired.
 pub(super) async fn read_stored_state(
     session: &mut Session,
     appends: &[EncodedAppend],
@@ -33,7 +34,7 @@ pub(super) async fn read_stored_state(
     runs.sort_unstable();
     runs.dedup();
     let mut heads = HashMap::new();
-    for row in session.query(sqlx::query(HELD).bind(&runs)).await? {
+    for row in session.query(sqlx::query(RUNS).bind(&runs)).await? {
         let run = run_id(row.try_get(0)?)?;
         let fence = Fence(row.try_get::<i64, _>(2)?.cast_unsigned());
         heads.insert(run, (row.try_get::<i64, _>(1)?.cast_unsigned(), fence));

@@ -38,7 +38,7 @@ pub struct Copied {
 /// Reads the retry keys that are in files, whether or not the database has them.
 pub(super) type ReadKeyFiles<'a> = &'a mut (dyn FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send);
 
-/// Makes the copy. Retry keys in the copy from `since` or before have expired.
+/// Makes the copy. Retry keys that were recorded at the time `since` or earlier have expired.
 pub(super) async fn back_up(from: &Path, to: &Path, since: i64, read_keys: ReadKeyFiles<'_>) -> Result<Copied> {
     let mut conn = open_read_only(from).await?;
     // Older tables are allowed: a copy is wanted before a newer version upgrades them.

@@ -17,7 +17,8 @@ const PIN: &str = "SELECT arm, run_id FROM pins WHERE family = ? AND id = ?";
 /// The run and the hash of its request; neither for a key that legacy took.
 type ClaimRow = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// Reads them. Retry keys from `since` or before have expired.
+/// Reads the rows that this append may conflict with. Retry keys that were recorded at the time `since` or earlier have
+/// expired.
 pub(super) fn read_stored_state(
     conn: &Connection,
     append: &EncodedAppend,

@@ -39,7 +39,7 @@ pub(super) async fn is_older(conn: &mut SqliteConnection) -> sqlx::Result<bool> 
     Ok(sqlx::query_as::<_, (bool,)>(text).fetch_one(conn).await?.0)
 }
 
-/// How many events the older table holds; less if some were purged.
+/// About how many events the older table holds: more than there are if some were purged.
 pub(super) async fn count(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     let text = "SELECT coalesce(max(pos) - min(pos) + 1, 0) FROM events";
     Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0)

@@ -17,10 +17,10 @@ pub(super) fn kept(steps: &[Step], reads: &[ReadPath], sensitive: &Sensitive) ->
         let mut kept = if all { KeptHeaders::All } else { KeptHeaders::Only(named.clone()) };
         let mut read_as = Some(step);
         for _ in steps {
-            let Some(name) = read_as else { break };
-            let of_step = |path: &&ReadPath| path.root() == "steps" && path.part(0) == Some(name.id.as_str());
+            let Some(read_step) = read_as else { break };
+            let of_step = |path: &&ReadPath| path.root() == "steps" && path.part(0) == Some(read_step.id.as_str());
             reads.iter().filter(of_step).for_each(|path| kept.add(path));
-            read_as = name.replaces.and_then(|place| steps.get(place.0));
+            read_as = read_step.replaces.and_then(|place| steps.get(place.0));
         }
         Arc::new(kept)
     };

@@ -79,8 +79,8 @@ fn sorted(needs: &[Vec<usize>]) -> Vec<usize> {
     order
 }
 
-/// Follows the needs of a step until it meets itself: returns that cycle, beginning with the step that is first in the
-/// file; empty where there is none. Visited steps are not visited again.
+/// Follows the needs of a step until one of them is on the path already: returns that cycle, beginning with the step
+/// that is first in the file; empty where there is none. Visited steps are not visited again.
 fn walk(start: usize, needs: &[Vec<usize>], left: &mut [bool]) -> Vec<usize> {
     // A depth-first search without recursion: the path, and for each step on it which need is next.
     let mut path = vec![(start, 0)];
@@ -116,7 +116,7 @@ fn walk(start: usize, needs: &[Vec<usize>], left: &mut [bool]) -> Vec<usize> {
 pub(super) fn arrange(built: Vec<Built>, order: &[usize]) -> Option<(Vec<Step>, StepIndexes)> {
     let indexes: StepIndexes =
         order.iter().enumerate().map(|(at, index)| (built[*index].id.as_str().to_owned(), StepIndex(at))).collect();
-    // By fallback: the step that it replaces.
+    // For each fallback, by its name: the step that it replaces.
     let replaced: StepIndexes = built
         .iter()
         .filter_map(|step| Some((step.failing.fallback.clone()?, indexes.get(step.id.as_str()).copied()?)))

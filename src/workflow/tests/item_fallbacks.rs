@@ -54,7 +54,8 @@ fn a_fallback_replaces_an_item_that_certainly_did_nothing() {
     harness.settle();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
     harness.item("mail", 1, status(429));
-    assert_eq!(harness.in_flight_names(), ["letter[1]", "mail[0]"], "it takes the room of its item");
+    let slot = "the fallback takes its item's `concurrency` slot";
+    assert_eq!(harness.in_flight_names(), ["letter[1]", "mail[0]"], "{slot}");
     let notes: Vec<_> = seen(&harness).steps.into_iter().map(|step| (step.step.to_string(), step.items)).collect();
     assert_eq!(notes, [("mail".to_owned(), Some(3)), ("letter".to_owned(), Some(1))]);
     // A retry of its own, under the same key and with the same bytes.

@@ -34,7 +34,7 @@ routes:
 ";
 
 /// Sends a request that legacy answers; returns its dark run.
-async fn beside(test: &EngineTest, stop: bool) -> String {
+async fn dark_run_of_request(test: &EngineTest, stop: bool) -> String {
     let list = async || test.pointsman.get("/api/v2/orchestrate/runs?mode=dark").await["runs"].clone();
     let before = list().await.as_array().expect("a list").len();
     let url = format!("{}/dark", test.pointsman.url());
@@ -59,14 +59,14 @@ async fn a_dark_run_probes_and_undoes_its_private_steps_only() {
     // The reply of the private step is lost; the probe is sent, and answers that the step was done.
     test.step_service.script("POST /drafts", ScriptedReply::LoseReply, 1);
     test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": true, "id": 7 })), 1);
-    let run = beside(&test, true).await;
+    let run = dark_run_of_request(&test, true).await;
     let data = test.wait_for_status(&run, "completed").await;
     assert_eq!((state(&data, "draft"), state(&data, "charge")), (&json!("undone"), &json!("rehearsed")), "{data}");
     assert_eq!(test.step_service.seen("DELETE /drafts")[0].path, "/drafts/7", "what the probe found is taken back");
     // The probe gives no clear answer: the run pauses, and ends when a person cancels it.
     test.step_service.script("POST /drafts", ScriptedReply::LoseReply, 1);
     test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": "perhaps" })), 1);
-    let run = beside(&test, false).await;
+    let run = dark_run_of_request(&test, false).await;
     let data = test.wait_for_status(&run, "paused").await;
     assert_eq!(data["conflicts"][0]["kind"], "outcome_unknown", "{data}");
     test.post_accepted(&format!("{run}/resolve"), json!({ "step": "draft", "choice": "take", "output": { "id": 8 } }))

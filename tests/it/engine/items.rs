@@ -29,7 +29,7 @@ respond: { status: 200, body: { by: '${steps.mail.by}', all: '${steps.mail.outpu
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_item_that_was_not_done_is_performed_by_the_fallback_over_a_kill_and_undone_by_its_undo() {
+async fn the_fallback_of_an_item_survives_a_kill_and_is_undone_by_its_own_undo() {
     let mut test = EngineTest::with(&[MAILS]).await;
     let mail = |id: &str| ScriptedReply::Done(200, json!({ "id": id, "number": id }));
     // The first item is done, the second certainly not, the third is done.
@@ -41,7 +41,7 @@ async fn an_item_that_was_not_done_is_performed_by_the_fallback_over_a_kill_and_
     test.wait_for_calls("POST /letters", 1).await;
     let explained = test.explanation(&run).await;
     assert!(explained.contains("`letter`") && explained.contains("item 1"), "{explained}");
-    assert_eq!(test.step_service.count("POST /mails"), 3, "it takes the room of its item");
+    assert_eq!(test.step_service.count("POST /mails"), 3, "the fallback takes its item's `concurrency` slot");
     test.kill_and_restart().await;
     test.wait_for_calls("POST /letters", 2).await;
     test.step_service.release_all("POST /letters");

@@ -42,7 +42,7 @@ fn basis(setup: &Setup, route: &Route) -> String {
     basis.add(host.as_deref().unwrap_or_default());
     match &route.instance {
         None => basis.add(""),
-        Some(Instance::Creates { id }) => basis.add(&format!("creates {id:?}")),
+        Some(Instance::Creates { id }) => basis.add(&format!("creates {id}")),
         Some(Instance::Follows { creator, param }) => basis.add(&format!("follows {creator} {param}")),
     }
     basis.add_count(plans.len());

@@ -92,7 +92,10 @@ async fn killed_after_legacy(test: &str, is_full: bool) {
         }
         system.restart().await;
         force(&system, "live").await;
-        system.flip("orders.create", "live", &["--percent", "100", "--reason", "all"]).await.expect("it moves");
+        system
+            .flip("orders.create", "live", &["--percent", "100", "--force", "--reason", "all"])
+            .await
+            .expect("it moves");
         if taken.len() < 6 {
             wrong.push(format!("{state}: legacy took only {} of {ORDERS}", taken.len()));
         }

@@ -104,14 +104,14 @@ mod tests {
 
     #[test]
     fn a_reply_that_quotes_what_it_was_sent_is_recorded_with_stars() {
-        let credentials = BTreeMap::from([("authorization".to_owned(), "Bearer of-a-caller".to_owned())]);
+        let credentials = BTreeMap::from([("authorization".to_owned(), "Bearer of-one-caller-17".to_owned())]);
         let sent = EchoedSecrets::new(&json!({"bank": "k-1234567890", "pin": "1234"}), &credentials);
         let output = json!({
-            "error": "bad token of-a-caller", "sent": {"x-k-1234567890": ["key k-1234567890", 1234]}, "pin": "1234",
+            "error": "bad token of-one-caller-17", "sent": {"x-k-1234567890": ["key k-1234567890", 1234]}, "pin": "1234",
         });
         let reply = AttemptResult::Reply {
             status: 401,
-            headers: BTreeMap::from([("x-echo".to_owned(), "Bearer of-a-caller".to_owned())]),
+            headers: BTreeMap::from([("x-echo".to_owned(), "Bearer of-one-caller-17".to_owned())]),
             output: output.into(),
             retry_after_ms: None,
         };

@@ -4,6 +4,19 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 
+/// What was forced for a few callers is not proven for the others.
+#[tokio::test]
+async fn a_share_of_a_forced_rung_is_raised_by_force_only() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("plain", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    assert!(fixture.refused("plain", percent(State::Live, 100.0)).await.contains("pairs"));
+    fixture.flip("plain", percent(State::Live, 5.0)).await.unwrap();
+    assert!(fixture.status("plain").forced.is_some(), "a smaller share proves nothing");
+    assert!(fixture.refused("plain", percent(State::Live, 100.0)).await.contains("pairs"));
+    let ask = FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) };
+    assert!(fixture.flip("plain", ask).await.unwrap().flip.forced);
+}
+
 #[tokio::test]
 async fn up_one_rung_at_a_time_and_only_through_the_gate() {
     let fixture = Fixture::open(files(&[])).await;
@@ -45,7 +58,8 @@ async fn only_requires_a_share_of_100_percent_in_live() {
     fixture.flip("plain", ask).await.unwrap();
     fixture.answers("plain");
     assert!(fixture.refused("plain", to(State::Only)).await.contains("needs a share of 100 % in live"));
-    let done = fixture.flip("plain", percent(State::Live, 100.0)).await.unwrap();
+    let ask = FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) };
+    let done = fixture.flip("plain", ask).await.unwrap();
     assert!(done.changed, "a share alone is a flip too");
     fixture.flip("plain", to(State::Only)).await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! The earlier scopes of retry keys that are kept.
 
 use super::*;
+use crate::expression::Template;
 use crate::ladder::scopes::{self, Scopes, before_recorded, forgotten};
 use crate::limits::EARLIER_SCOPES_MAX;
 
@@ -127,6 +128,34 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
         let back = adopt(&gone, &renamed("other", &["bare"]), at(31), window);
         assert!(shut(&back, "other", 54, window).is_some() && shut(&back, "other", 56, window).is_none());
     }
+}
+
+/// Requests that another route matched, or that had no such key, came under no key of this route.
+#[test]
+fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
+    let window = 24 * HOUR;
+    let with = |change: &dyn Fn(&mut Route)| {
+        let mut route = (*by("a").remove(0)).clone();
+        change(&mut route);
+        vec![Arc::new(route)]
+    };
+    let first = scopes::adopt(&Scopes::new(), &by("a"), false, at(0), window);
+    let changes: [&dyn Fn(&mut Route); 3] =
+        [&|route| route.matches.path = "/{kind}".into(), &|route| route.matches.host = Some("shop".into()), &|route| {
+            route.retry_key = Some(Template::parse_str("${request.headers.x}").unwrap())
+        }];
+    for change in changes {
+        let changed = adopt(&first, &with(change), at(1), window);
+        assert!(shut(&changed, "bare", 1, window).is_some_and(|why| why.contains("`match`")));
+        let again = adopt(&changed, &with(change), at(2), window);
+        assert_eq!(again[&RouteId::from("bare")].since, Some(at(1)), "it counts from the change");
+        assert_eq!(shut(&again, "bare", 26, window), None);
+        let back = adopt(&again, &by("a"), at(26), window);
+        assert!(shut(&back, "bare", 26, window).is_some(), "what came in between was not recorded under these");
+    }
+    let mut older = first.clone();
+    older.values_mut().for_each(|scopes| scopes.matches = None);
+    assert_eq!(shut(&adopt(&older, &by("a"), at(1), window), "bare", 1, window), None, "stored by an earlier version");
 }
 
 #[tokio::test]

@@ -116,7 +116,10 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     };
     let at = Timestamp::from_second(7).unwrap();
     let earlier = vec![ReplacedScope { scope: scope("x-b"), at }];
-    let retry = |now| Some(RetryScopes { now, earlier: earlier.clone(), forgotten: Some(at), since: Some(at) });
+    let retry = |now| {
+        let (earlier, matches) = (earlier.clone(), Some("POST /a".into()));
+        Some(RetryScopes { now, earlier, forgotten: Some(at), since: Some(at), matches })
+    };
     let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None) };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];
     fixture.store.put_flips(Vec::new(), Some(rows.clone())).await.unwrap();

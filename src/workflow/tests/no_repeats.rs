@@ -55,7 +55,7 @@ fn a_question_whose_text_has_no_value_cannot_be_resolved_with_an_output() {
     assert_eq!(harness.run.conflict().unwrap().choices, ["retry", "skip", "cancel"]);
     for choice in [take(json!({"approved": true})), with(json!(1))] {
         let refused = harness.choose("ok", None, choice).unwrap_err();
-        assert!(refused.to_string().contains("a value asks nobody"), "{refused}");
+        assert!(refused.to_string().contains("a value would replace their answer"), "{refused}");
     }
     harness.choose("ok", None, Choice::Skip).unwrap();
     assert!(harness.run.was_skipped(&"go".into()));

@@ -15,6 +15,10 @@ use crate::support::test_system::{FAMILY, TestSystem, id, some_order};
 /// The number of first tries that the engine took.
 const KEYS: u64 = 110_000;
 
+/// Of the 72 requests, how many may ask the store. A set of 110,000 keys answers "perhaps" for one of 4,000 others, and a
+/// keyed request is looked up in it up to four times: one of the 36 asks in 3 of 100 runs of this test, two in 5 of 10,000.
+const FALSE_POSITIVES_MAX: usize = 1;
+
 /// Writes them into a store that no process has open, all of one run.
 async fn fill(system: &TestSystem) {
     let options = SqliteConnectOptions::new().filename(system.store());
@@ -96,6 +100,10 @@ async fn requests_that_legacy_answers_do_not_wait() {
         system.restart().await;
     }
     system.finish().await;
+    if wrong.len() <= FALSE_POSITIVES_MAX {
+        wrong.iter().for_each(|wrong| eprintln!("one false positive of a set is allowed: {wrong}"));
+        wrong.clear();
+    }
     report_violations(
         "store_hangs::requests_that_legacy_answers_do_not_wait",
         seed(),

@@ -24,7 +24,9 @@ const NAME_BYTES_MAX: usize = 512;
 
 /// The prefix of the locks of dark runs.
 const DARK: &str = "dark:";
-/// The prefix of a real run's lock whose name begins with one of the two prefixes.
+/// The prefix of the hash that stands in the table of locks in place of a sensitive name.
+pub const HASHED_LOCK: &str = "sensitive:";
+/// The prefix of a real run's lock whose name begins with one of the prefixes.
 const REAL: &str = "real:";
 
 /// What has to happen before the first attempt of a step (an item): the events, or the refusal; `None` where it may
@@ -59,11 +61,14 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
     Some(Ok(vec![Event::Lock(LockEvent::Queued { step: step.id.clone(), item, name })]))
 }
 
-/// The name under which the lock is held. A real run and a dark run never have the same one.
+/// The name under which the lock is held. A real run and a dark run never have the same one, and no name is like the
+/// hash of another.
 fn in_namespace(mode: Mode, name: String) -> String {
     match mode {
         Mode::Dark => format!("{DARK}{name}"),
-        Mode::Real | Mode::Rehearse if name.starts_with(DARK) || name.starts_with(REAL) => format!("{REAL}{name}"),
+        Mode::Real | Mode::Rehearse if [DARK, REAL, HASHED_LOCK].iter().any(|prefix| name.starts_with(prefix)) => {
+            format!("{REAL}{name}")
+        }
         Mode::Real | Mode::Rehearse => name,
     }
 }

@@ -96,6 +96,7 @@ pub use facts::{
     StepFinished, StepStarted, Superseded, UnknownBefore,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
+pub use lock::HASHED_LOCK;
 pub use may_begin::sends;
 pub use missing::Missing;
 pub use mode::{EffectClass, Mode};

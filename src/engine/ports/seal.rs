@@ -13,6 +13,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 use crate::names::RunId;
 use crate::secret::Secret;
+use crate::workflow::HASHED_LOCK;
 
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
@@ -25,9 +26,6 @@ pub(in crate::engine) struct Sealer {
     /// For names of locks that are computed of sensitive values: the same name has the same hash in every run.
     locks: Option<[u8; KEY_BYTES]>,
 }
-
-/// Stands in front of the hash of a lock's name.
-const HASHED_LOCK: &str = "sensitive:";
 
 impl Sealer {
     /// Derives the ciphers from the store key. Without a store key nothing can be sealed.
@@ -52,8 +50,9 @@ impl Sealer {
         encrypt(self.values.as_ref()?, run, text.as_bytes()).map(|sealed| STANDARD.encode(sealed))
     }
 
-    /// A lock's name as it stands in the table of locks where it is sensitive; one that is a hash already stays as it is.
-    /// `None` without a key.
+    /// A lock's name as it stands in the table of locks where it is sensitive; one that is a hash already stays as it is,
+    /// because no lock that a run asks for is named like a hash. `None` without a key. Depends on the store key, not on
+    /// the store's own secret: who has the store alone could find out the names otherwise, by hashing likely ones.
     pub fn lock_hash(&self, name: &str) -> Option<String> {
         let hash = name.strip_prefix(HASHED_LOCK).filter(|hash| hash.len() == 2 * KEY_BYTES);
         if hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {

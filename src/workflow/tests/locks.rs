@@ -208,7 +208,11 @@ respond: { status: 200 }
     dark.rest();
     assert_eq!(dark.locks(), [("dark:x".to_owned(), None)]);
     // A real run whose lock's name is computed cannot choose the name of a dark run's lock.
-    for (name, held) in [("dark:x", "real:dark:x"), ("real:dark:x", "real:real:dark:x"), ("x", "x")] {
+    // Nor one that looks like the hash of a sensitive name.
+    let (hash, escaped) = (format!("sensitive:{}", "0a".repeat(32)), format!("real:sensitive:{}", "0a".repeat(32)));
+    for (name, held) in
+        [("dark:x", "real:dark:x"), ("real:dark:x", "real:real:dark:x"), (&*hash, &*escaped), ("x", "x")]
+    {
         let plan = self::plan(&yaml.replace("key: x", &format!("key: '{name}'")));
         let mut real = Harness::of_api(&plan);
         real.rest();

@@ -260,9 +260,10 @@ impl Engine {
         recover::recover_in_background(&self.core).await;
     }
 
-    /// Why the runs that the last process left are not resumed yet; `None` where they are.
+    /// Why the runs that the last process left are not resumed yet; `None` where they are. Until then no run begins for a
+    /// request or a start.
     pub fn recovery_trouble(&self) -> Option<String> {
-        self.core.schedule.recovery_trouble.get()
+        self.core.schedule.recovery_trouble.get().map(|why| (*why).clone())
     }
 
     /// Begins no new runs and waits for those in flight: for the answer of a run with a caller, for the calls in flight of

@@ -8,14 +8,14 @@ use std::process::Command;
 use http::{Method, StatusCode};
 use pointsman::demo::Latency;
 use pointsman::demo::world::Fault;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
 use crate::legacy_keys::{charges, force, keyed};
 use crate::support::process::output_text;
-use crate::support::test_system::TestSystem;
+use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{PATIENCE, until, until_true};
 
 /// A file system of 8 MiB, until it is dropped.
@@ -78,6 +78,14 @@ async fn serves_without_the_store(system: &TestSystem) {
     let ready = system.pointsman.api(Method::GET, "/readyz", Value::Null).await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{:?}", ready.body);
     assert_eq!(system.pointsman.metrics().await.sum("pointsman_recovery_pending", &[]), 1.0);
+    let start = json!({ "workflow": "create-order", "input": some_order(4) });
+    let started = system.pointsman.api(Method::POST, "/api/v2/orchestrate/run", start).await;
+    assert_eq!(
+        (started.status, &started.json()["title"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("Nothing was started"))
+    );
+    assert!(started.json()["detail"].as_str().is_some_and(|why| why.contains("not resumed yet")), "{}", started.json());
+    assert_eq!(started.headers["retry-after"], "1");
     let charged = charges(system);
     let retried = keyed(system, "the run's", 1).await;
     assert_eq!(retried.status, StatusCode::SERVICE_UNAVAILABLE, "{}", retried.json());

@@ -63,6 +63,7 @@ impl Engine {
     /// # Errors
     /// Nothing was started, or whether it was is unknown.
     pub async fn rerun(&self, of: RunId, from: StepId, by: String) -> Result<Started, StartError> {
+        start::refuse_while_recovering(&self.core)?;
         rerun::rerun(&self.core, of, from, by).await
     }
     /// Sends an order to a run. Returns the run after it; the events are durable by then.

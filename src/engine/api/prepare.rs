@@ -50,6 +50,10 @@ pub(in crate::engine) async fn prepare(
     if *core.process.draining.borrow() {
         return not_started("shutting_down", "This process is shutting down");
     }
+    // A rehearsal is not stored, so it meets none of those runs.
+    if request.mode != Mode::Rehearse && !core.schedule.recovery_trouble.is_none() {
+        return not_started("resuming_runs", "The runs that the last process left are not resumed yet");
+    }
     let Some(plan) = snapshot.plans.get(&request.workflow).cloned() else {
         return not_started("no_workflow", &format!("There is no workflow `{}`", request.workflow));
     };

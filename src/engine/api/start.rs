@@ -119,6 +119,7 @@ pub(in crate::engine) async fn start(
         Ok(registration) => registration,
         Err(other) => return earlier_start(core, other).await,
     };
+    refuse_while_recovering(core)?;
     let permit = acquire_permit(core)?;
     let origin = Origin {
         mode: Mode::Real,
@@ -136,6 +137,13 @@ pub(in crate::engine) async fn start(
     watch(run);
     create(core, NewRun { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, registration, permit)
         .await
+}
+
+/// Refuses a start while the runs that the last process left are not resumed yet.
+pub(in crate::engine) fn refuse_while_recovering(core: &Core) -> Result<(), StartError> {
+    let refused =
+        |why| StartError::Unavailable(format!("the runs that the last process left are not resumed yet: {why}"));
+    core.schedule.recovery_trouble.get().map_or(Ok(()), |why| Err(refused(why)))
 }
 
 /// A permit for one more run.

@@ -49,7 +49,8 @@ pub enum StartError {
     /// The key belongs to a start with another body.
     #[error("the idempotency key belongs to {0}, which was started with another body")]
     KeyReused(RunId),
-    /// The limit of runs in flight is reached, or the process is shutting down. Nothing was done.
+    /// The limit of runs in flight is reached, the process is shutting down, or the runs of the last process are not
+    /// resumed yet. Nothing was done.
     #[error("{0}")]
     Unavailable(String),
     /// The run cannot be rerun like this.

@@ -4,10 +4,10 @@
 //! one with a wake time that time is set as a timer, and one that waits for a message is loaded when the message comes.
 //!
 //! Acquiring runs is a write. Where the store takes none (its disk is full, another program has locked it), the process
-//! serves without, and the recovery is tried again in the background until it succeeds. Until then nobody else may begin
-//! what such a run has begun: which arm took a retry key and who owns an instance is read from the store and does not
-//! depend on the recovery; a request with the key of such a run, or an order to it, acquires that run by itself, which the
-//! store refuses too, so it gets an error and nothing is begun anew.
+//! serves without, and the recovery is tried again in the background until it succeeds. Until then no run begins for a
+//! request, a start or a rerun: each is refused as "not started". What resumed runs begin (a child, a successor that was
+//! decided on) is part of the recovery. A request with the key of such a run, or an order to it, acquires that run by
+//! itself, which the store refuses too, so it gets an error and nothing is begun anew.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,20 +1,22 @@
-//! What keeps the runs of the last process from being resumed, for the process's health and its metric.
+//! What keeps the runs of the last process from being resumed: no new run begins meanwhile.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
 
 /// Why the runs that the last process left are not resumed yet; `None` where they are, or where nobody asked for it.
 #[derive(Default)]
-pub(in crate::engine) struct RecoveryTrouble(Mutex<Option<String>>);
+pub(in crate::engine) struct RecoveryTrouble(ArcSwapOption<String>);
 
 impl RecoveryTrouble {
-    fn state(&self) -> MutexGuard<'_, Option<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn get(&self) -> Option<Arc<String>> {
+        self.0.load_full()
     }
-    pub fn get(&self) -> Option<String> {
-        self.state().clone()
+    pub fn is_none(&self) -> bool {
+        self.0.load().is_none()
     }
     pub fn set(&self, why: Option<String>) {
         metrics::gauge!("pointsman_recovery_pending").set(if why.is_some() { 1.0 } else { 0.0 });
-        *self.state() = why;
+        self.0.store(why.map(Arc::new));
     }
 }

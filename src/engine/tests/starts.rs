@@ -2,14 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, start};
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, abandoned, checked_plan, refused, request, start};
+use super::test_stores;
 use crate::engine::OrderError;
 use crate::engine::Start;
 use crate::engine::StartError;
 use crate::engine::Started;
+use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
+use crate::limits::Limits;
 use crate::names::{JobId, RunId, Seq};
-use crate::workflow::{Order, Refusal, RunStatus};
+use crate::workflow::{Mode, Order, Refusal, RunStatus};
 
 fn definition() -> Value {
     json!({
@@ -108,4 +111,40 @@ async fn an_order_to_an_ended_or_unknown_run_is_refused() {
     assert_eq!(harness.engine.order(unknown_run, order, "ann".into()).await, Err(OrderError::NoRun));
     let explained = harness.engine.explain(run).await.unwrap();
     assert!(explained.sentence.contains("completed") && !explained.stuck, "{explained:?}");
+}
+
+#[tokio::test]
+async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
+    let store = test_stores::shared();
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let (plan, limits) = (checked_plan(&definition(), false), Limits::default());
+    let harness = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
+    let earlier = harness.engine.start(keyed(1, 1)).await.unwrap();
+    harness.wait_until_resting(earlier.run).await;
+    store.heartbeats.shut();
+    let while_recovering = async {
+        store.heartbeats.arrived(1).await;
+        let new = Start { key: None, ..keyed(2, 2) };
+        let Err(StartError::Unavailable(why)) = harness.engine.start(new).await else { panic!("it was started") };
+        assert!(why.contains("not resumed yet"), "{why}");
+        let again = harness.engine.start(keyed(1, 1)).await.unwrap();
+        assert_eq!((again.run, again.fresh), (earlier.run, false), "a repeated start is no new one");
+        assert!(matches!(
+            harness.engine.rerun(earlier.run, "a".into(), "ann".into()).await,
+            Err(StartError::Unavailable(_))
+        ));
+        for mode in [Mode::Real, Mode::Dark] {
+            let (problem, _) = refused(harness.send(request("w", mode, &json!({ "n": 2 }))).await);
+            assert_eq!((problem.status, problem.retry_after_s), (503, Some(1)), "{mode:?}");
+            assert_eq!(problem.title, "The workflow was not started", "{mode:?}");
+        }
+        let may_fall_back = ArmRequest { may_fall_back: true, ..request("w", Mode::Real, &json!({ "n": 2 })) };
+        assert_eq!(abandoned(harness.send(may_fall_back).await).reason, "resuming_runs");
+        store.heartbeats.pass(1_000);
+    };
+    tokio::join!(harness.engine.recover_in_background(), while_recovering);
+    assert_eq!(harness.engine.recovery_trouble(), None);
+    assert_eq!(harness.runs().await.len(), 1);
+    assert!(harness.engine.start(keyed(3, 3)).await.is_err(), "the key belongs to another body");
+    start(&harness, json!({ "n": 3 })).await;
 }

@@ -23,6 +23,7 @@
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
+//! - [`slot_file`]: files of slots with checksums, in which `affinity` and `evidence` keep what the store does not have yet
 //! - [`app`]: starts and stops all parts; the only one that imports every module
 //! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: used by all modules
 //!
@@ -57,6 +58,7 @@ pub mod problem;
 pub mod proxy;
 pub mod secret;
 pub mod shadow;
+pub mod slot_file;
 pub mod store;
 pub mod telemetry;
 pub mod workflow;

@@ -5,6 +5,7 @@
 
 use uuid::Uuid;
 
+use crate::slot_file::{Slot, bytes_at};
 use crate::store::StoreIdentity;
 
 /// The tag of a file.
@@ -40,9 +41,9 @@ impl Owner {
     pub(super) fn new(secret: &[u8; 32], identity: &StoreIdentity) -> Self {
         let store = blake3::derive_key("pointsman 2026 store of a file of retry keys", secret);
         Self {
-            store: first(&store),
-            location: first(blake3::hash(identity.location.as_bytes()).as_bytes()),
-            incarnation: first(blake3::hash(identity.incarnation.as_bytes()).as_bytes()),
+            store: bytes_at(&store, 0),
+            location: bytes_at(blake3::hash(identity.location.as_bytes()).as_bytes(), 0),
+            incarnation: bytes_at(blake3::hash(identity.incarnation.as_bytes()).as_bytes(), 0),
         }
     }
 
@@ -66,23 +67,17 @@ impl Tag {
     }
 
     /// Decodes it from a slot; `None` if an older version wrote the slot.
-    pub(super) fn read(slot: &[u8]) -> Option<Self> {
-        let file = Uuid::from_bytes(first(&slot[16..]));
-        let owner = Owner { store: first(&slot[32..]), location: first(&slot[48..]), incarnation: first(&slot[56..]) };
+    pub(super) fn read(slot: &Slot) -> Option<Self> {
+        let file = Uuid::from_bytes(bytes_at(slot, 16));
+        let owner = Owner { store: bytes_at(slot, 32), location: bytes_at(slot, 48), incarnation: bytes_at(slot, 56) };
         (!file.is_nil()).then_some(Self { file, owner })
     }
 
-    pub(super) fn write(&self, slot: &mut [u8; 64]) {
+    pub(super) fn write(&self, slot: &mut Slot) {
         let Self { file, owner: Owner { store, location, incarnation } } = self;
         slot[16..32].copy_from_slice(file.as_bytes());
         slot[32..48].copy_from_slice(store);
         slot[48..56].copy_from_slice(location);
         slot[56..64].copy_from_slice(incarnation);
     }
-}
-
-fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    let mut first = [0; N];
-    first.copy_from_slice(&bytes[..N]);
-    first
 }

@@ -20,13 +20,8 @@ use super::key_log::KeyLog;
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
+use crate::slot_file::{FILES_MAX, WAIT_FOR_PREDECESSOR, wait_while_locked};
 use crate::store::{KeyFileRecord, SharedStore, StoreIdentity, UnreadKeyFile};
-
-/// The most files in one directory that processes on the same store use.
-const FILES_MAX: usize = 64;
-
-/// How long a start waits in all for files that are locked.
-const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// Where a process keeps its file of retry keys.
 #[derive(Clone, Debug)]
@@ -179,18 +174,11 @@ impl Opening<'_> {
         Ok(log)
     }
 
-    /// Opens a file, and waits if it is locked: the kernel releases the locks of a killed process one after the other, so
-    /// that this process may hold the store's lock already and not the file's. On a shared store it does not wait: a
-    /// locked file is another process's.
+    /// Opens a file. On a store of one process it waits while the file is locked; on a shared store a locked file is
+    /// another process's.
     async fn open_unlocked(&self, path: &Path, make: bool) -> Result<Opened, KeyFileError> {
-        loop {
-            match KeyFile::open(path, self.bytes_max, make) {
-                Err(KeyFileError::Locked(_)) if !self.is_shared && Instant::now() < self.patience_ends => {
-                    tokio::time::sleep(WAIT_FOR_PREDECESSOR / 50).await;
-                }
-                done => return done,
-            }
-        }
+        let is_waited_for = |error: &KeyFileError| matches!(error, KeyFileError::Locked(_)) && !self.is_shared;
+        wait_while_locked(self.patience_ends, || KeyFile::open(path, self.bytes_max, make), is_waited_for).await
     }
 
     /// Opens the only file of a store that belongs to one process.

@@ -16,13 +16,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
-use super::key_file::{KeyFile, Opened, Record, UnnotedRoute};
+use super::key_file::{KeyFile, Opened, Record};
 use super::key_list::KeyFileList;
 use super::key_ring::Ring;
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::RouteId;
+use crate::slot_file::SlotRoute;
 use crate::store::SharedStore;
 
 /// Keys written to the store together: few enough that no append waits for long.
@@ -207,7 +208,7 @@ impl KeyLog {
     /// Legacy serves a request of a route though its key could not be noted.
     pub(super) fn serve_unnoted(&self, route: &RouteId) {
         let now = clock::now();
-        self.ring().set_unnoted(UnnotedRoute::of(route), now);
+        self.ring().set_unnoted(SlotRoute::of(route), now);
     }
 
     /// How long after its first try a retry may come.
@@ -219,14 +220,14 @@ impl KeyLog {
     /// come.
     pub(super) fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
         let ring = self.ring();
-        let served = [UnnotedRoute::of(route), UnnotedRoute::Any].iter().filter_map(|r| ring.unnoted.get(r)).max()?;
+        let served = [SlotRoute::of(route), SlotRoute::Any].iter().filter_map(|r| ring.unnoted.get(r)).max()?;
         served.checked_add(self.window).ok().filter(|until| *until > clock::now())
     }
 
     /// Why keys of any route may be missing, and until when their retries may come; `None` if none are known to be.
     pub(super) fn any_unnoted(&self) -> Option<(String, Timestamp)> {
         let ring = self.ring();
-        let until = ring.unnoted.get(&UnnotedRoute::Any)?.checked_add(self.window).ok();
+        let until = ring.unnoted.get(&SlotRoute::Any)?.checked_add(self.window).ok();
         let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
                      noted";
         let why = || ring.damage.clone().unwrap_or_else(|| lacks.to_owned());

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::key_file::{KeyFile, Record, UnnotedRoute};
+use super::key_file::{KeyFile, Record};
 use crate::clock;
 use crate::flag::RetryKey;
+use crate::slot_file::SlotRoute;
 
 /// When legacy serves a request whose key could not be noted, the recorded time lies this far in the future, so that a
 /// route's time is written at most once in this interval, and not for each request.
@@ -29,11 +30,11 @@ pub(super) struct Ring {
     /// The keys of waiting records, each with the number of its newest record.
     pub known: HashMap<RetryKey, u64>,
     /// When legacy last served a request of a route whose key could not be noted.
-    pub unnoted: HashMap<UnnotedRoute, Timestamp>,
+    pub unnoted: HashMap<SlotRoute, Timestamp>,
     /// What shows that records were missing in the file, or in one that was taken over, when it was opened.
     pub damage: Option<String>,
     /// The routes in `unnoted` whose time is not in the file.
-    pub unnoted_unwritten: Vec<UnnotedRoute>,
+    pub unnoted_unwritten: Vec<SlotRoute>,
     pub written_since_sync: bool,
     /// Whether the last attempt to note a key failed.
     pub failing: bool,
@@ -99,7 +100,7 @@ impl Ring {
         self.damage = Some(format!("the file of retry keys {} is damaged ({damage})", path.display()));
     }
 
-    pub fn set_unnoted(&mut self, route: UnnotedRoute, at: Timestamp) {
+    pub fn set_unnoted(&mut self, route: SlotRoute, at: Timestamp) {
         let known = self.unnoted.get(&route);
         if known.is_some_and(|known| *known >= at) {
             return;

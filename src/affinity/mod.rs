@@ -24,7 +24,7 @@ mod filter;
 mod key_dir;
 mod key_file;
 mod key_file_damage;
-mod key_file_slots;
+mod key_file_records;
 mod key_file_tag;
 mod key_files;
 mod key_list;

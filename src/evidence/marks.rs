@@ -11,17 +11,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::mark_file::{MarkFile, MarkFileError, MarkedRoute};
+use super::mark_file::{MarkFile, MarkFileError};
 use crate::names::RouteId;
-
-/// Files of processes on one store in one directory.
-const FILES_MAX: usize = 64;
-/// How long a start waits for a file that is locked: the kernel may still be releasing those of a process that was killed.
-const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);
+use crate::slot_file::{FILES_MAX, SlotRoute, WAIT_FOR_PREDECESSOR, wait_while_locked};
 
 /// Where a process keeps its marks.
 #[derive(Clone, Debug)]
@@ -47,7 +43,7 @@ pub struct Marks {
 struct State {
     /// The first one is this process's; the others were left by processes that are gone.
     files: Vec<MarkFile>,
-    standing: BTreeMap<MarkedRoute, Standing>,
+    standing: BTreeMap<SlotRoute, Standing>,
     failing: bool,
 }
 
@@ -65,11 +61,11 @@ struct Standing {
 /// A difference that is marked and is being counted; dropped when it is.
 pub(super) struct Counting<'a> {
     marks: &'a Marks,
-    route: Option<MarkedRoute>,
+    route: Option<SlotRoute>,
 }
 
 /// The marks that stand over nothing but what is counted.
-pub(super) struct Counted(Vec<(MarkedRoute, u64)>);
+pub(super) struct Counted(Vec<(SlotRoute, u64)>);
 
 impl Marks {
     /// Opens the file of this process, and those that processes left which are gone.
@@ -104,16 +100,9 @@ impl Marks {
         Ok(marks)
     }
 
-    async fn unlocked(path: &Path) -> Result<(MarkFile, Vec<(MarkedRoute, u64)>), MarkFileError> {
-        let patience_ends = Instant::now() + WAIT_FOR_PREDECESSOR;
-        loop {
-            match MarkFile::open(path, true) {
-                Err(MarkFileError::Locked(_)) if Instant::now() < patience_ends => {
-                    tokio::time::sleep(WAIT_FOR_PREDECESSOR / 50).await;
-                }
-                done => return done,
-            }
-        }
+    async fn unlocked(path: &Path) -> Result<(MarkFile, Vec<(SlotRoute, u64)>), MarkFileError> {
+        let is_locked = |error: &MarkFileError| matches!(error, MarkFileError::Locked(_));
+        wait_while_locked(Instant::now() + WAIT_FOR_PREDECESSOR, || MarkFile::open(path, true), is_locked).await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,13 +113,13 @@ impl Marks {
     /// Whether a mark stands that names this route, or every route.
     pub(super) fn stands(&self, route: &RouteId) -> bool {
         let state = self.state();
-        [MarkedRoute::of(route), MarkedRoute::Any].iter().any(|marked| state.standing.contains_key(marked))
+        [SlotRoute::of(route), SlotRoute::Any].iter().any(|marked| state.standing.contains_key(marked))
     }
 
     /// Marks a route: when this returns, the mark is written. It stands at least until the difference is counted and the
     /// evidence was stored after that. Where the file cannot be written, the difference is counted without a mark.
     pub(super) fn mark(&self, route: &RouteId) -> Counting<'_> {
-        Counting { marks: self, route: self.state().begin(MarkedRoute::of(route)) }
+        Counting { marks: self, route: self.state().begin(SlotRoute::of(route)) }
     }
 
     /// Has a route marked soon, by [`Marks::mark_behind`]: for those who must not wait. Call it after it was counted.
@@ -167,14 +156,14 @@ impl Marks {
 }
 
 impl State {
-    fn take(&mut self, (file, marks): (MarkFile, Vec<(MarkedRoute, u64)>)) {
+    fn take(&mut self, (file, marks): (MarkFile, Vec<(SlotRoute, u64)>)) {
         for (route, slot) in marks {
             self.standing.entry(route).or_default().places.push((self.files.len(), slot));
         }
         self.files.push(file);
     }
 
-    fn begin(&mut self, route: MarkedRoute) -> Option<MarkedRoute> {
+    fn begin(&mut self, route: SlotRoute) -> Option<SlotRoute> {
         let mut marked = route;
         if !self.standing.contains_key(&route) {
             let file = self.files.first_mut()?;
@@ -205,7 +194,7 @@ impl State {
         Some(marked)
     }
 
-    fn clear(&mut self, route: MarkedRoute, seq: u64) {
+    fn clear(&mut self, route: SlotRoute, seq: u64) {
         let Some(standing) = self.standing.get_mut(&route).filter(|standing| standing.seq == seq) else { return };
         let files = &mut self.files;
         // What cannot be cleared is tried again, or starts the evidence anew at the next start without need.

@@ -20,6 +20,7 @@ pub(super) fn commands(
     shares: Shares,
     reason: Option<&str>,
 ) -> Vec<FlipCommand> {
+    let asked = Asked { gate, to, reason };
     let mut positions = positions.clone();
     let mut commands = Vec::new();
     let id = &at.route.id;
@@ -27,47 +28,49 @@ pub(super) fn commands(
         let below = positions.followers(id).filter(|follower| follower.rung() < to);
         let below: Vec<RoutePosition> = below.cloned().collect();
         for follower in below {
-            let Some(command) = command(&positions, gate, &follower, to, follower.inputs.shares, reason) else {
-                return Vec::new();
-            };
+            let Some(command) = asked.command(&positions, &follower, follower.inputs.shares) else { return Vec::new() };
             raise(&mut positions, &command);
             commands.push(command);
         }
     }
-    match command(&positions, gate, at, to, shares, reason) {
+    match asked.command(&positions, at, shares) {
         Some(command) => commands.push(command),
         None => return Vec::new(),
     }
     commands
 }
 
-/// The one command that moves one route; `None` where none does.
-fn command(
-    positions: &Positions,
-    gate: &Gate,
-    at: &RoutePosition,
+/// What was asked for of the route, and of its followers with it.
+struct Asked<'a> {
+    gate: &'a Gate,
     to: State,
-    shares: Shares,
-    reason: Option<&str>,
-) -> Option<FlipCommand> {
-    let from = at.rung();
-    // A route without a `key` cannot have a share below 100 %.
-    let no_key = matches!(to, State::Dark | State::Live) && at.route.key.is_none() && shares.of(to) < Percent::ALL;
-    let asked = (shares.of(to) != at.inputs.shares.of(to)).then(|| shares.of(to));
-    let percent = if no_key { Some(Percent::ALL) } else { asked };
-    let shares = percent.map_or(shares, |percent| shares.with(to, percent));
-    let plain = FlipCommand {
-        route: at.route.id.clone(),
-        to,
-        percent,
-        force: None,
-        acknowledge: from == State::Only && to < from,
-    };
-    let wanted = Wanted { to, shares, force: false, reason: None };
-    match gate.judge(positions, at, &wanted) {
-        Ok(_) => Some(plain),
-        Err(Refusal::GateShut(_)) => Some(FlipCommand { force: Some(reason.unwrap_or(REASON).to_owned()), ..plain }),
-        Err(Refusal::Impossible(_)) => None,
+    reason: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// The one command that moves one route; `None` where none does.
+    fn command(&self, positions: &Positions, at: &RoutePosition, shares: Shares) -> Option<FlipCommand> {
+        let (from, to) = (at.rung(), self.to);
+        // A route without a `key` cannot have a share below 100 %.
+        let no_key = matches!(to, State::Dark | State::Live) && at.route.key.is_none() && shares.of(to) < Percent::ALL;
+        let asked = (shares.of(to) != at.inputs.shares.of(to)).then(|| shares.of(to));
+        let percent = if no_key { Some(Percent::ALL) } else { asked };
+        let shares = percent.map_or(shares, |percent| shares.with(to, percent));
+        let plain = FlipCommand {
+            route: at.route.id.clone(),
+            to,
+            percent,
+            force: None,
+            acknowledge: from == State::Only && to < from,
+        };
+        let wanted = Wanted { to, shares, force: false, reason: None };
+        match self.gate.judge(positions, at, &wanted) {
+            Ok(_) => Some(plain),
+            Err(Refusal::GateShut(_)) => {
+                Some(FlipCommand { force: Some(self.reason.unwrap_or(REASON).to_owned()), ..plain })
+            }
+            Err(Refusal::Impossible(_)) => None,
+        }
     }
 }
 

@@ -34,7 +34,7 @@
 //!   two clients in `engine` (the rehearsing one can only take a checked read);
 //! - the answering arm never waits for the other: `exchange::Offer` is not async;
 //! - nothing acknowledged is lost: `store::Store::append` before an effect leaves and before a caller is answered;
-//! - every request that should be compared ends in exactly one outcome: `exchange::Ticket`.
+//! - every request that should be compared ends in exactly one outcome: `exchange::ComparisonTicket`.
 #![warn(missing_docs)]
 
 pub mod admin;

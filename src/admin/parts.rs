@@ -131,7 +131,7 @@ pub trait EngineControl: Send + Sync {
         async move {
             let started = self.start(start).await?;
             let run = started.run;
-            Ok((started, self.rest(run, within).map(|_| None).boxed()))
+            Ok((started, self.wait_until_at_rest(run, within).map(|_| None).boxed()))
         }
         .boxed()
     }
@@ -143,10 +143,10 @@ pub trait EngineControl: Send + Sync {
     fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, StartError>>;
     /// As [`Engine::order`].
     fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>>;
-    /// As [`Engine::rest`].
-    fn rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>>;
-    /// As [`Engine::beyond`].
-    fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
+    /// As [`Engine::wait_until_at_rest`].
+    fn wait_until_at_rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>>;
+    /// As [`Engine::wait_for_events_after`].
+    fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
     /// As [`Engine::explain`].
     fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>>;
     /// As [`Engine::why_stuck`].
@@ -175,11 +175,11 @@ impl EngineControl for Engine {
     fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>> {
         Engine::order(self, run, order, by).boxed()
     }
-    fn rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
-        Engine::rest(self, run, within).boxed()
+    fn wait_until_at_rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
+        Engine::wait_until_at_rest(self, run, within).boxed()
     }
-    fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
-        Engine::beyond(self, run, seq, within).boxed()
+    fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
+        Engine::wait_for_events_after(self, run, seq, within).boxed()
     }
     fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>> {
         Engine::explain(self, run).boxed()

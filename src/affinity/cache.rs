@@ -23,7 +23,7 @@ struct Halves {
     young: HashMap<PinKey, Known>,
     old: HashMap<PinKey, Known>,
     /// Counts pins made.
-    epoch: u64,
+    pins_made: u64,
 }
 
 impl Cache {
@@ -42,15 +42,15 @@ impl Cache {
         Some(known)
     }
 
-    /// The epoch of a look-up that begins now, for [`Cache::looked_up`].
-    pub(super) fn epoch(&self) -> u64 {
-        self.halves().epoch
+    /// How many pins were made before a look-up that begins now, for [`Cache::looked_up`].
+    pub(super) fn pins_made(&self) -> u64 {
+        self.halves().pins_made
     }
 
-    /// Caches the result of a look-up that began at this epoch.
+    /// Caches the result of a look-up that began when so many pins had been made.
     pub(super) fn looked_up(&self, key: &PinKey, known: Known, began: u64) {
         let mut halves = self.halves();
-        if known.is_some() || halves.epoch == began {
+        if known.is_some() || halves.pins_made == began {
             halves.put(key, known);
         }
     }
@@ -58,7 +58,7 @@ impl Cache {
     /// A pin was made. Returns `false` if it was cached already.
     pub(super) fn pinned(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
         let mut halves = self.halves();
-        halves.epoch += 1;
+        halves.pins_made += 1;
         let known = Some((arm, run));
         let before = halves.young.get(key).or_else(|| halves.old.get(key)).copied();
         halves.put(key, known);
@@ -98,11 +98,11 @@ mod tests {
     #[test]
     fn a_pin_replaces_an_earlier_result_nobody() {
         let cache = Cache::default();
-        let began = cache.epoch();
+        let began = cache.pins_made();
         assert!(cache.pinned(&key(1), Arm::Engine, None));
         cache.looked_up(&key(1), None, began);
         assert_eq!(cache.get(&key(1)), Some(Some((Arm::Engine, None))));
-        cache.looked_up(&key(2), None, cache.epoch());
+        cache.looked_up(&key(2), None, cache.pins_made());
         assert_eq!(cache.get(&key(2)), Some(None));
         cache.pinned(&key(2), Arm::Engine, None);
         assert_eq!(cache.get(&key(2)), Some(Some((Arm::Engine, None))));

@@ -1,8 +1,15 @@
 //! Finds the files of retry keys that belong to a store, and takes over those that its earlier processes left.
 //!
-//! The question it answers: "which files may have keys that the store does not have?" Always true: a file is used by one
-//! process at a time (its lock) and by one store (its tag); the store lists the files that may have such keys, wherever
-//! they are; a process that starts takes over the keys of all listed files that it can read, and reports the others.
+//! The question it answers: "which files may have keys that the store does not have?" Always true: a file is used by
+//! one process at a time (its lock) and by one store (its tag); the store lists the files that may have such keys,
+//! wherever they are; a process that starts takes over the keys of all listed files that it can read, and reports the
+//! others.
+//!
+//! Example: two processes share a PostgreSQL store and a directory. The first one uses `pointsman-ID-0.keys`, the
+//! second one `pointsman-ID-1.keys`, and the store lists both. Both are killed; the second file has the key K, which
+//! the store does not have. A new process opens file 0 for itself, and file 1 to take over its keys: it copies K to
+//! file 0, writes in file 1 that all its records are stored, and takes file 1 off the list. If only the second process
+//! is killed, file 0 stays locked, and the new process goes on with file 1, in which K waits.
 //!
 //! A copy of a store lists the files of the original. It takes over nothing from them: their keys are unknown to it. A
 //! store that was moved takes over its files: it differs from a copy in that no store is at its earlier path any more.
@@ -96,7 +103,7 @@ struct Opening<'a> {
 }
 
 /// The file that was opened for this process, and files that earlier processes left, whose keys it takes over.
-struct Found {
+struct OpenedFiles {
     own: Opened,
     left: Vec<Opened>,
 }
@@ -108,8 +115,8 @@ impl Opening<'_> {
         secret: &[u8; 32],
         limits: &Limits,
     ) -> Result<Arc<KeyLog>, KeyFileError> {
-        let Found { own, mut left } = match place {
-            KeyFilePlace::File(path) => Found { own: self.open_file(path).await?, left: Vec::new() },
+        let OpenedFiles { own, mut left } = match place {
+            KeyFilePlace::File(path) => OpenedFiles { own: self.open_file(path).await?, left: Vec::new() },
             KeyFilePlace::Dir(dir) => self.open_in(dir, secret).await?,
         };
         let earlier = own.tag.map(|tag| tag.file);
@@ -193,7 +200,7 @@ impl Opening<'_> {
     }
 
     /// Opens the first file in a directory that no other process has and that belongs to no copy of this store.
-    async fn open_in(&self, dir: &Path, secret: &[u8; 32]) -> Result<Found, KeyFileError> {
+    async fn open_in(&self, dir: &Path, secret: &[u8; 32]) -> Result<OpenedFiles, KeyFileError> {
         let id = blake3::derive_key("pointsman 2026 name of the file of retry keys", secret);
         let id = u64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]);
         let path = |n: usize| dir.join(format!("pointsman-{id:016x}-{n}.keys"));
@@ -224,7 +231,7 @@ impl Opening<'_> {
             }
         }
         let own = own.ok_or_else(|| KeyFileError::Locked(path(FILES_MAX - 1)))?;
-        Ok(Found { own, left })
+        Ok(OpenedFiles { own, left })
     }
 
     /// Whose a file is. A listed file is also ours if its record has an earlier path of the store and no store is there

@@ -1,5 +1,10 @@
 //! The store's list of the files that may hold retry keys which the store does not have.
 //!
+//! Example: the store lists the file F1 of a process that was killed. The next process uses the file F2. It copies the
+//! waiting keys of F1 to F2, so its changes of the list are: put F2, remove F1. The store does not answer. The list
+//! still names F1 alone, and F1 stays locked ([`ListChanges::locked`]): a third process can neither use F1 nor take
+//! over its keys. Once the store answers, the list names F2 alone, no changes are left, and F1 is unlocked.
+//!
 //! Always true: a change of the list that the store did not take is tried again until it does; a file whose keys were
 //! taken over stays locked until it is off the list, so that no other process uses and lists it again in between.
 

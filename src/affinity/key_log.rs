@@ -2,8 +2,14 @@
 //!
 //! The question it answers: "would the next process know that legacy took this?" Always true: [`KeyLog::note`] returns
 //! `Ok` only after the record is written to the file (kill -9 and a full disk do not lose it); a record that the store
-//! does not have yet is never overwritten, so that a full ring buffer refuses further records; the records that wait for
-//! the store are also in memory.
+//! does not have yet is never overwritten, so that a full ring buffer refuses further records; the records that wait
+//! for the store are also in memory.
+//!
+//! Example: legacy is to take a first try with the key K. [`KeyLog::note`] writes record 1 (K, and the time) to the
+//! ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K waits. Now legacy is called. A
+//! moment later [`KeyLog::move_to_store`] writes K to the store, then "stored: 1, last: 1" to the file; in memory
+//! nothing waits, and record 1 may be overwritten. If the process is killed in between, the next one finds record 1
+//! above "stored: 0" and moves K to the store.
 //!
 //! When the store is slow or gone, keys wait in the ring buffer, which is as large as the file. When the file cannot be
 //! written, noting fails, and the caller decides.

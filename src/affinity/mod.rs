@@ -218,7 +218,7 @@ impl StoreAffinity {
     }
 
     async fn look(&self, key: PinKey) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
-        let before = self.cache.epoch();
+        let before = self.cache.pins_made();
         match tokio::time::timeout(LOOK_MAX, self.store.pin(key.clone())).await {
             Ok(Ok(pin)) => {
                 let known = pin.map(|pin| (pin.arm, pin.run));

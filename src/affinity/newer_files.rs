@@ -1,14 +1,28 @@
-//! Remembers requests that were taken after a reload, under the retry keys that the flag files before the reload would
-//! have given them, so that a request that began before the reload finds its own retry.
+//! Finds a retry that was taken before its first try, where a reload between the two gave them different retry keys.
 //!
-//! A request is decided by the files that were in force when it began. After a reload its retry may have other keys. The
-//! retry also looks up the keys that it has by earlier files, but the first try may not have taken its key yet, because
-//! its body is still coming. So when a request is taken, the keys that it would have had by earlier files are marked
-//! here; and before a key is taken, marks of requests under newer files are looked up here. Both happen under the same
-//! lock, so that the later of a first try and its retry finds the earlier one.
+//! The keys of a request follow from the flag files that are in force when it begins. So a request that begins before a
+//! reload and its retry after the reload may have different keys (where `retry_key` or `caller` changed). Whichever of
+//! the two is taken second must find the other:
 //!
-//! A mark counts only for requests that were decided by older files: under the same or newer files a retry has the same
-//! key. Marks are in memory only, because requests in flight end with their process. Other processes on the same store do
+//! - the retry is second: it has keys by the earlier files too, and finds the first try in `tries` or in the store;
+//! - the first try is second, because its body arrived slowly: when the retry was taken, the keys that it has by
+//!   earlier files were marked in this module, and the first try finds the mark under its own key.
+//!
+//! Example: version 4 of the files scopes keys by the header `authorization`, version 5 by `x-tenant`.
+//!
+//! 1. `POST /orders` with `Idempotency-Key: k1` begins under version 4. Its key is K4. Nobody has taken it: the body is
+//!    still arriving.
+//! 2. Version 5 comes into force, and the client repeats the request. The retry's key is K5, and K4 by the earlier
+//!    files. The engine takes it. Now `tries` has K5 for the engine, and [`NewerFiles`] has a mark under K4: files
+//!    version 5, the engine, the digest of the request.
+//! 3. The body of the first request is complete, and legacy is to take it. `tries` has nothing under K4; the mark is of
+//!    a newer version than 4 and has the same digest. The first request is refused ([`Newer::Engine`]).
+//!
+//! Always true: looking up, taking and marking happen under one lock, so that the second of the two finds the first. A
+//! mark counts only for requests of older files: under the same or newer files a retry has the key that the marked
+//! request took.
+//!
+//! Marks are in memory only, because requests in flight end with their process. Other processes on the same store do
 //! not see them.
 
 use std::collections::HashMap;
@@ -31,12 +45,12 @@ pub(super) struct Marks {
     /// still in flight are refused.
     marks_max: usize,
     forgotten_total: Counter,
-    /// Marks of requests under files up to this edition were dropped.
+    /// Marks of requests under files up to this version were dropped.
     forgotten: u64,
 }
 
 struct Mark {
-    edition: u64,
+    files_version: u64,
     by: MarkedBy,
 }
 
@@ -80,12 +94,12 @@ impl Marks {
         Self { by_key: HashMap::new(), count: 0, marks_max, forgotten_total, forgotten: 0 }
     }
 
-    /// What was taken under a key by files that are newer than this edition.
-    pub(super) fn find(&self, key: &RetryKey, edition: u64, body: KnownBody) -> Newer {
-        if edition < self.forgotten {
+    /// What was taken under a key by files that are newer than this version.
+    pub(super) fn find(&self, key: &RetryKey, files_version: u64, body: KnownBody) -> Newer {
+        if files_version < self.forgotten {
             return Newer::Unknown;
         }
-        let newer = || self.by_key.get(key).into_iter().flatten().filter(|mark| mark.edition > edition);
+        let newer = || self.by_key.get(key).into_iter().flatten().filter(|mark| mark.files_version > files_version);
         let is_engines = newer().any(|mark| match (mark.by, body) {
             (MarkedBy::Engine(marked), KnownBody::Digest(digest)) => marked == digest,
             (MarkedBy::Engine(_), KnownBody::Unread) => true,
@@ -104,7 +118,7 @@ impl Marks {
     pub(super) fn legacy_takes(&mut self, earlier: &EarlierKeys) {
         for keys in &earlier.keys {
             for key in [keys.scoped].into_iter().chain(keys.any_caller) {
-                self.add(key, Mark { edition: earlier.edition, by: MarkedBy::Legacy });
+                self.add(key, Mark { files_version: earlier.files_version, by: MarkedBy::Legacy });
             }
         }
     }
@@ -114,7 +128,7 @@ impl Marks {
         for keys in &earlier.keys {
             let of_request = keys.any_caller.map(|any_caller| any_caller.of_request(digest));
             for key in [keys.scoped].into_iter().chain(of_request) {
-                self.add(key, Mark { edition: earlier.edition, by: MarkedBy::Engine(*digest) });
+                self.add(key, Mark { files_version: earlier.files_version, by: MarkedBy::Engine(*digest) });
             }
         }
     }
@@ -128,8 +142,8 @@ impl Marks {
     }
 
     fn forget(&mut self) {
-        let editions = self.by_key.values().flatten().map(|mark| mark.edition);
-        let newest = editions.fold(self.forgotten, u64::max);
+        let files_versions = self.by_key.values().flatten().map(|mark| mark.files_version);
+        let newest = files_versions.fold(self.forgotten, u64::max);
         // Logged once for each set of files: under much traffic it happens repeatedly, and concerns the same requests.
         if newest > self.forgotten {
             tracing::warn!(
@@ -148,9 +162,9 @@ mod tests {
     use super::*;
     use crate::flag::RetryKeys;
 
-    fn earlier(key: u8, edition: u64) -> EarlierKeys {
+    fn earlier(key: u8, files_version: u64) -> EarlierKeys {
         let keys = RetryKeys { scoped: RetryKey([key; 32]), any_caller: Some(RetryKey([key + 100; 32])) };
-        EarlierKeys { keys: vec![keys], edition }
+        EarlierKeys { keys: vec![keys], files_version }
     }
 
     #[test]

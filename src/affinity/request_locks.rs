@@ -1,9 +1,14 @@
-//! Locks under which the keys of a request are taken, so that of two requests that share a key the later finds the
-//! earlier one's.
+//! Locks under which the keys of a request are looked up and taken, so that of two tries at the same time one finds the
+//! other.
 //!
-//! A request of an unverified caller has two keys: for legacy the key for any caller, and for the engine that key
-//! combined with the digest of the body. Each arm looks up the other arm's key before it takes its own; both happen under
-//! the lock of the key for any caller. Nothing is awaited under it.
+//! Example: two tries of one order arrive together, with the same `Idempotency-Key` and different tokens that nobody
+//! verifies. One is decided for legacy, the other for the engine. Both have the key A (for any caller) and R (A
+//! combined with the digest of the request). Legacy's try looks for R and takes A; the engine's try looks for A and
+//! takes R. If each looked before the other took, both arms would perform the order. Therefore each try looks and takes
+//! while it holds the lock of A: if the engine's try is first, `tries` has R for the engine when legacy's looks, and
+//! legacy does not get the order.
+//!
+//! Nothing is awaited under a lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

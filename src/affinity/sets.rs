@@ -1,11 +1,17 @@
 //! The retry keys that the engine took and the instances that were pinned, as sets in memory whose answer is "certainly
 //! not" or "perhaps: ask the store".
 //!
+//! Example: the engine takes a first try with the key K, and its run creates the order 17. Then `keys` has a
+//! fingerprint of K for the retry window, and `owned` has one of (`orders.create`, 17) for ever. A request with the key
+//! K, or for `/orders/17`, now gets "perhaps", and the store is asked. A request with another key, or for `/orders/18`,
+//! gets "certainly not" (but for a few false positives), and legacy answers without the store. If legacy creates the
+//! order 18 and a dark run follows, `twins` has a fingerprint of (`orders.create`, 18).
+//!
 //! Always true: until the sets are built from the store the answer is "perhaps"; from then on they have all that the
 //! store has, because a new entry is inserted before any client can know of it.
 //!
-//! While the store does not answer at the start, its rows are requested again until they come; until then every question
-//! goes to the store.
+//! While the store does not answer at the start, its rows are requested again until they come; until then every
+//! question goes to the store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -1,8 +1,24 @@
-//! Takes requests for one of the arms, under all of their keys.
+//! Takes a request for one of the arms, under all of its retry keys.
 //!
-//! Always true: of two tries of one request that are taken for different arms, or under different files, the second finds
-//! the first. Each looks up the other's key and takes its own under a lock that both hold (`request_locks`,
-//! `newer_files`).
+//! Always true: of two tries of one request the second finds the first, also where they are taken for different arms,
+//! or by different versions of the files. Each try looks up the keys under which the other arm takes, and takes its own
+//! keys, while it holds the locks of `request_locks` and `newer_files`.
+//!
+//! Example: `POST /orders` with `Idempotency-Key: k1` and an `authorization` header that nobody verifies. It has the
+//! key S (of route, k1 and credential), the key A (of route and k1, the same for any caller), and R (A combined with
+//! the digest of the request). By earlier files its scoped key is E.
+//!
+//! | | legacy takes it | the engine takes it |
+//! |---|---|---|
+//! | refused where | the engine has S or R | legacy has S or A |
+//! | `tries` afterwards | S and A: legacy | S and R: engine |
+//! | `key_log` and its file | S and A | nothing: the engine's keys are stored with its run |
+//! | `sets` | nothing | S and R |
+//! | `newer_files` | E: legacy | E: engine, with the digest |
+//!
+//! A retry with a refreshed token has another S, but the same A and R. So legacy finds the engine's R, and the engine
+//! finds legacy's A. For R the body is needed: where `sets` says that the engine may have it, the request is not taken
+//! until its body was read ([`LegacyTake::NeedsBody`]).
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +40,7 @@ impl StoreAffinity {
         // taken, so that legacy cannot take it in between.
         if took == Took::Fresh && self.keys.is_waiting(&key) {
             self.tries.release(&key);
-            return Took::Others;
+            return Took::OtherArmHasIt;
         }
         took
     }
@@ -34,9 +50,9 @@ impl StoreAffinity {
     pub fn take_request_for_engine(&self, key: RetryKey, digest: &[u8; 32], earlier: &EarlierKeys) -> Took {
         let mut newer_files = self.newer_files.lock();
         if self.tries.arm(&key, Instant::now()).is_none() {
-            match newer_files.find(&key, earlier.edition, KnownBody::Digest(*digest)) {
+            match newer_files.find(&key, earlier.files_version, KnownBody::Digest(*digest)) {
                 Newer::Nothing => {}
-                Newer::Legacy => return Took::Others,
+                Newer::Legacy => return Took::OtherArmHasIt,
                 Newer::Engine | Newer::NeedsBody => return Took::UnderOtherFiles,
                 Newer::Unknown => return Took::Unknown,
             }
@@ -48,7 +64,7 @@ impl StoreAffinity {
                 self.is_legacys(&keys.scoped) || keys.any_caller.is_some_and(|key| self.is_legacys(&key))
             };
             if earlier.keys.iter().any(is_legacys) {
-                return Took::Others;
+                return Took::OtherArmHasIt;
             }
         }
         let took = self.take_for_engine(key);
@@ -64,17 +80,22 @@ impl StoreAffinity {
     }
 
     /// Takes a request for the engine under its key for any caller, unless another run has the same request, or legacy
-    /// has any request with that key. `edition` is that of the files that decided the request.
-    pub fn take_for_engine_under_any_credential(&self, any_caller: &RetryKey, digest: &[u8; 32], edition: u64) -> Took {
+    /// has any request with that key. `files_version` is that of the files that decided the request.
+    pub fn take_for_engine_under_any_credential(
+        &self,
+        any_caller: &RetryKey,
+        digest: &[u8; 32],
+        files_version: u64,
+    ) -> Took {
         let _lock = self.request_locks.of(any_caller);
         let newer_files = self.newer_files.lock();
         let of_request = any_caller.of_request(digest);
-        let find = |key| newer_files.find(key, edition, KnownBody::Digest(*digest));
+        let find = |key| newer_files.find(key, files_version, KnownBody::Digest(*digest));
         match (find(any_caller), find(&of_request)) {
-            (Newer::Legacy, _) => Took::Others,
+            (Newer::Legacy, _) => Took::OtherArmHasIt,
             (Newer::Unknown, _) => Took::Unknown,
             (_, Newer::Engine) => Took::UnderOtherFiles,
-            _ if self.is_legacys(any_caller) => Took::Others,
+            _ if self.is_legacys(any_caller) => Took::OtherArmHasIt,
             _ => self.take_for_engine(of_request),
         }
     }
@@ -99,7 +120,7 @@ impl StoreAffinity {
             KnownBody::Unread | KnownBody::TooLarge => None,
         };
         for key in [keys.scoped].into_iter().chain(keys.any_caller.and_then(of_request)) {
-            match newer_files.find(&key, earlier.edition, body) {
+            match newer_files.find(&key, earlier.files_version, body) {
                 Newer::Nothing | Newer::Legacy => {}
                 Newer::Engine => return Some(LegacyTake::HeldUnderNewerFiles),
                 Newer::NeedsBody => return Some(LegacyTake::NeedsBody),

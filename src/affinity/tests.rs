@@ -328,7 +328,7 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     let keys = once_free(open).await;
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     assert_eq!(pins.remembered(&numbered(1)), Remembered::By(Arm::Legacy));
-    assert_eq!(pins.take_for_engine(numbered(1)), Took::Others);
+    assert_eq!(pins.take_for_engine(numbered(1)), Took::OtherArmHasIt);
     store.gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     pins.flush().await;
@@ -424,7 +424,7 @@ async fn many_new_keys_stay_with_legacy() {
         }
         let old = numbered(n / 2);
         if store.first_try(old).await.is_ok_and(|first| first.is_none()) {
-            assert_eq!(pins.take_for_engine(old), Took::Others, "{n}");
+            assert_eq!(pins.take_for_engine(old), Took::OtherArmHasIt, "{n}");
             assert_eq!(pins.first_try(&old).await, Ok(Some(Arm::Legacy)), "{n}");
         }
     }
@@ -462,7 +462,7 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
         });
         match (engine, legacy) {
             (Took::Fresh, LegacyTake::HeldUnderAnotherCredential) => engines += 1,
-            (Took::Others, LegacyTake::Noted) => legacys += 1,
+            (Took::OtherArmHasIt, LegacyTake::Noted) => legacys += 1,
             both => panic!("{both:?}"),
         }
     }

@@ -1,8 +1,13 @@
 //! First tries, in memory: which arm took each.
 //!
-//! Always true: a key belongs to one arm; an attempt to take it for the other arm fails at once, even if the engine's run
-//! is not on disk yet. The number of keys is bounded: the oldest are removed first, and `sets` and `key_log` still have
-//! them.
+//! Example: legacy takes a first try with the key K. [`Tries::take_for_legacy`] calls `note`, which writes K to the
+//! file of `key_log`; then [`Tries`] has K: legacy, noted, until the end of the retry window. The route goes to `live`,
+//! and the client repeats the request. [`Tries::take_for_engine`] returns [`Took::OtherArmHasIt`], and legacy gets the
+//! retry. If the file was full, K is in memory only (`noted` is false), and the next try writes it again.
+//!
+//! Always true: a key belongs to one arm; an attempt to take it for the other arm fails at once, even if the engine's
+//! run is not on disk yet. The number of keys is bounded: the oldest are removed first, and `sets` and `key_log` still
+//! have them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,8 +60,8 @@ pub enum Took {
     Fresh,
     /// It was this arm's already.
     Again,
-    /// The other arm has it: nothing was taken.
-    Others,
+    /// The other arm has taken it: nothing was taken.
+    OtherArmHasIt,
     /// The engine has the same request, or may have it, under a key that other files give it: nothing was taken.
     UnderOtherFiles,
     /// The keys that newer files give to the request are not remembered any more: nothing was taken.
@@ -143,7 +148,7 @@ impl Tries {
         let mut shard = self.shard(&key);
         match shard.arm(&key, now) {
             Some(Arm::Engine) => return Took::Again,
-            Some(Arm::Legacy) => return Took::Others,
+            Some(Arm::Legacy) => return Took::OtherArmHasIt,
             None => {}
         }
         let keys_max = self.shard_keys_max.max(SHARD_ENGINE_MIN);
@@ -242,7 +247,7 @@ mod tests {
         assert_eq!(tries.take_for_legacy(key(1), now, never), LegacyTake::HeldByEngine);
         assert_eq!(tries.give_to_legacy(key(1), now, || true), LegacyTake::Noted, "given back");
         tries.release(&key(1));
-        assert_eq!(tries.take_for_engine(key(1), now), Took::Others);
+        assert_eq!(tries.take_for_engine(key(1), now), Took::OtherArmHasIt);
         assert_eq!(tries.take_for_legacy(key(1), now, || true), LegacyTake::Noted);
         assert_eq!(tries.take_for_engine(key(2), now), Took::Fresh);
         tries.release(&key(2));

@@ -102,5 +102,5 @@ pub(super) fn report_health(parts: &Parts) {
 
 /// Whether the store takes writes and the runs that the last process left are resumed.
 pub(super) fn is_engine_healthy(parts: &Parts) -> bool {
-    parts.store.healthy() && parts.engine.recovery_trouble().is_none()
+    parts.store.healthy() && parts.engine.why_unresumed().is_none()
 }

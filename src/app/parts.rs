@@ -108,14 +108,14 @@ impl Parts {
 
     /// Puts a checked set in force as a whole: records the flips that it makes, then swaps workflows, rules and the basis
     /// of evidence, and the flags last, so that no request finds a route without its workflow and rules. A request that
-    /// is decided by the flags of one edition is run with the workflows of the same edition, also during the swap.
+    /// is decided by the flags of one version is run with the workflows of the same version, also during the swap.
     /// Returns once the outcome is known.
     ///
     /// # Errors
     /// The store did not record the flips, or the set would orphan instances of the engine. Nothing was changed.
     pub async fn apply(&self, setup: &Setup) -> anyhow::Result<()> {
-        let edition = self.ladder.flags().load().edition + 1;
-        let declared = declared(setup, edition);
+        let files_version = self.ladder.flags().load().files_version + 1;
+        let declared = declared(setup, files_version);
         let orphans = self.ladder.orphans(&declared).await.context("looking up what the engine owns")?;
         if !orphans.is_empty() {
             return Err(Orphans(orphans.join("\n")).into());
@@ -123,7 +123,7 @@ impl Parts {
         let recorded = {
             let (parts, setup) = (self.clone(), setup.clone());
             move || {
-                parts.engine.reload(edition, &setup.workflows, &setup.services, &setup.settings.secrets);
+                parts.engine.reload(files_version, &setup.workflows, &setup.services, &setup.settings.secrets);
                 parts.rules.store(Arc::new(setup.rules.clone()));
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
@@ -154,9 +154,9 @@ impl Parts {
     }
 }
 
-fn declared(setup: &Setup, edition: u64) -> Declared {
+fn declared(setup: &Setup, files_version: u64) -> Declared {
     Declared {
-        edition,
+        files_version,
         routes: setup.routes.clone(),
         default_legacy: setup.default_legacy.clone(),
         services: setup.services.clone(),

@@ -19,10 +19,10 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
         flags_error: reload_status.last_error(),
         warnings: reload_status.warnings(),
         engine_healthy: background::is_engine_healthy(parts),
-        store_trouble: parts.store.trouble(),
-        recovery_trouble: parts.engine.recovery_trouble(),
-        clock_trouble: time::trouble(),
-        retry_keys_trouble: retry_keys_trouble(parts),
+        store_trouble: parts.store.write_failure(),
+        recovery_trouble: parts.engine.why_unresumed(),
+        clock_trouble: time::clock_disagreement(),
+        retry_keys_trouble: missing_retry_keys(parts),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck: stuck.collect(),
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
@@ -31,7 +31,7 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
 }
 
 /// Which retry keys of requests that legacy served are not known.
-fn retry_keys_trouble(parts: &Parts) -> Option<String> {
+fn missing_retry_keys(parts: &Parts) -> Option<String> {
     let unread = parts.pins.unread_key_files().into_iter().chain(parts.pins.any_unnoted());
     let files = unread.map(|(file, until)| {
         format!("{file}: until {until:.0} retries of such keys are taken for first tries, and no route goes up to `live` unless forced")
@@ -45,10 +45,10 @@ fn not_ready(parts: &Parts, stopping: bool) -> Option<String> {
     if stopping || parts.engine.is_draining() {
         return Some("stopping".to_owned());
     }
-    let trouble = || parts.store.trouble().unwrap_or_else(|| "the last write failed".to_owned());
+    let why = || parts.store.write_failure().unwrap_or_else(|| "the last write failed".to_owned());
     if !parts.store.healthy() {
-        return Some(format!("the store takes no writes: {}", trouble()));
+        return Some(format!("the store takes no writes: {}", why()));
     }
-    let unresumed = parts.engine.recovery_trouble()?;
+    let unresumed = parts.engine.why_unresumed()?;
     Some(format!("the runs that the last process left are not resumed yet: {unresumed}"))
 }

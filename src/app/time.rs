@@ -48,6 +48,6 @@ pub(super) async fn watch() {
 }
 
 /// How the machine's clock differs from the process's time, as a sentence; `None` up to a minute.
-pub(super) fn trouble() -> Option<String> {
+pub(super) fn clock_disagreement() -> Option<String> {
     clock::process().disagreement().map(|disagreement| disagreement.to_string())
 }

@@ -77,7 +77,7 @@ pub(super) struct Other {
 
 /// What was found.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct OpenRunsReport {
     looked_at: usize,
     /// How many runs the files could not have produced or that cannot be read. The first of them are in `shown`.
     others: usize,
@@ -87,9 +87,13 @@ pub(super) struct Found {
 }
 
 /// Checks the open runs, newest first.
-pub(super) fn check_runs(source: &impl OpenRuns, files: &ReplayFiles, bounds: &Bounds) -> Result<Found, CallError> {
+pub(super) fn check_runs(
+    source: &impl OpenRuns,
+    files: &ReplayFiles,
+    bounds: &Bounds,
+) -> Result<OpenRunsReport, CallError> {
     let began = Instant::now();
-    let mut found = Found::default();
+    let mut found = OpenRunsReport::default();
     let mut plans = Plans::default();
     let mut before: Option<String> = None;
     loop {
@@ -174,7 +178,7 @@ impl Plans {
     }
 }
 
-impl Found {
+impl OpenRunsReport {
     fn is_complete(&self) -> bool {
         self.left_out.is_none()
     }

@@ -93,7 +93,7 @@ orders.get     POST /orders  off        off        from the file             -  
 }
 
 #[test]
-fn status_shows_every_trouble() {
+fn status_shows_everything_that_is_wrong() {
     let mut value = a_status();
     value["freeze"] = json!("effects");
     value["engine_healthy"] = json!(false);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::bounds::BoundExceeded;
-use super::findings::Findings;
+use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::observation::Observation;
 use super::pair::Pair;
@@ -22,7 +22,7 @@ pub(super) fn judge(
     engine: &ParsedBody,
     rules: &Rules,
     ids: &IdMap,
-    findings: &mut Findings<'_>,
+    findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     if rules.asserts.is_empty() {
         return Ok(());

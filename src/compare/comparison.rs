@@ -3,7 +3,7 @@
 use super::bounds::{BoundExceeded, Bounds};
 use super::context::Context;
 use super::coverage::Coverage;
-use super::findings::Findings;
+use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::pair::Pair;
 use super::parsed_body::ParsedBody;
@@ -23,7 +23,7 @@ pub fn compare(
     bounds: &Bounds,
     expired: &dyn Fn() -> bool,
 ) -> Result<Comparison, BoundExceeded> {
-    let mut findings = Findings::new(rules, bounds.differences, expired);
+    let mut findings = ComparisonFindings::new(rules, bounds.differences, expired);
     match judge(pair, rules, bounds, &mut findings) {
         Ok(()) => {}
         Err(BoundExceeded::Time) if findings.has_differences() => findings.truncate(),
@@ -32,7 +32,12 @@ pub fn compare(
     Ok(findings.finish(rules))
 }
 
-fn judge(pair: &Pair<'_>, rules: &Rules, bounds: &Bounds, findings: &mut Findings<'_>) -> Result<(), BoundExceeded> {
+fn judge(
+    pair: &Pair<'_>,
+    rules: &Rules,
+    bounds: &Bounds,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<(), BoundExceeded> {
     let same_class = compare_status(pair, rules, findings);
     let legacy = ParsedBody::of(pair.legacy, bounds)?;
     let engine = ParsedBody::of(pair.engine, bounds)?;
@@ -72,7 +77,7 @@ fn judge(pair: &Pair<'_>, rules: &Rules, bounds: &Bounds, findings: &mut Finding
 }
 
 /// Compares the statuses; whether they are of one class.
-fn compare_status(pair: &Pair<'_>, rules: &Rules, findings: &mut Findings<'_>) -> bool {
+fn compare_status(pair: &Pair<'_>, rules: &Rules, findings: &mut ComparisonFindings<'_>) -> bool {
     let (legacy, engine) = (pair.legacy.status(), pair.engine.status());
     let same_class = legacy.as_u16() / 100 == engine.as_u16() / 100;
     match rules.status {

@@ -1,7 +1,7 @@
 //! What every part of a walk over two JSON documents needs.
 
 use super::coverage::Coverage;
-use super::findings::Findings;
+use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::rules::Rules;
 
@@ -10,5 +10,5 @@ pub(super) struct Context<'a, 'f> {
     pub(super) rules: &'a Rules,
     pub(super) coverage: &'a Coverage,
     pub(super) ids: &'a mut IdMap,
-    pub(super) findings: &'a mut Findings<'f>,
+    pub(super) findings: &'a mut ComparisonFindings<'f>,
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::bounds::BoundExceeded;
-use super::findings::Findings;
+use super::findings::ComparisonFindings;
 use super::rules::{RuleId, Rules};
 
 /// Which rules cover which nodes. A node is identified by its address: the documents are not moved or changed meanwhile.
@@ -27,7 +27,7 @@ impl Coverage {
         rules: &Rules,
         legacy: &Value,
         engine: &Value,
-        findings: &Findings<'_>,
+        findings: &ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
         let mut coverage = Coverage::default();
         for document in [legacy, engine] {

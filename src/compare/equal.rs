@@ -3,13 +3,17 @@
 use serde_json::Value;
 
 use super::bounds::BoundExceeded;
-use super::findings::Findings;
+use super::findings::ComparisonFindings;
 use super::number::{self, Decimal};
 use super::rules::Tolerance;
 use super::times;
 
 /// Whether two documents are equal without any rule.
-pub(super) fn same(legacy: &Value, engine: &Value, findings: &mut Findings<'_>) -> Result<bool, BoundExceeded> {
+pub(super) fn same(
+    legacy: &Value,
+    engine: &Value,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<bool, BoundExceeded> {
     findings.step()?;
     Ok(match (legacy, engine) {
         (Value::Number(a), Value::Number(b)) => number::same(a, b),

@@ -12,7 +12,7 @@ use super::verdict::{Comparison, Difference, Kind, Verdict};
 const STEPS_BETWEEN_CHECKS: u32 = 256;
 
 /// The differences, how often each rule was used, and how long it may go on.
-pub(super) struct Findings<'a> {
+pub(super) struct ComparisonFindings<'a> {
     differences: Vec<Difference>,
     max: usize,
     truncated: bool,
@@ -30,7 +30,7 @@ pub(super) struct Savepoint {
     uses: Vec<u32>,
 }
 
-impl<'a> Findings<'a> {
+impl<'a> ComparisonFindings<'a> {
     pub(super) fn new(rules: &Rules, max: usize, expired: &'a dyn Fn() -> bool) -> Self {
         Self {
             differences: Vec::new(),

@@ -3,14 +3,14 @@
 use http::HeaderName;
 use http::header::CONTENT_TYPE;
 
-use super::findings::Findings;
+use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::pair::Pair;
 use super::redact;
 use super::rules::Rules;
 use super::verdict::Kind;
 
-pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &mut Findings<'_>) {
+pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>) {
     for name in &rules.headers {
         let (legacy, engine) = (values(pair.legacy.headers(), name), values(pair.engine.headers(), name));
         if legacy == engine && ids.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::bounds::BoundExceeded;
 use super::digest::digest;
-use super::findings::Findings;
+use super::findings::ComparisonFindings;
 use super::parsed_body::ParsedBody;
 use super::text;
 use super::verdict::Kind;
@@ -11,7 +11,7 @@ use super::verdict::Kind;
 pub(super) fn compare(
     legacy: &ParsedBody,
     engine: &ParsedBody,
-    findings: &mut Findings<'_>,
+    findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     match (legacy, engine) {
         (ParsedBody::Empty, ParsedBody::Empty) => Ok(()),

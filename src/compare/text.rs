@@ -6,7 +6,7 @@ use similar::{Algorithm, DiffTag, capture_diff_slices};
 
 use super::bounds::BoundExceeded;
 use super::digest::digest;
-use super::findings::Findings;
+use super::findings::ComparisonFindings;
 use super::verdict::Kind;
 
 /// Lines of both texts together that are still aligned: in the worst case the work grows with their product, and it
@@ -14,7 +14,7 @@ use super::verdict::Kind;
 const LINES_MAX: usize = 3_000;
 
 /// Compares two texts. A line has no key that would tell whether it is secret, so its digest is shown instead.
-pub(super) fn compare(legacy: &str, engine: &str, findings: &mut Findings<'_>) -> Result<(), BoundExceeded> {
+pub(super) fn compare(legacy: &str, engine: &str, findings: &mut ComparisonFindings<'_>) -> Result<(), BoundExceeded> {
     if legacy == engine {
         return Ok(());
     }

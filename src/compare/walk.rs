@@ -19,12 +19,12 @@ use super::verdict::Kind;
 /// One pass over two documents.
 pub(super) struct Walk<'a, 'f> {
     context: Context<'a, 'f>,
-    pass: Pass,
+    pass: PassPurpose,
 }
 
 /// What the pass is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
+enum PassPurpose {
     /// Binds ids that are at the same path in both documents; arrays without an order are left out.
     BindByPath,
     /// Binds the ids in arrays without an order: their elements are paired by the ids that are bound already.
@@ -36,10 +36,10 @@ enum Pass {
 impl<'a, 'f> Walk<'a, 'f> {
     /// Binds the ids of two bodies and reports nothing.
     pub(super) fn bind_ids(context: Context<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
-        let mut walk = Self { context, pass: Pass::BindByPath };
+        let mut walk = Self { context, pass: PassPurpose::BindByPath };
         walk.pair(&mut ValuePath::of("$"), legacy, engine)?;
         if !walk.context.rules.unordered.is_empty() {
-            walk.pass = Pass::BindInUnordered;
+            walk.pass = PassPurpose::BindInUnordered;
             walk.pair(&mut ValuePath::of("$"), legacy, engine)?;
         }
         Ok(())
@@ -51,11 +51,11 @@ impl<'a, 'f> Walk<'a, 'f> {
         legacy: &Value,
         engine: &Value,
     ) -> Result<(), BoundExceeded> {
-        Self { context, pass: Pass::Report }.pair(&mut ValuePath::of(root), legacy, engine)
+        Self { context, pass: PassPurpose::Report }.pair(&mut ValuePath::of(root), legacy, engine)
     }
 
     fn reports(&self) -> bool {
-        self.pass == Pass::Report
+        self.pass == PassPurpose::Report
     }
 
     /// Compares two values that are at the same path.
@@ -222,7 +222,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         rule: RuleId,
         how: &Unordered,
     ) -> Result<(), BoundExceeded> {
-        if self.pass == Pass::BindByPath {
+        if self.pass == PassPurpose::BindByPath {
             return Ok(());
         }
         let pairs = pairing::matched(&mut self.context, legacy, engine, how)?;

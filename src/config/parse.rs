@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, options};
 
 use super::plain_scalar::plain_scalar;
-use super::tree::{Entry, Node, NodeKind, Source};
+use super::tree::{MapEntry, Node, NodeKind, Source};
 use crate::limits::{FLAG_FILE_DEPTH_MAX, FLAG_FILE_TEXT_BYTES_MAX, FLAG_FILE_VALUES_MAX};
 
 /// An error in the text itself.
@@ -56,7 +56,7 @@ struct Open {
 /// The entries of an open map.
 #[derive(Default)]
 struct Keys {
-    entries: Vec<Entry>,
+    entries: Vec<MapEntry>,
     pending: Option<(Arc<str>, Range<usize>)>,
     seen: HashMap<Arc<str>, usize>,
 }
@@ -244,7 +244,7 @@ impl Builder<'_> {
             ));
         } else {
             keys.seen.insert(key.clone(), keys.entries.len());
-            keys.entries.push(Entry { key, key_span, value: node });
+            keys.entries.push(MapEntry { key, key_span, value: node });
         }
         Ok(())
     }

@@ -40,12 +40,12 @@ pub(crate) enum NodeKind {
     Number(Number),
     Text(Arc<str>),
     List(Arc<[Node]>),
-    Map(Arc<[Entry]>),
+    Map(Arc<[MapEntry]>),
 }
 
 /// A key of a map with its value.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct MapEntry {
     pub key: Arc<str>,
     pub key_span: Range<usize>,
     pub value: Node,
@@ -79,11 +79,11 @@ impl Node {
         self.entry(key).map(|entry| &entry.value)
     }
     /// The entry of a map.
-    pub fn entry(&self, key: &str) -> Option<&Entry> {
+    pub fn entry(&self, key: &str) -> Option<&MapEntry> {
         self.entries().iter().find(|entry| &*entry.key == key)
     }
     /// The entries of a map, else none.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[MapEntry] {
         match &self.kind {
             NodeKind::Map(entries) => entries,
             _ => &[],

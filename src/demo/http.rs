@@ -61,7 +61,7 @@ impl Call {
 pub struct Dropped;
 
 /// What a handler gives.
-pub type Answer = Result<Response<Full<Bytes>>, Dropped>;
+pub type HandlerResult = Result<Response<Full<Bytes>>, Dropped>;
 
 /// An answer with a JSON body.
 pub fn json(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
@@ -124,7 +124,7 @@ impl Server {
     pub async fn start<H, F>(address: SocketAddr, handler: H) -> io::Result<Self>
     where
         H: Fn(Call) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = HandlerResult> + Send + 'static,
     {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -155,7 +155,7 @@ impl Drop for Server {
 async fn accept<H, F>(listener: TcpListener, switch: Switch, handler: H)
 where
     H: Fn(Call) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = HandlerResult> + Send + 'static,
 {
     // Dropped with this task, and every connection with it.
     let mut connections = JoinSet::new();

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// One delivery to the outside world.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// When.
     pub at: Timestamp,
     /// Which service: `stock`, `bank`, `mail`, `studio`.
@@ -33,7 +33,7 @@ pub struct Entry {
     pub duplicate: bool,
 }
 
-impl Entry {
+impl LedgerEntry {
     /// Whether the engine caused it.
     pub fn by_engine(&self) -> bool {
         self.caused_by.starts_with("engine:")
@@ -72,7 +72,7 @@ pub enum DeliveryResult {
 
 #[derive(Debug, Default)]
 struct Records {
-    entries: Vec<Entry>,
+    entries: Vec<LedgerEntry>,
     keys: HashMap<(String, String), (Vec<u8>, Value)>,
     numbers: BTreeMap<String, u64>,
 }
@@ -109,7 +109,7 @@ impl Ledger {
     /// each effect of the operation.
     pub fn record(&self, delivery: Delivery<'_>, answer: impl FnOnce(u64) -> Value) -> DeliveryResult {
         let mut records = self.records();
-        let mut entry = Entry {
+        let mut entry = LedgerEntry {
             at: Timestamp::now(),
             service: delivery.service.to_owned(),
             operation: delivery.operation.to_owned(),
@@ -139,7 +139,7 @@ impl Ledger {
         DeliveryResult::Accepted(answer)
     }
     /// All lines so far.
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<LedgerEntry> {
         self.records().entries.clone()
     }
     /// How many lines there are.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::http::{Answer, Call, Client, Outage, Server, json as reply};
+use super::http::{Call, Client, HandlerResult, Outage, Server, json as reply};
 use super::latency::Latency;
 use super::studio;
 
@@ -100,7 +100,7 @@ impl Shop {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn handle(&self, call: Call) -> Answer {
+    async fn handle(&self, call: Call) -> HandlerResult {
         self.state().served += 1;
         self.latency.wait(3.0).await;
         let result = match (call.method.as_str(), call.segments().as_slice()) {

@@ -22,6 +22,6 @@ pub mod world;
 
 pub use demo_run::{DemoOptions, Product, ProductSettings, run};
 pub use latency::Latency;
-pub use ledger::{Balance, Entry, Ledger};
+pub use ledger::{Balance, Ledger, LedgerEntry};
 pub use legacy::Legacy;
 pub use world::OutsideWorld;

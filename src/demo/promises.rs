@@ -31,7 +31,7 @@ pub fn check(ledger: &Ledger, tally: &Tally) -> Vec<Promise> {
     let mut rehearsed = 0;
     let mut both = 0;
     // Not counted: drafts, which only the engine makes, and the campaign's ads, whose runs were not started by a request.
-    let asked = |e: &&super::Entry| !e.duplicate && e.operation != "draft" && e.service != "ads";
+    let asked = |e: &&super::LedgerEntry| !e.duplicate && e.operation != "draft" && e.service != "ads";
     for entry in ledger.entries().iter().filter(asked) {
         let answered_by_engine = entry.trace.as_ref().is_some_and(|t| tally.engine_traces.contains(t));
         match (entry.by_engine(), answered_by_engine) {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::http::{Answer, Call, Dropped, Server, empty, json as reply};
+use super::http::{Call, Dropped, HandlerResult, Server, empty, json as reply};
 use super::latency::Latency;
 use super::ledger::{Delivery, DeliveryResult, Ledger};
 use super::studio;
@@ -57,7 +57,7 @@ struct Charge {
 }
 
 #[derive(Clone, Debug)]
-struct Desk {
+struct WorldServices {
     ledger: Ledger,
     latency: Latency,
     state: Arc<Mutex<State>>,
@@ -67,7 +67,7 @@ struct Desk {
 #[derive(Debug)]
 pub struct OutsideWorld {
     server: Server,
-    desk: Desk,
+    services: WorldServices,
 }
 
 impl OutsideWorld {
@@ -76,14 +76,14 @@ impl OutsideWorld {
     /// # Errors
     /// The address cannot be bound.
     pub async fn start(address: SocketAddr, latency: Latency) -> io::Result<Self> {
-        let desk = Desk { ledger: Ledger::default(), latency, state: Arc::default() };
-        let handling = desk.clone();
+        let services = WorldServices { ledger: Ledger::default(), latency, state: Arc::default() };
+        let handling = services.clone();
         let server = Server::start(address, move |call| {
-            let desk = handling.clone();
-            async move { desk.handle(call).await }
+            let services = handling.clone();
+            async move { services.handle(call).await }
         })
         .await?;
-        Ok(Self { server, desk })
+        Ok(Self { server, services })
     }
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
@@ -95,29 +95,29 @@ impl OutsideWorld {
     }
     /// Everything that was done.
     pub fn ledger(&self) -> &Ledger {
-        &self.desk.ledger
+        &self.services.ledger
     }
     /// The next `times` calls of an operation (`charge`, `reserve`, …) meet this fault.
     pub fn fault(&self, operation: &str, fault: Fault, times: usize) {
-        let mut state = self.desk.state();
+        let mut state = self.services.state();
         state.faults.entry(operation.to_owned()).or_default().extend(std::iter::repeat_n(fault, times));
     }
     /// Removes the faults that no call has met yet.
     pub fn heal(&self) {
-        self.desk.state().faults.clear();
+        self.services.state().faults.clear();
     }
     /// How many calls of an operation arrived, with or without a fault.
     pub fn arrived(&self, operation: &str) -> u64 {
-        self.desk.state().seen.get(operation).copied().unwrap_or(0)
+        self.services.state().seen.get(operation).copied().unwrap_or(0)
     }
 }
 
-impl Desk {
+impl WorldServices {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn handle(&self, call: Call) -> Answer {
+    async fn handle(&self, call: Call) -> HandlerResult {
         let (operation, ms) = match (call.method.as_str(), call.segments().as_slice()) {
             ("GET", ["ledger"]) => return Ok(reply(StatusCode::OK, &json!({ "entries": self.ledger.entries() }))),
             ("POST", ["prices", "quotes"]) => ("quote", 4.0),

@@ -29,13 +29,13 @@ use crate::engine::ports::writer::{KeptPlans, Writer, WriterParts};
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::load_permits::LoadPermits;
 use crate::engine::scheduler::mailbox::{Mailboxes, Slot};
-use crate::engine::scheduler::recovery_trouble::RecoveryTrouble;
 use crate::engine::scheduler::registry::Registry;
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::engine::scheduler::stuck::StuckRuns;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::watchers::Watchers;
+use crate::engine::scheduler::why_unresumed::WhyUnresumed;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, WorkerId, WorkflowName};
@@ -78,7 +78,7 @@ pub(super) struct Core {
 /// The files in force, and those before them.
 pub(super) struct Files {
     pub snapshot: ArcSwap<Snapshot>,
-    /// Earlier editions, newest first, for requests in flight that were decided by them.
+    /// Earlier versions, newest first, for requests in flight that were decided by them.
     pub earlier: ArcSwap<Vec<Arc<Snapshot>>>,
     pub key_secret: [u8; 32],
     pub limits: Arc<Limits>,
@@ -128,7 +128,7 @@ pub(super) struct Schedule {
     /// The labels of the gauge of unfinished runs, to be set to zero when no such run is left.
     pub gauge_labels: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
     /// Why the runs of the last process are not resumed yet.
-    pub recovery_trouble: RecoveryTrouble,
+    pub why_unresumed: WhyUnresumed,
     /// Whether the supervisor was started.
     pub is_supervised: AtomicBool,
 }
@@ -163,11 +163,19 @@ impl Core {
     pub async fn events(&self, run: RunId) -> Result<Vec<StoredEvent>, StoreError> {
         Ok(event_sealer::open(&self.ports.sealer, run, self.ports.store.events(run, Seq::FIRST).await?))
     }
-    /// The files of an edition; the newest where that edition is not kept.
-    pub fn snapshot_of(&self, edition: Option<u64>) -> Arc<Snapshot> {
+    /// The files of a version; the newest where that version is not kept.
+    pub fn snapshot_of(&self, files_version: Option<u64>) -> Arc<Snapshot> {
         let newest = self.files.snapshot.load_full();
-        let Some(edition) = edition.filter(|edition| *edition != newest.edition) else { return newest };
-        self.files.earlier.load().iter().find(|earlier| earlier.edition == edition).cloned().unwrap_or(newest)
+        let Some(files_version) = files_version.filter(|files_version| *files_version != newest.files_version) else {
+            return newest;
+        };
+        self.files
+            .earlier
+            .load()
+            .iter()
+            .find(|earlier| earlier.files_version == files_version)
+            .cloned()
+            .unwrap_or(newest)
     }
 
     /// The permits for new durable runs of a mode. Dark runs have their own, so that they never keep a caller waiting.

@@ -50,10 +50,10 @@ use self::ports::writer::KeptPlans;
 use self::scheduler::lease::Lease;
 use self::scheduler::load_permits::LoadPermits;
 use self::scheduler::recover;
-use self::scheduler::recovery_trouble::RecoveryTrouble;
 use self::scheduler::run_snapshots::RunSnapshots;
 use self::scheduler::stuck::StuckRuns;
 use self::scheduler::watchers::Watchers;
+use self::scheduler::why_unresumed::WhyUnresumed;
 use self::snapshot::{ProcessConstants, Snapshot};
 use self::tasks::Tasks;
 use crate::affinity::StoreAffinity;
@@ -104,7 +104,7 @@ pub struct Engine {
 /// How long giving up this process's lease may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many earlier editions of the files are kept for requests in flight. A request of an older one gets the newest.
+/// How many earlier versions of the files are kept for requests in flight. A request of an older one gets the newest.
 const EARLIER_EDITIONS_MAX: usize = 3;
 
 impl Engine {
@@ -158,7 +158,7 @@ impl Engine {
             run_snapshots: Arc::new(RunSnapshots::new(&limits)),
             watchers: Watchers::new(usize_of(limits.api_start_events_bytes_max)),
             gauge_labels: Mutex::default(),
-            recovery_trouble: RecoveryTrouble::default(),
+            why_unresumed: WhyUnresumed::default(),
             is_supervised: AtomicBool::new(false),
         };
         let process = Process {
@@ -184,11 +184,11 @@ impl Engine {
         }))
     }
 
-    /// Puts newly checked files in force. Requests run by the edition that decided them. An edition with the number of the
-    /// newest one replaces it. Runs in flight keep the plan that they started with.
+    /// Puts newly checked files in force. A request runs by the version of the files that decided it. A version with the
+    /// number of the newest one replaces that one. Runs in flight keep the plan that they started with.
     pub fn reload(
         &self,
-        edition: u64,
+        files_version: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,
         services: &BTreeMap<ServiceName, Arc<Service>>,
         secrets: &BTreeMap<String, Secret>,
@@ -196,8 +196,8 @@ impl Engine {
         let before = self.core.files.snapshot.load_full();
         let Files { key_secret, limits, started, .. } = &self.core.files;
         let process = ProcessConstants { key_secret: *key_secret, limits, started: *started };
-        let newest = Snapshot::new(edition, plans, services, secrets, process, Some(&before));
-        if before.edition != edition {
+        let newest = Snapshot::new(files_version, plans, services, secrets, process, Some(&before));
+        if before.files_version != files_version {
             let earlier = self.core.files.earlier.load();
             let kept = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_EDITIONS_MAX).cloned().collect();
             self.core.files.earlier.store(Arc::new(kept));
@@ -255,15 +255,15 @@ impl Engine {
     }
 
     /// As [`Engine::recover`], in the background and until the store takes it. Returns after the first try, or where that
-    /// takes long: [`Engine::recovery_trouble`] says whether it is done.
+    /// takes long: [`Engine::why_unresumed`] says whether it is done.
     pub async fn recover_in_background(&self) {
         recover::recover_in_background(&self.core).await;
     }
 
     /// Why the runs that the last process left are not resumed yet; `None` where they are. Until then no run begins for a
     /// request or a start.
-    pub fn recovery_trouble(&self) -> Option<String> {
-        self.core.schedule.recovery_trouble.get().map(|why| (*why).clone())
+    pub fn why_unresumed(&self) -> Option<String> {
+        self.core.schedule.why_unresumed.get().map(|why| (*why).clone())
     }
 
     /// Begins no new runs and waits for those in flight: for the answer of a run with a caller, for the calls in flight of

@@ -1,5 +1,5 @@
-//! The plans, services and secrets of one edition of the files. A reload replaces it as a whole; a task keeps the one that it
-//! started with.
+//! The plans, services and secrets of one version of the files. A reload replaces the snapshot as a whole; a task keeps
+//! the one with which it started.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::workflow::{Plan, World};
 
 /// Plans, services and secrets in force together.
 pub(super) struct Snapshot {
-    /// The number of the edition.
-    pub edition: u64,
+    /// The number of the version.
+    pub files_version: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     pub services: HashMap<ServiceName, Arc<Upstream>>,
     pub secrets: Arc<Value>,
@@ -40,7 +40,7 @@ impl Snapshot {
     /// The snapshot of these files. The upstreams of services that have not changed are taken over from `before`, with
     /// the calls that wait there.
     pub fn new(
-        edition: u64,
+        files_version: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,
         services: &BTreeMap<ServiceName, Arc<Service>>,
         secrets: &BTreeMap<String, Secret>,
@@ -75,7 +75,7 @@ impl Snapshot {
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();
         Self {
-            edition,
+            files_version,
             plans: plans.clone(),
             keyed,
             services,

@@ -23,7 +23,7 @@ const FINGERPRINTS_MAX: usize = 256;
 
 /// The generation of a route's evidence: it increases each time the evidence starts from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(pub(super) u64);
+pub struct EvidenceGeneration(pub(super) u64);
 
 /// The counters of one route behind their lock.
 #[derive(Default)]

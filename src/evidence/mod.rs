@@ -34,7 +34,7 @@ use std::time::Duration;
 pub use self::gate::gate;
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
-pub use counters::Generation;
+pub use counters::EvidenceGeneration;
 pub use mark_file::MarkFileError;
 pub use marks::{Marks, MarksPlace};
 pub use route::{FingerprintCount, RouteEvidence};
@@ -154,15 +154,15 @@ impl Evidence {
     }
 
     /// The generation of evidence to which a request that is offered now belongs.
-    pub fn generation(&self, route: &RouteId) -> Generation {
-        Generation(self.counters(route).lock().generation)
+    pub fn generation(&self, route: &RouteId) -> EvidenceGeneration {
+        EvidenceGeneration(self.counters(route).lock().generation)
     }
 
     /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only.
     pub fn record_pair(
         &self,
         route: &RouteId,
-        generation: Generation,
+        generation: EvidenceGeneration,
         rung: State,
         comparison: &Comparison,
         legacy: Duration,
@@ -192,13 +192,13 @@ impl Evidence {
     }
 
     /// Whether another sample with this fingerprint would be kept; asked before one is built.
-    pub fn wants_sample(&self, route: &RouteId, generation: Generation, fingerprint: &str) -> bool {
+    pub fn wants_sample(&self, route: &RouteId, generation: EvidenceGeneration, fingerprint: &str) -> bool {
         self.generation(route) == generation
             && self.pending().wants_sample(&self.current_id(route), fingerprint, &self.limits)
     }
 
     /// Keeps a sample, to be written by the next flush. It must already be redacted.
-    pub fn keep_sample(&self, generation: Generation, sample: Sample) {
+    pub fn keep_sample(&self, generation: EvidenceGeneration, sample: Sample) {
         let sample = Sample { route: self.current_id(&sample.route), ..sample };
         let shared = self.counters(&sample.route);
         // The counters stay locked, so that a sample of the old generation is not added after `set_basis` cleared them.

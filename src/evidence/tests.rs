@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::compare::{Difference, Kind, Verdict};
-use crate::exchange::Ticket;
+use crate::exchange::ComparisonTicket;
 use crate::flag::SkipReason;
 use crate::store::MemoryStore;
 
@@ -209,7 +209,7 @@ async fn an_engine_error_resets_the_count_of_consecutive_answers() {
 async fn a_dark_request_ends_with_or_without_a_twin() {
     let evidence = evidence_over(&memory()).await;
     let ticket = |expect_twin: bool, twin_made: bool| {
-        let mut ticket = Ticket::new(route(), evidence.clone());
+        let mut ticket = ComparisonTicket::new(route(), evidence.clone());
         if expect_twin {
             ticket.expect_twin();
         }

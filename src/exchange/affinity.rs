@@ -47,14 +47,14 @@ pub enum LegacyTake {
 pub struct EarlierKeys {
     /// Those that differ from its present keys; nearly always none.
     pub keys: Vec<RetryKeys>,
-    /// The edition of the files that it is decided by.
-    pub edition: u64,
+    /// The version of the files that it is decided by.
+    pub files_version: u64,
 }
 
 impl EarlierKeys {
     /// The keys of a request that is not looked up under earlier scopes: none.
     pub fn none() -> Self {
-        Self { keys: Vec::new(), edition: u64::MAX }
+        Self { keys: Vec::new(), files_version: u64::MAX }
     }
 }
 

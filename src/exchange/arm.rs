@@ -19,7 +19,7 @@ pub struct ArmRequest {
     /// The route.
     pub route: RouteId,
     /// The version of the files by which it was decided and is run; `None` for the newest.
-    pub edition: Option<u64>,
+    pub files_version: Option<u64>,
     /// What to run.
     pub workflow: WorkflowName,
     /// What the run may send, for its whole life.

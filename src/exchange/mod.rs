@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "what does one side need to know of the other?" The arms are tower services over these
 //! types, so `proxy` and `shadow` do not import the engine, and the engine does not import them.
-//! Always true: an [`Answered`] exists only once the reply does; a [`Ticket`] ends in exactly one outcome.
+//! Always true: an [`Answered`] exists only once the reply does; a [`ComparisonTicket`] ends in exactly one outcome.
 
 mod affinity;
 mod answered;
@@ -12,4 +12,4 @@ mod offer;
 pub use affinity::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown, Remembered};
 pub use answered::{Answered, RequestCopy, request_digest};
 pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, FROZEN, MayBegin, NO_FIRST_TRY, Problem, RunReport, Source};
-pub use offer::{Offer, Outcome, Served, ServedObserver, Settle, Ticket};
+pub use offer::{ComparisonTicket, Offer, Outcome, Served, ServedObserver, Settle};

@@ -11,9 +11,9 @@ use crate::names::RouteId;
 /// as skipped.
 pub trait Offer: Send + Sync {
     /// Opens the ticket of one request that should be compared. It must be settled; a dropped ticket settles itself.
-    fn open(&self, route: &RouteId) -> Ticket;
+    fn open(&self, route: &RouteId) -> ComparisonTicket;
     /// Hands over an answered request, or settles its ticket as skipped where the queue is full.
-    fn offer(&self, ticket: Ticket, answered: Answered);
+    fn offer(&self, ticket: ComparisonTicket, answered: Answered);
     /// Whether the shadow executor can take a request now; asked before bodies are captured.
     fn has_room(&self) -> bool;
 }
@@ -58,15 +58,16 @@ pub trait Settle: Send + Sync {
 }
 
 /// Must be settled exactly once, with the outcome of one request that should be compared.
-pub struct Ticket {
+pub struct ComparisonTicket {
     route: RouteId,
     settler: Option<Arc<dyn Settle>>,
     on_drop: Outcome,
     twin_missing: bool,
 }
 
-impl Ticket {
-    /// Opens a ticket. Dropping it settles it as "client went away", unless [`Ticket::on_drop`] says otherwise.
+impl ComparisonTicket {
+    /// Opens a ticket. Dropping it settles it as "client went away", unless [`ComparisonTicket::on_drop`] says
+    /// otherwise.
     pub fn new(route: RouteId, settler: Arc<dyn Settle>) -> Self {
         Self {
             route,
@@ -83,7 +84,8 @@ impl Ticket {
     pub fn on_drop(&mut self, outcome: Outcome) {
         self.on_drop = outcome;
     }
-    /// The request is in `dark`: it counts as without twin unless [`Ticket::twin_made`] is called before it is settled.
+    /// The request is in `dark`: it counts as without twin unless [`ComparisonTicket::twin_made`] is called before the
+    /// ticket is settled.
     pub fn expect_twin(&mut self) {
         self.twin_missing = true;
     }
@@ -109,15 +111,15 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ComparisonTicket {
     fn drop(&mut self) {
         self.end(self.on_drop);
     }
 }
 
-impl fmt::Debug for Ticket {
+impl fmt::Debug for ComparisonTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({})", self.route)
+        write!(f, "ComparisonTicket({})", self.route)
     }
 }
 

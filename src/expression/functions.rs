@@ -20,9 +20,9 @@ type Outcome = Result<Value, ExpressionError>;
 
 /// A function of values.
 #[derive(Clone, Copy)]
-pub(super) struct Function(&'static Entry);
+pub(super) struct Function(&'static FunctionEntry);
 
-struct Entry {
+struct FunctionEntry {
     name: &'static str,
     takes: RangeInclusive<usize>,
     apply: fn(&Args<'_>) -> Outcome,
@@ -47,11 +47,11 @@ impl Function {
 
 macro_rules! entry {
     ($name:literal, $takes:expr, $apply:expr) => {
-        Entry { name: $name, takes: $takes, apply: $apply }
+        FunctionEntry { name: $name, takes: $takes, apply: $apply }
     };
 }
 
-static TABLE: &[Entry] = &[
+static TABLE: &[FunctionEntry] = &[
     // text
     entry!("contains", 2..=2, |a| Ok(text(&a[0])?.contains(text(&a[1])?).into())),
     entry!("startsWith", 2..=2, |a| Ok(text(&a[0])?.starts_with(text(&a[1])?).into())),

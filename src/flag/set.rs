@@ -24,7 +24,7 @@ pub struct FlagSet {
     /// The number of the set: it increases with each swap.
     pub generation: u64,
     /// The version of the files that it was built from: the engine runs the workflows of the same files.
-    pub edition: u64,
+    pub files_version: u64,
     /// The routes, in the order of the files.
     pub routes: Vec<Arc<RouteFlag>>,
     /// Requests that no route matches are forwarded to it unchanged.
@@ -171,7 +171,7 @@ impl FlagSet {
         let salts = Salts::new(&secret);
         Self {
             generation,
-            edition: 0,
+            files_version: 0,
             routes,
             default_legacy,
             services,
@@ -185,8 +185,8 @@ impl FlagSet {
     }
 
     /// The same set with the version of its files.
-    pub fn with_edition(self, edition: u64) -> Self {
-        Self { edition, ..self }
+    pub fn with_files_version(self, files_version: u64) -> Self {
+        Self { files_version, ..self }
     }
 
     /// The same, with the scopes of retry keys that earlier files had.

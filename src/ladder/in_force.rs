@@ -55,9 +55,10 @@ impl Inputs {
     fn flag_set(&self) -> FlagSet {
         let positions = &self.positions;
         let inputs = positions.routes.iter().map(|(id, position)| (id.clone(), self.inputs(position))).collect();
-        let Declared { edition, routes, default_legacy, services, bases: _, read_only: _ } = positions.declared.clone();
+        let Declared { files_version, routes, default_legacy, services, bases: _, read_only: _ } =
+            positions.declared.clone();
         FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
-            .with_edition(edition)
+            .with_files_version(files_version)
             .with_earlier_scopes(Arc::clone(&positions.looked_up))
     }
 }

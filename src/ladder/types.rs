@@ -14,7 +14,7 @@ use crate::store::{FlipRecord, StoreError};
 #[derive(Clone)]
 pub struct Declared {
     /// Identifies this reading of the files: a request that is decided by it is run with its workflows.
-    pub edition: u64,
+    pub files_version: u64,
     /// The routes.
     pub routes: Vec<Arc<Route>>,
     /// The service that gets requests without a matching route.

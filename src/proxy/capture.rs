@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::wait::now;
 use crate::compare::{Body, Observation, unpacked};
-use crate::exchange::{Affinity, Answered, Offer, RequestCopy, Ticket};
+use crate::exchange::{Affinity, Answered, ComparisonTicket, Offer, RequestCopy};
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RetryKey, RouteFlag, SkipReason};
 use crate::workflow::Mode;
 
@@ -48,7 +48,7 @@ impl BodyCopy {
 /// A request that is to be compared, until legacy replies.
 pub(super) struct CapturedRequest {
     /// The ticket, and the mode of the engine's run. `None`: the reply is only searched for the created instance's id.
-    pub compare: Option<(Ticket, Mode)>,
+    pub compare: Option<(ComparisonTicket, Mode)>,
     pub flags: Arc<FlagSet>,
     pub flag: Arc<RouteFlag>,
     pub request: RequestCopy,

@@ -81,8 +81,8 @@ pub(super) async fn answer(
     };
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
-    let edition = exchange.table.set.edition;
-    let Some(request) = request(&flagged, edition, copy, may_fall_back, &shared.limits) else {
+    let files_version = exchange.table.set.files_version;
+    let Some(request) = request(&flagged, files_version, copy, may_fall_back, &shared.limits) else {
         return Err(exchange.refused(rung, Failure::EngineGaveBack));
     };
     let deadline = request.deadline.saturating_add(GRACE);
@@ -139,7 +139,7 @@ pub(super) async fn answer(
 /// The request to the engine. `None` where the route has no workflow, which the check of the files refuses.
 fn request(
     flagged: &FlaggedRequest,
-    edition: u64,
+    files_version: u64,
     copy: RequestCopy,
     may_fall_back: bool,
     limits: &Limits,
@@ -148,7 +148,7 @@ fn request(
     let any_caller = flagged.retry_keys.and_then(|keys| keys.any_caller);
     Some(ArmRequest {
         route: route.id.clone(),
-        edition: Some(edition),
+        files_version: Some(files_version),
         workflow: route.workflow.clone()?,
         mode: Mode::Real,
         request: std::sync::Arc::new(copy),

@@ -10,7 +10,7 @@ use http::request;
 use super::capture::{BodyCopy, CapturedRequest};
 use super::exchange::{Exchange, FlaggedRequest, length};
 use super::upload::Upload;
-use crate::exchange::Ticket;
+use crate::exchange::ComparisonTicket;
 use crate::flag::{EngineWork, SkipReason, State};
 use crate::workflow::Mode;
 
@@ -67,7 +67,7 @@ fn captured_request(
     exchange: &Exchange<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
-    compare: Option<(Ticket, Mode)>,
+    compare: Option<(ComparisonTicket, Mode)>,
     body: Option<Arc<Mutex<BodyCopy>>>,
 ) -> CapturedRequest {
     let shared = &exchange.client.shared;

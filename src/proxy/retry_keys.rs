@@ -144,11 +144,11 @@ impl FirstTry {
         }
     }
 
-    /// The keys that it has beside those that it goes on with, by files of this edition.
-    pub(super) fn earlier_keys(&self, edition: u64) -> EarlierKeys {
+    /// The keys that it has beside those that it goes on with, by files of this version.
+    pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &&RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.present.iter().chain(&self.earlier).filter(others).copied().collect();
-        EarlierKeys { keys, edition }
+        EarlierKeys { keys, files_version }
     }
 
     fn set_taken(&mut self, keys: RetryKeys, arm: Arm) {

@@ -43,9 +43,9 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     })
 }
 
-type Answer = Result<Response<ReplyBody>, Box<Refused>>;
+type ReplyOrRefusal = Result<Response<ReplyBody>, Box<Refused>>;
 
-async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began: u64) -> Answer {
+async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began: u64) -> ReplyOrRefusal {
     let checked = hygiene::check(&head).map_err(|refusal| Refused::early(Failure::Head(refusal)))?;
     let table = client.shared.table();
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -71,7 +71,12 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
 }
 
 /// A request of a route that has a workflow.
-async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::Parts, mut upload: Upload) -> Answer {
+async fn flagged(
+    exchange: Exchange<'_>,
+    found: FoundRoute<'_>,
+    head: request::Parts,
+    mut upload: Upload,
+) -> ReplyOrRefusal {
     let client = exchange.client;
     let (shared, table) = (&client.shared, exchange.table);
     let FoundRoute { flag, params } = found;
@@ -132,7 +137,7 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
     let mut key_not_noted = false;
     while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_noted, &decision) {
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
-        let earlier = first_try.earlier_keys(table.set.edition);
+        let earlier = first_try.earlier_keys(table.set.files_version);
         match retry_keys::take_for_legacy(&*shared.pins, first_try.keys, &earlier, body) {
             LegacyTake::Noted => {}
             LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
@@ -156,7 +161,7 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
     }
     let may_begin = may_begin(&mut decision, &table.set, flag, facts);
     let flag = flag.clone();
-    let earlier = first_try.earlier_keys(table.set.edition);
+    let earlier = first_try.earlier_keys(table.set.files_version);
     let FirstTry { keys: retry_keys, is_unknown, .. } = first_try;
     let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier };
     match decision {

@@ -28,21 +28,21 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-use queue::{ByteBudget, Entry};
+use queue::{ByteBudget, QueuedRequest};
 use run::Runner;
 
 pub use parts::{EngineArm, RulesInForce, ShadowParts};
 
 use crate::compare::Body;
 use crate::evidence::Evidence;
-use crate::exchange::{Answered, Offer, Outcome, Ticket};
+use crate::exchange::{Answered, ComparisonTicket, Offer, Outcome};
 use crate::flag::SkipReason;
 use crate::names::RouteId;
 use crate::workflow::Mode;
 
 /// The shadow executor.
 pub struct Shadow {
-    queue: mpsc::Sender<Entry>,
+    queue: mpsc::Sender<QueuedRequest>,
     budget: Arc<ByteBudget>,
     in_flight: Arc<AtomicU64>,
     evidence: Arc<Evidence>,
@@ -155,11 +155,11 @@ fn lower_priority() {
 }
 
 impl Offer for Shadow {
-    fn open(&self, route: &RouteId) -> Ticket {
-        Ticket::new(route.clone(), self.evidence.clone())
+    fn open(&self, route: &RouteId) -> ComparisonTicket {
+        ComparisonTicket::new(route.clone(), self.evidence.clone())
     }
 
-    fn offer(&self, mut ticket: Ticket, answered: Answered) {
+    fn offer(&self, mut ticket: ComparisonTicket, answered: Answered) {
         ticket.on_drop(Outcome::Skipped(SkipReason::ShuttingDown));
         match answered.mode {
             Mode::Dark => ticket.expect_twin(),
@@ -173,7 +173,7 @@ impl Offer for Shadow {
         }
         let Some(reserved) = self.budget.reserve(answered.bytes()) else { return ticket.skip(SkipReason::QueueFull) };
         let generation = self.evidence.generation(ticket.route());
-        match self.queue.try_send(Entry::new(ticket, answered, generation, reserved)) {
+        match self.queue.try_send(QueuedRequest::new(ticket, answered, generation, reserved)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(entry)) => entry.ticket.skip(SkipReason::QueueFull),
             Err(mpsc::error::TrySendError::Closed(entry)) => entry.ticket.skip(SkipReason::ShuttingDown),
@@ -197,7 +197,7 @@ impl Drop for Shadow {
 
 /// Runs entries as slots come free, until told to stop; returns when every ticket that it took is settled.
 async fn run_entries(
-    mut waiting: mpsc::Receiver<Entry>,
+    mut waiting: mpsc::Receiver<QueuedRequest>,
     mut stop: watch::Receiver<Stop>,
     slots: Arc<Semaphore>,
     runner: Arc<Runner>,

@@ -6,22 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::evidence::Generation;
-use crate::exchange::{Answered, Ticket};
+use crate::evidence::EvidenceGeneration;
+use crate::exchange::{Answered, ComparisonTicket};
 
 /// An answered request that waits for the engine, or is run by it.
-pub(super) struct Entry {
-    pub(super) ticket: Ticket,
+pub(super) struct QueuedRequest {
+    pub(super) ticket: ComparisonTicket,
     pub(super) answered: Answered,
     /// The generation of the route's evidence in which it counts.
-    pub(super) generation: Generation,
+    pub(super) generation: EvidenceGeneration,
     pub(super) offered: Instant,
     /// Returned when the entry is dropped.
     pub(super) reserved: ReservedBytes,
 }
 
-impl Entry {
-    pub(super) fn new(ticket: Ticket, answered: Answered, generation: Generation, reserved: ReservedBytes) -> Self {
+impl QueuedRequest {
+    pub(super) fn new(
+        ticket: ComparisonTicket,
+        answered: Answered,
+        generation: EvidenceGeneration,
+        reserved: ReservedBytes,
+    ) -> Self {
         Self { ticket, answered, generation, offered: Instant::now(), reserved }
     }
 }

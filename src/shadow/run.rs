@@ -11,12 +11,12 @@ use tower::ServiceExt;
 
 use super::facts::request_value;
 use super::parts::{EngineArm, RulesInForce};
-use super::queue::Entry;
+use super::queue::QueuedRequest;
 use crate::clock;
 use crate::compare::{
     Body, BoundExceeded, Bounds, Comparison, Observation, Pair, Rules, Verdict, compare, sample_text, shorten,
 };
-use crate::evidence::{Evidence, Generation, Sample};
+use crate::evidence::{Evidence, EvidenceGeneration, Sample};
 use crate::exchange::{Answered, ArmReply, ArmRequest, EarlierKeys, MayBegin, Outcome, Problem, RunReport};
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
@@ -56,9 +56,9 @@ enum EngineResult {
 
 impl Runner {
     /// Asks the engine, compares, and settles the ticket.
-    pub(super) async fn run(&self, entry: Entry) {
+    pub(super) async fn run(&self, entry: QueuedRequest) {
         let _in_flight = InFlight::begin(&self.in_flight);
-        let Entry { mut ticket, answered, generation, offered, reserved } = entry;
+        let QueuedRequest { mut ticket, answered, generation, offered, reserved } = entry;
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         let outcome = match self.ask(&answered).await {
             Err(outcome) => outcome,
@@ -86,8 +86,8 @@ impl Runner {
         let within = Limits::ms(self.limits.shadow_run_ms);
         let request = ArmRequest {
             route: route.id.clone(),
-            // `None`: the newest edition, because evidence counts only runs of the newest files.
-            edition: None,
+            // `None`: the newest version, because evidence counts only runs of the newest files.
+            files_version: None,
             workflow,
             mode: answered.mode,
             request: Arc::clone(&answered.request),
@@ -144,7 +144,7 @@ impl Runner {
         }
     }
 
-    fn judge(&self, answered: &Answered, generation: Generation, result: EngineResult) -> Outcome {
+    fn judge(&self, answered: &Answered, generation: EvidenceGeneration, result: EngineResult) -> Outcome {
         let (engine, report) = match result {
             EngineResult::Comparable(engine, report) => (engine, report),
             EngineResult::NotComparable(outcome, _) => return outcome,

@@ -189,7 +189,7 @@ pub trait Store: Work {
     /// Whether the store takes appends now, as of the last commit; does not ask the database.
     fn healthy(&self) -> bool;
     /// The error of the last commit that failed, while the store is not healthy.
-    fn trouble(&self) -> Option<String> {
+    fn write_failure(&self) -> Option<String> {
         None
     }
     /// Writes what waits in the queues, then closes. Later appends are refused.

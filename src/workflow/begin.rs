@@ -12,7 +12,7 @@ use super::address::{self, NextAttempt};
 use super::calls::{CallState, Phase, StepState};
 use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs};
 use super::risk::{self, Gate};
-use super::step_events::{failed, finished, skipped, too_deep, troubled, unfit};
+use super::step_events::{fail_or_pause, failed, finished, skipped, too_deep, unfit};
 use super::world::{call_scope, deeper_than};
 use super::{
     Call, CallRecord, ConflictKind, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind,
@@ -108,7 +108,7 @@ fn compute(
         return Ok(vec![too_deep(step, item, world)]);
     }
     Ok(vec![match unfit(step, item, &output) {
-        Some(failure) => troubled(run, step, item, ConflictKind::Schema, failure),
+        Some(failure) => fail_or_pause(run, step, item, ConflictKind::Schema, failure),
         None => finished(step, item, 0, Outcome::Done { status: 200, headers: Default::default(), output }),
     }])
 }
@@ -174,7 +174,7 @@ fn later(
 /// The deadline of all attempts, where no earlier attempt has recorded it.
 fn until(step: &Step, state: Option<&CallState>, now: Timestamp) -> Option<Timestamp> {
     let is_known = state.is_some_and(|state| state.until.is_some());
-    step.trouble.deadline.filter(|_| !is_known).and_then(|deadline| now.checked_add(deadline).ok())
+    step.failure_handling.deadline.filter(|_| !is_known).and_then(|deadline| now.checked_add(deadline).ok())
 }
 
 fn started(

@@ -17,7 +17,7 @@ use super::risk::{Gate, as_asked};
 use super::step_events::{failed, finished, skipped, unfit};
 use super::world::{call_scope, deeper_than};
 use super::{
-    ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, OnTrouble, Outcome, Part,
+    ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, Outcome, Part, PauseOrFail,
     Plan, Refusal, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, TreeEffects, World, fallback, lock, missing,
     risk,
 };
@@ -201,14 +201,14 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refu
         // The child completed: another one would repeat its effects.
         (RunStatus::Completed, Some(failure)) => {
             let expected = "an output as its schema says".to_owned();
-            (ConflictKind::Schema, expected, pauses(run, step.trouble.on_failure), failure)
+            (ConflictKind::Schema, expected, pauses(run, step.failure_handling.on_failure), failure)
         }
         (status, _) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
             let failure = Failure::of_step(FailureKind::ChildFailed, id, item, message);
             let expected = format!("a run of `{}` that completes", known.workflow);
-            (ConflictKind::ChildFailed, expected, step.trouble.on_failure == Some(OnTrouble::Pause), failure)
+            (ConflictKind::ChildFailed, expected, step.failure_handling.on_failure == Some(PauseOrFail::Pause), failure)
         }
     };
     events.push(match person && !run.is_ending() {

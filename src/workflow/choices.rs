@@ -79,7 +79,7 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
     choices.retain(|choice| match *choice {
         "fallback" => {
             // The fallback of a `for_each` replaces items, and the items are not known yet.
-            let declared = step.is_some_and(|step| step.trouble.fallback.is_some())
+            let declared = step.is_some_and(|step| step.failure_handling.fallback.is_some())
                 && subject(step, item) != ConflictSubject::Items;
             let unknown = |step: &Step| {
                 let call = run.call_state(&step.id, item, Part::Do);
@@ -110,7 +110,7 @@ pub(super) fn why_not(
         (Choice::Take { .. } | Choice::RetryWith { .. }, ConflictSubject::Question, _) => {
             "the step asks people, and a value would replace their answer"
         }
-        (Choice::Fallback, ..) if step.is_none_or(|step| step.trouble.fallback.is_none()) => {
+        (Choice::Fallback, ..) if step.is_none_or(|step| step.failure_handling.fallback.is_none()) => {
             "the step declares no `fallback`"
         }
         (Choice::Fallback, ConflictSubject::Items, _) => {

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::choices::choices;
-use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, OnTrouble, Part, Payload, Run, Step};
+use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, Part, PauseOrFail, Payload, Run, Step};
 use crate::secret::{STARS, is_secret, redact_line};
 
 /// Whether the run pauses for a person. Where the file does not say, a run that the API started pauses, because no
 /// caller waits for its answer; a run that a route started does not.
-pub(super) fn pauses(run: &Run, setting: Option<OnTrouble>) -> bool {
+pub(super) fn pauses(run: &Run, setting: Option<PauseOrFail>) -> bool {
     match setting {
-        Some(OnTrouble::Pause) => true,
-        Some(OnTrouble::Fail) => false,
+        Some(PauseOrFail::Pause) => true,
+        Some(PauseOrFail::Fail) => false,
         None => run.mode() == Mode::Real && run.started.route.is_none(),
     }
 }

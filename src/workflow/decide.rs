@@ -16,7 +16,7 @@ use super::outcome::Ended;
 use super::resolve::Resolution;
 use super::respond::{answer_pending, respond};
 use super::sensitive::{AnswerPlace, marked};
-use super::step_events::{failed, skipped, too_deep, troubled, unfit};
+use super::step_events::{fail_or_pause, failed, skipped, too_deep, unfit};
 use super::world::{deeper_than, item_scope};
 use super::{
     AttemptResult, Choice, Command, ConflictKind, EndingEvent, Event, Order, Part, Plan, Refusal, Run, Skipped, Step,
@@ -142,7 +142,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
     Ok(vec![match (&step.kind, items) {
         (StepKind::Call(_) | StepKind::Run(_), Some(items)) => {
             let collect = step.for_each.as_ref().is_some_and(|for_each| for_each.collect);
-            let fallback = step.trouble.fallback.is_some();
+            let fallback = step.failure_handling.fallback.is_some();
             Event::Step(StepEvent::FanOutOpened { step: step.id.clone(), items, collect, fallback })
         }
         (StepKind::Call(_) | StepKind::Run(_), None) => return Err(Refusal::NotDue("a call begins")),
@@ -181,7 +181,7 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
     };
     match failure {
         None => Event::Step(StepEvent::Computed { step: step.id.clone(), output }),
-        Some(failure) => troubled(run, step, None, ConflictKind::Schema, failure),
+        Some(failure) => fail_or_pause(run, step, None, ConflictKind::Schema, failure),
     }
 }
 

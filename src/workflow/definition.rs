@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::drafts::{AskDraft, CheckpointDraft, LockDraft, PolicyDraft, present, wait};
 use super::rules::OnReject;
-use super::{EffectClass, OnTrouble};
+use super::{EffectClass, PauseOrFail};
 
 /// A workflow: steps that run as soon as all they need is done, and what the caller gets.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -147,9 +147,9 @@ pub struct StepDraft {
     pub output: Option<OutputDraft>,
     /// After 409, 412 and 422: `pause`, and a person decides, or `fail`. Default `pause` where the API started the run,
     /// `fail` where a route did.
-    pub on_conflict: Option<OnTrouble>,
+    pub on_conflict: Option<PauseOrFail>,
     /// When the call fails for good: `fail` (default), or `pause`, and a person decides.
-    pub on_failure: Option<OnTrouble>,
+    pub on_failure: Option<PauseOrFail>,
     /// Another step that runs in place of this one when this one certainly did nothing; of a `for_each`, in place of
     /// single items.
     pub fallback: Option<String>,

@@ -12,7 +12,7 @@ use super::{Event, Outcome, Part, Plan, Run, Skipped, Step, StepEvent, StepFinis
 
 /// The fallback that a step (an item) declares and that can still be taken.
 pub(super) fn of<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) -> Option<&'p Step> {
-    let by = plan.steps.get(step.trouble.fallback?.0)?;
+    let by = plan.steps.get(step.failure_handling.fallback?.0)?;
     let free = match run.steps.get(&by.id) {
         None => plan.runs_by_item(step) == item.is_some(),
         Some(StepState::Open(open)) => item.is_some() && open.taken.is_some(),

@@ -105,7 +105,8 @@ pub use people::{
     CheckpointAnswer, CheckpointKind, Choice, OnTimeout, OpenCheckpoint, Order, ReviewItem, Risk, UNVERIFIED,
 };
 pub use plan::{
-    Answer, Call, CallBody, ForEach, OnTrouble, Plan, Probe, Respond, Retry, Step, StepIndex, StepKind, Trouble,
+    Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Respond, ResponseTemplate, Retry, Step,
+    StepIndex, StepKind,
 };
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::KeptHeaders;

@@ -3,7 +3,7 @@
 //! A run that only reads can be lost: a client that repeats the request gets the current data. Whatever else a run
 //! does, or waits for, needs its events.
 
-use super::{Busy, EffectClass, OnTrouble, Plan, Risk, Step, StepKind};
+use super::{Busy, EffectClass, PauseOrFail, Plan, Risk, Step, StepKind};
 use crate::workflow::rules::Level;
 
 impl Plan {
@@ -25,7 +25,8 @@ impl Plan {
             StepKind::Run(_) => return Some(format!("`{id}`, which runs another workflow")),
             StepKind::Call(_) | StepKind::Set(_) | StepKind::Fail(_) => {}
         }
-        let pauses = [step.trouble.on_conflict, step.trouble.on_failure].contains(&Some(OnTrouble::Pause));
+        let pauses =
+            [step.failure_handling.on_conflict, step.failure_handling.on_failure].contains(&Some(PauseOrFail::Pause));
         if pauses || step.safeguards.lock.as_ref().is_some_and(|lock| lock.busy == Busy::Ask) {
             return Some(format!("`{id}`, over which a person may have to decide"));
         }

@@ -18,8 +18,8 @@ use super::conflict::{conflict, pauses, shorten_value};
 use super::rules::Busy;
 use super::step_events::unfit;
 use super::{
-    AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, OnTrouble,
-    Outcome, Part, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
+    AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Outcome,
+    Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
 };
 
 /// An attempt that ended, with the state that decisions about it need.
@@ -70,8 +70,8 @@ impl Ended<'_> {
             }
             (Class::Refused, _) if uncertain => self.unknown(failure, response),
             (Class::Refused, _) => {
-                let person = (is_conflict(failure.status) && pauses(self.run, self.step.trouble.on_conflict))
-                    || self.step.trouble.on_failure == Some(OnTrouble::Pause)
+                let person = (is_conflict(failure.status) && pauses(self.run, self.step.failure_handling.on_conflict))
+                    || self.step.failure_handling.on_failure == Some(PauseOrFail::Pause)
                     || tainted;
                 match person && !self.run.is_ending() {
                     true => self.pause(ConflictKind::Refused, &failure, response),
@@ -151,7 +151,7 @@ impl Ended<'_> {
         expected: &str,
     ) -> Vec<Event> {
         let outcome = Outcome::Unfit { status, headers, output, failure: failure.clone() };
-        if self.run.is_ending() || !pauses(self.run, self.step.trouble.on_failure) {
+        if self.run.is_ending() || !pauses(self.run, self.step.failure_handling.on_failure) {
             return vec![self.finished(outcome)];
         }
         let mut conflict = self.conflict(ConflictKind::Schema, &failure);
@@ -176,9 +176,9 @@ impl Ended<'_> {
             let (step, item, by) = (self.step.id.clone(), self.item, by.id.clone());
             return vec![Event::Step(StepEvent::FallbackTaken { step, item, by, failure: failure.clone() })];
         }
-        match self.step.trouble.on_failure {
-            Some(OnTrouble::Pause) => self.pause(ConflictKind::AttemptsUsedUp, failure, response),
-            Some(OnTrouble::Fail) | None => vec![self.finished(outcome)],
+        match self.step.failure_handling.on_failure {
+            Some(PauseOrFail::Pause) => self.pause(ConflictKind::AttemptsUsedUp, failure, response),
+            Some(PauseOrFail::Fail) | None => vec![self.finished(outcome)],
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Plan {
     /// The risk of calls whose step declares none: the first line whose conditions all hold counts.
     pub risks: Vec<Policy>,
     /// What the caller gets while the run goes on without an answer (`respond.pending`).
-    pub pending: Option<Answer>,
+    pub pending: Option<ResponseTemplate>,
     /// Every path that any expression of the plan reads: a run stores only these parts of the request.
     pub reads: Vec<ReadPath>,
     /// For each step, the steps that need it.
@@ -149,7 +149,7 @@ pub struct Step {
     /// The step whose place it takes; of a `fallback_only` step.
     pub replaces: Option<StepIndex>,
     /// What happens when it does not come to a result.
-    pub trouble: Trouble,
+    pub failure_handling: FailureHandling,
     /// What its output has to be.
     pub output: Option<Schema>,
     /// The call that reverses what it did.
@@ -172,15 +172,15 @@ impl Step {
 
 /// What happens when a step does not come to a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trouble {
+pub struct FailureHandling {
     /// The step that runs in its place when it certainly did nothing.
     pub fallback: Option<StepIndex>,
     /// What happens after 409, 412 and 422; `None` means pause for runs that the API started, and fail for those of a
     /// route.
-    pub on_conflict: Option<OnTrouble>,
+    pub on_conflict: Option<PauseOrFail>,
     /// What happens when it fails for good; `None` means fail, except that runs of the API pause over expressions and
     /// schemas.
-    pub on_failure: Option<OnTrouble>,
+    pub on_failure: Option<PauseOrFail>,
     /// How long all attempts of one call and the pauses between them may take together.
     pub deadline: Option<Duration>,
 }
@@ -188,7 +188,7 @@ pub struct Trouble {
 /// What happens when a step cannot come to a result by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum OnTrouble {
+pub enum PauseOrFail {
     /// The run pauses, with what is finished kept, and a person decides.
     Pause,
     /// The step fails for good.
@@ -232,7 +232,7 @@ pub enum StepKind {
     /// Runs another workflow.
     Run(Box<SubRun>),
     /// Ends the run with this answer.
-    Fail(Answer),
+    Fail(ResponseTemplate),
 }
 
 /// An HTTP call.
@@ -298,7 +298,7 @@ pub struct Retry {
 }
 
 /// An answer to the caller.
-pub struct Answer {
+pub struct ResponseTemplate {
     /// A number, or an expression that gives one.
     pub status: Template,
     /// Headers.
@@ -314,5 +314,5 @@ pub struct Respond {
     /// The entry is taken as soon as these have ended; `None` means when every step has.
     pub after: Option<Vec<StepIndex>>,
     /// The answer.
-    pub answer: Answer,
+    pub answer: ResponseTemplate,
 }

@@ -110,7 +110,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
     Ok(found)
 }
 
-type Found = (DivergenceKind, String, String);
+type FoundDivergence = (DivergenceKind, String, String);
 
 /// Whether an event was decided by values that its history may hold only sealed.
 fn reads_sealed(run: &Run, plan: &Plan, event: &Event) -> bool {
@@ -121,7 +121,7 @@ fn reads_sealed(run: &Run, plan: &Plan, event: &Event) -> bool {
     }
 }
 
-fn check_input(event: &Event, plan: &Plan) -> Vec<Found> {
+fn check_input(event: &Event, plan: &Plan) -> Vec<FoundDivergence> {
     let Event::RunStarted(started) = event else { return Vec::new() };
     let body = started.request.get("body").unwrap_or(&Value::Null);
     match plan.check_input(body) {
@@ -141,7 +141,7 @@ struct DecisionCheck<'a> {
 }
 
 impl DecisionCheck<'_> {
-    fn judge(&self, event: &Event) -> Vec<Found> {
+    fn judge(&self, event: &Event) -> Vec<FoundDivergence> {
         let found = match event {
             Event::StepStarted(started) if started.part == Part::Do && started.request.is_some() => {
                 self.begins(event, RunId(uuid::Uuid::nil()))
@@ -175,7 +175,7 @@ impl DecisionCheck<'_> {
     }
 
     /// Compares an event that begins or ends a step with what the plan would do at that point.
-    fn begins(&self, event: &Event, child: RunId) -> Option<Found> {
+    fn begins(&self, event: &Event, child: RunId) -> Option<FoundDivergence> {
         let (id, item) = event.subject()?;
         let Some((step, of)) = self.plan.step(id) else {
             return Some((DivergenceKind::NoStep, describe(event), format!("there is no step `{id}`")));
@@ -201,7 +201,7 @@ impl DecisionCheck<'_> {
         Some((DivergenceKind::Order, describe(event), format!("not then: {}", refused?)))
     }
 
-    fn differs(&self, was: &Event, would: &Event) -> Option<Found> {
+    fn differs(&self, was: &Event, would: &Event) -> Option<FoundDivergence> {
         let same = match (was, would) {
             (Event::StepStarted(was), Event::StepStarted(would)) => {
                 let (was, would) = (was.request.as_deref()?, would.request.as_deref()?);
@@ -233,7 +233,7 @@ impl DecisionCheck<'_> {
     }
 
     /// Compares the end of a call with what the plan would make of the same reply.
-    fn ended(&self, event: &Event, finished: &StepFinished) -> Option<Found> {
+    fn ended(&self, event: &Event, finished: &StepFinished) -> Option<FoundDivergence> {
         let (step, _) = self.plan.step(&finished.step)?;
         let reply = |status: u16, headers: &BTreeMap<String, String>, output: &Arc<Value>| AttemptResult::Reply {
             status,
@@ -264,7 +264,7 @@ impl DecisionCheck<'_> {
         (!same).then(|| (DivergenceKind::Outcome, describe(event), would))
     }
 
-    fn answers(&self, event: &Event) -> Option<Found> {
+    fn answers(&self, event: &Event) -> Option<FoundDivergence> {
         let conditions = Conditions { now: self.at, hold_effects: false };
         let actions = due(self.run, self.plan, self.world, conditions);
         let entry = actions.into_iter().find_map(|action| match action {
@@ -286,7 +286,7 @@ impl DecisionCheck<'_> {
     }
 
     /// Steps of the plan that never ran in this history.
-    fn steps_not_run(&self) -> Vec<Found> {
+    fn steps_not_run(&self) -> Vec<FoundDivergence> {
         let missing = self.plan.steps.iter().filter(|step| !self.run.steps.contains_key(&step.id));
         missing
             .map(|step| {

@@ -162,7 +162,7 @@ fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<Ste
             let needs = step.needs.iter().any(|need| to_rerun.contains(need));
             // A fallback and the step that it replaces run again together.
             let replaces = step.replaces.is_some_and(|place| to_rerun.contains(&place));
-            let replaced = step.trouble.fallback.is_some_and(|by| to_rerun.contains(&by));
+            let replaced = step.failure_handling.fallback.is_some_and(|by| to_rerun.contains(&by));
             if needs || replaces || replaced || !finished(step) || undone.contains(&step.id) {
                 to_rerun.insert(StepIndex(place));
             }

@@ -37,13 +37,17 @@ pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {
 
 /// Handles an expression without a value: the step fails, or a person decides.
 pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPath], error: &ExpressionError) -> Event {
-    troubled(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
+    fail_or_pause(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
 }
 
 /// Handles an error before any call: the step fails, or a person decides.
-pub(super) fn troubled(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
+pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
     let begun = run.call_state(&step.id, item, Part::Do).is_some();
-    if begun || run.is_ending() || failure.kind == FailureKind::Unresolved || !pauses(run, step.trouble.on_failure) {
+    if begun
+        || run.is_ending()
+        || failure.kind == FailureKind::Unresolved
+        || !pauses(run, step.failure_handling.on_failure)
+    {
         let attempt = run.call_state(&step.id, item, Part::Do).map_or(0, |state| state.attempt);
         return finished(step, item, attempt, Outcome::Failed { failure });
     }

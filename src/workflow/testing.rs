@@ -7,8 +7,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Call, CallBody, EffectClass, ForEach, Plan, Respond, Retry, Safeguards, Statuses, Step, StepIndex,
-    StepKind, Trouble,
+    Call, CallBody, EffectClass, FailureHandling, ForEach, Plan, Respond, ResponseTemplate, Retry, Safeguards,
+    Statuses, Step, StepIndex, StepKind,
 };
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, WorkflowName};
@@ -18,7 +18,7 @@ pub(crate) struct PlanBuilder {
     steps: Vec<Step>,
     respond: Vec<Respond>,
     reads: Vec<ReadPath>,
-    pending: Option<Answer>,
+    pending: Option<ResponseTemplate>,
     schema: Option<Value>,
 }
 
@@ -30,8 +30,8 @@ pub(crate) fn expression(text: &str) -> Expression {
     Expression::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-fn answer(status: Value, body: Value) -> Answer {
-    Answer { status: template(status), headers: Vec::new(), body: Some(template(body)) }
+fn answer(status: Value, body: Value) -> ResponseTemplate {
+    ResponseTemplate { status: template(status), headers: Vec::new(), body: Some(template(body)) }
 }
 
 impl PlanBuilder {
@@ -55,7 +55,7 @@ impl PlanBuilder {
             kind,
             safeguards: Safeguards::default(),
             replaces: None,
-            trouble: Trouble::default(),
+            failure_handling: FailureHandling::default(),
             output: None,
             undo: None,
             probe: None,

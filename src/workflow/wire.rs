@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::sensitive::{AnswerPlace, marked};
 use super::world::{STARS, reads_hidden};
-use super::{Answer, AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, Run, World};
+use super::{AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, ResponseTemplate, Run, World};
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
 /// The paths that an expression without a value reads, and its error.
@@ -151,7 +151,7 @@ fn form_component(text: &mut String, value: &str) {
 }
 
 /// Builds an answer to the caller.
-pub(super) fn answer(answer: &Answer, scope: &Scope, mark: BytesMark) -> Result<AnswerRecord, Broken> {
+pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) -> Result<AnswerRecord, Broken> {
     let status = answer.status.evaluate(scope).map_err(|error| (answer.status.reads().to_vec(), error))?;
     let status = match &status {
         Value::Number(number) => number.as_u64(),

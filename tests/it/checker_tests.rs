@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 
 use jiff::Timestamp;
-use pointsman::demo::Entry;
+use pointsman::demo::LedgerEntry;
 use pointsman::store::StoredEvent;
 use pointsman::workflow::{Event, Mode, RunSummary};
 use serde_json::{Value, json};
@@ -13,8 +13,8 @@ use crate::support::Metrics;
 use crate::support::checker::{self, Allowed, check_ledger, check_run};
 use crate::support::test_system::TestSystem;
 
-fn line(operation: &str, key: &str, caused_by: &str, trace: &str) -> Entry {
-    Entry {
+fn line(operation: &str, key: &str, caused_by: &str, trace: &str) -> LedgerEntry {
+    LedgerEntry {
         at: Timestamp::UNIX_EPOCH,
         service: "world".into(),
         operation: operation.into(),
@@ -27,12 +27,12 @@ fn line(operation: &str, key: &str, caused_by: &str, trace: &str) -> Entry {
 }
 
 /// One order of the engine's with one reservation, as it should be.
-fn sound() -> (Vec<Entry>, Vec<Value>) {
+fn sound() -> (Vec<LedgerEntry>, Vec<Value>) {
     let lines = ["reserve", "charge", "mail"].map(|operation| line(operation, operation, "engine:r1", "t1"));
     (lines.to_vec(), vec![json!({ "id": "r1", "reservations": [{ "id": 1 }] })])
 }
 
-fn wrong(lines: &[Entry], placed: &[Value], allowed: &Allowed) -> Vec<String> {
+fn wrong(lines: &[LedgerEntry], placed: &[Value], allowed: &Allowed) -> Vec<String> {
     let modes = [("r1", Mode::Real), ("r2", Mode::Dark), ("r3", Mode::Rehearse)];
     let modes: BTreeMap<String, Mode> = modes.into_iter().map(|(run, mode)| (run.to_owned(), mode)).collect();
     let mut wrong = Vec::new();
@@ -44,8 +44,8 @@ fn wrong(lines: &[Entry], placed: &[Value], allowed: &Allowed) -> Vec<String> {
 fn violations_in_the_ledger_are_found() {
     let (lines, placed) = sound();
     assert!(wrong(&lines, &placed, &Allowed::default()).is_empty());
-    let again = |entry: Entry| Entry { duplicate: true, ..entry };
-    let cases: [(&str, &str, Vec<Entry>); 8] = [
+    let again = |entry: LedgerEntry| LedgerEntry { duplicate: true, ..entry };
+    let cases: [(&str, &str, Vec<LedgerEntry>); 8] = [
         ("a key accepted twice", "I3", vec![line("mail", "mail", "engine:r1", "t1")]),
         ("a delivery that no crash explains", "I3", vec![again(line("charge", "charge", "engine:r1", "t1"))]),
         ("a second charge of one order", "I5", vec![line("charge", "other", "engine:r1", "t1")]),
@@ -56,7 +56,7 @@ fn violations_in_the_ledger_are_found() {
         ("an effect of a run that is nowhere", "I5", vec![line("draft", "other", "engine:r9", "t9")]),
     ];
     for (what, invariant, more) in cases {
-        let all: Vec<Entry> = lines.iter().cloned().chain(more).collect();
+        let all: Vec<LedgerEntry> = lines.iter().cloned().chain(more).collect();
         let found = wrong(&all, &placed, &Allowed::default());
         assert!(found.iter().any(|text| text.starts_with(invariant)), "{what}: {found:?}");
     }
@@ -68,7 +68,7 @@ fn violations_in_the_ledger_are_found() {
     // Repeated deliveries are tolerated only as far as crashes and lost replies explain them.
     let crashed = Allowed { crashes: 1, ..Allowed::default() };
     let charge = || again(line("charge", "charge", "engine:r1", "t1"));
-    let with = |more: Vec<Entry>| lines.iter().cloned().chain(more).collect::<Vec<_>>();
+    let with = |more: Vec<LedgerEntry>| lines.iter().cloned().chain(more).collect::<Vec<_>>();
     assert!(wrong(&with(vec![charge()]), &placed, &crashed).is_empty());
     assert!(!wrong(&with(vec![charge(), charge()]), &placed, &crashed).is_empty());
 }

@@ -21,7 +21,7 @@ use crate::support::until_true;
 type CallPosition = (&'static str, u64);
 
 /// What goes wrong with one call, and for how many of its attempts.
-const TROUBLE: [(&str, Fault, usize); 9] = [
+const FAULTS: [(&str, Fault, usize); 9] = [
     ("refused", Fault::Refuse(400), 1),
     ("conflict", Fault::Refuse(409), 1),
     ("not done", Fault::Refuse(429), 1),
@@ -176,7 +176,7 @@ async fn each_call_fails_in_turn(keyed: bool) {
     for workflow in rig.workflows() {
         let (places, clean) = calls(&rig, &workflow).await;
         for place in places {
-            for (name, fault, times) in TROUBLE {
+            for (name, fault, times) in FAULTS {
                 let workflow_run = rig.prepare(&workflow).await;
                 spoil(&rig, place, fault, times);
                 workflow_run.ask().await;

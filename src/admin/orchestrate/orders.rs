@@ -72,7 +72,7 @@ async fn with_run_details(admin: &Admin, run: RunId, step: Option<&StepId>, mut 
     if let Some(first) = &mut error.0.first {
         // The first answer may still be on its way to the disk.
         let before = crate::names::Seq(first.seq.saturating_sub(1));
-        admin.parts.engine.beyond(run, before, FIRST_ANSWER_WAIT_MAX).await;
+        admin.parts.engine.wait_for_events_after(run, before, FIRST_ANSWER_WAIT_MAX).await;
     }
     if let Some(first) = &mut error.0.first
         && let Ok(events) = admin.parts.store.events(run, crate::names::Seq(first.seq)).await

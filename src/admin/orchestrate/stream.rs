@@ -199,7 +199,7 @@ impl Follower {
 /// Waits until the run has an event after `seq`, or for `within`.
 async fn wait_for_event_after(state: &ApiState, run: RunId, seq: Seq, within: Duration) {
     let began = Instant::now();
-    match state.parts.engine.beyond(run, seq, within).await {
+    match state.parts.engine.wait_for_events_after(run, seq, within).await {
         Some(last) if last > seq => {}
         Some(_) | None => {
             // The engine returns at once for a run that it does not move: the pause keeps the loop from spinning.

@@ -87,7 +87,7 @@ async fn a_post_without_json_content_type_is_refused() {
 #[tokio::test]
 async fn a_name_on_loopback_is_recorded_as_unverified() {
     let api = TestApi::new().await;
-    let by = |answer: super::test_api::Answer| answer.json()["flip"]["by"].as_str().unwrap().to_owned();
+    let by = |answer: super::test_api::TestResponse| answer.json()["flip"]["by"].as_str().unwrap().to_owned();
     assert_eq!(by(api.call(with(flip(), AS, "ada")).await), "ada (unverified)");
     assert_eq!(by(api.call(flip()).await), "somebody on this machine (unverified)");
     let said = post("/api/v2/routes/orders.create/flip", &json!({ "to": "off", "as": "bob" }));

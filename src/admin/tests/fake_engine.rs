@@ -61,7 +61,7 @@ impl EngineControl for FakeEngine {
         }
         .boxed()
     }
-    fn rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
+    fn wait_until_at_rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
         async move {
             let summary = self.store.run(run).await.ok().flatten()?;
             if !summary.status.is_final() {
@@ -71,7 +71,7 @@ impl EngineControl for FakeEngine {
         }
         .boxed()
     }
-    fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
+    fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
         async move {
             let deadline = tokio::time::Instant::now() + within;
             loop {

@@ -82,7 +82,7 @@ impl TestApi {
         let show = route("orders.show", Method::GET, "/orders/{id}");
         let services = BTreeMap::from([("shop".into(), service())]);
         let files = Declared {
-            edition: 0,
+            files_version: 0,
             routes: vec![create, show],
             default_legacy: service(),
             services,
@@ -131,11 +131,11 @@ impl TestApi {
     }
 
     /// Sends a request to the listener for applications.
-    pub async fn application(&self, request: Request<Body>) -> Answer {
+    pub async fn application(&self, request: Request<Body>) -> TestResponse {
         answer(applications(self.parts()), request).await
     }
 
-    pub async fn call(&self, request: Request<Body>) -> Answer {
+    pub async fn call(&self, request: Request<Body>) -> TestResponse {
         answer(self.router(), request).await
     }
 
@@ -146,24 +146,24 @@ impl TestApi {
     }
 }
 
-async fn answer(router: Router, mut request: Request<Body>) -> Answer {
+async fn answer(router: Router, mut request: Request<Body>) -> TestResponse {
     if request.extensions().get::<PeerAddress>().is_none() {
         request.extensions_mut().insert(PeerAddress("127.0.0.1:40000".parse().unwrap()));
     }
     let (head, body) = router.oneshot(request).await.unwrap().into_parts();
     let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
     let kind = head.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
-    Answer { status: head.status, kind: kind.unwrap_or_default(), headers: head.headers, text }
+    TestResponse { status: head.status, kind: kind.unwrap_or_default(), headers: head.headers, text }
 }
 
-pub struct Answer {
+pub struct TestResponse {
     pub status: StatusCode,
     pub kind: String,
     pub headers: HeaderMap,
     pub text: String,
 }
 
-impl Answer {
+impl TestResponse {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {} {}", self.status, self.text))
     }

@@ -12,7 +12,7 @@ use crate::flag::State;
 
 pub(crate) use common::{Colour, Globals, Server};
 pub(crate) use runs::{
-    Answer, Choice, EventsArgs, ListArgs, ReasonArgs, Replay, Resolve, RunArgs, Runs, Start, StepArgs,
+    AnswerArgs, Choice, EventsArgs, ListArgs, ReasonArgs, Replay, Resolve, RunArgs, Runs, Start, StepArgs,
 };
 
 /// Moves legacy workflow endpoints onto an embedded engine, route by route and reversibly.

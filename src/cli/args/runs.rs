@@ -84,7 +84,7 @@ pub(crate) enum Runs {
     /// Decide a conflict.
     Resolve(Resolve),
     /// Answer a checkpoint.
-    Answer(Answer),
+    Answer(AnswerArgs),
     /// Deliver a signal.
     Signal {
         /// The run's id, or its job's.
@@ -243,7 +243,7 @@ pub(crate) enum Choice {
 
 /// `runs answer`.
 #[derive(Debug, Args)]
-pub(crate) struct Answer {
+pub(crate) struct AnswerArgs {
     /// The run's id, or its job's.
     pub run: String,
     /// The checkpoint; without it, the first that waits.

@@ -7,7 +7,7 @@ use crate::admin::types::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, Orchestration, PauseRequest, RerunRequest, ResolveRequest,
     RetryRequest, RunStatus, SignalRequest, SkipRequest,
 };
-use crate::cli::args::{Answer, Choice, ReasonArgs, Resolve, RunArgs, Server, StepArgs};
+use crate::cli::args::{AnswerArgs, Choice, ReasonArgs, Resolve, RunArgs, Server, StepArgs};
 use crate::cli::client::{CallError, Client};
 use crate::cli::format::{Formatter, Tone, escape_control};
 use crate::cli::output::Output;
@@ -22,7 +22,7 @@ pub(crate) enum RunOrder {
     Retry { run: String, step: Option<String>, server: Server },
     Rerun { run: String, from: String, server: Server },
     Resolve(Resolve),
-    Answer(Answer),
+    Answer(AnswerArgs),
     Signal { run: String, name: String, payload: Option<String>, id: Option<String>, server: Server },
 }
 
@@ -101,8 +101,8 @@ pub(crate) fn give_order(client: &Client, said: RunOrder, format: Formatter) -> 
     Ok(Output { text, json, is_ok: true })
 }
 
-fn answer(client: &Client, answer: Answer, by: Option<String>) -> Result<(String, Value), CallError> {
-    let Answer { run, checkpoint, yes, no, values, approve, strike, note, server: _ } = answer;
+fn answer(client: &Client, answer: AnswerArgs, by: Option<String>) -> Result<(String, Value), CallError> {
+    let AnswerArgs { run, checkpoint, yes, no, values, approve, strike, note, server: _ } = answer;
     let (run, checkpoint) = match checkpoint {
         Some(checkpoint) => (run, checkpoint),
         None => {

@@ -33,7 +33,7 @@ const STORE_READ_TIME: Duration = Duration::from_millis(50);
 pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     let deadline = Instant::now() + request.deadline;
     let fall_back = request.may_fall_back && request.mode == Mode::Real;
-    let snapshot = core.snapshot_of(request.edition);
+    let snapshot = core.snapshot_of(request.files_version);
     let run = RunId(core.process.new_id());
     let request = match with_twin(&core, request, deadline).await {
         Ok(request) => request,
@@ -202,7 +202,7 @@ async fn register(
     match took {
         Took::Fresh => registration.reserve(core.ports.pins.clone(), claim.key),
         Took::Again => {}
-        Took::Others => return Err(Box::new(replies::taken_by_legacy(fall_back))),
+        Took::OtherArmHasIt => return Err(Box::new(replies::taken_by_legacy(fall_back))),
         Took::UnderOtherFiles => return Err(held_under_other_files()),
         Took::Unknown => return Err(Box::new(first_try_unknown())),
     }
@@ -239,7 +239,7 @@ async fn register(
         }
         Ok(Ok(_)) => {
             let Some(any_caller) = any_caller else { return Ok(registration) };
-            let any_caller = AnyCaller { key: any_caller, may_be_stored, edition: request.earlier.edition };
+            let any_caller = AnyCaller { key: any_caller, may_be_stored, files_version: request.earlier.files_version };
             under_any_credential(core, claim, any_caller, registration, fall_back, deadline).await
         }
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
@@ -251,8 +251,8 @@ struct AnyCaller {
     key: RetryKey,
     /// Whether the store may have a run of the same request.
     may_be_stored: bool,
-    /// The edition of the files that the request was decided by.
-    edition: u64,
+    /// The version of the files that the request was decided by.
+    files_version: u64,
 }
 
 /// Claims the request for the engine under any credential, where the caller's credential is not verified.
@@ -267,12 +267,12 @@ async fn under_any_credential(
     fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
-    let AnyCaller { key, may_be_stored, edition } = any_caller;
+    let AnyCaller { key, may_be_stored, files_version } = any_caller;
     let (pins, of_request) = (&core.ports.pins, key.of_request(&claim.request));
-    match pins.take_for_engine_under_any_credential(&key, &claim.request, edition) {
+    match pins.take_for_engine_under_any_credential(&key, &claim.request, files_version) {
         Took::Fresh => registration.reserve(pins.clone(), of_request),
         Took::Again => return Err(held_under_another_credential()),
-        Took::Others => {
+        Took::OtherArmHasIt => {
             registration.give_to_legacy(pins);
             return Err(Box::new(replies::taken_by_legacy(fall_back)));
         }

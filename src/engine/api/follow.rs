@@ -92,13 +92,17 @@ enum WokenUp {
 
 /// Waits until the run rests or a descendant waits for a person or a signal, at most `within`; returns the run as it is
 /// then.
-pub(in crate::engine) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Option<RunSummary> {
-    rested(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
+pub(in crate::engine) async fn wait_until_at_rest(
+    core: &Arc<Core>,
+    run: RunId,
+    within: Duration,
+) -> Option<RunSummary> {
+    wait_on(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
 }
 
 /// The same for a run that was subscribed to before it began: no update was missed, so the store is not read. Also
 /// returns all events of the run, if they were few enough to be collected.
-pub(in crate::engine) async fn new_run_rest(
+pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
     mut subscription: Subscription,
     within: Duration,
 ) -> Option<Vec<StoredEvent>> {
@@ -108,11 +112,11 @@ pub(in crate::engine) async fn new_run_rest(
     } else {
         changed(&mut subscription, until).await
     };
-    let run = rested(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
+    let run = wait_on(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
     subscription.core.schedule.watchers.events(subscription.run, run.seq)
 }
 
-async fn rested(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {
+async fn wait_on(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {
     let until = Instant::now() + within;
     let (core, run) = (subscription.core.clone(), subscription.run);
     let (mut last, mut below) = (None, 0);
@@ -143,7 +147,12 @@ async fn rested(subscription: &mut Subscription, mut woken_up: WokenUp, within: 
 }
 
 /// Waits until events after `seq` are durable, at most `within`; returns the sequence number of the last durable event.
-pub(in crate::engine) async fn beyond(core: &Arc<Core>, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
+pub(in crate::engine) async fn wait_for_events_after(
+    core: &Arc<Core>,
+    run: RunId,
+    seq: Seq,
+    within: Duration,
+) -> Option<Seq> {
     let until = Instant::now() + within;
     let mut subscription = Subscription::to(core, run, WokenBy::Append);
     let mut woken_up = WokenUp::Poll;

@@ -48,8 +48,8 @@ impl Engine {
         let started =
             start::start(&self.core, start, |run| subscription = Some(Subscription::to_new(&self.core, run))).await?;
         let rest = match subscription.filter(|_| started.fresh) {
-            Some(subscription) => follow::new_run_rest(subscription, within).boxed(),
-            None => follow::rest(&self.core, started.run, within).map(|_| None).boxed(),
+            Some(subscription) => follow::wait_until_new_run_is_at_rest(subscription, within).boxed(),
+            None => follow::wait_until_at_rest(&self.core, started.run, within).map(|_| None).boxed(),
         };
         Ok((started, rest))
     }
@@ -75,12 +75,12 @@ impl Engine {
     }
     /// Waits until the run has ended or waits for a person or a signal, at most `within`. Returns the run as it is then;
     /// `None` where there is no such run.
-    pub async fn rest(&self, run: RunId, within: Duration) -> Option<RunSummary> {
-        follow::rest(&self.core, run, within).await
+    pub async fn wait_until_at_rest(&self, run: RunId, within: Duration) -> Option<RunSummary> {
+        follow::wait_until_at_rest(&self.core, run, within).await
     }
     /// Waits until events after `seq` are durable, at most `within`. Returns the sequence number of the last durable event.
-    pub async fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
-        follow::beyond(&self.core, run, seq, within).await
+    pub async fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
+        follow::wait_for_events_after(&self.core, run, seq, within).await
     }
     /// What an unfinished run waits for.
     ///

@@ -51,7 +51,7 @@ pub(in crate::engine) async fn prepare(
         return not_started("shutting_down", "This process is shutting down");
     }
     // A rehearsal is not stored, so it meets none of those runs.
-    if request.mode != Mode::Rehearse && !core.schedule.recovery_trouble.is_none() {
+    if request.mode != Mode::Rehearse && !core.schedule.why_unresumed.is_none() {
         return not_started("resuming_runs", "The runs that the last process left are not resumed yet");
     }
     let Some(plan) = snapshot.plans.get(&request.workflow).cloned() else {

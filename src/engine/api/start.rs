@@ -143,7 +143,7 @@ pub(in crate::engine) async fn start(
 pub(in crate::engine) fn refuse_while_recovering(core: &Core) -> Result<(), StartError> {
     let refused =
         |why| StartError::Unavailable(format!("the runs that the last process left are not resumed yet: {why}"));
-    core.schedule.recovery_trouble.get().map_or(Ok(()), |why| Err(refused(why)))
+    core.schedule.why_unresumed.get().map_or(Ok(()), |why| Err(refused(why)))
 }
 
 /// A permit for one more run.

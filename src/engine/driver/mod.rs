@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::machine::{
-    CallId, CallerAnswer, CallerTerms, ChildState, End, Input, Machine, MachineParts, StartAnswer, Ticket, Writes,
+    CallId, CallerAnswer, CallerTerms, ChildState, End, Input, Machine, MachineParts, OrderId, StartAnswer, Writes,
 };
 use crate::engine::ports::client::Executor;
 use crate::engine::ports::writer::Writer;
@@ -86,8 +86,8 @@ pub(super) struct Driver {
     spawn_gate: Arc<SpawnGate>,
     depth: u64,
     /// The senders of orders that wait for an answer.
-    order_replies: HashMap<Ticket, oneshot::Sender<Reply>>,
-    next_ticket: u64,
+    order_replies: HashMap<OrderId, oneshot::Sender<Reply>>,
+    next_order_id: u64,
     calls: FuturesUnordered<BoxFuture<'static, (CallId, AttemptResult)>>,
     queries: FuturesUnordered<BoxFuture<'static, Input>>,
     timer: Option<Timestamp>,
@@ -186,7 +186,7 @@ impl Driver {
             spawn_gate: Arc::default(),
             depth,
             order_replies: HashMap::new(),
-            next_ticket: 0,
+            next_order_id: 0,
             calls: FuturesUnordered::new(),
             queries: FuturesUnordered::new(),
             timer: None,
@@ -260,8 +260,8 @@ impl Driver {
     /// driver.
     fn return_unfed(&mut self, input: Input) {
         match input {
-            Input::Order { ticket, .. } => {
-                if let Some(sender) = self.order_replies.remove(&ticket) {
+            Input::Order { order_id, .. } => {
+                if let Some(sender) = self.order_replies.remove(&order_id) {
                     let _ = sender.send(Reply::Retry); // the sender of the order may have stopped waiting
                 }
             }
@@ -296,10 +296,10 @@ impl Driver {
         match message {
             Some(Message::Order(request)) => {
                 let OrderRequest { order, by, reply } = *request;
-                let ticket = Ticket(self.next_ticket);
-                self.next_ticket += 1;
-                self.order_replies.insert(ticket, reply);
-                Input::Order { ticket, order, by, owned: self.is_owned() }
+                let order_id = OrderId(self.next_order_id);
+                self.next_order_id += 1;
+                self.order_replies.insert(order_id, reply);
+                Input::Order { order_id, order, by, owned: self.is_owned() }
             }
             Some(Message::ChildEnded(end)) => Input::ChildEnded(*end),
             Some(Message::DescendantWaits) => Input::DescendantWaits,

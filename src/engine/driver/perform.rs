@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::Driver;
 use crate::engine::api::children;
 use crate::engine::api::types::OrderError;
-use crate::engine::machine::{CallRequest, End, Input, LockQuery, Measure, OrderAnswer, Output, RestCause, Ticket};
+use crate::engine::machine::{CallRequest, End, Input, LockQuery, Measure, OrderAnswer, OrderId, Output, RestCause};
 use crate::engine::ports::locks;
 use crate::engine::ports::order_sealer::open_orders;
 use crate::engine::ports::outgoing;
@@ -78,7 +78,7 @@ impl Driver {
                     Input::OrderAnswerStored
                 });
             }
-            Output::AnswerOrder(ticket, answer) => self.answer_order(ticket, answer),
+            Output::AnswerOrder(order_id, answer) => self.answer_order(order_id, answer),
             // The receivers may have stopped waiting.
             Output::AnswerStarter(answer) => drop(self.starter.take().map(|starter| starter.send(answer))),
             Output::AnswerCaller(answer) => drop(self.caller.take().map(|caller| caller.send(answer))),
@@ -154,8 +154,8 @@ impl Driver {
         }
     }
 
-    fn answer_order(&mut self, ticket: Ticket, answer: OrderAnswer) {
-        let Some(sender) = self.order_replies.remove(&ticket) else { return };
+    fn answer_order(&mut self, order_id: OrderId, answer: OrderAnswer) {
+        let Some(sender) = self.order_replies.remove(&order_id) else { return };
         let reply = match answer {
             OrderAnswer::Done(run) => Reply::Done(run),
             OrderAnswer::Refused { run, refusal } => Reply::Error(OrderError::Refused { run, refusal }),

@@ -3,7 +3,7 @@
 //!
 //! Always true: a reply tells only of durable events, however many newer ones the run has.
 
-use super::exchange::{Announcement, CallerAnswer, End, OrderAnswer, Output, StartAnswer, Ticket};
+use super::exchange::{Announcement, CallerAnswer, End, OrderAnswer, OrderId, Output, StartAnswer};
 use super::log::AppendOutcome;
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
@@ -20,9 +20,9 @@ impl Machine {
             self.answer_starter(StartAnswer::Stored);
         }
         while self.order_replies.first().is_some_and(|(seq, _)| *seq <= durable) {
-            let (_, ticket) = self.order_replies.remove(0);
+            let (_, order_id) = self.order_replies.remove(0);
             let done = OrderAnswer::Done(Box::new(self.durable_summary()));
-            self.out.push(Output::AnswerOrder(ticket, done));
+            self.out.push(Output::AnswerOrder(order_id, done));
         }
         if let Some(DecidedReply { run, .. }) = self.decided_reply.as_ref().filter(|reply| reply.seq <= durable) {
             let status = run.status();
@@ -65,19 +65,19 @@ impl Machine {
 
     /// Applies an order. One that records events is answered once these are durable. A refusal, and an order that changes
     /// nothing, are answered from memory, which is current only while this process certainly owns the run (`owned`).
-    pub(super) fn handle_order(&mut self, ticket: Ticket, order: Order, by: String, owned: bool) {
+    pub(super) fn handle_order(&mut self, order_id: OrderId, order: Order, by: String, owned: bool) {
         let name = order.name();
         match self.apply_command(Command::Order { order, by: by.clone() }) {
-            Ok(0) | Err(_) if !owned => self.out.push(Output::AnswerOrder(ticket, OrderAnswer::Elsewhere)),
+            Ok(0) | Err(_) if !owned => self.out.push(Output::AnswerOrder(order_id, OrderAnswer::Elsewhere)),
             Ok(_) => {
                 tracing::info!(run = %self.run.id(), command = name, by, "a command was accepted");
                 self.invalidate_reply();
                 self.require_durable(self.run.seq());
-                self.order_replies.push((self.run.seq(), ticket));
+                self.order_replies.push((self.run.seq(), order_id));
             }
             Err(refusal) => {
                 let run = Box::new(self.run.summary(self.now));
-                self.out.push(Output::AnswerOrder(ticket, OrderAnswer::Refused { run, refusal }));
+                self.out.push(Output::AnswerOrder(order_id, OrderAnswer::Refused { run, refusal }));
             }
         }
     }

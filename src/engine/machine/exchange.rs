@@ -38,7 +38,7 @@ pub(in crate::engine) enum Input {
     /// An order, whose sender waits for an answer.
     Order {
         /// Identifies the answer.
-        ticket: Ticket,
+        order_id: OrderId,
         order: Order,
         by: String,
         /// Whether certainly no other process has taken the run since the last append, so that the run in memory is
@@ -109,7 +109,7 @@ pub(in crate::engine) enum Output {
     /// Store the answer to an order of the store that recorded no event.
     StoreOrderAnswer(Uuid, Value),
     /// Answer the sender of an order.
-    AnswerOrder(Ticket, OrderAnswer),
+    AnswerOrder(OrderId, OrderAnswer),
     /// Answer whoever started the run.
     AnswerStarter(StartAnswer),
     /// Answer the caller.
@@ -139,7 +139,7 @@ pub(in crate::engine) enum Output {
 
 /// Identifies the answer to an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::engine) struct Ticket(pub u64);
+pub(in crate::engine) struct OrderId(pub u64);
 
 /// One attempt of a step's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ mod webhook_messages;
 
 pub(super) use self::exchange::{
     Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, Delivery, End, Input, LockQuery,
-    OrderAnswer, Output, RestCause, SpawnPolicy, StartAnswer, Ticket,
+    OrderAnswer, OrderId, Output, RestCause, SpawnPolicy, StartAnswer,
 };
 pub(super) use self::ids::Ids;
 pub(super) use self::log::Writes;

@@ -134,7 +134,7 @@ impl Machine {
 
     /// Ends the driver, and answers the orders that have no answer yet.
     pub(super) fn finish(&mut self, end: End) {
-        for (_, ticket) in std::mem::take(&mut self.order_replies) {
+        for (_, order_id) in std::mem::take(&mut self.order_replies) {
             let answer = match end {
                 End::Lost | End::OwnershipUncertain => OrderAnswer::Elsewhere,
                 End::Settled => {
@@ -145,7 +145,7 @@ impl Machine {
                     OrderAnswer::Unknown("the run's task ended before the order was on disk")
                 }
             };
-            self.out.push(Output::AnswerOrder(ticket, answer));
+            self.out.push(Output::AnswerOrder(order_id, answer));
         }
         self.out.push(Output::End(end));
     }

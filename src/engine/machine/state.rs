@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::exchange::{ChildSpec, Delivery, End, Output, RestCause, SpawnPolicy, Ticket};
+use super::exchange::{ChildSpec, Delivery, End, OrderId, Output, RestCause, SpawnPolicy};
 use super::ids::Ids;
 use super::log::{Log, Writes};
 use super::query_state::QueryState;
@@ -111,7 +111,7 @@ pub(in crate::engine) struct Machine {
     /// Whether an order in the store was left unhandled because another process may have taken the run.
     pub(super) has_deferred_orders: bool,
     /// Orders that are answered once this sequence number is durable.
-    pub(super) order_replies: Vec<(Seq, Ticket)>,
+    pub(super) order_replies: Vec<(Seq, OrderId)>,
     /// Whether a freeze keeps a step from beginning.
     pub(super) has_frozen_step: bool,
     /// Whether a step or child is not begun because the process drains.

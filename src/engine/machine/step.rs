@@ -28,7 +28,7 @@ impl Machine {
                 self.record_result(call, result);
             }
             Input::AppendFinished(result) => self.handle_append_result(result),
-            Input::Order { ticket, order, by, owned } => self.handle_order(ticket, order, by, owned),
+            Input::Order { order_id, order, by, owned } => self.handle_order(order_id, order, by, owned),
             Input::StoreOrders { orders, owned } => self.handle_store_orders(orders, owned),
             Input::OrderAnswerStored => self.requests_in_flight = self.requests_in_flight.saturating_sub(1),
             Input::Lock { query, seen } => self.handle_lock_state(query, seen),

@@ -137,7 +137,7 @@ impl EventSealer {
             *event = self.sealed(&taint, event)?;
         }
         self.hash_locks(&taint, &mut sealed.locks)?;
-        let stars = |_: Found<'_>| Some(STARS.to_owned());
+        let stars = |_: KnownValue<'_>| Some(STARS.to_owned());
         for notice in &mut sealed.webhook_messages {
             self.hide(&mut notice.body, &stars)?;
         }
@@ -152,10 +152,10 @@ impl EventSealer {
     fn seal_text(&self, text: &str) -> Option<String> {
         seal_text(&self.sealer, self.run, text)
     }
-    fn seal_found(&self, found: Found<'_>) -> Option<String> {
+    fn seal_found(&self, found: KnownValue<'_>) -> Option<String> {
         match found {
-            Found::Text(text) => self.seal_text(text),
-            Found::Number(number) => seal_number(&self.sealer, self.run, number),
+            KnownValue::Text(text) => self.seal_text(text),
+            KnownValue::Number(number) => seal_number(&self.sealer, self.run, number),
         }
     }
     fn sealed(&self, taint: &Taint, event: &Event) -> Option<Event> {
@@ -267,7 +267,7 @@ impl EventSealer {
                 // bodies, where any type may be.
                 let text = number.to_string();
                 if text.len() >= NUMBER_DIGITS_MIN && self.known.contains(&text) {
-                    *value = Value::String(replace(Found::Number(number))?);
+                    *value = Value::String(replace(KnownValue::Number(number))?);
                 }
             }
             Value::Null | Value::Bool(_) => {}
@@ -276,7 +276,7 @@ impl EventSealer {
     }
     /// The same in a text, except in parts that are sealed already.
     fn hide_text(&self, text: &str, replace: &Replace<'_>) -> Option<String> {
-        let replace = |text: &str| replace(Found::Text(text));
+        let replace = |text: &str| replace(KnownValue::Text(text));
         let pieces = pieces(&self.sealer, self.run, text);
         if let [Piece::Clear(text)] = pieces.as_slice() {
             return self.known.hide(text, &replace);
@@ -290,13 +290,13 @@ impl EventSealer {
 }
 
 /// A known value that was found in an event.
-enum Found<'a> {
+enum KnownValue<'a> {
     Text(&'a str),
     Number(&'a Number),
 }
 
 /// Gives what stands in place of a known value; `None` if that fails.
-type Replace<'a> = dyn Fn(Found<'_>) -> Option<String> + 'a;
+type Replace<'a> = dyn Fn(KnownValue<'_>) -> Option<String> + 'a;
 
 /// Shorter numbers are not searched for: they would match by chance.
 const NUMBER_DIGITS_MIN: usize = 6;

@@ -49,9 +49,9 @@ pub(in crate::engine) enum Reply {
 
 /// The mailboxes of all runs that have a task in this process.
 #[derive(Default)]
-pub(in crate::engine) struct Mailboxes(Mutex<HashMap<RunId, Entry>>);
+pub(in crate::engine) struct Mailboxes(Mutex<HashMap<RunId, Mailbox>>);
 
-struct Entry {
+struct Mailbox {
     messages: mpsc::Sender<Message>,
     changes: Arc<ChangeSignal>,
     released: CancellationToken,
@@ -90,7 +90,7 @@ pub(in crate::engine) struct Slot {
 }
 
 impl Mailboxes {
-    fn entries(&self) -> MutexGuard<'_, HashMap<RunId, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<RunId, Mailbox>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Claims the run's slot; `None` where a task holds it.
@@ -101,7 +101,7 @@ impl Mailboxes {
         }
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let (changes, released) = (Arc::new(ChangeSignal::default()), CancellationToken::new());
-        entries.insert(run, Entry { messages: sender, changes: changes.clone(), released: released.clone() });
+        entries.insert(run, Mailbox { messages: sender, changes: changes.clone(), released: released.clone() });
         Some(Slot { mailboxes: self.clone(), timers: timers.clone(), run, messages, changes, released })
     }
     /// Puts a message into the run's mailbox, without waiting.

@@ -50,7 +50,7 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration
 /// Resumes the runs in the background, however often that has to be tried. Returns after the first try, or where that
 /// takes long.
 pub(in crate::engine) async fn recover_in_background(core: &Arc<Core>) {
-    core.schedule.recovery_trouble.set(Some("they are being resumed".to_owned()));
+    core.schedule.why_unresumed.set(Some("they are being resumed".to_owned()));
     let (first_try_ended, first_try) = oneshot::channel::<()>();
     let recovering = core.clone();
     core.spawn_background(async move { recover_until_done(&recovering, first_try_ended).await });
@@ -63,14 +63,14 @@ async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<(
     let mut pause = RETRY_PAUSES.0;
     while !*draining.borrow() {
         match recover(core).await {
-            Ok(_) => return core.schedule.recovery_trouble.set(None),
+            Ok(_) => return core.schedule.why_unresumed.set(None),
             Err(error) => {
                 tracing::error!(
                     %error,
                     "the runs that the last process left cannot be resumed yet: the engine takes no new runs until they \
                      are; it is tried again"
                 );
-                core.schedule.recovery_trouble.set(Some(error.to_string()));
+                core.schedule.why_unresumed.set(Some(error.to_string()));
             }
         }
         drop(first_try_ended.take());

@@ -52,7 +52,7 @@ impl Collected {
     }
 }
 
-struct Entry {
+struct WatchedRun {
     /// The number of subscribers.
     count: usize,
     /// How many of the subscribers are woken by every append.
@@ -72,7 +72,7 @@ pub(in crate::engine) enum WokenBy {
 
 #[derive(Default)]
 struct Entries {
-    by_run: HashMap<RunId, Entry>,
+    by_run: HashMap<RunId, WatchedRun>,
     /// The size of the collected events of all runs together.
     bytes: usize,
 }
@@ -105,7 +105,7 @@ impl Watchers {
     fn entry(&self, run: RunId, woken_by: WokenBy, collected: Option<Collected>) -> watch::Receiver<OnDisk> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut entries = self.entries();
-        let entry = entries.by_run.entry(run).or_insert_with(|| Entry {
+        let entry = entries.by_run.entry(run).or_insert_with(|| WatchedRun {
             count: 0,
             each: 0,
             sender: watch::Sender::new(OnDisk::default()),
@@ -123,7 +123,7 @@ impl Watchers {
         }
         let mut entries = self.entries();
         let Entries { by_run, bytes } = &mut *entries;
-        if let Some(Entry { sender, collected, each, .. }) = by_run.get_mut(&run) {
+        if let Some(WatchedRun { sender, collected, each, .. }) = by_run.get_mut(&run) {
             if let Some(before) = collected.take() {
                 *bytes -= before.bytes;
                 let room = self.bytes_max.saturating_sub(*bytes);
@@ -152,14 +152,14 @@ impl Watchers {
     }
     /// Reports that a descendant of the run waits for a person or a signal.
     pub fn descendant_waits(&self, run: RunId) {
-        if let Some(Entry { sender, .. }) = self.entries().by_run.get(&run) {
+        if let Some(WatchedRun { sender, .. }) = self.entries().by_run.get(&run) {
             sender.send_modify(|seen| seen.below += 1);
         }
     }
     /// Reports that a run has ended, in this process or another.
     pub fn ended(&self, run: RunId) {
         if self.waiting.load(Ordering::SeqCst) > 0
-            && let Some(Entry { sender, .. }) = self.entries().by_run.get(&run)
+            && let Some(WatchedRun { sender, .. }) = self.entries().by_run.get(&run)
         {
             sender.send_modify(|seen| seen.ended = true);
         }

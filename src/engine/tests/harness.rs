@@ -247,7 +247,7 @@ impl Harness {
     }
     /// Waits until the run has ended, or waits for a person or a signal.
     pub async fn wait_until_resting(&self, run: RunId) -> crate::workflow::RunSummary {
-        self.engine.rest(run, TIMEOUT).await.expect("there is such a run")
+        self.engine.wait_until_at_rest(run, TIMEOUT).await.expect("there is such a run")
     }
 }
 
@@ -304,7 +304,7 @@ pub(super) fn copy(body: &Value, headers: &[(&'static str, &'static str)]) -> Ar
 pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
     ArmRequest {
         route: RouteId::from("orders.create"),
-        edition: Some(0),
+        files_version: Some(0),
         workflow: WorkflowName::from(workflow),
         mode,
         request: copy(body, &[]),

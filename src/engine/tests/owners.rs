@@ -72,7 +72,7 @@ async fn an_order_reaches_a_run_that_another_process_moves() {
     assert!(matches!(result, Err(OrderError::Refused { .. })), "{result:?}");
     step_service.open_gate();
     // Waiting for the run works at the other process too.
-    assert_eq!(other.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     let result = other.engine.order(run, retry(), "ann".into()).await;
     assert!(matches!(result, Err(OrderError::Refused { refusal: Refusal::Ended, .. })), "{result:?}");
     let unknown_run = crate::names::RunId(uuid::Uuid::now_v7());
@@ -99,7 +99,7 @@ async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     let skip = Order::Resolve { step: "a".into(), item: None, choice: crate::workflow::Choice::Skip, reason: None };
     let result = fenced.engine.order(run, skip, "ann".into()).await;
     assert!(result.is_ok(), "at its owner the run has a conflict over `a`: {result:?}");
-    assert_eq!(other.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
 }
 
 /// The process that owns the run is gone: the order times out with an unknown outcome.
@@ -141,7 +141,7 @@ async fn the_runs_of_a_dead_process_are_taken_over() {
     mover.crash().await;
     store.expire_lease(worker);
     step_service.open_gate();
-    assert_eq!(other.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /b", "PUT /a", "PUT /a"]);
 }
 
@@ -162,7 +162,7 @@ async fn the_runs_of_a_drained_process_are_taken_over_at_once() {
         mover.engine.drain(TIMEOUT).await
     };
     assert!(drained.await);
-    assert_eq!(other.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
 }
 

@@ -39,7 +39,7 @@ async fn a_run_that_waits_has_no_task_and_is_not_woken_early() {
     assert_eq!(harness.engine.runs_in_flight(), 0);
     let summary = harness.store.run(run).await.unwrap().unwrap();
     assert!(summary.wake.is_some(), "the wake time is stored");
-    let ended = harness.engine.rest(run, TIMEOUT).await.unwrap();
+    let ended = harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap();
     assert_eq!((ended.status, ended.wake), (RunStatus::Completed, None));
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(step_service.paths(), ["GET /a", "GET /a"]);
@@ -59,7 +59,7 @@ async fn the_next_process_wakes_waiting_runs_and_reads_none_before() {
     assert!(
         !harness.engine.core.schedule.mailboxes.has_task(run) && harness.engine.core.schedule.timers.will_wake(run)
     );
-    assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(step_service.seen().len(), 2);
 }
@@ -75,7 +75,7 @@ async fn runs_that_are_due_at_the_start_of_a_process_go_on_at_once() {
     let left = Duration::try_from(wake.duration_since(jiff::Timestamp::now())).unwrap_or_default();
     tokio::time::sleep(left + Duration::from_millis(5)).await;
     assert_eq!(harness.recover().await.resumed, 1);
-    assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
 }
 
 /// The answer does not wait for a step that is retried later.
@@ -171,7 +171,7 @@ async fn no_wake_up_is_lost() {
             // Of concurrent pauses and resumes a pause may have been the last.
             let _ = harness.engine.order(*run, Order::Resume { reason: None }, "test".into()).await;
         }
-        let ended = harness.engine.rest(*run, TIMEOUT).await.unwrap();
+        let ended = harness.engine.wait_until_at_rest(*run, TIMEOUT).await.unwrap();
         assert!(ended.status.is_final(), "SEED={seed}: {run} is left {:?}", ended.status);
     }
     assert!(harness.engine.stuck(9).is_empty());
@@ -183,7 +183,7 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
     let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&step_service, plan).await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
+    assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
     harness.crash().await;
     let recovered = harness.recover().await;
     assert_eq!((recovered.resumed, recovered.paused, recovered.waiting), (0, 1, 0));
@@ -200,7 +200,7 @@ async fn a_reload_wakes_every_stuck_run() {
     let mut harness = Harness::new(&step_service, plan.clone()).await;
     for _ in 0..5 {
         let run = start(&harness, json!({})).await.run;
-        assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
+        assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
     }
     harness.plan = PlanBuilder::new().respond(200, json!({})).build("other");
     harness.crash().await;

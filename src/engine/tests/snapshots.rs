@@ -52,7 +52,7 @@ async fn waiting(harness: &Harness) -> RunId {
 async fn last_call(harness: &Harness, run: RunId) -> Value {
     let signal = Order::Signal { name: "go".into(), payload: Arc::new(json!({})), id: None };
     tokio::time::timeout(TIMEOUT, harness.engine.order(run, signal, "test".into())).await.unwrap().unwrap();
-    assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     let call = harness.step_service.seen().into_iter().rfind(|seen| seen.path == "/tell").unwrap();
     serde_json::from_slice(&call.body).unwrap()
 }

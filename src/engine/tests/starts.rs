@@ -39,16 +39,16 @@ async fn a_started_run_is_durable_and_its_output_is_that_of_respond() {
     let started = start(&harness, json!({ "n": 1 })).await;
     let stored = harness.store.run(started.run).await.unwrap().expect("it is on disk");
     assert_eq!((stored.route, started.job, started.fresh), (None, JobId(started.run.0), true));
-    assert_eq!(harness.engine.rest(started.run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(harness.engine.wait_until_at_rest(started.run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     let events = harness.store.events(started.run, Seq::FIRST).await.unwrap();
     let run = crate::workflow::fold(events.iter().map(|stored| &stored.event)).unwrap();
     assert_eq!(run.started().by.as_deref(), Some("test"));
     let output = run.answer().unwrap().body.value();
     assert_eq!(output, json!({ "n": 1, "by": "POST /api/v2/orchestrate/run" }));
-    let last = harness.engine.beyond(started.run, Seq(1), TIMEOUT).await;
+    let last = harness.engine.wait_for_events_after(started.run, Seq(1), TIMEOUT).await;
     assert_eq!(last, Some(run.seq()));
-    assert_eq!(harness.engine.beyond(RunId(uuid::Uuid::now_v7()), Seq(1), TIMEOUT).await, None);
-    assert_eq!(harness.engine.rest(RunId(uuid::Uuid::now_v7()), TIMEOUT).await, None);
+    assert_eq!(harness.engine.wait_for_events_after(RunId(uuid::Uuid::now_v7()), Seq(1), TIMEOUT).await, None);
+    assert_eq!(harness.engine.wait_until_at_rest(RunId(uuid::Uuid::now_v7()), TIMEOUT).await, None);
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn two_hundred_starts_with_one_key_are_one_run_across_restarts() {
 async fn an_order_to_an_ended_or_unknown_run_is_refused() {
     let harness = harness().await;
     let run = start(&harness, json!({ "n": 1 })).await.run;
-    harness.engine.rest(run, TIMEOUT).await.unwrap();
+    harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap();
     let order = Order::Pause { reason: None };
     let result = harness.engine.order(run, order.clone(), "ann".into()).await;
     assert!(matches!(result, Err(OrderError::Refused { refusal: Refusal::Ended, .. })), "{result:?}");
@@ -143,7 +143,7 @@ async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
         store.heartbeats.pass(1_000);
     };
     tokio::join!(harness.engine.recover_in_background(), while_recovering);
-    assert_eq!(harness.engine.recovery_trouble(), None);
+    assert_eq!(harness.engine.why_unresumed(), None);
     assert_eq!(harness.runs().await.len(), 1);
     assert!(harness.engine.start(keyed(3, 3)).await.is_err(), "the key belongs to another body");
     start(&harness, json!({ "n": 3 })).await;

@@ -23,16 +23,16 @@ pub struct Faulty {
     pub silent: AtomicBool,
 }
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-fn fails<'a, T: Send + 'a>() -> Answer<'a, T> {
+fn fails<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
     ready(Err(StoreError("told to fail".into()))).boxed()
 }
 
 crate::store::tests::through::work_through!(Faulty, inner);
 
 impl Store for Faulty {
-    fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> Answer<'_, Vec<u64>> {
+    fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> StoreFuture<'_, Vec<u64>> {
         if self.refuse.load(Ordering::SeqCst) {
             return fails();
         }
@@ -46,80 +46,80 @@ impl Store for Faulty {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         self.inner.append(append)
     }
-    fn events(&self, run: RunId, from: Seq) -> Answer<'_, Vec<StoredEvent>> {
+    fn events(&self, run: RunId, from: Seq) -> StoreFuture<'_, Vec<StoredEvent>> {
         self.inner.events(run, from)
     }
-    fn run(&self, run: RunId) -> Answer<'_, Option<RunSummary>> {
+    fn run(&self, run: RunId) -> StoreFuture<'_, Option<RunSummary>> {
         self.inner.run(run)
     }
-    fn runs(&self, filter: RunFilter) -> Answer<'_, Vec<RunSummary>> {
+    fn runs(&self, filter: RunFilter) -> StoreFuture<'_, Vec<RunSummary>> {
         self.inner.runs(filter)
     }
-    fn open_runs(&self) -> Answer<'_, Vec<(crate::workflow::RunStatus, u64)>> {
+    fn open_runs(&self) -> StoreFuture<'_, Vec<(crate::workflow::RunStatus, u64)>> {
         self.inner.open_runs()
     }
-    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> Answer<'_, ()> {
+    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> StoreFuture<'_, ()> {
         self.inner.put_plan(id, source)
     }
-    fn plan(&self, id: PlanId) -> Answer<'_, Option<serde_json::Value>> {
+    fn plan(&self, id: PlanId) -> StoreFuture<'_, Option<serde_json::Value>> {
         self.inner.plan(id)
     }
-    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> Answer<'_, ()> {
+    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> StoreFuture<'_, ()> {
         self.inner.put_run_key(run, key)
     }
-    fn run_key(&self, run: RunId) -> Answer<'_, Option<Vec<u8>>> {
+    fn run_key(&self, run: RunId) -> StoreFuture<'_, Option<Vec<u8>>> {
         self.inner.run_key(run)
     }
-    fn pin(&self, key: PinKey) -> Answer<'_, Option<PinRecord>> {
+    fn pin(&self, key: PinKey) -> StoreFuture<'_, Option<PinRecord>> {
         self.inner.pin(key)
     }
     /// The engine owns two of what `create` makes.
-    fn pin_counts(&self) -> Answer<'_, Vec<(RouteId, Arm, u64)>> {
+    fn pin_counts(&self) -> StoreFuture<'_, Vec<(RouteId, Arm, u64)>> {
         ready(Ok(vec![("create".into(), Arm::Engine, 2), ("create".into(), Arm::Legacy, 5)])).boxed()
     }
-    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> Answer<'_, Vec<PinRecord>> {
+    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> StoreFuture<'_, Vec<PinRecord>> {
         self.inner.pins(family, arm, limit)
     }
-    fn first_try(&self, key: RetryKey) -> Answer<'_, Option<FirstTry>> {
+    fn first_try(&self, key: RetryKey) -> StoreFuture<'_, Option<FirstTry>> {
         self.inner.first_try(key)
     }
-    fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> Answer<'_, Vec<(RetryKey, jiff::Timestamp)>> {
+    fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> StoreFuture<'_, Vec<(RetryKey, jiff::Timestamp)>> {
         self.inner.engine_tries(after, limit)
     }
-    fn pinned(&self, after: u64, limit: usize) -> Answer<'_, Vec<(u64, PinKey, Arm)>> {
+    fn pinned(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<(u64, PinKey, Arm)>> {
         self.inner.pinned(after, limit)
     }
-    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> Answer<'_, ()> {
+    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> StoreFuture<'_, ()> {
         self.inner.note_legacy_tries(keys)
     }
-    fn flips(&self, route: Option<RouteId>, limit: usize) -> Answer<'_, Vec<FlipRecord>> {
+    fn flips(&self, route: Option<RouteId>, limit: usize) -> StoreFuture<'_, Vec<FlipRecord>> {
         if self.silent.load(Ordering::SeqCst) {
             return fails();
         }
         self.inner.flips(route, limit)
     }
-    fn last_flips(&self) -> Answer<'_, Vec<FlipRecord>> {
+    fn last_flips(&self) -> StoreFuture<'_, Vec<FlipRecord>> {
         self.inner.last_flips()
     }
-    fn declared(&self) -> Answer<'_, Vec<DeclaredState>> {
+    fn declared(&self) -> StoreFuture<'_, Vec<DeclaredState>> {
         self.inner.declared()
     }
-    fn put_samples(&self, samples: Vec<SampleRecord>, each: usize, fingerprints: usize) -> Answer<'_, ()> {
+    fn put_samples(&self, samples: Vec<SampleRecord>, each: usize, fingerprints: usize) -> StoreFuture<'_, ()> {
         self.inner.put_samples(samples, each, fingerprints)
     }
-    fn samples(&self, route: RouteId, limit: usize) -> Answer<'_, Vec<SampleRecord>> {
+    fn samples(&self, route: RouteId, limit: usize) -> StoreFuture<'_, Vec<SampleRecord>> {
         self.inner.samples(route, limit)
     }
-    fn clear_samples(&self, route: RouteId) -> Answer<'_, ()> {
+    fn clear_samples(&self, route: RouteId) -> StoreFuture<'_, ()> {
         self.inner.clear_samples(route)
     }
-    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> Answer<'_, ()> {
+    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> StoreFuture<'_, ()> {
         self.inner.put_evidence(evidence)
     }
-    fn evidence(&self) -> Answer<'_, Vec<EvidenceRecord>> {
+    fn evidence(&self) -> StoreFuture<'_, Vec<EvidenceRecord>> {
         self.inner.evidence()
     }
-    fn secret(&self) -> Answer<'_, [u8; 32]> {
+    fn secret(&self) -> StoreFuture<'_, [u8; 32]> {
         self.inner.secret()
     }
     fn is_new(&self) -> bool {

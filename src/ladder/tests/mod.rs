@@ -63,7 +63,7 @@ fn files(states: &[(&str, State)]) -> Declared {
     let bare = route("bare", Method::POST, "/bare");
     let routes = [create, follow, list, plain, bare].into_iter().map(Arc::new).collect();
     Declared {
-        edition: 0,
+        files_version: 0,
         routes,
         default_legacy: Arc::clone(&shop),
         services: BTreeMap::from([("shop".into(), shop)]),

@@ -19,8 +19,8 @@ use tower::util::BoxCloneSyncService;
 use super::super::{Drained, Proxy, ProxyParts};
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
-    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, EarlierKeys, KnownBody, LegacyTake, Offer, Outcome,
-    OwnerUnknown, Problem, Remembered, RunReport, Served, ServedObserver, Settle, Source, Ticket,
+    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ComparisonTicket, EarlierKeys, KnownBody,
+    LegacyTake, Offer, Outcome, OwnerUnknown, Problem, Remembered, RunReport, Served, ServedObserver, Settle, Source,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, RetryKeys, Route, Service, Shares,
@@ -86,10 +86,10 @@ impl Settle for Fakes {
 pub struct FakeOffer(pub Arc<Fakes>);
 
 impl Offer for FakeOffer {
-    fn open(&self, route: &RouteId) -> Ticket {
-        Ticket::new(route.clone(), self.0.clone())
+    fn open(&self, route: &RouteId) -> ComparisonTicket {
+        ComparisonTicket::new(route.clone(), self.0.clone())
     }
-    fn offer(&self, ticket: Ticket, answered: Answered) {
+    fn offer(&self, ticket: ComparisonTicket, answered: Answered) {
         self.0.offered.lock().unwrap().push(answered);
         ticket.settle(Outcome::Matched);
     }

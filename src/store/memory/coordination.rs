@@ -112,82 +112,82 @@ impl Tables {
     }
 }
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Work for MemoryStore {
-    fn heartbeat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, Option<Timestamp>> {
+    fn heartbeat(&self, _: WorkerId, _: String, _: Duration) -> StoreFuture<'_, Option<Timestamp>> {
         self.with(|_| None)
     }
 
-    fn deregister(&self, worker: WorkerId) -> Answer<'_, ()> {
+    fn deregister(&self, worker: WorkerId) -> StoreFuture<'_, ()> {
         self.with_notifications(|tables, notifications| tables.deregister(worker, notifications))
     }
 
-    fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, TakeResult> {
+    fn take(&self, worker: WorkerId, run: RunId) -> StoreFuture<'_, TakeResult> {
         self.with(|tables| tables.take(worker, run))
     }
 
-    fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<OwnedRun>> {
+    fn take_due(&self, worker: WorkerId, limit: usize) -> StoreFuture<'_, Vec<OwnedRun>> {
         self.with(|tables| tables.take_due(worker, limit, clock::now()))
     }
 
-    fn due_times(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
+    fn due_times(&self, limit: usize) -> StoreFuture<'_, Vec<(Timestamp, RunId)>> {
         self.with(|tables| tables.due_times(limit))
     }
 
-    fn put_order(&self, order: OrderRecord) -> Answer<'_, ()> {
+    fn put_order(&self, order: OrderRecord) -> StoreFuture<'_, ()> {
         self.with_notifications(|tables, notifications| tables.put_order(order, notifications))
     }
 
-    fn orders(&self, run: RunId) -> Answer<'_, Vec<OrderRecord>> {
+    fn orders(&self, run: RunId) -> StoreFuture<'_, Vec<OrderRecord>> {
         self.with(|tables| tables.coordination.orders(run))
     }
 
-    fn order(&self, id: Uuid) -> Answer<'_, Option<OrderRecord>> {
+    fn order(&self, id: Uuid) -> StoreFuture<'_, Option<OrderRecord>> {
         self.with(|tables| tables.coordination.order(id))
     }
 
-    fn settle_order(&self, id: Uuid, answer: Value) -> Answer<'_, ()> {
+    fn settle_order(&self, id: Uuid, answer: Value) -> StoreFuture<'_, ()> {
         self.with_notifications(|tables, notifications| tables.coordination.settle(id, answer, notifications))
     }
 
-    fn locks(&self, names: Option<Vec<String>>, limit: usize) -> Answer<'_, Vec<LockRow>> {
+    fn locks(&self, names: Option<Vec<String>>, limit: usize) -> StoreFuture<'_, Vec<LockRow>> {
         self.with(|tables| tables.coordination.locks(names.as_deref(), limit))
     }
 
-    fn webhook_messages(&self, after: u64, limit: usize) -> Answer<'_, Vec<WebhookMessage>> {
+    fn webhook_messages(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<WebhookMessage>> {
         self.with(|tables| tables.coordination.webhook_messages(after, limit))
     }
 
-    fn remove_webhook_message(&self, number: u64) -> Answer<'_, ()> {
+    fn remove_webhook_message(&self, number: u64) -> StoreFuture<'_, ()> {
         self.with(|tables| tables.coordination.remove_webhook_message(number))
     }
 
-    fn pending_runs(&self, limit: usize) -> Answer<'_, Vec<PendingRun>> {
+    fn pending_runs(&self, limit: usize) -> StoreFuture<'_, Vec<PendingRun>> {
         self.with(|tables| tables.pending_runs.iter().take(limit).cloned().collect())
     }
 
-    fn remove_pending_run(&self, run: RunId) -> Answer<'_, ()> {
+    fn remove_pending_run(&self, run: RunId) -> StoreFuture<'_, ()> {
         self.with(|tables| tables.pending_runs.retain(|pending| pending.run != run))
     }
 
-    fn put_run_snapshot(&self, snapshot: RunSnapshot) -> Answer<'_, ()> {
+    fn put_run_snapshot(&self, snapshot: RunSnapshot) -> StoreFuture<'_, ()> {
         self.with(|tables| tables.put_run_snapshot(snapshot))
     }
 
-    fn run_snapshot(&self, run: RunId) -> Answer<'_, Option<RunSnapshot>> {
+    fn run_snapshot(&self, run: RunId) -> StoreFuture<'_, Option<RunSnapshot>> {
         self.with(|tables| tables.runs.get(&run).and_then(|run| run.snapshot.clone()))
     }
 
-    fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {
+    fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> StoreFuture<'_, Purged> {
         self.with(|tables| tables.purge(status, ended_before, limit, clock::now()))
     }
 
-    fn prune_retry_keys(&self, limit: usize) -> Answer<'_, u64> {
+    fn prune_retry_keys(&self, limit: usize) -> StoreFuture<'_, u64> {
         self.with(|tables| tables.prune_retry_keys(limit, clock::now()))
     }
 
-    fn remains(&self, run: RunId) -> Answer<'_, Option<Remains>> {
+    fn remains(&self, run: RunId) -> StoreFuture<'_, Option<Remains>> {
         self.with(|tables| tables.runs.get(&run).and_then(|run| run.remains.clone()))
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Committer {
     summaries: SummaryCache,
     retry_window_ns: i64,
     /// The last error, to show to people.
-    pub(super) trouble: Arc<Mutex<Option<String>>>,
+    pub(super) write_failure: Arc<Mutex<Option<String>>>,
 }
 
 /// The result of one attempt to write a batch.
@@ -61,7 +61,7 @@ impl Committer {
             statement,
             summaries: SummaryCache::default(),
             retry_window_ns,
-            trouble: Arc::default(),
+            write_failure: Arc::default(),
         }
     }
 
@@ -92,7 +92,7 @@ impl Committer {
                         doubt = Some(text.clone());
                     }
                     if !matches!(error, WriteError::Constraint(_)) {
-                        self.note_trouble(error.text());
+                        self.note_failure(error.text());
                         let was_healthy = healthy.swap(false, Ordering::AcqRel);
                         tracing::warn!(
                             error = error.text(),
@@ -206,8 +206,8 @@ impl Committer {
     }
 
     /// Records the error that is shown while the store takes no commits.
-    pub(super) fn note_trouble(&self, why: &str) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    pub(super) fn note_failure(&self, why: &str) {
+        *self.write_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
     /// Tests whether the store takes commits again.

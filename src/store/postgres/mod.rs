@@ -67,7 +67,7 @@ pub struct PostgresStore {
     notifier: Notifier,
     healthy: Arc<AtomicBool>,
     /// The last error, to show to people.
-    trouble: Arc<Mutex<Option<String>>>,
+    write_failure: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
     is_new: bool,
@@ -95,7 +95,7 @@ impl PostgresStore {
         let healthy = Arc::new(AtomicBool::new(true));
         let notifier = Notifier::new();
         let committer = Committer::new(Session::new(address.clone()), notifier.clone(), retry_window_ns);
-        let trouble = committer.trouble.clone();
+        let write_failure = committer.write_failure.clone();
         let (writer, queues) = Writer::new(committer, healthy.clone(), limits);
         tokio::spawn(writer.run());
         let stop_listening = CancellationToken::new();
@@ -105,7 +105,7 @@ impl PostgresStore {
             pool: Pool::new(address, limits),
             notifier,
             healthy,
-            trouble,
+            write_failure,
             secret,
             usual_retention,
             is_new,
@@ -334,9 +334,9 @@ impl Store for PostgresStore {
         self.healthy.load(Ordering::Acquire)
     }
 
-    fn trouble(&self) -> Option<String> {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.filter(|_| !self.healthy())
+    fn write_failure(&self) -> Option<String> {
+        let write_failure = self.write_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        write_failure.filter(|_| !self.healthy())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

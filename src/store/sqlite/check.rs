@@ -139,8 +139,8 @@ async fn check_page(
     let plans: BTreeSet<PlanId> = plans.into_iter().map(|(id,)| PlanId::new(id)).collect();
     let text = "SELECT run_id, summary, seq, updated, remains IS NOT NULL FROM runs WHERE run_id > ? \
                 ORDER BY run_id LIMIT ?";
-    type Found = (Vec<u8>, Vec<u8>, i64, i64, bool);
-    let runs: Vec<Found> = sqlx::query_as(text).bind(after.clone()).bind(PAGE_RUNS).fetch_all(&mut *conn).await?;
+    type Row = (Vec<u8>, Vec<u8>, i64, i64, bool);
+    let runs: Vec<Row> = sqlx::query_as(text).bind(after.clone()).bind(PAGE_RUNS).fetch_all(&mut *conn).await?;
     for (id, summary, seq, updated, purged) in &runs {
         let Some(run) = run_id(id.clone()) else {
             checked.add_finding(None, format!("a run has the broken id {id:02x?}"), RESTORE);

@@ -30,12 +30,12 @@ pub(super) struct Committer {
     cache: RunningCache,
     retry_window_ns: i64,
     /// The last error, to show to people.
-    pub(super) trouble: Arc<Mutex<Option<String>>>,
+    pub(super) write_failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Committer {
     pub(super) fn new(conn: Connection, notifier: Notifier, retry_window_ns: i64) -> Self {
-        Self { conn, notifier, cache: RunningCache::default(), retry_window_ns, trouble: Arc::default() }
+        Self { conn, notifier, cache: RunningCache::default(), retry_window_ns, write_failure: Arc::default() }
     }
 
     /// The current time, and the time before which retry keys have expired.
@@ -93,8 +93,8 @@ impl Committer {
     }
 
     /// Records the error that is shown while the store takes no commits.
-    pub(super) fn note_trouble(&self, error: &WriteError) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.text().to_owned());
+    pub(super) fn note_failure(&self, error: &WriteError) {
+        *self.write_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.text().to_owned());
     }
 
     /// Finds the answers after a commit failed or its outcome is unknown.
@@ -105,7 +105,7 @@ impl Committer {
         healthy: &AtomicBool,
     ) -> Vec<AppendOutcome> {
         let was_healthy = healthy.swap(false, Ordering::AcqRel);
-        self.note_trouble(&error);
+        self.note_failure(&error);
         tracing::error!(error = error.text(), appends = appends.len(), "the store did not commit");
         match &error {
             WriteError::Constraint(text) => {

@@ -22,14 +22,14 @@ use crate::store::{
 };
 use crate::workflow::RunStatus;
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl SqliteStore {
     fn write_coordination<T>(
         &self,
         write: CoordinationWrite,
         extract: impl FnOnce(CoordinationResult) -> Option<T> + Send + 'static,
-    ) -> Answer<'_, T> {
+    ) -> StoreFuture<'_, T> {
         let result = self.enqueue_write(|done| OtherWrite::Coordination(write, done));
         async move {
             extract(result.await?).ok_or_else(|| StoreError("the writer returned another result than expected".into()))
@@ -103,83 +103,83 @@ fn nothing(result: CoordinationResult) -> Option<()> {
 }
 
 impl Work for SqliteStore {
-    fn heartbeat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, Option<Timestamp>> {
+    fn heartbeat(&self, _: WorkerId, _: String, _: Duration) -> StoreFuture<'_, Option<Timestamp>> {
         ready(Ok(None)).boxed()
     }
 
-    fn deregister(&self, worker: WorkerId) -> Answer<'_, ()> {
+    fn deregister(&self, worker: WorkerId) -> StoreFuture<'_, ()> {
         self.write_coordination(CoordinationWrite::ReleaseAll(worker), nothing)
     }
 
-    fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, TakeResult> {
+    fn take(&self, worker: WorkerId, run: RunId) -> StoreFuture<'_, TakeResult> {
         let taken = |result| if let CoordinationResult::Taken(taken) = result { Some(taken) } else { None };
         self.write_coordination(CoordinationWrite::Take(worker, run), taken)
     }
 
-    fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<OwnedRun>> {
+    fn take_due(&self, worker: WorkerId, limit: usize) -> StoreFuture<'_, Vec<OwnedRun>> {
         let due = |result| if let CoordinationResult::Due(due) = result { Some(due) } else { None };
         self.write_coordination(CoordinationWrite::TakeDue(worker, read::sql_limit(limit)), due)
     }
 
-    fn due_times(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
+    fn due_times(&self, limit: usize) -> StoreFuture<'_, Vec<(Timestamp, RunId)>> {
         read::due_times(&self.readers, limit).boxed()
     }
 
-    fn put_order(&self, order: OrderRecord) -> Answer<'_, ()> {
+    fn put_order(&self, order: OrderRecord) -> StoreFuture<'_, ()> {
         self.write_coordination(CoordinationWrite::PutOrder(Box::new(order)), nothing)
     }
 
-    fn orders(&self, run: RunId) -> Answer<'_, Vec<OrderRecord>> {
+    fn orders(&self, run: RunId) -> StoreFuture<'_, Vec<OrderRecord>> {
         read::orders(&self.readers, run).boxed()
     }
 
-    fn order(&self, id: Uuid) -> Answer<'_, Option<OrderRecord>> {
+    fn order(&self, id: Uuid) -> StoreFuture<'_, Option<OrderRecord>> {
         read::order(&self.readers, id).boxed()
     }
 
-    fn settle_order(&self, id: Uuid, answer: Value) -> Answer<'_, ()> {
+    fn settle_order(&self, id: Uuid, answer: Value) -> StoreFuture<'_, ()> {
         self.write_coordination(CoordinationWrite::SettleOrder(id, answer), nothing)
     }
 
-    fn locks(&self, names: Option<Vec<String>>, limit: usize) -> Answer<'_, Vec<LockRow>> {
+    fn locks(&self, names: Option<Vec<String>>, limit: usize) -> StoreFuture<'_, Vec<LockRow>> {
         read::locks(&self.readers, names, limit).boxed()
     }
 
-    fn webhook_messages(&self, after: u64, limit: usize) -> Answer<'_, Vec<WebhookMessage>> {
+    fn webhook_messages(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<WebhookMessage>> {
         read::webhook_messages(&self.readers, after, limit).boxed()
     }
 
-    fn remove_webhook_message(&self, number: u64) -> Answer<'_, ()> {
+    fn remove_webhook_message(&self, number: u64) -> StoreFuture<'_, ()> {
         self.write_coordination(CoordinationWrite::DeleteMessage(number.cast_signed()), nothing)
     }
 
-    fn pending_runs(&self, limit: usize) -> Answer<'_, Vec<PendingRun>> {
+    fn pending_runs(&self, limit: usize) -> StoreFuture<'_, Vec<PendingRun>> {
         read::pending_runs(&self.readers, limit).boxed()
     }
 
-    fn remove_pending_run(&self, run: RunId) -> Answer<'_, ()> {
+    fn remove_pending_run(&self, run: RunId) -> StoreFuture<'_, ()> {
         self.write_coordination(CoordinationWrite::DropPendingRun(run), nothing)
     }
 
-    fn put_run_snapshot(&self, snapshot: RunSnapshot) -> Answer<'_, ()> {
+    fn put_run_snapshot(&self, snapshot: RunSnapshot) -> StoreFuture<'_, ()> {
         self.write_snapshot(snapshot).boxed()
     }
 
-    fn run_snapshot(&self, run: RunId) -> Answer<'_, Option<RunSnapshot>> {
+    fn run_snapshot(&self, run: RunId) -> StoreFuture<'_, Option<RunSnapshot>> {
         async move { run_snapshots::read_newest(&self.readers, run).await.map_err(read::read_error)?.transpose() }
             .boxed()
     }
 
-    fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {
+    fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> StoreFuture<'_, Purged> {
         self.purge_batch(status, ended_before, limit).boxed()
     }
 
-    fn prune_retry_keys(&self, limit: usize) -> Answer<'_, u64> {
+    fn prune_retry_keys(&self, limit: usize) -> StoreFuture<'_, u64> {
         let pruned = |result| if let CoordinationResult::Pruned(keys) = result { Some(keys) } else { None };
         self.write_coordination(CoordinationWrite::PruneRetryKeys(read::sql_limit(limit)), pruned)
     }
 
-    fn remains(&self, run: RunId) -> Answer<'_, Option<Remains>> {
+    fn remains(&self, run: RunId) -> StoreFuture<'_, Option<Remains>> {
         read::remains(&self.readers, run).boxed()
     }
 

@@ -72,7 +72,7 @@ pub struct SqliteStore {
     queue: Arc<Queue>,
     readers: SqlitePool,
     healthy: Arc<AtomicBool>,
-    trouble: Arc<Mutex<Option<String>>>,
+    write_failure: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
     is_new: bool,
@@ -147,7 +147,7 @@ impl SqliteStore {
         let unread = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
         let notifier = Notifier::load(&writer, notifications.clone()).map_err(unread)?;
         let committer = Committer::new(Connection::new(options, writer), notifier, retry_window_ns);
-        let trouble = committer.trouble.clone();
+        let write_failure = committer.write_failure.clone();
         let queue = Arc::new(Queue::new(sizes));
         let batch_events = metrics::histogram!("pointsman_append_batch_events");
         Writer { queue: queue.clone(), committer, healthy: healthy.clone(), batch_events, file_lock }.start()?;
@@ -158,7 +158,7 @@ impl SqliteStore {
             queue,
             readers,
             healthy,
-            trouble,
+            write_failure,
             secret,
             usual_retention,
             is_new,
@@ -382,9 +382,9 @@ impl Store for SqliteStore {
     fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
     }
-    fn trouble(&self) -> Option<String> {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.filter(|_| !self.healthy())
+    fn write_failure(&self) -> Option<String> {
+        let write_failure = self.write_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        write_failure.filter(|_| !self.healthy())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -109,7 +109,7 @@ fn write_with_retry(
         Err(error) => error,
     };
     committer.conn.roll_back();
-    committer.note_trouble(&error);
+    committer.note_failure(&error);
     tracing::error!(error = error.text(), "the store did not commit");
     if let WriteError::Unknown(_) = error {
         committer.conn.discard();

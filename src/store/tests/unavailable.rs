@@ -7,7 +7,7 @@ use super::*;
 use crate::store::AppendError;
 
 #[tokio::test]
-async fn a_database_that_refuses_writes_is_reported_as_trouble() {
+async fn a_database_that_refuses_writes_is_reported() {
     if !StoreKind::Postgres.is_installed() {
         return;
     }
@@ -15,7 +15,7 @@ async fn a_database_that_refuses_writes_is_reported_as_trouble() {
     let limits = Limits { store_connect_ms: 500, ..Limits::default() };
     let store: SharedStore = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
-    assert_eq!(store.trouble(), None);
+    assert_eq!(store.write_failure(), None);
     let set_read_only = |setting: &str| {
         database.query(&format!("ALTER DATABASE {} SET default_transaction_read_only = {setting}", database.name()));
         database.query(
@@ -32,8 +32,8 @@ async fn a_database_that_refuses_writes_is_reported_as_trouble() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         refused = store.append(append(run_id(1), 2, 1).into()).await;
     }
-    let trouble = store.trouble().unwrap_or_default();
-    assert!(!store.healthy() && trouble.contains("read-only"), "{trouble:?} after {refused:?}");
+    let write_failure = store.write_failure().unwrap_or_default();
+    assert!(!store.healthy() && write_failure.contains("read-only"), "{write_failure:?} after {refused:?}");
     use sqlx::{Connection, Executor, SqlSafeStr};
     let mut conn = sqlx::PgConnection::connect(&database.url()).await.unwrap();
     let back = format!("ALTER DATABASE {} SET default_transaction_read_only = off", database.name());
@@ -47,5 +47,5 @@ async fn a_database_that_refuses_writes_is_reported_as_trouble() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("appends succeed again");
-    assert_eq!(store.trouble(), None);
+    assert_eq!(store.write_failure(), None);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::expression::Expression;
 use crate::names::StepId;
 use crate::workflow::rules::Safeguards;
-use crate::workflow::{Call, ForEach, OnTrouble, Probe, Schema, StepKind};
+use crate::workflow::{Call, ForEach, PauseOrFail, Probe, Schema, StepKind};
 
 /// A checked step, before the order of all steps is known.
 pub(super) struct Built {
@@ -28,8 +28,8 @@ pub(super) struct Built {
 pub(super) struct Failing {
     pub(super) fallback: Option<String>,
     pub(super) fallback_only: bool,
-    pub(super) on_conflict: Option<OnTrouble>,
-    pub(super) on_failure: Option<OnTrouble>,
+    pub(super) on_conflict: Option<PauseOrFail>,
+    pub(super) on_failure: Option<PauseOrFail>,
     pub(super) deadline: Option<Duration>,
     pub(super) output: Option<Schema>,
     pub(super) undo: Option<Box<Call>>,

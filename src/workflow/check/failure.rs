@@ -13,7 +13,7 @@ use super::values;
 use crate::limits::Limits;
 use crate::problem::Site;
 use crate::workflow::definition::{FailuresDraft, ProbeDraft, StepDraft, UndoDraft};
-use crate::workflow::{Call, EffectClass, OnTrouble, Probe, Schema, Statuses, StepKind};
+use crate::workflow::{Call, EffectClass, PauseOrFail, Probe, Schema, Statuses, StepKind};
 
 /// The default delay between an attempt and its probe.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ impl Check<'_> {
             let message = "a fallback runs in the place of one call or one item and takes no `for_each`";
             self.problems.error(&site.key("fallback_only").at_key(), message);
         }
-        if draft.failures == Some(FailuresDraft::Collect) && draft.on_failure == Some(OnTrouble::Pause) {
+        if draft.failures == Some(FailuresDraft::Collect) && draft.on_failure == Some(PauseOrFail::Pause) {
             let message =
                 "either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)";
             self.problems.error(&site.key("on_failure").at_key(), message);

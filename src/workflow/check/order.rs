@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::built::{Built, Failing};
 use super::context::Check;
-use crate::workflow::{Step, StepIndex, Trouble};
+use crate::workflow::{FailureHandling, Step, StepIndex};
 
 /// The index of each step in the plan, by name.
 pub(super) type StepIndexes = HashMap<String, StepIndex>;
@@ -127,7 +127,7 @@ pub(super) fn arrange(built: Vec<Built>, order: &[usize]) -> Option<(Vec<Step>, 
         let step = built.get_mut(*index)?.take()?;
         let Failing { fallback, fallback_only, on_conflict, on_failure, deadline, output, undo, probe } = step.failing;
         let replaces = fallback_only.then(|| replaced.get(step.id.as_str()).copied()).flatten();
-        let trouble = Trouble {
+        let failure_handling = FailureHandling {
             fallback: fallback.and_then(|name| indexes.get(name.as_str()).copied()),
             on_conflict,
             on_failure,
@@ -143,7 +143,7 @@ pub(super) fn arrange(built: Vec<Built>, order: &[usize]) -> Option<(Vec<Step>, 
             for_each: step.for_each,
             kind: step.kind?,
             replaces,
-            trouble,
+            failure_handling,
             output,
             undo,
             probe,

@@ -11,16 +11,16 @@ use super::order::StepIndexes;
 use crate::expression::Expression;
 use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, RespondDraft};
-use crate::workflow::{Answer, Respond};
+use crate::workflow::{Respond, ResponseTemplate};
 
 /// An entry, before the order of steps is known.
-pub(super) struct Entry {
+pub(super) struct CheckedRespond {
     when: Option<Expression>,
     after: Option<Vec<String>>,
-    answer: Answer,
+    answer: ResponseTemplate,
 }
 
-impl Entry {
+impl CheckedRespond {
     pub(super) fn ordered(self, indexes: &StepIndexes) -> Option<Respond> {
         let after = match self.after {
             Some(names) => Some(names.iter().map(|name| indexes.get(name.as_str()).copied()).collect::<Option<_>>()?),
@@ -36,7 +36,7 @@ impl Check<'_> {
         respond: Option<&Value>,
         site: &Site,
         built: &[Built],
-    ) -> (Vec<Entry>, Option<Answer>) {
+    ) -> (Vec<CheckedRespond>, Option<ResponseTemplate>) {
         let Some(respond) = respond else {
             let problem = self.problems.error(site, "a workflow says what the caller gets: `respond` is missing");
             problem.hint("for example `respond: { status: 200, body: \"${steps.NAME.output}\" }`");
@@ -89,7 +89,7 @@ impl Check<'_> {
         (entries, pending)
     }
 
-    fn entry(&mut self, draft: RespondDraft, site: &Site, built: &[Built]) -> Option<Entry> {
+    fn entry(&mut self, draft: RespondDraft, site: &Site, built: &[Built]) -> Option<CheckedRespond> {
         let mut read = BTreeSet::new();
         let mut context = ExpressionContext { usage: Usage::Respond, item: false, needs: &mut read, extra: &[] };
         let when = draft.when.as_ref().map(|text| self.condition(text, &site.key("when"), &mut context));
@@ -102,7 +102,7 @@ impl Check<'_> {
             Some(when) => Some(when?),
             None => None,
         };
-        Some(Entry { when, after: draft.after, answer: answer? })
+        Some(CheckedRespond { when, after: draft.after, answer: answer? })
     }
 
     /// Checks that the steps under `after` exist, and that every step which the answer reads has ended when they have.

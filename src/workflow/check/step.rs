@@ -12,7 +12,7 @@ use crate::expression::Template;
 use crate::names::StepId;
 use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, FailuresDraft, StepDraft};
-use crate::workflow::{Answer, ForEach, StepKind};
+use crate::workflow::{ForEach, ResponseTemplate, StepKind};
 
 type IsKind = fn(&StepDraft) -> bool;
 
@@ -188,7 +188,7 @@ impl Check<'_> {
         draft: &AnswerDraft,
         site: &Site,
         context: &mut ExpressionContext<'_>,
-    ) -> Option<Answer> {
+    ) -> Option<ResponseTemplate> {
         let default = Value::from(200);
         let status = self.template(draft.status.as_ref().unwrap_or(&default), &site.key("status"), context);
         if let Some(Err(message)) = status.as_ref().map(values::status) {
@@ -199,7 +199,7 @@ impl Check<'_> {
             Some(body) => Some(self.template(body, &site.key("body"), context)?),
             None => None,
         };
-        Some(Answer { status: status?, headers, body })
+        Some(ResponseTemplate { status: status?, headers, body })
     }
 
     /// Checks headers; wrong ones are reported and left out.

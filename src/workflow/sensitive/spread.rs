@@ -10,7 +10,7 @@ use super::path::{SensitivePath, names};
 use super::sources::SensitiveSources;
 use crate::expression::{Expression, ReadPath, Template};
 use crate::names::StepId;
-use crate::workflow::{Answer, CallBody, Level, Plan, Step, StepKind, Until};
+use crate::workflow::{CallBody, Level, Plan, ResponseTemplate, Step, StepKind, Until};
 
 /// The root of a step's own output in its `undo` and `probe`: of a `for_each` not the list, but the output of one item.
 const OWN: &str = "own output";
@@ -132,7 +132,7 @@ impl<'a> Spread<'a> {
             self.output(&step.id, SensitivePath::whole());
         }
         // Who reads a step may get the output of its fallback.
-        if let Some(by) = step.trouble.fallback.and_then(|place| self.plan.steps.get(place.0)) {
+        if let Some(by) = step.failure_handling.fallback.and_then(|place| self.plan.steps.get(place.0)) {
             for path in self.outputs.get(&by.id).cloned().unwrap_or_default() {
                 self.output(&step.id, path);
             }
@@ -195,7 +195,7 @@ impl<'a> Spread<'a> {
     }
 
     /// The sensitive parts of an answer: `$.headers.location`, `$.body.token`.
-    pub fn answer(&self, step: Option<&Step>, answer: &Answer) -> Vec<SensitivePath> {
+    pub fn answer(&self, step: Option<&Step>, answer: &ResponseTemplate) -> Vec<SensitivePath> {
         let header = |(name, template): &(http::HeaderName, Template)| {
             let is_read = self.is_read(step, template.reads());
             is_read.then(|| SensitivePath::of(["headers", name.as_str()]))

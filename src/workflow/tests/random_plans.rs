@@ -217,7 +217,9 @@ fn by_item(harness: &Harness<'_>, view: &crate::workflow::RunView) {
     if harness.run.status() != RunStatus::Completed {
         return;
     }
-    for step in harness.plan.steps.iter().filter(|step| step.for_each.is_some() && step.trouble.fallback.is_some()) {
+    for step in
+        harness.plan.steps.iter().filter(|step| step.for_each.is_some() && step.failure_handling.fallback.is_some())
+    {
         let Some(output) = harness.run.output_of(step.id.as_str()).and_then(Value::as_array) else { continue };
         let by = harness.run.outputs[step.id.as_str()]["by"].as_array().expect("a list");
         assert_eq!((by.len(), output.len()), (3, 3));

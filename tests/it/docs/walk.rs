@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
-use pointsman::demo::http::{Answer, Call, Server, json as reply};
+use pointsman::demo::http::{Call, HandlerResult, Server, json as reply};
 use serde_json::{Value, json};
 
 use super::{Document, document, shown_file};
@@ -20,7 +20,7 @@ struct Shop {
 }
 
 impl Shop {
-    async fn answer(self, call: Call) -> Answer {
+    async fn answer(self, call: Call) -> HandlerResult {
         let total = 12.5;
         let body = match call.path.as_str() {
             "/quotes" => json!({ "total": total }),

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use pointsman::demo::{Entry, Ledger};
+use pointsman::demo::{Ledger, LedgerEntry};
 use pointsman::limits::Limits;
 use pointsman::names::Seq;
 use pointsman::secret::Secret;
@@ -188,14 +188,14 @@ pub fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<Strin
 
 /// I3 and I5.
 pub fn check_ledger(
-    entries: &[Entry],
+    entries: &[LedgerEntry],
     modes: &BTreeMap<String, Mode>,
     placed: &[Value],
     allowed: &Allowed,
     wrong: &mut Vec<String>,
 ) {
     let mut deliveries: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
-    let mut by_cause: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    let mut by_cause: BTreeMap<&str, Vec<&LedgerEntry>> = BTreeMap::new();
     for entry in entries {
         if let Some(key) = &entry.key {
             let (accepted, extra) = deliveries.entry((&entry.service, key)).or_default();
@@ -246,7 +246,7 @@ pub fn check_ledger(
 }
 
 /// Traces in which one operation has effects of more than one cause.
-fn effects_of_two_causes(entries: &[Entry]) -> Vec<String> {
+fn effects_of_two_causes(entries: &[LedgerEntry]) -> Vec<String> {
     let mut causes: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for entry in entries.iter().filter(|e| !e.duplicate && e.operation != "draft") {
         if let Some(trace) = &entry.trace {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use pointsman::affinity::StoreAffinity;
 use pointsman::config::{self, Overrides, Setup};
-use pointsman::demo::{Entry, Latency, OutsideWorld};
+use pointsman::demo::{Latency, LedgerEntry, OutsideWorld};
 use pointsman::engine::{Engine, EngineParts, Start};
 use pointsman::exchange::{ArmReply, ArmRequest, EarlierKeys, MayBegin, RequestCopy};
 use pointsman::flag::{InstanceId, InstanceKey};
@@ -161,7 +161,7 @@ impl WorkflowRun<'_> {
         };
         let arm_request = ArmRequest {
             route,
-            edition: None,
+            files_version: None,
             workflow: workflow.clone(),
             mode: Mode::Real,
             request: Arc::new(request),
@@ -226,7 +226,7 @@ impl WorkflowRun<'_> {
         fold(self.events(run).await.iter().map(|stored| &stored.event)).expect("it folds")
     }
     /// The ledger's entries of this run.
-    pub fn ledger(&self) -> Vec<Entry> {
+    pub fn ledger(&self) -> Vec<LedgerEntry> {
         self.rig.world.ledger().entries().split_off(self.from)
     }
     /// Accepted effects by operation.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
 use http_body_util::Full;
 use pointsman::demo::Ledger;
-use pointsman::demo::http::{Answer, Call, Dropped, Server, json as reply};
+use pointsman::demo::http::{Call, Dropped, HandlerResult, Server, json as reply};
 use pointsman::demo::ledger::{Delivery, DeliveryResult};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -147,7 +147,7 @@ impl State {
     fn at<T>(&self, endpoint: &str, work: impl FnOnce(&mut Endpoint) -> T) -> T {
         work(self.endpoints().entry(endpoint.to_owned()).or_default())
     }
-    async fn handle(&self, call: Call) -> Answer {
+    async fn handle(&self, call: Call) -> HandlerResult {
         let name = format!("{} /{}", call.method, call.segments().first().unwrap_or(&""));
         let key = Some(call.header("idempotency-key").to_owned()).filter(|key| !key.is_empty());
         let text = String::from_utf8_lossy(&call.body).into_owned();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::rig::{Crash, Pending, Rig, machine};
-use crate::engine::machine::{CallRequest, ChildEnd, ChildState, Delivery, End, Input, Ticket};
+use crate::engine::machine::{CallRequest, ChildEnd, ChildState, Delivery, End, Input, OrderId};
 use crate::names::{RunId, Seq};
 use crate::store::{Append, AppendError};
 use crate::workflow::{AttemptResult, CheckpointAnswer, EffectClass, Event, LockSeen, Order, Part, RunStatus, fold};
@@ -139,8 +139,8 @@ impl Rig {
     }
 
     fn order_input(&mut self, order: Order) -> Input {
-        self.tickets += 1;
-        Input::Order { ticket: Ticket(self.tickets), order, by: "ann".into(), owned: true }
+        self.orders_sent += 1;
+        Input::Order { order_id: OrderId(self.orders_sent), order, by: "ann".into(), owned: true }
     }
 
     pub fn cancel(&mut self, compensate: bool) -> Input {

@@ -68,7 +68,7 @@ pub(super) struct Rig {
     /// Whether the caller was told that nothing was done: from then on nothing may be done.
     pub told_nothing_done: bool,
     pub fence: u64,
-    pub tickets: u64,
+    pub orders_sent: u64,
     pub faults: Option<Faults>,
     pub violations: Vec<String>,
     /// The pauses before appends.
@@ -137,7 +137,7 @@ impl Rig {
             caller: Vec::new(),
             told_nothing_done: false,
             fence: 1,
-            tickets: 0,
+            orders_sent: 0,
             faults: None,
             violations: Vec::new(),
             pauses: Vec::new(),

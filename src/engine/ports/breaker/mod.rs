@@ -67,7 +67,7 @@ impl BreakerState {
 /// The admission of one call. It is returned with the outcome of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Pass {
+pub(crate) struct Admission {
     period: u64,
 }
 
@@ -107,17 +107,17 @@ impl Breaker {
     }
 
     /// Admits or rejects a call. An open breaker whose time is over becomes half-open.
-    pub fn admit(&mut self, now: Duration) -> (Result<Pass, Rejected>, Option<Change>) {
+    pub fn admit(&mut self, now: Duration) -> (Result<Admission, Rejected>, Option<Change>) {
         let mut change = None;
         if matches!(self.state, State::Open { until } if until <= now) {
             change = Some(self.enter(State::HalfOpen { in_flight: 0, succeeded: 0 }, now));
         }
         let admitted = match &mut self.state {
-            State::Closed => Ok(Pass { period: self.period }),
+            State::Closed => Ok(Admission { period: self.period }),
             State::Open { until } => Err(Rejected { retry_at: *until }),
             State::HalfOpen { in_flight, succeeded } if *in_flight + *succeeded < self.rule.probes.max(1) => {
                 *in_flight += 1;
-                Ok(Pass { period: self.period })
+                Ok(Admission { period: self.period })
             }
             State::HalfOpen { .. } => Err(Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) }),
         };
@@ -126,7 +126,7 @@ impl Breaker {
 
     /// Records the outcome of an admitted call. A call that was admitted before the last change of state changes nothing:
     /// its outcome is out of date.
-    pub fn settle(&mut self, pass: Pass, outcome: CallOutcome, now: Duration) -> Option<Change> {
+    pub fn settle(&mut self, pass: Admission, outcome: CallOutcome, now: Duration) -> Option<Change> {
         if pass.period != self.period {
             return None;
         }

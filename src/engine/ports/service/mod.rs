@@ -30,7 +30,7 @@ use tokio::time::Instant;
 pub use view::{BreakerView, ServiceView};
 
 use crate::engine::bounds::usize_of;
-use crate::engine::ports::breaker::{Breaker, BreakerState, CallOutcome, Change, Pass, Rejected};
+use crate::engine::ports::breaker::{Admission, Breaker, BreakerState, CallOutcome, Change, Rejected};
 use crate::flag::{Breaker as Rule, Rate, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
@@ -232,7 +232,7 @@ impl Upstream {
         rejected.map_or(Ok(()), |rejected| Err(self.breaker_open(rejected, now)))
     }
 
-    fn admit(&self, mode: Mode) -> Result<Option<Pass>, AttemptResult> {
+    fn admit(&self, mode: Mode) -> Result<Option<Admission>, AttemptResult> {
         if mode != Mode::Real {
             return self.check_breaker(mode).map(|()| None);
         }
@@ -245,7 +245,7 @@ impl Upstream {
         admitted.map(Some).map_err(|rejected| self.breaker_open(rejected, now))
     }
 
-    fn settle(&self, pass: Pass, outcome: CallOutcome) {
+    fn settle(&self, pass: Admission, outcome: CallOutcome) {
         let now = self.now();
         let mut limiters = self.limiters();
         let change = limiters.breaker.as_mut().and_then(|breaker| breaker.settle(pass, outcome, now));
@@ -290,7 +290,7 @@ impl Upstream {
 /// The permission to send one call. Ends with [`CallPermit::finish`], or when it is dropped.
 pub(in crate::engine) struct CallPermit {
     upstream: Arc<Upstream>,
-    pass: Option<Pass>,
+    pass: Option<Admission>,
     requested_at: Duration,
     granted_at: Duration,
     deadline: Duration,

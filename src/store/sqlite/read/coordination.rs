@@ -54,9 +54,9 @@ pub(in crate::store::sqlite) async fn locks(
         query.push(")");
     }
     query.push(" ORDER BY place LIMIT ").push_bind(sql_limit(limit));
-    type Found = (i64, Vec<u8>, String, String, i64, i64);
-    let found: Vec<Found> = query.build_query_as().fetch_all(pool).await.map_err(read_error)?;
-    let row = |(place, run, name, step, item, since): Found| {
+    type Row = (i64, Vec<u8>, String, String, i64, i64);
+    let found: Vec<Row> = query.build_query_as().fetch_all(pool).await.map_err(read_error)?;
+    let row = |(place, run, name, step, item, since): Row| {
         Ok(LockRow {
             name,
             place: place.cast_unsigned(),
@@ -87,10 +87,10 @@ pub(in crate::store::sqlite) async fn webhook_messages(
 }
 
 pub(in crate::store::sqlite) async fn pending_runs(pool: &SqlitePool, limit: usize) -> Result<Vec<PendingRun>> {
-    type Found = (Vec<u8>, Option<Vec<u8>>, i64, Vec<u8>);
+    type Row = (Vec<u8>, Option<Vec<u8>>, i64, Vec<u8>);
     let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT ?";
-    let found: Vec<Found> = sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
-    let pending_run = |(run, parent, at, record): Found| {
+    let found: Vec<Row> = sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
+    let pending_run = |(run, parent, at, record): Row| {
         let parent = parent.map(known_run).transpose()?;
         Ok(PendingRun { run: known_run(run)?, parent, record: parse(&record)?, at: time(at)? })
     };

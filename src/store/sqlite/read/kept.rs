@@ -85,9 +85,9 @@ pub(in crate::store::sqlite) async fn first_try(
     key: RetryKey,
     since: i64,
 ) -> Result<Option<FirstTry>> {
-    type Found = (String, Option<Vec<u8>>, Option<Vec<u8>>);
+    type Row = (String, Option<Vec<u8>>, Option<Vec<u8>>);
     let text = "SELECT arm, run_id, request FROM retry_keys WHERE key = ? AND at > ?";
-    let row: Option<Found> =
+    let row: Option<Row> =
         sqlx::query_as(text).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(read_error)?;
     let Some((arm, run, request)) = row else { return Ok(None) };
     let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);

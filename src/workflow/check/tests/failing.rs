@@ -29,8 +29,8 @@ respond: { status: 200 }
     let secs = std::time::Duration::from_secs;
     let (place, a) = step("a");
     let (fallback, b) = step("b");
-    assert_eq!((plan.deadline, a.trouble.deadline), (Some(secs(259_200)), Some(secs(90))));
-    assert_eq!((a.trouble.fallback, b.replaces), (Some(fallback), Some(place)));
+    assert_eq!((plan.deadline, a.failure_handling.deadline), (Some(secs(259_200)), Some(secs(90))));
+    assert_eq!((a.failure_handling.fallback, b.replaces), (Some(fallback), Some(place)));
     assert!(a.probe.as_ref().is_some_and(|probe| probe.after == secs(5) && probe.call.accept.contains(404)));
     assert!(a.undo.as_ref().is_some_and(|undo| undo.retry.attempts == 9 && !undo.accept.contains(404)));
     assert!(b.undo.as_ref().is_some_and(|undo| undo.accept.contains(404) && undo.keyed));

@@ -10,38 +10,39 @@ use crate::exchange::ArmRequest;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, Plan};
 
-fn plan_of(edition: u64) -> Arc<Plan> {
-    PlanBuilder::new().set("n", &[], json!(edition)).respond(200, json!("${steps.n.output}")).build("w")
+fn plan_of(files_version: u64) -> Arc<Plan> {
+    PlanBuilder::new().set("n", &[], json!(files_version)).respond(200, json!("${steps.n.output}")).build("w")
 }
 
-async fn answer_of(harness: &Harness, edition: Option<u64>) -> Value {
-    let (status, body, _) = answer(harness.send(ArmRequest { edition, ..request("w", Mode::Real, &json!({})) }).await);
+async fn answer_of(harness: &Harness, files_version: Option<u64>) -> Value {
+    let (status, body, _) =
+        answer(harness.send(ArmRequest { files_version, ..request("w", Mode::Real, &json!({})) }).await);
     assert_eq!(status, 200);
     body
 }
 
 #[tokio::test]
-async fn a_request_runs_with_the_edition_of_the_files_that_decided_it() {
+async fn a_request_runs_with_the_files_that_decided_it() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let harness = Harness::new(&step_service, plan_of(0)).await;
-    let reload = |edition: u64, says: u64| {
+    let reload = |files_version: u64, says: u64| {
         let plans = BTreeMap::from([("w".into(), plan_of(says))]);
-        harness.engine.reload(edition, &plans, &BTreeMap::new(), &BTreeMap::new());
+        harness.engine.reload(files_version, &plans, &BTreeMap::new(), &BTreeMap::new());
     };
     reload(1, 1);
     assert_eq!(answer_of(&harness, Some(0)).await, json!(0), "decided before the change");
     assert_eq!(answer_of(&harness, Some(1)).await, json!(1));
     assert_eq!(answer_of(&harness, None).await, json!(1), "the newest");
-    // A set that never came into force leaves its number to the next one, and displaces no earlier edition.
+    // A set that never came into force leaves its number to the next one, and displaces no earlier version.
     for says in 20..30 {
         reload(2, says);
     }
     assert_eq!(answer_of(&harness, Some(2)).await, json!(29));
     assert_eq!(answer_of(&harness, Some(1)).await, json!(1));
     assert_eq!(answer_of(&harness, Some(0)).await, json!(0));
-    // A request of an edition that is no longer kept runs with the newest.
-    for edition in 3..10 {
-        reload(edition, edition);
+    // A request of a version that is no longer kept runs with the newest.
+    for files_version in 3..10 {
+        reload(files_version, files_version);
     }
     assert_eq!(answer_of(&harness, Some(0)).await, json!(9));
     assert_eq!(answer_of(&harness, Some(8)).await, json!(8));

@@ -6,9 +6,9 @@ use arc_swap::ArcSwapOption;
 
 /// Why the runs that the last process left are not resumed yet; `None` where they are, or where nobody asked for it.
 #[derive(Default)]
-pub(in crate::engine) struct RecoveryTrouble(ArcSwapOption<String>);
+pub(in crate::engine) struct WhyUnresumed(ArcSwapOption<String>);
 
-impl RecoveryTrouble {
+impl WhyUnresumed {
     pub fn get(&self) -> Option<Arc<String>> {
         self.0.load_full()
     }

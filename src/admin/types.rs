@@ -160,7 +160,7 @@ pub struct RouteDetail {
     pub declared: State,
     /// The last flip.
     pub flip: Option<FlipRow>,
-    /// Why the state that the file declares was refused; empty where it was not.
+    /// Why the route does not have the state that its file declares, or that it was flipped to; empty where it has.
     #[serde(default)]
     pub refused: Vec<String>,
     /// The next rung and what it still requires: `null` at the top; with an empty list where the gate is open.

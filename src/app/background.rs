@@ -1,4 +1,5 @@
-//! The tasks that run beside the requests: reloading changed files, and watching the store's health.
+//! The tasks that run beside the requests: reloading changed files, releasing routes that these held, and watching the
+//! store's health.
 //!
 //! Always true: an invalid set of files changes nothing, and the log, the status and a metric show why; a valid set is
 //! put in force as a whole. While the store is not healthy, or the runs of the last process are not resumed yet, the
@@ -15,6 +16,9 @@ use crate::config::{Change, ReloadStatus, Setup};
 
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether a route that files held below `live` may return.
+const RELEASE_EVERY: Duration = Duration::from_secs(2);
 
 /// The pause before a valid set that the store did not record is tried again. Without it nothing would retry until a
 /// file changes.
@@ -91,6 +95,17 @@ pub(super) async fn health(parts: Parts) {
     loop {
         ticks.tick().await;
         report_health(&parts);
+    }
+}
+
+/// Lets routes return to `live` that files held below it, once that time is over.
+pub(super) async fn release_held_routes(parts: Parts) {
+    let mut ticks = tokio::time::interval(RELEASE_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = parts.ladder.release_held().await {
+            tracing::warn!(%error, "a route that files hold below `live` stays there: the store did not record its return");
+        }
     }
 }
 

@@ -146,6 +146,7 @@ impl App {
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
         tasks.push(engine.spawn(background::reload(parts.clone(), setup.clone(), reload_status, changes)));
         tasks.push(engine.spawn(background::health(parts.clone())));
+        tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(time::watch()));
         tasks.push(engine.spawn(retention::purge_periodically(parts.store.clone(), parts.retention.clone())));
         tasks.extend(recorder.map(|handle| admin.spawn(telemetry::upkeep(handle))));

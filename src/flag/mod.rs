@@ -15,6 +15,7 @@ mod facts;
 pub mod file;
 mod hashes;
 mod matcher;
+mod overlap;
 mod path;
 mod pin;
 mod retry;

@@ -5,10 +5,14 @@
 //! file needs `force` with a reason, else the gate decides. A route whose move the gate refuses keeps its state, and the
 //! state in the file is shown as requested. The store keeps the older declaration then, so that the move is judged again
 //! at the next reading, also after a restart, until a person flips the route.
+//!
+//! A route in `live` or `only` is held at `dark` where new files let it have requests that legacy served without a record of
+//! their retry keys, for as long as retries of these may come: the engine would perform them a second time. The flip stays
+//! the last one, so that the route returns when that time is over.
 
 use super::gate::{Gate, Refusal, Wanted};
 use super::positions::{Positions, RoutePosition, state_of};
-use super::scopes;
+use super::scopes::{self, Unrecorded};
 use super::types::{Declared, Move};
 use crate::clock;
 use crate::flag::{Instance, Route, State, StateInputs};
@@ -16,6 +20,9 @@ use crate::flag::{Instance, Route, State, StateInputs};
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
 /// evidence.
 const UNPROVEN_MAX: State = State::Shadow;
+
+/// The rung of a route that is held: the highest on which legacy answers.
+const HELD_AT: State = State::Dark;
 
 /// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips.
 /// `has_served`: requests may have come before these files.
@@ -25,10 +32,11 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     after.routes = routes.iter().map(|route| (route.id.clone(), take_over(before, route))).collect();
     // Followers first, because a creator cannot go above them.
     routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
+    // The gate judges by the scopes of the new files.
+    after.scopes = scopes::adopt(&before.scopes, &after.declared, has_served, clock::now(), gate.retry_window);
+    after.looked_up = scopes::looked_up(&after.scopes, gate.retry_window);
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
     after.remembered.retain(|id, _| after.routes.contains_key(id));
-    after.scopes = scopes::adopt(&before.scopes, &routes, has_served, clock::now(), gate.retry_window);
-    after.looked_up = scopes::looked_up(&after.scopes, gate.retry_window);
     (after, moves)
 }
 
@@ -50,7 +58,7 @@ fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition
         inputs.requested = remembered.state.min(UNPROVEN_MAX);
         inputs.shares = remembered.shares;
     }
-    RoutePosition { route: route.clone(), inputs, last, refused: Vec::new() }
+    RoutePosition { route: route.clone(), inputs, last, refused: Vec::new(), held_until: None }
 }
 
 fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Move> {
@@ -59,6 +67,9 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     at.inputs.requested = at.last.as_ref().map_or_else(|| at.rung(), state_of);
     at.inputs.gate = None;
     at.refused.clear();
+    at.held_until = None;
+    let held = gate.held(positions, &at);
+    at.inputs.gate = held.as_ref().map(|_| HELD_AT);
 
     let now = at.declared();
     let remembered = positions.remembered(route);
@@ -81,6 +92,17 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         if made.is_some() {
             positions.remembered.insert(route.id.clone(), now);
         }
+    }
+    if let Some(Unrecorded { until, why, .. }) = held
+        && at.inputs.requested > HELD_AT
+    {
+        tracing::warn!(route = %route.id, wanted = %at.inputs.requested, stays = %at.rung(), %why, "the files hold this route");
+        at.held_until = Some(until);
+        at.refused.push(format!(
+            "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a \
+             flip with `--force`",
+            at.inputs.requested
+        ));
     }
     // The last flip may be above `off` although the file has no workflow any more.
     if route.workflow.is_none() && at.rung() > State::Off {
@@ -107,6 +129,7 @@ fn judge_and_move(
             at.inputs.requested = to;
             at.inputs.shares = shares;
             at.inputs.unproven = false;
+            at.inputs.gate = None;
             Some(Move { route: route.id.clone(), from, to, shares, reason: wanted.reason, forced: passed.forced })
         }
         Err(shut) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::positions::{Positions, RoutePosition};
-use super::scopes;
+use super::scopes::{self, Unrecorded};
 use super::types::GateCondition;
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
@@ -124,11 +124,25 @@ impl Gate {
         if let (State::Live, Some(scopes)) = (to, positions.scopes.get(&at.route.id)) {
             let (now, window) = (clock::now(), self.retry_window);
             missing.extend(scopes::forgotten(scopes, now, window));
-            if !positions.declared.read_only.contains(&at.route.id) {
-                missing.extend(scopes::before_recorded(scopes, now, window));
-            }
+            missing.extend(self.unrecorded(positions, at).map(|unrecorded| unrecorded.why));
         }
         missing
+    }
+
+    /// Retries that may come of requests that legacy served without a record, where repeating one does harm.
+    fn unrecorded(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+        let scopes = positions.scopes.get(&at.route.id)?;
+        let does_harm = !positions.declared.read_only.contains(&at.route.id);
+        scopes::before_recorded(scopes, clock::now(), self.retry_window).filter(|_| does_harm)
+    }
+
+    /// Why a route that a flip put in `live` or `only` is held below it: files that came after that flip let such retries
+    /// come. A flip by force after these files releases it, and so does `force` in the file.
+    pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+        let overridden =
+            |unrecorded: &Unrecorded| at.last.as_ref().is_some_and(|flip| flip.forced && flip.at >= unrecorded.exposed);
+        let may_be_held = at.rung() >= State::Live && at.route.force.is_none();
+        may_be_held.then(|| self.unrecorded(positions, at))?.filter(|unrecorded| !overridden(unrecorded))
     }
 
     /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is

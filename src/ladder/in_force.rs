@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 
 use super::export;
 use super::positions::{Positions, RoutePosition};
@@ -115,6 +116,11 @@ impl InForce {
             let known = inputs.positions.routes.contains_key(route);
             known && inputs.guards.entry(route.clone()).or_insert(Versioned::new(0, None)).set(version, limit)
         })
+    }
+
+    /// When the first route that the files hold below `live` is to be judged again.
+    pub fn held_until(&self) -> Option<Timestamp> {
+        self.lock().positions.held_until()
     }
 
     /// The effective state of a route now.

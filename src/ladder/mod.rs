@@ -52,6 +52,7 @@ pub use types::{Declared, FlipError, FlipRequest, Flipped, FreezeError, Frozen, 
 
 use self::gate::Gate;
 use self::mover::Mover;
+use crate::clock;
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
@@ -131,6 +132,21 @@ impl Ladder {
         let mover = Arc::clone(&self.mover);
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move { mover.reload(guard, declared, recorded).await });
+        work.await.unwrap_or_else(|error| Err(not_ended(&error)))
+    }
+
+    /// Lets routes return to `live` that files held below it, once no retry may come any more for which they were held.
+    /// Cheap where none is held; to be called periodically.
+    ///
+    /// # Errors
+    /// The store does not answer; nothing changed.
+    pub async fn release_held(&self) -> Result<(), StoreError> {
+        if self.mover.in_force().held_until().is_none_or(|until| until > clock::now()) {
+            return Ok(());
+        }
+        let mover = Arc::clone(&self.mover);
+        let guard = mover.lock_moves().await;
+        let work = tokio::spawn(async move { mover.release_held(guard).await });
         work.await.unwrap_or_else(|error| Err(not_ended(&error)))
     }
 

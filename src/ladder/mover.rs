@@ -91,6 +91,15 @@ impl Mover {
         self.record_and_apply(&before, after, moves, recorded).await
     }
 
+    /// Judges the files in force again if the time is over for which they hold a route below `live`.
+    pub async fn release_held(&self, guard: FlipGuard) -> Result<(), StoreError> {
+        let positions = self.in_force.inputs().positions;
+        if positions.held_until().is_none_or(|until| until > clock::now()) {
+            return Ok(());
+        }
+        self.reload(guard, positions.declared, || {}).await
+    }
+
     /// Records the moves and declarations of new files, calls `recorded`, then puts them in force.
     async fn record_and_apply(
         &self,

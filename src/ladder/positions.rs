@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::scopes::Scopes;
 use super::types::Declared;
 use crate::flag::{EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
@@ -18,8 +20,10 @@ pub(super) struct RoutePosition {
     pub inputs: StateInputs,
     /// The last flip, if there is one.
     pub last: Option<FlipRecord>,
-    /// Why the state in the file was refused; empty if it was not.
+    /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
+    /// Until when the files hold it below `live`; `None` where they do not.
+    pub held_until: Option<Timestamp>,
 }
 
 /// All routes, with the flips and declarations that the store has.
@@ -57,6 +61,7 @@ impl RoutePosition {
         self.inputs.gate = None;
         self.last = Some(flip);
         self.refused.clear();
+        self.held_until = None;
     }
 }
 
@@ -103,6 +108,11 @@ impl Positions {
             retry: self.scopes.get(route).cloned(),
         };
         routes.into_iter().map(row).collect()
+    }
+
+    /// When the first route that the files hold below `live` is to be judged again.
+    pub fn held_until(&self) -> Option<Timestamp> {
+        self.routes.values().filter_map(|at| at.held_until).min()
     }
 
     /// The routes that follow up what this one creates.

@@ -1,17 +1,20 @@
 //! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them.
 //!
-//! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more. The
-//! number of earlier scopes is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for
-//! as long as a retry under it may come. The gate also stays shut for retries of requests whose keys were not recorded
-//! when legacy served them: from before the route had a workflow, matched them, or had its present `retry_key`.
+//! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more, also
+//! by a route that gets requests of another one (which was removed, or matches others now). The number of earlier scopes
+//! is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for as long as a retry under it
+//! may come. The gate also stays shut for retries of requests whose keys were not recorded when legacy served them: from
+//! before the route had a workflow, matched them, or had its present `retry_key`. A route in `live` is held below it for
+//! the same time (`files`).
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::types::Declared;
 use crate::flag::{EarlierScopes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
@@ -33,48 +36,50 @@ fn until(at: Timestamp, window: Duration) -> Timestamp {
 /// The scopes after new files are read. `has_served`: requests may have come before these files.
 pub(super) fn adopt(
     before: &Scopes,
-    routes: &[Arc<Route>],
+    declared: &Declared,
     has_served: bool,
     now: Timestamp,
     window: Duration,
 ) -> Scopes {
     let (mut known, mut after) = (before.clone(), Scopes::new());
-    for route in routes {
+    let replaced = ReplacedMatches::of(before, &declared.routes);
+    for route in &declared.routes {
         // Without a workflow no key is noted.
-        let mut scopes =
-            RetryScopes { now: route.workflow.is_some().then(|| RetryScope::of(route)), ..Default::default() };
-        scopes.matches = scopes.now.is_some().then(|| matched(route));
-        let mut is_recorded = false;
-        for was in route.ids().filter_map(|id| known.remove(id)) {
-            is_recorded |= was.now.as_ref().is_some_and(|was_now| {
-                // Requests without the earlier key, and those that another route matched, came under no key of this one.
-                let has_same_key = scopes.now.as_ref().is_none_or(|now| now.key == was_now.key);
-                has_same_key && was.matches.as_ref().is_none_or(|matches| *matches == matched(route))
-            });
+        let mut scopes = RetryScopes {
+            now: route.workflow.is_some().then(|| RetryScope::of(route)),
+            matches: Some(route.matches.to_string()),
+            reads_only: declared.read_only.contains(&route.id),
+            ..Default::default()
+        };
+        let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
+        let only_read = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
+        let matched = own.iter().any(|was| was.now.is_some() && has_matched(was, route));
+        // Of several routes that became this one, each may have served what is this one's now.
+        let served = own.iter().filter(|was| was.now.is_some() || was.matches.is_some());
+        let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
+        for was in own {
+            scopes.exposed = scopes.exposed.max(was.exposed);
             replace(&mut scopes, was, now);
+        }
+        if only_read && scopes.since.is_some() {
+            scopes.exposed = Some(now);
         }
         if !is_recorded && has_served {
             scopes.since = Some(now);
         }
-        if scopes.since == Some(now) && route.workflow.is_some() {
-            tracing::info!(
-                route = %route.id, until = %until(now, window),
-                "its retry keys are recorded from now on: until then the gate to `live` stays shut unless forced, since \
-                 retries may come of requests that legacy served before"
-            );
+        if scopes.now.is_some() {
+            for was in replaced.taken_over_by(route, matched) {
+                if was.since.is_some() {
+                    scopes.exposed = Some(now);
+                }
+                if !has_same_key(was, &scopes) {
+                    scopes.since = Some(now);
+                }
+                replace(&mut scopes, was.clone(), now);
+            }
         }
         settle(&mut scopes, now, window);
-        if scopes.earlier.first().is_some_and(|replaced| replaced.at == now) {
-            let until = until(now, window);
-            tracing::info!(route = %route.id, %until, "what scopes its retry keys changed: the earlier scope is looked up, too");
-        }
-        if scopes.forgotten != before.get(&route.id).and_then(|before| before.forgotten) && scopes.forgotten.is_some() {
-            tracing::warn!(
-                route = %route.id, kept = EARLIER_SCOPES_MAX,
-                "what scopes its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
-                 what came under it are new requests"
-            );
-        }
+        log_changes(route, before.get(&route.id), &scopes, now, window);
         after.insert(route.id.clone(), scopes);
     }
     for (id, was) in known {
@@ -87,6 +92,64 @@ pub(super) fn adopt(
     after
 }
 
+fn log_changes(route: &Route, before: Option<&RetryScopes>, scopes: &RetryScopes, now: Timestamp, window: Duration) {
+    let until = until(now, window);
+    if scopes.since == Some(now) {
+        tracing::info!(
+            route = %route.id, %until,
+            "its retry keys are recorded from now on: until then the gate to `live` stays shut unless forced, since \
+             retries may come of requests that legacy served before"
+        );
+    }
+    if scopes.earlier.first().is_some_and(|replaced| replaced.at == now) {
+        tracing::info!(route = %route.id, %until, "what scopes its retry keys changed: the earlier scope is looked up, too");
+    }
+    if scopes.forgotten != before.and_then(|before| before.forgotten) && scopes.forgotten.is_some() {
+        tracing::warn!(
+            route = %route.id, kept = EARLIER_SCOPES_MAX,
+            "what scopes its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
+             what came under it are new requests"
+        );
+    }
+}
+
+/// Whether a route matches the requests that it matched before. Rows of an earlier version do not say which those were.
+fn has_matched(was: &RetryScopes, route: &Route) -> bool {
+    let Some(text) = &was.matches else { return true };
+    text.parse::<Match>().is_ok_and(|matches| matches.form() == route.matches.form())
+}
+
+/// Whether the earlier scope finds a retry by the same key as the present one: requests without the earlier key came under
+/// no key at all.
+fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
+    was.now.as_ref().zip(scopes.now.as_ref()).is_some_and(|(was, now)| was.key == now.key)
+}
+
+/// Which requests each route matched by the files that were read last.
+struct ReplacedMatches<'a> {
+    matches: Vec<(&'a RouteId, Match, &'a RetryScopes)>,
+    /// The forms of all matches in the new files.
+    present: BTreeSet<String>,
+}
+
+impl<'a> ReplacedMatches<'a> {
+    fn of(before: &'a Scopes, routes: &[Arc<Route>]) -> Self {
+        let matches = before.iter().filter_map(|(id, was)| Some((id, was.matches.as_ref()?.parse().ok()?, was)));
+        Self { matches: matches.collect(), present: routes.iter().map(|route| route.matches.form()).collect() }
+    }
+
+    /// The other routes of which this one may get requests. `is_kept`: it matches what it matched before.
+    fn taken_over_by(&self, route: &Route, is_kept: bool) -> impl Iterator<Item = &'a RetryScopes> {
+        let gets_some = move |(id, matches, _): &&(&RouteId, Match, &RetryScopes)| {
+            let is_present = self.present.contains(&matches.form());
+            let had_them = is_kept && (is_present || route.matches.wins_over(matches));
+            let leaves_them = is_present && matches.wins_over(&route.matches);
+            !route.ids().any(|own| own == *id) && !had_them && !leaves_them && route.matches.overlaps(matches)
+        };
+        self.matches.iter().filter(gets_some).map(|(_, _, was)| *was)
+    }
+}
+
 /// The scopes without the expired ones.
 pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scopes {
     let mut scopes = scopes.clone();
@@ -95,15 +158,9 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
     scopes
 }
 
-/// Which requests a route matches, as text.
-fn matched(route: &Route) -> String {
-    let Match { method, path, host } = &route.matches;
-    format!("{method} {}{path}", host.as_deref().unwrap_or_default())
-}
-
 /// Replaces the present scope by the newer scopes given; it becomes an earlier one.
 fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
-    let RetryScopes { now, earlier, forgotten, since, matches: _ } = was;
+    let RetryScopes { now, earlier, forgotten, since, matches: _, reads_only: _, exposed: _ } = was;
     scopes.earlier.extend(now.filter(|now| scopes.now.as_ref() != Some(now)).map(|scope| ReplacedScope { scope, at }));
     scopes.earlier.extend(earlier);
     scopes.forgotten = scopes.forgotten.max(forgotten);
@@ -112,7 +169,7 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
 
 /// Sorts earlier scopes newest first, and removes duplicates, expired ones, and those beyond the bound.
 fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
-    let RetryScopes { now, earlier, forgotten, since, matches: _ } = scopes;
+    let RetryScopes { now, earlier, forgotten, since, exposed, matches: _, reads_only: _ } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut kept: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {
@@ -127,6 +184,7 @@ fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     }
     *forgotten = forgotten.filter(|at_replaced| until(*at_replaced, window) > at);
     *since = since.filter(|since| now.is_some() && until(*since, window) > at);
+    *exposed = exposed.filter(|_| since.is_some());
     *earlier = kept;
 }
 
@@ -148,16 +206,28 @@ pub(super) fn looked_up(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes>
     Arc::new(all)
 }
 
+/// Retries that may come of requests whose keys were not recorded when legacy served them.
+pub(super) struct Unrecorded {
+    /// The last change of the files that let the engine perform such a retry.
+    pub exposed: Timestamp,
+    /// When none can come any more.
+    pub until: Timestamp,
+    /// Both as a sentence.
+    pub why: String,
+}
+
 /// What keeps the gate to `live` shut where a repeat does harm: requests that came before keys were recorded.
-pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<String> {
+pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<Unrecorded> {
     let since = scopes.since?;
     let until = until(since, window);
-    (until > now).then(|| {
-        format!(
-            "its retry keys are recorded since {since:.0}, when its workflow, its `match` or its `retry_key` came: until \
-             {until:.0} a retry may come of a request that legacy served before, and the engine would perform it a second \
-             time"
-        )
+    (until > now).then(|| Unrecorded {
+        exposed: since.max(scopes.exposed.unwrap_or(since)),
+        until,
+        why: format!(
+            "its retry keys are recorded since {since:.0}, when its workflow, its `match` or its `retry_key` came, or \
+             requests of another route: until {until:.0} a retry may come of a request that legacy served before, and \
+             the engine would perform it a second time"
+        ),
     })
 }
 

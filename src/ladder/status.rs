@@ -24,7 +24,7 @@ pub struct RouteStatus {
     pub unproven: bool,
     /// The reason with which a flip or the file overrode the gate, until the gate would be open without it.
     pub forced: Option<String>,
-    /// Why the state in the file was refused; empty if it was not.
+    /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
     /// The last flip.
     pub last: Option<FlipRecord>,

@@ -17,13 +17,21 @@ pub struct RetryScopes {
     /// many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
-    /// Which requests the route matches by the files that were read last; `None` where an earlier version read them.
+    /// Which requests the route matches by the files that were read last; `None` where it was removed, or an earlier version
+    /// read them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<String>,
+    /// Whether its workflow only reads by the files that were read last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_only: bool,
     /// When the keys of all its requests began to be recorded, if requests may have come before that; `None` where none
     /// can have, or no retry of one may come any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// When files last made it possible that a retry of a request from before `since` does harm, if that was after
+    /// `since`: its workflow only read until then, or it took over requests of another route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<Timestamp>,
 }
 
 /// A scope that files replaced.

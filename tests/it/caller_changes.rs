@@ -190,6 +190,8 @@ async fn a_change_of_retry_key_loses_no_retry() {
     raise(&system, "live").await;
     let by_engine = Order::placed(&system, "two", 2, "a").await;
     let other = good.replacen("request.headers[\"idempotency-key\"]", "request.headers[\"x-request-id\"]", 1);
+    // Without `force` the route would be held below `live`.
+    let other = scoped(&other, "    force: { reason: every client sends both headers }\n");
     reloaded(&system, &other).await;
     all_are_found(&system, &[&by_legacy, &by_engine], "a reload").await;
     system.kill().await;

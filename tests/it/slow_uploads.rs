@@ -206,8 +206,13 @@ async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_after_a_change_of_retry_key_is_found() {
-    let change =
-        |text: String| text.replacen("request.headers[\"idempotency-key\"]", "request.headers[\"x-request-id\"]", 1);
+    // Without `force` the route would be held below `live`.
+    let change = |text: String| {
+        let key = "    retry_key: ${request.headers[\"idempotency-key\"]}";
+        assert!(text.contains(key), "the example's family");
+        let forced = "    force: { reason: every client sends both headers }";
+        text.replacen(key, &format!("{forced}\n{}", key.replace("idempotency-key", "x-request-id")), 1)
+    };
     let test = "slow_uploads::a_retry_after_a_change_of_retry_key_is_found";
     let new = [("idempotency-key", "k"), ("x-request-id", "other"), ("authorization", "Bearer t")];
     retry_over_a_reload(test, change, &new).await;

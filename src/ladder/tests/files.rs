@@ -194,6 +194,12 @@ async fn a_route_that_loses_its_workflow_is_off_until_it_has_one_again() {
     assert_eq!(fixture.state("bare"), effective(State::Off, Why::Gate));
     assert_eq!(fixture.status("bare").requested, State::Live);
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(
+        fixture.state("bare"),
+        effective(State::Dark, Why::Gate),
+        "legacy served requests without a record meanwhile, and retries of these may come"
+    );
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
 }
 

@@ -4,6 +4,7 @@ mod faulty;
 mod files;
 mod flips;
 mod freezes;
+mod held;
 mod outcomes;
 mod races;
 mod scopes;

@@ -18,9 +18,18 @@ fn by(header: &str) -> Vec<Arc<Route>> {
     vec![Arc::new(Route { caller: vec![header].into(), ..(*route).clone() })]
 }
 
+fn only(routes: &[Arc<Route>]) -> Declared {
+    Declared { routes: routes.to_vec(), ..files(&[]) }
+}
+
 /// Requests may have come before any files.
 fn adopt(before: &Scopes, routes: &[Arc<Route>], now: jiff::Timestamp, window: Duration) -> Scopes {
-    scopes::adopt(before, routes, true, now, window)
+    scopes::adopt(before, &only(routes), true, now, window)
+}
+
+/// The first files of a new store.
+fn first(routes: &[Arc<Route>]) -> Scopes {
+    scopes::adopt(&Scopes::new(), &only(routes), false, at(0), 24 * HOUR)
 }
 
 fn earlier(scopes: &Scopes, route: &str) -> Vec<String> {
@@ -86,7 +95,7 @@ fn scopes_beyond_the_bound_are_forgotten_and_shut_the_gate() {
 
 /// Why a route's gate to `live` is shut.
 fn shut(scopes: &Scopes, route: &str, hour: i64, window: Duration) -> Option<String> {
-    before_recorded(scopes.get(&RouteId::from(route))?, at(hour), window)
+    before_recorded(scopes.get(&RouteId::from(route))?, at(hour), window).map(|unrecorded| unrecorded.why)
 }
 
 #[test]
@@ -100,7 +109,7 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
         vec![Arc::new(Route { id: id.into(), was, ..(*by("a").remove(0)).clone() })]
     };
     // The first files of a new store: there were no requests before.
-    let new = scopes::adopt(&Scopes::new(), &by("a"), false, at(0), window);
+    let new = first(&by("a"));
     assert_eq!(shut(&new, "bare", 0, window), None);
     assert_eq!(
         shut(&adopt(&new, &by("b"), at(1), window), "bare", 1, window),
@@ -109,7 +118,7 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
     );
     assert_eq!(shut(&adopt(&new, &renamed("other", &["bare"]), at(1), window), "other", 1, window), None);
     // Requests came before: unmatched ones, or those of a route without a workflow.
-    let idle = scopes::adopt(&Scopes::new(), &without(by("a")), false, at(0), window);
+    let idle = first(&without(by("a")));
     for before in [&Scopes::new(), &idle] {
         let first = adopt(before, &by("a"), at(0), window);
         let why = shut(&first, "bare", 0, window).expect("it is shut");
@@ -139,13 +148,13 @@ fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
         change(&mut route);
         vec![Arc::new(route)]
     };
-    let first = scopes::adopt(&Scopes::new(), &by("a"), false, at(0), window);
+    let before = first(&by("a"));
     let changes: [&dyn Fn(&mut Route); 3] =
         [&|route| route.matches.path = "/{kind}".into(), &|route| route.matches.host = Some("shop".into()), &|route| {
             route.retry_key = Some(Template::parse_str("${request.headers.x}").unwrap())
         }];
     for change in changes {
-        let changed = adopt(&first, &with(change), at(1), window);
+        let changed = adopt(&before, &with(change), at(1), window);
         assert!(shut(&changed, "bare", 1, window).is_some_and(|why| why.contains("`match`")));
         let again = adopt(&changed, &with(change), at(2), window);
         assert_eq!(again[&RouteId::from("bare")].since, Some(at(1)), "it counts from the change");
@@ -153,7 +162,7 @@ fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
         let back = adopt(&again, &by("a"), at(26), window);
         assert!(shut(&back, "bare", 26, window).is_some(), "what came in between was not recorded under these");
     }
-    let mut older = first.clone();
+    let mut older = before.clone();
     older.values_mut().for_each(|scopes| scopes.matches = None);
     assert_eq!(shut(&adopt(&older, &by("a"), at(1), window), "bare", 1, window), None, "stored by an earlier version");
 }
@@ -182,4 +191,87 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
     fixture.flip("bare", forced(State::Dark)).await.unwrap();
     assert!(fixture.refused("bare", to(State::Live)).await.contains(since));
     assert!(fixture.flip("bare", forced(State::Live)).await.unwrap().flip.forced);
+}
+
+/// Routes by id, method and path, host, retry key.
+fn routes(all: &[(&str, &str, Option<&str>)]) -> Vec<Arc<Route>> {
+    let route = |(id, matches, key): &(&str, &str, Option<&str>)| {
+        let key = key.map(|name| Template::parse_str(&format!("${{request.headers.{name}}}")).unwrap());
+        let route = (*by("a").remove(0)).clone();
+        Arc::new(Route { id: (*id).into(), matches: matches.parse().unwrap(), retry_key: key, ..route })
+    };
+    all.iter().map(route).collect()
+}
+
+/// The routes whose keys a route looks up under earlier scopes.
+fn looks_up(scopes: &Scopes, route: &str) -> Vec<String> {
+    let scopes = scopes.get(&RouteId::from(route)).into_iter();
+    scopes.flat_map(|scopes| &scopes.earlier).map(|earlier| earlier.scope.route.to_string()).collect()
+}
+
+#[test]
+fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
+    let (window, key) = (24 * HOUR, Some("k"));
+    let wide = ("wide", "POST /{kind}", key);
+    let both = first(&routes(&[wide, ("special", "POST /orders", key)]));
+    for (after, by, finds, why) in [
+        (vec![wide], "wide", &["special"][..], "it is removed"),
+        (vec![wide, ("special", "POST shop/orders", key)], "wide", &["special"], "it has a host now"),
+        (vec![wide, ("special", "PUT /orders", key)], "wide", &["special"], "another method"),
+        (vec![wide, ("special", "POST /orders", Some("j"))], "wide", &[], "it still gets its requests"),
+        (vec![wide, ("new", "POST /orders", key)], "wide", &[], "another route gets them"),
+        (vec![wide, ("new", "POST /orders", key)], "new", &["special", "wide"], "the other route"),
+        (vec![("special", "POST /orders", key)], "special", &[], "it had them before"),
+    ] {
+        let why = format!("{why}: {after:?}");
+        let after = adopt(&both, &routes(&after), at(1), window);
+        assert_eq!(looks_up(&after, by), finds, "{why}");
+        assert_eq!(shut(&after, by, 1, window).is_some(), by == "new", "the keys of the others are recorded: {why}");
+    }
+    // A new route takes requests of another one, which keeps the rest.
+    let before = first(&routes(&[wide]));
+    assert_eq!(looks_up(&adopt(&before, &routes(&[wide, ("new", "POST /a", key)]), at(1), window), "new"), ["wide"]);
+    // The other route had another key, or no workflow, so that not all of its requests were recorded.
+    let removed = |special: Vec<Arc<Route>>| {
+        let before = first(&[routes(&[wide]), special].concat());
+        adopt(&before, &routes(&[wide]), at(1), window)
+    };
+    let other_key = removed(routes(&[("special", "POST /orders", None)]));
+    assert_eq!(looks_up(&other_key, "wide"), ["special"]);
+    assert!(shut(&other_key, "wide", 1, window).is_some());
+    let idle = routes(&[("special", "POST /orders", key)]);
+    let idle: Vec<_> = idle.iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect();
+    assert!(shut(&removed(idle), "wide", 1, window).is_some_and(|why| why.contains("another route")));
+    // So does what was not recorded of the other route.
+    let late = adopt(&before, &routes(&[wide, ("special", "POST /orders", key)]), at(20), window);
+    let taken = adopt(&late, &routes(&[wide]), at(30), window);
+    assert!(shut(&taken, "wide", 30, window).is_some());
+    let wide = &taken[&RouteId::from("wide")];
+    assert_eq!((wide.since, wide.exposed), (Some(at(20)), Some(at(30))));
+}
+
+/// Of two routes that became one, both served what is this one's now.
+#[test]
+fn a_route_of_several_earlier_ones_is_recorded_where_all_were() {
+    let (window, key) = (24 * HOUR, Some("k"));
+    let before = |other_key, has_workflow: bool| {
+        let mut two = routes(&[("one", "POST /{kind}", key), ("two", "POST /orders", other_key)]);
+        if !has_workflow {
+            Arc::make_mut(&mut two[1]).workflow = None;
+        }
+        first(&two)
+    };
+    let merged = |was: &[&str]| {
+        let mut all = routes(&[("both", "POST /{kind}", key)]);
+        Arc::make_mut(&mut all[0]).was = was.iter().map(|id| RouteId::from(*id)).collect();
+        all
+    };
+    for was in [["one", "two"], ["two", "one"]] {
+        let shut = |before: &Scopes| shut(&adopt(before, &merged(&was), at(1), window), "both", 1, window);
+        assert_eq!(shut(&before(key, true)), None, "{was:?}: both were recorded");
+        assert!(shut(&before(Some("j"), true)).is_some(), "{was:?}: by another key");
+        assert!(shut(&before(key, false)).is_some(), "{was:?}: one had no workflow");
+    }
+    let unserved = adopt(&before(key, true), &merged(&["one", "never"]), at(1), window);
+    assert_eq!(shut(&unserved, "both", 1, window), None, "the other id served nothing");
 }

@@ -118,7 +118,15 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     let earlier = vec![ReplacedScope { scope: scope("x-b"), at }];
     let retry = |now| {
         let (earlier, matches) = (earlier.clone(), Some("POST /a".into()));
-        Some(RetryScopes { now, earlier, forgotten: Some(at), since: Some(at), matches })
+        Some(RetryScopes {
+            now,
+            earlier,
+            forgotten: Some(at),
+            matches,
+            reads_only: true,
+            since: Some(at),
+            exposed: Some(at),
+        })
     };
     let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None) };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];

@@ -1,0 +1,153 @@
+//! PURE. Which requests two routes share, and which of the two gets them.
+//!
+//! Always true: it agrees with [`Matcher`](super::matcher::Matcher), which decides for single requests. A stored text of
+//! a [`Match`] is read as it was written.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Method;
+
+use super::Match;
+use super::matcher::shape;
+
+/// A parameter of a template in its [`shape`].
+const PARAMETER: &str = "{}";
+
+impl Match {
+    /// The same text for all that match the same requests: parameters are unnamed.
+    pub fn form(&self) -> String {
+        Self { path: shape(&self.path), ..self.clone() }.to_string()
+    }
+
+    /// Whether one request can match both.
+    pub fn overlaps(&self, other: &Match) -> bool {
+        let hosts = self.host.is_none() || other.host.is_none() || self.host == other.host;
+        let methods = self.method == other.method || (self.takes_head() && other.takes_head());
+        let (own, others) = (shape(&self.path), shape(&other.path));
+        let (own, others): (Vec<_>, Vec<_>) = (own.split('/').collect(), others.split('/').collect());
+        // A parameter is never empty.
+        let meet =
+            |(a, b): (&&str, &&str)| a == b || (*a == PARAMETER && !b.is_empty()) || (*b == PARAMETER && !a.is_empty());
+        hosts && methods && own.len() == others.len() && own.iter().zip(&others).all(meet)
+    }
+
+    /// Whether requests that match both go to this one, where there is any such request.
+    pub fn wins_over(&self, other: &Match) -> bool {
+        if self.host.is_some() != other.host.is_some() {
+            return self.host.is_some();
+        }
+        let (own, others) = (shape(&self.path), shape(&other.path));
+        let first_difference = own.split('/').zip(others.split('/')).find(|(a, b)| a != b);
+        match first_difference {
+            Some((segment, _)) => segment != PARAMETER,
+            None => self.method == Method::HEAD && other.method == Method::GET,
+        }
+    }
+
+    /// A GET route also matches HEAD.
+    fn takes_head(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, path, host } = self;
+        write!(f, "{method} {}{path}", host.as_deref().unwrap_or_default())
+    }
+}
+
+impl FromStr for Match {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unreadable = || format!("`{text}` is no method, host and path");
+        let (method, rest) = text.split_once(' ').ok_or_else(unreadable)?;
+        let path_at = rest.find('/').ok_or_else(unreadable)?;
+        let (host, path) = rest.split_at(path_at);
+        Ok(Self {
+            method: method.parse().map_err(|_| unreadable())?,
+            path: path.to_owned(),
+            host: (!host.is_empty()).then(|| host.to_owned()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::flag::matcher::Matcher;
+    use crate::flag::tests::route;
+
+    fn some_match() -> impl Strategy<Value = Match> {
+        let segment = prop_oneof![Just("a"), Just("b"), Just("{x}"), Just("{y}")];
+        let path = proptest::collection::vec(segment, 1..4);
+        let method = prop_oneof![Just(Method::GET), Just(Method::HEAD), Just(Method::POST)];
+        let host = prop_oneof![2 => Just(None), 1 => Just(Some("h".to_owned())), 1 => Just(Some("i".to_owned()))];
+        (method, path, host).prop_map(|(method, path, host)| {
+            // A template has no name twice.
+            let named = path
+                .iter()
+                .enumerate()
+                .map(|(n, s)| if s.starts_with('{') { format!("/{{p{n}}}") } else { format!("/{s}") });
+            Match { method, path: named.collect(), host }
+        })
+    }
+
+    /// The places of the routes that match a request.
+    fn found(matches: &[&Match], method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
+        let routes: Vec<_> = matches
+            .iter()
+            .enumerate()
+            .map(|(n, matches)| {
+                let mut route = route(&format!("r{n}"), Method::GET, "/");
+                route.matches = (*matches).clone();
+                std::sync::Arc::new(route)
+            })
+            .collect();
+        Matcher::new(&routes).find(method, host, path).map(|(place, _)| place)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+        #[test]
+        fn what_two_routes_share_agrees_with_the_matcher(a in some_match(), b in some_match()) {
+            let mut shared = false;
+            let segments = ["a", "b", "c"];
+            let depth = a.path.matches('/').count();
+            for n in 0..segments.len().pow(depth as u32) {
+                let path: String =
+                    (0..depth as u32).map(|at| format!("/{}", segments[n / segments.len().pow(at) % segments.len()])).collect();
+                for method in [Method::GET, Method::HEAD, Method::POST] {
+                    for host in [None, Some("h"), Some("i")] {
+                        let alone = |m: &Match| found(&[m], &method, host, &path).is_some();
+                        if !(alone(&a) && alone(&b)) {
+                            continue;
+                        }
+                        shared = true;
+                        if a.form() != b.form() {
+                            let winner = found(&[&a, &b], &method, host, &path);
+                            prop_assert_eq!(winner == Some(0), a.wins_over(&b), "{} {} {:?} {}", a, b, host, path);
+                            prop_assert_eq!(winner == Some(1), b.wins_over(&a), "{} {} {:?} {}", a, b, host, path);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(shared, a.overlaps(&b), "{} {}", a, b);
+            prop_assert_eq!(a.to_string().parse::<Match>(), Ok(a));
+        }
+    }
+
+    #[test]
+    fn names_of_parameters_are_no_difference() {
+        let parse = |text: &str| text.parse::<Match>().unwrap();
+        assert_eq!(parse("GET /orders/{id}").form(), parse("GET /orders/{order}").form());
+        assert_ne!(parse("GET /orders/{id}").form(), parse("GET shop/orders/{id}").form());
+        for text in ["", "GET", "GET shop", "G(T /x"] {
+            assert!(text.parse::<Match>().is_err(), "{text}");
+        }
+    }
+}

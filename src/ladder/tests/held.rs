@@ -1,0 +1,133 @@
+//! Routes in `live` or `only` that new files hold below it, because retries may come of requests that legacy served without
+//! a record of their keys.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Puts `bare` in `live` by force.
+async fn live() -> Fixture {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture
+}
+
+fn elsewhere() -> Declared {
+    edited(files(&[]), "bare", |route| route.matches.path = "/elsewhere".into())
+}
+
+#[tokio::test]
+async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
+    for top in [State::Live, State::Only] {
+        let mut fixture = live().await;
+        if top == State::Only {
+            fixture.flip("bare", forced(State::Only)).await.unwrap();
+        }
+        for _ in 0..2 {
+            fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+            assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate), "{top}");
+            let status = fixture.status("bare");
+            assert_eq!(status.requested, top);
+            for part in ["held at `dark`", "its retry keys are recorded since", "force: { reason", "--force"] {
+                assert!(status.refused.iter().any(|why| why.contains(part)), "{part}: {:?}", status.refused);
+            }
+            assert!(fixture.refused("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+            fixture = fixture.restarted(elsewhere()).await;
+        }
+        // A person may override it.
+        fixture.flip("bare", forced(State::Live)).await.unwrap();
+        fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+        let fixture = fixture.restarted(elsewhere()).await;
+        assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+        // The way back is a change, too.
+        fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+        fixture.flip("bare", to(State::Dark)).await.unwrap();
+        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+        assert!(fixture.status("bare").refused.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_force_is_not_held_and_says_so() {
+    let fixture = live().await;
+    let by_force = edited(elsewhere(), "bare", |route| route.force = Some("a new path".into()));
+    fixture.ladder.reload(by_force, || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+    assert_eq!(
+        fixture.state("bare"),
+        effective(State::Dark, Why::Gate),
+        "without it it is held for the rest of the time"
+    );
+}
+
+#[tokio::test]
+async fn a_held_route_cannot_be_raised_by_its_file_and_can_be_lowered() {
+    let fixture = live().await;
+    let asks = |state| edited(elsewhere(), "bare", |route| route.declared = state);
+    fixture.ladder.reload(asks(State::Only), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(fixture.flips().await, 1);
+    for state in [State::Dark, State::Shadow] {
+        fixture.ladder.reload(asks(state), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare"), effective(state, Why::Requested));
+        assert_eq!(fixture.status("bare").last.unwrap().by, "file");
+    }
+}
+
+/// A change of `match` and a move to `live` in one change of the files.
+#[tokio::test]
+async fn a_file_is_judged_by_the_match_that_it_has_now() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Dark)).await.unwrap();
+    let asks = edited(elsewhere(), "bare", |route| route.declared = State::Live);
+    fixture.ladder.reload(asks, || {}).await.unwrap();
+    let why = fixture.status("bare").refused.join("; ");
+    assert!(why.contains("its retry keys are recorded since"), "{why}");
+}
+
+#[tokio::test]
+async fn a_route_that_stops_reading_only_is_held() {
+    let reads = |reads: bool| Declared { read_only: reads.then(|| "bare".into()).into_iter().collect(), ..elsewhere() };
+    let fixture = live().await;
+    fixture.ladder.reload(reads(true), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "reading twice does no harm");
+    // By force, but for another reason than what the next edit does.
+    fixture.flip("bare", to(State::Dark)).await.unwrap();
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let fixture = fixture.restarted(reads(true)).await;
+    fixture.ladder.reload(reads(false), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    let fixture = fixture.restarted(reads(false)).await;
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.ladder.reload(reads(false), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+}
+
+/// The time in which retries may come is over.
+#[tokio::test]
+async fn a_held_route_returns_by_itself() {
+    let mut fixture = live().await;
+    fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+    fixture.ladder.release_held().await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    let mut rows = fixture.store.declared().await.unwrap();
+    let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
+    // All but the last two hundred milliseconds of a day and ten minutes are over.
+    retry.exposed = retry.since;
+    retry.since = Some(retry.since.unwrap() - (25 * HOUR - HOUR * 5 / 6 - Duration::from_millis(200)));
+    fixture.store.put_flips(Vec::new(), Some(rows)).await.unwrap();
+    fixture = fixture.restarted(elsewhere()).await;
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    let until = tokio::time::Instant::now() + Duration::from_secs(5);
+    while fixture.state("bare") != effective(State::Live, Why::Requested) {
+        assert!(tokio::time::Instant::now() < until, "it returns");
+        fixture.ladder.release_held().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fixture.flips().await, 1);
+    assert!(fixture.status("bare").refused.is_empty());
+}

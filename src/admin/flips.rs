@@ -118,6 +118,6 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
 
 /// A flip as the API shows it.
 pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
-    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, evidence: _ } = flip;
+    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden: _, evidence: _ } = flip;
     FlipRow { number, route, from, to, shares, by, at, reason, forced }
 }

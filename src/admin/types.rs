@@ -279,7 +279,7 @@ pub struct FlipRow {
     pub at: Timestamp,
     /// The reason given.
     pub reason: Option<String>,
-    /// Whether the gate was passed by force.
+    /// Whether a gate was passed by force, by this flip or by one before it and not made up for since.
     pub forced: bool,
 }
 

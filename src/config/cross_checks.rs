@@ -12,7 +12,7 @@ use http::Uri;
 use super::checked_files::{MainFile, PlacedRoute, Workflows};
 use super::setup::Settings;
 use crate::expression::Template;
-use crate::flag::{Instance, Route, State};
+use crate::flag::{Instance, Percent, Route, State};
 use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site, nearest};
 use crate::workflow::{EffectClass, Plan, StepKind, Until};
@@ -123,11 +123,15 @@ fn unproven(site: &Site, route: &Route, problems: &mut Problems) {
             .warn(&site.key("state"), message)
             .hint("`force: { reason: … }` next to it overrides the gates; else flip the route up, one state at a time");
     }
-    let above = |state: State| state > State::Shadow && state > route.declared;
+    let is_for_all = |state: State| state <= route.declared && route.shares.of(state) == Percent::ALL;
     for (index, cohort) in route.cohorts.iter().enumerate() {
-        if above(cohort.state) && cohort.force.is_none() {
+        if cohort.state > State::Shadow
+            && cohort.force.is_none()
+            && !(is_for_all(cohort.state) && route.force.is_none())
+        {
             let message = format!(
-                "the cohort `{}` has no evidence of its own: above the state of its route it gets at most `shadow`",
+                "the cohort `{}` has no evidence of its own: it goes no higher than its route did by evidence and for all \
+                 callers",
                 cohort.name
             );
             problems

@@ -11,8 +11,8 @@ use http::{HeaderMap, Method};
 use super::facts::scope;
 use super::hashes::Bucket;
 use super::{
-    Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, Instance, Owner, RequestFacts, RouteFlag,
-    Shares, SkipReason, State,
+    Arm, Cohort, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, Instance, Owner, RequestFacts,
+    RouteFlag, Shares, SkipReason, State,
 };
 
 /// Decides one request. Total: every flag set and every request has a decision.
@@ -118,6 +118,7 @@ fn is_conditional(headers: &HeaderMap) -> bool {
 }
 
 /// The rung of one request: a state, or `shadow` without being sampled.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Rung {
     Off,
     NotSampled,
@@ -127,28 +128,42 @@ enum Rung {
     Only,
 }
 
-fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: &mut DecisionDiagnostics) -> Rung {
-    let state = flag.effective.state;
-    // A cohort never lowers a caller from `only`: legacy may no longer exist.
-    if state != State::Only
-        && let Some(state) = cohort(flag, facts, diagnostics)
-    {
-        // A cohort's rung applies to all of its callers: no share applies.
-        return match state {
+impl From<State> for Rung {
+    fn from(state: State) -> Self {
+        match state {
             State::Off => Rung::Off,
             State::Shadow => Rung::Shadow,
             State::Dark => Rung::Dark,
             State::Live => Rung::Live,
             State::Only => Rung::Only,
-        };
+        }
     }
+}
+
+fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: &mut DecisionDiagnostics) -> Rung {
+    // A cohort never lowers a caller from `only`: legacy may no longer exist.
+    let cohort = match flag.effective.state {
+        State::Only => None,
+        State::Off | State::Shadow | State::Dark | State::Live => cohort(flag, facts, diagnostics),
+    };
+    match cohort {
+        // A cohort's rung applies to all of its callers: no share applies.
+        Some(cohort) if !flag.lacks_evidence(cohort) => flag.rung_of(cohort).into(),
+        // For want of evidence a cohort gets less than its rule says, but never less than everybody else.
+        Some(cohort) => by_share(set, flag, facts, diagnostics).max(flag.rung_of(cohort).into()),
+        None => by_share(set, flag, facts, diagnostics),
+    }
+}
+
+/// The rung of a caller by the route's state and shares.
+fn by_share(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: &mut DecisionDiagnostics) -> Rung {
     let mut key = Key { set, flag, facts, text: None };
     let shares = flag.shares;
-    match state {
+    match flag.effective.state {
         State::Off => Rung::Off,
         State::Only => Rung::Only,
         State::Shadow => sampled(&mut key, shares),
-        State::Dark | State::Live => {
+        state @ (State::Dark | State::Live) => {
             if state == State::Live && key.is_in_share(shares, State::Live, diagnostics) {
                 Rung::Live
             } else if key.is_in_share(shares, State::Dark, diagnostics) {
@@ -164,13 +179,16 @@ fn sampled(key: &mut Key<'_>, shares: Shares) -> Rung {
     if key.is_sampled(shares) { Rung::Shadow } else { Rung::NotSampled }
 }
 
-/// The rung of the first cohort whose condition is true, no higher than guard, health and kill switch allow. A condition
-/// that fails counts as false.
-fn cohort(flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: &mut DecisionDiagnostics) -> Option<State> {
-    flag.route.cohorts.iter().find_map(|cohort| {
+/// The first cohort whose condition is true. A condition that fails counts as false.
+fn cohort<'a>(
+    flag: &'a RouteFlag,
+    facts: &RequestFacts<'_>,
+    diagnostics: &mut DecisionDiagnostics,
+) -> Option<&'a Cohort> {
+    flag.route.cohorts.iter().find(|cohort| {
         let holds = cohort.when.holds(&scope(cohort.when.reads(), facts));
         diagnostics.cohort_errors += u32::from(holds.is_err());
-        holds.unwrap_or(false).then(|| flag.rung_of(cohort))
+        holds.unwrap_or(false)
     })
 }
 

@@ -53,8 +53,10 @@ pub struct RouteFlag {
     pub shares: Shares,
     /// The highest rung that guard, health and kill switch allow; it caps cohorts.
     pub cap: State,
-    /// The requested rung, as far as the gate granted it; a cohort above it needs `force`.
+    /// The requested rung, as far as the gate granted it.
     pub granted: State,
+    /// The highest rung that it reached by evidence, for all callers; a cohort above it needs `force`.
+    pub proven: State,
     /// The family of the route that creates the instances; the route's own where it neither creates nor follows any.
     pub family: Family,
 }
@@ -114,6 +116,8 @@ pub struct StateInputs {
     pub guard: Option<State>,
     /// Whether the engine can take instances.
     pub healthy: bool,
+    /// The highest rung that the route reached by evidence, for all callers.
+    pub proven: State,
 }
 
 /// The route that a request belongs to.
@@ -161,6 +165,7 @@ impl FlagSet {
                 shares: inputs.shares,
                 cap: inputs.cap(freeze),
                 granted: inputs.granted(),
+                proven: inputs.proven,
                 family: families.get(creator).cloned().unwrap_or_else(|| creator.clone().into()),
                 route,
             })
@@ -293,11 +298,16 @@ impl RouteFlag {
     pub fn is_granted_at_most(&self, state: State) -> bool {
         self.granted <= state
     }
-    /// The rung of a cohort: that of its rule, capped like the route. Above the route's granted rung it has no
-    /// evidence, so it is limited to `shadow` unless it is forced.
+    /// The rung of a cohort: that of its rule, capped like the route, and where it lacks evidence no higher than the
+    /// route's evidence.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
-        let unforced = if cohort.force.is_some() { State::Only } else { self.granted.max(State::Shadow) };
-        cohort.state.min(self.cap).min(unforced)
+        let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
+        cohort.state.min(self.cap).min(proven)
+    }
+    /// Whether a cohort is on a lower rung than its rule says, because it is not forced and neither has evidence: it has
+    /// none of its own, and its route did not reach that rung by evidence for all callers.
+    pub fn lacks_evidence(&self, cohort: &Cohort) -> bool {
+        cohort.force.is_none() && cohort.state > self.proven.max(State::Shadow)
     }
     /// Whether any request can be on a rung above `off`.
     pub fn is_flagged(&self) -> bool {
@@ -309,7 +319,15 @@ impl RouteFlag {
 impl StateInputs {
     /// The inputs of a route as its file declares it: unproven, and lowered by nothing.
     pub fn declared(route: &Route) -> Self {
-        Self { requested: route.declared, shares: route.shares, unproven: true, gate: None, guard: None, healthy: true }
+        Self {
+            requested: route.declared,
+            shares: route.shares,
+            unproven: true,
+            gate: None,
+            guard: None,
+            healthy: true,
+            proven: State::Off,
+        }
     }
 
     /// The lowest of requested, gate, guard, health and kill switch; the last three never lower `only`.

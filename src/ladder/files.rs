@@ -130,7 +130,14 @@ fn judge_and_move(
             at.inputs.shares = shares;
             at.inputs.unproven = false;
             at.inputs.gate = None;
-            Some(Move { route: route.id.clone(), from, to, shares, reason: wanted.reason, forced: passed.forced })
+            Some(Move {
+                route: route.id.clone(),
+                from,
+                to,
+                shares,
+                reason: wanted.reason,
+                overridden: passed.overridden,
+            })
         }
         Err(shut) => {
             at.refused = match shut {

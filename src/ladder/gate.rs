@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::positions::{Positions, RoutePosition};
+use super::positions::{Positions, RoutePosition, state_of};
 use super::scopes::{self, Unrecorded};
 use super::types::GateCondition;
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Instance, Percent, Shares, State};
+use crate::store::Overridden;
 
 /// What moves are judged by.
 pub(super) struct Gate {
@@ -42,7 +43,8 @@ pub(super) enum Refusal {
 
 /// An allowed move.
 pub(super) struct Passed {
-    pub forced: bool,
+    /// The gate that force overrides, now or before and not made up for since.
+    pub overridden: Option<Overridden>,
 }
 
 impl Gate {
@@ -55,17 +57,26 @@ impl Gate {
         if let Some(sentence) = impossible(positions, at, wanted).into_iter().next() {
             return Err(Refusal::Impossible(sentence));
         }
-        // The mark of a gate that was overridden stays where only the share changes.
-        let is_unproven = wanted.to == at.rung() && self.still_forced(positions, at).is_some();
+        let stays = wanted.to == at.rung();
         let is_raised = wanted.shares.of(wanted.to) > at.inputs.shares.of(wanted.to);
-        let missing = match wanted.to.below().filter(|_| is_unproven && is_raised) {
+        // What was overridden stays so, whatever else moves, until those gates are open.
+        let before = self.overridden(positions, at, wanted.to);
+        let missing = match wanted.to.below().filter(|_| before.is_some() && stays && is_raised) {
             Some(below) => self.shut(positions, at, below, wanted.to),
             None => self.missing(positions, at, wanted.to),
         };
-        if missing.is_empty() {
-            return Ok(Passed { forced: is_unproven });
-        }
-        if wanted.force { Ok(Passed { forced: true }) } else { Err(Refusal::GateShut(missing)) }
+        let Some(reason) = wanted.reason.clone().filter(|_| wanted.force) else {
+            return if missing.is_empty() {
+                Ok(Passed { overridden: before })
+            } else {
+                Err(Refusal::GateShut(missing))
+            };
+        };
+        // A flip by force to the state that the file had set, unproven, overrides every gate below it.
+        let now = if at.inputs.unproven && stays { Some(State::Off) } else { (!missing.is_empty()).then(|| at.rung()) };
+        let from = before.as_ref().map(|before| before.from).into_iter().chain(now).min();
+        let reason = before.filter(|_| now.is_none()).map_or(reason, |before| before.reason);
+        Ok(Passed { overridden: from.map(|from| Overridden { from, reason }) })
     }
 
     /// The next rung up, and the conditions for it that do not hold; `None` on the highest rung.
@@ -78,24 +89,45 @@ impl Gate {
         Some((to, sentences))
     }
 
-    /// The reason that was given with `force`, for as long as a gate that was overridden would still be shut. It comes
-    /// from the last flip, or from the file if the route has no flip.
+    /// The reason that was given with `force`, for as long as a gate that was overridden would still be shut, or the
+    /// route would be held below `live`.
     pub fn still_forced(&self, positions: &Positions, at: &RoutePosition) -> Option<String> {
+        let overridden = self.overridden(positions, at, State::Only).map(|overridden| overridden.reason);
+        let not_held = || at.route.force.clone().filter(|_| self.lets_retries_through(positions, at).is_some());
+        overridden.or_else(not_held)
+    }
+
+    /// The lowest gate that was overridden on the way to the present state and is still shut, up to a rung. It was
+    /// overridden by the last flip or one before it, or by the file if the route has no flip.
+    fn overridden(&self, positions: &Positions, at: &RoutePosition, up_to: State) -> Option<Overridden> {
         let (from, to, reason) = match &at.last {
-            Some(flip) if flip.forced => {
-                let reason = flip.reason.clone().unwrap_or_default();
-                let (Ok(from), Ok(to)) = (flip.from.parse::<State>(), flip.to.parse::<State>()) else {
-                    return Some(reason);
-                };
-                // A flip by force to the state that the file had set, unproven, overrides every gate below it.
-                (if from < to { from } else { State::Off }, to, reason)
+            Some(flip) => {
+                let to = state_of(flip);
+                match (&flip.overridden, flip.forced) {
+                    (Some(Overridden { from, reason }), _) => (*from, to, reason.clone()),
+                    // Recorded by an earlier version.
+                    (None, true) => {
+                        let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
+                        (from, to, flip.reason.clone().unwrap_or_default())
+                    }
+                    (None, false) => return None,
+                }
             }
-            Some(_) => return None,
             None => (State::Off, at.rung(), at.route.force.clone()?),
         };
-        let rungs = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
-        let shut = rungs.into_iter().any(|pair| !self.shut(positions, at, pair[0], pair[1]).is_empty());
-        shut.then_some(reason)
+        let mut gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to.min(up_to));
+        let shut = gates.find(|pair| !self.shut(positions, at, pair[0], pair[1]).is_empty())?;
+        Some(Overridden { from: shut[0], reason })
+    }
+
+    /// The highest rung that a route reached by evidence and for all callers: cohorts go up to it without `force`.
+    pub fn proven(&self, positions: &Positions, at: &RoutePosition) -> State {
+        let rung = at.rung();
+        let mut proven = self.overridden(positions, at, rung).map_or(rung, |overridden| overridden.from);
+        while let Some(below) = proven.below().filter(|_| at.inputs.shares.of(proven) < Percent::ALL) {
+            proven = below;
+        }
+        proven
     }
 
     /// Which conditions of the gate do not hold, as sentences; none on the way down.
@@ -107,17 +139,17 @@ impl Gate {
         if to.below() != Some(from) {
             return vec![format!("goes up one rung at a time, and `{from}` to `{to}` is more than one")];
         }
+        self.shut(positions, at, from, to)
+    }
+
+    /// Why one gate is shut: first what the evidence lacks, then the other conditions.
+    fn shut(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<String> {
         // Before its creator is dark there are no instances on which a follower could be compared, and the creator waits
         // for the follower.
         let follows = matches!(at.route.instance, Some(Instance::Follows { .. }));
         if follows && (from, to) == (State::Shadow, State::Dark) {
             return Vec::new();
         }
-        self.shut(positions, at, from, to)
-    }
-
-    /// Why one gate is shut: first what the evidence lacks, then the other conditions.
-    fn shut(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<String> {
         let all = at.inputs.shares.live == Percent::ALL;
         let mut missing = gate(&self.evidence_of(positions, at), from, to, all).err().unwrap_or_default();
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
@@ -139,10 +171,14 @@ impl Gate {
     /// Why a route that a flip put in `live` or `only` is held below it: files that came after that flip let such retries
     /// come. A flip by force after these files releases it, and so does `force` in the file.
     pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        let overridden =
-            |unrecorded: &Unrecorded| at.last.as_ref().is_some_and(|flip| flip.forced && flip.at >= unrecorded.exposed);
-        let may_be_held = at.rung() >= State::Live && at.route.force.is_none();
-        may_be_held.then(|| self.unrecorded(positions, at))?.filter(|unrecorded| !overridden(unrecorded))
+        self.lets_retries_through(positions, at).filter(|_| at.route.force.is_none())
+    }
+
+    /// Retries that the engine would perform a second time, if no flip by force accepts that.
+    fn lets_retries_through(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+        let unrecorded = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at))??;
+        let is_accepted = at.last.as_ref().is_some_and(|flip| flip.forced && flip.at >= unrecorded.exposed);
+        (!is_accepted).then_some(unrecorded)
     }
 
     /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is

@@ -183,6 +183,7 @@ fn record(from: Freeze, to: Freeze, reason: Option<String>, by: String) -> FlipR
         at: clock::now(),
         reason,
         forced: false,
+        overridden: None,
         evidence: serde_json::Value::Null,
     }
 }

@@ -130,7 +130,7 @@ impl Mover {
             }
         }
         recorded();
-        self.in_force.set_positions(after);
+        self.put_in_force(after);
         flips.iter().for_each(|flip| log(flip, FlipSource::File));
         Ok(())
     }
@@ -172,18 +172,26 @@ impl Mover {
             });
         }
 
-        let forced = passed.forced || (force && at.inputs.unproven);
         // A flip ends a refused request of the file: the store gets the declaration as it is now, so that it is not
         // judged again.
         let now = at.declared();
-        let step = Move { route: route.clone(), from, to, shares, reason: wanted.reason, forced };
+        let step =
+            Move { route: route.clone(), from, to, shares, reason: wanted.reason, overridden: passed.overridden };
         let flip = self.row(&positions, step, by);
         positions.remembered.insert(route.clone(), now);
         let flip = self.record_one(flip, Some(positions.rows())).await?;
         positions.flipped(route, flip.clone());
-        self.in_force.set_positions(positions);
+        self.put_in_force(positions);
         log(&flip, FlipSource::Api);
         Ok(Flipped { flip, changed: true, effective: self.in_force.effective(route), horizon })
+    }
+
+    fn put_in_force(&self, mut positions: Positions) {
+        let proven: Vec<_> = positions.routes.values().map(|at| self.gate.proven(&positions, at)).collect();
+        for (at, proven) in positions.routes.values_mut().zip(proven) {
+            at.inputs.proven = proven;
+        }
+        self.in_force.set_positions(positions);
     }
 
     /// Puts a freeze in force, whatever the store does. Returns once everything that obeys the kill switch has confirmed:
@@ -303,6 +311,7 @@ impl Mover {
             at: clock::now(),
             reason,
             forced: false,
+            overridden: None,
             evidence: serde_json::Value::Null,
         };
         Flipped { flip, changed: false, effective: self.in_force.effective(route), horizon: Vec::new() }
@@ -320,7 +329,7 @@ fn unknown(positions: &Positions, route: &RouteId) -> FlipError {
 
 fn log(flip: &FlipRecord, source: FlipSource) {
     export::flipped(flip, source);
-    let FlipRecord { number, route, from, to, shares: _, by, at: _, reason, forced, evidence: _ } = flip;
+    let FlipRecord { number, route, from, to, shares: _, by, at: _, reason, forced, overridden: _, evidence: _ } = flip;
     let route = route.as_ref().map_or("(kill switch)", RouteId::as_str);
     tracing::info!(number, route, %from, %to, %by, reason = reason.as_deref(), forced, "flipped");
 }

@@ -80,8 +80,20 @@ async fn read_back(
 
 /// The record of a move; the store assigns its number.
 pub(super) fn row(made: Move, by: String, at: jiff::Timestamp, evidence: serde_json::Value) -> FlipRecord {
-    let Move { route, from, to, shares, reason, forced } = made;
+    let Move { route, from, to, shares, reason, overridden } = made;
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
     let shares: Option<Shares> = Some(shares);
-    FlipRecord { number: 0, route: Some(route), from, to, shares, by, at, reason, forced, evidence }
+    FlipRecord {
+        number: 0,
+        route: Some(route),
+        from,
+        to,
+        shares,
+        by,
+        at,
+        reason,
+        forced: overridden.is_some(),
+        overridden,
+        evidence,
+    }
 }

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::command::FlipCommand;
 use crate::flag::{Effective, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
-use crate::store::{FlipRecord, StoreError};
+use crate::store::{FlipRecord, Overridden, StoreError};
 
 /// The checked content of the files.
 #[derive(Clone)]
@@ -138,7 +138,7 @@ pub(super) struct Move {
     pub to: State,
     pub shares: Shares,
     pub reason: Option<String>,
-    pub forced: bool,
+    pub overridden: Option<Overridden>,
 }
 
 /// Where a flip comes from, as a label of the metric: a closed set, never a person's name.

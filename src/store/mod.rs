@@ -41,7 +41,8 @@ pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
     Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,
-    OrderRecord, PendingRun, PinRecord, Priority, RunFilter, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
+    OrderRecord, Overridden, PendingRun, PinRecord, Priority, RunFilter, RunSnapshot, SampleRecord, StoredEvent,
+    WebhookMessage,
 };
 pub use retry_scopes::{ReplacedScope, RetryScopes};
 pub use sqlite::{Copied, SqliteStore};

@@ -294,10 +294,22 @@ pub struct FlipRecord {
     pub at: Timestamp,
     /// The reason that was given.
     pub reason: Option<String>,
-    /// Whether the gate was overridden with `--force`.
+    /// Whether a gate was overridden with `--force`, by this flip or by one before it and not made up for since.
     pub forced: bool,
+    /// The overridden gate; `None` where none was, and in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<Overridden>,
     /// The evidence at that moment, as JSON.
     pub evidence: Value,
+}
+
+/// The lowest gate below a state that force overrode, and that was still shut when the state was flipped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overridden {
+    /// The rung below the gate.
+    pub from: State,
+    /// The reason that was given.
+    pub reason: String,
 }
 
 /// The last declaration of a route in the files, to which newly read files are compared.

@@ -219,6 +219,27 @@ fn cohorts_are_taken_in_order_and_capped() {
     assert_eq!(TestRequest::new().decide(&only, "create"), engine(State::Only, false, EngineReason::Rung));
 }
 
+/// Without `force` a cohort goes as far as its route did by evidence for all callers, and never below the others.
+#[test]
+fn a_cohort_without_force_needs_what_its_route_has_proven() {
+    let mut create = route("create", Method::POST, "/orders");
+    create.key = Some(Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
+    let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();
+    create.cohorts = vec![Cohort { name: "staff".into(), when, state: State::Live, force: None }];
+    let with = |state, live, proven| {
+        let inputs = StateInputs { shares: percents(100.0, 100.0, live), proven, ..state_inputs(state) };
+        set(vec![create.clone()], [("create".into(), inputs)].into(), Freeze::No)
+    };
+    let staff = |set: &FlagSet| TestRequest::tenant("t").with("x-staff", "1").decide(set, "create");
+    let live = engine(State::Live, true, EngineReason::Rung);
+    let dark = legacy(State::Dark, EngineWork::Dark);
+    assert_eq!(staff(&with(State::Live, 0.0, State::Live)), live);
+    assert_eq!(staff(&with(State::Live, 0.0, State::Dark)), dark, "the route is in `live` for nobody by evidence");
+    assert_eq!(staff(&with(State::Live, 0.0, State::Off)), dark, "by the share of the route");
+    assert_eq!(staff(&with(State::Live, 100.0, State::Off)), live, "like everybody else");
+    assert_eq!(staff(&with(State::Off, 100.0, State::Off)), legacy(State::Shadow, EngineWork::Rehearse));
+}
+
 #[test]
 fn callers_without_a_key_value_are_outside_shares_of_dark_and_live() {
     let set = shared(State::Live, percents(100.0, 50.0, 50.0));

@@ -51,7 +51,15 @@ pub fn route(id: &str, method: Method, path: &str) -> Route {
 }
 
 pub fn state_inputs(state: State) -> StateInputs {
-    StateInputs { requested: state, shares: Shares::default(), unproven: false, gate: None, guard: None, healthy: true }
+    StateInputs {
+        requested: state,
+        shares: Shares::default(),
+        unproven: false,
+        gate: None,
+        guard: None,
+        healthy: true,
+        proven: state,
+    }
 }
 
 pub fn set(routes: Vec<Route>, inputs: BTreeMap<RouteId, StateInputs>, freeze: Freeze) -> FlagSet {

@@ -17,11 +17,12 @@ prop_compose! {
         guard in proptest::option::weighted(0.3, some_state()),
         healthy in proptest::bool::weighted(0.8),
         unproven in any::<bool>(),
+        proven in some_state(),
     ) -> StateInputs {
         StateInputs {
             requested,
             shares: percents(shadow.into(), dark.into(), live.into()),
-            unproven, gate, guard, healthy,
+            unproven, gate, guard, healthy, proven,
         }
     }
 }

@@ -47,8 +47,52 @@ async fn up_one_rung_at_a_time_and_only_through_the_gate() {
         .flip("plain", FlipRequest { force: true, reason: Some("no need".into()), ..to(State::Only) })
         .await
         .unwrap();
-    assert!(!done.flip.forced, "the gate was open");
+    let overridden = done.flip.overridden.unwrap();
+    assert_eq!((overridden.from, overridden.reason.as_str()), (State::Shadow, "a drill"), "this gate was open");
+    assert_eq!(fixture.status("plain").forced.as_deref(), Some("a drill"));
     assert_eq!(fixture.status("plain").next, None);
+}
+
+/// What was forced stays marked on the way up and down, until the evidence would have allowed it.
+#[tokio::test]
+async fn a_forced_rung_stays_marked_whatever_moves_after_it() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("plain", to(State::Shadow)).await.unwrap();
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    fixture.answers("plain");
+    for (request, marked) in [
+        (to(State::Only), true),
+        (FlipRequest { acknowledge: true, ..to(State::Live) }, true),
+        (percent(State::Live, 50.0), true),
+        (to(State::Dark), true),
+        (to(State::Shadow), false),
+    ] {
+        let done = fixture.flip("plain", request).await.unwrap();
+        assert_eq!(done.flip.forced, marked, "{}", done.flip.to);
+        assert_eq!(fixture.status("plain").forced.as_deref(), marked.then_some("a drill"), "{}", done.flip.to);
+    }
+    let fixture = fixture.restarted(files(&[])).await;
+    assert_eq!(fixture.status("plain").forced, None);
+}
+
+/// Up to which rung cohorts go without `force`.
+#[tokio::test]
+async fn a_rung_is_proven_by_evidence_and_for_all_callers() {
+    let fixture = Fixture::open(files(&[])).await;
+    let proven = |route: &str| fixture.ladder.flags().load().route(&route.into()).unwrap().proven;
+    assert_eq!(proven("plain"), State::Off);
+    fixture.flip("plain", to(State::Shadow)).await.unwrap();
+    assert_eq!(proven("plain"), State::Shadow);
+    fixture.flip("plain", FlipRequest { percent: Percent::new(1.0), ..forced(State::Live) }).await.unwrap();
+    assert_eq!(proven("plain"), State::Shadow, "the gate to `dark` would be shut");
+    fixture.pairs("plain");
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.status("plain").forced, None, "the evidence caught up");
+    assert_eq!(proven("plain"), State::Dark, "`live` is for a few");
+    fixture.flip("plain", percent(State::Live, 100.0)).await.unwrap();
+    assert_eq!(proven("plain"), State::Live);
+    fixture.flip("plain", percent(State::Dark, 99.0)).await.unwrap();
+    assert_eq!(proven("plain"), State::Shadow, "no higher rung is for all");
 }
 
 #[tokio::test]

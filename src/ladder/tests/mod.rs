@@ -16,6 +16,7 @@ use http::Method;
 
 use self::faulty::Faulty;
 use super::*;
+use crate::compare::{Comparison, Verdict};
 use crate::exchange::{Served, ServedObserver};
 use crate::expression::Template;
 use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, Why};
@@ -128,6 +129,20 @@ impl Fixture {
     }
     async fn flips(&self) -> usize {
         self.store.flips(None, 1_000).await.unwrap().len()
+    }
+    /// Pairs that open the gates to `dark` and `live`.
+    fn pairs(&self, route: &str) {
+        let (route, none) = (RouteId::from(route), Duration::ZERO);
+        let equal = Comparison {
+            verdict: Verdict::Match,
+            differences: Vec::new(),
+            truncated: false,
+            ignored_by: Vec::new(),
+            fingerprint: String::new(),
+        };
+        for _ in 0..20 {
+            self.evidence.record_pair(&route, self.evidence.generation(&route), State::Dark, &equal, none, none);
+        }
     }
     /// Answers of the engine that open the gate to `only`.
     fn answers(&self, route: &str) {

@@ -4,8 +4,8 @@ use super::*;
 use crate::compare::{Difference, Kind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
-    DeclaredState, EvidenceRecord, FileState, FlipRecord, KeyFileRecord, ReplacedScope, RetryScopes, SampleRecord,
-    UnreadKeyFile,
+    DeclaredState, EvidenceRecord, FileState, FlipRecord, KeyFileRecord, Overridden, ReplacedScope, RetryScopes,
+    SampleRecord, UnreadKeyFile,
 };
 
 on_every_store! {
@@ -29,7 +29,8 @@ fn flip(route: Option<&str>, to: &str) -> FlipRecord {
         by: "ada (unverified)".into(),
         at: at(1),
         reason: Some("try it".into()),
-        forced: false,
+        forced: true,
+        overridden: Some(Overridden { from: State::Dark, reason: "a drill".into() }),
         evidence: json!({ "pairs": 20, "rate": 0.125 }),
     }
 }

@@ -178,7 +178,8 @@ impl AccessControl {
         let unauthorized = |detail: &str| ApiError::new(StatusCode::UNAUTHORIZED, "token", "A token is needed", detail);
         let Some(given) = given else { return Err(unauthorized("send `Authorization: Bearer …`")) };
         let hash = blake3::hash(given.as_bytes());
-        // Compared with every token, each in constant time, so that the time taken reveals nothing about a guess.
+        // The given token is compared with every token, each in constant time, so that the time taken reveals nothing
+        // about a guess.
         let mut found = None;
         for token in &self.tokens {
             if token.hash == hash {
@@ -207,7 +208,7 @@ fn unverified(headers: &HeaderMap) -> Result<Caller, ApiError> {
     Ok(Caller::Unverified(name))
 }
 
-/// Other content types are refused: an HTML form of another site can send those without a preflight request.
+/// Content types other than JSON are refused: an HTML form of another site can send those without a preflight request.
 fn require_json(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
     if method != Method::GET && method != Method::HEAD && !is_json(headers) {
         let title = "The request is not JSON";

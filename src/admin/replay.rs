@@ -1,6 +1,7 @@
 //! Replays a run's events: every state on the way, and where another plan would have decided differently.
 //!
-//! Always true: it is the same fold by which the engine moved the run, so it shows what the engine saw; it is pure.
+//! Always true: a replay is the same fold by which the engine moved the run, so it shows what the engine saw; it is
+//! pure.
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -381,7 +381,7 @@ fn about_blank() -> String {
     "about:blank".into()
 }
 
-/// An older server does not send `changed`: it changed something then.
+/// An older server does not send `changed`: each of its flips changed something.
 fn yes() -> bool {
     true
 }

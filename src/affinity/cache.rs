@@ -1,7 +1,7 @@
 //! A cache of the owners that were looked up or pinned recently.
 //!
-//! Always true: an entry equals what the store has. "Nobody" is cached too. So that it does not replace a newer pin, it
-//! is cached only if no pin was made since its look-up began; a pin that is made later replaces it.
+//! Always true: an entry equals what the store has. "Nobody" is cached too, but only if no pin was made since the
+//! look-up began, so that it replaces no newer pin. A pin that is made later replaces "nobody".
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::flag::{Arm, PinKey};
 use crate::names::RunId;
 
-/// Cached owners. When the younger half is full, the older half is dropped.
+/// The most owners that are cached. When the younger half is full, the older half is dropped.
 const OWNERS_MAX: usize = 32_768;
 
 /// The arm that owns an instance, and the run that created it; `None` if nobody owns it.

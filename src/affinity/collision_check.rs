@@ -1,7 +1,7 @@
 //! Checks in the background whether the engine owns an id that legacy gave out (a pin collision).
 //!
-//! Always true: no request waits for a check; the queue is bounded. An id that has no room in it is not checked, and the
-//! log says so.
+//! Always true: no request waits for a check; the queue is bounded. An id for which the queue has no room is not
+//! checked, and the log says so.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use super::families::Families;
 use crate::flag::{Arm, PinKey};
 use crate::store::SharedStore;
 
-/// Checks that wait.
+/// The most checks that wait in the queue.
 const QUEUE_MAX: usize = 16_384;
-/// Checks that are taken from the queue together.
+/// The most checks that are taken from the queue together.
 const BATCH_MAX: usize = 512;
 
 /// A message to the task that checks.

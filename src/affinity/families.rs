@@ -15,7 +15,7 @@ use crate::store::PinCount;
 /// All ids with pins. They are routes of the flag files, so there are few.
 pub(super) struct Families {
     by_id: ArcSwap<HashMap<RouteId, Arc<Family>>>,
-    /// Routes whose metrics were set. Those that are gone are set to 0.
+    /// Routes whose metrics were set, so that the metrics of a route that has no pins any more can be set to 0.
     published: Mutex<HashSet<RouteId>>,
 }
 

@@ -1,8 +1,8 @@
 //! Compact sets without false negatives: their answer is "certainly not in the set" or "perhaps".
 //!
-//! Always true: an inserted entry is found for as long as its slice is kept; of several thousand others one is found too.
-//! An entry takes about two bytes. A set never grows beyond its bound: where an entry has no room, the set is
-//! *saturated*, answers "perhaps" for everything, and `insert` says so.
+//! Always true: an inserted entry is found for as long as its slice is kept; of several thousand entries that were not
+//! inserted, about one is found too (a false positive). An entry takes about two bytes. A set never grows beyond its
+//! bound: where an entry has no room, the set is *saturated*, answers "perhaps" for everything, and `insert` says so.
 //!
 //! Each table is a cuckoo filter (Fan et al., 2014): 16 bits of an entry's hash, its fingerprint, are stored in one of
 //! two buckets of four slots, and are moved to the other bucket to make room.

@@ -121,7 +121,7 @@ impl KeyFile {
         })?;
         if make {
             opened.restore_size(there, wanted);
-            // From now on the file says how long it is, and what was lost is not found again.
+            // From now on the file says how long it is, and a loss that was reported is not reported again.
             opened.file.write_progress(opened.stored, opened.last).map_err(failed("written"))?;
         }
         Ok(opened)
@@ -185,12 +185,13 @@ impl KeyFile {
         };
         let damage = content.damage();
         if !torn.is_empty() || damage.is_some() {
-            // Which routes the lost keys belong to is not known: all may be concerned, until now.
+            // It is not known to which routes the lost keys belong: any route may have lost keys up to this moment.
             let now = clock::now();
             unnoted.push((SlotRoute::Any, now));
             self.write_unnoted(SlotRoute::Any, now)?;
         }
-        // Only after that: the next process must not find less than this one.
+        // Torn slots are freed only after the slot of all routes is written: otherwise, after a kill in between, the
+        // next process would find no damage.
         let torn = torn.into_iter().filter(|slot| *slot != UNNOTED_ANY_SLOT);
         for slot in torn.chain(unreadable.iter().map(|index| HEAD_SLOTS + index)) {
             self.slots.fill_with_zeros(slot..slot + 1)?;

@@ -186,7 +186,7 @@ impl KeyLog {
         if let Some(file) = &ring.file
             && let Err(error) = file.write_progress(ring.stored, seq)
         {
-            // The record is there; only that it were lost would not be recognised.
+            // The record is in the file. Only if it is lost later, that loss is not recognised.
             tracing::debug!(%error, "the number of the last record was not written to the file of retry keys");
         }
         if std::mem::take(&mut ring.failing) {
@@ -347,7 +347,7 @@ impl KeyLog {
 
 impl Drop for KeyLog {
     fn drop(&mut self) {
-        // The thread holds the file, and with it the lock.
+        // Ends the thread, which holds the file and with it the lock.
         if let Some(syncs) = self.syncs.get() {
             syncs.unpark();
         }

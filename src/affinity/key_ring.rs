@@ -59,7 +59,7 @@ impl Ring {
         }
         self.stored = self.stored.max(seq);
         self.gauge.set(self.waiting.len() as f64);
-        // If this fails, the next process moves them to the store once more, which changes nothing.
+        // If this fails, the next process moves these records to the store once more, which changes nothing.
         if let Some(file) = &self.file
             && let Err(error) = file.write_progress(self.stored, self.last())
         {

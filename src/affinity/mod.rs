@@ -296,7 +296,7 @@ impl Affinity for StoreAffinity {
         if let Some(arm) = self.tries.arm(key, Instant::now()) {
             return ready(Ok(Some(arm))).boxed();
         }
-        // Asked before the store, to which it may be on its way.
+        // The file is asked before the store, because the key may be on its way from the one to the other.
         if self.keys.is_waiting(key) {
             return ready(Ok(Some(Arm::Legacy))).boxed();
         }

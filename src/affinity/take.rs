@@ -56,7 +56,7 @@ impl StoreAffinity {
                 Newer::Engine | Newer::NeedsBody => return Took::UnderOtherFiles,
                 Newer::Unknown => return Took::Unknown,
             }
-            // Another request that began under those files may have taken one since they were looked up.
+            // Since the proxy looked up the earlier keys, another request may have taken one of them.
             if earlier.keys.iter().any(|keys| self.tries.arm(&keys.scoped, Instant::now()) == Some(Arm::Engine)) {
                 return Took::UnderOtherFiles;
             }
@@ -70,8 +70,8 @@ impl StoreAffinity {
         let took = self.take_for_engine(key);
         if took == Took::Fresh {
             newer_files.engine_takes(earlier, digest);
-            // Marks the earlier key too, so that before legacy takes a request that older files decided, its body is
-            // read (`NeedsBody`) and compared with this one's.
+            // The earlier key is in the set too, so that before legacy takes a request that older files decided, its
+            // body is read (`NeedsBody`) and compared with this one's.
             for any_caller in earlier.keys.iter().filter_map(|keys| keys.any_caller) {
                 self.sets.engine_took(&any_caller.of_request(digest), Instant::now(), Duration::ZERO);
             }
@@ -127,7 +127,7 @@ impl StoreAffinity {
                 Newer::Unknown => return Some(LegacyTake::Unknown),
             }
         }
-        // Another request that began under those files may have taken one since they were looked up.
+        // Since the proxy looked up the earlier keys, another request may have taken one of them.
         if earlier.keys.iter().any(|keys| is_engines(&keys.scoped)) {
             return Some(LegacyTake::HeldByEngine);
         }

@@ -399,8 +399,8 @@ async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
     );
 }
 
-/// 12,500 new keys a second for four seconds, while `tries` keeps fewer than come in one second: at every moment each is
-/// known to be legacy's, and in the end all are in the store.
+/// 12,500 new keys a second for four seconds, while `tries` keeps fewer than come in one second: at every moment each
+/// key is known to be legacy's, and in the end all are in the store.
 #[tokio::test]
 async fn many_new_keys_stay_with_legacy() {
     const KEYS: u32 = 50_000;

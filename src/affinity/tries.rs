@@ -91,8 +91,8 @@ impl Tries {
     }
 
     /// Takes a key for legacy, unless it is the engine's. A retry does not extend the window. `note` writes the key to
-    /// the file and returns whether it succeeded; it is called under the lock, so that at every moment the key is in one
-    /// of the two.
+    /// the file and returns whether it succeeded; it is called under the lock, so that at every moment the key is known
+    /// to be legacy's, here or in the file.
     pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
         let mut shard = self.shard(&key);
         if shard.arm(&key, now) == Some(Arm::Engine) {
@@ -156,7 +156,7 @@ impl Tries {
             && (now >= until || shard.engine_by_age.len() >= keys_max)
         {
             shard.engine_by_age.pop_front();
-            // It may have been released and taken again since.
+            // If the key was released and taken again since, it has a later `until`, and stays.
             if shard.taken.get(&oldest).is_some_and(|taken| !taken.is_legacys() && taken.until == until) {
                 shard.taken.remove(&oldest);
             }

@@ -1,4 +1,4 @@
-//! What the evidence of a route rests on.
+//! What the evidence of a route depends on.
 //!
 //! The question it answers: "would a pair that was compared under the earlier files be the same pair under these?" Always
 //! true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the basis, so that

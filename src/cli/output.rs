@@ -13,7 +13,7 @@ use crate::admin::types::FirstAnswer;
 pub(crate) struct Output {
     /// For people.
     pub text: String,
-    /// The same for programs.
+    /// The output for programs.
     pub json: Value,
     /// Whether the exit code is 0, else 1.
     pub is_ok: bool,

@@ -58,9 +58,10 @@ impl std::fmt::Display for Disagreement {
 /// A change in how far the machine's clock is from the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockChange {
-    /// It is more than a minute away from the time, and at the last check was not, or by another offset.
+    /// The machine's clock is more than a minute away from the time, and was not at the last check, or by another
+    /// offset.
     Apart(Disagreement),
-    /// It is within a minute of the time again.
+    /// The machine's clock is within a minute of the time again.
     Together,
 }
 

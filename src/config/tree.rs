@@ -103,7 +103,7 @@ impl Node {
             _ => None,
         }
     }
-    /// The same as JSON, without positions.
+    /// The value as JSON, without positions.
     pub fn to_value(&self) -> Value {
         match &self.kind {
             NodeKind::Null => Value::Null,

@@ -1,7 +1,7 @@
 //! The clock of one run.
 //!
-//! Always true: it never goes back and never jumps, even where the process's time does because the clock of a shared store
-//! was set. It is the process's time when the run was loaded plus the time elapsed since.
+//! Always true: the clock never goes back and never jumps, even if the process's time jumps because the clock of a
+//! shared store was set. Its time is the process's time when the run was loaded plus the time elapsed since then.
 
 use std::time::Duration;
 

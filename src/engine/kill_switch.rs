@@ -101,7 +101,7 @@ impl KillSwitch {
             }
             is_newest
         };
-        // This is done even where a newer freeze is in force: a freeze is acknowledged only when it was obeyed.
+        // Waits even if a newer freeze is in force: a freeze is acknowledged only once it is obeyed.
         if freeze >= Freeze::Instances {
             wait_for_none(&self.instances).await;
         }

@@ -254,8 +254,8 @@ impl Engine {
         recover::recover(&self.core).await
     }
 
-    /// As [`Engine::recover`], in the background and until the store takes it. Returns after the first try, or where that
-    /// takes long: [`Engine::why_unresumed`] says whether it is done.
+    /// As [`Engine::recover`], in the background, and repeated until the store takes the write. Returns after the first
+    /// try, or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed.
     pub async fn recover_in_background(&self) {
         recover::recover_in_background(&self.core).await;
     }

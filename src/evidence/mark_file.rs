@@ -92,7 +92,7 @@ impl MarkFile {
         Ok((route, place))
     }
 
-    /// Takes a mark away.
+    /// Clears a mark.
     pub(super) fn clear(&mut self, place: u64) -> io::Result<()> {
         self.slots.fill_with_zeros(place..place + 1)?;
         self.used[place as usize] = false;

@@ -1,12 +1,13 @@
 //! Which routes have evidence against them that the store does not have.
 //!
-//! The question it answers: "if the process ended now, would the next one find less against a route than was seen?" Always
-//! true: before a difference or a failure is counted, a mark of its route stands in a file; the mark is taken away only after
-//! evidence was stored that contains all that was counted under it. So whoever finds a mark at a start knows that the
-//! stored evidence is not whole.
+//! The question it answers: "if the process ended now, would the next one find less against a route than was seen?"
+//! Always true: before a difference or a failure of a route is counted, the file names that route (a mark). The mark is
+//! cleared only after evidence was stored that contains everything that was counted while the file named the route. So
+//! a process that finds a mark at its start knows that the store does not have all evidence of that route.
 //!
-//! Marking is a write of 64 bytes, and only for the first difference since the evidence was stored. Nobody who answers a
-//! caller waits for it: comparisons mark on their own threads, errors of the answering arm are marked behind.
+//! Marking is a write of 64 bytes, and only for the first difference since the evidence was stored. No answer to a
+//! caller waits for that write: comparisons write marks on their own threads, and marks for errors of the answering arm
+//! are written by a task in the background.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -35,40 +36,40 @@ pub enum MarksPlace {
 pub struct Marks {
     state: Mutex<State>,
     /// Routes with errors of the answering arm that are not marked yet.
-    behind: Mutex<BTreeSet<RouteId>>,
+    to_mark: Mutex<BTreeSet<RouteId>>,
     more: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// The first one is this process's; the others were left by processes that are gone.
+    /// The first one is this process's; the others are those of processes that have ended.
     files: Vec<MarkFile>,
-    standing: BTreeMap<SlotRoute, Standing>,
+    marked: BTreeMap<SlotRoute, Mark>,
     failing: bool,
 }
 
-/// A mark.
+/// A mark of one route (or of every route).
 #[derive(Default)]
-struct Standing {
-    /// File and slot of each place where it is written.
+struct Mark {
+    /// Where the mark is written: file and slot.
     places: Vec<(usize, u64)>,
-    /// Counts what was marked under it.
+    /// How many differences were marked since the mark was written.
     seq: u64,
-    /// Marked, and not counted yet.
+    /// How many of them are not counted yet.
     uncounted: u64,
 }
 
-/// A difference that is marked and is being counted; dropped when it is.
-pub(super) struct Counting<'a> {
+/// A difference whose route is marked and that is being counted. Drop it once the difference is counted.
+pub(super) struct UncountedDifference<'a> {
     marks: &'a Marks,
     route: Option<SlotRoute>,
 }
 
-/// The marks that stand over nothing but what is counted.
-pub(super) struct Counted(Vec<(SlotRoute, u64)>);
+/// Marks whose differences are all counted, each with its `seq` at that moment.
+pub(super) struct ClearableMarks(Vec<(SlotRoute, u64)>);
 
 impl Marks {
-    /// Opens the file of this process, and those that processes left which are gone.
+    /// Opens the file of this process, and the files of processes that have ended.
     ///
     /// # Errors
     /// The file cannot be opened or made, or another process has it.
@@ -106,32 +107,33 @@ impl Marks {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic of another holder leaves a mark too many at worst.
+        // A poisoned lock is usable: at worst there is a superfluous mark.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a mark stands that names this route, or every route.
-    pub(super) fn stands(&self, route: &RouteId) -> bool {
+    /// Whether a mark names this route, or every route.
+    pub(super) fn is_marked(&self, route: &RouteId) -> bool {
         let state = self.state();
-        [SlotRoute::of(route), SlotRoute::Any].iter().any(|marked| state.standing.contains_key(marked))
+        [SlotRoute::of(route), SlotRoute::Any].iter().any(|marked| state.marked.contains_key(marked))
     }
 
-    /// Marks a route: when this returns, the mark is written. It stands at least until the difference is counted and the
-    /// evidence was stored after that. Where the file cannot be written, the difference is counted without a mark.
-    pub(super) fn mark(&self, route: &RouteId) -> Counting<'_> {
-        Counting { marks: self, route: self.state().begin(SlotRoute::of(route)) }
+    /// Marks a route: when this returns, the mark is written. The mark stays at least until the difference is counted
+    /// and evidence was stored after that. Where the file cannot be written, the difference is counted without a mark.
+    pub(super) fn mark(&self, route: &RouteId) -> UncountedDifference<'_> {
+        UncountedDifference { marks: self, route: self.state().begin(SlotRoute::of(route)) }
     }
 
-    /// Has a route marked soon, by [`Marks::mark_behind`]: for those who must not wait. Call it after it was counted.
+    /// Has a route marked soon, by [`Marks::mark_in_background`]: for callers that must not wait for the file. Call it
+    /// after the failure was counted.
     pub(super) fn mark_later(&self, route: &RouteId) {
-        self.behind.lock().unwrap_or_else(PoisonError::into_inner).insert(route.clone());
+        self.to_mark.lock().unwrap_or_else(PoisonError::into_inner).insert(route.clone());
         self.more.notify_one();
     }
 
-    /// Marks what [`Marks::mark_later`] was told, until it is dropped.
-    pub(super) async fn mark_behind(&self) {
+    /// Marks the routes for which [`Marks::mark_later`] was called. Runs until the future is dropped.
+    pub(super) async fn mark_in_background(&self) {
         loop {
-            let routes = std::mem::take(&mut *self.behind.lock().unwrap_or_else(PoisonError::into_inner));
+            let routes = std::mem::take(&mut *self.to_mark.lock().unwrap_or_else(PoisonError::into_inner));
             for route in &routes {
                 drop(self.mark(route));
             }
@@ -139,17 +141,17 @@ impl Marks {
         }
     }
 
-    /// What may be cleared once evidence is stored that is copied after this call.
-    pub(super) fn counted(&self) -> Counted {
+    /// The marks that may be cleared once evidence is stored that is copied after this call.
+    pub(super) fn clearable(&self) -> ClearableMarks {
         let state = self.state();
-        let counted = state.standing.iter().filter(|(_, standing)| standing.uncounted == 0);
-        Counted(counted.map(|(route, standing)| (*route, standing.seq)).collect())
+        let clearable = state.marked.iter().filter(|(_, mark)| mark.uncounted == 0);
+        ClearableMarks(clearable.map(|(route, mark)| (*route, mark.seq)).collect())
     }
 
-    /// Takes marks away, save those under which more was marked since.
-    pub(super) fn clear(&self, Counted(counted): Counted) {
+    /// Clears these marks, save those with further differences since.
+    pub(super) fn clear(&self, ClearableMarks(clearable): ClearableMarks) {
         let mut state = self.state();
-        for (route, seq) in counted {
+        for (route, seq) in clearable {
             state.clear(route, seq);
         }
     }
@@ -158,19 +160,19 @@ impl Marks {
 impl State {
     fn take(&mut self, (file, marks): (MarkFile, Vec<(SlotRoute, u64)>)) {
         for (route, slot) in marks {
-            self.standing.entry(route).or_default().places.push((self.files.len(), slot));
+            self.marked.entry(route).or_default().places.push((self.files.len(), slot));
         }
         self.files.push(file);
     }
 
     fn begin(&mut self, route: SlotRoute) -> Option<SlotRoute> {
         let mut marked = route;
-        if !self.standing.contains_key(&route) {
+        if !self.marked.contains_key(&route) {
             let file = self.files.first_mut()?;
             match file.write(route) {
                 Ok((written, slot)) => {
                     marked = written;
-                    let places = &mut self.standing.entry(written).or_default().places;
+                    let places = &mut self.marked.entry(written).or_default().places;
                     if !places.contains(&(0, slot)) {
                         places.push((0, slot));
                     }
@@ -188,28 +190,29 @@ impl State {
                 }
             }
         }
-        let standing = self.standing.entry(marked).or_default();
-        standing.seq += 1;
-        standing.uncounted += 1;
+        let mark = self.marked.entry(marked).or_default();
+        mark.seq += 1;
+        mark.uncounted += 1;
         Some(marked)
     }
 
     fn clear(&mut self, route: SlotRoute, seq: u64) {
-        let Some(standing) = self.standing.get_mut(&route).filter(|standing| standing.seq == seq) else { return };
+        let Some(mark) = self.marked.get_mut(&route).filter(|mark| mark.seq == seq) else { return };
         let files = &mut self.files;
-        // What cannot be cleared is tried again, or starts the evidence anew at the next start without need.
-        standing.places.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
-        if standing.places.is_empty() {
-            self.standing.remove(&route);
+        // A mark that cannot be cleared stays, and is cleared after the next flush; if the process ends before that,
+        // the evidence starts anew without need.
+        mark.places.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
+        if mark.places.is_empty() {
+            self.marked.remove(&route);
         }
     }
 }
 
-impl Drop for Counting<'_> {
+impl Drop for UncountedDifference<'_> {
     fn drop(&mut self) {
         let Some(route) = self.route else { return };
-        if let Some(standing) = self.marks.state().standing.get_mut(&route) {
-            standing.uncounted = standing.uncounted.saturating_sub(1);
+        if let Some(mark) = self.marks.state().marked.get_mut(&route) {
+            mark.uncounted = mark.uncounted.saturating_sub(1);
         }
     }
 }
@@ -228,28 +231,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mark_stands_until_what_was_counted_under_it_is_stored() {
+    async fn a_mark_stays_until_what_was_counted_under_it_is_stored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
         let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
         drop(marks.mark(&route(1)));
         let counting = marks.mark(&route(2));
-        let counted = marks.counted();
+        let clearable = marks.clearable();
         drop(counting);
-        marks.clear(counted);
-        assert!(!marks.stands(&route(1)));
-        assert!(marks.stands(&route(2)), "it was not counted when the evidence was copied");
+        marks.clear(clearable);
+        assert!(!marks.is_marked(&route(1)));
+        assert!(marks.is_marked(&route(2)), "it was not counted when the evidence was copied");
 
-        let counted = marks.counted();
+        let clearable = marks.clearable();
         drop(marks.mark(&route(2)));
-        marks.clear(counted);
-        assert!(marks.stands(&route(2)), "another one came since");
+        marks.clear(clearable);
+        assert!(marks.is_marked(&route(2)), "another one came since");
         assert!(matches!(Marks::open(&MarksPlace::File(path.clone())).await, Err(MarkFileError::Locked(_))));
 
         let marks = reopened(marks, &path).await;
-        assert!(marks.stands(&route(2)) && !marks.stands(&route(1)));
-        marks.clear(marks.counted());
-        assert!(!reopened(marks, &path).await.stands(&route(2)));
+        assert!(marks.is_marked(&route(2)) && !marks.is_marked(&route(1)));
+        marks.clear(marks.clearable());
+        assert!(!reopened(marks, &path).await.is_marked(&route(2)));
     }
 
     #[tokio::test]
@@ -261,15 +264,15 @@ mod tests {
         for n in 0..126 {
             drop(marks.mark(&route(n)));
         }
-        assert!(!marks.stands(&route(999)));
+        assert!(!marks.is_marked(&route(999)));
         drop(marks.mark(&route(126)));
         drop(marks.mark(&route(127)));
         let marks = reopened(marks, &path).await;
-        assert!(marks.stands(&route(999)), "126 slots for routes, then all");
-        marks.clear(marks.counted());
+        assert!(marks.is_marked(&route(999)), "126 slots for routes, then all");
+        marks.clear(marks.clearable());
         drop(marks.mark(&route(3)));
         let marks = reopened(marks, &path).await;
-        assert!(marks.stands(&route(3)) && !marks.stands(&route(999)), "slots are free again");
+        assert!(marks.is_marked(&route(3)) && !marks.is_marked(&route(999)), "slots are free again");
         assert_eq!(std::fs::metadata(&path).unwrap().len(), size, "it never grows");
 
         drop(marks);
@@ -277,7 +280,7 @@ mod tests {
         bytes[64 + 9] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         let marks = Marks::open(&MarksPlace::File(path)).await.unwrap();
-        assert!(marks.stands(&route(999)));
+        assert!(marks.is_marked(&route(999)));
     }
 
     #[tokio::test]
@@ -286,20 +289,20 @@ mod tests {
         let place = MarksPlace::Dir(dir.path().to_owned(), "store".into());
         let (first, second) = (Marks::open(&place).await.unwrap(), Marks::open(&place).await.unwrap());
         drop(second.mark(&route(1)));
-        assert!(!first.stands(&route(1)));
+        assert!(!first.is_marked(&route(1)));
         drop(second);
         drop(first);
         let next = Marks::open(&place).await.unwrap();
-        assert!(next.stands(&route(1)));
-        next.clear(next.counted());
+        assert!(next.is_marked(&route(1)));
+        next.clear(next.clearable());
         drop(next);
-        assert!(!Marks::open(&place).await.unwrap().stands(&route(1)));
+        assert!(!Marks::open(&place).await.unwrap().is_marked(&route(1)));
     }
 
     #[tokio::test]
     async fn without_a_file_nothing_is_marked() {
         let marks = Marks::open(&MarksPlace::Nowhere).await.unwrap();
         drop(marks.mark(&route(1)));
-        assert!(!marks.stands(&route(1)));
+        assert!(!marks.is_marked(&route(1)));
     }
 }

@@ -73,7 +73,7 @@ impl Evidence {
         Self::load_with(store, &Limits::default()).await
     }
 
-    /// Loads what the store has, with marks nowhere.
+    /// Loads what the store has; keeps no marks.
     ///
     /// # Errors
     /// The store does not answer.
@@ -93,7 +93,7 @@ impl Evidence {
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
                 Ok(stored) => {
                     let counters = SharedCounters::restore(stored);
-                    if marks.stands(&route) {
+                    if marks.is_marked(&route) {
                         tracing::warn!(
                             %route,
                             "the last process ended before one or more differences of this route were stored: its \
@@ -246,7 +246,7 @@ impl Evidence {
     /// The store does not answer. Nothing is lost: the next flush tries again.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.flushing.lock().await;
-        let counted = self.marks.counted();
+        let clearable = self.marks.clearable();
         let pending = self.pending().take();
         if let Err(error) = pending.write(&*self.store, &self.limits).await {
             self.pending().put_back(pending);
@@ -267,17 +267,17 @@ impl Evidence {
         }
         let outcome = if rows.is_empty() { Ok(()) } else { self.store.put_evidence(rows).await };
         match outcome {
-            // All that was counted when the marks were read is stored now.
-            Ok(()) => self.marks.clear(counted),
+            // Everything that was counted when the marks were read is stored now.
+            Ok(()) => self.marks.clear(clearable),
             Err(_) => written.iter().for_each(|shared| shared.lock().dirty = true),
         }
         outcome
     }
 
-    /// Flushes at an interval and marks what must not be marked at once, until its task is aborted; the caller then flushes
-    /// once more.
+    /// Flushes at an interval and writes the marks that must not be written at once, until its task is aborted; the
+    /// caller then flushes once more.
     pub async fn write_behind(self: Arc<Self>, every: Duration) {
-        tokio::join!(self.flush_at_interval(every), self.marks.mark_behind());
+        tokio::join!(self.flush_at_interval(every), self.marks.mark_in_background());
     }
 
     async fn flush_at_interval(&self, every: Duration) {
@@ -335,7 +335,7 @@ impl ServedObserver for Evidence {
     fn served(&self, route: &RouteId, served: Served) {
         self.counters(route).lock().served(served);
         if served != Served::Answered {
-            // The caller waits for this thread.
+            // Marked later: the answer to a caller waits for this thread.
             self.marks.mark_later(&self.current_id(route));
         }
     }

@@ -32,7 +32,8 @@ pub struct RouteEvidence {
     pub engine_answers: u64,
     /// Errors, unknown outcomes and fallbacks of the engine in live since the last change.
     pub engine_errors: u64,
-    /// When it started from zero because a process had ended before one or more differences that it had seen were stored.
+    /// When the evidence started from zero because a process had ended before it had stored differences that it had
+    /// seen.
     pub lost_differences: Option<Timestamp>,
     /// For each rule, how often it made a difference count as equal.
     pub rule_hits: BTreeMap<String, u64>,

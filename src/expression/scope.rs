@@ -101,7 +101,7 @@ impl Scope {
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<ScopeValue>) -> &mut Self {
         self.put(name.into(), Given::Known(value.into()))
     }
-    /// The same, with a value that is computed when something reads it, and only once.
+    /// As [`Scope::set`], with a value that is computed when something reads it, and only once.
     pub fn set_lazy(&mut self, name: &'static str, value: impl Fn() -> Value + Send + Sync + 'static) -> &mut Self {
         self.put(name.into(), Given::Lazy(Lazy::new(move || value().into())))
     }

@@ -25,7 +25,7 @@ pub struct Normalised<'a> {
 /// Why servers may interpret a path differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ambiguity {
-    /// They do not.
+    /// They interpret it in the same way.
     None,
     /// It has parameters (`;`), which some drop from their segment.
     Parameters,

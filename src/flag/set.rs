@@ -97,7 +97,7 @@ pub enum Freeze {
     No,
     /// No new engine instances.
     Instances,
-    /// That, and every private and shared step that has not begun is held.
+    /// No new engine instances, and every private and shared step that has not begun is held.
     Effects,
 }
 
@@ -189,12 +189,12 @@ impl FlagSet {
         }
     }
 
-    /// The same set with the version of its files.
+    /// This set with the version of its files.
     pub fn with_files_version(self, files_version: u64) -> Self {
         Self { files_version, ..self }
     }
 
-    /// The same, with the scopes of retry keys that earlier files had.
+    /// This set with the scopes of retry keys that earlier files had.
     pub fn with_earlier_scopes(self, earlier_scopes: Arc<EarlierScopes>) -> Self {
         Self { earlier_scopes, ..self }
     }

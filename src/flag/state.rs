@@ -147,7 +147,7 @@ impl Shares {
             State::Live => self.live,
         }
     }
-    /// The same with one rung's share changed; `off` and `only` have none to change.
+    /// These shares with one rung's share changed; `off` and `only` have none to change.
     pub fn with(mut self, state: State, percent: Percent) -> Self {
         match state {
             State::Off | State::Only => {}

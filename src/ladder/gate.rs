@@ -18,7 +18,7 @@ use crate::store::Overridden;
 /// What moves are judged by.
 pub(super) struct Gate {
     pub evidence: Arc<Evidence>,
-    /// The conditions other than evidence.
+    /// The conditions of a gate other than evidence.
     pub conditions: Vec<Arc<dyn GateCondition>>,
     /// How long after a first try a client's retry may come.
     pub retry_window: Duration,

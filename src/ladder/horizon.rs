@@ -1,5 +1,5 @@
-//! What a person should know before the engine stops answering: in `live` and `only` legacy is not written, so what
-//! the engine made is not there.
+//! What a person should know before the engine stops answering: in `live` and `only` nothing is written to legacy, so
+//! legacy does not have what the engine made.
 
 use super::family::creator;
 use super::positions::{Positions, RoutePosition};

@@ -69,7 +69,7 @@ impl CapturedRequest {
         }
     }
 
-    /// Legacy's reply begins. Settles at once where it cannot be compared.
+    /// Legacy's reply begins. Settles the ticket at once if the reply cannot be compared.
     pub(super) fn on_reply_head(
         self,
         status: StatusCode,

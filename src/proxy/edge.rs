@@ -90,7 +90,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
     finish(&shared).await
 }
 
-/// The client caused it; accepting works.
+/// Whether the error concerns one connection, whose client caused it: the next one can be accepted at once.
 fn is_transient(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
@@ -113,7 +113,7 @@ async fn finish(shared: &Shared) -> Drained {
 }
 
 fn open(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
-    // Otherwise small writes wait for acknowledgements; a failure only costs time.
+    // Without this, small writes wait for acknowledgements. A failure only costs time.
     let _ = stream.set_nodelay(true);
     let shared = shared.clone();
     shared.clone().tasks.spawn(async move {

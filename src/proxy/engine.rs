@@ -44,7 +44,8 @@ pub(super) async fn answer(
 ) -> Result<Response<ReplyBody>, Refused> {
     let client = exchange.client;
     let (shared, wait) = (&client.shared, &client.wait);
-    // A workflow speaks no other protocol, so legacy as its fallback is not asked for one either.
+    // A workflow cannot switch to another protocol, so legacy is not asked to switch either when it answers as the
+    // fallback.
     exchange.upgrade = None;
     if head.headers.remove(UPGRADE).is_some() {
         head.headers.remove(CONNECTION);
@@ -56,7 +57,7 @@ pub(super) async fn answer(
     let (bytes, trailers) = match wait.or_overdue(upload.read(bytes_max, declared)).await {
         Err(overdue) => return Err(exchange.refused(rung, Failure::Overdue(overdue))),
         Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
-        // Only for a request that is on its rung: of a retry the engine may have performed the first try.
+        // Only where the rung gave the request to the engine. Of a retry, the engine may have performed the first try.
         Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
             let took =
                 retry_keys::take_for_legacy(&*shared.pins, flagged.retry_keys, &flagged.earlier, KnownBody::TooLarge);
@@ -105,7 +106,7 @@ pub(super) async fn answer(
                 shared.watch.served(route, Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }
-            // Frozen after the decision, or no new request: not a failure of the engine.
+            // Frozen after the decision, or a retry of which the engine has no first try: not a failure of the engine.
             if ![FROZEN, NO_FIRST_TRY].contains(&abandoned.reason) {
                 count_fallback(&exchange, &flagged);
             }

@@ -26,7 +26,7 @@ pub(super) struct Client {
     pub wait: Arc<ConnectionWait>,
     pub forwarder: Forwarder,
     pub peer: IpAddr,
-    /// Counts it among the open connections; a tunnel keeps it.
+    /// Counts the connection among the open ones. A tunnel keeps the permit.
     pub connection_permit: Arc<OwnedSemaphorePermit>,
 }
 

@@ -77,7 +77,7 @@ fn check_host(head: &request::Parts) -> Result<Option<&HeaderValue>, HeadRefusal
     }
 }
 
-/// Whether it is a name or address, with an optional port.
+/// Whether these bytes are a name or an address, with an optional port.
 fn is_host(host: &[u8]) -> bool {
     let name_end = match host.first() {
         Some(b'[') => match host.iter().position(|b| *b == b']') {
@@ -172,7 +172,8 @@ pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// Whether it asks for a protocol other than HTTP/2, which is never forwarded: its requests would bypass all checks.
+/// Whether the request asks for a protocol other than HTTP/2. An upgrade to HTTP/2 is never forwarded: the requests in
+/// it would bypass all checks.
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     let mut any = false;
     for token in headers.get_all(UPGRADE).iter().flat_map(tokens) {

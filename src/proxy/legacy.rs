@@ -28,7 +28,7 @@ pub(super) struct LegacyConnection {
 }
 
 impl LegacyConnection {
-    /// Returns it for reuse: both messages ended completely.
+    /// Returns the connection for reuse. To be called only when both messages have ended completely.
     pub(super) fn return_to_pool(self) {
         if self.reusable {
             self.target.return_to_pool(self.sender);

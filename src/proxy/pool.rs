@@ -88,7 +88,8 @@ impl Target {
         for step in 0..SHARDS {
             while let Some(mut idle) = self.pop((home + step) % SHARDS) {
                 let fresh = now().saturating_sub(idle.since) < self.idle_micros;
-                // It returned when its reply ended, possibly just before its own task noticed the end.
+                // A connection returns to the pool when its reply ends, possibly before its own task has noticed that
+                // end: `ready` waits for the task.
                 if fresh && !idle.sender.is_closed() && (idle.sender.is_ready() || idle.sender.ready().await.is_ok()) {
                     return Some(idle.sender);
                 }
@@ -138,7 +139,7 @@ impl Target {
             Ok(Err(e)) => return Err(ConnectError::Refused(e)),
             Err(_) => return Err(ConnectError::TimedOut),
         };
-        // Otherwise small writes wait for acknowledgements; a failure only costs time.
+        // Without this, small writes wait for acknowledgements. A failure only costs time.
         let _ = stream.set_nodelay(true);
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .max_header_size(self.head_bytes_max)
@@ -147,8 +148,8 @@ impl Target {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(ConnectError::Handshake)?;
-        // It ends when its sender and bodies are dropped, or the other side closes; the exchange that uses it gets any
-        // error itself.
+        // The task ends when the sender and the bodies are dropped, or the other side closes. Errors reach the exchange
+        // that uses the connection.
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
         Ok(sender)
     }
@@ -160,7 +161,7 @@ pub(super) struct Upstream {
     pub targets: Vec<Arc<Target>>,
     next: AtomicUsize,
     pub connect: Duration,
-    /// Microseconds.
+    /// The limit for the first byte of a reply, in microseconds.
     pub first_byte: u64,
 }
 

@@ -67,12 +67,12 @@ impl Refused {
     }
 }
 
-/// Where nothing was sent.
+/// The end of a detail where nothing was sent.
 const NOTHING_SENT: &str = "Nothing was sent to it, so trying again cannot do the work twice.";
-/// Where it was sent and may have been done.
+/// The end of a detail where the request was sent and may have been performed.
 const PERHAPS_DONE: &str =
     "The request was sent to it and may have been carried out: trying again could do the work twice.";
-/// Where it was refused before any arm got it.
+/// The end of a detail where the request was refused before any arm got it.
 const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
 
 /// The problem's parts: status, kind, title, detail, and whether the connection must be closed.

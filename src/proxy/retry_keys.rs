@@ -67,12 +67,13 @@ pub(super) struct FirstTry {
     pub arm: Option<Arm>,
     /// The store did not answer.
     pub is_unknown: bool,
-    /// Where it is unknown: the engine of this process may have taken it, not only another process's.
+    /// Where that is unknown: whether the engine of this process may have taken it, and not only the engine of another
+    /// process.
     pub may_be_here: bool,
     /// Legacy took it, and that is in the store.
     pub is_noted: bool,
     present: Option<RetryKeys>,
-    /// Those by earlier scopes.
+    /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
     /// Of all keys, those for any caller.
     pub any_caller: Vec<RetryKey>,
@@ -81,7 +82,7 @@ pub(super) struct FirstTry {
 }
 
 impl FirstTry {
-    /// Of a request whose retries either arm may answer.
+    /// For a request whose retries either arm may answer: nothing is looked up.
     pub(super) fn not_looked_up(present: Option<RetryKeys>) -> Self {
         Self {
             keys: present,
@@ -95,7 +96,7 @@ impl FirstTry {
             not_in_engine: Vec::new(),
         }
     }
-    /// Looks it up. Waits for the store only where the engine may have it.
+    /// Looks up the first try. Waits for the store only where the engine may have taken it.
     pub(super) async fn look_up(pins: &dyn Affinity, present: Option<RetryKeys>, earlier: Vec<RetryKeys>) -> Self {
         let mut found = Self::not_looked_up(present);
         let mut perhaps_in_engine = Vec::new();
@@ -144,7 +145,8 @@ impl FirstTry {
         }
     }
 
-    /// The keys that it has beside those that it goes on with, by files of this version.
+    /// The other keys of the request, beside those that it goes on with. `files_version` is that of the files that
+    /// decided it.
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &&RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.present.iter().chain(&self.earlier).filter(others).copied().collect();

@@ -132,8 +132,8 @@ async fn flagged(
     if first_try.is_unknown && !first_try.may_be_here && flag.is_granted_at_most(State::Shadow) {
         first_try.is_unknown = false;
     }
-    // From here on legacy has it, unless the engine was faster: another request with the same key may be in flight under
-    // another flag set.
+    // From here on legacy has the request, unless the engine was faster: another request with the same key may be in
+    // flight under another flag set.
     let mut key_not_noted = false;
     while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_noted, &decision) {
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
@@ -151,7 +151,7 @@ async fn flagged(
             }
             LegacyTake::HeldUnderNewerFiles => return Err(waiting.held(Problem::held_under_other_files())),
             LegacyTake::Unknown => first_try.is_unknown = true,
-            // The engine took a request with its key for any caller since that was looked up.
+            // Since the lookup above, the engine took a request with the same key for any caller.
             LegacyTake::NeedsBody => {
                 body = waiting.check_not_held(&mut upload, &mut first_try).await?;
                 continue;
@@ -226,7 +226,7 @@ impl WaitingForLegacy<'_> {
         if let Err(overdue) = wait.or_overdue(upload.read_ahead(bytes_max, length(&head.headers))).await {
             return Err(self.refused(Failure::Overdue(overdue)));
         }
-        // The engine cannot have a larger one.
+        // The engine cannot have taken a request with a larger body.
         let Some(body) = upload.whole().map_err(|()| self.refused(Failure::Body))? else {
             return Ok(KnownBody::TooLarge);
         };

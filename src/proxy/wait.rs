@@ -22,7 +22,7 @@ pub(super) fn now() -> u64 {
     BASE.elapsed().as_micros() as u64
 }
 
-/// The same point in time, for a timer.
+/// The point in time after so many microseconds, for a timer.
 pub(super) fn instant(micros: u64) -> Instant {
     *BASE + Duration::from_micros(micros)
 }

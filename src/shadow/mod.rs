@@ -189,7 +189,7 @@ impl Drop for Shadow {
     fn drop(&mut self) {
         self.stop.send_replace(Stop::Now);
         if let Some(runtime) = self.runtime.take() {
-            // Not waited for: this thread may not block. Tickets of dropped tasks settle themselves.
+            // Does not wait for the tasks: this thread may not block. Tickets of dropped tasks settle themselves.
             runtime.shutdown_background();
         }
     }

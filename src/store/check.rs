@@ -191,7 +191,7 @@ pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &m
 /// Whether two notes of a run with sensitive values may be the same. In a summary such values are stars, in events they
 /// are sealed, and a value that became known later is hidden only in the summary.
 fn do_notes_agree(stored: &Option<String>, expected: &Option<String>) -> bool {
-    /// What stands before the first hidden value, and behind the last one.
+    /// The text before the first hidden value, and the text after the last one.
     fn around_hidden(note: &str) -> Option<(&str, &str)> {
         let first = [STARS, SEALED[0]].into_iter().filter_map(|hidden| note.find(hidden)).min()?;
         let ends = [STARS, SEALED[1]].into_iter().filter_map(|hidden| Some(note.rfind(hidden)? + hidden.len()));

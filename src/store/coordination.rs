@@ -1,9 +1,9 @@
 //! Which worker may execute a run, and how processes that share a store coordinate: orders, locks, notifications.
 //!
-//! Always true: a run that has not ended has at most one owner. A worker that takes it over gets a higher fencing token,
-//! and an append with another token is refused ([`super::AppendError::Fenced`]). Only the check whether the append is
-//! already stored comes before that one. Whether an owner is alive is decided by the store's clock alone; an owner
-//! without a heartbeat counts as dead.
+//! Always true: a run that has not ended has at most one owner. A worker that takes it over gets a higher fencing
+//! token, and an append with another token is refused ([`super::AppendError::Fenced`]). Only the check whether the
+//! append is already stored comes before the check of the token. Whether an owner is alive is decided by the store's
+//! clock alone; an owner without a heartbeat counts as dead.
 //!
 //! When a run is due: a released run at its `wake`, or as soon as there is an order for it; a released run in status
 //! `queued`, and a run whose owner left or died, at once. The first entry of a lock's queue holds the lock; the append
@@ -80,11 +80,11 @@ pub struct Remains {
 }
 
 impl Remains {
-    /// Of the run with these events; `None` if they cannot be folded.
+    /// What is kept of the run with these events; `None` if they cannot be folded.
     pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<Self> {
         fold(events).ok().as_ref().map(Self::of_run)
     }
-    /// Of this run.
+    /// What is kept of this run.
     pub fn of_run(run: &Run) -> Self {
         let input = run.started().request.get("body").cloned();
         Self { input, output: run.answer().map(|answer| answer.body.value()) }

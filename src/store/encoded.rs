@@ -31,7 +31,8 @@ pub(super) struct EncodedAppend {
     /// Values that are stored apart from their events, each with the seq of its event.
     pub(super) large_values: Vec<(u64, LargeValue)>,
     pub(super) run: RunRow,
-    /// The run's summary as JSON; `None` if it will probably not be written, and is then encoded only if it is.
+    /// The run's summary as JSON; `None` if it will probably not be written: if it has to be written after all, it is
+    /// encoded then.
     summary: Option<Vec<u8>>,
     /// The append that was encoded.
     pub(super) original: Arc<Append>,

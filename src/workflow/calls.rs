@@ -107,7 +107,7 @@ impl Open {
     pub fn nothing_begun(&self) -> bool {
         self.calls.is_empty() && self.children.is_empty() && self.replaced.is_empty() && self.ended() == 0
     }
-    /// Whether a call is under way or to come again, or a run that an item began.
+    /// Whether a call is under way or will be repeated, or a child run of an item is under way.
     pub fn has_calls(&self) -> bool {
         !self.calls.is_empty() || !self.children.is_empty()
     }

@@ -60,7 +60,7 @@ fn table(kind: ConflictKind, subject: ConflictSubject) -> &'static [&'static str
             &["retry", "retry_with", "skip", "take", "fallback"]
         }
         (ConflictKind::Schema, ConflictSubject::Read) => &["retry", "skip", "take"],
-        // It was done, so another attempt would repeat it.
+        // The call was done, so another attempt would repeat it.
         (
             ConflictKind::Schema,
             ConflictSubject::Effect | ConflictSubject::Items | ConflictSubject::Value | ConflictSubject::Wait,

@@ -203,7 +203,7 @@ impl Due<'_> {
         }
     }
 
-    /// Whether it waits in a lock's queue; if so, reading the queue is due.
+    /// Whether the step (the item) waits in a lock's queue; if so, reading the queue is due.
     fn in_queue(&mut self, index: StepIndex, step: &Step, item: Option<u32>) -> bool {
         let place = self.run.interactions.queue_entry(&step.id, item).filter(|place| !place.taken);
         if let Some(place) = place {

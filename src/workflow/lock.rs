@@ -24,7 +24,7 @@ const NAME_BYTES_MAX: usize = 512;
 
 /// The prefix of the locks of dark runs.
 const DARK: &str = "dark:";
-/// The prefix of the hash that stands in the table of locks in place of a sensitive name.
+/// The prefix of the hash that the table of locks has in place of a sensitive name.
 pub const HASHED_LOCK: &str = "sensitive:";
 /// The prefix of a real run's lock whose name begins with one of the prefixes.
 const REAL: &str = "real:";
@@ -94,7 +94,7 @@ pub(super) fn seen(
     let name = &entry.name;
     match seen {
         LockSeen::First => Ok(vec![Event::Lock(LockEvent::Taken { step: step.id.clone(), item, name: name.clone() })]),
-        // Asked about each time: a deadlock does not end by waiting.
+        // A person is asked each time: a deadlock does not end by waiting.
         LockSeen::Deadlock { links } => {
             let links: Vec<_> = links.iter().map(ToString::to_string).collect();
             pause(ConflictKind::Deadlock, format!("runs wait for each other's locks: {}", links.join("; ")))

@@ -99,7 +99,7 @@ pub fn all(plan: &Plan, run: Option<&Run>, world: &World) -> BTreeSet<(StepId, M
     all
 }
 
-/// Pauses the run until the files have it, or a person decides.
+/// Pauses the run until the files have what is missing, or a person decides.
 pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missing: &Missing) -> Event {
     let what = match part {
         Part::Undo => format!("what `{}` did cannot be undone", step.id),
@@ -128,7 +128,7 @@ pub(super) fn mended<'a>(run: &'a Run, plan: &'a Plan, world: &'a World) -> impl
 }
 
 impl Run {
-    /// Whether it waits for something that the files do not have.
+    /// Whether the run waits for something that the files do not have.
     pub fn misses_something(&self) -> bool {
         self.conflicts().iter().any(|conflict| conflict.kind == ConflictKind::Missing)
     }

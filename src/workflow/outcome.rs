@@ -54,7 +54,7 @@ impl Ended<'_> {
         // An earlier attempt may have taken effect, whatever this one did: no fallback is taken.
         let tainted = self.run.may_have_happened(&self.step.id, self.item);
         if matches!(result, AttemptResult::Missing(_)) {
-            // The next attempt detects that before it begins, and pauses the run.
+            // Before the next attempt begins, it is found out what is missing, and the run pauses.
             return vec![self.retry_at(self.now, uncertain, failure.message, true, false)];
         }
         let busy =

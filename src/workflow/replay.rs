@@ -151,7 +151,7 @@ impl DecisionCheck<'_> {
                     Outcome::Failed { failure } if is_failure_of_plan(failure.kind) => {
                         self.begins(event, RunId(uuid::Uuid::nil()))
                     }
-                    _ => None, // what people said, or what became of another run
+                    _ => None, // what people said, or how another run ended
                 }
             }
             Event::StepFinished(StepFinished { outcome: Outcome::Rehearsed { .. }, part: Part::Do, .. })

@@ -128,7 +128,8 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
     });
     let repeated = old.left_by_children.iter().find(|(step, left)| {
         let again = plan.step(step).is_some_and(|(place, _)| place != start && to_rerun.contains(&place));
-        // What a step did that has a result, and begins again because of what it needs, is repeated as any other step's.
+        // A step that has a result, and runs again only because a step that it needs does, is repeated like any other
+        // step.
         let is_finished = || matches!(old.steps.get(*step), Some(StepState::Done { .. } | StepState::Skipped));
         again && (left.unknown || !is_finished())
     });

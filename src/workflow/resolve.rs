@@ -128,7 +128,7 @@ pub(super) fn resolve(
             let (step, item, by) = (step.clone(), *item, by.id.clone());
             events.push(Event::Step(StepEvent::FallbackTaken { step, item, by, failure }));
         }
-        // It queues for the lock again; a service is called again.
+        // The step queues for its lock again. If the service held the lock, the call is sent again.
         (Choice::Wait, _) if conflict.attempt == 0 => {}
         (Choice::Wait, part) => events.push(Event::RetryScheduled(RetryScheduled {
             step: step.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Always true: only [`super::evolve`] creates or changes a run, live and in replay; a snapshot of a run may be stored
 //! and read back ([`super::run_snapshot`]); two folds of the same events are equal. A run does not hold its plan:
-//! [`super::due`] takes both and tells which step comes next.
+//! [`super::due`] takes the run and the plan and returns the actions that come next.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,8 +85,8 @@ pub(super) enum End {
     Completed,
     Failed(Failure),
     Cancelled(String),
-    /// It was cancelled although its plan or its events could not be read. The note stands alone: nothing is added from
-    /// other events.
+    /// It was cancelled although its plan or its events could not be read. The note is complete: nothing is added to it
+    /// from other events.
     CancelledUnread(String),
     Superseded(Box<Superseded>),
     Abandoned(String),

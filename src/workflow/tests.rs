@@ -354,7 +354,8 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
     let mut written = serde_json::to_value(rehearsed).unwrap();
     let outcome = &mut written["step_finished"]["outcome"]["rehearsed"];
     assert_eq!(outcome["output"], Value::Null);
-    // As an earlier version wrote it, and as one is written that nobody declared.
+    // An earlier version wrote a declared null without the mark. An output that nobody declared is written in the same
+    // way.
     outcome.as_object_mut().unwrap().remove("declares_null").unwrap();
     let Event::StepFinished(finished) = serde_json::from_value(written).unwrap() else { panic!("a step's end") };
     assert!(matches!(finished.outcome, super::Outcome::Rehearsed { output: None, .. }));

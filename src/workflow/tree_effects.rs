@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TreeEffects {
-    /// A private step was done, or may have been.
+    /// Whether a private step was done, or may have been.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub private: bool,
-    /// A shared step was done, or may have been.
+    /// Whether a shared step was done, or may have been.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
-    /// It is unknown of something whether it was done.
+    /// Whether any step has an unknown outcome: it may have been done or not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
     /// What was done or may have been and is not undone, in words; of a run that completed only what is unknown.
@@ -26,11 +26,11 @@ pub struct TreeEffects {
 /// What child runs of one step left behind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct LeftByChildren {
-    /// How many runs left something that they named.
+    /// How many child runs reported that they left something behind.
     pub runs: usize,
     /// The first of them, and what it left, in words.
     pub first: Option<(String, String)>,
-    /// Some of it may have been done or not.
+    /// Whether any of these runs has a step with an unknown outcome.
     pub unknown: bool,
 }
 

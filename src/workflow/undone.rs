@@ -30,7 +30,7 @@ impl Run {
         all
     }
 
-    /// The same, only of calls that certainly were done.
+    /// As [`Run::undone`], only for calls that certainly were done.
     fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Undone)> {
         let done = if self.failing.is_some() { self.done.as_slice() } else { &[] };
         done.iter().rev().filter_map(|done| {
@@ -118,7 +118,7 @@ impl Run {
         under_way.is_none_or(|undoing| self.counts_under_way(undoing) == self.counts_of_all())
     }
 
-    /// The same, counted from the list of calls.
+    /// As `counts_under_way`, counted from the list of calls.
     fn counts_of_all(&self) -> [Counts<'_>; 3] {
         let mut all = <[BTreeMap<&StepId, BTreeMap<Option<u32>, Option<String>>>; 3]>::default();
         for (done, undone) in self.undone_calls() {

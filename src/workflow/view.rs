@@ -73,7 +73,7 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
     view_and_run(events).map(|(view, _)| view)
 }
 
-/// The same, together with the run itself.
+/// As [`view`], together with the run itself.
 ///
 /// # Errors
 /// As [`view`].

@@ -113,32 +113,32 @@ impl World {
             now: None,
         }
     }
-    /// The same with another bound on nesting.
+    /// This world with another bound on nesting.
     pub fn with_depth(mut self, output_depth_max: usize) -> Self {
         self.output_depth_max = output_depth_max.min(VALUE_DEPTH_MAX);
         self
     }
-    /// The same with another time-out of attempts.
+    /// This world with another time-out of attempts.
     pub fn with_timeout(mut self, step_timeout: Duration) -> Self {
         self.step_timeout = step_timeout;
         self
     }
-    /// The same with another bound on signals.
+    /// This world with another bound on signals.
     pub fn with_signals(mut self, signals_max: usize) -> Self {
         self.signals_max = signals_max;
         self
     }
-    /// The same in a process that started at this time.
+    /// This world in a process that started at this time.
     pub fn with_start(mut self, started: Timestamp) -> Self {
         self.started = Some(started);
         self
     }
-    /// The same where only these workflows exist.
+    /// This world, where only these workflows exist.
     pub fn with_workflows(mut self, workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
         self.workflows = Some(Arc::new(workflows.into_iter().collect()));
         self
     }
-    /// The same at the time of a decision.
+    /// This world at the time of a decision.
     pub fn at(&self, now: Timestamp) -> Self {
         Self { now: Some(now), ..self.clone() }
     }

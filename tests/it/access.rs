@@ -100,7 +100,7 @@ async fn changes_require_a_token_with_the_scope() {
     assert_eq!(pointsman.stop().await, Some(0));
 }
 
-/// May only be found at legacy and, for the header, at the service to which a step sends it.
+/// A secret that may be found only at legacy and, in a header, at the service to which a step sends it.
 const SECRET: &str = "hunter2-0d9f";
 
 /// A legacy whose replies differ from the workflow's and contain secrets.

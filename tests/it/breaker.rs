@@ -31,7 +31,7 @@ impl TestSystem {
     async fn start(terms: &str) -> Self {
         Self::at(None, "only", terms).await
     }
-    /// The same with another address of the bank, and the route in another state.
+    /// As [`TestSystem::start`], with another address of the bank, and the route in another state.
     async fn at(address: Option<SocketAddr>, state: &str, terms: &str) -> Self {
         let legacy = Origin::start(OriginReply::Json(LEGACY)).await;
         let bank = Origin::start(OriginReply::Json(GOOD)).await;

@@ -1,4 +1,4 @@
-//! What evidence rests on, from outside: what starts it anew, and what does not.
+//! Evidence from outside: which changes start it anew, and which do not.
 
 use http::{Method, StatusCode};
 use pointsman::demo::http::{Client, Reply};
@@ -160,7 +160,7 @@ fn reasons(reply: &Reply) -> String {
 
 const DIFFERENT: &str = r#"{"total":8}"#;
 
-/// From now on it cannot write beyond the first KiB of a file: the store takes nothing, as on a full disk.
+/// From now on the process cannot write beyond the first KiB of a file: the store takes nothing, as on a full disk.
 fn fill_disk(pointsman: &Pointsman) {
     let pid = i32::try_from(pointsman.pid()).ok().and_then(rustix::process::Pid::from_raw);
     let limit = rustix::process::Rlimit { current: Some(1 << 10), maximum: None };

@@ -1,6 +1,6 @@
 //! The kill switch from outside: once it is acknowledged, nothing that it stops begins, even if it was decided before.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -12,7 +12,7 @@ use crate::support::raw_connection::RawConnection;
 use crate::support::seed::{report_violations, seed};
 use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, short_pause, some_order};
-use crate::support::until;
+use crate::support::{until, until_true};
 
 /// A call that was handed to the socket before the acknowledgement may be counted by its receiver this much later.
 const IN_TRANSIT: Duration = Duration::from_millis(150);
@@ -20,9 +20,10 @@ const IN_TRANSIT: Duration = Duration::from_millis(150);
 /// How long it is watched that nothing begins while effects are frozen: at their rate, the calls that wait would all have
 /// begun by then.
 const OBSERVED: Duration = Duration::from_secs(3);
-/// Under load: how long each freeze is in force and watched, and how long traffic runs between two.
+/// Under load: how long each freeze is in force and watched.
 const FROZEN: Duration = Duration::from_millis(300);
-const LIFTED: Duration = Duration::from_millis(60);
+/// Under load: how many clients send orders.
+const CLIENTS: u64 = 8;
 
 /// The engine answers orders from the start; `more` goes into pointsman.yaml.
 async fn live(more: &str) -> TestSystem {
@@ -135,20 +136,21 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     const ROUNDS: usize = 30;
     let mut system = live("limits: { answer_ms: 20000 }\n").await;
     system.allowed.unacknowledged = true;
-    let over = AtomicBool::new(false);
+    let (over, by_engine) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = async {
         let one = async |worker: u64| {
             let mut number = worker;
             while !over.load(Ordering::SeqCst) {
-                number += 8;
+                number += CLIENTS;
                 let reply = system.send(Method::POST, "/orders", &some_order(number)).await.expect("a reply");
                 if reply.status.is_success() {
+                    by_engine.fetch_add(u64::from(is_engines(&reply.json())), Ordering::SeqCst);
                     system.record_order(reply.json());
                 }
                 short_pause().await;
             }
         };
-        futures_util::future::join_all((0..8).map(one)).await;
+        futures_util::future::join_all((0..CLIENTS).map(one)).await;
     };
     // The time from an acknowledgement to the request for its end.
     let throwing = async {
@@ -168,7 +170,9 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
                 effects.push(window);
             }
             switch(json!({ "on": false, "effects": false })).await;
-            tokio::time::sleep(LIFTED).await;
+            // Each client may wait for a run that began before the freeze: with one answer more, a run has begun since.
+            let answered = by_engine.load(Ordering::SeqCst) + CLIENTS;
+            until_true("the engine to begin runs again", || by_engine.load(Ordering::SeqCst) > answered).await;
         }
         over.store(true, Ordering::SeqCst);
         (instances, effects)

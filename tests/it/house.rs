@@ -45,7 +45,7 @@ const KNOWS_ALL: &[&str] = &["app", "lib"];
 const CIRCLES: &[&str] = &[];
 /// No clock, no IO, no async.
 const PURE: &[&str] = &["expression", "flag", "workflow", "compare", "exchange"];
-/// Folders of other rooms of which the same is true.
+/// Folders of other rooms that have no clock, no IO and no async either.
 const PURE_FOLDERS: &[&str] = &["engine/machine"];
 /// Tables: every shape of the API, every bound.
 const TABLES: &[&str] = &["admin/types.rs", "limits.rs"];

@@ -16,12 +16,12 @@ const WAITER: &str =
     "workflow: waiter\nsteps:\n  pause: { wait: 24h }\nrespond: { status: 200, body: { done: true } }\n";
 /// The number of waiting runs.
 const WAITING: usize = 200;
-/// How long statements are recorded.
+/// How long it is watched that nothing else is sent: statements are recorded for this time.
 const WINDOW: Duration = Duration::from_secs(12);
 /// The intervals of the poll and of the heartbeat.
 const SWEEP: Duration = Duration::from_secs(4);
 const LEASE: Duration = Duration::from_secs(9);
-/// By this a poll is recognised: it asks for the next timers.
+/// The statement by which a poll is recognised: it reads the next timers.
 const POLL: &str = "SELECT turn, run_id FROM runs";
 /// The most statements of one poll, whatever waits: due runs, next timers, notices.
 const POLL_STATEMENTS_MAX: usize = 4;

@@ -64,7 +64,7 @@ async fn killed_after_legacy(test: &str, is_full: bool) {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let (mut wrong, mut number) = (Vec::new(), 0);
-    for (state, wait) in [("off", 0), ("shadow", 7), ("dark", 13), ("live", 20), ("off", 3), ("live", 0)] {
+    for (state, killed_after_ms) in [("off", 0), ("shadow", 7), ("dark", 13), ("live", 20), ("off", 3), ("live", 0)] {
         force(&system, state).await;
         if state == "live" && !is_full {
             // Most callers are outside the share, so legacy answers them.
@@ -85,7 +85,8 @@ async fn killed_after_legacy(test: &str, is_full: bool) {
                 taken.push((key, number, reply.json()["id"].clone()));
             }
         }
-        tokio::time::sleep(Duration::from_millis(wait)).await;
+        // Not a wait for anything: the kill is to come at different moments of what goes on in the background.
+        tokio::time::sleep(Duration::from_millis(killed_after_ms)).await;
         system.kill().await;
         if let Some(full) = full {
             full.end().await;

@@ -21,6 +21,8 @@ const ORDERS: u64 = 24;
 /// Calls of each operation that may meet a fault.
 const CALLS: usize = 120;
 const OPERATIONS: [&str; 3] = ["reserve", "charge", "mail"];
+/// How long a client waits before it repeats its request.
+const CLIENT_PAUSE: Duration = Duration::from_millis(40);
 const RUNS: &str = "/api/v2/orchestrate/run";
 
 /// The engine answers orders from the start; every service honours keys, or none does.
@@ -74,7 +76,7 @@ async fn insists(system: &TestSystem, number: u64, mut random: fastrand::Rng) ->
             }
         }
         assert!(tokio::time::Instant::now() < deadline, "order {number} is not confirmed:\n{}", system.pointsman.log());
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        tokio::time::sleep(CLIENT_PAUSE).await;
     }
 }
 

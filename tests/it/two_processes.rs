@@ -86,7 +86,7 @@ async fn a_process_without_its_database_loses_its_runs_and_comes_back() {
     judged("two_processes::a_process_without_its_database_loses_its_runs_and_comes_back", took, two.finish(1).await);
 }
 
-/// The same where packets are dropped silently instead of connections being reset.
+/// As the test above, but packets are dropped silently instead of connections being reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };

@@ -182,7 +182,7 @@ async fn register(
             Ok(registration) => break registration,
             Err(KeyTaken { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
             Err(KeyTaken { run, announcement: announced, .. }) => {
-                // A run that ended without events has released the key.
+                // The other run ended without events and has released the key: register again.
                 if let Some(reply) = attach(core, snapshot, run, announced, fall_back, deadline).await {
                     return Err(Box::new(reply));
                 }
@@ -232,7 +232,7 @@ async fn register(
         }
         // This caller's own earlier try has claimed the request under any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
-        // The proxy looked this up too, but before the body had arrived.
+        // The proxy looked for this key too, but before the body had arrived.
         Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. })))) => {
             registration.give_to_legacy(&core.ports.pins);
             Err(Box::new(replies::taken_by_legacy(fall_back)))

@@ -118,7 +118,7 @@ async fn try_ensure(
     };
     Ok(match answer.await {
         Ok(StartAnswer::Stored) => Try::State(ChildState::Running),
-        // Its task repeats the append, or has ended: the next try sees which, by the slot and the store.
+        // The child's task repeats the append, or has ended: the next try finds out from the slot and the store.
         Ok(StartAnswer::Unknown(_) | StartAnswer::OtherRun { .. }) | Err(_) => Try::SlotTaken,
         Ok(StartAnswer::NotStored(why)) => {
             tracing::warn!(run = %spec.child, parent = %parent.run, why, "a child was not created: it is tried again");
@@ -174,7 +174,7 @@ async fn too_deep(core: &Core, parent: RunId) -> Result<bool, StoreError> {
 enum CannotStart {
     /// The files in force do not have its workflow.
     NoWorkflow,
-    /// It counts as failed.
+    /// The child counts as failed.
     Fails(Box<ChildEnd>),
 }
 

@@ -100,8 +100,8 @@ pub(in crate::engine) async fn wait_until_at_rest(
     wait_on(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
 }
 
-/// The same for a run that was subscribed to before it began: no update was missed, so the store is not read. Also
-/// returns all events of the run, if they were few enough to be collected.
+/// As [`wait_until_at_rest`], for a run that was subscribed to before it began: no update was missed, so the store is
+/// not read. Also returns all events of the run, if they were few enough to be collected.
 pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
     mut subscription: Subscription,
     within: Duration,

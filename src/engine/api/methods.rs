@@ -33,9 +33,10 @@ impl Engine {
     pub async fn start(&self, start: Start) -> Result<Started, StartError> {
         start::start(&self.core, start, |_| {}).await
     }
-    /// Starts a run. The returned future resolves when the run has ended or waits for a person or a signal, at the latest
-    /// after `within`, with the run's events where all of them were collected in memory. Cheaper than [`Engine::rest`]
-    /// after [`Engine::start`]: a run that this call created is followed without reading the store.
+    /// Starts a run. The returned future resolves when the run has ended or waits for a person or a signal, at the
+    /// latest after `within`, with the run's events where all of them were collected in memory. Cheaper than
+    /// [`Engine::wait_until_at_rest`] after [`Engine::start`]: a run that this call created is followed without reading
+    /// the store.
     ///
     /// # Errors
     /// As [`Engine::start`].

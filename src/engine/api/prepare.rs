@@ -111,7 +111,7 @@ fn bad_input(
     }
 }
 
-/// What is known of the instance that a request follows up.
+/// What is known about the instance that a request follows up.
 #[derive(Default)]
 struct InstanceFacts {
     /// The result of the run that created it: `id`, `input`, `output`, `status`; `None` where nothing reads it.

@@ -142,8 +142,8 @@ async fn hand_over(core: &Arc<Core>, predecessor: &Read, from: &StepId, by: Stri
     let Successor { run, by, sealed, run_key, .. } =
         new_successor(core, &predecessor.run, predecessor.credentials.clone(), by).await?;
     if run_key.is_some() {
-        // The key is stored before the event: until then it opens nothing, and after a crash the repeated rerun needs
-        // it.
+        // The key is stored before the event: the key opens nothing before the event is stored, and after a crash in
+        // between the repeated rerun needs it.
         core.ports.store.put_run_key(run, run_key).await.map_err(store)?;
     }
     let has_key = sealed.is_some();

@@ -215,7 +215,8 @@ pub(in crate::engine) async fn register(
                 if durable.wait_for(|durable| *durable).await.is_ok() {
                     return Ok(Err(run));
                 }
-                // Its task ended without a durable event, or with an unknown outcome; the store is read.
+                // The other run's task ended without a durable event, or with an unknown outcome: the store shows
+                // which.
                 tokio::task::yield_now().await;
                 continue;
             }

@@ -236,7 +236,8 @@ impl Driver {
     /// Feeds one input and performs the outputs; returns the input that an output resulted in at once.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut feedback = None;
-        // The files that the run waits for may have come into force before it found out that it misses something.
+        // The files that a run waits for may have come into force just before the run recorded that it misses
+        // something.
         if self.machine.run().misses_something() || matches!(input, Input::Child { state: ChildState::NoWorkflow, .. })
         {
             self.use_newest_files();
@@ -350,7 +351,7 @@ async fn next_message(slot: &mut Option<Slot>) -> Option<Message> {
     }
 }
 
-/// Sleeps for this duration; for ever where there is no timer.
+/// Sleeps for this duration; without a duration, for ever.
 async fn sleep(timer: Option<Duration>) {
     match timer {
         Some(timer) => tokio::time::sleep(timer).await,

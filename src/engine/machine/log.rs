@@ -39,10 +39,10 @@ pub(super) enum AppendOutcome {
     Durable {
         has_notices: bool,
     },
-    /// It was the run's first append and was certainly not stored.
+    /// The run's first append was certainly not stored.
     NothingStored(String),
-    /// It was not stored, or that is unknown: it is retried after a pause. `failures` is their number since the last
-    /// success.
+    /// The append was not stored, or whether it was is unknown: it is retried after a pause. `failures` is their number
+    /// since the last success.
     Retry {
         why: String,
         failures: u32,

@@ -64,7 +64,7 @@ impl Machine {
         }
         let is_unanswered = self.caller.is_some() && self.deadline_reply.is_none() && self.decided_reply.is_none();
         if self.descendant_waits && is_quiet && is_unanswered {
-            self.handle_caller_deadline(); // a caller does not wait for a person whose answer a descendant needs either
+            self.handle_caller_deadline(); // nor does a caller wait for a person whose answer a descendant needs
         }
         let is_answered = self.caller.is_none() || self.decided_reply.is_some();
         let is_over = has_ended || (waits_for_person && is_quiet && !self.log.is_durable());

@@ -1,8 +1,8 @@
 //! Sends the calls of steps.
 //!
-//! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which cannot be made of anything
-//! but a `read`; a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not
-//! followed, a reply's body is bounded, each attempt ends within its timeout.
+//! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which can only be made of a `read`;
+//! a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not followed, a reply's
+//! body is bounded, each attempt ends within its timeout.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
 //! was never sent. Nor is a call sent that gets no permit in time (concurrency limit, rate, open breaker: `service`),
@@ -56,7 +56,7 @@ pub(in crate::engine) struct Outgoing {
     pub lease_proof: Option<LeaseProof>,
     /// Which headers of the reply are kept.
     pub kept_headers: Arc<KeptHeaders>,
-    /// What it is sent with and no record of its reply shows.
+    /// The secrets that it is sent with, which no record of its reply may show.
     pub secrets: EchoedSecrets,
 }
 
@@ -171,7 +171,7 @@ impl Wire {
             Ok(permit) => permit,
             Err(refused) => return refused,
         };
-        // A call without time left is not sent: its outcome would be unknown for certain.
+        // A call without time left is not sent: it would only time out, with an unknown outcome.
         if Instant::now() >= deadline {
             return AttemptResult::NotSent("its time was over before it was sent".into());
         }

@@ -61,7 +61,7 @@ struct Idle {
     has_sweeper: bool,
 }
 
-/// One server's idle connections, the longest idle first, and what is known of its keep-alive.
+/// One server's idle connections, the longest idle first, and what is known about its keep-alive.
 #[derive(Default)]
 struct Origin {
     idle: VecDeque<(PooledConnection, Instant)>,

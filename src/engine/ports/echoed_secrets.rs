@@ -1,8 +1,8 @@
 //! Replaces secrets that a service quotes in its reply, before the reply is recorded.
 //!
-//! Always true: neither events nor expressions see a secret or a credential that the call was sent with, where the reply
-//! quotes it as it was sent. A short one is left, because it would be found in texts that do not quote it: a later step
-//! would be sent stars in place of what the service said.
+//! Always true: neither events nor expressions see a secret or a credential that the call was sent with, where the
+//! reply quotes it as it was sent. A short secret is not replaced, because it would also be found in texts that do not
+//! quote it, and a later step would send stars in place of what the service said.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::workflow::AttemptResult;
 
-/// What stands in place of a secret.
+/// What replaces a secret.
 const STARS: &str = "***";
 /// Shorter values are not looked for: they may be a part of what the service means to say.
 const BYTES_MIN: usize = 12;
@@ -20,7 +20,7 @@ const BYTES_MIN: usize = 12;
 pub(in crate::engine) struct EchoedSecrets(Vec<String>);
 
 impl EchoedSecrets {
-    /// Those of one call, from the secrets and credentials that its plan may read.
+    /// The secrets and credentials of one call, among those that its plan may read.
     pub fn new(secrets: &Value, credentials: &BTreeMap<String, String>) -> Self {
         let secrets = secrets.as_object().into_iter().flat_map(|secrets| secrets.values()).filter_map(Value::as_str);
         let parts = credentials.iter().flat_map(|(name, value)| parts(name, value));
@@ -31,7 +31,7 @@ impl EchoedSecrets {
         Self(values)
     }
 
-    /// The result without them.
+    /// The result without the secrets.
     pub fn masked(&self, mut result: AttemptResult) -> AttemptResult {
         if self.0.is_empty() {
             return result;
@@ -122,7 +122,8 @@ mod tests {
             json!({"error": "bad token ***", "sent": {"x-***": ["key ***", 1234]}, "pin": "1234"}),
             "of four characters it cannot be told from other texts"
         );
-        // Of a cookie only what is long enough to be a session, and nothing that another service could mean.
+        // Of a cookie only a value that is long enough to be a session id, and none that another service could also
+        // send.
         let credentials = BTreeMap::from([("cookie".to_owned(), "sid=Zq81-4b7c-99ab; locale=en".to_owned())]);
         let sent_cookie = EchoedSecrets::new(&json!({}), &credentials);
         let output = json!({"next": "/list?locale=en", "error": "no session Zq81-4b7c-99ab"}).into();

@@ -3,8 +3,8 @@
 //! Always true: a run's events hold clear values in memory and sealed ones in the store. `workflow` says which parts of
 //! an event are sensitive by their origin, and which sensitive values are known by now. All texts and numbers in such
 //! parts, and every occurrence of a known value, as a whole or within a longer text, are replaced by `«sealed:…»`:
-//! ciphertext under a key derived from `store_key`, bound to the run. Parts may overlap, because paths may: a value is
-//! sealed once all the same. The ciphertext is deleted together with the run's events.
+//! ciphertext under a key derived from `store_key`, bound to the run. Parts may overlap, because paths may overlap: a
+//! value is sealed once nevertheless. The ciphertext is deleted together with the run's events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -263,8 +263,8 @@ impl EventSealer {
             Value::Array(items) => items.iter_mut().try_for_each(|item| self.hide(item, replace))?,
             Value::Object(members) => members.values_mut().try_for_each(|member| self.hide(member, replace))?,
             Value::Number(number) => {
-                // A sealed number becomes text. That does no harm here, because sensitive values are in outputs and
-                // bodies, where any type may be.
+                // A sealed number becomes text. That does no harm, because sensitive values are in outputs and bodies,
+                // where any type may be.
                 let text = number.to_string();
                 if text.len() >= NUMBER_DIGITS_MIN && self.known.contains(&text) {
                     *value = Value::String(replace(KnownValue::Number(number))?);
@@ -274,7 +274,7 @@ impl EventSealer {
         }
         Some(())
     }
-    /// The same in a text, except in parts that are sealed already.
+    /// Replaces every occurrence in a text, except in parts that are sealed already.
     fn hide_text(&self, text: &str, replace: &Replace<'_>) -> Option<String> {
         let replace = |text: &str| replace(KnownValue::Text(text));
         let pieces = pieces(&self.sealer, self.run, text);
@@ -295,7 +295,7 @@ enum KnownValue<'a> {
     Number(&'a Number),
 }
 
-/// Gives what stands in place of a known value; `None` if that fails.
+/// Gives the text that replaces a known value; `None` if that fails.
 type Replace<'a> = dyn Fn(KnownValue<'_>) -> Option<String> + 'a;
 
 /// Shorter numbers are not searched for: they would match by chance.

@@ -4,8 +4,9 @@
 //! step is in progress; so a deadlock needs a step that holds a lock and has started a child that waits for a lock. A query
 //! is repeated until the store answers.
 //!
-//! The name of a lock that is computed of a sensitive value stands in the table as a hash ([`Sealer::lock_hash`]). The same
-//! name may be sensitive in one run and not in another: both rows are in the same queue, so that both names are read.
+//! If the name of a lock is computed from a sensitive value, the table has a hash in its place ([`Sealer::lock_hash`]).
+//! The same name may be sensitive in one run and not in another. The rows of both runs are in the same queue, so rows
+//! are looked for under the name and under its hash.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -196,7 +197,8 @@ pub(in crate::engine) async fn wake_first(core: &Arc<Core>, name: &str) {
     }
     let names = names(&core.ports.sealer, name);
     if core.ports.sealer.has_key() && names.len() == 1 {
-        // Only a hash: who is first among the rows with the name in clear is not known here.
+        // Only the hash is known, so rows with the name in clear cannot be looked for, and it is not known which row is
+        // first.
         return wake_waiters(core, &queue);
     }
     match core.ports.store.locks(Some(names), 1).await {
@@ -222,7 +224,7 @@ pub(in crate::engine) fn queue(sealer: &Sealer, name: &str) -> String {
     sealer.lock_hash(name).unwrap_or_else(|| name.to_owned())
 }
 
-/// The names under which the rows of a lock's queue may stand. Of a hash, the name in clear is not known.
+/// The names that the rows of a lock's queue may have: the name and its hash, or only the hash where that is given.
 pub(in crate::engine) fn names(sealer: &Sealer, name: &str) -> Vec<String> {
     let hash = sealer.lock_hash(name).filter(|hash| hash != name);
     std::iter::once(name.to_owned()).chain(hash).collect()

@@ -1,8 +1,8 @@
 //! Performs the outputs of a run's machine: calls, queries of locks, appends, messages to webhooks.
 //!
-//! Always true: nothing in here decides what a run does next. A call goes through its `service` (breaker, rate, concurrency
-//! limit) and the `client`; an append through the `writer`, which first stores what must be there before it; a message to a
-//! webhook is sent by `webhooks` after it is in the store.
+//! Always true: no port decides what a run does next. A call goes through its `service` (breaker, rate, concurrency
+//! limit) and the `client`; an append through the `writer`, which first stores what has to be in the store before the
+//! append; a message to a webhook is sent by `webhooks` after it is in the store.
 
 pub(super) mod breaker;
 pub(super) mod client;

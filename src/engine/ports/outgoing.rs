@@ -1,8 +1,8 @@
 //! Builds the request to send from the recorded one: fills in secrets, adds the idempotency key and the trace.
 //!
-//! Always true: everything but secrets and credentials is sent as it was recorded; what is filled in here is never stored.
-//! Where the service has another base URL than the record shows, nothing is sent: the next attempt is decided by the
-//! addresses of then and now.
+//! Always true: everything but secrets and credentials is sent as it was recorded; the secrets that are filled in are
+//! never stored. Where the service has another base URL than the record shows, nothing is sent: the next attempt is
+//! decided by the addresses of then and now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(in crate::engine) fn outgoing(
     build(limits, snapshot, call, path, kept_headers, run, credentials, attempt, now).map_err(AttemptResult::NotSent)
 }
 
-#[allow(clippy::too_many_arguments)] // as above
+#[allow(clippy::too_many_arguments)] // the parts of a request come from different owners
 fn build(
     limits: &Limits,
     snapshot: &Snapshot,

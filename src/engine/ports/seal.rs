@@ -50,9 +50,10 @@ impl Sealer {
         encrypt(self.values.as_ref()?, run, text.as_bytes()).map(|sealed| STANDARD.encode(sealed))
     }
 
-    /// A lock's name as it stands in the table of locks where it is sensitive; one that is a hash already stays as it is,
-    /// because no lock that a run asks for is named like a hash. `None` without a key. Depends on the store key, not on
-    /// the store's own secret: who has the store alone could find out the names otherwise, by hashing likely ones.
+    /// The hash that the table of locks has in place of a sensitive name. A name that is a hash already is returned as
+    /// it is, because no lock that a run asks for is named like a hash. `None` without a key. The hash depends on the
+    /// store key, not on the store's own secret: otherwise somebody who has only the store could find out names by
+    /// hashing likely ones.
     pub fn lock_hash(&self, name: &str) -> Option<String> {
         let hash = name.strip_prefix(HASHED_LOCK).filter(|hash| hash.len() == 2 * KEY_BYTES);
         if hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {

@@ -2,7 +2,7 @@
 //!
 //! Always true: opening gives the value that was sealed, a number or a text. What is sealed for this run already is not
 //! sealed again, and what was sealed repeatedly, as earlier versions did, is opened to the value itself. Text that only
-//! looks sealed, or was sealed for another run, is a text like any other.
+//! looks sealed, or was sealed for another run, is treated as plain text.
 
 use serde_json::{Number, Value};
 
@@ -184,7 +184,7 @@ mod tests {
             json!({ "a": again(&again(&again("4111"))), "n": again(&again("\u{0}7")), "body": again(&within) });
         assert!(open_value(&sealer, run, &mut value));
         assert_eq!(value, json!({ "a": "4111", "n": 7, "body": card }));
-        // However often something was sealed, opening it comes to an end.
+        // Opening ends, however often something was sealed.
         let deep = (0..NESTING_MAX + 2).fold("x".to_owned(), |text, _| again(&text));
         assert!(open_text(&sealer, run, &deep).starts_with(OPENS));
     }

@@ -32,7 +32,7 @@ impl KeptPlans {
     fn insert(&self, id: &PlanId) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_PLANS_MAX {
-            known.clear(); // asking the store again is all that it costs
+            known.clear(); // costs only that the store is asked again
         }
         known.insert(id.clone());
     }

@@ -2,8 +2,8 @@
 //!
 //! Always true: a run is loaded only after this process has acquired it, so that no other process appends to it in
 //! between; messages that arrive before the run is loaded wait in its mailbox. A run that cannot be loaded is left
-//! unchanged, listed as stuck, and tried again at each reload; a person may cancel it ([`unreadable`]). In a shared store it
-//! is given up, for a process that can read it.
+//! unchanged, listed as stuck, and tried again at each reload; a person may cancel it ([`unreadable`]). In a shared
+//! store this process gives the run up, so that a process that can read it takes it.
 //!
 //! When the store does not answer, the waiting messages are answered with an error, and the run is tried again after
 //! `RETRY_AFTER`.

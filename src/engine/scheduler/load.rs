@@ -61,7 +61,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let mut sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
     drop(events);
     for (step, item, name) in sealer.sensitive_locks(&run).map(owned).collect::<Vec<_>>() {
-        // Of an earlier version, which did not hash the name.
+        // Rows of an earlier version have the name in clear.
         let rows = core.ports.store.locks(Some(vec![name]), ROWS_MAX).await.map_err(LoadError::Store)?;
         if rows.iter().any(|row| row.run == id && row.step == step && row.item == item) {
             sealer.note_clear_lock(step, item);

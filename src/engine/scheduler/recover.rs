@@ -4,10 +4,10 @@
 //! one with a wake time that time is set as a timer, and one that waits for a message is loaded when the message comes.
 //!
 //! Acquiring runs is a write. Where the store takes none (its disk is full, another program has locked it), the process
-//! serves without, and the recovery is tried again in the background until it succeeds. Until then no run begins for a
-//! request, a start or a rerun: each is refused as "not started". What resumed runs begin (a child, a successor that was
-//! decided on) is part of the recovery. A request with the key of such a run, or an order to it, acquires that run by
-//! itself, which the store refuses too, so it gets an error and nothing is begun anew.
+//! serves without having resumed them, and the recovery is tried again in the background until it succeeds. Until then
+//! no run begins for a request, a start or a rerun: each is refused as "not started". What resumed runs begin (a child,
+//! a successor that was decided on) is part of the recovery. A request with the key of such a run, or an order to it,
+//! acquires that run by itself, which the store refuses too, so it gets an error and nothing is begun anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,8 +47,8 @@ const FIRST_TRY_WAIT: Duration = Duration::from_secs(2);
 /// The pauses between tries: the first, and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// Resumes the runs in the background, however often that has to be tried. Returns after the first try, or where that
-/// takes long.
+/// Resumes the runs in the background and tries again until that succeeds. Returns after the first try, or after
+/// [`FIRST_TRY_WAIT`] if the first try takes longer.
 pub(in crate::engine) async fn recover_in_background(core: &Arc<Core>) {
     core.schedule.why_unresumed.set(Some("they are being resumed".to_owned()));
     let (first_try_ended, first_try) = oneshot::channel::<()>();

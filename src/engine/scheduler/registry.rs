@@ -126,8 +126,8 @@ impl Registration {
             // A failure is detected when the proxy records the key again before it calls legacy.
             pins.give_to_legacy(RetryKeys { scoped: key, any_caller: self.any_caller });
         }
-        // Released only after legacy has the key for any caller, because otherwise a request under another credential
-        // could take them.
+        // The other keys are released only after legacy has the key for any caller, because otherwise a request under
+        // another credential could take them.
         for (pins, key) in self.reserved.drain(..).filter(|(_, key)| Some(*key) != self.key) {
             pins.release(&key);
         }
@@ -146,8 +146,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // The run's own key last. Where it were free first, a retry by the same caller would find only the key that is the
-        // same under every credential, and be refused as a request under another credential.
+        // The run's own key is released last. If it were free first, a retry by the same caller would find only the key
+        // that is the same under every credential, and would be refused as a request under another credential.
         for (pins, key) in self.reserved.drain(..).rev() {
             pins.release(&key);
         }

@@ -26,7 +26,7 @@ use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Prior
 use crate::workflow::{Choice, Mode, Order, Refusal, RunSummary};
 
 /// How many runs that this process cannot read are named to a shared store, which then does not give them to it again.
-/// Any more are taken and given up at each sweep.
+/// Any further ones are taken and given up again at each sweep.
 const NAMED_MAX: usize = 10_000;
 
 /// The pause before the next try where a run could not be given up.

@@ -55,7 +55,7 @@ impl Collected {
 struct WatchedRun {
     /// The number of subscribers.
     count: usize,
-    /// How many of the subscribers are woken by every append.
+    /// How many subscribers are woken by every append.
     each: usize,
     sender: watch::Sender<OnDisk>,
     collected: Option<Collected>,

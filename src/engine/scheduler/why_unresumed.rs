@@ -1,4 +1,4 @@
-//! What keeps the runs of the last process from being resumed: no new run begins meanwhile.
+//! Why the runs of the last process are not resumed yet. Until they are, no new run begins.
 
 use std::sync::Arc;
 

@@ -28,7 +28,7 @@ async fn independent_steps_run_concurrently_and_the_answer_is_durable() {
     let harness = Harness::new(&step_service, plan).await;
     let reply = async { answer(harness.send(request("w", Mode::Real, &json!({}))).await) };
     let watch = async {
-        step_service.wait_for_calls(2).await; // both, although neither was answered yet
+        step_service.wait_for_calls(2).await; // both calls, although neither was answered yet
         step_service.open_gate();
     };
     let ((status, body, report), ()) = tokio::join!(reply, watch);

@@ -100,7 +100,7 @@ async fn a_connection_that_the_server_closed_is_not_reused() {
         for _ in 0..20 {
             let (mut stream, _) = listener.accept().await.unwrap();
             read_request(&mut stream).await.unwrap();
-            // Closed without having announced it.
+            // Closes the connection without having announced it.
             stream.write_all(OK.as_bytes()).await.unwrap();
         }
     });

@@ -133,7 +133,7 @@ async fn a_run_whose_plan_cannot_be_rebuilt_is_left_unchanged() {
         _ => ServiceReply::Hang,
     })
     .await;
-    // Its source is no definition.
+    // The plan's source is no definition.
     let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).call("b", &["a"], "PUT /b", json!({}));
     let plan = plan.respond(202, json!({})).respond_after(&["a"]).build("w");
     let mut harness = Harness::new(&step_service, plan).await;

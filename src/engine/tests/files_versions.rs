@@ -33,7 +33,7 @@ async fn a_request_runs_with_the_files_that_decided_it() {
     assert_eq!(answer_of(&harness, Some(0)).await, json!(0), "decided before the change");
     assert_eq!(answer_of(&harness, Some(1)).await, json!(1));
     assert_eq!(answer_of(&harness, None).await, json!(1), "the newest");
-    // A set that never came into force leaves its number to the next one, and displaces no earlier version.
+    // Files that never came into force leave their number to the next ones, and displace no earlier version.
     for says in 20..30 {
         reload(2, says);
     }

@@ -1,4 +1,4 @@
-//! Runs of routes with `keep: none`: they are answered as others are, and do not use the store.
+//! Runs of routes with `keep: none`: they are answered as the runs of other routes are, and do not use the store.
 
 use std::sync::Arc;
 use std::time::Duration;

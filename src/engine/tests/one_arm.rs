@@ -83,7 +83,7 @@ async fn the_engine_refuses_a_key_that_legacy_took() {
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
     let only = ArmRequest { may_fall_back: false, ..keyed() };
     assert_eq!(refused(harness.send(only.clone()).await).0.kind, "given-to-legacy");
-    // Noted by an earlier process.
+    // An earlier process noted the key for legacy.
     let harness = Harness::new(&step_service, plan()).await;
     harness.store.note_legacy_tries(vec![KEY]).await.unwrap();
     assert_eq!(refused(harness.send(only).await).0.kind, "given-to-legacy");

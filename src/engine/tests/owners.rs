@@ -177,7 +177,7 @@ async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
     .await;
     let store = test_stores::shared();
     let limits = Limits { sweep_ms: 10, watchdog_ms: 20, ..Limits::default() };
-    // What the store keeps of it is no definition: only files that have the plan itself make its run readable.
+    // The store's row of the plan holds no definition: only files that have the plan itself make its run readable.
     let plan = PlanBuilder::new().call("a", &[], "PUT /a", json!({})).respond(200, json!({})).build("w");
     let starter = Harness::with_store(&step_service, plan.clone(), store.clone(), limits.clone(), None).await;
     starter.recover().await;

@@ -220,7 +220,7 @@ async fn a_parent_that_ends_creates_no_further_child() {
     assert!(step_service.seen().is_empty(), "{:?}", step_service.paths());
 }
 
-/// The same after a crash, when the child exists only as an event of its parent and a row of the outbox.
+/// As the test above, but after a crash: the child exists only as an event of its parent and a row of the outbox.
 #[tokio::test]
 async fn the_next_process_does_not_create_the_child_of_an_ending_parent() {
     let store = SlowStore::new(true, false, 0);

@@ -195,7 +195,7 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
 #[tokio::test]
 async fn a_reload_wakes_every_stuck_run() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(500, json!({}))).await;
-    // Its source is no definition: only files that have the plan itself make its runs readable.
+    // The plan's source is no definition: only files that have the plan itself make its runs readable.
     let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&step_service, plan.clone()).await;
     for _ in 0..5 {

@@ -59,7 +59,7 @@ async fn start_watched_returns_the_events_as_they_are_stored() {
     assert_eq!(collected, harness.store.events(started.run, Seq::FIRST).await.unwrap());
     let run = crate::workflow::fold(collected.iter().map(|stored| &stored.event)).unwrap();
     assert_eq!(run.status(), RunStatus::Completed);
-    // The same key returns the existing run, of which this start collected no events.
+    // The same key returns the existing run; this start collected none of its events.
     let (again, rest) = harness.engine.start_watched(keyed(1, 1), TIMEOUT).await.unwrap();
     assert_eq!((again.run, again.fresh, rest.await), (started.run, false, None));
 }

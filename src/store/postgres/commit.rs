@@ -229,7 +229,7 @@ fn answer(appends: Vec<EncodedAppend>, result: BatchResult, doubt: Option<String
             (None, AppendOutcome::Write(_) | AppendOutcome::AlreadyStored) => Ok(()),
             (Some(_), _) if doubt.is_some() => Err(AppendError::Unavailable(doubt.clone().unwrap_or_default())),
             (Some(error), AppendOutcome::Write(_)) => Err(AppendError::Refused(error.text().to_owned())),
-            // It may have been stored before, or an equal append of this batch failed.
+            // The append may have been stored before, or an equal one of this batch failed.
             (Some(error), AppendOutcome::AlreadyStored) => Err(AppendError::Unavailable(error.text().to_owned())),
         };
         // The receiver may be dropped: what is written stays written.

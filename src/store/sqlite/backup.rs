@@ -59,8 +59,9 @@ pub(super) async fn back_up(from: &Path, to: &Path, since: i64, read_keys: ReadK
         conn.execute("PRAGMA query_only = OFF".into_sql_str()).await.map_err(|error| failed(error.to_string()))?;
         let name = part.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?.replace('\'', "''");
         let text = AssertSqlSafe(format!("VACUUM INTO '{name}'")).into_sql_str();
-        // Read before and after: a key that reaches the database only after the copied moment is in its file before or
-        // after, unless the whole file, which is a ring buffer, is overwritten meanwhile.
+        // The files of keys are read before and after the copy: a key that reaches the database only after the copied
+        // moment is in its file before or after, unless the whole file, which is a ring buffer, is overwritten
+        // meanwhile.
         let mut keys = read_keys(&key_files);
         conn.execute(text).await.map_err(|error| failed(error.to_string()))?;
         keys.extend(read_keys(&key_files));

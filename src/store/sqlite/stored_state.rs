@@ -31,7 +31,7 @@ pub(super) fn read_stored_state(
     let mut heads = std::collections::HashMap::new();
     if let Some((seq, fence)) = head {
         heads.insert(append.run_id, (seq, Fence(fence.cast_unsigned())));
-        // Its seq is taken: by this append itself, or by another one.
+        // The seq is stored already: by this append itself, or by another one.
         if append.first <= seq {
             let batch = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
             let first = append.first.cast_signed();

@@ -18,7 +18,7 @@ fn past(n: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + n).unwrap()
 }
 
-/// A run that ended then, in this way.
+/// A run that ended at this time, with this status.
 fn ended(run: RunId, status: RunStatus, at: Timestamp) -> Append {
     let append = with_status(append(run, 1, 3), status);
     Append { summary: RunSummary { updated: at, ..append.summary }, ..append }

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::sqlite::migrate_to;
 
 const DATABASE: &str = "POINTSMAN_TEST_UPGRADE_DATABASE";
-/// The last version whose events stood in rows of their own.
+/// The last version whose events had rows of their own.
 const OLDER: i64 = 6;
 const RUNS: u64 = 20;
 const EVENTS: u64 = 1_000;

@@ -124,7 +124,7 @@ impl Run {
             }
             Outcome::NotDone { failure } | Outcome::Unknown { failure } | Outcome::Failed { failure } => {
                 let call = match self.steps.get(step) {
-                    // It failed before any attempt, or its fallback did.
+                    // The step failed before any attempt, or its fallback failed.
                     None | Some(StepState::Replaced { .. }) if *attempt == 0 => None,
                     // A fan-out failed as a whole: a person rejected all of it.
                     Some(StepState::Open(open))
@@ -318,7 +318,7 @@ impl Run {
     }
 }
 
-/// One more attempt of a call; the call itself where it is the first.
+/// Begins the next attempt of a call. If it is the first attempt, returns the new call.
 fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -> Result<Option<CallState>, String> {
     let StepStarted { step, attempt, request, key, until, at, .. } = started;
     match (call, request) {

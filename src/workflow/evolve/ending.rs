@@ -31,7 +31,8 @@ impl Run {
         for conflict in conflicts {
             match self.call_state(&conflict.step, conflict.item, conflict.part.asked_about()) {
                 Some(call) if call.unknown_effect() => {
-                    // Its effect is still to be determined; nothing else of it happens.
+                    // It is still to be found out whether the call took effect; choices by which the step would go on
+                    // are withdrawn.
                     let mut conflict = conflict;
                     conflict.choices.retain(|choice| choice != "retry_with" && choice != "fallback");
                     self.conflicts.push(conflict);
@@ -41,8 +42,8 @@ impl Run {
         }
     }
 
-    /// Closes a conflict because the run ends early: a call that was done is listed as done, one that may have been as
-    /// unknown.
+    /// Closes a conflict because the run ends early: a call that was done is listed as done, and a call that may have
+    /// been done as unknown.
     fn close_conflict(&mut self, conflict: &Conflict) {
         let Conflict { step, item, part, .. } = conflict;
         if *part == Part::Undo {
@@ -71,7 +72,7 @@ impl Run {
             return Err(format!("a conflict over `{step}` is open already"));
         }
         let call = match (part, attempt) {
-            // No call has begun: an expression, a lock, another run.
+            // No call has begun: the conflict is over an expression, a lock or another run.
             (_, 0) => None,
             (Part::Do, _) => Some(self.do_call(step, *item)?),
             // The probe cannot be sent. A person decides about the attempt that it was to ask about; after that it may
@@ -129,14 +130,14 @@ impl Run {
         let place = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
         let place = place.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
         if matches!(choice, Choice::Cancel { .. }) {
-            return Ok(()); // the next event closes it, with all others
+            return Ok(()); // the next event closes this conflict, with all others
         }
         self.conflicts.remove(place);
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
             self.interactions.withdraw(step, item); // what people said was about another input
             if item.is_some() {
-                self.interactions.changed.insert((step.clone(), item)); // and what they said of all of them was too
+                self.interactions.changed.insert((step.clone(), item)); // also what they said about all items
             }
         }
         let asked_about = part.asked_about();
@@ -160,7 +161,7 @@ impl Run {
         }
         let done = self.call_state(step, item, part).filter(|call| call.gave.is_some()).cloned();
         if let (Some(call), Choice::Skip) = (done, choice) {
-            // It is skipped, although it was done.
+            // The step is skipped, although the call was done.
             let gave = call.gave.clone().unwrap_or_default();
             self.note_done(step, item, Some(&call), gave.status, gave.output.unwrap_or_default(), false);
         }
@@ -169,7 +170,7 @@ impl Run {
             Part::Probe | Part::Undo => self.side_call(step, item, part).ok(),
         };
         if let (Some(call), Choice::Retry | Choice::RetryWith { .. }) = (call, choice) {
-            call.free = call.attempt; // all attempts are there again
+            call.free = call.attempt; // the attempts so far do not count any more
             call.requested = true;
             call.until = None;
             call.gave = None;

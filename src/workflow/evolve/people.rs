@@ -150,7 +150,8 @@ impl Run {
                 if *slot as usize >= open.all() || open.calls.contains_key(slot) {
                     return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
                 }
-                // It may stand in its lock's queue: its input was adjusted, and all items are asked about again.
+                // The item may be in its lock's queue: its input was adjusted, and people are asked about all items
+                // again.
                 open.queued.remove(slot);
                 open.results.insert(*slot, CallResult::default());
             }
@@ -226,7 +227,7 @@ impl Run {
         let place = self.interactions.queue_entries.remove(&(step.clone(), item));
         place.ok_or_else(|| format!("`{step}` stands in no queue"))?;
         if let (Some(slot), Some(StepState::Open(open))) = (item, self.steps.get_mut(step)) {
-            // It had not begun: it begins later.
+            // The step (the item) had not begun: it begins later.
             if open.queued.remove(&slot) && !open.has_ended(slot) {
                 open.next = open.next.min(slot);
             }
@@ -293,11 +294,11 @@ impl Run {
         }
         let open = self.open(step, item)?;
         if status != RunStatus::Completed {
-            open.next = open.next.min(slot); // what this comes to is said by the next event
+            open.next = open.next.min(slot); // the next event says how the step goes on
             return Ok(());
         }
         if unfit {
-            open.next = open.next.min(slot); // it was done; what the step comes to is said by the next event
+            open.next = open.next.min(slot); // the child completed; the next event says how the step goes on
         }
         self.done.push(DoneCall {
             step: step.clone(),

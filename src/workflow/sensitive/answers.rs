@@ -36,7 +36,7 @@ pub(in crate::workflow) fn marked(
     record
 }
 
-/// The same for an answer that a person gave.
+/// Marks the sensitive parts of an answer that a person gave.
 pub(in crate::workflow) fn marked_as_given(plan: &Plan, run: &Run, mut record: AnswerRecord) -> AnswerRecord {
     let Some(taint) = Taint::of(plan, run) else { return record };
     if taint.answer {

@@ -71,7 +71,7 @@ impl KnownValues {
             false => self.hide_within(text, replace),
         }
     }
-    /// The same for a piece of a longer text, where short values are not searched for.
+    /// As [`KnownValues::hide`], for a piece of a longer text, where short values are not searched for.
     pub fn hide_within(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         let mut pieces = vec![(text.to_owned(), false)];
         for (_, form) in self.forms.iter().filter(|(_, form)| text.contains(form.as_str())) {

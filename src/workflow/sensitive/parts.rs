@@ -196,7 +196,7 @@ impl<'a> Parts<'a> {
             self.output(&at.each(), step);
         }
     }
-    /// A service's answer that is no output: a shortened one, or the beginning of one that cannot be read.
+    /// A service's reply that is not a step's output: a shortened reply, or the beginning of one that cannot be read.
     fn response(&mut self, at: &SensitivePath, step: &StepId, response: Option<&serde_json::Value>) {
         match (self.step(step), response) {
             (Some(taint), Some(serde_json::Value::String(_))) if !taint.output.is_empty() => self.value(at.clone()),
@@ -346,7 +346,7 @@ pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
         false => taint.steps.get(&conflict.step).is_some_and(|step| match conflict.kind {
             // The message of a refusal by a service shows only the status.
             ConflictKind::Refused => conflict.status.is_none() && step.is_typed(),
-            // They name the lock.
+            // These messages name the lock.
             ConflictKind::Busy | ConflictKind::Deadlock => step.lock,
             _ => step.is_typed(),
         }),

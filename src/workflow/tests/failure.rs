@@ -179,7 +179,7 @@ fn a_resolved_conflict_goes_on_where_the_run_paused() {
     harness.choose("look", None, Choice::Retry).unwrap();
     assert_eq!(harness.run.attempt(&"look".into(), None, Part::Do).unwrap().attempt, 2);
     harness.call("look", ok(json!({})));
-    // What it reads is not there.
+    // The value that the expression reads is not there.
     assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::Expression);
     harness.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 1})) }).unwrap();
     let first = harness.run.attempt(&"put".into(), None, Part::Do).unwrap();

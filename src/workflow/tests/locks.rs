@@ -135,7 +135,7 @@ respond: { status: 200 }
     assert_eq!(note(&harness), None, "it has it");
     harness.replies("b", None, ok(json!(1)));
     assert_eq!(harness.status(), RunStatus::Completed);
-    // What it holds it keeps: its call is under way.
+    // The run keeps the lock that it holds: its call is under way.
     let mut harness = Harness::of_api(&plan);
     harness.rest();
     harness.lock("b", None, LockSeen::First).unwrap();
@@ -207,8 +207,8 @@ respond: { status: 200 }
     let mut dark = Harness::new(&plan, Mode::Dark, json!({}));
     dark.rest();
     assert_eq!(dark.locks(), [("dark:x".to_owned(), None)]);
-    // A real run whose lock's name is computed cannot choose the name of a dark run's lock.
-    // Nor one that looks like the hash of a sensitive name.
+    // A real run whose lock's name is computed cannot choose the name of a dark run's lock. Nor can it choose a name
+    // that looks like the hash of a sensitive name.
     let (hash, escaped) = (format!("sensitive:{}", "0a".repeat(32)), format!("real:sensitive:{}", "0a".repeat(32)));
     for (name, held) in
         [("dark:x", "real:dark:x"), ("real:dark:x", "real:real:dark:x"), (&*hash, &*escaped), ("x", "x")]
@@ -244,7 +244,7 @@ respond: { status: 200 }
     harness.rest();
     harness.answers("ann", items(&[0, 1, 2], &[])).unwrap();
     assert_eq!(harness.locks(), [("sku:1".to_owned(), Some(0)), ("sku:2".to_owned(), Some(1))]);
-    // Nothing has begun, so all items are asked about again before the first. Item 1 still stands in a queue.
+    // Nothing has begun, so all items are asked about again before the first. Item 1 is still in a queue.
     let input = Arc::new(json!({ "n": 7 }));
     harness.order_by("ann", Order::Adjust { step: "take".into(), item: Some(0), input, reason: None }).unwrap();
     harness.lock("take", Some(0), LockSeen::First).unwrap();

@@ -206,7 +206,7 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
     again(&harness);
     with_gone(&mut harness);
     assert_eq!(harness.in_flight_names(), ["probe charge"], "the step itself is not sent again");
-    // It is lost once more between two of the probe's attempts.
+    // The service is removed once more between two of the probe's attempts.
     harness.world = world();
     harness.record_result("charge", None, Part::Probe, status(503));
     again(&harness);
@@ -216,7 +216,7 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
     let sent = harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == Part::Do));
     assert_eq!(sent.count(), 1);
 
-    // What a person chooses instead: it may have been done, and stays listed.
+    // A person decides instead: the charge may have been done, and stays listed where it is not taken.
     let mut skipped = unknown();
     skipped.choose("charge", None, Choice::Skip).unwrap();
     assert_eq!(skipped.run.status(), RunStatus::Completed);

@@ -360,7 +360,7 @@ respond: { status: 200 }
     let first = plan(yaml);
     let mut harness = Harness::of_api(&first);
     harness.rest();
-    // Recorded a moment after it was decided.
+    // The recorded time of an event is a moment after the time of its decision.
     let later = harness.now + SignedDuration::from_micros(30);
     let events: Vec<_> = harness.events.iter().map(|event| (later, event.clone())).collect();
     let against = |from: &str, to: &str| replay_with(&events, &plan(&yaml.replace(from, to)), &harness.world).unwrap();

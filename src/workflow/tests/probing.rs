@@ -154,14 +154,14 @@ respond: { status: 200 }
     harness.rest();
     harness.reply("charge", None, lost()).unwrap();
     harness.order_by("ann", Order::Pause { reason: None }).unwrap();
-    refused(&harness); // it is to ask
+    refused(&harness); // the probe is due
     harness.order_by("ann", Order::Resume { reason: None }).unwrap();
     harness.settle();
     harness.order_by("ann", Order::Pause { reason: None }).unwrap();
-    refused(&harness); // it asks
+    refused(&harness); // the probe is under way
     harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
     assert!(harness.run.in_flight().is_empty() && harness.run.is_paused());
-    refused(&harness); // it is to ask again, because the "no" came too early
+    refused(&harness); // the probe is due again, because the "no" came too early
     let hand_over = Order::HandOver { to: RunId(uuid::Uuid::from_u128(77)), from: "charge".into(), sealed: None };
     assert!(harness.order_by("ann", hand_over).is_err());
     harness.order_by("ann", Order::Resume { reason: None }).unwrap();

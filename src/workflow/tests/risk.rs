@@ -144,7 +144,7 @@ fn no_order_replaces_an_approval() {
     assert!(matches!(old, Err(Refusal::NotApplicable(why)) if why.contains(after.checkpoint.as_str())));
     harness.answers("ann", items(&[0, 1, 2], &[])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
-    // One that has not begun is asked about alone; the others go on.
+    // People are asked separately about an item that has not begun; the others go on.
     harness.order_by("eve", adjust(2, json!({"to": "everybody"}))).unwrap();
     harness.replies("mail", Some(0), ok(json!(0)));
     assert_eq!((harness.in_flight_names(), harness.open_checkpoint().item), (vec!["mail[1]".to_owned()], Some(2)));

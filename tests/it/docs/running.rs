@@ -1,7 +1,7 @@
 //! The calls of the API as they are shown, and every command, against a running process.
 
 use super::{document, shown_file};
-use crate::orchestrate::Desk;
+use crate::orchestrate::BankTest;
 use crate::support::process::output_text;
 use crate::support::test_system::TestSystem;
 use crate::support::until;
@@ -13,14 +13,14 @@ async fn the_calls_of_the_api_work() {
     let refund = blocks.iter().find(|block| shown_file(block) == Some("workflows/refund.yaml")).expect("a workflow");
     let scripts = runs.blocks("sh");
     let script = scripts.iter().find(|script| script.contains("curl")).expect("a script");
-    let desk = Desk::with_workflow("workflows/refund.yaml", refund).await;
-    let script = script.replace("http://127.0.0.1:8081", &desk.pointsman.admin_url());
-    assert!(script.contains(&desk.pointsman.admin_url()));
+    let test = BankTest::with_workflow("workflows/refund.yaml", refund).await;
+    let script = script.replace("http://127.0.0.1:8081", &test.pointsman.admin_url());
+    assert!(script.contains(&test.pointsman.admin_url()));
     let script = format!("set -eu\n{script}\ncurl -sf $api/run/$run\n");
     let bash = tokio::process::Command::new("bash").args(["-c", &script]).kill_on_drop(true).output();
     let done = tokio::time::timeout(crate::support::PATIENCE, bash).await.expect("in time").expect("bash starts");
     let printed = output_text(&done);
-    assert!(done.status.success(), "{printed}\n{}", desk.pointsman.log());
+    assert!(done.status.success(), "{printed}\n{}", test.pointsman.log());
     assert!(printed.contains("event: end") && printed.contains("\"refunded\":15"), "{printed}");
 }
 

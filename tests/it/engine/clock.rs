@@ -1,4 +1,4 @@
-//! T11: the machine's clock is set while runs wait, or is wrong when the process starts. No wait ends early or late.
+//! The machine's clock is set while runs wait, or is wrong when the process starts. No wait ends early or late.
 
 use std::time::{Duration, Instant};
 
@@ -152,7 +152,7 @@ async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
     let (status, first) = test.post(super::RUN, ask.clone()).await;
     assert_eq!(status, 200, "{first}");
     set(&test, &clock, "+3d", 3.0 * DAY_S).await;
-    // Nothing is removed meanwhile. Then another key is written.
+    // In this time nothing is removed. Then another key is written.
     tokio::time::sleep(OBSERVED).await;
     let (status, other) = test
         .post(super::RUN, json!({ "workflow": "waits", "input": { "pause": "1s" }, "idempotency_key": "k-2" }))

@@ -1,4 +1,4 @@
-//! `keep: none`: engine-answered reads leave no run behind, and are answered as ever.
+//! `keep: none`: engine-answered reads leave no run behind, and get the same answers as with kept runs.
 
 use std::time::{Duration, Instant};
 

@@ -59,11 +59,11 @@ pub struct EngineTest {
 }
 
 impl EngineTest {
-    /// With these workflows; each text begins with its `workflow: NAME`.
+    /// A test with these workflows; each text begins with its `workflow: NAME`.
     async fn with(workflows: &[&str]) -> Self {
         Self::with_settings("", workflows, |_| {}).await
     }
-    /// With more in pointsman.yaml; `more` may name services as `  NAME: …` lines in front of other keys.
+    /// A test with more in pointsman.yaml; `more` may name services as `  NAME: …` lines in front of other keys.
     async fn with_settings(more: &str, workflows: &[&str], change: impl FnOnce(&FlagsDir)) -> Self {
         let step_service = StepService::start().await;
         let flags = FlagsDir::empty();

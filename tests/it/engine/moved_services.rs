@@ -30,7 +30,7 @@ respond: {{ status: 200, body: '${{steps.charge.output}}' }}
     calls.map(workflow).to_vec()
 }
 
-/// Its service honours no keys: a probe tells.
+/// A workflow whose service honours no keys: a probe finds out whether the charge was done.
 const PROBED: &str = "
 workflow: probed
 steps:
@@ -72,7 +72,7 @@ impl EngineTest {
 async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
     let mut test = EngineTest::of_moving_services().await;
     let other = StepService::start().await;
-    // Performed, and never answered.
+    // The charge is performed, and never answered.
     test.step_service.script("POST /charges", ScriptedReply::Late(Duration::ZERO), 4);
     let mut runs = Vec::new();
     for workflow in ["bare", "header", "url", "probed"] {
@@ -118,7 +118,7 @@ async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
 async fn after_a_reload_only_what_was_not_done_goes_to_the_services_new_url() {
     let test = EngineTest::of_moving_services().await;
     let other = StepService::start().await;
-    // Paused by hand between two attempts, while the files change.
+    // A run is paused by hand between two attempts, and the files change meanwhile.
     for reply in [ScriptedReply::Refuse(500), ScriptedReply::Refuse(429)] {
         let mut runs = Vec::new();
         for workflow in ["bare", "header", "url"] {

@@ -406,7 +406,7 @@ respond: { status: 200, body: {} }
     test.finish().await;
 }
 
-/// It declares nothing; its lock is named after what it is handed.
+/// A workflow that declares nothing as sensitive. Its lock is named after the input that it is handed.
 const LOCKING: &str = r#"
 workflow: locking
 steps:
@@ -452,8 +452,9 @@ async fn rows_of_locks(test: &EngineTest) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM locks").fetch_one(&mut database).await.expect("a number")
 }
 
-/// The name of a lock that is computed from what another run handed over is nowhere in clear, and excludes all the same: over
-/// restarts, also those whose rows an earlier version wrote, and runs to which the same name is no secret.
+/// The name of a lock that is computed from what another run handed over is nowhere in clear, and the lock still
+/// excludes others: over restarts, also those whose rows an earlier version wrote, and runs to which the same name is
+/// no secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_name_of_a_lock_is_not_in_clear_where_it_is_computed_from_a_sensitive_value() {
     const CARD: &str = "4000-1234-5678-9010";

@@ -34,7 +34,7 @@ steps:
 respond: { status: 200, body: "${request.body.card}" }
 "#;
 
-/// It declares a part of what it is handed.
+/// A workflow that declares a part of the input that it is handed.
 const PART: &str = r#"
 workflow: part
 input: { sensitive: [$.card.number] }
@@ -55,7 +55,7 @@ async fn what_several_declarations_cover_is_sent_as_it_is_after_a_restart() {
     let checkpoint = data["pending_checkpoint"]["id"].as_str().expect("an id");
     let said = json!({ "approve": true, "values": { "pin": "pin-90210-typed" } });
     test.post_accepted(&format!("{run}/checkpoints/{checkpoint}"), said).await;
-    // Here the run rests, and is read from the store again without any restart.
+    // While it waits for the signal the run has no task, and it is read from the store again without a restart.
     test.wait_for_status(&run, "waiting_signal").await;
     let payload = json!({ "otp": { "code": "otp-331-771" } });
     test.post_accepted(&format!("{run}/signals/go"), json!({ "payload": payload })).await;

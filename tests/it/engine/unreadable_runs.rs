@@ -64,8 +64,8 @@ impl EngineTest {
             .until_metric("as many are stuck", |metrics| metrics.sum("pointsman_runs_stuck", &[]) == count)
             .await;
     }
-    /// Replaces a workflow's kept plan by one that this version cannot read, and its file by another edition; both while
-    /// the process does not run. Returns the plan's id and source.
+    /// Replaces a workflow's kept plan by one that this version cannot read, and its file by another version. The
+    /// process must not run meanwhile. Returns the plan's id and source.
     async fn spoil_plan(&self, workflow: &str, answer: (&str, &str)) -> (String, Vec<u8>) {
         let mut database = database(&self.database_path()).await;
         let like = format!("%\"workflow\":\"{workflow}\"%");

@@ -6,11 +6,11 @@ use http::{Method, StatusCode};
 use pointsman::demo::http::Client;
 use serde_json::{Value, json};
 
-use super::{Desk, RUN};
+use super::{BankTest, RUN};
 use crate::support::PATIENCE;
 
 /// Two tokens, and a listener for applications.
-async fn guarded() -> Desk {
+async fn guarded() -> BankTest {
     let dir = tempfile::tempdir().expect("a directory");
     let token = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -23,7 +23,7 @@ async fn guarded() -> Desk {
         token("app", "app-0123456789abcdef"),
         token("boss", "boss-0123456789abcdef"),
     );
-    Desk::with(&more).await
+    BankTest::with(&more).await
 }
 
 const APP: (&str, &str) = ("authorization", "Bearer app-0123456789abcdef");
@@ -31,27 +31,27 @@ const BOSS: (&str, &str) = ("authorization", "Bearer boss-0123456789abcdef");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_determines_the_recorded_name_and_the_permitted_actions() {
-    let desk = guarded().await;
+    let test = guarded().await;
     let ask = json!({ "workflow": "pick" });
-    assert_eq!(desk.call(Method::POST, RUN, &[], &ask).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(desk.call(Method::POST, RUN, &[BOSS], &ask).await.status, StatusCode::FORBIDDEN);
-    let envelope = desk.call(Method::POST, RUN, &[APP], &ask).await.json();
+    assert_eq!(test.call(Method::POST, RUN, &[], &ask).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(test.call(Method::POST, RUN, &[BOSS], &ask).await.status, StatusCode::FORBIDDEN);
+    let envelope = test.call(Method::POST, RUN, &[APP], &ask).await.json();
     let data = &envelope["data"];
     assert_eq!((&data["run"]["started_by"], &data["audit_receipt"]["auth_mode"]), (&json!("app"), &json!("token")));
     let place = data["pending_checkpoint"]["answer"].as_str().expect("it asks");
     let answer = json!({ "values": { "selected_asset_id": "a" }, "as": "somebody else" });
-    assert_eq!(desk.call(Method::POST, place, &[APP], &answer).await.status, StatusCode::FORBIDDEN);
-    assert_eq!(desk.call(Method::POST, place, &[BOSS], &answer).await.status, StatusCode::OK);
+    assert_eq!(test.call(Method::POST, place, &[APP], &answer).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(test.call(Method::POST, place, &[BOSS], &answer).await.status, StatusCode::OK);
     let events =
-        desk.call(Method::GET, &format!("{}/events", super::path(&envelope)), &[APP], &Value::Null).await.json();
+        test.call(Method::GET, &format!("{}/events", super::path(&envelope)), &[APP], &Value::Null).await.json();
     let said = events.as_array().unwrap().iter().find(|event| event["kind"] == "checkpoint_answered").expect("there");
     assert_eq!(said["event"]["checkpoint_answered"]["by"], "boss");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applications_have_a_listener_of_their_own() {
-    let desk = guarded().await;
-    let api: SocketAddr = desk.pointsman.api.expect("it says where applications come in");
+    let test = guarded().await;
+    let api: SocketAddr = test.pointsman.api.expect("it says where applications come in");
     let client = Client::new(PATIENCE);
     let call = async |method: Method, path: &str, headers: &[(&str, &str)], body: Value| {
         client.json(method, &format!("http://{api}{path}"), headers, &body).await.expect("an answer")
@@ -72,15 +72,15 @@ async fn applications_have_a_listener_of_their_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deprecated_path_works_until_it_is_switched_off() {
-    let desk = Desk::open().await;
+    let test = BankTest::open().await;
     let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
-    let older = desk.call(Method::POST, "/api/maestro/produce", &[], &ask).await;
+    let older = test.call(Method::POST, "/api/maestro/produce", &[], &ask).await;
     assert_eq!((older.status, &older.json()["data"]["status"]), (StatusCode::OK, &json!("completed")));
     for header in ["deprecation", "sunset", "link"] {
         assert!(older.headers.contains_key(header), "{header}");
     }
-    let from_elsewhere = desk.call(Method::POST, "/api/maestro/produce", &[("via", "1.1 edge")], &ask).await;
+    let from_elsewhere = test.call(Method::POST, "/api/maestro/produce", &[("via", "1.1 edge")], &ask).await;
     assert_eq!(from_elsewhere.status, StatusCode::FORBIDDEN);
-    let closed = Desk::with("api: { maestro: false }").await;
+    let closed = BankTest::with("api: { maestro: false }").await;
     assert_eq!(closed.call(Method::POST, "/api/maestro/produce", &[], &ask).await.status, StatusCode::FORBIDDEN);
 }

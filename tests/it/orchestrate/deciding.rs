@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Desk;
+use super::BankTest;
 use crate::support::origin::OriginReply;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_is_shown_and_decided() {
-    let desk = Desk::open().await;
-    desk.bank.next(OriginReply::Status(409), 1);
-    let run = desk.begun("order", json!({ "sku": "a", "password": "hunter2" })).await;
-    let data = desk.comes_to(&run, "paused").await["data"].clone();
+    let test = BankTest::open().await;
+    test.bank.next(OriginReply::Status(409), 1);
+    let run = test.begun("order", json!({ "sku": "a", "password": "hunter2" })).await;
+    let data = test.comes_to(&run, "paused").await["data"].clone();
     let conflict = &data["conflicts"][0];
     assert_eq!(
         (&conflict["kind"], &conflict["step_id"], &conflict["status"]),
@@ -20,48 +20,48 @@ async fn a_conflict_is_shown_and_decided() {
     );
     assert_eq!(conflict["request"]["body"], json!({ "sku": "a" }));
     assert!(conflict["choices"].as_array().unwrap().contains(&json!("take")), "{conflict}");
-    let (status, refused) = desk.post(&format!("{run}/resolve"), json!({ "step": "chrge", "choice": "retry" })).await;
+    let (status, refused) = test.post(&format!("{run}/resolve"), json!({ "step": "chrge", "choice": "retry" })).await;
     assert_eq!((status, &refused["hint"]), (422, &json!("did you mean `charge`?")), "{refused}");
     let take = json!({ "step": "charge", "choice": "take", "output": { "id": "by hand" }, "reason": "looked it up", "as": "ada" });
-    let (status, after) = desk.post(&format!("{run}/resolve"), take.clone()).await;
+    let (status, after) = test.post(&format!("{run}/resolve"), take.clone()).await;
     assert_eq!(status, 200, "{after}");
-    assert_eq!(desk.comes_to(&run, "completed").await["data"]["output"], json!({ "id": "by hand" }));
-    let (status, refused) = desk.post(&format!("{run}/resolve"), take).await;
+    assert_eq!(test.comes_to(&run, "completed").await["data"]["output"], json!({ "id": "by hand" }));
+    let (status, refused) = test.post(&format!("{run}/resolve"), take).await;
     assert_eq!((status, &refused["run_status"]), (409, &json!("completed")), "{refused}");
-    let events = desk.pointsman.get(&format!("{run}/events")).await;
+    let events = test.pointsman.get(&format!("{run}/events")).await;
     let said = events.as_array().unwrap().iter().find(|event| event["kind"] == "resolved").expect("in the trail");
     assert_eq!(said["event"]["resolved"]["by"], "ada (unverified)");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_the_steps_output_and_a_second_one_gets_the_first() {
-    let mut desk = Desk::open().await;
-    let run = desk.begun("pick", json!({})).await;
-    let pending = desk.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
+    let mut test = BankTest::open().await;
+    let run = test.begun("pick", json!({})).await;
+    let pending = test.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
     assert_eq!((&pending["question"], &pending["kind"]), (&json!("Which one?"), &json!("question")));
-    let told = desk.pointsman.get(&format!("{run}/explain")).await;
+    let told = test.pointsman.get(&format!("{run}/explain")).await;
     assert!(!told["sentence"].as_str().unwrap().is_empty() && told["stuck"] == false, "{told}");
-    desk.killed_and_back().await;
+    test.killed_and_back().await;
     let place = pending["answer"].as_str().unwrap();
-    let (status, refused) = desk.post(place, json!({ "values": { "asset": 1 } })).await;
+    let (status, refused) = test.post(place, json!({ "values": { "asset": 1 } })).await;
     assert_eq!(status, 422, "{refused}");
-    let (status, _) = desk.post(&format!("{run}/checkpoints/chk_none"), json!({ "approve": true })).await;
+    let (status, _) = test.post(&format!("{run}/checkpoints/chk_none"), json!({ "approve": true })).await;
     assert_eq!(status, 404);
     let values = json!({ "selected_asset_id": "asset_1" });
-    let (status, after) = desk.post(place, json!({ "values": values, "as": "ada" })).await;
+    let (status, after) = test.post(place, json!({ "values": values, "as": "ada" })).await;
     assert_eq!(status, 200, "{after}");
-    assert_eq!(desk.comes_to(&run, "completed").await["data"]["output"], json!({ "picked": "asset_1" }));
-    let output = desk.pointsman.get(&format!("{run}/steps/choose/output")).await;
+    assert_eq!(test.comes_to(&run, "completed").await["data"]["output"], json!({ "picked": "asset_1" }));
+    let output = test.pointsman.get(&format!("{run}/steps/choose/output")).await;
     assert_eq!(output, values);
-    let (status, second) = desk.post(place, json!({ "approve": false, "as": "bob" })).await;
+    let (status, second) = test.post(place, json!({ "approve": false, "as": "bob" })).await;
     assert_eq!(status, 409, "{second}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_concurrent_answers_one_counts_and_the_other_one_gets_it() {
-    let desk = Desk::open().await;
+    let test = BankTest::open().await;
     // A second checkpoint keeps the run open after the first is answered.
-    desk.flags.write(
+    test.flags.write(
         "workflows/twice.yaml",
         "workflow: twice
 steps:
@@ -71,15 +71,15 @@ respond: { status: 200, body: done }
 ",
     );
     let run = crate::support::until("the new workflow", || async {
-        let (status, envelope) = desk.run("twice", json!({})).await;
+        let (status, envelope) = test.run("twice", json!({})).await;
         (status == 200).then(|| super::path(&envelope))
     })
     .await;
-    let pending = desk.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
+    let pending = test.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
     let place = pending["answer"].as_str().unwrap();
     let (ada, bob) = tokio::join!(
-        desk.post(place, json!({ "approve": true, "as": "ada" })),
-        desk.post(place, json!({ "approve": true, "as": "bob" })),
+        test.post(place, json!({ "approve": true, "as": "ada" })),
+        test.post(place, json!({ "approve": true, "as": "bob" })),
     );
     let (won, lost, winner) = if ada.0 == 200 { (ada, bob, "ada") } else { (bob, ada, "bob") };
     assert_eq!((won.0, lost.0), (200, 409), "{won:?} {lost:?}");
@@ -89,45 +89,45 @@ respond: { status: 200, body: done }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_is_delivered_once() {
-    let desk = Desk::open().await;
-    let run = desk.begun("payment", json!({})).await;
-    desk.comes_to(&run, "waiting_signal").await;
-    let (status, refused) = desk.post(&format!("{run}/signals/other"), json!({ "payload": 1 })).await;
+    let test = BankTest::open().await;
+    let run = test.begun("payment", json!({})).await;
+    test.comes_to(&run, "waiting_signal").await;
+    let (status, refused) = test.post(&format!("{run}/signals/other"), json!({ "payload": 1 })).await;
     assert_eq!((status, &refused["run_status"]), (409, &json!("waiting_signal")), "no step waits for it: {refused}");
     let paid = json!({ "payload": { "amount": 5 }, "id": "d1" });
-    let (status, after) = desk.post(&format!("{run}/signals/paid"), paid.clone()).await;
+    let (status, after) = test.post(&format!("{run}/signals/paid"), paid.clone()).await;
     assert_eq!(status, 200, "{after}");
-    assert_eq!(desk.comes_to(&run, "completed").await["data"]["output"], json!({ "amount": 5 }));
+    assert_eq!(test.comes_to(&run, "completed").await["data"]["output"], json!({ "amount": 5 }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_are_paused_resumed_and_cancelled() {
-    let desk = Desk::open().await;
-    let run = desk.begun("pick", json!({})).await;
-    desk.comes_to(&run, "waiting_checkpoint").await;
-    let (status, paused) = desk.post(&format!("{run}/pause"), json!({ "reason": "a drill", "as": "ada" })).await;
+    let test = BankTest::open().await;
+    let run = test.begun("pick", json!({})).await;
+    test.comes_to(&run, "waiting_checkpoint").await;
+    let (status, paused) = test.post(&format!("{run}/pause"), json!({ "reason": "a drill", "as": "ada" })).await;
     assert_eq!((status, &paused["data"]["status"]), (200, &json!("paused")), "{paused}");
     assert_eq!(paused["data"]["run"]["note"], "ada (unverified) paused it: a drill");
-    let (status, refused) = desk.post(&format!("{run}/pause"), json!({})).await;
+    let (status, refused) = test.post(&format!("{run}/pause"), json!({})).await;
     assert_eq!((status, &refused["run_status"]), (409, &json!("paused")), "{refused}");
-    let (status, resumed) = desk.post(&format!("{run}/resume"), json!({})).await;
+    let (status, resumed) = test.post(&format!("{run}/resume"), json!({})).await;
     assert_eq!((status, &resumed["data"]["status"]), (200, &json!("waiting_checkpoint")), "{resumed}");
-    let (status, refused) = desk.post(&format!("{run}/resume"), json!({})).await;
+    let (status, refused) = test.post(&format!("{run}/resume"), json!({})).await;
     assert_eq!(status, 409, "{refused}");
-    let (status, _) = desk.post(&format!("{run}/cancel"), json!({ "reason": "enough" })).await;
+    let (status, _) = test.post(&format!("{run}/cancel"), json!({ "reason": "enough" })).await;
     assert_eq!(status, 200);
-    let ended = desk.comes_to(&run, "cancelled").await;
+    let ended = test.comes_to(&run, "cancelled").await;
     assert!(ended["data"]["run"]["note"].as_str().unwrap().contains("enough"), "{ended}");
     for order in ["pause", "resume", "cancel"] {
-        let (status, refused) = desk.post(&format!("{run}/{order}"), json!({})).await;
+        let (status, refused) = test.post(&format!("{run}/{order}"), json!({})).await;
         assert_eq!((status, &refused["run_status"]), (409, &json!("cancelled")), "{order}: {refused}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_that_have_not_begun_are_skipped_or_adjusted() {
-    let desk = Desk::open().await;
-    desk.flags.write(
+    let test = BankTest::open().await;
+    test.flags.write(
         "workflows/later.yaml",
         "workflow: later
 steps:
@@ -138,30 +138,30 @@ respond: { status: 200, body: { mailed: '${!steps.mail.skipped}' } }
 ",
     );
     let run = crate::support::until("the new workflow", || async {
-        let (status, envelope) = desk.run("later", json!({})).await;
+        let (status, envelope) = test.run("later", json!({})).await;
         (status == 200).then(|| super::path(&envelope))
     })
     .await;
-    let pending = desk.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
+    let pending = test.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
     let adjust = json!({ "step": "charge", "input": { "sku": "b" }, "reason": "out of a" });
-    let (status, after) = desk.post(&format!("{run}/adjust"), adjust.clone()).await;
+    let (status, after) = test.post(&format!("{run}/adjust"), adjust.clone()).await;
     assert_eq!(status, 200, "{after}");
-    let (status, after) = desk.post(&format!("{run}/skip"), json!({ "step": "mail" })).await;
+    let (status, after) = test.post(&format!("{run}/skip"), json!({ "step": "mail" })).await;
     assert_eq!(status, 200, "{after}");
-    let (status, _) = desk.post(pending["answer"].as_str().unwrap(), json!({ "approve": true })).await;
+    let (status, _) = test.post(pending["answer"].as_str().unwrap(), json!({ "approve": true })).await;
     assert_eq!(status, 200);
-    desk.comes_to(&run, "completed").await;
-    let seen = desk.bank.seen();
+    test.comes_to(&run, "completed").await;
+    let seen = test.bank.seen();
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert_eq!(seen[0].body, br#"{"sku":"b"}"#);
-    let (status, refused) = desk.post(&format!("{run}/adjust"), adjust).await;
+    let (status, refused) = test.post(&format!("{run}/adjust"), adjust).await;
     assert_eq!(status, 409, "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_for_another_attempt_is_cut_short() {
-    let desk = Desk::open().await;
-    desk.flags.write(
+    let test = BankTest::open().await;
+    test.flags.write(
         "workflows/patient.yaml",
         "workflow: patient
 steps:
@@ -171,21 +171,21 @@ steps:
 respond: { status: 200, body: done }
 ",
     );
-    desk.bank.next(OriginReply::Status(429), 1);
+    test.bank.next(OriginReply::Status(429), 1);
     let run = crate::support::until("the new workflow", || async {
         let ask = json!({ "workflow": "patient" });
-        let reply = desk.call(http::Method::POST, super::RUN, &[("prefer", "respond-async")], &ask).await;
+        let reply = test.call(http::Method::POST, super::RUN, &[("prefer", "respond-async")], &ask).await;
         (reply.status == 202).then(|| super::path(&reply.json()))
     })
     .await;
-    crate::support::until_true("the first attempt", || desk.bank.count() == 1).await;
+    crate::support::until_true("the first attempt", || test.bank.count() == 1).await;
     let (status, after) = crate::support::until("the pause before the next attempt", || async {
-        let answer = desk.post(&format!("{run}/retry"), json!({})).await;
+        let answer = test.post(&format!("{run}/retry"), json!({})).await;
         (answer.0 == 200).then_some(answer)
     })
     .await;
     assert_eq!(status, 200, "{after}");
-    tokio::time::timeout(Duration::from_secs(30), desk.comes_to(&run, "completed"))
+    tokio::time::timeout(Duration::from_secs(30), test.comes_to(&run, "completed"))
         .await
         .expect("not after 10 minutes");
 }
@@ -199,9 +199,9 @@ steps:
   sub: { run: pick }
 respond: { status: 200, body: '${steps.sub.output}' }
 ";
-    let desk = Desk::with_workflow("workflows/outer.yaml", outer).await;
+    let test = BankTest::with_workflow("workflows/outer.yaml", outer).await;
     let begun = std::time::Instant::now();
-    let (status, envelope) = desk.run("outer", json!({})).await;
+    let (status, envelope) = test.run("outer", json!({})).await;
     assert!(begun.elapsed() < Duration::from_secs(20), "it is answered when somebody is asked, not after 25 s");
     let data = &envelope["data"];
     let pending = &data["pending_checkpoint"];
@@ -210,9 +210,9 @@ respond: { status: 200, body: '${steps.sub.output}' }
     let place = pending["answer"].as_str().unwrap();
     assert!(place.contains(pending["run_id"].as_str().unwrap()), "{place}");
     let run = super::path(&envelope);
-    let told = desk.pointsman.get(&format!("{run}/explain")).await;
+    let told = test.pointsman.get(&format!("{run}/explain")).await;
     assert!(told["sentence"].as_str().unwrap().contains("Which one?"), "{told}");
-    let (status, after) = desk.post(place, json!({ "values": { "selected_asset_id": "a" } })).await;
+    let (status, after) = test.post(place, json!({ "values": { "selected_asset_id": "a" } })).await;
     assert_eq!(status, 200, "{after}");
-    assert_eq!(desk.comes_to(&run, "completed").await["data"]["output"], json!({ "picked": "a" }));
+    assert_eq!(test.comes_to(&run, "completed").await["data"]["output"], json!({ "picked": "a" }));
 }

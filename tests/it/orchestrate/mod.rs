@@ -56,7 +56,7 @@ respond: { status: 200, body: { amount: '${steps.paid.output.amount}' } }
 ];
 
 /// A bank service and the binary.
-pub struct Desk {
+pub struct BankTest {
     bank: Origin,
     flags: FlagsDir,
     pub pointsman: Pointsman,
@@ -66,16 +66,16 @@ pub struct Desk {
     _dir: TempDir,
 }
 
-impl Desk {
+impl BankTest {
     /// A bank that charges at once.
     async fn open() -> Self {
         Self::with("").await
     }
-    /// The same, with more in pointsman.yaml.
+    /// As [`BankTest::open`], with more in pointsman.yaml.
     async fn with(more: &str) -> Self {
         Self::with_settings(more, |_| {}).await
     }
-    /// The same, with another workflow.
+    /// As [`BankTest::open`], with another workflow.
     pub async fn with_workflow(name: &str, text: &str) -> Self {
         Self::with_settings("", |flags| flags.write(name, text)).await
     }
@@ -113,7 +113,7 @@ impl Desk {
     async fn run(&self, workflow: &str, input: Value) -> (u16, Value) {
         self.post(RUN, json!({ "workflow": workflow, "input": input })).await
     }
-    /// The same where the start is accepted; the run's path.
+    /// Starts a workflow; the start must be accepted. The run's path.
     async fn begun(&self, workflow: &str, input: Value) -> String {
         let (status, envelope) = self.run(workflow, input).await;
         assert!(status == 200 || status == 202, "{status} {envelope}\n{}", self.pointsman.log());

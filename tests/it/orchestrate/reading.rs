@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Desk;
+use super::BankTest;
 
 /// A workflow with large events that waits.
 const REPORT: &str = "workflow: report
@@ -18,17 +18,17 @@ const LOOKS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_for_people_use_threads_that_move_no_runs() {
-    let desk = Desk::with_workflow("workflows/report.yaml", REPORT).await;
+    let test = BankTest::with_workflow("workflows/report.yaml", REPORT).await;
     let rows: Vec<Value> = (0..ROWS).map(|n| json!({ "n": n, "text": format!("row {n}") })).collect();
-    let run = desk.begun("report", json!({ "rows": rows })).await;
-    let of = |threads: &str| desk.pointsman.cpu_of_threads(threads);
+    let run = test.begun("report", json!({ "rows": rows })).await;
+    let of = |threads: &str| test.pointsman.cpu_of_threads(threads);
     let before = (of("engine"), of("admin"));
     for _ in 0..LOOKS {
         for what in ["", "/events", "/explain", "/plan", "/steps/rows/output"] {
-            desk.pointsman.get(&format!("{run}{what}")).await;
+            test.pointsman.get(&format!("{run}{what}")).await;
         }
-        desk.pointsman.get("/api/v2/orchestrate/runs?limit=1000").await;
-        desk.pointsman.metrics().await;
+        test.pointsman.get("/api/v2/orchestrate/runs?limit=1000").await;
+        test.pointsman.metrics().await;
     }
     let (engine, admin) = (of("engine") - before.0, of("admin") - before.1);
     println!("{LOOKS} looks at everything: {admin:?} on the threads of the listener, {engine:?} on the engine's");

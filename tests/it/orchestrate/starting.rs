@@ -7,13 +7,13 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 
-use super::{Desk, RUN, path};
+use super::{BankTest, RUN, path};
 use crate::support::origin::OriginReply;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_answered_when_it_ends() {
-    let desk = Desk::open().await;
-    let (status, envelope) = desk.run("order", json!({ "sku": "a" })).await;
+    let test = BankTest::open().await;
+    let (status, envelope) = test.run("order", json!({ "sku": "a" })).await;
     assert_eq!(status, 200, "{envelope}");
     let data = &envelope["data"];
     assert_eq!((&envelope["object"], &data["status"]), (&json!("orchestration"), &json!("completed")));
@@ -24,24 +24,24 @@ async fn a_run_is_answered_when_it_ends() {
     assert_eq!(data["job"]["durability"], "persisted");
     assert_eq!(data["audit_receipt"]["source"], json!({ "method": "POST", "route": RUN }));
     assert_eq!(data["audit_receipt"]["auth_mode"], "loopback");
-    assert_eq!(desk.pointsman.get(&path(&envelope)).await, envelope, "who looks later sees the same");
+    assert_eq!(test.pointsman.get(&path(&envelope)).await, envelope, "who looks later sees the same");
     let job = format!("{RUN}/{}", data["job_id"].as_str().unwrap());
-    assert_eq!(desk.pointsman.get(&job).await, envelope);
-    let output = desk.pointsman.get(&format!("{}/steps/charge/output", path(&envelope))).await;
+    assert_eq!(test.pointsman.get(&job).await, envelope);
+    let output = test.pointsman.get(&format!("{}/steps/charge/output", path(&envelope))).await;
     assert_eq!(output, json!({ "id": "c1" }));
-    let events = desk.pointsman.get(&format!("{}/events?from=2&limit=1", path(&envelope))).await;
+    let events = test.pointsman.get(&format!("{}/events?from=2&limit=1", path(&envelope))).await;
     assert_eq!((events.as_array().unwrap().len(), &events[0]["seq"]), (1, &json!(2)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_posts_with_one_key_are_one_run_and_one_answer() {
-    let desk = Arc::new(Desk::open().await);
-    desk.bank.otherwise(OriginReply::Slow(Duration::from_millis(300), r#"{"id":"c1"}"#));
+    let test = Arc::new(BankTest::open().await);
+    test.bank.otherwise(OriginReply::Slow(Duration::from_millis(300), r#"{"id":"c1"}"#));
     let posts = (0..200).map(|_| {
-        let desk = desk.clone();
+        let test = test.clone();
         tokio::spawn(async move {
             let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
-            let reply = desk.call(Method::POST, RUN, &[("idempotency-key", "one")], &ask).await;
+            let reply = test.call(Method::POST, RUN, &[("idempotency-key", "one")], &ask).await;
             (reply.status.as_u16(), String::from_utf8_lossy(&reply.body).into_owned())
         })
     });
@@ -51,58 +51,58 @@ async fn two_hundred_posts_with_one_key_are_one_run_and_one_answer() {
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
     assert_eq!(answers.first().unwrap().0, 200);
-    assert_eq!(desk.bank.count(), 1, "charged once");
+    assert_eq!(test.bank.count(), 1, "charged once");
     let other = json!({ "workflow": "order", "input": { "sku": "b" }, "idempotency_key": "one" });
-    let (status, problem) = desk.post(RUN, other).await;
+    let (status, problem) = test.post(RUN, other).await;
     assert_eq!((status, &problem["type"]), (422, &json!("urn:pointsman:problem:key-of-other")), "{problem}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_holds_over_a_restart() {
-    let mut desk = Desk::open().await;
+    let mut test = BankTest::open().await;
     let ask = json!({ "workflow": "order", "input": { "sku": "a" }, "idempotency_key": "k" });
-    let (_, first) = desk.post(RUN, ask.clone()).await;
-    desk.killed_and_back().await;
-    let (status, again) = desk.post(RUN, ask).await;
+    let (_, first) = test.post(RUN, ask.clone()).await;
+    test.killed_and_back().await;
+    let (status, again) = test.post(RUN, ask).await;
     assert_eq!((status, again), (200, first));
-    assert_eq!(desk.bank.count(), 1);
+    assert_eq!(test.bank.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_starts_leave_no_run() {
-    let desk = Desk::open().await;
-    let (status, problem) = desk.run("order", json!({ "sku": 5 })).await;
+    let test = BankTest::open().await;
+    let (status, problem) = test.run("order", json!({ "sku": 5 })).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/input/sku")), "{problem}");
-    let (status, problem) = desk.run("ordr", json!({})).await;
+    let (status, problem) = test.run("ordr", json!({})).await;
     assert_eq!((status, &problem["hint"]), (404, &json!("did you mean `order`?")));
-    let (status, problem) = desk.post(RUN, json!({ "query": "order two apples" })).await;
+    let (status, problem) = test.post(RUN, json!({ "query": "order two apples" })).await;
     assert_eq!((status, &problem["reasons"]), (501, &json!(["order", "payment", "pick"])));
-    let listed = desk.pointsman.get("/api/v2/orchestrate/runs").await;
+    let listed = test.pointsman.get("/api/v2/orchestrate/runs").await;
     assert_eq!(listed, json!({ "runs": [], "next": null }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_takes_longer_is_answered_with_202_and_continues() {
-    let desk = Desk::open().await;
-    desk.bank.next(OriginReply::Slow(Duration::from_secs(3), r#"{"id":"c1"}"#), 1);
+    let test = BankTest::open().await;
+    test.bank.next(OriginReply::Slow(Duration::from_secs(3), r#"{"id":"c1"}"#), 1);
     let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
-    let reply = desk.call(Method::POST, RUN, &[("prefer", "wait=1")], &ask).await;
+    let reply = test.call(Method::POST, RUN, &[("prefer", "wait=1")], &ask).await;
     assert_eq!((reply.status.as_u16(), &reply.headers["preference-applied"]), (202, &"wait=1".parse().unwrap()));
     let envelope = reply.json();
     assert_eq!(
         (&envelope["data"]["status"], &reply.headers["location"]),
         (&json!("running"), &path(&envelope).parse().unwrap())
     );
-    assert_eq!(desk.comes_to(&path(&envelope), "completed").await["data"]["output"], json!({ "id": "c1" }));
+    assert_eq!(test.comes_to(&path(&envelope), "completed").await["data"]["output"], json!({ "id": "c1" }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_are_filtered_and_counted() {
-    let desk = Desk::open().await;
-    desk.begun("order", json!({ "sku": "a" })).await;
-    let asks = desk.begun("pick", json!({})).await;
+    let test = BankTest::open().await;
+    test.begun("order", json!({ "sku": "a" })).await;
+    let asks = test.begun("pick", json!({})).await;
     let list = async |query: &str| {
-        let list = desk.pointsman.get(&format!("/api/v2/orchestrate/runs?{query}")).await;
+        let list = test.pointsman.get(&format!("/api/v2/orchestrate/runs?{query}")).await;
         list["runs"]
             .as_array()
             .unwrap()
@@ -110,13 +110,13 @@ async fn runs_are_filtered_and_counted() {
             .map(|run| run["workflow"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    desk.comes_to(&asks, "waiting_checkpoint").await;
+    test.comes_to(&asks, "waiting_checkpoint").await;
     assert_eq!(list("").await, ["pick", "order"]);
     assert_eq!(list("status=open").await, ["pick"]);
     assert_eq!(list("status=completed&workflow=order&mode=real").await, ["order"]);
     assert_eq!(list("since=2999-01-01T00:00:00Z").await, [""; 0]);
     let job = asks.replace(&format!("{RUN}/run_"), "job_");
     assert_eq!(list(&format!("job={job}")).await, ["pick"]);
-    let status = desk.pointsman.get("/api/v2/status").await;
+    let status = test.pointsman.get("/api/v2/status").await;
     assert_eq!(status["runs"], json!({ "waiting_checkpoint": 1 }));
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Desk, RUN};
+use super::{BankTest, RUN};
 use crate::support::PATIENCE;
 use crate::support::origin::OriginReply;
 
@@ -26,10 +26,10 @@ fn frames(text: &str) -> Vec<(u64, String)> {
 }
 
 /// Reads a stream until it contains a text, and disconnects.
-async fn broken_off(desk: &Desk, path: &str, after: u64, until: &str) -> String {
-    let mut stream = TcpStream::connect(desk.pointsman.admin).await.expect("it listens");
+async fn broken_off(test: &BankTest, path: &str, after: u64, until: &str) -> String {
+    let mut stream = TcpStream::connect(test.pointsman.admin).await.expect("it listens");
     let head =
-        format!("GET {path}/stream HTTP/1.1\r\nhost: {}\r\nlast-event-id: {after}\r\n\r\n", desk.pointsman.admin);
+        format!("GET {path}/stream HTTP/1.1\r\nhost: {}\r\nlast-event-id: {after}\r\n\r\n", test.pointsman.admin);
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut text = String::new();
     let mut chunk = [0; 4_096];
@@ -46,12 +46,12 @@ async fn broken_off(desk: &Desk, path: &str, after: u64, until: &str) -> String 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_is_followed_to_its_end() {
-    let desk = Desk::open().await;
-    desk.bank.next(OriginReply::Status(429), 1);
-    desk.flags.write("workflows/order.yaml", &super::WORKFLOWS[0].1.replace("attempts: 1", "attempts: 3, base: 10ms"));
+    let test = BankTest::open().await;
+    test.bank.next(OriginReply::Status(429), 1);
+    test.flags.write("workflows/order.yaml", &super::WORKFLOWS[0].1.replace("attempts: 1", "attempts: 3, base: 10ms"));
     let names = crate::support::until("a retry in the stream", || async {
         let ask = json!({ "workflow": "order", "input": { "sku": "a" }, "stream": true });
-        let reply = desk.call(Method::POST, RUN, &[], &ask).await;
+        let reply = test.call(Method::POST, RUN, &[], &ask).await;
         assert_eq!(
             (reply.status, &reply.headers["content-type"]),
             (StatusCode::OK, &"text/event-stream".parse().unwrap())
@@ -60,7 +60,7 @@ async fn a_start_is_followed_to_its_end() {
         let ids: Vec<u64> = told.iter().map(|(id, _)| *id).collect();
         assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "without a gap");
         let names: Vec<String> = told.into_iter().map(|(_, name)| name).collect();
-        desk.bank.next(OriginReply::Status(429), usize::from(!names.iter().any(|name| name == "step_retrying")));
+        test.bank.next(OriginReply::Status(429), usize::from(!names.iter().any(|name| name == "step_retrying")));
         names.iter().any(|name| name == "step_retrying").then_some(names)
     })
     .await;
@@ -70,43 +70,43 @@ async fn a_start_is_followed_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reconnects_misses_nothing_over_a_restart() {
-    let mut desk = Desk::open().await;
-    let run = desk.begun("pick", json!({})).await;
-    let first = frames(&broken_off(&desk, &run, 0, "event: checkpoint").await);
+    let mut test = BankTest::open().await;
+    let run = test.begun("pick", json!({})).await;
+    let first = frames(&broken_off(&test, &run, 0, "event: checkpoint").await);
     let last = first.last().expect("frames").0;
-    desk.killed_and_back().await;
-    let pending = desk.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
+    test.killed_and_back().await;
+    let pending = test.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
     let answer = json!({ "values": { "selected_asset_id": "a" } });
     let (rest, answered) = tokio::join!(
-        broken_off(&desk, &run, last, "event: end"),
-        desk.post(pending["answer"].as_str().unwrap(), answer),
+        broken_off(&test, &run, last, "event: end"),
+        test.post(pending["answer"].as_str().unwrap(), answer),
     );
     assert_eq!(answered.0, 200, "{}", answered.1);
     let mut ids: Vec<u64> = first.iter().map(|(id, _)| *id).collect();
     ids.extend(frames(&rest).iter().map(|(id, _)| *id));
-    let events = desk.pointsman.get(&format!("{run}/events")).await;
+    let events = test.pointsman.get(&format!("{run}/events")).await;
     let all: Vec<u64> = events.as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert_eq!(ids, all);
     let end = all.len().to_string();
-    let over = desk.call(Method::GET, &format!("{run}/stream"), &[("last-event-id", &end)], &Value::Null).await;
+    let over = test.call(Method::GET, &format!("{run}/stream"), &[("last-event-id", &end)], &Value::Null).await;
     assert_eq!(over.status, StatusCode::NO_CONTENT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_bounded_and_a_disconnected_client_frees_its_slot() {
-    let desk = Desk::with("limits: { api_streams_max: 1, api_heartbeat_ms: 50 }").await;
-    let run = desk.begun("pick", json!({})).await;
-    let mut held = TcpStream::connect(desk.pointsman.admin).await.expect("it listens");
-    let head = format!("GET {run}/stream HTTP/1.1\r\nhost: {}\r\n\r\n", desk.pointsman.admin);
+    let test = BankTest::with("limits: { api_streams_max: 1, api_heartbeat_ms: 50 }").await;
+    let run = test.begun("pick", json!({})).await;
+    let mut held = TcpStream::connect(test.pointsman.admin).await.expect("it listens");
+    let head = format!("GET {run}/stream HTTP/1.1\r\nhost: {}\r\n\r\n", test.pointsman.admin);
     held.write_all(head.as_bytes()).await.expect("sent");
     let mut byte = [0; 1];
     held.read_exact(&mut byte).await.expect("it begins");
-    let refused = desk.call(Method::GET, &format!("{run}/stream"), &[], &Value::Null).await;
+    let refused = test.call(Method::GET, &format!("{run}/stream"), &[], &Value::Null).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     drop(held);
     let again = tokio::time::timeout(Duration::from_secs(30), async {
         loop {
-            let mut stream = TcpStream::connect(desk.pointsman.admin).await.expect("it listens");
+            let mut stream = TcpStream::connect(test.pointsman.admin).await.expect("it listens");
             stream.write_all(head.as_bytes()).await.expect("sent");
             let mut answer = [0; 12];
             stream.read_exact(&mut answer).await.expect("an answer");
@@ -117,5 +117,5 @@ async fn streams_are_bounded_and_a_disconnected_client_frees_its_slot() {
         }
     });
     again.await.expect("the place is given back");
-    desk.comes_to(&run, "waiting_checkpoint").await;
+    test.comes_to(&run, "waiting_checkpoint").await;
 }

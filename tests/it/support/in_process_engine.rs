@@ -182,7 +182,7 @@ impl WorkflowRun<'_> {
     /// Drops the engine as a crash would, and starts another one on the same store.
     pub async fn crash(&mut self) {
         self.engine = None;
-        tokio::time::sleep(Duration::from_millis(2)).await; // its tasks are gone
+        tokio::time::sleep(Duration::from_millis(2)).await; // until its tasks have ended
         self.engine = Some(self.rig.engine(&self.store).await);
     }
     /// The run's summary, where one was stored.

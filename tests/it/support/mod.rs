@@ -52,7 +52,7 @@ where
     }
 }
 
-/// The same for a condition that is not async.
+/// As [`until`], for a condition that is not async.
 pub async fn until_true(what: &str, mut look: impl FnMut() -> bool) {
     until(what, || std::future::ready(look().then_some(()))).await;
 }

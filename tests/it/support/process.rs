@@ -47,7 +47,7 @@ impl Pointsman {
     pub async fn start(start: &Start) -> Self {
         Self::try_start(start).await.unwrap_or_else(|log| panic!("it did not start:\n{log}"))
     }
-    /// The same; returns the log where it ends instead.
+    /// As [`Pointsman::start`]; returns the log if the process ends instead.
     pub async fn try_start(start: &Start) -> Result<Self, String> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&start.log).expect("a log file");
         let mut child = Command::new(BINARY)
@@ -110,7 +110,7 @@ impl Pointsman {
         let url = format!("{}{path}", self.admin_url());
         self.client.json(method, &url, &[], &body).await.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()))
     }
-    /// The same with headers.
+    /// As [`Pointsman::api`], with headers.
     pub async fn api_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
         let url = format!("{}{path}", self.admin_url());
         self.client.json(method, &url, headers, &body).await.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()))

@@ -20,7 +20,7 @@ impl Strace {
     pub async fn inject(pid: u32, calls: &str, fault: &str) -> Self {
         Self::inject_on(pid, calls, fault, &[]).await
     }
-    /// The same only for calls on one of these files, or on any where none is given.
+    /// As [`Strace::inject`], only for calls on one of these files, or on any file if none is given.
     pub async fn inject_on(pid: u32, calls: &str, fault: &str, files: &[PathBuf]) -> Self {
         let strace = Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])

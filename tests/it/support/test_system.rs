@@ -43,15 +43,15 @@ impl TestSystem {
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
-    /// The same with changed files.
+    /// As [`TestSystem::start`], with changed files.
     pub async fn with(change: impl FnOnce(&FlagsDir)) -> Self {
         Self::with_latency(Latency::instant(), change).await
     }
-    /// The same with latencies in the outside world.
+    /// As [`TestSystem::with`], with latencies in the outside world.
     pub async fn with_latency(latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
         Self::on(None, latency, change).await
     }
-    /// The same on another store.
+    /// As [`TestSystem::with_latency`], on another store.
     pub async fn on(store: Option<String>, latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
         let world = OutsideWorld::start(LOCAL, latency.clone()).await.expect("a port");
         let legacy = Legacy::start(LOCAL, &world.url(), latency).await.expect("a port");
@@ -87,7 +87,7 @@ impl TestSystem {
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Reply, NoReply> {
         self.send_with(method, path, &[], body).await
     }
-    /// The same with more headers.
+    /// As [`TestSystem::send`], with more headers.
     pub async fn send_with(
         &self,
         method: Method,
@@ -135,8 +135,8 @@ impl TestSystem {
         self.read(&order).await;
         self.cancel(&order).await;
     }
-    /// The same for many orders; waits for the shadow executor between the kinds of request, because a follow-up before
-    /// the dark twin exists could not be compared.
+    /// Places, reads and cancels many orders; waits for the shadow executor between the kinds of request, because a
+    /// follow-up before the dark twin exists could not be compared.
     pub async fn create_read_cancel_many(&self, count: usize) {
         let mut orders = Vec::new();
         for _ in 0..count {
@@ -240,7 +240,7 @@ impl TestSystem {
     pub fn arguments(&self) -> Start {
         self.start.clone()
     }
-    /// The same where it must not start; its log.
+    /// Starts again where the process must not come up; its log.
     pub async fn try_restart(&self) -> String {
         match Pointsman::try_start(&self.start).await {
             Ok(_) => panic!("it starts"),
@@ -260,14 +260,14 @@ impl TestSystem {
     pub async fn finish(self) {
         self.finish_then(|_| async {}).await;
     }
-    /// The same where runs are still waiting.
+    /// As [`TestSystem::finish`], where runs are still waiting.
     pub async fn finish_waiting(mut self) {
         self.finished = true;
         assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
         let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
         checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;
     }
-    /// The same, and then reads the store before it is removed.
+    /// As [`TestSystem::finish_waiting`], and then reads the store before it is removed.
     pub async fn finish_then<T, Fut: Future<Output = T>>(mut self, look: impl FnOnce(PathBuf) -> Fut) -> T {
         self.finished = true;
         self.wait_for_runs_to_end().await;

@@ -99,7 +99,8 @@ proptest! {
         prop_assert_eq!(&sealed_again(&sealer, &once), &once);
     }
 
-    /// The same for parts that overlap in every way: values, texts, and values in texts that hold JSON.
+    /// Opening gives what was sealed, also where parts overlap in every way: values, texts, and values in texts that
+    /// hold JSON.
     #[test]
     fn parts_may_overlap(
         parts in prop::collection::vec((paths(), prop::option::of(paths())), 1..4),
@@ -121,7 +122,7 @@ proptest! {
     }
 }
 
-/// A sealed number stands in its text without quotation marks, and the text is not JSON any more.
+/// A sealed number has no quotation marks around it, so that the text is not JSON any more.
 #[test]
 fn a_number_in_a_text_that_holds_json_is_sealed_once() {
     let sealer = event_sealer(&[]);

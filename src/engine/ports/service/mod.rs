@@ -252,7 +252,7 @@ impl Upstream {
         self.changed(change, &limiters);
     }
 
-    /// Called under the lock, so that metrics and log lines come in the order of the changes.
+    /// Called under the lock, so that metrics and log lines have the order of the changes.
     fn changed(&self, change: Option<Change>, _limiters: &MutexGuard<'_, Limiters>) {
         if let Some(change) = change {
             self.metrics.changed(change, self.in_force.load(Ordering::Relaxed));

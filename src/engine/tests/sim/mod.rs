@@ -51,7 +51,7 @@ fn simulate(seed: u64, scenario: Scenario) -> (Figures, Vec<String>) {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let done = runtime.block_on(async { Simulation::new(seed, scenario).await.run().await });
-    drop((runtime, shown)); // tasks that are still alive
+    drop((runtime, shown)); // ends tasks that still run
     crate::clock::simulated::end();
     done
 }
@@ -96,7 +96,7 @@ fn with_all_faults_nothing_is_lost_or_done_twice() {
     simulate_many("with_all_faults", Scenario::AllFaults, Duration::from_secs(8));
 }
 
-/// The same with a store of one process: no sweep repairs what is missed.
+/// With a store of one process: no sweep repairs what is missed.
 #[test]
 fn a_single_process_loses_nothing_and_does_nothing_twice() {
     simulate_many("a_single_process", Scenario::SingleProcess, Duration::from_secs(5));

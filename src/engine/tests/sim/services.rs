@@ -62,7 +62,7 @@ enum Fault {
     LostAfter,
     /// Done, and the reply comes after the timeout.
     TooSlow,
-    /// Nothing was done.
+    /// Refused with this status; nothing was done.
     Refused(u16),
     /// Done, and the reply is a 500.
     Broken,

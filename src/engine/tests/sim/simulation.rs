@@ -178,7 +178,7 @@ impl Simulation {
         let Ok(pins) = StoreAffinity::load(store.clone(), &limits).await else { return };
         let clock = Arc::new(ProcessClock::starting());
         if let (true, Some(now)) = (store.is_shared(), clock::simulated::time()) {
-            clock.follow(now, Moment::now()); // as the program does before it makes its engine
+            clock.follow(now, Moment::now()); // the program does this too before it makes its engine
         }
         let engine = Engine::new(EngineParts {
             store,
@@ -202,7 +202,7 @@ impl Simulation {
     fn kill(&mut self, process: usize) {
         if let Some(engine) = self.processes[process].take() {
             engine.core.process.cancelled.cancel();
-            engine.core.process.draining.send_replace(true); // no client reaches a process that is gone
+            engine.core.process.draining.send_replace(true); // no client reaches a process that has ended
             self.kills += 1;
         }
     }

@@ -73,7 +73,7 @@ fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
         assert_eq!(queues.next_due(now), Some(now + s(pause)));
         now += s(pause);
     }
-    // It accepts messages again: the rest follows at once.
+    // The receiver accepts messages again: the rest follows at once.
     let started = queues.start_due(now);
     let settled = queues.settle(&started[0], &Attempt::Delivered, now, time(0));
     assert_eq!(settled.recovered_after, Some(8));

@@ -14,6 +14,7 @@
 mod background;
 mod basis;
 mod commands;
+mod memory;
 mod parts;
 mod process;
 mod process_status;

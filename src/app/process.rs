@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::Parts;
-use super::{background, process_status, retention, services, time};
+use super::{background, memory, process_status, retention, services, time};
 use crate::admin::{self, AdminParts, RouteTraffic};
 use crate::clock;
 use crate::config::{self, FlagFileWatcher, Loaded, Overrides, ReloadStatus, WatchTiming};
@@ -149,6 +149,7 @@ impl App {
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(time::watch()));
         tasks.push(engine.spawn(retention::purge_periodically(parts.store.clone(), parts.retention.clone())));
+        tasks.extend([&engine, &admin].map(|runtime| runtime.spawn(memory::return_freed_pages())));
         tasks.extend(recorder.map(|handle| admin.spawn(telemetry::upkeep(handle))));
 
         let ended = tokio::spawn({

@@ -22,6 +22,9 @@ use crate::workflow::Event;
 
 /// The number of reading connections, and how long a read waits for one.
 const READERS_MAX: u32 = 4;
+/// The most memory that a reader keeps pages in (a negative number is KiB; SQLite's default is four times as much). The
+/// file's pages are in the system's memory too.
+const READER_CACHE: &str = "-512";
 const READER_WAIT: Duration = Duration::from_secs(5);
 
 /// The parts of an open database.
@@ -56,6 +59,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     let reader = SqliteConnectOptions::new()
         .filename(path)
         .pragma("query_only", "ON")
+        .pragma("cache_size", READER_CACHE)
         .row_buffer_size(1_000)
         .thread_name(|id| format!("store-reader-{id}"))
         .disable_statement_logging();

@@ -2,7 +2,7 @@
 //!
 //! Refused here: a legacy service that is our own listener, an invariant that names an unknown step, a workflow that runs
 //! an unknown one, or itself. Warned of: steps that a rehearsal neither sends nor has an output for, answerers whose names
-//! nobody verifies. One route and the names that it uses are checked by `flag`.
+//! nobody verifies, a store that forgets retry keys. One route and the names that it uses are checked by `flag`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::Uri;
 
 use super::checked_files::{MainFile, PlacedRoute, Workflows};
-use super::setup::Settings;
+use super::setup::{Settings, StoreUrl};
 use crate::expression::Template;
 use crate::flag::{Instance, Percent, Route, State};
 use crate::names::{StepId, WorkflowName};
@@ -137,6 +137,31 @@ fn unproven(site: &Site, route: &Route, problems: &mut Problems) {
             problems
                 .warn(&site.key("cohorts").index(index).key("state"), message)
                 .hint("`force: { reason: … }` next to it overrides that for these callers");
+        }
+    }
+}
+
+/// Warns of a store in memory where a forgotten retry key does harm: after a restart nothing tells that legacy served a
+/// request before, also not whether anybody did.
+pub(crate) fn forgotten_keys(
+    settings: &Settings,
+    routes: &[PlacedRoute],
+    workflows: &Workflows,
+    problems: &mut Problems,
+) {
+    if settings.store != StoreUrl::Memory {
+        return;
+    }
+    for (site, route) in routes {
+        let highest = route.cohorts.iter().map(|cohort| cohort.state).fold(route.declared, State::max);
+        let plan = route.workflow.as_ref().and_then(|name| workflows.get(name)?.1.as_ref());
+        if highest >= State::Dark && plan.is_some_and(|plan| plan.has_shared()) {
+            let message = format!(
+                "the store is in memory and forgets with each restart which requests legacy or the engine took: in `live` \
+                 `{}` would perform their retries a second time",
+                route.id
+            );
+            problems.warn(&site.key("state"), message).hint("use `store: sqlite:PATH` above `shadow`");
         }
     }
 }

@@ -124,6 +124,7 @@ impl SetBuilder {
         if let Some(settings) = &main.settings {
             cross_checks::loops(settings, &main, &services_site, &routes.routes, &mut problems);
             cross_checks::people(settings, &workflows, &mut problems);
+            cross_checks::forgotten_keys(settings, &routes.routes, &workflows, &mut problems);
         }
         cross_checks::sub_runs(&workflows, &mut problems);
         child_undo::check(&workflows, &mut problems);

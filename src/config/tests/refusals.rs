@@ -195,6 +195,10 @@ fn cases() -> Vec<(&'static str, Set)> {
             ),
         ),
         ("retention that is not an age", edit(P, "store: memory", "store: memory\nretention: 30")),
+        (
+            "a store in memory under routes that could go to `live`",
+            edit(R, "state: shadow", "state: dark\n    force: { reason: x }").edit(R, "    percent: 50\n", ""),
+        ),
         ("a store of another kind", edit(P, "store: memory", "store: mysql://x")),
         (
             "a store's address with a password",

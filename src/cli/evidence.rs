@@ -14,9 +14,11 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     let evidence = &view.evidence;
     let number = |name: &str, number: u64, tone: Tone| -> Vec<TableCell> { vec![plain(name), (count(number), tone)] };
     let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Bad };
+    let refusals = evidence.shadow_refusals + evidence.dark_refusals;
     let mut rows = vec![
         number("pairs in shadow", evidence.shadow_pairs, Tone::Plain),
         number("pairs in dark", evidence.dark_pairs, Tone::Plain),
+        number("  of both, requests that legacy refused", refusals, Tone::Plain),
         number("matched", evidence.matched, Tone::Plain),
         number("  of these only by a rule", evidence.ignored, Tone::Plain),
         number("differ", evidence.mismatched, alarm(evidence.mismatched)),

@@ -112,12 +112,16 @@ impl Counters {
         (self.dirty, other.dirty) = (true, true);
     }
 
-    pub(super) fn record_pair(&mut self, rung: State, comparison: &Comparison) {
+    pub(super) fn record_pair(&mut self, rung: State, comparison: &Comparison, is_refusal: bool) {
         let evidence = &mut self.evidence;
-        match rung {
-            State::Dark => evidence.dark_pairs += 1,
-            State::Off | State::Shadow | State::Live | State::Only => evidence.shadow_pairs += 1,
-        }
+        let (pairs, refusals) = match rung {
+            State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_refusals),
+            State::Off | State::Shadow | State::Live | State::Only => {
+                (&mut evidence.shadow_pairs, &mut evidence.shadow_refusals)
+            }
+        };
+        *pairs += 1;
+        *refusals += u64::from(is_refusal);
         match comparison.verdict {
             Verdict::Match => evidence.matched += 1,
             Verdict::Ignored => {

@@ -22,12 +22,13 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     match (from, to) {
         (State::Off, State::Shadow) => {}
         (State::Shadow, State::Dark) => {
-            check_pairs(evidence, evidence.shadow_pairs + evidence.dark_pairs, "", &mut missing);
+            let pairs = (evidence.pairs(), evidence.shadow_refusals + evidence.dark_refusals);
+            check_pairs(evidence, pairs, "", &mut missing);
             check_mismatches(evidence, &mut missing);
             check_failures(evidence, &mut missing);
         }
         (State::Dark, State::Live) => {
-            check_pairs(evidence, evidence.dark_pairs, " in dark", &mut missing);
+            check_pairs(evidence, (evidence.dark_pairs, evidence.dark_refusals), " in dark", &mut missing);
             check_mismatches(evidence, &mut missing);
             check_failures(evidence, &mut missing);
             check_twins(evidence, &mut missing);
@@ -56,12 +57,18 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
-fn check_pairs(evidence: &RouteEvidence, have: u64, place: &str, missing: &mut Vec<String>) {
+fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), place: &str, missing: &mut Vec<String>) {
     if have < PAIRS_MIN {
         let more = PAIRS_MIN - have;
         let noun = if more == 1 { "pair" } else { "pairs" };
         let why = lost_differences(evidence);
         missing.push(format!("needs {more} more compared {noun}{place} ({have} of {PAIRS_MIN}){why}"));
+    }
+    if have > 0 && refusals == have {
+        missing.push(format!(
+            "needs a compared pair{place} of a request that legacy did not refuse: with 4xx for all {have} no effect was \
+             compared"
+        ));
     }
 }
 
@@ -128,6 +135,22 @@ mod tests {
         e.mismatched = 1;
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert!(why.len() == 1 && why[0].starts_with("has 1 open mismatch since"), "{why:?}");
+    }
+
+    #[test]
+    fn pairs_of_refused_requests_alone_open_no_gate() {
+        let mut e = RouteEvidence { shadow_pairs: 30, shadow_refusals: 30, ..Default::default() };
+        let why = missing(&e, State::Shadow, State::Dark, false);
+        assert!(
+            why.len() == 1 && why[0].contains("of a request that legacy did not refuse: with 4xx for all 30"),
+            "{why:?}"
+        );
+        (e.dark_pairs, e.dark_refusals) = (20, 19);
+        assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
+        assert!(missing(&e, State::Dark, State::Live, false).is_empty());
+        e.dark_refusals = 20;
+        let why = missing(&e, State::Dark, State::Live, false);
+        assert!(why.len() == 1 && why[0].contains("pair in dark of a request"), "{why:?}");
     }
 
     #[test]

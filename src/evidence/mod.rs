@@ -43,7 +43,7 @@ use counters::{Counters, SharedCounters, StoredEvidence};
 use samples::PendingSamples;
 
 use crate::clock;
-use crate::compare::{Comparison, Verdict};
+use crate::compare::{Comparison, Observation, Verdict};
 use crate::exchange::{Outcome, Served, ServedObserver, Settle};
 use crate::flag::State;
 use crate::limits::Limits;
@@ -165,8 +165,8 @@ impl Evidence {
         generation: EvidenceGeneration,
         rung: State,
         comparison: &Comparison,
-        legacy: Duration,
-        engine: Duration,
+        legacy: &Observation,
+        engine: &Observation,
     ) {
         {
             let is_difference = comparison.verdict == Verdict::Mismatch && self.generation(route) == generation;
@@ -175,9 +175,10 @@ impl Evidence {
             let mut counters = shared.lock();
             counters.count_differences(comparison);
             if counters.generation == generation.0 {
-                counters.record_pair(rung, comparison);
+                counters.record_pair(rung, comparison, legacy.status().is_client_error());
             }
         }
+        let (legacy, engine) = (legacy.latency(), engine.latency());
         let slower = if engine > legacy { "engine" } else { "legacy" };
         metrics::histogram!("pointsman_paired_latency_seconds", "route" => route.as_str().to_owned(), "slower" => slower)
             .record(engine.abs_diff(legacy).as_secs_f64());

@@ -14,6 +14,10 @@ pub struct RouteEvidence {
     pub shadow_pairs: u64,
     /// Pairs made in dark.
     pub dark_pairs: u64,
+    /// Of the pairs made in shadow, those whose request legacy refused (4xx), so that it most likely had no effect.
+    pub shadow_refusals: u64,
+    /// The same of the pairs made in dark.
+    pub dark_refusals: u64,
     /// Of all pairs, those that are equal, with or without the help of a rule.
     pub matched: u64,
     /// Of all pairs, those equal only by a rule.

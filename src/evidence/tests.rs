@@ -1,9 +1,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
 use super::*;
-use crate::compare::{Difference, Kind, Verdict};
+use crate::compare::{Body, Difference, Kind, Verdict};
 use crate::exchange::ComparisonTicket;
 use crate::flag::SkipReason;
 use crate::store::MemoryStore;
@@ -31,16 +33,19 @@ fn comparison(verdict: Verdict) -> Comparison {
     }
 }
 
+/// What an arm did that replied with this status after these milliseconds.
+fn replied(status: u16, after_ms: u64) -> Observation {
+    let (status, body) = (StatusCode::from_u16(status).unwrap(), Body::Whole(Bytes::new()));
+    Observation::new(status, HeaderMap::new(), body, Duration::from_millis(after_ms), Vec::new())
+}
+
+fn pair_with(evidence: &Evidence, rung: State, verdict: Verdict, status: u16) {
+    let (legacy, engine) = (replied(status, 2), replied(status, 5));
+    evidence.record_pair(&route(), evidence.generation(&route()), rung, &comparison(verdict), &legacy, &engine);
+}
+
 fn pair(evidence: &Evidence, rung: State, verdict: Verdict) {
-    let generation = evidence.generation(&route());
-    evidence.record_pair(
-        &route(),
-        generation,
-        rung,
-        &comparison(verdict),
-        Duration::from_millis(2),
-        Duration::from_millis(5),
-    );
+    pair_with(evidence, rung, verdict, 201);
 }
 
 fn sample(fingerprint: &str) -> Sample {
@@ -91,7 +96,7 @@ async fn another_basis_starts_from_zero_and_ignores_comparisons_that_began_befor
 
     evidence.set_basis(&[(route(), "two".into())]);
     let late = comparison(Verdict::Mismatch);
-    evidence.record_pair(&route(), before, State::Shadow, &late, Duration::ZERO, Duration::ZERO);
+    evidence.record_pair(&route(), before, State::Shadow, &late, &replied(201, 0), &replied(201, 0));
     evidence.keep_sample(before, sample("f"));
     evidence.flush().await.unwrap();
     assert_eq!(evidence.of(&route()), RouteEvidence::default());
@@ -286,4 +291,19 @@ fn a_scrape_shows_one_copy_of_the_counters() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+}
+
+#[tokio::test]
+async fn refusals_of_legacy_are_counted_by_rung() {
+    let evidence = evidence_over(&memory()).await;
+    for (rung, status) in
+        [(State::Shadow, 404), (State::Shadow, 200), (State::Dark, 422), (State::Dark, 409), (State::Dark, 500)]
+    {
+        pair_with(&evidence, rung, Verdict::Match, status);
+    }
+    let counted = evidence.of(&route());
+    assert_eq!(
+        (counted.shadow_pairs, counted.shadow_refusals, counted.dark_pairs, counted.dark_refusals),
+        (2, 1, 3, 2)
+    );
 }

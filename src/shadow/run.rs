@@ -161,7 +161,7 @@ impl Runner {
             Err(BoundExceeded::Depth | BoundExceeded::Time) => return Outcome::Skipped(SkipReason::OverBudget),
         };
         let rung = if answered.mode == Mode::Dark { State::Dark } else { State::Shadow };
-        self.evidence.record_pair(route, generation, rung, &comparison, answered.legacy.latency(), engine.latency());
+        self.evidence.record_pair(route, generation, rung, &comparison, &answered.legacy, &engine);
         match comparison.verdict {
             Verdict::Match => Outcome::Matched,
             Verdict::Ignored => Outcome::Ignored,

@@ -16,7 +16,7 @@ use http::Method;
 
 use self::faulty::Faulty;
 use super::*;
-use crate::compare::{Comparison, Verdict};
+use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::exchange::{Served, ServedObserver};
 use crate::expression::Template;
 use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, Why};
@@ -132,7 +132,9 @@ impl Fixture {
     }
     /// Pairs that open the gates to `dark` and `live`.
     fn pairs(&self, route: &str) {
-        let (route, none) = (RouteId::from(route), Duration::ZERO);
+        let route = RouteId::from(route);
+        let (status, body) = (http::StatusCode::OK, Body::Whole(bytes::Bytes::new()));
+        let reply = Observation::new(status, http::HeaderMap::new(), body, Duration::ZERO, Vec::new());
         let equal = Comparison {
             verdict: Verdict::Match,
             differences: Vec::new(),
@@ -141,7 +143,7 @@ impl Fixture {
             fingerprint: String::new(),
         };
         for _ in 0..20 {
-            self.evidence.record_pair(&route, self.evidence.generation(&route), State::Dark, &equal, none, none);
+            self.evidence.record_pair(&route, self.evidence.generation(&route), State::Dark, &equal, &reply, &reply);
         }
     }
     /// Answers of the engine that open the gate to `only`.

@@ -21,6 +21,9 @@ pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
 pub const EARLIER_IDS_MAX: usize = 16;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
 pub const EARLIER_SCOPES_MAX: usize = 8;
+/// Earlier matches of one route, each with a scope of its retry keys, under which the first tries of requests are looked
+/// up that may belong to another route now.
+pub const MOVED_REQUESTS_MAX: usize = 32;
 
 /// Open runs that `check --against-open-runs` checks, newest first.
 pub const CHECKED_RUNS_MAX: usize = 10_000;

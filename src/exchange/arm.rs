@@ -20,8 +20,8 @@ pub struct ArmRequest {
     pub route: RouteId,
     /// The version of the files by which it was decided and is run; `None` for the newest.
     pub files_version: Option<u64>,
-    /// What to run.
-    pub workflow: WorkflowName,
+    /// What to run; `None` where the route has no workflow now and only the run of an earlier try is looked up.
+    pub workflow: Option<WorkflowName>,
     /// What the run may send, for its whole life.
     pub mode: Mode,
     /// The request.

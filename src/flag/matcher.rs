@@ -26,21 +26,28 @@ pub struct Matcher {
 #[derive(Default)]
 struct Methods(Vec<(Method, Router<usize>)>);
 
+/// The parameters of a path, in order.
+pub type Params = Vec<(Arc<str>, String)>;
+
 /// The index of the route, and its parameters.
-pub type Hit = (usize, Vec<(Arc<str>, String)>);
+pub type Hit = (usize, Params);
 
 impl Matcher {
     /// Builds the matcher. Of routes with equal shape the first wins; the check of the files refuses such routes.
     pub fn new(routes: &[Arc<Route>]) -> Self {
-        let mut matcher = Self::default();
-        for (place, route) in routes.iter().enumerate() {
-            let matches = &route.matches;
+        Self::of(routes.iter().map(|route| &route.matches))
+    }
+
+    /// The matcher of routes with these matches.
+    pub fn of<'a>(all: impl IntoIterator<Item = &'a Match, IntoIter: Clone>) -> Self {
+        let (all, mut matcher) = (all.into_iter(), Self::default());
+        for (place, matches) in all.clone().enumerate() {
             matcher.params.push(params(&matches.path).map(Arc::from).collect());
             matcher.methods(matches).insert(&matches.method, &matches.path, place);
         }
         // GET routes are inserted for HEAD after all others, so that HEAD routes of the same shape win.
-        for (place, route) in routes.iter().enumerate().filter(|(_, r)| r.matches.method == Method::GET) {
-            matcher.methods(&route.matches).insert(&Method::HEAD, &route.matches.path, place);
+        for (place, matches) in all.enumerate().filter(|(_, matches)| matches.method == Method::GET) {
+            matcher.methods(matches).insert(&Method::HEAD, &matches.path, place);
         }
         matcher
     }

@@ -91,7 +91,7 @@ impl RetryScope {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::BTreeMap;
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
 
@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::flag::tests::{route, set};
-    use crate::flag::{FlagSet, Freeze, Owner, RequestFacts, RetryKeys};
+    use crate::flag::{EarlierScopes, FlagSet, Freeze, Owner, RequestFacts, RetryKeys};
 
     const ISSUER: &str = "-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
@@ -131,6 +131,10 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         (set.retry_keys(flag, &facts), set.earlier_retry_keys(flag, &facts))
     }
 
+    fn of_route_a(scope: EarlierScope) -> EarlierScopes {
+        EarlierScopes { by_route: [(RouteId::from("a"), vec![scope])].into(), moved: Vec::new() }
+    }
+
     #[test]
     fn a_stored_scope_gives_the_same_keys_as_before() {
         let plain = || route("a", Method::POST, "/orders");
@@ -148,7 +152,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             let scope = RetryScope::of(&before);
             let kept: RetryScope = serde_json::from_value(serde_json::to_value(&scope).unwrap()).unwrap();
             assert_eq!(kept, scope);
-            let earlier = HashMap::from([(RouteId::from("a"), vec![kept.until(100).unwrap()])]);
+            let earlier = of_route_a(kept.until(100).unwrap());
             let now = Route { caller: Vec::new().into(), ..plain() };
             let (given, none) = keys(&of(before), 99);
             let set = of(now).with_earlier_scopes(Arc::new(earlier));
@@ -171,7 +175,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         let mut kept = serde_json::to_value(RetryScope::of(&unverified)).unwrap();
         assert!(kept.as_object_mut().unwrap().remove("form").is_some());
         let kept: RetryScope = serde_json::from_value(kept).unwrap();
-        let earlier = HashMap::from([(RouteId::from("a"), vec![kept.until(100).unwrap()])]);
+        let earlier = of_route_a(kept.until(100).unwrap());
         let before = keys(&of(unverified).with_earlier_scopes(Arc::new(earlier)), 1).1;
         assert_eq!((before.len(), before[0].any_caller), (1, any_caller));
         assert_ne!(before[0].scoped.0[..16], scoped.0[..16]);

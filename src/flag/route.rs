@@ -40,7 +40,7 @@ pub struct Route {
     /// What scopes the retry key by caller (default: the header `authorization`).
     pub caller: CallerScope,
     /// Whether the engine's runs are kept in the store. If not (`keep: none`), they only read, each is deleted once it
-    /// has answered, and no retry key is remembered.
+    /// has answered, and its retry key is not remembered.
     pub keeps_runs: bool,
     /// The caller's answer is due within this time.
     pub deadline: Option<Duration>,
@@ -55,6 +55,30 @@ pub struct Route {
 }
 
 impl Route {
+    /// A route without a workflow: legacy answers its requests, and keys are only looked up.
+    pub fn without_workflow(id: RouteId, matches: Match, legacy: Arc<Service>) -> Self {
+        Self {
+            id,
+            was: Vec::new(),
+            matches,
+            legacy,
+            workflow: None,
+            declared: State::Off,
+            force: None,
+            shares: Shares::default(),
+            key: None,
+            cohorts: Vec::new(),
+            instance: None,
+            retry_key: None,
+            caller: Vec::new().into(),
+            keeps_runs: true,
+            deadline: None,
+            replay_safe: false,
+            strict_paths: false,
+            guard: None,
+            invariants: Vec::new(),
+        }
+    }
     /// Its id and those that it had before.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
         std::iter::once(&self.id).chain(&self.was)

@@ -12,12 +12,10 @@ use super::hashes::Salts;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, Ambiguity, PathRefusal, match_key, normalise, readings};
 use super::{
-    Cohort, EarlierScope, Family, Instance, InstanceKey, RequestFacts, RetryKeys, Route, Service, Shares, State,
+    Cohort, EarlierScopes, Family, Instance, InstanceKey, MovedRequests, RequestFacts, RetryKeys, Route, Service,
+    Shares, State,
 };
 use crate::names::{RouteId, ServiceName};
-
-/// The scopes of retry keys that earlier files had, by the present id of the route, the newest first.
-pub type EarlierScopes = HashMap<RouteId, Vec<EarlierScope>>;
 
 /// Every route with its flag, in force together. Immutable; swapped whole.
 pub struct FlagSet {
@@ -37,6 +35,8 @@ pub struct FlagSet {
     by_id: HashMap<RouteId, usize>,
     salts: Salts,
     earlier_scopes: Arc<EarlierScopes>,
+    /// The routes of `earlier_scopes.moved`, in the same order: in `off`, without a workflow.
+    former_routes: Vec<Arc<RouteFlag>>,
     /// Whether no route has a workflow or strict paths, so that an ambiguous path can bypass nothing.
     allows_ambiguous_paths: bool,
 }
@@ -159,16 +159,8 @@ impl FlagSet {
                 Some(Instance::Follows { creator, .. }) => creator,
                 Some(Instance::Creates { .. }) | None => &route.id,
             };
-            Arc::new(RouteFlag {
-                requested: inputs.requested,
-                effective: inputs.effective(freeze),
-                shares: inputs.shares,
-                cap: inputs.cap(freeze),
-                granted: inputs.granted(),
-                proven: inputs.proven,
-                family: families.get(creator).cloned().unwrap_or_else(|| creator.clone().into()),
-                route,
-            })
+            let family = families.get(creator).cloned().unwrap_or_else(|| creator.clone().into());
+            Arc::new(RouteFlag::new(route, inputs, family, freeze))
         };
         let routes: Vec<_> = routes.into_iter().map(flag).collect();
         let allows_ambiguous_paths =
@@ -185,6 +177,7 @@ impl FlagSet {
             by_id,
             salts,
             earlier_scopes: Arc::default(),
+            former_routes: Vec::new(),
             allows_ambiguous_paths,
         }
     }
@@ -196,7 +189,14 @@ impl FlagSet {
 
     /// This set with the scopes of retry keys that earlier files had.
     pub fn with_earlier_scopes(self, earlier_scopes: Arc<EarlierScopes>) -> Self {
-        Self { earlier_scopes, ..self }
+        let former = |moved: &MovedRequests| {
+            let MovedRequests { route, matches, .. } = moved;
+            let route = Route::without_workflow(route.clone(), matches.clone(), self.default_legacy.clone());
+            let (inputs, family) = (StateInputs::declared(&route), Family::of(&route));
+            Arc::new(RouteFlag::new(Arc::new(route), &inputs, family, self.freeze))
+        };
+        let former_routes = earlier_scopes.moved.iter().map(former).collect();
+        Self { earlier_scopes, former_routes, ..self }
     }
 
     /// Resolves a raw path (without query): the path to forward and its route.
@@ -271,11 +271,23 @@ impl FlagSet {
     /// The retry keys of this request under the scopes of earlier files, for as long as a retry under them may come. Nearly
     /// always none.
     pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Vec<RetryKeys> {
-        if self.earlier_scopes.is_empty() {
-            return Vec::new();
+        self.earlier_scopes.retry_keys(&flag.route.id, &self.salts, facts)
+    }
+
+    /// The route that such a request belonged to by earlier files, if it had a workflow and its requests may belong to
+    /// another one now, or to none. Nearly always none.
+    pub fn former_route(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        path: &str,
+        now_s: impl FnOnce() -> i64,
+    ) -> Option<FoundRoute<'_>> {
+        if self.former_routes.is_empty() {
+            return None;
         }
-        let scopes = self.earlier_scopes.get(&flag.route.id).into_iter().flatten();
-        scopes.filter_map(|scope| self.salts.retry_before(scope, facts)).collect()
+        let (place, params) = self.earlier_scopes.find_moved(method, host, path, now_s())?;
+        self.former_routes.get(place).map(|flag| FoundRoute { flag, params })
     }
 
     pub(super) fn salts(&self) -> &Salts {
@@ -284,6 +296,18 @@ impl FlagSet {
 }
 
 impl RouteFlag {
+    fn new(route: Arc<Route>, inputs: &StateInputs, family: Family, freeze: Freeze) -> Self {
+        Self {
+            requested: inputs.requested,
+            effective: inputs.effective(freeze),
+            shares: inputs.shares,
+            cap: inputs.cap(freeze),
+            granted: inputs.granted(),
+            proven: inputs.proven,
+            family,
+            route,
+        }
+    }
     /// The instance that a request follows up, where the route follows any.
     pub fn follows(&self, params: &[(Arc<str>, String)]) -> Option<InstanceKey> {
         let Some(Instance::Follows { param, .. }) = &self.route.instance else { return None };

@@ -25,6 +25,7 @@ mod gate;
 mod horizon;
 mod in_force;
 mod kill_switch;
+mod moved;
 mod mover;
 mod orphans;
 mod passing_commands;

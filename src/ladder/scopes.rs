@@ -1,7 +1,8 @@
 //! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them.
 //!
 //! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more, also
-//! by a route that gets requests of another one (which was removed, or matches others now). The number of earlier scopes
+//! by a route that gets requests of another one (which was removed, or matches others now), and where no route with a
+//! workflow gets them (`moved`). The number of earlier scopes
 //! is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for as long as a retry under it
 //! may come. The gate also stays shut for retries of requests whose keys were not recorded when legacy served them: from
 //! before the route had a workflow, matched them, or had its present `retry_key`. A route in `live` is held below it for
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::moved;
 use super::types::Declared;
 use crate::flag::{EarlierScopes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
@@ -41,7 +43,7 @@ pub(super) fn adopt(
     now: Timestamp,
     window: Duration,
 ) -> Scopes {
-    let (mut known, mut after) = (before.clone(), Scopes::new());
+    let (mut known, mut after) = (moved::add(before, &declared.routes, now), Scopes::new());
     let replaced = ReplacedMatches::of(before, &declared.routes);
     for route in &declared.routes {
         // Without a workflow no key is noted.
@@ -75,7 +77,7 @@ pub(super) fn adopt(
                 if !has_same_key(was, &scopes) {
                     scopes.since = Some(now);
                 }
-                replace(&mut scopes, was.clone(), now);
+                replace(&mut scopes, RetryScopes { moved: Vec::new(), ..was.clone() }, now);
             }
         }
         settle(&mut scopes, now, window);
@@ -160,16 +162,17 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
 
 /// Replaces the present scope by the newer scopes given; it becomes an earlier one.
 fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
-    let RetryScopes { now, earlier, forgotten, since, matches: _, reads_only: _, exposed: _ } = was;
+    let RetryScopes { now, earlier, forgotten, since, moved, matches: _, reads_only: _, exposed: _ } = was;
     scopes.earlier.extend(now.filter(|now| scopes.now.as_ref() != Some(now)).map(|scope| ReplacedScope { scope, at }));
     scopes.earlier.extend(earlier);
     scopes.forgotten = scopes.forgotten.max(forgotten);
     scopes.since = scopes.since.max(since);
+    scopes.moved.extend(moved);
 }
 
 /// Sorts earlier scopes newest first, and removes duplicates, expired ones, and those beyond the bound.
 fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
-    let RetryScopes { now, earlier, forgotten, since, exposed, matches: _, reads_only: _ } = scopes;
+    let RetryScopes { now, earlier, forgotten, since, exposed, moved, matches: _, reads_only: _ } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut kept: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {
@@ -186,20 +189,31 @@ fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     *since = since.filter(|since| now.is_some() && until(*since, window) > at);
     *exposed = exposed.filter(|_| since.is_some());
     *earlier = kept;
+    moved::settle(moved, |at_replaced| until(at_replaced, window) > at);
 }
 
 /// The earlier scopes in the form in which requests are looked up under them.
 pub(super) fn looked_up(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes> {
-    let mut all = EarlierScopes::new();
+    let mut all = EarlierScopes::default();
+    let unreadable = |route: &RouteId, why: String| {
+        tracing::warn!(
+            %route, why,
+            "an earlier scope of its retry keys cannot be read and is not looked up: retries of what came under it are new \
+             requests"
+        );
+    };
+    let until_s = |at: Timestamp| until(at, window).as_second();
     for (route, scopes) in scopes {
         for ReplacedScope { scope, at } in &scopes.earlier {
-            match scope.until(until(*at, window).as_second()) {
-                Ok(earlier) => all.entry(route.clone()).or_default().push(earlier),
-                Err(why) => tracing::warn!(
-                    %route, why,
-                    "an earlier scope of its retry keys cannot be read and is not looked up: retries of what came under \
-                     it are new requests"
-                ),
+            match scope.until(until_s(*at)) {
+                Ok(earlier) => all.by_route.entry(route.clone()).or_default().push(earlier),
+                Err(why) => unreadable(route, why),
+            }
+        }
+        for moved in &scopes.moved {
+            match moved::compiled(route, moved, until_s(moved.at)) {
+                Ok(moved) => all.moved.push(moved),
+                Err(why) => unreadable(route, why),
             }
         }
     }

@@ -83,9 +83,7 @@ pub(super) async fn answer(
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
     let files_version = exchange.table.set.files_version;
-    let Some(request) = request(&flagged, files_version, copy, may_fall_back, &shared.limits) else {
-        return Err(exchange.refused(rung, Failure::EngineGaveBack));
-    };
+    let request = request(&flagged, files_version, copy, may_fall_back, reason, &shared.limits);
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::Arm);
     let asked = now();
@@ -137,20 +135,21 @@ pub(super) async fn answer(
     Err(exchange.refused(rung, failure))
 }
 
-/// The request to the engine. `None` where the route has no workflow, which the check of the files refuses.
+/// The request to the engine.
 fn request(
     flagged: &FlaggedRequest,
     files_version: u64,
     copy: RequestCopy,
     may_fall_back: bool,
+    reason: EngineReason,
     limits: &Limits,
-) -> Option<ArmRequest> {
+) -> ArmRequest {
     let route = &flagged.flag.route;
     let any_caller = flagged.retry_keys.and_then(|keys| keys.any_caller);
-    Some(ArmRequest {
+    ArmRequest {
         route: route.id.clone(),
         files_version: Some(files_version),
-        workflow: route.workflow.clone()?,
+        workflow: route.workflow.clone(),
         mode: Mode::Real,
         request: std::sync::Arc::new(copy),
         legacy: None,
@@ -163,10 +162,11 @@ fn request(
         may_begin: flagged.may_begin,
         any_caller,
         earlier: flagged.earlier.clone(),
-        keep: route.keeps_runs,
+        // The first try of a retry has a run, from before the route had `keep: none`.
+        keep: route.keeps_runs || reason == EngineReason::Retry,
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
-    })
+    }
 }
 
 /// A refusal of the caller's request counts as an answer, like a declared 4xx; any other refusal is an error, or unknown

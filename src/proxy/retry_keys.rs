@@ -5,8 +5,20 @@
 //! is refused under another credential, and legacy is not called.
 
 use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown, Remembered};
-use crate::flag::{Arm, RetryKey, RetryKeys};
+use crate::flag::{Arm, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
 use crate::names::RouteId;
+
+/// The retry keys of a request: the present ones, and those by the scopes of earlier files. Where its route has no workflow
+/// now, the newest of the earlier ones stand for the present ones, as if the former route were there in `off`.
+pub(super) fn all_of(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>) -> (Option<RetryKeys>, Vec<RetryKeys>) {
+    let mut earlier = set.earlier_retry_keys(flag, facts);
+    let present = match flag.route.workflow {
+        Some(_) => set.retry_keys(flag, facts),
+        None => earlier.first().copied(),
+    };
+    earlier.retain(|keys| Some(*keys) != present);
+    (present, earlier)
+}
 
 /// Takes a request for legacy, unless the engine has it.
 pub(super) fn take_for_legacy(
@@ -79,34 +91,41 @@ pub(super) struct FirstTry {
     pub any_caller: Vec<RetryKey>,
     /// Keys that the engine did not take; whether legacy did before this process started, only the store knows.
     not_in_engine: Vec<RetryKeys>,
+    /// The workflow only reads: either arm may answer what legacy took.
+    reads_only: bool,
+    /// Where the workflow only reads: keys that the engine of another process may have taken. They are looked up only if
+    /// legacy is to answer.
+    perhaps_elsewhere: Vec<RetryKeys>,
 }
 
 impl FirstTry {
-    /// For a request whose retries either arm may answer: nothing is looked up.
-    pub(super) fn not_looked_up(present: Option<RetryKeys>) -> Self {
-        Self {
+    /// Looks it up. Waits for the store only where the engine may have it. `reads_only`: only what the engine took counts;
+    /// it took that under files in which the workflow did more.
+    pub(super) async fn look_up(
+        pins: &dyn Affinity,
+        (present, earlier): (Option<RetryKeys>, Vec<RetryKeys>),
+        reads_only: bool,
+    ) -> Self {
+        let mut found = Self {
             keys: present,
             arm: None,
             is_unknown: false,
             may_be_here: false,
             is_noted: false,
             present,
-            earlier: Vec::new(),
+            earlier,
             any_caller: Vec::new(),
             not_in_engine: Vec::new(),
-        }
-    }
-    /// Looks up the first try. Waits for the store only where the engine may have taken it.
-    pub(super) async fn look_up(pins: &dyn Affinity, present: Option<RetryKeys>, earlier: Vec<RetryKeys>) -> Self {
-        let mut found = Self::not_looked_up(present);
-        let mut perhaps_in_engine = Vec::new();
-        for key in present.iter().chain(&earlier).filter_map(|keys| keys.any_caller) {
+            reads_only,
+            perhaps_elsewhere: Vec::new(),
+        };
+        for key in found.all().filter_map(|keys| keys.any_caller).collect::<Vec<_>>() {
             if !found.any_caller.contains(&key) {
                 found.any_caller.push(key);
             }
         }
-        found.earlier = earlier.clone();
-        for keys in present.into_iter().chain(earlier) {
+        let mut perhaps_in_engine = Vec::new();
+        for keys in found.all().collect::<Vec<_>>() {
             match pins.remembered(&keys.scoped) {
                 Remembered::By(arm) => {
                     found.set_taken(keys, arm);
@@ -116,6 +135,7 @@ impl FirstTry {
                     found.may_be_here = true;
                     perhaps_in_engine.push(keys);
                 }
+                Remembered::NotEngineHere if reads_only => found.perhaps_elsewhere.push(keys),
                 Remembered::NotEngineHere => perhaps_in_engine.push(keys),
                 Remembered::NotEngine => found.not_in_engine.push(keys),
             }
@@ -124,10 +144,32 @@ impl FirstTry {
         found
     }
 
+    /// Its present keys, and those by earlier scopes.
+    fn all(&self) -> impl Iterator<Item = RetryKeys> {
+        self.present.into_iter().chain(self.earlier.iter().copied())
+    }
+
+    /// Asks the store for what the engine of another process took, where that was left out before.
+    pub(super) async fn look_up_elsewhere(&mut self, pins: &dyn Affinity) {
+        let keys = std::mem::take(&mut self.perhaps_elsewhere);
+        self.ask_store(pins, keys).await;
+    }
+
+    /// Looks it up once more after its body was read: if that took long, the engine may have taken a retry meanwhile, and
+    /// only the store remembers it.
+    pub(super) async fn look_up_again(&mut self, pins: &dyn Affinity) {
+        let remembered = self.all().map(|keys| (keys, pins.remembered(&keys.scoped)));
+        let perhaps: Vec<_> = remembered.filter(|(_, known)| *known != Remembered::NotEngine).collect();
+        self.may_be_here |= perhaps.iter().any(|(_, known)| *known != Remembered::NotEngineHere);
+        self.ask_store(pins, perhaps.into_iter().map(|(keys, _)| keys).collect()).await;
+    }
+
     /// Asks the store for what legacy took before this process started: needed only where the engine would answer.
     pub(super) async fn look_up_in_legacy(&mut self, pins: &dyn Affinity) {
         let keys = std::mem::take(&mut self.not_in_engine);
-        self.ask_store(pins, keys).await;
+        if !self.reads_only {
+            self.ask_store(pins, keys).await;
+        }
     }
 
     async fn ask_store(&mut self, pins: &dyn Affinity, keys: Vec<RetryKeys>) {
@@ -148,13 +190,14 @@ impl FirstTry {
     /// The other keys of the request, beside those that it goes on with. `files_version` is that of the files that
     /// decided it.
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
-        let others = |keys: &&RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
-        let keys = self.present.iter().chain(&self.earlier).filter(others).copied().collect();
+        let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
+        let keys = self.all().filter(others).collect();
         EarlierKeys { keys, files_version }
     }
 
     fn set_taken(&mut self, keys: RetryKeys, arm: Arm) {
-        (self.keys, self.arm) = (Some(keys), Some(arm));
+        let counts = arm == Arm::Engine || !self.reads_only;
+        (self.keys, self.arm) = (Some(keys), counts.then_some(arm));
     }
 }
 

@@ -52,6 +52,16 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     let resolved = table.set.resolve(&head.method, host, head.uri.path());
     let resolved = resolved.map_err(|why| Refused::early(Failure::Path(why)))?;
     let found = resolved.found;
+    let entry = table.entry(found.as_ref().map(|found| found.flag));
+    let found = match found {
+        Some(found) if found.flag.route.workflow.is_some() => Some(found),
+        // The engine may have its first try, from before files took such requests from a route with a workflow.
+        found => {
+            let now_s = || clock::now().as_second();
+            let former = table.set.former_route(&head.method, host, &resolved.path, now_s);
+            former.map(|former| found.unwrap_or(former))
+        }
+    };
     // The path that was matched is forwarded; mostly that is the target as it came.
     let uri = match &resolved.path {
         Cow::Borrowed(_) if head.uri.authority().is_none() => None,
@@ -62,15 +72,14 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     }
     let upgrade = checked.upgrade.then(|| on_upgrade(&mut head));
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
-    let entry = table.entry(found.as_ref().map(|found| found.flag));
     let exchange = Exchange { client, table: &table, entry, began, upgrade };
     match found {
-        Some(found) if found.flag.route.workflow.is_some() => flagged(exchange, found, head, upload).await,
-        _ => answer_from_legacy(exchange, head, upload.stream(None), None, State::Off).await.map_err(Box::new),
+        Some(found) => flagged(exchange, found, head, upload).await,
+        None => answer_from_legacy(exchange, head, upload.stream(None), None, State::Off).await.map_err(Box::new),
     }
 }
 
-/// A request of a route that has a workflow.
+/// A request of a route that has a workflow, or had one by earlier files.
 async fn flagged(
     exchange: Exchange<'_>,
     found: FoundRoute<'_>,
@@ -94,30 +103,27 @@ async fn flagged(
         now_s: clock::now().as_second(),
     };
     let mut instance = None;
-    if let Some(key) = flag.follows(&params) {
+    if flag.route.workflow.is_some()
+        && let Some(key) = flag.follows(&params)
+    {
         let (owner, run) = shared.pins.owner(&key).await.unwrap_or((Owner::Unknown, None));
         facts.owner = owner;
         instance = Some(InstanceId { key, run });
     }
-    let present = table.set.retry_keys(flag, &facts);
-    let mut first_try = match flag.route.keeps_runs {
-        true => FirstTry::look_up(&*shared.pins, present, table.set.earlier_retry_keys(flag, &facts)).await,
-        // The workflow only reads: either arm may answer a retry. Keys that legacy takes are noted all the same, because
-        // later files may have a workflow that does more.
-        false => FirstTry::not_looked_up(present),
-    };
+    let keys = retry_keys::all_of(&table.set, flag, &facts);
+    let mut first_try = FirstTry::look_up(&*shared.pins, keys, !flag.route.keeps_runs).await;
     facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
     exchange.entry.route_metrics.count_diagnostics(diagnostics);
-    // Only the store knows what legacy took before this process started, and only a decision for the engine depends on
-    // it.
-    if let (Decision::Engine { .. }, None) = (&decision, first_try.arm) {
-        first_try.look_up_in_legacy(&*shared.pins).await;
-        if first_try.arm.is_some() {
-            facts.first_try = first_try.arm;
-            decision = decide(&table.set, flag, &facts);
+    // Of some takers only the store knows, and only one of the decisions depends on each.
+    if first_try.arm.is_none() {
+        match &decision {
+            Decision::Engine { .. } => first_try.look_up_in_legacy(&*shared.pins).await,
+            Decision::Legacy { .. } => first_try.look_up_elsewhere(&*shared.pins).await,
+            Decision::Nobody { .. } => {}
         }
+        decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
     // Whether the engine has this request under another credential of the same caller depends on its body too.
     let mut body = KnownBody::Unread;
@@ -126,10 +132,12 @@ async fn flagged(
     {
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         body = waiting.check_not_held(&mut upload, &mut first_try).await?;
+        decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
     // While the store does not answer, legacy answers in `off` and `shadow` also the requests whose key only another
-    // process may have taken.
-    if first_try.is_unknown && !first_try.may_be_here && flag.is_granted_at_most(State::Shadow) {
+    // process may have taken; and the engine answers what it only reads.
+    let only_reads = !flag.route.keeps_runs && matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
+    if only_reads || (!first_try.may_be_here && flag.is_granted_at_most(State::Shadow)) {
         first_try.is_unknown = false;
     }
     // From here on legacy has the request, unless the engine was faster: another request with the same key may be in
@@ -154,6 +162,7 @@ async fn flagged(
             // Since the lookup above, the engine took a request with the same key for any caller.
             LegacyTake::NeedsBody => {
                 body = waiting.check_not_held(&mut upload, &mut first_try).await?;
+                decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
                 continue;
             }
         }
@@ -179,6 +188,20 @@ async fn flagged(
         Decision::Nobody { rung, why } => Err(exchange.refused(rung, Failure::Nobody(why))),
     }
     .map_err(Box::new)
+}
+
+/// Decides again once it is known which arm took the first try.
+fn decide_again(
+    decision: &mut Decision,
+    facts: &mut RequestFacts<'_>,
+    first_try: &FirstTry,
+    set: &FlagSet,
+    flag: &RouteFlag,
+) {
+    if first_try.arm.is_some() {
+        facts.first_try = first_try.arm;
+        *decision = decide(set, flag, facts);
+    }
 }
 
 /// Whether the engine may begin a run for a request that it gets. A retry goes to the engine because the engine has taken
@@ -213,7 +236,7 @@ struct WaitingForLegacy<'a> {
 
 impl WaitingForLegacy<'_> {
     /// Reads the body and checks that the engine does not have the same request under another credential; notes in
-    /// `first_try` where the store does not say.
+    /// `first_try` where the store does not say, and where an arm has taken the first try meanwhile.
     ///
     /// # Errors
     /// The engine has it, or the body could not be read.
@@ -226,6 +249,8 @@ impl WaitingForLegacy<'_> {
         if let Err(overdue) = wait.or_overdue(upload.read_ahead(bytes_max, length(&head.headers))).await {
             return Err(self.refused(Failure::Overdue(overdue)));
         }
+        // That may have taken long.
+        first_try.look_up_again(&*shared.pins).await;
         // The engine cannot have taken a request with a larger body.
         let Some(body) = upload.whole().map_err(|()| self.refused(Failure::Body))? else {
             return Ok(KnownBody::TooLarge);

@@ -88,7 +88,7 @@ impl Runner {
             route: route.id.clone(),
             // `None`: the newest version, because evidence counts only runs of the newest files.
             files_version: None,
-            workflow,
+            workflow: Some(workflow),
             mode: answered.mode,
             request: Arc::clone(&answered.request),
             legacy: Some(Arc::clone(&answered.legacy)),

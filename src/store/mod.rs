@@ -44,7 +44,7 @@ pub use records::{
     OrderRecord, Overridden, PendingRun, PinRecord, Priority, RunFilter, RunSnapshot, SampleRecord, StoredEvent,
     WebhookMessage,
 };
-pub use retry_scopes::{ReplacedScope, RetryScopes};
+pub use retry_scopes::{ReplacedMatch, ReplacedScope, RetryScopes};
 pub use sqlite::{Copied, SqliteStore};
 
 use crate::flag::{Arm, PinKey, RetryKey};

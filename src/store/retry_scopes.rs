@@ -32,6 +32,10 @@ pub struct RetryScopes {
     /// `since`: its workflow only read until then, or it took over requests of another route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Timestamp>,
+    /// Its requests by earlier files that may belong to another route now, or to none, and whose retries may still come;
+    /// the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<ReplacedMatch>,
 }
 
 /// A scope that files replaced.
@@ -40,5 +44,16 @@ pub struct ReplacedScope {
     /// The scope.
     pub scope: RetryScope,
     /// When it was replaced.
+    pub at: Timestamp,
+}
+
+/// Requests that files took from a route, and a scope of their keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplacedMatch {
+    /// Which requests.
+    pub matches: String,
+    /// The scope.
+    pub scope: RetryScope,
+    /// When they were taken, or when the scope was replaced if that was before.
     pub at: Timestamp,
 }

@@ -54,8 +54,9 @@ pub(in crate::engine) async fn prepare(
     if request.mode != Mode::Rehearse && !core.schedule.why_unresumed.is_none() {
         return not_started("resuming_runs", "The runs that the last process left are not resumed yet");
     }
-    let Some(plan) = snapshot.plans.get(&request.workflow).cloned() else {
-        return not_started("no_workflow", &format!("There is no workflow `{}`", request.workflow));
+    let Some(plan) = request.workflow.as_ref().and_then(|name| snapshot.plans.get(name)).cloned() else {
+        let name = request.workflow.as_ref().map_or("", |name| name.as_str());
+        return not_started("no_workflow", &format!("There is no workflow `{name}`"));
     };
     let family = request.creates.as_ref().map(|(family, _)| family);
     // A request that may not fall back to legacy gets its run all the same; the collision has raised an alert.

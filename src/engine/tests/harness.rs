@@ -305,7 +305,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
     ArmRequest {
         route: RouteId::from("orders.create"),
         files_version: Some(0),
-        workflow: WorkflowName::from(workflow),
+        workflow: Some(WorkflowName::from(workflow)),
         mode,
         request: copy(body, &[]),
         legacy: None,

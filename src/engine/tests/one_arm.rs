@@ -105,7 +105,7 @@ async fn a_request_that_falls_back_belongs_to_legacy_before_its_caller_is_answer
 async fn a_request_that_was_refused_before_it_began_belongs_to_no_arm() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
-    let unknown = ArmRequest { workflow: "x".into(), may_fall_back: false, ..keyed() };
+    let unknown = ArmRequest { workflow: Some("x".into()), may_fall_back: false, ..keyed() };
     assert_eq!(refused(harness.send(unknown).await).0.kind, "no-workflow");
     assert_eq!(
         harness.engine.core.ports.pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::expression::Template;
 use crate::ladder::scopes::{self, Scopes, before_recorded, forgotten};
-use crate::limits::EARLIER_SCOPES_MAX;
+use crate::limits::{EARLIER_SCOPES_MAX, MOVED_REQUESTS_MAX};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -274,4 +274,63 @@ fn a_route_of_several_earlier_ones_is_recorded_where_all_were() {
     }
     let unserved = adopt(&before(key, true), &merged(&["one", "never"]), at(1), window);
     assert_eq!(shut(&unserved, "both", 1, window), None, "the other id served nothing");
+}
+
+/// The routes whose requests are looked up wherever they go, each with their match.
+fn moved(scopes: &Scopes) -> Vec<String> {
+    let all = scopes.values().flat_map(|scopes| &scopes.moved);
+    all.map(|moved| format!("{} {}", moved.scope.route, moved.matches)).collect()
+}
+
+#[test]
+fn requests_that_files_take_from_a_route_are_looked_up_until_no_retry_may_come() {
+    let (window, key) = (24 * HOUR, Some("k"));
+    let pay = ("pay", "POST /pay/{kind}", key);
+    let before = first(&routes(&[pay]));
+    let without_workflow = |all: &[(&str, &str, Option<&str>)]| -> Vec<Arc<Route>> {
+        routes(all).iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect()
+    };
+    let own = "pay POST /pay/{kind}";
+    for (after, expected, why) in [
+        (routes(&[pay]), vec![], "nothing changed"),
+        (routes(&[("pay", "POST /pay/{what}", key)]), vec![], "the same requests"),
+        (routes(&[("pay", "POST /pay/{kind}", Some("j"))]), vec![], "they are looked up under the earlier scope"),
+        (vec![], vec![own], "it is removed"),
+        (without_workflow(&[pay]), vec![own], "it has no workflow"),
+        (routes(&[("pay", "POST /purchases", key)]), vec![own], "it matches others"),
+        (routes(&[("other", "POST /pay/{kind}", key)]), vec![own], "another route has them"),
+        ([routes(&[pay]), without_workflow(&[("tea", "POST /pay/tea", key)])].concat(), vec![own], "another wins"),
+        (routes(&[pay, ("get", "GET /pay/tea", key)]), vec![], "another method"),
+        (routes(&[pay, ("all", "POST /{a}/{b}", key)]), vec![], "a wider one"),
+    ] {
+        let mut scopes = adopt(&before, &after, at(1), window);
+        assert_eq!(moved(&scopes), expected, "{why}");
+        for hour in [2, 24] {
+            scopes = adopt(&scopes, &after, at(hour), window);
+            assert_eq!(moved(&scopes), expected, "{why}, at {hour}");
+        }
+        assert!(moved(&adopt(&scopes, &after, at(26), window)).is_empty(), "{why}");
+    }
+    // The scope before is looked up with them, and a renamed route keeps them.
+    let other_key = adopt(&before, &routes(&[("pay", "POST /pay/{kind}", Some("j"))]), at(1), window);
+    let gone = adopt(&other_key, &[], at(20), window);
+    assert_eq!(moved(&gone).len(), 2);
+    let mut renamed = routes(&[("bill", "POST /bill", key)]);
+    Arc::make_mut(&mut renamed[0]).was = vec!["pay".into()];
+    let renamed = adopt(&gone, &renamed, at(26), window);
+    assert_eq!((moved(&renamed).len(), renamed.len()), (1, 1), "the older of the two is over");
+}
+
+#[test]
+fn the_number_of_moved_requests_is_bounded() {
+    let mut scopes = first(&routes(&[("pay", "POST /0", Some("k"))]));
+    for n in 1..=MOVED_REQUESTS_MAX + 2 {
+        scopes = adopt(&scopes, &routes(&[("pay", &format!("POST /{n}"), Some("k"))]), at(1), 24 * HOUR);
+        scopes.values_mut().flat_map(|scopes| &mut scopes.moved).for_each(|moved| moved.at -= Duration::from_secs(1));
+    }
+    let kept = moved(&scopes);
+    assert_eq!(
+        (kept.len(), kept[0].as_str()),
+        (MOVED_REQUESTS_MAX, format!("pay POST /{}", MOVED_REQUESTS_MAX + 1).as_str())
+    );
 }

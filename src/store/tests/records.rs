@@ -4,8 +4,8 @@ use super::*;
 use crate::compare::{Difference, Kind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
-    DeclaredState, EvidenceRecord, FileState, FlipRecord, KeyFileRecord, Overridden, ReplacedScope, RetryScopes,
-    SampleRecord, UnreadKeyFile,
+    DeclaredState, EvidenceRecord, FileState, FlipRecord, KeyFileRecord, Overridden, ReplacedMatch, ReplacedScope,
+    RetryScopes, SampleRecord, UnreadKeyFile,
 };
 
 on_every_store! {
@@ -127,6 +127,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             reads_only: true,
             since: Some(at),
             exposed: Some(at),
+            moved: vec![ReplacedMatch { matches: "POST /b".into(), scope: scope("x-c"), at }],
         })
     };
     let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None) };

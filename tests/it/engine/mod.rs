@@ -16,6 +16,7 @@ mod keys;
 mod locks;
 mod long_runs;
 mod missing_services;
+mod moved_keys;
 mod moved_services;
 mod not_done;
 mod retries;

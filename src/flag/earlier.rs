@@ -1,0 +1,86 @@
+//! PURE. The scopes of retry keys that earlier files had, and which requests came under them.
+//!
+//! The question it answers: "under which keys that no route gives it now may the first try of this request be recorded?"
+//! Always true: a request is looked up under the earlier scopes of its route, and under the scope of each route that
+//! matched it by earlier files, whichever route it belongs to now, if any.
+
+use std::collections::HashMap;
+
+use http::Method;
+use http::header::HOST;
+
+use super::hashes::Salts;
+use super::matcher::{Matcher, Params};
+use super::path::match_key;
+use super::retry::EarlierScope;
+use super::{Match, RequestFacts, RetryKeys};
+use crate::names::RouteId;
+
+/// The scopes of retry keys that earlier files had.
+#[derive(Default)]
+pub struct EarlierScopes {
+    /// By the present id of the route, the newest first.
+    pub by_route: HashMap<RouteId, Vec<EarlierScope>>,
+    /// Of requests that may belong to another route now, or to none, the newest first.
+    pub moved: Vec<MovedRequests>,
+}
+
+impl EarlierScopes {
+    /// The keys of a request that belongs to this route now.
+    pub(super) fn retry_keys(&self, route: &RouteId, salts: &Salts, facts: &RequestFacts<'_>) -> Vec<RetryKeys> {
+        let mut all: Vec<RetryKeys> = Vec::new();
+        if self.by_route.is_empty() && self.moved.is_empty() {
+            return all;
+        }
+        let own = self.by_route.get(route).into_iter().flatten();
+        let own = own.filter_map(|scope| salts.retry_before(scope, facts));
+        let (host, path) = (facts.headers.get(HOST).and_then(|host| host.to_str().ok()), match_key(facts.path));
+        let moved = self.moved.iter().filter_map(|moved| {
+            let params = moved.find(facts.method, host, &path, facts.now_s)?;
+            salts.retry_before(&moved.scope, &RequestFacts { params: &params, ..*facts })
+        });
+        for keys in own.chain(moved) {
+            if !all.contains(&keys) {
+                all.push(keys);
+            }
+        }
+        all
+    }
+
+    /// The first of the moved requests to which a request belongs, as an index, and the parameters of its path.
+    pub(super) fn find_moved(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        path: &str,
+        now_s: i64,
+    ) -> Option<(usize, Params)> {
+        let path = match_key(path);
+        let mut all = self.moved.iter().enumerate();
+        all.find_map(|(place, moved)| Some((place, moved.find(method, host, &path, now_s)?)))
+    }
+}
+
+/// Requests that belonged to a route with a workflow by earlier files and may belong to another route now, or to none.
+pub struct MovedRequests {
+    /// The route.
+    pub route: RouteId,
+    /// Which requests.
+    pub matches: Match,
+    matcher: Matcher,
+    scope: EarlierScope,
+}
+
+impl MovedRequests {
+    /// The requests that a route matched, and the scope of their keys.
+    pub fn new(route: RouteId, matches: Match, scope: EarlierScope) -> Self {
+        Self { route, matcher: Matcher::of([&matches]), matches, scope }
+    }
+
+    /// The parameters of a request, by a key that [`match_key`] made; `None` where it is not one of these, or where no
+    /// retry of these may come any more.
+    fn find(&self, method: &Method, host: Option<&str>, key: &str, now_s: i64) -> Option<Params> {
+        let may_come = now_s < self.scope.until_s;
+        may_come.then(|| self.matcher.find(method, host, key)).flatten().map(|(_, params)| params)
+    }
+}

@@ -28,6 +28,6 @@ mod time;
 
 pub use commands::{demo, serve};
 pub use process::App;
-pub use replay_files::{KeptPlan, ReplayFiles, ReplayResult};
+pub use replay_files::{KeptPlan, MovedCall, ReplayFiles, ReplayResult};
 pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many};
 pub use stores::{store_backup, store_check};

@@ -4,14 +4,18 @@
 //! unknown they differ from the run's, and the command line says so.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::admin::replay::{DivergenceRow, divergences, folded, workflow_and_plan};
 use crate::admin::types::EventRow;
 use crate::config::{self, CheckFailed, Overrides, Setup};
 use crate::limits::Limits;
-use crate::names::{PlanId, ServiceName, WorkflowName};
+use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
+use crate::workflow::address::{self, Moved};
 use crate::workflow::{Plan, World, missing};
 
 /// Checked flag files with which recorded runs are replayed.
@@ -26,6 +30,32 @@ pub struct ReplayFiles {
 
 /// The stored plan of a run, loaded as the engine loads it.
 pub struct KeptPlan(Plan);
+
+/// A call whose outcome is unknown, at a service that has another URL in the files.
+#[derive(Debug, Serialize)]
+pub struct MovedCall {
+    /// The step.
+    pub step: StepId,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// The service.
+    pub service: ServiceName,
+    /// The URL that the call went to, without its query.
+    pub from: String,
+    /// The service's URL in the files.
+    pub to: String,
+}
+
+impl fmt::Display for MovedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, item, service, from, to } = self;
+        let item = item.map_or_else(String::new, |item| format!(", item {item}"));
+        write!(
+            f,
+            "`{step}`{item}: the outcome of its call to {from} is not known, and these files have `{service}` at {to}"
+        )
+    }
+}
 
 /// The result of replaying one run.
 pub enum ReplayResult {
@@ -108,6 +138,16 @@ impl ReplayFiles {
         let run = folded(events)?;
         let missing = missing::all(&kept.0, Some(&run), &self.world).into_iter();
         Ok(missing.map(|(step, missing)| format!("`{step}` needs {missing}")).collect())
+    }
+    /// Calls of a run whose outcome is unknown, at services that have other URLs in the files.
+    ///
+    /// # Errors
+    /// The run's events cannot be read.
+    pub fn moved(&self, events: &[EventRow], kept: &KeptPlan) -> Result<Vec<MovedCall>, String> {
+        let run = folded(events)?;
+        let moved = address::moved_calls(&run, &kept.0, &self.world).into_iter();
+        let row = |((step, item), Moved { service, from, to })| MovedCall { step, item, service, from, to };
+        Ok(moved.map(row).collect())
     }
     /// Replays one run with the plan of the files.
     ///

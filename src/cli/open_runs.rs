@@ -1,7 +1,8 @@
 //! `check --against-open-runs`: the open runs that the files being checked could not have produced.
 //!
 //! Always true: nothing is changed. Such a run continues with the plan that it was started with. Where that plan needs
-//! something that the files do not have, the output names it: the run would pause there. A run that cannot be read
+//! something that the files do not have, or a call of unknown outcome went to another URL of its service, the output names
+//! that: the run would pause there. A run that cannot be read
 //! is named with the reason, and the others are checked all the same. The check ends within bounds ([`Bounds`]), and says
 //! if it left runs out.
 
@@ -20,7 +21,7 @@ use super::output::Output;
 use super::replay::{divergence_table, files_refused};
 use super::run_source::{OpenRuns, ReadError, RunSource};
 use crate::admin::replay::DivergenceRow;
-use crate::app::{KeptPlan, OpenRun, ReplayFiles, ReplayResult};
+use crate::app::{KeptPlan, MovedCall, OpenRun, ReplayFiles, ReplayResult};
 use crate::limits::{CHECKED_RUN_EVENTS_MAX, CHECKED_RUNS_MAX, CHECKED_RUNS_SHOWN_MAX, CHECKED_RUNS_TIME_MAX};
 use crate::names::PlanId;
 
@@ -70,8 +71,18 @@ impl Default for Bounds {
 /// A run that the files could not have produced, or that cannot be read.
 pub(super) struct Other {
     run: OpenRun,
+    differs: Differs,
+}
+
+/// Why the files could not have produced a run.
+#[derive(Default)]
+struct Differs {
     why: String,
+    /// What the run will miss.
     misses: Vec<String>,
+    /// Calls of unknown outcome whose services have other URLs in the files.
+    moved: Vec<MovedCall>,
+    /// Decisions that would have been different.
     divergences: Vec<DivergenceRow>,
 }
 
@@ -110,10 +121,10 @@ pub(super) fn check_runs(
             found.looked_at += 1;
             let other = match check_run(source, files, &mut plans, &run, bounds.events) {
                 Ok(None) => continue,
-                Ok(Some((why, misses, divergences))) => Other { run, why, misses, divergences },
+                Ok(Some(differs)) => Other { run, differs },
                 Err(ReadError::Run(why)) => {
                     let why = format!("it is not known whether these files could have produced this run: {why}");
-                    Other { run, why, misses: Vec::new(), divergences: Vec::new() }
+                    Other { run, differs: Differs { why, ..Differs::default() } }
                 }
                 Err(ReadError::Source(error)) => return Err(error),
             };
@@ -129,10 +140,7 @@ pub(super) fn check_runs(
     }
 }
 
-type Differs = (String, Vec<String>, Vec<DivergenceRow>);
-
-/// Why the files could not have produced a run, what the run will miss, and which decisions would have been different.
-/// `None` where they could have produced it.
+/// Why the files could not have produced a run; `None` where they could have.
 fn check_run(
     source: &impl OpenRuns,
     files: &ReplayFiles,
@@ -140,20 +148,21 @@ fn check_run(
     run: &OpenRun,
     events_max: u64,
 ) -> Result<Option<Differs>, ReadError> {
-    if files.has_plan(&run.workflow, &run.plan) {
-        return Ok(None);
-    }
     let kept = plans.get(source, files, run)?;
     let events = source.events(run, events_max)?;
+    let moved = files.moved(&events, &kept).map_err(events_unread)?;
     let misses = files.missing(&events, &kept).map_err(events_unread)?;
     let (why, divergences) = match files.replay(&events).map_err(events_unread)? {
-        ReplayResult::SamePlan => return Ok(None),
-        ReplayResult::Diverges(found) if found.is_empty() && misses.is_empty() => return Ok(None),
-        ReplayResult::Diverges(found) if found.is_empty() => ("they lack something that the run still needs", found),
-        ReplayResult::Diverges(found) => ("their workflow would have decided differently", found),
         ReplayResult::WorkflowMissing(_) => ("they have no workflow of this name", Vec::new()),
+        ReplayResult::Diverges(found) if !found.is_empty() => ("their workflow would have decided differently", found),
+        ReplayResult::SamePlan | ReplayResult::Diverges(_) => match (misses.is_empty(), moved.is_empty()) {
+            (true, true) => return Ok(None),
+            (false, _) => ("they lack something that the run still needs", Vec::new()),
+            (true, false) => ("they have another URL for a service that may have done a call", Vec::new()),
+        },
     };
-    Ok(Some((format!("these files could not have produced this run: {why}"), misses, divergences)))
+    let why = format!("these files could not have produced this run: {why}");
+    Ok(Some(Differs { why, misses, moved, divergences }))
 }
 
 fn events_unread(why: String) -> ReadError {
@@ -183,9 +192,9 @@ impl OpenRunsReport {
         self.left_out.is_none()
     }
     pub(super) fn json(&self) -> Value {
-        let row = |Other { run, why, misses, divergences }: &Other| {
+        let row = |Other { run, differs: Differs { why, misses, moved, divergences } }: &Other| {
             json!({
-                "run_id": run.run_id, "workflow": run.workflow, "why": why, "misses": misses,
+                "run_id": run.run_id, "workflow": run.workflow, "why": why, "misses": misses, "moved": moved,
                 "divergences": divergences,
             })
         };
@@ -195,11 +204,12 @@ impl OpenRunsReport {
     }
     pub(super) fn text(&self, format: Formatter) -> String {
         let mut text = String::new();
-        for Other { run, why, misses, divergences } in &self.shown {
+        for Other { run, differs: Differs { why, misses, moved, divergences } } in &self.shown {
             let id = format.tone(escape_control(&run.run_id), Tone::Strong);
             text.push_str(&format!("\n{id} of {}: {}\n", run.workflow, escape_control(why)));
-            for miss in misses {
-                let line = format!("  {}: with these files the run pauses there\n", escape_control(miss));
+            let moved = moved.iter().map(MovedCall::to_string);
+            for place in misses.iter().cloned().chain(moved) {
+                let line = format!("  {}: with these files the run pauses there\n", escape_control(&place));
                 text.push_str(&format.tone(line, Tone::Warn));
             }
             if !divergences.is_empty() {

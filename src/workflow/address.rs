@@ -6,15 +6,20 @@
 //! was certainly not done is repeated at the service's present base URL, and is recorded as it is sent then. A service
 //! with several URLs is identified by its first one: all of them lead to the same service.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::calls::{CallState, UnknownReply};
+use super::calls::{CallState, Phase, StepItem, StepState, UnknownReply};
 use super::conflict::conflict;
 use super::world::call_scope;
-use super::{Call, CallRecord, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Part, Run, Step, World, wire};
+use super::{
+    Call, CallRecord, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Part, Plan, Run, Step,
+    World, wire,
+};
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::{ServiceName, StepId};
+use crate::secret::SEALED;
 
 /// The path and query of a recorded call below its service's base URL; `None` where the service has another base URL
 /// now.
@@ -39,18 +44,28 @@ pub fn path_at_base<'r>(
 }
 
 /// A service that has another base URL than when a call was recorded.
-pub(super) struct Moved {
-    service: ServiceName,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The service.
+    pub service: ServiceName,
     /// The URL of the recorded call, without its query.
-    from: String,
+    pub from: String,
     /// The service's present base URL.
-    to: String,
+    pub to: String,
 }
+
+/// The part of a conflict's message by which one over a service that has moved is recognised.
+const WENT_TO: &str = "that attempt went to";
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "that attempt went to {}, and `{}` is at {} now", self.from, self.service, self.to)
+        write!(f, "{WENT_TO} {}, and `{}` is at {} now", self.from, self.service, self.to)
     }
+}
+
+/// Whether a conflict's message names the URL of an earlier attempt.
+pub(super) fn names_url(message: &str) -> bool {
+    message.contains(WENT_TO)
 }
 
 /// The move of a recorded call's service; `None` where the service has the same base URL as then.
@@ -66,6 +81,37 @@ pub(super) fn moved(
     }
     let from = record.url.split('?').next().unwrap_or_default().to_owned();
     Some(Moved { service: call.service.clone(), from, to: wire::base_of(call, world).to_owned() })
+}
+
+/// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services have
+/// other base URLs in these files: the run pauses there instead of sending such a call, or its probe, again. A call whose
+/// recorded URL is sealed is left out, because the URL is not known here.
+pub fn moved_calls(run: &Run, plan: &Plan, world: &World) -> BTreeMap<StepItem, Moved> {
+    let of_steps = run.steps.iter().flat_map(|(step, state)| {
+        let open = match state {
+            StepState::Open(open) => Some(open),
+            _ => None,
+        };
+        open.into_iter().flat_map(move |open| {
+            let item = |slot: &u32| open.items.as_ref().map(|_| *slot);
+            open.calls.iter().map(move |(slot, call)| (step, item(slot), Part::Do, call))
+        })
+    });
+    let beside = run.side_calls.iter().map(|((step, item, part), call)| (step, *item, *part, call));
+    let mut found = BTreeMap::new();
+    for (step, item, part, state) in of_steps.chain(beside) {
+        let in_flight = state.phase == Phase::InFlight && state.effect != EffectClass::Read;
+        let Some((_, declared)) = plan.step(step) else { continue };
+        let Some(call) = declared.call(part).filter(|call| world.base(&call.service).is_some()) else { continue };
+        let is_open = in_flight || state.unknown_effect() || part == Part::Probe;
+        if is_open
+            && !state.request.url.contains(SEALED[0])
+            && let Some(moved) = moved(run, world, call, (step, item, part), &state.request)
+        {
+            found.entry((step.clone(), item)).or_insert(moved);
+        }
+    }
+    found
 }
 
 /// How the next attempt of a call is made.

@@ -4,6 +4,7 @@
 use super::harness::lost;
 use super::*;
 use crate::limits::Limits;
+use crate::workflow::address::moved_calls;
 use crate::workflow::{CallRecord, Choice, ConflictKind, Known, Part};
 
 /// Steps that call a service which honours keys, without and with a secret in a header or the URL.
@@ -98,6 +99,31 @@ fn an_unknown_attempt_is_repeated_only_at_the_address_that_it_went_to() {
         // The reply is lost once more, and the address has not changed: the attempt is repeated without a person.
         back.call("charge", lost());
         assert_eq!(attempt(&back), (3, first.1, first.2));
+    }
+}
+
+#[test]
+fn calls_of_unknown_outcome_at_another_address_are_listed() {
+    for call in CALLS {
+        let plan = plan_of(call, "");
+        let mut harness = charging(&plan);
+        let listed = |harness: &Harness<'_>| {
+            let found = moved_calls(&harness.run, harness.plan, &harness.world).into_iter();
+            found.map(|((step, item), moved)| (step, item, moved.service, moved.from, moved.to)).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(&harness), []);
+        locate(&mut harness, "stock", "http://new");
+        let [(step, item, service, from, to)] = &listed(&harness)[..] else { panic!("it is under way") };
+        assert_eq!((step.as_str(), *item, service.as_str(), to.as_str()), ("charge", None, "stock", "http://new"));
+        assert!(from.starts_with("http://old/charges") && !from.contains('?'), "{from}");
+        locate(&mut harness, "stock", "http://old");
+        ends_unknown(&mut harness, false);
+        locate(&mut harness, "stock", "http://new");
+        harness.settle();
+        assert_paused(&harness);
+        assert_eq!(listed(&harness).len(), 1, "a person decides");
+        harness.choose("charge", None, Choice::Skip).unwrap();
+        assert_eq!(listed(&harness), []);
     }
 }
 

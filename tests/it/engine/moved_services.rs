@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{EngineTest, step};
+use super::{EngineTest, id, step};
 use crate::support::step_service::{ScriptedReply, StepService};
 use crate::support::until_true;
 
@@ -81,6 +81,17 @@ async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
     until_true("four effects", || test.step_service.effects("POST /charges") == 4).await;
     test.kill().await;
     test.move_services(&test.step_service, &other);
+    // The check names beforehand where the open runs will pause.
+    let (flags, store) = (test.flags.path().display().to_string(), test.dir.path().join("pointsman.db"));
+    let store = format!("sqlite:{}", store.display());
+    let (code, said) = test.cli_output(&["check", &flags, "--against-open-runs", "--store", &store]).await;
+    assert_eq!(code, Some(1), "{said}");
+    for run in &runs {
+        let of = said.split("\nrun_").find(|part| part.starts_with(id(run).trim_start_matches("run_")));
+        let of = of.unwrap_or_else(|| panic!("{run} is not listed: {said}"));
+        let from = format!("`charge`: the outcome of its call to {}/charges is not known", test.step_service.url());
+        assert!(of.contains(&from) && of.contains(&format!("` at {}: with these files", other.url())), "{of}");
+    }
     test.restart().await;
     for run in &runs {
         test.is_asked_about(run, &other).await;

@@ -11,6 +11,7 @@ use owo_colors::{OwoColorize, Style};
 
 use super::args::Colour;
 use crate::flag::{State, Why};
+use crate::secret::{SEALED, STARS};
 
 /// The meaning of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,20 @@ pub(crate) fn escape_control(text: &str) -> String {
         }
     }
     out
+}
+
+/// The same for a text of a run, with stars instead of ciphertext, which nobody can read.
+pub(crate) fn without_ciphertext(text: &str) -> String {
+    let [opens, closes] = SEALED;
+    let mut pieces = text.split(opens);
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        match piece.split_once(closes) {
+            Some((_, after)) => out.extend([STARS, after]),
+            None => out.extend([opens, piece]),
+        }
+    }
+    escape_control(&out)
 }
 
 /// Why a state is in force.

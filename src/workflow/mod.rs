@@ -117,7 +117,8 @@ pub use run_snapshot::FOLD;
 pub use run_status::RunStatus;
 pub use schema::Schema;
 pub use sensitive::{
-    Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, Taint, child_paths, parts,
+    Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, ShownTexts, Taint,
+    child_paths, parts,
 };
 pub use span::{ago, ahead};
 pub use status::StepStatus;

@@ -17,8 +17,8 @@ use super::serde_forms::pairs;
 use super::tree_effects::LeftByChildren;
 use super::work_count::count_work;
 use super::{
-    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted,
-    SensitiveSources, Superseded,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, Plan, RunStarted,
+    SensitiveSources, ShownTexts, Superseded,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -243,14 +243,25 @@ impl Run {
     pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
         self.interactions.queue_entry(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
     }
-    /// Why it is paused or ended early, in a sentence.
+    /// Why it is paused or ended early, in a sentence, in clear.
     pub fn note(&self) -> Option<String> {
+        self.note_in(&ShownTexts::in_clear())
+    }
+    /// The same as people are shown it.
+    pub fn shown_note(&self, plan: &Plan) -> Option<String> {
+        match self.is_sensitive(plan) {
+            true => self.note_in(&ShownTexts::of(plan, self)),
+            false => self.note(),
+        }
+    }
+    pub(super) fn note_in(&self, texts: &ShownTexts) -> Option<String> {
         let note = match (&self.end, self.conflicts.first(), &self.pause) {
             // It ended early as its workflow declares; the note tells what was done before all the same.
-            (Some(End::Completed), _, _) => self.failing.as_ref()?.message.clone(),
-            (Some(End::Failed(failure)), _, _) => failure.message.clone(),
-            (Some(End::Cancelled(why) | End::Abandoned(why)), _, _) => why.clone(),
-            (Some(End::CancelledUnread(why)), _, _) => return Some(why.clone()),
+            (Some(End::Completed), _, _) => texts.failure(self.failing.as_ref()?),
+            (Some(End::Failed(failure)), _, _) => texts.failure(failure),
+            (Some(End::Cancelled(why)), _, _) => texts.cancelled(why),
+            (Some(End::Abandoned(why)), _, _) => why.into(),
+            (Some(End::CancelledUnread(why)), _, _) => return Some(texts.cancelled(why).into_owned()),
             (Some(End::Superseded(superseded)), _, _) => {
                 let Superseded { by, from, who, .. } = &**superseded;
                 return Some(format!("{who} replaced it by {by}, from `{from}` on, which takes over what it did"));
@@ -258,9 +269,9 @@ impl Run {
             (None, Some(first), _) => {
                 // A conflict that a reload may resolve comes first, because it is recognised by the note.
                 let missing = self.conflicts.iter().find(|conflict| conflict.kind == ConflictKind::Missing);
-                let message = &missing.unwrap_or(first).message;
+                let message = texts.conflict(missing.unwrap_or(first));
                 return Some(match self.conflicts.len() {
-                    1 => message.clone(),
+                    1 => message.into_owned(),
                     more => format!("{message} ({more} conflicts are open)"),
                 });
             }
@@ -270,11 +281,11 @@ impl Run {
                     None => format!("{by} paused it"),
                 });
             }
-            (None, None, None) => self.failing.as_ref()?.message.clone(),
+            (None, None, None) => texts.failure(self.failing.as_ref()?),
         };
         Some(match self.leftovers(&note) {
             Some(leftovers) => format!("{note}; {leftovers}"),
-            None => note,
+            None => note.into_owned(),
         })
     }
     /// A call that has begun and not ended.

@@ -22,6 +22,7 @@ mod spread;
 mod taint;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 pub use answers::child_paths;
 pub(super) use answers::{AnswerPlace, marked, marked_as_given, result_paths};
@@ -33,3 +34,4 @@ pub use shown::Redaction;
 pub(super) use shown::answer_for_others;
 pub use sources::SensitiveSources;
 pub use taint::Taint;
+pub use texts::ShownTexts;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::calls::{Phase, StepState};
 use super::run::End;
 use super::run_status::RunStatus;
-use super::{Mode, OpenCheckpoint, Risk, Run};
+use super::{Mode, OpenCheckpoint, Plan, Risk, Run, ShownTexts};
 use crate::names::{CheckpointId, JobId, PlanId, RouteId, RunId, Seq, WorkflowName};
 
 /// One row about a run: always equal to what folding its events gives.
@@ -109,8 +109,19 @@ impl Run {
             .map(|question| &*question.checkpoint)
             .filter(|_| self.end.is_none() && self.failing.is_none())
     }
-    /// Its summary. `updated` is when its last event happened.
+    /// Its summary, in clear. `updated` is when its last event happened.
     pub fn summary(&self, updated: Timestamp) -> RunSummary {
+        self.summary_in(updated, &ShownTexts::in_clear())
+    }
+    /// The same as people are shown it, and as it is stored.
+    pub fn shown_summary(&self, updated: Timestamp, plan: &Plan) -> RunSummary {
+        let in_clear = self.summary(updated);
+        match in_clear.note.is_some() && self.is_sensitive(plan) {
+            true => self.summary_in(updated, &ShownTexts::of(plan, self)),
+            false => in_clear,
+        }
+    }
+    fn summary_in(&self, updated: Timestamp, texts: &ShownTexts) -> RunSummary {
         let first = self.open_checkpoints().min_by_key(|asked| asked.at);
         RunSummary {
             run_id: self.started.run,
@@ -122,7 +133,7 @@ impl Run {
             seq: self.seq,
             started: self.started.started,
             updated,
-            note: self.note().or_else(|| first.map(|asked| asked.question.clone())),
+            note: self.note_in(texts).or_else(|| first.map(|asked| texts.question_of_step(asked).into_owned())),
             job: self.started.job,
             parent: self.started.parent.as_ref().map(|parent| parent.run),
             wake: self.wake(),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::calls::{CallState, Phase, StepItem, StepState};
 use super::due::due;
 use super::span::{ago, ahead};
-use super::{Action, Conditions, ConflictKind, ControlEvent, Event, Part, Plan, Run, StepKind, World};
+use super::{Action, Conditions, ConflictKind, ControlEvent, Event, Part, Plan, Run, ShownTexts, StepKind, World};
 use crate::names::{CheckpointId, RunId, ServiceName, StepId};
 
 /// One thing that a run waits for.
@@ -115,9 +115,10 @@ impl Since {
 }
 
 /// All that a run waits for: first what a person can act on, then what happens by itself. An empty list for a run that
-/// has not ended is a bug.
+/// has not ended is a bug. The sentences are for people: stars stand for texts that were made from sensitive values.
 pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
-    let mut all = All { plan, since, now: conditions.now, reasons: Vec::new() };
+    let texts = ShownTexts::of(plan, run);
+    let mut all = All { plan, texts: &texts, since, now: conditions.now, reasons: Vec::new() };
     if run.is_final() {
         return all.reasons;
     }
@@ -127,14 +128,14 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
         all.push(Cause::Paused, None, since.paused, None, what, "resume it");
     }
     for conflict in run.conflicts() {
-        let what = format!("a person decides: {}", conflict.message);
+        let what = format!("a person decides: {}", texts.conflict(conflict));
         let moves = format!("choose one of {}", conflict.choices.join(", "));
         let at = since.at(&conflict.step, conflict.item);
         all.push(Cause::Conflict(conflict.kind), Some((&conflict.step, conflict.item)), at, None, what, &moves);
     }
     for asked in run.open_checkpoints() {
         let who = if asked.who.is_empty() { "anybody who may decide".to_owned() } else { asked.who.join(" or ") };
-        let what = format!("`{}` waits for {who}: {}", asked.step, asked.question);
+        let what = format!("`{}` waits for {who}: {}", asked.step, texts.question(asked));
         let moves = format!("answer {}", asked.checkpoint);
         let about = Some((&asked.step, asked.item));
         all.push(Cause::Checkpoint(asked.checkpoint.clone()), about, Some(asked.at), asked.until, what, &moves);
@@ -151,6 +152,7 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
 
 struct All<'a> {
     plan: &'a Plan,
+    texts: &'a ShownTexts,
     since: &'a Since,
     now: Timestamp,
     reasons: Vec<Reason>,
@@ -242,7 +244,7 @@ impl All<'_> {
         let (about, at) = (Some((step, item)), self.since.at(step, item));
         match call.phase {
             Phase::InFlight => {
-                let request = format!("{} {}", call.request.method, call.request.url);
+                let request = format!("{} {}", call.request.method, self.texts.url(step, part, &call.request.url));
                 let what = format!("attempt {} of {of}`{step}` is under way ({request})", call.attempt);
                 self.push(Cause::Call, about, at, call.until, what, "the service's answer, or its time-out");
             }

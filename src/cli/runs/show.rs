@@ -9,7 +9,7 @@ use crate::admin::types::{
     UndoRow, UndoState,
 };
 use crate::cli::client::{CallError, Client};
-use crate::cli::format::{Formatter, TableCell, Tone, duration_text, escape_control, plain};
+use crate::cli::format::{Formatter, TableCell, Tone, duration_text, escape_control, plain, without_ciphertext};
 use crate::cli::output::Output;
 
 /// The most characters of one event's content, or of a value, that are shown in its line.
@@ -95,7 +95,7 @@ fn head(data: &RunData, now: Timestamp, format: Formatter) -> String {
         Tone::Faint,
     ));
     if let Some(note) = &run.note {
-        out.push_str(&format!("{}\n", format.tone(escape_control(note), status_tone(data.status))));
+        out.push_str(&format!("{}\n", format.tone(without_ciphertext(note), status_tone(data.status))));
     }
     out
 }
@@ -108,11 +108,11 @@ fn step(step: &StepRow, status: RunStatus, now: Timestamp) -> Vec<TableCell> {
         "skipped" | "not_run" | "pending" => Tone::Faint,
         _ => Tone::Plain,
     };
-    let note = step.note.as_deref().unwrap_or_default();
+    let note = without_ciphertext(step.note.as_deref().unwrap_or_default());
     let note = match (step.items_ended, step.items) {
         (Some(ended), Some(items)) if note.is_empty() => format!("{ended} of {items} items"),
         (Some(ended), Some(items)) => format!("{ended} of {items} items: {note}"),
-        _ => note.to_owned(),
+        _ => note,
     };
     #[allow(clippy::cast_precision_loss)] // shown with few digits
     let took = match step.started {
@@ -176,14 +176,14 @@ fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> Strin
         format.tone("conflict in", Tone::Bad),
         format.tone(escape_control(&place), Tone::Strong),
         word(kind),
-        escape_control(message)
+        without_ciphertext(message)
     );
     if let Some(expected) = expected {
-        out.push_str(&format!("  expected  {}\n", escape_control(expected)));
+        out.push_str(&format!("  expected  {}\n", without_ciphertext(expected)));
     }
     if let Some(request) = request {
         let body = if request.body.is_null() { String::new() } else { format!(" {}", request.body) };
-        out.push_str(&format!("  sent      {} {}{}\n", request.method, escape_control(&request.url), short(&body)));
+        out.push_str(&format!("  sent      {} {}{}\n", request.method, without_ciphertext(&request.url), short(&body)));
     }
     if let Some(key) = idempotency_key {
         out.push_str(&format!("  under     Idempotency-Key: {}\n", escape_control(key)));
@@ -219,7 +219,7 @@ fn checkpoint(checkpoint: &PendingCheckpoint, data: &RunData, format: Formatter)
         format.tone(escape_control(&place), Tone::Strong),
         word(kind),
         risk.as_str(),
-        escape_control(question)
+        without_ciphertext(question)
     );
     if !who.is_empty() {
         out.push_str(&format!("  who       {}\n", escape_control(&who.join(", "))));
@@ -234,7 +234,7 @@ fn checkpoint(checkpoint: &PendingCheckpoint, data: &RunData, format: Formatter)
         out.push_str(&format!(
             "  {:>4}  {}  {}\n",
             item.index,
-            escape_control(&item.what),
+            without_ciphertext(&item.what),
             short(&item.value.to_string())
         ));
     }

@@ -21,11 +21,12 @@ use crate::engine::api::start::{self, Origin};
 use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, SpawnPolicy, StartAnswer};
+use crate::engine::scheduler::load::{self, LoadError};
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{BytesMark, Mode, Parent, Run, RunStarted, RunStatus, TreeEffects, fold};
+use crate::workflow::{BytesMark, Mode, Parent, Plan, Run, RunStarted, RunStatus, TreeEffects, fold};
 
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -144,10 +145,10 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
         ChildEnd { status: summary.status, tree: None, ..failed }
     };
     let end = match core.events(spec.child).await {
-        Ok(events) => {
-            let run = fold(events.iter().map(|stored| &stored.event));
-            run.map(|run| end_of(&run)).unwrap_or_else(|misfit| unreadable(misfit.to_string()))
-        }
+        Ok(events) => match fold(events.iter().map(|stored| &stored.event)) {
+            Ok(run) => end_of(&run, plan_of_sensitive(core, &run).await?.as_deref()),
+            Err(misfit) => unreadable(misfit.to_string()),
+        },
         // If the child did not complete, its parent needs no result.
         Err(error) if summary.status != RunStatus::Completed && core.ports.store.run(spec.child).await.is_ok() => {
             unreadable(error.to_string())
@@ -155,6 +156,18 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
         Err(error) => return Err(error),
     };
     Ok(Some(ChildState::Ended(Box::new(end))))
+}
+
+/// The plan of a run that has sensitive values, as far as this process can read it.
+async fn plan_of_sensitive(core: &Core, run: &Run) -> Result<Option<Arc<Plan>>, StoreError> {
+    if !run.holds_sensitive() {
+        return Ok(None);
+    }
+    match load::plan_of(core, &core.files.snapshot.load_full(), &run.started().plan).await {
+        Ok(plan) => Ok(Some(plan)),
+        Err(LoadError::Store(error)) => Err(error),
+        Err(LoadError::Unreadable(_) | LoadError::Withheld(_)) => Ok(None),
+    }
 }
 
 fn depth_error(core: &Core) -> String {
@@ -232,7 +245,8 @@ async fn rehearse(
         return Ok(spec.failed(depth_error(core)));
     }
     let prepared = PreparedRun { depth: depth + 1, ..prepare(core, parent, spec)? };
+    let plan = prepared.plan.clone();
     let driver = prepared.driver(core, Waiter::Nobody);
     let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());
-    Ok(end_of(&drive.await))
+    Ok(end_of(&drive.await, Some(&plan)))
 }

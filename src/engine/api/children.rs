@@ -15,29 +15,34 @@ use crate::engine::context::Core;
 use crate::engine::machine::{ChildEnd, Delivery};
 use crate::engine::scheduler::mailbox::Message;
 use crate::names::RunId;
-use crate::workflow::{Mode, Order, Run, RunStatus};
+use crate::workflow::{Mode, Order, Plan, Run, RunStatus};
 
 /// The pause before an order is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How a run ended, for its parent.
-pub(in crate::engine) fn end_of(run: &Run) -> ChildEnd {
+/// How a run ended, for its parent. The note is as people are shown it, because the parent's plan does not tell which of
+/// the child's values are sensitive; without a plan it is left out where there are any.
+pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>) -> ChildEnd {
     let output = run.answer().map_or(Value::Null, |answer| answer.body.value());
     // For the parent, a `fail` step of the child is a failure, although the child counts as completed.
     let early = run.status() == RunStatus::Completed && run.failed_as_declared();
     let status = if early { RunStatus::Failed } else { run.status() };
     let sensitive = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
     let (child, output) = (run.id(), Arc::new(output));
-    ChildEnd { child, status, output, note: run.note(), tree: Some(run.tree_effects()), sensitive }
+    let note = match plan {
+        Some(plan) => run.shown_note(plan),
+        None => run.note().filter(|_| !run.holds_sensitive()),
+    };
+    ChildEnd { child, status, output, note, tree: Some(run.tree_effects()), sensitive }
 }
 
 /// Tells the parent of a run that the run has ended.
-pub(in crate::engine) fn notify_parent(core: &Arc<Core>, run: &Run) {
+pub(in crate::engine) fn notify_parent(core: &Arc<Core>, run: &Run, plan: &Plan) {
     let Some(parent) = run.started().parent.as_ref().map(|parent| parent.run) else { return };
     if run.mode() == Mode::Rehearse {
         return; // its parent's task drives it, and gets its end as a return value
     }
-    let (core, end) = (core.clone(), end_of(run));
+    let (core, end) = (core.clone(), end_of(run, Some(plan)));
     core.clone().spawn_background(async move {
         if core.deliver(parent, Message::ChildEnded(Box::new(end))).await.is_err() {
             tracing::debug!(run = %parent, "the parent was not told that its child has ended: the process that loads it next reads that");

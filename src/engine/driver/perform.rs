@@ -200,7 +200,7 @@ impl Driver {
             }
             End::Settled => {
                 core.schedule.timers.remove(id);
-                children::notify_parent(core, run);
+                children::notify_parent(core, run, self.machine.plan());
             }
             End::Discarded | End::Draining => {}
             End::OwnershipUncertain => match core.process.clock.now().checked_add(RECLAIM_PAUSE) {

@@ -60,7 +60,12 @@ impl Machine {
     /// The run up to its last durable event.
     fn durable_summary(&self) -> RunSummary {
         let durable = self.log.summary().filter(|_| self.run.seq() > self.log.durable_seq());
-        durable.cloned().unwrap_or_else(|| self.run.summary(self.now))
+        durable.cloned().unwrap_or_else(|| self.summary())
+    }
+
+    /// The run now, as people are shown it.
+    pub(super) fn summary(&self) -> RunSummary {
+        self.run.shown_summary(self.now, &self.plan)
     }
 
     /// Applies an order. One that records events is answered once these are durable. A refusal, and an order that changes
@@ -76,7 +81,7 @@ impl Machine {
                 self.order_replies.push((self.run.seq(), order_id));
             }
             Err(refusal) => {
-                let run = Box::new(self.run.summary(self.now));
+                let run = Box::new(self.summary());
                 self.out.push(Output::AnswerOrder(order_id, OrderAnswer::Refused { run, refusal }));
             }
         }

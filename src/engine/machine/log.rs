@@ -16,7 +16,7 @@ use super::pending_run_record::pending_run_of;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{Append, AppendError, Claim, Conflict, EventsSize, LockChange, NewPin, Priority, WebhookMessage};
-use crate::workflow::{AnswerEvent, Event, LockEvent, Run, RunSummary};
+use crate::workflow::{AnswerEvent, Event, LockEvent, Plan, Run, RunSummary};
 
 /// How this process writes a run's events.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +141,7 @@ impl Log {
 
     /// The next append, where events are pending and no append is in flight. With `release` the append also gives up
     /// the ownership of the run.
-    pub fn next(&mut self, run: &Run, release: bool, batch: impl FnOnce() -> Uuid) -> Option<Arc<Append>> {
+    pub fn next(&mut self, run: &Run, plan: &Plan, release: bool, batch: impl FnOnce() -> Uuid) -> Option<Arc<Append>> {
         let (Some(writes), None, Some((updated, _))) = (self.writes, &self.in_flight, self.pending.last()) else {
             return None;
         };
@@ -149,7 +149,7 @@ impl Log {
         let append = Arc::new(Append {
             run_id: run.id(),
             first: self.submitted_seq.next(),
-            summary: run.summary(*updated),
+            summary: run.shown_summary(*updated, plan),
             pins: self.pending.iter().filter_map(|(_, event)| pin_of(event)).collect(),
             locks: self.pending.iter().filter_map(|(_, event)| lock_change_of(event)).collect(),
             events: std::mem::take(&mut self.pending),

@@ -14,7 +14,8 @@ use crate::exchange::{Abandoned, ArmAnswer, ArmReply, Problem, RunReport, Source
 use crate::flag::{PinKey, SkipReason};
 use crate::names::RunId;
 use crate::workflow::{
-    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Redaction, Run, RunStatus, StepKind, World, sends, wire,
+    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Redaction, Run, RunStatus, ShownTexts, StepKind, World,
+    sends, wire,
 };
 
 /// The reply of a run, for its caller and for every request with its retry key; `None` while there is none.
@@ -34,11 +35,11 @@ pub(in crate::engine) fn of_run(
         }
         RunStatus::Abandoned => Some(ArmReply::Refused(given_to_legacy(Some(run.id())), report)),
         RunStatus::Failed | RunStatus::Cancelled | RunStatus::Compensating => {
-            let problem = run.failure().map(|failure| failed(run, failure));
+            let problem = run.failure().map(|failure| failed(run, plan, failure));
             Some(ArmReply::Refused(problem.unwrap_or_else(|| unknown(Some(run), "the run failed")), report))
         }
         RunStatus::Paused | RunStatus::WaitingCheckpoint => Some(pending(run, plan, world).unwrap_or_else(|| {
-            let detail = run.note().unwrap_or_else(|| "it asks a person".into());
+            let detail = shown_note(run, plan).unwrap_or_else(|| "it asks a person".into());
             let detail = format!(
                 "The run waits for a person: {detail}. A person decides how it goes on. Sending the request again with the same \
                  retry key does nothing twice and gets the run's answer; without one it could."
@@ -95,7 +96,7 @@ pub(in crate::engine) fn not_kept_past_deadline(run: &Run, plan: &Plan) -> ArmRe
 
 /// The reply where a run that is not kept cannot go on without a person: the run is dropped.
 pub(in crate::engine) fn not_kept_and_paused(run: &Run, plan: &Plan) -> ArmReply {
-    let why = run.note().unwrap_or_else(|| "a person would have to decide".into());
+    let why = run.shown_note(plan).unwrap_or_else(|| "a person would have to decide".into());
     not_kept(run, plan, 503, "workflow-stuck", "The workflow cannot go on", format!("{why}. {NOT_KEPT}"))
 }
 
@@ -135,6 +136,15 @@ fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
     }
     let answer = wire::pending_answer(plan?, world, run)?;
     Some(answered(&answer, report(run, plan)))
+}
+
+/// Why the run is paused or ended early. Without its plan it is not known which texts may be shown.
+fn shown_note(run: &Run, plan: Option<&Plan>) -> Option<String> {
+    match plan {
+        Some(plan) => run.shown_note(plan),
+        None if run.holds_sensitive() => None,
+        None => run.note(),
+    }
 }
 
 /// A recorded answer as an HTTP reply.
@@ -261,7 +271,7 @@ fn given_to_legacy(run: Option<RunId>) -> Problem {
     }
 }
 
-fn failed(run: &Run, failure: &Failure) -> Problem {
+fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
     let title = match failure.kind {
         FailureKind::Refused => "A service refused a step of the workflow",
         FailureKind::Unavailable => "A service that the workflow needs is not available",
@@ -284,11 +294,15 @@ fn failed(run: &Run, failure: &Failure) -> Problem {
         (false, true) => "No shared step was done.",
         (false, false) => "Nothing but reads was done, so sending the request again does nothing twice.",
     };
+    let message = match plan {
+        Some(plan) => ShownTexts::of(plan, run).failure(failure),
+        None => failure.message.as_str().into(),
+    };
     Problem {
         status: failure.kind.default_status(),
         kind: format!("workflow-{}", failure.kind.as_str().replace('_', "-")),
         title: title.into(),
-        detail: format!("{}. {begun}", failure.message),
+        detail: format!("{message}. {begun}"),
         source: Source::Workflow,
         run: Some(run.id()),
         retry_after_s: failure.retry_after_ms.map(|ms| ms.div_ceil(1_000)),
@@ -331,7 +345,7 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
             Some((SkipReason::NeedsSignal, failure.message.clone()))
         }
         (_, RunStatus::Paused) if run.mode() != Mode::Real => {
-            Some((SkipReason::NeedsPerson, run.note().unwrap_or_default()))
+            Some((SkipReason::NeedsPerson, shown_note(run, plan).unwrap_or_default()))
         }
         _ => None,
     };

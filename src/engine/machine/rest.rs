@@ -138,7 +138,7 @@ impl Machine {
             let answer = match end {
                 End::Lost | End::OwnershipUncertain => OrderAnswer::Elsewhere,
                 End::Settled => {
-                    let run = Box::new(self.run.summary(self.now));
+                    let run = Box::new(self.summary());
                     OrderAnswer::Refused { run, refusal: Refusal::Ended }
                 }
                 End::Resting { .. } | End::Discarded | End::Draining => {

@@ -85,7 +85,7 @@ impl Machine {
         }
         let release = self.mailbox_closed && self.can_release_ownership();
         let (ids, now) = (&mut self.ids, self.now);
-        if let Some(append) = self.log.next(&self.run, release, || ids.next(now)) {
+        if let Some(append) = self.log.next(&self.run, &self.plan, release, || ids.next(now)) {
             self.out.push(Output::Append(append, std::time::Duration::ZERO));
         }
     }

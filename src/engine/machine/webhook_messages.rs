@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::state::Machine;
 use crate::names::ServiceName;
 use crate::store::WebhookMessage;
-use crate::workflow::{CheckpointEvent, ConflictEvent, ControlEvent, Event, Mode};
+use crate::workflow::{CheckpointEvent, ConflictEvent, ControlEvent, Event, Mode, Plan, Run, ShownTexts};
 
 impl Machine {
     /// Adds a message for an event, where the workflow has a `notify` and the event is of such a kind.
@@ -17,7 +17,7 @@ impl Machine {
         if self.run.mode() != Mode::Real || !self.log.is_durable() {
             return;
         }
-        let Some(details) = details_of(event) else { return };
+        let Some(details) = details_of(event, &self.plan, &self.run) else { return };
         let service = url.service().map(ServiceName::new);
         let Some(base) = service.as_ref().and_then(|service| self.world.base(service)) else {
             tracing::error!(
@@ -54,7 +54,7 @@ impl Machine {
 }
 
 /// The content of the message about an event; `None` for an event without a message.
-fn details_of(event: &Event) -> Option<Value> {
+fn details_of(event: &Event, plan: &Plan, run: &Run) -> Option<Value> {
     Some(match event {
         Event::Conflict(ConflictEvent::Paused { conflict, .. }) => json!({
             "event": "paused",
@@ -70,7 +70,7 @@ fn details_of(event: &Event) -> Option<Value> {
             "step": asked.step.as_str(),
             "item": asked.item,
             "risk": asked.risk.as_str(),
-            "question": asked.question,
+            "question": ShownTexts::of(plan, run).question(asked),
             "who": asked.who,
             "until": asked.until.map(|until| until.to_string()),
         }),

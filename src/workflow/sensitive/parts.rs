@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::path::SensitivePath;
 use super::taint::{CallTaint, StepTaint, Taint};
 use crate::names::{CheckpointId, StepId};
+use crate::workflow::address;
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{
     AnswerEvent, AnswerRecord, CallRecord, CheckpointEvent, CheckpointKind, ChildEvent, Choice, Conflict,
@@ -102,9 +103,9 @@ impl<'a> Parts<'a> {
                 }
             }
             // A step that does not wait for its lock cancels the run, and says which lock that is.
-            Event::Control(ControlEvent::CancelOrdered { by, .. }) => {
-                let own = |(id, step): (&StepId, &StepTaint)| step.lock && *by == format!("`{id}`");
-                if self.taint.steps.iter().any(own) {
+            Event::Control(ControlEvent::CancelOrdered { by, .. })
+            | Event::Ending(EndingEvent::Cancelled { by, .. }) => {
+                if has_sensitive_lock(self.taint, by) {
                     self.text(at("reason"));
                 }
             }
@@ -131,7 +132,13 @@ impl<'a> Parts<'a> {
                 self.values(&at("items").each(), &items);
             }
             StepEvent::FailReached { answer, .. } => self.answer(&at("answer"), answer),
-            StepEvent::FallbackTaken { failure, .. } => self.failure(&at("failure"), failure),
+            // The failure has the message of the conflict that was open, whatever kind that was of.
+            StepEvent::FallbackTaken { step, failure, .. } => {
+                if self.step(step).is_some_and(|step| step.is_typed() || step.lock) {
+                    self.text(at("failure.message"));
+                }
+                self.failure(&at("failure"), failure);
+            }
             StepEvent::Probed { step, .. } => self.output(&at("output"), step),
             StepEvent::ResultTaken(taken) => {
                 let headers = self.taint.headers.clone();
@@ -245,6 +252,9 @@ impl<'a> Parts<'a> {
     fn conflict(&mut self, at: &SensitivePath, conflict: &Conflict) {
         if quotes(self.taint, conflict) {
             self.text(at.name("message"));
+            if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoFailed) {
+                self.text(at.name("expected")); // names the same URL
+            }
         }
         if let (Some(step), Some(request)) = (self.step(&conflict.step), &conflict.request) {
             self.request(&at.name("request"), step.of_part(conflict.part), request);
@@ -312,6 +322,7 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
         | FailureKind::ChildFailed
         | FailureKind::Rejected
         | FailureKind::NoAnswer => true,
+        FailureKind::Cancelled => return cancelled_over_sensitive_lock(taint, &failure.message).is_some(),
         FailureKind::Refused
         | FailureKind::Unavailable
         | FailureKind::TimedOut
@@ -319,7 +330,6 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
         | FailureKind::Bound
         | FailureKind::Declared
         | FailureKind::Schema
-        | FailureKind::Cancelled
         | FailureKind::NeedsPerson
         | FailureKind::NeedsSignal => false,
     };
@@ -328,6 +338,18 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
         None => taint.answer,
     };
     quotes && is_read
+}
+
+/// Whether it is this step (`` `charge` ``) that says something about its lock, whose name is sensitive.
+fn has_sensitive_lock(taint: &Taint, by: &str) -> bool {
+    taint.steps.iter().any(|(id, step)| step.lock && *by == format!("`{id}`"))
+}
+
+/// The step that cancelled the run because of its lock, if this text says that, and the lock's name is sensitive.
+pub(super) fn cancelled_over_sensitive_lock<'a>(taint: &'a Taint, why: &str) -> Option<&'a StepId> {
+    let (by, _) = why.split_once(" cancelled it: ")?;
+    let locked = taint.steps.iter().filter(|(_, step)| step.lock);
+    locked.map(|(id, _)| id).find(|id| by == format!("`{id}`"))
 }
 
 /// Whether a conflict's message may quote something sensitive.
@@ -340,6 +362,8 @@ pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
             | ConflictKind::Refused
             | ConflictKind::Busy
             | ConflictKind::Deadlock
+            | ConflictKind::OutcomeUnknown
+            | ConflictKind::UndoFailed
     );
     let is_read = match conflict.step.as_str() == ANSWER {
         true => taint.answer,
@@ -348,6 +372,9 @@ pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
             ConflictKind::Refused => conflict.status.is_none() && step.is_typed(),
             // These messages name the lock.
             ConflictKind::Busy | ConflictKind::Deadlock => step.lock,
+            // They name the earlier URL where the service has moved.
+            ConflictKind::OutcomeUnknown => step.call.url && address::names_url(&conflict.message),
+            ConflictKind::UndoFailed => step.undo.url && address::names_url(&conflict.message),
             _ => step.is_typed(),
         }),
     };

@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::limits::Limits;
 use crate::names::ServiceName;
-use crate::workflow::{Choice, ConflictEvent, ControlEvent, Event, Known, LockEvent, Part, Plan};
+use crate::workflow::{
+    Choice, ConflictEvent, ControlEvent, EndingEvent, Event, Failure, FailureKind, Known, LockEvent, Part, Plan,
+    StepEvent,
+};
 
 fn plan(yaml: &str) -> Plan {
     let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
@@ -174,4 +177,41 @@ fn the_name_of_a_lock_that_is_computed_of_a_sensitive_value_is_sensitive() {
         parts(&taint, &event, &BTreeMap::new()).len()
     };
     assert_eq!((cancelled("`a`"), cancelled("`b`"), cancelled("ann")), (1, 0, 0));
+    let ended = |by: &str| {
+        let reason = Some("the lock `card:1` is held".to_owned());
+        let event = Event::Ending(EndingEvent::Cancelled { by: by.into(), reason, unread: false });
+        parts(&taint, &event, &BTreeMap::new()).len()
+    };
+    assert_eq!((ended("`a`"), ended("`b`"), ended("ann")), (1, 0, 0));
+    let replaced = |step: &str| {
+        let failure = Failure::of_step(FailureKind::Unavailable, &step.into(), None, "the lock `card:1` is held");
+        let event = StepEvent::FallbackTaken { step: step.into(), item: None, by: "c".into(), failure };
+        parts(&taint, &Event::Step(event), &BTreeMap::new()).len()
+    };
+    assert_eq!((replaced("a"), replaced("b")), (1, 0));
+}
+
+/// Texts are hidden by their origin: these are too short to be found by value.
+#[test]
+fn texts_that_are_made_from_sensitive_values_are_shown_as_stars() {
+    let source = json!({
+        "workflow": "w",
+        "input": { "sensitive": ["$.pin"] },
+        "steps": {
+            "a": { "call": "POST ${services.bank}/${request.body.pin}", "lock": { "key": "${request.body.pin}" } },
+            "b": { "call": "POST ${services.bank}/b", "lock": { "key": "l" } },
+        },
+        "respond": { "status": 200 },
+    });
+    let services = BTreeMap::from([(ServiceName::from("bank"), false)]);
+    let known =
+        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let plan = Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let texts = ShownTexts::of_taint(Taint::new(&plan, &SensitiveSources::default()));
+    let failure = |step: &str| Failure::of_step(FailureKind::Expression, &step.into(), None, "7");
+    let cancelled = |by: &str| Failure::of_run(FailureKind::Cancelled, format!("{by} cancelled it: 7"));
+    assert_eq!((&*texts.failure(&failure("a")), &*texts.failure(&failure("b"))), ("`a` (expression): ***", "7"));
+    assert_eq!(&*texts.failure(&cancelled("`a`")), "`a` cancelled it: ***");
+    assert_eq!(&*texts.failure(&cancelled("ann")), "ann cancelled it: 7");
+    assert_eq!((texts.url(&"a".into(), Part::Do, "u/7"), texts.url(&"b".into(), Part::Do, "u/7")), ("***", "u/7"));
 }

@@ -499,3 +499,62 @@ async fn the_name_of_a_lock_is_not_in_clear_where_it_is_computed_from_a_sensitiv
         test.finish().await;
     }
 }
+
+/// Texts that are made from a value which is too short to be found in longer texts.
+const SHORT: &str = r#"
+workflow: short
+notify: ${services.works}/hooks
+input: { sensitive: [$.pin] }
+steps:
+  ask: { checkpoint: { question: "${request.body.pin}?" } }
+  use:
+    needs: [ask]
+    call: POST ${services.works}/uses/${request.body.pin}
+    lock: { key: "${request.body.pin}", busy: cancel }
+respond: { status: 200, body: done }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_is_made_from_a_short_sensitive_value_is_shown_nowhere() {
+    const PIN: &str = "#A7Q";
+    let test = EngineTest::with_settings("store_key: { file: store.key }\n", &[SHORT], |flags| {
+        flags.write("store.key", &"0123456789abcdef".repeat(4));
+    })
+    .await;
+    test.step_service.hold("POST /uses");
+    let first = test.start_run("short", json!({ "pin": PIN })).await;
+    let asked = test.wait_for_status(&first, "waiting_checkpoint").await;
+    let list = test.pointsman.get("/api/v2/orchestrate/runs").await;
+    assert_eq!(list["runs"][0]["note"], "`ask`: ***", "{list}");
+    let (_, listed) = test.cli_output(&["runs", "list"]).await;
+    let shown_run = test.cli(&["runs", "show", super::id(&first)]).await;
+    assert!(shown_run.contains("asked in ask (question, risk medium): ***\n"), "{shown_run}");
+    let (_, explained) = test.cli_output(&["explain", super::id(&first)]).await;
+    assert!(explained.contains("`ask` waits for anybody who may decide: ***"), "{explained}");
+    until("the webhook", || async { (test.step_service.effects("POST /hooks") >= 1).then_some(()) }).await;
+    let told = test.step_service.seen("POST /hooks")[0].json();
+    assert_eq!((&told["step"], &told["question"]), (&json!("ask"), &json!("***")), "{told}");
+    let mut shown = format!("{asked} {list} {listed} {explained} {told}");
+
+    let checkpoint = asked["pending_checkpoint"]["id"].as_str().expect("a checkpoint").to_owned();
+    test.post_accepted(&format!("{first}/checkpoints/{checkpoint}"), json!({ "approve": true })).await;
+    test.wait_for_calls("POST /uses", 1).await;
+    let explained = test.explanation(&first).await;
+    assert!(explained.contains("is under way (POST ***)"), "{explained}");
+    let second = test.start_run("short", json!({ "pin": PIN })).await;
+    let asked = test.wait_for_status(&second, "waiting_checkpoint").await;
+    let checkpoint = asked["pending_checkpoint"]["id"].as_str().expect("a checkpoint").to_owned();
+    test.post_accepted(&format!("{second}/checkpoints/{checkpoint}"), json!({ "approve": true })).await;
+    let cancelled = test.wait_for_status(&second, "cancelled").await;
+    let list = test.pointsman.get("/api/v2/orchestrate/runs?status=cancelled").await;
+    assert_eq!(list["runs"][0]["note"], "`use` cancelled it: ***", "{list}");
+    test.step_service.release_all("POST /uses");
+    let done = test.wait_for_status(&first, "completed").await;
+    shown += &format!("{explained} {cancelled} {list} {done} {}", Value::from(test.events(&second).await));
+    assert!(!shown.contains(PIN) && !test.pointsman.log().contains(PIN), "{shown}");
+    assert!(!is_in_store(&test, PIN) && is_in_store(&test, "checkpoint_opened"), "it is in the store");
+    let store = format!("sqlite:{}", test.dir.path().join("pointsman.db").display());
+    let (code, checked) = test.cli_output(&["store", "check", "--store", &store]).await;
+    assert_eq!(code, Some(0), "{checked}");
+    test.finish().await;
+}

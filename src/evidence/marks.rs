@@ -5,16 +5,14 @@
 //! cleared only after evidence was stored that contains everything that was counted while the file named the route. So
 //! a process that finds a mark at its start knows that the store does not have all evidence of that route.
 //!
-//! Marking is a write of 64 bytes, and only for the first difference since the evidence was stored. No answer to a
-//! caller waits for that write: comparisons write marks on their own threads, and marks for errors of the answering arm
-//! are written by a task in the background.
+//! Marking is a write of 64 bytes that is not synced, and only for the first difference since the evidence was stored.
+//! Comparisons write marks on their own threads; a mark for an error of the answering arm is written on the thread that
+//! answers the caller.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-use tokio::sync::Notify;
 
 use super::mark_file::{MarkFile, MarkFileError};
 use crate::names::RouteId;
@@ -35,9 +33,6 @@ pub enum MarksPlace {
 #[derive(Default)]
 pub struct Marks {
     state: Mutex<State>,
-    /// Routes with errors of the answering arm that are not marked yet.
-    to_mark: Mutex<BTreeSet<RouteId>>,
-    more: Notify,
 }
 
 #[derive(Default)]
@@ -121,24 +116,6 @@ impl Marks {
     /// and evidence was stored after that. Where the file cannot be written, the difference is counted without a mark.
     pub(super) fn mark(&self, route: &RouteId) -> UncountedDifference<'_> {
         UncountedDifference { marks: self, route: self.state().begin(SlotRoute::of(route)) }
-    }
-
-    /// Has a route marked soon, by [`Marks::mark_in_background`]: for callers that must not wait for the file. Call it
-    /// after the failure was counted.
-    pub(super) fn mark_later(&self, route: &RouteId) {
-        self.to_mark.lock().unwrap_or_else(PoisonError::into_inner).insert(route.clone());
-        self.more.notify_one();
-    }
-
-    /// Marks the routes for which [`Marks::mark_later`] was called. Runs until the future is dropped.
-    pub(super) async fn mark_in_background(&self) {
-        loop {
-            let routes = std::mem::take(&mut *self.to_mark.lock().unwrap_or_else(PoisonError::into_inner));
-            for route in &routes {
-                drop(self.mark(route));
-            }
-            self.more.notified().await;
-        }
     }
 
     /// The marks that may be cleared once evidence is stored that is copied after this call.

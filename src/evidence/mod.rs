@@ -275,13 +275,8 @@ impl Evidence {
         outcome
     }
 
-    /// Flushes at an interval and writes the marks that must not be written at once, until its task is aborted; the
-    /// caller then flushes once more.
+    /// Flushes at an interval, until its task is aborted; the caller then flushes once more.
     pub async fn write_behind(self: Arc<Self>, every: Duration) {
-        tokio::join!(self.flush_at_interval(every), self.marks.mark_in_background());
-    }
-
-    async fn flush_at_interval(&self, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -334,10 +329,8 @@ impl Settle for Evidence {
 
 impl ServedObserver for Evidence {
     fn served(&self, route: &RouteId, served: Served) {
+        // The answer to the caller waits for this write of 64 bytes, at the first error since evidence was stored.
+        let _uncounted = (served != Served::Answered).then(|| self.marks.mark(&self.current_id(route)));
         self.counters(route).lock().served(served);
-        if served != Served::Answered {
-            // Marked later: the answer to a caller waits for this thread.
-            self.marks.mark_later(&self.current_id(route));
-        }
     }
 }

@@ -307,3 +307,20 @@ async fn refusals_of_legacy_are_counted_by_rung() {
         (2, 1, 3, 2)
     );
 }
+
+#[tokio::test]
+async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = MarksPlace::File(dir.path().join("marks"));
+    let marks = Marks::open(&place).await.unwrap();
+    let evidence = Evidence::open(memory(), marks, &Limits::default()).await.unwrap();
+    evidence.served(&route(), Served::Answered);
+    assert!(!evidence.marks.is_marked(&route()));
+    evidence.served(&route(), Served::FellBack);
+    assert!(evidence.marks.is_marked(&route()), "no task has run since");
+    evidence.flush().await.unwrap();
+    assert!(!evidence.marks.is_marked(&route()), "it is stored");
+    evidence.served(&route(), Served::Error);
+    drop(evidence);
+    assert!(Marks::open(&place).await.unwrap().is_marked(&route()), "the next process finds it");
+}

@@ -81,6 +81,8 @@ pub struct ProcessStatus {
     pub runs_in_flight: u64,
     /// Some of the runs that nothing will ever resume.
     pub stuck: Vec<StuckRun>,
+    /// How many more there are.
+    pub stuck_more: u64,
     /// The load of the shadow executor.
     pub shadow: ShadowLoad,
     /// Why a start of a run would be refused now; `None` where it would be accepted.

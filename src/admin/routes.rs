@@ -37,6 +37,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         runs_in_flight: process.runs_in_flight,
         runs: parts.store.open_runs().await?.into_iter().collect(),
         stuck: process.stuck,
+        stuck_more: process.stuck_more,
         shadow: process.shadow,
         routes: route_rows(&admin, &set),
     }))

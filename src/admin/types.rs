@@ -71,6 +71,9 @@ pub struct Status {
     /// Runs that nothing will ever resume, the oldest first, and only some of them: each is a bug.
     #[serde(default)]
     pub stuck: Vec<StuckRun>,
+    /// How many more of them there are.
+    #[serde(default)]
+    pub stuck_more: u64,
     /// The load of the shadow executor.
     pub shadow: ShadowLoad,
     /// Every route, in file order.

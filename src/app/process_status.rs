@@ -13,7 +13,7 @@ const STUCK_SHOWN: usize = 20;
 pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) -> ProcessStatus {
     let load = parts.shadow.load();
     let stuck = parts.engine.stuck(STUCK_SHOWN).into_iter();
-    let stuck = stuck.map(|(run, why)| StuckRun { run_id: run.to_string(), why: why.to_string() });
+    let stuck: Vec<_> = stuck.map(|(run, why)| StuckRun { run_id: run.to_string(), why: why.to_string() }).collect();
     ProcessStatus {
         flags_age: reload_status.age(),
         flags_error: reload_status.last_error(),
@@ -24,7 +24,8 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
         clock_trouble: time::clock_disagreement(),
         retry_keys_trouble: missing_retry_keys(parts),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
-        stuck: stuck.collect(),
+        stuck_more: parts.engine.stuck_count().saturating_sub(stuck.len()) as u64,
+        stuck,
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
         not_ready: not_ready(parts, stopping),
     }

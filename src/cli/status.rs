@@ -82,6 +82,10 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         let line = format!("stuck: {}: {}\n", escape_control(&stuck.run_id), escape_control(&stuck.why));
         out.push_str(&format.tone(line, Tone::Bad));
     }
+    if status.stuck_more > 0 {
+        let line = format!("stuck: and {} more (`pointsman runs list` names each)\n", count(status.stuck_more));
+        out.push_str(&format.tone(line, Tone::Bad));
+    }
     out.push('\n');
     let header =
         ["ROUTE", "MATCHES", "REQUESTED", "EFFECTIVE", "WHY", "SHARE", "PAIRS", "MISMATCH", "REQUESTS", "OVERHEAD"];

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::args::{CommandLine, Server};
 use super::client::{CallError, Client};
-use super::format::{Formatter, escape_control};
+use super::format::{Formatter, escape_control, without_ciphertext};
 use super::{diffs, evidence, flip, runs, services, status};
 use crate::admin::types::{Diffs, EventRow, EvidenceView, Orchestration, ServiceRow, Status};
 use crate::flag::State;
@@ -100,6 +100,8 @@ fn status_shows_everything_that_is_wrong() {
     value["store_trouble"] = json!("(code: 13) database or disk is full");
     value["clock_trouble"] = json!("this machine's clock was set while the process runs");
     value["retry_keys_trouble"] = json!("the file of retry keys /gone is not there");
+    value["stuck"] = json!([{ "run_id": "run_1", "why": "its plan is gone" }]);
+    value["stuck_more"] = json!(1_203);
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
     value["flags"]["warnings"] = json!(["flags/x:1:1: warning: look"]);
     let text = status::text(&read::<Status>(value), Formatter(false));
@@ -109,6 +111,7 @@ fn status_shows_everything_that_is_wrong() {
         "disk is full",
         "clock: this machine's clock was set",
         "retry keys: the file of retry keys /gone is not there",
+        "stuck: run_1: its plan is gone\nstuck: and 1,203 more",
         "the last good set stays in force:\nerror: unknown key",
         "warning: flags/x",
     ] {
@@ -442,6 +445,13 @@ fn the_command_line_is_parsed_as_its_help_says() {
 #[test]
 fn control_characters_are_escaped() {
     assert_eq!(escape_control("a\u{1b}[31m\r\n\u{202e}b\tc"), "a\\u{1b}[31m\\u{d}\n\\u{202e}b\\u{9}c");
+}
+
+#[test]
+fn ciphertext_is_shown_as_stars() {
+    assert_eq!(without_ciphertext("`a`: «sealed:eA==» and «sealed:eQ==»\u{7}"), "`a`: *** and ***\\u{7}");
+    assert_eq!(without_ciphertext("«sealed:eA"), "«sealed:eA", "cut off");
+    assert_eq!(without_ciphertext("plain"), "plain");
 }
 
 #[test]

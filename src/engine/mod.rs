@@ -221,6 +221,11 @@ impl Engine {
         self.core.schedule.stuck.first(limit)
     }
 
+    /// How many such runs there are.
+    pub fn stuck_count(&self) -> usize {
+        self.core.schedule.stuck.count()
+    }
+
     /// Why a run has no next wake-up cause or cannot be loaded; `None` where that is not so.
     pub fn why_stuck(&self, run: RunId) -> Option<Arc<str>> {
         self.core.schedule.stuck.why(run)

@@ -57,6 +57,10 @@ const COUNTERS: Lines = &[
     ),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, by outcome."),
+    (
+        "pointsman_summaries_unreadable_total",
+        "Times that a run was left out of a list or not resumed, because its summary in the store cannot be read.",
+    ),
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),
     (
         "pointsman_notices_total",

@@ -76,6 +76,9 @@ impl StuckRuns {
     pub fn first(&self, limit: usize) -> Vec<(RunId, Arc<str>)> {
         self.state().runs.iter().take(limit).map(|(run, stuck)| (*run, stuck.why.clone())).collect()
     }
+    pub fn count(&self) -> usize {
+        self.state().runs.len()
+    }
     /// The oldest stuck runs.
     pub fn ids(&self, limit: usize) -> Vec<RunId> {
         self.state().runs.keys().take(limit).copied().collect()

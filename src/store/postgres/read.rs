@@ -9,7 +9,7 @@ use super::pool::Pool;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
-use crate::store::summary::decode_summary;
+use crate::store::summary::{add_readable, decode_summary};
 use crate::store::{
     FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
 };
@@ -108,6 +108,18 @@ impl Conditions {
 }
 
 pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummary>> {
+    let mut page = Vec::new();
+    let mut rest = Some(filter);
+    while let Some(filter) = rest {
+        let found = listed_rows(pool, filter.clone()).await?;
+        let decode = |row: &PgRow| Ok((column::<Vec<u8>>(row, 3)?, summary(row, 0)));
+        rest = add_readable(found.iter().map(decode).collect::<Result<_>>()?, filter, &mut page);
+    }
+    Ok(page)
+}
+
+/// The rows of a listing: the columns of [`summary`], and the run's id.
+async fn listed_rows(pool: &Pool, filter: RunFilter) -> Result<Vec<PgRow>> {
     let RunFilter { statuses, workflow, route, mode, job, parent, before, limit } = filter;
     let mut all = Conditions::default();
     if !statuses.is_empty() {
@@ -138,7 +150,7 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
     }
     let Conditions { text, values } = all;
     let text = format!(
-        "SELECT summary, seq, last_at FROM runs WHERE true{text} ORDER BY run_id DESC LIMIT {}",
+        "SELECT summary, seq, last_at, run_id FROM runs WHERE true{text} ORDER BY run_id DESC LIMIT {}",
         sql_limit(limit)
     );
     let text = AssertSqlSafe(text).into_sql_str();
@@ -150,8 +162,7 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
             Value::Bytes(value) => query.bind(value.as_slice()),
         })
     };
-    let found = pool.query(make).await?;
-    found.iter().map(|row| summary(row, 0)).collect()
+    pool.query(make).await
 }
 
 /// The number of runs that have not ended, by status.

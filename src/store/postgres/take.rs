@@ -15,6 +15,7 @@ use super::columns::{sql_limit, uuid};
 use super::read::summary;
 use super::session::Session;
 use crate::names::{Fence, RunId, WorkerId};
+use crate::store::summary::or_left_out;
 use crate::store::write_error::WriteError;
 use crate::store::{OwnedRun, StoreError, TakeResult};
 
@@ -50,7 +51,8 @@ const TAKE_DUE: &str = "WITH due AS ( \
         SELECT r.run_id FROM runs r JOIN due ON due.run_id = r.run_id AND due.fence = r.fence \
         WHERE NOT r.ended ORDER BY r.run_id LIMIT $3 FOR UPDATE OF r SKIP LOCKED \
     ) UPDATE runs SET owner = $1, fence = runs.fence + 1, turn = NULL, taken = $2 \
-      FROM free WHERE runs.run_id = free.run_id RETURNING runs.fence, runs.summary, runs.seq, runs.last_at";
+      FROM free WHERE runs.run_id = free.run_id \
+      RETURNING runs.fence, runs.summary, runs.seq, runs.last_at, runs.run_id";
 
 /// Takes runs for this process's worker.
 #[derive(Default)]
@@ -73,16 +75,28 @@ impl RunTaker {
                 let _ = reply.send(taken.map_err(unanswered));
             }
             WriterRequest::TakeDue(worker, limit, unreadable, reply) => {
-                let request = *self.request.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
                 let unreadable: Vec<Vec<u8>> = unreadable.iter().map(|run| run.0.as_bytes().to_vec()).collect();
-                let mut taken = take_due(session, worker, request, limit, &unreadable).await;
-                for _ in 1..TRIES {
-                    if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
-                        break;
+                let (mut taken, mut known) = (self.take_due_page(session, worker, limit, &unreadable).await, true);
+                while let Ok(page) = &mut taken
+                    && page.has_left_out
+                {
+                    // Another request, because this one's runs are known. Where its reply is lost, the next request
+                    // returns its runs.
+                    self.request = None;
+                    let rest = limit.saturating_sub(page.runs.len());
+                    match self.take_due_page(session, worker, rest, &unreadable).await {
+                        Ok(more) => {
+                            page.runs.extend(more.runs);
+                            page.has_left_out = more.has_left_out;
+                        }
+                        Err(_) => (page.has_left_out, known) = (false, false),
                     }
-                    taken = take_due(session, worker, request, limit, &unreadable).await;
                 }
-                let known = taken.is_ok();
+                known &= taken.is_ok();
+                let taken = taken.map(|DuePage { mut runs, .. }| {
+                    runs.sort_by_key(|owned| owned.summary.run_id);
+                    runs
+                });
                 if reply.send(taken.map_err(unanswered)).is_ok() && known {
                     self.request = None;
                 }
@@ -91,6 +105,34 @@ impl RunTaker {
                 let _ = done.send(());
             }
         }
+    }
+}
+
+/// Due runs that were taken by one statement.
+struct DuePage {
+    runs: Vec<OwnedRun>,
+    /// Runs whose summaries cannot be read were taken too, and more runs may be due. The former stay with the worker, so
+    /// that they are not due again at once.
+    has_left_out: bool,
+}
+
+impl RunTaker {
+    async fn take_due_page(
+        &mut self,
+        session: &mut Session,
+        worker: WorkerId,
+        limit: usize,
+        unreadable: &[Vec<u8>],
+    ) -> Result<DuePage, WriteError> {
+        let request = *self.request.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
+        let mut taken = take_due(session, worker, request, limit, unreadable).await;
+        for _ in 1..TRIES {
+            if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
+                break;
+            }
+            taken = take_due(session, worker, request, limit, unreadable).await;
+        }
+        taken
     }
 }
 
@@ -128,12 +170,16 @@ async fn take_due(
     request: Uuid,
     limit: usize,
     unreadable: &[Vec<u8>],
-) -> Result<Vec<OwnedRun>, WriteError> {
+) -> Result<DuePage, WriteError> {
     let query = sqlx::query(TAKE_DUE).bind(worker.0.as_bytes().as_slice()).bind(request.as_bytes().as_slice());
     let found = session.query(query.bind(sql_limit(limit)).bind(unreadable)).await?;
-    let mut taken = found.iter().map(owned).collect::<Result<Vec<_>, _>>()?;
-    taken.sort_by_key(|owned| owned.summary.run_id);
-    Ok(taken)
+    let mut runs = Vec::with_capacity(found.len());
+    for row in &found {
+        let fence = Fence(row.try_get::<i64, _>(0)?.cast_unsigned());
+        let summary = or_left_out(row.try_get(4)?, summary(row, 1));
+        runs.extend(summary.map(|summary| OwnedRun { fence, summary }));
+    }
+    Ok(DuePage { has_left_out: runs.len() < found.len() && found.len() == limit, runs })
 }
 
 fn owned(row: &PgRow) -> Result<OwnedRun, WriteError> {

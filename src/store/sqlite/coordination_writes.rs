@@ -13,9 +13,9 @@ use super::run_snapshots::{self, DROPPED_AT_ONCE, SnapshotPart};
 use super::stored_state::run_id;
 use super::write_append::WriteTime;
 use crate::names::{Fence, RunId, WorkerId};
-use crate::store::summary::decode_summary;
+use crate::store::summary::{decode_summary, or_left_out};
 use crate::store::write_error::WriteError;
-use crate::store::{OrderRecord, OwnedRun, StoreNotification, TakeResult, no_such_run, run_has_ended};
+use crate::store::{OrderRecord, OwnedRun, StoreError, StoreNotification, TakeResult, no_such_run, run_has_ended};
 
 /// Rows of appends that one transaction deletes, and payloads.
 const APPENDS_AT_ONCE: u32 = 200;
@@ -173,9 +173,22 @@ fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Res
                         UNION SELECT runs.run_id FROM orders CROSS JOIN runs ON runs.run_id = orders.run_id \
                         WHERE orders.answer IS NULL AND runs.ended = 0 AND runs.owner IS NULL \
                     ) ORDER BY run_id LIMIT ?3 \
-                ) RETURNING fence, summary, seq, updated";
-    let taken = query_rows(conn, text, params![worker.0.as_bytes().as_slice(), now_ns, limit], owned_row)?;
-    let mut taken = taken.into_iter().map(owned).collect::<Result<Vec<_>, _>>()?;
+                ) RETURNING fence, summary, seq, updated, run_id";
+    let worker = worker.0.as_bytes().as_slice();
+    let mut taken: Vec<OwnedRun> = Vec::new();
+    let mut left = limit;
+    loop {
+        let row = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(4)?, owned_row(row)?));
+        let rows = query_rows(conn, text, params![worker, now_ns, left], row)?;
+        let (count, before) = (rows.len(), taken.len());
+        // A run whose summary cannot be read stays with this worker, so that it is not due again at once.
+        taken.extend(rows.into_iter().filter_map(|(run_id, row)| or_left_out(&run_id, owned(row))));
+        let readable = taken.len() - before;
+        if readable == count || (count as i64) < left {
+            break;
+        }
+        left -= readable as i64;
+    }
     taken.sort_by_key(|owned| owned.summary.run_id);
     Ok(taken)
 }
@@ -246,10 +259,12 @@ fn delete_purged(conn: &Connection) -> Result<(u64, bool), WriteError> {
 type OwnedRow = (i64, Vec<u8>, i64, i64);
 
 fn owned_row(row: &Row<'_>) -> rusqlite::Result<OwnedRow> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    // A damaged summary may be of any type; one that is neither bytes nor text is read as an empty one.
+    let summary = row.get_ref(1)?.as_bytes().unwrap_or_default().to_vec();
+    Ok((row.get(0)?, summary, row.get(2)?, row.get(3)?))
 }
 
-fn owned((fence, summary, seq, updated): OwnedRow) -> Result<OwnedRun, WriteError> {
+fn owned((fence, summary, seq, updated): OwnedRow) -> Result<OwnedRun, StoreError> {
     let summary = decode_summary(&summary, seq, Some(updated))?;
     Ok(OwnedRun { summary, fence: Fence(fence.cast_unsigned()) })
 }

@@ -71,7 +71,7 @@ async fn check(path: &Path) -> StoreChecked {
     SqliteStore::check(path, WINDOW).await.unwrap()
 }
 
-async fn edit(path: &Path, text: &str) {
+pub(super) async fn edit(path: &Path, text: &str) {
     use sqlx::{Connection, Executor, SqlSafeStr};
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let mut conn = sqlx::SqliteConnection::connect_with(&options).await.unwrap();

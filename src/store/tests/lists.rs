@@ -8,6 +8,39 @@ use crate::store::{RunFilter, Store};
 
 on_every_store! {
     every_combination_of_filters_finds_its_runs,
+    a_row_that_cannot_be_read_hides_no_other_run,
+}
+
+/// Pages are full all the same, so that whoever reads page by page does not stop early.
+async fn a_row_that_cannot_be_read_hides_no_other_run(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    for n in 1..=7 {
+        fixture.store.append(append(run_id(n), 1, 1).into()).await.unwrap();
+    }
+    let damaged = [fixture.damage_summary(run_id(2)).await, fixture.damage_summary(run_id(3)).await];
+    let readable = if damaged == [true; 2] { vec![1, 4, 5, 6, 7] } else { (1..=7).collect() };
+    let readable: Vec<RunId> = readable.into_iter().map(run_id).collect();
+    let mut listed = Vec::new();
+    loop {
+        let filter = RunFilter { before: listed.last().copied(), limit: 2, ..RunFilter::default() };
+        let page = fixture.store.runs(filter).await.unwrap();
+        listed.extend(page.iter().map(|run| run.run_id));
+        if page.len() < 2 {
+            break;
+        }
+    }
+    assert_eq!(listed, readable.iter().rev().copied().collect::<Vec<_>>());
+    let mut taken = Vec::new();
+    loop {
+        let due = fixture.store.take_due(worker(7), 3).await.unwrap();
+        taken.extend(due.iter().map(|owned| owned.summary.run_id));
+        if due.len() < 3 {
+            break;
+        }
+    }
+    assert_eq!(taken, readable);
+    assert_eq!(fixture.store.take_due(worker(7), 9).await.unwrap(), [], "what cannot be read is not due again at once");
+    fixture.store.close().await;
 }
 
 /// Every combination of filters returns what filtering all runs returns.

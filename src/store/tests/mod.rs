@@ -123,6 +123,22 @@ impl StoreFixture {
         }
     }
 
+    /// Makes the summary of a run unreadable; `false` for the memory store, which has no rows.
+    pub(crate) async fn damage_summary(&self, run: RunId) -> bool {
+        let id = run.0.simple();
+        match &self.storage {
+            Storage::Memory => return false,
+            Storage::Folder(dir) => {
+                let text = format!("UPDATE runs SET summary = '{{}}' WHERE run_id = x'{id}'");
+                check::edit(&dir.path().join("test.db"), &text).await;
+            }
+            Storage::Database(database) => {
+                database.query(&format!("UPDATE pointsman.runs SET summary = '{{}}' WHERE run_id = '\\x{id}'"));
+            }
+        }
+        true
+    }
+
     /// Closes the store and opens it again, as a restart does. Does nothing for the memory store, whose content would be
     /// lost.
     pub(crate) async fn reopen(&mut self) {

@@ -7,14 +7,22 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::{Result, read_error, sql_limit};
-use crate::store::summary::decode_summary;
+use crate::store::summary::{add_readable, decode_summary};
 use crate::store::{RunFilter, StoreError};
 use crate::workflow::{RunStatus, RunSummary};
 
 pub(in crate::store::sqlite) async fn runs(pool: &SqlitePool, filter: RunFilter) -> Result<Vec<RunSummary>> {
-    let found: Vec<(Vec<u8>, i64, i64)> =
-        statement(filter).build_query_as().fetch_all(pool).await.map_err(read_error)?;
-    found.iter().map(|(summary, seq, updated)| decode_summary(summary, *seq, Some(*updated))).collect()
+    let mut page = Vec::new();
+    let mut rest = Some(filter);
+    while let Some(filter) = rest {
+        let found: Vec<(Vec<u8>, i64, i64, Vec<u8>)> =
+            statement(filter.clone()).build_query_as().fetch_all(pool).await.map_err(read_error)?;
+        let decode = |(summary, seq, updated, run_id): (Vec<u8>, i64, i64, Vec<u8>)| {
+            (run_id, decode_summary(&summary, seq, Some(updated)))
+        };
+        rest = add_readable(found.into_iter().map(decode).collect(), filter, &mut page);
+    }
+    Ok(page)
 }
 
 /// The rows to scan, with the condition of the partial index that contains them.
@@ -35,7 +43,8 @@ fn scanned_rows(filter: &RunFilter) -> &'static str {
 }
 
 fn statement(filter: RunFilter) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("SELECT runs.summary, runs.seq, runs.updated FROM (SELECT pos, run_id FROM ");
+    let mut query =
+        QueryBuilder::new("SELECT runs.summary, runs.seq, runs.updated, runs.run_id FROM (SELECT pos, run_id FROM ");
     query.push(scanned_rows(&filter));
     let RunFilter { statuses, workflow, route, mode, job, parent, before, limit } = filter;
     if !statuses.is_empty() {

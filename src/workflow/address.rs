@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::calls::{CallState, Phase, StepItem, StepState, UnknownReply};
 use super::conflict::conflict;
+use super::failure::WENT_TO;
 use super::world::call_scope;
 use super::{
     Call, CallRecord, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Part, Plan, Run, Step,
@@ -54,18 +55,10 @@ pub struct Moved {
     pub to: String,
 }
 
-/// The part of a conflict's message by which one over a service that has moved is recognised.
-const WENT_TO: &str = "that attempt went to";
-
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{WENT_TO} {}, and `{}` is at {} now", self.from, self.service, self.to)
     }
-}
-
-/// Whether a conflict's message names the URL of an earlier attempt.
-pub(super) fn names_url(message: &str) -> bool {
-    message.contains(WENT_TO)
 }
 
 /// The move of a recorded call's service; `None` where the service has the same base URL as then.

@@ -145,6 +145,16 @@ pub struct Conflict {
     pub choices: Vec<String>,
 }
 
+/// The words with which a conflict's message names the URL of an attempt whose service has moved since.
+pub(super) const WENT_TO: &str = "that attempt went to";
+
+impl Conflict {
+    /// Whether its message names the URL of an earlier attempt.
+    pub(super) fn names_earlier_url(&self) -> bool {
+        self.message.contains(WENT_TO)
+    }
+}
+
 /// Kinds of conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

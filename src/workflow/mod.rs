@@ -39,6 +39,7 @@ mod may_begin;
 pub mod missing;
 mod mode;
 mod must_keep;
+mod note;
 mod outcome;
 mod payload;
 mod people;

@@ -16,6 +16,7 @@ mod declared;
 mod known;
 mod parts;
 mod path;
+mod quotes;
 mod shown;
 mod sources;
 mod spread;

@@ -9,7 +9,7 @@ use crate::admin::types::{
 };
 use crate::cli::args::{AnswerArgs, Choice, ReasonArgs, Resolve, RunArgs, Server, StepArgs};
 use crate::cli::client::{CallError, Client};
-use crate::cli::format::{Formatter, Tone, escape_control};
+use crate::cli::format::{Formatter, Tone, escape_control, without_ciphertext};
 use crate::cli::output::Output;
 
 /// One order, with its options.
@@ -85,7 +85,7 @@ pub(crate) fn give_order(client: &Client, said: RunOrder, format: Formatter) -> 
     };
     let (envelope, json) = client.post::<Orchestration>(&path, &ask)?;
     let data = envelope.data;
-    let note = data.run.note.as_deref().map_or(String::new(), |note| format!("  {}", escape_control(note)));
+    let note = data.run.note.as_deref().map_or(String::new(), |note| format!("  {}", without_ciphertext(note)));
     let mut text = format!(
         "{}  {}{note}\n",
         format.tone(escape_control(&data.run_id), Tone::Strong),

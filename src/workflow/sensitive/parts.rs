@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::path::SensitivePath;
+use super::quotes::{asks_about, failure_quotes, has_sensitive_lock, quotes};
 use super::taint::{CallTaint, StepTaint, Taint};
 use crate::names::{CheckpointId, StepId};
-use crate::workflow::address;
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{
     AnswerEvent, AnswerRecord, CallRecord, CheckpointEvent, CheckpointKind, ChildEvent, Choice, Conflict,
-    ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, LockEvent, OpenCheckpoint,
-    Outcome, Part as CallPart, Payload, StepEvent, WaitEvent,
+    ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, LockEvent, OpenCheckpoint, Outcome,
+    Part as CallPart, Payload, StepEvent, WaitEvent,
 };
 
 /// A sensitive part of an event.
@@ -305,80 +305,6 @@ impl<'a> Parts<'a> {
         }
         self.found.extend(of_body(&at.name("body"), of("body"), &answer.body));
     }
-}
-
-/// Whether the question itself shows something sensitive.
-pub(super) fn asks_about(step: &StepTaint, asked: &OpenCheckpoint) -> bool {
-    // A question that the workflow does not declare is made from the step and shows its URL.
-    step.question || (asked.kind == CheckpointKind::Approval && step.call.url)
-}
-
-/// Whether the message of a failure may quote something sensitive: the error of an expression may quote what it read, a
-/// person's rejection what that person entered, and the end of a child run what it was handed.
-pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
-    let quotes = match failure.kind {
-        FailureKind::Expression
-        | FailureKind::Unresolved
-        | FailureKind::ChildFailed
-        | FailureKind::Rejected
-        | FailureKind::NoAnswer => true,
-        FailureKind::Cancelled => return cancelled_over_sensitive_lock(taint, &failure.message).is_some(),
-        FailureKind::Refused
-        | FailureKind::Unavailable
-        | FailureKind::TimedOut
-        | FailureKind::Broken
-        | FailureKind::Bound
-        | FailureKind::Declared
-        | FailureKind::Schema
-        | FailureKind::NeedsPerson
-        | FailureKind::NeedsSignal => false,
-    };
-    let is_read = match &failure.step {
-        Some(step) => taint.steps.get(step).is_some_and(StepTaint::is_typed),
-        None => taint.answer,
-    };
-    quotes && is_read
-}
-
-/// Whether it is this step (`` `charge` ``) that says something about its lock, whose name is sensitive.
-fn has_sensitive_lock(taint: &Taint, by: &str) -> bool {
-    taint.steps.iter().any(|(id, step)| step.lock && *by == format!("`{id}`"))
-}
-
-/// The step that cancelled the run because of its lock, if this text says that, and the lock's name is sensitive.
-pub(super) fn cancelled_over_sensitive_lock<'a>(taint: &'a Taint, why: &str) -> Option<&'a StepId> {
-    let (by, _) = why.split_once(" cancelled it: ")?;
-    let locked = taint.steps.iter().filter(|(_, step)| step.lock);
-    locked.map(|(id, _)| id).find(|id| by == format!("`{id}`"))
-}
-
-/// Whether a conflict's message may quote something sensitive.
-pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
-    let quotes = matches!(
-        conflict.kind,
-        ConflictKind::Expression
-            | ConflictKind::ChildFailed
-            | ConflictKind::Answer
-            | ConflictKind::Refused
-            | ConflictKind::Busy
-            | ConflictKind::Deadlock
-            | ConflictKind::OutcomeUnknown
-            | ConflictKind::UndoFailed
-    );
-    let is_read = match conflict.step.as_str() == ANSWER {
-        true => taint.answer,
-        false => taint.steps.get(&conflict.step).is_some_and(|step| match conflict.kind {
-            // The message of a refusal by a service shows only the status.
-            ConflictKind::Refused => conflict.status.is_none() && step.is_typed(),
-            // These messages name the lock.
-            ConflictKind::Busy | ConflictKind::Deadlock => step.lock,
-            // They name the earlier URL where the service has moved.
-            ConflictKind::OutcomeUnknown => step.call.url && address::names_url(&conflict.message),
-            ConflictKind::UndoFailed => step.undo.url && address::names_url(&conflict.message),
-            _ => step.is_typed(),
-        }),
-    };
-    quotes && is_read
 }
 
 /// The sensitive parts of a recorded request.

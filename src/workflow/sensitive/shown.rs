@@ -6,8 +6,9 @@ use std::fmt;
 use serde_json::Value;
 
 use super::known::KnownValues;
-use super::parts::{Form, asks_about, failure_quotes, of_request, quotes};
+use super::parts::{Form, of_request};
 use super::path::SensitivePath;
+use super::quotes::{asks_about, failure_quotes, quotes};
 use super::taint::Taint;
 use crate::names::StepId;
 use crate::workflow::{CallRecord, CheckpointAnswer, Part, Payload, Plan, Run, STARS};

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::parts::{asks_about, cancelled_over_sensitive_lock, failure_quotes, quotes};
+use super::quotes::{asks_about, cancelled_over_sensitive_lock, failure_quotes, quotes};
 use super::taint::Taint;
 use crate::names::StepId;
 use crate::workflow::{Conflict, Failure, FailureKind, OpenCheckpoint, Part, Plan, Run, STARS};

@@ -1,0 +1,55 @@
+//! Why a run is paused or ended early, in a sentence.
+//!
+//! Always true: the note follows from the run's state; as people are shown it, stars stand for texts that were made from
+//! sensitive values.
+
+use super::run::{End, Pause};
+use super::{ConflictKind, Plan, Run, ShownTexts, Superseded};
+
+impl Run {
+    /// Why it is paused or ended early, in a sentence, in clear.
+    pub fn note(&self) -> Option<String> {
+        self.note_in(&ShownTexts::in_clear())
+    }
+    /// The same as people are shown it.
+    pub fn shown_note(&self, plan: &Plan) -> Option<String> {
+        match self.is_sensitive(plan) {
+            true => self.note_in(&ShownTexts::of(plan, self)),
+            false => self.note(),
+        }
+    }
+    pub(super) fn note_in(&self, texts: &ShownTexts) -> Option<String> {
+        let note = match (&self.end, self.conflicts.first(), &self.pause) {
+            // It ended early as its workflow declares; the note tells what was done before all the same.
+            (Some(End::Completed), _, _) => texts.failure(self.failing.as_ref()?),
+            (Some(End::Failed(failure)), _, _) => texts.failure(failure),
+            (Some(End::Cancelled(why)), _, _) => texts.cancelled(why),
+            (Some(End::Abandoned(why)), _, _) => why.into(),
+            (Some(End::CancelledUnread(why)), _, _) => return Some(texts.cancelled(why).into_owned()),
+            (Some(End::Superseded(superseded)), _, _) => {
+                let Superseded { by, from, who, .. } = &**superseded;
+                return Some(format!("{who} replaced it by {by}, from `{from}` on, which takes over what it did"));
+            }
+            (None, Some(first), _) => {
+                // A conflict that a reload may resolve comes first, because it is recognised by the note.
+                let missing = self.conflicts.iter().find(|conflict| conflict.kind == ConflictKind::Missing);
+                let message = texts.conflict(missing.unwrap_or(first));
+                return Some(match self.conflicts.len() {
+                    1 => message.into_owned(),
+                    more => format!("{message} ({more} conflicts are open)"),
+                });
+            }
+            (None, None, Some(Pause { by, reason })) => {
+                return Some(match reason {
+                    Some(reason) => format!("{by} paused it: {reason}"),
+                    None => format!("{by} paused it"),
+                });
+            }
+            (None, None, None) => texts.failure(self.failing.as_ref()?),
+        };
+        Some(match self.leftovers(&note) {
+            Some(leftovers) => format!("{note}; {leftovers}"),
+            None => note.into_owned(),
+        })
+    }
+}

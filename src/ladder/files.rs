@@ -73,6 +73,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
 
     let now = at.declared();
     let remembered = positions.remembered(route);
+    let has_flip_of_another = positions.has_flip_of_another(route);
     let has_flip = at.last.is_some();
     let changed = remembered.map_or(has_flip, |remembered| remembered != now);
     let mut made = None;
@@ -92,6 +93,12 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         if made.is_some() {
             positions.remembered.insert(route.id.clone(), now);
         }
+    }
+    if made.is_none() && has_flip_of_another {
+        let (state, shares) = (at.last.as_ref().map_or(at.rung(), state_of), at.inputs.shares);
+        let reason = Some("it keeps its own state and not that of the route whose place it takes".to_owned());
+        let overridden = at.last.as_ref().and_then(|flip| flip.overridden.clone());
+        made = Some(Move { route: route.id.clone(), from: state, to: state, shares, reason, overridden });
     }
     if let Some(Unrecorded { until, why, .. }) = held
         && at.inputs.requested > HELD_AT

@@ -59,7 +59,7 @@ impl Gate {
         }
         let stays = wanted.to == at.rung();
         let is_raised = wanted.shares.of(wanted.to) > at.inputs.shares.of(wanted.to);
-        // What was overridden stays so, whatever else moves, until those gates are open.
+        // An overridden gate stays marked, whatever the route moves to above it, until it is open.
         let before = self.overridden(positions, at, wanted.to);
         let missing = match wanted.to.below().filter(|_| before.is_some() && stays && is_raised) {
             Some(below) => self.shut(positions, at, below, wanted.to),
@@ -93,8 +93,8 @@ impl Gate {
     /// route would be held below `live`.
     pub fn still_forced(&self, positions: &Positions, at: &RoutePosition) -> Option<String> {
         let overridden = self.overridden(positions, at, State::Only).map(|overridden| overridden.reason);
-        let not_held = || at.route.force.clone().filter(|_| self.lets_retries_through(positions, at).is_some());
-        overridden.or_else(not_held)
+        let by_file = || at.route.force.clone().filter(|_| self.harmful_retries(positions, at).is_some());
+        overridden.or_else(by_file)
     }
 
     /// The lowest gate that was overridden on the way to the present state and is still shut, up to a rung. It was
@@ -171,11 +171,11 @@ impl Gate {
     /// Why a route that a flip put in `live` or `only` is held below it: files that came after that flip let such retries
     /// come. A flip by force after these files releases it, and so does `force` in the file.
     pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        self.lets_retries_through(positions, at).filter(|_| at.route.force.is_none())
+        self.harmful_retries(positions, at).filter(|_| at.route.force.is_none())
     }
 
     /// Retries that the engine would perform a second time, if no flip by force accepts that.
-    fn lets_retries_through(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let unrecorded = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at))??;
         let is_accepted = at.last.as_ref().is_some_and(|flip| flip.forced && flip.at >= unrecorded.exposed);
         (!is_accepted).then_some(unrecorded)

@@ -89,9 +89,22 @@ impl Positions {
         }
     }
 
-    /// The last flip of a route, also under an id that it had before.
+    /// The last flip of a route, also under an id that it had before. A route that was in the files that were read last
+    /// keeps its own: where it takes the place of another route of theirs, it has not passed that one's gates.
     pub fn last_flip(&self, route: &Route) -> Option<&FlipRecord> {
-        route.ids().filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
+        let own = route.ids().filter(|id| !self.is_another(route, id));
+        own.filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
+    }
+
+    /// Whether the next reading of the files would take the flip of another route, whose place this one takes, for its last.
+    pub fn has_flip_of_another(&self, route: &Route) -> bool {
+        let last = route.ids().filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number);
+        last.map(|flip| flip.number) != self.last_flip(route).map(|flip| flip.number)
+    }
+
+    /// Whether an earlier id of a route was that of another route in the files that were read last.
+    fn is_another(&self, route: &Route, id: &RouteId) -> bool {
+        *id != route.id && self.remembered.contains_key(&route.id) && self.remembered.contains_key(id)
     }
 
     /// The stored declaration of a route's file, also under an id that the route had before.

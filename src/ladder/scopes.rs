@@ -44,7 +44,7 @@ pub(super) fn adopt(
     window: Duration,
 ) -> Scopes {
     let (mut known, mut after) = (moved::add(before, &declared.routes, now), Scopes::new());
-    let replaced = ReplacedMatches::of(before, &declared.routes);
+    let matches_before = MatchesBefore::of(before, &declared.routes);
     for route in &declared.routes {
         // Without a workflow no key is noted.
         let mut scopes = RetryScopes {
@@ -54,7 +54,7 @@ pub(super) fn adopt(
             ..Default::default()
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
-        let only_read = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
+        let gets_effects = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
         let matched = own.iter().any(|was| was.now.is_some() && has_matched(was, route));
         // Of several routes that became this one, each may have served what is this one's now.
         let served = own.iter().filter(|was| was.now.is_some() || was.matches.is_some());
@@ -63,14 +63,14 @@ pub(super) fn adopt(
             scopes.exposed = scopes.exposed.max(was.exposed);
             replace(&mut scopes, was, now);
         }
-        if only_read && scopes.since.is_some() {
+        if gets_effects && scopes.since.is_some() {
             scopes.exposed = Some(now);
         }
         if !is_recorded && has_served {
             scopes.since = Some(now);
         }
         if scopes.now.is_some() {
-            for was in replaced.taken_over_by(route, matched) {
+            for was in matches_before.taken_over_by(route, matched) {
                 if was.since.is_some() {
                     scopes.exposed = Some(now);
                 }
@@ -128,13 +128,13 @@ fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
 }
 
 /// Which requests each route matched by the files that were read last.
-struct ReplacedMatches<'a> {
+struct MatchesBefore<'a> {
     matches: Vec<(&'a RouteId, Match, &'a RetryScopes)>,
     /// The forms of all matches in the new files.
     present: BTreeSet<String>,
 }
 
-impl<'a> ReplacedMatches<'a> {
+impl<'a> MatchesBefore<'a> {
     fn of(before: &'a Scopes, routes: &[Arc<Route>]) -> Self {
         let matches = before.iter().filter_map(|(id, was)| Some((id, was.matches.as_ref()?.parse().ok()?, was)));
         Self { matches: matches.collect(), present: routes.iter().map(|route| route.matches.form()).collect() }

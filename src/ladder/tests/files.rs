@@ -74,6 +74,28 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
     assert_eq!(fixture.state("new"), effective(State::Shadow, Why::Gate), "without `was` it is a new route");
 }
 
+/// A route takes the place of another one that was in the files too: it has not passed that one's gates.
+#[tokio::test]
+async fn a_route_that_takes_the_place_of_another_one_keeps_its_own_state() {
+    for own in [None, Some(State::Shadow)] {
+        let fixture = Fixture::open(files(&[])).await;
+        if let Some(state) = own {
+            fixture.flip("bare", to(state)).await.unwrap();
+        }
+        fixture.flip("plain", forced(State::Live)).await.unwrap();
+        let mut merged = edited(files(&[]), "bare", |route| route.was = vec!["plain".into()]);
+        merged.routes.retain(|route| route.id.as_str() != "plain");
+        fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
+        let expected = own.unwrap_or(State::Off);
+        assert_eq!(fixture.state("bare").state, expected);
+        let flips = fixture.flips().await;
+        fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
+        assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
+        let fixture = fixture.restarted(merged).await;
+        assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
+    }
+}
+
 #[tokio::test]
 async fn only_a_change_of_the_file_is_a_flip() {
     let fixture = Fixture::open(files(&[("plain", State::Off)])).await;

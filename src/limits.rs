@@ -1,6 +1,7 @@
 //! Every bound of the process, in one place, unit last in its name.
 //!
-//! Each may be set under `limits:` in `pointsman.yaml`. A bound that is hit is named in the error and counted.
+//! Each field of [`Limits`] may be set under `limits:` in `pointsman.yaml`; the constants are fixed. A bound that is
+//! hit is named in the error and counted.
 
 use std::time::Duration;
 
@@ -53,10 +54,10 @@ pub struct Limits {
     pub service_idle_connections_max: u64,
     /// How long an idle connection to a service is kept.
     pub service_idle_ms: u64,
-    /// A connection to a service that was idle for longer carries no call that must not be repeated; 0: each such call
-    /// opens a connection.
+    /// A call that must not be repeated is not sent over a connection that was idle for longer than this; 0: each such
+    /// call opens a new connection.
     pub service_unrepeatable_idle_ms: u64,
-    /// A client sends its head within this time.
+    /// How long a client may take to send the head of a request.
     pub head_read_ms: u64,
     /// A connection without a request is closed after this time.
     pub client_idle_ms: u64,
@@ -159,13 +160,13 @@ pub struct Limits {
     pub expression_depth_max: u64,
 
     // store
-    /// Appends that one commit takes together.
+    /// Events of live runs in one commit.
     pub append_batch_events_max: u64,
     /// Appends waiting for the writer.
     pub append_queue_max: u64,
     /// Events of dark runs in one commit.
     pub append_dark_batch_events_max: u64,
-    /// An event larger than this keeps its large parts once, by their hash, bytes.
+    /// The large parts of an event that is larger than this are stored apart from it, once each, under their hash.
     pub payload_inline_bytes_max: u64,
     /// After how many events a run gets another snapshot. Loading the run then reads only the events after it.
     pub run_snapshot_every_events: u64,
@@ -173,21 +174,23 @@ pub struct Limits {
     pub run_snapshot_bytes_max: u64,
     /// The shortest time between two snapshots of one run.
     pub run_snapshot_pause_ms: u64,
-    /// Runs that wait for a snapshot; more go without until they have more events.
+    /// Runs that wait for a snapshot. Beyond them a run is left without one until it has more events.
     pub run_snapshots_waiting_max: u64,
     /// How long a client's retry stays on its arm, seconds.
     pub retry_window_s: u64,
     /// Retry keys of each arm kept in memory, so that the store need not be asked for them.
     pub retry_keys_max: u64,
-    /// While a route's `caller` or `retry_key` has changed within `retry_window_s`: the keys that requests would have had
-    /// before it, remembered in memory for requests that began before it and are still in flight. Beyond it all are
-    /// forgotten, and such keyed requests get 503; nothing of them is begun.
+    /// Marks in memory, set for `retry_window_s` after a route's `caller` or `retry_key` changed: each is the key that
+    /// a request would have had before the change. By it a first try that began before the change, and is still in
+    /// flight, finds that its retry was taken. Beyond this number all marks are dropped: keyed requests that began
+    /// before the change get 503, and nothing of them is begun.
     pub retry_key_marks_max: u64,
     /// The set in memory of the retry keys that the engine took within the window, about 2 bytes each; when it is full
     /// every keyed request asks the store.
     pub engine_keys_set_bytes_max: u64,
-    /// The set in memory of all instances that the engine created and owns, about 2 bytes each, and as much for those of
-    /// which it has a twin; when it is full every follow-up of a family with such instances asks the store.
+    /// The set in memory of all instances that the engine created and owns, about 2 bytes each; a second set of this
+    /// size holds legacy's instances of which the engine has a twin. When a set is full, every follow-up of a family
+    /// with such instances asks the store.
     pub pins_set_bytes_max: u64,
     /// The retry-key file, which holds the keys of requests that legacy took until the store has them; it has this size
     /// from the start.
@@ -198,7 +201,7 @@ pub struct Limits {
     pub store_connect_ms: u64,
     /// PostgreSQL: one statement, and its commit.
     pub store_statement_ms: u64,
-    /// PostgreSQL: the wait for what another process holds.
+    /// PostgreSQL: the wait for a lock that another process holds.
     pub store_lock_ms: u64,
     /// PostgreSQL: connections in addition to the writer's and the one for notifications.
     pub store_connections_max: u64,
@@ -210,8 +213,8 @@ pub struct Limits {
     pub api_rows_max: u64,
     /// How long a start waits for its run before it is answered with 202.
     pub api_wait_ms: u64,
-    /// Events of runs whose starts wait, kept in memory to answer from, all runs together, as JSON: what does not fit is
-    /// read from the store.
+    /// Events kept in memory for starts that wait for their run, all runs together, as JSON: the response is made from
+    /// them. What does not fit is read from the store.
     pub api_start_events_bytes_max: u64,
     /// Streams of events at the same time.
     pub api_streams_max: u64,

@@ -44,7 +44,7 @@ impl Site {
         site.path.push(Segment::Index(index));
         site
     }
-    /// Whether it is another place or lies inside it.
+    /// Whether this place is `other` or lies inside `other`.
     pub fn is_within(&self, other: &Site) -> bool {
         self.file == other.file && self.path.starts_with(&other.path)
     }

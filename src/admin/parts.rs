@@ -73,7 +73,7 @@ pub struct ProcessStatus {
     pub store_trouble: Option<String>,
     /// Why the runs that the last process left are not resumed yet; `None` where they are.
     pub recovery_trouble: Option<String>,
-    /// How the machine's clock differs from the process's time; `None` up to a minute.
+    /// How the machine's clock differs from the process's time; `None` where they differ by at most a minute.
     pub clock_trouble: Option<String>,
     /// Which retry keys of requests that legacy served are unknown, where some are.
     pub retry_keys_trouble: Option<String>,

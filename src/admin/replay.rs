@@ -142,7 +142,7 @@ pub fn divergences(events: &[EventRow], plan: &Plan, world: &World) -> Result<Ve
     Ok(found.into_iter().map(row).collect())
 }
 
-/// The workflow and the plan of the run that these events are of.
+/// The workflow and the plan of the run to which these events belong.
 ///
 /// # Errors
 /// The first event does not start a run.

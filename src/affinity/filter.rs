@@ -184,9 +184,9 @@ pub(super) struct WindowSet {
     bytes: usize,
     bytes_max: usize,
     slice: Duration,
-    /// When this set was made, and how long before that slice 0 began: the first entries may be as old as a window.
+    /// When this set was created, and how much earlier slice 0 began: the first entries may be as old as the window.
     made_and_origin: (Instant, Duration),
-    /// The newest slice of which an entry had no room. Until it has expired the answer is always "perhaps".
+    /// The newest slice that had no room for an entry. Until it has expired the answer is always "perhaps".
     saturated: Option<u64>,
 }
 
@@ -341,7 +341,7 @@ mod tests {
         let later = begin + 27 * HOUR;
         assert!((0..1_000).filter(|n| set.may_contain(hash(*n), later)).count() < 3);
         set.insert(hash(5_000), later, Duration::ZERO);
-        assert_eq!(set.size().entries, 1, "and their memory too");
+        assert_eq!(set.size().entries, 1, "the memory of the expired slice is free");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::key_file::KeyFileError;
 /// It cannot be created, or belongs to another user.
 pub fn default_dir() -> Result<PathBuf, KeyFileError> {
     if let Some(dir) = std::env::var_os("STATE_DIRECTORY").filter(|dir| !dir.is_empty()) {
-        // Several are separated by colons; the first is used.
+        // The variable may name several directories, separated by colons; the first is used.
         let dir = dir.to_string_lossy().split(':').next().map(PathBuf::from).unwrap_or_default();
         return Ok(dir);
     }

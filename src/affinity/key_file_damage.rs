@@ -5,18 +5,18 @@
 //! notes its number; a record is overwritten only once the store has it. So every number above that of the last stored
 //! record, up to the last noted one, must be there.
 //!
-//! What is no damage: one slot that cannot be read just after the last noted record. That record was being written when
-//! the process was killed or the power failed; legacy is called only after the write, so it had not taken that try. A kill
-//! leaves nothing else, since what was written survives it. A power cut may lose what was written within the last second,
-//! in any order: numbers that are missing then were acknowledged, and count as damage. So does a slot that cannot be read
-//! elsewhere, although an overwritten record may have been in it. What a power cut took together with the note of its
-//! number cannot be recognised.
+//! Not damage: a single unreadable slot just after the last noted record. That record was being written when the
+//! process was killed or the power failed; legacy is called only after the write, so it had not taken that try. A kill
+//! has no other effect on the file, since what was written survives it. A power cut may lose what was written within
+//! the last second, in any order: legacy may have been called for the records that are missing then, so they count as
+//! damage. So does an unreadable slot anywhere else, although it may have held a record that the store already had. A
+//! record cannot be recognised as missing if the power cut also lost the note of its number.
 
 /// What was read.
 pub(super) struct RingContent<'a> {
     /// Whether the slots before the ring say what they should.
     pub is_head_readable: bool,
-    /// By how much the file is shorter than it was made.
+    /// How many bytes are missing compared with the size at which the file was created.
     pub missing_bytes: u64,
     /// The size of the ring.
     pub records: u64,
@@ -31,7 +31,7 @@ pub(super) struct RingContent<'a> {
 }
 
 impl RingContent<'_> {
-    /// What shows that records are missing; `None` if none are.
+    /// The signs that records are missing, as text for people; `None` if there is no such sign.
     pub fn damage(&self) -> Option<String> {
         let mut found = Vec::new();
         if self.missing_bytes > 0 {

@@ -33,7 +33,8 @@ impl Record {
     }
 }
 
-/// Reads the first `records` slots of the ring that are not free: the record, or the index of a slot that cannot be read.
+/// Reads the ring, which has `records` slots. Calls `found` for each slot that is not free: with its record, or with
+/// its index in the ring if it cannot be read.
 pub(super) fn read_ring(file: &SlotFile, records: u64, mut found: impl FnMut(Result<Record, u64>)) -> io::Result<()> {
     file.read(HEAD_SLOTS..HEAD_SLOTS + records, |place, slot| {
         if !slot_file::is_free(slot) {

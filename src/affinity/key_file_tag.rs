@@ -1,7 +1,7 @@
 //! The tag in the header of a file of retry keys: the id of the file, and the store that uses it.
 //!
-//! Always true: a store and its copy have the same secret, but another location and another incarnation (which file or
-//! database it is); a store that was moved or restored in place still has one of the two.
+//! Always true: a store and its copy have the same secret, but differ in both location and incarnation (the identity of
+//! the file or database itself); a store that was moved, or restored in place, keeps one of the two.
 
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ impl Owner {
         }
     }
 
-    /// Whose a file with this tag is.
+    /// To which store a file with this tag belongs.
     pub(super) fn whose(&self, tag: Option<&Tag>) -> Whose {
         let Some(Tag { owner, .. }) = tag else { return Whose::Ours };
         if owner.store != self.store {

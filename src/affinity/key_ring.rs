@@ -13,8 +13,8 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::slot_file::SlotRoute;
 
-/// When legacy serves a request whose key could not be noted, the recorded time lies this far in the future, so that a
-/// route's time is written at most once in this interval, and not for each request.
+/// When legacy serves a request whose key could not be noted, the time recorded for its route is set this far in the
+/// future, so that it is written to the file at most once per interval and not for each request.
 const UNNOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -29,9 +29,9 @@ pub(super) struct Ring {
     pub waiting: VecDeque<Record>,
     /// The keys of waiting records, each with the number of its newest record.
     pub known: HashMap<RetryKey, u64>,
-    /// When legacy last served a request of a route whose key could not be noted.
+    /// For each route, when legacy last served a request with a key that could not be noted.
     pub unnoted: HashMap<SlotRoute, Timestamp>,
-    /// What shows that records were missing in the file, or in one that was taken over, when it was opened.
+    /// The signs, found when the file or one that was taken over was opened, that records were missing in it.
     pub damage: Option<String>,
     /// The routes in `unnoted` whose time is not in the file.
     pub unnoted_unwritten: Vec<SlotRoute>,
@@ -89,7 +89,7 @@ impl Ring {
         }
     }
 
-    /// Records were missing in a file of which this process has the keys.
+    /// Logs and keeps that records were missing in a file whose keys this process has.
     pub fn note_damage(&mut self, path: &Path, damage: Option<String>) {
         let Some(damage) = damage else { return };
         tracing::error!(

@@ -1,5 +1,5 @@
-//! Locks under which the keys of a request are looked up and taken, so that of two tries at the same time one finds the
-//! other.
+//! Locks that a try holds while its keys are looked up and taken, so that of two simultaneous tries the later one finds
+//! the keys of the earlier one.
 //!
 //! Example: two tries of one order arrive together, with the same `Idempotency-Key` and different tokens that nobody
 //! verifies. One is decided for legacy, the other for the engine. Both have the key A (for any caller) and R (A
@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::flag::RetryKey;
 
-/// The number of locks: at most so many requests are taken at the same time.
+/// The number of locks: at most this many requests are taken at the same time.
 const LOCKS: usize = 64;
 
 /// See the module.
@@ -27,7 +27,7 @@ impl Default for RequestLocks {
 }
 
 impl RequestLocks {
-    /// Waits until nobody else takes a request with this key for any caller.
+    /// Locks the requests that have this key for any caller; waits while another try holds that lock.
     pub(super) fn of(&self, any_caller: &RetryKey) -> MutexGuard<'_, ()> {
         // Keys are hashes: any of their bytes spreads them.
         self.0[usize::from(any_caller.0[1]) % LOCKS].lock().unwrap_or_else(PoisonError::into_inner)

@@ -62,13 +62,13 @@ impl Sets {
         }
     }
 
-    /// Whether the engine may have taken this first try within the window.
+    /// Whether the engine may have taken a first try with this key within the window.
     pub(super) fn engine_may_have_taken(&self, key: &RetryKey, now: Instant) -> bool {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         !self.keys_built.load(Ordering::Acquire) || keys.may_contain(key_hash(key), now)
     }
 
-    /// Inserts a key of which the engine took the first try `ago`.
+    /// Inserts a key whose first try the engine took `ago` before `now`.
     pub(super) fn engine_took(&self, key: &RetryKey, now: Instant, ago: Duration) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let had_room = keys.insert(key_hash(key), now, ago);
@@ -90,7 +90,7 @@ impl Sets {
         !self.pins_built.load(Ordering::Acquire) || set.may_contain(pin_hash(key))
     }
 
-    /// An instance is pinned: owned by the engine, or legacy's with a twin.
+    /// Inserts a pinned instance: one that the engine owns, or one of legacy's with a twin.
     pub(super) fn pinned(&self, key: &PinKey, arm: Arm) {
         let (set, gauges) = match arm {
             Arm::Engine => (&self.owned, &self.gauges[1]),
@@ -177,8 +177,8 @@ impl Gauges {
     }
 }
 
-/// A part of the key, which is a hash itself. The part is from the first half, because all keys of a request of an
-/// unverified caller share that half: such a request takes one entry.
+/// The first eight bytes of the key, which is itself a hash. All keys of one request of an unverified caller share the
+/// first half of the key, so such a request takes one entry and not one for each key.
 fn key_hash(key: &RetryKey) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&key.0[..8]);

@@ -1,5 +1,5 @@
-//! The tasks that run beside the requests: reloading changed files, releasing routes that these held, and watching the
-//! store's health.
+//! The tasks that run beside the requests: reloading changed files, releasing routes that the files hold below `live`,
+//! and watching the store's health.
 //!
 //! Always true: an invalid set of files changes nothing, and the log, the status and a metric show why; a valid set is
 //! put in force as a whole. While the store is not healthy, or the runs of the last process are not resumed yet, the
@@ -17,7 +17,7 @@ use crate::config::{Change, ReloadStatus, Setup};
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether a route that files held below `live` may return.
+/// How often routes that the files hold below `live` are checked: may they return?
 const RELEASE_EVERY: Duration = Duration::from_secs(2);
 
 /// The pause before a valid set that the store did not record is tried again. Without it nothing would retry until a
@@ -98,7 +98,7 @@ pub(super) async fn health(parts: Parts) {
     }
 }
 
-/// Lets routes return to `live` that files held below it, once that time is over.
+/// Lets routes that the files hold below `live` return to it when the holding time is over.
 pub(super) async fn release_held_routes(parts: Parts) {
     let mut ticks = tokio::time::interval(RELEASE_EVERY);
     loop {

@@ -110,7 +110,7 @@ impl Basis {
         self.0.update(&(count as u64).to_le_bytes());
     }
 
-    /// The base URLs of a service. None, where the files do not have it.
+    /// Adds the base URLs of a service; adds an empty list where the files do not have it.
     fn add_addresses(&mut self, service: Option<&Service>) {
         let urls = service.map_or(&[][..], |service| &service.urls);
         self.add_count(urls.len());

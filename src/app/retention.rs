@@ -52,7 +52,8 @@ pub(super) async fn purge_periodically(store: SharedStore, retention: Arc<ArcSwa
     }
 }
 
-/// Removes the expired retry keys of both arms. Adding a key of legacy's removes some too, but legacy may never add one.
+/// Removes the expired retry keys of both arms. The store also removes some when it records a key that legacy took, but
+/// that may never happen.
 async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
     loop {
         let began = Instant::now();

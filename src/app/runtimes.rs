@@ -8,7 +8,7 @@ fn cores() -> usize {
 
 /// Threads of the engine and its store: separate from those that serve the proxy's requests, so that neither delays the
 /// other. Fewer than there are cores: a run alternates between its step's socket and the store's thread, and where each
-/// change wakes several idle threads, a step takes half as long again.
+/// change wakes several idle threads, a step takes 1.5 times as long.
 pub(super) fn engine_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads((cores() / 2).max(1)).enable_all().thread_name("engine").build()
 }

@@ -114,7 +114,8 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Opens the file that says which evidence is not whole: beside a SQLite store, else where the files of retry keys are.
+/// Opens the file that says which evidence is incomplete: next to a SQLite store, else where the files of retry keys
+/// are.
 pub(super) async fn evidence_marks(setup: &Setup, store: &SharedStore) -> anyhow::Result<Marks> {
     let place = match (&setup.settings.store, &setup.settings.retry_keys_dir) {
         (StoreUrl::Memory, _) => MarksPlace::Nowhere,
@@ -130,7 +131,7 @@ pub(super) async fn evidence_marks(setup: &Setup, store: &SharedStore) -> anyhow
     Ok(Marks::open(&place).await?)
 }
 
-/// How long a retry key lives; within this time the run that it names must exist.
+/// How long a retry key is valid; within this time the run that it names must exist.
 fn window(limits: &Limits) -> Duration {
     Duration::from_secs(limits.retry_window_s)
 }

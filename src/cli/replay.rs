@@ -1,4 +1,5 @@
-//! `replay`: the state of a run after each of its events, read from a running process or from a store that none uses.
+//! `replay`: the state of a run after each of its events, read from a running process or from a store that no process
+//! uses.
 
 use serde_json::json;
 

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::machine::Reading;
 
-/// The time is slewed towards the machine's clock by at most one part in this many: 500 ppm, 43 seconds a day.
+/// The time is slewed towards the machine's clock by at most the elapsed time divided by this: 500 ppm, 43 seconds a
+/// day.
 const LEAD_PART: i128 = 2_000;
 /// The largest offset at which the machine's clock is followed. A larger one means that it was set, perhaps wrongly.
 const FOLLOWED_MAX: SignedDuration = SignedDuration::from_secs(60);
@@ -58,8 +59,8 @@ impl std::fmt::Display for Disagreement {
 /// A change in how far the machine's clock is from the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockChange {
-    /// The machine's clock is more than a minute away from the time, and was not at the last check, or by another
-    /// offset.
+    /// The machine's clock is more than a minute away from the process's time. At the last check it was not, or the
+    /// offset has since changed by more than a minute.
     Apart(Disagreement),
     /// The machine's clock is within a minute of the time again.
     Together,
@@ -107,8 +108,8 @@ impl Timekeeper {
         now
     }
 
-    /// The time at a reading of the steady clock. A slew is spread over the elapsed time, so that the time never goes back
-    /// and never passes the offset that was seen.
+    /// The time at a reading of the steady clock. The slew is at most a fixed fraction of the elapsed time, so that the
+    /// time never goes back, and does not overshoot the machine's clock as last read.
     fn at(&self, boot: Duration) -> Timestamp {
         let elapsed = i128::try_from(boot.saturating_sub(self.boot).as_nanos()).unwrap_or(i128::MAX);
         let bound = elapsed / LEAD_PART;
@@ -134,7 +135,8 @@ impl Timekeeper {
         Some(ahead)
     }
 
-    /// Follows the time of a shared store, which was asked at `asked` and answered `store` at this reading.
+    /// Follows the time of a shared store. The store was asked at `asked`; its answer, received at this reading, was
+    /// `store`.
     pub(super) fn follow(&mut self, store: Timestamp, asked: Duration, reading: Reading) {
         let took = SignedDuration::try_from(reading.boot.saturating_sub(asked)).unwrap_or_default();
         let latest = store.checked_add(took).unwrap_or(store);

@@ -79,8 +79,8 @@ impl ProcessClock {
         let mut keeper = self.keeper();
         keeper.not_before(newest_event, machine::read())
     }
-    /// Follows the time of a shared store, which was asked at `asked` and has just answered `store`. The store's time now
-    /// is that, or later by no more than the answer took.
+    /// Follows the time of a shared store. The store was asked at `asked` and has just answered that its time is
+    /// `store`. Its time now is between `store` and `store` plus the time since `asked`.
     pub fn follow(&self, store: Timestamp, asked: Moment) {
         let mut keeper = self.keeper();
         keeper.follow(store, asked.0, machine::read());

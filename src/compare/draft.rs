@@ -19,9 +19,11 @@ pub struct RulesDraft {
     pub ignore: Vec<String>,
     /// Values that are ids (JSONPath): equal up to a one-to-one renaming between legacy's ids and the engine's.
     pub ids: Vec<String>,
-    /// Arrays whose order does not matter: JSONPath to `set`, or to the name of the field that is their key.
+    /// Arrays whose order does not matter. Each JSONPath has the value `set`, or the name of the field that is the key
+    /// of the elements.
     pub unordered: BTreeMap<String, String>,
-    /// Values that may differ by a tolerance: JSONPath to a number (absolute), or to a duration such as `2s` for times.
+    /// Values that may differ by a tolerance. Each JSONPath has as its value a number (absolute), or a duration such as
+    /// `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
     /// Conditions over `request`, `legacy`, `engine` and `intents`: `${intents.charge.body.amount == legacy.body.total}`.
     pub assert: Vec<String>,

@@ -11,7 +11,7 @@ use super::verdict::{Comparison, Difference, Kind, Verdict};
 /// The time is checked once in this many steps.
 const STEPS_BETWEEN_CHECKS: u32 = 256;
 
-/// The differences, how often each rule was used, and how long it may go on.
+/// The differences so far, how often each rule was used, and the bound on the time that the comparison may take.
 pub(super) struct ComparisonFindings<'a> {
     differences: Vec<Difference>,
     max: usize,
@@ -63,7 +63,7 @@ impl<'a> ComparisonFindings<'a> {
         !self.differences.is_empty()
     }
 
-    /// There are more differences than are listed.
+    /// Records that there are more differences than are listed.
     pub(super) fn truncate(&mut self) {
         self.truncated = true;
     }
@@ -75,12 +75,12 @@ impl<'a> ComparisonFindings<'a> {
         }
     }
 
-    /// From here on, differences are of kind `stale_read`: the engine read what legacy had changed already.
+    /// While on, differences are of kind `stale_read`: the engine read what legacy had changed already.
     pub(super) fn set_stale_reads(&mut self, on: bool) {
         self.stale_reads = on;
     }
 
-    /// From here on, differences are of kind `intent`.
+    /// While on, differences are of kind `intent`.
     pub(super) fn set_in_intents(&mut self, on: bool) {
         self.intents = on;
     }

@@ -12,7 +12,8 @@ pub(super) struct IdMap {
     to_legacy: HashMap<String, String>,
 }
 
-/// Which characters belong to a word: strictly `2026-11-17` is one word, laxly `17` is a word of its own in it.
+/// Which characters belong to a word: `-` and `.` too, so that `2026-11-17` is one word (strict), or not, so that `17`
+/// in it is a word (lax).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WordBoundary {
     Strict,

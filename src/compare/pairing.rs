@@ -27,9 +27,9 @@ enum Side {
 /// How much two values with the same hash may differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Precision {
-    /// In nothing but ignored values.
+    /// They may differ only in ignored values.
     Exact,
-    /// In tolerated values and unbound ids too.
+    /// They may also differ in tolerated values and unbound ids.
     Coarse,
 }
 

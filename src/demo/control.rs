@@ -77,7 +77,7 @@ impl Control {
     pub async fn launch(&self, ask: &Value) -> anyhow::Result<Orchestration> {
         self.post("/api/v2/orchestrate/run", ask).await
     }
-    /// Answers a checkpoint or a conflict, at the place that the run names.
+    /// Answers a checkpoint or a conflict: posts to the path that the run shows for it.
     ///
     /// # Errors
     /// The API does not answer, or refuses.

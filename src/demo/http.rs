@@ -1,9 +1,9 @@
 //! A small HTTP server and client for the sample services.
 //!
-//! Always true: a [`Server`] listens from the moment it exists and stops when it is dropped; its switch [`Outage`]
-//! acts on open connections too, as a real outage does. A handler that returns [`Dropped`] closes the connection without
-//! an answer: the caller cannot know what was done. When the other side is slow, the client returns an error after its
-//! timeout; when it is gone, at once; nothing is sent twice.
+//! Always true: a [`Server`] listens from the moment it exists and stops when it is dropped; an [`Outage`] that its
+//! [`Switch`] sets acts on open connections too, as a real outage does. A handler that returns [`Dropped`] closes the
+//! connection without an answer: the caller cannot know what was done. When the other side is slow, the client returns
+//! an error after its timeout; when it is gone, at once; nothing is sent twice.
 
 use std::future::Future;
 use std::io;
@@ -55,7 +55,7 @@ impl Call {
     }
 }
 
-/// The connection was closed instead of an answer.
+/// The connection was closed, and no answer was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("closed without an answer")]
 pub struct Dropped;

@@ -2,8 +2,8 @@
 //!
 //! Always true: what it does to the outside world goes through the same services as the engine's steps and carries
 //! `x-caused-by: legacy:N` and the caller's `traceparent`. Its ids are numbers that count up. It keeps everything in
-//! memory and honours `Idempotency-Key` on creates. When the outside world is slow it waits, when it refuses the
-//! caller gets 502, and effects that were already performed are not undone.
+//! memory and honours `Idempotency-Key` on creates. When the outside world is slow, it waits; when the outside world
+//! refuses, the caller gets 502, and effects that were already performed are not undone.
 //!
 //! ```text
 //! POST /quotes   POST /orders   GET /orders   GET /orders/N   POST /orders/N/cancel   POST /campaigns
@@ -51,7 +51,7 @@ pub struct Legacy {
 /// A request that was not served.
 struct Refusal(StatusCode, Value);
 
-/// Who asks, for the calls to the outside world.
+/// The request for which a call to the outside world is made; sent with the call.
 struct Cause {
     number: u64,
     trace: String,
@@ -179,7 +179,7 @@ impl Shop {
         if order["status"] == "cancelled" {
             return Err(no(StatusCode::CONFLICT, "this order is cancelled already"));
         }
-        // Marked first, so that of two at the same time only one gives the money back.
+        // Marked first, so that of two concurrent cancellations only one refunds the money.
         if let Some(order) = self.state().orders.get_mut(&number) {
             order["status"] = "cancelled".into();
         }

@@ -137,7 +137,7 @@ impl Traffic {
         let reply = self.shared.send(Method::GET, &path, &trace, "demo", &Value::Null).await?;
         if reply.status == StatusCode::OK { Ok(reply.json()) } else { Err(format!("GET {path}: {}", reply.status)) }
     }
-    /// Whether they also ask for the list of orders, which only legacy answers.
+    /// Sets whether the clients also ask for the list of orders, which only legacy answers.
     pub fn lists(&self, on: bool) {
         self.shared.lists.store(on, Ordering::SeqCst);
     }

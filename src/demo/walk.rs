@@ -237,7 +237,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Shows the creator's state for a while, and until something is seen (within the bound).
+    /// Shows the creator's state for at least `at_least`, then until `seen` holds, but no longer than [`AT_MOST`].
     async fn show(&mut self, at_least: Duration, seen: impl Fn(&RouteDetail) -> bool) -> anyhow::Result<RouteDetail> {
         let begun = Instant::now();
         loop {

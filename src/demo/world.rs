@@ -9,7 +9,7 @@
 //! POST /stock/reservations       reserve         POST /mail/messages     mail
 //! DELETE /stock/reservations/ID  release         POST /studio/{kind}     computes, slowly
 //! POST /bank/charges, /refunds   charge, refund  POST /studio/drafts     draft
-//! GET  /bank/charges/ID          reads         POST, DELETE /ads/budgets, /ads/bookings  set aside, book, and back
+//! GET  /bank/charges/ID          reads         POST, DELETE /ads/budgets, /ads/bookings  set aside, book, undo
 //! ```
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -184,8 +184,9 @@ impl Engine {
         }))
     }
 
-    /// Puts newly checked files in force. A request runs by the version of the files that decided it. A version with the
-    /// number of the newest one replaces that one. Runs in flight keep the plan that they started with.
+    /// Puts newly checked files in force. A request is processed with the version of the files under which it was
+    /// decided. If `files_version` is the newest version's number, that version is replaced. Runs in flight keep the
+    /// plan that they started with.
     pub fn reload(
         &self,
         files_version: u64,
@@ -207,8 +208,8 @@ impl Engine {
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held, undos too.
-    /// When this returns, nothing that the freeze forbids begins any more, whenever it was decided. An older version than
-    /// the one in force changes nothing.
+    /// When this returns, nothing that the freeze forbids begins any more, even if it was decided before. An older
+    /// version than the one in force changes nothing.
     pub async fn freeze(&self, version: u64, freeze: Freeze) {
         self.core.process.kill_switch.set(version, freeze).await;
         if self.core.process.kill_switch.freeze() != Freeze::Effects {

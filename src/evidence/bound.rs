@@ -3,9 +3,9 @@
 /// The accepted probability that the bound is ever too low, however often it is read.
 const ALPHA: f64 = 0.05;
 
-/// The anytime-valid 95 % upper bound of a rate, after `hits` in `pairs`: the highest rate that the pairs have not
-/// refuted. A rate `p` is refuted once the pairs are twenty times likelier under rates spread evenly below `p` than
-/// under `p` itself. By Ville's inequality this holds at all points in time together.
+/// The anytime-valid 95 % upper bound of the mismatch rate, after `hits` mismatches in `pairs` pairs: the highest rate
+/// that is not rejected. A rate `p` is rejected once the pairs are twenty times likelier under a uniform distribution
+/// of the rate below `p` than under `p` itself. By Ville's inequality the bound is valid at all times simultaneously.
 pub(super) fn upper(pairs: u64, hits: u64) -> f64 {
     if pairs == 0 || hits >= pairs {
         return 1.0;

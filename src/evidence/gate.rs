@@ -72,7 +72,7 @@ fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), place: &s
     }
 }
 
-/// Why there is so little evidence, where that is not for want of requests.
+/// Why there is little evidence although requests came: differences were lost. Else empty.
 fn lost_differences(evidence: &RouteEvidence) -> String {
     let since = evidence.lost_differences.map(|at| {
         format!("; it counts since {at:.0}, because the process before that ended before one or more differences were stored")

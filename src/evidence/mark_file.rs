@@ -77,7 +77,8 @@ impl MarkFile {
         Ok((Self { slots, used }, marks))
     }
 
-    /// Writes a mark; where no slot is left for the route, one of every route. Returns what it marked, and where.
+    /// Writes a mark of the route, or a mark of every route if no slot is left. Returns what it marked, and in which
+    /// slot.
     pub(super) fn write(&mut self, route: SlotRoute) -> io::Result<(SlotRoute, u64)> {
         let free = self.used[..ANY_SLOT as usize].iter().position(|used| !used);
         let (route, place, hash) = match (route, free) {

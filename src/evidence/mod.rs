@@ -121,8 +121,9 @@ impl Evidence {
         }))
     }
 
-    /// Sets the earlier ids of routes. Evidence under an earlier id becomes the route's, also from comparisons that still
-    /// run under that id; a route that already has evidence keeps its own. Call it before [`Evidence::set_basis`].
+    /// Sets the earlier ids of routes. Evidence under an earlier id becomes evidence of the route, and so do the
+    /// results of comparisons that still run under that id; a route that already has evidence keeps its own. Call it
+    /// before [`Evidence::set_basis`].
     pub fn set_renames<'a>(&self, ids: impl Iterator<Item = (&'a RouteId, &'a [RouteId])>) {
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         let mut renames = self.renames.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Evidence over a store in memory, and access to its counts, for tests of other rooms.
+//! Evidence over a store in memory, and access to its counts, for tests of other modules.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ pub enum Remembered {
     By(Arm),
     /// The engine did not take it. Legacy may have, before this process started.
     NotEngine,
-    /// The engine of this process did not take it; whether another process's did, only the store knows.
+    /// The engine of this process did not take it; only the store knows whether another process's engine did.
     NotEngineHere,
     /// Only the store knows.
     Unknown,
@@ -32,7 +32,7 @@ pub enum LegacyTake {
     NotNoted,
     /// The engine has it.
     HeldByEngine,
-    /// The engine may have the same request under another credential, which depends on the body: nothing was taken.
+    /// The engine may have the same request under another credential; only the body can tell. Nothing was taken.
     NeedsBody,
     /// The engine has the same request under another credential: nothing was taken.
     HeldUnderAnotherCredential,
@@ -79,7 +79,8 @@ impl LegacyTake {
 /// Looks up owners of instances and of retry keys. The proxy asks before it decides.
 pub trait Affinity: Send + Sync {
     /// The owner of an instance. Answers at once, without the store, unless the engine may own it. If legacy
-    /// owns it with a twin and no run id is given, the twin may not exist: a caller that needs the twin looks it up.
+    /// owns it with a twin and no run id is returned, it is not certain that the twin exists: a caller that needs the
+    /// twin looks it up.
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
     /// Whether the engine owns any instance of a family: then legacy's ids are compared with its own, on every rung.
     /// Answers at once.

@@ -35,7 +35,7 @@ pub struct ArmRequest {
     pub creates: Option<(Family, serde_json_path::JsonPath)>,
     /// The key that its retries share: the same key gets the answer of the same run.
     pub retry_key: Option<RetryKey>,
-    /// Whether a run may begin, where none of an earlier try is found.
+    /// Whether a run may begin if no run of an earlier try is found.
     pub may_begin: MayBegin,
     /// The retry key for any caller, where the caller's scope is a credential that nobody verified.
     pub any_caller: Option<RetryKey>,
@@ -65,7 +65,7 @@ pub enum MayBegin {
 /// The engine's reply.
 #[derive(Clone, Debug)]
 pub enum ArmReply {
-    /// An answer for the caller (or, rehearsed, for the comparison).
+    /// An answer for the caller (or, in a rehearsal, for the comparison).
     Answer(ArmAnswer),
     /// Nothing private or shared has begun, nothing will, and that is on disk (or nothing was handed to the writer):
     /// legacy may be called. Only where `may_fall_back`.
@@ -94,7 +94,7 @@ pub struct RunReport {
     pub run: Option<RunId>,
     /// The run's status.
     pub status: Option<RunStatus>,
-    /// What its rehearsed steps would have sent, and its private steps beside legacy sent, in step order.
+    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order.
     pub intents: Vec<Intent>,
     /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped
     /// with this reason: `unresolved_effect`, `needs_person` or `needs_signal`.

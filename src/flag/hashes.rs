@@ -20,7 +20,7 @@ pub struct Salts {
     retry: [u8; 32],
 }
 
-/// A number from 0 to 9,999: inside a share where it is below the share's hundredths of a percent.
+/// A number from 0 to 9,999. It is inside a share if it is below that share, in hundredths of a percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket(u16);
 
@@ -75,7 +75,8 @@ impl Salts {
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
             parts.add(issuer.as_bytes());
             parts.add(subject.as_bytes());
-            // Elsewhere the last part is a header name, and this is none: the two kinds of key never collide.
+            // Without a verified token a list of parts ends in a header name, or has only two parts: the two kinds of
+            // key never collide.
             parts.add(b"\0verified");
             return Some(RetryKeys { scoped: parts.key(), any_caller: None });
         }

@@ -2,7 +2,8 @@
 //!
 //! The question it answers: "which route, and what are its parameters?" Always true: a route of the request's host
 //! beats one without a host, a static segment beats a parameter, and a GET route also matches HEAD unless there is a
-//! HEAD route of the same shape. Finding a route without parameters allocates nothing. Keys come from `path`.
+//! HEAD route of the same shape. Finding a route without parameters allocates nothing. The key that is searched for
+//! is made by `path::match_key`.
 
 use std::collections::HashMap;
 use std::sync::Arc;

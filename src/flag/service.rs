@@ -13,9 +13,10 @@ pub struct Service {
     pub urls: Vec<http::Uri>,
     /// Whether it honours `Idempotency-Key`, so that a repeat with the same key and bytes is harmless.
     pub keyed: bool,
-    /// Overrides the limit for connecting, as legacy and for steps.
+    /// Overrides the limit for connecting, both where the service is a route's legacy and for calls of steps.
     pub connect: Option<Duration>,
-    /// Overrides the limit for the first byte as legacy; ends a step's attempt earlier than its `timeout` would.
+    /// Overrides the limit for the first byte where the service is a route's legacy; for a step, also ends the attempt,
+    /// if that is earlier than the step's `timeout`.
     pub first_byte: Option<Duration>,
     /// Overrides the limit on steps' calls in flight at the same time.
     pub calls_max: Option<u64>,

@@ -6,9 +6,9 @@
 //! state in the file is shown as requested. The store keeps the older declaration then, so that the move is judged again
 //! at the next reading, also after a restart, until a person flips the route.
 //!
-//! A route in `live` or `only` is held at `dark` where new files let it have requests that legacy served without a record of
-//! their retry keys, for as long as retries of these may come: the engine would perform them a second time. The flip stays
-//! the last one, so that the route returns when that time is over.
+//! A route in `live` or `only` is held at `dark` if new files make it match requests that legacy served before without
+//! a record of their retry keys, for as long as retries of these may come: the engine would perform them a second time.
+//! The route's last flip is unchanged, so that the route returns to its state when that time is over.
 
 use super::gate::{Gate, Refusal, Wanted};
 use super::positions::{Positions, RoutePosition, state_of};
@@ -54,7 +54,7 @@ fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition
         inputs.shares = flip.shares.unwrap_or(inputs.shares);
         inputs.unproven = false;
     } else if let Some(remembered) = before.remembered(route) {
-        // The store does not have whether that state was in force.
+        // The store does not record whether that state was in force.
         inputs.requested = remembered.state.min(UNPROVEN_MAX);
         inputs.shares = remembered.shares;
     }

@@ -43,7 +43,7 @@ pub(super) enum Refusal {
 
 /// An allowed move.
 pub(super) struct Passed {
-    /// The gate that force overrides, now or before and not made up for since.
+    /// The lowest gate that force overrides: by this move, or earlier, if that gate would still be shut.
     pub overridden: Option<Overridden>,
 }
 
@@ -72,7 +72,7 @@ impl Gate {
                 Err(Refusal::GateShut(missing))
             };
         };
-        // A flip by force to the state that the file had set, unproven, overrides every gate below it.
+        // A flip by force to the state that only the file had set (unproven) overrides every gate below that state.
         let now = if at.inputs.unproven && stays { Some(State::Off) } else { (!missing.is_empty()).then(|| at.rung()) };
         let from = before.as_ref().map(|before| before.from).into_iter().chain(now).min();
         let reason = before.filter(|_| now.is_none()).map_or(reason, |before| before.reason);
@@ -161,20 +161,21 @@ impl Gate {
         missing
     }
 
-    /// Retries that may come of requests that legacy served without a record, where repeating one does harm.
+    /// Requests that legacy served without a record and whose retries may still come; `None` if a repeat does no harm.
     fn unrecorded(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let scopes = positions.scopes.get(&at.route.id)?;
         let does_harm = !positions.declared.read_only.contains(&at.route.id);
         scopes::before_recorded(scopes, clock::now(), self.retry_window).filter(|_| does_harm)
     }
 
-    /// Why a route that a flip put in `live` or `only` is held below it: files that came after that flip let such retries
-    /// come. A flip by force after these files releases it, and so does `force` in the file.
+    /// Why a route that a flip put in `live` or `only` is held below that state: files that came after the flip give it
+    /// requests whose retries the engine would perform a second time. A flip by force after these files releases the
+    /// route, and so does `force` in the file.
     pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         self.harmful_retries(positions, at).filter(|_| at.route.force.is_none())
     }
 
-    /// Retries that the engine would perform a second time, if no flip by force accepts that.
+    /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
     fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let unrecorded = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at))??;
         let is_accepted = at.last.as_ref().is_some_and(|flip| flip.forced && flip.at >= unrecorded.exposed);

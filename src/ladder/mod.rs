@@ -1,4 +1,4 @@
-//! The state of each route, and its moves: the only room that swaps the flag set.
+//! The state of each route, and its moves: the only module that swaps the flag set.
 //!
 //! The question it answers: "may this route move to that rung, and what is in force now?"
 //!

@@ -73,7 +73,8 @@ impl Mover {
         routes.map(|at| status::of(&inputs, &self.gate, at)).collect()
     }
 
-    /// From now on the kill switch stops this too: no change of it is acknowledged before this has obeyed.
+    /// Adds something that the kill switch stops: from now on no change of the kill switch is acknowledged before
+    /// `other` has obeyed it.
     pub async fn obeyed_by(&self, other: Arc<dyn Obey>) {
         self.obeying().push(other.clone());
         let (version, freeze) = self.in_force.kill_switch();
@@ -172,8 +173,8 @@ impl Mover {
             });
         }
 
-        // A flip ends a refused request of the file: the store gets the declaration as it is now, so that it is not
-        // judged again.
+        // A flip ends a move that the file requested and the gate refused: the store gets the file's present
+        // declaration, so that the move is not judged again.
         let now = at.declared();
         let step =
             Move { route: route.clone(), from, to, shares, reason: wanted.reason, overridden: passed.overridden };
@@ -194,8 +195,8 @@ impl Mover {
         self.in_force.set_positions(positions);
     }
 
-    /// Puts a freeze in force, whatever the store does. Returns once everything that obeys the kill switch has confirmed:
-    /// nothing that it forbids begins any more.
+    /// Puts a freeze in force, even if the store does not answer. Returns once everything that obeys the kill switch
+    /// has confirmed; after that nothing begins that the freeze forbids.
     pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Pending, FreezeError> {
         let pending = self.kill_switch.freeze(&self.in_force, freeze, reason, by)?;
         self.obey(pending.version, freeze).await;

@@ -40,7 +40,7 @@ pub(super) fn commands(
     commands
 }
 
-/// What was asked for of the route, and of its followers with it.
+/// The requested state, for the route and for those of its followers that are below that state.
 struct Asked<'a> {
     gate: &'a Gate,
     to: State,

@@ -35,7 +35,8 @@ pub(super) async fn record(store: &SharedStore, recording: Recording) -> Result<
     Ok(flips)
 }
 
-/// Looks up whether flips were recorded whose reply was lost: their numbers, or `error` if they were not.
+/// Looks up whether flips were recorded after the store's reply was lost. Returns their numbers, or `error` if they
+/// were not recorded.
 async fn look_up(
     store: &SharedStore,
     flips: &[FlipRecord],

@@ -1,4 +1,4 @@
-//! Answers from legacy: passes its reply on to the client.
+//! Calls legacy for a request, and passes its reply on to the client.
 //!
 //! Always true: the reply's bytes are passed on as they come, without hop-by-hop fields; a reply that was framed twice
 //! ends its connection; a switch to a protocol that nobody asked for is an error. `legacy` chooses the connection,
@@ -22,7 +22,7 @@ use crate::exchange::Served;
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 
-/// Answers from legacy.
+/// Calls legacy, and answers the client with its reply.
 pub(super) async fn answer_from_legacy(
     mut exchange: Exchange<'_>,
     head: request::Parts,

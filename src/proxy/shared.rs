@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub watch: Arc<dyn ServedObserver>,
     pub open: OpenConnections,
     pub tasks: TaskTracker,
-    /// One of `edge::drain`: whether connections stay open, end after their request, or are cut.
+    /// A constant of `edge::drain`: whether connections stay open, end after their request, or are cut.
     pub drain: AtomicU8,
     /// Cancelled when connections are cut whose requests did not finish in time.
     pub cut: CancellationToken,

@@ -61,14 +61,14 @@ impl Upload {
         }
     }
 
-    /// Reads it up to a limit; a larger declared length ends this at once.
+    /// Reads the body up to a limit; reads nothing if the declared length is larger.
     pub(super) async fn read_ahead(&mut self, bytes_max: usize, declared: Option<u64>) {
         if self.ahead.is_none() {
             self.ahead = Some(read(&mut self.incoming, &self.progress, bytes_max, declared).await);
         }
     }
 
-    /// The body, where all of it was read ahead. An error: it ended early.
+    /// The body, if all of it was read ahead; an error if it ended early.
     pub(super) fn whole(&self) -> Result<Option<&Bytes>, ()> {
         match &self.ahead {
             Some(ReadAhead::Whole(bytes, _)) => Ok(Some(bytes)),

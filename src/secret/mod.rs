@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 pub use redact::{SEALED, STARS, is_secret, redact_line};
 
-/// A value that is never shown: `Debug` and `Display` print stars.
+/// A value that is never shown: `Debug` prints stars, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 

@@ -5,7 +5,7 @@
 
 /// Shown instead of a secret.
 pub const STARS: &str = "***";
-/// The marks before and after the place of a value that is encrypted in the store.
+/// The delimiters of a value that is encrypted in the store: the ciphertext stands between them.
 pub const SEALED: [&str; 2] = ["«sealed:", "»"];
 
 /// Words that make a key secret wherever they occur in it.
@@ -26,7 +26,7 @@ const SECRET_WORDS: &[&str] = &[
     "signature",
     "sessionid",
 ];
-/// Words that make a key secret where they are a part of their own (`card`, `card_cvv`, but not `discard`).
+/// Words that make a key secret where they are one whole part of it (`card`, `card_cvv`, but not `discard`).
 const SECRET_PARTS: &[&str] =
     &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt"];
 

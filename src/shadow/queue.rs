@@ -46,7 +46,7 @@ impl ByteBudget {
     pub(super) fn new(bytes_max: u64) -> Self {
         Self { free: AtomicU64::new(bytes_max) }
     }
-    /// Reserves so many bytes; `None` where fewer are free.
+    /// Reserves this many bytes; `None` if fewer are free.
     pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<ReservedBytes> {
         let bytes = bytes as u64;
         let take = |free: u64| free.checked_sub(bytes);

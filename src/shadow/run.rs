@@ -77,7 +77,7 @@ impl Runner {
         drop(reserved);
     }
 
-    /// Asks the engine, within its time.
+    /// Asks the engine, for at most `shadow_run_ms`.
     async fn ask(&self, answered: &Answered) -> Result<EngineResult, Outcome> {
         let route = &answered.flag.route;
         // The check refuses a route above `off` without a workflow.
@@ -215,7 +215,7 @@ impl Runner {
     }
 }
 
-/// A body as a sample keeps it, without what is sensitive of the run.
+/// A body as a sample keeps it, without the run's sensitive values.
 fn redacted(text: String, redaction: Option<&Redaction>, of_body: fn(&Redaction, &mut Value)) -> String {
     let Some(redaction) = redaction else { return text };
     match serde_json::from_str(&text) {

@@ -30,8 +30,8 @@ impl Run {
     pub fn shared_begun(&self) -> bool {
         self.performed_so_far().shared || (self.has_unreported_child && self.mode() == Mode::Real)
     }
-    /// As [`Run::effects_begun`], without what a child run may have done that has ended without a report. An event of
-    /// an earlier version that abandoned the run was decided by this.
+    /// As [`Run::effects_begun`], but a child run that ended without a report counts as having done nothing. Only for
+    /// the replay of `Abandoned` events: earlier versions decided by this whether a run may be abandoned.
     pub(super) fn effects_known(&self) -> bool {
         let PerformedEffects { private, shared } = self.performed_so_far();
         private || shared

@@ -133,7 +133,7 @@ impl Run {
             all[2].entry(&call.step).or_default().entry(call.item).or_default();
         }
         all.map(|steps| {
-            // For several items only their number is told.
+            // For several items the text gives only their number.
             let count = |mut items: BTreeMap<_, Option<String>>| match items.len() {
                 1 => (1, items.pop_first().and_then(|(_, why)| why)),
                 several => (several, None),
@@ -143,7 +143,7 @@ impl Run {
     }
 }
 
-/// The text about a child run, which tells what is known of its effects.
+/// The reason that is shown for a child run: what is known of its effects.
 fn said_of_child(done: &DoneCall, undone: &Undone) -> Option<String> {
     match undone {
         Undone::Left(why) if done.child.is_some() => Some(why.clone()),

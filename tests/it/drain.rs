@@ -50,8 +50,8 @@ async fn every_begun_request_is_answered(state: &str) {
         let (system, answered) = (&system, &answered);
         async move {
             for n in 0.. {
-                // No reply is allowed, and ends this client: the listener or the connection was closed. If an order was
-                // begun nevertheless, the checker finds it in the ledger without an answer.
+                // A request without a reply is accepted, and ends this client: the listener or the connection was
+                // closed. If an order was begun nevertheless, the checker finds it in the ledger without an answer.
                 let body = some_order(number * 1_000 + n);
                 let Ok(reply) = system.send(Method::POST, "/orders", &body).await else { return };
                 assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.json());
@@ -64,7 +64,7 @@ async fn every_begun_request_is_answered(state: &str) {
         until_true("traffic", || answered.load(Ordering::SeqCst) >= 40).await;
         system.pointsman.terminate();
     };
-    // The last scrape before the end has to balance like every other.
+    // In the last scrape before the end the sums have to agree, as in every other.
     let looking = async {
         let (api, url) = (Client::new(PATIENCE), format!("{}/metrics", system.pointsman.admin_url()));
         let mut scrapes = 0;
@@ -75,7 +75,7 @@ async fn every_begun_request_is_answered(state: &str) {
         scrapes
     };
     let (_, (), scrapes) = tokio::join!(futures_util::future::join_all((0..6).map(client)), telling, looking);
-    assert!(TcpStream::connect(system.pointsman.listen).await.is_err(), "nobody is let in any more");
+    assert!(TcpStream::connect(system.pointsman.listen).await.is_err(), "no connection is accepted any more");
     assert_eq!(system.pointsman.ended().await, Some(0), "{}", system.pointsman.log());
     let answered = answered.load(Ordering::SeqCst);
     eprintln!("{answered} answers in {state}, {scrapes} scrapes until the end");

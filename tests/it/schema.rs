@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::FlagsDir;
 use crate::support::process::{cli, output_text};
 
-/// A valid value for every key of a route, and of the maps in it that matter to a gate.
+/// A valid value for every key of a route. The maps `percent`, `force` and `guard` have every key of their schema.
 const ROUTE: [(&str, &str); 20] = [
     ("id", "things"),
     ("was", "[old.things]"),

@@ -54,15 +54,16 @@ pub struct RunData {
     pub conflicts: Vec<OpenConflict>,
     /// The body of its answer.
     pub output: Value,
-    /// For a run that ends early: what happened to the effects that it had performed, in the order of performance.
+    /// For a run that ends early: what happened to the effects that it performed, the last one first, then to those
+    /// that it may have performed.
     pub undone: Vec<UndoRow>,
     /// Why it ended early.
     pub error: Option<RunError>,
     /// What it waits for, in the answer to a cancel that the kill switch holds up; else empty, and left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,
-    /// Why this process cannot move it, or cannot read its events: then only what its row says is shown. Absent where it
-    /// can.
+    /// Why this process cannot move the run, or cannot read its events; in the second case only what the run's row says
+    /// is shown. Absent where it can do both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// The request that started it.
@@ -326,7 +327,7 @@ pub enum UndoState {
     Left,
 }
 
-/// The request that started a run; it never changes, also not in the response to a repetition.
+/// The request that started a run. It never changes: a repeated start gets the same one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditReceipt {
     /// The type of this object.
@@ -357,7 +358,7 @@ pub enum AuthMode {
     Loopback,
     /// Not by us: a client of a route, through the proxy.
     Route,
-    /// It was another run.
+    /// The sender was another run.
     Run,
 }
 

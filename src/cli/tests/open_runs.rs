@@ -11,7 +11,8 @@ use crate::cli::format::Formatter;
 use crate::cli::open_runs::{Bounds, check_runs};
 use crate::cli::run_source::{OpenRuns, ReadError};
 
-/// Runs in pages of two; what is kept of each says its workflow.
+/// A fake source of runs, in pages of two. Each entry is the workflow of a run; `damaged`, `gone` and `later` fail in
+/// different ways.
 struct Runs(Vec<&'static str>);
 
 fn run_id(place: usize) -> String {

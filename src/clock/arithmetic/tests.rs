@@ -86,7 +86,7 @@ fn a_small_step_is_caught_up_with_slowly() {
         let mut keeper = Timekeeper::starting(machine.0);
         keeper.now(machine.passes(ms(1_000)));
         keeper.now(machine.set(step));
-        // 500 ppm: 2,000 seconds for each.
+        // 500 ppm: 2,000 seconds for each second of the step.
         let needed = 2_000 * step.as_secs().unsigned_abs();
         for _ in 0..needed / 2 {
             keeper.now(machine.passes(ms(1_000)));

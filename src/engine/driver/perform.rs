@@ -17,8 +17,8 @@ use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{AttemptResult, EffectClass};
 
-/// The pause before this process claims a run again that it gave up because orders waited for it and its lease was not
-/// certain. Without a pause the run would be claimed and given up in a loop until the lease is renewed.
+/// A process gives up a run for which orders wait while its lease is uncertain. This is the pause before it claims the
+/// run again; without it the run would be claimed and given up in a loop until the lease is renewed.
 const RECLAIM_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
 
 impl Driver {
@@ -207,7 +207,8 @@ impl Driver {
                 Ok(at) => core.schedule.timers.set(id, at),
                 Err(_) => core.schedule.timers.wake_now(id),
             },
-            // Another process may have created the run under this id; then its timer here is not this driver's to remove.
+            // Nothing of this driver is durable: another process may have created the run under this id, and its timer
+            // must stay.
             End::Lost if self.machine.durable_seq() == Seq(0) => {}
             End::Lost => {
                 core.schedule.timers.remove(id);

@@ -1,4 +1,4 @@
-//! Lets the core decide all that is due, records the events, and sends the attempts whose start is durable.
+//! Lets `workflow` decide all that is due, records the events, and sends the attempts whose start is durable.
 
 use jiff::Timestamp;
 
@@ -67,7 +67,7 @@ impl Machine {
             let mut locks = Vec::new();
             for action in due(&self.run, &self.plan, &self.world, conditions) {
                 match action {
-                    // A draining process begins nothing that no caller waits for.
+                    // A draining process begins only what a caller waits for.
                     Action::Decide(Command::Begin { .. }) | Action::Child { .. }
                         if self.draining && self.caller.is_none() =>
                     {
@@ -109,7 +109,7 @@ impl Machine {
         }
     }
 
-    /// Applies a command; false where the core refuses it, which is normal for one that came too late.
+    /// Applies a command; false where `workflow` refuses it, which is normal for one that came too late.
     pub(super) fn try_command(&mut self, command: Command) -> bool {
         match self.apply_command(command) {
             Ok(_) => true,
@@ -120,7 +120,7 @@ impl Machine {
         }
     }
 
-    /// Lets the core decide a command and records the events; returns how many.
+    /// Lets `workflow` decide a command and records the events; returns how many.
     pub(super) fn apply_command(&mut self, command: Command) -> Result<usize, Refusal> {
         let events = decide(&self.run, &self.plan, &self.world, command, self.now)?;
         let count = events.len();

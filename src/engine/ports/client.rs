@@ -5,10 +5,10 @@
 //! body is bounded, each attempt ends within its timeout.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
-//! was never sent. Nor is a call sent that gets no permit in time (concurrency limit, rate, open breaker: `service`),
-//! whose run another process may have acquired while it waited (`lease`), or that is an effect while effects are frozen
-//! (`kill_switch`). A call that must not be repeated goes over a new connection, or over one that was used just before
-//! (`connections`): a pooled connection that the server has closed would make its outcome unknown.
+//! was never sent. In three more cases a call is not sent: it gets no permit in time (concurrency limit, rate, open
+//! breaker: `service`); while it waited, another process may have acquired its run (`lease`); or it is an effect, and
+//! effects are frozen (`kill_switch`). A call that must not be repeated goes over a new connection, or over one that
+//! was used just before (`connections`): a pooled connection that the server has closed would make its outcome unknown.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -60,7 +60,8 @@ pub(in crate::engine) struct Outgoing {
     pub secrets: EchoedSecrets,
 }
 
-/// Checks the lease just before the first byte of a call: it is withheld where another process may own its run.
+/// Checks the lease just before the first byte of a call. `Some` where another process may own the run: the call is
+/// withheld.
 pub(in crate::engine) fn withheld(lease_proof: Option<&LeaseProof>) -> Option<AttemptResult> {
     let why = "this process has not renewed its lease in the store for so long that another one may own the run";
     lease_proof.filter(|proof| !proof.is_valid()).map(|_| AttemptResult::Withheld(why.into()))
@@ -79,7 +80,7 @@ impl ReadCall {
     }
 }
 
-/// A call that a run of its mode may send.
+/// A call that the mode of its run may send, by construction.
 pub(in crate::engine) struct SendCall(Outgoing, EffectClass);
 
 impl SendCall {

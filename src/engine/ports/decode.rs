@@ -1,7 +1,8 @@
 //! Decodes bodies to the values that expressions see, and selects the parts of requests and replies that a plan reads.
 //!
-//! Always true: a body is decoded by its content type: JSON, a form to a map, text to a string, anything else to a handle of
-//! the bytes. Only the parts that the plan names are kept, and never the caller's credentials.
+//! Always true: a body is decoded by its content type: JSON as it is, a form to a map, text to a string, anything else
+//! to a value that represents the bytes ([`BytesMark`]). Only the parts that the plan names are kept, and never the
+//! caller's credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

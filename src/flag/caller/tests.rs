@@ -123,7 +123,7 @@ fn keys_are_read_from_a_jwk_set_one_jwk_or_pem() {
     named.kid = Some("two".into());
     let key = EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes()).unwrap();
     let token = encode(&named, &claims(), &key).unwrap();
-    assert_eq!(keys(&json!({ "keys": [jwk()] }).to_string()).verify(&with(&token)), None, "another key's");
+    assert_eq!(keys(&json!({ "keys": [jwk()] }).to_string()).verify(&with(&token)), None, "it names another key");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::flag::facts::REQUEST_PARTS;
 use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
 use crate::problem::{Problems, Site};
 
-/// How many requests a guard has to see, where it does not say.
+/// How many requests a guard has to see before it applies, where `over` is not given.
 const GUARD_OVER_DEFAULT: u64 = 500;
 /// The names that an invariant may read.
 const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];

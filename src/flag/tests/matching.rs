@@ -1,4 +1,4 @@
-//! The route of a raw request, and that no spelling of a path bypasses a flag.
+//! Tests which route a raw request gets, and that no spelling of a path bypasses a flag.
 
 use proptest::prelude::*;
 
@@ -83,12 +83,12 @@ fn ambiguous_paths_that_could_bypass_a_route_with_a_workflow_are_refused() {
         (Method::POST, "/x/..;/orders", Err(PathRefusal::Ambiguous)),
         (Method::GET, "/orders/17;v=1", Ok(Some("orders.get"))),
         (Method::GET, "/orders/top;v=1", Err(PathRefusal::Ambiguous)),
-        // In `off`: keys bind there too.
+        // Routes with a workflow count in `off` too, because retry keys are honoured there.
         (Method::GET, "/quiet//17", Err(PathRefusal::Ambiguous)),
         (Method::GET, "/quiet;v=1/17", Err(PathRefusal::Ambiguous)),
         (Method::GET, "/quiet/a%2Fb", Ok(Some("quiet"))),
         (Method::GET, "/quiet/17;v=1", Ok(Some("quiet"))),
-        // A pin could be walked round.
+        // Otherwise a request could avoid its pin.
         (Method::GET, "/pinned//17", Err(PathRefusal::Ambiguous)),
         (Method::GET, "/pinned/17%2F", Err(PathRefusal::Ambiguous)),
         (Method::GET, "/pinned/17;v=1", Err(PathRefusal::Ambiguous)),
@@ -107,8 +107,8 @@ fn ambiguous_paths_that_could_bypass_a_route_with_a_workflow_are_refused() {
     }
 }
 
-/// How a lenient origin may normalise a path: any of decoding, dropping parameters, replacing backslashes and merging slashes, and then
-/// resolving dot segments before or after merging.
+/// How a lenient origin may normalise a path: it may decode it, drop parameters and replace backslashes; it merges
+/// slashes before or after it resolves dot segments.
 fn origin(path: &str, decode: bool, backslash: bool, merge_first: bool, parameters: bool) -> String {
     let mut text = path.to_owned();
     if decode {

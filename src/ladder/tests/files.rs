@@ -106,7 +106,7 @@ async fn only_a_change_of_the_file_is_a_flip() {
     assert_eq!(fixture.state("plain").state, State::Shadow, "also over a restart");
 
     fixture.ladder.reload(files(&[("plain", State::Shadow)]), || {}).await.unwrap();
-    assert_eq!(fixture.flips().await, 1, "the file comes to say what is in force");
+    assert_eq!(fixture.flips().await, 1, "the file now declares what is in force already");
     fixture.ladder.reload(files(&[("plain", State::Off)]), || {}).await.unwrap();
     let last = fixture.status("plain").last.unwrap();
     assert_eq!((last.by.as_str(), last.from.as_str(), last.to.as_str()), ("file", "shadow", "off"));
@@ -234,7 +234,7 @@ async fn files_that_orphan_instances_of_the_engine_are_reported() {
         files.routes.retain(|route| route.id.as_str() != id);
         files
     };
-    assert!(fixture.ladder.orphans(&gone("plain")).await.unwrap().is_empty(), "it has to do with no instance");
+    assert!(fixture.ladder.orphans(&gone("plain")).await.unwrap().is_empty(), "`plain` has no instances");
     for id in ["create", "follow"] {
         let told = fixture.ladder.orphans(&gone(id)).await.unwrap();
         assert!(told.len() == 1 && told[0].contains("owns 2 of `create`") && told[0].contains(id), "{told:?}");

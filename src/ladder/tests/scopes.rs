@@ -1,4 +1,4 @@
-//! The earlier scopes of retry keys that are kept.
+//! Which earlier scopes of retry keys are kept, and until when.
 
 use super::*;
 use crate::expression::Template;
@@ -45,11 +45,11 @@ fn a_scope_is_looked_up_until_no_retry_may_come() {
         scopes = adopt(&scopes, &by(header), at(hour), window);
         earlier(&scopes, "bare")
     };
-    assert!(next("a", 0).is_empty(), "what came first");
+    assert!(next("a", 0).is_empty(), "the first scope has no earlier one");
     assert_eq!(next("b", 1), ["a"]);
     assert_eq!(next("b", 2), ["a"]);
     assert_eq!(next("c", 3), ["b", "a"]);
-    assert_eq!(next("a", 4), ["c", "b"], "in force again");
+    assert_eq!(next("a", 4), ["c", "b"], "`a` is in force again");
     assert_eq!(next("b", 5), ["a", "c"]);
     assert_eq!(next("b", 25), ["a", "c"]);
     assert_eq!(next("b", 29), ["a"]);
@@ -127,7 +127,7 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
         let later = adopt(&first, &by("b"), at(12), window);
         let later = adopt(&later, &renamed("other", &["bare"]), at(20), window);
         assert_eq!(shut(&later, "other", 20, window), Some(why.clone()));
-        assert!(shut(&later, "other", 24, window).is_some(), "what was under way then came a little later");
+        assert!(shut(&later, "other", 24, window).is_some(), "a request under way then may be served a little later");
         assert_eq!(shut(&later, "other", 25, window), None);
         let over = adopt(&later, &renamed("other", &["bare"]), at(25), window);
         assert_eq!(over[&RouteId::from("other")].since, None, "it is not kept for ever");
@@ -139,7 +139,7 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
     }
 }
 
-/// Requests that another route matched, or that had no such key, came under no key of this route.
+/// A request that another route matched, or that had no such key, was not recorded under a key of this route.
 #[test]
 fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
     let window = 24 * HOUR;
@@ -160,7 +160,8 @@ fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
         assert_eq!(again[&RouteId::from("bare")].since, Some(at(1)), "it counts from the change");
         assert_eq!(shut(&again, "bare", 26, window), None);
         let back = adopt(&again, &by("a"), at(26), window);
-        assert!(shut(&back, "bare", 26, window).is_some(), "what came in between was not recorded under these");
+        let why = "requests that came in between were not recorded under this match and key";
+        assert!(shut(&back, "bare", 26, window).is_some(), "{why}");
     }
     let mut older = before.clone();
     older.values_mut().for_each(|scopes| scopes.matches = None);
@@ -182,7 +183,7 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
         assert_eq!(fixture.refused("bare", to(State::Live)).await.contains(since), !reads);
         fixture.flip("bare", to(State::Off)).await.unwrap();
         fixture.flip("bare", to(State::Shadow)).await.unwrap();
-        assert!(!why(&fixture, "bare").contains(since), "below it waits for nothing");
+        assert!(!why(&fixture, "bare").contains(since), "the gates below `live` do not wait for it");
     }
     fixture.flip("plain", forced(State::Dark)).await.unwrap();
     assert!(!why(&fixture, "plain").contains(since), "it had its workflow from the first files on");
@@ -218,9 +219,9 @@ fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
         (vec![wide], "wide", &["special"][..], "it is removed"),
         (vec![wide, ("special", "POST shop/orders", key)], "wide", &["special"], "it has a host now"),
         (vec![wide, ("special", "PUT /orders", key)], "wide", &["special"], "another method"),
-        (vec![wide, ("special", "POST /orders", Some("j"))], "wide", &[], "it still gets its requests"),
+        (vec![wide, ("special", "POST /orders", Some("j"))], "wide", &[], "`special` still gets its requests"),
         (vec![wide, ("new", "POST /orders", key)], "wide", &[], "another route gets them"),
-        (vec![wide, ("new", "POST /orders", key)], "new", &["special", "wide"], "the other route"),
+        (vec![wide, ("new", "POST /orders", key)], "new", &["special", "wide"], "the route that gets them"),
         (vec![("special", "POST /orders", key)], "special", &[], "it had them before"),
     ] {
         let why = format!("{why}: {after:?}");
@@ -242,7 +243,7 @@ fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
     let idle = routes(&[("special", "POST /orders", key)]);
     let idle: Vec<_> = idle.iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect();
     assert!(shut(&removed(idle), "wide", 1, window).is_some_and(|why| why.contains("another route")));
-    // So does what was not recorded of the other route.
+    // Requests of the other route that were not recorded shut the gate too.
     let late = adopt(&before, &routes(&[wide, ("special", "POST /orders", key)]), at(20), window);
     let taken = adopt(&late, &routes(&[wide]), at(30), window);
     assert!(shut(&taken, "wide", 30, window).is_some());
@@ -250,7 +251,7 @@ fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
     assert_eq!((wide.since, wide.exposed), (Some(at(20)), Some(at(30))));
 }
 
-/// Of two routes that became one, both served what is this one's now.
+/// Two routes were merged: both had served requests that the merged route gets now.
 #[test]
 fn a_route_of_several_earlier_ones_is_recorded_where_all_were() {
     let (window, key) = (24 * HOUR, Some("k"));

@@ -59,7 +59,7 @@ async fn shadow_and_dark_offer_what_was_answered() {
         let created = rig.fakes.created.lock().unwrap().clone();
         assert_eq!(created.len(), 1);
         assert_eq!((created[0].family.id().as_str(), &*created[0].id), ("orders.create", "o-17"));
-        assert!(rig.fakes.asked.lock().unwrap().is_empty(), "the engine is not the proxy's business here");
+        assert!(rig.fakes.asked.lock().unwrap().is_empty(), "in these states the proxy does not call the engine");
     }
 }
 
@@ -287,7 +287,7 @@ async fn instances_of_the_engine_are_followed_up_there_in_every_state() {
         assert!(!asked.may_fall_back);
         let instance = asked.instance.unwrap();
         assert_eq!((instance.key.family.id().as_str(), &*instance.key.id), ("orders.create", "e-1"));
-        // Given back, or its owner unknown: never legacy's 404.
+        // If the engine gives the request back, or the owner is unknown, the caller never gets legacy's 404.
         rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
         assert_eq!(rig.ask(&get("/orders/e-1")).await.status(), 503, "{state}");
         *rig.fakes.owner.lock().unwrap() = None;

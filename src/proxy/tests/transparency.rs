@@ -169,7 +169,7 @@ async fn framing_and_reason_phrases_are_kept() {
     assert_eq!(chunked.line(), "HTTP/1.1 299 Quite Fine");
     assert_eq!((chunked.field("transfer-encoding"), chunked.field("content-length")), (Some("chunked"), None));
     let old = rig.ask(&get("/old")).await;
-    assert_eq!(old.line(), "HTTP/1.1 200 OK", "our own version");
+    assert_eq!(old.line(), "HTTP/1.1 200 OK", "the proxy's own HTTP version");
     assert_eq!(old.text(), "ok");
 }
 
@@ -186,7 +186,7 @@ async fn each_event_of_a_stream_arrives_before_the_next_is_sent() {
     let origin = Origin::script(|mut wire, _| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-        // Each event waits for the client's word on the one before.
+        // Sends an event only after the client has confirmed the one before.
         for _ in 0..3 {
             wire.send("7\r\ndata: x\r\n").await;
             wire.until("!").await.unwrap();

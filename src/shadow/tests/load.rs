@@ -109,7 +109,7 @@ async fn the_sum_holds_at_every_scrape_under_load() {
     const EACH: u64 = 600;
     let reply = |request: ArmRequest| async move {
         match request.request.body.len() % 4 {
-            // A panic without the hook: it would fill the log.
+            // Panics without calling the panic hook, which would fill the log.
             0 => std::panic::resume_unwind(Box::new("on purpose")),
             1 => std::future::pending().await,
             2 => answer(&json!({"ok": false}), RunReport::default()),

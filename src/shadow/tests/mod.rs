@@ -154,7 +154,7 @@ pub fn limits() -> Limits {
     Limits::default()
 }
 
-/// An engine that answers only once the gate opens.
+/// An engine that answers only after the returned `Notify` is notified.
 pub fn gated() -> (EngineArm, Arc<Notify>) {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let open = Arc::new(Notify::new());

@@ -151,8 +151,8 @@ impl PostgresStore {
     }
 
     async fn purge_batch(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged> {
-        // A run that ended before the retry window has claimed its key even earlier. A parent that has not recorded the
-        // end of its child would begin the child again.
+        // Only runs that ended before the retry window: their retry keys, claimed even earlier, have expired. Only runs
+        // whose parent has ended: a parent that has not recorded the end of its child would begin the child again.
         let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
                     AND updated < least($2, now_ns() - $3) AND NOT purged \
                     AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND NOT above.ended) \

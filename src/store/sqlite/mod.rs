@@ -4,8 +4,9 @@
 //! file belongs to this process alone ([`file_lock`]); a crash at any moment leaves whole appends.
 //!
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
-//! When the disk is full or gone, each append gets the error that is certain ([`commit`]), [`Store::healthy`] is false,
-//! and the writer probes until the disk is back. A write is never cancelled: dropping the future only drops the reply.
+//! When the disk is full or gone, each append gets an error that says whether it may have been written ([`commit`]),
+//! [`Store::healthy`] is false, and the writer probes until the disk is back. A write is never cancelled: dropping the
+//! future only drops the reply.
 
 mod backup;
 mod check;
@@ -96,7 +97,7 @@ impl SqliteStore {
     }
 
     /// Checks a whole database and changes nothing; another process may be using it. A claim of a retry key that is
-    /// older than the window may name a run that was purged.
+    /// older than `retry_window` is no finding where its run is missing, because that run may have been purged.
     ///
     /// # Errors
     /// There is no database, it belongs to another program, or its tables have another version. Inconsistencies are
@@ -113,8 +114,8 @@ impl SqliteStore {
         check::check_copy(path.as_ref(), expired_since(retry_window)).await
     }
 
-    /// Copies a database to a file that does not exist, synced to disk, while another process may be writing to it. The
-    /// copy also gets the keys that `read_keys` reads from the files in which the process may hold more of them.
+    /// Copies a database to a new file and syncs it to disk; another process may be writing to the database. The copy
+    /// also gets the retry keys that are not in the database yet: `read_keys` reads them from the given key files.
     ///
     /// # Errors
     /// The file exists or cannot be written, or as [`SqliteStore::check`]. No file is left then.

@@ -310,8 +310,8 @@ async fn usual_retention(conn: &mut SqliteConnection, is_new: bool) -> sqlx::Res
     Ok(text.and_then(|(text,)| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
-/// Reads the store's secret; creates it at random on first use. Only that needs a write, so a start does not depend on
-/// one.
+/// Reads the store's secret; creates it at random on first use. Only the creation writes, so a later start does not
+/// depend on a write here.
 async fn secret(conn: &mut SqliteConnection) -> Result<[u8; 32], StoreError> {
     const READ: &str = "SELECT value FROM meta WHERE key = 'secret'";
     let failed = |what: &'static str| {

@@ -2,7 +2,7 @@
 //!
 //! Always true: live appends come before dark ones, and a batch takes a bounded number of dark events; each of the
 //! three queues is bounded, and a full one refuses at once; everything that was accepted before the queue was closed is
-//! returned before the end.
+//! returned before [`NextWork::Closed`].
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -108,7 +108,7 @@ impl Queue {
     }
 
     /// Accepts nothing more. Signals `on_closed` when everything that waits is written; if the writer has ended, drops
-    /// it.
+    /// `on_closed`.
     pub(super) fn close(&self, on_closed: Option<oneshot::Sender<()>>) {
         let mut state = self.state();
         state.closed = true;

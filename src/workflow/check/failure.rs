@@ -212,7 +212,7 @@ impl Check<'_> {
         made
     }
 
-    /// The fallbacks of single items: those of a `for_each`, and fallbacks of these.
+    /// Finds the fallbacks that replace single items: those named by a step with `for_each`, and their own fallbacks.
     pub(super) fn find_by_item(&mut self) {
         let of = |name: &str| self.steps.iter().find(|(known, ..)| *known == name)?.2.fallback.as_deref();
         let first = self.steps.iter().filter(|(.., draft)| draft.for_each.is_some());

@@ -30,7 +30,7 @@ pub enum CheckpointEvent {
         checkpoint: CheckpointId,
         /// Who may answer now.
         who: Vec<String>,
-        /// When they have to have answered.
+        /// The time by which they must have answered.
         until: Option<Timestamp>,
         /// How it is answered automatically then.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,7 +25,7 @@ fn properties(schema: &Value, into: &mut BTreeSet<String>) {
     }
 }
 
-/// Every key of every kind of file, as `pointsman schema` says them.
+/// Every key of every kind of file, as `pointsman schema` lists them.
 async fn keys() -> BTreeSet<String> {
     let output = cli(&["schema"], &[]).await;
     let schemas: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -53,7 +53,7 @@ async fn every_key_that_is_named_exists() {
         for span in document.spans() {
             let key =
                 span.split_once(':').filter(|(_, rest)| rest.is_empty() || rest.starts_with(' ')).map(|(key, _)| key);
-            // What the API answers is no key of a file.
+            // `object` is a key of the API's replies, not of a file.
             if let Some(key) = key.filter(|key| is_name(key) && *key != "object")
                 && !keys.contains(key)
             {
@@ -170,7 +170,7 @@ fn every_environment_variable_that_is_named_is_read() {
     }
 }
 
-/// What a path of the API is called in a document: `GET /runs` is below the paths of runs.
+/// The entry of an API path in the OpenAPI description. The documents may leave out the prefix of the paths of runs.
 fn described<'a>(document: &'a Value, method: Option<&str>, path: &str) -> Option<&'a Value> {
     let under = ["", "/api/v2/orchestrate"].map(|prefix| format!("{prefix}{path}"));
     let paths = document["paths"].as_object()?;
@@ -207,7 +207,7 @@ async fn every_path_of_the_api_that_is_named_is_served() {
                 _ => continue,
             };
             if path == "/api/v2/orchestrate" {
-                continue; // where they begin
+                continue; // the common prefix, not a path
             }
             let path = path.split_whitespace().next().unwrap_or(path);
             found += 1;

@@ -47,7 +47,7 @@ async fn first_come_is_first_served_over_pauses_and_a_kill() {
     assert!(explained.contains("2 are queued before it"), "{explained}");
     let explained = test.wait_for_explanation(&runs[0], "holds the lock `sku:a`").await;
     assert!(explained.contains("5 wait for it") && explained.contains(id(&runs[1])), "{explained}");
-    // A paused run leaves the queue, and joins its end when it continues.
+    // A paused run leaves the queue, and goes to the end of the queue when it continues.
     test.post_accepted(&format!("{}/pause", runs[2]), json!({})).await;
     test.wait_for_events(&runs[2], "lock_left", 1).await;
     test.step_service.release("POST /uses", 1);

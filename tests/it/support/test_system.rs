@@ -160,7 +160,7 @@ impl TestSystem {
             })
             .await;
     }
-    /// Moves a route through the CLI; the output, also where it was refused.
+    /// Moves a route through the CLI. Returns the output, also if the move was refused.
     pub async fn flip(&self, route: &str, state: &str, more: &[&str]) -> Result<String, String> {
         let mut arguments = vec!["flip", route, state];
         arguments.extend_from_slice(more);
@@ -181,8 +181,9 @@ impl TestSystem {
         }
         panic!("no such state: {to}");
     }
-    /// Drives traffic until the creator has the evidence for a rung. Followers are raised first, and their requests have no
-    /// twin until the creator follows; so its gate must be ready before.
+    /// Drives traffic until the creator has the evidence for a rung. Followers are raised first, and their requests
+    /// have no twin until the creator is raised too; so the creator must have its evidence before any of them is
+    /// raised.
     async fn gather_evidence(&self, rung: &str) {
         for _ in 0..40 {
             let detail = self.pointsman.get("/api/v2/routes/orders.create").await;
@@ -200,7 +201,7 @@ impl TestSystem {
         }
         panic!("no evidence for {rung}:\n{}", self.pointsman.log());
     }
-    /// Moves one route up by one rung (or leaves it where it is, or higher).
+    /// Moves one route up to a rung. Leaves a route that is on that rung already, or on a higher one.
     async fn raise(&self, route: &str, rung: &str) {
         let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
         let rank = |state: &str| ["off", "shadow", "dark", "live", "only"].iter().position(|s| *s == state);
@@ -240,7 +241,7 @@ impl TestSystem {
     pub fn arguments(&self) -> Start {
         self.start.clone()
     }
-    /// Starts again where the process must not come up; its log.
+    /// Starts the process again, and requires that it fails to start. Returns its log.
     pub async fn try_restart(&self) -> String {
         match Pointsman::try_start(&self.start).await {
             Ok(_) => panic!("it starts"),
@@ -260,20 +261,20 @@ impl TestSystem {
     pub async fn finish(self) {
         self.finish_then(|_| async {}).await;
     }
-    /// As [`TestSystem::finish`], where runs are still waiting.
+    /// As [`TestSystem::finish`], but neither waits for runs to end nor checks the metrics.
     pub async fn finish_waiting(mut self) {
         self.finished = true;
-        assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
+        assert_eq!(self.pointsman.stop().await, Some(0), "it exits with code 0:\n{}", self.pointsman.log());
         let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
         checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;
     }
-    /// As [`TestSystem::finish_waiting`], and then reads the store before it is removed.
+    /// As [`TestSystem::finish`], and reads the store before it is removed.
     pub async fn finish_then<T, Fut: Future<Output = T>>(mut self, look: impl FnOnce(PathBuf) -> Fut) -> T {
         self.finished = true;
         self.wait_for_runs_to_end().await;
         let metrics = self.pointsman.metrics().await;
         checker::identity(&metrics);
-        assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
+        assert_eq!(self.pointsman.stop().await, Some(0), "it exits with code 0:\n{}", self.pointsman.log());
         let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
         checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;
         look(self.store()).await
@@ -288,7 +289,7 @@ impl Drop for TestSystem {
     }
 }
 
-/// An order with items that are in no order, and enough of them for a discount.
+/// An order whose items are not sorted, with enough of them for a discount.
 pub fn some_order(number: u64) -> Value {
     let sku = |n: u64| ["tea", "cup", "pot", "jam", "oat", "fig"][(n % 6) as usize];
     json!({

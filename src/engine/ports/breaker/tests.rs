@@ -152,9 +152,9 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 proptest! {
-    /// Whatever happens: an open breaker admits nothing before its time, probes are bounded, it closes only after that many
-    /// successes in one half-open period, and opens at the first failure in it, or when enough of the calls that ended since
-    /// it closed had failed.
+    /// Whatever happens: an open breaker admits nothing before its time; in a half-open period at most `probes` calls
+    /// are admitted, it closes only after `probes` successes, and the first failure opens it; a closed breaker opens
+    /// only when enough of the calls that have ended since it closed had failed.
     #[test]
     fn its_invariants_hold(
         min in 1u32..6,

@@ -97,8 +97,8 @@ pub(in crate::store::sqlite) async fn pending_runs(pool: &SqlitePool, limit: usi
     found.into_iter().map(pending_run).collect()
 }
 
-/// Runs that ended with this status before a time, those that ended first before others, and whether each is pinned.
-/// Without runs whose parent has not ended, and runs with an outbox row of a run that is to begin.
+/// Runs that ended with this status before a time, in the order of their end, and whether each is pinned. Left out:
+/// runs whose parent has not ended, and runs for which the outbox still has a run to create.
 pub(in crate::store::sqlite) async fn purgeable_runs(
     pool: &SqlitePool,
     status: RunStatus,

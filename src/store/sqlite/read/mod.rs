@@ -46,7 +46,7 @@ pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<V
     }
 }
 
-/// The last rows among which the newest event is looked for: appends of one commit are not ordered by time.
+/// How many of the last rows are searched for the newest event: appends of one commit are not ordered by time.
 const NEWEST: i64 = 1_000;
 
 pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>> {

@@ -25,7 +25,7 @@ pub fn default_dir() -> Result<PathBuf, KeyFileError> {
     }
     let found = std::fs::symlink_metadata(&dir).map_err(failed)?;
     if !found.is_dir() || found.uid() != user {
-        return Err(failed(std::io::Error::other("it belongs to somebody else")));
+        return Err(failed(std::io::Error::other("it is not a directory of this user")));
     }
     Ok(dir)
 }

@@ -202,7 +202,7 @@ impl KeyFile {
     /// Reads the tag and all records of a file that a process may be writing to, also records that the store has.
     ///
     /// # Errors
-    /// The file cannot be read, or it is shorter than it was made.
+    /// The file cannot be read, or it is shorter than when it was created.
     pub(super) fn peek(path: &Path) -> io::Result<(Option<Tag>, Vec<Record>)> {
         let slots = SlotFile::open_unlocked(path)?;
         let mut head = [[0; SLOT_BYTES]; 2];

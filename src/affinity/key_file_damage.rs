@@ -35,14 +35,14 @@ impl RingContent<'_> {
     pub fn damage(&self) -> Option<String> {
         let mut found = Vec::new();
         if self.missing_bytes > 0 {
-            found.push(format!("it is {} bytes shorter than it was made", self.missing_bytes));
+            found.push(format!("it is {} bytes shorter than when it was created", self.missing_bytes));
         }
         if !self.is_head_readable {
             found.push("its header cannot be read".to_owned());
         }
         let lost = self.last.saturating_sub(self.stored).saturating_sub(self.waiting);
         if lost > 0 {
-            found.push(format!("{lost} records are not there"));
+            found.push(format!("{lost} records are missing"));
         }
         let in_progress = self.last % self.records;
         let unreadable = self.unreadable.iter().filter(|index| **index != in_progress).count();
@@ -76,7 +76,8 @@ mod tests {
     #[test]
     fn numbers_bytes_and_headers_that_are_missing_are_damage() {
         let damage = RingContent { waiting: 5, missing_bytes: 64, is_head_readable: false, ..sound() }.damage();
-        let wanted = "it is 64 bytes shorter than it was made, its header cannot be read, 2 records are not there";
+        let wanted =
+            "it is 64 bytes shorter than when it was created, its header cannot be read, 2 records are missing";
         assert_eq!(damage.as_deref(), Some(wanted));
     }
 }

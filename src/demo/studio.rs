@@ -20,7 +20,8 @@ pub fn quote(items: &Value) -> Result<Value, String> {
     let (mut pieces, mut cents) = (0, 0);
     for item in items {
         let sku = item["sku"].as_str().ok_or("an item has no `sku`")?;
-        let qty = item["qty"].as_u64().filter(|qty| (1..=1_000).contains(qty)).ok_or("an item has no sound `qty`")?;
+        let qty =
+            item["qty"].as_u64().filter(|qty| (1..=1_000).contains(qty)).ok_or("an item's `qty` must be 1 to 1,000")?;
         let price = price_in_cents(sku).ok_or_else(|| format!("nobody sells `{sku}`"))?;
         pieces += qty;
         cents += price * qty;

@@ -130,7 +130,7 @@ impl Walk<'_> {
     async fn dark(&mut self) -> anyhow::Result<()> {
         self.console.chapter(
             "dark",
-            "Legacy answers. Every request also becomes a durable run; what legacy shares with it stays rehearsed.",
+            "Legacy answers. Every request also becomes a durable run; its shared effects stay rehearsed.",
         );
         self.family(State::Dark).await?;
         self.raise(CAMPAIGNS, State::Dark).await?;

@@ -134,7 +134,7 @@ impl WorldServices {
             ("POST", ["ads", "announcements"]) => ("announce", 6.0),
             ("POST", ["studio", "drafts"]) => ("draft", 6.0),
             ("POST", ["studio", "headline" | "body" | "image" | "audience"]) => ("generate", 45.0),
-            _ => return Ok(reply(StatusCode::NOT_FOUND, &json!({ "error": "no such thing in this world" }))),
+            _ => return Ok(reply(StatusCode::NOT_FOUND, &json!({ "error": "unknown operation" }))),
         };
         let fault = {
             let mut state = self.state();

@@ -83,7 +83,8 @@ fn lost_differences(evidence: &RouteEvidence) -> String {
 fn check_mismatches(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     if evidence.mismatched > 0 {
         missing.push(format!(
-            "has {} open {} since the workflow or the rules last changed: mend the workflow or the rules, which starts the evidence from zero",
+            "has {} open {} since the workflow or the rules last changed: fix the workflow or the rules; \
+             the evidence then starts from zero",
             evidence.mismatched,
             if evidence.mismatched == 1 { "mismatch" } else { "mismatches" },
         ));
@@ -96,7 +97,7 @@ fn check_failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     if failed * 100 > all * FAILED_PERCENT_MAX {
         let share = failed as f64 * 100.0 / all as f64;
         missing.push(format!(
-            "has {share:.1} % of the engine's runs failed ({failed} of {all}), and {FAILED_PERCENT_MAX} % may fail"
+            "has {share:.1} % failed runs of the engine ({failed} of {all}); at most {FAILED_PERCENT_MAX} % may fail"
         ));
     }
 }
@@ -108,7 +109,8 @@ fn check_twins(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     if without * 100 > all * WITHOUT_TWIN_PERCENT_MAX {
         let share = without as f64 * 100.0 / all as f64;
         missing.push(format!(
-            "has {share:.1} % of dark requests without a twin ({without} of {all}), and {WITHOUT_TWIN_PERCENT_MAX} % may have none"
+            "has {share:.1} % of dark requests without a twin ({without} of {all}); \
+             at most {WITHOUT_TWIN_PERCENT_MAX} % may have none"
         ));
     }
 }
@@ -176,7 +178,7 @@ mod tests {
         assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
         e.failed.insert("panic".into(), 1);
         let why = missing(&e, State::Shadow, State::Dark, false);
-        assert_eq!(why, ["has 10.9 % of the engine's runs failed (11 of 101), and 10 % may fail"]);
+        assert_eq!(why, ["has 10.9 % failed runs of the engine (11 of 101); at most 10 % may fail"]);
     }
 
     #[test]

@@ -22,7 +22,11 @@ pub enum MarkFileError {
     #[error("the file of evidence marks {} is in use by another process", .0.display())]
     Locked(PathBuf),
     /// A newer version wrote it, or it is another file.
-    #[error("the file of evidence marks {} is not one that this version can read; move it away: then evidence may be incomplete, and is better gathered again (change a compare rule)", .0.display())]
+    #[error(
+        "the file of evidence marks {} cannot be read by this version; move it away. Evidence may then be incomplete: \
+         start it from zero (change a compare rule)",
+        .0.display()
+    )]
     Unknown(PathBuf),
     /// It cannot be made, read or written.
     #[error("the file of evidence marks {} cannot be {what}: {source}; it takes {bytes} bytes in a directory that this process may write", .path.display(), bytes = SLOTS * SLOT_BYTES as u64)]

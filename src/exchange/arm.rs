@@ -166,9 +166,10 @@ impl Problem {
     /// The engine has the same request under the keys that other files give it: the files changed while it was under way.
     pub fn held_under_other_files() -> Self {
         Self {
-            title: "The retry key came before".into(),
-            detail: "The same request with the same retry key was taken while the flag files changed that say \
-                     how a retry is recognised. Nothing was done for this one: send it again to get its answer."
+            title: "The retry key was used before, under other flag files".into(),
+            detail: "The same request with the same retry key was taken under other flag files, \
+                     which recognise retries in another way. Nothing was done for this one: send it again to get \
+                     its answer."
                 .into(),
             ..Self::held_under_another_credential()
         }

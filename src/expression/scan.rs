@@ -109,14 +109,14 @@ fn is_word(c: char) -> bool {
 pub(super) fn within(source: &str, bounds: &Bounds) -> Result<(), ExpressionError> {
     if source.len() > bounds.bytes_max {
         return Err(ExpressionError::new(format!(
-            "the expression has {} bytes; at most {} are taken (expression_bytes_max)",
+            "the expression has {} bytes; at most {} are allowed (expression_bytes_max)",
             source.len(),
             bounds.bytes_max
         )));
     }
     let at = |range: &std::ops::Range<usize>| characters_before(source, range.start);
     let too_deep =
-        format!("the expression is nested too deeply; {} levels are taken (expression_depth_max)", bounds.depth_max);
+        format!("the expression is nested too deeply; {} levels are allowed (expression_depth_max)", bounds.depth_max);
     // `chain`: how much of the parser's stack the names and operators read so far take (`OPERATOR`, `CHAIN_MAX`).
     let (mut open, mut chain, mut tokens, mut unary, mut ternaries) = (Vec::new(), 0, 0, 0, 0);
     for (item, range) in Items::new(source) {

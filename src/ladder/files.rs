@@ -103,7 +103,10 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     if let Some(Unrecorded { until, why, .. }) = held
         && at.inputs.requested > HELD_AT
     {
-        tracing::warn!(route = %route.id, wanted = %at.inputs.requested, stays = %at.rung(), %why, "the files hold this route");
+        tracing::warn!(
+            route = %route.id, wanted = %at.inputs.requested, stays = %at.rung(), %why,
+            "this route is held below its requested state, because of the new files"
+        );
         at.held_until = Some(until);
         at.refused.push(format!(
             "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a \
@@ -155,7 +158,7 @@ fn judge_and_move(
             if at.last.is_none() {
                 at.refused.push(format!(
                     "neither a flip nor evidence supports `state: {to}` of the file: `force: {{ reason: … }}` beside it \
-                     passes the gate by hand"
+                     overrides the gate"
                 ));
             }
             tracing::warn!(

@@ -52,7 +52,7 @@ impl Gate {
     /// horizon.
     pub fn judge(&self, positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Result<Passed, Refusal> {
         if wanted.force && wanted.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
-            return Err(Refusal::Impossible("passing the gate by hand wants a reason".into()));
+            return Err(Refusal::Impossible("overriding the gate needs a reason".into()));
         }
         if let Some(sentence) = impossible(positions, at, wanted).into_iter().next() {
             return Err(Refusal::Impossible(sentence));
@@ -202,7 +202,7 @@ fn impossible(positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Vec
     let below_all = |rung: State| wanted.shares.of(rung) < Percent::ALL;
     if matches!(wanted.to, State::Dark | State::Live) && below_all(wanted.to) && at.route.key.is_none() {
         sentences.push(format!(
-            "a share below 100 % in `{}` wants a `key` on `{id}`, or a caller's requests would go to either arm",
+            "a share below 100 % in `{}` needs a `key` on `{id}`, or one caller's requests would go to both arms",
             wanted.to
         ));
     }

@@ -165,7 +165,7 @@ impl Mover {
         })?;
         let horizon = if leaves { self.read_horizon(&positions, route).await? } else { Vec::new() };
         if from == State::Only && to < from && !acknowledge {
-            let why = "in `only` legacy was not called at all; going down wants an acknowledgement";
+            let why = "in `only` legacy was not called at all; going down needs an acknowledgement";
             let known = if horizon.is_empty() { String::new() } else { format!(": {}", horizon.join("; ")) };
             return Err(FlipError::Refused {
                 why: format!("`{route}` is `only`: {why}{known}"),

@@ -86,5 +86,5 @@ fn event(seq: u64, line: Result<(i64, &[u8]), String>, parts: &PayloadsBySeq) ->
 }
 
 fn time(ns: i64) -> Result<Timestamp, String> {
-    Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| format!("a stored time: {error}"))
+    Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| format!("a stored time cannot be read: {error}"))
 }

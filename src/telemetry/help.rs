@@ -49,11 +49,11 @@ const COUNTERS: Lines = &[
     ),
     (
         "pointsman_retry_keys_held_total",
-        "Requests refused with 409 because the engine has the same one, with its retry key, under another credential.",
+        "Requests refused with 409: the engine took the same request with this retry key from another credential.",
     ),
     (
         "pointsman_retry_key_marks_forgotten_total",
-        "Earlier retry keys of requests after a reload, no longer remembered because of `retry_key_marks_max`.",
+        "Marks of retry keys from before a reload that were dropped: there were more than `retry_key_marks_max`.",
     ),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, by outcome."),
@@ -107,7 +107,7 @@ const GAUGES: Lines = &[
         "Entries of these sets: keys that the engine took, instances that it owns, twins.",
     ),
     ("pointsman_retry_keys_waiting", "Retry keys that legacy took and that the store does not have yet."),
-    ("pointsman_retry_keys_room", "The most retry keys that may wait for the store; beyond that none can be noted."),
+    ("pointsman_retry_keys_room", "The most retry keys that may wait for the store; a further key cannot be noted."),
     ("pointsman_pins", "Instances that an arm owns, by arm."),
     ("pointsman_runs_active", "Runs that have not ended, by status."),
     ("pointsman_notices_waiting", "Messages that wait for the webhooks of a service."),

@@ -225,7 +225,7 @@ impl RiskCheck<'_> {
             let value =
                 value.map_err(|error| Box::new(failed(self.run, self.step, self.item, template.reads(), &error)))?;
             let Some(risk) = level(&value) else {
-                let message = format!("`{}`: its `risk` gives {value}, which is no risk", self.step.id);
+                let message = format!("`{}`: its `risk` gives {value}, which is not a risk level", self.step.id);
                 let failure = Failure::of_step(FailureKind::Expression, &self.step.id, self.item, message);
                 return Err(Box::new(finished(self.step, self.item, 0, Outcome::Failed { failure })));
             };

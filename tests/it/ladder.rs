@@ -351,7 +351,7 @@ async fn a_refused_flip_prints_the_commands_that_pass() {
     let gate = system.flip("orders.create", "only", &["--reason", "drill"]).await.expect_err("shut");
     assert!(gate.contains("--force --reason 'drill'"), "{gate}");
     assert_eq!((obey(&gate).await, state().await), (3, json!("only")));
-    let down = system.flip("orders.create", "live", &[]).await.expect_err("wants an acknowledgement");
+    let down = system.flip("orders.create", "live", &[]).await.expect_err("needs an acknowledgement");
     assert!(down.contains("pointsman flip orders.create live --yes"), "{down}");
     assert_eq!((obey(&down).await, state().await), (1, json!("live")));
     let nothing_helps = system.flip("orders.list", "shadow", &[]).await.expect_err("no workflow");

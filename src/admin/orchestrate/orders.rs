@@ -161,8 +161,8 @@ pub(in crate::admin) async fn resolve(
         (ChoiceName::Skip, None, None, None) => Choice::Skip,
         (ChoiceName::Fallback, None, None, None) => Choice::Fallback,
         (ChoiceName::Wait, None, None, None) => Choice::Wait,
-        (ChoiceName::RetryWith, None, _, _) => return Err(ApiError::inconsistent("`retry_with` wants `input`")),
-        (ChoiceName::Take, _, None, _) => return Err(ApiError::inconsistent("`take` wants `output`")),
+        (ChoiceName::RetryWith, None, _, _) => return Err(ApiError::inconsistent("`retry_with` needs `input`")),
+        (ChoiceName::Take, _, None, _) => return Err(ApiError::inconsistent("`take` needs `output`")),
         _ => {
             let detail = "`input` goes with `retry_with`, `output` with `take`, `compensate` with `cancel`";
             return Err(ApiError::inconsistent(detail));

@@ -112,7 +112,7 @@ async fn force_without_a_reason_is_409() {
     let ask = json!({ "to": "shadow", "force": true });
     let answer = api.call(post("/api/v2/routes/orders.create/flip", &ask)).await;
     assert_eq!(answer.status, StatusCode::CONFLICT);
-    assert!(answer.text.contains("wants a reason"), "{}", answer.text);
+    assert!(answer.text.contains("needs a reason"), "{}", answer.text);
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ fn records_are_read_back_and_torn_ones_are_skipped() {
     let seqs: Vec<u64> = opened.waiting.iter().map(|record| record.seq).collect();
     assert_eq!(seqs, [991, 992, 993, 994, 996, 997, 998, 999, 1_000]);
     assert_eq!((opened.skipped, opened.last), (1, 1_000));
-    assert_eq!(opened.damage.as_deref(), Some("1 records are not there, 1 records cannot be read"));
+    assert_eq!(opened.damage.as_deref(), Some("1 records are missing, 1 records cannot be read"));
     assert!(opened.unnoted.iter().any(|(route, _)| *route == SlotRoute::Any));
     assert!(opened.waiting.iter().all(|found| *found == record(found.seq)));
     drop(opened);
@@ -167,5 +167,5 @@ fn the_layout_is_that_of_earlier_versions() {
     assert_eq!((opened.tag, opened.stored, opened.last, opened.skipped), (Some(tag), 1, 961, 0));
     assert_eq!(opened.waiting, [record(2), record(961)]);
     assert!(opened.unnoted.contains(&(create, at)) && opened.unnoted.contains(&(SlotRoute::Any, at)));
-    assert_eq!(opened.damage.as_deref(), Some("958 records are not there"));
+    assert_eq!(opened.damage.as_deref(), Some("958 records are missing"));
 }

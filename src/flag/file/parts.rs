@@ -198,7 +198,7 @@ pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard 
     let mut share = |key: &str, text: &Option<String>| rate(text.as_ref()?, &site.key(key), problems);
     let (mismatch_rate, error_rate) = (share("mismatch", mismatch), share("errors", errors));
     if p99_ratio.is_some_and(|ratio| !ratio.is_finite() || ratio <= 0.0) {
-        problems.error(&site.key("p99_ratio"), "a ratio is above 0").hint("1.5 is half as slow again as legacy");
+        problems.error(&site.key("p99_ratio"), "a ratio is above 0").hint("1.5: 50 % slower than legacy");
     }
     if mismatch.is_none() && errors.is_none() && p99_ratio.is_none() {
         problems.error(site, "this guard has no condition").hint("mismatch: 0.1%, errors: 1% or p99_ratio: 1.5");

@@ -32,7 +32,7 @@ async fn up_one_rung_at_a_time_and_only_through_the_gate() {
     assert!(
         fixture.refused("plain", to(State::Live)).await.contains("goes up one rung at a time, and `shadow` to `live`")
     );
-    assert!(fixture.refused("plain", FlipRequest { force: true, ..to(State::Dark) }).await.contains("wants a reason"));
+    assert!(fixture.refused("plain", FlipRequest { force: true, ..to(State::Dark) }).await.contains("needs a reason"));
 
     let done = fixture.flip("plain", forced(State::Live)).await.unwrap();
     assert!(done.flip.forced && done.flip.evidence.is_object());
@@ -129,7 +129,7 @@ async fn impossible_moves_are_refused_also_with_force() {
         (
             "bare",
             FlipRequest { percent: Percent::new(5.0), ..forced(State::Live) },
-            "a share below 100 % in `live` wants a `key`",
+            "a share below 100 % in `live` needs a `key`",
         ),
         ("plain", percent(State::Off, 5.0), "`off` has no share"),
         ("create", forced(State::Dark), "`create` cannot go above its followers, they go first: `follow` is `off`"),
@@ -161,7 +161,7 @@ async fn the_way_down_shows_the_horizon() {
     }
     let known = "the engine owns 2 instances of `create` that legacy does not know; they stay with the engine";
     let refusal = fixture.refused("create", to(State::Live)).await;
-    assert!(refusal.contains("wants an acknowledgement") && refusal.contains(known), "{refusal}");
+    assert!(refusal.contains("needs an acknowledgement") && refusal.contains(known), "{refusal}");
     let done = fixture.flip("create", FlipRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
     assert!(done.horizon[0].starts_with(known), "{:?}", done.horizon);
     assert_eq!(done.horizon[1], "`list` (GET /orders) is answered by legacy and will not show them");

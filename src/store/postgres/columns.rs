@@ -66,7 +66,8 @@ pub(super) fn sql_limit(limit: usize) -> i64 {
 }
 
 pub(super) fn time(ns: i64) -> Result<Timestamp> {
-    Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| StoreError(format!("a stored time: {error}")))
+    Timestamp::from_nanosecond(i128::from(ns))
+        .map_err(|error| StoreError(format!("a stored time cannot be read: {error}")))
 }
 
 pub(super) fn run_id(bytes: &[u8]) -> Result<RunId> {

@@ -188,7 +188,7 @@ impl Check<'_> {
                 "`settles` ({text}) is shorter than the step's timeout ({} ms): an attempt may take effect until then",
                 timeout.as_millis()
             );
-            let hint = "how long after it left the service may still commit a request: at least the step's `timeout`";
+            let hint = "how long after sending the service may still commit a request: at least the step's `timeout`";
             self.problems.error(at, message).hint(hint);
             return None;
         }

@@ -55,7 +55,7 @@ impl Check<'_> {
             let problem = self.problems.error(&at, format!("`{key}` belongs to {belongs}, not to a `{kind}`"));
             match (key, kind) {
                 ("risk" | "ask", "checkpoint") => problem.hint("a checkpoint is asked in any case"),
-                ("ask", _) => problem.hint("a question of its own is a step of kind `checkpoint`"),
+                ("ask", _) => problem.hint("to ask a question by itself, use a step of kind `checkpoint`"),
                 ("for_each", "checkpoint") => problem.hint("`risk: high` on a call with `for_each` reviews each item"),
                 _ => problem,
             };
@@ -102,7 +102,7 @@ impl Check<'_> {
             if let Some(Value::String(text)) = key.as_ref().and_then(|key| key.as_constant())
                 && text.trim().is_empty()
             {
-                self.problems.error(&at.key("key"), "the name of a lock is not empty");
+                self.problems.error(&at.key("key"), "the name of a lock must not be empty");
             }
             Some(Lock { key, busy: lock.busy.unwrap_or_default() })
         });
@@ -126,7 +126,7 @@ impl Check<'_> {
         if let Some(constant) = template.as_constant() {
             let level = level(constant);
             if level.is_none() {
-                let problem = self.problems.error(at, format!("`{text}` is no risk"));
+                let problem = self.problems.error(at, format!("`{text}` is not a risk level"));
                 problem.hint("`low` runs, `medium` asks yes or no, `high` is reviewed item by item");
             }
             return level.map(Level::Fixed);

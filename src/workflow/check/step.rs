@@ -218,7 +218,7 @@ impl Check<'_> {
             }
             match values::header(name) {
                 Ok(name) if headers.iter().any(|(known, _)| *known == name) => {
-                    self.problems.error(&at.at_key(), format!("the header `{name}` stands twice"));
+                    self.problems.error(&at.at_key(), format!("the header `{name}` is given twice"));
                 }
                 Ok(name) => headers.extend(template.map(|template| (name, template))),
                 Err(message) => {

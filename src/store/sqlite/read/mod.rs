@@ -127,7 +127,8 @@ async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap
 pub(super) const FOUND_MAX: usize = 10_000;
 
 pub(super) fn time(ns: i64) -> Result<jiff::Timestamp> {
-    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| StoreError(format!("a stored time: {error}")))
+    let failed = |error| StoreError(format!("a stored time cannot be read: {error}"));
+    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_err(failed)
 }
 
 pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunSummary>> {

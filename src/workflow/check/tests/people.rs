@@ -151,7 +151,9 @@ fn wrong_risks_and_locks_are_refused() {
     let call = "call: 'POST ${services.mail}/m'";
     wrong(
         &format!("a: {{ {call}, risk: big }}"),
-        &["w.steps.a.risk: `big` is no risk (`low` runs, `medium` asks yes or no, `high` is reviewed item by item)"],
+        &[
+            "w.steps.a.risk: `big` is not a risk level (`low` runs, `medium` asks yes or no, `high` is reviewed item by item)",
+        ],
     );
     wrong(
         &format!("a: {{ {call}, ask: {{ who: [x] }} }}"),
@@ -172,7 +174,7 @@ fn wrong_risks_and_locks_are_refused() {
     wrong(
         &format!("a: {{ {call}, lock: {{ key: '' }}, busy_on: [99] }}"),
         &[
-            "w.steps.a.lock.key: the name of a lock is not empty",
+            "w.steps.a.lock.key: the name of a lock must not be empty",
             "w.steps.a.busy_on[0]: `99` is not a status; write 402, or 4xx for all of them",
         ],
     );

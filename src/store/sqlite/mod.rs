@@ -5,8 +5,7 @@
 //!
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
 //! When the disk is full or gone, each append gets an error that says whether it may have been written ([`commit`]),
-//! [`Store::healthy`] is false, and the writer probes until the disk is back. A write is never cancelled: dropping the
-//! future only drops the reply.
+//! [`Store::healthy`] is false, and the writer probes the disk. Dropping the future of a write drops only its reply.
 
 mod backup;
 mod check;

@@ -95,10 +95,11 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         }
     }
     if made.is_none() && has_flip_of_another {
-        let (state, shares) = (at.last.as_ref().map_or(at.rung(), state_of), at.inputs.shares);
+        // A route that is held goes down for good: this flip by the files is nobody's word that it may be live.
+        let (from, to, shares) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung(), at.inputs.shares);
         let reason = Some("it keeps its own state and not that of the route whose place it takes".to_owned());
         let overridden = at.last.as_ref().and_then(|flip| flip.overridden.clone());
-        made = Some(Move { route: route.id.clone(), from: state, to: state, shares, reason, overridden });
+        made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden });
     }
     if let Some(Unrecorded { until, why, .. }) = held
         && at.inputs.requested > HELD_AT

@@ -77,6 +77,22 @@ async fn a_held_route_cannot_be_raised_by_its_file_and_can_be_lowered() {
     }
 }
 
+/// It takes the place of another route, whose last flip is newer, and is held for what that one served.
+#[tokio::test]
+async fn a_held_route_that_takes_the_place_of_another_one_goes_down() {
+    let fixture = live().await;
+    fixture.flip("plain", forced(State::Shadow)).await.unwrap();
+    let mut merged = edited(elsewhere(), "bare", |route| route.was = vec!["plain".into()]);
+    merged.routes.retain(|route| route.id.as_str() != "plain");
+    for _ in 0..2 {
+        fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare").state, State::Dark);
+    }
+    assert!(fixture.refused("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+    let fixture = fixture.restarted(merged).await;
+    assert_eq!(fixture.state("bare").state, State::Dark);
+}
+
 /// A change of `match` and a move to `live` in one change of the files.
 #[tokio::test]
 async fn a_file_is_judged_by_the_match_that_it_has_now() {

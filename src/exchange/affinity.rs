@@ -1,6 +1,7 @@
 //! Which arm owns an instance, and which took the first try of a request.
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -56,6 +57,15 @@ impl EarlierKeys {
     pub fn none() -> Self {
         Self { keys: Vec::new(), files_version: u64::MAX }
     }
+}
+
+/// A request that legacy took: its retry keys of all kinds, and when it was decided, which is before any of them was noted.
+#[derive(Clone, Debug)]
+pub struct KeysOfLegacy {
+    /// The keys.
+    pub keys: Vec<RetryKey>,
+    /// The time.
+    pub decided: Timestamp,
 }
 
 /// What is known of a request's body when the request is taken for legacy.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
+use super::KeysOfLegacy;
 use crate::compare::Observation;
 use crate::flag::{FlagSet, InstanceId, RetryKey, RouteFlag};
 use crate::workflow::Mode;
@@ -65,6 +66,8 @@ pub struct Answered {
     pub instance: Option<InstanceId>,
     /// The key that its retries share.
     pub retry_key: Option<RetryKey>,
+    /// All keys under which legacy took it.
+    pub taken: KeysOfLegacy,
 }
 
 impl Answered {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{EarlierKeys, RequestCopy};
+use super::{EarlierKeys, KeysOfLegacy, RequestCopy};
 use crate::compare::{Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKey};
 use crate::names::{RouteId, RunId, WorkflowName};
@@ -41,6 +41,8 @@ pub struct ArmRequest {
     pub any_caller: Option<RetryKey>,
     /// Its keys under the scopes of earlier files: a request that the engine took under one of these is refused.
     pub earlier: EarlierKeys,
+    /// In [`Mode::Dark`]: the keys under which legacy took it. If it is a retry, its first try had the dark run.
+    pub taken: Option<KeysOfLegacy>,
     /// Whether the run is kept in the store. A run that is not kept may only read: nothing of it is written to the store,
     /// and it is dropped if it cannot answer in time.
     pub keep: bool,

@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::wait::now;
 use crate::compare::{Body, Observation, unpacked};
-use crate::exchange::{Affinity, Answered, ComparisonTicket, Offer, RequestCopy};
+use crate::exchange::{Affinity, Answered, ComparisonTicket, KeysOfLegacy, Offer, RequestCopy};
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RetryKey, RouteFlag, SkipReason};
 use crate::workflow::Mode;
 
@@ -55,6 +55,7 @@ pub(super) struct CapturedRequest {
     pub body: Option<Arc<Mutex<BodyCopy>>>,
     pub instance: Option<InstanceId>,
     pub retry_key: Option<RetryKey>,
+    pub taken: KeysOfLegacy,
     pub began: u64,
     pub bytes_max: usize,
     pub offer: Arc<dyn Offer>,
@@ -161,6 +162,7 @@ impl CapturedReply {
             legacy: Arc::new(legacy),
             instance: captured.instance,
             retry_key: captured.retry_key,
+            taken: captured.taken,
         };
         captured.offer.offer(ticket, answered);
     }

@@ -162,6 +162,7 @@ fn request(
         may_begin: flagged.may_begin,
         any_caller,
         earlier: flagged.earlier.clone(),
+        taken: None,
         // The first try of a retry has a run, from before the route had `keep: none`.
         keep: route.keeps_runs || reason == EngineReason::Retry,
         may_fall_back,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode, request};
 use hyper::upgrade::OnUpgrade;
+use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::headers::Forwarder;
@@ -17,7 +18,7 @@ use super::route_metrics::{AnsweredBy, Finish};
 use super::shared::Shared;
 use super::table::{RouteEntry, Table};
 use super::wait::ConnectionWait;
-use crate::exchange::{EarlierKeys, MayBegin, RequestCopy};
+use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
 use crate::flag::{Instance, InstanceId, RetryKey, RetryKeys, RouteFlag, State};
 
 /// What the requests of one client connection share.
@@ -60,12 +61,20 @@ pub(super) struct FlaggedRequest {
     pub retry_keys: Option<RetryKeys>,
     /// Its keys by the scopes that the files had before.
     pub earlier: EarlierKeys,
+    /// When it was decided, which is before any key of it was noted.
+    pub decided: Timestamp,
 }
 
 impl FlaggedRequest {
     /// The key that its retries share.
     pub(super) fn retry_key(&self) -> Option<RetryKey> {
         self.retry_keys.map(|keys| keys.scoped)
+    }
+    /// Its keys of all kinds, for a request that legacy took.
+    pub(super) fn keys_of_legacy(&self) -> KeysOfLegacy {
+        let all = self.retry_keys.iter().chain(&self.earlier.keys);
+        let keys = all.flat_map(|keys| [keys.scoped].into_iter().chain(keys.any_caller)).collect();
+        KeysOfLegacy { keys, decided: self.decided }
     }
     /// Whether its route creates instances.
     pub(super) fn creates(&self) -> bool {

@@ -79,6 +79,7 @@ fn captured_request(
         body,
         instance: flagged.instance.clone(),
         retry_key: flagged.retry_key(),
+        taken: flagged.keys_of_legacy(),
         began: exchange.began,
         bytes_max: usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX),
         offer: shared.offer.clone(),

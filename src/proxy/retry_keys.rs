@@ -41,6 +41,11 @@ pub(super) fn may_be_held(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool 
     any_caller.iter().any(|key| pins.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
+/// Whether legacy took a request with one of these keys under any credential, as far as this process remembers.
+pub(super) fn is_legacys(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+    any_caller.iter().any(|key| pins.remembered(key) == Remembered::By(Arm::Legacy))
+}
+
 /// Whether the engine of this process may have such a request.
 pub(super) fn may_be_held_here(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     let here = |key: &RetryKey| {

@@ -27,8 +27,8 @@ use super::wait::Phase;
 use crate::clock;
 use crate::exchange::{KnownBody, LegacyTake, MayBegin, Problem, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, EngineReason, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts, RouteFlag,
-    State, decide, decide_with_diagnostics,
+    Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts,
+    RouteFlag, SkipReason, State, decide, decide_with_diagnostics,
 };
 
 /// Answers one request.
@@ -90,6 +90,7 @@ async fn flagged(
     let (shared, table) = (&client.shared, exchange.table);
     let FoundRoute { flag, params } = found;
     let path = head.uri.path().to_owned();
+    let decided = clock::now();
     let mut facts = RequestFacts {
         method: &head.method,
         path: &path,
@@ -100,7 +101,7 @@ async fn flagged(
         random: fastrand::u64(..),
         owner: Owner::Nobody,
         first_try: None,
-        now_s: clock::now().as_second(),
+        now_s: decided.as_second(),
     };
     let mut instance = None;
     if flag.route.workflow.is_some()
@@ -140,6 +141,14 @@ async fn flagged(
     if only_reads || (!first_try.may_be_here && flag.is_granted_at_most(State::Shadow)) {
         first_try.is_unknown = false;
     }
+    // Legacy took it before, under another credential. The dark run of the first try has sent its private effects; whether
+    // an earlier process had that run is looked up after the reply.
+    if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = &mut decision
+        && flag.route.keeps_runs
+        && retry_keys::is_legacys(&*shared.pins, &first_try.any_caller)
+    {
+        *work = EngineWork::Skip(SkipReason::Retried);
+    }
     // From here on legacy has the request, unless the engine was faster: another request with the same key may be in
     // flight under another flag set.
     let mut key_not_noted = false;
@@ -172,7 +181,7 @@ async fn flagged(
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);
     let FirstTry { keys: retry_keys, is_unknown, .. } = first_try;
-    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier };
+    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier, decided };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
             Err(exchange.refused(rung, Failure::FirstTryUnknown))

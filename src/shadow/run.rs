@@ -102,6 +102,7 @@ impl Runner {
             may_begin: if dark { MayBegin::UnlessFrozen } else { MayBegin::Always },
             any_caller: None,
             earlier: EarlierKeys::none(),
+            taken: (dark && route.keeps_runs).then(|| answered.taken.clone()),
             keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,

@@ -69,6 +69,8 @@ pub struct FirstTry {
     pub run: Option<RunId>,
     /// A hash of the request, if the engine took it.
     pub request: Option<[u8; 32]>,
+    /// When this was stored.
+    pub at: Timestamp,
 }
 
 /// The position of a pin in the order of pins, the instance, and the arm that owns it.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -20,7 +21,7 @@ use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
 use crate::engine::scheduler::registry::{AnnouncementReceiver, KeyTaken, Registration};
 use crate::engine::snapshot::Snapshot;
-use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, MayBegin, NO_FIRST_TRY, Problem};
+use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, Problem};
 use crate::flag::{Arm, RetryKey, SkipReason};
 use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
@@ -39,6 +40,9 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Ok(request) => request,
         Err(reply) => return *reply,
     };
+    if let Err(reply) = refuse_retry_in_dark(&core, &request, deadline).await {
+        return *reply;
+    }
     let claim = claim(&request);
     // The retry key is registered before anything that may refuse a new run: such a refusal must not send a retry of an
     // earlier request to legacy.
@@ -148,6 +152,30 @@ async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
     let mut reply = replies::not_started(false, 503, "no_instance", detail);
     if let ArmReply::Refused(_, report) = &mut reply {
         report.unresolved = Some((why, detail.to_owned()));
+    }
+    Err(Box::new(reply))
+}
+
+/// Refuses the dark run of a client's retry whose first try legacy took in an earlier process: that one had its dark run,
+/// and a second one would send its private effects again. Retries within this process are known before they get here.
+async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Instant) -> Result<(), Box<ArmReply>> {
+    let Some(KeysOfLegacy { keys, decided }) = &request.taken else { return Ok(()) };
+    let store = &core.ports.store;
+    // In a shared store the proxy has looked it up, because the engine of another process might have had it.
+    if request.mode != Mode::Dark || keys.is_empty() || store.is_shared() {
+        return Ok(());
+    }
+    let looked_up = timeout_at(deadline, try_join_all(keys.iter().map(|key| store.first_try(*key)))).await;
+    let retried = match looked_up {
+        // What this request noted itself is not older than its decision.
+        Ok(Ok(found)) if !found.iter().flatten().any(|first| first.at < *decided) => return Ok(()),
+        Ok(Ok(_)) => Some("Legacy took the first try of this request before"),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let detail = retried.unwrap_or("The store does not say whether this request is a retry");
+    let mut reply = replies::not_started(false, 503, "retried", detail);
+    if let (ArmReply::Refused(_, report), Some(_)) = (&mut reply, retried) {
+        report.unresolved = Some((SkipReason::Retried, detail.to_owned()));
     }
     Err(Box::new(reply))
 }

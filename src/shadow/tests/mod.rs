@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use super::*;
 use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{RouteEvidence, testing};
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, RunReport, Settle, Source};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, Problem, RequestCopy, RunReport, Settle, Source};
 use crate::flag::{FlagSet, Freeze, Instance, Match, Route, RouteFlag, Service, Shares, State};
 use crate::limits::Limits;
 use crate::names::RunId;
@@ -100,6 +100,7 @@ pub fn answered(mode: Mode, reply: &Value, padding: usize) -> Answered {
         )),
         instance: None,
         retry_key: None,
+        taken: KeysOfLegacy { keys: Vec::new(), decided: jiff::Timestamp::UNIX_EPOCH },
     }
 }
 

@@ -127,7 +127,7 @@ impl Tables {
             }
         }
         if let Some(claim) = append.claim {
-            let first = FirstTry { arm: Arm::Engine, run: Some(append.run_id), request: Some(claim.request) };
+            let first = FirstTry { arm: Arm::Engine, run: Some(append.run_id), request: Some(claim.request), at: now };
             // A run that claims its key again keeps the time of the first claim.
             for key in claim.keys() {
                 if self.first_try(&key, now).is_none() {
@@ -259,7 +259,7 @@ impl Tables {
     pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {
         for key in keys {
             if self.first_try(&key, now).is_none() {
-                self.first_tries.insert(key, (FirstTry { arm: Arm::Legacy, run: None, request: None }, now));
+                self.first_tries.insert(key, (FirstTry { arm: Arm::Legacy, run: None, request: None, at: now }, now));
             }
         }
         let window = self.window;

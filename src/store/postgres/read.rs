@@ -221,12 +221,12 @@ pub(super) async fn pin_counts(pool: &Pool) -> Result<Vec<PinCount>> {
 }
 
 pub(super) async fn first_try(pool: &Pool, key: RetryKey, retry_window_ns: i64) -> Result<Option<FirstTry>> {
-    let text = "SELECT arm, run_id, request FROM retry_keys WHERE key = $1 AND at > now_ns() - $2";
+    let text = "SELECT arm, run_id, request, at FROM retry_keys WHERE key = $1 AND at > now_ns() - $2";
     let found = pool.query(|| sqlx::query(text).bind(key.0.as_slice()).bind(retry_window_ns)).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let run = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
     let request = column::<Option<&[u8]>>(row, 2)?.and_then(|bytes| bytes.try_into().ok());
-    Ok(Some(FirstTry { arm: arm(column(row, 0)?)?, run, request }))
+    Ok(Some(FirstTry { arm: arm(column(row, 0)?)?, run, request, at: time(column(row, 3)?)? }))
 }
 
 pub(super) async fn engine_tries(

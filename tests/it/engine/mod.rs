@@ -8,6 +8,7 @@ mod checkpoints;
 mod child_effects;
 mod clock;
 mod conflicts;
+mod dark_retries;
 mod dark_runs;
 mod envelope;
 mod items;

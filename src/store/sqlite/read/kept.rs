@@ -85,13 +85,14 @@ pub(in crate::store::sqlite) async fn first_try(
     key: RetryKey,
     since: i64,
 ) -> Result<Option<FirstTry>> {
-    type Row = (String, Option<Vec<u8>>, Option<Vec<u8>>);
-    let text = "SELECT arm, run_id, request FROM retry_keys WHERE key = ? AND at > ?";
+    type Row = (String, Option<Vec<u8>>, Option<Vec<u8>>, i64);
+    let text = "SELECT arm, run_id, request, at FROM retry_keys WHERE key = ? AND at > ?";
     let row: Option<Row> =
         sqlx::query_as(text).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(read_error)?;
-    let Some((arm, run, request)) = row else { return Ok(None) };
+    let Some((arm, run, request, at)) = row else { return Ok(None) };
     let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
-    Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request: request.and_then(|bytes| bytes.try_into().ok()) }))
+    let request = request.and_then(|bytes| bytes.try_into().ok());
+    Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request, at: time(at)? }))
 }
 
 pub(in crate::store::sqlite) async fn engine_tries(

@@ -105,6 +105,9 @@ pub struct RunReport {
     pub pinned: Option<PinKey>,
     /// A `volatile: true` read was sent after legacy acted: differences that depend on it are of kind `stale_read`.
     pub stale_reads: bool,
+    /// The run ended early because of a decision, not because the engine failed: a person cancelled it or said no, or a
+    /// rule of the workflow did.
+    pub failed_by_decision: bool,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
 }

@@ -120,7 +120,10 @@ pub(super) async fn answer(
             if problem.is_held() {
                 retry_keys::count_held(route);
             }
-            shared.watch.served(route, served(&problem));
+            // A decision says nothing about the engine: neither an answer nor an error of it.
+            if !report.failed_by_decision {
+                shared.watch.served(route, served(&problem));
+            }
             Failure::Engine(problem)
         }
         Ok(Err(_)) => {

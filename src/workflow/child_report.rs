@@ -14,12 +14,18 @@ impl Run {
     /// The effects of this run and of the runs below it that have ended.
     pub fn tree_effects(&self) -> TreeEffects {
         let unknown = !self.unknown.is_empty() || self.left_by_children.values().any(|left| left.unknown);
-        TreeEffects { private: self.private_begun(), shared: self.shared_begun(), unknown, left: self.left_behind() }
+        TreeEffects {
+            private: self.private_begun(),
+            shared: self.shared_begun(),
+            unknown,
+            left: self.left_behind(),
+            decided_against: self.decided_against,
+        }
     }
 
     /// Records what a child run left behind.
     pub(super) fn child_left(&mut self, step: &StepId, child: &str, tree: &TreeEffects) {
-        let TreeEffects { private: _, shared: _, unknown, left } = tree;
+        let TreeEffects { private: _, shared: _, unknown, left, decided_against: _ } = tree;
         if !unknown && left.is_none() {
             return;
         }

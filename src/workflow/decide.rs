@@ -94,6 +94,9 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
             if run.answer.is_some() {
                 return Err(Refusal::Answered);
             }
+            if run.is_decided_against() {
+                return Err(Refusal::NotApplicable("it was decided that this is not to be done".into()));
+            }
             Ok(vec![Event::Ending(EndingEvent::Abandoned { to: "legacy".into(), reason: reason.into() })])
         }
     }

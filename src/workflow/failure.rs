@@ -80,6 +80,24 @@ impl FailureKind {
             FailureKind::NeedsSignal => "needs_signal",
         }
     }
+    /// Whether a decision against the request may be the cause; of every other kind it is something that went wrong.
+    pub fn may_follow_decision(self) -> bool {
+        match self {
+            FailureKind::Cancelled | FailureKind::Rejected | FailureKind::ChildFailed => true,
+            FailureKind::Refused
+            | FailureKind::Unavailable
+            | FailureKind::TimedOut
+            | FailureKind::Broken
+            | FailureKind::Expression
+            | FailureKind::Unresolved
+            | FailureKind::Bound
+            | FailureKind::NoAnswer
+            | FailureKind::Declared
+            | FailureKind::Schema
+            | FailureKind::NeedsPerson
+            | FailureKind::NeedsSignal => false,
+        }
+    }
     /// The status that a caller gets where the workflow declares no answer.
     pub fn default_status(self) -> u16 {
         match self {

@@ -49,6 +49,8 @@ pub struct Run {
     pub(super) unanswered: Option<Failure>,
     pub(super) declared: Option<Arc<AnswerRecord>>,
     pub(super) cancel: Option<Cancel>,
+    /// Something of the request is not to be done ([`Run::is_decided_against`]).
+    pub(super) decided_against: bool,
     /// Open conflicts, oldest first.
     pub(super) conflicts: Vec<Conflict>,
     /// An order to pause: nothing more begins.
@@ -159,6 +161,17 @@ impl Run {
     /// Whether the answer that the run ends early with was declared by a `fail` step.
     pub fn failed_as_declared(&self) -> bool {
         self.declared.is_some()
+    }
+    /// Whether it was decided that the request, or a part of it, is not to be done in this way: a person cancelled the
+    /// run, said no, struck out an item, skipped a step or replaced the run, or a rule of the workflow did
+    /// (`busy: cancel`, `on_timeout: reject`); here or in a child run. Legacy knows nothing of such a decision and would
+    /// perform all of the request, so it does not get it any more. A failure of the engine is no decision.
+    pub fn is_decided_against(&self) -> bool {
+        self.decided_against
+    }
+    /// Whether such a decision is why it ends or ended early.
+    pub fn failed_by_decision(&self) -> bool {
+        self.decided_against && self.failure().is_some_and(|failure| failure.kind.may_follow_decision())
     }
     /// The oldest open conflict.
     pub fn conflict(&self) -> Option<&Conflict> {

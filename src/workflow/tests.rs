@@ -551,7 +551,10 @@ proptest! {
         for end in 0..events.len() {
             let prefix = fold(&events[..=end]).unwrap();
             let abandoned = decide(&prefix, &plan, &world(), Command::Abandon { reason: "x" }, Timestamp::UNIX_EPOCH);
-            let may = !prefix.is_final() && !prefix.effects_begun() && prefix.answer().is_none();
+            let may = !prefix.is_final()
+                && !prefix.effects_begun()
+                && prefix.answer().is_none()
+                && !prefix.is_decided_against();
             prop_assert_eq!(abandoned.is_ok(), may);
         }
     }

@@ -1,4 +1,5 @@
-//! What a run reports to the run that began it: the effects of its whole tree, which is the run and all runs below it.
+//! What a run reports to the run that began it: the effects of its whole tree, which is the run and all runs below it,
+//! and whether it was decided there that something is not to be done.
 //!
 //! Always true: an attempt at any depth counts unless it is certain that it did nothing. Events of earlier versions have
 //! no report; then everything that depends on it assumes the worst.
@@ -21,6 +22,9 @@ pub struct TreeEffects {
     /// What was done or may have been and is not undone, in words; of a run that completed only what is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<String>,
+    /// It was decided that something is not to be done ([`super::Run::is_decided_against`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub decided_against: bool,
 }
 
 /// What child runs of one step left behind.

@@ -51,11 +51,14 @@ impl Machine {
         }
     }
 
-    /// Gives the request back to legacy; false where that is not allowed any more. A run of which nothing was submitted to
-    /// the writer is dropped without an event.
+    /// Gives the request back to legacy; false where that is not allowed any more, or where it was decided that the
+    /// request is not to be done. A run of which nothing was submitted to the writer is dropped without an event.
     pub(super) fn release_request(&mut self, reason: &'static str) -> bool {
         let may_fall_back = self.run.mode() == Mode::Real && self.caller.is_some_and(|caller| caller.may_fall_back);
         if !may_fall_back || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
+            return false;
+        }
+        if self.run.is_decided_against() {
             return false;
         }
         if self.log.is_unsubmitted() {

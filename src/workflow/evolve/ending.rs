@@ -133,6 +133,7 @@ impl Run {
             return Ok(()); // the next event closes this conflict, with all others
         }
         self.conflicts.remove(place);
+        self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
             self.interactions.withdraw(step, item); // what people said was about another input
@@ -196,6 +197,9 @@ impl Run {
     pub(super) fn cancel_ordered(&mut self, by: &str, compensate: bool, reason: Option<&str>, automatic: bool) {
         let message = cancelled_by(by, reason);
         self.pause = None;
+        // A run that fails cancels its children: that is no decision.
+        let by_parent = automatic && self.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
+        self.decided_against |= !by_parent;
         self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned), automatic });
         // A person who cancels has seen the open conflicts; what may have been done stays listed as unknown. Otherwise
         // the conflicts are handled as those of any run that ends early.

@@ -9,7 +9,7 @@ use crate::workflow::calls::{Open, StepState};
 use crate::workflow::run::End;
 use crate::workflow::{
     AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Failure, FailureKind,
-    LockEvent, Run, StepEvent, WaitEvent,
+    LockEvent, Run, Skipped, StepEvent, WaitEvent,
 };
 
 impl Run {
@@ -20,7 +20,10 @@ impl Run {
                 self.done(step, None, vec![("output", (**output).clone())]);
                 Ok(())
             }
-            StepEvent::Skipped { step, item, reason } => self.step_skipped(step, *item, *reason),
+            StepEvent::Skipped { step, item, reason } => {
+                self.decided_against |= *reason == Skipped::ByHand;
+                self.step_skipped(step, *item, *reason)
+            }
             StepEvent::FanOutOpened { step, items, collect, fallback } => {
                 self.not_begun(step)?;
                 let by = fallback.then(BTreeMap::new);
@@ -148,7 +151,10 @@ impl Run {
                 Ok(())
             }
             EndingEvent::CompensationBegan { undo } => self.compensation_began(undo),
-            EndingEvent::Superseded(superseded) => self.ended(End::Superseded(superseded.clone())),
+            EndingEvent::Superseded(superseded) => {
+                self.decided_against = true;
+                self.ended(End::Superseded(superseded.clone()))
+            }
             EndingEvent::Completed {} => self.ended(End::Completed),
             EndingEvent::Failed { failure } => self.ended(End::Failed(failure.clone())),
             EndingEvent::Cancelled { by, reason, unread: true } => {

@@ -76,6 +76,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         unanswered: None,
         declared: None,
         cancel: None,
+        decided_against: false,
         conflicts: Vec::new(),
         pause: None,
         done: Vec::new(),

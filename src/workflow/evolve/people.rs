@@ -122,6 +122,7 @@ impl Run {
         let question = question.ok_or("there is no such open checkpoint")?;
         question.state = QuestionState::Answered { said: Box::new(said.clone()), by: by.to_owned(), seq };
         let asked = question.checkpoint.clone();
+        self.decided_against |= !said.approve || !said.struck.is_empty();
         match (asked.kind, said.approve) {
             (CheckpointKind::Question, true) => {
                 self.not_begun(&asked.step)?;
@@ -281,6 +282,7 @@ impl Run {
                 let begun = [(*private, EffectClass::Private), (*shared, EffectClass::Shared)];
                 begun.into_iter().filter(|(begun, _)| *begun).for_each(|(_, effect)| self.note_effect(effect));
                 self.child_left(step, &format!("{child} `{}`", known.workflow), tree);
+                self.decided_against |= tree.decided_against;
             }
             None => {
                 self.has_unreported_child = true;

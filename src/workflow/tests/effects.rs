@@ -93,6 +93,29 @@ fn what_the_tree_of_a_child_did_counts_as_the_run_s_own() {
     }
 }
 
+#[test]
+fn what_was_decided_against_in_a_child_is_not_given_to_legacy() {
+    let plan = plan(BELOW);
+    for (status, decided_against) in [
+        (RunStatus::Failed, false),
+        (RunStatus::Failed, true),
+        (RunStatus::Cancelled, false),
+        (RunStatus::Cancelled, true),
+        (RunStatus::Completed, true),
+    ] {
+        let mut harness = Harness::of_route(&plan);
+        let child = RunId(uuid::Uuid::from_u128(7));
+        let step = plan.step(&"below".into()).unwrap().0;
+        harness.ask(Command::BeginChild { step, item: None, child }).unwrap();
+        let (output, note, sensitive) = (Arc::default(), None, Vec::new());
+        let tree = Some(TreeEffects { decided_against, ..TreeEffects::default() });
+        harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+        assert_eq!(harness.run.tree_effects().decided_against, decided_against);
+        let given = harness.ask(Command::Abandon { reason: "x" });
+        assert_eq!(given.is_ok(), !decided_against, "{status:?}: {given:?}");
+    }
+}
+
 /// Events of earlier versions: such a child counted as one that did nothing, and legacy may have been called.
 #[test]
 fn a_run_of_an_earlier_version_that_was_abandoned_after_its_child_can_be_read() {

@@ -10,6 +10,7 @@ mod clock;
 mod conflicts;
 mod dark_retries;
 mod dark_runs;
+mod decisions;
 mod envelope;
 mod items;
 mod keep_none;

@@ -15,7 +15,7 @@ use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Freeze, Route, State};
-use crate::ladder::{Declared, GateCondition, Ladder, LadderParts, Obey};
+use crate::ladder::{Declared, GateCondition, Ladder, LadderParts, Obey, OpenError};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
@@ -76,10 +76,10 @@ impl Parts {
             retry_window: Duration::from_secs(limits.retry_window_s),
             answer_within: Limits::ms(limits.move_answer_ms),
         };
-        let ladder = Ladder::open(declared(setup, 0), ladder).await.context("recording what the files declare")?;
-        for orphan in ladder.orphans(&declared(setup, 0)).await.context("looking up what the engine owns")? {
-            tracing::error!("{orphan}");
-        }
+        let ladder = Ladder::open(declared(setup, 0), ladder).await.map_err(|error| match error {
+            OpenError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
+            OpenError::Orphans(sentences) => Orphans(sentences.join("\n")).into(),
+        })?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
             plans: setup.workflows.clone(),

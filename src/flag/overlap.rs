@@ -3,6 +3,7 @@
 //! Always true: it agrees with [`Matcher`](super::matcher::Matcher), which decides for single requests. A stored text of
 //! a [`Match`] is read as it was written.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,6 +11,7 @@ use http::Method;
 
 use super::Match;
 use super::matcher::shape;
+use super::path::match_key;
 
 /// A parameter of a template in its [`shape`].
 const PARAMETER: &str = "{}";
@@ -45,10 +47,41 @@ impl Match {
         }
     }
 
+    /// Whether every request that matches `other` matches this too.
+    pub fn covers(&self, other: &Match) -> bool {
+        let methods = self.method == other.method || (self.method == Method::GET && other.method == Method::HEAD);
+        let (own, others) = (shape(&self.path), shape(&other.path));
+        let within = |(own, other): (&str, &str)| own == other || (own == PARAMETER && !other.is_empty());
+        let paths =
+            own.split('/').count() == others.split('/').count() && own.split('/').zip(others.split('/')).all(within);
+        methods && (self.host.is_none() || self.host == other.host) && paths
+    }
+
+    /// What this has where the path of `other` has the parameter `param`.
+    pub fn segment_at(&self, other: &Match, param: &str) -> Option<Segment<'_>> {
+        let place = other.path.split('/').position(|segment| parameter(segment) == Some(param))?;
+        let segment = self.path.split('/').nth(place)?;
+        Some(parameter(segment).map_or_else(|| Segment::Text(match_key(segment)), Segment::Parameter))
+    }
+
     /// A GET route also matches HEAD.
     fn takes_head(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
     }
+}
+
+/// The name of the parameter that a segment is.
+fn parameter(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// A segment of a path template.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Segment<'a> {
+    /// A parameter, by its name.
+    Parameter(&'a str),
+    /// Text, as a parameter in its place would have it.
+    Text(Cow<'a, str>),
 }
 
 impl fmt::Display for Match {
@@ -115,15 +148,16 @@ mod tests {
 
         #[test]
         fn what_two_routes_share_agrees_with_the_matcher(a in some_match(), b in some_match()) {
-            let mut shared = false;
             let segments = ["a", "b", "c"];
             let depth = a.path.matches('/').count();
+            let (mut shared, mut covered) = (false, depth == b.path.matches('/').count());
             for n in 0..segments.len().pow(depth as u32) {
                 let path: String =
                     (0..depth as u32).map(|at| format!("/{}", segments[n / segments.len().pow(at) % segments.len()])).collect();
                 for method in [Method::GET, Method::HEAD, Method::POST] {
                     for host in [None, Some("h"), Some("i")] {
                         let alone = |m: &Match| found(&[m], &method, host, &path).is_some();
+                        covered &= alone(&a) || !alone(&b);
                         if !(alone(&a) && alone(&b)) {
                             continue;
                         }
@@ -137,8 +171,20 @@ mod tests {
                 }
             }
             prop_assert_eq!(shared, a.overlaps(&b), "{} {}", a, b);
+            prop_assert_eq!(covered, a.covers(&b), "{} {}", a, b);
             prop_assert_eq!(a.to_string().parse::<Match>(), Ok(a));
         }
+    }
+
+    #[test]
+    fn a_segment_is_found_by_the_parameter_of_another_route() {
+        let parse = |text: &str| text.parse::<Match>().unwrap();
+        let follower = parse("GET /shops/{shop}/orders/{id}");
+        let at = |text: &str| parse(text).segment_at(&follower, "id").map(|found| format!("{found:?}"));
+        assert_eq!(at("GET /shops/{x}/orders/{order}").as_deref(), Some("Parameter(\"order\")"));
+        assert_eq!(at("GET /shops/1/orders/a%20b").as_deref(), Some("Text(\"a b\")"));
+        assert_eq!(at("GET /shops/1"), None);
+        assert_eq!(parse("GET /a").segment_at(&follower, "none"), None);
     }
 
     #[test]

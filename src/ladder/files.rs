@@ -11,6 +11,7 @@
 //! The route's last flip is unchanged, so that the route returns to its state when that time is over.
 
 use super::gate::{Gate, Refusal, Wanted};
+use super::orphans;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::scopes::{self, Unrecorded};
 use super::types::{Declared, Move};
@@ -33,10 +34,13 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     // Followers first, because a creator cannot go above them.
     routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
     // The gate judges by the scopes of the new files.
+    after.followers = orphans::followers(&routes);
     after.scopes = scopes::adopt(&before.scopes, &after.declared, has_served, clock::now(), gate.retry_window);
     after.looked_up = scopes::looked_up(&after.scopes, gate.retry_window);
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
-    after.remembered.retain(|id, _| after.routes.contains_key(id));
+    // What the file of a flipped route declared stays stored while the route is in no file: where it comes back unchanged,
+    // its last flip still counts.
+    after.remembered.retain(|id, _| after.routes.contains_key(id) || after.flips.contains_key(id));
     (after, moves)
 }
 

@@ -49,7 +49,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
-pub use types::{Declared, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, NotKnown, Obey};
+pub use types::{
+    Declared, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, NotKnown, Obey, OpenError,
+};
 
 use self::gate::Gate;
 use self::mover::Mover;
@@ -95,8 +97,8 @@ impl Ladder {
     /// state needs `force` in the file and is marked unproven.
     ///
     /// # Errors
-    /// The store does not answer.
-    pub async fn open(declared: Declared, parts: LadderParts) -> Result<Arc<Self>, StoreError> {
+    /// The store does not answer, or these files would orphan instances of the engine ([`Ladder::orphans`]).
+    pub async fn open(declared: Declared, parts: LadderParts) -> Result<Arc<Self>, OpenError> {
         let LadderParts { store, evidence, conditions, retry_window, answer_within } = parts;
         let mover = Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window }).await?);
         Ok(Arc::new(Self { mover, looks: AtomicU64::new(0), answer_within }))
@@ -118,8 +120,7 @@ impl Ladder {
     /// # Errors
     /// The store does not answer.
     pub async fn orphans(&self, declared: &Declared) -> Result<Vec<String>, StoreError> {
-        let pins = self.mover.pin_counts().await?;
-        Ok(orphans::sentences(&pins, Some(&self.flags().load()), &declared.routes))
+        self.mover.orphans(&declared.routes).await
     }
 
     /// Puts a newly checked set of files in force as one transaction: the set is judged as a whole, its moves and

@@ -14,13 +14,13 @@ use super::kill_switch::{KillSwitch, Lift, Pending};
 use super::positions::{Positions, RoutePosition, freeze_of};
 use super::record::{Recording, record, row};
 use super::status::RouteStatus;
-use super::types::{Declared, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey};
-use super::{export, files, horizon, passing_commands, scopes, status};
+use super::types::{Declared, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey, OpenError};
+use super::{export, files, horizon, orphans, passing_commands, scopes, status};
 use crate::clock;
-use crate::flag::{Arm, FlagSet, Freeze, State};
+use crate::flag::{Arm, FlagSet, Freeze, Route, State};
 use crate::names::RouteId;
 use crate::problem::nearest;
-use crate::store::{FlipRecord, PinCount, SharedStore, StoreError};
+use crate::store::{FlipRecord, SharedStore, StoreError};
 
 /// The pauses between attempts to record a freeze: the first and the longest.
 const FREEZE_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -39,12 +39,16 @@ pub(super) struct Mover {
 pub(super) type FlipGuard = OwnedMutexGuard<()>;
 
 impl Mover {
-    pub async fn open(declared: Declared, store: SharedStore, gate: Gate) -> Result<Self, StoreError> {
+    pub async fn open(declared: Declared, store: SharedStore, gate: Gate) -> Result<Self, OpenError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
         let kill_switch = flips.iter().find(|flip| flip.route.is_none());
         let freeze = kill_switch.map_or(Freeze::No, freeze_of);
         let before = Positions::remembering(&declared, flips, store.declared().await?);
+        let orphans = orphans::find(&store, &before.followers, &declared.routes).await?;
+        if !orphans.is_empty() {
+            return Err(OpenError::Orphans(orphans));
+        }
         let has_served = !store.is_new() || !before.rows().is_empty();
         let (after, moves) = files::adopt(&before, declared, has_served, &gate);
         let in_force = InForce::new(before.clone(), freeze, secret);
@@ -122,7 +126,11 @@ impl Mover {
         }
         // Files that change neither a state nor a declaration need no write to the store.
         let known = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
-        if !flips.is_empty() || after.remembered != before.remembered || after.scopes != known {
+        if !flips.is_empty()
+            || after.remembered != before.remembered
+            || after.scopes != known
+            || after.followers != before.followers
+        {
             flips = record(&self.store, Recording { flips, declared: Some(after.rows()) }).await?;
         }
         for flip in &flips {
@@ -269,9 +277,10 @@ impl Mover {
         Ok(self.read_horizon(&positions, route).await?)
     }
 
-    /// How many instances each arm owns, by family.
-    pub async fn pin_counts(&self) -> Result<Vec<PinCount>, StoreError> {
-        self.store.pin_counts().await
+    /// Sentences about the engine's instances that these routes would not follow up.
+    pub async fn orphans(&self, next: &[Arc<Route>]) -> Result<Vec<String>, StoreError> {
+        let before = self.in_force.inputs().positions.followers;
+        orphans::find(&self.store, &before, next).await
     }
 
     /// The horizon of a route, with the number of the engine's instances from the store.

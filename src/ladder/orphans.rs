@@ -1,50 +1,178 @@
-//! Instances of the engine that no route of a new set of files would follow up. The engine's instances stay with the
-//! engine, so the routes that lead to them have to stay too; their ids may change.
+//! Instances of the engine that new files would not lead to any more. The engine's instances stay with the engine, so
+//! the routes that follow them up have to stay too, under the requests that they have; their ids may change.
+//!
+//! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::family::{creator, family};
-use crate::flag::{Arm, FlagSet, Instance, Route};
+use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, Segment};
 use crate::names::RouteId;
-use crate::store::PinCount;
+use crate::store::{FollowedPath, PinCount, SharedStore, StoreError};
 
-/// A sentence for each route that creates or follows up instances of the engine and would not do so any more: it is
-/// removed, loses its workflow, or moves to another family. Without a set in force only creators are known.
-pub(super) fn sentences(pins: &[PinCount], now: Option<&FlagSet>, next: &[Arc<Route>]) -> Vec<String> {
+/// By which requests routes follow up instances; a store that an older binary wrote has none.
+pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
+
+/// The followers of a set of files, as the store keeps them.
+pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
+    let follower = |route: &Arc<Route>| {
+        let Some(Instance::Follows { param, .. }) = route.instance.as_ref().filter(|_| route.workflow.is_some()) else {
+            return None;
+        };
+        let family: Vec<RouteId> = family(route, routes)?.ids().cloned().collect();
+        let leads = |other: &Route| family.iter().any(|id| leads(other, id, routes));
+        let elsewhere = routes.iter().filter(|other| !leads(other) && takes(&other.matches, &route.matches));
+        let except = elsewhere.map(|other| other.matches.form()).collect();
+        let (matches, param) = (route.matches.to_string(), param.clone());
+        Some((route.id.clone(), FollowedPath { family, matches, param, except }))
+    };
+    routes.iter().filter_map(follower).collect()
+}
+
+/// A sentence for each way in which requests for instances of the engine would not be followed up any more under `next`.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn find(
+    store: &SharedStore,
+    before: &Followers,
+    next: &[Arc<Route>],
+) -> Result<Vec<String>, StoreError> {
+    let Found { mut sentences, to_look_up } = found(&store.pin_counts().await?, before, next);
+    for TakenId { keys, sentence } in to_look_up {
+        for key in keys {
+            if store.pin(key).await?.is_some_and(|pin| pin.arm == Arm::Engine) {
+                sentences.push(sentence);
+                break;
+            }
+        }
+    }
+    Ok(sentences)
+}
+
+struct Found {
+    sentences: Vec<String>,
+    to_look_up: Vec<TakenId>,
+}
+
+/// A route takes the requests for one id: that matters where the engine owns the instance.
+struct TakenId {
+    keys: Vec<PinKey>,
+    sentence: String,
+}
+
+fn found(pins: &[PinCount], before: &Followers, next: &[Arc<Route>]) -> Found {
     let owned: BTreeMap<&RouteId, u64> = pins
         .iter()
         .filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0)
         .map(|(family, _, count)| (family, *count))
         .collect();
+    let mut found = Found { sentences: Vec::new(), to_look_up: Vec::new() };
     // Pins are stored under the first id of their creator, or under the id that it had when they were made.
-    let mut leading: Vec<(&RouteId, &RouteId)> = owned.keys().map(|creator| (*creator, *creator)).collect();
-    let set = now.into_iter().flat_map(|set| &set.routes).filter(|flag| flag.route.workflow.is_some());
-    for flag in set.filter(|flag| flag.route.id != *flag.family.id()) {
-        leading.extend(flag.family.ids().filter(|id| owned.contains_key(id)).map(|id| (&flag.route.id, id)));
+    for creator in owned.keys().filter(|creator| !next.iter().any(|route| creates(route, creator))) {
+        found.sentences.push(leads_no_more(owned[creator], creator, creator));
     }
-    let creates = |route: &Route, to: &RouteId| {
-        matches!(route.instance, Some(Instance::Creates { .. })) && route.ids().any(|own| own == to)
+    for (route, followed) in before {
+        for to in followed.family.iter().filter(|id| owned.contains_key(id)) {
+            let is_it = |other: &&Arc<Route>| other.ids().any(|own| own == route);
+            if next.iter().filter(is_it).any(|other| leads(other, to, next)) {
+                requests(&mut found, route, followed, (to, owned[to]), next);
+            } else {
+                found.sentences.push(leads_no_more(owned[to], to, route));
+            }
+        }
+    }
+    found
+}
+
+fn leads_no_more(count: u64, to: &RouteId, route: &RouteId) -> String {
+    format!(
+        "the engine owns {count} of `{to}`, and `{route}` leads to them no more (gone, or without its workflow or \
+         `instance`): legacy would be asked for what it does not know. Leave the route in the files; its state may be \
+         `off`. Where it has another id now, say so there: `was: [{route}]`"
+    )
+}
+
+/// Adds what becomes of the requests by which a route followed up instances of a family.
+fn requests(
+    found: &mut Found,
+    route: &RouteId,
+    followed: &FollowedPath,
+    (to, count): (&RouteId, u64),
+    next: &[Arc<Route>],
+) {
+    let FollowedPath { family, matches, param, except } = followed;
+    let Ok(matches) = matches.parse::<Match>() else {
+        tracing::warn!(%route, matches, "the stored requests of a follower cannot be read and are not checked");
+        return;
     };
-    // Where no route creates these any more, only the creator is reported.
-    let leads = |route: &Route, to: &RouteId| match family(route, next) {
-        Some(family) if next.iter().any(|route| creates(route, to)) => family.ids().any(|id| id == to),
-        Some(_) | None => creator(route).is_some(),
-    };
-    let still_leads = |id: &RouteId, to: &RouteId| {
-        let is_it = |route: &&Arc<Route>| route.workflow.is_some() && route.ids().any(|own| own == id);
-        next.iter().filter(is_it).any(|route| if id == to { creates(route, to) } else { leads(route, to) })
-    };
-    leading
-        .into_iter()
-        .filter(|(route, to)| !still_leads(route, to))
-        .map(|(route, to)| {
-            let count = owned.get(to).copied().unwrap_or_default();
-            format!(
-                "the engine owns {count} of `{to}`, and `{route}` leads to them no more (gone, or without its workflow or \
-                 `instance`): legacy would be asked for what it does not know. Leave the route in the files; its state \
-                 may be `off`. Where it has another id now, say so there: `was: [{route}]`"
-            )
+    let leading: Vec<&Arc<Route>> = next
+        .iter()
+        .filter(|other| {
+            let follows = match (&other.instance, other.matches.segment_at(&matches, param)) {
+                (Some(Instance::Follows { param, .. }), Some(Segment::Parameter(name))) => param == name,
+                _ => false,
+            };
+            follows && leads(other, to, next) && other.matches.covers(&matches)
         })
-        .collect()
+        .collect();
+    let legacy = "legacy would be asked for what it does not know";
+    if leading.is_empty() {
+        // Where no route creates these any more, only the creator is reported.
+        if !next.iter().any(|route| creates(route, to)) {
+            return;
+        }
+        found.sentences.push(format!(
+            "the engine owns {count} of `{to}`, and `{matches}`, by which `{route}` led to them, leads to them no more: \
+             {legacy}. Keep that `match` and `key`; another path is a route of its own, with the same workflow and `instance`"
+        ));
+        return;
+    }
+    for other in next.iter().filter(|other| !leads(other, to, next) && other.matches.overlaps(&matches)) {
+        let is_first = leading.iter().all(|leading| other.matches.wins_over(&leading.matches));
+        if !is_first || except.contains(&other.matches.form()) {
+            continue;
+        }
+        let sentence = |what: &str| {
+            format!(
+                "the engine owns {what} of `{to}`, and `{}` (`{}`) would take requests for them from `{route}` \
+                 (`{matches}`) without following them up: {legacy}. Give it the workflow and the `instance` of `{route}`, \
+                 or leave it out",
+                other.id, other.matches
+            )
+        };
+        match other.matches.segment_at(&matches, param) {
+            Some(Segment::Text(id)) => {
+                let keys = family.iter().map(|family| PinKey { family: family.clone(), id: id.as_ref().into() });
+                found.to_look_up.push(TakenId { keys: keys.collect(), sentence: sentence(&format!("`{id}`")) });
+            }
+            Some(Segment::Parameter(_)) | None => found.sentences.push(sentence(&count.to_string())),
+        }
+    }
+}
+
+/// Whether there are requests that both match, and those go to the first.
+fn takes(first: &Match, second: &Match) -> bool {
+    first.overlaps(second) && first.wins_over(second)
+}
+
+/// Whether a route creates instances that are pinned under this id.
+fn creates(route: &Route, to: &RouteId) -> bool {
+    route.workflow.is_some()
+        && matches!(route.instance, Some(Instance::Creates { .. }))
+        && route.ids().any(|own| own == to)
+}
+
+/// Whether a route follows up the instances that are pinned under this id. Where no route creates these any more, only
+/// the creator is reported, and any follower counts.
+fn leads(route: &Route, to: &RouteId, routes: &[Arc<Route>]) -> bool {
+    if route.workflow.is_none() || !matches!(route.instance, Some(Instance::Follows { .. })) {
+        return false;
+    }
+    let is_family = |family: Family| family.ids().any(|id| id == to);
+    match family(route, routes) {
+        Some(family) if routes.iter().any(|route| creates(route, to)) => is_family(family),
+        Some(_) | None => creator(route).is_some(),
+    }
 }

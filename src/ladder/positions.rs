@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::orphans::Followers;
 use super::scopes::Scopes;
 use super::types::Declared;
 use crate::flag::{EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
@@ -35,6 +36,8 @@ pub(super) struct Positions {
     pub flips: BTreeMap<RouteId, FlipRecord>,
     /// The declarations of the files that the store has.
     pub remembered: BTreeMap<RouteId, FileState>,
+    /// By which requests routes follow up instances.
+    pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
     pub scopes: Scopes,
     /// The earlier scopes, in the form in which requests are looked up under them.
@@ -69,12 +72,14 @@ impl Positions {
     /// The positions before any file was read: only what the store has.
     pub fn remembering(declared: &Declared, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
         let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
+        let followers = remembered.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
         let scopes = remembered.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
         Self {
             declared: Declared { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
             flips: flips.into_iter().filter_map(by_route).collect(),
             remembered: remembered.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
+            followers,
             scopes,
             looked_up: Arc::default(),
         }
@@ -114,11 +119,13 @@ impl Positions {
 
     /// The rows of all declarations, as the store keeps them.
     pub fn rows(&self) -> Vec<DeclaredState> {
-        let routes: BTreeSet<&RouteId> = self.remembered.keys().chain(self.scopes.keys()).collect();
+        let routes: BTreeSet<&RouteId> =
+            self.remembered.keys().chain(self.scopes.keys()).chain(self.followers.keys()).collect();
         let row = |route: &RouteId| DeclaredState {
             route: route.clone(),
             file: self.remembered.get(route).copied(),
             retry: self.scopes.get(route).cloned(),
+            follows: self.followers.get(route).cloned(),
         };
         routes.into_iter().map(row).collect()
     }

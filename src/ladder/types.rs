@@ -59,6 +59,17 @@ pub struct Flipped {
     pub horizon: Vec<String>,
 }
 
+/// Why no ladder was opened; nothing was recorded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine owns instances that no route of the files would follow up: the sentences say which.
+    #[error("{}", .0.join("\n"))]
+    Orphans(Vec<String>),
+}
+
 /// Why a move was refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FlipError {

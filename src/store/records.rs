@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::followed_path::FollowedPath;
 use super::retry_scopes::RetryScopes;
 use super::{StoreError, codec};
 use crate::compare::Difference;
@@ -322,9 +323,12 @@ pub struct DeclaredState {
     pub file: Option<FileState>,
     /// What its retry keys are scoped by; `None` in a row that an older binary wrote.
     pub retry: Option<RetryScopes>,
+    /// By which requests it follows up the instances of a family; `None` where it does not, or in a row that an older
+    /// binary wrote.
+    pub follows: Option<FollowedPath>,
 }
 
-/// The stored form of [`DeclaredState`]. Older binaries did not write `retry`.
+/// The stored form of [`DeclaredState`]. Older binaries did not write `retry` and `follows`.
 #[derive(Serialize, Deserialize)]
 struct DeclaredRow {
     route: RouteId,
@@ -334,19 +338,21 @@ struct DeclaredRow {
     shares: Option<Shares>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry: Option<RetryScopes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    follows: Option<FollowedPath>,
 }
 
 impl From<DeclaredRow> for DeclaredState {
-    fn from(DeclaredRow { route, state, shares, retry }: DeclaredRow) -> Self {
+    fn from(DeclaredRow { route, state, shares, retry, follows }: DeclaredRow) -> Self {
         let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
-        Self { route, file, retry }
+        Self { route, file, retry, follows }
     }
 }
 
 impl From<DeclaredState> for DeclaredRow {
-    fn from(DeclaredState { route, file, retry }: DeclaredState) -> Self {
+    fn from(DeclaredState { route, file, retry, follows }: DeclaredState) -> Self {
         let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
-        Self { route, state, shares, retry }
+        Self { route, state, shares, retry, follows }
     }
 }
 

@@ -88,25 +88,51 @@ async fn an_invalid_set_at_the_start_is_refused_with_every_problem() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_remove_the_service_of_existing_instances_are_refused() {
-    let system = TestSystem::start().await;
+async fn files_that_lead_away_from_existing_instances_are_refused() {
+    let mut system = TestSystem::start().await;
     system.climb_to("live").await;
     let kept = system.order().await;
     system.lower("off").await;
     let name = "routes/orders.yaml";
     let good = std::fs::read_to_string(system.flags.file(name)).expect("readable");
-    system.flags.write(name, &good.replacen("workflow: get-order", "# workflow: get-order", 1));
-    let told = crate::support::until("the refusal", || async {
-        system.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
-    })
-    .await;
-    assert!(told.contains("the engine owns") && told.contains("`orders.get`"), "{told}");
-    assert_eq!(system.read(&kept).await["id"], kept["id"], "the set before stays in force");
-    system.flags.write(name, &good);
-    crate::support::until("the good set to be back", || async {
-        system.pointsman.get("/api/v2/status").await["flags"]["last_error"].is_null().then_some(())
-    })
-    .await;
+    let workflow = "workflow: get-order";
+    let get = "match: { method: GET, path: \"/orders/{id}\" }";
+    assert!(good.contains(workflow) && good.contains(get), "{good}");
+    let more = |matches: &str| format!("{good}\n  - {{ id: more, match: {matches}, legacy: shop }}\n");
+    let id = kept["id"].as_str().expect("an id");
+    let edits = [
+        (good.replacen(workflow, "# workflow: get-order", 1), "`orders.get` leads to them no more"),
+        (good.replacen(get, &get.replace("/orders", "/bills"), 1), "by which `orders.get` led to them"),
+        (
+            more("{ method: GET, host: 127.0.0.1, path: \"/orders/{order}\" }"),
+            "would take requests for them from `orders.get`",
+        ),
+        (more(&format!("{{ method: GET, path: /orders/{id} }}")), "would take requests for them from `orders.get`"),
+    ];
+    for (text, says) in &edits {
+        system.flags.write(name, text);
+        let told = crate::support::until("the refusal", || last_error(&system)).await;
+        assert!(told.contains("the engine owns") && told.contains(says), "{told}");
+        assert_eq!(system.read(&kept).await["id"], kept["id"], "the set before stays in force");
+        system.flags.write(name, &good);
+        crate::support::until("the good set to be back", || async {
+            last_error(&system).await.is_none().then_some(())
+        })
+        .await;
+    }
+    // The same while no process runs: none starts.
+    system.kill().await;
+    for (text, says) in &edits {
+        system.flags.write(name, text);
+        let refused =
+            crate::support::Pointsman::try_start(&system.arguments()).await.err().expect("it refuses to start");
+        let last = refused.rsplit("the engine owns").next().unwrap_or_default();
+        assert!(refused.contains("the engine owns") && last.contains(says), "{refused}");
+    }
+    // Another route beside the follower takes nothing from it.
+    system.flags.write(name, &more("{ method: GET, path: /orders/export }"));
+    system.restart().await;
+    assert_eq!(system.read(&kept).await["payment_id"], kept["payment_id"]);
     system.finish().await;
 }
 

@@ -70,7 +70,12 @@ impl Store for Faulty {
     fn run_key(&self, run: RunId) -> StoreFuture<'_, Option<Vec<u8>>> {
         self.inner.run_key(run)
     }
+    /// One of them has the id 17.
     fn pin(&self, key: PinKey) -> StoreFuture<'_, Option<PinRecord>> {
+        if (key.family.as_str(), &*key.id) == ("create", "17") {
+            let pin = PinRecord { key, arm: Arm::Engine, run: None, at: jiff::Timestamp::UNIX_EPOCH };
+            return ready(Ok(Some(pin))).boxed();
+        }
         self.inner.pin(key)
     }
     /// The engine owns two of what `create` makes.

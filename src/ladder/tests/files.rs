@@ -202,10 +202,41 @@ async fn routes_come_and_go() {
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(
         fixture.state("bare"),
-        effective(State::Off, Why::Requested),
-        "a route that is added again is declared anew: a flip by file"
+        effective(State::Dark, Why::Gate),
+        "its last flip counts; legacy served requests without a record meanwhile, and retries of these may come"
     );
-    assert_eq!(fixture.status("bare").last.unwrap().by, "file");
+    assert_eq!(fixture.status("bare").requested, State::Live);
+}
+
+/// A route that was put to `off` by hand leaves the files and comes back.
+#[tokio::test]
+async fn only_a_changed_declaration_moves_a_route_that_comes_back() {
+    let declared = || forcing(&[("bare", State::Live), ("plain", State::Shadow)], &["bare"]);
+    let without = || {
+        let mut files = declared();
+        files.routes.retain(|route| !["bare", "plain"].contains(&route.id.as_str()));
+        files
+    };
+    for restarts in [false, true] {
+        let mut fixture = Fixture::open(declared()).await;
+        fixture.flip("bare", to(State::Off)).await.unwrap();
+        let flips = fixture.flips().await;
+        for files in [without(), declared()] {
+            if restarts {
+                fixture = fixture.restarted(files).await;
+            } else {
+                fixture.ladder.reload(files, || {}).await.unwrap();
+            }
+        }
+        assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested), "restarts: {restarts}");
+        assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Unproven), "it has no flip");
+        assert_eq!(fixture.flips().await, flips, "nobody moved it");
+        // It leaves once more, and comes back with another declaration: that is a flip by `file`.
+        fixture.ladder.reload(without(), || {}).await.unwrap();
+        fixture.ladder.reload(files(&[("bare", State::Shadow)]), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Requested));
+        assert_eq!(fixture.status("bare").last.unwrap().by, "file");
+    }
 }
 
 #[tokio::test]

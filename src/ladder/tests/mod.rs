@@ -5,6 +5,7 @@ mod files;
 mod flips;
 mod freezes;
 mod held;
+mod orphans;
 mod outcomes;
 mod races;
 mod scopes;
@@ -81,7 +82,7 @@ fn edited(mut files: Declared, id: &str, edit: impl FnOnce(&mut Route)) -> Decla
     files
 }
 
-async fn opened(files: Declared, store: &Arc<Faulty>, evidence: &Arc<Evidence>) -> Result<Arc<Ladder>, StoreError> {
+async fn opened(files: Declared, store: &Arc<Faulty>, evidence: &Arc<Evidence>) -> Result<Arc<Ladder>, OpenError> {
     let parts = LadderParts {
         store: store.clone(),
         evidence: evidence.clone(),

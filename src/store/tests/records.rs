@@ -4,8 +4,8 @@ use super::*;
 use crate::compare::{Difference, Kind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
-    DeclaredState, EvidenceRecord, FileState, FlipRecord, KeyFileRecord, Overridden, ReplacedMatch, ReplacedScope,
-    RetryScopes, SampleRecord, UnreadKeyFile,
+    DeclaredState, EvidenceRecord, FileState, FlipRecord, FollowedPath, KeyFileRecord, Overridden, ReplacedMatch,
+    ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
 };
 
 on_every_store! {
@@ -97,7 +97,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let of = |route: &str, state| {
         let file = Some(FileState { state, shares: Shares::default() });
-        DeclaredState { route: route.into(), file, retry: None }
+        DeclaredState { route: route.into(), file, retry: None, follows: None }
     };
     fixture.store.put_flips(Vec::new(), Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), [of("a", State::Off), of("b", State::Live)]);
@@ -130,7 +130,13 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             moved: vec![ReplacedMatch { matches: "POST /b".into(), scope: scope("x-c"), at }],
         })
     };
-    let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None) };
+    let follows = FollowedPath {
+        family: vec!["a".into(), "older".into()],
+        matches: "GET shop.test/orders/{id}".into(),
+        param: "id".into(),
+        except: vec!["GET /orders/new".into()],
+    };
+    let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None), follows: Some(follows) };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];
     fixture.store.put_flips(Vec::new(), Some(rows.clone())).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), rows);

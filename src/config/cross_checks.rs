@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use http::Uri;
+use serde_json::Value;
 
 use super::checked_files::{MainFile, PlacedRoute, Workflows};
 use super::setup::{Settings, StoreUrl};
@@ -85,16 +86,24 @@ pub(crate) fn routes(routes: &[PlacedRoute], workflows: &Workflows, problems: &m
 /// Warns of an id that is returned before its instance is pinned: a follow-up would go to legacy, which does not know
 /// it.
 fn unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
-    let creates = matches!(route.instance, Some(Instance::Creates { .. }));
-    let Some(pending) = plan.pending.as_ref().filter(|_| creates) else { return };
+    let (Some(Instance::Creates { id }), Some(pending)) = (&route.instance, &plan.pending) else { return };
+    // Where the answer has the id, it pins as any other answer does. What one expression makes is not known here.
+    let has_id = |body: &Template| body.single().is_some() || !id.query(&body.outline()).is_empty();
+    let succeeds = |status: &Value| status.as_u64().is_none_or(|status| (200..300).contains(&status));
+    if pending.body.as_ref().is_some_and(has_id) && pending.status.as_constant().is_none_or(succeeds) {
+        return;
+    }
     let reads = |template: &Template| template.reads().iter().any(|path| path.root() == "run");
     if pending.body.as_ref().is_some_and(reads) || pending.headers.iter().any(|(_, value)| reads(value)) {
         problems
             .warn(
                 &site.key("instance"),
-                "`respond.pending` shows the run, and its instance is pinned only with the answer",
+                format!(
+                    "`respond.pending` shows the run, and has no id of its instance (`{id}`, in a success): that is pinned \
+                     only with the answer"
+                ),
             )
-            .hint("a follow-up in between goes to legacy: answer early with `after:` instead, which pins first");
+            .hint("a follow-up in between goes to legacy: put the id there, or answer early with `after:`");
     }
 }
 

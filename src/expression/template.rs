@@ -125,6 +125,11 @@ impl Template {
         }
     }
 
+    /// The value as it is declared, with the source of each expression in its place.
+    pub fn outline(&self) -> Value {
+        self.0.tree.outline()
+    }
+
     /// The value, with each expression replaced by its value.
     ///
     /// # Errors
@@ -171,6 +176,22 @@ impl Expression {
 }
 
 impl Tree {
+    fn outline(&self) -> Value {
+        match self {
+            Tree::Constant(value) => value.clone(),
+            Tree::One(expression) => Value::String(expression.source().to_owned()),
+            Tree::Text(pieces) => {
+                let piece = |piece: &Piece| match piece {
+                    Piece::Literal(text) => text.clone(),
+                    Piece::Expression(expression) => expression.source().to_owned(),
+                };
+                Value::String(pieces.iter().map(piece).collect())
+            }
+            Tree::List(items) => items.iter().map(Tree::outline).collect(),
+            Tree::Map(members) => members.iter().map(|(name, member)| (name.clone(), member.outline())).collect(),
+        }
+    }
+
     fn expressions<'a>(&'a self, at: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, &'a Expression, bool)>) {
         match self {
             Tree::Constant(_) => {}

@@ -264,6 +264,32 @@ fn the_example_set_is_valid() {
     assert!(!loaded.setup.routes.is_empty());
 }
 
+/// A pending answer pins the instance whose id it has.
+#[test]
+fn a_pending_answer_without_the_id_of_its_instance_is_warned_of() {
+    let shown = |pending: &str| {
+        let workflow = "workflows/create-order.yaml";
+        let set = Set::valid().edit(R, "    percent: 50\n", "    instance: { creates: $.order.id }\n").edit(
+            workflow,
+            "respond:\n  status: 201\n  body:",
+            &format!("respond:\n  - pending: {pending}\n  - status: 201\n    body:"),
+        );
+        assert!(set.read().is_ok(), "{}", set.shown());
+        set.shown().contains("`respond.pending` shows the run, and has no id of its instance (`$.order.id`")
+    };
+    for (pending, warns) in [
+        ("{ status: 202, body: { order: { id: '${run.id}' } } }", false),
+        ("{ status: 202, body: { order: { id: 'o-${run.id}' }, state: open } }", false),
+        ("{ status: 202, body: '${ {\"order\": {\"id\": run.id}} }' }", false),
+        ("{ status: 202, body: { state: open } }", false), // the caller learns no id
+        ("{ status: 202, body: { run: '${run.id}' } }", true),
+        ("{ status: 202, headers: { location: '/orders/${run.id}' }, body: { state: open } }", true),
+        ("{ status: 503, body: { order: { id: '${run.id}' } } }", true), // only a success pins
+    ] {
+        assert_eq!(shown(pending), warns, "{pending}");
+    }
+}
+
 #[test]
 fn an_unreadable_directory_is_named() {
     let set = Set::valid();

@@ -1,9 +1,11 @@
 //! Values that must not be shown, and what is shown instead.
 
+mod escaped;
 mod redact;
 
 use std::sync::Arc;
 
+pub use escaped::json_forms;
 pub use redact::{SEALED, STARS, is_secret, redact_line};
 
 /// A value that is never shown: `Debug` prints stars, and there is no `Display`.

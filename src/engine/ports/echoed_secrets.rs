@@ -1,13 +1,14 @@
 //! Replaces secrets that a service quotes in its reply, before the reply is recorded.
 //!
 //! Always true: neither events nor expressions see a secret or a credential that the call was sent with, where the
-//! reply quotes it as it was sent. A short secret is not replaced, because it would also be found in texts that do not
+//! reply quotes it as it was sent, or as JSON escapes it. A short secret is not replaced, because it would also be found in texts that do not
 //! quote it, and a later step would send stars in place of what the service said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::secret::json_forms;
 use crate::workflow::AttemptResult;
 
 /// What replaces a secret.
@@ -25,7 +26,10 @@ impl EchoedSecrets {
         let secrets = secrets.as_object().into_iter().flat_map(|secrets| secrets.values()).filter_map(Value::as_str);
         let parts = credentials.iter().flat_map(|(name, value)| parts(name, value));
         let all = secrets.chain(credentials.values().map(String::as_str)).chain(parts);
-        let mut values: Vec<String> = all.filter(|value| value.len() >= BYTES_MIN).map(str::to_owned).collect();
+        let all: BTreeSet<&str> = all.filter(|value| value.len() >= BYTES_MIN).collect();
+        // A service may quote it as JSON, too.
+        let forms = |value: &&str| json_forms(value).into_iter().chain([(*value).to_owned()]);
+        let mut values: Vec<String> = all.iter().flat_map(forms).collect();
         // The longest first: one may be a part of another.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         Self(values)
@@ -122,6 +126,16 @@ mod tests {
             json!({"error": "bad token ***", "sent": {"x-***": ["key ***", 1234]}, "pin": "1234"}),
             "of four characters it cannot be told from other texts"
         );
+        // A quotation in JSON that is itself quoted, and one with everything beyond ASCII escaped.
+        let sent_quoted = EchoedSecrets::new(&json!({"bank": "k-\"12é45\\678"}), &BTreeMap::new());
+        let inner = json!({"key": "k-\"12é45\\678"}).to_string();
+        let output =
+            json!({"sent": inner.clone(), "log": json!(inner).to_string(), "raw": r#"{"key":"k-\"12\u00e945\\678"}"#});
+        let reply =
+            AttemptResult::Reply { status: 200, headers: BTreeMap::new(), output: output.into(), retry_after_ms: None };
+        let AttemptResult::Reply { output, .. } = sent_quoted.masked(reply) else { panic!("it stays a reply") };
+        let stars = r#"{"key":"***"}"#;
+        assert_eq!(*output, json!({"sent": stars, "log": json!(stars).to_string(), "raw": stars}));
         // Of a cookie only a value that is long enough to be a session id, and none that another service could also
         // send.
         let credentials = BTreeMap::from([("cookie".to_owned(), "sid=Zq81-4b7c-99ab; locale=en".to_owned())]);

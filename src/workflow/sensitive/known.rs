@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
+
+use crate::secret::json_forms;
 
 /// Shorter values are replaced only where they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
@@ -19,7 +20,7 @@ const COMPUTED_MAX: usize = 256;
 pub struct KnownValues {
     whole: BTreeSet<String>,
     computed: usize,
-    /// Longest value first.
+    /// Longest value first, and of each its longest form first.
     forms: Vec<(usize, String)>,
     is_sorted: bool,
 }
@@ -48,7 +49,8 @@ impl KnownValues {
     /// To be called after the last value is added and before the first search.
     pub fn sort(&mut self) {
         if !self.is_sorted {
-            self.forms.sort_by(|(a, _), (b, _)| b.cmp(a));
+            // A form may contain a shorter one of the same value.
+            self.forms.sort_by_key(|(value, form)| std::cmp::Reverse((*value, form.len())));
             self.is_sorted = true;
         }
     }
@@ -96,12 +98,12 @@ impl KnownValues {
 
 /// The encodings of a value in texts, JSON and URLs.
 fn forms(value: &str) -> BTreeSet<String> {
-    let json = Value::from(value).to_string();
-    let quoted = json.get(1..json.len().saturating_sub(1)).unwrap_or(value).to_owned();
     let encoded = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
     let form = encoded.replace("%20", "+").replace("%2D", "-").replace("%5F", "_").replace("%2E", ".");
     let component = form.replace('+', "%20").replace("%7E", "~");
-    BTreeSet::from([value.to_owned(), quoted, encoded, form, component])
+    let mut forms = json_forms(value);
+    forms.extend([value.to_owned(), encoded, form, component]);
+    forms
 }
 
 #[cfg(test)]
@@ -119,6 +121,9 @@ mod tests {
         assert_eq!(stars("Bearer tok/en 1\""), "Bearer *");
         assert_eq!(stars(&json!({ "t": "tok/en 1\"" }).to_string()), "{\"t\":\"*\"}");
         assert_eq!(stars("http://x/tok%2Fen%201%22?q=1"), "http://x/*?q=1");
+        let nested = json!({ "sent": json!({ "t": "tok/en 1\"" }).to_string() }).to_string();
+        assert_eq!(stars(&nested), r#"{"sent":"{\"t\":\"*\"}"}"#);
+        assert_eq!(stars(r#"{"t":"tok\/en 1\u0022"}"#), r#"{"t":"*"}"#);
         assert_eq!((stars("17"), stars("2017")), ("*".to_owned(), "2017".to_owned()), "short ones only as a whole");
     }
 

@@ -1,0 +1,87 @@
+//! How a value is written in texts that hold it as JSON: as a string of a document, or of a document that is itself a
+//! string of another one.
+
+use std::collections::BTreeSet;
+
+/// The characters that JSON writers escape although they need not: none; those beyond ASCII; those that mean something in
+/// HTML; all that are escaped by the strictest writers.
+const ALSO_ESCAPED: [fn(char) -> bool; 4] = [
+    |_| false,
+    |c| !c.is_ascii(),
+    |c| !c.is_ascii() || matches!(c, '<' | '>' | '&'),
+    |c| !c.is_ascii() || matches!(c, '<' | '>' | '&' | '"' | '\'' | '+' | '`'),
+];
+
+/// The ways in which a value is written within a JSON string, once and twice, where they differ from the value.
+pub fn json_forms(value: &str) -> BTreeSet<String> {
+    let differs = |c: char| !c.is_ascii() || c.is_ascii_control() || "\"\\/<>&'+`".contains(c);
+    if !value.contains(differs) {
+        return BTreeSet::new();
+    }
+    let mut forms = BTreeSet::new();
+    for also in ALSO_ESCAPED {
+        for upper in [false, true] {
+            for slash in [false, true] {
+                let once = escaped(value, also, upper, slash);
+                forms.insert(escaped(&once, |_| false, upper, false));
+                forms.insert(escaped(&once, also, upper, slash));
+                forms.insert(once);
+            }
+        }
+    }
+    forms.remove(value);
+    forms
+}
+
+fn escaped(text: &str, also: fn(char) -> bool, upper: bool, slash: bool) -> String {
+    let mut to = String::with_capacity(text.len() + 8);
+    let unit = |to: &mut String, unit: u16| match upper {
+        true => to.push_str(&format!("\\u{unit:04X}")),
+        false => to.push_str(&format!("\\u{unit:04x}")),
+    };
+    for c in text.chars() {
+        match c {
+            c if also(c) => c.encode_utf16(&mut [0; 2]).iter().for_each(|one| unit(&mut to, *one)),
+            '"' => to.push_str("\\\""),
+            '\\' => to.push_str("\\\\"),
+            '/' if slash => to.push_str("\\/"),
+            '\n' => to.push_str("\\n"),
+            '\r' => to.push_str("\\r"),
+            '\t' => to.push_str("\\t"),
+            '\u{8}' => to.push_str("\\b"),
+            '\u{c}' => to.push_str("\\f"),
+            c if c.is_ascii_control() => unit(&mut to, u16::try_from(u32::from(c)).unwrap_or_default()),
+            c => to.push(c),
+        }
+    }
+    to
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_forms_are_what_writers_of_json_write() {
+        assert!(json_forms("Zq81-4b7c_99ab").is_empty());
+        let value = "a\"b\\é€𝄞/<\n";
+        let forms = json_forms(value);
+        let read = |form: &str| serde_json::from_str::<String>(&format!("\"{form}\"")).expect("a JSON string");
+        for form in &forms {
+            let once = read(form);
+            assert!(once == value || read(&once) == value, "{form}");
+        }
+        let inner = Value::from(value).to_string();
+        let outer = Value::from(inner.as_str()).to_string();
+        for text in [
+            inner.as_str(),
+            &outer,
+            r#""a\"b\\\u00e9\u20ac\ud834\udd1e/<\n""#,
+            r#""a\u0022b\\\u00E9\u20AC\uD834\uDD1E/\u003C\n""#,
+        ] {
+            assert!(forms.iter().any(|form| text.contains(form.as_str())), "{text}");
+        }
+    }
+}

@@ -70,7 +70,7 @@ async fn check(store: &SharedStore, families: &Families, key: PinKey) {
     match store.pin(key.clone()).await {
         Ok(Some(pin)) if pin.arm == Arm::Engine => {
             if let Some(family) = families.get(&key.family) {
-                family.collide(&key, pin.run);
+                family.record_collision(&key, pin.run);
             }
         }
         Ok(Some(_) | None) => {}

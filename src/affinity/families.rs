@@ -111,7 +111,7 @@ impl Family {
     }
 
     /// Records that both arms have given out this id.
-    pub(super) fn collide(&self, key: &PinKey, run: Option<RunId>) {
+    pub(super) fn record_collision(&self, key: &PinKey, run: Option<RunId>) {
         self.collided.store(true, Ordering::Release);
         self.collisions.fetch_add(1, Ordering::AcqRel);
         let run = run.map(|run| run.to_string());

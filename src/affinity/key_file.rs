@@ -69,7 +69,7 @@ pub enum KeyFileError {
     Locked(PathBuf),
     /// It has keys of another store.
     #[error("the file of retry keys {} has keys that another store does not have yet; move it back to that store, or move it away", .0.display())]
-    AnotherStores(PathBuf),
+    OfAnotherStore(PathBuf),
     /// The store does not say which files it has.
     #[error("the store's list of files of retry keys cannot be read: {0}")]
     Store(#[source] StoreError),

@@ -26,15 +26,15 @@ pub(super) struct Owner {
     incarnation: [u8; 8],
 }
 
-/// Whose file it is, as seen by one store.
+/// To which store a file belongs, as seen by one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum FileOwnership {
     /// This store's; also a file without a tag.
     Ours,
     /// It belongs to a copy of this store, or to the store of which this one is a copy.
     OfACopy,
     /// It belongs to another store: its keys mean nothing here.
-    AnotherStores,
+    OfAnotherStore,
 }
 
 impl Owner {
@@ -48,14 +48,14 @@ impl Owner {
     }
 
     /// To which store a file with this tag belongs.
-    pub(super) fn whose(&self, tag: Option<&Tag>) -> Whose {
-        let Some(Tag { owner, .. }) = tag else { return Whose::Ours };
+    pub(super) fn ownership(&self, tag: Option<&Tag>) -> FileOwnership {
+        let Some(Tag { owner, .. }) = tag else { return FileOwnership::Ours };
         if owner.store != self.store {
-            return Whose::AnotherStores;
+            return FileOwnership::OfAnotherStore;
         }
         match owner.location == self.location || owner.incarnation == self.incarnation {
-            true => Whose::Ours,
-            false => Whose::OfACopy,
+            true => FileOwnership::Ours,
+            false => FileOwnership::OfACopy,
         }
     }
 }

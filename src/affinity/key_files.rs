@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::key_file::{KeyFile, KeyFileError, Opened};
-use super::key_file_tag::{Owner, Tag, Whose};
+use super::key_file_tag::{FileOwnership, Owner, Tag};
 use super::key_list::ListChanges;
 use super::key_log::KeyLog;
 use crate::clock;
@@ -120,8 +120,8 @@ impl Opening<'_> {
             KeyFilePlace::Dir(dir) => self.open_in(dir, secret).await?,
         };
         let earlier = own.tag.map(|tag| tag.file);
-        let tag = match (own.tag, self.owner.whose(own.tag.as_ref())) {
-            (Some(tag), Whose::Ours) => Tag { owner: self.owner, ..tag },
+        let tag = match (own.tag, self.owner.ownership(own.tag.as_ref())) {
+            (Some(tag), FileOwnership::Ours) => Tag { owner: self.owner, ..tag },
             _ => Tag::random(self.owner),
         };
         let failed = |source| KeyFileError::Io {
@@ -191,11 +191,11 @@ impl Opening<'_> {
     /// Opens the only file of a store that belongs to one process.
     async fn open_file(&self, path: &Path) -> Result<Opened, KeyFileError> {
         let opened = self.open_unlocked(path, true).await?;
-        match self.owner.whose(opened.tag.as_ref()) {
+        match self.owner.ownership(opened.tag.as_ref()) {
             // A copy of the file was made with the copy of the store: its keys were taken before the two stores differed.
-            Whose::Ours | Whose::OfACopy => Ok(opened),
-            Whose::AnotherStores if opened.waiting.is_empty() => Ok(opened),
-            Whose::AnotherStores => Err(KeyFileError::AnotherStores(path.to_owned())),
+            FileOwnership::Ours | FileOwnership::OfACopy => Ok(opened),
+            FileOwnership::OfAnotherStore if opened.waiting.is_empty() => Ok(opened),
+            FileOwnership::OfAnotherStore => Err(KeyFileError::OfAnotherStore(path.to_owned())),
         }
     }
 
@@ -221,10 +221,10 @@ impl Opening<'_> {
                     continue;
                 }
             };
-            match self.whose(&opened) {
-                Whose::Ours if own.is_none() => own = Some(opened),
-                Whose::Ours => left.push(opened),
-                Whose::OfACopy | Whose::AnotherStores => {
+            match self.ownership(&opened) {
+                FileOwnership::Ours if own.is_none() => own = Some(opened),
+                FileOwnership::Ours => left.push(opened),
+                FileOwnership::OfACopy | FileOwnership::OfAnotherStore => {
                     let path = opened.file.path().display();
                     tracing::info!(%path, "this file of retry keys belongs to another store, of which this one may be a copy: it is not used");
                 }
@@ -234,15 +234,15 @@ impl Opening<'_> {
         Ok(OpenedFiles { own, left })
     }
 
-    /// Whose a file is. A listed file is also ours if its record has an earlier path of the store and no store is there
+    /// To which store a file belongs. A listed file is also ours if its record has an earlier path of the store and no store is there
     /// any more: then the store was moved.
-    fn whose(&self, opened: &Opened) -> Whose {
-        let whose = self.owner.whose(opened.tag.as_ref());
+    fn ownership(&self, opened: &Opened) -> FileOwnership {
+        let ownership = self.owner.ownership(opened.tag.as_ref());
         let id = opened.tag.map(|tag| tag.file);
         let is_moved = |record: &KeyFileRecord| Some(record.id) == id && !Path::new(&record.location).exists();
-        match whose {
-            Whose::OfACopy if !self.is_shared && self.listed.iter().any(is_moved) => Whose::Ours,
-            whose => whose,
+        match ownership {
+            FileOwnership::OfACopy if !self.is_shared && self.listed.iter().any(is_moved) => FileOwnership::Ours,
+            ownership => ownership,
         }
     }
 
@@ -263,9 +263,9 @@ impl Opening<'_> {
         if opened.tag.is_none_or(|tag| tag.file != record.id) {
             return Err(OTHER_FILE.to_owned());
         }
-        match self.whose(&opened) {
-            Whose::Ours => Ok(Some(opened)),
-            Whose::OfACopy | Whose::AnotherStores => {
+        match self.ownership(&opened) {
+            FileOwnership::Ours => Ok(Some(opened)),
+            FileOwnership::OfACopy | FileOwnership::OfAnotherStore => {
                 Err(format!("belongs to the store {}, of which this one is a copy", record.location))
             }
         }

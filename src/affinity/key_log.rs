@@ -173,14 +173,14 @@ impl KeyLog {
         }
         let seq = ring.last() + 1;
         if seq - ring.stored > ring.records {
-            ring.fails("it is full: the store takes nothing", None);
+            ring.log_failure("it is full: the store takes nothing", None);
             return Err(NotNoted);
         }
         let record = Record { seq, at, key };
         if let Some(file) = &ring.file
             && let Err(error) = file.write(&record)
         {
-            ring.fails("it cannot be written", Some(&error));
+            ring.log_failure("it cannot be written", Some(&error));
             return Err(NotNoted);
         }
         if let Some(file) = &ring.file

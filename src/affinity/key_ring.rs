@@ -15,7 +15,7 @@ use crate::slot_file::SlotRoute;
 
 /// When legacy serves a request whose key could not be noted, the time recorded for its route is set this far in the
 /// future, so that it is written to the file at most once per interval and not for each request.
-const UNNOTED_EVERY: Duration = Duration::from_secs(60);
+const UNNOTED_WRITE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(super) struct Ring {
@@ -78,7 +78,7 @@ impl Ring {
     }
 
     /// Logs that a key cannot be noted, unless that was logged since the last success.
-    pub fn fails(&mut self, why: &str, error: Option<&std::io::Error>) {
+    pub fn log_failure(&mut self, why: &str, error: Option<&std::io::Error>) {
         if !std::mem::replace(&mut self.failing, true) {
             let path = self.file.as_ref().map(|file| file.path().display().to_string()).unwrap_or_default();
             let error = error.map(ToString::to_string);
@@ -105,8 +105,8 @@ impl Ring {
         if known.is_some_and(|known| *known >= at) {
             return;
         }
-        // See `UNNOTED_EVERY`.
-        let at = at.checked_add(UNNOTED_EVERY).unwrap_or(at);
+        // See `UNNOTED_WRITE_INTERVAL`.
+        let at = at.checked_add(UNNOTED_WRITE_INTERVAL).unwrap_or(at);
         self.unnoted.insert(route, at);
         if !self.unnoted_unwritten.contains(&route) {
             self.unnoted_unwritten.push(route);

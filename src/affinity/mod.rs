@@ -130,7 +130,7 @@ impl StoreAffinity {
     /// Records that a run could not pin an instance, because the other arm owns the id already.
     pub fn collision(&self, key: &PinKey, run: RunId) {
         if let Some(family) = self.families.get(&key.family) {
-            family.collide(key, Some(run));
+            family.record_collision(key, Some(run));
         }
     }
 
@@ -333,7 +333,7 @@ impl Affinity for StoreAffinity {
         for key in key.pin_keys() {
             let Some(family) = self.families.get(&key.family).filter(|family| family.engine_owns()) else { continue };
             match self.cache.get(&key) {
-                Some(Some((Arm::Engine, run))) => family.collide(&key, run),
+                Some(Some((Arm::Engine, run))) => family.record_collision(&key, run),
                 Some(Some((Arm::Legacy, _)) | None) => {}
                 None if self.engine_may_own(&key) => self.collision_checks.send(CheckMessage::Instance(key)),
                 None => {}

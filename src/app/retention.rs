@@ -20,7 +20,7 @@ const RUNS_AT_ONCE: usize = 50;
 /// Retry keys that are deleted in one batch.
 const KEYS_AT_ONCE: usize = 1_000;
 /// The pause after a batch, as a multiple of the time that the batch took.
-const PAUSE_TIMES: u32 = 4;
+const PAUSE_FACTOR: u32 = 4;
 /// The shortest pause after a batch.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The interval between rounds: a tenth of the shortest age, within these bounds.
@@ -60,7 +60,7 @@ async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
         if store.prune_retry_keys(KEYS_AT_ONCE).await? < KEYS_AT_ONCE as u64 {
             return Ok(());
         }
-        tokio::time::sleep((began.elapsed() * PAUSE_TIMES).max(PAUSE_MIN)).await;
+        tokio::time::sleep((began.elapsed() * PAUSE_FACTOR).max(PAUSE_MIN)).await;
     }
 }
 
@@ -104,7 +104,7 @@ async fn purge(
             if runs == 0 {
                 break;
             }
-            tokio::time::sleep((began.elapsed() * PAUSE_TIMES).max(PAUSE_MIN)).await;
+            tokio::time::sleep((began.elapsed() * PAUSE_FACTOR).max(PAUSE_MIN)).await;
         }
     }
     Ok(())

@@ -22,10 +22,10 @@ use crate::store::{Copied, PostgresStore, SharedStore, SqliteStore, StoreChecked
 /// # Errors
 /// The store is in memory or cannot be opened, or the flag files are refused.
 pub fn store_check(location: StoreLocation) -> anyhow::Result<StoreReport> {
-    let (store, limits) = named(location)?;
+    let (store, limits) = resolve_location(location)?;
     runtime()?.block_on(async {
         match store {
-            StoreUrl::Sqlite(path) => checked(&path, window(&limits)).await,
+            StoreUrl::Sqlite(path) => check_sqlite(&path, retry_window(&limits)).await,
             StoreUrl::Postgres { url, password } => {
                 let (checked, shown) = PostgresStore::check(&url, password.as_ref(), &limits).await?;
                 Ok(report(checked, shown))
@@ -40,7 +40,7 @@ pub fn store_check(location: StoreLocation) -> anyhow::Result<StoreReport> {
 /// # Errors
 /// As [`store_check`]; or the file exists or cannot be written; or the store is in PostgreSQL, which has its own tools.
 pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<StoreCopy> {
-    let (store, limits) = named(location)?;
+    let (store, limits) = resolve_location(location)?;
     let path = match store {
         StoreUrl::Sqlite(path) => path,
         StoreUrl::Postgres { .. } => bail!(
@@ -51,7 +51,7 @@ pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<Stor
         StoreUrl::Memory => bail!(IN_MEMORY),
     };
     runtime()?.block_on(async {
-        let (window, beside) = (window(&limits), key_file_beside(&path));
+        let (window, beside) = (retry_window(&limits), key_file_beside(&path));
         let mut unread = Vec::new();
         let copied = SqliteStore::back_up(&path, &to, window, |listed| {
             let (keys, failed) = read_key_files(listed, &beside);
@@ -67,7 +67,7 @@ pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<Stor
 
 const IN_MEMORY: &str = "a store in memory is lost when its process ends: there is nothing to read";
 
-async fn checked(path: &Path, window: Duration) -> anyhow::Result<StoreReport> {
+async fn check_sqlite(path: &Path, window: Duration) -> anyhow::Result<StoreReport> {
     Ok(report(SqliteStore::check(path, window).await?, format!("sqlite:{}", path.display())))
 }
 
@@ -105,10 +105,10 @@ fn key_file_place(settings: &Settings) -> Result<Option<KeyFilePlace>, KeyFileEr
 
 /// The file of retry keys beside a SQLite store.
 fn key_file_beside(path: &Path) -> PathBuf {
-    beside(path, ".keys")
+    path_with_suffix(path, ".keys")
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+fn path_with_suffix(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
@@ -119,7 +119,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 pub(super) async fn evidence_marks(setup: &Setup, store: &SharedStore) -> anyhow::Result<Marks> {
     let place = match (&setup.settings.store, &setup.settings.retry_keys_dir) {
         (StoreUrl::Memory, _) => MarksPlace::Nowhere,
-        (StoreUrl::Sqlite(path), _) => MarksPlace::File(beside(path, ".evidence")),
+        (StoreUrl::Sqlite(path), _) => MarksPlace::File(path_with_suffix(path, ".evidence")),
         (StoreUrl::Postgres { .. }, dir) => {
             let secret = store.secret().await.context("reading the store's secret")?;
             let id = blake3::derive_key("pointsman 2026 name of the file of evidence marks", &secret);
@@ -132,12 +132,12 @@ pub(super) async fn evidence_marks(setup: &Setup, store: &SharedStore) -> anyhow
 }
 
 /// How long a retry key is valid; within this time the run that it names must exist.
-fn window(limits: &Limits) -> Duration {
+fn retry_window(limits: &Limits) -> Duration {
     Duration::from_secs(limits.retry_window_s)
 }
 
 /// The URL of the named store, and the limits in force for it.
-fn named(location: StoreLocation) -> anyhow::Result<(StoreUrl, Limits)> {
+fn resolve_location(location: StoreLocation) -> anyhow::Result<(StoreUrl, Limits)> {
     match location {
         StoreLocation::Url(url) => {
             let store = config::parse_store(&url, None).map_err(|why| anyhow::anyhow!("`--store`: {why}"))?;

@@ -35,11 +35,11 @@ pub(super) async fn watch() {
         let (change, ahead) = clock::process().check();
         offset.set(ahead.as_secs_f64());
         match change {
-            Some(ClockChange::Apart(disagreement)) => {
+            Some(ClockChange::Disagrees(disagreement)) => {
                 jumps.increment(u64::from(matches!(disagreement, Disagreement::Jumped(_))));
                 tracing::warn!(machine_ahead_s = ahead.as_secs(), "{disagreement}");
             }
-            Some(ClockChange::Together) => {
+            Some(ClockChange::Agrees) => {
                 tracing::info!("this machine's clock is within a minute of the process's time again");
             }
             None => {}

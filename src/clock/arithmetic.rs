@@ -8,7 +8,7 @@ use super::machine::Reading;
 
 /// The time is slewed towards the machine's clock by at most the elapsed time divided by this: 500 ppm, 43 seconds a
 /// day.
-const LEAD_PART: i128 = 2_000;
+const SLEW_DIVISOR: i128 = 2_000;
 /// The largest offset at which the machine's clock is followed. A larger one means that it was set, perhaps wrongly.
 const FOLLOWED_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// The shortest interval at which the machine's clock is compared with the time.
@@ -23,7 +23,7 @@ pub enum Disagreement {
     /// The machine's clock was set while the process ran.
     Jumped(SignedDuration),
     /// The time is a shared store's, and this machine's clock differs from it.
-    NotTheStores(SignedDuration),
+    DiffersFromStore(SignedDuration),
 }
 
 impl std::fmt::Display for Disagreement {
@@ -45,7 +45,7 @@ impl std::fmt::Display for Disagreement {
                 seconds(apart),
                 side(apart)
             ),
-            Self::NotTheStores(apart) => write!(
+            Self::DiffersFromStore(apart) => write!(
                 f,
                 "this machine's clock is {:#} {} the database's, and the process uses the database's: set the one that is \
                  wrong",
@@ -61,9 +61,9 @@ impl std::fmt::Display for Disagreement {
 pub enum ClockChange {
     /// The machine's clock is more than a minute away from the process's time. At the last check it was not, or the
     /// offset has since changed by more than a minute.
-    Apart(Disagreement),
+    Disagrees(Disagreement),
     /// The machine's clock is within a minute of the time again.
-    Together,
+    Agrees,
 }
 
 /// Which clock the time follows.
@@ -81,7 +81,7 @@ pub(super) struct Timekeeper {
     time: Timestamp,
     boot: Duration,
     /// How far the time is still to be slewed towards the machine's clock, in nanoseconds.
-    lead: i128,
+    slew_left_ns: i128,
     /// How far the store was ahead of the machine's clock at the start.
     store_ahead: SignedDuration,
     /// The offset that was last reported; zero where none is.
@@ -93,7 +93,7 @@ impl Timekeeper {
     pub(super) fn starting(reading: Reading) -> Self {
         let Reading { wall, boot } = reading;
         let (source, zero) = (Source::Machine, SignedDuration::ZERO);
-        Self { source, time: wall, boot, lead: 0, store_ahead: zero, reported: zero }
+        Self { source, time: wall, boot, slew_left_ns: 0, store_ahead: zero, reported: zero }
     }
 
     /// The time at this reading. Never earlier than the time returned for an earlier reading.
@@ -103,7 +103,7 @@ impl Timekeeper {
             (self.time, self.boot) = (now, reading.boot);
             let apart = reading.wall.duration_since(now);
             let followed = self.source == Source::Machine && apart.abs() <= FOLLOWED_MAX;
-            self.lead = if followed { apart.as_nanos() } else { 0 };
+            self.slew_left_ns = if followed { apart.as_nanos() } else { 0 };
         }
         now
     }
@@ -112,8 +112,8 @@ impl Timekeeper {
     /// time never goes back, and does not overshoot the machine's clock as last read.
     fn at(&self, boot: Duration) -> Timestamp {
         let elapsed = i128::try_from(boot.saturating_sub(self.boot).as_nanos()).unwrap_or(i128::MAX);
-        let bound = elapsed / LEAD_PART;
-        let nanos = elapsed.saturating_add(self.lead.clamp(-bound, bound));
+        let bound = elapsed / SLEW_DIVISOR;
+        let nanos = elapsed.saturating_add(self.slew_left_ns.clamp(-bound, bound));
         let passed = i64::try_from(nanos / 1_000_000_000).ok().and_then(|seconds| {
             let rest = i32::try_from(nanos % 1_000_000_000).ok()?;
             Some(SignedDuration::new(seconds, rest))
@@ -125,7 +125,7 @@ impl Timekeeper {
     /// where it is more than a minute.
     pub(super) fn not_before(&mut self, newest_event: Timestamp, reading: Reading) -> Option<SignedDuration> {
         let now = self.at(reading.boot).max(newest_event);
-        (self.time, self.boot, self.lead) = (now, reading.boot, 0);
+        (self.time, self.boot, self.slew_left_ns) = (now, reading.boot, 0);
         let ahead = newest_event.duration_since(reading.wall);
         if ahead <= FOLLOWED_MAX {
             return None;
@@ -146,7 +146,7 @@ impl Timekeeper {
             Source::Machine => store,
             Source::SharedStore => self.at(reading.boot).clamp(store, latest),
         };
-        (self.source, self.time, self.boot, self.lead) = (Source::SharedStore, time, reading.boot, 0);
+        (self.source, self.time, self.boot, self.slew_left_ns) = (Source::SharedStore, time, reading.boot, 0);
     }
 
     /// How far the machine's clock is ahead of the time.
@@ -162,7 +162,7 @@ impl Timekeeper {
         }
         let as_at_start = apart.saturating_add(self.store_ahead).abs() <= FOLLOWED_MAX;
         Some(match self.source {
-            Source::SharedStore => Disagreement::NotTheStores(apart),
+            Source::SharedStore => Disagreement::DiffersFromStore(apart),
             Source::Machine if as_at_start => Disagreement::StoreAhead(apart),
             Source::Machine => Disagreement::Jumped(apart),
         })
@@ -175,11 +175,11 @@ impl Timekeeper {
         let change = match self.disagreement(reading) {
             Some(disagreement) if apart.saturating_sub(self.reported).abs() > FOLLOWED_MAX => {
                 self.reported = apart;
-                Some(ClockChange::Apart(disagreement))
+                Some(ClockChange::Disagrees(disagreement))
             }
             None if self.reported != SignedDuration::ZERO => {
                 self.reported = SignedDuration::ZERO;
-                Some(ClockChange::Together)
+                Some(ClockChange::Agrees)
             }
             _ => None,
         };

@@ -100,14 +100,14 @@ fn substitute(text: &str, ids: &HashMap<String, String>, boundary: WordBoundary)
     if let Some(other) = ids.get(text).filter(|_| boundary == WordBoundary::Lax || is_distinctive(text)) {
         return other.clone();
     }
-    let of_word =
+    let is_word_char =
         |c: char| c.is_alphanumeric() || c == '_' || (boundary == WordBoundary::Strict && matches!(c, '-' | '.'));
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(start) = rest.find(of_word) {
+    while let Some(start) = rest.find(is_word_char) {
         out.push_str(&rest[..start]);
         let run = &rest[start..];
-        let end = run.find(|c| !of_word(c)).unwrap_or(run.len());
+        let end = run.find(|c| !is_word_char(c)).unwrap_or(run.len());
         // A full stop behind a word ends a sentence.
         let word = run[..end].trim_end_matches(['.', '-']);
         let word = if word.is_empty() { &run[..end] } else { word };

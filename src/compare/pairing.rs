@@ -34,7 +34,11 @@ enum Precision {
 }
 
 /// Arrays of different length, in order: the common start and end are paired, and the rest by index.
-pub(super) fn aligned(cx: &mut Context<'_, '_>, legacy: &[Value], engine: &[Value]) -> Result<Pairs, BoundExceeded> {
+pub(super) fn pair_in_order(
+    cx: &mut Context<'_, '_>,
+    legacy: &[Value],
+    engine: &[Value],
+) -> Result<Pairs, BoundExceeded> {
     let (a, b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
     let front = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
@@ -48,7 +52,11 @@ pub(super) fn aligned(cx: &mut Context<'_, '_>, legacy: &[Value], engine: &[Valu
 }
 
 /// Whether two arrays of one length hold the same elements in another order.
-pub(super) fn only_moved(cx: &mut Context<'_, '_>, legacy: &[Value], engine: &[Value]) -> Result<bool, BoundExceeded> {
+pub(super) fn is_reordered(
+    cx: &mut Context<'_, '_>,
+    legacy: &[Value],
+    engine: &[Value],
+) -> Result<bool, BoundExceeded> {
     let (mut a, mut b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
     if a == b {
         return Ok(false);
@@ -59,7 +67,7 @@ pub(super) fn only_moved(cx: &mut Context<'_, '_>, legacy: &[Value], engine: &[V
 }
 
 /// Arrays whose order does not matter, in legacy's order.
-pub(super) fn matched(
+pub(super) fn pair_unordered(
     cx: &mut Context<'_, '_>,
     legacy: &[Value],
     engine: &[Value],

@@ -75,7 +75,7 @@ impl Rules {
     pub fn check(
         draft: &RulesDraft,
         site: &Site,
-        world: &CompareContext<'_>,
+        context: &CompareContext<'_>,
         problems: &mut Problems,
     ) -> Option<Rules> {
         let before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
@@ -132,7 +132,7 @@ impl Rules {
             }
         }
         for (n, text) in draft.assert.iter().enumerate() {
-            if let Some(expression) = assert(text, &site.key("assert").index(n), world, problems) {
+            if let Some(expression) = assert(text, &site.key("assert").index(n), context, problems) {
                 rules.asserts.push((text.trim().to_owned(), expression));
             }
         }
@@ -206,7 +206,7 @@ fn tolerance(value: &Value, site: &Site, problems: &mut Problems) -> Option<Tole
 
 const ROOTS: [&str; 4] = ["request", "legacy", "engine", "intents"];
 
-fn assert(text: &str, site: &Site, world: &CompareContext<'_>, problems: &mut Problems) -> Option<Expression> {
+fn assert(text: &str, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> Option<Expression> {
     let trimmed = text.trim();
     let Some(source) = trimmed.strip_prefix("${").and_then(|t| t.strip_suffix('}')) else {
         problems
@@ -227,12 +227,12 @@ fn assert(text: &str, site: &Site, world: &CompareContext<'_>, problems: &mut Pr
     };
     let mut may = true;
     for read in expression.reads() {
-        may &= may_read(read, site, world, problems);
+        may &= may_read(read, site, context, problems);
     }
     may.then_some(expression)
 }
 
-fn may_read(read: &ReadPath, site: &Site, world: &CompareContext<'_>, problems: &mut Problems) -> bool {
+fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> bool {
     let root = read.root();
     if !ROOTS.contains(&root) {
         let problem = problems.error(site, format!("an assert cannot read `{root}`"));
@@ -243,14 +243,14 @@ fn may_read(read: &ReadPath, site: &Site, world: &CompareContext<'_>, problems: 
         return false;
     }
     let Some(step) = read.part(0).filter(|_| root == "intents") else { return true };
-    if world.steps.contains(&step) {
+    if context.steps.contains(&step) {
         return true;
     }
     let problem = problems.error(site, format!("the workflow has no step `{step}`"));
-    match nearest(step, world.steps.iter().copied()) {
+    match nearest(step, context.steps.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `intents.{near}`?")),
-        None if world.steps.is_empty() => problem.hint("the route has no workflow, so there are no intents"),
-        None => problem.hint(format!("its steps are {}", world.steps.join(", "))),
+        None if context.steps.is_empty() => problem.hint("the route has no workflow, so there are no intents"),
+        None => problem.hint(format!("its steps are {}", context.steps.join(", "))),
     };
     false
 }

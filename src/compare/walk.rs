@@ -198,7 +198,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     ) -> Result<(), BoundExceeded> {
         let before = self.context.findings.savepoint();
         if legacy.len() != engine.len() && self.reports() {
-            for (a, b) in pairing::aligned(&mut self.context, legacy, engine)? {
+            for (a, b) in pairing::pair_in_order(&mut self.context, legacy, engine)? {
                 self.element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
             }
             return Ok(());
@@ -207,7 +207,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             self.element(path, Some(legacy), Some(engine))?;
         }
         // The same elements in another order: reported as one difference.
-        if self.context.findings.has_more_than(&before) && pairing::only_moved(&mut self.context, legacy, engine)? {
+        if self.context.findings.has_more_than(&before) && pairing::is_reordered(&mut self.context, legacy, engine)? {
             self.context.findings.roll_back_to(before);
             self.context.findings.add_values(path, Kind::Order, Some(whole.0), Some(whole.1));
         }
@@ -225,7 +225,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         if self.pass == PassPurpose::BindByPath {
             return Ok(());
         }
-        let pairs = pairing::matched(&mut self.context, legacy, engine, how)?;
+        let pairs = pairing::pair_unordered(&mut self.context, legacy, engine, how)?;
         if self.reports() && pairs.iter().any(|(a, b)| matches!((a, b), (Some(a), Some(b)) if a != b)) {
             self.context.findings.count_use(rule);
         }

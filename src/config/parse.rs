@@ -46,16 +46,16 @@ pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<ParseError>) {
 }
 
 /// A list or map that has been opened.
-struct Open {
+struct OpenCollection {
     span: Range<usize>,
     anchor: usize,
     items: Vec<Node>,
-    map: Option<Keys>,
+    map: Option<OpenMap>,
 }
 
 /// The entries of an open map.
 #[derive(Default)]
-struct Keys {
+struct OpenMap {
     entries: Vec<MapEntry>,
     pending: Option<(Arc<str>, Range<usize>)>,
     seen: HashMap<Arc<str>, usize>,
@@ -72,7 +72,7 @@ struct Anchored {
 #[derive(Default)]
 struct Builder<'a> {
     text: &'a str,
-    stack: Vec<Open>,
+    stack: Vec<OpenCollection>,
     anchors: HashMap<usize, Anchored>,
     values: usize,
     bytes: usize,
@@ -112,7 +112,7 @@ impl Builder<'_> {
                     self.open(span, anchor, tag.map(|tag| tag.original()), None)?;
                 }
                 Event::MappingStart(_, anchor, tag) => {
-                    self.open(span, anchor, tag.map(|tag| tag.original()), Some(Keys::default()))?;
+                    self.open(span, anchor, tag.map(|tag| tag.original()), Some(OpenMap::default()))?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.close(span.end)?,
                 Event::Alias(id) => self.alias(id, span)?,
@@ -143,7 +143,7 @@ impl Builder<'_> {
         span: Range<usize>,
         anchor: usize,
         tag: Option<String>,
-        map: Option<Keys>,
+        map: Option<OpenMap>,
     ) -> Result<(), ParseError> {
         if let Some(tag) = tag {
             return Err(tag_error(span, &tag));
@@ -152,7 +152,7 @@ impl Builder<'_> {
         if self.stack.len() >= FLAG_FILE_DEPTH_MAX {
             return Err(too_deep(span));
         }
-        self.stack.push(Open { span, anchor, items: Vec::new(), map });
+        self.stack.push(OpenCollection { span, anchor, items: Vec::new(), map });
         Ok(())
     }
 

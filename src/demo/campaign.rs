@@ -50,7 +50,7 @@ impl Launch<'_> {
         self.world.fault("book", Fault::Refuse(409), 1);
         let said = json!({ "approved": approved, "struck": rest, "as": "mara" });
         let run = self.control.answer(&review.answer, &said).await?;
-        let run = self.control.at_rest(run, &[RunStatus::Paused]).await?;
+        let run = self.control.wait_for_status(run, &[RunStatus::Paused]).await?;
         let Some(conflict) = run.data.conflicts.first() else {
             self.report_broken(&format!("a 409 did not pause the run: it is {}", run.data.status.as_str()));
             return Ok(());
@@ -62,7 +62,7 @@ impl Launch<'_> {
             fields.insert("item".to_owned(), item.into());
         }
         let run = self.control.answer(&conflict.resolve, &choice).await?;
-        let run = self.control.at_rest(run, &[RunStatus::Completed]).await?;
+        let run = self.control.wait_for_status(run, &[RunStatus::Completed]).await?;
         let booked = self.count("book") - before;
         self.expect(
             run.data.status == RunStatus::Completed && booked == struck as u64,
@@ -79,7 +79,7 @@ impl Launch<'_> {
         self.world.fault("announce", Fault::Refuse(403), 1);
         let all: Vec<u32> = review.items.iter().map(|item| item.index).collect();
         let run = self.control.answer(&review.answer, &json!({ "approved": all, "as": "mara" })).await?;
-        let run = self.control.at_rest(run, &[RunStatus::Failed]).await?;
+        let run = self.control.wait_for_status(run, &[RunStatus::Failed]).await?;
         self.console.say(&format!("announcing it was refused for good; the run {}:", run.data.status.as_str()));
         for row in &run.data.undone {
             let item = row.item.map(|item| format!("[{item}]")).unwrap_or_default();

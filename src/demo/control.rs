@@ -16,7 +16,7 @@ use crate::flag::State;
 use crate::workflow::RunStatus;
 
 /// The longest wait until a run ends or waits for a person.
-const REST_TIMEOUT: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A client of the admin listener.
 #[derive(Clone, Debug)]
@@ -88,10 +88,10 @@ impl Control {
     ///
     /// # Errors
     /// The API does not answer.
-    pub async fn at_rest(&self, run: Orchestration, statuses: &[RunStatus]) -> anyhow::Result<Orchestration> {
+    pub async fn wait_for_status(&self, run: Orchestration, statuses: &[RunStatus]) -> anyhow::Result<Orchestration> {
         let begun = Instant::now();
         let mut run = run;
-        while !statuses.contains(&run.data.status) && !run.data.status.is_final() && begun.elapsed() < REST_TIMEOUT {
+        while !statuses.contains(&run.data.status) && !run.data.status.is_final() && begun.elapsed() < WAIT_MAX {
             tokio::time::sleep(Duration::from_millis(20)).await;
             run = self.get(&run.data.links.this).await?;
         }

@@ -55,7 +55,7 @@ fn replace(dir: &Path, text: &str) -> io::Result<()> {
 }
 
 /// What was changed between the first and the mended version, as lines of a unified diff.
-pub fn changes_of_the_mend() -> Vec<String> {
+pub fn diff_of_versions() -> Vec<String> {
     similar::TextDiff::from_lines(AS_FIRST_WRITTEN, MENDED)
         .iter_all_changes()
         .filter(|change| change.tag() != similar::ChangeTag::Equal)
@@ -78,7 +78,7 @@ mod tests {
         let settings = std::fs::read_to_string(dir.join("pointsman.yaml")).expect("there");
         assert!(settings.contains("http://127.0.0.1:2/bank") && !settings.contains(WORLD_URL));
         std::fs::remove_dir_all(dir).ok();
-        assert!(changes_of_the_mend().len() >= 4);
+        assert!(diff_of_versions().len() >= 4);
     }
 
     #[test]

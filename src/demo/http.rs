@@ -244,9 +244,9 @@ impl Client {
     /// No whole reply came in time.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply, NoReply> {
         let exchange = async {
-            let response = self.pooled.request(request).await.map_err(|e| NoReply(deepest(&e)))?;
+            let response = self.pooled.request(request).await.map_err(|e| NoReply(root_cause_text(&e)))?;
             let (head, body) = response.into_parts();
-            let body = body.collect().await.map_err(|e| NoReply(deepest(&e)))?.to_bytes();
+            let body = body.collect().await.map_err(|e| NoReply(root_cause_text(&e)))?.to_bytes();
             Ok(Reply { status: head.status, headers: head.headers, body })
         };
         tokio::time::timeout(self.timeout, exchange)
@@ -278,7 +278,7 @@ impl Client {
     }
 }
 
-fn deepest(error: &dyn std::error::Error) -> String {
+fn root_cause_text(error: &dyn std::error::Error) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;

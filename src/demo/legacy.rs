@@ -113,7 +113,7 @@ impl Shop {
             ("GET" | "HEAD", ["orders", id]) => self.order(id).map(|(_, order)| reply(StatusCode::OK, &order)),
             ("POST", ["orders", id, "cancel"]) => self.cancel(id, &call).await,
             ("POST", ["campaigns"]) => self.campaign(&call).await,
-            _ => Err(no(StatusCode::NOT_FOUND, "no such page")),
+            _ => Err(refusal(StatusCode::NOT_FOUND, "no such page")),
         };
         Ok(result.unwrap_or_else(|Refusal(status, body)| reply(status, &body)))
     }
@@ -132,7 +132,7 @@ impl Shop {
 
     fn order(&self, id: &str) -> Result<(u64, Value), Refusal> {
         let found = id.parse().ok().and_then(|number| Some((number, self.state().orders.get(&number)?.clone())));
-        found.ok_or_else(|| no(StatusCode::NOT_FOUND, "no such order"))
+        found.ok_or_else(|| refusal(StatusCode::NOT_FOUND, "no such order"))
     }
 
     /// Price, a reservation per item, payment, mail: each waits for the one before.
@@ -177,7 +177,7 @@ impl Shop {
     async fn cancel(&self, id: &str, call: &Call) -> Result<Response, Refusal> {
         let (number, order) = self.order(id)?;
         if order["status"] == "cancelled" {
-            return Err(no(StatusCode::CONFLICT, "this order is cancelled already"));
+            return Err(refusal(StatusCode::CONFLICT, "this order is cancelled already"));
         }
         // Marked first, so that of two concurrent cancellations only one refunds the money.
         if let Some(order) = self.state().orders.get_mut(&number) {
@@ -231,8 +231,8 @@ impl Shop {
             Ok(refused) if refused.status == StatusCode::PAYMENT_REQUIRED => {
                 Err(Refusal(StatusCode::PAYMENT_REQUIRED, refused.json()))
             }
-            Ok(refused) => Err(no(StatusCode::BAD_GATEWAY, &format!("{path} said {}", refused.status.as_u16()))),
-            Err(why) => Err(no(StatusCode::BAD_GATEWAY, &format!("{path}: {why}"))),
+            Ok(refused) => Err(refusal(StatusCode::BAD_GATEWAY, &format!("{path} said {}", refused.status.as_u16()))),
+            Err(why) => Err(refusal(StatusCode::BAD_GATEWAY, &format!("{path}: {why}"))),
         }
     }
 }
@@ -245,12 +245,12 @@ fn created(status: StatusCode, order: &Value) -> Response {
     response
 }
 
-fn no(status: StatusCode, why: &str) -> Refusal {
+fn refusal(status: StatusCode, why: &str) -> Refusal {
     Refusal(status, json!({ "error": why }))
 }
 
 fn unprocessable(why: String) -> Refusal {
-    no(StatusCode::UNPROCESSABLE_ENTITY, &why)
+    refusal(StatusCode::UNPROCESSABLE_ENTITY, &why)
 }
 
 #[cfg(test)]
@@ -261,7 +261,7 @@ mod tests {
 
     const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-    async fn town() -> (OutsideWorld, Legacy, Client) {
+    async fn world_and_legacy() -> (OutsideWorld, Legacy, Client) {
         let world = OutsideWorld::start(LOCAL, Latency::instant()).await.expect("a port");
         let legacy = Legacy::start(LOCAL, &world.url(), Latency::instant()).await.expect("a port");
         (world, legacy, Client::new(Duration::from_secs(5)))
@@ -273,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_is_made_read_and_cancelled() {
-        let (world, legacy, client) = town().await;
+        let (world, legacy, client) = world_and_legacy().await;
         let orders = format!("{}/orders", legacy.url());
         let made = client.json(Method::POST, &orders, &[], &order()).await.expect("a reply");
         assert_eq!(made.status, StatusCode::CREATED);
@@ -293,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_repeated_create_gets_the_first_answer() {
-        let (world, legacy, client) = town().await;
+        let (world, legacy, client) = world_and_legacy().await;
         let orders = format!("{}/orders", legacy.url());
         let key = [("idempotency-key", "k1")];
         let first = client.json(Method::POST, &orders, &key, &order()).await.expect("a reply");
@@ -304,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn faults_and_outages_are_seen_by_callers() {
-        let (world, legacy, client) = town().await;
+        let (world, legacy, client) = world_and_legacy().await;
         let orders = format!("{}/orders", legacy.url());
         world.fault("charge", Fault::LoseReply, 1);
         let lost = client.json(Method::POST, &orders, &[], &order()).await.expect("a reply");

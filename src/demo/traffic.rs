@@ -18,7 +18,7 @@ use super::http::{Client, Reply};
 /// How many recent latencies of each arm are kept.
 const LATENCIES: usize = 200;
 /// The most failures that are kept in full; more are only counted.
-const FAILURES_TOLD: usize = 10;
+const FAILURES_KEPT: usize = 10;
 
 /// Counts of the clients' requests and answers so far.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Latencies {
 impl Tally {
     fn fail(&mut self, why: String) {
         self.failed += 1;
-        if self.failures.len() < FAILURES_TOLD {
+        if self.failures.len() < FAILURES_KEPT {
             self.failures.push(why);
         }
     }
@@ -138,11 +138,11 @@ impl Traffic {
         if reply.status == StatusCode::OK { Ok(reply.json()) } else { Err(format!("GET {path}: {}", reply.status)) }
     }
     /// Sets whether the clients also ask for the list of orders, which only legacy answers.
-    pub fn lists(&self, on: bool) {
+    pub fn set_list_requests(&self, on: bool) {
         self.shared.lists.store(on, Ordering::SeqCst);
     }
     /// Waits until every client has finished a round that began after this call.
-    pub async fn turn(&self) {
+    pub async fn wait_for_full_round(&self) {
         let now = |s: &Shared| s.rounds.iter().map(|r| r.load(Ordering::SeqCst)).collect::<Vec<u64>>();
         let before = now(&self.shared);
         while now(&self.shared).iter().zip(&before).any(|(now, before)| *now < before + 2) {
@@ -304,7 +304,7 @@ mod tests {
         let legacy = Legacy::start(any, &world.url(), Latency::instant()).await.expect("a port");
         let mut traffic = Traffic::start(&legacy.url(), 3);
         for _ in 0..3 {
-            traffic.turn().await;
+            traffic.wait_for_full_round().await;
         }
         traffic.stop().await;
         let tally = traffic.tally();

@@ -19,13 +19,13 @@ const FOLLOWERS: [&str; 2] = ["orders.get", "orders.cancel"];
 const CREATOR: &str = "orders.create";
 const CAMPAIGNS: &str = "campaigns.create";
 /// The longest wait for a gate or a difference.
-const AT_MOST: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 /// Pairs without a difference that are waited for after the workflow was corrected.
-const PAIRS: u64 = 50;
+const PAIRS_WANTED: u64 = 50;
 /// Groups of differences that are shown in full.
 const GROUPS_SHOWN: usize = 2;
 /// The shortest time for which a state is shown.
-const SHOWN: Duration = Duration::from_secs(3);
+const STATE_SHOWN_MIN: Duration = Duration::from_secs(3);
 
 /// The parts that the demo's flips use.
 pub struct Walk<'a> {
@@ -63,7 +63,7 @@ impl Walk<'_> {
 
     async fn off(&mut self) -> anyhow::Result<()> {
         self.console.chapter("off", "Legacy answers everything. Nothing is captured, nothing is buffered.");
-        self.show(SHOWN, |_| true).await.map(drop)
+        self.show(STATE_SHOWN_MIN, |_| true).await.map(drop)
     }
 
     async fn shadow(&mut self) -> anyhow::Result<()> {
@@ -73,7 +73,9 @@ impl Walk<'_> {
         );
         self.family(State::Shadow).await?;
         self.raise(CAMPAIGNS, State::Shadow).await?;
-        let found = self.show(SHOWN, |route| route.evidence.mismatched > 0 && route.row.pairs >= PAIRS).await?;
+        let found = self
+            .show(STATE_SHOWN_MIN, |route| route.evidence.mismatched > 0 && route.row.pairs >= PAIRS_WANTED)
+            .await?;
         if found.evidence.mismatched == 0 {
             self.report_broken("shadow did not find the defect of the workflow as it was first written");
         }
@@ -104,21 +106,21 @@ impl Walk<'_> {
             "mended",
             "The total was cut off instead of rounded, and goods were reserved in the quote's order:",
         );
-        for line in files::changes_of_the_mend() {
+        for line in files::diff_of_versions() {
             self.console.say(&line);
         }
         let before = self.control.status().await?.flags.generation;
         files::mend(self.flags)?;
         let begun = Instant::now();
         while self.control.status().await?.flags.generation == before {
-            if begun.elapsed() > AT_MOST {
+            if begun.elapsed() > WAIT_MAX {
                 self.report_broken("the mended file was not loaded");
-                anyhow::bail!("the mended file was not loaded within {AT_MOST:?}");
+                anyhow::bail!("the mended file was not loaded within {WAIT_MAX:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.console.kept(&format!("loaded without a restart, {} ms after it was saved", begun.elapsed().as_millis()));
-        let clean = |route: &RouteDetail| route.row.pairs >= PAIRS && route.row.mismatched == 0;
+        let clean = |route: &RouteDetail| route.row.pairs >= PAIRS_WANTED && route.row.mismatched == 0;
         let clean = self.show(Duration::ZERO, clean).await?;
         if clean.row.mismatched > 0 {
             self.report_broken("the mended workflow differs from legacy");
@@ -134,14 +136,14 @@ impl Walk<'_> {
         );
         self.family(State::Dark).await?;
         self.raise(CAMPAIGNS, State::Dark).await?;
-        self.show(SHOWN, |_| true).await.map(drop)
+        self.show(STATE_SHOWN_MIN, |_| true).await.map(drop)
     }
 
     async fn live(&mut self) -> anyhow::Result<()> {
         self.console.chapter("live", "The engine answers, its effects are real. Legacy is the fallback.");
         self.family(State::Live).await?;
         self.raise(CAMPAIGNS, State::Live).await?;
-        self.show(SHOWN, |route| route.evidence.engine_answers >= 50).await?;
+        self.show(STATE_SHOWN_MIN, |route| route.evidence.engine_answers >= 50).await?;
         let (orders, campaigns) = {
             let tally = self.traffic.tally();
             (side_by_side(&tally.order_latencies), side_by_side(&tally.campaign_latencies))
@@ -153,12 +155,12 @@ impl Walk<'_> {
 
     async fn outage_in_live(&mut self) -> anyhow::Result<()> {
         self.console.chapter("outage", "Legacy goes down, every connection is cut. The routes in live go on.");
-        self.traffic.lists(false);
+        self.traffic.set_list_requests(false);
         // Only legacy can answer for orders that it created: rounds with such orders end first.
-        self.traffic.turn().await;
+        self.traffic.wait_for_full_round().await;
         let before = self.failed();
         self.legacy.outage(Outage::Gone);
-        self.show(SHOWN, |_| true).await?;
+        self.show(STATE_SHOWN_MIN, |_| true).await?;
         self.legacy.outage(Outage::None);
         self.promise_none_failed(before, "while legacy was down");
         Ok(())
@@ -179,7 +181,7 @@ impl Walk<'_> {
                 Err(refusal) => self.report_broken(&format!("{route} could not go down: {}", refusal.detail)),
             }
         }
-        self.show(SHOWN / 2, |_| true).await?;
+        self.show(STATE_SHOWN_MIN / 2, |_| true).await?;
         if let Some(id) = kept {
             let read = self.traffic.read(&id).await;
             match read {
@@ -190,7 +192,7 @@ impl Walk<'_> {
         for rung in [State::Shadow, State::Dark, State::Live] {
             self.family(rung).await?;
         }
-        self.traffic.turn().await;
+        self.traffic.wait_for_full_round().await;
         self.promise_none_failed(before, "on the way back and up again");
         Ok(())
     }
@@ -198,13 +200,13 @@ impl Walk<'_> {
     async fn only(&mut self) -> anyhow::Result<()> {
         self.console
             .chapter("only", "The engine answers, legacy is never called. Then legacy goes down and stays down.");
-        self.traffic.turn().await;
+        self.traffic.wait_for_full_round().await;
         let before = self.failed();
         self.family(State::Only).await?;
-        self.traffic.turn().await;
+        self.traffic.wait_for_full_round().await;
         let served = self.legacy.served();
         self.legacy.outage(Outage::Gone);
-        self.show(SHOWN, |_| true).await?;
+        self.show(STATE_SHOWN_MIN, |_| true).await?;
         if self.legacy.served() == served {
             self.console.kept("legacy was called 0 times, and nobody noticed that it is gone");
         } else {
@@ -228,7 +230,7 @@ impl Walk<'_> {
         loop {
             let Err(refusal) = self.control.flip(route, to, "the demo's walk").await? else { return Ok(()) };
             let why = if refusal.reasons.is_empty() { refusal.detail } else { refusal.reasons.join("; ") };
-            if begun.elapsed() > AT_MOST {
+            if begun.elapsed() > WAIT_MAX {
                 self.report_broken(&format!("the gate of {route} to {to} stayed shut: {why}"));
                 anyhow::bail!("the gate of {route} to {to} stayed shut");
             }
@@ -237,13 +239,13 @@ impl Walk<'_> {
         }
     }
 
-    /// Shows the creator's state for at least `at_least`, then until `seen` holds, but no longer than [`AT_MOST`].
+    /// Shows the creator's state for at least `at_least`, then until `seen` holds, but no longer than [`WAIT_MAX`].
     async fn show(&mut self, at_least: Duration, seen: impl Fn(&RouteDetail) -> bool) -> anyhow::Result<RouteDetail> {
         let begun = Instant::now();
         loop {
             let detail = self.control.route(CREATOR).await?;
             self.tell(&detail);
-            if begun.elapsed() >= AT_MOST || (begun.elapsed() >= at_least && seen(&detail)) {
+            if begun.elapsed() >= WAIT_MAX || (begun.elapsed() >= at_least && seen(&detail)) {
                 return Ok(detail);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

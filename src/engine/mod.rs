@@ -102,10 +102,10 @@ pub struct Engine {
 }
 
 /// How long giving up this process's lease may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many earlier versions of the files are kept for requests in flight. A request of an older one gets the newest.
-const EARLIER_EDITIONS_MAX: usize = 3;
+const EARLIER_VERSIONS_MAX: usize = 3;
 
 impl Engine {
     /// Makes an engine, which begins nothing by itself. Real runs move on the runtime in which it is made; rehearsals and
@@ -200,7 +200,7 @@ impl Engine {
         let newest = Snapshot::new(files_version, plans, services, secrets, process, Some(&before));
         if before.files_version != files_version {
             let earlier = self.core.files.earlier.load();
-            let kept = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_EDITIONS_MAX).cloned().collect();
+            let kept = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_VERSIONS_MAX).cloned().collect();
             self.core.files.earlier.store(Arc::new(kept));
         }
         self.core.files.snapshot.store(Arc::new(newest));
@@ -292,7 +292,8 @@ impl Engine {
         self.core.process.background_tasks.wait().await;
         if self.core.ports.store.is_shared()
             && let Ok(Err(error)) =
-                tokio::time::timeout(LEAVE_TIMEOUT, self.core.ports.store.deregister(self.core.schedule.worker)).await
+                tokio::time::timeout(DEREGISTER_TIMEOUT, self.core.ports.store.deregister(self.core.schedule.worker))
+                    .await
         {
             tracing::warn!(%error, "the lease was not given up: other processes take the runs when it has run out");
         }

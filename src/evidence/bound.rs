@@ -3,17 +3,21 @@
 /// The accepted probability that the bound is ever too low, however often it is read.
 const ALPHA: f64 = 0.05;
 
-/// The anytime-valid 95 % upper bound of the mismatch rate, after `hits` mismatches in `pairs` pairs: the highest rate
+/// The anytime-valid 95 % upper bound of the mismatch rate, after `mismatches` in `pairs`: the highest rate
 /// that is not rejected. A rate `p` is rejected once the pairs are twenty times likelier under a uniform distribution
 /// of the rate below `p` than under `p` itself. By Ville's inequality the bound is valid at all times simultaneously.
-pub(super) fn upper(pairs: u64, hits: u64) -> f64 {
-    if pairs == 0 || hits >= pairs {
+pub(super) fn upper(pairs: u64, mismatches: u64) -> f64 {
+    if pairs == 0 || mismatches >= pairs {
         return 1.0;
     }
-    let (mut low, mut high) = (hits as f64 / pairs as f64, 1.0);
+    let (mut low, mut high) = (mismatches as f64 / pairs as f64, 1.0);
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);
-        if ln_evidence_against(middle, pairs as f64, hits as f64) < -ALPHA.ln() { low = middle } else { high = middle }
+        if ln_evidence_against(middle, pairs as f64, mismatches as f64) < -ALPHA.ln() {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     high
 }

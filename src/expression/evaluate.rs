@@ -132,8 +132,8 @@ impl<'s> Evaluation<'s> {
                 Err(error) if error.absent.is_some() => self.value(fallback),
                 other => other,
             },
-            Node::Logic { decides, left, right } => {
-                self.logic(*decides, left, right).map(|b| Evaluated::Own(Value::Bool(b)))
+            Node::Logic { deciding_value, left, right } => {
+                self.logic(*deciding_value, left, right).map(|b| Evaluated::Own(Value::Bool(b)))
             }
             Node::Not(inner) => Ok(Evaluated::Own(Value::Bool(!self.bool(inner, "`!`")?))),
             Node::Choose(condition, yes, no) => {
@@ -216,14 +216,14 @@ impl<'s> Evaluation<'s> {
     }
 
     /// `&&` and `||`: either side may decide, even where the other fails.
-    fn logic(&mut self, decides: bool, left: &'s Node, right: &'s Node) -> Result<bool, ExpressionError> {
-        let sign = if decides { "`||`" } else { "`&&`" };
+    fn logic(&mut self, deciding_value: bool, left: &'s Node, right: &'s Node) -> Result<bool, ExpressionError> {
+        let sign = if deciding_value { "`||`" } else { "`&&`" };
         match self.bool(left, sign) {
-            Ok(left) if left == decides => Ok(decides),
+            Ok(left) if left == deciding_value => Ok(deciding_value),
             Ok(_) => self.bool(right, sign),
             Err(error) if self.work > WORK_MAX => Err(error),
             Err(error) => match self.bool(right, sign) {
-                Ok(right) if right == decides => Ok(decides),
+                Ok(right) if right == deciding_value => Ok(deciding_value),
                 _ => Err(error),
             },
         }

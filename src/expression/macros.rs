@@ -29,8 +29,8 @@ impl<'s> Evaluation<'s> {
             self.locals.pop();
             match (inner.kind, outcome) {
                 (_, Err(error)) if self.work > WORK_MAX => return Err(error),
-                (MacroKind::Quantifier { decides }, Ok(Some(Value::Bool(holds)))) if holds == decides => {
-                    return Ok(Value::Bool(decides));
+                (MacroKind::Quantifier { deciding_value }, Ok(Some(Value::Bool(holds)))) if holds == deciding_value => {
+                    return Ok(Value::Bool(deciding_value));
                 }
                 (MacroKind::Quantifier { .. }, Err(error)) => failed = failed.or(Some(error)),
                 (MacroKind::One, Ok(Some(Value::Bool(true)))) => held += 1,
@@ -41,7 +41,7 @@ impl<'s> Evaluation<'s> {
         }
         match (inner.kind, failed) {
             (_, Some(error)) => Err(error),
-            (MacroKind::Quantifier { decides }, None) => Ok(Value::Bool(!decides)),
+            (MacroKind::Quantifier { deciding_value }, None) => Ok(Value::Bool(!deciding_value)),
             (MacroKind::One, None) => Ok(Value::Bool(held == 1)),
             (MacroKind::Map, None) => Ok(Value::Array(list)),
         }

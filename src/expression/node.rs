@@ -28,8 +28,8 @@ pub(super) enum Node {
     Map(Vec<(Node, Node)>),
     /// `a + b`.
     Binary(Operator, Box<Node>, Box<Node>),
-    /// `a && b`, `a || b`. `decides` is the value of one side that settles the result: false for `&&`, true for `||`.
-    Logic { decides: bool, left: Box<Node>, right: Box<Node> },
+    /// `a && b`, `a || b`. `deciding_value` is the value of one side that settles the result: false for `&&`, true for `||`.
+    Logic { deciding_value: bool, left: Box<Node>, right: Box<Node> },
     /// `!a`.
     Not(Box<Node>),
     /// `-a`.
@@ -80,7 +80,7 @@ pub(super) struct Macro {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MacroKind {
     /// `all` (the first `false` decides) and `exists` (the first `true` decides).
-    Quantifier { decides: bool },
+    Quantifier { deciding_value: bool },
     /// `exists_one`.
     One,
     /// `map` and `filter`.

@@ -24,7 +24,7 @@ pub(super) fn parse(source: &str, bounds: &Bounds) -> Result<Node, ExpressionErr
     if source.trim().is_empty() {
         return Err(ExpressionError::new("the expression is empty"));
     }
-    scan::within(source, bounds)?;
+    scan::check_bounds(source, bounds)?;
     let (tree, info) = Parser::new().parse_with_source_info(source).map_err(|errors| syntax(source, &errors))?;
     Lowering { source, info: &info, locals: Vec::new() }.node(&tree)
 }
@@ -117,10 +117,10 @@ impl Lowering<'_> {
                 Ok(Node::Choose(self.boxed(condition)?, self.boxed(yes)?, self.boxed(no)?))
             }
             (operators::LOGICAL_AND, [left, right]) => {
-                Ok(Node::Logic { decides: false, left: self.boxed(left)?, right: self.boxed(right)? })
+                Ok(Node::Logic { deciding_value: false, left: self.boxed(left)?, right: self.boxed(right)? })
             }
             (operators::LOGICAL_OR, [left, right]) => {
-                Ok(Node::Logic { decides: true, left: self.boxed(left)?, right: self.boxed(right)? })
+                Ok(Node::Logic { deciding_value: true, left: self.boxed(left)?, right: self.boxed(right)? })
             }
             (operators::LOGICAL_NOT, [inner]) => Ok(Node::Not(self.boxed(inner)?)),
             (operators::NEGATE, [inner]) => Ok(Node::Negate(self.boxed(inner)?)),
@@ -169,7 +169,7 @@ impl Lowering<'_> {
         let Some((function, takes)) = Function::of(name) else {
             let known = Function::names()
                 .chain(["default", "matches", "uuid", "random", "has", "map", "filter", "all", "exists"]);
-            let meant = name_elsewhere(name)
+            let meant = name_in_other_languages(name)
                 .or_else(|| nearest(name, known))
                 .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
             return Err(self.error(tree, format!("unknown function `{name}`{meant}")));
@@ -201,8 +201,10 @@ impl Lowering<'_> {
             _ => None,
         };
         let (kind, filter, body) = match (step.func_name.as_str(), step.args.as_slice()) {
-            (operators::LOGICAL_AND, [_, body]) => (MacroKind::Quantifier { decides: false }, None, body.clone()),
-            (operators::LOGICAL_OR, [_, body]) => (MacroKind::Quantifier { decides: true }, None, body.clone()),
+            (operators::LOGICAL_AND, [_, body]) => {
+                (MacroKind::Quantifier { deciding_value: false }, None, body.clone())
+            }
+            (operators::LOGICAL_OR, [_, body]) => (MacroKind::Quantifier { deciding_value: true }, None, body.clone()),
             (operators::ADD, _) => (MacroKind::Map, None, appended(&loops.loop_step).ok_or_else(unsupported)?),
             (operators::CONDITIONAL, [condition, step, _]) => match appended(step) {
                 Some(element) => (MacroKind::Map, Some(condition), element),
@@ -236,7 +238,7 @@ fn member(operand: Node, part: Part) -> Node {
 }
 
 /// The function here that other languages know by this name.
-fn name_elsewhere(name: &str) -> Option<&'static str> {
+fn name_in_other_languages(name: &str) -> Option<&'static str> {
     Some(match name {
         "len" | "length" | "count" => "size",
         "lower" | "toLower" | "toLowerCase" | "lowercase" => "lowerAscii",

@@ -106,7 +106,7 @@ fn is_word(c: char) -> bool {
 }
 
 /// Refuses what is too large, too deep or not closed, before the parser sees it.
-pub(super) fn within(source: &str, bounds: &Bounds) -> Result<(), ExpressionError> {
+pub(super) fn check_bounds(source: &str, bounds: &Bounds) -> Result<(), ExpressionError> {
     if source.len() > bounds.bytes_max {
         return Err(ExpressionError::new(format!(
             "the expression has {} bytes; at most {} are allowed (expression_bytes_max)",

@@ -42,7 +42,7 @@ pub(super) enum Refusal {
 }
 
 /// An allowed move.
-pub(super) struct Passed {
+pub(super) struct AllowedMove {
     /// The lowest gate that force overrides: by this move, or earlier, if that gate would still be shut.
     pub overridden: Option<Overridden>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Passed {
 impl Gate {
     /// Judges a move. The acknowledgement on the way down from `only` is checked by the mover, because it needs the
     /// horizon.
-    pub fn judge(&self, positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Result<Passed, Refusal> {
+    pub fn judge(&self, positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Result<AllowedMove, Refusal> {
         if wanted.force && wanted.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
             return Err(Refusal::Impossible("overriding the gate needs a reason".into()));
         }
@@ -62,12 +62,12 @@ impl Gate {
         // An overridden gate stays marked, whatever the route moves to above it, until it is open.
         let before = self.overridden(positions, at, wanted.to);
         let missing = match wanted.to.below().filter(|_| before.is_some() && stays && is_raised) {
-            Some(below) => self.shut(positions, at, below, wanted.to),
-            None => self.missing(positions, at, wanted.to),
+            Some(below) => self.unmet_conditions_of_gate(positions, at, below, wanted.to),
+            None => self.unmet_conditions(positions, at, wanted.to),
         };
         let Some(reason) = wanted.reason.clone().filter(|_| wanted.force) else {
             return if missing.is_empty() {
-                Ok(Passed { overridden: before })
+                Ok(AllowedMove { overridden: before })
             } else {
                 Err(Refusal::GateShut(missing))
             };
@@ -76,7 +76,7 @@ impl Gate {
         let now = if at.inputs.unproven && stays { Some(State::Off) } else { (!missing.is_empty()).then(|| at.rung()) };
         let from = before.as_ref().map(|before| before.from).into_iter().chain(now).min();
         let reason = before.filter(|_| now.is_none()).map_or(reason, |before| before.reason);
-        Ok(Passed { overridden: from.map(|from| Overridden { from, reason }) })
+        Ok(AllowedMove { overridden: from.map(|from| Overridden { from, reason }) })
     }
 
     /// The next rung up, and the conditions for it that do not hold; `None` on the highest rung.
@@ -85,7 +85,7 @@ impl Gate {
         let to = State::ALL.into_iter().find(|state| state.below() == Some(from))?;
         let wanted = Wanted { to, shares: at.inputs.shares, force: false, reason: None };
         let mut sentences = impossible(positions, at, &wanted);
-        sentences.extend(self.missing(positions, at, to));
+        sentences.extend(self.unmet_conditions(positions, at, to));
         Some((to, sentences))
     }
 
@@ -116,7 +116,7 @@ impl Gate {
             None => (State::Off, at.rung(), at.route.force.clone()?),
         };
         let mut gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to.min(up_to));
-        let shut = gates.find(|pair| !self.shut(positions, at, pair[0], pair[1]).is_empty())?;
+        let shut = gates.find(|pair| !self.unmet_conditions_of_gate(positions, at, pair[0], pair[1]).is_empty())?;
         Some(Overridden { from: shut[0], reason })
     }
 
@@ -131,7 +131,7 @@ impl Gate {
     }
 
     /// Which conditions of the gate do not hold, as sentences; none on the way down.
-    fn missing(&self, positions: &Positions, at: &RoutePosition, to: State) -> Vec<String> {
+    fn unmet_conditions(&self, positions: &Positions, at: &RoutePosition, to: State) -> Vec<String> {
         let from = at.rung();
         if to <= from {
             return Vec::new();
@@ -139,11 +139,17 @@ impl Gate {
         if to.below() != Some(from) {
             return vec![format!("goes up one rung at a time, and `{from}` to `{to}` is more than one")];
         }
-        self.shut(positions, at, from, to)
+        self.unmet_conditions_of_gate(positions, at, from, to)
     }
 
     /// Why one gate is shut: first what the evidence lacks, then the other conditions.
-    fn shut(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<String> {
+    fn unmet_conditions_of_gate(
+        &self,
+        positions: &Positions,
+        at: &RoutePosition,
+        from: State,
+        to: State,
+    ) -> Vec<String> {
         // Before its creator is dark there are no instances on which a follower could be compared, and the creator waits
         // for the follower.
         let follows = matches!(at.route.instance, Some(Instance::Follows { .. }));

@@ -20,7 +20,7 @@ pub(super) fn commands(
     shares: Shares,
     reason: Option<&str>,
 ) -> Vec<FlipCommand> {
-    let asked = Asked { gate, to, reason };
+    let asked = RequestedState { gate, to, reason };
     let mut positions = positions.clone();
     let mut commands = Vec::new();
     let id = &at.route.id;
@@ -41,13 +41,13 @@ pub(super) fn commands(
 }
 
 /// The requested state, for the route and for those of its followers that are below that state.
-struct Asked<'a> {
+struct RequestedState<'a> {
     gate: &'a Gate,
     to: State,
     reason: Option<&'a str>,
 }
 
-impl Asked<'_> {
+impl RequestedState<'_> {
     /// The one command that moves one route; `None` where none does.
     fn command(&self, positions: &Positions, at: &RoutePosition, shares: Shares) -> Option<FlipCommand> {
         let (from, to) = (at.rung(), self.to);

@@ -17,7 +17,7 @@ pub(super) struct Recording {
 }
 
 /// The pauses between look-ups of an unknown outcome: the first and the longest.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Records, and returns the flips with their numbers. Returns once the outcome is known, however long the store takes.
 ///
@@ -43,20 +43,20 @@ async fn look_up(
     declared: Option<Vec<DeclaredState>>,
     error: StoreError,
 ) -> Result<Vec<u64>, StoreError> {
-    let mut pause = LOOK_AGAIN.0;
+    let mut pause = LOOK_UP_PAUSES.0;
     loop {
         match read_back(store, flips, declared.as_deref()).await {
             Ok(Some(numbers)) => return Ok(numbers),
             Ok(None) => return Err(error),
-            Err(silent) => {
+            Err(look_up_error) => {
                 tracing::warn!(
-                    %error, %silent, flips = flips.len(),
+                    %error, %look_up_error, flips = flips.len(),
                     "it is not known whether the store recorded a move; it is looked up until the store answers"
                 );
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOK_AGAIN.1);
+        pause = (pause * 2).min(LOOK_UP_PAUSES.1);
     }
 }
 

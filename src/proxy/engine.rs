@@ -95,7 +95,7 @@ pub(super) async fn answer(
             shared.watch.served(route, Served::Answered);
             let response = respond(&exchange, answer, rung);
             let ours = ours + asked.saturating_sub(read_at) + now().saturating_sub(replied);
-            exchange.entry.route_metrics.overhead(ours);
+            exchange.entry.route_metrics.record_overhead(ours);
             return Ok(response);
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {

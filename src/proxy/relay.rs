@@ -57,7 +57,7 @@ pub(super) async fn answer_from_legacy(
             let capture = captured.and_then(|captured| captured.on_reply_head(parts.status, &parts.headers, length));
             let finish = exchange.finish(rung, AnsweredBy::Legacy, parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
-            entry.route_metrics.overhead(asked.saturating_sub(exchange.began) + now().saturating_sub(replied));
+            entry.route_metrics.record_overhead(asked.saturating_sub(exchange.began) + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
             let unmodified = parts.status == StatusCode::NOT_MODIFIED && parts.headers.contains_key(CONTENT_LENGTH);
             let mut body = ReplyBody::legacy(incoming, connection, capture, wait.clone(), Some(finish));
@@ -83,7 +83,7 @@ pub(super) async fn answer_from_legacy(
 
 /// Counts a request that legacy answers instead of the engine.
 pub(super) fn count_fallback(exchange: &Exchange<'_>, flagged: &FlaggedRequest) {
-    exchange.entry.route_metrics.fell_back();
+    exchange.entry.route_metrics.count_fallback();
     exchange.client.shared.watch.served(&flagged.flag.route.id, Served::FellBack);
 }
 

@@ -107,7 +107,7 @@ impl Body for RequestBody {
         match polled {
             Poll::Pending => {
                 if let Some(progress) = &self.progress {
-                    progress.wait.client_is_slow(progress.exchange_no);
+                    progress.wait.set_waits_for_client(progress.exchange_no);
                 }
                 Poll::Pending
             }

@@ -78,7 +78,7 @@ impl RouteMetrics {
     fn label(&self) -> String {
         self.route.as_ref().to_owned()
     }
-    fn answered(&self, rung: State, answered_by: AnsweredBy, status: StatusCode, micros: u64) {
+    fn count_answer(&self, rung: State, answered_by: AnsweredBy, status: StatusCode, micros: u64) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         let place = (usize::from(rung.rank()) * ANSWERED_BY.len() + answered_by as usize) * CLASSES.len() + class;
         let requests = self.requests[place].get_or_init(|| {
@@ -95,7 +95,7 @@ impl RouteMetrics {
         duration.record(seconds(micros));
     }
     /// Records the time that the proxy itself took, until the reply's head.
-    pub(super) fn overhead(&self, micros: u64) {
+    pub(super) fn record_overhead(&self, micros: u64) {
         self.overhead.record(seconds(micros));
         let power = (u64::BITS - micros.leading_zeros()) as usize;
         self.status_counts.overhead[power.min(self.status_counts.overhead.len() - 1)].fetch_add(1, Ordering::Relaxed);
@@ -111,7 +111,7 @@ impl RouteMetrics {
         }
     }
     /// Counts a request that the engine gave back to legacy.
-    pub(super) fn fell_back(&self) {
+    pub(super) fn count_fallback(&self) {
         self.fallbacks.get_or_init(|| counter!("pointsman_fallbacks_total", "route" => self.label())).increment(1);
     }
 }
@@ -132,7 +132,7 @@ pub(super) struct Finish {
 impl Finish {
     pub(super) fn record(self) {
         let Finish { route_metrics, rung, answered_by, status, began } = self;
-        route_metrics.answered(rung, answered_by, status, now().saturating_sub(began));
+        route_metrics.count_answer(rung, answered_by, status, now().saturating_sub(began));
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
         let route_metrics = RouteMetrics::new("orders.create");
         assert_eq!(route_metrics.status_counts(), (0, None));
         for micros in [3, 90, 100, 110, 5_000] {
-            route_metrics.overhead(micros);
+            route_metrics.record_overhead(micros);
         }
         let (_, median) = route_metrics.status_counts();
         assert!(median.is_some_and(|us| (64.0..128.0).contains(&us)), "{median:?}");

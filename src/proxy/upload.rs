@@ -94,11 +94,11 @@ async fn read(incoming: &mut Incoming, progress: &BodyProgress, bytes_max: usize
     }
     let mut whole = BytesMut::new();
     let mut trailers = None;
-    progress.wait.client_is_slow(progress.exchange_no);
+    progress.wait.set_waits_for_client(progress.exchange_no);
     while let Some(frame) = incoming.frame().await {
         let Ok(frame) = frame else { return ReadAhead::Broken };
         progress.wait.uploaded(progress.exchange_no);
-        progress.wait.client_is_slow(progress.exchange_no);
+        progress.wait.set_waits_for_client(progress.exchange_no);
         match frame.into_data() {
             Ok(data) => {
                 whole.extend_from_slice(&data);

@@ -205,7 +205,7 @@ impl ConnectionWait {
         }
     }
     /// No body frame is available: the wait is for the client, not for legacy.
-    pub(super) fn client_is_slow(&self, exchange_no: u32) {
+    pub(super) fn set_waits_for_client(&self, exchange_no: u32) {
         if self.exchange_no.load(Relaxed) == exchange_no {
             self.waits_for_client.store(true, Relaxed);
         }

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_named_by_their_keys() {
+    fn keys_with_secret_values_are_recognised() {
         for key in [
             "authorization",
             "Set-Cookie",
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_and_forms_are_read_by_their_names() {
+    fn values_in_queries_and_forms_are_redacted_by_key() {
         assert_eq!(redact_line("amount=7&card_number=4111&note=a"), "amount=7&card_number=***&note=a");
         assert_eq!(redact_line("card%5Bnumber%5D=4111"), "card%5Bnumber%5D=***");
         assert_eq!(redact_line("https://u:p@x/y?token=1&page=2"), "https://***@x/y?token=***&page=2");

@@ -19,14 +19,14 @@ pub(super) fn describe() {
 }
 
 /// Every metric, by kind: its name and its description.
-pub fn metrics() -> [(&'static str, Lines); 3] {
+pub fn metrics() -> [(&'static str, MetricHelps); 3] {
     [("counter", COUNTERS), ("gauge", GAUGES), ("histogram", HISTOGRAMS)]
 }
 
 /// Names and descriptions.
-pub type Lines = &'static [(&'static str, &'static str)];
+pub type MetricHelps = &'static [(&'static str, &'static str)];
 
-const COUNTERS: Lines = &[
+const COUNTERS: MetricHelps = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
     (
         "pointsman_unkeyed_total",
@@ -80,7 +80,7 @@ const COUNTERS: Lines = &[
     ("pointsman_service_refused_total", "Calls that were not sent to a service, by reason."),
 ];
 
-const GAUGES: Lines = &[
+const GAUGES: MetricHelps = &[
     (
         "pointsman_freeze_unrecorded",
         "1 while a freeze is in force that the store has not recorded: a restart would not find it.",
@@ -126,7 +126,7 @@ const GAUGES: Lines = &[
     ("pointsman_service_calls_in_flight", "Calls of steps in flight, by service."),
 ];
 
-const HISTOGRAMS: Lines = &[
+const HISTOGRAMS: MetricHelps = &[
     ("pointsman_request_duration_seconds", "From a request's head to its answer's head, by who answered."),
     ("pointsman_proxy_overhead_seconds", "The time that the proxy itself adds to a request."),
     (

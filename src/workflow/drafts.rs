@@ -78,13 +78,13 @@ pub struct WaitDraft {
     pub timeout: Option<String>,
     /// What happens when it has not come by then: the step fails (`fail`, the default), or the run goes on without it
     /// (`continue`).
-    pub on_timeout: Option<OnSilence>,
+    pub on_timeout: Option<OnSignalTimeout>,
 }
 
 /// What happens when a signal does not come in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum OnSilence {
+pub enum OnSignalTimeout {
     /// The step fails.
     Fail,
     /// The run goes on; the output is null.

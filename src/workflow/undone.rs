@@ -96,7 +96,7 @@ impl Run {
             if let Some((item, at)) = progress.left.first_key_value() {
                 let done = self.done.get(*at).filter(|_| progress.left.len() == 1);
                 let call = undoing.calls.get(&(step.clone(), *item));
-                let why = done.and_then(|done| said_of_child(done, &self.undone_call(done, call)));
+                let why = done.and_then(|done| child_effects_text(done, &self.undone_call(done, call)));
                 left.insert(step, (progress.left.len(), why));
             }
         }
@@ -125,7 +125,7 @@ impl Run {
             let (kind, why) = match &undone {
                 Undone::Undone | Undone::Rehearsed => (0, None),
                 Undone::NotYet => (1, None),
-                Undone::Left(_) => (2, said_of_child(done, &undone)),
+                Undone::Left(_) => (2, child_effects_text(done, &undone)),
             };
             all[kind].entry(&done.step).or_default().insert(done.item, why);
         }
@@ -144,7 +144,7 @@ impl Run {
 }
 
 /// The reason that is shown for a child run: what is known of its effects.
-fn said_of_child(done: &DoneCall, undone: &Undone) -> Option<String> {
+fn child_effects_text(done: &DoneCall, undone: &Undone) -> Option<String> {
     match undone {
         Undone::Left(why) if done.child.is_some() => Some(why.clone()),
         _ => None,

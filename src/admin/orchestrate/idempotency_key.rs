@@ -28,11 +28,11 @@ pub(super) fn idempotency_key(headers: &HeaderMap, in_body: Option<&str>) -> Res
         (Some(key), _) | (None, Some(key)) => key,
         (None, None) => return Ok(None),
     };
-    is_valid(key).then(|| Some(key.to_owned())).ok_or_else(|| bad(VALID_KEY))
+    is_valid(key).then(|| Some(key.to_owned())).ok_or_else(|| bad(KEY_RULE_TEXT))
 }
 
 /// The rule for keys of starts and ids of signals, for error texts.
-pub(super) const VALID_KEY: &str = "has to have 1 to 255 characters and no control characters";
+pub(super) const KEY_RULE_TEXT: &str = "has to have 1 to 255 characters and no control characters";
 
 pub(super) fn is_valid(key: &str) -> bool {
     !key.is_empty() && key.chars().count() <= KEY_CHARS_MAX && !key.chars().any(char::is_control)

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
 use super::envelope::{RUN_PATH, envelope};
-use super::idempotency_key::{VALID_KEY, is_valid};
+use super::idempotency_key::{KEY_RULE_TEXT, is_valid};
 use super::load::{LoadedRun, resolve_id};
 use super::unreadable;
 use crate::admin::access::Caller;
@@ -194,7 +194,7 @@ pub(in crate::admin) async fn signal(
 ) -> JsonResult<Orchestration> {
     let SignalRequest { payload, id: delivery, by } = request;
     if delivery.as_deref().is_some_and(|id| !is_valid(id)) {
-        return Err(ApiError::bad(format!("the signal's id {VALID_KEY}")));
+        return Err(ApiError::bad(format!("the signal's id {KEY_RULE_TEXT}")));
     }
     let order = Order::Signal { name, payload: Arc::new(payload), id: delivery };
     give_order(&admin, &id, &caller, by.as_deref(), order).await

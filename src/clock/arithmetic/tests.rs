@@ -44,7 +44,7 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
         assert_eq!(keeper.check(machine.0), (None, s(0)));
         let jumped = machine.set(jump);
         assert_eq!(since_start(keeper.now(jumped)), s(10));
-        assert_eq!(keeper.check(jumped), (Some(ClockChange::Apart(Disagreement::Jumped(jump))), jump));
+        assert_eq!(keeper.check(jumped), (Some(ClockChange::Disagrees(Disagreement::Jumped(jump))), jump));
         // Nor does it move later, and it is reported only once.
         for second in 11..200 {
             let later = machine.passes(ms(1_000));
@@ -53,7 +53,7 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
             assert_eq!(keeper.disagreement(later), Some(Disagreement::Jumped(jump)));
         }
         let back = machine.set(-jump);
-        assert_eq!(keeper.check(back), (Some(ClockChange::Together), s(0)));
+        assert_eq!(keeper.check(back), (Some(ClockChange::Agrees), s(0)));
         assert_eq!(keeper.disagreement(back), None);
         assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, s(0)));
     }
@@ -63,20 +63,20 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
 fn every_further_jump_is_reported_and_so_are_small_steps_that_add_up() {
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
-    let told = |keeper: &mut Timekeeper, reading| match keeper.check(reading).0 {
-        Some(ClockChange::Apart(Disagreement::Jumped(by))) => Some(by.as_secs()),
+    let reported = |keeper: &mut Timekeeper, reading| match keeper.check(reading).0 {
+        Some(ClockChange::Disagrees(Disagreement::Jumped(by))) => Some(by.as_secs()),
         None => None,
         other => panic!("{other:?}"),
     };
-    assert_eq!(told(&mut keeper, machine.set(s(3_600))), Some(3_600));
-    assert_eq!(told(&mut keeper, machine.set(s(30))), None);
-    assert_eq!(told(&mut keeper, machine.set(s(31))), Some(3_661));
-    assert_eq!(told(&mut keeper, machine.set(s(-7_200))), Some(-3_539));
+    assert_eq!(reported(&mut keeper, machine.set(s(3_600))), Some(3_600));
+    assert_eq!(reported(&mut keeper, machine.set(s(30))), None);
+    assert_eq!(reported(&mut keeper, machine.set(s(31))), Some(3_661));
+    assert_eq!(reported(&mut keeper, machine.set(s(-7_200))), Some(-3_539));
     // Two steps, each small by itself; the second comes before the time has caught up with the first.
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
-    assert_eq!(told(&mut keeper, machine.set(s(40))), None);
-    assert_eq!(told(&mut keeper, machine.set(s(40))), Some(80));
+    assert_eq!(reported(&mut keeper, machine.set(s(40))), None);
+    assert_eq!(reported(&mut keeper, machine.set(s(40))), Some(80));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_disagreement_says_what_to_do() {
     assert!(jumped.contains("is 25h 1m 1s ahead of the process's time"), "{jumped}");
     assert!(shown(Disagreement::Jumped(s(-61))).contains("1m 1s behind the process's time"));
     assert!(shown(Disagreement::StoreAhead(s(-7_200))).contains("was 2h behind the store's newest event"));
-    assert!(shown(Disagreement::NotTheStores(s(7_200))).contains("is 2h ahead of the database's"));
+    assert!(shown(Disagreement::DiffersFromStore(s(7_200))).contains("is 2h ahead of the database's"));
 }
 
 /// CLOCK_BOOTTIME counts the sleep, and so does the wall clock.
@@ -141,7 +141,7 @@ fn time_starts_at_the_stores_newest_event() {
     assert_eq!(keeper.disagreement(later), Some(Disagreement::StoreAhead(s(-7_200))));
     // The machine's clock is corrected: this too counts as a jump.
     let right = machine.set(s(9_000));
-    assert_eq!(keeper.check(right), (Some(ClockChange::Apart(Disagreement::Jumped(s(1_800)))), s(1_800)));
+    assert_eq!(keeper.check(right), (Some(ClockChange::Disagrees(Disagreement::Jumped(s(1_800)))), s(1_800)));
     assert_eq!(keeper.now(right), event(7_205));
 }
 
@@ -154,25 +154,25 @@ fn the_time_of_a_shared_store_is_followed_within_what_its_answers_take() {
     let begun: Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
     // The store reads its clock as soon as it is asked, and its answer arrives `took` milliseconds later. Returns how
     // far the time is then behind the store's, in milliseconds.
-    let mut hear = |took: u64, set: i64| {
+    let mut answer_from_store = |took: u64, set: i64| {
         let there = |boot: Duration| {
             let since = SignedDuration::try_from(boot).unwrap() - s(5_000);
             begun.checked_add(since).unwrap().checked_add(s(set)).unwrap()
         };
         let (asked, said) = (machine.0.boot, there(machine.0.boot));
-        let heard = machine.passes(ms(took));
-        keeper.follow(said, asked, heard);
-        let behind = there(heard.boot).duration_since(keeper.now(heard)).as_millis();
+        let at_answer = machine.passes(ms(took));
+        keeper.follow(said, asked, at_answer);
+        let behind = there(at_answer.boot).duration_since(keeper.now(at_answer)).as_millis();
         machine.passes(ms(60_000));
         behind
     };
-    assert_eq!(hear(900, 0), 900, "the store may have read its clock at once");
-    assert_eq!(hear(3, 0), 3, "a quicker answer is more precise");
-    assert_eq!(hear(2_000, 0), 3, "a slower one does not reduce the precision");
-    assert_eq!(hear(10, 3_600), 10, "its clock was put forward");
-    assert_eq!(hear(10, -3_600), 0, "and back: never earlier than its answer");
+    assert_eq!(answer_from_store(900, 0), 900, "the store may have read its clock at once");
+    assert_eq!(answer_from_store(3, 0), 3, "a quicker answer is more precise");
+    assert_eq!(answer_from_store(2_000, 0), 3, "a slower one does not reduce the precision");
+    assert_eq!(answer_from_store(10, 3_600), 10, "its clock was put forward");
+    assert_eq!(answer_from_store(10, -3_600), 0, "and back: never earlier than its answer");
     let (change, apart) = keeper.check(machine.0);
-    assert_eq!(change, Some(ClockChange::Apart(Disagreement::NotTheStores(apart))), "years behind");
+    assert_eq!(change, Some(ClockChange::Disagrees(Disagreement::DiffersFromStore(apart))), "years behind");
     assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, apart), "reported once, and not followed");
 }
 
@@ -180,7 +180,7 @@ proptest! {
     /// Whatever happens to the machine's clock, and whenever the time is read: the time advances like the steady clock,
     /// within 500 ppm, and never past the machine's clock as it was last read.
     #[test]
-    fn time_goes_on_as_time_passes(
+    fn the_time_advances_like_the_steady_clock(
         happens in prop::collection::vec((0_u64..5_000_000_000, prop_oneof![
             4 => Just(0_i64),
             2 => -70_000_000_000_i64..70_000_000_000,
@@ -204,7 +204,7 @@ proptest! {
             }
             let now = keeper.now(reading);
             let went = now.duration_since(last.0).as_nanos();
-            let bound = i128::from(nanos) / LEAD_PART + 1;
+            let bound = i128::from(nanos) / SLEW_DIVISOR + 1;
             prop_assert!(went >= 0 && (went - i128::from(nanos)).abs() <= bound, "{went} ns in {nanos} ns");
             last = (now, reading);
         }
@@ -212,7 +212,7 @@ proptest! {
 
     /// A step that is followed is reached in the end, from either side, and the time stays there.
     #[test]
-    fn what_is_followed_is_reached(step_ms in -60_000_i64..=60_000, every_ms in 1_000_u64..600_000) {
+    fn a_small_step_is_slewed_to_the_end(step_ms in -60_000_i64..=60_000, every_ms in 1_000_u64..600_000) {
         let mut machine = Machine::new();
         let mut keeper = Timekeeper::starting(machine.0);
         keeper.now(machine.passes(ms(1_000)));

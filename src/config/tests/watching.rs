@@ -48,9 +48,9 @@ async fn an_editors_rename_is_one_change() {
     let set = Set::valid();
     let mut watched = Watched::new(&set.dir(), BY_EVENT);
     let at = set.dir().join("routes/orders.yaml");
-    let aside = set.dir().join("routes/.orders.yaml.swp");
-    write(&aside, routes("off"));
-    std::fs::rename(&aside, &at).expect("renamed");
+    let temporary = set.dir().join("routes/.orders.yaml.swp");
+    write(&temporary, routes("off"));
+    std::fs::rename(&temporary, &at).expect("renamed");
     assert_eq!(watched.state().await, Ok(State::Off));
     assert!(watched.changes.try_recv().is_err(), "one change");
 }
@@ -111,15 +111,15 @@ async fn every_symlink_swap_is_seen() {
 #[tokio::test]
 async fn polling_finds_a_change_without_an_event() {
     let set = Set::valid();
-    let old = set.dir().with_file_name("flags-new");
+    let replacement = set.dir().with_file_name("flags-new");
     let timing = WatchTiming { poll: Duration::from_millis(50), ..BY_EVENT };
     let mut watched = Watched::new(&set.dir(), timing);
     // The directory itself is replaced: the kernel still watches the old one.
-    write(&old.join("pointsman.yaml"), POINTSMAN);
-    write(&old.join("routes/orders.yaml"), routes("off"));
-    write(&old.join("workflows/create-order.yaml"), WORKFLOW);
+    write(&replacement.join("pointsman.yaml"), POINTSMAN);
+    write(&replacement.join("routes/orders.yaml"), routes("off"));
+    write(&replacement.join("workflows/create-order.yaml"), WORKFLOW);
     std::fs::rename(set.dir(), set.dir().with_file_name("flags-gone")).expect("moved away");
-    std::fs::rename(&old, set.dir()).expect("moved in");
+    std::fs::rename(&replacement, set.dir()).expect("moved in");
     loop {
         match watched.state().await {
             Ok(state) => break assert_eq!(state, State::Off),

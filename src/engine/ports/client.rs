@@ -98,11 +98,11 @@ pub(in crate::engine) trait Executor: Send + Sync {
 
 /// Sends reads.
 #[derive(Clone)]
-pub(in crate::engine) struct RehearsingClient(Wire);
+pub(in crate::engine) struct RehearsingClient(Transport);
 
 impl RehearsingClient {
     pub fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
-        Self(Wire::new(limits, key_secret))
+        Self(Transport::new(limits, key_secret))
     }
     /// Sends a read.
     pub async fn read(self, call: ReadCall) -> AttemptResult {
@@ -122,19 +122,19 @@ impl Executor for RehearsingClient {
 /// Sends the calls that a mode allows.
 #[derive(Clone)]
 pub(in crate::engine) struct SendingClient {
-    wire: Wire,
+    transport: Transport,
     mode: Mode,
     kill_switch: Arc<KillSwitch>,
 }
 
 impl SendingClient {
     pub fn new(limits: &Limits, key_secret: &[u8; 32], mode: Mode, kill_switch: Arc<KillSwitch>) -> Self {
-        Self { wire: Wire::new(limits, key_secret), mode, kill_switch }
+        Self { transport: Transport::new(limits, key_secret), mode, kill_switch }
     }
     /// Sends a call; an effect is sent only while the kill switch allows it.
     pub async fn send(self, SendCall(call, effect): SendCall) -> AttemptResult {
         let kill_switch = Some(&*self.kill_switch).filter(|_| effect != EffectClass::Read);
-        self.wire.call(call, kill_switch).await
+        self.transport.call(call, kill_switch).await
     }
 }
 
@@ -149,12 +149,12 @@ impl Executor for SendingClient {
 
 /// The connections of one kind of run.
 #[derive(Clone)]
-struct Wire {
+struct Transport {
     pool: Arc<ConnectionPool>,
     bounds: decode::Bounds,
 }
 
-impl Wire {
+impl Transport {
     fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
         Self {
             pool: ConnectionPool::new(

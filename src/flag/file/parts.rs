@@ -94,14 +94,14 @@ pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &
         }
         let Some(when) = condition(when, &site.key("when"), problems) else { continue };
         only_facts(when.reads(), params, &site.key("when"), problems);
-        let force = forced(force.as_ref(), &site.key("force"), problems);
+        let force = force_reason(force.as_ref(), &site.key("force"), problems);
         cohorts.push(Cohort { name: name.clone(), when, state: *state, force });
     }
     cohorts
 }
 
 /// The reason for overriding the gate.
-pub fn forced(draft: Option<&ForceDraft>, site: &Site, problems: &mut Problems) -> Option<String> {
+pub fn force_reason(draft: Option<&ForceDraft>, site: &Site, problems: &mut Problems) -> Option<String> {
     let reason = &draft?.reason;
     if reason.trim().is_empty() {
         problems.error(&site.key("reason"), "overriding the gate needs a reason");

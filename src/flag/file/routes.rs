@@ -74,7 +74,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     if workflow.is_none() {
         check_workflow_named(draft, site, problems);
     }
-    let forced = parts::forced(force.as_ref(), &at("force"), problems);
+    let forced = parts::force_reason(force.as_ref(), &at("force"), problems);
     let shares = match percent {
         Some(percent) => parts::shares(percent, *state, key.is_some(), &at("percent"), problems),
         None => Shares::default(),

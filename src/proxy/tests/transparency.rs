@@ -102,7 +102,7 @@ async fn trailers_are_forwarded_both_ways() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_100_gets_it_and_legacy_the_body() {
+async fn a_client_that_expects_100_continue_gets_it_and_legacy_gets_the_body() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;

@@ -26,7 +26,7 @@ fn the_side_that_is_waited_for_is_overdue() {
     assert_eq!(wait.due(&wait_limits).0, NEVER, "an arm with its own deadline has none here");
     wait.sending();
     assert_eq!(wait.due(&wait_limits).1, Overdue::Upload);
-    wait.client_is_slow(exchange_no);
+    wait.set_waits_for_client(exchange_no);
     assert_eq!(wait.due(&wait_limits).1, Overdue::Client);
     wait.request_ended(exchange_no);
     assert_eq!(wait.due(&wait_limits).1, Overdue::FirstByte);

@@ -82,7 +82,7 @@ async fn whatever_the_engine_does_ends_in_one_outcome() {
 }
 
 #[tokio::test]
-async fn an_assert_that_cannot_be_judged_is_a_mismatch_and_facts_are_there() {
+async fn an_assert_that_cannot_be_evaluated_is_a_mismatch_and_asserts_can_read_the_request() {
     let reply = |_| async { answer(&json!({}), RunReport::default()) };
     for (source, matches) in
         [("${request.body.items == [1] && request.query.dry == '1'}", true), ("${request.body.absent == 1}", false)]

@@ -43,7 +43,7 @@ pub(super) struct Opened {
 /// Opens the database at a canonical path, with these options of the writer's connection.
 pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
     let file_lock = FileLock::acquire(path).await?;
-    let new = create_private(path)?;
+    let is_file_empty = create_private(path)?;
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
     let mut conn = setup_options(path).connect().await.map_err(failed)?;
@@ -69,7 +69,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         .connect_with(reader)
         .await
         .map_err(failed)?;
-    match new {
+    match is_file_empty {
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
@@ -153,7 +153,7 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(6, "births".into(), MigrationType::Simple, births, false),
         Migration::new(APPENDS, "appends".into(), MigrationType::Simple, appends, false),
         Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
-        Migration::new(NEWEST, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
+        Migration::new(NEWEST_VERSION, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)
@@ -162,14 +162,14 @@ fn migrations(last: i64) -> Migrator {
 /// The migration that makes the table of appends. The events of an older file are moved after it.
 const APPENDS: i64 = 7;
 /// The last migration.
-const NEWEST: i64 = 9;
+const NEWEST_VERSION: i64 = 9;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(
         "{} has tables of version {version}, this binary knows them up to version {}: it was written by a newer \
          pointsman; start that one, or give this one another file with --store",
         path.display(),
-        NEWEST
+        NEWEST_VERSION
     ))
 }
 
@@ -184,7 +184,7 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
         if events > 0 {
             tracing::warn!(
                 store = shown,
-                "the store has tables of version {found} and is upgraded to version {NEWEST} now: about {events} events are \
+                "the store has tables of version {found} and is upgraded to version {NEWEST_VERSION} now: about {events} events are \
                  moved. This may be interrupted at any moment and continues at the next start. An older pointsman refuses \
                  the store from now on: the only way back is a copy that `pointsman store backup` made before"
             );
@@ -200,7 +200,7 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
             Err(UpgradeError::Newer(why)) => return Err(newer_events_error(path, &why)),
         }
     }
-    migrate_to(conn, path, NEWEST).await
+    migrate_to(conn, path, NEWEST_VERSION).await
 }
 
 /// Runs the migrations up to a version.
@@ -240,7 +240,7 @@ fn newer_events_error(path: &Path, why: &str) -> StoreError {
 pub(super) async fn is_older(conn: &mut SqliteConnection, path: &Path) -> Result<bool, StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
-    Ok(version(conn).await.map_err(failed)? < NEWEST)
+    Ok(version(conn).await.map_err(failed)? < NEWEST_VERSION)
 }
 
 /// Refuses tables of a newer version, which this binary cannot copy safely; older ones are accepted.
@@ -249,7 +249,7 @@ pub(super) async fn refuse_newer_tables(conn: &mut SqliteConnection, path: &Path
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
     match version(conn).await.map_err(failed)? {
         0 => Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display()))),
-        found if found > NEWEST => Err(newer_tables(path, found)),
+        found if found > NEWEST_VERSION => Err(newer_tables(path, found)),
         _ => Ok(()),
     }
 }
@@ -258,10 +258,10 @@ pub(super) async fn refuse_newer_tables(conn: &mut SqliteConnection, path: &Path
 pub(super) async fn require_current_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     match version(conn).await {
         Ok(0) => Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display()))),
-        Ok(NEWEST) => Ok(()),
-        Ok(version) if version > NEWEST => Err(newer_tables(path, version)),
+        Ok(NEWEST_VERSION) => Ok(()),
+        Ok(version) if version > NEWEST_VERSION => Err(newer_tables(path, version)),
         Ok(version) => Err(StoreError(format!(
-            "{} has tables of version {version}, this binary checks tables of version {NEWEST}: start it once with `serve`, \
+            "{} has tables of version {version}, this binary checks tables of version {NEWEST_VERSION}: start it once with `serve`, \
              which upgrades them; make a copy by `pointsman store backup` before, since an older pointsman refuses them \
              afterwards",
             path.display()

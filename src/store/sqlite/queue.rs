@@ -48,7 +48,7 @@ struct QueueState {
     /// Whether the writer has ended.
     ended: bool,
     /// Whether the writer waits for a signal.
-    idle: bool,
+    is_writer_waiting: bool,
     /// Whether a test stops the writer from taking work.
     is_paused: bool,
 }
@@ -70,9 +70,9 @@ impl Queue {
     }
 
     fn signal(&self, mut state: MutexGuard<'_, QueueState>) {
-        let idle = std::mem::take(&mut state.idle);
+        let was_waiting = std::mem::take(&mut state.is_writer_waiting);
         drop(state);
-        if idle {
+        if was_waiting {
             self.changed.notify_one();
         }
     }
@@ -130,7 +130,7 @@ impl Queue {
     }
 
     /// Whether nothing waits for the writer.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let state = self.state();
         state.live.is_empty() && state.dark.is_empty() && state.other.is_empty()
     }
@@ -156,11 +156,11 @@ impl Queue {
                     return NextWork::Closed(std::mem::take(&mut state.on_closed));
                 }
             }
-            state.idle = true;
+            state.is_writer_waiting = true;
             state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => {
-                    state.idle = false;
+                    state.is_writer_waiting = false;
                     return NextWork::TimedOut;
                 }
                 Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,

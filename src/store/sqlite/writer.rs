@@ -69,8 +69,12 @@ impl Writer {
                     if let Some(other) = other {
                         other_writes::perform(other, &mut self.committer, &self.healthy);
                     }
-                    let idle = self.queue.is_idle();
-                    self.committer.conn.checkpoint(if idle { CHECKPOINT_IDLE_PAGES } else { CHECKPOINT_PAGES });
+                    let is_queue_empty = self.queue.is_empty();
+                    self.committer.conn.checkpoint(if is_queue_empty {
+                        CHECKPOINT_IDLE_PAGES
+                    } else {
+                        CHECKPOINT_PAGES
+                    });
                 }
                 NextWork::TimedOut => self.committer.probe(&self.healthy),
                 NextWork::Closed(on_closed) => break on_closed,

@@ -28,7 +28,7 @@ fn facts(run: RunId, events: u64) -> Vec<Event> {
 }
 
 /// A file as the older version left it: batches of three events, one payload that several events refer to.
-async fn older(path: &Path, runs: u64, events: u64) {
+async fn write_older_file(path: &Path, runs: u64, events: u64) {
     let options = crate::store::sqlite::setup_options(path);
     let mut conn = options.connect().await.unwrap();
     migrate_to(&mut conn, path, OLDER).await.unwrap();
@@ -80,7 +80,7 @@ fn expected(run: RunId, events: u64) -> Vec<(u64, i64, Event)> {
     (1..).zip(facts(run, events)).map(fact).collect()
 }
 
-async fn holds_all(store: &impl Store, runs: u64, events: u64) {
+async fn assert_holds_all(store: &impl Store, runs: u64, events: u64) {
     for n in 1..=runs {
         let stored = store.events(run_id(n), Seq::FIRST).await.unwrap();
         let stored = stored.into_iter().map(|stored| {
@@ -106,7 +106,7 @@ async fn rows(conn: &mut SqliteConnection, text: &'static str) -> Option<i64> {
 async fn an_upgrade_of_a_file_survives_repeated_kills() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
-    older(&path, RUNS, EVENTS).await;
+    write_older_file(&path, RUNS, EVENTS).await;
     let mut observer = connect(&path).await;
     let (mut kills, mut after) = (0, 0);
     loop {
@@ -138,7 +138,7 @@ async fn an_upgrade_of_a_file_survives_repeated_kills() {
     observer.close().await.unwrap();
 
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
-    holds_all(&store, RUNS, EVENTS).await;
+    assert_holds_all(&store, RUNS, EVENTS).await;
     assert_eq!(store.run(run_id(3)).await.unwrap().unwrap().seq, Seq(EVENTS));
     store.append(append(run_id(3), EVENTS + 1, 1).into()).await.unwrap();
     assert_eq!(seqs(&(Arc::new(store) as SharedStore), run_id(3)).await.len() as u64, EVENTS + 1);
@@ -156,14 +156,14 @@ async fn an_upgrade_of_a_file_survives_repeated_kills() {
 async fn an_older_file_can_be_backed_up_before_its_upgrade() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("test.db"), dir.path().join("before.db"));
-    older(&path, 2, 120).await;
-    let secret = SqliteStore::check(&path, Duration::ZERO).await.unwrap_err().0;
-    assert!(secret.contains("make a copy by `pointsman store backup`"), "{secret}");
+    write_older_file(&path, 2, 120).await;
+    let refused = SqliteStore::check(&path, Duration::ZERO).await.unwrap_err().0;
+    assert!(refused.contains("make a copy by `pointsman store backup`"), "{refused}");
     back_up(&path, &copy).await.unwrap();
     let checked = SqliteStore::check_copy(&copy, Duration::ZERO).await.unwrap();
     assert_eq!((checked.runs, checked.events), (2, 240));
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
-    holds_all(&store, 2, 120).await;
+    assert_holds_all(&store, 2, 120).await;
     store.close().await;
     let checked = SqliteStore::check(&path, Duration::ZERO).await.unwrap();
     assert_eq!((checked.findings, checked.events, checked.payloads), (Vec::new(), 240, 1));
@@ -177,7 +177,7 @@ async fn an_older_file_can_be_backed_up_before_its_upgrade() {
 async fn events_of_a_newer_version_stop_the_upgrade() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
-    older(&path, 1, 20).await;
+    write_older_file(&path, 1, 20).await;
     let mut conn = connect(&path).await;
     sqlx::query("UPDATE events SET version = 98 WHERE seq = 7").execute(&mut conn).await.unwrap();
     conn.close().await.unwrap();
@@ -234,7 +234,7 @@ async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
     PostgresStore::make_older(&url, 5).await;
     assert_eq!(database.query("SET search_path = pointsman; SELECT move_events(70)").trim(), "70");
     let store = PostgresStore::open(&url, None, &limits).await.unwrap();
-    holds_all(&store, 1, 150).await;
+    assert_holds_all(&store, 1, 150).await;
     assert_eq!(store.run(run).await.unwrap().unwrap(), summary);
     store.append(append(run, 151, 1).into()).await.unwrap();
     let (checked, _) = PostgresStore::check(&url, None, &limits).await.unwrap();

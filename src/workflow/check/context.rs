@@ -34,7 +34,7 @@ pub(super) struct Check<'a> {
     /// All steps, in the order of the file.
     pub(super) steps: Vec<(&'a str, Site, StepDraft)>,
     /// Fallbacks of single items of a `for_each`.
-    pub(super) by_item: BTreeSet<String>,
+    pub(super) item_fallbacks: BTreeSet<String>,
     /// Lines of the workflow's `risks`.
     pub(super) policies: usize,
     pub(super) problems: &'a mut Problems,

@@ -101,7 +101,7 @@ impl Check<'_> {
             problem.hint("for example `undo: DELETE ${services.NAME}/things/${output.id}`");
             return None;
         };
-        let accept = undo.accept.is_none();
+        let accepts_default = undo.accept.is_none();
         let part = StepDraft {
             effect,
             headers: undo.headers,
@@ -116,7 +116,7 @@ impl Check<'_> {
             let message = format!("a {} undoes nothing", made.method);
             self.problems.error(&call_at, message).hint("name the call that undoes what the step did");
         }
-        if accept && made.method == Method::DELETE {
+        if accepts_default && made.method == Method::DELETE {
             // A repeated DELETE finds nothing: that counts as undone.
             made.accept.0.extend([(404, 404), (410, 410)]);
         }
@@ -213,7 +213,7 @@ impl Check<'_> {
     }
 
     /// Finds the fallbacks that replace single items: those named by a step with `for_each`, and their own fallbacks.
-    pub(super) fn find_by_item(&mut self) {
+    pub(super) fn find_item_fallbacks(&mut self) {
         let of = |name: &str| self.steps.iter().find(|(known, ..)| *known == name)?.2.fallback.as_deref();
         let first = self.steps.iter().filter(|(.., draft)| draft.for_each.is_some());
         let mut open: Vec<&str> = first.filter_map(|(.., draft)| draft.fallback.as_deref()).collect();
@@ -223,7 +223,7 @@ impl Check<'_> {
                 open.extend(of(name));
             }
         }
-        self.by_item = found;
+        self.item_fallbacks = found;
     }
 
     /// Checks fallbacks: they exist, replace one step each, are read by no step, and do not wait for each other.
@@ -250,7 +250,7 @@ impl Check<'_> {
                 self.problems.error(&at, message).hint(format!("say `fallback_only: true` in `{by}`"));
             }
             let items = matches!(other.kind, Some(StepKind::Checkpoint(_) | StepKind::Wait(_) | StepKind::Fail(_)));
-            if items && self.by_item.contains(by) {
+            if items && self.item_fallbacks.contains(by) {
                 let message = format!(
                     "`{by}` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can"
                 );

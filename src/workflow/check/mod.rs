@@ -108,9 +108,9 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
     let bounds = if kept { Bounds::LARGEST } else { Bounds::of(known.limits) };
     let drafts = steps.clone();
     let policies = draft.risks.len();
-    let (by_item, reads) = Default::default();
-    let mut check = Check { known, kept, bounds, steps, by_item, policies, problems, reads };
-    check.find_by_item();
+    let (item_fallbacks, reads) = Default::default();
+    let mut check = Check { known, kept, bounds, steps, item_fallbacks, policies, problems, reads };
+    check.find_item_fallbacks();
     let built: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
     check.fallbacks(&built);
     let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));

@@ -11,7 +11,7 @@ use crate::expression::Template;
 use crate::names::WorkflowName;
 use crate::problem::Site;
 use crate::workflow::definition::StepDraft;
-use crate::workflow::drafts::{AskDraft, CheckpointDraft, OnSilence, WaitDraft};
+use crate::workflow::drafts::{AskDraft, CheckpointDraft, OnSignalTimeout, WaitDraft};
 use crate::workflow::rules::{Asking, Escalation, Question, SubRun, Until, Wait};
 use crate::workflow::{OnTimeout, span};
 
@@ -227,7 +227,7 @@ impl Check<'_> {
             name,
             filter: filter.map_or(Some(None), |filter| filter.map(Some))?,
             timeout: timeout?,
-            goes_on: whole.on_timeout == Some(OnSilence::Continue),
+            goes_on: whole.on_timeout == Some(OnSignalTimeout::Continue),
         };
         Some(Wait { until, rehearse })
     }

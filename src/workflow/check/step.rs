@@ -42,23 +42,24 @@ impl Check<'_> {
             }
         }
         // The fallback of an item can read what the item can, in its `if` too.
-        let by_item = self.by_item.contains(name);
-        let mut context = ExpressionContext { usage: Usage::Value, item: by_item, needs: &mut needs, extra: &[] };
+        let is_item_fallback = self.item_fallbacks.contains(name);
+        let mut context =
+            ExpressionContext { usage: Usage::Value, item: is_item_fallback, needs: &mut needs, extra: &[] };
         let condition = draft.condition.as_ref().and_then(|text| self.condition(text, &site.key("if"), &mut context));
         let for_each = self.for_each(site, draft, &mut context);
-        context.item = by_item || draft.for_each.is_some();
+        context.item = is_item_fallback || draft.for_each.is_some();
         let kind = self.kind(site, draft, &mut context);
         let safeguards = self.safeguards(site, draft, &mut context);
-        let mut beside = BTreeSet::new();
-        let item = by_item || draft.for_each.is_some();
-        let mut context = ExpressionContext { usage: Usage::Value, item, needs: &mut beside, extra: &[] };
+        let mut failure_needs = BTreeSet::new();
+        let item = is_item_fallback || draft.for_each.is_some();
+        let mut context = ExpressionContext { usage: Usage::Value, item, needs: &mut failure_needs, extra: &[] };
         let failing = self.failing(site, draft, kind.as_ref(), &mut context);
-        if beside.remove(name) {
+        if failure_needs.remove(name) {
             let problem =
                 self.problems.error(site, format!("`undo` and `probe` of `{name}` cannot read `steps.{name}`"));
             problem.hint("write `output`: it is what the step gave");
         }
-        needs.extend(beside);
+        needs.extend(failure_needs);
         if draft.needs_any && needs.is_empty() {
             let hint = "name steps under `needs:`, or leave `needs_any` out";
             self.problems.warn(&site.key("needs_any"), format!("`{name}` needs no other step")).hint(hint);

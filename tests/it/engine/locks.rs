@@ -69,7 +69,7 @@ async fn first_come_is_first_served_over_pauses_and_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_busy_decides_whether_a_run_waits_skips_ends_or_asks() {
+async fn busy_decides_whether_a_run_waits_skips_ends_or_asks() {
     let texts = ["wait", "skip", "cancel", "ask"].map(|busy| taking(busy, busy));
     let mut test = EngineTest::with(&texts.each_ref().map(String::as_str)).await;
     test.step_service.hold("POST /uses");

@@ -47,11 +47,12 @@ pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<V
 }
 
 /// How many of the last rows are searched for the newest event: appends of one commit are not ordered by time.
-const NEWEST: i64 = 1_000;
+const NEWEST_ROWS_SEARCHED: i64 = 1_000;
 
 pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>> {
     let text = "SELECT max(at) FROM (SELECT at FROM appends ORDER BY pos DESC LIMIT ?)";
-    let (newest,): (Option<i64>,) = sqlx::query_as(text).bind(NEWEST).fetch_one(pool).await.map_err(read_error)?;
+    let (newest,): (Option<i64>,) =
+        sqlx::query_as(text).bind(NEWEST_ROWS_SEARCHED).fetch_one(pool).await.map_err(read_error)?;
     let time = |nanos: i64| Timestamp::from_nanosecond(i128::from(nanos));
     newest.map(time).transpose().map_err(|error| StoreError(format!("the time of an event cannot be read: {error}")))
 }

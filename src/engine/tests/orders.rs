@@ -1,12 +1,12 @@
 //! Orders to runs that wait for people, signals and the end of a freeze.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request, start};
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, answer, checked_plan, refused, request, start};
 use super::test_stores::counting;
 use crate::engine::OrderError;
 use crate::flag::{Freeze, RetryKey};
@@ -37,6 +37,20 @@ async fn approve(harness: &Harness, run: RunId) -> Result<crate::workflow::RunSu
     harness.engine.order(run, Order::Answer { checkpoint, said }, "ann".into()).await
 }
 
+/// Waits until the store has had no operation for 50 ms: the reads of the start have ended, and nothing polls.
+async fn wait_until_unused(store_operations: &AtomicUsize) {
+    let poll = async {
+        loop {
+            let before = store_operations.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if store_operations.load(Ordering::SeqCst) == before {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(TIMEOUT, poll).await.expect("the store is used again and again");
+}
+
 #[tokio::test]
 async fn a_run_waits_for_an_answer_without_a_task_also_across_a_restart() {
     let (step_service, (store, store_reads)) = (step_service().await, counting());
@@ -52,10 +66,7 @@ async fn a_run_waits_for_an_answer_without_a_task_also_across_a_restart() {
         assert!(!harness.engine.core.schedule.timers.will_wake(run), "nothing of the run is kept in memory");
         let explained = harness.engine.explain(run).await.unwrap();
         assert!(!explained.stuck && explained.sentence.contains("Shall it go?"), "{explained:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await; // the watchdog reads once at the start
-        let before = store_reads.load(Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(store_reads.load(Ordering::SeqCst), before);
+        wait_until_unused(&store_reads).await;
         let after = approve(&harness, run).await.unwrap();
         assert_ne!(after.status, RunStatus::WaitingCheckpoint);
         assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
@@ -175,7 +186,7 @@ async fn a_long_wait_is_stored_as_a_wake_time() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(super::harness::TIMEOUT, two_waits).await.unwrap();
+    tokio::time::timeout(TIMEOUT, two_waits).await.unwrap();
     assert_eq!(harness.engine.core.schedule.timers.len(), 1);
     let wake = harness.store.run(run).await.unwrap().unwrap().wake.unwrap();
     assert!(wake.duration_since(jiff::Timestamp::now()).as_secs() > 3_500);

@@ -140,22 +140,27 @@ async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
     mover.recover().await;
     other.recover().await;
     let run = start(&mover, json!({})).await.run;
-    step_service.wait_for_calls(1).await;
+    let later = start(&mover, json!({})).await.run;
+    step_service.wait_for_calls(2).await;
     store.orders.shut();
     let other = Arc::new(other);
-    let send = |order: Order| {
+    let send = |run, order: Order| {
         let other = other.clone();
         tokio::spawn(async move { other.engine.order(run, order, "ann".into()).await })
     };
-    let first = send(Order::Pause { reason: None });
+    let first = send(run, Order::Pause { reason: None });
     store.orders.arrived(1).await;
-    let second = send(Order::Signal { name: "go".into(), payload: Arc::default(), id: None });
+    let second = send(run, Order::Signal { name: "go".into(), payload: Arc::default(), id: None });
     wait_for("the second order is stored", async || store.orders_past_the_gate(run).await == 2).await;
-    tokio::time::sleep(Duration::from_millis(50)).await; // the mover has got the notification
+    // Notifications are handled in order: when the mover reads the orders of the later run, it has got that of the second
+    // order.
+    let third = send(later, Order::Pause { reason: None });
+    store.orders.arrived(2).await;
     store.orders.pass(1_000);
     assert_eq!(first.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
     let second = second.await.unwrap();
     assert!(!matches!(second, Err(OrderError::Store { .. })), "{second:?}");
+    assert_eq!(third.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
 }
 
 /// The deadline of a run passes while its pause is being appended: the caller gets no answer that is not durable.

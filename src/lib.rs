@@ -5,9 +5,10 @@
 //! A request's journey, a module a line:
 //!
 //! - [`proxy`]: reads a client's request, carries out the decision, sends the reply; refuses ambiguous requests
-//! - [`flag`] (pure): finds the route in one immutable set and decides which arm answers, whether the other runs too, and
-//!   which effects are real
-//! - [`exchange`] (pure): the types that proxy, shadow and engine exchange; an `Answered` exists only once the reply does
+//! - [`flag`] (pure): finds the route in one immutable set and decides which arm answers, whether the other runs too,
+//!   and which effects are real
+//! - [`exchange`] (pure): the types that proxy, shadow and engine exchange; an `Answered` exists only once the reply
+//!   does
 //! - [`engine`]: the other arm, a tower service: moves runs forward, performs their calls, survives the process
 //! - [`workflow`] (pure): what a run does next, as events; recording and replay are the same function
 //! - [`affinity`]: which arm owns an instance, and which took the first try of a request
@@ -23,7 +24,8 @@
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
-//! - [`slot_file`]: files of slots with checksums, in which `affinity` and `evidence` keep what the store does not have yet
+//! - [`slot_file`]: files of slots with checksums, in which `affinity` and `evidence` keep what the store does not have
+//!   yet
 //! - [`app`]: starts and stops all parts; the only one that imports every module
 //! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: used by all modules
 //!

@@ -22,8 +22,8 @@ pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
 pub const EARLIER_IDS_MAX: usize = 16;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
 pub const EARLIER_SCOPES_MAX: usize = 8;
-/// Earlier matches of one route, each with a scope of its retry keys, under which the first tries of requests are looked
-/// up that may belong to another route now.
+/// Earlier matches of one route, each with a scope of its retry keys, under which the first tries of requests are
+/// looked up that may belong to another route now.
 pub const MOVED_REQUESTS_MAX: usize = 32;
 
 /// Open runs that `check --against-open-runs` checks, newest first.
@@ -145,8 +145,8 @@ pub struct Limits {
     pub signals_max: u64,
     /// Nesting of a step's output and of a request's body; 100 at most.
     pub output_depth_max: u64,
-    /// Values in a step's output and in a request's body, those within lists and maps counted too: each takes many times
-    /// the memory of its bytes.
+    /// Values in a step's output and in a request's body, those within lists and maps counted too: each takes many
+    /// times the memory of its bytes.
     pub output_values_max: u64,
     /// One step's call, where the step gives no `timeout`.
     pub step_timeout_ms: u64,

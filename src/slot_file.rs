@@ -2,8 +2,8 @@
 //! disk does not lose it.
 //!
 //! The question it answers: "what had the last process written, whenever it was killed?" Always true: one process at a
-//! time has the file (its lock); the first 8 bytes of a used slot are the start of the BLAKE3 hash of the other 56, and a
-//! slot of zeros is free; the file gets its full size, filled with zeros, before the first slot is written, so that
+//! time has the file (its lock); the first 8 bytes of a used slot are the start of the BLAKE3 hash of the other 56, and
+//! a slot of zeros is free; the file gets its full size, filled with zeros, before the first slot is written, so that
 //! writing a slot needs no space.
 //!
 //! A slot is written with a plain `pwrite` and not synced: it survives the end of the process. A power cut may lose, or
@@ -183,8 +183,8 @@ fn piece_bytes(slots: &Range<u64>) -> usize {
     slots.min(PIECE_BYTES / SLOT_BYTES) * SLOT_BYTES
 }
 
-/// Calls `open` again while the file is locked, at most until `patience_ends`: the kernel releases the locks of a killed
-/// process one after the other, so that its successor may have the store's lock already and not this file's.
+/// Calls `open` again while the file is locked, at most until `patience_ends`: the kernel releases the locks of a
+/// killed process one after the other, so that its successor may have the store's lock already and not this file's.
 ///
 /// # Errors
 /// Those of `open`.
@@ -239,7 +239,8 @@ pub fn number_at(slot: &Slot, at: usize) -> u64 {
 pub(crate) mod testing {
     use super::SLOT_BYTES;
 
-    /// The bytes of a file of so many slots, of which these are not free; their last bytes may be left out if they are 0.
+    /// The bytes of a file of so many slots, of which these are not free; their last bytes may be left out if they
+    /// are 0.
     pub(crate) fn file_of(slots: u64, used: &[(u64, &str)]) -> Vec<u8> {
         let mut file = vec![0; slots as usize * SLOT_BYTES];
         for (place, hex) in used {

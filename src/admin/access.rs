@@ -105,7 +105,8 @@ impl AccessControl {
         let refused =
             |what: &str| ApiError::new(StatusCode::FORBIDDEN, "foreign", "The request comes from another site", what);
         if self.listen.ip().is_loopback() && !host.is_some_and(|host| self.names_this_host(host)) {
-            // DNS rebinding: another site's name, resolved to this machine, would make its pages same-origin with the API.
+            // DNS rebinding: another site's name, resolved to this machine, would make its pages same-origin with the
+            // API.
             return Err(refused("the Host header does not name this machine").hint(format!(
                 "use http://{}/ or http://localhost:{}/",
                 self.listen,

@@ -40,8 +40,8 @@ pub(super) async fn diffs(
     Ok(Json(Diffs { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, groups }))
 }
 
-/// Groups samples (given newest first) by fingerprint: the most frequent group first; of equally frequent ones, the most
-/// recent.
+/// Groups samples (given newest first) by fingerprint: the most frequent group first; of equally frequent ones, the
+/// most recent.
 fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, FingerprintCount>) -> Vec<DiffGroup> {
     let mut groups: Vec<DiffGroup> = Vec::new();
     let mut group_of: HashMap<String, usize> = HashMap::new();

@@ -1,5 +1,5 @@
-//! The HTTP API for people and programs: it shows routes, differences and runs, moves routes, starts runs and gives them
-//! orders.
+//! The HTTP API for people and programs: it shows routes, differences and runs, moves routes, starts runs and gives
+//! them orders.
 //!
 //! The question it answers: "what is going on, and may I change it?" Always true: every change is made by the ladder or
 //! the engine and recorded with who asked for it; responses are plain text, JSON or escaped HTML, so nothing that is

@@ -219,8 +219,8 @@ impl WindowSet {
         self.slices.iter().rev().take_while(|(number, _)| *number >= oldest).any(|(_, filter)| filter.contains(hash))
     }
 
-    /// Inserts an entry whose window began `ago`. Returns `false` if it had no room: the set is saturated then until the
-    /// entry's slice has expired.
+    /// Inserts an entry whose window began `ago`. Returns `false` if it had no room: the set is saturated then until
+    /// the entry's slice has expired.
     pub(super) fn insert(&mut self, hash: u64, now: Instant, ago: Duration) -> bool {
         let oldest = self.oldest(now);
         while self.slices.front().is_some_and(|(number, _)| *number < oldest) {

@@ -1,16 +1,16 @@
 //! The layout of the file that keeps first tries of legacy until the store has them, and how it is read back.
 //!
 //! The question it answers: "which first tries had legacy taken when the last process ended?" Always true: each
-//! record is in a slot of its own ([`slot_file`](crate::slot_file)), and survives the end of the process and a full disk;
-//! a torn slot is skipped and counted. Deciding which record may be overwritten is left to `key_log`; recognising that
-//! records are missing, to `key_file_damage`. Where some are, the slot of all routes says that a key could not be noted:
-//! which key it was is not known.
+//! record is in a slot of its own ([`slot_file`](crate::slot_file)), and survives the end of the process and a full
+//! disk; a torn slot is skipped and counted. Deciding which record may be overwritten is left to `key_log`; recognising
+//! that records are missing, to `key_file_damage`. Where some are, the slot of all routes says that a key could not be
+//! noted: which key it was is not known.
 //!
 //! Layout, in slots of 64 bytes: slot 0 names the format, this file and the store that uses it; slot 1 says up to which
-//! number all records are in the store, how many slots the file has, and which number was noted last (the last two are 0 in
-//! a file of an earlier version, which is taken to have its full length); each of the slots 2 to 63 has the hash of a
-//! route and the time at which legacy last served a request of it whose key could not be noted; the rest is a ring buffer
-//! of records.
+//! number all records are in the store, how many slots the file has, and which number was noted last (the last two are
+//! 0 in a file of an earlier version, which is taken to have its full length); each of the slots 2 to 63 has the hash
+//! of a route and the time at which legacy last served a request of it whose key could not be noted; the rest is a ring
+//! buffer of records.
 
 use std::fs::File;
 use std::io;
@@ -91,8 +91,8 @@ pub enum KeyFileError {
 }
 
 impl KeyFile {
-    /// Opens and reads the file. With `make` it is opened for use: it is created with its full size if it does not exist,
-    /// and resized if it has another size, no record in it waits for the store, and the disk has room.
+    /// Opens and reads the file. With `make` it is opened for use: it is created with its full size if it does not
+    /// exist, and resized if it has another size, no record in it waits for the store, and the disk has room.
     pub(super) fn open(path: &Path, bytes_max: u64, make: bool) -> Result<Opened, KeyFileError> {
         let wanted = (bytes_max / SLOT_BYTES as u64).max(HEAD_SLOTS + 1);
         let bytes = wanted * SLOT_BYTES as u64;

@@ -1,9 +1,9 @@
 //! Whether records are missing in a file of retry keys.
 //!
-//! The question it answers: "had legacy taken first tries that this file should name and does not?" Always true: records
-//! are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each the file also
-//! notes its number; a record is overwritten only once the store has it. So every number above that of the last stored
-//! record, up to the last noted one, must be there.
+//! The question it answers: "had legacy taken first tries that this file should name and does not?" Always true:
+//! records are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each the
+//! file also notes its number; a record is overwritten only once the store has it. So every number above that of the
+//! last stored record, up to the last noted one, must be there.
 //!
 //! Not damage: a single unreadable slot just after the last noted record. That record was being written when the
 //! process was killed or the power failed; legacy is called only after the write, so it had not taken that try. A kill

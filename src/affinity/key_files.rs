@@ -39,11 +39,12 @@ pub enum KeyFilePlace {
     Dir(PathBuf),
 }
 
-/// Opens or creates the file of this process, and takes over the keys that earlier processes of the store left in theirs.
+/// Opens or creates the file of this process, and takes over the keys that earlier processes of the store left in
+/// theirs.
 ///
 /// # Errors
-/// Another process uses the file, it cannot be created with its full size, or it has keys of another store; or the store
-/// does not answer.
+/// Another process uses the file, it cannot be created with its full size, or it has keys of another store; or the
+/// store does not answer.
 pub async fn open_key_log(
     store: &SharedStore,
     place: &KeyFilePlace,
@@ -68,8 +69,8 @@ pub async fn open_key_log(
     Ok(log)
 }
 
-/// Reads the keys of the files that a store lists, and of one that an older version did not list; processes may be using
-/// them. Also returns a sentence about each file that could not be read.
+/// Reads the keys of the files that a store lists, and of one that an older version did not list; processes may be
+/// using them. Also returns a sentence about each file that could not be read.
 pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryKey, Timestamp)>, Vec<String>) {
     let (mut keys, mut unread) = (Vec::new(), Vec::new());
     let unlisted = Some(absolute(unlisted)).filter(|path| Path::new(path).exists());
@@ -192,7 +193,8 @@ impl Opening<'_> {
     async fn open_file(&self, path: &Path) -> Result<Opened, KeyFileError> {
         let opened = self.open_unlocked(path, true).await?;
         match self.owner.ownership(opened.tag.as_ref()) {
-            // A copy of the file was made with the copy of the store: its keys were taken before the two stores differed.
+            // A copy of the file was made with the copy of the store: its keys were taken before the two stores
+            // differed.
             FileOwnership::Ours | FileOwnership::OfACopy => Ok(opened),
             FileOwnership::OfAnotherStore if opened.waiting.is_empty() => Ok(opened),
             FileOwnership::OfAnotherStore => Err(KeyFileError::OfAnotherStore(path.to_owned())),
@@ -234,8 +236,8 @@ impl Opening<'_> {
         Ok(OpenedFiles { own, left })
     }
 
-    /// To which store a file belongs. A listed file is also ours if its record has an earlier path of the store and no store is there
-    /// any more: then the store was moved.
+    /// To which store a file belongs. A listed file is also ours if its record has an earlier path of the store and no
+    /// store is there any more: then the store was moved.
     fn ownership(&self, opened: &Opened) -> FileOwnership {
         let ownership = self.owner.ownership(opened.tag.as_ref());
         let id = opened.tag.map(|tag| tag.file);

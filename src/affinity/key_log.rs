@@ -127,8 +127,8 @@ impl KeyLog {
         log
     }
 
-    /// Copies the waiting records of an ended process to this process's file, and marks them in the other file as stored.
-    /// Returns whether all were copied; otherwise the other file is unchanged.
+    /// Copies the waiting records of an ended process to this process's file, and marks them in the other file as
+    /// stored. Returns whether all were copied; otherwise the other file is unchanged.
     pub(super) fn take_over(&self, opened: &Opened) -> bool {
         let path = opened.file.path().display();
         if opened.waiting.iter().any(|record| self.note_at(record.key, record.at).is_err()) {

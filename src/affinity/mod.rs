@@ -14,8 +14,8 @@
 //!
 //! Asking, and deciding what becomes of the request, are left to `proxy` and `flag`.
 //!
-//! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the store
-//! is gone, the answer is [`OwnerUnknown`]. No other request waits for it.
+//! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the
+//! store is gone, the answer is [`OwnerUnknown`]. No other request waits for it.
 
 mod cache;
 mod collision_check;
@@ -144,8 +144,8 @@ impl StoreAffinity {
         self.families.publish(families);
     }
 
-    /// Of the requests that legacy served although their key could not be noted: until when a retry of one may come. For
-    /// a route that has or had one of these ids.
+    /// Of the requests that legacy served although their key could not be noted: until when a retry of one may come.
+    /// For a route that has or had one of these ids.
     pub fn unnoted_until<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<Timestamp> {
         ids.filter_map(|id| self.keys.unnoted_until(id)).max()
     }

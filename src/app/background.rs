@@ -75,7 +75,8 @@ pub(super) async fn reload(
     }
 }
 
-/// Puts a set in force. Reports a delay where the store does not answer within `REPORT_DELAY_AFTER`, and goes on waiting.
+/// Puts a set in force. Reports a delay where the store does not answer within `REPORT_DELAY_AFTER`, and goes on
+/// waiting.
 async fn put_in_force(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus) -> anyhow::Result<()> {
     let mut applying = pin!(parts.apply(setup));
     if let Ok(outcome) = tokio::time::timeout(REPORT_DELAY_AFTER, &mut applying).await {

@@ -1,17 +1,17 @@
 //! What the evidence of a route depends on.
 //!
-//! The question it answers: "would a pair that was compared under the earlier files be the same pair under these?" Always
-//! true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the basis, so that
-//! a change of it starts the evidence from zero.
+//! The question it answers: "would a pair that was compared under the earlier files be the same pair under these?"
+//! Always true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the
+//! basis, so that a change of it starts the evidence from zero.
 //!
-//! Part of it: which requests the route matches, and what it does with instances; the plan of the route's workflow, of its
-//! creator's where the route follows up instances, and of every workflow that these run, directly or through another one
-//! (or the fact that the files do not have such a workflow); the addresses of the services that these plans name, and of
-//! the route's legacy; the rules; the version of the expression language.
+//! Part of it: which requests the route matches, and what it does with instances; the plan of the route's workflow, of
+//! its creator's where the route follows up instances, and of every workflow that these run, directly or through
+//! another one (or the fact that the files do not have such a workflow); the addresses of the services that these plans
+//! name, and of the route's legacy; the rules; the version of the expression language.
 //!
-//! Not part of it, because it changes when and how often something is asked and never what a reply says: limits, breakers,
-//! rates, time-outs of services, `keyed:` (it decides whether an attempt with unknown outcome is sent again), and the values
-//! of secrets, because a new secret gives access to the same service.
+//! Not part of it, because it changes when and how often something is asked and never what a reply says: limits,
+//! breakers, rates, time-outs of services, `keyed:` (it decides whether an attempt with unknown outcome is sent again),
+//! and the values of secrets, because a new secret gives access to the same service.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -9,7 +9,8 @@ use crate::cli;
 use crate::config::Overrides;
 use crate::demo::{DemoOptions, Product};
 
-/// `pointsman serve`: runs until SIGTERM or SIGINT. Prints the addresses on which it listens to stdout, as one JSON line.
+/// `pointsman serve`: runs until SIGTERM or SIGINT. Prints the addresses on which it listens to stdout, as one JSON
+/// line.
 ///
 /// # Errors
 /// As [`App::start`].

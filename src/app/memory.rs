@@ -8,8 +8,8 @@ use std::time::Duration;
 /// The pause between two calls. A call without anything to give back takes some microseconds.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Gives freed pages back from time to time: those of the whole process, and those that only the thread it runs on could
-/// use again. Ends with the process.
+/// Gives freed pages back from time to time: those of the whole process, and those that only the thread it runs on
+/// could use again. Ends with the process.
 pub(super) async fn return_freed_pages() {
     loop {
         tokio::time::sleep(PAUSE).await;
@@ -20,7 +20,7 @@ pub(super) async fn return_freed_pages() {
 /// Where another allocator is in force (tests), there is nothing to give back.
 #[allow(unsafe_code)]
 fn collect() {
-    // SAFETY: the function takes no pointer, may be called from any thread at any time, and moves nothing that is in use
-    // (mimalloc's documentation, "Extended functions").
+    // SAFETY: the function takes no pointer, may be called from any thread at any time, and moves nothing that is in
+    // use (mimalloc's documentation, "Extended functions").
     unsafe { libmimalloc_sys::mi_collect(true) }
 }

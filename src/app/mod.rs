@@ -1,9 +1,9 @@
 //! Wires the modules into a process: the only module that may import every other.
 //!
 //! The question it answers: "in which order are the parts started, what does each receive, and in which order are they
-//! stopped?" Start: files, store, evidence, ladder, engine (which continues the runs that the last process left), shadow,
-//! then the listeners. Stop, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs,
-//! buffered evidence and retry keys, the admin listener, the store; each within a bound of `limits`.
+//! stopped?" Start: files, store, evidence, ladder, engine (which continues the runs that the last process left),
+//! shadow, then the listeners. Stop, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's
+//! runs, buffered evidence and retry keys, the admin listener, the store; each within a bound of `limits`.
 //!
 //! There are three thread pools (`runtimes`): one serves the proxy's requests, one moves runs, one serves the admin
 //! listener. Reading and rendering for people happens on the third, so that a large response never delays a run.

@@ -36,14 +36,15 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the files, starts all parts, and listens. Runs that the last process left are continued; where the store does
-    /// not take that yet, the process serves as it does while the store is not healthy.
+    /// Reads the files, starts all parts, and listens. Runs that the last process left are continued; where the store
+    /// does not take that yet, the process serves as it does while the store is not healthy.
     ///
-    /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the caller's.
+    /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
+    /// caller's.
     ///
     /// # Errors
-    /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, or an
-    /// address is in use.
+    /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, or
+    /// an address is in use.
     pub async fn start(flags: PathBuf, over: Overrides, engine: &Handle, admin: &Handle) -> anyhow::Result<Self> {
         let Loaded { setup, warnings, hash } = config::read(&flags, &over)?;
         for warning in &warnings.0 {

@@ -1,7 +1,7 @@
 //! Replays recorded runs with flag files that are not those of the run.
 //!
-//! Always true: nothing is sent or written. Random values (`uuid`, `random`) derive from the store's secret: where it is
-//! unknown they differ from the run's, and the command line says so.
+//! Always true: nothing is sent or written. Random values (`uuid`, `random`) derive from the store's secret: where it
+//! is unknown they differ from the run's, and the command line says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -68,8 +68,8 @@ pub enum ReplayResult {
 }
 
 impl ReplayFiles {
-    /// Reads a directory; `instead` replaces the file of the workflow that it contains. `secret` is the store's, where it
-    /// is known.
+    /// Reads a directory; `instead` replaces the file of the workflow that it contains. `secret` is the store's, where
+    /// it is known.
     ///
     /// # Errors
     /// Everything that is wrong with the files.

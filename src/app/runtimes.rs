@@ -26,8 +26,8 @@ pub(super) fn runtime() -> std::io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Makes a write beyond the limit on file sizes (`ulimit -f`) fail with an error instead of killing the process: a signal
-/// handler for SIGXFSZ replaces the default action for as long as the process lives.
+/// Makes a write beyond the limit on file sizes (`ulimit -f`) fail with an error instead of killing the process: a
+/// signal handler for SIGXFSZ replaces the default action for as long as the process lives.
 fn handle_file_size_signal(runtime: &Runtime) -> std::io::Result<()> {
     let _inside = runtime.enter();
     let signal = rustix::process::Signal::XFSZ.as_raw();

@@ -1,7 +1,7 @@
 //! Reads a store that no process uses, for the command line.
 //!
-//! Always true: a store that does not exist is an error and is not created; so is a SQLite file that a process uses, since
-//! it belongs to one process.
+//! Always true: a store that does not exist is an error and is not created; so is a SQLite file that a process uses,
+//! since it belongs to one process.
 
 use anyhow::{Context as _, bail};
 

@@ -1,5 +1,5 @@
-//! `store check` and `store backup`, which also work while a process uses the store; and the opening of the files beside it
-//! at start.
+//! `store check` and `store backup`, which also work while a process uses the store; and the opening of the files
+//! beside it at start.
 //!
 //! Always true: a check changes nothing in the store; a backup is read back before it is reported as done.
 

@@ -1,9 +1,9 @@
 //! `check --against-open-runs`: the open runs that the files being checked could not have produced.
 //!
 //! Always true: nothing is changed. Such a run continues with the plan that it was started with. Where that plan needs
-//! something that the files do not have, or a call of unknown outcome went to another URL of its service, the output names
-//! that: the run would pause there. A run that cannot be read is named with the reason, and the others are checked all the
-//! same. The check ends within bounds ([`Bounds`]), and says if it left runs out.
+//! something that the files do not have, or a call of unknown outcome went to another URL of its service, the output
+//! names that: the run would pause there. A run that cannot be read is named with the reason, and the others are
+//! checked all the same. The check ends within bounds ([`Bounds`]), and says if it left runs out.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The commands that run a process or open a store. `main` passes them to the command line as functions: `app` implements
-//! them, and `cli` must not depend on how a process is built.
+//! The commands that run a process or open a store. `main` passes them to the command line as functions: `app`
+//! implements them, and `cli` must not depend on how a process is built.
 
 use std::path::PathBuf;
 

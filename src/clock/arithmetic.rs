@@ -121,8 +121,8 @@ impl Timekeeper {
         passed.and_then(|passed| self.time.checked_add(passed).ok()).unwrap_or(Timestamp::MAX)
     }
 
-    /// Raises the time to at least that of the store's newest event. Returns how far that is ahead of the machine's clock,
-    /// where it is more than a minute.
+    /// Raises the time to at least that of the store's newest event. Returns how far that is ahead of the machine's
+    /// clock, where it is more than a minute.
     pub(super) fn not_before(&mut self, newest_event: Timestamp, reading: Reading) -> Option<SignedDuration> {
         let now = self.at(reading.boot).max(newest_event);
         (self.time, self.boot, self.slew_left_ns) = (now, reading.boot, 0);
@@ -140,8 +140,8 @@ impl Timekeeper {
     pub(super) fn follow(&mut self, store: Timestamp, asked: Duration, reading: Reading) {
         let took = SignedDuration::try_from(reading.boot.saturating_sub(asked)).unwrap_or_default();
         let latest = store.checked_add(took).unwrap_or(store);
-        // The store read its clock somewhere between request and answer, so its time now is between `store` and `latest`.
-        // Within that range the time from earlier answers is kept, so that it does not jump.
+        // The store read its clock somewhere between request and answer, so its time now is between `store` and
+        // `latest`. Within that range the time from earlier answers is kept, so that it does not jump.
         let time = match self.source {
             Source::Machine => store,
             Source::SharedStore => self.at(reading.boot).clamp(store, latest),

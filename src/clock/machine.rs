@@ -39,7 +39,8 @@ pub(super) fn boot_time() -> Duration {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const STEADY: rustix::time::ClockId = rustix::time::ClockId::Boottime;
-/// Other systems do not count the machine's sleep; after a sleep of up to a minute the time is slewed to the wall clock.
+/// Other systems do not count the machine's sleep; after a sleep of up to a minute the time is slewed to the wall
+/// clock.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const STEADY: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 

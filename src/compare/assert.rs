@@ -36,7 +36,8 @@ pub(super) fn judge(
         scope.set("engine", Arc::new(engine)).set("intents", Arc::new(intents));
         scope
     };
-    // Also evaluated with the engine's ids replaced by legacy's: an intent that names the engine's own order is correct.
+    // Also evaluated with the engine's ids replaced by legacy's: an intent that names the engine's own order is
+    // correct.
     let with_legacy_ids = (!ids.is_empty()).then(|| {
         let body = engine.get("body").map(|body| ids.value_with_legacy_ids(body)).unwrap_or_default();
         let mut engine = engine.clone();

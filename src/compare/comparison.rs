@@ -49,8 +49,8 @@ fn judge(
             Walk::bind_ids(Context { rules, coverage: &coverage, ids: &mut ids, findings }, legacy, engine)?;
         }
         headers::compare(pair, rules, &mut ids, findings);
-        // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status is
-        // reported.
+        // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status
+        // is reported.
         if same_class {
             findings.set_stale_reads(pair.stale_reads);
             let context = Context { rules, coverage: &coverage, ids: &mut ids, findings };

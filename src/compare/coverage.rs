@@ -8,7 +8,8 @@ use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::rules::{RuleId, Rules};
 
-/// Which rules cover which nodes. A node is identified by its address: the documents are not moved or changed meanwhile.
+/// Which rules cover which nodes. A node is identified by its address: the documents are not moved or changed
+/// meanwhile.
 #[derive(Default)]
 pub(super) struct Coverage(HashMap<*const Value, CoveringRules>);
 

@@ -25,7 +25,8 @@ pub struct RulesDraft {
     /// Values that may differ by a tolerance. Each JSONPath has as its value a number (absolute), or a duration such as
     /// `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
-    /// Conditions over `request`, `legacy`, `engine` and `intents`: `${intents.charge.body.amount == legacy.body.total}`.
+    /// Conditions over `request`, `legacy`, `engine` and `intents`:
+    /// `${intents.charge.body.amount == legacy.body.total}`.
     pub assert: Vec<String>,
 }
 

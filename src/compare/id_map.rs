@@ -1,7 +1,7 @@
 //! The one-to-one mapping between legacy's ids and the engine's.
 //!
-//! Always true: no id of either arm is bound to two of the other. The first binding stays; a value that contradicts it is
-//! a wrong reference.
+//! Always true: no id of either arm is bound to two of the other. The first binding stays; a value that contradicts it
+//! is a wrong reference.
 
 use std::collections::HashMap;
 

@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "did both arms do the same, and where not?" A pair is compared in this order
 //! (`comparison`): status, then both bodies by their type (`parsed_body`: JSON by structure in `walk`, text in `text`,
-//! the rest by digest), with legacy's ids bound one-to-one to the engine's (`id_map`), then headers and intents with the
-//! same ids, then the route's own asserts.
+//! the rest by digest), with legacy's ids bound one-to-one to the engine's (`id_map`), then headers and intents with
+//! the same ids, then the route's own asserts.
 //!
 //! Always true: an [`Observation`] is frozen when it is made; a [`Comparison`] is bounded in time, size and depth, and
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; what could not

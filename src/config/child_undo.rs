@@ -1,7 +1,7 @@
 //! Warns of `run` steps whose child run would not be undone.
 //!
-//! A run that ends early undoes the steps that declare an `undo`. A child run that has completed is not undone unless the
-//! step that started it declares how.
+//! A run that ends early undoes the steps that declare an `undo`. A child run that has completed is not undone unless
+//! the step that started it declares how.
 
 use std::collections::BTreeSet;
 

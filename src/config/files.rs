@@ -1,9 +1,9 @@
 //! The files of a set, read once into memory.
 //!
-//! Always true: a [`Files`] is one consistent state of the directory, or says that it is not; each file and their number
-//! is bounded; temporary files of editors and Kubernetes (hidden files, `..data`, `~`, `.swp`) are ignored. A file that
-//! cannot be read is a finding with its path, and does not hide the other files. A slow disk delays the reading thread
-//! only.
+//! Always true: a [`Files`] is one consistent state of the directory, or says that it is not; each file and their
+//! number is bounded; temporary files of editors and Kubernetes (hidden files, `..data`, `~`, `.swp`) are ignored. A
+//! file that cannot be read is a finding with its path, and does not hide the other files. A slow disk delays the
+//! reading thread only.
 
 use std::fs;
 use std::io::Read;

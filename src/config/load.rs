@@ -2,8 +2,8 @@
 //!
 //! The order: every file is parsed and checked against its schema; what passes is checked by the other modules
 //! (services, then workflows, which name services, then routes, which name both, then the rules of each route);
-//! `cross_checks` checks all files together. All problems are shown together. A name whose own file is invalid counts as
-//! known, so that one mistake is not reported again at every use of the name.
+//! `cross_checks` checks all files together. All problems are shown together. A name whose own file is invalid counts
+//! as known, so that one mistake is not reported again at every use of the name.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,12 +4,12 @@
 //! files ask for; a [`Setup`] is built by a successful check of all of them together, and the rest of the program sees
 //! only that.
 //!
-//! Always true: a set is accepted or refused as a whole; a refusal lists every problem with file, line, column and a hint
-//! ([`Findings`]); no bytes make it panic. The order: [`files`] reads the directory into memory, `parse` makes a tree
-//! with positions of each text, `schema_check` checks it against the JSON Schema of the drafts, `check_files` calls the
-//! checks of `flag`, `workflow` and `compare`, `cross_checks` does the checks that need all files, and `render` prints
-//! what was found. `watcher` does it again when the files change. Putting a valid set in force is done by `ladder` and
-//! `app`.
+//! Always true: a set is accepted or refused as a whole; a refusal lists every problem with file, line, column and a
+//! hint ([`Findings`]); no bytes make it panic. The order: [`files`] reads the directory into memory, `parse` makes a
+//! tree with positions of each text, `schema_check` checks it against the JSON Schema of the drafts, `check_files`
+//! calls the checks of `flag`, `workflow` and `compare`, `cross_checks` does the checks that need all files, and
+//! `render` prints what was found. `watcher` does it again when the files change. Putting a valid set in force is done
+//! by `ladder` and `app`.
 //!
 //! When the disk is slow, loading is slow: files are read on the caller's thread at the start and on the watcher's own
 //! thread later; a set that changes while it is read is read again.

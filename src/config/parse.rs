@@ -1,9 +1,9 @@
 //! Parses YAML text into a tree, within bounds.
 //!
-//! Always true: it reads YAML 1.2 (`off`, `yes` and `no` are strings); a number written with leading zeros is a string, so
-//! that no id loses digits; nesting, values and text are bounded after aliases are expanded. Refused, each with its
-//! position: a key twice in one map, tags, merge keys (`<<`), a second document, an alias inside its own anchor. No bytes
-//! make it panic.
+//! Always true: it reads YAML 1.2 (`off`, `yes` and `no` are strings); a number written with leading zeros is a string,
+//! so that no id loses digits; nesting, values and text are bounded after aliases are expanded. Refused, each with its
+//! position: a key twice in one map, tags, merge keys (`<<`), a second document, an alias inside its own anchor. No
+//! bytes make it panic.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -26,8 +26,8 @@ pub(crate) struct ParseError {
     pub hint: Option<String>,
 }
 
-/// Parses a file's text. After an error that leaves the tree usable (a key twice), the tree is returned too, so that its
-/// other problems are found.
+/// Parses a file's text. After an error that leaves the tree usable (a key twice), the tree is returned too, so that
+/// its other problems are found.
 pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<ParseError>) {
     let text: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(text).into();
     let mut builder = Builder { text: &text, ..Builder::default() };

@@ -53,8 +53,8 @@ pub(crate) enum RetentionDraft {
     Each(RetentionMapDraft),
 }
 
-/// How long runs that have ended are kept: one age for all (`30d`, `forever`), or by how they ended; what is left out is
-/// kept for ever. Without it, the default with which the store was created.
+/// How long runs that have ended are kept: one age for all (`30d`, `forever`), or by how they ended; what is left out
+/// is kept for ever. Without it, the default with which the store was created.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RetentionMapDraft {

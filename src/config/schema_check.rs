@@ -18,8 +18,8 @@ use crate::problem::{Problem, Problems, Segment, Site, nearest};
 pub(crate) struct SchemaCheck {
     /// Everything that the schema does not allow.
     pub problems: Problems,
-    /// The paths of keys and values that the schema refuses: what is left without them can still be checked for meaning.
-    /// Missing keys are not among them.
+    /// The paths of keys and values that the schema refuses: what is left without them can still be checked for
+    /// meaning. Missing keys are not among them.
     pub refused: Vec<Vec<Segment>>,
 }
 
@@ -140,7 +140,8 @@ impl Walk<'_> {
         }
     }
 
-    /// One of several schemas: the errors of the branch that takes this type of value, of several the one with the fewest.
+    /// One of several schemas: the errors of the branch that takes this type of value, of several the one with the
+    /// fewest.
     fn one_of(&self, node: &Node, branches: &[Value], site: &Site, problems: &mut SchemaCheck, depth: usize) {
         let branches: Vec<&Value> = branches.iter().map(|branch| self.resolve(branch)).collect();
         let mut all_words = BTreeSet::new();

@@ -38,7 +38,8 @@ pub(crate) struct PointsmanDraft {
     /// `sqlite:PATH` (default `sqlite:pointsman.db`), `postgres://USER@HOST:PORT/DATABASE` or `memory`.
     pub store: Option<String>,
     /// The directory of the retry-key file. It holds the retry keys of requests that legacy took, until the store has
-    /// them. Default: next to a SQLite store; else `$STATE_DIRECTORY`, or a directory of this user among temporary files.
+    /// them. Default: next to a SQLite store; else `$STATE_DIRECTORY`, or a directory of this user among temporary
+    /// files.
     pub retry_keys_dir: Option<String>,
     /// The password of a PostgreSQL store.
     pub store_password: Option<SecretDraft>,

@@ -171,8 +171,8 @@ impl Source {
         }
     }
 
-    /// The position of a character of a string value, where it can be computed: an escape counts as one character, lines
-    /// of a literal block lose their indentation.
+    /// The position of a character of a string value, where it can be computed: an escape counts as one character,
+    /// lines of a literal block lose their indentation.
     fn inside(&self, node: &Node, offset: usize) -> Option<Range<usize>> {
         let text = node.text()?;
         let source = self.text.get(node.span.clone())?;

@@ -1,4 +1,5 @@
-//! The demo's campaign: a person reviews item by item, a conflict is resolved by hand, and a failed run undoes its steps.
+//! The demo's campaign: a person reviews item by item, a conflict is resolved by hand, and a failed run undoes its
+//! steps.
 //!
 //! Always true: everything goes through the API that every other client uses, and what it says is compared with the
 //! ledger: what was struck out was never booked, what was resolved was booked once, what was undone is taken back.

@@ -163,8 +163,8 @@ pub async fn run(
     Ok(broken.is_empty())
 }
 
-/// Waits for Ctrl-C, SIGTERM or a closed stdout. Where signals cannot be listened for it returns at once: the demo could
-/// not be ended otherwise.
+/// Waits for Ctrl-C, SIGTERM or a closed stdout. Where signals cannot be listened for it returns at once: the demo
+/// could not be ended otherwise.
 async fn asked_to_end(output_closed: &Notify) {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminated) = signal(SignalKind::terminate()) else { return };

@@ -30,7 +30,8 @@ pub fn check(ledger: &Ledger, tally: &Tally) -> Vec<Promise> {
     let line = |what: &str, count: u64, expected: u64| Promise { what: what.to_owned(), count, expected };
     let mut rehearsed = 0;
     let mut both = 0;
-    // Not counted: drafts, which only the engine makes, and the campaign's ads, whose runs were not started by a request.
+    // Not counted: drafts, which only the engine makes, and the campaign's ads, whose runs were not started by a
+    // request.
     let asked = |e: &&super::LedgerEntry| !e.duplicate && e.operation != "draft" && e.service != "ads";
     for entry in ledger.entries().iter().filter(asked) {
         let answered_by_engine = entry.trace.as_ref().is_some_and(|t| tally.engine_traces.contains(t));

@@ -1,8 +1,8 @@
 //! Constant traffic from a few clients, and a count of what it got.
 //!
 //! Always true: a client follows up only orders that were acknowledged to it; every answer is judged (status, id,
-//! total), and an answer that is not as promised is recorded as a failure. A slow answer is waited for, up to ten seconds;
-//! no answer is a failure; nothing is sent twice.
+//! total), and an answer that is not as promised is recorded as a failure. A slow answer is waited for, up to ten
+//! seconds; no answer is a failure; nothing is sent twice.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,8 +1,9 @@
 //! The reference for users: one topic a file, carried in the binary.
 //!
-//! The question it answers: "how does this work, and what may I write?" `pointsman help TOPIC` and the API's `/docs/TOPIC`
-//! show the same text. Always true: a topic is Markdown that reads well as plain text; lists that the code knows (metrics,
-//! limits) are made from the code. Tests hold every command, file, key, path and metric that is named against the binary.
+//! The question it answers: "how does this work, and what may I write?" `pointsman help TOPIC` and the API's
+//! `/docs/TOPIC` show the same text. Always true: a topic is Markdown that reads well as plain text; lists that the
+//! code knows (metrics, limits) are made from the code. Tests hold every command, file, key, path and metric that is
+//! named against the binary.
 
 mod html;
 mod lists;

@@ -42,7 +42,8 @@ use crate::names::{Fence, RunId, Seq, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, SharedStore, StoreError, StoredEvent};
 use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
 
-/// The interface through which scheduler and drivers reach the code that moves runs, so that their files need not import it.
+/// The interface through which scheduler and drivers reach the code that moves runs, so that their files need not
+/// import it.
 pub(super) trait RunTasks: Send + Sync {
     /// Starts a task that moves a run. The task acquires the run first, unless `owned` shows that this process already
     /// has it.

@@ -71,8 +71,8 @@ impl KillSwitch {
             Operation::Instance => (&self.instances, rank(Freeze::Instances)),
             Operation::Effect => (&self.effects, rank(Freeze::Effects)),
         };
-        // This counts the permit, then reads the rank; `set` writes the rank, then reads the count. In the total order of
-        // the four, either this sees the new rank or `set` sees this permit.
+        // This counts the permit, then reads the rank; `set` writes the rank, then reads the count. In the total order
+        // of the four, either this sees the new rank or `set` sees this permit.
         permits.fetch_add(1, Ordering::SeqCst);
         let permit = Permit(permits);
         (self.rank.load(Ordering::SeqCst) < forbidden_from).then_some(permit)
@@ -157,8 +157,8 @@ mod tests {
         assert_eq!((switch.freeze(), may_begin(Operation::Effect)), (Freeze::Effects, false));
     }
 
-    /// Threads begin operations without a pause while the freeze changes thousands of times, with outdated ones among the
-    /// new: no operation begins while a freeze that forbids it is acknowledged.
+    /// Threads begin operations without a pause while the freeze changes thousands of times, with outdated ones among
+    /// the new: no operation begins while a freeze that forbids it is acknowledged.
     #[test]
     fn nothing_forbidden_begins_after_the_acknowledgement_in_thousands_of_races() {
         const ROUNDS: u64 = 2_000;

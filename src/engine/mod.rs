@@ -7,8 +7,8 @@
 //! a private or shared call is sent only after its event is durable. What a run does next is decided by `workflow`,
 //! which is pure; events are kept by `store`; which arm answers a request is decided by the proxy.
 //!
-//! When a service is slow, its attempts time out and other steps go on; when the store is slow, effects and answers wait;
-//! when the process ends, the next one resumes its runs from the store ([`Engine::recover`]).
+//! When a service is slow, its attempts time out and other steps go on; when the store is slow, effects and answers
+//! wait; when the process ends, the next one resumes its runs from the store ([`Engine::recover`]).
 
 mod api;
 mod bounds;
@@ -96,7 +96,8 @@ pub struct EngineParts {
     pub clock: Arc<ProcessClock>,
 }
 
-/// The embedded orchestrator. Dropping it cancels the tasks of all runs, which leaves them as a crash of the process would.
+/// The embedded orchestrator. Dropping it cancels the tasks of all runs, which leaves them as a crash of the process
+/// would.
 pub struct Engine {
     core: Arc<Core>,
 }
@@ -108,8 +109,8 @@ const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 const EARLIER_VERSIONS_MAX: usize = 3;
 
 impl Engine {
-    /// Makes an engine, which begins nothing by itself. Real runs move on the runtime in which it is made; rehearsals and
-    /// dark runs on the runtime of whoever calls the arm.
+    /// Makes an engine, which begins nothing by itself. Real runs move on the runtime in which it is made; rehearsals
+    /// and dark runs on the runtime of whoever calls the arm.
     ///
     /// # Panics
     /// Outside a runtime.
@@ -207,8 +208,8 @@ impl Engine {
         self.core.files.reloaded.notify_one();
     }
 
-    /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held, undos too.
-    /// When this returns, nothing that the freeze forbids begins any more, even if it was decided before. An older
+    /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held, undos
+    /// too. When this returns, nothing that the freeze forbids begins any more, even if it was decided before. An older
     /// version than the one in force changes nothing.
     pub async fn freeze(&self, version: u64, freeze: Freeze) {
         self.core.process.kill_switch.set(version, freeze).await;
@@ -251,8 +252,8 @@ impl Engine {
         self.core.process.tasks.len()
     }
 
-    /// Resumes every run that the last process left unfinished. Finished steps are not done again; a call that was in flight
-    /// is sent again with the same key and bytes where a repeat is harmless, and otherwise pauses its run.
+    /// Resumes every run that the last process left unfinished. Finished steps are not done again; a call that was in
+    /// flight is sent again with the same key and bytes where a repeat is harmless, and otherwise pauses its run.
     ///
     /// # Errors
     /// The store does not answer.
@@ -266,15 +267,15 @@ impl Engine {
         recover::recover_in_background(&self.core).await;
     }
 
-    /// Why the runs that the last process left are not resumed yet; `None` where they are. Until then no run begins for a
-    /// request or a start.
+    /// Why the runs that the last process left are not resumed yet; `None` where they are. Until then no run begins for
+    /// a request or a start.
     pub fn why_unresumed(&self) -> Option<String> {
         self.core.schedule.why_unresumed.get().map(|why| (*why).clone())
     }
 
-    /// Begins no new runs and waits for those in flight: for the answer of a run with a caller, for the calls in flight of
-    /// the others. Tasks that have not ended in time are cancelled, and the next process resumes their runs. Returns whether
-    /// all ended in time.
+    /// Begins no new runs and waits for those in flight: for the answer of a run with a caller, for the calls in flight
+    /// of the others. Tasks that have not ended in time are cancelled, and the next process resumes their runs. Returns
+    /// whether all ended in time.
     pub async fn drain(&self, within: Duration) -> bool {
         self.core.process.draining.send_replace(true);
         self.core.process.tasks.close();

@@ -10,8 +10,8 @@ use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
 use crate::names::{StepId, WorkflowName};
 use crate::workflow::{Mode, Risk, Run, RunStatus};
 
-/// Keeps the metrics of one run. The gauges count an unfinished durable run in its status whether it moves or rests, and a
-/// rehearsal while it moves.
+/// Keeps the metrics of one run. The gauges count an unfinished durable run in its status whether it moves or rests,
+/// and a rehearsal while it moves.
 pub(super) struct RunMetrics {
     workflow: WorkflowName,
     mode: Mode,

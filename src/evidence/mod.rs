@@ -4,14 +4,15 @@
 //!
 //! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever it is read,
 //! because both sides change under one lock and are scraped from one copy. Evidence has a basis (the
-//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, and comparisons that began before do not count.
+//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, and
+//! comparisons that began before do not count.
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!
 //! Evidence is written to the store in the background: a slow store delays no request, an unreachable one loses at most
-//! the evidence since the last write (counting goes on in memory), and a repeated write is the same row. What is lost never
-//! opens a gate: differences and failures that the store does not have are marked in a file (`marks`), and the evidence of a
-//! marked route starts from zero at the next start.
+//! the evidence since the last write (counting goes on in memory), and a repeated write is the same row. What is lost
+//! never opens a gate: differences and failures that the store does not have are marked in a file (`marks`), and the
+//! evidence of a marked route starts from zero at the next start.
 
 mod bound;
 mod counters;
@@ -143,8 +144,9 @@ impl Evidence {
         }
     }
 
-    /// Sets each route's basis (a hash of all that its verdicts depend on). Where it changed, the evidence starts from zero. Call it
-    /// once the new plans and rules are in force: requests offered before, and not compared yet, do not count.
+    /// Sets each route's basis (a hash of all that its verdicts depend on). Where it changed, the evidence starts from
+    /// zero. Call it once the new plans and rules are in force: requests offered before, and not compared yet, do not
+    /// count.
     pub fn set_basis(&self, bases: &[(RouteId, String)]) {
         for (route, basis) in bases {
             if self.counters(route).lock().set_basis(basis) {

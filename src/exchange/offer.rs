@@ -7,8 +7,8 @@ use super::Answered;
 use crate::flag::SkipReason;
 use crate::names::RouteId;
 
-/// Takes answered requests to the shadow executor. No method is async or waits: a request that cannot be taken is settled
-/// as skipped.
+/// Takes answered requests to the shadow executor. No method is async or waits: a request that cannot be taken is
+/// settled as skipped.
 pub trait Offer: Send + Sync {
     /// Opens the ticket of one request that should be compared. It must be settled; a dropped ticket settles itself.
     fn open(&self, route: &RouteId) -> ComparisonTicket;
@@ -50,8 +50,8 @@ impl Outcome {
 pub trait Settle: Send + Sync {
     /// One request of `route` has ended as `outcome`. Called exactly once for each ticket.
     fn settle(&self, route: &RouteId, outcome: Outcome);
-    /// One request of `route` in `dark` has ended without a durable run. Called at most once for each ticket, before it is
-    /// settled.
+    /// One request of `route` in `dark` has ended without a durable run. Called at most once for each ticket, before it
+    /// is settled.
     fn without_twin(&self, route: &RouteId) {
         let _ = route;
     }

@@ -28,7 +28,8 @@ pub(super) enum Node {
     Map(Vec<(Node, Node)>),
     /// `a + b`.
     Binary(Operator, Box<Node>, Box<Node>),
-    /// `a && b`, `a || b`. `deciding_value` is the value of one side that settles the result: false for `&&`, true for `||`.
+    /// `a && b`, `a || b`. `deciding_value` is the value of one side that settles the result: false for `&&`, true for
+    /// `||`.
     Logic { deciding_value: bool, left: Box<Node>, right: Box<Node> },
     /// `!a`.
     Not(Box<Node>),

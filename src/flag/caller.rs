@@ -1,11 +1,12 @@
 //! PURE. The caller of a request, as the scope of its retry key.
 //!
 //! The question it answers: "is this the same caller as before?" Always true: a token counts only where its signature,
-//! algorithm and audience were verified; any other credential is a header that anybody could send, and its bytes are the
-//! scope. A refreshed token has the same issuer and subject, and so the same scope.
+//! algorithm and audience were verified; any other credential is a header that anybody could send, and its bytes are
+//! the scope. A refreshed token has the same issuer and subject, and so the same scope.
 //!
 //! A token's `exp` and `nbf` are not compared with the time: a retry may come when the token of its first try has
-//! expired, and is still the same caller's. Whether an expired token is served is decided by legacy and by the services.
+//! expired, and is still the same caller's. Whether an expired token is served is decided by legacy and by the
+//! services.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};

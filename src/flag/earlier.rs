@@ -1,8 +1,8 @@
 //! PURE. The scopes of retry keys that earlier files had, and which requests came under them.
 //!
-//! The question it answers: "under which keys that no route gives it now may the first try of this request be recorded?"
-//! Always true: a request is looked up under the earlier scopes of its route, and under the scope of each route that
-//! matched it by earlier files, whichever route it belongs to now, if any.
+//! The question it answers: "under which keys that no route gives it now may the first try of this request be
+//! recorded?" Always true: a request is looked up under the earlier scopes of its route, and under the scope of each
+//! route that matched it by earlier files, whichever route it belongs to now, if any.
 
 use std::collections::HashMap;
 

@@ -1,9 +1,9 @@
 //! PURE. Keyed hashes of a request: the bucket that places a caller inside or outside a share, and the retry key.
 //!
 //! The question it answers: "is this caller among the first N percent?" Always true: the same secret, family and key
-//! give the same bucket, so raising a share only adds keys, and a caller in 10 % live is also in 20 % dark. Sampling and
-//! cohorts hash under different keys, so that the sample is independent of the cohort. The family is hashed instead of
-//! the route, so that a caller's follow-ups are on the same side as the request that created the instance.
+//! give the same bucket, so raising a share only adds keys, and a caller in 10 % live is also in 20 % dark. Sampling
+//! and cohorts hash under different keys, so that the sample is independent of the cohort. The family is hashed instead
+//! of the route, so that a caller's follow-ups are on the same side as the request that created the instance.
 
 use http::header::HeaderName;
 

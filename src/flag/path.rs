@@ -4,8 +4,8 @@
 //! the origin interprets differently would bypass a flag. Therefore dot segments (`..`, `%2e%2E`) are resolved here and
 //! never forwarded; other encodings are forwarded as the client wrote them and decoded for matching; a path that
 //! servers interpret differently (`//`, `%2F`, `%5C`, a backslash, `;parameters`) is called ambiguous, and [`readings`]
-//! lists every interpretation that an origin may choose. NUL, CR, LF, a malformed `%` and a `..` above the root are refused.
-//! `matcher` finds the route.
+//! lists every interpretation that an origin may choose. NUL, CR, LF, a malformed `%` and a `..` above the root are
+//! refused. `matcher` finds the route.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -48,7 +48,8 @@ pub enum PathRefusal {
     /// More `..` than segments.
     #[error("the path goes above the root")]
     AboveRoot,
-    /// Ambiguous, and one reading is a route with a workflow to which the path as it is written does not belong for sure.
+    /// Ambiguous, and one reading is a route with a workflow to which the path as it is written does not belong for
+    /// sure.
     #[error(
         "the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one way to read it is a route that has a workflow"
     )]
@@ -201,8 +202,8 @@ fn resolve_dots(path: &str, rule: Dots) -> Result<Option<String>, PathRefusal> {
     Ok(Some(resolved))
 }
 
-/// The key that a path is matched by: every encoding is decoded once, except those of slash and backslash. Bytes that are
-/// not UTF-8 stay encoded, so that different bytes give different keys.
+/// The key that a path is matched by: every encoding is decoded once, except those of slash and backslash. Bytes that
+/// are not UTF-8 stay encoded, so that different bytes give different keys.
 pub fn match_key(path: &str) -> Cow<'_, str> {
     let bytes = path.as_bytes();
     if !bytes.contains(&b'%') {

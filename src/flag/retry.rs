@@ -1,5 +1,5 @@
-//! PURE. How a route recognises a client's retry and scopes it by caller: as the files declare it now, in a form that can
-//! be stored, and as earlier files declared it.
+//! PURE. How a route recognises a client's retry and scopes it by caller: as the files declare it now, in a form that
+//! can be stored, and as earlier files declared it.
 //!
 //! The question it answers: "under which other keys may the first try of this request be recorded?" Always true: a
 //! stored scope gives the same keys as when it was in force, for as long as a retry may come.

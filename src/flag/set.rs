@@ -201,10 +201,10 @@ impl FlagSet {
 
     /// Resolves a raw path (without query): the path to forward and its route.
     ///
-    /// An ambiguous path is refused where one reading is a route with strict paths, or one with a workflow, whatever its
-    /// state (pins and retry keys bind in `off` too), unless the path as it is written belongs to that route. Also then it
-    /// is refused where another spelling would decide more than that: the route follows up instances, whose ids the
-    /// readings may write differently, or it is above `off` and slashes may shift its parameters.
+    /// An ambiguous path is refused where one reading is a route with strict paths, or one with a workflow, whatever
+    /// its state (pins and retry keys bind in `off` too), unless the path as it is written belongs to that route. Also
+    /// then it is refused where another spelling would decide more than that: the route follows up instances, whose ids
+    /// the readings may write differently, or it is above `off` and slashes may shift its parameters.
     ///
     /// # Errors
     /// Why it is answered with 400.
@@ -268,8 +268,8 @@ impl FlagSet {
         self.salts.retry(&flag.route, facts)
     }
 
-    /// The retry keys of this request under the scopes of earlier files, for as long as a retry under them may come. Nearly
-    /// always none.
+    /// The retry keys of this request under the scopes of earlier files, for as long as a retry under them may come.
+    /// Nearly always none.
     pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Vec<RetryKeys> {
         self.earlier_scopes.retry_keys(&flag.route.id, &self.salts, facts)
     }
@@ -328,8 +328,8 @@ impl RouteFlag {
         let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
         cohort.state.min(self.cap).min(proven)
     }
-    /// Whether a cohort is on a lower rung than its rule says, because it is not forced and neither has evidence: it has
-    /// none of its own, and its route did not reach that rung by evidence for all callers.
+    /// Whether a cohort is on a lower rung than its rule says, because it is not forced and neither has evidence: it
+    /// has none of its own, and its route did not reach that rung by evidence for all callers.
     pub fn lacks_evidence(&self, cohort: &Cohort) -> bool {
         cohort.force.is_none() && cohort.state > self.proven.max(State::Shadow)
     }

@@ -150,8 +150,8 @@ impl Gate {
         from: State,
         to: State,
     ) -> Vec<String> {
-        // Before its creator is dark there are no instances on which a follower could be compared, and the creator waits
-        // for the follower.
+        // Before its creator is dark there are no instances on which a follower could be compared, and the creator
+        // waits for the follower.
         let follows = matches!(at.route.instance, Some(Instance::Follows { .. }));
         if follows && (from, to) == (State::Shadow, State::Dark) {
             return Vec::new();

@@ -1,8 +1,8 @@
 //! The kill switch: puts freezes in force, and tracks whether the store has them.
 //!
 //! Always true: changes are numbered in this process in the order in which they were requested, and an older change has
-//! no effect after a newer one. The newest freeze that is not in the store is in the `pending` slot until it is recorded,
-//! or until the end of the freeze is. The freeze in force and the slot change under the same lock.
+//! no effect after a newer one. The newest freeze that is not in the store is in the `pending` slot until it is
+//! recorded, or until the end of the freeze is. The freeze in force and the slot change under the same lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -123,8 +123,8 @@ impl KillSwitch {
         self.mark_recorded(&mut state, version, flip);
     }
 
-    /// The freeze in the slot. The caller becomes the only task that records; `None` if the slot is empty, or if another
-    /// task records already.
+    /// The freeze in the slot. The caller becomes the only task that records; `None` if the slot is empty, or if
+    /// another task records already.
     pub fn begin_recording(&self) -> Option<Pending> {
         let mut state = self.state();
         if state.is_recording {

@@ -1,5 +1,6 @@
-//! Requests that new files take from a route with a workflow: it is removed, loses its workflow or matches other requests,
-//! or a new route wins over it. Their retries are looked up under the keys of that route, wherever they go now.
+//! Requests that new files take from a route with a workflow: it is removed, loses its workflow or matches other
+//! requests, or a new route wins over it. Their retries are looked up under the keys of that route, wherever they go
+//! now.
 //!
 //! Always true: as long as a retry may come, it is looked up under the match and the scopes that were in force when its
 //! first try came. The number is bounded: if the oldest are dropped, that is logged.

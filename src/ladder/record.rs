@@ -1,7 +1,7 @@
 //! Records flips and declarations in the store, and finds out whether they were recorded.
 //!
-//! Always true: flips that are recorded together are stored all or not at all (one transaction). If the store's reply was
-//! lost, the outcome is looked up until it is known, because what is in force must be what a restart finds.
+//! Always true: flips that are recorded together are stored all or not at all (one transaction). If the store's reply
+//! was lost, the outcome is looked up until it is known, because what is in force must be what a restart finds.
 
 use std::time::Duration;
 

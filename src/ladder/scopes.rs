@@ -1,12 +1,12 @@
 //! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them.
 //!
-//! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more, also
-//! by a route that gets requests of another one (which was removed, or matches others now), and where no route with a
-//! workflow gets them (`moved`). The number of earlier scopes
-//! is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for as long as a retry under it
-//! may come. The gate also stays shut for retries of requests whose keys were not recorded when legacy served them: from
-//! before the route had a workflow, matched them, or had its present `retry_key`. A route in `live` is held below it for
-//! the same time (`files`).
+//! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more,
+//! also by a route that gets requests of another one (which was removed, or matches others now), and where no route
+//! with a workflow gets them (`moved`). The number of earlier scopes
+//! is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for as long as a retry under
+//! it may come. The gate also stays shut for retries of requests whose keys were not recorded when legacy served them:
+//! from before the route had a workflow, matched them, or had its present `retry_key`. A route in `live` is held below
+//! it for the same time (`files`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,8 +121,8 @@ fn has_matched(was: &RetryScopes, route: &Route) -> bool {
     text.parse::<Match>().is_ok_and(|matches| matches.form() == route.matches.form())
 }
 
-/// Whether the earlier scope finds a retry by the same key as the present one: requests without the earlier key came under
-/// no key at all.
+/// Whether the earlier scope finds a retry by the same key as the present one: requests without the earlier key came
+/// under no key at all.
 fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
     was.now.as_ref().zip(scopes.now.as_ref()).is_some_and(|(was, now)| was.key == now.key)
 }

@@ -1,10 +1,10 @@
 //! Client connections: accepting, serving and draining them.
 //!
 //! Serves each connection in a task of its own. Always true: open connections are bounded (more wait in the kernel's
-//! queue); a connection has one timer, armed no later than the end of any wait that may begin after it, so a request arms
-//! none; a client that is gone ends the work for it, and one that only closed its sending side gets its answer. During a
-//! drain nothing new is accepted, idle connections close, requests in flight finish with `connection: close`, and what is
-//! left at the time limit is cut.
+//! queue); a connection has one timer, armed no later than the end of any wait that may begin after it, so a request
+//! arms none; a client that is gone ends the work for it, and one that only closed its sending side gets its answer.
+//! During a drain nothing new is accepted, idle connections close, requests in flight finish with `connection: close`,
+//! and what is left at the time limit is cut.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

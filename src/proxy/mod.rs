@@ -2,15 +2,15 @@
 //!
 //! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
 //! `hygiene` (is its head unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay`
-//! (with `legacy` over `pool`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and `capture`
-//! copy them, and `respond` is the one place where errors become answers.
+//! (with `legacy` over `pool`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and
+//! `capture` copy them, and `respond` is the one place where errors become answers.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured, and
 //! nothing is buffered unless the engine may hold the same request under another credential; one flag set per request.
 //!
-//! `flag` decides, `shadow` runs the other arm, and the engine runs workflows; the proxy knows the engine only as a tower
-//! service.
+//! `flag` decides, `shadow` runs the other arm, and the engine runs workflows; the proxy knows the engine only as a
+//! tower service.
 //!
 //! When a side is slow, a limit in `wait` ends the wait; when one is gone, the other is cut and its message never
 //! completed; the proxy itself retries only where that cannot do the work twice.
@@ -105,7 +105,8 @@ impl Proxy {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The number of requests of a route answered since the start, and the median of the proxy's overhead in microseconds.
+    /// The number of requests of a route answered since the start, and the median of the proxy's overhead in
+    /// microseconds.
     pub fn status_counts(&self, route: &RouteId) -> (u64, Option<f64>) {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.status_counts())
     }

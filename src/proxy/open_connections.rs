@@ -1,7 +1,7 @@
 //! The open client connections.
 //!
-//! Registered only so that a drain can wake them. Always true: a connection is registered once and removed when its task
-//! ends; requests do not touch the registry.
+//! Registered only so that a drain can wake them. Always true: a connection is registered once and removed when its
+//! task ends; requests do not touch the registry.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

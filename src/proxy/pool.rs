@@ -2,8 +2,9 @@
 //!
 //! Always true: a connection that was taken belongs to one exchange and returns only after both of its messages ended
 //! completely; idle connections are bounded in number and age. Each thread has a list of its own, so requests on
-//! different threads share no lock; only when that list is empty another thread's is tried, without waiting. A connection
-//! that the other side closed is noticed by its task and not handed out; `legacy` handles one that is closed just after.
+//! different threads share no lock; only when that list is empty another thread's is tried, without waiting. A
+//! connection that the other side closed is noticed by its task and not handed out; `legacy` handles one that is closed
+//! just after.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

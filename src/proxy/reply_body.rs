@@ -1,8 +1,8 @@
 //! The body of a reply to the client.
 //!
-//! Always true: frames are passed on as they come; an error on legacy's side becomes an error on the client's, so that a
-//! truncated reply is never completed. The end of a reply is handled when its body is dropped: by then hyper has the last
-//! frame.
+//! Always true: frames are passed on as they come; an error on legacy's side becomes an error on the client's, so that
+//! a truncated reply is never completed. The end of a reply is handled when its body is dropped: by then hyper has the
+//! last frame.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The client's socket as hyper reads and writes it.
 //!
-//! Always true: moving bytes restart the limit in [`ConnectionWait`]; closing after an early answer waits for the client
-//! to stop sending (bounded in time and bytes), because closing a socket with unread bytes sends a reset that can destroy
-//! the answer on its way. hyper with half-closing allowed does not read the socket while a request is in flight, so
-//! [`peek`] finds out whether the client is gone.
+//! Always true: moving bytes restart the limit in [`ConnectionWait`]; closing after an early answer waits for the
+//! client to stop sending (bounded in time and bytes), because closing a socket with unread bytes sends a reset that
+//! can destroy the answer on its way. hyper with half-closing allowed does not read the socket while a request is in
+//! flight, so [`peek`] finds out whether the client is gone.
 
 use std::io;
 use std::pin::Pin;

@@ -1,7 +1,7 @@
 //! The flag set in force, with each route's metric handles and upstream.
 //!
-//! Built once per set, so that a request looks nothing up by name. Always true: a request holds one [`Table`], and so one
-//! flag set, from its head to its last byte; services that a reload did not change keep their connections.
+//! Built once per set, so that a request looks nothing up by name. Always true: a request holds one [`Table`], and so
+//! one flag set, from its head to its last byte; services that a reload did not change keep their connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! What a client connection waits for, and since when.
 //!
-//! One [`ConnectionWait`] per client connection, updated with plain atomics by the connection's own task and by the task
-//! that sends the request's body to legacy. Always true: each phase has one limit, and progress restarts it; nothing here
-//! allocates, locks or arms a timer. `edge` has one timer per connection that reads it, so a request needs no timer of
-//! its own. `respond` turns an overrun into an answer.
+//! One [`ConnectionWait`] per client connection, updated with plain atomics by the connection's own task and by the
+//! task that sends the request's body to legacy. Always true: each phase has one limit, and progress restarts it;
+//! nothing here allocates, locks or arms a timer. `edge` has one timer per connection that reads it, so a request needs
+//! no timer of its own. `respond` turns an overrun into an answer.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -146,7 +146,8 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's priority.
+/// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's
+/// priority.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {

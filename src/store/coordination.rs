@@ -153,8 +153,9 @@ pub trait Work: Send + Sync + 'static {
         let _ = unreadable;
         self.take_due(worker, limit)
     }
-    /// Gives up a run that the worker owns under this fencing token and cannot read: any worker may take it from now on, as
-    /// if its owner had died. No effect if the run has another owner or token or has ended, and in a store of one process.
+    /// Gives up a run that the worker owns under this fencing token and cannot read: any worker may take it from now
+    /// on, as if its owner had died. No effect if the run has another owner or token or has ended, and in a store of
+    /// one process.
     fn give_up(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
         let _ = (worker, run, fence);
         Box::pin(std::future::ready(Ok(())))

@@ -8,8 +8,8 @@ use crate::flag::RetryScope;
 /// The scope of a route's retry keys, and the scopes before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RetryScopes {
-    /// The scope by the files that were read last; `None` where no keys are recorded, since the route has no workflow or
-    /// was removed.
+    /// The scope by the files that were read last; `None` where no keys are recorded, since the route has no workflow
+    /// or was removed.
     pub now: Option<RetryScope>,
     /// Earlier scopes under which retries may still come, the newest first.
     pub earlier: Vec<ReplacedScope>,
@@ -17,8 +17,8 @@ pub struct RetryScopes {
     /// many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
-    /// Which requests the route matches by the files that were read last; `None` where it was removed, or an earlier version
-    /// read them.
+    /// Which requests the route matches by the files that were read last; `None` where it was removed, or an earlier
+    /// version read them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<String>,
     /// Whether its workflow only reads by the files that were read last.
@@ -32,8 +32,8 @@ pub struct RetryScopes {
     /// `since`: its workflow only read until then, or it took over requests of another route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Timestamp>,
-    /// Its requests by earlier files that may belong to another route now, or to none, and whose retries may still come;
-    /// the newest first.
+    /// Its requests by earlier files that may belong to another route now, or to none, and whose retries may still
+    /// come; the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<ReplacedMatch>,
 }

@@ -76,9 +76,9 @@ pub(super) fn moved(
     Some(Moved { service: call.service.clone(), from, to: wire::base_of(call, world).to_owned() })
 }
 
-/// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services have
-/// other base URLs in these files: the run pauses there instead of sending such a call, or its probe, again. A call whose
-/// recorded URL is sealed is left out, because the URL is not known here.
+/// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services
+/// have other base URLs in these files: the run pauses there instead of sending such a call, or its probe, again. A
+/// call whose recorded URL is sealed is left out, because the URL is not known here.
 pub fn moved_calls(run: &Run, plan: &Plan, world: &World) -> BTreeMap<StepItem, Moved> {
     let of_steps = run.steps.iter().flat_map(|(step, state)| {
         let open = match state {

@@ -139,7 +139,8 @@ pub struct DoneBefore {
     pub output: Arc<Value>,
 }
 
-/// How [`DoneBefore`] is read. As a plain field, the value of an item that is null could not be told from an absent one.
+/// How [`DoneBefore`] is read. As a plain field, the value of an item that is null could not be told from an absent
+/// one.
 #[derive(Deserialize)]
 struct StoredDoneBefore {
     item: Option<u32>,

@@ -1,7 +1,7 @@
 //! Why a run is paused or ended early, in a sentence.
 //!
-//! Always true: the note follows from the run's state; as people are shown it, stars stand for texts that were made from
-//! sensitive values.
+//! Always true: the note follows from the run's state; as people are shown it, stars stand for texts that were made
+//! from sensitive values.
 
 use super::run::{End, Pause};
 use super::{ConflictKind, Plan, Run, ShownTexts, Superseded};

@@ -70,8 +70,8 @@ impl Plan {
         self.calls(EffectClass::Shared).next().is_some()
     }
 
-    /// Whether anything reads a step's output, status or headers: under its own name, or under that of a step whose place
-    /// it may take, directly or as the fallback of a fallback.
+    /// Whether anything reads a step's output, status or headers: under its own name, or under that of a step whose
+    /// place it may take, directly or as the fallback of a fallback.
     pub fn is_read(&self, step: &Step) -> bool {
         let replaced = |step: &&Step| step.replaces.and_then(|place| self.steps.get(place.0));
         // A chain of fallbacks is no longer than the plan.

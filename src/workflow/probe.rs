@@ -3,9 +3,9 @@
 //! Always true: a probe only reads, runs only for an attempt with unknown effect, and its result is an event. If the
 //! attempt took effect, the step is done with the probe's output; if not, the attempt counts as not done; if the probe
 //! cannot tell, a person decides. A "no" counts only if the probe was sent when the attempt could no longer take effect
-//! (`settles`); after an earlier "no" the probe is repeated. No probe is sent once the service of the attempt has another
-//! base URL: a "no" from there would not tell anything about the attempt. All times are those of events, so they survive
-//! a restart.
+//! (`settles`); after an earlier "no" the probe is repeated. No probe is sent once the service of the attempt has
+//! another base URL: a "no" from there would not tell anything about the attempt. All times are those of events, so
+//! they survive a restart.
 
 use std::sync::Arc;
 

@@ -62,8 +62,8 @@ pub fn has_hidden_parts(call: &Call) -> bool {
     is_url_hidden(call) || call.headers.iter().any(|(_, template)| reads_hidden(template.reads()))
 }
 
-/// The parts of a request that its record shows with stars, with secrets and credentials filled in. Only for sending: they
-/// are never stored.
+/// The parts of a request that its record shows with stars, with secrets and credentials filled in. Only for sending:
+/// they are never stored.
 #[derive(Default)]
 pub struct Revealed {
     /// The path and query; `None` where the recorded ones have no stars.

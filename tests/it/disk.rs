@@ -200,8 +200,8 @@ async fn only_says_that_nothing_was_started() {
     report_violations("disk::only_says_that_nothing_was_started", seed(), "1 order on a full disk", &[]);
 }
 
-/// Every sync is slow: requests that legacy answers are not delayed; requests that the engine answers wait for their own
-/// appends and succeed.
+/// Every sync is slow: requests that legacy answers are not delayed; requests that the engine answers wait for their
+/// own appends and succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_disk_delays_only_requests_that_append() {
     const SYNC: Duration = Duration::from_millis(120);

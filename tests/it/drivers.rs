@@ -2,8 +2,8 @@
 //!
 //! A run without faults shows which calls a workflow makes. Then each kind of fault is injected into each call: the run
 //! has to come to a defined end without partial effects. And for each call the process is killed after the effect and
-//! before its record: the next process sends the same key and bytes again, or asks a person. A workflow that is added to
-//! the example set is tested without further work.
+//! before its record: the next process sends the same key and bytes again, or asks a person. A workflow that is added
+//! to the example set is tested without further work.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -17,8 +17,8 @@ use crate::support::{until, until_true};
 /// A call that was handed to the socket before the acknowledgement may be counted by its receiver this much later.
 const IN_TRANSIT: Duration = Duration::from_millis(150);
 
-/// How long it is watched that nothing begins while effects are frozen: at their rate, the calls that wait would all have
-/// begun by then.
+/// How long it is watched that nothing begins while effects are frozen: at their rate, the calls that wait would all
+/// have begun by then.
 const OBSERVED: Duration = Duration::from_secs(3);
 /// Under load: how long each freeze is in force and watched.
 const FROZEN: Duration = Duration::from_millis(300);
@@ -215,8 +215,8 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     );
 }
 
-/// The kill switch is set while the store takes nothing: it is in force at once, the answer says that it is not recorded,
-/// its end is refused, and once the store takes it, a restart finds it.
+/// The kill switch is set while the store takes nothing: it is in force at once, the answer says that it is not
+/// recorded, its end is refused, and once the store takes it, a restart finds it.
 async fn while_the_store_takes_nothing(test: &str, calls: &str, fault: &str) {
     let mut system = live("limits: { move_answer_ms: 2000 }\n").await;
     system.allowed.unacknowledged = true;

@@ -1,5 +1,5 @@
-//! Retry keys that legacy took before a crash, on a full disk, or without a way to record them: a retry stays on its arm
-//! in every later state.
+//! Retry keys that legacy took before a crash, on a full disk, or without a way to record them: a retry stays on its
+//! arm in every later state.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,8 +42,8 @@ pub async fn keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
 }
 
-/// Waits until the file of retry keys has the first route of which a key could not be noted. It is written as soon as that
-/// is possible, in the first slot for such routes.
+/// Waits until the file of retry keys has the first route of which a key could not be noted. It is written as soon as
+/// that is possible, in the first slot for such routes.
 pub async fn unnoted_route_is_written(system: &TestSystem) {
     let file = PathBuf::from(format!("{}.keys", system.store().display()));
     until("the route to be written down", || async {
@@ -131,8 +131,8 @@ async fn killed_after_legacy_answered_on_a_full_disk() {
     killed_after_legacy("legacy_keys::killed_after_legacy_answered_on_a_full_disk", true).await;
 }
 
-/// Nothing can be written: below `live` legacy serves and the gate to `live` stays shut, also after a restart; in `live`
-/// nothing is started.
+/// Nothing can be written: below `live` legacy serves and the gate to `live` stays shut, also after a restart; in
+/// `live` nothing is started.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_cannot_be_recorded() {
     let mut system = TestSystem::start().await;
@@ -339,8 +339,8 @@ async fn a_key_that_legacy_took_stays_there_under_another_credential() {
     );
 }
 
-/// The token is not verified: a request that the engine took under one token is refused under the next, in `live` and in
-/// `off`, and neither arm does it again.
+/// The token is not verified: a request that the engine took under one token is refused under the next, in `live` and
+/// in `off`, and neither arm does it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_the_engine_took_is_refused_under_another_credential() {
     let mut system = TestSystem::start().await;

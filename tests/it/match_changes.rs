@@ -1,5 +1,5 @@
-//! The files give a route in `live` requests that legacy served before: a retry of one stays with legacy, and nothing is
-//! done twice.
+//! The files give a route in `live` requests that legacy served before: a retry of one stays with legacy, and nothing
+//! is done twice.
 
 use http::StatusCode;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
-//! The real binary on PostgreSQL under load, while the server is restarted, loses its sessions, hangs, accepts no writes,
-//! or its replies to commits are lost: everything acknowledged is there, nothing is done twice, callers get a clear
-//! answer within a bounded time, and the process recovers by itself.
+//! The real binary on PostgreSQL under load, while the server is restarted, loses its sessions, hangs, accepts no
+//! writes, or its replies to commits are lost: everything acknowledged is there, nothing is done twice, callers get a
+//! clear answer within a bounded time, and the process recovers by itself.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Clients that send slowly, stall, or do not read: disconnected at their limit, while others are served and memory stays
-//! constant.
+//! Clients that send slowly, stall, or do not read: disconnected at their limit, while others are served and memory
+//! stays constant.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

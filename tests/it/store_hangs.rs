@@ -1,5 +1,5 @@
-//! A store that hangs while the engine has more keys and instances than are kept in memory: requests that legacy answers
-//! do not wait for it.
+//! A store that hangs while the engine has more keys and instances than are kept in memory: requests that legacy
+//! answers do not wait for it.
 
 use std::path::PathBuf;
 
@@ -15,8 +15,9 @@ use crate::support::test_system::{FAMILY, TestSystem, id, some_order};
 /// The number of first tries that the engine took.
 const KEYS: u64 = 110_000;
 
-/// Of the 72 requests, how many may ask the store. A set of 110,000 keys answers "perhaps" for one of 4,000 others, and a
-/// keyed request is looked up in it up to four times: one of the 36 asks in 3 of 100 runs of this test, two in 5 of 10,000.
+/// Of the 72 requests, how many may ask the store. A set of 110,000 keys answers "perhaps" for one of 4,000 others, and
+/// a keyed request is looked up in it up to four times: one of the 36 asks in 3 of 100 runs of this test, two in 5 of
+/// 10,000.
 const FALSE_POSITIVES_MAX: usize = 1;
 
 /// Writes them into a store that no process has open, all of one run.

@@ -168,8 +168,8 @@ async fn a_clock_that_jumps_ends_no_wait_early() {
     .await;
 }
 
-/// The engine of the second process takes a key after the first process started. The client's retry at the first process,
-/// where legacy answers, goes to the engine's run, and nothing is performed again.
+/// The engine of the second process takes a key after the first process started. The client's retry at the first
+/// process, where legacy answers, goes to the engine's run, and nothing is performed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_another_process_took_is_known_below_live() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };

@@ -1,5 +1,5 @@
-//! The content of a server-sent event for an event of a run: its name, and its data in addition to sequence number, time,
-//! kind and status.
+//! The content of a server-sent event for an event of a run: its name, and its data in addition to sequence number,
+//! time, kind and status.
 
 use serde_json::{Value, json};
 

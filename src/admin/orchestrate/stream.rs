@@ -4,8 +4,8 @@
 //! sequence number, so that `Last-Event-ID` continues exactly where a connection broke; nothing is read ahead of the
 //! client. The number of streams is bounded (`api_streams_max`).
 //!
-//! While nothing happens a comment is sent as a heartbeat; its failure shows that the client has disconnected: its stream
-//! ends, its run does not. When the store does not answer, or the process stops, the stream ends and the client
+//! While nothing happens a comment is sent as a heartbeat; its failure shows that the client has disconnected: its
+//! stream ends, its run does not. When the store does not answer, or the process stops, the stream ends and the client
 //! reconnects.
 
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! The envelope: the JSON document in which the API shows a run.
 //!
-//! Always true: it is made from the run's events alone, but for `trouble`, so that every process gives the same; what it
-//! shows of requests and responses is redacted.
+//! Always true: it is made from the run's events alone, but for `trouble`, so that every process gives the same; what
+//! it shows of requests and responses is redacted.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;

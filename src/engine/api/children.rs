@@ -1,8 +1,8 @@
 //! Messages between parents and children: that a child has ended, that it waits, and a parent's orders.
 //!
-//! Always true: a child's end reaches its parent in whichever process that is moved, and a parent that is loaded reads the
-//! state of its children itself. An order for a child is delivered, refused, or sent again. How a child is created is the
-//! subject of `child`.
+//! Always true: a child's end reaches its parent in whichever process that is moved, and a parent that is loaded reads
+//! the state of its children itself. An order for a child is delivered, refused, or sent again. How a child is created
+//! is the subject of `child`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::workflow::{Mode, Order, Plan, Run, RunStatus};
 /// The pause before an order is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How a run ended, for its parent. The note is as people are shown it, because the parent's plan does not tell which of
-/// the child's values are sensitive; without a plan it is left out where there are any.
+/// How a run ended, for its parent. The note is as people are shown it, because the parent's plan does not tell which
+/// of the child's values are sensitive; without a plan it is left out where there are any.
 pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>) -> ChildEnd {
     let output = run.answer().map_or(Value::Null, |answer| answer.body.value());
     // For the parent, a `fail` step of the child is a failure, although the child counts as completed.

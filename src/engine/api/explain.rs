@@ -1,8 +1,9 @@
 //! Explains, in sentences for people, what a run waits for.
 //!
-//! Always true: it only reads. The reasons that follow from the run's events come from `workflow` ([`waits`]); what only the
-//! engine knows is added here: who holds a lock, when a service's breaker lets the next call through, whether a task of this
-//! process moves the run. The explanation is that of one moment: of the durable events, and of what this process knew.
+//! Always true: it only reads. The reasons that follow from the run's events come from `workflow` ([`waits`]); what
+//! only the engine knows is added here: who holds a lock, when a service's breaker lets the next call through, whether
+//! a task of this process moves the run. The explanation is that of one moment: of the durable events, and of what this
+//! process knew.
 
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
 //! Waits until a run rests or has new events.
 //!
-//! Always true: only durable events are reported. The store is not read while nothing happens, unless another process may
-//! move the run: then it is polled for as long as somebody waits. A run whose descendant waits for a person or a signal
-//! counts as waiting for one too.
+//! Always true: only durable events are reported. The store is not read while nothing happens, unless another process
+//! may move the run: then it is polled for as long as somebody waits. A run whose descendant waits for a person or a
+//! signal counts as waiting for one too.
 //!
-//! The number of waiters is bounded by their callers; a run's entry in [`Watchers`] is removed with its last subscription.
+//! The number of waiters is bounded by their callers; a run's entry in [`Watchers`] is removed with its last
+//! subscription.
 //!
 //! [`Watchers`]: crate::engine::scheduler::watchers::Watchers
 

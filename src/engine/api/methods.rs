@@ -3,8 +3,8 @@
 //! Always true: an order becomes an event or is refused with a reason, and the method returns only after the event is
 //! durable.
 //!
-//! When the store does not answer, the error says that the outcome is unknown. A start that is repeated under the same key
-//! is carried out once.
+//! When the store does not answer, the error says that the outcome is unknown. A start that is repeated under the same
+//! key is carried out once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,8 @@ impl Engine {
         let snapshot = self.core.files.snapshot.load();
         snapshot.plans.values().find(|plan| plan.id == *id).map(|plan| plan.source.clone())
     }
-    /// Starts another run of the same job. It takes over the results of all steps that do not depend on the step `from`.
+    /// Starts another run of the same job. It takes over the results of all steps that do not depend on the step
+    /// `from`.
     ///
     /// # Errors
     /// Nothing was started, or whether it was is unknown.
@@ -74,12 +75,13 @@ impl Engine {
     pub async fn order(&self, run: RunId, order: Order, by: String) -> Result<RunSummary, OrderError> {
         orders::order(&self.core, run, order, by).await
     }
-    /// Waits until the run has ended or waits for a person or a signal, at most `within`. Returns the run as it is then;
-    /// `None` where there is no such run.
+    /// Waits until the run has ended or waits for a person or a signal, at most `within`. Returns the run as it is
+    /// then; `None` where there is no such run.
     pub async fn wait_until_at_rest(&self, run: RunId, within: Duration) -> Option<RunSummary> {
         follow::wait_until_at_rest(&self.core, run, within).await
     }
-    /// Waits until events after `seq` are durable, at most `within`. Returns the sequence number of the last durable event.
+    /// Waits until events after `seq` are durable, at most `within`. Returns the sequence number of the last durable
+    /// event.
     pub async fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
         follow::wait_for_events_after(&self.core, run, seq, within).await
     }

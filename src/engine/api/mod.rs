@@ -2,8 +2,8 @@
 //! wait for it, rerun it.
 //!
 //! Always true: an order becomes an event or is refused with a reason, and the answer is given only after the event is
-//! durable. It makes no difference to the caller whether a task of this process moves the run, one of another process, or
-//! none.
+//! durable. It makes no difference to the caller whether a task of this process moves the run, one of another process,
+//! or none.
 
 pub(super) mod arm;
 pub(super) mod child;

@@ -1,11 +1,11 @@
 //! Reruns: another run of the same job, the successor, takes over results of a run, the predecessor.
 //!
-//! Always true: the successor keeps the plan of its predecessor and has no caller; the events that it takes over are in its
-//! first append. A run has at most one successor: only the newest run of a job can be rerun, and of several reruns at the
-//! same time one wins, by a claim in the store. A predecessor that has not ended is ended first, by an event that holds the
-//! successor's id and credentials. The successor is created after that; where it was not (a crash, a refused append), the
-//! outbox (`pending_runs`) creates it, and so does a repetition of the same rerun. What may be taken over is decided by
-//! `workflow`.
+//! Always true: the successor keeps the plan of its predecessor and has no caller; the events that it takes over are in
+//! its first append. A run has at most one successor: only the newest run of a job can be rerun, and of several reruns
+//! at the same time one wins, by a claim in the store. A predecessor that has not ended is ended first, by an event
+//! that holds the successor's id and credentials. The successor is created after that; where it was not (a crash, a
+//! refused append), the outbox (`pending_runs`) creates it, and so does a repetition of the same rerun. What may be
+//! taken over is decided by `workflow`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -117,8 +117,8 @@ fn claim(of: RunId) -> Claim {
     Claim { key: RetryKey(key), request: [0; 32], any_caller: None }
 }
 
-/// `id` where it sorts after the predecessor's, else an id one second later than that: the newest run of a job is found by
-/// the order of ids, and the clock of the process that created the predecessor may have been ahead.
+/// `id` where it sorts after the predecessor's, else an id one second later than that: the newest run of a job is found
+/// by the order of ids, and the clock of the process that created the predecessor may have been ahead.
 fn id_after(of: RunId, id: Uuid) -> RunId {
     if id > of.0 {
         return RunId(id);

@@ -1,11 +1,11 @@
 //! Runs that people and programs start.
 //!
-//! Always true: of all starts with one key, in this process and before it, one creates a run, and all return that run. A
-//! start returns only after the run's first event is durable. Such a run has no route and no caller: what `respond` gives
-//! is its output.
+//! Always true: of all starts with one key, in this process and before it, one creates a run, and all return that run.
+//! A start returns only after the run's first event is durable. Such a run has no route and no caller: what `respond`
+//! gives is its output.
 //!
-//! When the store refuses the first append, nothing was started. When it does not answer, the error says that the outcome
-//! is unknown, and repeating the start with the same key starts no second run.
+//! When the store refuses the first append, nothing was started. When it does not answer, the error says that the
+//! outcome is unknown, and repeating the start with the same key starts no second run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Drives one run's machine: performs its outputs, and feeds their results back as inputs.
 //!
-//! Always true: nothing is decided here. Outputs are performed in their order. The state of the kill switch and whether the
-//! process drains are fed before any other input, so that nothing begins that they forbid. When this task is dropped, the
-//! next process continues the run from what is in the store.
+//! Always true: nothing is decided here. Outputs are performed in their order. The state of the kill switch and whether
+//! the process drains are fed before any other input, so that nothing begins that they forbid. When this task is
+//! dropped, the next process continues the run from what is in the store.
 //!
 //! A call, an append and a query are futures here: while the service, the store or a child is slow, the run goes on.
 

@@ -34,8 +34,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Continues a run that another driver left: attempts in flight are sent again where they are repeatable; the outcome of
-    /// the others is unknown.
+    /// Continues a run that another driver left: attempts in flight are sent again where they are repeatable; the
+    /// outcome of the others is unknown.
     pub fn recover(&mut self, is_shared: bool) {
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
@@ -130,7 +130,8 @@ impl Machine {
         Ok(count)
     }
 
-    /// The one place where an event is recorded. Its time is that of the decision, so that the decision can be replayed.
+    /// The one place where an event is recorded. Its time is that of the decision, so that the decision can be
+    /// replayed.
     fn record_event(&mut self, event: Event) {
         if self.end.is_some() {
             return;

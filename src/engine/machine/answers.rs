@@ -68,8 +68,9 @@ impl Machine {
         self.run.shown_summary(self.now, &self.plan)
     }
 
-    /// Applies an order. One that records events is answered once these are durable. A refusal, and an order that changes
-    /// nothing, are answered from memory, which is current only while this process certainly owns the run (`owned`).
+    /// Applies an order. One that records events is answered once these are durable. A refusal, and an order that
+    /// changes nothing, are answered from memory, which is current only while this process certainly owns the run
+    /// (`owned`).
     pub(super) fn handle_order(&mut self, order_id: OrderId, order: Order, by: String, owned: bool) {
         let name = order.name();
         match self.apply_command(Command::Order { order, by: by.clone() }) {

@@ -1,8 +1,8 @@
 //! Collects a run's events into appends, and tracks which of them are durable.
 //!
-//! Always true: one append is in flight at a time, so sequence numbers are assigned in order; an append whose outcome is
-//! unknown, or that was refused after earlier ones were stored, is retried with the same batch id until its outcome is
-//! known. Without a store (a rehearsal, or a run that is not kept) an event counts as durable when it is recorded.
+//! Always true: one append is in flight at a time, so sequence numbers are assigned in order; an append whose outcome
+//! is unknown, or that was refused after earlier ones were stored, is retried with the same batch id until its outcome
+//! is known. Without a store (a rehearsal, or a run that is not kept) an event counts as durable when it is recorded.
 //!
 //! When the store is slow, events wait here and share the next append.
 

@@ -2,16 +2,16 @@
 //!
 //! The question it answers: "given what has happened to this run so far, what has to be done now, and what must wait?"
 //! It wraps the pure core of `workflow`: it asks what is due, lets the core decide, records the events, and returns the
-//! appends, calls, answers, queries and timers that follow. It has no async, no clock, no random source and no store: the
-//! time comes with every input, identifiers and jitter come from a seed, and the same inputs give the same outputs.
+//! appends, calls, answers, queries and timers that follow. It has no async, no clock, no random source and no store:
+//! the time comes with every input, identifiers and jitter come from a seed, and the same inputs give the same outputs.
 //!
 //! Always true: a private or shared call is returned only after the append with its `StepStarted` was acknowledged; the
 //! caller, the starter and the senders of orders are answered only with acknowledged events; from one `read` call to
 //! the next nothing waits for the store; one append is in flight at a time; an append whose outcome is unknown is
 //! retried unchanged before any other; a run that rests names what will wake it.
 //!
-//! What it leaves to others: `driver` performs the outputs and feeds back their results; `scheduler` decides which run has
-//! a driver; `workflow` decides what a run does next.
+//! What it leaves to others: `driver` performs the outputs and feeds back their results; `scheduler` decides which run
+//! has a driver; `workflow` decides what a run does next.
 
 mod advance;
 mod answers;

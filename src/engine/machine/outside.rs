@@ -128,7 +128,8 @@ impl Machine {
         self.read_orders();
     }
 
-    /// Whether this process acquired the run again under a newer fencing token than this driver's: it was lost in between.
+    /// Whether this process acquired the run again under a newer fencing token than this driver's: it was lost in
+    /// between.
     pub fn is_superseded(&self, reacquired: Option<Fence>) -> bool {
         reacquired.zip(self.log.fence()).is_some_and(|(newest, own)| newest > own)
     }
@@ -141,8 +142,8 @@ impl Machine {
         }
     }
 
-    /// Sends an order to a child, unless it repeats the last one. One order is in flight at a time, so that they arrive in
-    /// order. A rehearsal's children run in its own driver and get none.
+    /// Sends an order to a child, unless it repeats the last one. One order is in flight at a time, so that they arrive
+    /// in order. A rehearsal's children run in its own driver and get none.
     pub(super) fn order_child(&mut self, child: RunId, order: Order) {
         let is_new = match self.child_orders.get(&child) {
             Some((_, None)) => false,

@@ -126,8 +126,8 @@ impl Machine {
         }
     }
 
-    /// Whether the resting run can be released, because only a message or a time wakes it. A run that waits for anything
-    /// else stays owned: its owner watches that, and when its process ends, another acquires the run at once.
+    /// Whether the resting run can be released, because only a message or a time wakes it. A run that waits for
+    /// anything else stays owned: its owner watches that, and when its process ends, another acquires the run at once.
     pub(super) fn can_release_ownership(&self) -> bool {
         self.locks.is_empty() && !self.has_frozen_step && !self.has_children()
     }

@@ -63,8 +63,8 @@ impl Machine {
         }
     }
 
-    /// Discards a run that is not kept when its caller has stopped waiting, since nothing else uses its result; and lets a
-    /// draining process leave the run without waiting for its answer.
+    /// Discards a run that is not kept when its caller has stopped waiting, since nothing else uses its result; and
+    /// lets a draining process leave the run without waiting for its answer.
     fn handle_caller_gone(&mut self) {
         if !self.caller_gone || self.caller.is_none() {
             return;

@@ -1,17 +1,18 @@
 //! The pool of connections to services.
 //!
 //! Always true: a connection belongs to one call at a time, and returns to the pool only after request and reply are
-//! complete; the call polls the connection itself, without a task in between; idle connections are bounded in number and
-//! age. It is known whether a request may have left: one that was not handed to the socket is returned with
+//! complete; the call polls the connection itself, without a task in between; idle connections are bounded in number
+//! and age. It is known whether a request may have left: one that was not handed to the socket is returned with
 //! [`ExchangeError::NotSent`]. What an outcome means, and how long a call may take, is decided by `client`.
 //!
-//! When the other side is slow, the call waits until it is dropped, and the connection with it. A closed idle connection is
-//! detected before a request is given to it, save a close that happens just then. A connection whose server sent more than
-//! one reply is not used again.
+//! When the other side is slow, the call waits until it is dropped, and the connection with it. A closed idle
+//! connection is detected before a request is given to it, save a close that happens just then. A connection whose
+//! server sent more than one reply is not used again.
 //!
 //! A request that must not be repeated gets a connection that was used before only where a close that crosses it on the
-//! wire is unlikely: the connection was idle for less than [`ConnectionPool::unrepeatable_idle`], which is shorter than servers'
-//! keep-alive time-outs, and this server is known to keep connections open after a reply and not to close them early.
+//! wire is unlikely: the connection was idle for less than [`ConnectionPool::unrepeatable_idle`], which is shorter than
+//! servers' keep-alive time-outs, and this server is known to keep connections open after a reply and not to close them
+//! early.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -67,7 +68,8 @@ struct Origin {
     idle: VecDeque<(PooledConnection, Instant)>,
     /// Whether a connection was still open [`SURVIVED`] after its last reply.
     keeps_open: bool,
-    /// When a connection was last found closed within [`EARLY_CLOSE`] of its last reply, which the reply did not announce.
+    /// When a connection was last found closed within [`EARLY_CLOSE`] of its last reply, which the reply did not
+    /// announce.
     closed_early: Option<Instant>,
 }
 
@@ -250,7 +252,8 @@ impl PooledConnection {
         let mut whole = BytesMut::new();
         loop {
             let frame = poll_fn(|cx| {
-                // Polling the body registers its demand, driving the connection reads, and the second poll takes the data.
+                // Polling the body registers its demand, driving the connection reads, and the second poll takes the
+                // data.
                 let first = Pin::new(&mut *body).poll_frame(cx);
                 if first.is_ready() {
                     return first;

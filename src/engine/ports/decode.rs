@@ -83,8 +83,8 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
     Ok(mark.value(bytes, content_type))
 }
 
-/// The decoded value of a body that came with these headers, its `Content-Encoding` decoded where the result is within the
-/// bound.
+/// The decoded value of a body that came with these headers, its `Content-Encoding` decoded where the result is within
+/// the bound.
 ///
 /// # Errors
 /// As [`body`].

@@ -1,8 +1,8 @@
 //! Reads the queues of locks, and detects deadlocks.
 //!
-//! Always true: the first step in a lock's queue holds it, so reading the queue decides nothing. A lock is held while its
-//! step is in progress; so a deadlock needs a step that holds a lock and has started a child that waits for a lock. A query
-//! is repeated until the store answers.
+//! Always true: the first step in a lock's queue holds it, so reading the queue decides nothing. A lock is held while
+//! its step is in progress; so a deadlock needs a step that holds a lock and has started a child that waits for a lock.
+//! A query is repeated until the store answers.
 //!
 //! If the name of a lock is computed from a sensitive value, the table has a hash in its place ([`Sealer::lock_hash`]).
 //! The same name may be sensitive in one run and not in another. The rows of both runs are in the same queue, so rows
@@ -91,8 +91,8 @@ async fn read_position(
 /// Searches for a cycle of runs that wait for each other and that includes this run. Each link says which run holds
 /// which lock, and which run waits for which lock.
 ///
-/// A step that holds a lock blocks all steps behind it in the queue, and itself waits only for the child that it started;
-/// what other steps of its run wait for does not matter.
+/// A step that holds a lock blocks all steps behind it in the queue, and itself waits only for the child that it
+/// started; what other steps of its run wait for does not matter.
 async fn find_deadlock(
     core: &Core,
     rows: &[LockRow],
@@ -219,7 +219,8 @@ fn wake_waiters(core: &Arc<Core>, queue: &str) {
     core.schedule.timers.waiters(queue).into_iter().for_each(|run| core.wake(run));
 }
 
-/// What all rows of a lock's queue have in common, whichever form of its name they have: the hash, where there is a key.
+/// What all rows of a lock's queue have in common, whichever form of its name they have: the hash, where there is a
+/// key.
 pub(in crate::engine) fn queue(sealer: &Sealer, name: &str) -> String {
     sealer.lock_hash(name).unwrap_or_else(|| name.to_owned())
 }

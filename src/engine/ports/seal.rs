@@ -1,8 +1,8 @@
 //! Encrypts callers' credentials and sensitive values for the store, and hashes the names of locks.
 //!
 //! Always true: a run's credentials are sealed with a key of their own. That key is sealed with one derived from
-//! `store_key`, and is deleted from the store in the commit that ends the run. So the store alone reveals nothing, and the
-//! store with `store_key` reveals no credentials of runs that have ended.
+//! `store_key`, and is deleted from the store in the commit that ends the run. So the store alone reveals nothing, and
+//! the store with `store_key` reveals no credentials of runs that have ended.
 
 use std::collections::BTreeMap;
 

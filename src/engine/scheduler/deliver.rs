@@ -14,8 +14,8 @@ pub(in crate::engine) enum Undelivered {
 }
 
 impl Core {
-    /// Puts a message into the mailbox of the run's task; starts a task where the run has none. Waits while the mailbox is
-    /// full.
+    /// Puts a message into the mailbox of the run's task; starts a task where the run has none. Waits while the mailbox
+    /// is full.
     pub(in crate::engine) async fn deliver(
         self: &Arc<Self>,
         run: RunId,

@@ -1,12 +1,12 @@
 //! What this process knows of its lease on its runs in a shared store.
 //!
-//! Always true: appends are guarded by fencing tokens, and the lease only keeps other processes from taking runs that are
-//! moved here. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only where the lease
-//! certainly did not run out between the append of its `StepStarted` and the sending. Times are those of the monotonic
-//! clock.
+//! Always true: appends are guarded by fencing tokens, and the lease only keeps other processes from taking runs that
+//! are moved here. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only where
+//! the lease certainly did not run out between the append of its `StepStarted` and the sending. Times are those of the
+//! monotonic clock.
 //!
-//! When renewals fail for the duration of the lease, other processes take the runs, this one's appends are refused, and it
-//! sends no such call.
+//! When renewals fail for the duration of the lease, other processes take the runs, this one's appends are refused, and
+//! it sends no such call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -47,7 +47,8 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
         Ok(stored) => stored,
         Err(unread @ Unread::Misfit(_)) => return Err(LoadError::Unreadable(unread.to_string())),
         Err(Unread::Store(error)) => {
-            // Where the store answers this query, only this run's events cannot be read, and other runs are not affected.
+            // Where the store answers this query, only this run's events cannot be read, and other runs are not
+            // affected.
             core.ports.store.run(id).await.map_err(LoadError::Store)?;
             return Err(LoadError::Withheld(format!("its events cannot be read: {error}")));
         }

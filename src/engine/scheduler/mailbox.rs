@@ -57,8 +57,8 @@ struct Mailbox {
     released: CancellationToken,
 }
 
-/// Signals that something outside a run may have changed. Set under the lock of [`Mailboxes`], so that a task that closes
-/// its mailbox under the same lock either sees the change or is woken by it.
+/// Signals that something outside a run may have changed. Set under the lock of [`Mailboxes`], so that a task that
+/// closes its mailbox under the same lock either sees the change or is woken by it.
 #[derive(Default)]
 struct ChangeSignal {
     is_set: AtomicBool,
@@ -125,8 +125,9 @@ impl Mailboxes {
             None => false,
         }
     }
-    /// Signals the run's task that this process acquired the run again under this fencing token: a task with an older token
-    /// lost the run in between, and does not know that before its next append. False where the run has no task here.
+    /// Signals the run's task that this process acquired the run again under this fencing token: a task with an older
+    /// token lost the run in between, and does not know that before its next append. False where the run has no task
+    /// here.
     pub fn notify_reacquired(&self, run: RunId, fence: Fence) -> bool {
         match self.entries().get(&run) {
             Some(entry) => {
@@ -182,8 +183,8 @@ impl Slot {
         };
         self.drain().into_iter().filter_map(order).collect()
     }
-    /// Closes the mailbox and answers every order in it. Returns whether it held the end of a child, which has to be read
-    /// from the store then.
+    /// Closes the mailbox and answers every order in it. Returns whether it held the end of a child, which has to be
+    /// read from the store then.
     pub fn reject_all(&mut self, mut reply: impl FnMut() -> Reply) -> bool {
         let mut held_child_end = false;
         for message in self.drain() {

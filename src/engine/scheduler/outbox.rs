@@ -1,16 +1,17 @@
 //! Creates the runs that other runs decided on: rows of the store's outbox, `pending_runs`.
 //!
 //! The question it answers: "the process ended between the append that decided on a run and the run's first append: who
-//! creates it?" A row is written by the first of these appends and removed by the second, so it is delivered at least once.
-//! The run is created at most once: a child because the task that creates it holds its slot and has checked that the store
-//! has no such run, the successor of a run because its first append claims a key.
+//! creates it?" A row is written by the first of these appends and removed by the second, so it is delivered at least
+//! once. The run is created at most once: a child because the task that creates it holds its slot and has checked that
+//! the store has no such run, the successor of a run because its first append claims a key.
 //!
 //! What it leaves to others: a child is created by its parent's driver, which is woken here (`child`); a successor is
 //! created as if the same rerun were repeated (`rerun`); a row by which the children of a run are ended is delivered by
 //! `end_children`. Normally the run is created right after the decision, so a row is delivered only after a grace
 //! period, or at once after the start of a process.
 //!
-//! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing pause.
+//! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing
+//! pause.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -55,7 +56,8 @@ struct Retry {
 pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
     let mut notifications = core.ports.store.notifications();
     let mut retries = Retries::new();
-    // No grace where the store is this process's alone: the tasks that wrote the existing rows ended with their process.
+    // No grace where the store is this process's alone: the tasks that wrote the existing rows ended with their
+    // process.
     let mut grace = if core.ports.store.is_shared() { GRACE } else { Duration::ZERO };
     let mut next = Some(Instant::now());
     loop {

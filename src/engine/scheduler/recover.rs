@@ -1,7 +1,8 @@
 //! Resumes the runs that the last process left unfinished.
 //!
-//! Always true: a run's state is its stored events; a finished step is not done again. Runs that wait are not loaded: for
-//! one with a wake time that time is set as a timer, and one that waits for a message is loaded when the message comes.
+//! Always true: a run's state is its stored events; a finished step is not done again. Runs that wait are not loaded:
+//! for one with a wake time that time is set as a timer, and one that waits for a message is loaded when the message
+//! comes.
 //!
 //! Acquiring runs is a write. Where the store takes none (its disk is full, another program has locked it), the process
 //! serves without having resumed them, and the recovery is tried again in the background until it succeeds. Until then

@@ -1,7 +1,7 @@
 //! Runs in flight in this process, by id and by retry key.
 //!
-//! Always true: of all requests in flight with one retry key, one makes a run and the others wait for its result, so that
-//! no two arms take one request. Bounded by the runs in flight: a registration ends with its run's task.
+//! Always true: of all requests in flight with one retry key, one makes a run and the others wait for its result, so
+//! that no two arms take one request. Bounded by the runs in flight: a registration ends with its run's task.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

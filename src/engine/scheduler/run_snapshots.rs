@@ -1,9 +1,9 @@
 //! The queue of runs that are to get a snapshot. A run with a snapshot is loaded from it and the events after it.
 //!
 //! Always true: requesting a snapshot costs the run's task one comparison per append, and never waits. The queue is
-//! bounded, and a run gets at most one snapshot every `run_snapshot_pause_ms`; where it has new events after that, it gets
-//! another. A run for which the queue had no room requests a snapshot again with later events, or when it is loaded.
-//! [`super::snapshot_writer`] writes the snapshots.
+//! bounded, and a run gets at most one snapshot every `run_snapshot_pause_ms`; where it has new events after that, it
+//! gets another. A run for which the queue had no room requests a snapshot again with later events, or when it is
+//! loaded. [`super::snapshot_writer`] writes the snapshots.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

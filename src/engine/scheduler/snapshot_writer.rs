@@ -1,9 +1,9 @@
 //! Writes snapshots of long runs, in the background.
 //!
-//! Always true: a snapshot is folded from the store (the run's last snapshot and the events after it), not from the state
-//! in memory, so it is never ahead of the stored run, whichever process moves it meanwhile. One snapshot is made at a time,
-//! on a thread of its own with a lower priority. A run with sealed sensitive values gets none: the snapshot would contain
-//! them in plain text.
+//! Always true: a snapshot is folded from the store (the run's last snapshot and the events after it), not from the
+//! state in memory, so it is never ahead of the stored run, whichever process moves it meanwhile. One snapshot is made
+//! at a time, on a thread of its own with a lower priority. A run with sealed sensitive values gets none: the snapshot
+//! would contain them in plain text.
 //!
 //! When the store is slow, the queued runs wait; when it refuses a snapshot, the run is queued again after more events.
 
@@ -54,7 +54,8 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     }
 }
 
-/// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's priority.
+/// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's
+/// priority.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {
@@ -76,7 +77,8 @@ async fn write(core: &Core) {
     }
 }
 
-/// Makes and stores a snapshot of a run. `None` where the run has ended, has sensitive values, or has too few new events.
+/// Makes and stores a snapshot of a run. `None` where the run has ended, has sensitive values, or has too few new
+/// events.
 pub(in crate::engine) async fn make(core: &Core, id: RunId) -> Result<Option<SnapshotOutcome>, String> {
     let stored = stored_run::read(core, id, Beginning::Snapshot).await.map_err(|error| error.to_string())?;
     let (run, folded) = (&stored.run, stored.events.len() as u64);

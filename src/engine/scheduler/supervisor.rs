@@ -1,7 +1,7 @@
 //! Wakes resting runs when they are due: one task and one timer for all of them.
 //!
-//! Always true: where the store is this process's alone, it is not queried while nothing is due; a shared store is swept
-//! every `sweep_ms`, because notifications may be lost. A task is started only with a permit.
+//! Always true: where the store is this process's alone, it is not queried while nothing is due; a shared store is
+//! swept every `sweep_ms`, because notifications may be lost. A task is started only with a permit.
 //!
 //! When the store does not answer, the sweep is tried again after `RETRY_AFTER`; when notifications arrive faster than
 //! they are read, some are lost and it sweeps.
@@ -132,8 +132,8 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
     match notification {
         StoreNotification::Run(run) => core.wake(run),
         StoreNotification::Ended(run) => {
-            // Where the run has a task here, that task reports the end together with the summary, a moment later. Reporting
-            // it now would make the waiting requests read the summary from the store.
+            // Where the run has a task here, that task reports the end together with the summary, a moment later.
+            // Reporting it now would make the waiting requests read the summary from the store.
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.watchers.ended(run);
             }

@@ -105,8 +105,8 @@ impl Timers {
         state.loaded_until = wakes.last().filter(|_| has_more).map(|(at, _)| *at);
         let mut is_earliest = false;
         for (at, run) in wakes {
-            // The run's task may have set its timer after the store was read: the earlier of both counts, because waking a
-            // run too early only costs a check.
+            // The run's task may have set its timer after the store was read: the earlier of both counts, because
+            // waking a run too early only costs a check.
             if state.time_of.get(run).is_none_or(|known| at < known) {
                 is_earliest |= state.set(*run, *at);
             }

@@ -41,8 +41,8 @@ pub(in crate::engine) fn known(core: &Core) -> Vec<RunId> {
     }
 }
 
-/// Gives up a run in a shared store, for another process that may be able to read it. This one takes it again only for an
-/// order, at a reload, or where reading its events failed and may succeed later.
+/// Gives up a run in a shared store, for another process that may be able to read it. This one takes it again only for
+/// an order, at a reload, or where reading its events failed and may succeed later.
 pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
     let run = owned.summary.run_id;
     if !core.ports.store.is_shared() {

@@ -80,7 +80,8 @@ struct Entries {
 /// The subscribers of all runs.
 pub(in crate::engine) struct Watchers {
     entries: Mutex<Entries>,
-    /// The number of subscribers. Read before the lock is taken, so that appends take none while there are no subscribers.
+    /// The number of subscribers. Read before the lock is taken, so that appends take none while there are no
+    /// subscribers.
     waiting: AtomicUsize,
     /// The bound on the collected events of all runs together.
     bytes_max: usize,

@@ -166,8 +166,8 @@ async fn the_runs_of_a_drained_process_are_taken_over_at_once() {
     assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
 }
 
-/// Two processes cannot read a run whose owner is gone: neither keeps it nor takes it again and again, and one that can read
-/// it gets it.
+/// Two processes cannot read a run whose owner is gone: neither keeps it nor takes it again and again, and one that can
+/// read it gets it.
 #[tokio::test]
 async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
     let step_service = StepService::new(|_, nth| match nth {

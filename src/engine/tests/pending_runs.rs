@@ -1,4 +1,5 @@
-//! Children are created once, whatever the store does and in whatever order tasks run; and never for a parent that ends.
+//! Children are created once, whatever the store does and in whatever order tasks run; and never for a parent that
+//! ends.
 
 mod missing_workflow;
 
@@ -290,8 +291,8 @@ async fn a_child_whose_first_append_is_refused_is_created_later() {
     assert_eq!(store.refused.load(Ordering::SeqCst), 0);
 }
 
-/// The process ends between the append that decides on a child and the child's first append: the next process creates the
-/// child, once.
+/// The process ends between the append that decides on a child and the child's first append: the next process creates
+/// the child, once.
 #[tokio::test]
 async fn a_child_that_was_decided_before_a_crash_is_created_by_the_next_process() {
     let store = SlowStore::new(true, false, 0);

@@ -152,8 +152,8 @@ async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
     store.orders.arrived(1).await;
     let second = send(run, Order::Signal { name: "go".into(), payload: Arc::default(), id: None });
     wait_for("the second order is stored", async || store.orders_past_the_gate(run).await == 2).await;
-    // Notifications are handled in order: when the mover reads the orders of the later run, it has got that of the second
-    // order.
+    // Notifications are handled in order: when the mover reads the orders of the later run, it has got that of the
+    // second order.
     let third = send(later, Order::Pause { reason: None });
     store.orders.arrived(2).await;
     store.orders.pass(1_000);
@@ -207,8 +207,8 @@ async fn no_answer_is_given_before_it_is_durable() {
     }
 }
 
-/// The lease of the process lapses while a call waits for its permit: another process may own the run by then and send the
-/// same call.
+/// The lease of the process lapses while a call waits for its permit: another process may own the run by then and send
+/// the same call.
 #[tokio::test]
 async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
     let plan = checked_plan(
@@ -248,8 +248,8 @@ async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
     assert_eq!(step_service.paths(), ["POST /a/1", "POST /a/2"]);
 }
 
-/// Another process took a run over and is gone, and this one reacquires it while its own task still waits for a reply: an
-/// append of that task would be refused, so the run is loaded again and goes on at once.
+/// Another process took a run over and is gone, and this one reacquires it while its own task still waits for a reply:
+/// an append of that task would be refused, so the run is loaded again and goes on at once.
 #[tokio::test]
 async fn a_run_that_is_reacquired_is_loaded_again() {
     let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");

@@ -54,8 +54,8 @@ pub struct RouteDraft {
     pub retry_key: Option<String>,
     /// What scopes the retry key by caller: headers (the default is `authorization`), or a verified token.
     pub caller: Option<CallerDraft>,
-    /// Which of the engine's runs are kept in the store: `all` (the default), or `none`, for a workflow that only reads:
-    /// its runs leave nothing behind, and a retry reads again.
+    /// Which of the engine's runs are kept in the store: `all` (the default), or `none`, for a workflow that only
+    /// reads: its runs leave nothing behind, and a retry reads again.
     pub keep: Option<KeepDraft>,
     /// The caller's answer is due within this time: `5s`.
     pub deadline: Option<String>,

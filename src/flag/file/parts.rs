@@ -16,8 +16,8 @@ const GUARD_OVER_DEFAULT: u64 = 500;
 /// The names that an invariant may read.
 const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];
 
-/// Each rung's share. A share below 100 in `dark` and `live` needs a key: without one, requests of the same caller would
-/// get different arms.
+/// Each rung's share. A share below 100 in `dark` and `live` needs a key: without one, requests of the same caller
+/// would get different arms.
 pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, problems: &mut Problems) -> Shares {
     let mut shares = Shares::default();
     let mut set = |rung: State, number: f64, site: &Site, problems: &mut Problems| {

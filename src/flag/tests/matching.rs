@@ -146,8 +146,8 @@ fn origin(path: &str, decode: bool, backslash: bool, merge_first: bool, paramete
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// The forwarded path is the matched path, and where any origin would interpret it as a flagged route, it was matched
-    /// to that route or refused.
+    /// The forwarded path is the matched path, and where any origin would interpret it as a flagged route, it was
+    /// matched to that route or refused.
     #[test]
     fn no_spelling_bypasses_a_flag(
         parts in proptest::collection::vec(

@@ -1,5 +1,5 @@
-//! Routes in `live` or `only` that new files hold below it, because retries may come of requests that legacy served without
-//! a record of their keys.
+//! Routes in `live` or `only` that new files hold below it, because retries may come of requests that legacy served
+//! without a record of their keys.
 
 use super::*;
 

@@ -25,8 +25,8 @@ impl Obey for Obedient {
 }
 
 /// Thousands of times and at the same time, health and guard change, routes flip, files are read again, and freezes are
-/// set and lifted. After an acknowledged freeze no set is in force that lets the engine begin anything new; each swap has
-/// a higher generation; what is in force at the end follows from the newest of each input.
+/// set and lifted. After an acknowledged freeze no set is in force that lets the engine begin anything new; each swap
+/// has a higher generation; what is in force at the end follows from the newest of each input.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn thousands_of_races_never_put_an_older_input_in_force() {
     const FREEZES: u64 = 1_500;

@@ -1,5 +1,5 @@
-//! Many clients that disconnect at random, and an origin that closes at random: no client gets another's reply, and every
-//! ticket is settled once.
+//! Many clients that disconnect at random, and an origin that closes at random: no client gets another's reply, and
+//! every ticket is settled once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

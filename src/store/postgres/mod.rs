@@ -1,4 +1,5 @@
-//! The store in PostgreSQL: keeps events durably, in order, each once, while other processes write to the same database.
+//! The store in PostgreSQL: keeps events durably, in order, each once, while other processes write to the same
+//! database.
 //!
 //! Always true: one task of this process writes appends, on one session ([`writer`], [`session`]); a commit is on disk
 //! before it is acknowledged; what processes must not do together is prevented by unique keys and fencing tokens in the

@@ -111,8 +111,8 @@ impl RunTaker {
 /// Due runs that were taken by one statement.
 struct DuePage {
     runs: Vec<OwnedRun>,
-    /// Runs whose summaries cannot be read were taken too, and more runs may be due. The former stay with the worker, so
-    /// that they are not due again at once.
+    /// Runs whose summaries cannot be read were taken too, and more runs may be due. The former stay with the worker,
+    /// so that they are not due again at once.
     has_left_out: bool,
 }
 

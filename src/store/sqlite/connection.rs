@@ -102,8 +102,9 @@ impl Connection {
         Ok(self.open.insert(open))
     }
 
-    /// Copies the log to the database (checkpoint) if it has grown by at least so many pages. Only the next commit waits
-    /// for it. After an error nothing is lost, because the log keeps what the database lacks; a later call tries again.
+    /// Copies the log to the database (checkpoint) if it has grown by at least so many pages. Only the next commit
+    /// waits for it. After an error nothing is lost, because the log keeps what the database lacks; a later call tries
+    /// again.
     pub(super) fn checkpoint(&mut self, pages: u32) {
         let logged = LOGGED.get();
         let before = if logged < self.checkpointed { 0 } else { self.checkpointed };

@@ -139,8 +139,8 @@ impl StoreFixture {
         true
     }
 
-    /// Closes the store and opens it again, as a restart does. Does nothing for the memory store, whose content would be
-    /// lost.
+    /// Closes the store and opens it again, as a restart does. Does nothing for the memory store, whose content would
+    /// be lost.
     pub(crate) async fn reopen(&mut self) {
         if !matches!(self.storage, Storage::Memory) {
             self.store.close().await;

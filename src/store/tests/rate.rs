@@ -1,18 +1,18 @@
 //! Benchmarks, run by hand.
 //!
 //! Events per second of the store, and of bare SQLite with the same batches:
-//! `cargo test --release --lib store::tests::rate -- --ignored --nocapture`, or `tests/bench/store_alone.py`, which keeps
-//! the rows. The database is in a temporary folder: where that is in memory, set TMPDIR to a folder on a disk.
+//! `cargo test --release --lib store::tests::rate -- --ignored --nocapture`, or `tests/bench/store_alone.py`, which
+//! keeps the rows. The database is in a temporary folder: where that is in memory, set TMPDIR to a folder on a disk.
 //!
 //! The time to read and fold the longest run of a store, from its events and from its snapshot:
 //! `POINTSMAN_STORE=FILE cargo test --release --lib read_and_fold -- --ignored --nocapture`.
 //!
 //! Two controls write the same bytes of events, in batches as large as the store's were on average, on one connection
 //! (WAL, `synchronous=FULL`), and nothing else: no runs, no checks of the order, no callers that wait. One writes a row
-//! for each event, with one multi-row INSERT for each batch, as a simple store of events does; the other writes a row for
-//! each append, with the store's own statement and connection settings, in one transaction. A run has as many events as a
-//! run of ten steps. Rounds alternate, so that a change of the machine's speed affects all equally. The processor time is
-//! that of the whole process.
+//! for each event, with one multi-row INSERT for each batch, as a simple store of events does; the other writes a row
+//! for each append, with the store's own statement and connection settings, in one transaction. A run has as many
+//! events as a run of ten steps. Rounds alternate, so that a change of the machine's speed affects all equally. The
+//! processor time is that of the whole process.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};

@@ -34,8 +34,8 @@ pub enum ControlEvent {
         compensate: bool,
         /// The reason given.
         reason: Option<String>,
-        /// No person ordered it, so nobody has seen the open conflicts: those over unknown outcomes stay open. Absent in
-        /// events of earlier versions, which closed them.
+        /// No person ordered it, so nobody has seen the open conflicts: those over unknown outcomes stay open. Absent
+        /// in events of earlier versions, which closed them.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         automatic: bool,
     },

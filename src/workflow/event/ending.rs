@@ -31,8 +31,8 @@ pub enum EndingEvent {
         by: String,
         /// The reason given.
         reason: Option<String>,
-        /// Its plan or its events could not be read by the process that ended it: nothing was undone, whatever was under
-        /// way is left as it is, and what became of it is unknown.
+        /// Its plan or its events could not be read by the process that ended it: nothing was undone, whatever was
+        /// under way is left as it is, and what became of it is unknown.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unread: bool,
     },

@@ -126,7 +126,8 @@ impl<'a> Spread<'a> {
             StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => false,
         };
         let is_typed = typed && is_read;
-        // What people give as the output of a step has any form, so the declared paths need not lead to what they typed.
+        // What people give as the output of a step has any form, so the declared paths need not lead to what they
+        // typed.
         let is_taken = sources.taken.contains(&step.id) && (is_read || self.outputs.contains_key(&step.id));
         if is_typed || is_taken {
             self.output(&step.id, SensitivePath::whole());

@@ -1,7 +1,7 @@
 //! The texts about a run that people are shown: stars stand for what was made from sensitive values.
 //!
-//! Always true: a text is hidden by its origin, however short it is and whatever it looks like; the same texts are sealed in
-//! the run's events ([`super::parts`]).
+//! Always true: a text is hidden by its origin, however short it is and whatever it looks like; the same texts are
+//! sealed in the run's events ([`super::parts`]).
 
 use std::borrow::Cow;
 

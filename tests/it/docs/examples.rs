@@ -1,5 +1,6 @@
-//! Every YAML example passes `check`. Its first line says what it is: a whole file (`# flags/NAME`), or a part of one (`#
-//! in pointsman.yaml`, `# in a route`, `# in a step`, `# steps of a workflow`), which is put into a small set of files.
+//! Every YAML example passes `check`. Its first line says what it is: a whole file (`# flags/NAME`), or a part of one
+//! (`# in pointsman.yaml`, `# in a route`, `# in a step`, `# steps of a workflow`), which is put into a small set of
+//! files.
 
 use std::path::Path;
 

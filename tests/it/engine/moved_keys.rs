@@ -1,5 +1,5 @@
-//! The engine took a first try, and then files take such requests from the route, or let its workflow only read: a retry
-//! still gets the answer of its first try, and legacy performs nothing.
+//! The engine took a first try, and then files take such requests from the route, or let its workflow only read: a
+//! retry still gets the answer of its first try, and legacy performs nothing.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};

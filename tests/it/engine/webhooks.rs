@@ -1,4 +1,5 @@
-//! Messages to webhooks: each receiver has its own queue. One that is dead delays no other and loses nothing of its own.
+//! Messages to webhooks: each receiver has its own queue. One that is dead delays no other and loses nothing of its
+//! own.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! Import circles between the files of one room.
 //!
 //! A file imports another when it names, in a `use` or in a path, something that the other defines. A re-export is
-//! followed to the file that defines the name, and is not an import of its own; neither is `mod child;`, nor an imported
-//! module: what is reached through it counts. Code under `#[cfg(test)]` and files of tests are left out.
+//! followed to the file that defines the name, and is not an import of its own; neither is `mod child;`, nor an
+//! imported module: what is reached through it counts. Code under `#[cfg(test)]` and files of tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

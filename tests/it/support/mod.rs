@@ -1,8 +1,8 @@
 //! Helpers of the end-to-end tests.
 //!
 //! A test starts a [`test_system::TestSystem`] (outside world, legacy, the real binary), does something to it, and ends
-//! with [`test_system::TestSystem::finish`], which runs the checker over store, ledger and metrics; dropping it unfinished
-//! fails the test. Every wait is bounded and polls a condition; everything listens on port 0.
+//! with [`test_system::TestSystem::finish`], which runs the checker over store, ledger and metrics; dropping it
+//! unfinished fails the test. Every wait is bounded and polls a condition; everything listens on port 0.
 
 pub mod bulk_server;
 pub mod checker;

@@ -1,8 +1,8 @@
 //! PostgreSQL for tests, from the distribution's package: real servers in temporary folders, with fsync on.
 //!
 //! [`Shared`] is one server for all test processes of a run: the first process starts it, each holds a lock while it
-//! lives, and a guardian process stops the server some time after the last one has ended, even by a kill. Each test has a
-//! database of its own. [`Cluster`] is a server that one test may restart, stop or freeze.
+//! lives, and a guardian process stops the server some time after the last one has ended, even by a kill. Each test has
+//! a database of its own. [`Cluster`] is a server that one test may restart, stop or freeze.
 //!
 //! PostgreSQL refuses to run as root: there it runs as the package's user `postgres`. Nothing here is async: unit tests
 //! use this file too. Where the package is not installed there is no server, and tests say so.
@@ -48,7 +48,8 @@ pub struct Shared {
 
 impl Shared {
     fn join(bin: &Path) -> Self {
-        // Not in the source tree, which the server's user may not be allowed to read; a socket's path must be short too.
+        // Not in the source tree, which the server's user may not be allowed to read; a socket's path must be short
+        // too.
         let tree = env!("CARGO_MANIFEST_DIR").bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte));
         let dir = std::env::temp_dir().join(format!("pointsman-postgres-{tree:x}"));
         fs::create_dir_all(&dir).expect("a folder for the server");
@@ -308,7 +309,8 @@ fn stop(bin: &Path, data: &Path, mode: &str) {
     }
 }
 
-/// Starts the guardian, which stops the shared server some time after its last user has ended. It outlives this process.
+/// Starts the guardian, which stops the shared server some time after its last user has ended. It outlives this
+/// process.
 fn guard(bin: &Path, dir: &Path) {
     let script = r#"
         (

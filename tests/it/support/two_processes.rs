@@ -1,4 +1,5 @@
-//! Two processes on one PostgreSQL, with one outside world. The first connects to the database through a [`FaultyLink`].
+//! Two processes on one PostgreSQL, with one outside world. The first connects to the database through a
+//! [`FaultyLink`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

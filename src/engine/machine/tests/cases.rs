@@ -88,8 +88,8 @@ fn a_deadline_before_the_first_append_discards_the_run_without_an_event() {
     assert_eq!((rig.end, rig.stored.len()), (Some(End::Discarded), 0));
 }
 
-/// The caller's deadline comes while the append of a shared step is in flight: whatever its outcome, the caller is not told
-/// that nothing was done.
+/// The caller's deadline comes while the append of a shared step is in flight: whatever its outcome, the caller is not
+/// told that nothing was done.
 #[test]
 fn a_deadline_while_an_effect_is_recorded_never_says_not_started() {
     for outcome in [Ok(()), Err(AppendError::Unavailable("no answer".into()))] {

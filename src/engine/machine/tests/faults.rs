@@ -171,8 +171,8 @@ impl Rig {
         Some(self.order_input(order))
     }
 
-    /// Moves the run to its end: answers pending requests in order, lets time pass, lifts the freeze, acts for people, and
-    /// wakes the run where it rests.
+    /// Moves the run to its end: answers pending requests in order, lets time pass, lifts the freeze, acts for people,
+    /// and wakes the run where it rests.
     pub fn finish(&mut self) {
         for _ in 0..400 {
             match self.end {

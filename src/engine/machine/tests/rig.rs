@@ -1,7 +1,7 @@
 //! A simulated environment for one machine: a store, services, locks and children that answer when the test says so.
 //!
-//! It checks every output: no effect is sent and nobody is answered before the append was acknowledged, and one append is in
-//! flight at a time. Violations are collected, so that an exhaustive search can report all of them.
+//! It checks every output: no effect is sent and nobody is answered before the append was acknowledged, and one append
+//! is in flight at a time. Violations are collected, so that an exhaustive search can report all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;

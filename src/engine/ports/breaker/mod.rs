@@ -1,13 +1,13 @@
 //! PURE. The circuit breaker of one service: whether a call is tried at all.
 //!
-//! The question it answers: "does this service fail so often that a call would only wait for its failure?" Closed: all calls
-//! are admitted; it opens when at least `min` calls ended in the window and too large a share of them failed. Open: no call
-//! is admitted until its time is over. Half-open: a bounded number of probes is admitted; it closes when all of them have
-//! succeeded, and opens for twice as long at the first failure.
+//! The question it answers: "does this service fail so often that a call would only wait for its failure?" Closed: all
+//! calls are admitted; it opens when at least `min` calls ended in the window and too large a share of them failed.
+//! Open: no call is admitted until its time is over. Half-open: a bounded number of probes is admitted; it closes when
+//! all of them have succeeded, and opens for twice as long at the first failure.
 //!
 //! Always true: an open breaker admits nothing; in one half-open period, probes in flight and successes together never
-//! exceed the configured number; it closes only after that many successes; the outcome of a call that was admitted in an
-//! earlier period changes nothing. Time is an argument: the time since some fixed instant, never going back.
+//! exceed the configured number; it closes only after that many successes; the outcome of a call that was admitted in
+//! an earlier period changes nothing. Time is an argument: the time since some fixed instant, never going back.
 //!
 //! What counts as a failure is decided by `service`, which also turns a [`Change`] into a log line and metrics.
 
@@ -124,8 +124,8 @@ impl Breaker {
         (admitted, change)
     }
 
-    /// Records the outcome of an admitted call. A call that was admitted before the last change of state changes nothing:
-    /// its outcome is out of date.
+    /// Records the outcome of an admitted call. A call that was admitted before the last change of state changes
+    /// nothing: its outcome is out of date.
     pub fn settle(&mut self, pass: Admission, outcome: CallOutcome, now: Duration) -> Option<Change> {
         if pass.period != self.period {
             return None;
@@ -158,8 +158,8 @@ impl Breaker {
         }
     }
 
-    /// Checks a call of a rehearsed or dark run, which is no probe and changes nothing. Where no real run has called for
-    /// `open_max` after the open time, the breaker's state is too old to reject such a call.
+    /// Checks a call of a rehearsed or dark run, which is no probe and changes nothing. Where no real run has called
+    /// for `open_max` after the open time, the breaker's state is too old to reject such a call.
     ///
     /// # Errors
     /// The call is rejected.
@@ -213,8 +213,8 @@ impl Breaker {
         self.rule.slow.is_some_and(|slow| took > slow)
     }
 
-    /// The pause after which a call is tried again that was rejected while probes are in flight: not so short that such calls
-    /// pile up, and short enough that they come soon after the probes have ended.
+    /// The pause after which a call is tried again that was rejected while probes are in flight: not so short that such
+    /// calls pile up, and short enough that they come soon after the probes have ended.
     fn probe_retry_pause(&self) -> Duration {
         (self.rule.open / 5).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }

@@ -79,7 +79,8 @@ impl ServiceMetrics {
             RefusedBy::Calls => self.by_calls.increment(1),
         }
     }
-    /// The breaker changed its state; `in_force`: the gauge shows this breaker, because newer files have not replaced it.
+    /// The breaker changed its state; `in_force`: the gauge shows this breaker, because newer files have not replaced
+    /// it.
     pub fn changed(&self, change: Change, in_force: bool) {
         let Change { from, to, counts, open_for } = change;
         let service = self.name.as_str();

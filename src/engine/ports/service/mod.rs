@@ -1,16 +1,17 @@
 //! A service that steps call: its URLs, concurrency limits, breaker and rate.
 //!
-//! The question it answers: "may this call be sent, and when?" It checks the breaker, waits for a permit of the concurrency
-//! limit and for the rate, checks the breaker again, and returns a [`CallPermit`], to which the call's result is given.
+//! The question it answers: "may this call be sent, and when?" It checks the breaker, waits for a permit of the
+//! concurrency limit and for the rate, checks the breaker again, and returns a [`CallPermit`], to which the call's
+//! result is given.
 //!
-//! Always true: all runs of the process share an upstream, also over a reload that does not change the service. Only real
-//! runs change the breaker's state; rehearsed and dark ones are refused by it too, and have a concurrency limit and a share
-//! of the rate of their own. A call that is refused here was not sent. A permit that is dropped without a result (its run
-//! was cancelled) counts as inconclusive.
+//! Always true: all runs of the process share an upstream, also over a reload that does not change the service. Only
+//! real runs change the breaker's state; rehearsed and dark ones are refused by it too, and have a concurrency limit
+//! and a share of the rate of their own. A call that is refused here was not sent. A permit that is dropped without a
+//! result (its run was cancelled) counts as inconclusive.
 //!
-//! When the service is slow, calls wait for permits within their own timeouts; when it is unreachable, the breaker opens and
-//! calls are refused at once. A call that spent most of its timeout waiting here, and then timed out, is inconclusive too:
-//! our own queue must not open the breaker.
+//! When the service is slow, calls wait for permits within their own timeouts; when it is unreachable, the breaker
+//! opens and calls are refused at once. A call that spent most of its timeout waiting here, and then timed out, is
+//! inconclusive too: our own queue must not open the breaker.
 
 mod metrics;
 mod outcome;
@@ -128,7 +129,8 @@ impl Upstream {
         }
     }
 
-    /// Newer files have changed or removed the service: runs that began before still use it, and metrics no longer show it.
+    /// Newer files have changed or removed the service: runs that began before still use it, and metrics no longer show
+    /// it.
     pub fn retire(&self) {
         self.in_force.store(false, Ordering::Relaxed);
         self.metrics.set_state(BreakerState::Closed);

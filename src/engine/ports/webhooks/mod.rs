@@ -6,9 +6,10 @@
 //! of its own ([`queues`]), in the order in which messages were recorded; the store is read only after a notification
 //! of a new message.
 //!
-//! When a receiver is slow or unreachable, its messages wait, within their bounds (`notices_waiting_max`, `notice_age_s`,
-//! `notice_attempts_max`), and are sent in order when it answers again; those of others are sent meanwhile. Where several
-//! processes share the store, the one that recorded a message sends it; the others take it over if it stays too long.
+//! When a receiver is slow or unreachable, its messages wait, within their bounds (`notices_waiting_max`,
+//! `notice_age_s`, `notice_attempts_max`), and are sent in order when it answers again; those of others are sent
+//! meanwhile. Where several processes share the store, the one that recorded a message sends it; the others take it
+//! over if it stays too long.
 
 mod queues;
 

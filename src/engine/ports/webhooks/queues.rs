@@ -1,9 +1,9 @@
-//! The queues of messages to webhooks: which message is sent next, and when. Without store and network, so that it can be
-//! tested by itself.
+//! The queues of messages to webhooks: which message is sent next, and when. Without store and network, so that it can
+//! be tested by itself.
 //!
 //! Always true: a destination has at most one message in flight, and its messages are sent in the order in which they
-//! were recorded; a destination that is slow or fails delays no other one. After a failure the same message is sent again,
-//! after a pause that doubles with each failure.
+//! were recorded; a destination that is slow or fails delays no other one. After a failure the same message is sent
+//! again, after a pause that doubles with each failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,8 +55,8 @@ pub(super) struct Settled {
     pub pause: Option<Duration>,
 }
 
-/// The destination of a message: `notify:` of the workflow; or the origin of its URL, in messages of an older version that
-/// recorded only that.
+/// The destination of a message: `notify:` of the workflow; or the origin of its URL, in messages of an older version
+/// that recorded only that.
 fn destination(message: &WebhookMessage) -> String {
     if !message.destination.is_empty() {
         return message.destination.clone();
@@ -115,8 +115,8 @@ impl Queues {
         Self { bounds, by_destination: BTreeMap::new(), sending: 0 }
     }
 
-    /// Adds a recorded message; one that is queued already stays as it is. Returns the message that is dropped for it, where
-    /// too many wait.
+    /// Adds a recorded message; one that is queued already stays as it is. Returns the message that is dropped for it,
+    /// where too many wait.
     pub(super) fn add(&mut self, message: WebhookMessage, not_before: Instant) -> Option<Arc<WebhookMessage>> {
         let queue = self.by_destination.entry(destination(&message));
         let queue = queue.or_insert_with(|| Queue::new(message.service.clone()));

@@ -1,9 +1,9 @@
 //! A randomized simulation: two processes on one store, in one thread, in simulated time.
 //!
-//! Runs are started and get orders at random; the store and the services fail at random; processes are killed, started, or
-//! cut off from the store while they live; clocks jump by hours. In the end the faults stop, people decide what is open, and
-//! every run has to end with nothing done twice and nothing lost. A seed repeats what is drawn here and by the engine; the
-//! order in which tokio polls tasks that are ready at the same moment is not controlled.
+//! Runs are started and get orders at random; the store and the services fail at random; processes are killed, started,
+//! or cut off from the store while they live; clocks jump by hours. In the end the faults stop, people decide what is
+//! open, and every run has to end with nothing done twice and nothing lost. A seed repeats what is drawn here and by
+//! the engine; the order in which tokio polls tasks that are ready at the same moment is not controlled.
 
 mod invariants;
 mod plans;
@@ -60,7 +60,8 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Simulates one seed with `POINTSMAN_SEED=N`, so many with `POINTSMAN_SEEDS=N`, otherwise as many as fit into this time.
+/// Simulates one seed with `POINTSMAN_SEED=N`, so many with `POINTSMAN_SEEDS=N`, otherwise as many as fit into this
+/// time.
 fn simulate_many(test: &str, scenario: Scenario, within: Duration) {
     let (one, many) = (number("POINTSMAN_SEED"), number("POINTSMAN_SEEDS"));
     let first = one.unwrap_or_else(|| fastrand::u64(..1 << 40));

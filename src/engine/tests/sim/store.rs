@@ -1,9 +1,9 @@
 //! A store that two simulated processes share, and that fails at random.
 //!
 //! It wraps the memory store. It adds what several processes on one database have: leases that end in simulated time, a
-//! clock of its own, and notifications that get lost; and the faults of a network: an operation fails before it happened, or
-//! is done and its reply is lost, or is slow, or is not answered until the caller gives up. An operation that has begun is
-//! not cancelled with its caller, who only misses the reply.
+//! clock of its own, and notifications that get lost; and the faults of a network: an operation fails before it
+//! happened, or is done and its reply is lost, or is slow, or is not answered until the caller gives up. An operation
+//! that has begun is not cancelled with its caller, who only misses the reply.
 
 mod shared;
 
@@ -190,7 +190,8 @@ impl SimStore {
         let owner = state.owners.get(&run).copied().filter(|owner| *owner != worker)?;
         state.alive.get(&owner).is_some_and(|until| *until > Instant::now()).then_some(owner)
     }
-    /// Sets the owner of a run after an append. A repeated append of a worker that has lost the run since changes nothing.
+    /// Sets the owner of a run after an append. A repeated append of a worker that has lost the run since changes
+    /// nothing.
     fn set_owner(&self, worker: Option<WorkerId>, run: RunId, fence: Fence) {
         let mut state = self.state.lock().unwrap();
         if state.fences.get(&run).is_some_and(|last| *last != fence) {

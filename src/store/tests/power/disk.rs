@@ -1,8 +1,8 @@
 //! The contents of a disk after a power cut, rebuilt from the recorded writes of a process.
 //!
-//! Always true: synced writes are on the disk; a write that was not synced may be there, in part, or not at all, whatever
-//! was written after it. A sector of 512 bytes is written completely or not. Creation and removal of files count as synced
-//! at once.
+//! Always true: synced writes are on the disk; a write that was not synced may be there, in part, or not at all,
+//! whatever was written after it. A sector of 512 bytes is written completely or not. Creation and removal of files
+//! count as synced at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;

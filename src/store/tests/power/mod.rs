@@ -1,9 +1,9 @@
 //! Power cuts: every append that was acknowledged before the cut is on the disk, whatever happened to unsynced writes.
 //!
-//! A process appends while every write and sync of its files is recorded. For a random time the disk is rebuilt as it may be
-//! after a power cut: synced writes are there, and of the writes since none, all, some in any order, or some sectors. Each
-//! image has to open, to hold every acknowledged append completely, and nothing that does not fold. The same with
-//! `synchronous=NORMAL` shows that the test can fail.
+//! A process appends while every write and sync of its files is recorded. For a random time the disk is rebuilt as it
+//! may be after a power cut: synced writes are there, and of the writes since none, all, some in any order, or some
+//! sectors. Each image has to open, to hold every acknowledged append completely, and nothing that does not fold. The
+//! same with `synchronous=NORMAL` shows that the test can fail.
 
 mod disk;
 
@@ -32,7 +32,8 @@ fn large(n: u64) -> Append {
     Append { events: all.map(|event| (at(0), event)).into(), summary, ..append(run, 1, 1) }
 }
 
-/// The child process: appends one run after the other and prints each acknowledgement. Does nothing without the variable.
+/// The child process: appends one run after the other and prints each acknowledgement. Does nothing without the
+/// variable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };

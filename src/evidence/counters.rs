@@ -98,9 +98,31 @@ impl Counters {
         restarts
     }
 
-    /// Starts the evidence from zero: the store did not have all of it.
+    /// Starts again because the store did not have all of what stands against the route: what it has of that stays,
+    /// and what stands for the route is zeroed, since it was counted beside differences that are lost.
     pub(super) fn restart_incomplete(&mut self, now: Timestamp) {
-        self.evidence = RouteEvidence { lost_differences: Some(now), ..RouteEvidence::default() };
+        let before = std::mem::take(&mut self.evidence);
+        // Of the pairs, those that differ: the rungs are not known of each, so the pairs in shadow are taken first.
+        let shadow_pairs = before.mismatched.min(before.shadow_pairs);
+        self.evidence = RouteEvidence {
+            shadow_pairs,
+            dark_pairs: before.mismatched - shadow_pairs,
+            shadow_refusals: 0,
+            dark_refusals: 0,
+            matched: 0,
+            ignored: 0,
+            mismatched: before.mismatched,
+            skipped: before.skipped,
+            failed: before.failed,
+            // Both stay: the gate reads their share, and a lost difference does not change it.
+            dark_with_twin: before.dark_with_twin,
+            dark_without_twin: before.dark_without_twin,
+            engine_answers: 0,
+            engine_errors: before.engine_errors,
+            lost_differences: Some(now),
+            rule_hits: BTreeMap::new(),
+            seen: before.seen,
+        };
         self.dirty = true;
     }
 

@@ -80,13 +80,22 @@ fn lost_differences(evidence: &RouteEvidence) -> String {
     since.unwrap_or_default()
 }
 
+/// That there are differences or failures beside those that are counted: they were lost. Else empty.
+fn not_stored(evidence: &RouteEvidence) -> String {
+    let lost = evidence
+        .lost_differences
+        .map(|at| format!("; more are not counted, because the process before {at:.0} ended before they were stored"));
+    lost.unwrap_or_default()
+}
+
 fn check_mismatches(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     if evidence.mismatched > 0 {
         missing.push(format!(
             "has {} open {} since the workflow or the rules last changed: fix the workflow or the rules; \
-             the evidence then starts from zero",
+             the evidence then starts from zero{}",
             evidence.mismatched,
             if evidence.mismatched == 1 { "mismatch" } else { "mismatches" },
+            not_stored(evidence),
         ));
     }
 }
@@ -97,7 +106,8 @@ fn check_failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     if failed * 100 > all * FAILED_PERCENT_MAX {
         let share = failed as f64 * 100.0 / all as f64;
         missing.push(format!(
-            "has {share:.1} % failed runs of the engine ({failed} of {all}); at most {FAILED_PERCENT_MAX} % may fail"
+            "has {share:.1} % failed runs of the engine ({failed} of {all}); at most {FAILED_PERCENT_MAX} % may fail{}",
+            lost_differences(evidence).replace("it counts", "pairs without a difference count"),
         ));
     }
 }

@@ -11,8 +11,8 @@
 //!
 //! Evidence is written to the store in the background: a slow store delays no request, an unreachable one loses at most
 //! the evidence since the last write (counting goes on in memory), and a repeated write is the same row. What is lost
-//! never opens a gate: differences and failures that the store does not have are marked in a file (`marks`), and the
-//! evidence of a marked route starts from zero at the next start.
+//! never opens a gate: differences and failures that the store does not have are marked in a file (`marks`). At the
+//! next start a marked route keeps what was stored against it, and the rest of its evidence starts from zero.
 
 mod bound;
 mod counters;
@@ -82,7 +82,7 @@ impl Evidence {
         Self::open(store, Marks::default(), limits).await
     }
 
-    /// Loads what the store has. The evidence of routes that are marked starts from zero.
+    /// Loads what the store has. Routes that are marked keep only what stands against them.
     ///
     /// # Errors
     /// The store does not answer.
@@ -97,8 +97,8 @@ impl Evidence {
                     if marks.is_marked(&route) {
                         tracing::warn!(
                             %route,
-                            "the last process ended before one or more differences of this route were stored: its \
-                             evidence starts from zero"
+                            "the last process ended before one or more differences of this route were stored: its pairs \
+                             without a difference are counted from zero; stored differences and failures stay"
                         );
                         counters.lock().restart_incomplete(clock::now());
                     }

@@ -36,8 +36,8 @@ pub struct RouteEvidence {
     pub engine_answers: u64,
     /// Errors, unknown outcomes and fallbacks of the engine in live since the last change.
     pub engine_errors: u64,
-    /// When the evidence started from zero because a process had ended before it had stored differences that it had
-    /// seen.
+    /// When the pairs were counted from zero because a process had ended before it had stored differences or failures
+    /// that it had seen. What was stored against the route before stays counted.
     pub lost_differences: Option<Timestamp>,
     /// For each rule, how often it made a difference count as equal.
     pub rule_hits: BTreeMap<String, u64>,

@@ -324,3 +324,38 @@ async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
     drop(evidence);
     assert!(Marks::open(&place).await.unwrap().is_marked(&route()), "the next process finds it");
 }
+
+#[tokio::test]
+async fn a_mark_leaves_what_was_stored_against_the_route() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = MarksPlace::File(dir.path().join("marks"));
+    let store = memory();
+    let open = async || Evidence::open(store.clone(), Marks::open(&place).await.unwrap(), &Limits::default()).await;
+    let evidence = open().await.unwrap();
+    evidence.set_basis(&[(route(), "a".into())]);
+    for _ in 0..25 {
+        pair(&evidence, State::Shadow, Verdict::Match);
+        evidence.served(&route(), Served::Answered);
+    }
+    for _ in 0..3 {
+        pair(&evidence, State::Shadow, Verdict::Mismatch);
+    }
+    evidence.settle(&route(), Outcome::Failed("timeout"));
+    evidence.served(&route(), Served::Error);
+    evidence.flush().await.unwrap();
+    pair(&evidence, State::Shadow, Verdict::Mismatch);
+    drop(evidence);
+
+    let evidence = open().await.unwrap();
+    let kept = evidence.of(&route());
+    assert_eq!((kept.mismatched, kept.pairs(), kept.matched), (3, 3, 0));
+    assert_eq!((kept.failed["timeout"], kept.engine_errors, kept.engine_answers), (1, 1, 0));
+    assert_eq!(kept.seen["f"].count, 3);
+    for _ in 0..30 {
+        pair(&evidence, State::Shadow, Verdict::Match);
+    }
+    let why = gate(&evidence.of(&route()), State::Shadow, State::Dark, true).unwrap_err();
+    assert!(why.len() == 1 && why[0].contains("has 3 open mismatches") && why[0].contains("more are not"), "{why:?}");
+    evidence.set_basis(&[(route(), "b".into())]);
+    assert_eq!(evidence.of(&route()), RouteEvidence::default(), "a changed workflow closes them");
+}

@@ -217,3 +217,25 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_kill_9() {
     let shut = reasons(&orders.flip("dark").await);
     assert!(shut.contains("open mismatch") || shut.contains("ended before one or more differences"), "{shut}");
 }
+
+/// The disk is full when the last difference is seen, so that it is not stored before the kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_mismatches_stay_open_when_a_kill_loses_one_more() {
+    let mut orders = Orders::start().await;
+    orders.flip("shadow").await;
+    orders.gather("shadow_pairs", PAIRS).await;
+    orders.legacy.otherwise(OriginReply::Json(DIFFERENT));
+    orders.gather("mismatched", 3).await;
+    assert_eq!(orders.pointsman.stop().await, Some(0), "they are stored");
+    orders.pointsman = Pointsman::start(&orders.start).await;
+    assert!(reasons(&orders.flip("dark").await).contains("has 3 open mismatches"));
+    fill_disk(&orders.pointsman);
+    orders.gather("mismatched", 1).await;
+    orders.pointsman.kill().await;
+
+    orders.legacy.otherwise(OriginReply::Json(LEGACYS));
+    orders.pointsman = Pointsman::start(&orders.start).await;
+    orders.gather("shadow_pairs", PAIRS).await;
+    let shut = reasons(&orders.flip("dark").await);
+    assert!(shut.contains("has 3 open mismatches") && shut.contains("more are not counted"), "{shut}");
+}

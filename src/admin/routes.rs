@@ -1,6 +1,7 @@
 //! The routes and their states, and the status of the whole process.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 
@@ -14,10 +15,17 @@ use crate::flag::{FlagSet, Instance, RouteFlag};
 use crate::ladder::RouteStatus;
 use crate::names::RouteId;
 
+/// The longest that the status waits for what only the store knows; it is shown as not known then.
+const STATUS_STORE_WAIT: Duration = Duration::from_millis(500);
+
 pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
     let parts = &admin.parts;
     let process = (parts.process_status)();
     let set = parts.ladder.flags();
+    let runs = match tokio::time::timeout(STATUS_STORE_WAIT, parts.store.open_runs()).await {
+        Ok(found) => found.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the store did not answer within {} ms", STATUS_STORE_WAIT.as_millis())),
+    };
     Ok(Json(Status {
         build: Build { version: env!("CARGO_PKG_VERSION").to_owned(), started: parts.started },
         listen: parts.proxy_listen.to_string(),
@@ -30,12 +38,12 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
             warnings: process.warnings,
         },
         engine_healthy: process.engine_healthy,
-        store_trouble: process.store_trouble,
+        store_trouble: process.store_trouble.or_else(|| runs.as_ref().err().cloned()),
         recovery_trouble: process.recovery_trouble,
         clock_trouble: process.clock_trouble,
         retry_keys_trouble: process.retry_keys_trouble,
         runs_in_flight: process.runs_in_flight,
-        runs: parts.store.open_runs().await?.into_iter().collect(),
+        runs: runs.ok().map(|runs| runs.into_iter().collect()),
         stuck: process.stuck,
         stuck_more: process.stuck_more,
         shadow: process.shadow,

@@ -65,9 +65,9 @@ pub struct Status {
     pub retry_keys_trouble: Option<String>,
     /// Durable runs that have a task at the moment; a waiting run has none.
     pub runs_in_flight: u64,
-    /// Durable runs that have not ended, by status.
+    /// Durable runs that have not ended, by status; `null` where it is not known, since the store does not answer.
     #[serde(default)]
-    pub runs: RunCounts,
+    pub runs: Option<RunCounts>,
     /// Runs that nothing will ever resume, the oldest first, and only some of them: each is a bug.
     #[serde(default)]
     pub stuck: Vec<StuckRun>,

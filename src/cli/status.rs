@@ -72,6 +72,13 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         };
         out.push_str(&format.tone(format!("the engine takes no new runs: {why}\n"), Tone::Bad));
     }
+    if status.engine_healthy
+        && let Some(trouble) = &status.store_trouble
+    {
+        let line =
+            format!("the store does not answer: {}; how many runs are open is not known\n", escape_control(trouble));
+        out.push_str(&format.tone(line, Tone::Bad));
+    }
     if let Some(trouble) = &status.clock_trouble {
         out.push_str(&format.tone(format!("clock: {}\n", escape_control(trouble)), Tone::Bad));
     }

@@ -120,6 +120,16 @@ fn status_shows_everything_that_is_wrong() {
 }
 
 #[test]
+fn status_shows_a_store_that_does_not_answer() {
+    let mut value = a_status();
+    value["runs"] = Value::Null;
+    value["store_trouble"] = json!("the store did not answer within 500 ms");
+    let text = status::text(&read::<Status>(value), Formatter(false));
+    assert!(text.contains("within 500 ms; how many runs are open is not known\n"), "{text}");
+    assert!(text.contains("orders.create"), "{text}");
+}
+
+#[test]
 fn colour_adds_no_text() {
     let coloured = status::text(&read::<Status>(a_status()), Formatter(true));
     let mut plain = String::new();

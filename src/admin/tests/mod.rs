@@ -3,6 +3,7 @@
 mod access;
 mod deprecated;
 mod fake_engine;
+mod hanging_store;
 mod openapi;
 mod orders;
 mod runs;
@@ -49,6 +50,19 @@ async fn status_shows_the_process_and_all_routes() {
     assert_eq!(route["requests"], 12);
     assert_eq!(route["effective"], json!({ "state": "off", "why": "unproven" }));
     assert_eq!(api.call(get("/api/v2/routes")).await.json(), status["routes"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_answers_while_the_store_hangs() {
+    let mut api = TestApi::new().await;
+    api.store = std::sync::Arc::new(hanging_store::HangingStore::default());
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(1), api.call(get("/api/v2/status"))).await;
+    let answer = answer.expect("within a second");
+    assert_eq!(answer.status, StatusCode::OK);
+    let status = answer.json();
+    assert_eq!(status["runs"], json!(null), "not known, which is not none");
+    assert_eq!(status["store_trouble"], "the store did not answer within 500 ms");
+    assert_eq!(status["routes"][0]["id"], "orders.create");
 }
 
 #[tokio::test]

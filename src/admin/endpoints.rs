@@ -269,7 +269,7 @@ fn run_endpoints() -> Vec<Endpoint> {
         read("/api/v2/orchestrate/run/{id}/events", get(runs::events), "runEvents", "The audit trail of a run")
             .query::<runs::EventsQuery>()
             .returns::<Vec<EventRow>>()
-            .errors(&[404, 500]),
+            .errors(&[404, 410, 500]),
         read("/api/v2/orchestrate/run/{id}/plan", get(runs::plan), "runPlan", "The plan that a run was started with")
             .returns::<Value>()
             .errors(&[404, 500]),

@@ -66,7 +66,10 @@ impl StoredRuns {
         }
         let events = self.runtime.block_on(self.store.events(id, Seq::FIRST)).context("reading the events")?;
         if events.is_empty() {
-            bail!("the store has no events of {id}");
+            match self.runtime.block_on(self.store.run(id)).context("reading the run")? {
+                Some(run) => bail!("the events of {id} were purged; it ended as {}", run.status.as_str()),
+                None => bail!("the store has no run {id}"),
+            }
         }
         events.into_iter().map(|stored| replay::event_row(stored).context("an event cannot be shown")).collect()
     }

@@ -43,8 +43,12 @@ pub(in crate::admin) async fn events(
     let run = resolve_id(&admin, &id).await?;
     let from = Seq(page.from.map_or(1, |from| u64::from(from.get())));
     let events = admin.parts.store.events(run, from).await?;
-    if events.is_empty() && admin.parts.store.run(run).await?.is_none() {
-        return Err(ApiError::no_run(&id));
+    if events.is_empty() {
+        let summary = admin.parts.store.run(run).await?.ok_or_else(|| ApiError::no_run(&id))?;
+        // A sequence number past the last event is not an error: whoever reads page by page asks for it.
+        if from <= summary.seq {
+            return Err(ApiError::purged(&summary));
+        }
     }
     let rows = admin.rows(page.limit, usize::MAX);
     Ok(Json(events.into_iter().take(rows).map(replay::event_row).collect::<Result<_, _>>().map_err(ApiError::damaged)?))

@@ -59,6 +59,13 @@ impl LoadedRun {
     }
 }
 
+/// The error about a run whose events were purged; `None` for every other run.
+pub(super) async fn purged(state: &ApiState, run: RunId) -> Option<ApiError> {
+    let summary = state.parts.store.run(run).await.ok().flatten()?;
+    let events = state.parts.store.events(run, Seq::FIRST).await.ok()?;
+    events.is_empty().then(|| ApiError::purged(&summary))
+}
+
 /// Descendants of a run that wait for a person or a signal.
 async fn waiting_descendants(state: &ApiState, run: &Run) -> Result<Vec<Run>, ApiError> {
     let store = &state.parts.store;

@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{KEY_RULE_TEXT, is_valid};
-use super::load::{LoadedRun, resolve_id};
+use super::load::{self, LoadedRun, resolve_id};
 use super::unreadable;
 use crate::admin::access::Caller;
 use crate::admin::error::ApiError;
@@ -214,6 +214,9 @@ pub(in crate::admin) async fn rerun(
         Ok(started) => started,
         Err(crate::engine::StartError::NoRun) => return Err(ApiError::no_run(&id)),
         Err(error) => {
+            if let Some(purged) = load::purged(&admin, run).await {
+                return Err(purged);
+            }
             let mut error = with_run_details(&admin, run, Some(&step), ApiError::not_started(error)).await;
             if let (None, Ok(loaded)) = (error.0.run_status, LoadedRun::load(&admin, run).await) {
                 error.0.run_id = Some(run.to_string());

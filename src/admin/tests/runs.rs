@@ -6,10 +6,12 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::json;
 
-use super::test_api::{TestApi, get};
+use super::test_api::{TestApi, get, post};
+use crate::engine::StartError;
+use crate::flag::Arm;
 use crate::names::{RunId, Seq};
 use crate::store::Append;
-use crate::store::tests::{append, at, run_id, summary};
+use crate::store::tests::{append, at, completed_run, pin, run_id, summary};
 use crate::workflow::{
     AnswerEvent, AnswerRecord, CallRecord, EffectClass, EndingEvent, Event, Mode, Outcome, Payload, RunStarted,
     RunStatus, Skipped, StepEvent, StepFinished, StepStarted,
@@ -208,5 +210,26 @@ async fn an_invalid_query_or_id_is_named_in_the_error() {
             detail(&path).await,
             (404, format!("no run `{}`", run_id(9)).replace("no run `run_", "no run `run_"))
         );
+    }
+}
+
+#[tokio::test]
+async fn a_purged_run_is_410_wherever_its_events_are_asked_for() {
+    let api = TestApi::new().await;
+    let run = run_id(3);
+    let ended = Append { pins: vec![pin("18", Arm::Engine)], ..completed_run(run, at(-100_000_000)) };
+    api.store.append(ended.into()).await.unwrap();
+    let path = format!("/api/v2/orchestrate/run/{run}");
+    assert_eq!(api.call(get(&format!("{path}/events?from=5"))).await.json(), json!([]), "past the last event");
+    assert_eq!(api.store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs, 1);
+    *api.engine.start.lock().unwrap() = Some(Err(StartError::Invalid("its events are gone".into())));
+    let rerun = post(&format!("{path}/rerun"), &json!({ "from": "a" }));
+    for call in [get(&path), get(&format!("{path}/events")), get(&format!("{path}/events?from=2")), rerun] {
+        let what = format!("{} {}", call.method(), call.uri());
+        let answer = api.call(call).await;
+        assert_eq!(answer.status, StatusCode::GONE, "{what}: {}", answer.text);
+        let problem = answer.json();
+        assert_eq!(problem["type"], "urn:pointsman:problem:purged", "{what}");
+        assert_eq!(problem["detail"], format!("the events of {run} were purged; it ended as completed"), "{what}");
     }
 }

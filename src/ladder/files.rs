@@ -17,6 +17,7 @@ use super::scopes::{self, Unrecorded};
 use super::types::{Declared, Move};
 use crate::clock;
 use crate::flag::{Instance, Route, State, StateInputs};
+use crate::names::RouteId;
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
 /// evidence.
@@ -39,8 +40,9 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     after.looked_up = scopes::looked_up(&after.scopes, gate.retry_window);
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
     // What the file of a flipped route declared stays stored while the route is in no file: where it comes back unchanged,
-    // its last flip still counts.
-    after.remembered.retain(|id, _| after.routes.contains_key(id) || after.flips.contains_key(id));
+    // its last flip still counts. A route that was renamed is there, under its present id.
+    let is_earlier = |id: &RouteId| routes.iter().any(|route| route.was.contains(id));
+    after.remembered.retain(|id, _| after.routes.contains_key(id) || (after.flips.contains_key(id) && !is_earlier(id)));
     (after, moves)
 }
 

@@ -107,7 +107,8 @@ impl Positions {
         last.map(|flip| flip.number) != self.last_flip(route).map(|flip| flip.number)
     }
 
-    /// Whether an earlier id of a route was that of another route in the files that were read last.
+    /// Whether an earlier id of a route was that of another route in the files that were read last, or of one with a flip
+    /// that left them before.
     fn is_another(&self, route: &Route, id: &RouteId) -> bool {
         *id != route.id && self.remembered.contains_key(&route.id) && self.remembered.contains_key(id)
     }

@@ -66,9 +66,18 @@ fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
     }
 }
 
+/// What a caller is told who freezes one of the processes that share a store.
+const FREEZE_OF_ONE_PROCESS: &str = "it is of this process only: others on the same store are not told, and may move its \
+                                     runs; tell each of them";
 /// What a caller is told whose freeze the store does not have.
 const UNRECORDED_FREEZE: &str = "it is in force, and the store has not recorded it yet: that is tried until it does, and a \
                                  restart before that would not find the freeze";
+
+fn freeze_note(recorded: bool, is_shared: bool) -> Option<String> {
+    let notes = [(!recorded, UNRECORDED_FREEZE), (is_shared, FREEZE_OF_ONE_PROCESS)];
+    let notes: Vec<&str> = notes.into_iter().filter_map(|(applies, note)| applies.then_some(note)).collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
+}
 
 pub(super) async fn freeze(
     admin: Admin,
@@ -87,7 +96,7 @@ pub(super) async fn freeze(
     let freeze = admin.parts.ladder.flags().freeze;
     let runs_in_flight = (admin.parts.process_status)().runs_in_flight;
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let note = (!recorded).then(|| UNRECORDED_FREEZE.to_owned());
+    let note = freeze_note(recorded, admin.parts.store.is_shared());
     Ok((status, Json(FreezeResponse { freeze, flip: flip_row(flip), recorded, note, runs_in_flight })))
 }
 
@@ -120,4 +129,16 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
 pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
     let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden: _, evidence: _ } = flip;
     FlipRow { number, route, from, to, shares, by, at, reason, forced }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freeze_of_one_process_of_several_says_so() {
+        assert_eq!(freeze_note(true, false), None);
+        assert_eq!(freeze_note(true, true).as_deref(), Some(FREEZE_OF_ONE_PROCESS));
+        assert_eq!(freeze_note(false, true), Some(format!("{UNRECORDED_FREEZE}; {FREEZE_OF_ONE_PROCESS}")));
+    }
 }

@@ -256,7 +256,8 @@ pub struct FreezeResponse {
     /// Whether the store has recorded it. If not (202), it is in force all the same, and a restart would not find it.
     #[serde(default)]
     pub recorded: bool,
-    /// What that means, where it is not recorded.
+    /// What that means, where it is not recorded; and, on a store that several processes share, that only this process
+    /// was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Durable runs that have not ended.

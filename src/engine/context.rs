@@ -26,6 +26,7 @@ use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::event_sealer::{self, EventSealer};
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::writer::{KeptPlans, Writer, WriterParts};
+use crate::engine::scheduler::gauges::CountedRuns;
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::load_permits::LoadPermits;
 use crate::engine::scheduler::mailbox::{Mailboxes, Slot};
@@ -128,6 +129,8 @@ pub(super) struct Schedule {
     pub watchers: Watchers,
     /// The labels of the gauge of unfinished runs, to be set to zero when no such run is left.
     pub gauge_labels: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
+    /// The runs that this gauge counts, on a store that several processes share.
+    pub counted_runs: Arc<CountedRuns>,
     /// Why the runs of the last process are not resumed yet.
     pub why_unresumed: WhyUnresumed,
     /// Whether the supervisor was started.

@@ -159,6 +159,7 @@ impl Engine {
             run_snapshots: Arc::new(RunSnapshots::new(&limits)),
             watchers: Watchers::new(usize_of(limits.api_start_events_bytes_max)),
             gauge_labels: Mutex::default(),
+            counted_runs: Arc::default(),
             why_unresumed: WhyUnresumed::default(),
             is_supervised: AtomicBool::new(false),
         };

@@ -1,22 +1,26 @@
 //! The metrics and log lines of one run.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 
 use crate::engine::machine::Measure;
-use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
-use crate::names::{StepId, WorkflowName};
+use crate::engine::scheduler::gauges::{CountedRuns, open_checkpoints, unfinished_runs};
+use crate::names::{RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Risk, Run, RunStatus};
 
 /// Keeps the metrics of one run. The gauges count an unfinished durable run in its status whether it moves or rests,
 /// and a rehearsal while it moves.
 pub(super) struct RunMetrics {
+    run: RunId,
     workflow: WorkflowName,
     mode: Mode,
     step_begun: HashMap<(StepId, Option<u32>), Instant>,
-    /// The status under which the gauges count the run.
+    /// The runs that the gauge counts, on a store that several processes share.
+    shared: Option<Arc<CountedRuns>>,
+    /// The status under which the gauges count the run, on a store of one process.
     counted_status: Option<RunStatus>,
     /// Its open checkpoints by risk, as the gauges count them.
     counted_checkpoints: BTreeMap<Risk, usize>,
@@ -27,10 +31,14 @@ pub(super) struct RunMetrics {
 }
 
 impl RunMetrics {
-    /// The metrics of a run. A new run is not counted yet; one that was loaded from the store is.
-    pub fn new(run: &Run, was_loaded: bool, is_stored: bool) -> Self {
-        let counted_checkpoint = listed_risk(run).filter(|_| was_loaded).map(|risk| (risk, 1));
+    /// The metrics of a run. A new run is not counted yet; one that was loaded from the store of one process is; on a
+    /// store that several processes share, `shared` knows.
+    pub fn new(run: &Run, was_loaded: bool, is_stored: bool, shared: Option<Arc<CountedRuns>>) -> Self {
+        let was_counted = was_loaded && shared.as_ref().is_none_or(|shared| shared.counts(run.id()));
+        let counted_checkpoint = listed_risk(run).filter(|_| was_counted).map(|risk| (risk, 1));
         let mut metrics = Self {
+            run: run.id(),
+            shared,
             workflow: run.started().workflow.clone(),
             mode: run.mode(),
             step_begun: HashMap::new(),
@@ -56,6 +64,9 @@ impl RunMetrics {
         self.counted_checkpoints = open;
     }
     fn count_status(&mut self, status: Option<RunStatus>) {
+        if let Some(shared) = &self.shared {
+            return shared.set(self.run, &self.workflow, status);
+        }
         let status = status.filter(|status| !status.is_final());
         if self.counted_status == status {
             return;
@@ -136,5 +147,44 @@ impl Drop for RunMetrics {
         if !self.is_stored {
             self.count_status(None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{at, completed_run, run_id};
+    use crate::workflow::fold;
+
+    /// The gauge of runs that move, as it is scraped.
+    fn running(text: &str) -> Option<&str> {
+        let line = text.lines().find(|line| line.starts_with("pointsman_runs_active") && line.contains("running"))?;
+        line.rsplit(' ').next()
+    }
+
+    #[test]
+    fn a_run_taken_over_from_another_process_is_counted_once() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let events: Vec<_> = completed_run(run_id(1), at(0)).events.into_iter().map(|(_, event)| event).collect();
+        let (begun, ended) = (fold(&events[..2]).unwrap(), fold(&events).unwrap());
+        metrics::with_local_recorder(&recorder, || {
+            let shared = Arc::new(CountedRuns::default());
+            for is_known in [false, true] {
+                if is_known {
+                    let label = (begun.started().workflow.clone(), begun.status());
+                    shared.replace(HashMap::from([(run_id(1), label)]));
+                }
+                let mut metrics = RunMetrics::new(&begun, true, true, Some(shared.clone()));
+                assert_eq!(running(&handle.render()), Some("1"), "known: {is_known}");
+                metrics.update(&ended);
+                drop(metrics);
+                assert_eq!(running(&handle.render()), Some("0"), "known: {is_known}");
+            }
+            drop(RunMetrics::new(&begun, true, true, Some(shared.clone())));
+            assert_eq!(running(&handle.render()), Some("1"), "another process moves it now");
+            shared.replace(HashMap::new());
+            assert_eq!(running(&handle.render()), Some("0"), "it has ended there");
+        });
     }
 }

@@ -156,7 +156,8 @@ impl Driver {
         let terms = caller
             .as_ref()
             .map(|caller| CallerTerms { may_fall_back: caller.may_fall_back, answer_by: clock.at(caller.answer_by) });
-        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some());
+        let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
+        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared);
         let machine = Machine::new(MachineParts {
             run,
             plan,

@@ -1,8 +1,11 @@
 //! Gauges of unfinished runs: set by the watchdog, and updated by each run's driver.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use metrics::gauge;
 
-use crate::names::WorkflowName;
+use crate::names::{RunId, WorkflowName};
 use crate::workflow::{Risk, RunStatus};
 
 /// The gauge of open checkpoints of a risk.
@@ -13,4 +16,51 @@ pub(in crate::engine) fn open_checkpoints(risk: Risk) -> metrics::Gauge {
 /// The gauge of unfinished runs of a workflow in a status.
 pub(in crate::engine) fn unfinished_runs(workflow: &WorkflowName, status: RunStatus) -> metrics::Gauge {
     gauge!("pointsman_runs_active", "workflow" => workflow.as_str().to_owned(), "status" => status.as_str())
+}
+
+/// The runs that the gauge of unfinished runs counts, on a store that several processes share. A run that is loaded there
+/// may be counted in another status, or not at all: another process began or moved it since the last look at all runs.
+/// Always true: the gauge is the number of these runs, so it is never negative.
+#[derive(Default)]
+pub(in crate::engine) struct CountedRuns(Mutex<HashMap<RunId, (WorkflowName, RunStatus)>>);
+
+impl CountedRuns {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, (WorkflowName, RunStatus)>> {
+        // A poisoned lock is usable: the next look at all runs corrects what is wrong.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Whether the gauge counts a run.
+    pub fn counts(&self, run: RunId) -> bool {
+        self.lock().contains_key(&run)
+    }
+    /// Counts a run under a status; without a status, or where that is final, no longer.
+    pub fn set(&self, run: RunId, workflow: &WorkflowName, status: Option<RunStatus>) {
+        let now = status.filter(|status| !status.is_final()).map(|status| (workflow.clone(), status));
+        let mut counted = self.lock();
+        let before = match &now {
+            Some(now) => counted.insert(run, now.clone()),
+            None => counted.remove(&run),
+        };
+        if before == now {
+            return;
+        }
+        if let Some((workflow, status)) = before {
+            unfinished_runs(&workflow, status).decrement(1.0);
+        }
+        if let Some((workflow, status)) = now {
+            unfinished_runs(&workflow, status).increment(1.0);
+        }
+    }
+    /// Counts these runs and no others.
+    pub fn replace(&self, runs: HashMap<RunId, (WorkflowName, RunStatus)>) {
+        let mut counted = self.lock();
+        let mut numbers: BTreeMap<&(WorkflowName, RunStatus), u64> = counted.values().map(|label| (label, 0)).collect();
+        for label in runs.values() {
+            *numbers.entry(label).or_default() += 1;
+        }
+        for ((workflow, status), number) in numbers {
+            unfinished_runs(workflow, *status).set(number as f64);
+        }
+        *counted = runs;
+    }
 }

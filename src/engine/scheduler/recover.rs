@@ -93,7 +93,7 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
         recovered.paused += usize::from(run.status == RunStatus::Paused);
     })
     .await?;
-    watchdog::publish(core, &counts);
+    watchdog::publish(core, counts);
     supervisor::start(core);
     core.files.reloaded.notify_one(); // the files may differ from those of the process before
     loop {

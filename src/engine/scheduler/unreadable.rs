@@ -175,8 +175,15 @@ async fn cancel(
     }
     tracing::warn!(%run, workflow = %before.workflow, by, why, "the run was cancelled although it cannot be read: nothing was undone");
     let (workflow, mode) = (before.workflow.as_str().to_owned(), before.mode.as_str());
-    unfinished_runs(&before.workflow, before.status).decrement(1.0);
-    if let Some((_, risk)) = &before.checkpoint {
+    let counted = !core.ports.store.is_shared() || core.schedule.counted_runs.counts(run);
+    if core.ports.store.is_shared() {
+        core.schedule.counted_runs.set(run, &before.workflow, None);
+    } else {
+        unfinished_runs(&before.workflow, before.status).decrement(1.0);
+    }
+    if let Some((_, risk)) = &before.checkpoint
+        && counted
+    {
         open_checkpoints(*risk).decrement(1.0);
     }
     let outcome = summary.status.as_str();

@@ -6,7 +6,7 @@
 //! read page by page and are rare (`watchdog_ms`); if the store does not answer one, the next makes up for it.
 //! A run that is stuck here and that another process moves is no longer counted as stuck here.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ const PAGE_PAUSE: Duration = Duration::from_millis(5);
 pub(in crate::engine) struct Counts {
     runs: BTreeMap<(WorkflowName, RunStatus), u64>,
     checkpoints: BTreeMap<Risk, u64>,
+    /// Each run, on a store that several processes share.
+    by_run: HashMap<RunId, (WorkflowName, RunStatus)>,
 }
 
 /// Checks every `watchdog_ms` until the process drains.
@@ -67,7 +69,7 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
     }
     if shared {
         // Other processes move runs too, which this process's drivers do not count.
-        publish(core, &counts);
+        publish(core, counts);
     }
     for run in suspects {
         // The run may have moved since its page was read.
@@ -150,12 +152,16 @@ pub(in crate::engine) async fn for_each_unfinished(
     mut visit: impl FnMut(&RunSummary),
 ) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
+    let shared = core.ports.store.is_shared();
     let mut before: Option<RunId> = None;
     loop {
         let filter = RunFilter { statuses: RunStatus::OPEN.to_vec(), before, limit: PAGE, ..RunFilter::default() };
         let page = core.ports.store.runs(filter).await?;
         for run in &page {
             *counts.runs.entry((run.workflow.clone(), run.status)).or_default() += 1;
+            if shared {
+                counts.by_run.insert(run.run_id, (run.workflow.clone(), run.status));
+            }
             if let Some((_, risk)) = &run.checkpoint {
                 *counts.checkpoints.entry(*risk).or_default() += 1;
             }
@@ -182,15 +188,19 @@ fn is_accounted_for(core: &Core, run: RunId) -> bool {
 }
 
 /// Sets the gauges of all unfinished runs of the store.
-pub(in crate::engine) fn publish(core: &Core, counts: &Counts) {
-    let mut known = core.schedule.gauge_labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for (workflow, status) in known.iter().filter(|key| !counts.runs.contains_key(key)) {
-        unfinished_runs(workflow, *status).set(0.0);
+pub(in crate::engine) fn publish(core: &Core, counts: Counts) {
+    if core.ports.store.is_shared() {
+        core.schedule.counted_runs.replace(counts.by_run);
+    } else {
+        let mut known = core.schedule.gauge_labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (workflow, status) in known.iter().filter(|key| !counts.runs.contains_key(key)) {
+            unfinished_runs(workflow, *status).set(0.0);
+        }
+        for ((workflow, status), count) in &counts.runs {
+            unfinished_runs(workflow, *status).set(*count as f64);
+        }
+        *known = counts.runs.into_keys().collect();
     }
-    for ((workflow, status), count) in &counts.runs {
-        unfinished_runs(workflow, *status).set(*count as f64);
-    }
-    *known = counts.runs.keys().cloned().collect();
     for risk in [Risk::Low, Risk::Medium, Risk::High] {
         open_checkpoints(risk).set(counts.checkpoints.get(&risk).copied().unwrap_or_default() as f64);
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// The pause between two calls. A call without anything to give back takes some microseconds.
+/// The pause between two calls.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Gives freed pages back from time to time: those of the whole process, and those that only the thread it runs on

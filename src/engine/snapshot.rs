@@ -37,8 +37,8 @@ pub(super) struct ProcessConstants<'a> {
 }
 
 impl Snapshot {
-    /// The snapshot of these files. The upstreams of services that have not changed are taken over from `before`, with
-    /// the calls that wait there.
+    /// The snapshot of these files. The upstreams of services that have not changed are taken over from `before`,
+    /// including the calls that wait for a free place there.
     pub fn new(
         files_version: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,

@@ -79,6 +79,7 @@ impl Route {
             invariants: Vec::new(),
         }
     }
+
     /// Its id and those that it had before.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
         std::iter::once(&self.id).chain(&self.was)

@@ -163,7 +163,7 @@ pub struct Conflict {
     pub choices: Vec<String>,
 }
 
-/// The words with which a conflict's message names the URL of an attempt whose service has moved since.
+/// Stands before the URL of an attempt in a conflict's message, where its service has another URL since.
 pub(super) const WENT_TO: &str = "that attempt went to";
 
 impl Conflict {

@@ -17,7 +17,7 @@ use crate::admin::serve::PeerAddress;
 use crate::admin::{AdminParts, ProcessStatus, RouteTraffic, applications, router};
 use crate::config::Token;
 use crate::evidence::Evidence;
-use crate::flag::{Match, Route, Service, Shares, State};
+use crate::flag::{Match, Route, Service};
 use crate::ladder::{Declared, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::store::tests::at;
@@ -39,25 +39,8 @@ fn service() -> Arc<Service> {
 
 fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
     Arc::new(Route {
-        id: id.into(),
-        matches: Match { method, path: path.into(), host: None },
-        legacy: service(),
         workflow: Some("create-order".into()),
-        declared: State::Off,
-        force: None,
-        shares: Shares::default(),
-        key: None,
-        cohorts: Vec::new(),
-        instance: None,
-        retry_key: None,
-        caller: Vec::new().into(),
-        keeps_runs: true,
-        deadline: None,
-        replay_safe: false,
-        was: Vec::new(),
-        strict_paths: false,
-        guard: None,
-        invariants: Vec::new(),
+        ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, service())
     })
 }
 

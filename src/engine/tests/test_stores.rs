@@ -23,9 +23,9 @@ use crate::workflow::{RunStatus, RunSummary};
 pub(super) struct TestStore {
     inner: MemoryStore,
     operations: Arc<AtomicUsize>,
-    /// How often a run was acquired, or was to be.
+    /// The number of attempts to acquire a run.
     pub(super) takes: AtomicUsize,
-    /// How often due runs were asked for.
+    /// The number of queries for due runs.
     pub(super) sweeps: AtomicUsize,
     /// `Some`: several processes share it; the lease of each is valid until it deregisters or the test expires it.
     shared_state: Option<Mutex<SharedState>>,

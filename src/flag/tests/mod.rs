@@ -28,25 +28,9 @@ pub fn service(name: &str) -> Arc<Service> {
 
 pub fn route(id: &str, method: Method, path: &str) -> Route {
     Route {
-        id: id.into(),
-        matches: Match { method, path: path.into(), host: None },
-        legacy: service("shop"),
         workflow: Some("work".into()),
-        declared: State::Off,
-        force: None,
-        shares: Shares::default(),
-        key: None,
-        cohorts: Vec::new(),
-        instance: None,
-        retry_key: None,
         caller: vec![http::header::AUTHORIZATION].into(),
-        keeps_runs: true,
-        deadline: None,
-        replay_safe: false,
-        was: Vec::new(),
-        strict_paths: false,
-        guard: None,
-        invariants: Vec::new(),
+        ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, service("shop"))
     }
 }
 

@@ -20,7 +20,7 @@ use super::*;
 use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::exchange::{Served, ServedObserver};
 use crate::expression::Template;
-use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, Why};
+use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Why};
 
 /// A family, a list, and two plain routes. `key` is the key of `plain`.
 fn files(states: &[(&str, State)]) -> Declared {
@@ -35,25 +35,9 @@ fn files(states: &[(&str, State)]) -> Declared {
         rate: None,
     });
     let route = |id: &str, method: Method, path: &str| Route {
-        id: id.into(),
-        matches: Match { method, path: path.into(), host: None },
-        legacy: Arc::clone(&shop),
         workflow: Some("work".into()),
         declared: states.iter().find(|(name, _)| *name == id).map_or(State::Off, |(_, state)| *state),
-        force: None,
-        shares: Shares::default(),
-        key: None,
-        cohorts: Vec::new(),
-        instance: None,
-        retry_key: None,
-        caller: Vec::new().into(),
-        keeps_runs: true,
-        deadline: None,
-        replay_safe: false,
-        was: Vec::new(),
-        strict_paths: false,
-        guard: None,
-        invariants: Vec::new(),
+        ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, Arc::clone(&shop))
     };
     let mut create = route("create", Method::POST, "/orders");
     create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });

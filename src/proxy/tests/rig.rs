@@ -23,8 +23,7 @@ use crate::exchange::{
     LegacyTake, Offer, Outcome, OwnerUnknown, Problem, Remembered, RunReport, Served, ServedObserver, Settle, Source,
 };
 use crate::flag::{
-    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, RetryKeys, Route, Service, Shares,
-    State,
+    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, RetryKeys, Route, Service, State,
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -259,25 +258,10 @@ fn service(address: SocketAddr) -> Arc<Service> {
 
 fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Setup) -> Arc<Route> {
     let mut route = Route {
-        id: id.into(),
-        matches: Match { method, path: path.into(), host: None },
-        legacy: legacy.clone(),
         workflow: Some("work".into()),
         declared: setup.state,
-        force: None,
-        shares: Shares::default(),
-        key: None,
-        cohorts: Vec::new(),
-        instance: None,
-        retry_key: None,
         caller: vec![http::header::AUTHORIZATION].into(),
-        keeps_runs: true,
-        deadline: None,
-        replay_safe: false,
-        was: Vec::new(),
-        strict_paths: false,
-        guard: None,
-        invariants: Vec::new(),
+        ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, legacy.clone())
     };
     (setup.change)(&mut route);
     Arc::new(route)

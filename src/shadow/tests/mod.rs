@@ -22,7 +22,7 @@ use super::*;
 use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{RouteEvidence, testing};
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, Problem, RequestCopy, RunReport, Settle, Source};
-use crate::flag::{FlagSet, Freeze, Instance, Match, Route, RouteFlag, Service, Shares, State};
+use crate::flag::{FlagSet, Freeze, Instance, Match, Route, RouteFlag, Service, State};
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::problem::{Problems, Site};
@@ -45,25 +45,14 @@ fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
         rate: None,
     });
     let route = Route {
-        id: id(),
-        matches: Match { method: Method::POST, path: "/orders".into(), host: None },
-        legacy: shop.clone(),
         workflow: Some("create-order".into()),
         declared: State::Shadow,
-        force: None,
-        shares: Shares::default(),
-        key: None,
-        cohorts: Vec::new(),
         instance: Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() }),
-        retry_key: None,
-        caller: Vec::new().into(),
-        keeps_runs: true,
-        deadline: None,
-        replay_safe: false,
-        was: Vec::new(),
-        strict_paths: false,
-        guard: None,
-        invariants: Vec::new(),
+        ..Route::without_workflow(
+            id(),
+            Match { method: Method::POST, path: "/orders".into(), host: None },
+            shop.clone(),
+        )
     };
     let none = BTreeMap::new();
     let set = FlagSet::new(1, vec![Arc::new(route)], &none, shop, BTreeMap::new(), Freeze::No, [7; 32]);

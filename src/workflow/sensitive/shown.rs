@@ -1,4 +1,4 @@
-//! Replaces the sensitive values of a run by stars, in what people are shown.
+//! Replaces the sensitive values of a run by asterisks in everything that people are shown.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -166,8 +166,8 @@ proptest! {
         let mut breaker = Breaker::new(rule);
         let mut now = Duration::ZERO;
         let mut in_flight: Vec<(Admission, u64)> = Vec::new();
-        // The period; the admitted calls and successes of a half-open period; the ended and failed calls of a closed
-        // one.
+        // What the model counts: periods; admitted and succeeded calls of a half-open period; ended and failed calls of a
+        // closed period.
         let (mut period, mut admitted_calls, mut succeeded, mut ended, mut failed) = (0u64, 0u32, 0u32, 0u64, 0u64);
         for operation in operations {
             let before = breaker.state();

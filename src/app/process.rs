@@ -95,9 +95,9 @@ impl App {
             limits: limits.clone(),
             trust_forwarded: setup.settings.trust_forwarded,
             engine: parts.engine.arm(),
-            pins: parts.pins.clone(),
+            affinity: parts.pins.clone(),
             offer: parts.shadow.clone(),
-            watch: parts.evidence.clone(),
+            served_observer: parts.evidence.clone(),
         });
         let admin_parts = AdminParts {
             engine: parts.engine.clone(),

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
 
-/// The owner of an instance is not known now.
+/// The store did not answer, so the owner of an instance, or the arm that took a first try, is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the store did not answer, so it is not known which arm owns this instance")]
+#[error("the store did not answer, so it is not known which arm owns this instance or took this first try")]
 pub struct OwnerUnknown;
 
 /// What is known of a first try without asking the store.
@@ -59,13 +59,13 @@ impl EarlierKeys {
     }
 }
 
-/// A request that legacy took: its retry keys of all kinds, and when it was decided, which is before any of them was noted.
+/// The keys of a request that legacy took: of all kinds, with the time of the decision, which is before any was recorded.
 #[derive(Clone, Debug)]
 pub struct KeysOfLegacy {
     /// The keys.
     pub keys: Vec<RetryKey>,
-    /// The time.
-    pub decided: Timestamp,
+    /// When the request was decided.
+    pub decided_at: Timestamp,
 }
 
 /// What is known of a request's body when the request is taken for legacy.
@@ -92,7 +92,8 @@ pub trait Affinity: Send + Sync {
     /// owns it with a twin and no run id is returned, it is not certain that the twin exists: a caller that needs the
     /// twin looks it up.
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
-    /// Whether the engine owns any instance of a family: then legacy's ids are compared with its own, on every rung.
+    /// Whether the engine owns any instance of a family: if so, the ids that legacy creates are searched for collisions in
+    /// every state.
     /// Answers at once.
     fn engine_owns_any(&self, family: &Family) -> bool;
     /// What is known of a first try without the store: where the engine cannot have taken it, legacy's answer need not
@@ -108,7 +109,7 @@ pub trait Affinity: Send + Sync {
     /// Reports that legacy serves a request whose key could not be recorded: counted, and the gate to `live` stays shut
     /// as long as a retry may come.
     fn serve_unnoted(&self, route: &RouteId);
-    /// Records that legacy created an instance; a dark twin may follow. Counts a collision where the engine owns the id.
+    /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the id.
     /// Never waits.
     fn note_legacy_instance(&self, key: InstanceKey);
 }

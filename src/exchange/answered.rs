@@ -31,13 +31,13 @@ pub struct RequestCopy {
 }
 
 impl RequestCopy {
-    /// The digest of the request: two requests with one retry key are the same where it is equal.
+    /// The digest of the request: requests with equal digests count as the same request.
     pub fn digest(&self) -> [u8; 32] {
         request_digest(&self.method, &self.path, self.query.as_deref(), &self.body)
     }
 }
 
-/// The digest of a request: two requests with one retry key are the same where it is equal.
+/// The digest of a request. Of requests with one retry key, those with equal digests count as the same request.
 pub fn request_digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for part in [method.as_str(), path, query.unwrap_or("")] {
@@ -52,7 +52,7 @@ pub fn request_digest(method: &Method, path: &str, query: Option<&str>, body: &[
 /// end builds it.
 #[derive(Clone)]
 pub struct Answered {
-    /// The flag set it was decided with.
+    /// The flag set by which it was decided.
     pub flags: Arc<FlagSet>,
     /// Its route.
     pub flag: Arc<RouteFlag>,
@@ -67,7 +67,7 @@ pub struct Answered {
     /// The key that its retries share.
     pub retry_key: Option<RetryKey>,
     /// All keys under which legacy took it.
-    pub taken: KeysOfLegacy,
+    pub legacy_keys: KeysOfLegacy,
 }
 
 impl Answered {

@@ -41,8 +41,9 @@ pub struct ArmRequest {
     pub any_caller: Option<RetryKey>,
     /// Its keys under the scopes of earlier files: a request that the engine took under one of these is refused.
     pub earlier: EarlierKeys,
-    /// In [`Mode::Dark`]: the keys under which legacy took it. If it is a retry, its first try had the dark run.
-    pub taken: Option<KeysOfLegacy>,
+    /// In [`Mode::Dark`]: the keys under which legacy took the request. If one of them was taken before, this request is a
+    /// retry, and its first try had the dark run.
+    pub legacy_keys: Option<KeysOfLegacy>,
     /// Whether the run is kept in the store. A run that is not kept may only read: nothing of it is written to the store,
     /// and it is dropped if it cannot answer in time.
     pub keep: bool,
@@ -120,7 +121,7 @@ pub const NO_FIRST_TRY: &str = "no_first_try";
 /// The engine returns the request without having done anything.
 #[derive(Clone, Debug)]
 pub struct Abandoned {
-    /// Why, for metrics and logs: a closed set.
+    /// Why: one of a closed set, for metrics and logs.
     pub reason: &'static str,
     /// The run that was abandoned, if one was on disk.
     pub run: Option<RunId>,
@@ -180,7 +181,7 @@ impl Problem {
         }
     }
 
-    /// Whether it is the problem of [`Problem::held_under_another_credential`] or [`Problem::held_under_other_files`].
+    /// Whether this is one of the problems above: the engine has the same request.
     pub fn is_held(&self) -> bool {
         self.kind == Self::HELD
     }

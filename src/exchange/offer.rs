@@ -36,7 +36,7 @@ pub enum Outcome {
 impl Outcome {
     /// Whether a request with this outcome counts as without twin. It does not where legacy created no instance, where
     /// it is a client's retry, or where the instance that it follows up has no twin.
-    fn misses_twin(self) -> bool {
+    fn counts_as_without_twin(self) -> bool {
         !matches!(
             self,
             Outcome::Skipped(
@@ -99,7 +99,7 @@ impl ComparisonTicket {
     }
     fn end(&mut self, outcome: Outcome) {
         if let Some(settler) = self.settler.take() {
-            if self.twin_missing && outcome.misses_twin() {
+            if self.twin_missing && outcome.counts_as_without_twin() {
                 settler.without_twin(&self.route);
             }
             settler.settle(&self.route, outcome);

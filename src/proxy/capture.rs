@@ -1,6 +1,6 @@
 //! Copies a request and legacy's reply for the comparison.
 //!
-//! A [`CapturedReply`] accompanies a reply that is to be compared. Always true: the caller's frames are passed on first
+//! Always true: the caller's frames are passed on first
 //! and unchanged; a copy is kept up to the capture limit; the ticket is settled exactly once, and the exchange is offered
 //! only when the reply has ended completely, after its last frame was passed on. Offering is not async and never waits;
 //! `shadow` runs the engine.
@@ -45,7 +45,7 @@ impl BodyCopy {
     }
 }
 
-/// A request that is to be compared, until legacy replies.
+/// A request whose reply is to be captured, until legacy replies.
 pub(super) struct CapturedRequest {
     /// The ticket, and the mode of the engine's run. `None`: the reply is only searched for the created instance's id.
     pub compare: Option<(ComparisonTicket, Mode)>,
@@ -55,11 +55,11 @@ pub(super) struct CapturedRequest {
     pub body: Option<Arc<Mutex<BodyCopy>>>,
     pub instance: Option<InstanceId>,
     pub retry_key: Option<RetryKey>,
-    pub taken: KeysOfLegacy,
+    pub legacy_keys: KeysOfLegacy,
     pub began: u64,
     pub bytes_max: usize,
     pub offer: Arc<dyn Offer>,
-    pub pins: Arc<dyn Affinity>,
+    pub affinity: Arc<dyn Affinity>,
 }
 
 impl CapturedRequest {
@@ -102,7 +102,7 @@ impl CapturedRequest {
     }
 }
 
-/// A reply of legacy that is to be compared, and its request.
+/// A reply of legacy that is captured, and its request.
 pub(super) struct CapturedReply {
     captured: CapturedRequest,
     status: StatusCode,
@@ -162,7 +162,7 @@ impl CapturedReply {
             legacy: Arc::new(legacy),
             instance: captured.instance,
             retry_key: captured.retry_key,
-            taken: captured.taken,
+            legacy_keys: captured.legacy_keys,
         };
         captured.offer.offer(ticket, answered);
     }
@@ -175,14 +175,15 @@ fn note_instance(captured: &CapturedRequest, headers: &HeaderMap, reply: &Bytes)
     }
     // A compressed reply may be large once it is decompressed.
     let large = reply.len() > INLINE_BYTES_MAX || headers.contains_key(CONTENT_ENCODING);
-    let (flag, pins, reply, headers) = (captured.flag.clone(), captured.pins.clone(), reply.clone(), headers.clone());
+    let (flag, affinity, reply, headers) =
+        (captured.flag.clone(), captured.affinity.clone(), reply.clone(), headers.clone());
     let note = move || {
         if let Some(Instance::Creates { id }) = &flag.route.instance
             && let Some(reply) = unpacked(&headers, &reply, UNPACKED_BYTES_MAX)
             && let Ok(json) = serde_json::from_slice::<serde_json::Value>(&reply)
-            && let Some(id) = id.query(&json).exactly_one().ok().and_then(text)
+            && let Some(id) = id.query(&json).exactly_one().ok().and_then(id_text)
         {
-            pins.note_legacy_instance(InstanceKey { family: flag.family.clone(), id: id.into() });
+            affinity.note_legacy_instance(InstanceKey { family: flag.family.clone(), id: id.into() });
         }
     };
     match tokio::runtime::Handle::try_current() {
@@ -192,7 +193,7 @@ fn note_instance(captured: &CapturedRequest, headers: &HeaderMap, reply: &Bytes)
 }
 
 /// An id as paths contain it.
-fn text(id: &serde_json::Value) -> Option<String> {
+fn id_text(id: &serde_json::Value) -> Option<String> {
     match id {
         serde_json::Value::String(text) => Some(text.clone()),
         serde_json::Value::Number(number) => Some(number.to_string()),

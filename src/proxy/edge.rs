@@ -1,8 +1,9 @@
 //! Client connections: accepting, serving and draining them.
 //!
 //! Serves each connection in a task of its own. Always true: open connections are bounded (more wait in the kernel's
-//! queue); a connection has one timer, armed no later than the end of any wait that may begin after it, so a request
-//! arms none; a client that is gone ends the work for it, and one that only closed its sending side gets its answer.
+//! queue); a connection has one timer, armed for the shortest limit at most, so it fires in time also for a wait
+//! that begins meanwhile, and a request arms no timer of its own. If a client is gone, the work for its request ends; a
+//! client that only closed its sending side gets its answer.
 //! During a drain nothing new is accepted, idle connections close, requests in flight finish with `connection: close`,
 //! and what is left at the time limit is cut.
 
@@ -35,8 +36,8 @@ use super::switch;
 use super::wait::{ConnectionWait, Overdue, Phase, instant, now};
 use crate::limits::Limits;
 
-/// After a drain begins: how long a new connection may take to send its first request. It was in the kernel's queue, so
-/// its request has mostly arrived.
+/// After a drain begins: how long a new connection may take to send its first request. The connection waited in
+/// the kernel's queue, so its request has usually arrived already.
 const FIRST_REQUEST_MICROS: u64 = 250_000;
 /// The pause after accepting failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -69,7 +70,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
             biased;
             () = shutdown.cancelled() => break,
             (accepted, permit) = accept => match (accepted, permit) {
-                (Ok((stream, peer)), Ok(permit)) => open(&shared, stream, peer, permit),
+                (Ok((stream, peer)), Ok(permit)) => spawn_connection(&shared, stream, peer, permit),
                 (Err(error), _) if is_transient(&error) => tracing::debug!(%error, "a connection ended before it began"),
                 (Err(error), _) => {
                     tracing::warn!(%error, "connections cannot be accepted; trying again after a pause");
@@ -84,10 +85,10 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
     // Connections in the kernel's queue are established for their clients, who expect an answer.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
         let Ok(permit) = room.clone().try_acquire_owned() else { break };
-        open(&shared, stream, peer, permit);
+        spawn_connection(&shared, stream, peer, permit);
     }
     drop(listener);
-    finish(&shared).await
+    drain_connections(&shared).await
 }
 
 /// Whether the error concerns one connection, whose client caused it: the next one can be accepted at once.
@@ -96,30 +97,30 @@ fn is_transient(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-async fn finish(shared: &Shared) -> Drained {
+async fn drain_connections(shared: &Shared) -> Drained {
     let began = Instant::now();
     shared.drain.store(drain::FINISH, Release);
-    shared.open.wake();
+    shared.open_connections.wake();
     shared.tasks.close();
     let finished = timeout(Limits::ms(shared.limits.drain_ms), shared.tasks.wait()).await.is_ok();
     let cut = if finished { 0 } else { shared.tasks.len() };
     shared.drain.store(drain::CUT, Release);
     shared.cut.cancel();
-    shared.open.wake();
+    shared.open_connections.wake();
     if !finished && timeout(CUT_WAIT, shared.tasks.wait()).await.is_err() {
         tracing::warn!(left = shared.tasks.len(), "connections are still open after the drain cut them");
     }
     Drained { cut, took: began.elapsed() }
 }
 
-fn open(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+fn spawn_connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
     // Without this, small writes wait for acknowledgements. A failure only costs time.
     let _ = stream.set_nodelay(true);
     let shared = shared.clone();
     shared.clone().tasks.spawn(async move {
         let wait = Arc::new(ConnectionWait::new());
         let stream = Arc::new(stream);
-        let _open = shared.open.enter(wait.clone());
+        let _open = shared.open_connections.enter(wait.clone());
         let peer = peer.ip();
         let forwarder = Forwarder::new(peer, shared.trust_forwarded);
         let connection_permit = Arc::new(permit);
@@ -140,7 +141,7 @@ fn builder(limits: &Limits) -> http1::Builder {
         .header_read_timeout(None)
         .max_header_size(head)
         .max_buf_size(head.saturating_mul(2).max(128 << 10));
-    // Up to 100 fields hyper parses without allocating.
+    // hyper parses up to 100 fields without allocating, unless a limit is set.
     if limits.head_fields_max != 100 {
         builder.max_headers(usize::try_from(limits.head_fields_max).unwrap_or(100).max(1));
     }
@@ -160,7 +161,7 @@ where
     let mut connection = pin!(connection);
     let mut timer = pin!(sleep_until(instant(armed)));
     let mut closing = false;
-    let (mut answered_no, mut peeked_no) = (0, 0);
+    let (mut overdue_exchange, mut peeked_exchange) = (0, 0);
     let mut drain_since = None;
     poll_fn(|cx: &mut Context<'_>| {
         // Registered before the drain's state is read: the drain writes the state and then wakes.
@@ -187,15 +188,16 @@ where
                 }
                 return Poll::Ready(());
             }
+            // The poll began a request during a drain: loop, so that the connection closes after this request.
             if drain == drain::FINISH && !closing && wait.exchange_count() > exchange_count {
                 continue;
             }
             // hyper does not read the socket while a request is in flight.
             let in_flight = matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::Arm);
-            if in_flight && wait.is_request_done() && !wait.has_fin() && peeked_no != wait.exchange_count() {
+            if in_flight && wait.is_request_done() && !wait.has_fin() && peeked_exchange != wait.exchange_count() {
                 match peek(stream, cx) {
                     Peek::Nothing => {}
-                    Peek::Bytes => peeked_no = wait.exchange_count(),
+                    Peek::Bytes => peeked_exchange = wait.exchange_count(),
                     Peek::Fin => wait.saw_fin(),
                     Peek::Reset => return Poll::Ready(()),
                 }
@@ -212,10 +214,10 @@ where
             let at = now();
             if due <= at {
                 // An exchange is answered once; another overrun cuts the connection.
-                if why == Overdue::Cut || answered_no == wait.exchange_count() {
+                if why == Overdue::Cut || overdue_exchange == wait.exchange_count() {
                     return Poll::Ready(());
                 }
-                answered_no = wait.exchange_count();
+                overdue_exchange = wait.exchange_count();
                 wait.report_overdue(why);
             }
             armed = due.max(at + 1).min(at.saturating_add(wait_limits.check_every));

@@ -12,7 +12,7 @@ use http::{Response, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::exchange::{Exchange, FlaggedRequest, length};
+use super::exchange::{Exchange, FlaggedRequest, declared_length};
 use super::plan_capture::capture_fallback;
 use super::relay::{answer_from_legacy, count_fallback};
 use super::reply_body::ReplyBody;
@@ -51,17 +51,21 @@ pub(super) async fn answer(
         head.headers.remove(CONNECTION);
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
-    let ours = now().saturating_sub(exchange.began);
+    let overhead_before = now().saturating_sub(exchange.began);
     wait.enter(Phase::Upload);
-    let declared = length(&head.headers);
+    let declared = declared_length(&head.headers);
     let (bytes, trailers) = match wait.or_overdue(upload.read(bytes_max, declared)).await {
         Err(overdue) => return Err(exchange.refused(rung, Failure::Overdue(overdue))),
         Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
-        // Only where the rung gave the request to the engine. Of a retry, the engine may have performed the first try.
+        // Not for a retry: the engine may have performed its first try.
         Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
-            let took =
-                retry_keys::take_for_legacy(&*shared.pins, flagged.retry_keys, &flagged.earlier, KnownBody::TooLarge);
-            match took {
+            let take = retry_keys::take_for_legacy(
+                &*shared.affinity,
+                flagged.retry_keys,
+                &flagged.earlier,
+                KnownBody::TooLarge,
+            );
+            match take {
                 LegacyTake::Noted => {}
                 LegacyTake::NotNoted => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
                 LegacyTake::Unknown => return Err(exchange.refused(rung, Failure::FirstTryUnknown)),
@@ -92,19 +96,19 @@ pub(super) async fn answer(
     let route = &flagged.flag.route.id;
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
-            shared.watch.served(route, Served::Answered);
+            shared.served_observer.served(route, Served::Answered);
             let response = respond(&exchange, answer, rung);
-            let ours = ours + asked.saturating_sub(read_at) + now().saturating_sub(replied);
-            exchange.entry.route_metrics.record_overhead(ours);
+            let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
+            exchange.entry.route_metrics.record_overhead(overhead);
             return Ok(response);
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
-            if retry_keys::give_to_legacy(&*shared.pins, flagged.retry_keys) == LegacyTake::NotNoted {
-                shared.watch.served(route, Served::Error);
+            if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys) == LegacyTake::NotNoted {
+                shared.served_observer.served(route, Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }
-            // Frozen after the decision, or a retry of which the engine has no first try: not a failure of the engine.
+            // Neither reason is a failure of the engine, so no fallback is counted.
             if ![FROZEN, NO_FIRST_TRY].contains(&abandoned.reason) {
                 count_fallback(&exchange, &flagged);
             }
@@ -112,7 +116,7 @@ pub(super) async fn answer(
             return answer_from_legacy(exchange, head, RequestBody::whole(bytes, trailers), captured, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {
-            shared.watch.served(route, Served::Error);
+            shared.served_observer.served(route, Served::Error);
             Failure::EngineGaveBack
         }
         Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
@@ -120,18 +124,18 @@ pub(super) async fn answer(
             if problem.is_held() {
                 retry_keys::count_held(route);
             }
-            // A decision says nothing about the engine: neither an answer nor an error of it.
+            // A person or a rule of the workflow decided so: neither an answer nor an error of the engine is counted.
             if !report.failed_by_decision {
-                shared.watch.served(route, served(&problem));
+                shared.served_observer.served(route, served_as(&problem));
             }
             Failure::Engine(problem)
         }
         Ok(Err(_)) => {
-            shared.watch.served(route, Served::Unknown);
+            shared.served_observer.served(route, Served::Unknown);
             Failure::EngineSilent
         }
         Err(overdue) => {
-            shared.watch.served(route, Served::Unknown);
+            shared.served_observer.served(route, Served::Unknown);
             Failure::Overdue(overdue)
         }
     };
@@ -165,17 +169,17 @@ fn request(
         may_begin: flagged.may_begin,
         any_caller,
         earlier: flagged.earlier.clone(),
-        taken: None,
-        // The first try of a retry has a run, from before the route had `keep: none`.
+        legacy_keys: None,
+        // A retry comes to the engine because of its first try, whose stored run is from before `keep: none`.
         keep: route.keeps_runs || reason == EngineReason::Retry,
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
     }
 }
 
-/// A refusal of the caller's request counts as an answer, like a declared 4xx; any other refusal is an error, or unknown
-/// where it is not known what was done.
-fn served(problem: &Problem) -> Served {
+/// How a refusal counts: as an answer if the caller's request was refused, like a declared 4xx; as unknown if it is not
+/// known what was done; else as an error.
+fn served_as(problem: &Problem) -> Served {
     match problem.status {
         400..500 => Served::Answered,
         // Its run continues or waits for a person, so its outcome is not known yet.

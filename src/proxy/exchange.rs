@@ -21,7 +21,7 @@ use super::wait::ConnectionWait;
 use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
 use crate::flag::{Instance, InstanceId, RetryKey, RetryKeys, RouteFlag, State};
 
-/// What the requests of one client connection share.
+/// One client connection, as its requests share it.
 pub(super) struct Client {
     pub shared: Arc<Shared>,
     pub wait: Arc<ConnectionWait>,
@@ -36,8 +36,9 @@ pub(super) struct Exchange<'a> {
     pub client: &'a Client,
     pub table: &'a Table,
     pub entry: &'a Arc<RouteEntry>,
+    /// When the head was complete, in microseconds of `wait::now`.
     pub began: u64,
-    /// The client asks for another protocol.
+    /// Set if the client asks for another protocol.
     pub upgrade: Option<OnUpgrade>,
 }
 
@@ -59,10 +60,10 @@ pub(super) struct FlaggedRequest {
     /// Whether the engine may begin a run for it.
     pub may_begin: MayBegin,
     pub retry_keys: Option<RetryKeys>,
-    /// Its keys by the scopes that the files had before.
+    /// Its keys by the scopes of earlier files.
     pub earlier: EarlierKeys,
-    /// When it was decided, which is before any key of it was noted.
-    pub decided: Timestamp,
+    /// When it was decided, which is before any of its keys was recorded.
+    pub decided_at: Timestamp,
 }
 
 impl FlaggedRequest {
@@ -74,7 +75,7 @@ impl FlaggedRequest {
     pub(super) fn keys_of_legacy(&self) -> KeysOfLegacy {
         let all = self.retry_keys.iter().chain(&self.earlier.keys);
         let keys = all.flat_map(|keys| [keys.scoped].into_iter().chain(keys.any_caller)).collect();
-        KeysOfLegacy { keys, decided: self.decided }
+        KeysOfLegacy { keys, decided_at: self.decided_at }
     }
     /// Whether its route creates instances.
     pub(super) fn creates(&self) -> bool {
@@ -95,6 +96,6 @@ impl FlaggedRequest {
 }
 
 /// The declared length of a body.
-pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()).and_then(|n| n.trim().parse().ok())
 }

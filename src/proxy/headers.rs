@@ -32,9 +32,10 @@ const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// What one client connection adds to each of its requests.
+/// Removes and adds header fields in the requests of one client connection.
 pub(super) struct Forwarder {
     peer: HeaderValue,
+    /// Incoming `X-Forwarded-*` fields are believed and added to, instead of replaced.
     trust: bool,
 }
 
@@ -91,8 +92,8 @@ impl Forwarder {
     }
 }
 
-/// Removes hop-by-hop fields from a reply, and keeps one framing where it has two. `false`: the reply was framed twice,
-/// so its connection is not reused.
+/// Removes hop-by-hop fields from a reply, and keeps one framing if the reply has two. Returns `false` if it had both a
+/// transfer coding and a length: then its connection is not reused.
 pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
     let protocol = if switching { headers.remove(UPGRADE) } else { None };
     strip(headers);
@@ -110,9 +111,9 @@ pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
             && (lengths.next().is_some() || first.as_bytes().contains(&b','))
         {
             // All are equal, else hyper would have refused the reply.
-            let one = tokens(first).next().and_then(|one| HeaderValue::from_bytes(one).ok());
-            match one {
-                Some(one) => headers.insert(CONTENT_LENGTH, one),
+            let length = tokens(first).next().and_then(|length| HeaderValue::from_bytes(length).ok());
+            match length {
+                Some(length) => headers.insert(CONTENT_LENGTH, length),
                 None => headers.remove(CONTENT_LENGTH),
             };
         }
@@ -165,7 +166,7 @@ fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Option<He
 
 fn is_traceparent(value: &[u8]) -> bool {
     let lower_hex = |bytes: &[u8]| bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let some = |bytes: &[u8]| bytes.iter().any(|b| *b != b'0');
+    let is_nonzero = |bytes: &[u8]| bytes.iter().any(|b| *b != b'0');
     let (55.., Some(rest)) = (value.len(), value.get(55..)) else { return false };
     let (version, trace, parent, flags) = (&value[..2], &value[3..35], &value[36..52], &value[53..55]);
     value[2] == b'-'
@@ -173,8 +174,8 @@ fn is_traceparent(value: &[u8]) -> bool {
         && value[52] == b'-'
         && [version, trace, parent, flags].into_iter().all(lower_hex)
         && version != b"ff"
-        && some(trace)
-        && some(parent)
+        && is_nonzero(trace)
+        && is_nonzero(parent)
         && (rest.is_empty() || (version != b"00" && rest[0] == b'-'))
 }
 

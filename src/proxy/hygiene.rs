@@ -17,11 +17,11 @@ pub(super) enum HeadRefusal {
     Connect,
     /// An `Expect` other than `100-continue`.
     Expectation,
-    /// It has passed through too many Pointsmen: their addresses form a loop.
+    /// It has passed through too many Pointsman processes: the addresses of their services form a loop.
     Loop,
 }
 
-/// Pointsmen that one request may pass through.
+/// The number of Pointsman processes that one request may pass through.
 const VIA_MAX: usize = 8;
 
 /// A head that passed the check.
@@ -89,14 +89,14 @@ fn is_host(host: &[u8]) -> bool {
         _ => host.iter().position(|b| *b == b':').unwrap_or(host.len()),
     };
     let (name, port) = host.split_at(name_end);
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    let named = !name.is_empty() && (name[0] == b'[' || name.iter().all(plain));
-    let ported = match port {
+    let is_name_byte = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    let is_name = !name.is_empty() && (name[0] == b'[' || name.iter().all(is_name_byte));
+    let is_port = match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    named && ported
+    is_name && is_port
 }
 
 fn check_target(head: &request::Parts, host: Option<&HeaderValue>) -> Result<(), HeadRefusal> {

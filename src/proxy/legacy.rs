@@ -20,7 +20,7 @@ use super::wait::{ConnectionWait, now};
 pub(super) struct LegacyConnection {
     sender: SendRequest<RequestBody>,
     target: Arc<Target>,
-    /// Microseconds that it took to have a connection.
+    /// Microseconds that it took to get a connection.
     pub connecting: u64,
     /// When the request was handed to the connection.
     pub sent: u64,
@@ -55,24 +55,24 @@ pub(super) async fn call(
 ) -> Result<(Response<Incoming>, LegacyConnection), CallError> {
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
-    let named = request.headers().contains_key(HOST);
+    let has_host = request.headers().contains_key(HOST);
     let mut stale = 0;
     loop {
-        let asked = now();
+        let asked_at = now();
         let (mut sender, target, reused) = connection(upstream, stale > 0).await?;
         if let Some(uri) = target.uri(&origin) {
             *request.uri_mut() = uri;
         }
-        if !named {
+        if !has_host {
             request.headers_mut().insert(HOST, target.authority.clone());
         }
-        let again = if reused { repeatable(&request) } else { None };
+        let repeat = if reused { repeatable(&request) } else { None };
         wait.first_byte_within(upstream.first_byte);
         let sent = now();
         wait.sending();
         let mut failed = match sender.try_send_request(request).await {
             Ok(response) => {
-                let connecting = sent.saturating_sub(asked);
+                let connecting = sent.saturating_sub(asked_at);
                 return Ok((response, LegacyConnection { sender, target, connecting, sent, reusable: true }));
             }
             Err(failed) => failed,
@@ -84,7 +84,7 @@ pub(super) async fn call(
                 request = untouched;
                 continue;
             }
-            if let Some(copy) = again.filter(|_| is_closed(failed.error())) {
+            if let Some(copy) = repeat.filter(|_| is_closed(failed.error())) {
                 request = copy;
                 continue;
             }
@@ -99,11 +99,11 @@ pub(super) async fn call(
 
 async fn connection(
     upstream: &Upstream,
-    fresh: bool,
+    must_be_new: bool,
 ) -> Result<(SendRequest<RequestBody>, Arc<Target>, bool), CallError> {
     let mut why = None;
     for target in upstream.in_turn() {
-        if !fresh && let Some(sender) = target.take().await {
+        if !must_be_new && let Some(sender) = target.take().await {
             return Ok((sender, target.clone(), true));
         }
         match target.connect(upstream.connect).await {
@@ -115,7 +115,7 @@ async fn connection(
     Err(CallError::Unreachable(why.unwrap_or_else(nowhere)))
 }
 
-/// A copy of a request, where it may be sent twice.
+/// A copy of a request, if sending the request twice is harmless.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let idempotent = matches!(
         *request.method(),
@@ -132,7 +132,7 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     Some(copy)
 }
 
-/// The connection ended before a reply.
+/// Whether the connection ended before a reply.
 fn is_closed(error: &hyper::Error) -> bool {
     let io = || std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>()).is_some();
     error.is_incomplete_message() || error.is_canceled() || error.is_closed() || error.is_body_write_aborted() || io()

@@ -69,11 +69,11 @@ pub struct ProxyParts {
     /// The engine.
     pub engine: EngineArm,
     /// Looks up the owners of instances and retry keys.
-    pub pins: Arc<dyn Affinity>,
+    pub affinity: Arc<dyn Affinity>,
     /// Takes answered requests to the shadow executor.
     pub offer: Arc<dyn Offer>,
     /// Is told how the engine served callers.
-    pub watch: Arc<dyn ServedObserver>,
+    pub served_observer: Arc<dyn ServedObserver>,
 }
 
 /// The proxy. Cheap to clone; one may serve several listeners, which then drain together.
@@ -85,7 +85,7 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that serves no listener yet.
     pub fn new(parts: ProxyParts) -> Self {
-        let ProxyParts { flags, limits, trust_forwarded, engine, pins, offer, watch } = parts;
+        let ProxyParts { flags, limits, trust_forwarded, engine, affinity, offer, served_observer } = parts;
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
         let shared = Shared {
             flags,
@@ -94,10 +94,10 @@ impl Proxy {
             limits,
             trust_forwarded,
             engine,
-            pins,
+            affinity,
             offer,
-            watch,
-            open: open_connections::OpenConnections::default(),
+            served_observer,
+            open_connections: open_connections::OpenConnections::default(),
             tasks: TaskTracker::new(),
             drain: AtomicU8::new(edge::drain::NO),
             cut: CancellationToken::new(),

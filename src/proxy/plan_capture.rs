@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use http::request;
 
 use super::capture::{BodyCopy, CapturedRequest};
-use super::exchange::{Exchange, FlaggedRequest, length};
+use super::exchange::{Exchange, FlaggedRequest, declared_length};
 use super::upload::Upload;
 use crate::exchange::ComparisonTicket;
 use crate::flag::{EngineWork, SkipReason, State};
@@ -16,7 +16,7 @@ use crate::workflow::Mode;
 
 pub(super) type CapturePlan = (Option<CapturedRequest>, Option<Arc<Mutex<BodyCopy>>>);
 
-/// Opens the ticket of a request that should be compared, and prepares the copies for it.
+/// Opens the ticket of a request that should be compared, and prepares what copies the request and its reply.
 pub(super) fn plan_capture(
     exchange: &Exchange<'_>,
     flagged: &FlaggedRequest,
@@ -41,7 +41,7 @@ pub(super) fn plan_capture(
         if mode == Mode::Dark {
             ticket.expect_twin();
         }
-        let too_large = length(&head.headers).is_some_and(|n| n > bytes_max as u64);
+        let too_large = declared_length(&head.headers).is_some_and(|n| n > bytes_max as u64);
         let why = match () {
             () if !shared.offer.has_room() => SkipReason::QueueFull,
             () if exchange.upgrade.is_some() => SkipReason::Streaming,
@@ -52,7 +52,7 @@ pub(super) fn plan_capture(
         None
     });
     // In `off` the reply is not searched, unless legacy could return an id that the engine owns.
-    let creates = flagged.creates() && (rung != State::Off || shared.pins.engine_owns_any(&flagged.flag.family));
+    let creates = flagged.creates() && (rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family));
     if compare.is_none() && !creates {
         return (None, None);
     }
@@ -79,11 +79,11 @@ fn captured_request(
         body,
         instance: flagged.instance.clone(),
         retry_key: flagged.retry_key(),
-        taken: flagged.keys_of_legacy(),
+        legacy_keys: flagged.keys_of_legacy(),
         began: exchange.began,
         bytes_max: usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX),
         offer: shared.offer.clone(),
-        pins: shared.pins.clone(),
+        affinity: shared.affinity.clone(),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Target {
     port: u16,
     /// For requests that name no host.
     pub authority: HeaderValue,
-    /// The base path in front of each path; mostly empty.
+    /// The base path in front of each path; usually empty.
     base: String,
     idle: [Mutex<Vec<Idle>>; SHARDS],
     idle_count: AtomicUsize,
@@ -88,10 +88,11 @@ impl Target {
         let home = SHARD.with(Cell::get);
         for step in 0..SHARDS {
             while let Some(mut idle) = self.pop((home + step) % SHARDS) {
-                let fresh = now().saturating_sub(idle.since) < self.idle_micros;
+                let is_fresh = now().saturating_sub(idle.since) < self.idle_micros;
                 // A connection returns to the pool when its reply ends, possibly before its own task has noticed that
                 // end: `ready` waits for the task.
-                if fresh && !idle.sender.is_closed() && (idle.sender.is_ready() || idle.sender.ready().await.is_ok()) {
+                if is_fresh && !idle.sender.is_closed() && (idle.sender.is_ready() || idle.sender.ready().await.is_ok())
+                {
                     return Some(idle.sender);
                 }
             }

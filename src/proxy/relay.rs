@@ -84,7 +84,7 @@ pub(super) async fn answer_from_legacy(
 /// Counts a request that legacy answers instead of the engine.
 pub(super) fn count_fallback(exchange: &Exchange<'_>, flagged: &FlaggedRequest) {
     exchange.entry.route_metrics.count_fallback();
-    exchange.client.shared.watch.served(&flagged.flag.route.id, Served::FellBack);
+    exchange.client.shared.served_observer.served(&flagged.flag.route.id, Served::FellBack);
 }
 
 fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {

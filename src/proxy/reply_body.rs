@@ -21,7 +21,8 @@ use super::wait::ConnectionWait;
 enum Reply {
     Legacy(Incoming),
     Full(Option<Bytes>),
-    /// Empty, but of unknown length: hyper drops the `content-length` of a 304 whose body it knows to be empty.
+    /// Empty, but of unknown length: hyper drops the `content-length` of a 304 whose body it knows to be empty. Holds
+    /// whether the body was polled.
     Unmodified(bool),
 }
 
@@ -36,7 +37,7 @@ pub(super) struct ReplyBody {
 }
 
 impl ReplyBody {
-    /// A problem of the proxy's, or the engine's answer.
+    /// The proxy's problem document, or the engine's answer.
     pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, finish: Option<Finish>) -> Self {
         Self { reply: Reply::Full(Some(bytes)), connection: None, capture: None, finish, wait, ended: false }
     }

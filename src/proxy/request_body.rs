@@ -20,7 +20,7 @@ pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Reports the progress of a request's body to its connection's wait.
 pub(super) struct BodyProgress {
     pub wait: Arc<ConnectionWait>,
-    pub exchange_no: u32,
+    pub exchange_number: u32,
 }
 
 enum Source {
@@ -77,7 +77,7 @@ impl RequestBody {
             copy.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(now());
         }
         if let Some(progress) = self.progress.take() {
-            progress.wait.request_ended(progress.exchange_no);
+            progress.wait.request_ended(progress.exchange_number);
         }
     }
 }
@@ -107,13 +107,13 @@ impl Body for RequestBody {
         match polled {
             Poll::Pending => {
                 if let Some(progress) = &self.progress {
-                    progress.wait.set_waits_for_client(progress.exchange_no);
+                    progress.wait.set_waits_for_client(progress.exchange_number);
                 }
                 Poll::Pending
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(progress) = &self.progress {
-                    progress.wait.uploaded(progress.exchange_no);
+                    progress.wait.uploaded(progress.exchange_number);
                 }
                 if let (Some(copy), Some(data)) = (&self.copy, frame.data_ref()) {
                     copy.lock().unwrap_or_else(PoisonError::into_inner).take(data);
@@ -125,7 +125,7 @@ impl Body for RequestBody {
             }
             Poll::Ready(Some(Err(e))) => {
                 if let Some(progress) = self.progress.take() {
-                    progress.wait.request_broke(progress.exchange_no);
+                    progress.wait.request_broke(progress.exchange_number);
                 }
                 Poll::Ready(Some(Err(e.into())))
             }

@@ -93,7 +93,7 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
         }
         Failure::Head(HeadRefusal::Loop) => {
             let detail = format!(
-                "The request came through this proxy before: a service's address leads back to it. {NOT_BEGUN}"
+                "The request has passed through Pointsman too many times: a service's address leads back to it. {NOT_BEGUN}"
             );
             (S::LOOP_DETECTED, "loop", "The request came back to this proxy", detail, true)
         }
@@ -254,13 +254,13 @@ fn document(problem: &Problem, status: StatusCode) -> Bytes {
 fn log(failure: &Failure, route: Option<&str>) {
     match failure {
         Failure::Legacy(CallError::Unreachable(ConnectError::Refused(error))) => {
-            tracing::warn!(route, %error, "legacy cannot be connected");
+            tracing::warn!(route, %error, "no connection to legacy could be made; nothing was sent");
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::Handshake(error))) => {
-            tracing::warn!(route, %error, "legacy cannot be connected");
+            tracing::warn!(route, %error, "no connection to legacy could be made; nothing was sent");
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
-            tracing::warn!(route, "legacy cannot be reached in time; nothing was sent");
+            tracing::warn!(route, "no connection to legacy could be made in time; nothing was sent");
         }
         Failure::Legacy(CallError::Closed(error) | CallError::Invalid(error)) => {
             tracing::warn!(route, %error, "legacy gave no valid reply; the request may have been carried out");

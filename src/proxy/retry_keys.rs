@@ -8,8 +8,8 @@ use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown
 use crate::flag::{Arm, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
 use crate::names::RouteId;
 
-/// The retry keys of a request: the present ones, and those by the scopes of earlier files. Where its route has no workflow
-/// now, the newest of the earlier ones stand for the present ones, as if the former route were there in `off`.
+/// The retry keys of a request: the present ones, and those by the scopes of earlier files. If its route has no workflow
+/// now, the newest earlier keys serve as the present ones, as if the former route still existed in `off`.
 pub(super) fn all_of(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>) -> (Option<RetryKeys>, Vec<RetryKeys>) {
     let mut earlier = set.earlier_retry_keys(flag, facts);
     let present = match flag.route.workflow {
@@ -22,47 +22,47 @@ pub(super) fn all_of(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>) 
 
 /// Takes a request for legacy, unless the engine has it.
 pub(super) fn take_for_legacy(
-    pins: &dyn Affinity,
+    affinity: &dyn Affinity,
     keys: Option<RetryKeys>,
     earlier: &EarlierKeys,
     body: KnownBody,
 ) -> LegacyTake {
-    keys.map_or(LegacyTake::Noted, |keys| pins.take_for_legacy(keys, earlier, body))
+    keys.map_or(LegacyTake::Noted, |keys| affinity.take_for_legacy(keys, earlier, body))
 }
 
 /// Records for legacy a request that the engine gave back.
-pub(super) fn give_to_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
-    keys.map_or(LegacyTake::Noted, |keys| pins.give_to_legacy(keys))
+pub(super) fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
+    keys.map_or(LegacyTake::Noted, |keys| affinity.give_to_legacy(keys))
 }
 
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
 /// caller.
-pub(super) fn may_be_held(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
-    any_caller.iter().any(|key| pins.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
+pub(super) fn may_be_held(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+    any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
 /// Whether legacy took a request with one of these keys under any credential, as far as this process remembers.
-pub(super) fn is_legacys(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
-    any_caller.iter().any(|key| pins.remembered(key) == Remembered::By(Arm::Legacy))
+pub(super) fn legacy_took(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+    any_caller.iter().any(|key| affinity.remembered(key) == Remembered::By(Arm::Legacy))
 }
 
-/// Whether the engine of this process may have such a request.
-pub(super) fn may_be_held_here(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+/// Whether the engine of this process may have a request with one of these keys under another credential.
+pub(super) fn may_be_held_here(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     let here = |key: &RetryKey| {
-        matches!(pins.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::By(Arm::Engine))
+        matches!(affinity.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::By(Arm::Engine))
     };
     any_caller.iter().any(here)
 }
 
 /// Whether the engine has this exact request under another credential. A request that legacy has stays with legacy.
 pub(super) async fn is_held(
-    pins: &dyn Affinity,
+    affinity: &dyn Affinity,
     any_caller: &[RetryKey],
     digest: &[u8; 32],
 ) -> Result<bool, OwnerUnknown> {
     for key in any_caller {
         let request = key.of_request(digest);
-        let (first, held) = tokio::join!(pins.first_try(key), pins.first_try(&request));
+        let (first, held) = tokio::join!(affinity.first_try(key), affinity.first_try(&request));
         if first? != Some(Arm::Legacy) && held? == Some(Arm::Engine) {
             return Ok(true);
         }
@@ -70,44 +70,43 @@ pub(super) async fn is_held(
     Ok(false)
 }
 
-/// Counts a request that was refused because the engine has it under another credential.
+/// Counts a request that was refused because the engine has it under another credential or under other flag files.
 pub(super) fn count_held(route: &RouteId) {
     metrics::counter!("pointsman_retry_keys_held_total", "route" => route.to_string()).increment(1);
-    tracing::info!(%route, "a retry key came before with the same request under another credential; the request was refused");
+    tracing::info!(%route, "the engine has the same request with this retry key under another credential or under other flag files; refused");
 }
 
-/// What is known of the first try of a request, under its present keys and under its keys by the scopes of earlier files.
+/// What is known of the first try of a request, under its present keys and under those by the scopes of earlier files.
 pub(super) struct FirstTry {
-    /// The keys that the request goes on with: those that its first try had, else the present ones.
+    /// The keys under which the request is handled: those of its first try if one is known, else the present ones.
     pub keys: Option<RetryKeys>,
     /// The arm that took it.
     pub arm: Option<Arm>,
-    /// The store did not answer.
+    /// The store did not answer, so it is unknown which arm took it.
     pub is_unknown: bool,
-    /// Where that is unknown: whether the engine of this process may have taken it, and not only the engine of another
-    /// process.
-    pub may_be_here: bool,
-    /// Legacy took it, and that is in the store.
-    pub is_noted: bool,
+    /// While `is_unknown`: whether the engine of this process may have taken it, not only the engine of another process.
+    pub this_engine_may_have_it: bool,
+    /// Legacy took it, and the store has that.
+    pub is_stored: bool,
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
-    /// Of all keys, those for any caller.
+    /// Those of the present and earlier keys that are for any caller.
     pub any_caller: Vec<RetryKey>,
-    /// Keys that the engine did not take; whether legacy did before this process started, only the store knows.
+    /// Keys that the engine did not take. Only the store knows whether legacy took them before this process started.
     not_in_engine: Vec<RetryKeys>,
     /// The workflow only reads: either arm may answer what legacy took.
     reads_only: bool,
-    /// Where the workflow only reads: keys that the engine of another process may have taken. They are looked up only if
+    /// If the workflow only reads: keys that the engine of another process may have taken. They are looked up only if
     /// legacy is to answer.
-    perhaps_elsewhere: Vec<RetryKeys>,
+    perhaps_in_other_engines: Vec<RetryKeys>,
 }
 
 impl FirstTry {
-    /// Looks it up. Waits for the store only where the engine may have it. `reads_only`: only what the engine took counts;
-    /// it took that under files in which the workflow did more.
+    /// Looks it up. Waits for the store only if the engine may have it. With `reads_only`, only a first try that the
+    /// engine took counts: under earlier files the workflow may have done more than read.
     pub(super) async fn look_up(
-        pins: &dyn Affinity,
+        affinity: &dyn Affinity,
         (present, earlier): (Option<RetryKeys>, Vec<RetryKeys>),
         reads_only: bool,
     ) -> Self {
@@ -115,14 +114,14 @@ impl FirstTry {
             keys: present,
             arm: None,
             is_unknown: false,
-            may_be_here: false,
-            is_noted: false,
+            this_engine_may_have_it: false,
+            is_stored: false,
             present,
             earlier,
             any_caller: Vec::new(),
             not_in_engine: Vec::new(),
             reads_only,
-            perhaps_elsewhere: Vec::new(),
+            perhaps_in_other_engines: Vec::new(),
         };
         for key in found.all().filter_map(|keys| keys.any_caller).collect::<Vec<_>>() {
             if !found.any_caller.contains(&key) {
@@ -131,21 +130,21 @@ impl FirstTry {
         }
         let mut perhaps_in_engine = Vec::new();
         for keys in found.all().collect::<Vec<_>>() {
-            match pins.remembered(&keys.scoped) {
+            match affinity.remembered(&keys.scoped) {
                 Remembered::By(arm) => {
                     found.set_taken(keys, arm);
                     return found;
                 }
                 Remembered::Unknown => {
-                    found.may_be_here = true;
+                    found.this_engine_may_have_it = true;
                     perhaps_in_engine.push(keys);
                 }
-                Remembered::NotEngineHere if reads_only => found.perhaps_elsewhere.push(keys),
+                Remembered::NotEngineHere if reads_only => found.perhaps_in_other_engines.push(keys),
                 Remembered::NotEngineHere => perhaps_in_engine.push(keys),
                 Remembered::NotEngine => found.not_in_engine.push(keys),
             }
         }
-        found.ask_store(pins, perhaps_in_engine).await;
+        found.ask_store(affinity, perhaps_in_engine).await;
         found
     }
 
@@ -154,35 +153,35 @@ impl FirstTry {
         self.present.into_iter().chain(self.earlier.iter().copied())
     }
 
-    /// Asks the store for what the engine of another process took, where that was left out before.
-    pub(super) async fn look_up_elsewhere(&mut self, pins: &dyn Affinity) {
-        let keys = std::mem::take(&mut self.perhaps_elsewhere);
-        self.ask_store(pins, keys).await;
+    /// Asks the store whether the engine of another process took it, for the keys for which `look_up` postponed that.
+    pub(super) async fn look_up_takes_by_other_engines(&mut self, affinity: &dyn Affinity) {
+        let keys = std::mem::take(&mut self.perhaps_in_other_engines);
+        self.ask_store(affinity, keys).await;
     }
 
     /// Looks it up once more after its body was read: if that took long, the engine may have taken a retry meanwhile, and
     /// only the store remembers it.
-    pub(super) async fn look_up_again(&mut self, pins: &dyn Affinity) {
-        let remembered = self.all().map(|keys| (keys, pins.remembered(&keys.scoped)));
+    pub(super) async fn look_up_again(&mut self, affinity: &dyn Affinity) {
+        let remembered = self.all().map(|keys| (keys, affinity.remembered(&keys.scoped)));
         let perhaps: Vec<_> = remembered.filter(|(_, known)| *known != Remembered::NotEngine).collect();
-        self.may_be_here |= perhaps.iter().any(|(_, known)| *known != Remembered::NotEngineHere);
-        self.ask_store(pins, perhaps.into_iter().map(|(keys, _)| keys).collect()).await;
+        self.this_engine_may_have_it |= perhaps.iter().any(|(_, known)| *known != Remembered::NotEngineHere);
+        self.ask_store(affinity, perhaps.into_iter().map(|(keys, _)| keys).collect()).await;
     }
 
-    /// Asks the store for what legacy took before this process started: needed only where the engine would answer.
-    pub(super) async fn look_up_in_legacy(&mut self, pins: &dyn Affinity) {
+    /// Asks the store whether legacy took it before this process started: needed only if the engine is to answer.
+    pub(super) async fn look_up_takes_by_legacy(&mut self, affinity: &dyn Affinity) {
         let keys = std::mem::take(&mut self.not_in_engine);
         if !self.reads_only {
-            self.ask_store(pins, keys).await;
+            self.ask_store(affinity, keys).await;
         }
     }
 
-    async fn ask_store(&mut self, pins: &dyn Affinity, keys: Vec<RetryKeys>) {
+    async fn ask_store(&mut self, affinity: &dyn Affinity, keys: Vec<RetryKeys>) {
         for keys in keys {
-            match first_try(pins, &keys).await {
+            match first_try(affinity, &keys).await {
                 Ok(Some(arm)) => {
                     self.set_taken(keys, arm);
-                    self.is_noted = arm == Arm::Legacy;
+                    self.is_stored = arm == Arm::Legacy;
                     self.is_unknown = false;
                     return;
                 }
@@ -192,8 +191,7 @@ impl FirstTry {
         }
     }
 
-    /// The other keys of the request, beside those that it goes on with. `files_version` is that of the files that
-    /// decided it.
+    /// The other keys of the request, beside `keys`. `files_version` is the version of the files by which it was decided.
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
@@ -206,15 +204,15 @@ impl FirstTry {
     }
 }
 
-/// Which arm took the first try, according to the store; for another credential of the same caller only legacy counts.
-async fn first_try(pins: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, OwnerUnknown> {
+/// Which arm took the first try, according to the store. Under another credential of the same caller, only legacy counts.
+async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, OwnerUnknown> {
     let any_caller = async {
         match &keys.any_caller {
-            Some(key) => pins.first_try(key).await,
+            Some(key) => affinity.first_try(key).await,
             None => Ok(None),
         }
     };
-    let (scoped, any_caller) = tokio::join!(pins.first_try(&keys.scoped), any_caller);
+    let (scoped, any_caller) = tokio::join!(affinity.first_try(&keys.scoped), any_caller);
     Ok(match scoped? {
         Some(arm) => Some(arm),
         None => any_caller?.filter(|arm| *arm == Arm::Legacy),

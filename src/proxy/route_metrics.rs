@@ -80,8 +80,8 @@ impl RouteMetrics {
     }
     fn count_answer(&self, rung: State, answered_by: AnsweredBy, status: StatusCode, micros: u64) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
-        let place = (usize::from(rung.rank()) * ANSWERED_BY.len() + answered_by as usize) * CLASSES.len() + class;
-        let requests = self.requests[place].get_or_init(|| {
+        let index = (usize::from(rung.rank()) * ANSWERED_BY.len() + answered_by as usize) * CLASSES.len() + class;
+        let requests = self.requests[index].get_or_init(|| {
             counter!(
                 "pointsman_requests_total", "route" => self.label(), "state" => rung.as_str(),
                 "answered_by" => ANSWERED_BY[answered_by as usize], "code_class" => CLASSES[class]
@@ -100,7 +100,7 @@ impl RouteMetrics {
         let power = (u64::BITS - micros.leading_zeros()) as usize;
         self.status_counts.overhead[power.min(self.status_counts.overhead.len() - 1)].fetch_add(1, Ordering::Relaxed);
     }
-    /// Counts what went wrong while deciding. Rare, so the series are looked up by name.
+    /// Counts a request without a key value, and cohort rules that failed. Rare, so the series are looked up by name.
     pub(super) fn count_diagnostics(&self, diagnostics: DecisionDiagnostics) {
         let DecisionDiagnostics { without_key, cohort_errors } = diagnostics;
         if without_key {
@@ -120,7 +120,7 @@ fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
-/// Counts one answer when its last byte has been passed on.
+/// One answer, to be counted when its last byte has been passed on.
 pub(super) struct Finish {
     pub route_metrics: Arc<RouteMetrics>,
     pub rung: State,

@@ -37,10 +37,11 @@ pub(super) struct Shared {
     pub wait_limits: WaitLimits,
     pub trust_forwarded: bool,
     pub engine: EngineArm,
-    pub pins: Arc<dyn Affinity>,
+    pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
-    pub watch: Arc<dyn ServedObserver>,
-    pub open: OpenConnections,
+    pub served_observer: Arc<dyn ServedObserver>,
+    pub open_connections: OpenConnections,
+    /// The tasks of connections and tunnels; a drain waits for them.
     pub tasks: TaskTracker,
     /// A constant of `edge::drain`: whether connections stay open, end after their request, or are cut.
     pub drain: AtomicU8,

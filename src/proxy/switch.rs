@@ -14,7 +14,7 @@ use http::{Request, Response, Uri, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::exchange::{Client, Exchange, FlaggedRequest, length};
+use super::exchange::{Client, Exchange, FlaggedRequest, declared_length};
 use super::hygiene;
 use super::plan_capture::plan_capture;
 use super::relay::answer_from_legacy;
@@ -34,9 +34,9 @@ use crate::flag::{
 /// Answers one request.
 pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
     let no_body = http_body::Body::is_end_stream(request.body());
-    let (exchange_no, began) = client.wait.begin(client.shared.wait_limits.first_byte, no_body);
+    let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.first_byte, no_body);
     let (head, incoming) = request.into_parts();
-    let progress = BodyProgress { wait: client.wait.clone(), exchange_no };
+    let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
     Ok(match answer(&client, head, Upload::new(incoming, progress), began).await {
         Ok(response) => response,
         Err(refused) => refuse(*refused, &client.wait, began),
@@ -55,14 +55,14 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     let entry = table.entry(found.as_ref().map(|found| found.flag));
     let found = match found {
         Some(found) if found.flag.route.workflow.is_some() => Some(found),
-        // The engine may have its first try, from before files took such requests from a route with a workflow.
+        // Under earlier files a route with a workflow got such requests: the engine may have the first try of this one.
         found => {
             let now_s = || clock::now().as_second();
             let former = table.set.former_route(&head.method, host, &resolved.path, now_s);
             former.map(|former| found.unwrap_or(former))
         }
     };
-    // The path that was matched is forwarded; mostly that is the target as it came.
+    // The path that was matched is forwarded; usually it equals the path that came.
     let uri = match &resolved.path {
         Cow::Borrowed(_) if head.uri.authority().is_none() => None,
         path => Some(origin_form(path, head.uri.query()).ok_or(Refused::early(Failure::Target))?),
@@ -90,7 +90,7 @@ async fn flagged(
     let (shared, table) = (&client.shared, exchange.table);
     let FoundRoute { flag, params } = found;
     let path = head.uri.path().to_owned();
-    let decided = clock::now();
+    let decided_at = clock::now();
     let mut facts = RequestFacts {
         method: &head.method,
         path: &path,
@@ -101,74 +101,75 @@ async fn flagged(
         random: fastrand::u64(..),
         owner: Owner::Nobody,
         first_try: None,
-        now_s: decided.as_second(),
+        now_s: decided_at.as_second(),
     };
     let mut instance = None;
     if flag.route.workflow.is_some()
         && let Some(key) = flag.follows(&params)
     {
-        let (owner, run) = shared.pins.owner(&key).await.unwrap_or((Owner::Unknown, None));
+        let (owner, run) = shared.affinity.owner(&key).await.unwrap_or((Owner::Unknown, None));
         facts.owner = owner;
         instance = Some(InstanceId { key, run });
     }
     let keys = retry_keys::all_of(&table.set, flag, &facts);
-    let mut first_try = FirstTry::look_up(&*shared.pins, keys, !flag.route.keeps_runs).await;
+    let mut first_try = FirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
     facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
     exchange.entry.route_metrics.count_diagnostics(diagnostics);
-    // Of some takers only the store knows, and only one of the decisions depends on each.
+    // Some first tries are known only to the store. It is asked only if that can change this decision: a decision for
+    // the engine, if legacy took the first try; one for legacy, if the engine of another process did.
     if first_try.arm.is_none() {
         match &decision {
-            Decision::Engine { .. } => first_try.look_up_in_legacy(&*shared.pins).await,
-            Decision::Legacy { .. } => first_try.look_up_elsewhere(&*shared.pins).await,
+            Decision::Engine { .. } => first_try.look_up_takes_by_legacy(&*shared.affinity).await,
+            Decision::Legacy { .. } => first_try.look_up_takes_by_other_engines(&*shared.affinity).await,
             Decision::Nobody { .. } => {}
         }
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
-    // Whether the engine has this request under another credential of the same caller depends on its body too.
+    // The engine may have a request with this key under another credential. Only the body tells whether it is this one.
     let mut body = KnownBody::Unread;
     if let (Decision::Legacy { rung, .. }, None, false) = (&decision, first_try.arm, first_try.is_unknown)
-        && retry_keys::may_be_held(&*shared.pins, &first_try.any_caller)
+        && retry_keys::may_be_held(&*shared.affinity, &first_try.any_caller)
     {
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         body = waiting.check_not_held(&mut upload, &mut first_try).await?;
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
-    // While the store does not answer, legacy answers in `off` and `shadow` also the requests whose key only another
-    // process may have taken; and the engine answers what it only reads.
+    // An unknown first try is ignored in two cases: the workflow only reads; or the state is `off` or `shadow` and only the
+    // engine of another process may have taken it. Legacy must answer there even while the store does not.
     let only_reads = !flag.route.keeps_runs && matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
-    if only_reads || (!first_try.may_be_here && flag.is_granted_at_most(State::Shadow)) {
+    if only_reads || (!first_try.this_engine_may_have_it && flag.is_granted_at_most(State::Shadow)) {
         first_try.is_unknown = false;
     }
-    // Legacy took it before, under another credential. The dark run of the first try has sent its private effects; whether
-    // an earlier process had that run is looked up after the reply.
+    // Legacy took the first try under another credential, and the dark run of that try has sent the private effects. This
+    // process remembers only first tries since its start; for earlier ones the store is asked after the reply.
     if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = &mut decision
         && flag.route.keeps_runs
-        && retry_keys::is_legacys(&*shared.pins, &first_try.any_caller)
+        && retry_keys::legacy_took(&*shared.affinity, &first_try.any_caller)
     {
         *work = EngineWork::Skip(SkipReason::Retried);
     }
-    // From here on legacy has the request, unless the engine was faster: another request with the same key may be in
+    // From here on legacy has the request, unless the engine took it first: another request with the same key may be in
     // flight under another flag set.
     let mut key_not_noted = false;
-    while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_noted, &decision) {
+    while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         let earlier = first_try.earlier_keys(table.set.files_version);
-        match retry_keys::take_for_legacy(&*shared.pins, first_try.keys, &earlier, body) {
+        match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body) {
             LegacyTake::Noted => {}
             LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
-            LegacyTake::NotNoted => shared.pins.serve_unnoted(&flag.route.id),
+            LegacyTake::NotNoted => shared.affinity.serve_unnoted(&flag.route.id),
             LegacyTake::HeldByEngine => {
                 facts.first_try = Some(Arm::Engine);
                 decision = decide(&table.set, flag, &facts);
             }
             LegacyTake::HeldUnderAnotherCredential => {
-                return Err(waiting.held(Problem::held_under_another_credential()));
+                return Err(waiting.refused_as_held(Problem::held_under_another_credential()));
             }
-            LegacyTake::HeldUnderNewerFiles => return Err(waiting.held(Problem::held_under_other_files())),
+            LegacyTake::HeldUnderNewerFiles => return Err(waiting.refused_as_held(Problem::held_under_other_files())),
             LegacyTake::Unknown => first_try.is_unknown = true,
-            // Since the lookup above, the engine took a request with the same key for any caller.
+            // Since the lookup above, the engine took a request with the same key, perhaps under another credential.
             LegacyTake::NeedsBody => {
                 body = waiting.check_not_held(&mut upload, &mut first_try).await?;
                 decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
@@ -181,7 +182,7 @@ async fn flagged(
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);
     let FirstTry { keys: retry_keys, is_unknown, .. } = first_try;
-    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier, decided };
+    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier, decided_at };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
             Err(exchange.refused(rung, Failure::FirstTryUnknown))
@@ -244,8 +245,8 @@ struct WaitingForLegacy<'a> {
 }
 
 impl WaitingForLegacy<'_> {
-    /// Reads the body and checks that the engine does not have the same request under another credential; notes in
-    /// `first_try` where the store does not say, and where an arm has taken the first try meanwhile.
+    /// Reads the body and checks that the engine does not have the same request under another credential. Updates
+    /// `first_try`: an arm may have taken it meanwhile, or the store may not answer.
     ///
     /// # Errors
     /// The engine has it, or the body could not be read.
@@ -255,28 +256,29 @@ impl WaitingForLegacy<'_> {
         let (shared, wait) = (&client.shared, &client.wait);
         let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
         wait.enter(Phase::Upload);
-        if let Err(overdue) = wait.or_overdue(upload.read_ahead(bytes_max, length(&head.headers))).await {
+        if let Err(overdue) = wait.or_overdue(upload.read_ahead(bytes_max, declared_length(&head.headers))).await {
             return Err(self.refused(Failure::Overdue(overdue)));
         }
-        // That may have taken long.
-        first_try.look_up_again(&*shared.pins).await;
+        // Reading may have taken long.
+        first_try.look_up_again(&*shared.affinity).await;
         // The engine cannot have taken a request with a larger body.
         let Some(body) = upload.whole().map_err(|()| self.refused(Failure::Body))? else {
             return Ok(KnownBody::TooLarge);
         };
         let digest = request_digest(&head.method, path, head.uri.query(), body);
-        match retry_keys::is_held(&*shared.pins, &first_try.any_caller, &digest).await {
+        match retry_keys::is_held(&*shared.affinity, &first_try.any_caller, &digest).await {
             Ok(false) => {}
-            Ok(true) => return Err(self.held(Problem::held_under_another_credential())),
+            Ok(true) => return Err(self.refused_as_held(Problem::held_under_another_credential())),
             Err(_) => {
                 first_try.is_unknown = true;
-                first_try.may_be_here |= retry_keys::may_be_held_here(&*shared.pins, &first_try.any_caller);
+                first_try.this_engine_may_have_it |=
+                    retry_keys::may_be_held_here(&*shared.affinity, &first_try.any_caller);
             }
         }
         Ok(KnownBody::Digest(digest))
     }
 
-    fn held(&self, problem: Problem) -> Box<Refused> {
+    fn refused_as_held(&self, problem: Problem) -> Box<Refused> {
         retry_keys::count_held(&self.flag.route.id);
         self.refused(Failure::Engine(problem))
     }

@@ -94,11 +94,11 @@ async fn read(incoming: &mut Incoming, progress: &BodyProgress, bytes_max: usize
     }
     let mut whole = BytesMut::new();
     let mut trailers = None;
-    progress.wait.set_waits_for_client(progress.exchange_no);
+    progress.wait.set_waits_for_client(progress.exchange_number);
     while let Some(frame) = incoming.frame().await {
         let Ok(frame) = frame else { return ReadAhead::Broken };
-        progress.wait.uploaded(progress.exchange_no);
-        progress.wait.set_waits_for_client(progress.exchange_no);
+        progress.wait.uploaded(progress.exchange_number);
+        progress.wait.set_waits_for_client(progress.exchange_number);
         match frame.into_data() {
             Ok(data) => {
                 whole.extend_from_slice(&data);
@@ -109,6 +109,6 @@ async fn read(incoming: &mut Incoming, progress: &BodyProgress, bytes_max: usize
             Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
         }
     }
-    progress.wait.request_ended(progress.exchange_no);
+    progress.wait.request_ended(progress.exchange_number);
     ReadAhead::Whole(whole.freeze(), trailers)
 }

@@ -77,11 +77,11 @@ pub(super) enum Overdue {
     FirstByte,
     /// The whole request took too long.
     Total,
-    /// A wait without an answer: the connection is cut.
+    /// The wait ends without an answer: the connection is cut.
     Cut,
 }
 
-/// The limits in microseconds.
+/// The limits of the phases, in microseconds.
 #[derive(Clone, Debug)]
 pub(super) struct WaitLimits {
     idle: u64,
@@ -91,7 +91,8 @@ pub(super) struct WaitLimits {
     total: u64,
     half_close: u64,
     linger: u64,
-    /// The timer runs at least this often, so that it is never armed later than the end of a wait that begins after it.
+    /// The longest time for which the timer is armed: the shortest limit, so that it fires in time also for a wait that
+    /// begins after it was armed.
     pub(super) check_every: u64,
 }
 
@@ -137,10 +138,11 @@ pub(super) struct ConnectionWait {
     began: AtomicU64,
     first_byte: AtomicU64,
     /// The number of the current exchange; updates from the body of an earlier one are ignored.
-    exchange_no: AtomicU32,
+    exchange_number: AtomicU32,
     request_done: AtomicBool,
     request_broken: AtomicBool,
     waits_for_client: AtomicBool,
+    /// When the client closed its sending side; 0 before.
     fin: AtomicU64,
     overdue_reported: AtomicU8,
     /// Wakes the connection's task, which keeps it registered.
@@ -173,8 +175,8 @@ impl ConnectionWait {
     /// A request's head is complete. Returns the exchange's number and when it began.
     pub(super) fn begin(&self, first_byte: u64, no_body: bool) -> (u32, u64) {
         let at = now();
-        let exchange_no = self.exchange_no.load(Relaxed).wrapping_add(1);
-        self.exchange_no.store(exchange_no, Relaxed);
+        let exchange_number = self.exchange_number.load(Relaxed).wrapping_add(1);
+        self.exchange_number.store(exchange_number, Relaxed);
         self.began.store(at, Relaxed);
         self.first_byte.store(first_byte, Relaxed);
         self.request_done.store(no_body, Relaxed);
@@ -183,7 +185,7 @@ impl ConnectionWait {
         self.overdue_reported.store(0, Relaxed);
         self.since.store(at, Relaxed);
         self.phase.store(Phase::Arm as u8, Relaxed);
-        (exchange_no, at)
+        (exchange_number, at)
     }
     /// Sets the limit for the first byte, which a service may override.
     pub(super) fn first_byte_within(&self, micros: u64) {
@@ -191,28 +193,28 @@ impl ConnectionWait {
     }
     /// The number of exchanges so far.
     pub(super) fn exchange_count(&self) -> u32 {
-        self.exchange_no.load(Relaxed)
+        self.exchange_number.load(Relaxed)
     }
     /// The request goes to legacy now.
     pub(super) fn sending(&self) {
         self.enter(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload });
     }
     /// A frame of the request's body was passed on.
-    pub(super) fn uploaded(&self, exchange_no: u32) {
-        if self.exchange_no.load(Relaxed) == exchange_no {
+    pub(super) fn uploaded(&self, exchange_number: u32) {
+        if self.exchange_number.load(Relaxed) == exchange_number {
             self.waits_for_client.store(false, Relaxed);
             self.progress();
         }
     }
     /// No body frame is available: the wait is for the client, not for legacy.
-    pub(super) fn set_waits_for_client(&self, exchange_no: u32) {
-        if self.exchange_no.load(Relaxed) == exchange_no {
+    pub(super) fn set_waits_for_client(&self, exchange_number: u32) {
+        if self.exchange_number.load(Relaxed) == exchange_number {
             self.waits_for_client.store(true, Relaxed);
         }
     }
     /// The request's body is complete.
-    pub(super) fn request_ended(&self, exchange_no: u32) {
-        if self.exchange_no.load(Relaxed) == exchange_no {
+    pub(super) fn request_ended(&self, exchange_number: u32) {
+        if self.exchange_number.load(Relaxed) == exchange_number {
             self.request_done.store(true, Relaxed);
             self.since.store(now(), Relaxed);
             let (from, to) = (Phase::Upload as u8, Phase::FirstByte as u8);
@@ -223,8 +225,8 @@ impl ConnectionWait {
         }
     }
     /// The request's body ended with an error: bad framing, or the client is gone.
-    pub(super) fn request_broke(&self, exchange_no: u32) {
-        if self.exchange_no.load(Relaxed) == exchange_no {
+    pub(super) fn request_broke(&self, exchange_number: u32) {
+        if self.exchange_number.load(Relaxed) == exchange_number {
             self.request_broken.store(true, Relaxed);
         }
     }

@@ -102,7 +102,7 @@ impl Runner {
             may_begin: if dark { MayBegin::UnlessFrozen } else { MayBegin::Always },
             any_caller: None,
             earlier: EarlierKeys::none(),
-            taken: (dark && route.keeps_runs).then(|| answered.taken.clone()),
+            legacy_keys: (dark && route.keeps_runs).then(|| answered.legacy_keys.clone()),
             keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,

@@ -159,7 +159,7 @@ async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
 /// Refuses the dark run of a client's retry whose first try legacy took in an earlier process: that one had its dark run,
 /// and a second one would send its private effects again. Retries within this process are known before they get here.
 async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Instant) -> Result<(), Box<ArmReply>> {
-    let Some(KeysOfLegacy { keys, decided }) = &request.taken else { return Ok(()) };
+    let Some(KeysOfLegacy { keys, decided_at }) = &request.legacy_keys else { return Ok(()) };
     let store = &core.ports.store;
     // In a shared store the proxy has looked it up, because the engine of another process might have had it.
     if request.mode != Mode::Dark || keys.is_empty() || store.is_shared() {
@@ -168,7 +168,7 @@ async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Insta
     let looked_up = timeout_at(deadline, try_join_all(keys.iter().map(|key| store.first_try(*key)))).await;
     let retried = match looked_up {
         // What this request noted itself is not older than its decision.
-        Ok(Ok(found)) if !found.iter().flatten().any(|first| first.at < *decided) => return Ok(()),
+        Ok(Ok(found)) if !found.iter().flatten().any(|first| first.at < *decided_at) => return Ok(()),
         Ok(Ok(_)) => Some("Legacy took the first try of this request before"),
         Ok(Err(_)) | Err(_) => None,
     };

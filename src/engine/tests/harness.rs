@@ -315,7 +315,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         may_begin: MayBegin::Always,
         any_caller: None,
         earlier: EarlierKeys::none(),
-        taken: None,
+        legacy_keys: None,
         keep: true,
         may_fall_back: false,
         deadline: Duration::from_secs(8),

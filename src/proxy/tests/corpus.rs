@@ -117,13 +117,13 @@ const CORPUS: &[(&str, &str, Expected)] = &[
 ];
 
 #[tokio::test]
-async fn each_is_refused_and_closed_or_is_one_request() {
-    for (name, raw, fate) in CORPUS {
+async fn each_raw_request_is_refused_and_closed_or_forwarded_as_one_request() {
+    for (name, raw, expected) in CORPUS {
         let origin = Origin::always_answers(OK).await;
         let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
         let mut client = rig.connect().await;
         client.send(raw).await;
-        match fate {
+        match expected {
             Refused(statuses) => {
                 // A second request behind it must never be answered.
                 let _ = tokio::io::AsyncWriteExt::write_all(&mut client.stream, get("/behind").as_bytes()).await;

@@ -14,8 +14,8 @@ fn setup(limits: Limits) -> Setup {
     Setup { limits, ..Setup::default() }
 }
 
-/// An origin that reads a request and says nothing; tells when its connection ended.
-async fn silent() -> (Origin, Arc<Notify>, Arc<Notify>) {
+/// An origin that reads a request and does not answer; notifies when it got the request and when its connection ended.
+async fn silent_origin() -> (Origin, Arc<Notify>, Arc<Notify>) {
     let (asked, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (tell_asked, tell_ended) = (asked.clone(), ended.clone());
     let origin = Origin::script(move |mut wire, _| {
@@ -33,7 +33,7 @@ async fn silent() -> (Origin, Arc<Notify>, Arc<Notify>) {
 
 #[tokio::test]
 async fn a_silent_legacy_times_out_and_the_client_connection_stays_open() {
-    let (origin, _, ended) = silent().await;
+    let (origin, _, ended) = silent_origin().await;
     let rig = Rig::new(&origin, setup(Limits { first_byte_ms: 100, ..Limits::default() })).await;
     let mut client = rig.connect().await;
     for _ in 0..2 {
@@ -104,7 +104,7 @@ async fn a_reply_that_stalls_is_cut() {
 
 #[tokio::test]
 async fn a_reset_by_the_client_closes_legacys_connection_at_once() {
-    let (origin, asked, ended) = silent().await;
+    let (origin, asked, ended) = silent_origin().await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;
     client.send(get("/work")).await;
@@ -117,7 +117,7 @@ async fn a_reset_by_the_client_closes_legacys_connection_at_once() {
 #[tokio::test]
 async fn a_close_by_the_client_closes_legacys_connection_soon() {
     for request in [get("/work"), post("/work", "abc")] {
-        let (origin, asked, ended) = silent().await;
+        let (origin, asked, ended) = silent_origin().await;
         let rig = Rig::new(&origin, setup(Limits { client_half_close_ms: 100, ..Limits::default() })).await;
         let mut client = rig.connect().await;
         client.send(request).await;
@@ -129,7 +129,7 @@ async fn a_close_by_the_client_closes_legacys_connection_soon() {
 
 #[tokio::test]
 async fn a_client_that_closes_within_its_body_leaves_no_partial_request() {
-    let (origin, asked, ended) = silent().await;
+    let (origin, asked, ended) = silent_origin().await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
@@ -164,7 +164,7 @@ async fn a_body_that_is_framed_wrongly_is_never_completed() {
 
 #[tokio::test]
 async fn a_client_that_stops_sending_its_body_gets_a_408() {
-    let (origin, _, ended) = silent().await;
+    let (origin, _, ended) = silent_origin().await;
     let rig = Rig::new(&origin, setup(Limits { body_idle_ms: 100, ..Limits::default() })).await;
     let mut client = rig.connect().await;
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;

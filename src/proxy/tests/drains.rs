@@ -10,7 +10,7 @@ use super::wire::{Wire, bounded};
 use crate::limits::Limits;
 
 /// An origin that answers when it is told to.
-async fn waiting() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
+async fn origin_that_waits() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
     let (go, gone) = watch::channel(false);
     let (asked, count) = watch::channel(0);
     let asked = std::sync::Arc::new(asked);
@@ -32,7 +32,7 @@ async fn waiting() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
 
 #[tokio::test]
 async fn requests_in_flight_finish_and_other_connections_close() {
-    let (origin, go, mut asked) = waiting().await;
+    let (origin, go, mut asked) = origin_that_waits().await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut busy = rig.connect().await;
     busy.send(get("/busy")).await;
@@ -54,7 +54,7 @@ async fn requests_in_flight_finish_and_other_connections_close() {
         assert_eq!((reply.status(), reply.field("connection")), (200, Some("close")));
         wire.ends().await;
     }
-    let drained = bounded("the drain", rig.served).await.unwrap();
+    let drained = bounded("the drain", rig.serving).await.unwrap();
     assert_eq!(drained.cut, 0);
 }
 
@@ -66,13 +66,13 @@ async fn idle_connections_close_at_once() {
     assert_eq!(idle.ask(&get("/")).await.status(), 200);
     rig.shutdown.cancel();
     idle.ends().await;
-    let drained = bounded("the drain", rig.served).await.unwrap();
+    let drained = bounded("the drain", rig.serving).await.unwrap();
     assert!(drained.cut == 0 && drained.took < Duration::from_secs(5));
 }
 
 #[tokio::test]
 async fn requests_that_do_not_finish_are_cut_at_the_time_limit() {
-    let (origin, _go, mut asked) = waiting().await;
+    let (origin, _go, mut asked) = origin_that_waits().await;
     let rig = Rig::new(&origin, Setup { limits: Limits { drain_ms: 100, ..Limits::default() }, ..Setup::default() });
     let rig = rig.await;
     let mut busy = rig.connect().await;
@@ -80,7 +80,7 @@ async fn requests_that_do_not_finish_are_cut_at_the_time_limit() {
     bounded("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
     rig.shutdown.cancel();
     busy.ends().await;
-    assert_eq!(bounded("the drain", rig.served).await.unwrap().cut, 1);
+    assert_eq!(bounded("the drain", rig.serving).await.unwrap().cut, 1);
 }
 
 #[tokio::test]

@@ -11,13 +11,13 @@ use crate::flag::State;
 const CLIENTS: u64 = 24;
 const REQUESTS: u64 = 60;
 
-/// Answers with the request's own mark. At random sends the answer in pieces, closes after it, or closes without one.
+/// Answers with the request's own id. At random sends the answer in pieces, closes after it, or closes without one.
 async fn unreliable_origin() -> Origin {
     Origin::script(|mut wire, _| async move {
         let mut random = fastrand::Rng::new();
         while let Some(request) = wire.message(true).await {
-            let mark = request.field("x-mark").unwrap_or("none").to_owned();
-            let body = format!("{mark}/{}", request.text());
+            let id = request.field("x-id").unwrap_or("none").to_owned();
+            let body = format!("{id}/{}", request.text());
             let reply = match random.u8(..10) {
                 0 => return,
                 1 => format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}"),
@@ -57,10 +57,10 @@ async fn no_client_gets_the_reply_of_another() {
             let mut random = fastrand::Rng::with_seed(client);
             let mut wire = rig.connect().await;
             for n in 0..REQUESTS {
-                let mark = format!("{client}-{n}");
+                let id = format!("{client}-{n}");
                 let body = "b".repeat(random.usize(..300));
                 let request = format!(
-                    "POST /orders HTTP/1.1\r\nHost: a\r\nX-Mark: {mark}\r\nContent-Length: {}\r\n\r\n{body}",
+                    "POST /orders HTTP/1.1\r\nHost: a\r\nX-Id: {id}\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 );
                 let sent = tokio::io::AsyncWriteExt::write_all(&mut wire.stream, request.as_bytes()).await;
@@ -72,7 +72,7 @@ async fn no_client_gets_the_reply_of_another() {
                 }
                 match wire.message(true).await {
                     Some(reply) if reply.status() == 200 => {
-                        let expected = format!("{mark}/{body}");
+                        let expected = format!("{id}/{body}");
                         if reply.field("content-length").is_none() && reply.field("transfer-encoding").is_none() {
                             panic!("a reply without an end: {}", reply.head);
                         }

@@ -23,10 +23,10 @@ async fn a_retry_stays_on_its_arm() {
     let rig = Rig::new(&origin, at(State::Live)).await;
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Legacy)));
     assert_eq!(rig.ask(&keyed).await.status(), 200, "legacy had it first");
-    assert!(rig.fakes.noted.lock().unwrap().is_empty(), "the store has it");
+    assert!(rig.fakes.keys_of_legacy.lock().unwrap().is_empty(), "the store has it");
     assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::Retried));
     *rig.fakes.first_try.lock().unwrap() = Some(Err(OwnerUnknown));
-    assert_eq!(rig.ask(&keyed).await.status(), 503, "it cannot be told");
+    assert_eq!(rig.ask(&keyed).await.status(), 503, "the arm of the first try is unknown");
 
     let rig = Rig::new(&origin, at(State::Off)).await;
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
@@ -38,7 +38,7 @@ async fn a_retry_stays_on_its_arm() {
     let rig = Rig::new(&origin, at(State::Live)).await;
     rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
     assert_eq!(rig.ask(&keyed).await.status(), 200);
-    assert_eq!(rig.fakes.noted.lock().unwrap().len(), 2, "from now on it is legacy's, under any credential");
+    assert_eq!(rig.fakes.keys_of_legacy.lock().unwrap().len(), 2, "from now on it is legacy's, under any credential");
 }
 
 #[tokio::test]
@@ -47,13 +47,13 @@ async fn a_request_that_the_engine_took_under_another_flag_set_is_not_given_to_l
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
     for state in [State::Off, State::Shadow, State::Dark] {
         let rig = Rig::new(&origin, at(state)).await;
-        rig.fakes.overtaken.store(true, SeqCst);
+        rig.fakes.engine_takes_first.store(true, SeqCst);
         rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
         assert_eq!(rig.ask(keyed).await.status(), 201, "{state}");
     }
     let limits = Limits { body_engine_bytes_max: 3, ..Limits::default() };
     let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
-    rig.fakes.overtaken.store(true, SeqCst);
+    rig.fakes.engine_takes_first.store(true, SeqCst);
     assert_eq!(rig.ask(keyed).await.status(), 413);
     assert!(origin.requests().is_empty());
 }
@@ -75,25 +75,25 @@ async fn requests_whose_key_cannot_be_recorded_are_served_below_live_only() {
     let origin = Origin::always_answers(OK).await;
     for state in [State::Off, State::Shadow, State::Dark] {
         let rig = Rig::new(&origin, at(state)).await;
-        rig.fakes.notes_nothing.store(true, SeqCst);
+        rig.fakes.records_no_keys.store(true, SeqCst);
         assert_eq!(rig.ask(keyed).await.status(), 200, "{state}");
         assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 1, "{state}");
     }
     let served = origin.requests().len();
-    // The engine gives it back; it is too large for the engine.
+    // In the first round the engine gives the request back; in the second its body is too large for the engine.
     for bytes in [1_000, 3] {
         let limits = Limits { body_engine_bytes_max: bytes, ..Limits::default() };
         let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
-        rig.fakes.notes_nothing.store(true, SeqCst);
+        rig.fakes.records_no_keys.store(true, SeqCst);
         rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
         let refused = rig.ask(keyed).await;
         assert_eq!(refused.status(), 503);
-        assert!(refused.text().contains("retry-key-not-noted"), "{}", refused.text());
+        assert!(refused.text().contains("retry-key-not-keys_of_legacy"), "{}", refused.text());
         assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 0);
     }
     assert_eq!(origin.requests().len(), served, "legacy was not called in live");
     let rig = Rig::new(&origin, at(State::Live)).await;
-    rig.fakes.notes_nothing.store(true, SeqCst);
+    rig.fakes.records_no_keys.store(true, SeqCst);
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Legacy)));
     assert_eq!(rig.ask(keyed).await.status(), 200, "the store knows that it is legacy's");
 }

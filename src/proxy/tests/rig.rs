@@ -38,15 +38,15 @@ pub struct Fakes {
     pub answers: Mutex<VecDeque<ArmReply>>,
     pub owner: Mutex<Option<Owner>>,
     pub first_try: Mutex<Option<Result<Option<Arm>, OwnerUnknown>>>,
-    pub noted: Mutex<Vec<RetryKey>>,
+    pub keys_of_legacy: Mutex<Vec<RetryKey>>,
     pub engine_owns: AtomicBool,
     /// The engine takes the key between the lookup and the decision.
-    pub overtaken: AtomicBool,
+    pub engine_takes_first: AtomicBool,
     /// No key can be recorded for legacy.
-    pub notes_nothing: AtomicBool,
+    pub records_no_keys: AtomicBool,
     pub served_unnoted: AtomicU64,
     pub created: Mutex<Vec<InstanceKey>>,
-    pub full: AtomicBool,
+    pub queue_full: AtomicBool,
     pub changed: tokio::sync::Notify,
 }
 
@@ -93,7 +93,7 @@ impl Offer for FakeOffer {
         ticket.settle(Outcome::Matched);
     }
     fn has_room(&self) -> bool {
-        !self.0.full.load(SeqCst)
+        !self.0.queue_full.load(SeqCst)
     }
 }
 
@@ -123,16 +123,16 @@ impl Affinity for Fakes {
         }
     }
     fn take_for_legacy(&self, keys: RetryKeys, _earlier: &EarlierKeys, _body: KnownBody) -> LegacyTake {
-        match self.overtaken.load(SeqCst) {
+        match self.engine_takes_first.load(SeqCst) {
             true => LegacyTake::HeldByEngine,
             false => self.give_to_legacy(keys),
         }
     }
     fn give_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
-        if self.notes_nothing.load(SeqCst) {
+        if self.records_no_keys.load(SeqCst) {
             return LegacyTake::NotNoted;
         }
-        self.noted.lock().unwrap().extend([scoped].into_iter().chain(any_caller));
+        self.keys_of_legacy.lock().unwrap().extend([scoped].into_iter().chain(any_caller));
         LegacyTake::Noted
     }
     fn serve_unnoted(&self, _route: &RouteId) {
@@ -199,7 +199,7 @@ impl Origin {
         });
         origin
     }
-    /// Answers each request with the same bytes, on kept connections.
+    /// Answers each request with the same bytes, and keeps its connections open.
     pub async fn always_answers(reply: &'static str) -> Self {
         Self::script(move |mut wire, seen| async move {
             while let Some(request) = wire.message(true).await {
@@ -240,7 +240,7 @@ pub struct Rig {
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub fakes: Arc<Fakes>,
     pub shutdown: CancellationToken,
-    pub served: JoinHandle<Drained>,
+    pub serving: JoinHandle<Drained>,
 }
 
 fn service(address: SocketAddr) -> Arc<Service> {
@@ -305,16 +305,16 @@ impl Rig {
             limits: Arc::new(setup.limits),
             trust_forwarded: setup.trust,
             engine: BoxCloneSyncService::new(engine),
-            pins: fakes.clone(),
+            affinity: fakes.clone(),
             offer: Arc::new(FakeOffer(fakes.clone())),
-            watch: fakes.clone(),
+            served_observer: fakes.clone(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let served = tokio::spawn(async move { proxy.serve(listener, stop).await });
-        Self { address, flags, fakes, shutdown, served }
+        let serving = tokio::spawn(async move { proxy.serve(listener, stop).await });
+        Self { address, flags, fakes, shutdown, serving }
     }
     pub async fn connect(&self) -> Wire {
         Wire::new(bounded("connecting", TcpStream::connect(self.address)).await.unwrap())

@@ -116,7 +116,7 @@ async fn requests_that_cannot_be_compared_are_counted_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_large_request_in_chunks_is_not_kept() {
+async fn a_large_request_in_chunks_reaches_legacy_and_is_not_compared() {
     let origin = Origin::always_answers(OK).await;
     let limits = Limits { body_capture_bytes_max: 20, ..Limits::default() };
     let rig = Rig::new(&origin, Setup { limits, ..at(State::Dark) }).await;
@@ -148,7 +148,7 @@ async fn an_answer_before_the_request_is_whole_is_not_compared() {
 async fn a_full_queue_captures_nothing() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Shadow)).await;
-    rig.fakes.full.store(true, SeqCst);
+    rig.fakes.queue_full.store(true, SeqCst);
     assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), 200);
     assert_eq!(rig.fakes.outcome().await, skipped(SkipReason::QueueFull));
 }
@@ -306,7 +306,7 @@ async fn legacy_is_not_called_when_the_caller_goes_away() {
     rig.fakes.until("the engine works", |f| (!f.asked.lock().unwrap().is_empty()).then_some(())).await;
     drop(client);
     rig.shutdown.cancel();
-    bounded("the drain", rig.served).await.unwrap();
+    bounded("the drain", rig.serving).await.unwrap();
     assert!(origin.requests().is_empty());
 }
 

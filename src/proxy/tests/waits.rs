@@ -22,13 +22,13 @@ fn the_side_that_is_waited_for_is_overdue() {
     let limits = Limits { client_half_close_ms: 5, ..Limits::default() };
     let wait_limits = WaitLimits::new(&limits);
     let wait = ConnectionWait::new();
-    let (exchange_no, _) = wait.begin(wait_limits.first_byte, false);
+    let (exchange_number, _) = wait.begin(wait_limits.first_byte, false);
     assert_eq!(wait.due(&wait_limits).0, NEVER, "an arm with its own deadline has none here");
     wait.sending();
     assert_eq!(wait.due(&wait_limits).1, Overdue::Upload);
-    wait.set_waits_for_client(exchange_no);
+    wait.set_waits_for_client(exchange_number);
     assert_eq!(wait.due(&wait_limits).1, Overdue::Client);
-    wait.request_ended(exchange_no);
+    wait.request_ended(exchange_number);
     assert_eq!(wait.due(&wait_limits).1, Overdue::FirstByte);
     wait.saw_fin();
     let (due, why) = wait.due(&wait_limits);

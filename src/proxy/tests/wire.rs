@@ -73,11 +73,11 @@ impl Wire {
             }
         }
     }
-    /// Reads up to and including a mark; `None` where the connection ends before.
-    pub async fn until(&mut self, mark: &str) -> Option<String> {
+    /// Reads up to and including a delimiter; `None` where the connection ends before.
+    pub async fn until(&mut self, delimiter: &str) -> Option<String> {
         loop {
-            if let Some(at) = self.seen.windows(mark.len()).position(|w| w == mark.as_bytes()) {
-                let taken: Vec<u8> = self.seen.drain(..at + mark.len()).collect();
+            if let Some(at) = self.seen.windows(delimiter.len()).position(|w| w == delimiter.as_bytes()) {
+                let taken: Vec<u8> = self.seen.drain(..at + delimiter.len()).collect();
                 return Some(String::from_utf8_lossy(&taken).into_owned());
             }
             if !self.more().await {
@@ -137,9 +137,9 @@ impl Wire {
     /// The final reply with its body; interim replies are skipped.
     pub async fn reply(&mut self) -> Message {
         loop {
-            let peeked = self.message(true).await.expect("a whole reply");
-            if peeked.status() != 100 {
-                return peeked;
+            let message = self.message(true).await.expect("a whole reply");
+            if message.status() != 100 {
+                return message;
             }
         }
     }

@@ -89,7 +89,7 @@ pub fn answered(mode: Mode, reply: &Value, padding: usize) -> Answered {
         )),
         instance: None,
         retry_key: None,
-        taken: KeysOfLegacy { keys: Vec::new(), decided: jiff::Timestamp::UNIX_EPOCH },
+        legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: jiff::Timestamp::UNIX_EPOCH },
     }
 }
 

@@ -172,7 +172,7 @@ impl WorkflowRun<'_> {
             may_begin: MayBegin::Always,
             any_caller: None,
             earlier: EarlierKeys::none(),
-            taken: None,
+            legacy_keys: None,
             keep: true,
             may_fall_back: false,
             deadline: Duration::from_secs(20),

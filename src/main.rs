@@ -18,12 +18,12 @@ fn disable_huge_pages() {
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {
     disable_huge_pages();
-    telemetry::log(LogFormat::Text, "info");
+    telemetry::start_log(LogFormat::Text, "info");
     pointsman::app::serve(options.flags, options.over)
 }
 
 fn demo(options: DemoOptions) -> Result<(), Failure> {
-    telemetry::log(LogFormat::Text, "off");
+    telemetry::start_log(LogFormat::Text, "off");
     pointsman::app::demo(options.exit)
 }
 

@@ -1,5 +1,5 @@
-//! A file of slots of 64 bytes, each with a checksum: what a process keeps outside the store, so that a kill or a full
-//! disk does not lose it.
+//! A file of slots of 64 bytes, each with a checksum. A process writes to it what must survive a kill or a full disk
+//! before the store has it.
 //!
 //! The question it answers: "what had the last process written, whenever it was killed?" Always true: one process at a
 //! time has the file (its lock); the first 8 bytes of a used slot are the start of the BLAKE3 hash of the other 56, and
@@ -10,7 +10,7 @@
 //! tear, slots of the last second.
 //!
 //! What the slots hold, and what follows from a torn one, is left to the two formats: `affinity` keeps retry keys that
-//! legacy took, `evidence` keeps routes whose stored evidence is not whole.
+//! legacy took, `evidence` keeps the routes whose evidence in the store is incomplete.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -40,7 +40,7 @@ pub struct SlotFile(File);
 /// Why a file cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process has locked it.
     Locked,
     /// The operating system refuses.
     Io {
@@ -56,7 +56,7 @@ pub enum OpenError {
 pub enum SlotRoute {
     /// The start of the hash of the route's id.
     Hash([u8; 16]),
-    /// Every route: written where each slot for one route is taken, and read where a slot is torn.
+    /// Every route. It is written if all slots for single routes are taken; a torn slot is read as this.
     Any,
 }
 
@@ -68,13 +68,13 @@ impl SlotRoute {
 }
 
 impl SlotFile {
-    /// Opens and locks the file; with `make` it is created, empty, if it does not exist.
+    /// Opens and locks the file; with `create` it is created, empty, if it does not exist.
     ///
     /// # Errors
-    /// Another process has it, or the operating system refuses.
-    pub fn open(path: &Path, make: bool) -> Result<Self, OpenError> {
+    /// Another process has locked it, or the operating system refuses.
+    pub fn open(path: &Path, create: bool) -> Result<Self, OpenError> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(make).mode(0o600);
+        options.read(true).write(true).create(create).mode(0o600);
         options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
         let file = options.open(path).map_err(|source| OpenError::Io { what: "opened", source })?;
         match file.try_lock() {
@@ -84,7 +84,7 @@ impl SlotFile {
         }
     }
 
-    /// Opens the file for reading only, also while another process has it.
+    /// Opens the file for reading only, also while another process has locked it.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -101,7 +101,7 @@ impl SlotFile {
         Ok(self.0.metadata()?.len() / SLOT_BYTES as u64)
     }
 
-    /// Reads slots in order, each with its number.
+    /// Reads slots in order; calls `found` for each with its index and content.
     ///
     /// # Errors
     /// The file is shorter, or cannot be read.
@@ -123,10 +123,10 @@ impl SlotFile {
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn write(&self, place: u64, mut slot: Slot) -> io::Result<()> {
+    pub fn write(&self, index: u64, mut slot: Slot) -> io::Result<()> {
         let sum = checksum(&slot);
         slot[..8].copy_from_slice(&sum);
-        self.0.write_all_at(&slot, place * SLOT_BYTES as u64)
+        self.0.write_all_at(&slot, index * SLOT_BYTES as u64)
     }
 
     /// Frees slots: fills them with zeros, also beyond the end of the file, so that their space is allocated.
@@ -144,7 +144,7 @@ impl SlotFile {
         Ok(())
     }
 
-    /// Cuts the file off after so many slots.
+    /// Shortens the file to this many slots.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -183,19 +183,19 @@ fn piece_bytes(slots: &Range<u64>) -> usize {
     slots.min(PIECE_BYTES / SLOT_BYTES) * SLOT_BYTES
 }
 
-/// Calls `open` again while the file is locked, at most until `patience_ends`: the kernel releases the locks of a
+/// Calls `open` again while the file is locked, at most until `retry_lock_until`: the kernel releases the locks of a
 /// killed process one after the other, so that its successor may have the store's lock already and not this file's.
 ///
 /// # Errors
 /// Those of `open`.
 pub async fn wait_while_locked<T, E>(
-    patience_ends: Instant,
+    retry_lock_until: Instant,
     open: impl Fn() -> Result<T, E>,
     is_locked: impl Fn(&E) -> bool,
 ) -> Result<T, E> {
     loop {
         match open() {
-            Err(error) if is_locked(&error) && Instant::now() < patience_ends => {
+            Err(error) if is_locked(&error) && Instant::now() < retry_lock_until => {
                 tokio::time::sleep(WAIT_FOR_PREDECESSOR / 50).await;
             }
             done => return done,
@@ -217,17 +217,17 @@ pub fn is_whole(slot: &Slot) -> bool {
     !is_free(slot) && slot[..8] == checksum(slot)
 }
 
-/// Some bytes of a slot, or of a hash.
+/// `N` bytes of a slot, or of a hash, from the position `at`.
 ///
 /// # Panics
-/// There are fewer bytes: every place in a slot is a constant.
+/// There are fewer bytes. Callers pass constant positions, so input cannot cause it.
 pub fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut found = [0; N];
     found.copy_from_slice(&bytes[at..at + N]);
     found
 }
 
-/// A number in a slot.
+/// The number in the 8 bytes of a slot from the position `at`.
 ///
 /// # Panics
 /// As [`bytes_at`].
@@ -239,14 +239,14 @@ pub fn number_at(slot: &Slot, at: usize) -> u64 {
 pub(crate) mod testing {
     use super::SLOT_BYTES;
 
-    /// The bytes of a file of so many slots, of which these are not free; their last bytes may be left out if they
-    /// are 0.
+    /// The bytes of a file of this many slots. `used` has the index and the content, in hex, of each slot that is not
+    /// free; zeros at the end of a slot may be left out.
     pub(crate) fn file_of(slots: u64, used: &[(u64, &str)]) -> Vec<u8> {
         let mut file = vec![0; slots as usize * SLOT_BYTES];
-        for (place, hex) in used {
+        for (index, hex) in used {
             for (at, digits) in hex.as_bytes().chunks_exact(2).enumerate() {
                 let byte = u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap();
-                file[*place as usize * SLOT_BYTES + at] = byte;
+                file[*index as usize * SLOT_BYTES + at] = byte;
             }
         }
         file
@@ -268,19 +268,19 @@ mod tests {
         file.fill_with_zeros(0..slots).unwrap();
         assert_eq!(file.slots().unwrap(), slots);
         let used = [0, 1, slots - 11, slots - 10, slots - 1];
-        for place in used {
-            file.write(place, [u8::try_from(place % 250).unwrap() + 1; SLOT_BYTES]).unwrap();
+        for index in used {
+            file.write(index, [u8::try_from(index % 250).unwrap() + 1; SLOT_BYTES]).unwrap();
         }
         let (mut next, mut found) = (0, Vec::new());
         SlotFile::open_unlocked(&path)
             .unwrap()
-            .read(0..slots, |place, slot| {
-                assert_eq!(place, next);
+            .read(0..slots, |index, slot| {
+                assert_eq!(index, next);
                 next += 1;
                 if !is_free(slot) {
                     assert!(is_whole(slot));
-                    assert_eq!(u64::from(slot[63]), place % 250 + 1);
-                    found.push(place);
+                    assert_eq!(u64::from(slot[63]), index % 250 + 1);
+                    found.push(index);
                 }
             })
             .unwrap();
@@ -296,14 +296,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_locked_file_is_waited_for_within_bounds() {
+    async fn a_locked_file_is_tried_again_until_the_time_is_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("slots");
         let (is_locked, open) =
             (|error: &OpenError| matches!(error, OpenError::Locked), || SlotFile::open(&path, true));
         let first = std::cell::RefCell::new(Some(open().unwrap()));
         assert!(wait_while_locked(Instant::now(), open, is_locked).await.is_err(), "there is no time left");
-        // The first one ends after the next has tried once.
+        // The lock is released after the first attempt to open the file again.
         let tries = std::cell::Cell::new(0);
         let opened = wait_while_locked(
             Instant::now() + Duration::from_secs(600),

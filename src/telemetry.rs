@@ -1,7 +1,7 @@
 //! The process's log and its metrics recorder.
 //!
-//! Both are one per process, installed once; a second call gets the first one's handle. Each module records its own
-//! metrics; this one sets the histogram buckets and describes the build.
+//! Each process has one log and one recorder, installed once; a second call gets the handle of the first. Each module
+//! records its own metrics; this one sets the histogram buckets, the descriptions, and the metric of the version.
 
 mod help;
 
@@ -21,8 +21,8 @@ const SECONDS_BUCKETS: [f64; 22] = [
 ];
 /// Upper bounds of counts of events in one commit.
 const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-/// How often recorded samples are folded into their buckets, scraped or not; otherwise they pile up in memory: 24 bytes
-/// for each step and each append.
+/// The interval at which recorded samples are added to their buckets, scraped or not. Otherwise they would accumulate
+/// in memory: 24 bytes for each step and each append.
 const UPKEEP: Duration = Duration::from_secs(1);
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
@@ -52,14 +52,14 @@ pub fn recorder() -> Option<PrometheusHandle> {
         .clone()
 }
 
-/// One scrape: folds samples, reads the process's own figures, and writes the exposition text.
+/// One scrape: reads the process's own figures, adds samples to their buckets, and returns the exposition text.
 pub fn render(handle: &PrometheusHandle) -> String {
     metrics_process::Collector::default().collect();
     handle.run_upkeep();
     handle.render()
 }
 
-/// Folds samples into their buckets from time to time. Ends with the process.
+/// Adds samples to their buckets at an interval. Ends with the process.
 pub async fn upkeep(handle: PrometheusHandle) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
@@ -71,7 +71,7 @@ pub async fn upkeep(handle: PrometheusHandle) {
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// A line for a person.
+    /// A line for people to read.
     #[default]
     Text,
     /// A JSON object a line.
@@ -79,7 +79,7 @@ pub enum LogFormat {
 }
 
 /// Starts the log, on stderr. `POINTSMAN_LOG` sets what is written (`info`, `pointsman=debug`).
-pub fn log(format: LogFormat, default_level: &str) {
+pub fn start_log(format: LogFormat, default_level: &str) {
     let filter = EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| EnvFilter::new(default_level));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()

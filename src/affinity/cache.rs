@@ -22,7 +22,7 @@ pub(super) struct Cache(Mutex<Halves>);
 struct Halves {
     young: HashMap<PinKey, Known>,
     old: HashMap<PinKey, Known>,
-    /// Counts pins made.
+    /// How many pins were made.
     pins_made: u64,
 }
 
@@ -47,15 +47,15 @@ impl Cache {
         self.halves().pins_made
     }
 
-    /// Caches the result of a look-up that began when so many pins had been made.
-    pub(super) fn looked_up(&self, key: &PinKey, known: Known, began: u64) {
+    /// Caches the result of a look-up. `pins_made_before` is what [`Cache::pins_made`] returned when the look-up began.
+    pub(super) fn looked_up(&self, key: &PinKey, known: Known, pins_made_before: u64) {
         let mut halves = self.halves();
-        if known.is_some() || halves.pins_made == began {
+        if known.is_some() || halves.pins_made == pins_made_before {
             halves.put(key, known);
         }
     }
 
-    /// A pin was made. Returns `false` if it was cached already.
+    /// Caches a pin that was just made. Returns `false` if it was cached already.
     pub(super) fn pinned(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
         let mut halves = self.halves();
         halves.pins_made += 1;
@@ -96,11 +96,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_replaces_an_earlier_result_nobody() {
+    fn a_pin_replaces_the_cached_owner_nobody_and_is_not_replaced_by_it() {
         let cache = Cache::default();
-        let began = cache.pins_made();
+        let pins_made_before = cache.pins_made();
         assert!(cache.pinned(&key(1), Arm::Engine, None));
-        cache.looked_up(&key(1), None, began);
+        cache.looked_up(&key(1), None, pins_made_before);
         assert_eq!(cache.get(&key(1)), Some(Some((Arm::Engine, None))));
         cache.looked_up(&key(2), None, cache.pins_made());
         assert_eq!(cache.get(&key(2)), Some(None));

@@ -1,4 +1,5 @@
-//! Counts of pins and of collisions, by the id of the creator under which pins are stored.
+//! Counts of pins and of collisions, by the route id under which the pins are stored: the id that the creating route
+//! had when the pin was made.
 //!
 //! Always true: an id in this map has at least one pin. Readers take no lock.
 
@@ -19,7 +20,7 @@ pub(super) struct Families {
     published: Mutex<HashSet<RouteId>>,
 }
 
-/// What is pinned under one id.
+/// The counts of pins under one id.
 #[derive(Default)]
 pub(super) struct Family {
     engine: AtomicU64,

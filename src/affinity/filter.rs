@@ -41,14 +41,14 @@ impl Table {
     }
 
     /// Computes either bucket of a fingerprint from the other one.
-    fn other(&self, fingerprint: u16, bucket: usize) -> usize {
+    fn other_bucket(&self, fingerprint: u16, bucket: usize) -> usize {
         // An odd multiplier spreads similar fingerprints; the number of buckets is a power of two.
         (bucket ^ (usize::from(fingerprint).wrapping_mul(0x5bd1_e995))) & (self.buckets.len() - 1)
     }
 
     fn contains(&self, hash: u64) -> bool {
         let (fingerprint, first) = self.fingerprint_and_bucket(hash);
-        let second = self.other(fingerprint, first);
+        let second = self.other_bucket(fingerprint, first);
         self.buckets[first].contains(&fingerprint)
             || self.buckets[second].contains(&fingerprint)
             || self
@@ -64,7 +64,7 @@ impl Table {
     fn insert(&mut self, hash: u64) {
         let (mut fingerprint, first) = self.fingerprint_and_bucket(hash);
         self.entries += 1;
-        let mut bucket = self.other(fingerprint, first);
+        let mut bucket = self.other_bucket(fingerprint, first);
         if self.put(first, fingerprint) || self.put(bucket, fingerprint) {
             return;
         }
@@ -75,7 +75,7 @@ impl Table {
             random ^= random >> 7;
             random ^= random << 17;
             std::mem::swap(&mut self.buckets[bucket][random as usize % BUCKET], &mut fingerprint);
-            bucket = self.other(fingerprint, bucket);
+            bucket = self.other_bucket(fingerprint, bucket);
             if self.put(bucket, fingerprint) {
                 return;
             }
@@ -301,7 +301,7 @@ mod tests {
         // Each request is of an unverified caller and is inserted under two keys that share the first half.
         let (window, begin) = (24 * HOUR, Instant::now());
         const KEYS: u64 = 10_000_000;
-        // Spread over a day, in some hours twice as many as in others.
+        // The keys are spread over a day: in some hours twice as many as in others.
         let mut set = WindowSet::new(window, 64 << 20, begin);
         let mut state = 7_u64;
         let mut draw = || {

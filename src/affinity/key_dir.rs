@@ -18,7 +18,7 @@ pub fn default_dir() -> Result<PathBuf, KeyFileError> {
     }
     let user = rustix::process::geteuid().as_raw();
     let dir = std::env::temp_dir().join(format!("pointsman-{user}"));
-    let failed = |source| KeyFileError::Io { path: dir.clone(), what: "made", bytes: 0, source };
+    let failed = |source| KeyFileError::Io { path: dir.clone(), what: "created", bytes: 0, source };
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}

@@ -3,14 +3,19 @@
 //! The question it answers: "which first tries had legacy taken when the last process ended?" Always true: each
 //! record is in a slot of its own ([`slot_file`](crate::slot_file)), and survives the end of the process and a full
 //! disk; a torn slot is skipped and counted. Deciding which record may be overwritten is left to `key_log`; recognising
-//! that records are missing, to `key_file_damage`. Where some are, the slot of all routes says that a key could not be
-//! noted: which key it was is not known.
+//! that records are missing, to `key_file_damage`. If records are missing, the slot that stands for all routes gets the
+//! present time, because it is not known to which routes the missing keys belong.
 //!
-//! Layout, in slots of 64 bytes: slot 0 names the format, this file and the store that uses it; slot 1 says up to which
-//! number all records are in the store, how many slots the file has, and which number was noted last (the last two are
-//! 0 in a file of an earlier version, which is taken to have its full length); each of the slots 2 to 63 has the hash
-//! of a route and the time at which legacy last served a request of it whose key could not be noted; the rest is a ring
-//! buffer of records.
+//! Layout, in slots of 64 bytes:
+//!
+//! - slot 0, the header: the format, the id of this file, and the store that uses it;
+//! - slot 1, the progress: up to which number all records are in the store, how many slots the file has, and which
+//!   number was noted last. In a file of an earlier version the last two are 0, and it is taken to have its full
+//!   length;
+//! - slots 2 to 62: the hash of a route, and the time at which legacy last served a request of that route although the
+//!   key could not be noted;
+//! - slot 63: such a time that counts for all routes;
+//! - the rest: a ring buffer of records.
 
 use std::fs::File;
 use std::io;
@@ -26,9 +31,10 @@ use crate::clock;
 use crate::slot_file::{OpenError, SLOT_BYTES, SlotFile, SlotRoute, bytes_at, is_free, is_whole, number_at};
 use crate::store::StoreError;
 
-const STORED_SLOT: u64 = 1;
+const PROGRESS_SLOT: u64 = 1;
 const UNNOTED_SLOTS: std::ops::Range<u64> = 2..HEAD_SLOTS - 1;
-/// Counts for every route; used when all other such slots are taken.
+/// Its time counts for every route. It is written when slots 2 to 62 are taken, and when keys of unknown routes are
+/// lost.
 const UNNOTED_ANY_SLOT: u64 = HEAD_SLOTS - 1;
 const UNNOTED_ROUTES: usize = (UNNOTED_SLOTS.end - UNNOTED_SLOTS.start) as usize;
 const MAGIC: &[u8; 8] = b"PMKEYS01";
@@ -53,18 +59,18 @@ pub(super) struct Opened {
     pub waiting: Vec<Record>,
     /// The highest number of any record.
     pub last: u64,
-    /// When legacy last served a request of a route whose key could not be noted.
+    /// For each route, when legacy last served a request with a key that could not be noted.
     pub unnoted: Vec<(SlotRoute, Timestamp)>,
     /// Slots that could not be read.
     pub skipped: u64,
-    /// What shows that records are missing which the store may not have.
+    /// The signs that records are missing which the store may not have; `None` if there is no such sign.
     pub damage: Option<String>,
 }
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// Another process has it.
+    /// Another process has locked it.
     #[error("the file of retry keys {} is in use by another process", .0.display())]
     Locked(PathBuf),
     /// It has keys of another store.
@@ -76,7 +82,7 @@ pub enum KeyFileError {
     /// A newer version wrote it.
     #[error("the file of retry keys {} was written by a newer version; start that version, or move the file away once its keys are in the store (they are, unless that version was killed)", .0.display())]
     Newer(PathBuf),
-    /// It cannot be made, read or written.
+    /// It cannot be created, read or written.
     #[error("the file of retry keys {} cannot be {what}: {source}; it takes {bytes} bytes on disk (limits: retry_keys_file_bytes_max) in a directory that this process may write (`retry_keys_dir`)", .path.display())]
     Io {
         /// Which file.
@@ -91,36 +97,37 @@ pub enum KeyFileError {
 }
 
 impl KeyFile {
-    /// Opens and reads the file. With `make` it is opened for use: it is created with its full size if it does not
-    /// exist, and resized if it has another size, no record in it waits for the store, and the disk has room.
-    pub(super) fn open(path: &Path, bytes_max: u64, make: bool) -> Result<Opened, KeyFileError> {
-        let wanted = (bytes_max / SLOT_BYTES as u64).max(HEAD_SLOTS + 1);
-        let bytes = wanted * SLOT_BYTES as u64;
+    /// Opens and reads the file. With `for_own_use`, the file is created with its full size if it does not exist, and
+    /// resized if it has another size, no record in it waits for the store, and the disk has room. Without it, the file
+    /// is opened only to take over its records.
+    pub(super) fn open(path: &Path, bytes_max: u64, for_own_use: bool) -> Result<Opened, KeyFileError> {
+        let slots_wanted = (bytes_max / SLOT_BYTES as u64).max(HEAD_SLOTS + 1);
+        let bytes = slots_wanted * SLOT_BYTES as u64;
         let failed = |what| move |source| KeyFileError::Io { path: path.to_owned(), what, bytes, source };
-        let slots = SlotFile::open(path, make).map_err(|error| match error {
+        let slots = SlotFile::open(path, for_own_use).map_err(|error| match error {
             OpenError::Locked => KeyFileError::Locked(path.to_owned()),
             OpenError::Io { what, source } => failed(what)(source),
         })?;
-        let there = slots.slots().map_err(failed("read"))?;
-        if there <= HEAD_SLOTS && !make {
+        let slots_found = slots.slots().map_err(failed("read"))?;
+        if slots_found <= HEAD_SLOTS && !for_own_use {
             return Err(failed("read")(io::ErrorKind::UnexpectedEof.into()));
         }
-        if there <= HEAD_SLOTS {
-            let new = Self::new(slots, path, wanted);
-            let made = new.slots.fill_with_zeros(0..wanted).and_then(|()| new.write_header(None));
-            if let Err(error) = made.and_then(|()| new.write_progress(0, 0)).and_then(|()| new.slots.sync_all()) {
-                let _not_there_either = std::fs::remove_file(path);
-                return Err(failed("made")(error));
+        if slots_found <= HEAD_SLOTS {
+            let new = Self::new(slots, path, slots_wanted);
+            let written = new.slots.fill_with_zeros(0..slots_wanted).and_then(|()| new.write_header(None));
+            if let Err(error) = written.and_then(|()| new.write_progress(0, 0)).and_then(|()| new.slots.sync_all()) {
+                let _best_effort = std::fs::remove_file(path);
+                return Err(failed("created")(error));
             }
             let (waiting, unnoted) = (Vec::new(), Vec::new());
             return Ok(Opened { file: new, tag: None, stored: 0, waiting, last: 0, unnoted, skipped: 0, damage: None });
         }
-        let mut opened = Self::new(slots, path, there).read(there).map_err(|error| match error.kind() {
+        let mut opened = Self::new(slots, path, slots_found).read(slots_found).map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => KeyFileError::Newer(path.to_owned()),
             _ => failed("read")(error),
         })?;
-        if make {
-            opened.restore_size(there, wanted);
+        if for_own_use {
+            opened.restore_size(slots_found, slots_wanted);
             // From now on the file says how long it is, and a loss that was reported is not reported again.
             opened.file.write_progress(opened.stored, opened.last).map_err(failed("written"))?;
         }
@@ -131,15 +138,15 @@ impl KeyFile {
         Self { slots, path: path.to_owned(), records: count - HEAD_SLOTS, unnoted: [None; UNNOTED_ROUTES] }
     }
 
-    fn read(mut self, there: u64) -> io::Result<Opened> {
+    fn read(mut self, slots_found: u64) -> io::Result<Opened> {
         let mut head = [[0; SLOT_BYTES]; HEAD_SLOTS as usize];
-        self.slots.read(0..HEAD_SLOTS, |place, slot| head[place as usize] = *slot)?;
-        let (header, progress) = (&head[0], &head[STORED_SLOT as usize]);
+        self.slots.read(0..HEAD_SLOTS, |index, slot| head[index as usize] = *slot)?;
+        let (header, progress) = (&head[0], &head[PROGRESS_SLOT as usize]);
         if &header[8..14] == b"PMKEYS" && is_whole(header) && &header[8..16] != MAGIC {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let said = |at| if is_whole(progress) { number_at(progress, at) } else { 0 };
-        let (stored, slots, noted) = (said(8), said(16), said(24));
+        let number = |at| if is_whole(progress) { number_at(progress, at) } else { 0 };
+        let (stored, slots, noted) = (number(8), number(16), number(24));
         if slots > HEAD_SLOTS {
             self.records = slots - HEAD_SLOTS;
         }
@@ -148,10 +155,10 @@ impl KeyFile {
         let (mut unnoted, mut torn) = (Vec::new(), Vec::new());
         for (index, slot) in head[UNNOTED_SLOTS.start as usize..].iter().enumerate() {
             let time = if is_whole(slot) { time_at(slot, 24) } else { None };
-            let mark = time.map(|at| (bytes_at(slot, 8), at));
-            match (mark, self.unnoted.get_mut(index)) {
-                (Some((hash, at)), Some(place)) => {
-                    *place = Some(hash);
+            let route_and_time = time.map(|at| (bytes_at(slot, 8), at));
+            match (route_and_time, self.unnoted.get_mut(index)) {
+                (Some((hash, at)), Some(route_of_slot)) => {
+                    *route_of_slot = Some(hash);
                     unnoted.push((SlotRoute::Hash(hash), at));
                 }
                 (Some((_, at)), None) => unnoted.push((SlotRoute::Any, at)),
@@ -160,7 +167,7 @@ impl KeyFile {
             }
         }
         let (mut waiting, mut last, mut unreadable) = (Vec::new(), stored, Vec::new());
-        let readable = self.records.min(there.saturating_sub(HEAD_SLOTS));
+        let readable = self.records.min(slots_found.saturating_sub(HEAD_SLOTS));
         read_ring(&self.slots, readable, |found| match found {
             Ok(record) => {
                 last = last.max(record.seq);
@@ -176,7 +183,7 @@ impl KeyFile {
         let is_unwritten = is_free(header) && last == 0;
         let content = RingContent {
             is_head_readable: (is_whole(header) || is_unwritten) && (is_whole(progress) || is_free(progress)),
-            missing_bytes: (HEAD_SLOTS + self.records).saturating_sub(there) * SLOT_BYTES as u64,
+            missing_bytes: (HEAD_SLOTS + self.records).saturating_sub(slots_found) * SLOT_BYTES as u64,
             records: self.records,
             stored,
             last: last.max(noted),
@@ -206,19 +213,19 @@ impl KeyFile {
     pub(super) fn peek(path: &Path) -> io::Result<(Option<Tag>, Vec<Record>)> {
         let slots = SlotFile::open_unlocked(path)?;
         let mut head = [[0; SLOT_BYTES]; 2];
-        slots.read(0..2, |place, slot| head[place as usize] = *slot)?;
+        slots.read(0..2, |index, slot| head[index as usize] = *slot)?;
         let [header, progress] = head;
-        let there = slots.slots()?;
-        if is_whole(&progress) && number_at(&progress, 16) > there {
+        let slots_found = slots.slots()?;
+        if is_whole(&progress) && number_at(&progress, 16) > slots_found {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut records = Vec::new();
         // A record that is being written at this moment has a wrong checksum and is skipped.
-        read_ring(&slots, there.saturating_sub(HEAD_SLOTS), |found| records.extend(found))?;
+        read_ring(&slots, slots_found.saturating_sub(HEAD_SLOTS), |found| records.extend(found))?;
         Ok((if is_whole(&header) { Tag::read(&header) } else { None }, records))
     }
 
-    /// How many records it holds.
+    /// The size of the ring buffer, in records.
     pub(super) fn records(&self) -> u64 {
         self.records
     }
@@ -262,15 +269,15 @@ impl KeyFile {
         for (at, number) in [(8, stored), (16, HEAD_SLOTS + self.records), (24, noted)] {
             slot[at..at + 8].copy_from_slice(&number.to_le_bytes());
         }
-        self.slots.write(STORED_SLOT, slot)
+        self.slots.write(PROGRESS_SLOT, slot)
     }
 
-    /// Writes when legacy last served a request of a route whose key could not be noted.
+    /// Writes when legacy last served a request of this route with a key that could not be noted.
     pub(super) fn write_unnoted(&mut self, route: SlotRoute, at: Timestamp) -> io::Result<()> {
-        let (place, hash) = match route {
+        let (slot_index, hash) = match route {
             SlotRoute::Any => (UNNOTED_ANY_SLOT, [0; 16]),
             SlotRoute::Hash(hash) => {
-                let position = |wanted| self.unnoted.iter().position(|place| *place == wanted);
+                let position = |wanted| self.unnoted.iter().position(|route_of_slot| *route_of_slot == wanted);
                 match position(Some(hash)).or_else(|| position(None)) {
                     Some(index) => {
                         self.unnoted[index] = Some(hash);
@@ -283,22 +290,22 @@ impl KeyFile {
         let mut slot = [0; SLOT_BYTES];
         slot[8..24].copy_from_slice(&hash);
         slot[24..32].copy_from_slice(&millis(at));
-        self.slots.write(place, slot)
+        self.slots.write(slot_index, slot)
     }
 }
 
 impl Opened {
-    /// Gives the file the size that it says it has, and then the wanted one if nothing in it waits for the store.
-    /// Interrupted at any moment, it leaves a file that is not shorter than it says.
-    fn restore_size(&mut self, there: u64, wanted: u64) {
+    /// Restores the size that the progress slot names; then, if no record waits for the store, changes it to the wanted
+    /// one. If the process is killed meanwhile, the file is not shorter than its progress slot says.
+    fn restore_size(&mut self, slots_found: u64, slots_wanted: u64) {
         let slots = HEAD_SLOTS + self.file.records;
-        let restored = match there < slots {
-            true => self.file.slots.fill_with_zeros(there..slots),
+        let restored = match slots_found < slots {
+            true => self.file.slots.fill_with_zeros(slots_found..slots),
             false => Ok(()),
         };
-        let is_other = wanted != slots || there > slots;
-        let resized = match self.waiting.is_empty() && is_other {
-            true => restored.and_then(|()| self.resize(slots, wanted)),
+        let needs_resize = slots_wanted != slots || slots_found > slots;
+        let resized = match self.waiting.is_empty() && needs_resize {
+            true => restored.and_then(|()| self.resize(slots, slots_wanted)),
             false => restored,
         };
         if let Err(error) = resized {
@@ -307,22 +314,22 @@ impl Opened {
         }
     }
 
-    fn resize(&mut self, slots: u64, wanted: u64) -> io::Result<()> {
+    fn resize(&mut self, slots: u64, slots_wanted: u64) -> io::Result<()> {
         let file = &self.file.slots;
-        if wanted > slots {
-            let filled = file.fill_with_zeros(slots..wanted).and_then(|()| file.sync_all());
+        if slots_wanted > slots {
+            let filled = file.fill_with_zeros(slots..slots_wanted).and_then(|()| file.sync_all());
             filled.inspect_err(|_| {
-                let _stays_too_long = file.truncate(slots);
+                let _best_effort = file.truncate(slots);
             })?;
         }
-        self.file.records = wanted - HEAD_SLOTS;
+        self.file.records = slots_wanted - HEAD_SLOTS;
         // In the new ring old records are in wrong slots: with this number they count as stored and are ignored.
         if let Err(error) = self.file.write_progress(self.last, self.last).and_then(|()| self.file.sync()) {
             self.file.records = slots - HEAD_SLOTS;
             return Err(error);
         }
         self.stored = self.last;
-        self.file.slots.truncate(wanted)
+        self.file.slots.truncate(slots_wanted)
     }
 }
 

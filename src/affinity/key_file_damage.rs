@@ -12,9 +12,9 @@
 //! damage. So does an unreadable slot anywhere else, although it may have held a record that the store already had. A
 //! record cannot be recognised as missing if the power cut also lost the note of its number.
 
-/// What was read.
+/// What was read from the file.
 pub(super) struct RingContent<'a> {
-    /// Whether the slots before the ring say what they should.
+    /// Whether the header and the progress slot could be read, or the file was never written to.
     pub is_head_readable: bool,
     /// How many bytes are missing compared with the size at which the file was created.
     pub missing_bytes: u64,
@@ -58,24 +58,24 @@ mod tests {
     use super::*;
 
     /// A ring of 10 records, of which numbers 6 to 12 wait for the store.
-    fn sound() -> RingContent<'static> {
+    fn undamaged() -> RingContent<'static> {
         let (stored, last, waiting) = (5, 12, 7);
         RingContent { is_head_readable: true, missing_bytes: 0, records: 10, stored, last, waiting, unreadable: &[] }
     }
 
     #[test]
     fn only_a_record_that_was_being_written_may_be_unreadable() {
-        assert_eq!(sound().damage(), None);
-        assert_eq!(RingContent { unreadable: &[2], ..sound() }.damage(), None, "number 13 was being written");
+        assert_eq!(undamaged().damage(), None);
+        assert_eq!(RingContent { unreadable: &[2], ..undamaged() }.damage(), None, "number 13 was being written");
         for unreadable in [&[1][..], &[3], &[2, 3]] {
-            let damage = RingContent { unreadable, ..sound() }.damage();
+            let damage = RingContent { unreadable, ..undamaged() }.damage();
             assert_eq!(damage.as_deref(), Some("1 records cannot be read"), "{unreadable:?}");
         }
     }
 
     #[test]
     fn numbers_bytes_and_headers_that_are_missing_are_damage() {
-        let damage = RingContent { waiting: 5, missing_bytes: 64, is_head_readable: false, ..sound() }.damage();
+        let damage = RingContent { waiting: 5, missing_bytes: 64, is_head_readable: false, ..undamaged() }.damage();
         let wanted =
             "it is 64 bytes shorter than when it was created, its header cannot be read, 2 records are missing";
         assert_eq!(damage.as_deref(), Some(wanted));

@@ -50,8 +50,8 @@ pub async fn open_key_log(
     place: &KeyFilePlace,
     limits: &Limits,
 ) -> Result<Arc<KeyLog>, KeyFileError> {
-    let unknown = |error: crate::store::StoreError| KeyFileError::Store(error);
-    let (secret, listed) = (store.secret().await.map_err(unknown)?, store.key_files().await.map_err(unknown)?);
+    let failed = |error: crate::store::StoreError| KeyFileError::Store(error);
+    let (secret, listed) = (store.secret().await.map_err(failed)?, store.key_files().await.map_err(failed)?);
     let identity = store.identity();
     let opening = Opening {
         owner: Owner::new(&secret, &identity),
@@ -62,15 +62,15 @@ pub async fn open_key_log(
         bytes_max: limits.retry_keys_file_bytes_max,
         window: Duration::from_secs(limits.retry_window_s),
         now: clock::now(),
-        patience_ends: Instant::now() + WAIT_FOR_PREDECESSOR,
+        retry_lock_until: Instant::now() + WAIT_FOR_PREDECESSOR,
     };
     let log = opening.open(place, &secret, limits).await?;
     log.list.write(store).await; // changes that the store does not take now are tried again later
     Ok(log)
 }
 
-/// Reads the keys of the files that a store lists, and of one that an older version did not list; processes may be
-/// using them. Also returns a sentence about each file that could not be read.
+/// Reads the keys of the files that a store lists, and of the file `unlisted`, which an older version may have used
+/// without listing it. Processes may be using them. Also returns a sentence about each file that cannot be read.
 pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryKey, Timestamp)>, Vec<String>) {
     let (mut keys, mut unread) = (Vec::new(), Vec::new());
     let unlisted = Some(absolute(unlisted)).filter(|path| Path::new(path).exists());
@@ -100,13 +100,13 @@ struct Opening<'a> {
     window: Duration,
     now: Timestamp,
     /// Until then a locked file is tried again: its lock may be that of a process that was just killed.
-    patience_ends: Instant,
+    retry_lock_until: Instant,
 }
 
-/// The file that was opened for this process, and files that earlier processes left, whose keys it takes over.
+/// The file that was opened for this process, and the files of earlier processes, whose keys it takes over.
 struct OpenedFiles {
     own: Opened,
-    left: Vec<Opened>,
+    earlier: Vec<Opened>,
 }
 
 impl Opening<'_> {
@@ -116,11 +116,11 @@ impl Opening<'_> {
         secret: &[u8; 32],
         limits: &Limits,
     ) -> Result<Arc<KeyLog>, KeyFileError> {
-        let OpenedFiles { own, mut left } = match place {
-            KeyFilePlace::File(path) => OpenedFiles { own: self.open_file(path).await?, left: Vec::new() },
+        let OpenedFiles { own, mut earlier } = match place {
+            KeyFilePlace::File(path) => OpenedFiles { own: self.open_file(path).await?, earlier: Vec::new() },
             KeyFilePlace::Dir(dir) => self.open_in(dir, secret).await?,
         };
-        let earlier = own.tag.map(|tag| tag.file);
+        let id_before = own.tag.map(|tag| tag.file);
         let tag = match (own.tag, self.owner.ownership(own.tag.as_ref())) {
             (Some(tag), FileOwnership::Ours) => Tag { owner: self.owner, ..tag },
             _ => Tag::random(self.owner),
@@ -145,13 +145,13 @@ impl Opening<'_> {
         let mut changes = ListChanges::default();
         // Written only if the store does not list the file yet, because a full store could not be written to.
         changes.put.extend((!self.listed.contains(&record)).then_some(record));
-        changes.remove.extend(earlier.filter(|id| *id != tag.file));
+        changes.remove.extend(id_before.filter(|id| *id != tag.file));
         let log = KeyLog::new(Some(own), limits);
 
         let mut unread = Vec::new();
-        let is_known = |id| id == tag.file || Some(id) == earlier;
-        for record in self.listed.iter().filter(|record| !is_known(record.id)) {
-            if left.iter().any(|opened| opened.tag.is_some_and(|tag| tag.file == record.id)) {
+        let is_own = |id| id == tag.file || Some(id) == id_before;
+        for record in self.listed.iter().filter(|record| !is_own(record.id)) {
+            if earlier.iter().any(|opened| opened.tag.is_some_and(|tag| tag.file == record.id)) {
                 continue;
             }
             let found = match record.path == own_path {
@@ -159,19 +159,19 @@ impl Opening<'_> {
                 false => self.open_listed(record).await,
             };
             match found {
-                Ok(Some(opened)) => left.push(opened),
+                Ok(Some(opened)) => earlier.push(opened),
                 Ok(None) => {}
                 Err(why) => match self.still_unread(record, why) {
                     None => changes.remove.push(record.id),
                     Some(found) => {
-                        say_unread(&found);
+                        log_unread(&found);
                         changes.put.extend((found != *record).then(|| found.clone()));
                         unread.push(found);
                     }
                 },
             }
         }
-        for opened in left {
+        for opened in earlier {
             if log.take_over(&opened) {
                 let id = opened.tag.map(|tag| tag.file);
                 changes.remove.extend(id.filter(|id| self.listed.iter().any(|record| record.id == *id)));
@@ -184,9 +184,10 @@ impl Opening<'_> {
 
     /// Opens a file. On a store of one process it waits while the file is locked; on a shared store a locked file is
     /// another process's.
-    async fn open_unlocked(&self, path: &Path, make: bool) -> Result<Opened, KeyFileError> {
+    async fn open_unlocked(&self, path: &Path, for_own_use: bool) -> Result<Opened, KeyFileError> {
         let is_waited_for = |error: &KeyFileError| matches!(error, KeyFileError::Locked(_)) && !self.is_shared;
-        wait_while_locked(self.patience_ends, || KeyFile::open(path, self.bytes_max, make), is_waited_for).await
+        wait_while_locked(self.retry_lock_until, || KeyFile::open(path, self.bytes_max, for_own_use), is_waited_for)
+            .await
     }
 
     /// Opens the only file of a store that belongs to one process.
@@ -201,12 +202,13 @@ impl Opening<'_> {
         }
     }
 
-    /// Opens the first file in a directory that no other process has and that belongs to no copy of this store.
+    /// Opens the first file in a directory that no other process has locked and that belongs to this store; then, to
+    /// take over their keys, the further files of that kind.
     async fn open_in(&self, dir: &Path, secret: &[u8; 32]) -> Result<OpenedFiles, KeyFileError> {
         let id = blake3::derive_key("pointsman 2026 name of the file of retry keys", secret);
         let id = u64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]);
         let path = |n: usize| dir.join(format!("pointsman-{id:016x}-{n}.keys"));
-        let (mut own, mut left): (Option<Opened>, Vec<Opened>) = (None, Vec::new());
+        let (mut own, mut earlier): (Option<Opened>, Vec<Opened>) = (None, Vec::new());
         for n in 0..FILES_MAX {
             let opened = match self.open_unlocked(&path(n), own.is_none()).await {
                 Ok(opened) => opened,
@@ -225,7 +227,7 @@ impl Opening<'_> {
             };
             match self.ownership(&opened) {
                 FileOwnership::Ours if own.is_none() => own = Some(opened),
-                FileOwnership::Ours => left.push(opened),
+                FileOwnership::Ours => earlier.push(opened),
                 FileOwnership::OfACopy | FileOwnership::OfAnotherStore => {
                     let path = opened.file.path().display();
                     tracing::info!(%path, "this file of retry keys belongs to another store, of which this one may be a copy: it is not used");
@@ -233,7 +235,7 @@ impl Opening<'_> {
             }
         }
         let own = own.ok_or_else(|| KeyFileError::Locked(path(FILES_MAX - 1)))?;
-        Ok(OpenedFiles { own, left })
+        Ok(OpenedFiles { own, earlier })
     }
 
     /// To which store a file belongs. A listed file is also ours if its record has an earlier path of the store and no
@@ -273,7 +275,7 @@ impl Opening<'_> {
         }
     }
 
-    /// The record of a file whose keys are unknown; `None` if their window is over since that was found.
+    /// The record of a file that cannot be read; `None` if the retry window has passed since that was first found.
     fn still_unread(&self, record: &KeyFileRecord, why: String) -> Option<KeyFileRecord> {
         let since = record.unread.as_ref().map_or(self.now, |unread| unread.since);
         let is_over = since.checked_add(self.window).is_ok_and(|until| until <= self.now);
@@ -281,7 +283,7 @@ impl Opening<'_> {
     }
 }
 
-fn say_unread(record: &KeyFileRecord) {
+fn log_unread(record: &KeyFileRecord) {
     let why = record.unread.as_ref().map(|unread| unread.why.as_str()).unwrap_or_default();
     tracing::error!(
         path = record.path,

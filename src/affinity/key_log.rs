@@ -34,8 +34,10 @@ use crate::store::SharedStore;
 
 /// Keys written to the store together: few enough that no append waits for long.
 const BATCH_MAX: usize = 512;
-/// The interval of attempts while the store takes nothing, and the interval of syncs of the file.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The pause after a write that the store did not take.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The interval at which the file is synced.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// The size of the ring buffer of a process that keeps no file.
 const RECORDS_IN_MEMORY: u64 = 1 << 18;
 
@@ -46,13 +48,14 @@ pub(super) struct NotNoted;
 /// See the module.
 pub struct KeyLog {
     ring: Mutex<Ring>,
-    more: Notify,
+    /// Wakes [`KeyLog::move_to_store`].
+    key_added: Notify,
     progress: watch::Sender<Progress>,
     window: Duration,
     /// The store's list of files, with the changes that it has not taken yet.
     pub(super) list: KeyFileList,
     /// The thread that syncs the file.
-    syncs: OnceLock<Thread>,
+    sync_thread: OnceLock<Thread>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -84,7 +87,7 @@ impl KeyLog {
             records: RECORDS_IN_MEMORY,
             stored: 0,
             waiting: VecDeque::new(),
-            known: HashMap::new(),
+            waiting_keys: HashMap::new(),
             unnoted: HashMap::new(),
             damage: None,
             unnoted_unwritten: Vec::new(),
@@ -106,7 +109,7 @@ impl KeyLog {
             ring.records = file.records();
             // Numbers that are missing between the records belong to torn ones, whose content is lost already.
             ring.stored = waiting.first().map_or(last, |first| first.seq - 1).max(stored);
-            ring.known = waiting.iter().map(|record| (record.key, record.seq)).collect();
+            ring.waiting_keys = waiting.iter().map(|record| (record.key, record.seq)).collect();
             ring.waiting = waiting.into();
             ring.unnoted = unnoted.into_iter().collect();
             ring.note_damage(file.path(), damage);
@@ -117,11 +120,11 @@ impl KeyLog {
         let progress = watch::Sender::new(Progress { stored: ring.stored, refused: 0 });
         let log = Arc::new(Self {
             ring: Mutex::new(ring),
-            more: Notify::new(),
+            key_added: Notify::new(),
             progress,
             window,
             list: KeyFileList::default(),
-            syncs: OnceLock::new(),
+            sync_thread: OnceLock::new(),
         });
         log.sync_every_second();
         log
@@ -165,7 +168,7 @@ impl KeyLog {
 
     fn note_at(&self, key: RetryKey, at: Timestamp) -> Result<(), NotNoted> {
         let mut ring = self.ring();
-        if ring.known.contains_key(&key) {
+        if ring.waiting_keys.contains_key(&key) {
             return Ok(());
         }
         if ring.unlisted {
@@ -192,18 +195,18 @@ impl KeyLog {
         if std::mem::take(&mut ring.failing) {
             tracing::info!("retry keys that legacy takes are noted again");
         }
-        ring.known.insert(key, seq);
+        ring.waiting_keys.insert(key, seq);
         ring.waiting.push_back(record);
         ring.written_since_sync = true;
         ring.gauge.set(ring.waiting.len() as f64);
         drop(ring);
-        self.more.notify_one();
+        self.key_added.notify_one();
         Ok(())
     }
 
-    /// Whether legacy took this first try and the store may not have it yet.
+    /// Whether legacy took a first try with this key and the store may not have it yet.
     pub(super) fn is_waiting(&self, key: &RetryKey) -> bool {
-        self.ring().known.contains_key(key)
+        self.ring().waiting_keys.contains_key(key)
     }
 
     /// The keys that wait for the store, each with the time of its first try.
@@ -211,27 +214,28 @@ impl KeyLog {
         self.ring().waiting.iter().map(|record| (record.key, record.at)).collect()
     }
 
-    /// Legacy serves a request of a route though its key could not be noted.
+    /// Records the time at which legacy serves a request of a route although the request's key could not be noted.
     pub(super) fn serve_unnoted(&self, route: &RouteId) {
         let now = clock::now();
         self.ring().set_unnoted(SlotRoute::of(route), now);
     }
 
-    /// How long after its first try a retry may come.
+    /// How long after a first try the client may repeat it.
     pub(super) fn window(&self) -> Duration {
         self.window
     }
 
-    /// Of a route's requests that legacy served although their key could not be noted: until when a retry of one may
-    /// come.
+    /// Until when a client may retry a request of this route that legacy served although its key could not be noted.
+    /// `None` if there is no such request.
     pub(super) fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
         let ring = self.ring();
         let served = [SlotRoute::of(route), SlotRoute::Any].iter().filter_map(|r| ring.unnoted.get(r)).max()?;
         served.checked_add(self.window).ok().filter(|until| *until > clock::now())
     }
 
-    /// Why keys of any route may be missing, and until when their retries may come; `None` if none are known to be.
-    pub(super) fn any_unnoted(&self) -> Option<(String, Timestamp)> {
+    /// If keys that legacy took are missing and it is not known of which routes: why they are missing, and until when a
+    /// retry with one of them may come.
+    pub(super) fn unnoted_of_any_route(&self) -> Option<(String, Timestamp)> {
         let ring = self.ring();
         let until = ring.unnoted.get(&SlotRoute::Any)?.checked_add(self.window).ok();
         let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
@@ -240,7 +244,7 @@ impl KeyLog {
         until.filter(|until| *until > clock::now()).map(|until| (why(), until))
     }
 
-    /// Waits until the store has all that was noted until now, or has refused some of it.
+    /// Waits until the store has all keys that are noted now, or a write to the store fails.
     pub(super) async fn flush(&self) {
         let wanted = self.ring().last();
         let mut progress = self.progress.subscribe();
@@ -262,13 +266,13 @@ impl KeyLog {
         self.list.write(store).await;
     }
 
-    /// Ends the log: nothing can be noted any more, and the waiting keys are moved to the store in a last attempt.
+    /// Lets [`KeyLog::move_to_store`] end: it moves the waiting keys until none is left or a write to the store fails.
     pub(super) fn close(&self) {
         self.ring().closed = true;
-        self.more.notify_one();
+        self.key_added.notify_one();
     }
 
-    /// Moves waiting keys to the store for as long as the log is open.
+    /// Moves waiting keys to the store until [`KeyLog::close`] is called.
     pub(super) async fn move_to_store(self: Arc<Self>, store: SharedStore) {
         loop {
             let listed = self.list.write(&store).await;
@@ -284,9 +288,9 @@ impl KeyLog {
                     return;
                 }
                 match listed {
-                    true => self.more.notified().await,
-                    // Tries the list again after a pause, even if no key comes.
-                    false => drop(tokio::time::timeout(AGAIN, self.more.notified()).await),
+                    true => self.key_added.notified().await,
+                    // Writes the list again after a pause, even if no key comes.
+                    false => drop(tokio::time::timeout(RETRY_PAUSE, self.key_added.notified()).await),
                 }
                 continue;
             };
@@ -299,17 +303,17 @@ impl KeyLog {
                     if closed {
                         return;
                     }
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
         }
     }
 
-    /// The store has all records up to a number.
+    /// Removes the records up to this number, if the store has more of them now, and announces how far the store is.
     fn advance(&self, stored: Option<u64>) {
         let mut ring = self.ring();
         if let Some(stored) = stored {
-            ring.stored_through(stored);
+            ring.set_stored(stored);
         }
         let stored = ring.stored;
         drop(ring);
@@ -324,9 +328,9 @@ impl KeyLog {
             Some(Err(error)) => return tracing::warn!(%error, "the file of retry keys is not synced"),
         };
         let log: Weak<Self> = Arc::downgrade(self);
-        let syncs = move || {
+        let sync_until_dropped = move || {
             loop {
-                std::thread::park_timeout(AGAIN);
+                std::thread::park_timeout(SYNC_INTERVAL);
                 let Some(log) = log.upgrade() else { return };
                 let mut ring = log.ring();
                 ring.write_unnoted();
@@ -338,8 +342,8 @@ impl KeyLog {
                 }
             }
         };
-        match std::thread::Builder::new().name("retry-keys".into()).spawn(syncs) {
-            Ok(thread) => drop(self.syncs.set(thread.thread().clone())),
+        match std::thread::Builder::new().name("retry-keys".into()).spawn(sync_until_dropped) {
+            Ok(thread) => drop(self.sync_thread.set(thread.thread().clone())),
             Err(error) => tracing::warn!(%error, "the file of retry keys is not synced"),
         }
     }
@@ -348,8 +352,8 @@ impl KeyLog {
 impl Drop for KeyLog {
     fn drop(&mut self) {
         // Ends the thread, which holds the file and with it the lock.
-        if let Some(syncs) = self.syncs.get() {
-            syncs.unpark();
+        if let Some(thread) = self.sync_thread.get() {
+            thread.unpark();
         }
     }
 }

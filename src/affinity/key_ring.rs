@@ -27,11 +27,11 @@ pub(super) struct Ring {
     pub stored: u64,
     /// The records after it, in order.
     pub waiting: VecDeque<Record>,
-    /// The keys of waiting records, each with the number of its newest record.
-    pub known: HashMap<RetryKey, u64>,
+    /// The keys of the waiting records, each with the number of its newest record.
+    pub waiting_keys: HashMap<RetryKey, u64>,
     /// For each route, when legacy last served a request with a key that could not be noted.
     pub unnoted: HashMap<SlotRoute, Timestamp>,
-    /// The signs, found when the file or one that was taken over was opened, that records were missing in it.
+    /// The signs that records were missing in this process's file, or in one whose keys it took over, at its opening.
     pub damage: Option<String>,
     /// The routes in `unnoted` whose time is not in the file.
     pub unnoted_unwritten: Vec<SlotRoute>,
@@ -50,11 +50,11 @@ impl Ring {
         self.waiting.back().map_or(self.stored, |record| record.seq)
     }
 
-    /// The store has all records up to a number.
-    pub fn stored_through(&mut self, seq: u64) {
+    /// Removes the records up to a number, because the store has them now, and writes that number to the file.
+    pub fn set_stored(&mut self, seq: u64) {
         while let Some(record) = self.waiting.pop_front_if(|record| record.seq <= seq) {
-            if self.known.get(&record.key) == Some(&record.seq) {
-                self.known.remove(&record.key);
+            if self.waiting_keys.get(&record.key) == Some(&record.seq) {
+                self.waiting_keys.remove(&record.key);
             }
         }
         self.stored = self.stored.max(seq);
@@ -73,7 +73,7 @@ impl Ring {
         let is_over = |record: &Record| record.at.checked_add(window).is_ok_and(|until| until <= now);
         let expired = self.waiting.iter().take_while(|record| is_over(record)).last().map(|record| record.seq);
         if let Some(seq) = expired {
-            self.stored_through(seq);
+            self.set_stored(seq);
         }
     }
 
@@ -89,7 +89,7 @@ impl Ring {
         }
     }
 
-    /// Logs and keeps that records were missing in a file whose keys this process has.
+    /// Logs that records were missing in a file whose keys this process has, and remembers the signs.
     pub fn note_damage(&mut self, path: &Path, damage: Option<String>) {
         let Some(damage) = damage else { return };
         tracing::error!(
@@ -101,8 +101,7 @@ impl Ring {
     }
 
     pub fn set_unnoted(&mut self, route: SlotRoute, at: Timestamp) {
-        let known = self.unnoted.get(&route);
-        if known.is_some_and(|known| *known >= at) {
+        if self.unnoted.get(&route).is_some_and(|recorded| *recorded >= at) {
             return;
         }
         // See `UNNOTED_WRITE_INTERVAL`.

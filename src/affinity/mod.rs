@@ -8,11 +8,12 @@
 //! - A pin that the engine's append made in this process is known here before the answer to the caller leaves, because
 //!   the engine reports it ([`StoreAffinity::pinned`]).
 //! - A first try belongs to one arm from the moment it is taken, before anything of it is on disk.
-//! - A key that legacy takes is in a file ([`KeyLog`]) before legacy is called, or the caller is told that it is not.
+//! - A key that legacy takes is in a file ([`KeyLog`]) before legacy is called, or the result says that it is not
+//!   ([`LegacyTake::NotNoted`]).
 //! - The keys that the engine took and the instances that it owns are in sets without false negatives (`sets`), so that
 //!   the store is asked only where these say "perhaps".
 //!
-//! Asking, and deciding what becomes of the request, are left to `proxy` and `flag`.
+//! `proxy` asks, and `flag` decides what becomes of the request.
 //!
 //! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the
 //! store is gone, the answer is [`OwnerUnknown`]. No other request waits for it.
@@ -64,8 +65,8 @@ use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
 use crate::store::{NewPin, SharedStore, StoreError};
 
-/// The longest look-up in the store; the caller's request waits for it.
-const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long a look-up in the store may take; the caller's request waits for it.
+const LOOK_UP_MAX: Duration = Duration::from_secs(1);
 
 /// Pins and retry keys over the store.
 pub struct StoreAffinity {
@@ -139,20 +140,21 @@ impl StoreAffinity {
         family.ids().any(|id| self.families.get(id).is_some_and(|family| family.collided()))
     }
 
-    /// Sets the metrics of these families to the pins of now.
+    /// Sets the metrics of these families to the present counts of their pins.
     pub fn publish<'a>(&self, families: impl Iterator<Item = &'a Family>) {
         self.families.publish(families);
     }
 
-    /// Of the requests that legacy served although their key could not be noted: until when a retry of one may come.
-    /// For a route that has or had one of these ids.
+    /// Until when a client may retry a request that legacy served although its key could not be noted. The ids are the
+    /// present and the earlier ones of one route. `None` if there is no such request.
     pub fn unnoted_until<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<Timestamp> {
         ids.filter_map(|id| self.keys.unnoted_until(id)).max()
     }
 
-    /// Why retry keys of any route that legacy took may be missing, and until when their retries may come.
-    pub fn any_unnoted(&self) -> Option<(String, Timestamp)> {
-        self.keys.any_unnoted()
+    /// If keys that legacy took are missing and it is not known of which routes: why they are missing, and until when a
+    /// retry with one of them may come.
+    pub fn unnoted_of_any_route(&self) -> Option<(String, Timestamp)> {
+        self.keys.unnoted_of_any_route()
     }
 
     /// The files that the store lists and that could not be read, each with the reason, and until when a retry with one
@@ -180,16 +182,16 @@ impl StoreAffinity {
     }
 
     /// Whether the engine may have taken this key before, so that the store has to be asked.
-    pub fn may_have_been_taken(&self, key: &RetryKey) -> bool {
+    pub fn engine_may_have_taken(&self, key: &RetryKey) -> bool {
         self.remembered(key) != Remembered::NotEngine
     }
 
     /// Whether the engine of this process may have taken this key before.
-    fn may_have_been_taken_here(&self, key: &RetryKey) -> bool {
+    fn engine_here_may_have_taken(&self, key: &RetryKey) -> bool {
         !matches!(self.remembered(key), Remembered::NotEngine | Remembered::NotEngineHere)
     }
 
-    /// Gives back a first try that the engine took: it began no run with it, and no other arm has it.
+    /// Releases a key that the engine took and began no run with: either arm may take it now.
     pub fn release(&self, key: &RetryKey) {
         self.tries.release(key);
     }
@@ -217,12 +219,12 @@ impl StoreAffinity {
         Some((if may_have_twin { Owner::LegacyWithTwin } else { Owner::Nobody }, None))
     }
 
-    async fn look(&self, key: PinKey) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
-        let before = self.cache.pins_made();
-        match tokio::time::timeout(LOOK_MAX, self.store.pin(key.clone())).await {
+    async fn look_up(&self, key: PinKey) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
+        let pins_made_before = self.cache.pins_made();
+        match tokio::time::timeout(LOOK_UP_MAX, self.store.pin(key.clone())).await {
             Ok(Ok(pin)) => {
                 let known = pin.map(|pin| (pin.arm, pin.run));
-                self.cache.looked_up(&key, known, before);
+                self.cache.looked_up(&key, known, pins_made_before);
                 Ok(owner_of(known))
             }
             Ok(Err(error)) => {
@@ -230,7 +232,7 @@ impl StoreAffinity {
                 Err(OwnerUnknown)
             }
             Err(_) => {
-                tracing::error!(family = %key.family, waited = ?LOOK_MAX, "cannot tell who owns an instance");
+                tracing::error!(family = %key.family, waited = ?LOOK_UP_MAX, "cannot tell who owns an instance");
                 Err(OwnerUnknown)
             }
         }
@@ -271,7 +273,7 @@ impl Affinity for StoreAffinity {
             return ready(Ok(known)).boxed();
         }
         async move {
-            let found = try_join_all(unknown.into_iter().map(|key| self.look(key))).await?;
+            let found = try_join_all(unknown.into_iter().map(|key| self.look_up(key))).await?;
             Ok(found.into_iter().fold(known, stronger))
         }
         .boxed()
@@ -301,14 +303,14 @@ impl Affinity for StoreAffinity {
             return ready(Ok(Some(Arm::Legacy))).boxed();
         }
         async move {
-            match tokio::time::timeout(LOOK_MAX, self.store.first_try(*key)).await {
+            match tokio::time::timeout(LOOK_UP_MAX, self.store.first_try(*key)).await {
                 Ok(Ok(first)) => Ok(first.map(|first| first.arm)),
                 Ok(Err(error)) => {
                     tracing::error!(%error, "cannot tell who took a first try");
                     Err(OwnerUnknown)
                 }
                 Err(_) => {
-                    tracing::error!(waited = ?LOOK_MAX, "cannot tell who took a first try");
+                    tracing::error!(waited = ?LOOK_UP_MAX, "cannot tell who took a first try");
                     Err(OwnerUnknown)
                 }
             }

@@ -16,7 +16,7 @@
 //!    files. The engine takes it. Now `tries` has K5 for the engine, and [`NewerFiles`] has a mark under K4: files
 //!    version 5, the engine, the digest of the request.
 //! 3. The body of the first request is complete, and legacy is to take it. `tries` has nothing under K4; the mark is of
-//!    a newer version than 4 and has the same digest. The first request is refused ([`Newer::Engine`]).
+//!    a newer version than 4 and has the same digest. The first request is refused ([`FoundMark::Engine`]).
 //!
 //! Always true: looking up, taking and marking happen under one lock, so that the second of the two finds the first. A
 //! mark counts only for requests of older files: under the same or newer files a retry has the key that the marked
@@ -44,9 +44,9 @@ pub(super) struct Marks {
     /// The most marks that are kept. When there would be more, all are dropped, and requests of older files that are
     /// still in flight are refused.
     marks_max: usize,
-    forgotten_total: Counter,
+    dropped_total: Counter,
     /// Marks of requests under files up to this version were dropped.
-    forgotten: u64,
+    dropped_through: u64,
 }
 
 struct Mark {
@@ -62,17 +62,18 @@ enum MarkedBy {
     Engine([u8; 32]),
 }
 
-/// Which arm took a request with a key under newer files.
+/// What the marks of newer files say about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Newer {
-    Nothing,
+pub(super) enum FoundMark {
+    /// No request with this key was taken.
+    None,
     /// Legacy took a request.
     Legacy,
     /// The engine took the same request.
     Engine,
     /// The engine took a request; only the body tells whether it is the same one.
     NeedsBody,
-    /// The marks were dropped.
+    /// It is not known, because marks were dropped.
     Unknown,
 }
 
@@ -88,33 +89,33 @@ impl NewerFiles {
 
 impl Marks {
     fn new(marks_max: u64) -> Self {
-        let forgotten_total = metrics::counter!("pointsman_retry_key_marks_forgotten_total");
-        forgotten_total.increment(0);
+        let dropped_total = metrics::counter!("pointsman_retry_key_marks_forgotten_total");
+        dropped_total.increment(0);
         let marks_max = usize::try_from(marks_max).unwrap_or(usize::MAX).max(1);
-        Self { by_key: HashMap::new(), count: 0, marks_max, forgotten_total, forgotten: 0 }
+        Self { by_key: HashMap::new(), count: 0, marks_max, dropped_total, dropped_through: 0 }
     }
 
-    /// What was taken under a key by files that are newer than this version.
-    pub(super) fn find(&self, key: &RetryKey, files_version: u64, body: KnownBody) -> Newer {
-        if files_version < self.forgotten {
-            return Newer::Unknown;
+    /// Whether a request with this key was taken under files that are newer than this version.
+    pub(super) fn find(&self, key: &RetryKey, files_version: u64, body: KnownBody) -> FoundMark {
+        if files_version < self.dropped_through {
+            return FoundMark::Unknown;
         }
         let newer = || self.by_key.get(key).into_iter().flatten().filter(|mark| mark.files_version > files_version);
-        let is_engines = newer().any(|mark| match (mark.by, body) {
+        let engine_has = newer().any(|mark| match (mark.by, body) {
             (MarkedBy::Engine(marked), KnownBody::Digest(digest)) => marked == digest,
             (MarkedBy::Engine(_), KnownBody::Unread) => true,
             // The engine cannot have taken a request that is too large for it.
             (MarkedBy::Engine(_), KnownBody::TooLarge) | (MarkedBy::Legacy, _) => false,
         });
         match body {
-            KnownBody::Unread if is_engines => Newer::NeedsBody,
-            _ if is_engines => Newer::Engine,
-            _ if newer().any(|mark| matches!(mark.by, MarkedBy::Legacy)) => Newer::Legacy,
-            _ => Newer::Nothing,
+            KnownBody::Unread if engine_has => FoundMark::NeedsBody,
+            _ if engine_has => FoundMark::Engine,
+            _ if newer().any(|mark| matches!(mark.by, MarkedBy::Legacy)) => FoundMark::Legacy,
+            _ => FoundMark::None,
         }
     }
 
-    /// Legacy takes a request that has these keys by earlier files.
+    /// Adds marks for a request that legacy takes, under the keys that earlier files give it.
     pub(super) fn legacy_takes(&mut self, earlier: &EarlierKeys) {
         for keys in &earlier.keys {
             for key in [keys.scoped].into_iter().chain(keys.any_caller) {
@@ -123,7 +124,7 @@ impl Marks {
         }
     }
 
-    /// The engine takes a request that has these keys by earlier files.
+    /// Adds marks for a request that the engine takes, under the keys that earlier files give it.
     pub(super) fn engine_takes(&mut self, earlier: &EarlierKeys, digest: &[u8; 32]) {
         for keys in &earlier.keys {
             let of_request = keys.any_caller.map(|any_caller| any_caller.of_request(digest));
@@ -135,25 +136,25 @@ impl Marks {
 
     fn add(&mut self, key: RetryKey, mark: Mark) {
         if self.count >= self.marks_max {
-            self.forget();
+            self.drop_all();
         }
         self.by_key.entry(key).or_default().push(mark);
         self.count += 1;
     }
 
-    fn forget(&mut self) {
+    fn drop_all(&mut self) {
         let files_versions = self.by_key.values().flatten().map(|mark| mark.files_version);
-        let newest = files_versions.fold(self.forgotten, u64::max);
+        let newest = files_versions.fold(self.dropped_through, u64::max);
         // Logged once for each set of files: under much traffic it happens repeatedly, and concerns the same requests.
-        if newest > self.forgotten {
+        if newest > self.dropped_through {
             tracing::warn!(
                 retry_key_marks_max = self.marks_max,
                 "since the retry keys of a route changed, more requests came than are remembered: keyed requests that began \
                  before the change and are still in flight get 503, and nothing of them is begun"
             );
         }
-        self.forgotten_total.increment(self.count as u64);
-        (self.by_key, self.count, self.forgotten) = (HashMap::new(), 0, newest);
+        self.dropped_total.increment(self.count as u64);
+        (self.by_key, self.count, self.dropped_through) = (HashMap::new(), 0, newest);
     }
 }
 
@@ -168,36 +169,36 @@ mod tests {
     }
 
     #[test]
-    fn marks_count_for_requests_of_older_files_only() {
+    fn a_mark_is_found_only_by_requests_of_older_files() {
         let mut marks = Marks::new(100);
         marks.engine_takes(&earlier(1, 5), &[7; 32]);
         marks.legacy_takes(&earlier(2, 5));
         let (same, other) = (KnownBody::Digest([7; 32]), KnownBody::Digest([8; 32]));
         let (one, two) = (RetryKey([1; 32]), RetryKey([2; 32]));
-        assert_eq!(marks.find(&one, 4, same), Newer::Engine);
-        assert_eq!(marks.find(&one, 4, other), Newer::Nothing, "another request");
-        assert_eq!(marks.find(&one, 4, KnownBody::Unread), Newer::NeedsBody);
-        assert_eq!(marks.find(&one, 5, same), Newer::Nothing);
-        assert_eq!(marks.find(&RetryKey([101; 32]).of_request(&[7; 32]), 4, same), Newer::Engine);
+        assert_eq!(marks.find(&one, 4, same), FoundMark::Engine);
+        assert_eq!(marks.find(&one, 4, other), FoundMark::None, "another request");
+        assert_eq!(marks.find(&one, 4, KnownBody::Unread), FoundMark::NeedsBody);
+        assert_eq!(marks.find(&one, 5, same), FoundMark::None);
+        assert_eq!(marks.find(&RetryKey([101; 32]).of_request(&[7; 32]), 4, same), FoundMark::Engine);
         for key in [two, RetryKey([102; 32])] {
-            assert_eq!(marks.find(&key, 4, KnownBody::Unread), Newer::Legacy);
-            assert_eq!(marks.find(&key, 6, same), Newer::Nothing);
+            assert_eq!(marks.find(&key, 4, KnownBody::Unread), FoundMark::Legacy);
+            assert_eq!(marks.find(&key, 6, same), FoundMark::None);
         }
     }
 
     #[test]
-    fn requests_in_flight_are_refused_once_marks_were_dropped() {
+    fn after_marks_were_dropped_the_answer_is_unknown_for_older_files() {
         const MARKS_MAX: u64 = 10;
         let mut marks = Marks::new(MARKS_MAX);
         let key = RetryKey([9; 32]);
         for _ in 0..MARKS_MAX / 2 {
             marks.legacy_takes(&earlier(1, 5));
         }
-        assert_eq!(marks.find(&key, 4, KnownBody::Unread), Newer::Nothing);
+        assert_eq!(marks.find(&key, 4, KnownBody::Unread), FoundMark::None);
         marks.legacy_takes(&earlier(1, 5));
         assert!(marks.count < 3);
-        assert_eq!(marks.find(&key, 4, KnownBody::Unread), Newer::Unknown);
-        assert_eq!(marks.find(&key, 5, KnownBody::Unread), Newer::Nothing);
+        assert_eq!(marks.find(&key, 4, KnownBody::Unread), FoundMark::Unknown);
+        assert_eq!(marks.find(&key, 5, KnownBody::Unread), FoundMark::None);
         assert_eq!(NewerFiles::new(&Limits { retry_key_marks_max: 0, ..Limits::default() }).lock().marks_max, 1);
     }
 }

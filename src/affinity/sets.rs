@@ -34,7 +34,7 @@ pub(super) struct Sets {
     keys_built: AtomicBool,
     /// Instances that the engine owns.
     owned: RwLock<LastingSet>,
-    /// Instances of legacy's that have a twin.
+    /// Instances that legacy owns and that have a twin.
     twins: RwLock<LastingSet>,
     pins_built: AtomicBool,
     gauges: [Gauges; 3],
@@ -80,7 +80,7 @@ impl Sets {
         self.may_be_in(&self.owned, key)
     }
 
-    /// Whether the engine may have a twin of this instance of legacy's.
+    /// Whether the engine may have a twin of this instance, which legacy owns.
     pub(super) fn may_have_twin(&self, key: &PinKey) -> bool {
         self.may_be_in(&self.twins, key)
     }
@@ -90,7 +90,7 @@ impl Sets {
         !self.pins_built.load(Ordering::Acquire) || set.may_contain(pin_hash(key))
     }
 
-    /// Inserts a pinned instance: one that the engine owns, or one of legacy's with a twin.
+    /// Inserts a pinned instance: one that the engine owns, or one that legacy owns and that has a twin.
     pub(super) fn pinned(&self, key: &PinKey, arm: Arm) {
         let (set, gauges) = match arm {
             Arm::Engine => (&self.owned, &self.gauges[1]),

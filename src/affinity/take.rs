@@ -10,7 +10,7 @@
 //!
 //! | | legacy takes it | the engine takes it |
 //! |---|---|---|
-//! | refused where | the engine has S or R | legacy has S or A |
+//! | refused if | the engine has S or R | legacy has S or A |
 //! | `tries` afterwards | S and A: legacy | S and R: engine |
 //! | `key_log` and its file | S and A | nothing: the engine's keys are stored with its run |
 //! | `sets` | nothing | S and R |
@@ -23,7 +23,7 @@
 use std::time::{Duration, Instant};
 
 use super::StoreAffinity;
-use super::newer_files::{Marks, Newer};
+use super::newer_files::{FoundMark, Marks};
 use super::tries::Took;
 use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
 use crate::flag::{Arm, RetryKey, RetryKeys};
@@ -36,8 +36,8 @@ impl StoreAffinity {
         if took == Took::Fresh {
             self.sets.engine_took(&key, now, Duration::ZERO);
         }
-        // A key of legacy's may have been removed from memory and wait in the file. This is checked after the key is
-        // taken, so that legacy cannot take it in between.
+        // `tries` may have removed a key of legacy's that still waits in the file. The file is checked after the key is
+        // taken, so that legacy cannot take the key in between.
         if took == Took::Fresh && self.keys.is_waiting(&key) {
             self.tries.release(&key);
             return Took::OtherArmHasIt;
@@ -51,19 +51,19 @@ impl StoreAffinity {
         let mut newer_files = self.newer_files.lock();
         if self.tries.arm(&key, Instant::now()).is_none() {
             match newer_files.find(&key, earlier.files_version, KnownBody::Digest(*digest)) {
-                Newer::Nothing => {}
-                Newer::Legacy => return Took::OtherArmHasIt,
-                Newer::Engine | Newer::NeedsBody => return Took::UnderOtherFiles,
-                Newer::Unknown => return Took::Unknown,
+                FoundMark::None => {}
+                FoundMark::Legacy => return Took::OtherArmHasIt,
+                FoundMark::Engine | FoundMark::NeedsBody => return Took::UnderOtherFiles,
+                FoundMark::Unknown => return Took::Unknown,
             }
             // Since the proxy looked up the earlier keys, another request may have taken one of them.
             if earlier.keys.iter().any(|keys| self.tries.arm(&keys.scoped, Instant::now()) == Some(Arm::Engine)) {
                 return Took::UnderOtherFiles;
             }
-            let is_legacys = |keys: &RetryKeys| {
-                self.is_legacys(&keys.scoped) || keys.any_caller.is_some_and(|key| self.is_legacys(&key))
+            let legacy_has_any = |keys: &RetryKeys| {
+                self.legacy_has(&keys.scoped) || keys.any_caller.is_some_and(|key| self.legacy_has(&key))
             };
-            if earlier.keys.iter().any(is_legacys) {
+            if earlier.keys.iter().any(legacy_has_any) {
                 return Took::OtherArmHasIt;
             }
         }
@@ -92,16 +92,16 @@ impl StoreAffinity {
         let of_request = any_caller.of_request(digest);
         let find = |key| newer_files.find(key, files_version, KnownBody::Digest(*digest));
         match (find(any_caller), find(&of_request)) {
-            (Newer::Legacy, _) => Took::OtherArmHasIt,
-            (Newer::Unknown, _) => Took::Unknown,
-            (_, Newer::Engine) => Took::UnderOtherFiles,
-            _ if self.is_legacys(any_caller) => Took::OtherArmHasIt,
+            (FoundMark::Legacy, _) => Took::OtherArmHasIt,
+            (FoundMark::Unknown, _) => Took::Unknown,
+            (_, FoundMark::Engine) => Took::UnderOtherFiles,
+            _ if self.legacy_has(any_caller) => Took::OtherArmHasIt,
             _ => self.take_for_engine(of_request),
         }
     }
 
     /// Whether legacy took this first try, as far as this process knows.
-    fn is_legacys(&self, key: &RetryKey) -> bool {
+    fn legacy_has(&self, key: &RetryKey) -> bool {
         self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_waiting(key)
     }
 
@@ -114,28 +114,28 @@ impl StoreAffinity {
         body: KnownBody,
     ) -> Option<LegacyTake> {
         let now = Instant::now();
-        let is_engines = |key: &RetryKey| self.tries.arm(key, now) == Some(Arm::Engine);
+        let engine_has = |key: &RetryKey| self.tries.arm(key, now) == Some(Arm::Engine);
         let of_request = |key: RetryKey| match body {
             KnownBody::Digest(digest) => Some(key.of_request(&digest)),
             KnownBody::Unread | KnownBody::TooLarge => None,
         };
         for key in [keys.scoped].into_iter().chain(keys.any_caller.and_then(of_request)) {
             match newer_files.find(&key, earlier.files_version, body) {
-                Newer::Nothing | Newer::Legacy => {}
-                Newer::Engine => return Some(LegacyTake::HeldUnderNewerFiles),
-                Newer::NeedsBody => return Some(LegacyTake::NeedsBody),
-                Newer::Unknown => return Some(LegacyTake::Unknown),
+                FoundMark::None | FoundMark::Legacy => {}
+                FoundMark::Engine => return Some(LegacyTake::HeldUnderNewerFiles),
+                FoundMark::NeedsBody => return Some(LegacyTake::NeedsBody),
+                FoundMark::Unknown => return Some(LegacyTake::Unknown),
             }
         }
         // Since the proxy looked up the earlier keys, another request may have taken one of them.
-        if earlier.keys.iter().any(|keys| is_engines(&keys.scoped)) {
+        if earlier.keys.iter().any(|keys| engine_has(&keys.scoped)) {
             return Some(LegacyTake::HeldByEngine);
         }
         for any_caller in [keys].iter().chain(&earlier.keys).filter_map(|keys| keys.any_caller) {
-            if body == KnownBody::Unread && self.may_have_been_taken_here(&any_caller.of_request(&[0; 32])) {
+            if body == KnownBody::Unread && self.engine_here_may_have_taken(&any_caller.of_request(&[0; 32])) {
                 return Some(LegacyTake::NeedsBody);
             }
-            if of_request(any_caller).is_some_and(|key| is_engines(&key)) {
+            if of_request(any_caller).is_some_and(|key| engine_has(&key)) {
                 return Some(LegacyTake::HeldUnderAnotherCredential);
             }
         }
@@ -165,8 +165,9 @@ impl StoreAffinity {
             return LegacyTake::HeldByEngine;
         }
         if arm.is_none() {
-            // What legacy has stays with legacy, even if a run of the engine had it in the store and gave it back.
-            if !any_caller.is_some_and(|key| self.is_legacys(&key))
+            // If legacy has the key for any caller, the engine's keys are not checked: the engine may still have keys
+            // of a request that it gave back to legacy.
+            if !any_caller.is_some_and(|key| self.legacy_has(&key))
                 && let Some(held) = self.held_by_engine(&newer_files, keys, earlier, body)
             {
                 return held;
@@ -179,7 +180,7 @@ impl StoreAffinity {
         }
     }
 
-    /// Records for legacy a request that the engine gave back.
+    /// Records that legacy has a request, which the engine gave back.
     pub(super) fn give_request_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
         match (self.give_key_to_legacy(scoped), any_caller) {
             (LegacyTake::Noted, Some(any_caller)) => self.give_key_to_legacy(any_caller),

@@ -8,14 +8,14 @@ use crate::store::tests::{append, pin, run_id};
 use crate::store::{Append, MemoryStore, PinRecord, Store, StoreIdentity};
 
 /// A memory store that counts look-ups and can be made to fail them.
-struct Counting {
+struct CountingStore {
     inner: Arc<MemoryStore>,
     identity: StoreIdentity,
-    looks: AtomicU64,
-    gone: AtomicBool,
+    look_ups: AtomicU64,
+    is_gone: AtomicBool,
 }
 
-macro_rules! pass_on {
+macro_rules! forward_to_inner {
     ($($name:ident($($arg:ident: $kind:ty),*) -> $out:ty;)*) => {
         $(fn $name(&self, $($arg: $kind),*) -> BoxFuture<'_, $out> { self.inner.$name($($arg),*) })*
     };
@@ -23,10 +23,10 @@ macro_rules! pass_on {
 
 type Stored<T> = Result<T, StoreError>;
 
-crate::store::tests::through::work_through!(Counting, inner);
+crate::store::tests::through::work_through!(CountingStore, inner);
 
-impl Store for Counting {
-    pass_on! {
+impl Store for CountingStore {
+    forward_to_inner! {
         append(a: Arc<Append>) -> Result<(), crate::store::AppendError>;
         events(run: RunId, from: crate::names::Seq) -> Stored<Vec<crate::store::StoredEvent>>;
         run(run: RunId) -> Stored<Option<crate::workflow::RunSummary>>;
@@ -55,15 +55,15 @@ impl Store for Counting {
         close() -> ();
     }
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Stored<Option<PinRecord>>> {
-        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.look_ups.fetch_add(1, Ordering::Relaxed);
         self.unless_gone(self.inner.pin(key))
     }
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Stored<Option<crate::store::FirstTry>>> {
-        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.look_ups.fetch_add(1, Ordering::Relaxed);
         self.unless_gone(self.inner.first_try(key))
     }
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Stored<()>> {
-        if self.gone.load(Ordering::Relaxed) {
+        if self.is_gone.load(Ordering::Relaxed) {
             return ready(Err(StoreError("gone".into()))).boxed();
         }
         self.inner.note_legacy_tries(keys)
@@ -76,23 +76,23 @@ impl Store for Counting {
     }
 }
 
-impl Counting {
+impl CountingStore {
     fn new() -> Arc<Self> {
-        Self::over(Arc::default(), "here")
+        Self::with_content(Arc::default(), "here")
     }
     /// A store with the same content at another location.
-    fn over(inner: Arc<MemoryStore>, location: &str) -> Arc<Self> {
+    fn with_content(inner: Arc<MemoryStore>, location: &str) -> Arc<Self> {
         let identity = StoreIdentity { location: location.into(), incarnation: location.into() };
-        Arc::new(Self { inner, identity, looks: AtomicU64::new(0), gone: AtomicBool::new(false) })
+        Arc::new(Self { inner, identity, look_ups: AtomicU64::new(0), is_gone: AtomicBool::new(false) })
     }
     fn unless_gone<'a, T: Send + 'a>(&'a self, found: BoxFuture<'a, Stored<T>>) -> BoxFuture<'a, Stored<T>> {
-        match self.gone.load(Ordering::Relaxed) {
+        match self.is_gone.load(Ordering::Relaxed) {
             true => ready(Err(StoreError("gone".into()))).boxed(),
             false => found,
         }
     }
-    fn looks(&self) -> u64 {
-        self.looks.load(Ordering::Relaxed)
+    fn look_ups(&self) -> u64 {
+        self.look_ups.load(Ordering::Relaxed)
     }
 }
 
@@ -100,29 +100,29 @@ async fn owner(pins: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>),
     pins.owner(&pin(id, Arm::Engine).key.into()).await
 }
 
-async fn create(store: &Counting, pins: &StoreAffinity, n: u64, pin: NewPin) {
+async fn create(store: &CountingStore, pins: &StoreAffinity, n: u64, pin: NewPin) {
     store.append(Arc::new(Append { pins: vec![pin.clone()], ..append(run_id(n), 1, 1) })).await.unwrap();
     pins.pinned(&pin, run_id(n));
 }
 
 #[tokio::test]
 async fn a_family_without_pins_does_not_ask_the_store() {
-    let store = Counting::new();
+    let store = CountingStore::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    store.gone.store(true, Ordering::Relaxed);
+    store.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(owner(&pins, "17").await, Ok((Owner::Nobody, None)));
-    assert_eq!(store.looks(), 0);
+    assert_eq!(store.look_ups(), 0);
 }
 
 #[tokio::test]
-async fn a_pin_is_known_at_once_and_after_a_restart() {
-    let store = Counting::new();
+async fn the_owner_of_a_pin_is_known_at_once_and_after_a_restart() {
+    let store = CountingStore::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     create(&store, &pins, 1, pin("17", Arm::Engine)).await;
     create(&store, &pins, 2, pin("18", Arm::Legacy)).await;
     assert_eq!(owner(&pins, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
     assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, Some(run_id(2)))));
-    assert_eq!(store.looks(), 0);
+    assert_eq!(store.look_ups(), 0);
 
     let pins = built(&store).await;
     for _ in 0..3 {
@@ -130,13 +130,17 @@ async fn a_pin_is_known_at_once_and_after_a_restart() {
         assert_eq!(owner(&pins, "99").await, Ok((Owner::Nobody, None)));
         assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, None)), "the twin's run is not looked up");
     }
-    assert_eq!(store.looks(), 1, "what the engine owns, once");
+    assert_eq!(store.look_ups(), 1, "only the order that the engine owns is looked up, and only once");
     create(&store, &pins, 3, pin("99", Arm::Engine)).await;
-    assert_eq!(owner(&pins, "99").await, Ok((Owner::Engine, Some(run_id(3)))), "a pin replaces nobody");
+    assert_eq!(
+        owner(&pins, "99").await,
+        Ok((Owner::Engine, Some(run_id(3)))),
+        "a new pin replaces the cached owner nobody"
+    );
 }
 
-/// An affinity whose sets are built.
-async fn built(store: &Arc<Counting>) -> Arc<StoreAffinity> {
+/// Pins and retry keys over this store, with the sets built.
+async fn built(store: &Arc<CountingStore>) -> Arc<StoreAffinity> {
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     while !pins.sets.are_built() {
         tokio::task::yield_now().await;
@@ -145,8 +149,8 @@ async fn built(store: &Arc<Counting>) -> Arc<StoreAffinity> {
 }
 
 #[tokio::test]
-async fn a_store_that_is_gone_is_unknown_only_where_the_engine_may_have_something() {
-    let store = Counting::new();
+async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or_have_taken() {
+    let store = CountingStore::new();
     let pins = built(&store).await;
     create(&store, &pins, 1, pin("1", Arm::Legacy)).await;
     create(&store, &pins, 3, pin("3", Arm::Engine)).await;
@@ -154,22 +158,21 @@ async fn a_store_that_is_gone_is_unknown_only_where_the_engine_may_have_somethin
     store.append(Arc::new(Append { claim, ..append(run_id(9), 1, 1) })).await.unwrap();
 
     let pins = built(&store).await;
-    store.gone.store(true, Ordering::Relaxed);
+    store.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(owner(&pins, "1").await, Ok((Owner::LegacyWithTwin, None)));
     assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
     assert_eq!(pins.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
     pins.note_legacy_instance(pin("2", Arm::Legacy).key.into());
     pins.collision_checks.flush().await;
-    assert_eq!(store.looks(), 0, "nobody asked it");
+    assert_eq!(store.look_ups(), 0, "the store was not asked");
     assert_eq!(owner(&pins, "3").await, Err(OwnerUnknown));
     assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
     assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(OwnerUnknown));
 }
 
-/// While the sets are not built, the store is asked.
 #[tokio::test]
-async fn a_set_that_is_not_built_says_perhaps() {
-    let store = Counting::new();
+async fn the_store_is_asked_while_the_sets_are_not_built() {
+    let store = CountingStore::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
     assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Ok(None));
@@ -180,7 +183,7 @@ async fn a_set_that_is_not_built_says_perhaps() {
 /// There are more keys than `tries` keeps: the sets still answer "perhaps" for each.
 #[tokio::test]
 async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
-    let store = Counting::new();
+    let store = CountingStore::new();
     let pins = built(&store).await;
     for n in 0..150_000 {
         assert_eq!(pins.take_for_engine(numbered(n)), Took::Fresh);
@@ -193,28 +196,28 @@ async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
 
 #[tokio::test]
 async fn a_retry_stays_on_its_arm_across_a_restart() {
-    let store = Counting::new();
+    let store = CountingStore::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let (mine, legacys) = (RetryKey([1; 32]), RetryKey([2; 32]));
-    let claim = Some(crate::store::Claim { key: mine, request: [0; 32], any_caller: None });
+    let (engines, legacys) = (RetryKey([1; 32]), RetryKey([2; 32]));
+    let claim = Some(crate::store::Claim { key: engines, request: [0; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(pins.take_for_legacy(legacys.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
     assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));
-    assert_eq!(store.looks(), 0, "known in memory");
-    assert_eq!(pins.first_try(&mine).await, Ok(Some(Arm::Engine)));
+    assert_eq!(store.look_ups(), 0, "known in memory");
+    assert_eq!(pins.first_try(&engines).await, Ok(Some(Arm::Engine)));
     assert_eq!(pins.first_try(&RetryKey([3; 32])).await, Ok(None));
     pins.flush().await;
 
     let pins = StoreAffinity::load(store, &Limits::default()).await.unwrap();
     assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));
-    assert_eq!(pins.first_try(&mine).await, Ok(Some(Arm::Engine)));
+    assert_eq!(pins.first_try(&engines).await, Ok(Some(Arm::Engine)));
 }
 
 #[tokio::test]
 async fn keys_that_the_store_refused_are_written_later() {
-    let store = Counting::new();
+    let store = CountingStore::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    store.gone.store(true, Ordering::Relaxed);
+    store.is_gone.store(true, Ordering::Relaxed);
     for n in 0..2_000_u16 {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
@@ -224,7 +227,7 @@ async fn keys_that_the_store_refused_are_written_later() {
         );
     }
     pins.flush().await;
-    store.gone.store(false, Ordering::Relaxed);
+    store.is_gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     for n in 0..2_000_u16 {
         let mut key = [7; 32];
@@ -234,8 +237,8 @@ async fn keys_that_the_store_refused_are_written_later() {
 }
 
 #[tokio::test]
-async fn an_id_that_the_engine_owns_is_a_collision() {
-    let store = Counting::new();
+async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
+    let store = CountingStore::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let family = Family::from(RouteId::new("orders.create"));
     create(&store, &pins, 1, pin("17", Arm::Engine)).await;
@@ -256,7 +259,7 @@ async fn an_id_that_the_engine_owns_is_a_collision() {
 /// ones.
 #[tokio::test]
 async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
-    let store = Counting::new();
+    let store = CountingStore::new();
     let pins = built(&store).await;
     let under = |family: &str, id: &str, arm| NewPin { key: PinKey { family: family.into(), id: id.into() }, arm };
     create(&store, &pins, 1, under("oldest", "1", Arm::Engine)).await;
@@ -317,29 +320,29 @@ fn killed(pins: Arc<StoreAffinity>) {
 async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let (path, limits) = (dir.path().join("s.keys"), Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() });
-    let store = Counting::new();
-    store.gone.store(true, Ordering::Relaxed);
+    let store = CountingStore::new();
+    store.is_gone.store(true, Ordering::Relaxed);
     let open = || KeyLog::open(&path, &limits);
     let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
     assert_eq!(pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
     assert!(open().is_err(), "it is locked");
     killed(pins);
 
-    let keys = once_free(open).await;
+    let keys = open_once_unlocked(open).await;
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     assert_eq!(pins.remembered(&numbered(1)), Remembered::By(Arm::Legacy));
     assert_eq!(pins.take_for_engine(numbered(1)), Took::OtherArmHasIt);
-    store.gone.store(false, Ordering::Relaxed);
+    store.is_gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     pins.flush().await;
     assert_eq!(store.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
     killed(pins);
-    let keys = once_free(open).await;
+    let keys = open_once_unlocked(open).await;
     assert!(keys.waiting().is_empty(), "the store has it");
 }
 
 /// Opens the file once it is free: the task that moves keys and the thread that syncs hold it a moment longer.
-async fn once_free(open: impl Fn() -> Result<Arc<KeyLog>, KeyFileError>) -> Arc<KeyLog> {
+async fn open_once_unlocked(open: impl Fn() -> Result<Arc<KeyLog>, KeyFileError>) -> Arc<KeyLog> {
     loop {
         match open() {
             Ok(keys) => return keys,
@@ -350,11 +353,11 @@ async fn once_free(open: impl Fn() -> Result<Arc<KeyLog>, KeyFileError>) -> Arc<
 }
 
 #[tokio::test]
-async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
+async fn a_full_ring_notes_no_key_and_an_unnoted_route_is_known_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (path, limits) = (dir.path().join("s.keys"), Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() });
-    let store = Counting::new();
-    store.gone.store(true, Ordering::Relaxed);
+    let store = CountingStore::new();
+    store.is_gone.store(true, Ordering::Relaxed);
     let open = || KeyLog::open(&path, &limits);
     let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
     let (route, other) = (RouteId::new("r"), RouteId::new("other"));
@@ -381,7 +384,7 @@ async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
     assert_eq!(pins.remembered(&numbered(960)), Remembered::By(Arm::Legacy), "in memory at least");
     killed(pins);
 
-    let pins = StoreAffinity::open(store.clone(), &limits, once_free(open).await).await.unwrap();
+    let pins = StoreAffinity::open(store.clone(), &limits, open_once_unlocked(open).await).await.unwrap();
     assert!(
         pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
     );
@@ -389,7 +392,7 @@ async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
         pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread),
         LegacyTake::NotNoted
     );
-    store.gone.store(false, Ordering::Relaxed);
+    store.is_gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     pins.flush().await;
     assert_eq!(
@@ -406,7 +409,7 @@ async fn many_new_keys_stay_with_legacy() {
     const KEYS: u32 = 50_000;
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { retry_keys_max: 1_000, retry_keys_file_bytes_max: 8 << 20, ..Limits::default() };
-    let store = Counting::new();
+    let store = CountingStore::new();
     let keys = KeyLog::open(&dir.path().join("s.keys"), &limits).unwrap();
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     for n in 0..KEYS {
@@ -415,8 +418,8 @@ async fn many_new_keys_stay_with_legacy() {
             LegacyTake::Noted
         );
         match n % 25_000 {
-            5_000 => store.gone.store(true, Ordering::Relaxed),
-            15_000 => store.gone.store(false, Ordering::Relaxed),
+            5_000 => store.is_gone.store(true, Ordering::Relaxed),
+            15_000 => store.is_gone.store(false, Ordering::Relaxed),
             _ => {}
         }
         if n % 1_000 == 0 {
@@ -440,7 +443,7 @@ async fn many_new_keys_stay_with_legacy() {
 #[tokio::test]
 async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     const ROUNDS: u32 = 2_000;
-    let store = Counting::new();
+    let store = CountingStore::new();
     let pins = built(&store).await;
     let digest = [7; 32];
     let (mut engines, mut legacys) = (0, 0);

@@ -22,10 +22,10 @@ const SHARDS: usize = 16;
 /// The least bound on the engine's keys in a shard: runs that are not on disk yet are known only here.
 const SHARD_ENGINE_MIN: usize = 1_024;
 
-/// Saturates: a window past the largest instant ends after this.
-const LONG: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// The window that is used if the end of the configured one is past the largest [`Instant`].
+const WINDOW_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Keys, each kept for the retry window. Where an arm has too many, its oldest are removed first.
+/// Keys, each remembered for the retry window. Where an arm has too many, its oldest are removed first.
 pub(super) struct Tries {
     shards: [Mutex<Shard>; SHARDS],
     window: Duration,
@@ -47,7 +47,7 @@ struct Taken {
 
 enum Holder {
     Legacy {
-        /// Whether it is in the file, so that the next process knows it too.
+        /// Whether the key is in the file, so that the next process knows it too.
         noted: bool,
     },
     Engine,
@@ -56,9 +56,9 @@ enum Holder {
 /// The result of taking a key for an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Took {
-    /// It is this arm's now.
+    /// The arm has it now.
     Fresh,
-    /// It was this arm's already.
+    /// The arm had it already.
     Again,
     /// The other arm has taken it: nothing was taken.
     OtherArmHasIt,
@@ -82,7 +82,7 @@ impl Tries {
 
     /// The end of the window of a key that was taken `ago`.
     fn until(&self, now: Instant, ago: Duration) -> Instant {
-        now.checked_add(self.window.saturating_sub(ago)).unwrap_or(now + LONG)
+        now.checked_add(self.window.saturating_sub(ago)).unwrap_or(now + WINDOW_MAX)
     }
 
     /// The arm that took the first try within the window.
@@ -131,7 +131,7 @@ impl Tries {
             && (now >= until || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
         {
             shard.legacy_by_age.pop_front();
-            if shard.taken.get(&oldest).is_some_and(|taken| taken.is_legacys() && taken.until == until) {
+            if shard.taken.get(&oldest).is_some_and(|taken| taken.is_held_by_legacy() && taken.until == until) {
                 shard.taken.remove(&oldest);
             }
         }
@@ -157,7 +157,7 @@ impl Tries {
         {
             shard.engine_by_age.pop_front();
             // If the key was released and taken again since, it has a later `until`, and stays.
-            if shard.taken.get(&oldest).is_some_and(|taken| !taken.is_legacys() && taken.until == until) {
+            if shard.taken.get(&oldest).is_some_and(|taken| !taken.is_held_by_legacy() && taken.until == until) {
                 shard.taken.remove(&oldest);
             }
         }
@@ -170,7 +170,7 @@ impl Tries {
     /// Gives back a key that the engine took, because it began no run with it.
     pub(super) fn release(&self, key: &RetryKey) {
         let mut shard = self.shard(key);
-        if shard.taken.get(key).is_some_and(|taken| !taken.is_legacys()) {
+        if shard.taken.get(key).is_some_and(|taken| !taken.is_held_by_legacy()) {
             shard.taken.remove(key);
         }
     }
@@ -187,7 +187,7 @@ impl Shard {
 }
 
 impl Taken {
-    fn is_legacys(&self) -> bool {
+    fn is_held_by_legacy(&self) -> bool {
         match self.holder {
             Holder::Legacy { .. } => true,
             Holder::Engine => false,
@@ -212,12 +212,12 @@ mod tests {
         let begin = Instant::now();
         let noted = || true;
         assert_eq!(tries.take_for_legacy(key(1), begin, noted), LegacyTake::Noted);
-        let once = || panic!("it is noted already");
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(9), once), LegacyTake::Noted);
+        let not_called = || panic!("it is noted already");
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(9), not_called), LegacyTake::Noted);
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(9)), Some(Arm::Legacy));
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(10)), None);
-        let full = || false;
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(10), full), LegacyTake::NotNoted);
+        let file_is_full = || false;
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(10), file_is_full), LegacyTake::NotNoted);
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(11)), Some(Arm::Legacy), "a first try again");
         assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(12), noted), LegacyTake::Noted);
     }
@@ -230,11 +230,11 @@ mod tests {
             tries.give_to_legacy(key(n), begin + Duration::from_millis(n.into()), || true);
         }
         let now = begin + Duration::from_secs(10);
-        let kept: Vec<u32> = (0..10_000).filter(|n| tries.arm(&key(*n), now).is_some()).collect();
-        assert!(kept.len() <= 160 && kept.len() > 100, "{}", kept.len());
-        assert!(kept.contains(&9_999) && !kept.contains(&0));
+        let remembered: Vec<u32> = (0..10_000).filter(|n| tries.arm(&key(*n), now).is_some()).collect();
+        assert!(remembered.len() <= 160 && remembered.len() > 100, "{}", remembered.len());
+        assert!(remembered.contains(&9_999) && !remembered.contains(&0));
         let rows: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().legacy_by_age.len()).sum();
-        assert_eq!(rows, kept.len());
+        assert_eq!(rows, remembered.len());
     }
 
     #[test]
@@ -243,8 +243,8 @@ mod tests {
         let now = Instant::now();
         assert_eq!(tries.take_for_engine(key(1), now), Took::Fresh);
         assert_eq!(tries.take_for_engine(key(1), now), Took::Again);
-        let never = || panic!("it is not legacy's");
-        assert_eq!(tries.take_for_legacy(key(1), now, never), LegacyTake::HeldByEngine);
+        let not_called = || panic!("it is not legacy's");
+        assert_eq!(tries.take_for_legacy(key(1), now, not_called), LegacyTake::HeldByEngine);
         assert_eq!(tries.give_to_legacy(key(1), now, || true), LegacyTake::Noted, "given back");
         tries.release(&key(1));
         assert_eq!(tries.take_for_engine(key(1), now), Took::OtherArmHasIt);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_legacy_remove_none_of_the_engine() {
+    fn legacys_keys_take_no_room_from_the_engines() {
         let tries = Tries::new(Duration::from_secs(1_000), 16);
         let now = Instant::now();
         for n in 0..30_000 {
@@ -264,7 +264,7 @@ mod tests {
         }
         assert_eq!(tries.arm(&key(29_999), now), Some(Arm::Engine));
         assert_eq!(tries.arm(&key(0), now), None, "the oldest was removed");
-        let kept: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().taken.len()).sum();
-        assert!(kept <= SHARDS * (SHARD_ENGINE_MIN + 1), "{kept}");
+        let remembered: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().taken.len()).sum();
+        assert!(remembered <= SHARDS * (SHARD_ENGINE_MIN + 1), "{remembered}");
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
 
 /// Which retry keys of requests that legacy served are not known.
 fn missing_retry_keys(parts: &Parts) -> Option<String> {
-    let unread = parts.pins.unread_key_files().into_iter().chain(parts.pins.any_unnoted());
+    let unread = parts.pins.unread_key_files().into_iter().chain(parts.pins.unnoted_of_any_route());
     let files = unread.map(|(file, until)| {
         format!("{file}: until {until:.0} retries of such keys are taken for first tries, and no route goes up to `live` unless forced")
     });

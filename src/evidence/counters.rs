@@ -55,7 +55,7 @@ pub(super) struct Totals {
     pub(super) differences: BTreeMap<Kind, u64>,
 }
 
-/// What the store keeps of a route.
+/// The evidence of one route as the store has it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredEvidence {
     pub(super) basis: Option<String>,
@@ -83,7 +83,7 @@ impl SharedCounters {
 }
 
 impl Counters {
-    /// Sets the basis and, where an earlier one was different, starts the evidence from zero. True where it did.
+    /// Sets the basis. If there was another one before, the evidence starts from zero, and the result is `true`.
     pub(super) fn set_basis(&mut self, basis: &str) -> bool {
         if self.basis.as_deref() == Some(basis) {
             return false;
@@ -98,11 +98,12 @@ impl Counters {
         restarts
     }
 
-    /// Starts again because the store did not have all of what stands against the route: what it has of that stays,
-    /// and what stands for the route is zeroed, since it was counted beside differences that are lost.
-    pub(super) fn restart_incomplete(&mut self, now: Timestamp) {
+    /// Restarts evidence of which differences or failures were lost before they were stored. Stored mismatches,
+    /// failures and errors stay. Equal pairs and consecutive answers are set to zero, because differences and errors
+    /// among them were lost.
+    pub(super) fn restart_after_loss(&mut self, now: Timestamp) {
         let before = std::mem::take(&mut self.evidence);
-        // Of the pairs, those that differ: the rungs are not known of each, so the pairs in shadow are taken first.
+        // Only pairs that differ are counted on. The rung of each is not stored: as many as possible count for shadow.
         let shadow_pairs = before.mismatched.min(before.shadow_pairs);
         self.evidence = RouteEvidence {
             shadow_pairs,
@@ -126,7 +127,7 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// Takes the evidence of other counters, which are left without any. Totals since the process started stay.
+    /// Moves the evidence of other counters to these. The totals since the process started stay where they are.
     pub(super) fn take_evidence(&mut self, other: &mut Self) {
         self.basis = other.basis.take();
         self.generation = other.generation;

@@ -47,7 +47,7 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
                 missing.push(format!(
                     "needs {more} more {} of the engine without error in a row ({answers} of {ANSWERS_MIN} {since}){}",
                     if more == 1 { "answer" } else { "answers" },
-                    lost_differences(evidence),
+                    counted_since(evidence, "answers"),
                 ));
             }
         }
@@ -57,31 +57,35 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
-fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), place: &str, missing: &mut Vec<String>) {
+/// Checks a number of pairs, and how many of them legacy refused. `rung` is inserted into the sentences.
+fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), rung: &str, missing: &mut Vec<String>) {
     if have < PAIRS_MIN {
         let more = PAIRS_MIN - have;
         let noun = if more == 1 { "pair" } else { "pairs" };
-        let why = lost_differences(evidence);
-        missing.push(format!("needs {more} more compared {noun}{place} ({have} of {PAIRS_MIN}){why}"));
+        let since = counted_since(evidence, "pairs");
+        missing.push(format!("needs {more} more compared {noun}{rung} ({have} of {PAIRS_MIN}){since}"));
     }
     if have > 0 && refusals == have {
         missing.push(format!(
-            "needs a compared pair{place} of a request that legacy did not refuse: with 4xx for all {have} no effect was \
+            "needs a compared pair{rung} of a request that legacy did not refuse: with 4xx for all {have} no effect was \
              compared"
         ));
     }
 }
 
-/// Why there is little evidence although requests came: differences were lost. Else empty.
-fn lost_differences(evidence: &RouteEvidence) -> String {
+/// If differences were lost: since when these (pairs, answers) are counted, and why only since then. Else empty.
+fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
     let since = evidence.lost_differences.map(|at| {
-        format!("; it counts since {at:.0}, because the process before that ended before one or more differences were stored")
+        format!(
+            "; {counted} are counted since {at:.0}, because the process before that ended before one or more differences \
+             were stored"
+        )
     });
     since.unwrap_or_default()
 }
 
-/// That there are differences or failures beside those that are counted: they were lost. Else empty.
-fn not_stored(evidence: &RouteEvidence) -> String {
+/// If differences were lost: a note that there were more than are counted. Else empty.
+fn more_were_lost(evidence: &RouteEvidence) -> String {
     let lost = evidence
         .lost_differences
         .map(|at| format!("; more are not counted, because the process before {at:.0} ended before they were stored"));
@@ -95,7 +99,7 @@ fn check_mismatches(evidence: &RouteEvidence, missing: &mut Vec<String>) {
              the evidence then starts from zero{}",
             evidence.mismatched,
             if evidence.mismatched == 1 { "mismatch" } else { "mismatches" },
-            not_stored(evidence),
+            more_were_lost(evidence),
         ));
     }
 }
@@ -107,7 +111,7 @@ fn check_failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {
         let share = failed as f64 * 100.0 / all as f64;
         missing.push(format!(
             "has {share:.1} % failed runs of the engine ({failed} of {all}); at most {FAILED_PERCENT_MAX} % may fail{}",
-            lost_differences(evidence).replace("it counts", "pairs without a difference count"),
+            counted_since(evidence, "pairs without a difference"),
         ));
     }
 }
@@ -166,15 +170,15 @@ mod tests {
     }
 
     #[test]
-    fn lost_differences_are_named_where_pairs_are_missing() {
+    fn missing_pairs_are_explained_by_lost_differences() {
         let at = "2026-03-01T10:00:00.5Z".parse().ok();
         let mut e = RouteEvidence { shadow_pairs: 19, lost_differences: at, ..Default::default() };
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert_eq!(
             why,
             [
-                "needs 1 more compared pair (19 of 20); it counts since 2026-03-01T10:00:00Z, because the process before \
-              that ended before one or more differences were stored"
+                "needs 1 more compared pair (19 of 20); pairs are counted since 2026-03-01T10:00:00Z, because the process \
+                 before that ended before one or more differences were stored"
             ]
         );
         e.shadow_pairs = 20;

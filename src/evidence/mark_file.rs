@@ -1,4 +1,4 @@
-//! The file that names the routes of which the store does not have all evidence: its layout.
+//! The layout of the file that names the routes whose evidence in the store is incomplete.
 //!
 //! Always true: a mark is written to a slot of its own ([`slot_file`](crate::slot_file)), and survives the end of the
 //! process and a full disk; a torn slot counts as a mark of every route, since the route that it named is lost.
@@ -18,17 +18,17 @@ const MAGIC: &[u8; 8] = b"PMEVID01";
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkFileError {
-    /// Another process has it.
+    /// Another process has locked it.
     #[error("the file of evidence marks {} is in use by another process", .0.display())]
     Locked(PathBuf),
     /// A newer version wrote it, or it is another file.
     #[error(
-        "the file of evidence marks {} cannot be read by this version; move it away. Evidence may then be incomplete: \
-         start it from zero (change a compare rule)",
+        "the file of evidence marks {} cannot be read by this version; move it away. The evidence in the store may be \
+         incomplete: start it from zero by changing a compare rule of each route",
         .0.display()
     )]
     Unknown(PathBuf),
-    /// It cannot be made, read or written.
+    /// It cannot be created, read or written.
     #[error("the file of evidence marks {} cannot be {what}: {source}; it takes {bytes} bytes in a directory that this process may write", .path.display(), bytes = SLOTS * SLOT_BYTES as u64)]
     Io {
         /// Which file.
@@ -49,64 +49,65 @@ pub(super) struct MarkFile {
 }
 
 impl MarkFile {
-    /// Opens the file, or with `make` creates it if it does not exist; returns its marks, each with its slot.
-    pub(super) fn open(path: &Path, make: bool) -> Result<(Self, Vec<(SlotRoute, u64)>), MarkFileError> {
+    /// Opens the file; with `create` it is created if it does not exist. Also returns its marks, each with the index of
+    /// its slot.
+    pub(super) fn open(path: &Path, create: bool) -> Result<(Self, Vec<(SlotRoute, u64)>), MarkFileError> {
         let failed = |what| move |source| MarkFileError::Io { path: path.to_owned(), what, source };
-        let slots = SlotFile::open(path, make).map_err(|error| match error {
+        let slots = SlotFile::open(path, create).map_err(|error| match error {
             OpenError::Locked => MarkFileError::Locked(path.to_owned()),
             OpenError::Io { what, source } => failed(what)(source),
         })?;
         if slots.slots().map_err(failed("read"))? < SLOTS {
-            // A process that was killed while it made the file had marked nothing yet.
+            // A process that was killed while it created the file had marked nothing yet.
             let mut header = [0; SLOT_BYTES];
             header[8..16].copy_from_slice(MAGIC);
-            // The header comes first: a file of full size has one.
-            let made = slots.write(0, header).and_then(|()| slots.fill_with_zeros(1..SLOTS));
-            made.and_then(|()| slots.sync_all()).map_err(failed("made"))?;
+            // The header is written first, so that every file of full size has one.
+            let written = slots.write(0, header).and_then(|()| slots.fill_with_zeros(1..SLOTS));
+            written.and_then(|()| slots.sync_all()).map_err(failed("created"))?;
         }
-        let (mut is_known, mut used, mut marks) = (false, vec![false; SLOTS as usize], Vec::new());
+        let (mut has_header, mut used, mut marks) = (false, vec![false; SLOTS as usize], Vec::new());
         slots
-            .read(0..SLOTS, |place, slot| match place {
-                0 => is_known = slot_file::is_whole(slot) && &slot[8..16] == MAGIC,
+            .read(0..SLOTS, |index, slot| match index {
+                0 => has_header = slot_file::is_whole(slot) && &slot[8..16] == MAGIC,
                 _ if slot_file::is_free(slot) => {}
-                _ => marks.push((route_in(place, slot), place)),
+                _ => marks.push((route_in(index, slot), index)),
             })
             .map_err(failed("read"))?;
-        if !is_known {
+        if !has_header {
             return Err(MarkFileError::Unknown(path.to_owned()));
         }
-        for place in marks.iter().map(|(_, place)| *place).chain([0]) {
-            used[place as usize] = true;
+        for index in marks.iter().map(|(_, index)| *index).chain([0]) {
+            used[index as usize] = true;
         }
         Ok((Self { slots, used }, marks))
     }
 
-    /// Writes a mark of the route, or a mark of every route if no slot is left. Returns what it marked, and in which
-    /// slot.
+    /// Writes a mark of the route, or a mark of every route if no slot is left. Returns which of the two was marked,
+    /// and the index of the slot.
     pub(super) fn write(&mut self, route: SlotRoute) -> io::Result<(SlotRoute, u64)> {
         let free = self.used[..ANY_SLOT as usize].iter().position(|used| !used);
-        let (route, place, hash) = match (route, free) {
-            (SlotRoute::Hash(hash), Some(place)) => (route, place as u64, hash),
+        let (route, index, hash) = match (route, free) {
+            (SlotRoute::Hash(hash), Some(index)) => (route, index as u64, hash),
             _ => (SlotRoute::Any, ANY_SLOT, [0; 16]),
         };
         let mut slot = [0; SLOT_BYTES];
         slot[8..24].copy_from_slice(&hash);
-        slot[24] = 1; // no slot that is used is all zeros
-        self.slots.write(place, slot)?;
-        self.used[place as usize] = true;
-        Ok((route, place))
+        slot[24] = 1; // so that a used slot is not all zeros
+        self.slots.write(index, slot)?;
+        self.used[index as usize] = true;
+        Ok((route, index))
     }
 
-    /// Clears a mark.
-    pub(super) fn clear(&mut self, place: u64) -> io::Result<()> {
-        self.slots.fill_with_zeros(place..place + 1)?;
-        self.used[place as usize] = false;
+    /// Clears the mark in this slot.
+    pub(super) fn clear(&mut self, index: u64) -> io::Result<()> {
+        self.slots.fill_with_zeros(index..index + 1)?;
+        self.used[index as usize] = false;
         Ok(())
     }
 }
 
-fn route_in(place: u64, slot: &Slot) -> SlotRoute {
-    match slot_file::is_whole(slot) && place < ANY_SLOT {
+fn route_in(index: u64, slot: &Slot) -> SlotRoute {
+    match slot_file::is_whole(slot) && index < ANY_SLOT {
         true => SlotRoute::Hash(bytes_at(slot, 8)),
         false => SlotRoute::Any,
     }
@@ -127,7 +128,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_layout_is_that_of_earlier_versions() {
+    fn files_of_earlier_versions_are_read_and_the_same_bytes_are_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
         let (create, cancel) = (RouteId::from("orders.create"), RouteId::from("orders.cancel"));

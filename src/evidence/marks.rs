@@ -1,11 +1,12 @@
-//! Which routes have evidence against them that the store does not have.
+//! Marks the routes that have differences or failures which the store does not have yet.
 //!
 //! The question it answers: "if the process ended now, would the next one find less against a route than was seen?"
 //! Always true: before a difference or a failure of a route is counted, the file names that route (a mark). The mark is
 //! cleared only after evidence was stored that contains everything that was counted while the file named the route. So
 //! a process that finds a mark at its start knows that the store does not have all evidence of that route.
 //!
-//! Marking is a write of 64 bytes that is not synced, and only for the first difference since the evidence was stored.
+//! A mark is a write of 64 bytes that is not synced. It is made only for the first difference since the evidence was
+//! stored.
 //! Comparisons write marks on their own threads; a mark for an error of the answering arm is written on the thread that
 //! answers the caller.
 
@@ -25,7 +26,7 @@ pub enum MarksPlace {
     Nowhere,
     /// This file, for a store that belongs to one process.
     File(PathBuf),
-    /// A directory, which several processes may share, and the name of the store's files there.
+    /// A directory, which several processes may share, and the start of the names of this store's files there.
     Dir(PathBuf, String),
 }
 
@@ -37,17 +38,18 @@ pub struct Marks {
 
 #[derive(Default)]
 struct State {
-    /// The first one is this process's; the others are those of processes that have ended.
+    /// The first one is this process's own; the others are those of processes that have ended.
     files: Vec<MarkFile>,
     marked: BTreeMap<SlotRoute, Mark>,
+    /// Whether the last mark could not be written.
     failing: bool,
 }
 
 /// A mark of one route (or of every route).
 #[derive(Default)]
 struct Mark {
-    /// Where the mark is written: file and slot.
-    places: Vec<(usize, u64)>,
+    /// Where the mark is written: the index of the file in `files`, and the index of the slot.
+    slots: Vec<(usize, u64)>,
     /// How many differences were marked since the mark was written.
     seq: u64,
     /// How many of them are not counted yet.
@@ -67,21 +69,21 @@ impl Marks {
     /// Opens the file of this process, and the files of processes that have ended.
     ///
     /// # Errors
-    /// The file cannot be opened or made, or another process has it.
+    /// The file cannot be opened or created, or another process has locked it.
     pub async fn open(place: &MarksPlace) -> Result<Self, MarkFileError> {
         let marks = Self::default();
         match place {
             MarksPlace::Nowhere => {}
             MarksPlace::File(path) => {
-                let opened = Self::unlocked(path).await?;
-                marks.state().take(opened);
+                let opened = Self::open_once_unlocked(path).await?;
+                marks.state().add_file(opened);
             }
             MarksPlace::Dir(dir, name) => {
                 let path = |n: usize| dir.join(format!("{name}-{n}.evidence"));
                 for n in 0..FILES_MAX {
                     let has_own = !marks.state().files.is_empty();
                     match MarkFile::open(&path(n), !has_own) {
-                        Ok(opened) => marks.state().take(opened),
+                        Ok(opened) => marks.state().add_file(opened),
                         Err(MarkFileError::Locked(_)) => {}
                         Err(MarkFileError::Io { source, .. })
                             if has_own && source.kind() == std::io::ErrorKind::NotFound => {}
@@ -96,7 +98,7 @@ impl Marks {
         Ok(marks)
     }
 
-    async fn unlocked(path: &Path) -> Result<(MarkFile, Vec<(SlotRoute, u64)>), MarkFileError> {
+    async fn open_once_unlocked(path: &Path) -> Result<(MarkFile, Vec<(SlotRoute, u64)>), MarkFileError> {
         let is_locked = |error: &MarkFileError| matches!(error, MarkFileError::Locked(_));
         wait_while_locked(Instant::now() + WAIT_FOR_PREDECESSOR, || MarkFile::open(path, true), is_locked).await
     }
@@ -115,7 +117,7 @@ impl Marks {
     /// Marks a route: when this returns, the mark is written. The mark stays at least until the difference is counted
     /// and evidence was stored after that. Where the file cannot be written, the difference is counted without a mark.
     pub(super) fn mark(&self, route: &RouteId) -> UncountedDifference<'_> {
-        UncountedDifference { marks: self, route: self.state().begin(SlotRoute::of(route)) }
+        UncountedDifference { marks: self, route: self.state().mark(SlotRoute::of(route)) }
     }
 
     /// The marks that may be cleared once evidence is stored that is copied after this call.
@@ -135,23 +137,25 @@ impl Marks {
 }
 
 impl State {
-    fn take(&mut self, (file, marks): (MarkFile, Vec<(SlotRoute, u64)>)) {
+    fn add_file(&mut self, (file, marks): (MarkFile, Vec<(SlotRoute, u64)>)) {
         for (route, slot) in marks {
-            self.marked.entry(route).or_default().places.push((self.files.len(), slot));
+            self.marked.entry(route).or_default().slots.push((self.files.len(), slot));
         }
         self.files.push(file);
     }
 
-    fn begin(&mut self, route: SlotRoute) -> Option<SlotRoute> {
+    /// Marks the route and counts one more uncounted difference. Returns what is marked: the route, or every route.
+    /// `None` if the mark cannot be written.
+    fn mark(&mut self, route: SlotRoute) -> Option<SlotRoute> {
         let mut marked = route;
         if !self.marked.contains_key(&route) {
             let file = self.files.first_mut()?;
             match file.write(route) {
                 Ok((written, slot)) => {
                     marked = written;
-                    let places = &mut self.marked.entry(written).or_default().places;
-                    if !places.contains(&(0, slot)) {
-                        places.push((0, slot));
+                    let slots = &mut self.marked.entry(written).or_default().slots;
+                    if !slots.contains(&(0, slot)) {
+                        slots.push((0, slot));
                     }
                     self.failing = false;
                 }
@@ -176,10 +180,10 @@ impl State {
     fn clear(&mut self, route: SlotRoute, seq: u64) {
         let Some(mark) = self.marked.get_mut(&route).filter(|mark| mark.seq == seq) else { return };
         let files = &mut self.files;
-        // A mark that cannot be cleared stays, and is cleared after the next flush; if the process ends before that,
-        // the evidence starts anew without need.
-        mark.places.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
-        if mark.places.is_empty() {
+        // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before that,
+        // the route's evidence is restarted although nothing was lost.
+        mark.slots.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
+        if mark.slots.is_empty() {
             self.marked.remove(&route);
         }
     }
@@ -213,9 +217,9 @@ mod tests {
         let path = dir.path().join("marks");
         let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
         drop(marks.mark(&route(1)));
-        let counting = marks.mark(&route(2));
+        let uncounted = marks.mark(&route(2));
         let clearable = marks.clearable();
-        drop(counting);
+        drop(uncounted);
         marks.clear(clearable);
         assert!(!marks.is_marked(&route(1)));
         assert!(marks.is_marked(&route(2)), "it was not counted when the evidence was copied");
@@ -223,7 +227,7 @@ mod tests {
         let clearable = marks.clearable();
         drop(marks.mark(&route(2)));
         marks.clear(clearable);
-        assert!(marks.is_marked(&route(2)), "another one came since");
+        assert!(marks.is_marked(&route(2)), "another difference came since");
         assert!(matches!(Marks::open(&MarksPlace::File(path.clone())).await, Err(MarkFileError::Locked(_))));
 
         let marks = reopened(marks, &path).await;
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_routes_than_slots_mark_every_route_and_a_torn_mark_too() {
+    async fn every_route_is_marked_if_no_slot_is_left_or_a_mark_is_torn() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
         let marks = Marks::open(&MarksPlace::File(path.clone())).await.unwrap();
@@ -245,7 +249,7 @@ mod tests {
         drop(marks.mark(&route(126)));
         drop(marks.mark(&route(127)));
         let marks = reopened(marks, &path).await;
-        assert!(marks.is_marked(&route(999)), "126 slots for routes, then all");
+        assert!(marks.is_marked(&route(999)), "no slot was left for the 127th route");
         marks.clear(marks.clearable());
         drop(marks.mark(&route(3)));
         let marks = reopened(marks, &path).await;
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_takes_over_the_marks_of_those_that_are_gone() {
+    async fn a_process_takes_over_the_marks_of_processes_that_have_ended() {
         let dir = tempfile::tempdir().unwrap();
         let place = MarksPlace::Dir(dir.path().to_owned(), "store".into());
         let (first, second) = (Marks::open(&place).await.unwrap(), Marks::open(&place).await.unwrap());

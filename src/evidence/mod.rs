@@ -82,7 +82,7 @@ impl Evidence {
         Self::open(store, Marks::default(), limits).await
     }
 
-    /// Loads what the store has. Routes that are marked keep only what stands against them.
+    /// Loads what the store has. A marked route keeps only its stored mismatches, failures and errors.
     ///
     /// # Errors
     /// The store does not answer.
@@ -100,7 +100,7 @@ impl Evidence {
                             "the last process ended before one or more differences of this route were stored: its pairs \
                              without a difference are counted from zero; stored differences and failures stay"
                         );
-                        counters.lock().restart_incomplete(clock::now());
+                        counters.lock().restart_after_loss(clock::now());
                     }
                     routes.insert(route, Arc::new(counters));
                 }
@@ -173,7 +173,7 @@ impl Evidence {
     ) {
         {
             let is_difference = comparison.verdict == Verdict::Mismatch && self.generation(route) == generation;
-            let _counting = is_difference.then(|| self.marks.mark(&self.current_id(route)));
+            let _uncounted = is_difference.then(|| self.marks.mark(&self.current_id(route)));
             let shared = self.counters(route);
             let mut counters = shared.lock();
             counters.count_differences(comparison);
@@ -219,7 +219,7 @@ impl Evidence {
         self.counters(route).lock().evidence.clone()
     }
 
-    /// The evidence of a route that has or had one of these ids, where it has this basis; else none.
+    /// The evidence of the route that has or had one of these ids, if it has this basis; else empty evidence.
     pub fn of_basis<'a>(&self, ids: impl Iterator<Item = &'a RouteId>, basis: &str) -> RouteEvidence {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let counters = ids.filter_map(|id| routes.get(id)).map(|shared| shared.lock());
@@ -290,7 +290,7 @@ impl Evidence {
         }
     }
 
-    /// The current id of a route that may have had this one before.
+    /// The current id of the route that has or had this id.
     fn current_id(&self, route: &RouteId) -> RouteId {
         let renames = self.renames.read().unwrap_or_else(PoisonError::into_inner);
         renames.get(route).unwrap_or(route).clone()
@@ -319,7 +319,7 @@ impl Evidence {
 impl Settle for Evidence {
     fn settle(&self, route: &RouteId, outcome: Outcome) {
         let failed = matches!(outcome, Outcome::Failed(_));
-        let _counting = failed.then(|| self.marks.mark(&self.current_id(route)));
+        let _uncounted = failed.then(|| self.marks.mark(&self.current_id(route)));
         self.counters(route).lock().settle(outcome);
     }
     fn without_twin(&self, route: &RouteId) {

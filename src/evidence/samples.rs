@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::{SampleRecord, Store, StoreError};
 
-/// Samples not written yet, over all routes.
+/// The most samples, of all routes together, that wait to be written.
 const PENDING_SAMPLES_MAX: usize = 512;
 
 /// A change of stored samples, to be written before the pending samples.
@@ -63,7 +63,8 @@ impl PendingSamples {
     pub(super) fn take(&mut self) -> Self {
         std::mem::take(self)
     }
-    /// Puts back what could not be written, before what was added meanwhile.
+    /// Puts back what could not be written: the changes before those that were added meanwhile, and the samples if
+    /// there is room.
     pub(super) fn put_back(&mut self, Self { mut changes, samples }: Self) {
         for mut sample in samples {
             // Changes added meanwhile apply to these samples too.
@@ -96,15 +97,15 @@ impl PendingSamples {
 
 /// Moves stored samples to another route. Repeating it has the same result.
 async fn move_samples(store: &dyn Store, from: &RouteId, to: &RouteId, limits: &Limits) -> Result<(), StoreError> {
-    let kept = size(limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max));
-    let mut samples = store.samples(from.clone(), kept).await?;
+    let samples_max = size(limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max));
+    let mut samples = store.samples(from.clone(), samples_max).await?;
     if samples.is_empty() {
         return Ok(());
     }
-    let there = store.samples(to.clone(), kept).await?;
+    let already_moved = store.samples(to.clone(), samples_max).await?;
     samples.iter_mut().for_each(|sample| sample.route = to.clone());
-    samples.retain(|sample| !there.contains(sample));
-    samples.reverse(); // the oldest first, as they were kept
+    samples.retain(|sample| !already_moved.contains(sample));
+    samples.reverse(); // the oldest first, in the order in which they were stored
     put_samples(store, samples, limits).await?;
     store.clear_samples(from.clone()).await
 }

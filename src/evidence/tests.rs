@@ -33,7 +33,7 @@ fn comparison(verdict: Verdict) -> Comparison {
     }
 }
 
-/// What an arm did that replied with this status after these milliseconds.
+/// The observation of an arm that replied with this status after this many milliseconds.
 fn replied(status: u16, after_ms: u64) -> Observation {
     let (status, body) = (StatusCode::from_u16(status).unwrap(), Body::Whole(Bytes::new()));
     Observation::new(status, HeaderMap::new(), body, Duration::from_millis(after_ms), Vec::new())
@@ -74,10 +74,11 @@ async fn pairs_add_up_and_survive_a_restart() {
 
     let later = evidence_over(&store).await;
     later.set_basis(&[(route(), "one".into())]);
-    let kept = later.of(&route());
-    assert_eq!(kept, evidence.of(&route()));
-    assert_eq!((kept.shadow_pairs, kept.dark_pairs, kept.matched, kept.ignored, kept.mismatched), (1, 2, 2, 1, 1));
-    assert_eq!((kept.rule_hits["ignore $.at"], kept.skipped["queue_full"], kept.coverage()), (2, 1, 0.75));
+    let loaded = later.of(&route());
+    assert_eq!(loaded, evidence.of(&route()));
+    let pairs = (loaded.shadow_pairs, loaded.dark_pairs, loaded.matched, loaded.ignored, loaded.mismatched);
+    assert_eq!(pairs, (1, 2, 2, 1, 1));
+    assert_eq!((loaded.rule_hits["ignore $.at"], loaded.skipped["queue_full"], loaded.coverage()), (2, 1, 0.75));
     let counted = |evidence: &Evidence| evidence.of(&route()).seen.values().map(|seen| seen.count).sum::<u64>();
     (0..9).for_each(|_| pair(&later, State::Dark, Verdict::Mismatch));
     assert_eq!((counted(&evidence), counted(&later)), (1, 10), "all are counted, few are kept as samples");
@@ -112,7 +113,7 @@ fn set_renames<'a>(evidence: &Evidence, routes: &[(&'a RouteId, &'a [RouteId])])
 }
 
 #[tokio::test]
-async fn a_renamed_route_goes_on_with_its_evidence() {
+async fn a_renamed_route_keeps_its_evidence() {
     let store = memory();
     let evidence = evidence_over(&store).await;
     let [next, last] = ["orders.make", "orders.new"].map(RouteId::new);
@@ -130,13 +131,13 @@ async fn a_renamed_route_goes_on_with_its_evidence() {
     set_renames(&evidence, &[(&next, &was)]);
     evidence.set_basis(&[(next.clone(), "one".into())]);
     assert_eq!(evidence.of(&next).dark_pairs, 2);
-    // What was under way under the old id.
+    // A comparison that began under the old id.
     pair(&evidence, State::Dark, Verdict::Match);
     evidence.keep_sample(generation, sample("late"));
     assert_eq!((evidence.of(&next).matched, evidence.of_basis([&next].into_iter(), "one").matched), (2, 2));
-    let kept = async |route: &RouteId| store.samples(route.clone(), 10).await.unwrap().len();
+    let stored_samples = async |route: &RouteId| store.samples(route.clone(), 10).await.unwrap().len();
     evidence.flush().await.unwrap();
-    assert_eq!((kept(&next).await, kept(&route()).await), (3, 0));
+    assert_eq!((stored_samples(&next).await, stored_samples(&route()).await), (3, 0));
 
     // Another process, and the next rename.
     let evidence = evidence_over(&store).await;
@@ -145,7 +146,7 @@ async fn a_renamed_route_goes_on_with_its_evidence() {
     evidence.set_basis(&[(last.clone(), "one".into())]);
     assert_eq!((evidence.of(&last).pairs(), evidence.of(&last).seen["f"].count), (3, 1));
     evidence.flush().await.unwrap();
-    assert_eq!((kept(&last).await, kept(&next).await), (3, 0));
+    assert_eq!((stored_samples(&last).await, stored_samples(&next).await), (3, 0));
 
     // Back to the first id, with other rules at the same time.
     let was = [last.clone(), next.clone()];
@@ -155,13 +156,14 @@ async fn a_renamed_route_goes_on_with_its_evidence() {
     evidence.set_basis(&[(first.clone(), "two".into())]);
     pair(&evidence, State::Dark, Verdict::Match);
     evidence.flush().await.unwrap();
-    assert_eq!((evidence.of(&first).pairs(), kept(&first).await, kept(&last).await), (1, 0, 0));
+    let samples = (stored_samples(&first).await, stored_samples(&last).await);
+    assert_eq!((evidence.of(&first).pairs(), samples), (1, (0, 0)));
     let later = evidence_over(&store).await;
     assert_eq!((later.of(&first).pairs(), later.of(&last).pairs()), (1, 0));
 }
 
 #[tokio::test]
-async fn a_route_with_evidence_of_its_own_keeps_that() {
+async fn a_route_with_evidence_does_not_take_that_of_its_earlier_id() {
     let evidence = evidence_over(&memory()).await;
     let old = RouteId::new("old");
     evidence.set_basis(&[(route(), "one".into()), (old.clone(), "one".into())]);
@@ -326,7 +328,7 @@ async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
 }
 
 #[tokio::test]
-async fn a_mark_leaves_what_was_stored_against_the_route() {
+async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_errors() {
     let dir = tempfile::tempdir().unwrap();
     let place = MarksPlace::File(dir.path().join("marks"));
     let store = memory();
@@ -347,15 +349,15 @@ async fn a_mark_leaves_what_was_stored_against_the_route() {
     drop(evidence);
 
     let evidence = open().await.unwrap();
-    let kept = evidence.of(&route());
-    assert_eq!((kept.mismatched, kept.pairs(), kept.matched), (3, 3, 0));
-    assert_eq!((kept.failed["timeout"], kept.engine_errors, kept.engine_answers), (1, 1, 0));
-    assert_eq!(kept.seen["f"].count, 3);
+    let loaded = evidence.of(&route());
+    assert_eq!((loaded.mismatched, loaded.pairs(), loaded.matched), (3, 3, 0));
+    assert_eq!((loaded.failed["timeout"], loaded.engine_errors, loaded.engine_answers), (1, 1, 0));
+    assert_eq!(loaded.seen["f"].count, 3);
     for _ in 0..30 {
         pair(&evidence, State::Shadow, Verdict::Match);
     }
     let why = gate(&evidence.of(&route()), State::Shadow, State::Dark, true).unwrap_err();
     assert!(why.len() == 1 && why[0].contains("has 3 open mismatches") && why[0].contains("more are not"), "{why:?}");
     evidence.set_basis(&[(route(), "b".into())]);
-    assert_eq!(evidence.of(&route()), RouteEvidence::default(), "a changed workflow closes them");
+    assert_eq!(evidence.of(&route()), RouteEvidence::default(), "a changed basis starts the evidence from zero");
 }

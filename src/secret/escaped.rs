@@ -1,10 +1,10 @@
-//! How a value is written in texts that hold it as JSON: as a string of a document, or of a document that is itself a
-//! string of another one.
+//! The escaped forms in which a text may contain a value: within a string of a JSON document, or of a JSON document
+//! that is itself a string of another one.
 
 use std::collections::BTreeSet;
 
-/// The characters that JSON writers escape although they need not: none; those beyond ASCII; those that mean something in
-/// HTML; all that are escaped by the strictest writers.
+/// Which characters a JSON writer escapes although it need not; writers differ: none; those beyond ASCII; also those
+/// with a meaning in HTML; also quotes and further marks.
 const ALSO_ESCAPED: [fn(char) -> bool; 4] = [
     |_| false,
     |c| !c.is_ascii(),
@@ -12,7 +12,7 @@ const ALSO_ESCAPED: [fn(char) -> bool; 4] = [
     |c| !c.is_ascii() || matches!(c, '<' | '>' | '&' | '"' | '\'' | '+' | '`'),
 ];
 
-/// The ways in which a value is written within a JSON string, once and twice, where they differ from the value.
+/// The forms of a value that was escaped for a JSON string, once or twice; without the form that equals the value.
 pub fn json_forms(value: &str) -> BTreeSet<String> {
     let differs = |c: char| !c.is_ascii() || c.is_ascii_control() || "\"\\/<>&'+`".contains(c);
     if !value.contains(differs) {
@@ -33,6 +33,8 @@ pub fn json_forms(value: &str) -> BTreeSet<String> {
     forms
 }
 
+/// Escapes a text for a JSON string. `also`: further characters to escape; `upper`: hex digits in upper case; `slash`:
+/// `/` is escaped too.
 fn escaped(text: &str, also: fn(char) -> bool, upper: bool, slash: bool) -> String {
     let mut to = String::with_capacity(text.len() + 8);
     let unit = |to: &mut String, unit: u16| match upper {
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_forms_are_what_writers_of_json_write() {
+    fn the_forms_contain_what_json_writers_write_and_read_back_as_the_value() {
         assert!(json_forms("Zq81-4b7c_99ab").is_empty());
         let value = "a\"b\\é€𝄞/<\n";
         let forms = json_forms(value);

@@ -1,4 +1,4 @@
-//! Redacts texts that people are shown: the one place that knows which names are secret.
+//! Redacts texts that are shown to people. Only this module decides which names are secret.
 //!
 //! Always true: a value under a secret name is replaced by stars, in JSON, queries and forms alike; so are credentials
 //! within texts (bearer tokens, `user:password@`).

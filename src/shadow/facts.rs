@@ -1,4 +1,5 @@
-//! A request as asserts see it: `request.method`, `.path`, `.params`, `.query`, `.headers`, `.peer` and `.body`.
+//! A request as the expressions of `assert` read it: `request.method`, `.path`, `.params`, `.query`, `.headers`,
+//! `.peer` and `.body`.
 
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
@@ -27,12 +28,12 @@ pub(super) fn request_value(request: &RequestCopy) -> Value {
 }
 
 fn body(request: &RequestCopy) -> Value {
-    let kind = request.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = request.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match std::str::from_utf8(&request.body) {
         Err(_) | Ok("") => Value::Null,
-        Ok(text) if kind == "application/x-www-form-urlencoded" => parse_form(text),
-        Ok(text) if kind.ends_with("/json") || kind.ends_with("+json") || kind.is_empty() => {
+        Ok(text) if content_type == "application/x-www-form-urlencoded" => parse_form(text),
+        Ok(text) if content_type.ends_with("/json") || content_type.ends_with("+json") || content_type.is_empty() => {
             serde_json::from_str(text).unwrap_or_else(|_| text.into())
         }
         Ok(text) => text.into(),

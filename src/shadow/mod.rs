@@ -47,7 +47,7 @@ pub struct Shadow {
     in_flight: Arc<AtomicU64>,
     evidence: Arc<Evidence>,
     stop: watch::Sender<Stop>,
-    /// Ends once the last ticket is settled.
+    /// Becomes `true` once the last ticket is settled.
     ended: watch::Receiver<bool>,
     runtime: Option<Runtime>,
 }
@@ -124,7 +124,7 @@ impl Shadow {
         metrics::gauge!("pointsman_shadow_in_flight").set(in_flight as f64);
     }
 
-    /// Takes nothing more, finishes what is there within a time, and settles the rest as `shutting_down`.
+    /// Takes no more entries, finishes those that are there within this time, and settles the rest as `shutting_down`.
     pub async fn drain(&self, within: Duration) {
         self.stop.send_modify(|stop| *stop = if *stop == Stop::No { Stop::Finish } else { *stop });
         let mut ended = self.ended.clone();
@@ -142,7 +142,7 @@ impl Shadow {
 /// How long aborting may take.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Added to the niceness of its threads.
+/// Added to the niceness of the shadow threads.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
@@ -196,7 +196,8 @@ impl Drop for Shadow {
     }
 }
 
-/// Runs entries as slots come free, until told to stop; returns when every ticket that it took is settled.
+/// Runs entries as slots become free, until `stop` or until the queue is closed and empty. When it returns, every
+/// ticket that it took from the queue is settled.
 async fn run_entries(
     mut waiting: mpsc::Receiver<QueuedRequest>,
     mut stop: watch::Receiver<Stop>,

@@ -13,7 +13,7 @@ use crate::exchange::{Answered, ComparisonTicket};
 pub(super) struct QueuedRequest {
     pub(super) ticket: ComparisonTicket,
     pub(super) answered: Answered,
-    /// The generation of the route's evidence in which it counts.
+    /// The generation of the route's evidence in which the result counts.
     pub(super) generation: EvidenceGeneration,
     pub(super) offered: Instant,
     /// Returned when the entry is dropped.

@@ -1,4 +1,4 @@
-//! One request that legacy answered: run by the engine, compared, settled.
+//! Runs one request that legacy answered: asks the engine, compares the two observations, and settles the ticket.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Runner {
     /// Asks the engine, for at most `shadow_run_ms`.
     async fn ask(&self, answered: &Answered) -> Result<EngineResult, Outcome> {
         let route = &answered.flag.route;
-        // The check refuses a route above `off` without a workflow.
+        // `check` refuses a route above `off` without a workflow.
         let Some(workflow) = route.workflow.clone() else { return Err(Outcome::Failed("no_workflow")) };
         let dark = answered.mode == Mode::Dark;
         let within = Limits::ms(self.limits.shadow_run_ms);
@@ -129,8 +129,8 @@ impl Runner {
                     tracing::debug!(run = ?report.run, %detail, reason = reason.as_str(), "not comparable");
                     return EngineResult::NotComparable(Outcome::Skipped(*reason), report);
                 }
-                let whole = answer.body.len() as u64 <= self.limits.body_capture_bytes_max;
-                let body = if whole { Body::Whole(answer.body) } else { Body::TooLarge };
+                let fits = answer.body.len() as u64 <= self.limits.body_capture_bytes_max;
+                let body = if fits { Body::Whole(answer.body) } else { Body::TooLarge };
                 let intents = report.intents.clone();
                 EngineResult::Comparable(
                     Observation::new(answer.status, answer.headers, body, latency, intents),
@@ -216,7 +216,7 @@ impl Runner {
     }
 }
 
-/// A body as a sample keeps it, without the run's sensitive values.
+/// A body for a sample, without the run's sensitive values.
 fn redacted(text: String, redaction: Option<&Redaction>, of_body: fn(&Redaction, &mut Value)) -> String {
     let Some(redaction) = redaction else { return text };
     match serde_json::from_str(&text) {
@@ -228,8 +228,8 @@ fn redacted(text: String, redaction: Option<&Redaction>, of_body: fn(&Redaction,
     }
 }
 
-/// The engine answered with a problem. One that a service or an overload caused counts as failed or skipped; any other is
-/// what the caller would have got, and is compared.
+/// The result for a problem that the engine answered with. A problem caused by a service or an overload counts as
+/// failed or skipped. Any other is what the caller would have got, and is compared.
 fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResult {
     match problem.status {
         503 if problem.kind == "too-many-runs" => {

@@ -19,14 +19,14 @@ pub(super) fn describe() {
 }
 
 /// Every metric, by kind: its name and its description.
-pub fn metrics() -> [(&'static str, MetricHelps); 3] {
+pub fn metrics() -> [(&'static str, MetricDescriptions); 3] {
     [("counter", COUNTERS), ("gauge", GAUGES), ("histogram", HISTOGRAMS)]
 }
 
 /// Names and descriptions.
-pub type MetricHelps = &'static [(&'static str, &'static str)];
+pub type MetricDescriptions = &'static [(&'static str, &'static str)];
 
-const COUNTERS: MetricHelps = &[
+const COUNTERS: MetricDescriptions = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
     (
         "pointsman_unkeyed_total",
@@ -39,8 +39,8 @@ const COUNTERS: MetricHelps = &[
         "pointsman_flags_reload_failures_total",
         "Changed flag files that were refused; the last good set stayed in force.",
     ),
-    ("pointsman_offered_total", "Pairs of answers offered for comparison."),
-    ("pointsman_comparisons_total", "Pairs of answers, by outcome of the comparison and reason."),
+    ("pointsman_offered_total", "Requests offered for comparison."),
+    ("pointsman_comparisons_total", "Offered requests, by outcome of the comparison and reason."),
     ("pointsman_differences_total", "Differences found between answers, by kind."),
     ("pointsman_pin_collisions_total", "Ids for which both arms had created an instance."),
     (
@@ -80,7 +80,7 @@ const COUNTERS: MetricHelps = &[
     ("pointsman_service_refused_total", "Calls that were not sent to a service, by reason."),
 ];
 
-const GAUGES: MetricHelps = &[
+const GAUGES: MetricDescriptions = &[
     (
         "pointsman_freeze_unrecorded",
         "1 while a freeze is in force that the store has not recorded: a restart would not find it.",
@@ -92,15 +92,21 @@ const GAUGES: MetricHelps = &[
     ),
     ("pointsman_flags_age_seconds", "The time since the flag files in force were loaded."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
-    ("pointsman_evidence_pairs", "Pairs in the window that the gates are judged by."),
+    (
+        "pointsman_evidence_pairs",
+        "Compared pairs since the route's evidence last started from zero; the gates read them.",
+    ),
     ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
     ("pointsman_evidence_coverage", "The share of what was offered that was compared."),
     ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
     ("pointsman_shadow_in_flight", "Shadow runs under way."),
-    ("pointsman_affinity_set_bytes", "Memory of the sets of known keys, which save lookups in the store, by set."),
+    (
+        "pointsman_affinity_set_bytes",
+        "Memory of the sets of retry keys and pins, which save look-ups in the store, by set.",
+    ),
     (
         "pointsman_affinity_set_bytes_max",
-        "The most memory that each of these sets may take; when one is full, every lookup goes to the store.",
+        "The most memory that each of these sets may take; when one is full, every look-up goes to the store.",
     ),
     (
         "pointsman_affinity_set_entries",
@@ -119,14 +125,14 @@ const GAUGES: MetricHelps = &[
     (
         "pointsman_births_overdue",
         "Child runs and reruns that were decided on and are not created yet, and ended runs whose children were not all \
-         ordered to end; both are retried.",
+         told to end; both are retried.",
     ),
     ("pointsman_checkpoints_open", "Checkpoints that wait for a person's answer, by risk."),
     ("pointsman_breaker_state", "A service's breaker: 0 closed, 1 half-open, 2 open."),
     ("pointsman_service_calls_in_flight", "Calls of steps in flight, by service."),
 ];
 
-const HISTOGRAMS: MetricHelps = &[
+const HISTOGRAMS: MetricDescriptions = &[
     ("pointsman_request_duration_seconds", "From a request's head to its answer's head, by who answered."),
     ("pointsman_proxy_overhead_seconds", "The time that the proxy itself adds to a request."),
     (
@@ -146,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    /// Names in quotes, in all sources.
+    /// Adds the metric names that stand in quotes in the sources under this directory.
     fn metric_names(dir: &Path, names: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -168,9 +174,9 @@ mod tests {
     fn every_metric_has_a_description() {
         let mut names = BTreeSet::new();
         metric_names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
-        let told: BTreeSet<String> =
+        let described: BTreeSet<String> =
             [COUNTERS, GAUGES, HISTOGRAMS].concat().iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(told, names);
+        assert_eq!(described, names);
         assert!(COUNTERS.iter().all(|(name, _)| name.ends_with("_total")));
     }
 

@@ -44,9 +44,9 @@ fn records_are_read_back_and_torn_ones_are_skipped() {
     drop(opened);
 
     // Without the number of stored records all records wait again.
-    let mut unsure = bytes;
-    unsure[SLOT_BYTES..2 * SLOT_BYTES].fill(7);
-    std::fs::write(&path, unsure).unwrap();
+    let mut without_progress = bytes;
+    without_progress[SLOT_BYTES..2 * SLOT_BYTES].fill(7);
+    std::fs::write(&path, without_progress).unwrap();
     assert_eq!(KeyFile::open(&path, 65_536, true).unwrap().waiting.len(), 960);
 }
 
@@ -108,11 +108,11 @@ fn a_torn_slot_of_a_route_counts_for_every_route() {
     let found = |wanted| unnoted.iter().find(|(route, _)| *route == wanted).map(|(_, at)| *at);
     assert_eq!((found(route("b")), found(route("c")), found(route("d"))), (Some(at(77)), Some(at(99)), Some(at(88))));
     assert!(found(SlotRoute::Any).is_some(), "{unnoted:?}");
-    assert_eq!(KeyFile::open(&path, 65_536, true).unwrap().skipped, 0, "it is said once");
+    assert_eq!(KeyFile::open(&path, 65_536, true).unwrap().skipped, 0, "a torn slot is reported once");
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_named() {
+fn the_error_names_a_directory_that_does_not_exist() {
     let error = KeyFile::open(Path::new("/nowhere/s.keys"), 65_536, true).err().unwrap().to_string();
     assert!(error.contains("/nowhere/s.keys") && error.contains("retry_keys_dir"), "{error}");
 }
@@ -142,7 +142,7 @@ const WRITTEN: &[(u64, &str)] = &[
 ];
 
 #[test]
-fn the_layout_is_that_of_earlier_versions() {
+fn files_of_earlier_versions_are_read_and_the_same_bytes_are_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.keys");
     let identity = StoreIdentity { location: "/data/pointsman.db".into(), incarnation: "inode 7".into() };

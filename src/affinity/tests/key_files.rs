@@ -8,13 +8,13 @@ fn limits() -> Limits {
     Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() }
 }
 
-async fn open_in(store: &Arc<Counting>, dir: &Path) -> Arc<KeyLog> {
+async fn open_in(store: &Arc<CountingStore>, dir: &Path) -> Arc<KeyLog> {
     let store: SharedStore = store.clone();
     open_key_log(&store, &KeyFilePlace::Dir(dir.to_owned()), &limits()).await.unwrap()
 }
 
 /// The keys that wait, and for each file that could not be read the reason.
-fn state(log: &Arc<KeyLog>) -> (Vec<RetryKey>, Vec<String>) {
+fn waiting_and_unread(log: &Arc<KeyLog>) -> (Vec<RetryKey>, Vec<String>) {
     let waiting = log.waiting().into_iter().map(|(key, _)| key).collect();
     let why = |(record, _): (crate::store::KeyFileRecord, _)| record.unread.unwrap().why;
     (waiting, log.list.unread().into_iter().map(why).collect())
@@ -29,13 +29,13 @@ async fn ended(log: Arc<KeyLog>) {
     }
 }
 
-async fn listed_count(store: &Counting) -> usize {
+async fn listed_count(store: &CountingStore) -> usize {
     store.key_files().await.unwrap().len()
 }
 
 #[tokio::test]
 async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_processes() {
-    let (dir, store) = (tempfile::tempdir().unwrap(), Counting::new());
+    let (dir, store) = (tempfile::tempdir().unwrap(), CountingStore::new());
     let (one, two) = (open_in(&store, dir.path()).await, open_in(&store, dir.path()).await);
     one.note(numbered(1)).unwrap();
     two.note(numbered(2)).unwrap();
@@ -43,32 +43,32 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
     ended(one).await;
     ended(two).await;
     let both = open_in(&store, dir.path()).await;
-    assert_eq!(state(&both), (vec![numbered(1), numbered(2)], vec![]));
+    assert_eq!(waiting_and_unread(&both), (vec![numbered(1), numbered(2)], vec![]));
     assert!(both.unnoted_until(&RouteId::new("r")).is_some());
     assert_eq!(listed_count(&store).await, 1);
-    let other_store = Counting::new();
-    assert_eq!(state(&open_in(&other_store, dir.path()).await), (vec![], vec![]));
+    let other_store = CountingStore::new();
+    assert_eq!(waiting_and_unread(&open_in(&other_store, dir.path()).await), (vec![], vec![]));
 }
 
 #[tokio::test]
 async fn a_file_at_an_earlier_place_is_taken_over_once() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = Counting::new();
+    let store = CountingStore::new();
     let log = open_in(&store, earlier.path()).await;
     log.note(numbered(1)).unwrap();
     ended(log).await;
     let log = open_in(&store, later.path()).await;
-    assert_eq!(state(&log), (vec![numbered(1)], vec![]));
+    assert_eq!(waiting_and_unread(&log), (vec![numbered(1)], vec![]));
     assert_eq!(listed_count(&store).await, 1, "its own");
     ended(log).await;
     drop(earlier);
-    assert_eq!(state(&open_in(&store, later.path()).await), (vec![numbered(1)], vec![]));
+    assert_eq!(waiting_and_unread(&open_in(&store, later.path()).await), (vec![numbered(1)], vec![]));
 }
 
 #[tokio::test]
 async fn a_listed_file_that_is_gone_is_reported_until_it_is_back() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = Counting::new();
+    let store = CountingStore::new();
     let log = open_in(&store, earlier.path()).await;
     log.note(numbered(1)).unwrap();
     ended(log).await;
@@ -76,19 +76,19 @@ async fn a_listed_file_that_is_gone_is_reported_until_it_is_back() {
     std::fs::rename(earlier.path(), &hidden).unwrap();
     for _ in 0..2 {
         let log = open_in(&store, later.path()).await;
-        assert_eq!(state(&log), (vec![], vec!["is not there".to_owned()]));
+        assert_eq!(waiting_and_unread(&log), (vec![], vec!["is not there".to_owned()]));
         ended(log).await;
     }
     std::fs::rename(&hidden, earlier.path()).unwrap();
     let log = open_in(&store, later.path()).await;
-    assert_eq!(state(&log), (vec![numbered(1)], vec![]));
+    assert_eq!(waiting_and_unread(&log), (vec![numbered(1)], vec![]));
     assert_eq!(listed_count(&store).await, 1, "its own");
 }
 
 #[tokio::test]
-async fn an_orderly_end_leaves_no_file_to_look_for() {
+async fn after_an_orderly_end_the_store_lists_no_file() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = Counting::new();
+    let store = CountingStore::new();
     let shared: SharedStore = store.clone();
     let log = open_in(&store, earlier.path()).await;
     log.note(numbered(1)).unwrap();
@@ -98,42 +98,42 @@ async fn an_orderly_end_leaves_no_file_to_look_for() {
     log.flush().await;
     log.unlist(&shared).await;
     assert_eq!(listed_count(&store).await, 0);
-    assert!(log.note(numbered(2)).is_err(), "nobody would look for it");
+    assert!(log.note(numbered(2)).is_err(), "no process would read the file");
     mover.abort();
     drop((log, earlier));
-    assert_eq!(state(&open_in(&store, later.path()).await), (vec![], vec![]));
+    assert_eq!(waiting_and_unread(&open_in(&store, later.path()).await), (vec![], vec![]));
 }
 
 #[tokio::test]
 async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
     let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let location = place.path().display().to_string();
-    let original = Counting::over(Arc::default(), &location);
+    let original = CountingStore::with_content(Arc::default(), &location);
     let log = open_in(&original, dir.path()).await;
     log.note(numbered(1)).unwrap();
     ended(log).await;
 
-    let copy = Counting::over(original.inner.clone(), "elsewhere");
+    let copy = CountingStore::with_content(original.inner.clone(), "elsewhere");
     let log = open_in(&copy, dir.path()).await;
-    let (waiting, unread) = state(&log);
+    let (waiting, unread) = waiting_and_unread(&log);
     assert!(waiting.is_empty(), "{waiting:?}");
     assert!(unread.len() == 1 && unread[0].contains(&format!("belongs to the store {location}")), "{unread:?}");
     let both = open_in(&original, dir.path()).await;
-    assert_eq!(state(&both).0, [numbered(1)], "also beside the copy");
+    assert_eq!(waiting_and_unread(&both).0, [numbered(1)], "also beside the copy");
     ended(log).await;
     ended(both).await;
 
     // No store is at the earlier path: the store was moved.
     drop(place);
-    let moved = Counting::over(original.inner.clone(), "elsewhere else");
-    assert_eq!(state(&open_in(&moved, dir.path()).await).0, [numbered(1)]);
+    let moved = CountingStore::with_content(original.inner.clone(), "elsewhere else");
+    assert_eq!(waiting_and_unread(&open_in(&moved, dir.path()).await).0, [numbered(1)]);
 }
 
 #[tokio::test]
 async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let place = KeyFilePlace::File(dir.path().join("a.db.keys"));
-    let (one, other): (SharedStore, SharedStore) = (Counting::new(), Counting::new());
+    let (one, other): (SharedStore, SharedStore) = (CountingStore::new(), CountingStore::new());
     let log = open_key_log(&one, &place, &limits()).await.unwrap();
     log.note(numbered(1)).unwrap();
     ended(log).await;
@@ -145,5 +145,9 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     mover.abort();
     let _cancelled = mover.await;
     ended(log).await;
-    assert_eq!(state(&open_key_log(&other, &place, &limits()).await.unwrap()), (vec![], vec![]), "nothing waits in it");
+    assert_eq!(
+        waiting_and_unread(&open_key_log(&other, &place, &limits()).await.unwrap()),
+        (vec![], vec![]),
+        "nothing waits in it"
+    );
 }

@@ -225,7 +225,7 @@ async fn register(
     let any_caller = request.any_caller;
     registration.set_any_caller(any_caller);
     // Read before any of its keys is taken, because taking one adds both to the set of keys that the engine has taken.
-    let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.may_have_been_taken(&key));
+    let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.engine_may_have_taken(&key));
     let took = core.ports.pins.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
         Took::Fresh => registration.reserve(core.ports.pins.clone(), claim.key),
@@ -326,7 +326,7 @@ async fn refuse_if_held_under_earlier_keys(
     let earlier = request.earlier.keys.iter().filter_map(|keys| keys.any_caller);
     for key in earlier.filter(|key| Some(*key) != request.any_caller).map(|key| key.of_request(&claim.request)) {
         let pins = &core.ports.pins;
-        if !pins.may_have_been_taken(&key) {
+        if !pins.engine_may_have_taken(&key) {
             continue;
         }
         match pins.first_try(&key).await {

@@ -46,8 +46,8 @@ async fn draining_finishes_the_queue_and_accepts_no_more_entries() {
 }
 
 #[tokio::test]
-async fn draining_gives_up_in_time_and_settles_the_rest() {
-    let (arm, _never) = gated();
+async fn draining_ends_at_its_time_limit_and_settles_the_rest() {
+    let (arm, _never_opened) = gated();
     let limits = Limits { shadow_in_flight_max: 4, ..limits() };
     let rig = TestShadow::new(arm, limits, json!({})).await;
     for _ in 0..50 {
@@ -60,7 +60,7 @@ async fn draining_gives_up_in_time_and_settles_the_rest() {
 
 #[tokio::test]
 async fn dropping_the_executor_settles_every_ticket() {
-    let (arm, _never) = gated();
+    let (arm, _never_opened) = gated();
     let rig = TestShadow::new(arm, Limits { shadow_in_flight_max: 4, ..limits() }, json!({})).await;
     for _ in 0..50 {
         rig.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
@@ -77,7 +77,7 @@ async fn dropping_the_executor_settles_every_ticket() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn its_threads_have_a_lower_priority() {
+async fn shadow_threads_have_a_lower_priority() {
     let nice = Arc::new(Mutex::new(None));
     let seen = nice.clone();
     let arm = engine(move |_| {
@@ -95,7 +95,7 @@ async fn its_threads_have_a_lower_priority() {
     assert_eq!(rustix::process::getpriority_process(None).unwrap(), here, "the priority of other threads is unchanged");
 }
 
-/// The numbers of a scrape: what was offered, and all outcomes.
+/// From a scrape: how many requests were offered, and the sum of all outcomes.
 fn scraped(text: &str) -> (u64, u64) {
     let sum = |name: &str| {
         let lines = text.lines().filter(|line| line.starts_with(name));
@@ -105,7 +105,7 @@ fn scraped(text: &str) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sum_holds_at_every_scrape_under_load() {
+async fn offered_equals_the_sum_of_outcomes_at_every_scrape_under_load() {
     const EACH: u64 = 600;
     let reply = |request: ArmRequest| async move {
         match request.request.body.len() % 4 {
@@ -141,14 +141,14 @@ async fn the_sum_holds_at_every_scrape_under_load() {
     let scraper = std::thread::spawn(move || {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        let (mut looks, end) = (0, Instant::now() + PATIENCE);
+        let (mut scrapes, end) = (0, Instant::now() + PATIENCE);
         metrics::with_local_recorder(&recorder, || {
             loop {
                 let (offered, outcomes) = scraped(&evidence.scrape(|| handle.render()));
                 assert_eq!(offered, outcomes);
-                looks += 1;
+                scrapes += 1;
                 if offered == 4 * EACH || Instant::now() > end {
-                    return (offered, looks);
+                    return (offered, scrapes);
                 }
             }
         })
@@ -158,8 +158,8 @@ async fn the_sum_holds_at_every_scrape_under_load() {
     }
     rig.shadow.drain(PATIENCE).await;
     let scraper = tokio::task::spawn_blocking(move || scraper.join()).await.unwrap();
-    let (offered, looks) = scraper.expect("the sum holds at every scrape");
-    assert_eq!(offered, 4 * EACH, "after {looks} scrapes");
+    let (offered, scrapes) = scraper.expect("both sums are equal at every scrape");
+    assert_eq!(offered, 4 * EACH, "after {scrapes} scrapes");
     rig.evidence.settle(&id(), Outcome::Matched);
     assert_eq!(testing::sums(&rig.evidence, &id()), (4 * EACH + 1, 4 * EACH + 1));
 }

@@ -1,4 +1,4 @@
-//! A shadow executor under test, requests to offer to it, and engines that it asks.
+//! For the tests: a shadow executor, requests to offer to it, and engines that it asks.
 
 mod load;
 mod runs;

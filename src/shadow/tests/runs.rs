@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn equal_replies_match_and_others_are_kept_redacted() {
+async fn equal_replies_match_and_a_redacted_sample_is_kept_of_others() {
     let reply = |request: ArmRequest| async move {
         assert!(request.creates.is_none() && !request.may_fall_back, "a rehearsal leaves nothing behind");
         let report = RunReport::default();

@@ -1,7 +1,7 @@
-//! Replays a run's events: every state on the way, and where another plan would have decided differently.
+//! Replays a run's events: computes the state after each event, and where another plan would have decided differently.
 //!
-//! Always true: a replay is the same fold by which the engine moved the run, so it shows what the engine saw; it is
-//! pure.
+//! Always true: a replay applies the events by the same function as the engine did, so it shows what the engine saw; it
+//! is pure.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -68,11 +68,11 @@ pub fn states(events: &[EventRow]) -> Result<Vec<StateRow>, String> {
     if states.is_empty() { Err("there are no events".to_owned()) } else { Ok(states) }
 }
 
-/// The run that these events make.
+/// The state of the run after these events.
 ///
 /// # Errors
 /// As [`states`].
-pub fn folded(events: &[EventRow]) -> Result<Run, String> {
+pub fn run_from_events(events: &[EventRow]) -> Result<Run, String> {
     let events: Vec<Event> = events.iter().map(event).collect::<Result<_, _>>()?;
     fold(&events).map_err(|misfit| misfit.to_string())
 }

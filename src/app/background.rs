@@ -1,5 +1,5 @@
-//! The tasks that run beside the requests: reloading changed files, releasing routes that the files hold below `live`,
-//! and watching the store's health.
+//! The background tasks: reloading changed files, releasing routes that are held below `live` after a change of the
+//! files, and watching the store's health.
 //!
 //! Always true: an invalid set of files changes nothing, and the log, the status and a metric show why; a valid set is
 //! put in force as a whole. While the store is not healthy, or the runs of the last process are not resumed yet, the
@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::parts::{Orphans, Parts};
+use super::parts::{InstancesWithoutRoute, Parts};
 use crate::config::{Change, ReloadStatus, Setup};
 
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
-/// How often routes that the files hold below `live` are checked: may they return?
+/// How often the routes that are held below `live` after a change of the files are checked for release.
 const RELEASE_EVERY: Duration = Duration::from_secs(2);
 
 /// The pause before a valid set that the store did not record is tried again. Without it nothing would retry until a
@@ -61,7 +61,7 @@ pub(super) async fn reload(
                     reload_status.refused_because(format!("{error:#}"));
                     // A store error may be transient, so the set is tried again. A set that leaves
                     // instances without a route would be refused again.
-                    to_retry = (!error.is::<Orphans>()).then_some(loaded);
+                    to_retry = (!error.is::<InstancesWithoutRoute>()).then_some(loaded);
                 }
             },
             Change::Refused(failed) => {
@@ -99,13 +99,13 @@ pub(super) async fn health(parts: Parts) {
     }
 }
 
-/// Lets routes that the files hold below `live` return to it when the holding time is over.
+/// Returns routes that are held below `live` after a change of the files to it, when the holding time is over.
 pub(super) async fn release_held_routes(parts: Parts) {
     let mut ticks = tokio::time::interval(RELEASE_EVERY);
     loop {
         ticks.tick().await;
         if let Err(error) = parts.ladder.release_held().await {
-            tracing::warn!(%error, "a route that files hold below `live` stays there: the store did not record its return");
+            tracing::warn!(%error, "a route that is held by the gate stays below `live`: the store did not record its return");
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::workflow::{Part, Plan, StepKind};
 /// The plans of workflows by name; `None` where the files have no such workflow.
 type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
 
-/// The basis of each route's evidence. Where it changes, the evidence starts from zero.
+/// The basis of each route's evidence, as a hash. When it changes, the evidence starts from zero.
 pub(super) fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
     setup.routes.iter().map(|route| (route.id.clone(), basis(setup, route))).collect()
 }
@@ -58,7 +58,7 @@ fn basis(setup: &Setup, route: &Route) -> String {
     basis.0.finalize().to_hex()[..32].to_owned()
 }
 
-/// The route's workflow, and all that it runs.
+/// The plans of the route's workflow, of its creator's, and of all workflows that these run.
 fn plans<'a>(setup: &'a Setup, route: &'a Route) -> Plans<'a> {
     let mut plans = Plans::new();
     let mut open: Vec<&WorkflowName> = route.workflow.iter().collect();
@@ -90,14 +90,14 @@ fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName
             names.extend(calls.map(|call| &call.service));
         }
         for path in plan.reads.iter().filter(|path| path.root() == "services") {
-            // Without a fixed name it may read any of them.
+            // An expression that computes the name may read any service.
             names.extend(setup.services.keys().filter(|name| path.part(0).is_none_or(|part| part == name.as_str())));
         }
     }
     names
 }
 
-/// A hash over texts and counts, each with its length, so that no two lists of them are taken for the same.
+/// A hash over texts and counts. Each text is hashed with its length, so that no two different lists have one hash.
 struct Basis(blake3::Hasher);
 
 impl Basis {

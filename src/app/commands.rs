@@ -14,12 +14,12 @@ use crate::demo::{DemoOptions, Product};
 ///
 /// # Errors
 /// As [`App::start`].
-pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
+pub fn serve(flags: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        let app = App::start(flags, over, engine.handle(), admin.handle()).await?;
+        let app = App::start(flags, overrides, engine.handle(), admin.handle()).await?;
         let mut addresses = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
         if let Some(api) = app.api {
             addresses["api"] = api.to_string().into();
@@ -47,16 +47,16 @@ pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
 pub fn demo(exit: bool) -> anyhow::Result<()> {
     let options = DemoOptions { exit, render: cli::diffs_text };
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
-    let kept = runtime()?.block_on(crate::demo::run(&options, async |wanted| {
-        let over = Overrides {
-            listen: Some(wanted.listen),
-            admin: Some(wanted.admin),
-            store: Some(format!("sqlite:{}", wanted.store.display())),
+    let promises_held = runtime()?.block_on(crate::demo::run(&options, async |product| {
+        let overrides = Overrides {
+            listen: Some(product.listen),
+            admin: Some(product.admin),
+            store: Some(format!("sqlite:{}", product.store.display())),
             ..Overrides::default()
         };
-        let app = App::start(wanted.flags, over, engine.handle(), admin.handle()).await?;
+        let app = App::start(product.flags, overrides, engine.handle(), admin.handle()).await?;
         Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
     }))?;
-    anyhow::ensure!(kept, "a promise was broken; the lines above say which");
+    anyhow::ensure!(promises_held, "a promise was broken; the lines above say which");
     Ok(())
 }

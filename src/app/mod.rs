@@ -5,8 +5,8 @@
 //! shadow, then the listeners. Stop, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's
 //! runs, buffered evidence and retry keys, the admin listener, the store; each within a bound of `limits`.
 //!
-//! There are three thread pools (`runtimes`): one serves the proxy's requests, one moves runs, one serves the admin
-//! listener. Reading and rendering for people happens on the third, so that a large response never delays a run.
+//! There are three thread pools (`runtimes`): one serves the proxy's requests, one executes runs, one serves the admin
+//! listener. Responses for people are read and rendered on the third, so that a large response never delays a run.
 //!
 //! `parts` builds what lives as long as the process and puts new files in force, `process` starts and stops it,
 //! `background` reloads files and watches the store's health.
@@ -28,6 +28,6 @@ mod time;
 
 pub use commands::{demo, serve};
 pub use process::App;
-pub use replay_files::{KeptPlan, MovedCall, ReplayFiles, ReplayResult};
+pub use replay_files::{MovedCall, ReplayFiles, ReplayResult, StoredPlan};
 pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many};
 pub use stores::{store_backup, store_check};

@@ -21,10 +21,10 @@ use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
 
-/// A set of files is refused: it removes routes by which the engine's instances are followed up.
+/// Why a set of files is refused: it removes routes by which the engine's instances are followed up.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Orphans(String);
+pub(super) struct InstancesWithoutRoute(String);
 
 /// The parts that live as long as the process.
 #[derive(Clone)]
@@ -78,7 +78,7 @@ impl Parts {
         };
         let ladder = Ladder::open(declared(setup, 0), ladder).await.map_err(|error| match error {
             OpenError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
-            OpenError::Orphans(sentences) => Orphans(sentences.join("\n")).into(),
+            OpenError::Orphans(sentences) => InstancesWithoutRoute(sentences.join("\n")).into(),
         })?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
@@ -112,13 +112,14 @@ impl Parts {
     /// Returns once the outcome is known.
     ///
     /// # Errors
-    /// The store did not record the flips, or the set would orphan instances of the engine. Nothing was changed.
+    /// The store did not record the flips, or the set would leave instances of the engine without a route. Nothing was
+    /// changed.
     pub async fn apply(&self, setup: &Setup) -> anyhow::Result<()> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let declared = declared(setup, files_version);
-        let orphans = self.ladder.orphans(&declared).await.context("looking up what the engine owns")?;
-        if !orphans.is_empty() {
-            return Err(Orphans(orphans.join("\n")).into());
+        let without_route = self.ladder.orphans(&declared).await.context("looking up what the engine owns")?;
+        if !without_route.is_empty() {
+            return Err(InstancesWithoutRoute(without_route.join("\n")).into());
         }
         let recorded = {
             let (parts, setup) = (self.clone(), setup.clone());
@@ -141,10 +142,15 @@ impl Parts {
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
         let within = Limits::ms(limits.drain_ms);
         if tokio::time::timeout(within, self.pins.flush()).await.is_err() {
-            tracing::error!("the last retry keys of legacy were not written to the store: it does not answer");
+            tracing::error!(
+                "the store does not answer: the last retry keys that legacy took were not written to it, and stay in \
+                 the file of retry keys"
+            );
         }
         if tokio::time::timeout(within, self.pins.unlist_key_file()).await.is_err() {
-            tracing::warn!("the store lists the file of retry keys though nothing waits in it: it does not answer");
+            tracing::warn!(
+                "the store does not answer: it still lists the file of retry keys of this process, in which no key waits"
+            );
         }
         match tokio::time::timeout(within, self.evidence.flush()).await {
             Ok(Ok(())) => {}
@@ -187,19 +193,19 @@ impl Obey for Engine {
     }
 }
 
-/// Keeps the gate to `live` shut while retries may come whose first try legacy served without its retry key being noted,
-/// or whose key cannot be read: the engine would perform them a second time.
+/// Keeps the gate to `live` shut while the engine would perform retries a second time. These are retries of requests
+/// that legacy served and whose retry keys could not be noted, or are in a file that cannot be read.
 impl GateCondition for StoreAffinity {
     fn missing(&self, route: &Route, from: State, to: State) -> Vec<String> {
         if to != State::Live || from >= to {
             return Vec::new();
         }
-        let again = "their retries could come, and the engine would perform them a second time";
+        let again = "the engine would perform retries of them a second time";
         let unnoted = self.unnoted_until(route.ids()).map(|until| {
             format!("legacy served requests whose retry keys could not be noted: until {until:.0} {again}")
         });
         let unread = self.unread_key_files().into_iter().map(|(file, until)| {
-            format!("{file}, and it may have keys of requests that legacy served: until {until:.0} {again}")
+            format!("{file}, and it may have retry keys of requests that legacy served: until {until:.0} {again}")
         });
         unnoted.into_iter().chain(unread).collect()
     }

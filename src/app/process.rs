@@ -36,8 +36,8 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the files, starts all parts, and listens. Runs that the last process left are continued; where the store
-    /// does not take that yet, the process serves as it does while the store is not healthy.
+    /// Reads the files, starts all parts, and listens. Resumes the runs that the last process left, in the background:
+    /// until the store takes the writes for that, the process serves as it does while the store is not healthy.
     ///
     /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
     /// caller's.
@@ -45,8 +45,8 @@ impl App {
     /// # Errors
     /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, or
     /// an address is in use.
-    pub async fn start(flags: PathBuf, over: Overrides, engine: &Handle, admin: &Handle) -> anyhow::Result<Self> {
-        let Loaded { setup, warnings, hash } = config::read(&flags, &over)?;
+    pub async fn start(flags: PathBuf, overrides: Overrides, engine: &Handle, admin: &Handle) -> anyhow::Result<Self> {
+        let Loaded { setup, warnings, hash } = config::read(&flags, &overrides)?;
         for warning in &warnings.0 {
             tracing::warn!(problem = %warning.one_line(), "the flag files are valid, with a warning");
         }
@@ -67,8 +67,8 @@ impl App {
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let reload_status = Arc::new(ReloadStatus::new(warnings));
-        let (watch, changes) =
-            FlagFileWatcher::start(&flags, over, hash, WatchTiming::default()).context("watching the flag files")?;
+        let (watch, changes) = FlagFileWatcher::start(&flags, overrides, hash, WatchTiming::default())
+            .context("watching the flag files")?;
         watch.force_on_hangup().context("listening for SIGHUP")?;
 
         {
@@ -148,7 +148,7 @@ impl App {
         tasks.push(engine.spawn(background::reload(parts.clone(), setup.clone(), reload_status, changes)));
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
-        tasks.push(engine.spawn(time::watch()));
+        tasks.push(engine.spawn(time::track_machine_clock()));
         tasks.push(engine.spawn(retention::purge_periodically(parts.store.clone(), parts.retention.clone())));
         tasks.extend([&engine, &admin].map(|runtime| runtime.spawn(memory::return_freed_pages())));
         tasks.extend(recorder.map(|handle| admin.spawn(telemetry::upkeep(handle))));

@@ -31,11 +31,11 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
     }
 }
 
-/// Which retry keys of requests that legacy served are not known.
+/// Why retry keys of requests that legacy served may be unknown, as text; `None` if all are known.
 fn missing_retry_keys(parts: &Parts) -> Option<String> {
     let unread = parts.pins.unread_key_files().into_iter().chain(parts.pins.unnoted_of_any_route());
     let files = unread.map(|(file, until)| {
-        format!("{file}: until {until:.0} retries of such keys are taken for first tries, and no route goes up to `live` unless forced")
+        format!("{file}: until {until:.0} retries with such keys are taken for first tries, and no route goes up to `live` unless forced")
     });
     let files: Vec<String> = files.collect();
     (!files.is_empty()).then(|| files.join("; "))

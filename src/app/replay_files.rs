@@ -1,7 +1,7 @@
-//! Replays recorded runs with flag files that are not those of the run.
+//! Replays recorded runs with other flag files than those under which they ran.
 //!
-//! Always true: nothing is sent or written. Random values (`uuid`, `random`) derive from the store's secret: where it
-//! is unknown they differ from the run's, and the command line says so.
+//! Always true: nothing is sent or written. Random values (`uuid`, `random`) derive from the store's secret: if it is
+//! unknown, they differ from the run's, and the command line says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::admin::replay::{DivergenceRow, divergences, folded, workflow_and_plan};
+use crate::admin::replay::{DivergenceRow, divergences, run_from_events, workflow_and_plan};
 use crate::admin::types::EventRow;
 use crate::config::{self, CheckFailed, Overrides, Setup};
 use crate::limits::Limits;
@@ -29,7 +29,7 @@ pub struct ReplayFiles {
 }
 
 /// The stored plan of a run, loaded as the engine loads it.
-pub struct KeptPlan(Plan);
+pub struct StoredPlan(Plan);
 
 /// A call whose outcome is unknown, at a service that has another URL in the files.
 #[derive(Debug, Serialize)]
@@ -68,16 +68,16 @@ pub enum ReplayResult {
 }
 
 impl ReplayFiles {
-    /// Reads a directory; `instead` replaces the file of the workflow that it contains. `secret` is the store's, where
-    /// it is known.
+    /// Reads a directory. The workflow in the file `instead`, if given, replaces the directory's workflow of that name.
+    /// `secret` is the store's secret, if known.
     ///
     /// # Errors
     /// Everything that is wrong with the files.
     pub fn read(dir: &Path, instead: Option<&Path>, secret: Option<[u8; 32]>) -> Result<Self, CheckFailed> {
-        let over = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
+        let overrides = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
         let loaded = match instead {
-            Some(file) => config::read_with(dir, file, &over)?,
-            None => config::read(dir, &over)?,
+            Some(file) => config::read_with(dir, file, &overrides)?,
+            None => config::read(dir, &overrides)?,
         };
         Ok(Self::of(loaded.setup, secret))
     }
@@ -124,28 +124,28 @@ impl ReplayFiles {
     ///
     /// # Errors
     /// This version cannot read it.
-    pub fn kept(&self, source: &serde_json::Value) -> Result<KeptPlan, String> {
-        Plan::kept(source, &self.keyed, &self.limits).map(KeptPlan).map_err(|problems| {
+    pub fn stored_plan(&self, source: &serde_json::Value) -> Result<StoredPlan, String> {
+        Plan::kept(source, &self.keyed, &self.limits).map(StoredPlan).map_err(|problems| {
             let first = problems.iter().next().map_or_else(String::new, |problem| problem.message.clone());
             format!("its plan cannot be read by this version: {first}")
         })
     }
-    /// What the plan of a run may still need and the files do not have, a sentence each.
+    /// What the plan of a run may still need and the files do not have, one sentence for each.
     ///
     /// # Errors
     /// The run's events cannot be read.
-    pub fn missing(&self, events: &[EventRow], kept: &KeptPlan) -> Result<Vec<String>, String> {
-        let run = folded(events)?;
-        let missing = missing::all(&kept.0, Some(&run), &self.world).into_iter();
+    pub fn missing(&self, events: &[EventRow], plan: &StoredPlan) -> Result<Vec<String>, String> {
+        let run = run_from_events(events)?;
+        let missing = missing::all(&plan.0, Some(&run), &self.world).into_iter();
         Ok(missing.map(|(step, missing)| format!("`{step}` needs {missing}")).collect())
     }
     /// Calls of a run whose outcome is unknown, at services that have other URLs in the files.
     ///
     /// # Errors
     /// The run's events cannot be read.
-    pub fn moved(&self, events: &[EventRow], kept: &KeptPlan) -> Result<Vec<MovedCall>, String> {
-        let run = folded(events)?;
-        let moved = address::moved_calls(&run, &kept.0, &self.world).into_iter();
+    pub fn moved(&self, events: &[EventRow], plan: &StoredPlan) -> Result<Vec<MovedCall>, String> {
+        let run = run_from_events(events)?;
+        let moved = address::moved_calls(&run, &plan.0, &self.world).into_iter();
         let row = |((step, item), Moved { service, from, to })| MovedCall { step, item, service, from, to };
         Ok(moved.map(row).collect())
     }

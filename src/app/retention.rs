@@ -15,9 +15,9 @@ use crate::clock;
 use crate::config::Retention;
 use crate::store::{Purged, SharedStore, StoreError};
 
-/// Runs that are deleted in one batch.
+/// How many runs are deleted in one batch.
 const RUNS_AT_ONCE: usize = 50;
-/// Retry keys that are deleted in one batch.
+/// How many retry keys are deleted in one batch.
 const KEYS_AT_ONCE: usize = 1_000;
 /// The pause after a batch, as a multiple of the time that the batch took.
 const PAUSE_FACTOR: u32 = 4;
@@ -52,8 +52,8 @@ pub(super) async fn purge_periodically(store: SharedStore, retention: Arc<ArcSwa
     }
 }
 
-/// Removes the expired retry keys of both arms. The store also removes some when it records a key that legacy took, but
-/// that may never happen.
+/// Removes the expired retry keys of both arms. The store also removes some whenever it records a key that legacy took,
+/// but without such requests nothing would be removed.
 async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
     loop {
         let began = Instant::now();
@@ -69,7 +69,7 @@ pub(super) fn in_force(configured: Option<Retention>, store: &SharedStore) -> Re
     configured.unwrap_or_else(|| Retention::all(store.usual_retention()))
 }
 
-/// Logs at the start how long runs are kept, where the files do not say it.
+/// Logs at the start how long runs are kept, if the files do not say it.
 pub(super) fn log_default(configured: Option<Retention>, store: &SharedStore) {
     match (configured, store.usual_retention()) {
         (Some(_), _) => {}

@@ -1,4 +1,4 @@
-//! The threads of a process.
+//! The thread pools of a process.
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -6,9 +6,9 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Threads of the engine and its store: separate from those that serve the proxy's requests, so that neither delays the
-/// other. Fewer than there are cores: a run alternates between its step's socket and the store's thread, and where each
-/// change wakes several idle threads, a step takes 1.5 times as long.
+/// Threads of the engine and its store, separate from those that serve the proxy's requests, so that neither delays the
+/// other. There are fewer than cores: a run waits in turn for its step's socket and for the store's thread, and if each
+/// wake-up woke several idle threads, a step would take 1.5 times as long.
 pub(super) fn engine_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads((cores() / 2).max(1)).enable_all().thread_name("engine").build()
 }

@@ -1,7 +1,7 @@
 //! Reads a store that no process uses, for the command line.
 //!
-//! Always true: a store that does not exist is an error and is not created; so is a SQLite file that a process uses,
-//! since it belongs to one process.
+//! Always true: a store that does not exist is not created, but an error. A SQLite file that a process uses is an error
+//! too, since it belongs to that process.
 
 use anyhow::{Context as _, bail};
 
@@ -32,7 +32,7 @@ pub struct OpenRun {
 /// A page of open runs, newest first, and the cursor of the next page, if there is one.
 pub type OpenRunPage = (Vec<OpenRun>, Option<String>);
 
-/// Runs that are read with one query.
+/// How many runs are read with one query.
 const PAGE: usize = 1_000;
 
 impl StoredRuns {
@@ -78,8 +78,8 @@ impl StoredRuns {
     /// # Errors
     /// The store does not answer, or has none.
     pub fn plan(&self, plan: &PlanId) -> anyhow::Result<serde_json::Value> {
-        let kept = self.runtime.block_on(self.store.plan(plan.clone())).context("reading a kept plan")?;
-        kept.with_context(|| format!("the store has no plan {plan}"))
+        let stored = self.runtime.block_on(self.store.plan(plan.clone())).context("reading a stored plan")?;
+        stored.with_context(|| format!("the store has no plan {plan}"))
     }
     /// A page of the runs that have not ended: those older than `before`, or the newest ones without it.
     ///

@@ -1,5 +1,5 @@
-//! `store check` and `store backup`, which also work while a process uses the store; and the opening of the files
-//! beside it at start.
+//! `store check` and `store backup`, which also work while a process uses the store. Also opens, at the start of a
+//! process, the two files beside the store: the file of retry keys and the file of evidence marks.
 //!
 //! Always true: a check changes nothing in the store; a backup is read back before it is reported as done.
 
@@ -60,7 +60,7 @@ pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<Stor
         });
         let Copied { bytes, waiting_keys } = copied.await?;
         let copy = SqliteStore::check_copy(&to, window).await;
-        let copy = copy.context("the copy was written, and cannot be read back")?;
+        let copy = copy.context("the copy was written, but cannot be read back")?;
         Ok(StoreCopy { bytes, waiting_keys, unread, report: report(copy, format!("sqlite:{}", to.display())) })
     })
 }
@@ -131,7 +131,7 @@ pub(super) async fn evidence_marks(setup: &Setup, store: &SharedStore) -> anyhow
     Ok(Marks::open(&place).await?)
 }
 
-/// How long a retry key is valid; within this time the run that it names must exist.
+/// How long a retry key is valid. A check reports younger keys whose run does not exist.
 fn retry_window(limits: &Limits) -> Duration {
     Duration::from_secs(limits.retry_window_s)
 }
@@ -145,8 +145,8 @@ fn resolve_location(location: StoreLocation) -> anyhow::Result<(StoreUrl, Limits
         }
         StoreLocation::Flags(dir) => {
             // Checking a store needs none of the secrets that the files name.
-            let over = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
-            let setup = config::read(&dir, &over)?.setup;
+            let overrides = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
+            let setup = config::read(&dir, &overrides)?.setup;
             Ok((setup.settings.store, (*setup.limits).clone()))
         }
     }

@@ -1,4 +1,5 @@
-//! The process's time: set by what the store knows at the start, and compared with the machine's clock from then on.
+//! Sets the process's time at the start, by the store's time or newest event, and then compares it with the machine's
+//! clock.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(super) async fn set(store: &SharedStore) -> anyhow::Result<()> {
 }
 
 /// Logs and counts each jump of the machine's clock; never returns.
-pub(super) async fn watch() {
+pub(super) async fn track_machine_clock() {
     let jumps = metrics::counter!("pointsman_clock_jumps_total");
     let offset = metrics::gauge!("pointsman_clock_offset_seconds");
     jumps.increment(0);

@@ -1,8 +1,8 @@
 //! The HTTP client of a running process's API.
 //!
-//! A server that does not answer within ten seconds is given up; one that cannot be reached is an error that says what
-//! to do; a response larger than the bound is refused. Nothing is retried, since a flip may have happened: that is left
-//! to the person.
+//! If the server does not answer within ten seconds, the request fails. If it cannot be reached, the error says what to
+//! do. A response larger than the bound is an error. No request is retried, since a request without a response may have
+//! taken effect: the person decides.
 
 use std::future::Future;
 use std::time::Duration;
@@ -27,29 +27,29 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// The largest response that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Why a request failed.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum CallError {
-    /// The server refused, and says why.
+    /// The server refused the request: its problem, parsed and as raw JSON.
     Refused(Box<ApiProblem>, Value),
-    /// No server, or not pointsman's API: what happened, and what to do.
-    Unreachable(String, String),
+    /// Every other error, such as an unreachable server, a response that cannot be parsed or a wrong option: what
+    /// happened, and what to do.
+    Failed(String, String),
 }
 
 /// A response of server-sent events.
 pub(crate) struct Events {
     body: Incoming,
-    read: Vec<u8>,
+    /// The bytes that were received and not yet parsed.
+    buffer: Vec<u8>,
 }
 
 /// One server-sent event.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Event {
-    /// For `Last-Event-ID`.
+    /// The value that a client sends as `Last-Event-ID` to receive the events after this one.
     pub id: Option<String>,
-    /// Its name.
     pub name: String,
-    /// Its data.
     pub data: Value,
 }
 
@@ -87,22 +87,22 @@ impl Client {
         let base = if base.contains("://") { base } else { format!("http://{base}") };
         let uri: Uri = base.parse().map_err(|error| {
             let example = "an example is --admin http://127.0.0.1:8081";
-            CallError::Unreachable(format!("`{base}` is not a URL: {error}"), example.to_owned())
+            CallError::Failed(format!("`{base}` is not a URL: {error}"), example.to_owned())
         })?;
         if uri.scheme_str() != Some("http") {
             let hint = "this version speaks plain http to the API: use a tunnel, or an address on this machine";
-            return Err(CallError::Unreachable(format!("`{base}` is not an http URL"), hint.to_owned()));
+            return Err(CallError::Failed(format!("`{base}` is not an http URL"), hint.to_owned()));
         }
         let token = match &server.token_file {
             Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
                 let message = format!("the token file `{}` cannot be read: {error}", path.display());
-                CallError::Unreachable(message, "check --token-file".to_owned())
+                CallError::Failed(message, "check --token-file".to_owned())
             })?),
             None => std::env::var("POINTSMAN_TOKEN").ok(),
         };
         let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            CallError::Unreachable(format!("the runtime cannot be created: {error}"), "try again".to_owned())
+            CallError::Failed(format!("the runtime cannot be created: {error}"), "try again".to_owned())
         })?;
         Ok(Self { base, token, pool: Pool::builder(TokioExecutor::new()).build_http(), runtime })
     }
@@ -113,8 +113,12 @@ impl Client {
     }
 
     /// POST; returns the response as `T` and as raw JSON.
-    pub fn post<T: DeserializeOwned>(&self, path: &str, ask: &impl serde::Serialize) -> Result<(T, Value), CallError> {
-        let body = serde_json::to_value(ask).unwrap_or_default();
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request_body: &impl serde::Serialize,
+    ) -> Result<(T, Value), CallError> {
+        let body = serde_json::to_value(request_body).unwrap_or_default();
         self.call(Method::POST, path, Some(body), &[])
     }
 
@@ -122,10 +126,10 @@ impl Client {
     pub fn post_preferring<T: DeserializeOwned>(
         &self,
         path: &str,
-        ask: &impl serde::Serialize,
+        request_body: &impl serde::Serialize,
         prefer: &str,
     ) -> Result<(T, Value), CallError> {
-        let body = serde_json::to_value(ask).unwrap_or_default();
+        let body = serde_json::to_value(request_body).unwrap_or_default();
         self.call(Method::POST, path, Some(body), &[("prefer", prefer)])
     }
 
@@ -133,15 +137,15 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        ask: Option<Value>,
+        request_body: Option<Value>,
         headers: &[(&str, &str)],
     ) -> Result<(T, Value), CallError> {
         let (status, body) = self.within(async {
-            let response = self.send(method, path, ask.as_ref(), headers).await?;
+            let response = self.send(method, path, request_body.as_ref(), headers).await?;
             let status = response.status();
             Ok((status, self.body(response).await?))
         })?;
-        self.read(path, status, &body)
+        self.parse(path, status, &body)
     }
 
     /// Waits for a request, at most `ANSWER_TIME_MAX`.
@@ -149,7 +153,7 @@ impl Client {
         self.runtime.block_on(async {
             match tokio::time::timeout(ANSWER_TIME_MAX, work).await {
                 Ok(answer) => answer,
-                Err(_) => Err(CallError::Unreachable(
+                Err(_) => Err(CallError::Failed(
                     format!("{} did not answer within {} s", self.base, ANSWER_TIME_MAX.as_secs()),
                     "the request may still take effect: look with `pointsman status` before you try again".to_owned(),
                 )),
@@ -157,7 +161,7 @@ impl Client {
         })
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &str, status: StatusCode, body: &[u8]) -> Result<(T, Value), CallError> {
+    fn parse<T: DeserializeOwned>(&self, path: &str, status: StatusCode, body: &[u8]) -> Result<(T, Value), CallError> {
         let value: Value = serde_json::from_slice(body).map_err(|_| self.not_pointsman(status))?;
         if !status.is_success() {
             if !value.get("title").is_some_and(Value::is_string) {
@@ -168,8 +172,8 @@ impl Client {
         }
         match serde_json::from_value(value.clone()) {
             Ok(answer) => Ok((answer, value)),
-            Err(error) => Err(CallError::Unreachable(
-                format!("{} answered {path} in a way that this version does not read: {error}", self.base),
+            Err(error) => Err(CallError::Failed(
+                format!("the answer of {} to {path} cannot be parsed by this version: {error}", self.base),
                 "use the same version of pointsman for the command and the server, or --json".to_owned(),
             )),
         }
@@ -180,50 +184,51 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        ask: Option<&Value>,
+        request_body: Option<&Value>,
         last: Option<&str>,
     ) -> Result<Option<Events>, CallError> {
         let headers: Vec<(&str, &str)> = last.into_iter().map(|last| ("last-event-id", last)).collect();
-        let response = self.within(self.send(method, path, ask, &headers))?;
+        let response = self.within(self.send(method, path, request_body, &headers))?;
         let status = response.status();
         if status == StatusCode::NO_CONTENT {
             return Ok(None);
         }
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if status.is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
-            return Ok(Some(Events { body: response.into_body(), read: Vec::new() }));
+            return Ok(Some(Events { body: response.into_body(), buffer: Vec::new() }));
         }
         let body = self.within(self.body(response))?;
-        Err(self.read::<Value>(path, status, &body).err().unwrap_or_else(|| self.not_pointsman(status)))
+        Err(self.parse::<Value>(path, status, &body).err().unwrap_or_else(|| self.not_pointsman(status)))
     }
 
-    /// The next event of a stream; `None` is its end, which may be a break.
+    /// The next event of a stream; `None` when the response has ended, after the last event or because the connection
+    /// was closed.
     pub fn next(&self, events: &mut Events) -> Result<Option<Event>, CallError> {
-        let broke = |why: &str| CallError::Unreachable(format!("the stream broke: {why}"), "try again".to_owned());
+        let broke = |why: &str| CallError::Failed(format!("the stream broke: {why}"), "try again".to_owned());
         loop {
-            if let Some(end) = events.read.windows(2).position(|two| two == b"\n\n") {
-                let block: Vec<u8> = events.read.drain(..end + 2).collect();
+            if let Some(end) = events.buffer.windows(2).position(|two| two == b"\n\n") {
+                let block: Vec<u8> = events.buffer.drain(..end + 2).collect();
                 match Event::parse(&block) {
                     Some(event) => return Ok(Some(event)),
                     None => continue, // a comment
                 }
             }
-            if events.read.len() > ANSWER_BYTES_MAX {
+            if events.buffer.len() > ANSWER_BYTES_MAX {
                 return Err(broke("one event is larger than the largest response"));
             }
             let frame = self.runtime.block_on(async { tokio::time::timeout(IDLE_MAX, events.body.frame()).await });
             match frame {
-                Ok(Some(Ok(frame))) => events.read.extend(frame.into_data().unwrap_or_default()),
+                Ok(Some(Ok(frame))) => events.buffer.extend(frame.into_data().unwrap_or_default()),
                 Ok(Some(Err(error))) => return Err(broke(&error.to_string())),
                 Ok(None) => return Ok(None),
-                Err(_) => return Err(broke("no heartbeat came")),
+                Err(_) => return Err(broke(&format!("no byte within {} s", IDLE_MAX.as_secs()))),
             }
         }
     }
 
     async fn body(&self, response: Response<Incoming>) -> Result<Bytes, CallError> {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-            CallError::Unreachable(format!("the response of {} broke off: {error}", self.base), "try again".to_owned())
+            CallError::Failed(format!("the response of {} broke off: {error}", self.base), "try again".to_owned())
         })?;
         Ok(body.to_bytes())
     }
@@ -232,7 +237,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        ask: Option<&Value>,
+        request_body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<Response<Incoming>, CallError> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
@@ -243,15 +248,15 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let body = match ask {
-            Some(ask) => {
+        let body = match request_body {
+            Some(request_body) => {
                 request = request.header(header::CONTENT_TYPE, "application/json");
-                Full::new(Bytes::from(ask.to_string()))
+                Full::new(Bytes::from(request_body.to_string()))
             }
             None => Full::default(),
         };
         let request = request.body(body).map_err(|error| {
-            CallError::Unreachable(
+            CallError::Failed(
                 format!("the request is not valid HTTP: {error}"),
                 "check the name and the token".to_owned(),
             )
@@ -264,7 +269,7 @@ impl Client {
         while let Some(next) = cause.source() {
             cause = next;
         }
-        CallError::Unreachable(
+        CallError::Failed(
             format!("no pointsman answers at {}: {cause}", self.base),
             "start one with `pointsman serve --flags DIR`, or say where it is with --admin URL or POINTSMAN_ADMIN"
                 .to_owned(),
@@ -272,9 +277,9 @@ impl Client {
     }
 
     fn not_pointsman(&self, status: StatusCode) -> CallError {
-        CallError::Unreachable(
-            format!("{} answered {status}, and not as pointsman's API does", self.base),
-            "is this the address of the API (`admin.listen`), and not of the proxy?".to_owned(),
+        CallError::Failed(
+            format!("{} answered {status}, but not in the format of pointsman's API", self.base),
+            "check that this is the address of the API (`admin.listen`) and not of the proxy".to_owned(),
         )
     }
 }

@@ -22,13 +22,13 @@ pub(crate) fn flip(
     format: Formatter,
 ) -> Result<Output, CallError> {
     let (rows, _) = client.get::<Vec<RouteRow>>("/api/v2/routes")?;
-    let (order, without) = order(&rows, family, options.state);
-    if order.is_empty() {
+    let (to_flip, without_workflow) = in_flip_order(&rows, family, options.state);
+    if to_flip.is_empty() {
         let hint = "`pointsman status` lists the routes; only those with a workflow move".to_owned();
-        return Err(CallError::Unreachable(format!("no route `{family}.*` has a workflow"), hint));
+        return Err(CallError::Failed(format!("no route `{family}.*` has a workflow"), hint));
     }
     let (mut text, mut moved) = (String::new(), Vec::new());
-    for (at, row) in order.iter().enumerate() {
+    for (at, row) in to_flip.iter().enumerate() {
         let one = FlipOptions { route: row.id.to_string(), ..options.clone() };
         match flip::flip(client, server, &one, format) {
             Ok(done) => {
@@ -36,27 +36,28 @@ pub(crate) fn flip(
                 moved.push(done.json);
             }
             Err(error) => {
-                let left = order.get(at + 1..).unwrap_or_default().iter().map(|row| row.id.as_str());
-                return Err(stopped(error, row.id.as_str(), &moved, &left.collect::<Vec<_>>()));
+                let left = to_flip.get(at + 1..).unwrap_or_default().iter().map(|row| row.id.as_str());
+                return Err(with_progress(error, row.id.as_str(), &moved, &left.collect::<Vec<_>>()));
             }
         }
     }
-    for row in without {
+    for row in without_workflow {
         text.push_str(&format!("{} has no workflow: it stays off\n", escape_control(row.id.as_str())));
     }
     Ok(Output { text, json: Value::Array(moved), is_ok: true })
 }
 
-/// The routes of a family in the order in which they move, and those that cannot.
-fn order<'a>(rows: &'a [RouteRow], family: &str, to: State) -> (Vec<&'a RouteRow>, Vec<&'a RouteRow>) {
+/// The routes of a family with a workflow, in the order in which they are flipped, and the routes without a workflow.
+fn in_flip_order<'a>(rows: &'a [RouteRow], family: &str, to: State) -> (Vec<&'a RouteRow>, Vec<&'a RouteRow>) {
     let begins = |row: &&RouteRow| row.id.as_str().strip_prefix(family).is_some_and(|rest| rest.starts_with('.'));
-    let (mut order, without): (Vec<_>, Vec<_>) = rows.iter().filter(begins).partition(|row| row.workflow.is_some());
-    order.sort_by_key(|row| {
+    let (mut to_flip, without_workflow): (Vec<_>, Vec<_>) =
+        rows.iter().filter(begins).partition(|row| row.workflow.is_some());
+    to_flip.sort_by_key(|row| {
         let goes_up = to > current_rung(row);
         // Down before up; creators first on the way down, last on the way up.
         (goes_up, goes_up != row.follows.is_some())
     });
-    (order, without)
+    (to_flip, without_workflow)
 }
 
 /// The rung that a route is on: the requested state, or a lower one where the gate holds it there.
@@ -64,8 +65,8 @@ fn current_rung(row: &RouteRow) -> State {
     if row.effective.why == Why::Gate { row.effective.state } else { row.requested }
 }
 
-/// The refusal of one route, with what happened to the others.
-fn stopped(error: CallError, at: &str, moved: &[Value], left: &[&str]) -> CallError {
+/// Adds to the error of one route which routes were flipped before it, and which were not tried.
+fn with_progress(error: CallError, at: &str, moved: &[Value], left: &[&str]) -> CallError {
     let names = |flips: &[Value]| {
         let name = |flip: &Value| {
             let part = |key: &str| flip["flip"][key].as_str().unwrap_or("?").to_owned();
@@ -86,7 +87,7 @@ fn stopped(error: CallError, at: &str, moved: &[Value], left: &[&str]) -> CallEr
             value["not_tried"] = json!(left);
             CallError::Refused(problem, value)
         }
-        CallError::Unreachable(message, hint) => CallError::Unreachable(format!("{message} ({others})"), hint),
+        CallError::Failed(message, hint) => CallError::Failed(format!("{message} ({others})"), hint),
     }
 }
 
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn followers_before_the_creator_upwards_and_the_reverse_downwards() {
+    fn followers_go_up_before_their_creator_and_down_after_it() {
         let rows = [
             row("orders.create", None, true, State::Shadow),
             row("orders.get", Some("orders.create"), true, State::Shadow),
@@ -113,11 +114,11 @@ mod tests {
             row("orders.cancel", Some("orders.create"), true, State::Live),
             row("ordersx.create", None, true, State::Off),
         ];
-        let ids = |to| order(&rows, "orders", to).0.into_iter().map(|row| row.id.as_str()).collect::<Vec<_>>();
+        let ids = |to| in_flip_order(&rows, "orders", to).0.into_iter().map(|row| row.id.as_str()).collect::<Vec<_>>();
         assert_eq!(ids(State::Only), ["orders.get", "orders.cancel", "orders.create"]);
         assert_eq!(ids(State::Off), ["orders.create", "orders.get", "orders.cancel"]);
         assert_eq!(ids(State::Dark), ["orders.cancel", "orders.get", "orders.create"], "down before up");
-        assert_eq!(order(&rows, "orders", State::Off).1[0].id.as_str(), "orders.list");
-        assert!(order(&rows, "order", State::Off).0.is_empty());
+        assert_eq!(in_flip_order(&rows, "orders", State::Off).1[0].id.as_str(), "orders.list");
+        assert!(in_flip_order(&rows, "order", State::Off).0.is_empty());
     }
 }

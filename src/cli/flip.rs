@@ -28,9 +28,9 @@ pub(crate) fn flip(
     format: Formatter,
 ) -> Result<Output, CallError> {
     let FlipOptions { route, state, percent, reason, force, yes } = options.clone();
-    let ask = FlipRequest { to: state, percent, reason, force, acknowledge: yes, by: server.caller_name() };
+    let request = FlipRequest { to: state, percent, reason, force, acknowledge: yes, by: server.caller_name() };
     let path = format!("/api/v2/routes/{}/flip", component(&route));
-    let (done, json) = client.post::<FlipResponse>(&path, &ask)?;
+    let (done, json) = client.post::<FlipResponse>(&path, &request)?;
     let flip = &done.flip;
     let share = match state {
         State::Off | State::Only => String::new(),
@@ -70,8 +70,8 @@ pub(crate) fn freeze(
     reason: Option<String>,
     format: Formatter,
 ) -> Result<Output, CallError> {
-    let ask = FreezeRequest { on, effects, reason, by: server.caller_name() };
-    let (done, json) = client.post::<FreezeResponse>("/api/v2/freeze", &ask)?;
+    let request = FreezeRequest { on, effects, reason, by: server.caller_name() };
+    let (done, json) = client.post::<FreezeResponse>("/api/v2/freeze", &request)?;
     let what = match done.freeze {
         Freeze::No => format.tone("the kill switch is off: routes are at their own states again", Tone::Good),
         Freeze::Instances => format.tone(

@@ -113,8 +113,8 @@ impl Formatter {
     }
 }
 
-/// Escapes what a terminal would interpret: control characters except line breaks, and marks that change the direction
-/// of text.
+/// Escapes the characters that a terminal would interpret: control characters except line breaks, and those that change
+/// the direction of text.
 pub(crate) fn escape_control(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -129,7 +129,7 @@ pub(crate) fn escape_control(text: &str) -> String {
     out
 }
 
-/// The same for a text of a run, with stars instead of ciphertext, which nobody can read.
+/// Escapes control characters in a text of a run, and replaces ciphertext, which nobody can read, by stars.
 pub(crate) fn without_ciphertext(text: &str) -> String {
     let [opens, closes] = SEALED;
     let mut pieces = text.split(opens);

@@ -3,7 +3,7 @@
 //! Always true: stdout is data (`--json` everywhere), stderr is messages; the exit code is 0 for done, 1 for refused or
 //! failed, 2 for wrong usage. `status`, `flip`, `freeze`, `diffs`, `evidence`, `flips`, `services`, `runs`, `explain`
 //! and `replay` are clients of the API of a running process; `check` and `schema` read files only; `help` shows the
-//! reference; `serve`, `demo` and `store` are done by `app`, reached through [`ProcessCommands`].
+//! reference; `serve`, `demo` and `store` call functions of `app`, which `main` passes in [`ProcessCommands`].
 
 mod args;
 mod check;
@@ -39,7 +39,7 @@ use output::{Output, pretty, print, report_error};
 pub use process_commands::{
     DemoOptions, Failure, ProcessCommands, ServeOptions, StoreCopy, StoreFinding, StoreLocation, StoreReport,
 };
-use runs::RunOrder;
+use runs::RunCommand;
 
 use crate::config::{CheckFailed, Overrides};
 
@@ -59,9 +59,9 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
     let out = Formatter::new(globals.color, &std::io::stdout());
     let done = match command {
         Command::Serve(serve) => {
-            let over =
+            let overrides =
                 Overrides { listen: serve.listen, admin: serve.admin, store: serve.store, ..Overrides::default() };
-            return exit_code(&globals, (process_commands.serve)(ServeOptions { flags: serve.flags, over }));
+            return exit_code(&globals, (process_commands.serve)(ServeOptions { flags: serve.flags, overrides }));
         }
         // Its output is text for people only.
         Command::Demo { .. } if globals.json => {
@@ -117,24 +117,24 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
 }
 
 fn run_command(command: Runs, out: Formatter, err: Formatter) -> Result<Output, CallError> {
-    let order = match command {
+    let command = match command {
         Runs::List(list) => return with_client(&list.server.clone(), |client| runs::list(client, list, out)),
         Runs::Show { run, server } => return with_client(&server, |client| runs::show(client, &run, out)),
         Runs::Events(of) => return with_client(&of.server.clone(), |client| runs::events(client, &of, out)),
         Runs::Start(start) => return with_client(&start.server.clone(), |client| runs::start(client, start, out, err)),
         Runs::Follow { run, server } => return with_client(&server, |client| runs::follow(client, &run, out, err)),
-        Runs::Pause(plain) => RunOrder::Pause(plain),
-        Runs::Resume(plain) => RunOrder::Resume(plain),
-        Runs::Cancel { no_undo, plain } => RunOrder::Cancel { no_undo, plain },
-        Runs::Skip { of, rest } => RunOrder::Skip { of, rest },
-        Runs::Adjust { of, item, input, rest } => RunOrder::Adjust { of, item, input, rest },
-        Runs::Retry { run, step, server } => RunOrder::Retry { run, step, server },
-        Runs::Rerun { run, from, server } => RunOrder::Rerun { run, from, server },
-        Runs::Resolve(resolve) => RunOrder::Resolve(resolve),
-        Runs::Answer(answer) => RunOrder::Answer(answer),
-        Runs::Signal { run, name, payload, id, server } => RunOrder::Signal { run, name, payload, id, server },
+        Runs::Pause(plain) => RunCommand::Pause(plain),
+        Runs::Resume(plain) => RunCommand::Resume(plain),
+        Runs::Cancel { no_undo, plain } => RunCommand::Cancel { no_undo, plain },
+        Runs::Skip { of, rest } => RunCommand::Skip { of, rest },
+        Runs::Adjust { of, item, input, rest } => RunCommand::Adjust { of, item, input, rest },
+        Runs::Retry { run, step, server } => RunCommand::Retry { run, step, server },
+        Runs::Rerun { run, from, server } => RunCommand::Rerun { run, from, server },
+        Runs::Resolve(resolve) => RunCommand::Resolve(resolve),
+        Runs::Answer(answer) => RunCommand::Answer(answer),
+        Runs::Signal { run, name, payload, id, server } => RunCommand::Signal { run, name, payload, id, server },
     };
-    with_client(&order.server().clone(), |client| runs::give_order(client, order, out))
+    with_client(&command.server().clone(), |client| runs::send_command(client, command, out))
 }
 
 fn with_client(

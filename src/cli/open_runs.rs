@@ -1,9 +1,10 @@
-//! `check --against-open-runs`: the open runs that the files being checked could not have produced.
+//! `check --against-open-runs`: reports the open runs that do not fit the files being checked. A run does not fit if
+//! its workflow is not in the files or would have decided differently, if its plan needs something that the files do
+//! not have, or if a call of unknown outcome went to another URL of its service.
 //!
-//! Always true: nothing is changed. Such a run continues with the plan that it was started with. Where that plan needs
-//! something that the files do not have, or a call of unknown outcome went to another URL of its service, the output
-//! names that: the run would pause there. A run that cannot be read is named with the reason, and the others are
-//! checked all the same. The check ends within bounds ([`Bounds`]), and says if it left runs out.
+//! Always true: nothing is changed. A reported run continues with the plan that it was started with; the output names
+//! where it would pause. A run that cannot be read is reported with the reason, and the others are checked all the
+//! same. The check ends within bounds ([`Bounds`]), and says if it left runs out.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,11 +21,11 @@ use super::output::Output;
 use super::replay::{divergence_table, files_refused};
 use super::run_source::{OpenRuns, ReadError, RunSource};
 use crate::admin::replay::DivergenceRow;
-use crate::app::{KeptPlan, MovedCall, OpenRun, ReplayFiles, ReplayResult};
+use crate::app::{MovedCall, OpenRun, ReplayFiles, ReplayResult, StoredPlan};
 use crate::limits::{CHECKED_RUN_EVENTS_MAX, CHECKED_RUNS_MAX, CHECKED_RUNS_SHOWN_MAX, CHECKED_RUNS_TIME_MAX};
 use crate::names::PlanId;
 
-/// Plans that are cached: the open runs of a workflow mostly have one of a few plans.
+/// How many plans are cached: most open runs of a workflow have one of a few plans.
 const PLANS_MAX: usize = 64;
 
 pub(crate) fn check(
@@ -44,7 +45,7 @@ pub(crate) fn check(
     let found = check_runs(&source, &files, &Bounds::default())?;
     let mut json = checked.json;
     json["open_runs"] = found.json();
-    let is_ok = found.others == 0 && found.is_complete();
+    let is_ok = found.reported == 0 && found.is_complete();
     Ok(Output { text: checked.text + &found.text(format), json, is_ok })
 }
 
@@ -67,17 +68,17 @@ impl Default for Bounds {
     }
 }
 
-/// A run that the files could not have produced, or that cannot be read.
-pub(super) struct Other {
+/// A run that does not fit the files, or that cannot be read.
+pub(super) struct ReportedRun {
     run: OpenRun,
-    differs: Differs,
+    reasons: Reasons,
 }
 
-/// Why the files could not have produced a run.
+/// Why a run does not fit the files.
 #[derive(Default)]
-struct Differs {
+struct Reasons {
     why: String,
-    /// What the run will miss.
+    /// What the run needs and the files do not have.
     misses: Vec<String>,
     /// Calls of unknown outcome whose services have other URLs in the files.
     moved: Vec<MovedCall>,
@@ -85,14 +86,14 @@ struct Differs {
     divergences: Vec<DivergenceRow>,
 }
 
-/// What was found.
+/// The result of the check.
 #[derive(Default)]
 pub(super) struct OpenRunsReport {
     looked_at: usize,
-    /// How many runs the files could not have produced or that cannot be read. The first of them are in `shown`.
-    others: usize,
-    shown: Vec<Other>,
-    /// Why older runs were left out, where they were.
+    /// How many runs do not fit the files or cannot be read. The first of them are in `shown`.
+    reported: usize,
+    shown: Vec<ReportedRun>,
+    /// Why older runs were left out; `None` if none were.
     left_out: Option<String>,
 }
 
@@ -118,18 +119,18 @@ pub(super) fn check_runs(
                 return Ok(found);
             }
             found.looked_at += 1;
-            let other = match check_run(source, files, &mut plans, &run, bounds.events) {
+            let reported = match check_run(source, files, &mut plans, &run, bounds.events) {
                 Ok(None) => continue,
-                Ok(Some(differs)) => Other { run, differs },
+                Ok(Some(reasons)) => ReportedRun { run, reasons },
                 Err(ReadError::Run(why)) => {
-                    let why = format!("it is not known whether these files could have produced this run: {why}");
-                    Other { run, differs: Differs { why, ..Differs::default() } }
+                    let why = format!("it is not known whether this run fits these files: {why}");
+                    ReportedRun { run, reasons: Reasons { why, ..Reasons::default() } }
                 }
                 Err(ReadError::Source(error)) => return Err(error),
             };
-            found.others += 1;
+            found.reported += 1;
             if found.shown.len() < bounds.shown {
-                found.shown.push(other);
+                found.shown.push(reported);
             }
         }
         match next {
@@ -139,29 +140,29 @@ pub(super) fn check_runs(
     }
 }
 
-/// Why the files could not have produced a run; `None` where they could have.
+/// Why a run does not fit the files; `None` if it fits.
 fn check_run(
     source: &impl OpenRuns,
     files: &ReplayFiles,
     plans: &mut Plans,
     run: &OpenRun,
     events_max: u64,
-) -> Result<Option<Differs>, ReadError> {
-    let kept = plans.get(source, files, run)?;
+) -> Result<Option<Reasons>, ReadError> {
+    let plan = plans.get(source, files, run)?;
     let events = source.events(run, events_max)?;
-    let moved = files.moved(&events, &kept).map_err(events_unread)?;
-    let misses = files.missing(&events, &kept).map_err(events_unread)?;
+    let moved = files.moved(&events, &plan).map_err(events_unread)?;
+    let misses = files.missing(&events, &plan).map_err(events_unread)?;
     let (why, divergences) = match files.replay(&events).map_err(events_unread)? {
         ReplayResult::WorkflowMissing(_) => ("they have no workflow of this name", Vec::new()),
         ReplayResult::Diverges(found) if !found.is_empty() => ("their workflow would have decided differently", found),
         ReplayResult::SamePlan | ReplayResult::Diverges(_) => match (misses.is_empty(), moved.is_empty()) {
             (true, true) => return Ok(None),
             (false, _) => ("they lack something that the run still needs", Vec::new()),
-            (true, false) => ("they have another URL for a service that may have done a call", Vec::new()),
+            (true, false) => ("they have another URL for a service that may have performed a call", Vec::new()),
         },
     };
-    let why = format!("these files could not have produced this run: {why}");
-    Ok(Some(Differs { why, misses, moved, divergences }))
+    let why = format!("this run does not fit these files: {why}");
+    Ok(Some(Reasons { why, misses, moved, divergences }))
 }
 
 fn events_unread(why: String) -> ReadError {
@@ -170,19 +171,19 @@ fn events_unread(why: String) -> ReadError {
 
 /// A cache of the stored plans of runs.
 #[derive(Default)]
-struct Plans(HashMap<PlanId, Result<Rc<KeptPlan>, String>>);
+struct Plans(HashMap<PlanId, Result<Rc<StoredPlan>, String>>);
 
 impl Plans {
-    fn get(&mut self, source: &impl OpenRuns, files: &ReplayFiles, run: &OpenRun) -> Result<Rc<KeptPlan>, ReadError> {
+    fn get(&mut self, source: &impl OpenRuns, files: &ReplayFiles, run: &OpenRun) -> Result<Rc<StoredPlan>, ReadError> {
         if let Some(known) = self.0.get(&run.plan) {
             return known.clone().map_err(ReadError::Run);
         }
-        let kept = files.kept(&source.plan(run)?).map(Rc::new);
+        let plan = files.stored_plan(&source.plan(run)?).map(Rc::new);
         if self.0.len() >= PLANS_MAX {
             self.0.clear();
         }
-        self.0.insert(run.plan.clone(), kept.clone());
-        kept.map_err(ReadError::Run)
+        self.0.insert(run.plan.clone(), plan.clone());
+        plan.map_err(ReadError::Run)
     }
 }
 
@@ -191,19 +192,19 @@ impl OpenRunsReport {
         self.left_out.is_none()
     }
     pub(super) fn json(&self) -> Value {
-        let row = |Other { run, differs: Differs { why, misses, moved, divergences } }: &Other| {
+        let row = |ReportedRun { run, reasons: Reasons { why, misses, moved, divergences } }: &ReportedRun| {
             json!({
                 "run_id": run.run_id, "workflow": run.workflow, "why": why, "misses": misses, "moved": moved,
                 "divergences": divergences,
             })
         };
         let others: Vec<Value> = self.shown.iter().map(row).collect();
-        let (left_out, unlisted) = (&self.left_out, self.others - self.shown.len());
+        let (left_out, unlisted) = (&self.left_out, self.reported - self.shown.len());
         json!({ "looked_at": self.looked_at, "left_out": left_out, "others": others, "others_unlisted": unlisted })
     }
     pub(super) fn text(&self, format: Formatter) -> String {
         let mut text = String::new();
-        for Other { run, differs: Differs { why, misses, moved, divergences } } in &self.shown {
+        for ReportedRun { run, reasons: Reasons { why, misses, moved, divergences } } in &self.shown {
             let id = format.tone(escape_control(&run.run_id), Tone::Strong);
             text.push_str(&format!("\n{id} of {}: {}\n", run.workflow, escape_control(why)));
             let moved = moved.iter().map(MovedCall::to_string);
@@ -215,19 +216,18 @@ impl OpenRunsReport {
                 text.push_str(&divergence_table(divergences, format));
             }
         }
-        if self.others > self.shown.len() {
-            let line = format!("\nand {} more, which are not listed\n", self.others - self.shown.len());
+        if self.reported > self.shown.len() {
+            let line = format!("\nand {} more, which are not listed\n", self.reported - self.shown.len());
             text.push_str(&format.tone(line, Tone::Warn));
         }
-        let verdict = match self.others {
+        let verdict = match self.reported {
             0 => {
-                let line = format!("{} open runs, all of which these files could have produced\n", self.looked_at);
+                let line = format!("{} open runs, all of which fit these files\n", self.looked_at);
                 format.tone(line, Tone::Good)
             }
-            few => {
+            reported => {
                 let line = format!(
-                    "{few} of {} open runs could not have been produced by these files, or cannot be read; they keep \
-                     their plans\n",
+                    "{reported} of {} open runs do not fit these files, or cannot be read; they keep their plans\n",
                     self.looked_at
                 );
                 format.tone(line, Tone::Warn)

@@ -19,7 +19,7 @@ pub(crate) struct Output {
     pub is_ok: bool,
 }
 
-/// Prints an error to stderr for people, and with `--json` also to stdout as the API's problem.
+/// Prints an error to stderr for people, and with `--json` also to stdout as JSON: the API's problem, if it refused.
 pub(super) fn report_error(globals: &Globals, error: CallError) {
     let err = Formatter::new(globals.color, &std::io::stderr());
     let mut lines = Vec::new();
@@ -41,7 +41,7 @@ pub(super) fn report_error(globals: &Globals, error: CallError) {
             commands = problem.commands;
             (problem.hint, value)
         }
-        CallError::Unreachable(message, hint) => {
+        CallError::Failed(message, hint) => {
             lines.push(format!("{} {}", err.tone("error:", Tone::Bad), escape_control(&message)));
             (Some(hint), serde_json::json!({ "title": "unreachable", "detail": message }))
         }

@@ -11,7 +11,7 @@ pub struct ServeOptions {
     /// The directory of the flag files.
     pub flags: PathBuf,
     /// Settings that the command line overrides.
-    pub over: Overrides,
+    pub overrides: Overrides,
 }
 
 /// The options of `demo`.
@@ -58,7 +58,7 @@ pub struct StoreReport {
     pub payloads: u64,
     /// The faults, up to a bound.
     pub findings: Vec<StoreFinding>,
-    /// How many more faults there are.
+    /// How many faults there are beyond those in `findings`.
     pub unlisted: u64,
 }
 
@@ -67,9 +67,9 @@ pub struct StoreReport {
 pub struct StoreCopy {
     /// The size of the copy.
     pub bytes: u64,
-    /// Retry keys that were not in the store yet, but in a file beside it, and are in the copy.
+    /// The number of retry keys that were copied from the file beside the store because the store did not have them yet.
     pub waiting_keys: u64,
-    /// Files of such keys that could not be read, each with why.
+    /// The files of retry keys that could not be read, each with the reason.
     pub unread: Vec<String>,
     /// The result of checking the copy.
     pub report: StoreReport,

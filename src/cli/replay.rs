@@ -15,13 +15,14 @@ use crate::config::{CheckFailed, Findings};
 use crate::limits::Limits;
 use crate::problem::Severity;
 
+/// The error for files that `check` refuses, with their errors and without their warnings.
 pub(super) fn files_refused(failed: &CheckFailed, format: Formatter) -> CallError {
     let errors = failed.findings.0.iter().filter(|finding| finding.severity == Severity::Error).cloned();
     let failed = CheckFailed { findings: Findings(errors.collect()) };
     // The caller prints "error: " before it.
     let text = failed.render(format.0);
     let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-    CallError::Unreachable(text, "correct the files; `pointsman check` shows the same errors".to_owned())
+    CallError::Failed(text, "correct the files; `pointsman check` shows the same errors".to_owned())
 }
 
 pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallError> {
@@ -29,7 +30,7 @@ pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallEr
     let source = RunSource::new(store.as_deref(), &server, &Limits::default())?;
     let events = source.events(&run)?;
     let damaged = |why: String| {
-        CallError::Unreachable(
+        CallError::Failed(
             format!("{run} cannot be replayed: {why}"),
             "use the version of pointsman that wrote it".to_owned(),
         )
@@ -49,7 +50,7 @@ pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallEr
         ReplayResult::Diverges(found) => found,
         ReplayResult::WorkflowMissing(workflow) => {
             let message = format!("{run} is a run of the workflow `{workflow}`, which is not in the files");
-            return Err(CallError::Unreachable(message, "name the file of that workflow".to_owned()));
+            return Err(CallError::Failed(message, "name the file of that workflow".to_owned()));
         }
     };
     let mut text = divergence_table(&found, format);

@@ -1,4 +1,4 @@
-//! Where commands read runs from: a running process, or a store that none uses.
+//! Where commands read runs from: a running process, or a store that no process uses.
 //!
 //! A [`ReadError`] says whether one run cannot be read, or the whole source.
 
@@ -21,7 +21,7 @@ pub(super) enum RunSource {
 impl RunSource {
     pub(super) fn new(store: Option<&str>, server: &Server, limits: &Limits) -> Result<Self, CallError> {
         match store {
-            Some(url) => StoredRuns::open(url, limits).map(RunSource::Store).map_err(unread),
+            Some(url) => StoredRuns::open(url, limits).map(RunSource::Store).map_err(store_error),
             None => Client::new(server).map(Box::new).map(RunSource::Api),
         }
     }
@@ -29,14 +29,14 @@ impl RunSource {
     pub(super) fn events(&self, run: &str) -> Result<Vec<EventRow>, CallError> {
         match self {
             RunSource::Api(client) => all_events(client, run, None).map_err(ReadError::into_call_error),
-            RunSource::Store(store) => store.events(run, None).map_err(unread),
+            RunSource::Store(store) => store.events(run, None).map_err(store_error),
         }
     }
     /// The secret from which random values are derived; unknown where runs are read from the API.
     pub(super) fn secret(&self) -> Result<Option<[u8; 32]>, CallError> {
         match self {
             RunSource::Api(_) => Ok(None),
-            RunSource::Store(store) => store.secret().map(Some).map_err(unread),
+            RunSource::Store(store) => store.secret().map(Some).map_err(store_error),
         }
     }
 }
@@ -65,12 +65,12 @@ impl ReadError {
     fn of_call(error: CallError) -> Self {
         match error {
             CallError::Refused(problem, _) => ReadError::Run(problem.detail),
-            error @ CallError::Unreachable(..) => ReadError::Source(error),
+            error @ CallError::Failed(..) => ReadError::Source(error),
         }
     }
     fn into_call_error(self) -> CallError {
         match self {
-            ReadError::Run(why) => CallError::Unreachable(why, "look at it with `pointsman runs show`".to_owned()),
+            ReadError::Run(why) => CallError::Failed(why, "look at it with `pointsman runs show`".to_owned()),
             ReadError::Source(error) => error,
         }
     }
@@ -79,8 +79,8 @@ impl ReadError {
 impl OpenRuns for RunSource {
     fn page(&self, before: Option<&str>) -> Result<OpenRunPage, CallError> {
         match self {
-            RunSource::Api(client) => open(client, before),
-            RunSource::Store(store) => store.open_runs(before).map_err(unread),
+            RunSource::Api(client) => open_runs_page(client, before),
+            RunSource::Store(store) => store.open_runs(before).map_err(store_error),
         }
     }
     fn events(&self, run: &OpenRun, most: u64) -> Result<Vec<EventRow>, ReadError> {
@@ -102,9 +102,9 @@ impl OpenRuns for RunSource {
     }
 }
 
-fn unread(error: anyhow::Error) -> CallError {
+fn store_error(error: anyhow::Error) -> CallError {
     let hint = "a store that a process uses cannot be opened: ask the process with --admin";
-    CallError::Unreachable(format!("{error:#}"), hint.to_owned())
+    CallError::Failed(format!("{error:#}"), hint.to_owned())
 }
 
 /// Events that are read with one request.
@@ -128,7 +128,7 @@ fn all_events(client: &Client, run: &str, most: Option<u64>) -> Result<Vec<Event
 }
 
 /// A page of the runs that have not ended.
-fn open(client: &Client, before: Option<&str>) -> Result<OpenRunPage, CallError> {
+fn open_runs_page(client: &Client, before: Option<&str>) -> Result<OpenRunPage, CallError> {
     let before = before.map(str::to_owned);
     let query = query(&[("status", Some("open".to_owned())), ("limit", Some("1000".to_owned())), ("before", before)]);
     let (page, _) = client.get::<RunList>(&format!("/api/v2/orchestrate/runs{query}"))?;

@@ -59,7 +59,7 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         )),
     }
     if status.freeze_unrecorded {
-        let note = "the store has not recorded the freeze yet: a restart would not find it\n";
+        let note = "the store has not recorded the freeze yet: a restart would end it\n";
         out.push_str(&format.tone(note, Tone::Bad));
     }
     if !status.engine_healthy {

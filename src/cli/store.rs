@@ -60,11 +60,11 @@ pub(super) fn report(report: &StoreReport, format: Formatter) -> Output {
         1 => format.tone("1 finding", Tone::Bad),
         count => format.tone(format!("{count} findings"), Tone::Bad),
     };
-    let kept = match purged {
+    let of_them_purged = match purged {
         0 => String::new(),
         purged => format!(" ({purged} of them purged except for their summaries)"),
     };
-    text += &format!("{location}: {verdict}; {runs} runs{kept}, {events} events, {payloads} payloads\n");
+    text += &format!("{location}: {verdict}; {runs} runs{of_them_purged}, {events} events, {payloads} payloads\n");
     let listed =
         findings.iter().map(|StoreFinding { run, what, todo }| json!({ "run": run, "what": what, "todo": todo }));
     let json = json!({

@@ -245,10 +245,10 @@ fn a_shut_gate_is_shown_with_its_reasons() {
 }
 
 #[test]
-fn an_unreachable_server_and_one_that_is_not_pointsman_are_named() {
+fn the_error_names_a_server_that_is_unreachable_or_is_not_pointsman() {
     let unreachable =
         |server: &Server| match Client::new(server).and_then(|client| client.get::<Status>("/api/v2/status")) {
-            Err(CallError::Unreachable(message, _)) => message,
+            Err(CallError::Failed(message, _)) => message,
             other => panic!("{other:?}"),
         };
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");

@@ -12,7 +12,7 @@ fn ended(n: u64, status: RunStatus, ago_s: i64) -> Append {
 }
 
 #[tokio::test]
-async fn runs_beyond_their_age_are_purged_and_a_changed_age_counts_at_once() {
+async fn runs_beyond_their_age_are_purged_and_a_changed_age_applies_in_the_next_round() {
     let limits = Limits { retry_window_s: 0, ..Limits::default() };
     let store: SharedStore = Arc::new(MemoryStore::with_limits(&limits));
     for n in 0..120 {
@@ -21,10 +21,10 @@ async fn runs_beyond_their_age_are_purged_and_a_changed_age_counts_at_once() {
     store.append(ended(200, RunStatus::Completed, -3_600).into()).await.unwrap();
     store.append(ended(201, RunStatus::Failed, 7_200).into()).await.unwrap();
     store.append(append(run_id(202), 1, 1).into()).await.unwrap();
-    // A round is begun after a tenth of the shortest age, and after a second at the earliest.
+    // A round begins after a tenth of the shortest age, here a second, which is also the shortest interval.
     let age = Some(Duration::from_secs(10));
     let retention = Arc::new(ArcSwap::from_pointee(Retention { completed: age, ..Retention::default() }));
-    let kept = async |count: usize| {
+    let until_left = async |count: usize| {
         let left = async {
             loop {
                 let left = store.runs(RunFilter { limit: 999, ..RunFilter::default() }).await.unwrap();
@@ -36,13 +36,13 @@ async fn runs_beyond_their_age_are_purged_and_a_changed_age_counts_at_once() {
         };
         tokio::time::timeout(Duration::from_secs(300), left).await.unwrap_or_else(|_| panic!("{count} are not left"));
     };
-    let keeping = tokio::spawn(purge_periodically(store.clone(), retention.clone()));
-    kept(3).await;
+    let purging = tokio::spawn(purge_periodically(store.clone(), retention.clone()));
+    until_left(3).await;
     retention.store(Arc::new(Retention { failed: age, ..Retention::default() }));
-    kept(2).await;
+    until_left(2).await;
     let left = store.runs(RunFilter { limit: 999, ..RunFilter::default() }).await.unwrap();
     assert_eq!(left.iter().map(|run| run.run_id).collect::<Vec<_>>(), [run_id(202), run_id(200)]);
-    keeping.abort();
+    purging.abort();
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ pub(crate) enum Command {
     },
     /// Run the proxy, the engine and the API.
     Serve(Serve),
-    /// Check a directory of flag files and print everything that is wrong, with file, line and column.
+    /// Check a directory of flag files and print every error, with file, line and column.
     Check {
         /// The directory with pointsman.yaml, routes/ and workflows/.
         #[arg(value_name = "DIR", default_value = "flags")]
@@ -43,7 +43,8 @@ pub(crate) enum Command {
         /// Report secrets that are missing on this machine as warnings, not as errors.
         #[arg(long)]
         no_secrets: bool,
-        /// Also report open runs that these files could not have produced.
+        /// Also report open runs that do not fit these files: their workflow is not in the files or would have decided
+        /// differently, or they need something that the files do not have.
         #[arg(long)]
         against_open_runs: bool,
         /// Read open runs from a store that no process uses, instead of asking a running process.
@@ -62,11 +63,11 @@ pub(crate) enum Command {
     },
     /// Move a route to another state: one rung up on passing evidence, or down any distance.
     Flip {
-        /// The route's id; `NAME.*` for all routes whose ids begin so, in the right order.
+        /// The route's id; `NAME.*` for all routes whose ids begin with `NAME.`, in the right order.
         route: String,
         /// off, shadow, dark, live or only.
         state: State,
-        /// The share of requests or keys from now on.
+        /// The share of requests or keys from now on, in percent.
         #[arg(long, value_name = "N", value_parser = percent)]
         percent: Option<f64>,
         /// The reason; it is recorded.
@@ -146,7 +147,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
-    /// Explain how things work: the list of topics, or one of them; or describe a command.
+    /// Show the list of help topics, one topic, or the options of a command.
     Help {
         /// A topic (`ladder`), or a command (`runs start`). Without it: the list of topics.
         #[arg(value_name = "TOPIC")]

@@ -41,7 +41,7 @@ pub(crate) enum Runs {
         #[command(flatten)]
         plain: RunArgs,
     },
-    /// Skip a step that has not begun, or that waits for a time, a signal, its next attempt or the decision of its
+    /// Skip a step that has not begun, or that waits for a time, a signal, its next attempt or the resolution of its
     /// conflict.
     Skip {
         #[command(flatten)]
@@ -49,7 +49,7 @@ pub(crate) enum Runs {
         #[command(flatten)]
         rest: ReasonArgs,
     },
-    /// Give a step that has not begun another input.
+    /// Replace the input of a step that has not begun.
     Adjust {
         #[command(flatten)]
         of: StepArgs,
@@ -71,17 +71,17 @@ pub(crate) enum Runs {
         #[command(flatten)]
         server: Server,
     },
-    /// Run again from a step: another run takes over the results of the steps before it.
+    /// Run a job again from a step: a new run takes over the results of the steps that do not depend on that step.
     Rerun {
         /// The run's id, or its job's.
         run: String,
-        /// The first step that is run again.
+        /// The step that is run again, with the steps that depend on it.
         #[arg(long, value_name = "STEP")]
         from: String,
         #[command(flatten)]
         server: Server,
     },
-    /// Decide a conflict.
+    /// Resolve a conflict.
     Resolve(Resolve),
     /// Answer a checkpoint.
     Answer(AnswerArgs),
@@ -156,7 +156,7 @@ pub(crate) struct EventsArgs {
 pub(crate) struct Start {
     /// The workflow.
     pub workflow: String,
-    /// The body of its request: JSON, a file with it, or `-`.
+    /// The workflow's input, which it reads as `request.body`: JSON, a file with it, or `-`.
     #[arg(long, value_name = "JSON|FILE")]
     pub input: Option<String>,
     /// The idempotency key: a repetition with the same key returns the same run.
@@ -169,7 +169,7 @@ pub(crate) struct Start {
     pub server: Server,
 }
 
-/// A run, and the reason of an order.
+/// A run, and the reason of a command.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// The run's id, or its job's.
@@ -178,7 +178,7 @@ pub(crate) struct RunArgs {
     pub rest: ReasonArgs,
 }
 
-/// The reason of an order, and the server.
+/// The reason of a command, and the server.
 #[derive(Debug, Args)]
 pub(crate) struct ReasonArgs {
     /// The reason; it is recorded in the audit trail.
@@ -202,7 +202,7 @@ pub(crate) struct StepArgs {
 pub(crate) struct Resolve {
     #[command(flatten)]
     pub of: StepArgs,
-    /// The decision; `runs show` lists those that are possible.
+    /// How to resolve it; `runs show` lists the possible choices.
     #[arg(value_enum)]
     pub choice: Choice,
     /// The item of a `for_each`.
@@ -221,7 +221,7 @@ pub(crate) struct Resolve {
     pub rest: ReasonArgs,
 }
 
-/// The decisions about a conflict.
+/// The ways to resolve a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Choice {
     /// Another attempt, with the same bytes and idempotency key.
@@ -229,7 +229,7 @@ pub(crate) enum Choice {
     /// Another attempt with another input, under a new idempotency key.
     #[value(alias = "retry_with")]
     RetryWith,
-    /// The step is skipped, and so is what needs it.
+    /// The step is skipped, and so are the steps that need it.
     Skip,
     /// The step counts as done, with an output that you give.
     Take,
@@ -246,7 +246,7 @@ pub(crate) enum Choice {
 pub(crate) struct AnswerArgs {
     /// The run's id, or its job's.
     pub run: String,
-    /// The checkpoint; without it, the first that waits.
+    /// The checkpoint's id. Default: the first open checkpoint of the run.
     pub checkpoint: Option<String>,
     /// Yes.
     #[arg(long, conflicts_with = "no")]

@@ -19,9 +19,8 @@ pub(super) fn path(run: &str, rest: &str) -> String {
 
 /// A JSON argument: given as JSON, as a file, or as `-` for standard input.
 pub(super) fn json_argument(text: &str) -> Result<Value, CallError> {
-    let wrong = |message: String| {
-        CallError::Unreachable(message, "give JSON, a file with it, or - for standard input".to_owned())
-    };
+    let wrong =
+        |message: String| CallError::Failed(message, "give JSON, a file with it, or - for standard input".to_owned());
     let looks_like_json = text.starts_with(['{', '[', '"']) || serde_json::from_str::<Value>(text).is_ok();
     if looks_like_json {
         return serde_json::from_str(text).map_err(|error| wrong(format!("`{text}` is not JSON: {error}")));

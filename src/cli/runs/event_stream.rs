@@ -1,7 +1,7 @@
 //! Reads the event stream of a run to its end, across broken connections.
 //!
-//! Always true: after a break it continues after the last event that was shown, so that each is shown once. When the
-//! server cannot be reached for `BREAKS_MAX` attempts, that is an error.
+//! Always true: after a broken connection the stream continues after the last event that was shown, so that each event
+//! is shown once. When the server cannot be reached for `BREAKS_MAX` attempts, that is an error.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::common::path;
 use crate::cli::client::{CallError, Client, Events};
 use crate::cli::format::{Formatter, Tone, duration_text, escape_control};
 
-/// The most breaks in a row without an event between them.
+/// The most broken connections in a row without an event between them.
 const BREAKS_MAX: u32 = 20;
 /// The pause before reconnecting.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -25,8 +25,10 @@ pub(super) struct StreamEvent {
 
 /// The event stream of a run.
 pub(super) struct RunStream {
+    /// The response; `None` when its connection is broken.
     events: Option<Events>,
     run: Option<String>,
+    /// The id of the last event.
     last: Option<String>,
     breaks: u32,
     is_ended: bool,
@@ -54,7 +56,7 @@ impl RunStream {
                         self.is_ended = event.name == "end";
                         return Ok(Some(StreamEvent { name: event.name, data: event.data }));
                     }
-                    Ok(None) | Err(CallError::Unreachable(..)) => self.events = None,
+                    Ok(None) | Err(CallError::Failed(..)) => self.events = None,
                     Err(refused @ CallError::Refused(..)) => return Err(refused),
                 }
             }
@@ -66,15 +68,15 @@ impl RunStream {
     fn reconnect(&mut self, client: &Client) -> Result<(), CallError> {
         let Some(run) = self.run.clone() else {
             let hint = "the run may have been started: look with `pointsman runs list` before you start it again";
-            return Err(CallError::Unreachable("the stream broke before it began".to_owned(), hint.to_owned()));
+            return Err(CallError::Failed("the stream broke before it began".to_owned(), hint.to_owned()));
         };
         self.breaks += 1;
         std::thread::park_timeout(PAUSE);
         match client.open(Method::GET, &path(&run, "/stream"), None, self.last.as_deref()) {
             Ok(Some(events)) => self.events = Some(events),
             Ok(None) => self.is_ended = true,
-            Err(gone @ CallError::Unreachable(..)) if self.breaks > BREAKS_MAX => return Err(gone),
-            Err(CallError::Unreachable(..)) => {}
+            Err(gone @ CallError::Failed(..)) if self.breaks > BREAKS_MAX => return Err(gone),
+            Err(CallError::Failed(..)) => {}
             Err(refused @ CallError::Refused(..)) => return Err(refused),
         }
         Ok(())

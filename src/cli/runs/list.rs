@@ -34,21 +34,21 @@ pub(crate) fn list(client: &Client, list: ListArgs, format: Formatter) -> Result
     Ok(Output { text, json, is_ok: true })
 }
 
-/// A table of runs; with a column for parents where one of them has a parent.
+/// A table of runs; if one of them has a parent, with a column for parents.
 pub(crate) fn table(runs: &[RunRow], now: Timestamp, format: Formatter) -> String {
     let mut header = vec!["RUN", "WORKFLOW", "MODE", "STATUS", "STARTED", "TOOK", "ROUTE", "NOTE"];
     let mut rows: Vec<Vec<TableCell>> = runs.iter().map(|run| row(run, now)).collect();
     if runs.iter().any(|run| run.parent.is_some()) {
-        header.insert(PARENT, "PARENT");
+        header.insert(PARENT_COLUMN, "PARENT");
         for (row, run) in rows.iter_mut().zip(runs) {
-            row.insert(PARENT, plain(run.parent.as_deref().unwrap_or("-")));
+            row.insert(PARENT_COLUMN, plain(run.parent.as_deref().unwrap_or("-")));
         }
     }
     format.table(&header, &[5], rows)
 }
 
 /// The index of the column for parents: before the note.
-const PARENT: usize = 7;
+const PARENT_COLUMN: usize = 7;
 
 fn row(run: &RunRow, now: Timestamp) -> Vec<TableCell> {
     let note = match (&run.note, &run.checkpoint) {

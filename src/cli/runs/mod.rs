@@ -1,10 +1,10 @@
-//! `runs …` and `explain`: start runs, show them, follow them, give them orders.
+//! `runs …` and `explain`: start runs, show them, follow them, give them commands.
 
 mod common;
 mod event_stream;
 mod events;
 mod list;
-mod orders;
+mod run_commands;
 mod show;
 mod start;
 
@@ -12,7 +12,7 @@ pub(crate) use events::events;
 pub(crate) use list::list;
 #[cfg(test)]
 pub(crate) use list::table;
-pub(crate) use orders::{RunOrder, give_order};
+pub(crate) use run_commands::{RunCommand, send_command};
 #[cfg(test)]
 pub(crate) use show::text;
 pub(crate) use show::{explain, show};

@@ -20,7 +20,7 @@ pub(crate) fn show(client: &Client, run: &str, format: Formatter) -> Result<Outp
     // By the run's id: a job's newest run may be another one by now.
     let (events, trail) = match client.get::<Vec<EventRow>>(&path(&envelope.data.run_id, "/events")) {
         Ok(found) => found,
-        // They cannot be read: the envelope says why.
+        // The events of a stuck run may be unreadable: the envelope says why.
         Err(_) if envelope.data.trouble.is_some() => (Vec::new(), serde_json::Value::Null),
         Err(error) => return Err(error),
     };

@@ -19,7 +19,7 @@ const WAIT: &str = "wait=8";
 
 pub(crate) fn start(client: &Client, start: Start, out: Formatter, err: Formatter) -> Result<Output, CallError> {
     let Start { workflow, input, key, follow, server } = start;
-    let ask = StartRequest {
+    let request = StartRequest {
         workflow: Some(workflow),
         query: None,
         input: input.as_deref().map(json_argument).transpose()?.unwrap_or_default(),
@@ -29,15 +29,15 @@ pub(crate) fn start(client: &Client, start: Start, out: Formatter, err: Formatte
     };
     const PATH: &str = "/api/v2/orchestrate/run";
     if follow {
-        let first = client.open(Method::POST, PATH, Some(&json!(ask)), None)?;
+        let first = client.open(Method::POST, PATH, Some(&json!(request)), None)?;
         return watch(client, RunStream::new(first, None), out, err);
     }
-    let (envelope, json) = client.post_preferring::<Orchestration>(PATH, &ask, WAIT)?;
+    let (envelope, json) = client.post_preferring::<Orchestration>(PATH, &request, WAIT)?;
     Ok(run_output(&envelope.data, json, out))
 }
 
 pub(crate) fn follow(client: &Client, run: &str, out: Formatter, err: Formatter) -> Result<Output, CallError> {
-    // A job's newest run may change meanwhile: the one that is newest now is followed.
+    // A job's newest run may change while it is followed: the one that is newest now is followed to its end.
     let (envelope, _) = client.get::<Orchestration>(&path(run, ""))?;
     let run = envelope.data.run_id;
     let first = client.open(Method::GET, &path(&run, "/stream"), None, None)?;
@@ -51,10 +51,7 @@ fn watch(client: &Client, mut stream: RunStream, out: Formatter, err: Formatter)
         let _ = std::io::stderr().write_all(progress(&event, err).as_bytes());
     }
     let run = stream.run().ok_or_else(|| {
-        CallError::Unreachable(
-            "the stream ended without a run".to_owned(),
-            "look with `pointsman runs list`".to_owned(),
-        )
+        CallError::Failed("the stream ended without a run".to_owned(), "look with `pointsman runs list`".to_owned())
     })?;
     let (envelope, json) = client.get::<Orchestration>(&path(run, ""))?;
     Ok(run_output(&envelope.data, json, out))

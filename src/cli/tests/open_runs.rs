@@ -1,4 +1,4 @@
-//! `check --against-open-runs` over runs that cannot be read, and over more than it looks at.
+//! `check --against-open-runs` with runs that cannot be read, and with more runs than its bounds allow.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl OpenRuns for Runs {
         assert_eq!(most, Bounds::default().events);
         match run.workflow.as_str() {
             "damaged" => return Err(ReadError::Run("its events are damaged".to_owned())),
-            "gone" => return Err(ReadError::Source(CallError::Unreachable("nobody is there".into(), String::new()))),
+            "gone" => return Err(ReadError::Source(CallError::Failed("nobody is there".into(), String::new()))),
             _ => {}
         }
         let started = json!({ "run_started": {
@@ -88,7 +88,7 @@ fn a_run_that_cannot_be_read_is_named_and_the_others_are_looked_at() {
 }
 
 #[test]
-fn more_runs_than_the_bounds_allow_are_left_out_and_that_is_said() {
+fn runs_beyond_the_bounds_are_left_out_and_the_report_says_so() {
     let (runs, files) = (Runs(vec!["old"; 5]), files());
     let bounded = |bounds: Bounds| {
         let found = check_runs(&runs, &files, &bounds).expect("the source answers");

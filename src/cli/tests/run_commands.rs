@@ -25,7 +25,7 @@ fn events_are_shown_in_full() {
 }
 
 #[test]
-fn a_list_has_a_column_for_parents_where_needed_and_open_runs_take_up_to_now() {
+fn a_list_shows_parents_if_any_and_counts_the_time_of_open_runs_up_to_now() {
     let run = |n: u32, parent: Value, status: &str| {
         json!({
             "run_id": format!("run_{n}"), "job_id": "job_1", "workflow": "w", "plan_id": "plan_1", "route": null,
@@ -52,42 +52,42 @@ fn store_and_admin_may_both_be_given() {
 
 #[test]
 fn a_streamed_checkpoint_shows_the_command_and_an_undo_its_step() {
-    let told = |name: &str, data: Value| runs::progress(name, data, Formatter(false));
+    let progress = |name: &str, data: Value| runs::progress(name, data, Formatter(false));
     let asked = json!({ "run_id": "run_1", "checkpoint": { "id": "chk_1", "question": "Send it?" } });
-    let text = told("checkpoint", asked);
+    let text = progress("checkpoint", asked);
     assert!(text.contains("chk_1 Send it?") && text.contains("pointsman runs answer run_1 chk_1 --yes"), "{text}");
-    let undo = told("step_started", json!({ "run_id": "run_1", "step_id": "pay", "part": "undo", "attempt": 1 }));
+    let undo = progress("step_started", json!({ "run_id": "run_1", "step_id": "pay", "part": "undo", "attempt": 1 }));
     assert!(undo.contains("the undo of pay"), "{undo}");
-    let plain = told("step_started", json!({ "run_id": "run_1", "step_id": "pay", "part": "do", "attempt": 1 }));
+    let plain = progress("step_started", json!({ "run_id": "run_1", "step_id": "pay", "part": "do", "attempt": 1 }));
     assert!(!plain.contains(" of "), "{plain}");
 }
 
 #[test]
 fn explain_shows_each_reason_once() {
     let first = "`a` waits for a time; until 2026-01-02T03:04:05Z (in 57 min); what moves it: that time";
-    let told = json!({
+    let explanation = json!({
         "run_id": "run_1", "status": "running", "sentence": format!("It is running: {first}."),
         "waits": [first, "its deadline ends it"], "wake": null, "stuck": false,
     });
-    let (server, served) = serve_once("200 OK", told);
+    let (server, served) = serve_once("200 OK", explanation);
     let client = Client::new(&server).expect("a client");
-    let done = runs::explain(&client, "run_1", Formatter(false)).expect("told");
+    let done = runs::explain(&client, "run_1", Formatter(false)).expect("shown");
     assert_eq!(done.text, format!("It is running: {first}.\n  - its deadline ends it\n"));
     served.join().expect("served");
 }
 
 #[test]
-fn an_order_to_a_paused_run_shows_how_to_resume_it() {
+fn a_command_to_a_paused_run_shows_how_to_resume_it() {
     let text_of = |envelope: Value| {
         let (server, served) = serve_once("200 OK", envelope);
         let client = Client::new(&server).expect("a client");
         let rest = crate::cli::args::ReasonArgs { reason: None, server };
         let plain = crate::cli::args::RunArgs { run: "run_1".into(), rest };
-        let said = runs::RunOrder::Skip {
+        let command = runs::RunCommand::Skip {
             of: crate::cli::args::StepArgs { run: "run_1".into(), step: "a".into() },
             rest: plain.rest,
         };
-        let text = runs::give_order(&client, said, Formatter(false)).expect("said").text;
+        let text = runs::send_command(&client, command, Formatter(false)).expect("accepted").text;
         served.join().expect("served");
         text
     };
@@ -111,6 +111,6 @@ fn a_refused_second_answer_shows_the_first() {
         struck: vec![2],
         note: Some("fine".into()),
     };
-    let told = crate::cli::output::first_answer(&first);
-    assert_eq!(told, "  ann said yes at 2026-01-02T03:04:05Z (event 7): {\"n\":1}; struck 2; fine");
+    let shown = crate::cli::output::first_answer(&first);
+    assert_eq!(shown, "  ann said yes at 2026-01-02T03:04:05Z (event 7): {\"n\":1}; struck 2; fine");
 }

@@ -1,4 +1,4 @@
-//! Orders to a run: pause, resume, cancel, skip, adjust, retry, rerun, resolve, answer, signal.
+//! Commands to a run: pause, resume, cancel, skip, adjust, retry, rerun, resolve, answer, signal.
 
 use serde_json::{Value, json};
 
@@ -12,8 +12,8 @@ use crate::cli::client::{CallError, Client};
 use crate::cli::format::{Formatter, Tone, escape_control, without_ciphertext};
 use crate::cli::output::Output;
 
-/// One order, with its options.
-pub(crate) enum RunOrder {
+/// One command, with its options.
+pub(crate) enum RunCommand {
     Pause(RunArgs),
     Resume(RunArgs),
     Cancel { no_undo: bool, plain: RunArgs },
@@ -26,45 +26,49 @@ pub(crate) enum RunOrder {
     Signal { run: String, name: String, payload: Option<String>, id: Option<String>, server: Server },
 }
 
-impl RunOrder {
+impl RunCommand {
     /// The server that receives it.
     pub(crate) fn server(&self) -> &Server {
         match self {
-            RunOrder::Pause(plain) | RunOrder::Resume(plain) | RunOrder::Cancel { plain, .. } => &plain.rest.server,
-            RunOrder::Skip { rest, .. } | RunOrder::Adjust { rest, .. } => &rest.server,
-            RunOrder::Retry { server, .. } | RunOrder::Rerun { server, .. } | RunOrder::Signal { server, .. } => server,
-            RunOrder::Resolve(resolve) => &resolve.rest.server,
-            RunOrder::Answer(answer) => &answer.server,
+            RunCommand::Pause(plain) | RunCommand::Resume(plain) | RunCommand::Cancel { plain, .. } => {
+                &plain.rest.server
+            }
+            RunCommand::Skip { rest, .. } | RunCommand::Adjust { rest, .. } => &rest.server,
+            RunCommand::Retry { server, .. } | RunCommand::Rerun { server, .. } | RunCommand::Signal { server, .. } => {
+                server
+            }
+            RunCommand::Resolve(resolve) => &resolve.rest.server,
+            RunCommand::Answer(answer) => &answer.server,
         }
     }
 }
 
-/// Sends the order and shows the run's status after it.
-pub(crate) fn give_order(client: &Client, said: RunOrder, format: Formatter) -> Result<Output, CallError> {
-    let by = said.server().caller_name();
-    let pauses = matches!(said, RunOrder::Pause(_));
-    let (path, ask) = match said {
-        RunOrder::Pause(RunArgs { run, rest }) => {
+/// Sends the command and shows the run's status after it.
+pub(crate) fn send_command(client: &Client, command: RunCommand, format: Formatter) -> Result<Output, CallError> {
+    let by = command.server().caller_name();
+    let pauses = matches!(command, RunCommand::Pause(_));
+    let (path, request) = match command {
+        RunCommand::Pause(RunArgs { run, rest }) => {
             (path(&run, "/pause"), json!(PauseRequest { reason: rest.reason, by }))
         }
-        RunOrder::Resume(RunArgs { run, rest }) => {
+        RunCommand::Resume(RunArgs { run, rest }) => {
             (path(&run, "/resume"), json!(PauseRequest { reason: rest.reason, by }))
         }
-        RunOrder::Cancel { no_undo, plain: RunArgs { run, rest } } => {
+        RunCommand::Cancel { no_undo, plain: RunArgs { run, rest } } => {
             (path(&run, "/cancel"), json!(CancelRequest { compensate: !no_undo, reason: rest.reason, by }))
         }
-        RunOrder::Skip { of: StepArgs { run, step }, rest } => {
+        RunCommand::Skip { of: StepArgs { run, step }, rest } => {
             (path(&run, "/skip"), json!(SkipRequest { step, reason: rest.reason, by }))
         }
-        RunOrder::Adjust { of: StepArgs { run, step }, item, input, rest } => (
+        RunCommand::Adjust { of: StepArgs { run, step }, item, input, rest } => (
             path(&run, "/adjust"),
             json!(AdjustRequest { step, item, input: json_argument(&input)?, reason: rest.reason, by }),
         ),
-        RunOrder::Retry { run, step, server: _ } => (path(&run, "/retry"), json!(RetryRequest { step, by })),
-        RunOrder::Rerun { run, from, server: _ } => (path(&run, "/rerun"), json!(RerunRequest { from, by })),
-        RunOrder::Resolve(resolve) => {
+        RunCommand::Retry { run, step, server: _ } => (path(&run, "/retry"), json!(RetryRequest { step, by })),
+        RunCommand::Rerun { run, from, server: _ } => (path(&run, "/rerun"), json!(RerunRequest { from, by })),
+        RunCommand::Resolve(resolve) => {
             let Resolve { of: StepArgs { run, step }, choice, item, input, output, no_undo, rest } = resolve;
-            let ask = ResolveRequest {
+            let request = ResolveRequest {
                 step,
                 item,
                 choice: choice_name(choice),
@@ -74,16 +78,16 @@ pub(crate) fn give_order(client: &Client, said: RunOrder, format: Formatter) -> 
                 reason: rest.reason,
                 by,
             };
-            (path(&run, "/resolve"), json!(ask))
+            (path(&run, "/resolve"), json!(request))
         }
-        RunOrder::Answer(answer) => self::answer(client, answer, by)?,
-        RunOrder::Signal { run, name, payload, id, server: _ } => {
+        RunCommand::Answer(answer) => self::answer(client, answer, by)?,
+        RunCommand::Signal { run, name, payload, id, server: _ } => {
             let payload = payload.as_deref().map(json_argument).transpose()?.unwrap_or(Value::Null);
             let rest = format!("/signals/{}", crate::cli::client::component(&name));
             (path(&run, &rest), json!(SignalRequest { payload, id, by }))
         }
     };
-    let (envelope, json) = client.post::<Orchestration>(&path, &ask)?;
+    let (envelope, json) = client.post::<Orchestration>(&path, &request)?;
     let data = envelope.data;
     let note = data.run.note.as_deref().map_or(String::new(), |note| format!("  {}", without_ciphertext(note)));
     let mut text = format!(
@@ -91,7 +95,7 @@ pub(crate) fn give_order(client: &Client, said: RunOrder, format: Formatter) -> 
         format.tone(escape_control(&data.run_id), Tone::Strong),
         format.tone(data.status.as_str(), status_tone(data.status)),
     );
-    // The order was accepted, but somebody has paused the run: say how it continues.
+    // The command was accepted, but the run is paused without a conflict: show how to resume it.
     if !pauses && data.status == RunStatus::Paused && data.conflicts.is_empty() {
         text.push_str(&format!(
             "accepted; the run is paused, to resume it: pointsman runs resume {}\n",
@@ -109,13 +113,13 @@ fn answer(client: &Client, answer: AnswerArgs, by: Option<String>) -> Result<(St
             let (envelope, _) = client.get::<Orchestration>(&path(&run, ""))?;
             let pending = envelope.data.pending_checkpoint.ok_or_else(|| {
                 let message = format!("{run} has no open checkpoint: it is {}", envelope.data.status.as_str());
-                CallError::Unreachable(message, format!("look with `pointsman runs show {run}`"))
+                CallError::Failed(message, format!("look with `pointsman runs show {run}`"))
             })?;
             // The checkpoint may be of a run that this run started.
             (pending.run_id, pending.id)
         }
     };
-    let ask = AnswerRequest {
+    let request = AnswerRequest {
         approve: (yes || no).then_some(yes),
         values: values.as_deref().map(json_argument).transpose()?,
         approved: approve,
@@ -124,7 +128,7 @@ fn answer(client: &Client, answer: AnswerArgs, by: Option<String>) -> Result<(St
         by,
     };
     let rest = format!("/checkpoints/{}", crate::cli::client::component(&checkpoint));
-    Ok((path(&run, &rest), json!(ask)))
+    Ok((path(&run, &rest), json!(request)))
 }
 
 fn choice_name(choice: Choice) -> ChoiceName {

@@ -101,7 +101,7 @@ impl App {
         });
         let admin_parts = AdminParts {
             engine: parts.engine.clone(),
-            deprecated_start: setup.settings.maestro,
+            deprecated_start: setup.settings.deprecated_start,
             workflows: {
                 let names = parts.workflows.clone();
                 Arc::new(move || names.load().to_vec())

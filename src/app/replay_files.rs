@@ -76,7 +76,7 @@ impl ReplayFiles {
     pub fn read(dir: &Path, instead: Option<&Path>, secret: Option<[u8; 32]>) -> Result<Self, CheckFailed> {
         let overrides = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
         let loaded = match instead {
-            Some(file) => config::read_with(dir, file, &overrides)?,
+            Some(file) => config::read_with_workflow(dir, file, &overrides)?,
             None => config::read(dir, &overrides)?,
         };
         Ok(Self::of(loaded.setup, secret))

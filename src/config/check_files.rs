@@ -21,10 +21,10 @@ use crate::problem::{Problems, Segment, Severity, Site, nearest};
 use crate::workflow::{EffectClass, Known, Plan, StepKind};
 
 /// Checks `pointsman.yaml`.
-pub(crate) fn main(node: &Node, site: &Site, dir: &Path, over: &Overrides, problems: &mut Problems) -> MainFile {
-    let shaped = schema_check::check(node, schema(FileKind::Pointsman), site);
-    let draft = pruned::<PointsmanDraft>(node.to_value(), site, &shaped);
-    problems.extend(shaped.problems);
+pub(crate) fn main(node: &Node, site: &Site, dir: &Path, overrides: &Overrides, problems: &mut Problems) -> MainFile {
+    let by_schema = schema_check::check(node, schema(FileKind::Pointsman), site);
+    let draft = pruned::<PointsmanDraft>(node.to_value(), site, &by_schema);
+    problems.extend(by_schema.problems);
     let Some(draft) = draft else { return MainFile::default() };
     let mut services = Services::new();
     for (name, value) in &draft.services {
@@ -48,7 +48,7 @@ pub(crate) fn main(node: &Node, site: &Site, dir: &Path, over: &Overrides, probl
             None => problem.hint("it is one of the names under `services:`"),
         };
     }
-    let settings = settings::check(&draft, site, dir, over, problems);
+    let settings = settings::check(&draft, site, dir, overrides, problems);
     let secrets = draft.secrets.keys().cloned().collect();
     MainFile { settings, services, default_legacy, limits: draft.limits, secrets, store_key: draft.store_key.is_some() }
 }
@@ -65,13 +65,13 @@ pub(crate) fn workflows<'a>(
         Known { services: &services, secrets: &main.secrets, has_store_key: main.store_key, limits: &main.limits };
     let mut workflows = Workflows::new();
     for (site, node) in files {
-        let shaped = schema_check::check(node, schema(FileKind::Workflow), &site);
-        let value = prune(node.to_value(), &site, &shaped);
-        let well_shaped = shaped.problems.is_empty();
-        // With a missing key the plan is not checked: its absence would be reported a second time.
-        let whole = shaped.problems.len() == shaped.refused.len();
-        problems.extend(shaped.problems);
-        let value = value.filter(|_| whole);
+        let by_schema = schema_check::check(node, schema(FileKind::Workflow), &site);
+        let value = prune(node.to_value(), &site, &by_schema);
+        let fits_schema = by_schema.problems.is_empty();
+        // If a key is missing, the plan is not checked, because the check would report the missing key again.
+        let has_all_keys = by_schema.problems.len() == by_schema.refused.len();
+        problems.extend(by_schema.problems);
+        let value = value.filter(|_| has_all_keys);
         let name = node.get("workflow").and_then(Node::text);
         let plan = value.filter(|_| name.is_some()).and_then(|value| Plan::check(&value, &site, &known, problems));
         let Some(name) = name.map(WorkflowName::from) else { continue };
@@ -81,7 +81,7 @@ pub(crate) fn workflows<'a>(
                 .hint(format!("the other is in {}", first.file));
             continue;
         }
-        workflows.insert(name, (site, plan.filter(|_| well_shaped).map(Arc::new)));
+        workflows.insert(name, (site, plan.filter(|_| fits_schema).map(Arc::new)));
     }
     workflows
 }
@@ -97,18 +97,18 @@ pub(crate) fn routes<'a>(
     let mut drafts: Vec<(Site, RouteDraft)> = Vec::new();
     let mut incomplete: Vec<Site> = Vec::new();
     for (site, node) in files {
-        let shaped = schema_check::check(node, schema(FileKind::Routes), &site);
+        let by_schema = schema_check::check(node, schema(FileKind::Routes), &site);
         let items = node.get("routes").map_or(&[][..], Node::items);
         for (index, item) in items.iter().enumerate() {
             let site = site.key("routes").index(index);
-            if let Some(draft) = pruned::<RouteDraft>(item.to_value(), &site, &shaped) {
-                if shaped.refused.iter().any(|path| path.starts_with(&site.path)) {
+            if let Some(draft) = pruned::<RouteDraft>(item.to_value(), &site, &by_schema) {
+                if by_schema.refused.iter().any(|path| path.starts_with(&site.path)) {
                     incomplete.push(site.clone());
                 }
                 drafts.push((site, draft));
             }
         }
-        problems.extend(shaped.problems);
+        problems.extend(by_schema.problems);
     }
     let facts = workflows.iter().map(|(name, (_, plan))| {
         let facts = plan
@@ -118,19 +118,19 @@ pub(crate) fn routes<'a>(
     });
     let facts = facts.collect();
     let mut own = Problems::default();
-    let checked = check_routes(&drafts, &KnownNames { services, workflows: &facts, read }, &mut own);
+    let checked = check_routes(&drafts, &KnownNames { services, workflows: &facts, read_file: read }, &mut own);
     // A warning about an incomplete draft may be caused by what was removed from it.
     own.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
     problems.extend(own);
     let mut rules = BTreeMap::new();
     for (site, draft) in &drafts {
         let plan = draft.workflow.as_deref().and_then(|name| workflows.get(name)).and_then(|(_, plan)| plan.as_ref());
-        let known = draft.workflow.is_none() || plan.is_some();
+        let steps_are_known = draft.workflow.is_none() || plan.is_some();
         let site = site.key("compare");
         let value = draft.compare.clone().filter(|value| !value.is_null()).unwrap_or_else(|| serde_json::json!({}));
         let Ok(mut draft_rules) = serde_json::from_value::<RulesDraft>(value) else { continue };
-        if !known {
-            // Its steps are unknown because the workflow's file is invalid, which is reported already.
+        if !steps_are_known {
+            // The steps are unknown because the workflow's file is invalid, which is reported already.
             draft_rules.assert.clear();
         }
         let steps: Vec<&str> = plan.iter().flat_map(|plan| plan.steps.iter().map(|step| step.id.as_str())).collect();
@@ -149,15 +149,15 @@ fn has_shared_step(plan: &Plan) -> bool {
 }
 
 /// A draft without the parts that the schema refuses; `None` where it cannot be read without them.
-fn pruned<T: DeserializeOwned>(value: Value, site: &Site, shaped: &SchemaCheck) -> Option<T> {
-    serde_json::from_value(prune(value, site, shaped)?).ok()
+fn pruned<T: DeserializeOwned>(value: Value, site: &Site, by_schema: &SchemaCheck) -> Option<T> {
+    serde_json::from_value(prune(value, site, by_schema)?).ok()
 }
 
 /// A value without the parts that the schema refuses, so that the rest is still checked. `None` where the whole value
 /// was refused.
-fn prune(mut value: Value, site: &Site, shaped: &SchemaCheck) -> Option<Value> {
-    // From the back, so that indexes in lists stay valid.
-    let inside = shaped.refused.iter().rev().filter_map(|path| path.strip_prefix(site.path.as_slice()));
+fn prune(mut value: Value, site: &Site, by_schema: &SchemaCheck) -> Option<Value> {
+    // The last path first, so that the indexes of earlier list items stay valid.
+    let inside = by_schema.refused.iter().rev().filter_map(|path| path.strip_prefix(site.path.as_slice()));
     for path in inside {
         let (last, parents) = path.split_last()?;
         let parent = parents.iter().try_fold(&mut value, |at, segment| match segment {

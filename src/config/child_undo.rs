@@ -12,13 +12,16 @@ use crate::workflow::{EffectClass, OnReject, Plan, Step, StepIndex, StepKind, Un
 
 /// Warns of each `run` step without `undo` whose child has effects, where something can still fail after it.
 pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
-    let with_effects = with_effects(workflows);
+    let with_effects = workflows_with_effects(workflows);
     for (site, plan) in workflows.values() {
         let Some(plan) = plan else { continue };
-        for (place, step) in plan.steps.iter().enumerate() {
+        for (index, step) in plan.steps.iter().enumerate() {
             let StepKind::Run(child) = &step.kind else { continue };
-            let stays = step.undo.is_none() && !step.safeguards.irreversible && with_effects.contains(&child.workflow);
-            let Some(fails) = stays.then(|| what_fails_after(plan, StepIndex(place))).flatten() else { continue };
+            let effects_stay =
+                step.undo.is_none() && !step.safeguards.irreversible && with_effects.contains(&child.workflow);
+            let Some(fails) = effects_stay.then(|| what_fails_after(plan, StepIndex(index))).flatten() else {
+                continue;
+            };
             let message = format!(
                 "`{}` runs `{}`, which has effects, and declares no `undo`: if the run fails afterwards ({fails}), \
                  the effects of the child run are not undone",
@@ -32,7 +35,7 @@ pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
 }
 
 /// Workflows with a private or shared call, and those that run such a workflow.
-fn with_effects(workflows: &Workflows) -> BTreeSet<WorkflowName> {
+fn workflows_with_effects(workflows: &Workflows) -> BTreeSet<WorkflowName> {
     let mut found = BTreeSet::new();
     loop {
         let before = found.len();
@@ -53,13 +56,13 @@ fn with_effects(workflows: &Workflows) -> BTreeSet<WorkflowName> {
 }
 
 /// What can still fail after a step has ended: another item of it, or the first step that need not end before it.
-fn what_fails_after(plan: &Plan, place: StepIndex) -> Option<String> {
-    let step = plan.steps.get(place.0)?;
+fn what_fails_after(plan: &Plan, index: StepIndex) -> Option<String> {
+    let step = plan.steps.get(index.0)?;
     if step.for_each.as_ref().is_some_and(|for_each| !for_each.collect) {
         return Some("another of its items".to_owned());
     }
-    let mut before = BTreeSet::from([place]);
-    let mut open = vec![place];
+    let mut before = BTreeSet::from([index]);
+    let mut open = vec![index];
     while let Some(step) = open.pop().and_then(|at| plan.steps.get(at.0)) {
         // A step and its fallback count as one: what must end before one of them must end before the other.
         let with = step.replaces.iter().chain(&step.failure_handling.fallback);

@@ -1,8 +1,9 @@
 //! Checks that need all files together.
 //!
-//! Refused here: a legacy service that is our own listener, an invariant that names an unknown step, a workflow that runs
-//! an unknown one, or itself. Warned of: steps that a rehearsal neither sends nor has an output for, answerers whose names
-//! nobody verifies, a store that forgets retry keys. One route and the names that it uses are checked by `flag`.
+//! Refused here: a legacy service that is our own listener, an invariant that names an unknown step, a workflow that
+//! runs an unknown one, or itself. Warned of: steps that a rehearsal neither sends nor has an output for, people whose
+//! names no token verifies, a store that forgets retry keys. One route and the names that it uses are checked by
+//! `flag`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,8 +19,8 @@ use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site, nearest};
 use crate::workflow::{EffectClass, Plan, StepKind, Until};
 
-/// Services whose requests would come back to our own listeners.
-pub(crate) fn loops(
+/// Checks for services whose requests would come back to our own listeners.
+pub(crate) fn check_loops(
     settings: &Settings,
     main: &MainFile,
     site: &Site,
@@ -46,7 +47,7 @@ pub(crate) fn loops(
     }
 }
 
-/// Whether connecting to this URL reaches this listener, as far as names and numbers can tell.
+/// Whether connecting to this URL reaches this listener, as far as that can be told without resolving names.
 fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
     if listener.port() == 0 || port != listener.port() {
@@ -68,26 +69,27 @@ fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
 }
 
 /// Checks each route together with its workflow.
-pub(crate) fn routes(routes: &[PlacedRoute], workflows: &Workflows, problems: &mut Problems) {
+pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, problems: &mut Problems) {
     let mut warned = BTreeSet::new();
     for (site, route) in routes {
-        unsupported_keys(site, route, problems);
-        unproven(site, route, problems);
+        warn_unsupported_keys(site, route, problems);
+        warn_unproven_states(site, route, problems);
         let workflow = route.workflow.as_ref().and_then(|name| workflows.get(name));
         let Some((file, Some(plan))) = workflow else { continue };
         if warned.insert(&plan.workflow) {
-            rehearsals(file, plan, route, problems);
+            warn_missing_rehearse(file, plan, route, problems);
         }
-        invariants(site, route, plan, problems);
-        unpinned_pending(site, route, plan, problems);
+        check_invariants(site, route, plan, problems);
+        warn_unpinned_pending(site, route, plan, problems);
     }
 }
 
 /// Warns of an id that is returned before its instance is pinned: a follow-up would go to legacy, which does not know
 /// it.
-fn unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
+fn warn_unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
     let (Some(Instance::Creates { id }), Some(pending)) = (&route.instance, &plan.pending) else { return };
-    // Where the answer has the id, it pins as any other answer does. What one expression makes is not known here.
+    // A pending answer with the id pins the instance, as any answer does. What a single `${…}` evaluates to is not
+    // known here, so it counts as having the id.
     let has_id = |body: &Template| body.single().is_some() || !id.query(&body.outline()).is_empty();
     let succeeds = |status: &Value| status.as_u64().is_none_or(|status| (200..300).contains(&status));
     if pending.body.as_ref().is_some_and(has_id) && pending.status.as_constant().is_none_or(succeeds) {
@@ -99,16 +101,16 @@ fn unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Prob
             .warn(
                 &site.key("instance"),
                 format!(
-                    "`respond.pending` shows the run, and has no id of its instance (`{id}`, in a success): that is pinned \
-                     only with the answer"
+                    "`respond.pending` names the run, but does not return the id of its instance (`{id}`) with a 2xx status: the \
+                     instance is pinned only with the final answer"
                 ),
             )
-            .hint("a follow-up in between goes to legacy: put the id there, or answer early with `after:`");
+            .hint("until then a follow-up goes to legacy: put the id there, or answer early with `after:`");
     }
 }
 
 /// Warns of keys that are checked but have no effect in this version.
-fn unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
+fn warn_unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
     let keys = [
         ("guard", route.guard.is_some(), "watch the mismatch rate in the evidence, and flip down by hand"),
         ("invariants", !route.invariants.is_empty(), "monitor the replies by other means until it does"),
@@ -122,7 +124,7 @@ fn unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
 
 /// Warns of states above `shadow` without `force`: they take effect only where a flip is recorded or evidence supports
 /// them, which the files cannot show; otherwise the route or cohort is in `shadow`.
-fn unproven(site: &Site, route: &Route, problems: &mut Problems) {
+fn warn_unproven_states(site: &Site, route: &Route, problems: &mut Problems) {
     if route.declared > State::Shadow && route.force.is_none() {
         let message = format!(
             "without a recorded flip or evidence (a first start, a new route), `{}` stands at `shadow` and not at `{}`",
@@ -139,8 +141,8 @@ fn unproven(site: &Site, route: &Route, problems: &mut Problems) {
             && !(is_for_all(cohort.state) && route.force.is_none())
         {
             let message = format!(
-                "the cohort `{}` has no evidence of its own: it goes no higher than its route did by evidence and for all \
-                 callers",
+                "the cohort `{}` has no evidence of its own: it goes no higher than the state that its route \
+                 reached by evidence for all callers",
                 cohort.name
             );
             problems
@@ -150,9 +152,9 @@ fn unproven(site: &Site, route: &Route, problems: &mut Problems) {
     }
 }
 
-/// Warns of a store in memory where a forgotten retry key does harm: after a restart nothing tells that legacy served a
-/// request before, also not whether anybody did.
-pub(crate) fn forgotten_keys(
+/// Warns of a store in memory if a forgotten retry key does harm: after a restart nothing says which arm took a
+/// request, or that any arm did.
+pub(crate) fn warn_forgotten_keys(
     settings: &Settings,
     routes: &[PlacedRoute],
     workflows: &Workflows,
@@ -175,11 +177,11 @@ pub(crate) fn forgotten_keys(
     }
 }
 
-/// Steps that run another workflow, with its name.
+/// The steps that run another workflow, each with the name of that workflow.
 type SubRuns = Vec<(StepId, WorkflowName)>;
 
 /// Checks workflows that run others: those exist, and none runs itself again.
-pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
+pub(crate) fn check_sub_runs(workflows: &Workflows, problems: &mut Problems) {
     let runs = |plan: &Plan| -> SubRuns {
         let runs = plan.steps.iter().filter_map(|step| match &step.kind {
             StepKind::Run(run) => Some((step.id.clone(), run.workflow.clone())),
@@ -190,11 +192,11 @@ pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
     let all: BTreeMap<&WorkflowName, (&Site, SubRuns)> =
         workflows.iter().filter_map(|(name, (site, plan))| Some((name, (site, runs(plan.as_ref()?))))).collect();
     for (site, steps) in all.values() {
-        for (step, wanted) in steps.iter().filter(|(_, wanted)| !workflows.contains_key(wanted)) {
+        for (step, child) in steps.iter().filter(|(_, child)| !workflows.contains_key(child)) {
             let at = site.key("steps").key(step.as_str()).key("run");
-            let problem = problems.error(&at, format!("no workflow is called `{wanted}`"));
+            let problem = problems.error(&at, format!("no workflow is called `{child}`"));
             let known: Vec<&str> = workflows.keys().map(WorkflowName::as_str).collect();
-            match nearest(wanted.as_str(), known.iter().copied()) {
+            match nearest(child.as_str(), known.iter().copied()) {
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),
                 None => problem.hint(format!("there are: {}", known.join(", "))),
             };
@@ -202,44 +204,43 @@ pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
     }
     let mut done: BTreeSet<&WorkflowName> = BTreeSet::new();
     for start in all.keys().copied() {
-        // Each step of the walk: the workflow, and which of its runs is next.
+        // The path from `start`: each workflow, and the index of its `run` step that is followed next.
         let mut path: Vec<(&WorkflowName, usize)> = vec![(start, 0)];
         while let Some((name, next)) = path.last_mut() {
-            let Some((step, wanted)) = all.get(*name).and_then(|(_, runs)| runs.get(*next)) else {
+            let Some((step, child)) = all.get(*name).and_then(|(_, runs)| runs.get(*next)) else {
                 done.insert(*name);
                 path.pop();
                 continue;
             };
             *next += 1;
             let name = *name;
-            if let Some(from) = path.iter().position(|(on, _)| *on == wanted) {
-                let names: Vec<&str> =
-                    path[from..].iter().map(|(on, _)| on.as_str()).chain([wanted.as_str()]).collect();
+            if let Some(from) = path.iter().position(|(on, _)| *on == child) {
+                let names: Vec<&str> = path[from..].iter().map(|(on, _)| on.as_str()).chain([child.as_str()]).collect();
                 let Some((site, _)) = all.get(name) else { continue };
                 let at = site.key("steps").key(step.as_str()).key("run");
                 let message = format!("workflows run each other in a cycle: {}", names.join(" → "));
                 problems.error(&at, message).hint("a → b: a has a step that runs b");
-            } else if !done.contains(wanted)
-                && let Some((wanted, _)) = all.get_key_value(wanted)
+            } else if !done.contains(child)
+                && let Some((child, _)) = all.get_key_value(child)
             {
-                path.push((*wanted, 0));
+                path.push((*child, 0));
             }
         }
     }
 }
 
 /// Warns of people named in a workflow whose names no token verifies.
-pub(crate) fn people(settings: &Settings, workflows: &Workflows, problems: &mut Problems) {
+pub(crate) fn warn_unverified_people(settings: &Settings, workflows: &Workflows, problems: &mut Problems) {
     for (file, plan) in workflows.values() {
         let Some(plan) = plan else { continue };
         for step in &plan.steps {
-            let asking = match &step.kind {
-                StepKind::Checkpoint(question) => &question.asking,
+            let question = match &step.kind {
+                StepKind::Checkpoint(checkpoint) => &checkpoint.asking,
                 _ => &step.safeguards.asking,
             };
-            let later = asking.escalate.iter().flat_map(|escalate| &escalate.who);
-            let nobody = |name: &&String| !settings.tokens.iter().any(|token| token.name == **name);
-            let Some(name) = asking.who.iter().chain(later).find(nobody) else { continue };
+            let escalated = question.escalate.iter().flat_map(|escalate| &escalate.who);
+            let has_no_token = |name: &&String| !settings.tokens.iter().any(|token| token.name == **name);
+            let Some(name) = question.who.iter().chain(escalated).find(has_no_token) else { continue };
             let site = file.key("steps").key(step.id.as_str()).at_key();
             if settings.tokens.is_empty() {
                 let message = format!("`{}` restricts who may answer, and names are not verified", step.id);
@@ -254,7 +255,7 @@ pub(crate) fn people(settings: &Settings, workflows: &Workflows, problems: &mut 
 }
 
 /// Warns of steps that a rehearsal neither sends nor has an output for.
-fn rehearsals(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) {
+fn warn_missing_rehearse(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) {
     for step in &plan.steps {
         let asks = match &step.kind {
             StepKind::Checkpoint(question) if question.rehearse.is_none() => Some("asks a person"),
@@ -288,7 +289,7 @@ fn rehearsals(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) 
     }
 }
 
-fn invariants(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
+fn check_invariants(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
     for (index, (_, expression)) in route.invariants.iter().enumerate() {
         for path in expression.reads().iter().filter(|path| path.root() == "intents") {
             let Some(step) = path.part(0) else { continue };

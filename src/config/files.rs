@@ -1,9 +1,9 @@
 //! The files of a set, read once into memory.
 //!
-//! Always true: a [`Files`] is one consistent state of the directory, or says that it is not; each file and their
-//! number is bounded; temporary files of editors and Kubernetes (hidden files, `..data`, `~`, `.swp`) are ignored. A
-//! file that cannot be read is a finding with its path, and does not hide the other files. A slow disk delays the
-//! reading thread only.
+//! Always true: a [`Files`] is one consistent state of the directory, or has a finding that says it is not; the size of
+//! each file and their number are bounded; temporary files of editors and Kubernetes (hidden files, `..data`, `~`,
+//! `.swp`) are ignored. A file that cannot be read is a finding with its path, and does not hide the other files. A
+//! slow disk delays the reading thread only.
 
 use std::fs;
 use std::io::Read;
@@ -43,10 +43,10 @@ pub(crate) struct Files {
     pub hash: [u8; 32],
 }
 
-/// How many times a set is read where files change while they are read.
+/// How often a set is read at most, if its files change each time while they are read.
 const READINGS_MAX: usize = 5;
 
-/// Reads a directory. Starts again where its files changed meanwhile, at most `READINGS_MAX` times in all.
+/// Reads a directory. Reads it again if its files changed meanwhile, at most `READINGS_MAX` times in all.
 pub(crate) fn read(dir: &Path) -> Files {
     for _ in 1..READINGS_MAX {
         let before = stamps(dir);
@@ -56,7 +56,12 @@ pub(crate) fn read(dir: &Path) -> Files {
         }
     }
     let mut files = read_once(dir);
-    files.findings.push(whole(dir, Severity::Error, "the files change faster than they can be read", None));
+    files.findings.push(finding_about_path(
+        dir,
+        Severity::Error,
+        "the files change faster than they can be read",
+        None,
+    ));
     files
 }
 
@@ -112,30 +117,30 @@ fn read_once(dir: &Path) -> Files {
         Ok(meta) if meta.is_dir() => {}
         Ok(_) => {
             let hint = "name the directory that holds pointsman.yaml, routes/ and workflows/";
-            files.findings.push(whole(dir, Severity::Error, "not a directory", Some(hint)));
+            files.findings.push(finding_about_path(dir, Severity::Error, "not a directory", Some(hint)));
             return files;
         }
         Err(error) => {
-            files.findings.push(whole(dir, Severity::Error, format!("cannot be read: {error}"), None));
+            files.findings.push(finding_about_path(dir, Severity::Error, format!("cannot be read: {error}"), None));
             return files;
         }
     }
     let main = dir.join("pointsman.yaml");
     if fs::symlink_metadata(&main).is_err() {
-        let hint = "it says at least `services:` and `default_legacy:`; `pointsman schema pointsman` has all keys";
-        files.findings.push(whole(&main, Severity::Error, "there is no such file", Some(hint)));
+        let hint = "it needs at least `services:` and `default_legacy:`; `pointsman schema pointsman` lists all keys";
+        files.findings.push(finding_about_path(&main, Severity::Error, "there is no such file", Some(hint)));
     } else {
-        files.take(FileKind::Pointsman, &main);
+        files.read_file(FileKind::Pointsman, &main);
     }
     for path in listing(dir).unwrap_or_default() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if !matches!(&*name, "pointsman.yaml" | "routes" | "workflows") && is_yaml(&path) {
-            let hint = "routes belong into routes/, workflows into workflows/";
-            files.findings.push(whole(&path, Severity::Warning, "this file is not read", Some(hint)));
+            let hint = "routes belong in routes/, workflows in workflows/";
+            files.findings.push(finding_about_path(&path, Severity::Warning, "this file is not read", Some(hint)));
         }
     }
-    files.folder(dir, "routes", FileKind::Routes);
-    files.folder(dir, "workflows", FileKind::Workflow);
+    files.read_folder(dir, "routes", FileKind::Routes);
+    files.read_folder(dir, "workflows", FileKind::Workflow);
     let mut hasher = blake3::Hasher::new();
     for file in &files.files {
         hasher.update(&(file.name.len() as u64).to_le_bytes()).update(file.name.as_bytes());
@@ -159,21 +164,21 @@ fn workflow_of(text: &str) -> Option<&str> {
 }
 
 impl Files {
-    /// Adds a file in place of the one that holds the same workflow.
+    /// Replaces the file that holds a workflow by another file with the same workflow; adds the file if none does.
     pub(crate) fn with_workflow(mut self, path: &Path) -> Self {
         let before = self.files.len();
-        self.take(FileKind::Workflow, path);
-        if let Some(taken) = self.files.get(before).and_then(|file| workflow_of(&file.text)).map(str::to_owned) {
+        self.read_file(FileKind::Workflow, path);
+        if let Some(workflow) = self.files.get(before).and_then(|file| workflow_of(&file.text)).map(str::to_owned) {
             let last = self.files.len() - 1;
             let mut index = 0..;
             self.files.retain(|file| {
                 let is_new = index.next() == Some(last);
-                is_new || file.kind != FileKind::Workflow || workflow_of(&file.text) != Some(taken.as_str())
+                is_new || file.kind != FileKind::Workflow || workflow_of(&file.text) != Some(workflow.as_str())
             });
         }
         self
     }
-    fn folder(&mut self, dir: &Path, name: &str, kind: FileKind) {
+    fn read_folder(&mut self, dir: &Path, name: &str, kind: FileKind) {
         let at = dir.join(name);
         if fs::symlink_metadata(&at).is_err() {
             return; // not an error: without routes, all requests go to legacy
@@ -181,38 +186,48 @@ impl Files {
         let paths = match listing(&at) {
             Ok(paths) => paths,
             Err(error) => {
-                self.findings.push(whole(&at, Severity::Error, format!("cannot be read: {error}"), None));
+                self.findings.push(finding_about_path(&at, Severity::Error, format!("cannot be read: {error}"), None));
                 return;
             }
         };
         if paths.len() > FLAG_FILES_MAX {
             let message = format!("more than {FLAG_FILES_MAX} files");
-            self.findings.push(whole(&at, Severity::Error, message, Some("put several routes into one file")));
+            self.findings.push(finding_about_path(
+                &at,
+                Severity::Error,
+                message,
+                Some("put several routes into one file"),
+            ));
             return;
         }
-        let mut taken = 0;
+        let mut files_read = 0;
         for path in paths {
             if path.extension().is_some_and(|ext| ext == "yaml") {
-                self.take(kind, &path);
-                taken += 1;
+                self.read_file(kind, &path);
+                files_read += 1;
             } else {
                 let hint = if path.extension().is_some_and(|ext| ext == "yml") {
                     "only names that end in .yaml are read: rename it"
                 } else {
                     "only names that end in .yaml are read"
                 };
-                self.findings.push(whole(&path, Severity::Warning, "this file is not read", Some(hint)));
+                self.findings.push(finding_about_path(&path, Severity::Warning, "this file is not read", Some(hint)));
             }
         }
-        // A set without routes is valid where it has workflows: the API can start those.
-        let runs_only = kind == FileKind::Routes
+        // A set without routes is valid if it has workflows, because the API can start those.
+        let is_optional = kind == FileKind::Routes
             && listing(&dir.join("workflows")).unwrap_or_default().iter().any(|path| is_yaml(path));
-        if taken == 0 && !runs_only {
-            self.findings.push(whole(&at, Severity::Warning, "there is no .yaml file in this directory", None));
+        if files_read == 0 && !is_optional {
+            self.findings.push(finding_about_path(
+                &at,
+                Severity::Warning,
+                "there is no .yaml file in this directory",
+                None,
+            ));
         }
     }
 
-    fn take(&mut self, kind: FileKind, path: &Path) {
+    fn read_file(&mut self, kind: FileKind, path: &Path) {
         let name = path.display().to_string();
         let mut bytes = Vec::new();
         let read = fs::metadata(path).and_then(|meta| {
@@ -222,12 +237,12 @@ impl Files {
             fs::File::open(path)?.take(FLAG_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)
         });
         if let Err(error) = read {
-            self.findings.push(whole(path, Severity::Error, format!("cannot be read: {error}"), None));
+            self.findings.push(finding_about_path(path, Severity::Error, format!("cannot be read: {error}"), None));
             return;
         }
         if bytes.len() as u64 > FLAG_FILE_BYTES_MAX {
             let message = format!("larger than {FLAG_FILE_BYTES_MAX} bytes");
-            self.findings.push(whole(path, Severity::Error, message, Some("split it")));
+            self.findings.push(finding_about_path(path, Severity::Error, message, Some("split it")));
             return;
         }
         match String::from_utf8(bytes) {
@@ -253,7 +268,12 @@ impl Files {
 }
 
 /// A finding about a whole file or directory.
-pub(crate) fn whole(path: &Path, severity: Severity, message: impl Into<String>, hint: Option<&str>) -> Finding {
+pub(crate) fn finding_about_path(
+    path: &Path,
+    severity: Severity,
+    message: impl Into<String>,
+    hint: Option<&str>,
+) -> Finding {
     Finding {
         severity,
         file: path.display().to_string(),

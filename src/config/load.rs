@@ -22,12 +22,12 @@ use crate::problem::{Problems, Severity, Site};
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub(crate) fn check(dir: &Path, read: Files, over: &Overrides) -> Result<Loaded, CheckFailed> {
+pub(crate) fn check(dir: &Path, read: Files, overrides: &Overrides) -> Result<Loaded, CheckFailed> {
     let mut builder = SetBuilder { findings: Findings(read.findings), ..SetBuilder::default() };
     for file in &read.files {
-        builder.take(file.kind, &file.name, &file.text);
+        builder.add_file(file.kind, &file.name, &file.text);
     }
-    let setup = builder.build(dir, over);
+    let setup = builder.build(dir, overrides);
     let findings = builder.report();
     match setup {
         Some(setup) if !findings.has_errors() => Ok(Loaded { setup, warnings: findings, hash: read.hash }),
@@ -39,12 +39,12 @@ pub(crate) fn check(dir: &Path, read: Files, over: &Overrides) -> Result<Loaded,
 fn with_some_error(mut findings: Findings, dir: &Path) -> Findings {
     if !findings.has_errors() {
         let message = "the set could not be built, and no check reported an error: this is a bug in pointsman";
-        findings.0.push(super::files::whole(dir, Severity::Error, message, None));
+        findings.0.push(super::files::finding_about_path(dir, Severity::Error, message, None));
     }
     findings
 }
 
-/// The files that were taken so far, and what was found.
+/// The files that were added so far, and what was found in them.
 #[derive(Default)]
 struct SetBuilder {
     sources: Vec<(FileKind, Source)>,
@@ -53,32 +53,32 @@ struct SetBuilder {
 }
 
 impl SetBuilder {
-    fn take(&mut self, kind: FileKind, name: &str, text: &str) {
+    fn add_file(&mut self, kind: FileKind, name: &str, text: &str) {
         let (source, errors) = parse(&Arc::from(name), text);
         for error in errors {
-            let finding = found(&source, Severity::Error, source.position(error.span), error.message, error.hint);
+            let finding = finding_at(&source, Severity::Error, source.position(error.span), error.message, error.hint);
             self.findings.0.push(finding);
         }
         self.sources.push((kind, source));
     }
 
-    /// Problems with their places, in order.
+    /// All findings with their positions, in the order of files and lines.
     fn report(&mut self) -> Findings {
         let mut findings = std::mem::take(&mut self.findings);
         for problem in self.problems.iter() {
             let source = self.sources.iter().map(|(_, source)| source).find(|source| source.file == problem.site.file);
             let Some(source) = source else { continue };
-            let place = source.locate(&problem.site, problem.offset);
-            let message = self.with_lines(&problem.message);
-            let hint = problem.hint.as_deref().map(|hint| self.with_lines(hint));
-            findings.0.push(found(source, problem.severity, place, message, hint));
+            let position = source.locate(&problem.site, problem.offset);
+            let message = self.with_line_numbers(&problem.message);
+            let hint = problem.hint.as_deref().map(|hint| self.with_line_numbers(hint));
+            findings.0.push(finding_at(source, problem.severity, position, message, hint));
         }
         findings.sort();
         findings
     }
 
     /// Replaces key paths in a text (`FILE.routes[0]`) by lines (`FILE:7`).
-    fn with_lines(&self, text: &str) -> String {
+    fn with_line_numbers(&self, text: &str) -> String {
         let mut out = text.to_owned();
         for (_, source) in &self.sources {
             let file = &*source.file;
@@ -97,20 +97,21 @@ impl SetBuilder {
         out
     }
 
-    fn of(&self, kind: FileKind) -> impl Iterator<Item = (Site, &Node)> {
-        let sources = self.sources.iter().filter(move |(of, _)| *of == kind);
+    /// The trees of the files of one kind that could be parsed.
+    fn trees_of(&self, kind: FileKind) -> impl Iterator<Item = (Site, &Node)> {
+        let sources = self.sources.iter().filter(move |(other, _)| *other == kind);
         sources.filter_map(|(_, source)| Some((Site::file(source.file.clone()), source.root.as_ref()?)))
     }
 
     /// Builds the set; checks as much as possible even where it cannot be built.
-    fn build(&mut self, dir: &Path, over: &Overrides) -> Option<Setup> {
+    fn build(&mut self, dir: &Path, overrides: &Overrides) -> Option<Setup> {
         let mut problems = Problems::default();
-        let Some((main_site, node)) = self.of(FileKind::Pointsman).next() else {
+        let Some((main_site, node)) = self.trees_of(FileKind::Pointsman).next() else {
             // Without services every name would be unknown; the missing or invalid file is reported already.
             return None;
         };
-        let main = check_files::main(node, &main_site, dir, over, &mut problems);
-        let mut workflows = check_files::workflows(self.of(FileKind::Workflow), &main, &mut problems);
+        let main = check_files::main(node, &main_site, dir, overrides, &mut problems);
+        let mut workflows = check_files::workflows(self.trees_of(FileKind::Workflow), &main, &mut problems);
         for (_, source) in self.sources.iter().filter(|(kind, _)| *kind == FileKind::Workflow) {
             if source.root.as_ref().and_then(|root| root.get("workflow")).and_then(Node::text).is_none() {
                 // A file without a readable name most likely holds the workflow that the file is named after.
@@ -118,17 +119,18 @@ impl SetBuilder {
                 workflows.entry((&*stem).into()).or_insert_with(|| (Site::file(source.file.clone()), None));
             }
         }
-        let read = |file: &str| super::secrets::public_keys(&dir.join(file), over);
-        let routes = check_files::routes(self.of(FileKind::Routes), &main.services, &workflows, &read, &mut problems);
+        let read = |file: &str| super::secrets::public_keys(&dir.join(file), overrides);
+        let routes =
+            check_files::routes(self.trees_of(FileKind::Routes), &main.services, &workflows, &read, &mut problems);
         let services_site = main_site.key("services");
         if let Some(settings) = &main.settings {
-            cross_checks::loops(settings, &main, &services_site, &routes.routes, &mut problems);
-            cross_checks::people(settings, &workflows, &mut problems);
-            cross_checks::forgotten_keys(settings, &routes.routes, &workflows, &mut problems);
+            cross_checks::check_loops(settings, &main, &services_site, &routes.routes, &mut problems);
+            cross_checks::warn_unverified_people(settings, &workflows, &mut problems);
+            cross_checks::warn_forgotten_keys(settings, &routes.routes, &workflows, &mut problems);
         }
-        cross_checks::sub_runs(&workflows, &mut problems);
+        cross_checks::check_sub_runs(&workflows, &mut problems);
         child_undo::check(&workflows, &mut problems);
-        cross_checks::routes(&routes.routes, &workflows, &mut problems);
+        cross_checks::check_routes(&routes.routes, &workflows, &mut problems);
         self.problems = problems;
         let services: Option<BTreeMap<_, _>> =
             main.services.into_iter().map(|(name, service)| Some((name, service?))).collect();
@@ -169,23 +171,25 @@ fn key_path(file: &str, text: &str) -> (Site, usize) {
     (site, text.len() - rest.len())
 }
 
-fn found(
+/// A finding at a position, with the line of source that it points at.
+fn finding_at(
     source: &Source,
     severity: Severity,
-    place: super::tree::TextPosition,
+    position: super::tree::TextPosition,
     message: String,
     hint: Option<String>,
 ) -> Finding {
-    let start = source.text[..place.span.start].rfind('\n').map_or(0, |at| at + 1);
-    let end = source.text[place.span.start..].find(['\n', '\r']).map_or(source.text.len(), |at| place.span.start + at);
+    let start = source.text[..position.span.start].rfind('\n').map_or(0, |at| at + 1);
+    let end =
+        source.text[position.span.start..].find(['\n', '\r']).map_or(source.text.len(), |at| position.span.start + at);
     Finding {
         severity,
         file: source.file.to_string(),
-        line: Some(place.line),
-        column: Some(place.column),
+        line: Some(position.line),
+        column: Some(position.column),
         message,
         hint,
         source: mask_password(&source.text[start..end]),
-        span: (place.span.start - start)..(place.span.end - start),
+        span: (position.span.start - start)..(position.span.end - start),
     }
 }

@@ -6,7 +6,7 @@ use super::tree::{Node, NodeKind};
 use crate::problem::{Segment, Site};
 
 /// The types that a schema allows; empty for any.
-pub(super) fn types(schema: &Map<String, Value>) -> Vec<&str> {
+pub(super) fn allowed_types(schema: &Map<String, Value>) -> Vec<&str> {
     match schema.get("type") {
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
@@ -14,8 +14,9 @@ pub(super) fn types(schema: &Map<String, Value>) -> Vec<&str> {
     }
 }
 
-pub(super) fn expected(schema: &Map<String, Value>) -> String {
-    let names: Vec<String> = types(schema)
+/// The types that a schema allows, for people: `text or a list`.
+pub(super) fn describe_expected(schema: &Map<String, Value>) -> String {
+    let names: Vec<String> = allowed_types(schema)
         .into_iter()
         .filter_map(|name| match name {
             "boolean" => Some("true or false"),
@@ -28,19 +29,21 @@ pub(super) fn expected(schema: &Map<String, Value>) -> String {
         })
         .map(str::to_owned)
         .collect();
-    if names.is_empty() { "nothing".to_owned() } else { or(&names) }
+    if names.is_empty() { "nothing".to_owned() } else { join_with_or(&names) }
 }
 
-pub(super) fn found(node: &Node) -> String {
+/// The value that was found, for people.
+pub(super) fn describe_found(node: &Node) -> String {
     match &node.kind {
         NodeKind::Bool(bool) => format!("`{bool}`"),
         NodeKind::Number(number) => format!("the number {number}"),
-        NodeKind::Text(text) => format!("the text `{}`", short(text)),
+        NodeKind::Text(text) => format!("the text `{}`", shorten(text)),
         _ => node.type_name().to_owned(),
     }
 }
 
-pub(super) fn quotes(node: &Node, expected: &str) -> Option<String> {
+/// A hint to add or remove quotes, if that would give the expected type.
+pub(super) fn quotes_hint(node: &Node, expected: &str) -> Option<String> {
     match &node.kind {
         NodeKind::Text(text)
             if expected.contains("number") && serde_json::from_str::<serde_json::Number>(text).is_ok() =>
@@ -53,7 +56,7 @@ pub(super) fn quotes(node: &Node, expected: &str) -> Option<String> {
 }
 
 /// A hint for a number where a duration is expected.
-pub(super) fn unit(node: &Node, schema: &Map<String, Value>, site: &Site) -> Option<String> {
+pub(super) fn unit_hint(node: &Node, schema: &Map<String, Value>, site: &Site) -> Option<String> {
     const KEYS: [&str; 11] =
         ["deadline", "timeout", "over", "open", "base", "max", "after", "connect", "first_byte", "within", "interval"];
     let NodeKind::Number(number) = &node.kind else { return None };
@@ -61,12 +64,12 @@ pub(super) fn unit(node: &Node, schema: &Map<String, Value>, site: &Site) -> Opt
         Segment::Key(key) => &**key,
         Segment::Index(_) => return None,
     };
-    (types(schema).contains(&"string") && KEYS.contains(&key))
+    (allowed_types(schema).contains(&"string") && KEYS.contains(&key))
         .then(|| format!("a duration has a unit: write {number}s"))
 }
 
 /// The meaning of a key, from its schema's description.
-pub(super) fn described(schema: &Value) -> Option<String> {
+pub(super) fn description_of(schema: &Value) -> Option<String> {
     let text = schema.get("description")?.as_str()?.lines().next()?.trim_end_matches('.');
     let mut chars = text.chars();
     let first = chars.next()?.to_lowercase();
@@ -74,7 +77,7 @@ pub(super) fn described(schema: &Value) -> Option<String> {
 }
 
 /// `a`, `a or b`, `a, b or c`.
-pub(super) fn or(names: &[String]) -> String {
+pub(super) fn join_with_or(names: &[String]) -> String {
     match names {
         [] => "something else".to_owned(),
         [one] => one.clone(),
@@ -82,12 +85,13 @@ pub(super) fn or(names: &[String]) -> String {
     }
 }
 
-pub(super) fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+/// Each word in backquotes, separated by commas.
+pub(super) fn join_quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// A value, short enough for a message.
-pub(super) fn short(text: &str) -> String {
+/// The first line of a value, cut to 60 characters.
+pub(super) fn shorten(text: &str) -> String {
     let first = text.lines().next().unwrap_or("");
     if first.chars().count() > 60 || first.len() < text.len() {
         return format!("{}…", first.chars().take(60).collect::<String>());

@@ -8,11 +8,11 @@
 //! hint ([`Findings`]); no bytes make it panic. The order: [`files`] reads the directory into memory, `parse` makes a
 //! tree with positions of each text, `schema_check` checks it against the JSON Schema of the drafts, `check_files`
 //! calls the checks of `flag`, `workflow` and `compare`, `cross_checks` does the checks that need all files, and
-//! `render` prints what was found. `watcher` does it again when the files change. Putting a valid set in force is done
+//! `render` prints what was found. `watcher` repeats this when the files change. Putting a valid set in force is done
 //! by `ladder` and `app`.
 //!
-//! When the disk is slow, loading is slow: files are read on the caller's thread at the start and on the watcher's own
-//! thread later; a set that changes while it is read is read again.
+//! A slow disk delays loading and nothing else: files are read on the caller's thread at the start and on the watcher's
+//! own thread later. A set that changes while it is read is read again.
 
 mod check_files;
 mod checked_files;
@@ -51,16 +51,16 @@ pub use watcher::{Change, FlagFileWatcher, ReloadTrigger, WatchTiming};
 ///
 /// # Errors
 /// Everything that is wrong with them, as one text.
-pub fn read(dir: &Path, over: &Overrides) -> Result<Loaded, CheckFailed> {
-    load::check(dir, files::read(dir), over)
+pub fn read(dir: &Path, overrides: &Overrides) -> Result<Loaded, CheckFailed> {
+    load::check(dir, files::read(dir), overrides)
 }
 
 /// Reads and checks a directory with one of its workflows taken from another file.
 ///
 /// # Errors
 /// Everything that is wrong with them, as one text.
-pub fn read_with(dir: &Path, workflow: &Path, over: &Overrides) -> Result<Loaded, CheckFailed> {
-    load::check(dir, files::read(dir).with_workflow(workflow), over)
+pub fn read_with_workflow(dir: &Path, workflow: &Path, overrides: &Overrides) -> Result<Loaded, CheckFailed> {
+    load::check(dir, files::read(dir).with_workflow(workflow), overrides)
 }
 
 #[cfg(test)]

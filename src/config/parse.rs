@@ -61,7 +61,7 @@ struct OpenMap {
     seen: HashMap<Arc<str>, usize>,
 }
 
-/// A complete anchor, which aliases repeat.
+/// The value of a complete anchor, which aliases repeat, and its size.
 struct Anchored {
     node: Node,
     height: usize,
@@ -91,7 +91,7 @@ impl Builder<'_> {
         let mut documents = 0;
         for event in Parser::new_from_str_with_options(text, options) {
             let (event, span) = event.map_err(|error| self.scan_error(&error))?;
-            let span = self.byte(span.start)..self.byte(span.end);
+            let span = self.byte_offset(span.start)..self.byte_offset(span.end);
             match event {
                 Event::DocumentStart(..) => {
                     documents += 1;
@@ -182,7 +182,7 @@ impl Builder<'_> {
         if self.stack.len() + anchored.height > FLAG_FILE_DEPTH_MAX {
             return Err(too_deep(span));
         }
-        // Positions inside an alias are those of the anchor, where the text is.
+        // Positions inside an alias point at the anchor, where the text stands.
         let node = anchored.node.clone();
         self.count(values, bytes, &span)?;
         self.add(node)
@@ -228,7 +228,7 @@ impl Builder<'_> {
             if &*key == "<<" {
                 return Err(parse_error(
                     node.span,
-                    "merge keys (`<<`) are not read",
+                    "merge keys (`<<`) are not supported",
                     "write the keys out, or alias one value",
                 ));
             }
@@ -250,7 +250,7 @@ impl Builder<'_> {
     }
 
     /// The byte offset of a marker, on a character boundary.
-    fn byte(&self, marker: Marker) -> usize {
+    fn byte_offset(&self, marker: Marker) -> usize {
         let mut at = marker
             .byte_offset()
             .unwrap_or_else(|| self.text.char_indices().nth(marker.index()).map_or(self.text.len(), |(at, _)| at));
@@ -262,7 +262,7 @@ impl Builder<'_> {
     }
 
     fn scan_error(&self, error: &ScanError) -> ParseError {
-        let at = self.byte(*error.marker());
+        let at = self.byte_offset(*error.marker());
         let line_start = self.text[..at].rfind('\n').map_or(0, |at| at + 1);
         let line = &self.text[line_start..];
         let line = &line[..line.find('\n').unwrap_or(line.len())];
@@ -288,11 +288,11 @@ fn parse_error(span: Range<usize>, message: impl Into<String>, hint: impl Into<S
 }
 
 fn too_deep(span: Range<usize>) -> ParseError {
-    parse_error(span, format!("nested deeper than {FLAG_FILE_DEPTH_MAX} levels"), "make it flatter")
+    parse_error(span, format!("nested deeper than {FLAG_FILE_DEPTH_MAX} levels"), "nest fewer lists and maps")
 }
 
 fn tag_error(span: Range<usize>, tag: &str) -> ParseError {
-    parse_error(span, format!("the tag `{tag}` is not read"), "leave it out; quote a value that is to stay text")
+    parse_error(span, format!("the tag `{tag}` is not supported"), "leave it out; quote a value that is to stay text")
 }
 
 /// The depth of a value, the number of values in it, and the bytes of its text.

@@ -2,7 +2,7 @@
 //!
 //! Always true: the plain form is the same text for the same files, so that logs, the API and tests can compare it;
 //! colour is only an addition to it. A finding carries the one line of source it points at, so that it can be shown
-//! long after the files have changed. Values of secrets never come here: findings name keys and places.
+//! long after the files have changed. Values of secrets never come here: findings name keys and positions.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::problem::Severity;
 
-/// One thing that is wrong with the files, with its place.
+/// One thing that is wrong with the files, with its position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Error or warning.
@@ -48,7 +48,7 @@ fn severity_word<S: Serializer>(severity: &Severity, serializer: S) -> Result<S:
 pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
-    /// Whether anything refuses the set.
+    /// Whether any finding is an error, so that the set is refused.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0
     }
@@ -73,12 +73,12 @@ impl Findings {
     }
     /// `3 errors, 1 warning`.
     pub fn summary(&self) -> String {
-        let some = |count: usize, word: &str| match count {
+        let counted = |count: usize, word: &str| match count {
             0 => None,
             1 => Some(format!("1 {word}")),
             _ => Some(format!("{count} {word}s")),
         };
-        let parts = [some(self.count(Severity::Error), "error"), some(self.count(Severity::Warning), "warning")];
+        let parts = [counted(self.count(Severity::Error), "error"), counted(self.count(Severity::Warning), "warning")];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         if parts.is_empty() { "nothing wrong".to_owned() } else { parts.join(", ") }
     }
@@ -86,7 +86,7 @@ impl Findings {
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(&self.0).unwrap_or_default()
     }
-    /// Puts them in order of files and places.
+    /// Puts them in order of files and positions, without duplicates.
     pub(crate) fn sort(&mut self) {
         self.0.sort_by(|a, b| (&a.file, a.line, a.column, a.severity).cmp(&(&b.file, b.line, b.column, b.severity)));
         self.0.dedup();

@@ -22,7 +22,7 @@ pub struct Retention {
     pub failed: Option<Duration>,
     /// A person cancelled it.
     pub cancelled: Option<Duration>,
-    /// Legacy answered in its stead.
+    /// The engine gave the request back, and legacy answered.
     pub abandoned: Option<Duration>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct RetentionMapDraft {
     pub failed: Option<String>,
     /// A person cancelled it.
     pub cancelled: Option<String>,
-    /// Legacy answered in its stead.
+    /// The engine gave the request back, and legacy answered.
     pub abandoned: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl JsonSchema for RetentionDraft {
     fn schema_name() -> Cow<'static, str> {
         "Retention".into()
     }
-    // Both types in one schema instead of `anyOf`: a validator can then still name the unknown key.
+    // Both types in one schema instead of `anyOf`: with `anyOf` a validator would not name an unknown key.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = RetentionMapDraft::json_schema(generator);
         schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
@@ -89,7 +89,7 @@ impl JsonSchema for RetentionDraft {
     }
 }
 
-/// Runs are not deleted.
+/// The word for runs that are never deleted.
 const FOREVER: &str = "forever";
 
 /// The longest age; a longer one is refused in favour of `forever`.
@@ -102,7 +102,7 @@ pub(super) fn check(
     site: &Site,
     problems: &mut Problems,
 ) -> Option<Retention> {
-    let mut read = |text: &str, site: &Site| {
+    let mut read_age = |text: &str, site: &Site| {
         let age = age(text, site, problems)?;
         if age < retry_window {
             let window = retry_window.as_secs();
@@ -117,14 +117,14 @@ pub(super) fn check(
     };
     match draft {
         None => None,
-        Some(RetentionDraft::All(text)) => Some(Retention::all(read(text, site))),
+        Some(RetentionDraft::All(text)) => Some(Retention::all(read_age(text, site))),
         Some(RetentionDraft::Each(map)) => {
-            let mut of = |key: &str, text: &Option<String>| read(text.as_ref()?, &site.key(key));
+            let mut age_of = |key: &str, text: &Option<String>| read_age(text.as_ref()?, &site.key(key));
             Some(Retention {
-                completed: of("completed", &map.completed),
-                failed: of("failed", &map.failed),
-                cancelled: of("cancelled", &map.cancelled),
-                abandoned: of("abandoned", &map.abandoned),
+                completed: age_of("completed", &map.completed),
+                failed: age_of("failed", &map.failed),
+                cancelled: age_of("cancelled", &map.cancelled),
+                abandoned: age_of("abandoned", &map.abandoned),
             })
         }
     }

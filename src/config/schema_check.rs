@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::messages::{described, expected, found, listed, or, quotes, short, types, unit};
+use super::messages::{
+    allowed_types, describe_expected, describe_found, description_of, join_quoted, join_with_or, quotes_hint, shorten,
+    unit_hint,
+};
 use super::tree::{Node, NodeKind};
 use crate::problem::{Problem, Problems, Segment, Site, nearest};
 
@@ -32,21 +35,22 @@ impl SchemaCheck {
 
 /// Finds everything in `node` that the schema does not allow.
 pub(crate) fn check(node: &Node, schema: &Value, site: &Site) -> SchemaCheck {
-    let mut shaped = SchemaCheck::default();
-    Walk { root: schema }.value(node, schema, site, &mut shaped, 0);
-    shaped
+    let mut result = SchemaCheck::default();
+    SchemaWalk { root: schema }.value(node, schema, site, &mut result, 0);
+    result
 }
 
-struct Walk<'a> {
+struct SchemaWalk<'a> {
     root: &'a Value,
 }
 
-/// Schemas refer to themselves (a list of lists); files are no deeper than this times a reference or two.
+/// Bounds the recursion, because a schema may refer to itself (a list of lists). No file is nested deeper than this,
+/// even if each level passes through several references.
 const DEPTH_MAX: usize = 512;
 /// The most keys that a hint lists; a longer list would not help.
 const NAMED_MAX: usize = 24;
 
-impl Walk<'_> {
+impl SchemaWalk<'_> {
     fn value(&self, node: &Node, schema: &Value, site: &Site, problems: &mut SchemaCheck, depth: usize) {
         let schema = self.resolve(schema);
         let Some(schema) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return };
@@ -65,9 +69,9 @@ impl Walk<'_> {
             return;
         }
         if !accepts(schema, node) {
-            let expected = expected(schema);
-            let problem = problems.error(site, format!("expected {expected}, found {}", found(node)));
-            if let Some(hint) = unit(node, schema, site).or_else(|| quotes(node, &expected)) {
+            let expected = describe_expected(schema);
+            let problem = problems.error(site, format!("expected {expected}, found {}", describe_found(node)));
+            if let Some(hint) = unit_hint(node, schema, site).or_else(|| quotes_hint(node, &expected)) {
                 problem.hint(hint);
             }
             return;
@@ -125,7 +129,7 @@ impl Walk<'_> {
                         None if known.len() > NAMED_MAX => {
                             problem.hint(format!("{} keys are known here: `pointsman schema` says which", known.len()))
                         }
-                        None => problem.hint(format!("known here: {}", listed(known.keys().map(String::as_str)))),
+                        None => problem.hint(format!("known here: {}", join_quoted(known.keys().map(String::as_str)))),
                     };
                 }
                 Some(of) => self.value(&entry.value, of, &inner, problems, depth + 1),
@@ -134,14 +138,14 @@ impl Walk<'_> {
         }
         for key in absent {
             let problem = problems.problems.error(&site.clone().at_key(), format!("the key `{key}` is missing"));
-            if let Some(what) = known.get(key).and_then(described) {
-                problem.hint(format!("it says: {what}"));
+            if let Some(what) = known.get(key).and_then(description_of) {
+                problem.hint(format!("`{key}`: {what}"));
             }
         }
     }
 
-    /// One of several schemas: the errors of the branch that takes this type of value, of several the one with the
-    /// fewest.
+    /// Checks a value against alternatives. Reports the errors of the branch that accepts this type of value; of
+    /// several such branches, of the one with the fewest errors.
     fn one_of(&self, node: &Node, branches: &[Value], site: &Site, problems: &mut SchemaCheck, depth: usize) {
         let branches: Vec<&Value> = branches.iter().map(|branch| self.resolve(branch)).collect();
         let mut all_words = BTreeSet::new();
@@ -172,9 +176,9 @@ impl Walk<'_> {
                     }
                 }
             }
-            let expected = or(&names);
-            let problem = problems.error(site, format!("expected {expected}, found {}", found(node)));
-            if let Some(hint) = quotes(node, &expected) {
+            let expected = join_with_or(&names);
+            let problem = problems.error(site, format!("expected {expected}, found {}", describe_found(node)));
+            if let Some(hint) = quotes_hint(node, &expected) {
                 problem.hint(hint);
             }
             return;
@@ -192,7 +196,7 @@ impl Walk<'_> {
         problems.refused.extend(refused);
     }
 
-    /// Whether a branch takes this type of value at all.
+    /// Whether a branch accepts this type of value.
     fn may_accept(&self, schema: &Value, node: &Node, depth: usize) -> bool {
         let schema = self.resolve(schema);
         let Some(object) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return true };
@@ -207,7 +211,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The names of the values that a branch takes, for messages.
+    /// The names of the values that a branch accepts, for messages.
     fn names(&self, schema: &Value, depth: usize) -> Vec<String> {
         let schema = self.resolve(schema);
         let Some(object) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return Vec::new() };
@@ -218,23 +222,24 @@ impl Walk<'_> {
         }
         match words(object) {
             Some(words) => words.iter().map(|word| format!("`{word}`")).collect(),
-            None => vec![expected(object)],
+            None => vec![describe_expected(object)],
         }
     }
 
+    /// Checks a word of an enumeration.
     fn word(&self, node: &Node, words: &[String], site: &Site, problems: &mut SchemaCheck) {
         let Some(text) = node.text() else {
-            let list = listed(words.iter().map(String::as_str));
-            problems.error(site, format!("expected one of {list}, found {}", found(node)));
+            let list = join_quoted(words.iter().map(String::as_str));
+            problems.error(site, format!("expected one of {list}, found {}", describe_found(node)));
             return;
         };
         if words.iter().any(|word| word == text) {
             return;
         }
-        let problem = problems.error(site, format!("unknown value `{}`", short(text)));
+        let problem = problems.error(site, format!("unknown value `{}`", shorten(text)));
         match nearest(text, words.iter().map(String::as_str)) {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
-            None => problem.hint(format!("one of {}", listed(words.iter().map(String::as_str)))),
+            None => problem.hint(format!("one of {}", join_quoted(words.iter().map(String::as_str)))),
         };
     }
 
@@ -262,7 +267,7 @@ fn words(schema: &Map<String, Value>) -> Option<Vec<String>> {
 }
 
 fn accepts(schema: &Map<String, Value>, node: &Node) -> bool {
-    let types = types(schema);
+    let types = allowed_types(schema);
     types.is_empty()
         || types.iter().any(|name| match (*name, &node.kind) {
             ("null", NodeKind::Null)

@@ -21,7 +21,7 @@ pub(super) fn secret(
     file: &Option<String>,
     site: &Site,
     dir: &Path,
-    over: &Overrides,
+    overrides: &Overrides,
     problems: &mut Problems,
 ) -> Option<String> {
     let (site, read) = match (env, file) {
@@ -32,7 +32,7 @@ pub(super) fn secret(
             });
             (site.key("env"), value)
         }
-        (None, Some(file)) => (site.key("file"), read_secret(&dir.join(file))),
+        (None, Some(file)) => (site.key("file"), read_bounded(&dir.join(file))),
         (Some(_), Some(_)) => {
             problems.error(site, "both `env` and `file` are given").hint("keep one of them");
             return None;
@@ -55,24 +55,24 @@ pub(super) fn secret(
         }
         Err(message) => message,
     };
-    if over.secrets_may_be_absent {
+    if overrides.secrets_may_be_absent {
         problems.warn(&site, message);
     } else {
-        problems.error(&site, message).hint("it is read when the files are loaded");
+        problems.error(&site, message).hint("the secret is read whenever the flag files are loaded");
     }
     None
 }
 
-/// Reads a file of public keys. `None` where it is not there and may be absent.
-pub(super) fn public_keys(path: &Path, over: &Overrides) -> Result<Option<String>, String> {
-    match read_secret(path) {
+/// Reads a file of public keys. `None` if it is absent and may be.
+pub(super) fn public_keys(path: &Path, overrides: &Overrides) -> Result<Option<String>, String> {
+    match read_bounded(path) {
         Ok(text) => Ok(Some(text)),
-        Err(_) if over.secrets_may_be_absent && !path.exists() => Ok(None),
+        Err(_) if overrides.secrets_may_be_absent && !path.exists() => Ok(None),
         Err(why) => Err(why),
     }
 }
 
-fn read_secret(path: &Path) -> Result<String, String> {
+fn read_bounded(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let mut text = String::new();
     let file = std::fs::metadata(path)
@@ -86,7 +86,7 @@ fn read_secret(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// 32 bytes, kept as 64 hex digits.
+/// Parses a store key of 32 bytes; returns it as 64 hex digits.
 pub(super) fn store_key(text: &str, site: &Site, problems: &mut Problems) -> Option<Secret> {
     let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hex {

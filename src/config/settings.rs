@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token};
-use super::store_url::{STORES, mask_password, parse_store};
+use super::store_url::{STORE_FORMS, mask_password, parse_store};
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
@@ -104,7 +104,7 @@ pub(crate) enum Scope {
     Read,
     /// Start runs.
     Run,
-    /// Answer checkpoints, decide conflicts, give orders to runs.
+    /// Answer checkpoints, decide conflicts, send commands to runs.
     Decide,
     /// Flip and freeze.
     Flip,
@@ -134,7 +134,7 @@ const MAY_BE_ZERO: [&str; 7] = [
 /// hyper's smallest buffer for a request head.
 const HEAD_BYTES_MIN: u64 = 8_192;
 
-/// The smallest retry-key file: a smaller one would hold too few keys for one commit of the store.
+/// The smallest size of the retry-key file: a smaller file would hold too few keys for one commit of the store.
 const KEYS_FILE_BYTES_MIN: u64 = 65_536;
 
 /// Checks everything in a draft except its services.
@@ -142,17 +142,17 @@ pub(crate) fn check(
     draft: &PointsmanDraft,
     site: &Site,
     dir: &Path,
-    over: &Overrides,
+    overrides: &Overrides,
     problems: &mut Problems,
 ) -> Option<Settings> {
-    let before = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    let errors_before = problems.iter().filter(|p| p.severity == Severity::Error).count();
     let listen_site = site.key("listen");
-    let listen = match over.listen {
+    let listen = match overrides.listen {
         Some(listen) => Some(listen),
         None => address(draft.listen.as_deref().unwrap_or("127.0.0.1:8080"), &listen_site, problems),
     };
     let admin_site = site.key("admin").key("listen");
-    let admin = match over.admin {
+    let admin = match overrides.admin {
         Some(admin) => Some(admin),
         None => address(draft.admin.listen.as_deref().unwrap_or("127.0.0.1:8081"), &admin_site, problems),
     };
@@ -174,7 +174,7 @@ pub(crate) fn check(
                 .hint("give `api.listen` another port, or leave it out: the API's listener serves the same paths");
         }
     }
-    let tokens = tokens(&draft.admin.tokens, &site.key("admin").key("tokens"), dir, over, problems);
+    let tokens = tokens(&draft.admin.tokens, &site.key("admin").key("tokens"), dir, overrides, problems);
     if let Some(admin) = admin.filter(|admin| !admin.ip().is_loopback() && draft.admin.tokens.is_empty()) {
         problems
             .error(&admin_site, format!("the API on {admin} can be reached from other machines and has no tokens"))
@@ -193,47 +193,47 @@ pub(crate) fn check(
                 .error(&site.clone().at_key(), format!("`{name}` cannot be named in an expression"))
                 .hint("a secret's name has letters, digits and `_`, and begins with a letter");
         }
-        if let Some(value) = secret(&draft.env, &draft.file, &site, dir, over, problems) {
+        if let Some(value) = secret(&draft.env, &draft.file, &site, dir, overrides, problems) {
             secrets.insert(name.clone(), Secret::new(value));
-        } else if over.secrets_may_be_absent {
+        } else if overrides.secrets_may_be_absent {
             secrets.insert(name.clone(), Secret::new(""));
         }
     }
     let store_key = draft.store_key.as_ref().and_then(|key| {
         let site = site.key("store_key");
-        match secret(&key.env, &key.file, &site, dir, over, problems) {
+        match secret(&key.env, &key.file, &site, dir, overrides, problems) {
             Some(text) => store_key(&text, &site, problems),
-            None if over.secrets_may_be_absent => Some(Secret::new("0".repeat(64))),
+            None if overrides.secrets_may_be_absent => Some(Secret::new("0".repeat(64))),
             None => None,
         }
     });
     let password = draft.store_password.as_ref().and_then(|at| {
         let site = site.key("store_password");
-        secret(&at.env, &at.file, &site, dir, over, problems).map(Secret::new)
+        secret(&at.env, &at.file, &site, dir, overrides, problems).map(Secret::new)
     });
-    let store = match &over.store {
-        // The error has no position in the files. A password in the files belongs to the store that they name.
+    let store = match &overrides.store {
+        // An error in `--store` has no position in the files. Their `store_password` is for a PostgreSQL store only.
         Some(text) => {
             let password = password.filter(|_| text.starts_with("postgres"));
             parse_store(text, password).map_err(|why| {
-                problems.error(site, format!("`--store {}`: {why}", mask_password(text))).hint(STORES);
+                problems.error(site, format!("`--store {}`: {why}", mask_password(text))).hint(STORE_FORMS);
             })
         }
         None => parse_store(draft.store.as_deref().unwrap_or("sqlite:pointsman.db"), password).map_err(|why| {
-            problems.error(&site.key("store"), why).hint(STORES);
+            problems.error(&site.key("store"), why).hint(STORE_FORMS);
         }),
     }
     .ok();
     check_limits(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);
     let retention = retention::check(draft.retention.as_ref(), window, &site.key("retention"), problems);
-    let after = problems.iter().filter(|p| p.severity == Severity::Error).count();
-    (before == after).then_some(())?;
+    let errors_after = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    (errors_before == errors_after).then_some(())?;
     Some(Settings {
         listen: listen?,
         admin: admin?,
         api,
-        maestro: draft.api.maestro,
+        deprecated_start: draft.api.maestro,
         tokens,
         store: store?,
         retry_keys_dir: draft.retry_keys_dir.as_ref().map(PathBuf::from),
@@ -281,7 +281,13 @@ fn address(text: &str, site: &Site, problems: &mut Problems) -> Option<SocketAdd
     }
 }
 
-fn tokens(drafts: &[TokenDraft], site: &Site, dir: &Path, over: &Overrides, problems: &mut Problems) -> Vec<Token> {
+fn tokens(
+    drafts: &[TokenDraft],
+    site: &Site,
+    dir: &Path,
+    overrides: &Overrides,
+    problems: &mut Problems,
+) -> Vec<Token> {
     let mut tokens: Vec<Token> = Vec::new();
     for (index, draft) in drafts.iter().enumerate() {
         let site = site.index(index);
@@ -295,14 +301,14 @@ fn tokens(drafts: &[TokenDraft], site: &Site, dir: &Path, over: &Overrides, prob
         if draft.may.is_empty() {
             problems.warn(&site.key("may"), format!("the token `{}` may do nothing", draft.name));
         }
-        let value = secret(&draft.env, &draft.file, &site, dir, over, problems);
+        let value = secret(&draft.env, &draft.file, &site, dir, overrides, problems);
         if let Some(value) = value {
             if value.len() < 16 {
                 problems
                     .error(&site, format!("the token `{}` is shorter than 16 characters", draft.name))
                     .hint("make one with `openssl rand -hex 32`");
             }
-            let may = draft.may.iter().map(|scope| {
+            let permissions = draft.may.iter().map(|scope| {
                 match scope {
                     Scope::Read => "read",
                     Scope::Run => "run",
@@ -311,7 +317,11 @@ fn tokens(drafts: &[TokenDraft], site: &Site, dir: &Path, over: &Overrides, prob
                 }
                 .to_owned()
             });
-            tokens.push(Token { name: draft.name.clone(), secret: Secret::new(value), may: may.collect() });
+            tokens.push(Token {
+                name: draft.name.clone(),
+                secret: Secret::new(value),
+                permissions: permissions.collect(),
+            });
         }
     }
     tokens
@@ -338,7 +348,7 @@ fn check_limits(limits: &Limits, site: &Site, problems: &mut Problems) {
     }
 }
 
-/// Whether an expression can name it after a dot.
+/// Whether an expression can use the name after a dot.
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')

@@ -16,11 +16,11 @@ use crate::workflow::Plan;
 /// Settings that the command line overrides.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Instead of `listen`.
+    /// Replaces `listen`.
     pub listen: Option<SocketAddr>,
-    /// Instead of `admin.listen`.
+    /// Replaces `admin.listen`.
     pub admin: Option<SocketAddr>,
-    /// Instead of `store`.
+    /// Replaces `store`.
     pub store: Option<String>,
     /// A missing secret is a warning, not an error: for a check on a machine that will not run the set.
     pub secrets_may_be_absent: bool,
@@ -33,7 +33,7 @@ pub struct Loaded {
     pub setup: Setup,
     /// Warnings for people.
     pub warnings: Findings,
-    /// Equal for equal files.
+    /// A hash of names and contents: equal for equal files.
     pub hash: [u8; 32],
 }
 
@@ -66,8 +66,8 @@ pub struct Settings {
     /// The listener for applications, which serves runs only.
     pub api: Option<SocketAddr>,
     /// Whether the deprecated `POST /api/maestro/produce` is served.
-    pub maestro: bool,
-    /// Tokens; required where a listener can be reached from other machines.
+    pub deprecated_start: bool,
+    /// The API's tokens; at least one is required where a listener can be reached from other machines.
     pub tokens: Vec<Token>,
     /// The store.
     pub store: StoreUrl,
@@ -84,14 +84,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings that differ and take effect only at the next start.
+    /// The names of the settings that differ in `newer` and take effect only at the next start.
     pub fn differing_until_restart(&self, newer: &Settings) -> Vec<&'static str> {
         let key = |settings: &Settings| settings.store_key.as_ref().map(|key| key.reveal().to_owned());
         let differs = [
             ("listen", self.listen != newer.listen),
             ("admin.listen", self.admin != newer.admin),
             ("api.listen", self.api != newer.api),
-            ("api.maestro", self.maestro != newer.maestro),
+            ("api.maestro", self.deprecated_start != newer.deprecated_start),
             ("store", self.store != newer.store),
             ("retry_keys_dir", self.retry_keys_dir != newer.retry_keys_dir),
             ("store_key", key(self) != key(newer)),
@@ -109,8 +109,8 @@ pub struct Token {
     pub name: String,
     /// The token.
     pub secret: Secret,
-    /// `read`, `run`, `decide`, `flip`.
-    pub may: Vec<String>,
+    /// What it allows: `read`, `run`, `decide`, `flip`.
+    pub permissions: Vec<String>,
 }
 
 /// The location of the store.
@@ -118,11 +118,12 @@ pub struct Token {
 pub enum StoreUrl {
     /// `sqlite:PATH`, relative to the working directory.
     Sqlite(PathBuf),
-    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; both hidden, since the address may hold a password.
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; URL and password are secrets, since the URL may contain a
+    /// password too.
     Postgres {
         /// The URL as it was written.
         url: Secret,
-        /// A password that is given beside it.
+        /// A password that is given beside the URL.
         password: Option<Secret>,
     },
     /// `memory:`; lost when the process ends.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::setup::StoreUrl;
 use crate::secret::Secret;
 
-pub(super) const STORES: &str = "one of `sqlite:PATH`, `postgres://USER@HOST:PORT/DATABASE`, `memory`";
+/// The forms of a store's URL, for hints.
+pub(super) const STORE_FORMS: &str = "one of `sqlite:PATH`, `postgres://USER@HOST:PORT/DATABASE`, `memory`";
 
 /// The parameters that a PostgreSQL URL may have.
 const PARAMETERS: [&str; 12] = [
@@ -26,7 +27,7 @@ const PARAMETERS: [&str; 12] = [
 ];
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// Parses a store's URL; the password may be given beside it.
+/// Parses a store's URL. `password` is one that is given beside the URL.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -44,7 +45,7 @@ pub fn parse_store(text: &str, password: Option<Secret>) -> Result<StoreUrl, Str
         _ => return Err(format!("`{}` is not a store's URL", mask_password(text))),
     };
     match password {
-        Some(_) => Err("`store_password` is for PostgreSQL, and this store is another".into()),
+        Some(_) => Err("`store_password` is for PostgreSQL, and this store is not PostgreSQL".into()),
         None => Ok(url),
     }
 }
@@ -53,8 +54,8 @@ fn check_postgres(rest: &str) -> Result<(), String> {
     let Some(rest) = rest.strip_prefix("//") else {
         return Err("a PostgreSQL URL begins with `postgres://`".into());
     };
-    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let (server, _) = place.split_once('/').unwrap_or((place, ""));
+    let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let (server, _) = address.split_once('/').unwrap_or((address, ""));
     let (_, server) = server.rsplit_once('@').unwrap_or(("", server));
     let port = match server.rsplit_once(']') {
         Some((_, after)) => after.strip_prefix(':'),
@@ -82,7 +83,7 @@ fn check_postgres(rest: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The text with each password in a URL replaced by stars; the length stays, and so do positions in it.
+/// The text with each password in a URL replaced by stars. The length stays the same, so positions in it stay valid.
 pub(super) fn mask_password(line: &str) -> String {
     let mut masked = line.to_owned();
     let mut from = 0;

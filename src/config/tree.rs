@@ -119,36 +119,36 @@ impl Node {
 }
 
 impl Source {
-    /// The position of a site. A path that does not exist (a missing key) ends at its last part that does.
+    /// The position of a site. If its path does not exist (a key is missing), the position of the last part that does.
     pub fn locate(&self, site: &Site, offset: Option<usize>) -> TextPosition {
         let Some(root) = &self.root else { return self.position(self.failed_at..self.failed_at) };
         let mut node = root;
         let mut key_span: Option<&Range<usize>> = None;
-        let mut whole = true;
+        let mut is_complete = true;
         for segment in &site.path {
             let next = match segment {
                 Segment::Key(key) => node.entry(key).map(|entry| (Some(&entry.key_span), &entry.value)),
                 Segment::Index(index) => node.items().get(*index).map(|item| (None, item)),
             };
             let Some((key, value)) = next else {
-                whole = false;
+                is_complete = false;
                 break;
             };
             // An item of a list has no key: its position is that of the item.
             (key_span, node) = (key, value);
         }
-        if whole
+        if is_complete
             && !site.at_key
             && let Some(offset) = offset
-            && let Some(at) = self.inside(node, offset)
+            && let Some(at) = self.position_in_text(node, offset)
         {
             return self.position(at);
         }
         match key_span {
-            Some(span) if site.at_key || !whole || !is_scalar(node) => self.position(span.clone()),
+            Some(span) if site.at_key || !is_complete || !is_scalar(node) => self.position(span.clone()),
             _ if is_scalar(node) => self.position(node.span.clone()),
             // A list or map without a key: its first key, or its first character.
-            _ => match (node.entries().first(), site.path.is_empty() && whole) {
+            _ => match (node.entries().first(), site.path.is_empty() && is_complete) {
                 (Some(entry), _) => self.position(entry.key_span.clone()),
                 (None, true) => self.position(node.span.start..node.span.start),
                 (None, false) => self.position(node.span.clone()),
@@ -173,7 +173,7 @@ impl Source {
 
     /// The position of a character of a string value, where it can be computed: an escape counts as one character,
     /// lines of a literal block lose their indentation.
-    fn inside(&self, node: &Node, offset: usize) -> Option<Range<usize>> {
+    fn position_in_text(&self, node: &Node, offset: usize) -> Option<Range<usize>> {
         let text = node.text()?;
         let source = self.text.get(node.span.clone())?;
         let byte = text.char_indices().nth(offset).map_or(text.len(), |(at, _)| at);
@@ -191,7 +191,7 @@ impl Source {
     }
 }
 
-/// The byte of the `offset`-th character between quotes, where each escape is one character.
+/// The byte at which the `offset`-th character between quotes stands; each escape counts as one character.
 fn in_quotes(source: &str, offset: usize, escape: char) -> Option<usize> {
     let mut chars = source.char_indices().skip(1).peekable();
     for _ in 0..offset {

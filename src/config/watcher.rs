@@ -1,11 +1,11 @@
 //! Watches the directory of the flag files.
 //!
 //! The question it answers: "has the set of files changed, and is the new one valid?" Always true: a change is reported
-//! at most once, as a whole checked set or as the reason why it was refused; what is in force is not touched here.
-//! Directories are watched, not files, so that editors' renames and Kubernetes' symlink swaps are seen; polling the
-//! content catches what the kernel does not report (network file systems, a directory that was replaced, a watch that
-//! could not be set up). It waits until a burst of changes has ended, within a bound. A receiver that does not take
-//! changes blocks this thread only, and a dropped receiver ends it.
+//! at most once, as a whole checked set or as the reason why it was refused; the set in force is not changed here.
+//! Directories are watched, not files, so that editors' renames and Kubernetes' symlink swaps are seen_hash; polling
+//! the content catches what the kernel does not report (network file systems, a directory that was replaced, a watch
+//! that could not be set up). It waits until a burst of changes has ended, within a bound. A receiver that does not
+//! take changes blocks this thread only, and a dropped receiver ends it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -64,25 +64,26 @@ impl ReloadTrigger {
     /// Reads the files again and reports the result even if they are the same (secrets may have changed).
     pub fn force(&self) {
         self.force.store(true, Ordering::Release);
-        let _ = self.wake.try_send(()); // full: the thread will wake anyway
+        let _ = self.wake.try_send(()); // if the channel is full, the thread wakes anyway
     }
 }
 
 impl FlagFileWatcher {
-    /// Watches a directory for files whose hash differs from `seen` (that of the set in force).
+    /// Watches a directory for files whose hash differs from `seen_hash` (that of the set in force).
     ///
     /// # Errors
-    /// The thread cannot be started. A directory that cannot be watched is no error: it is polled.
+    /// The thread cannot be started. A directory that cannot be watched is polled instead.
     pub fn start(
         dir: &Path,
-        over: Overrides,
-        seen: [u8; 32],
+        overrides: Overrides,
+        seen_hash: [u8; 32],
         timing: WatchTiming,
     ) -> std::io::Result<(Self, mpsc::Receiver<Change>)> {
         let (wake, woken) = sync_channel(1);
         let trigger = ReloadTrigger { wake, force: Arc::default(), stop: Arc::default() };
         let (report, changes) = mpsc::channel(1);
-        let thread = WatcherThread { dir: dir.to_owned(), over, seen, timing, trigger: trigger.clone(), report };
+        let thread =
+            WatcherThread { dir: dir.to_owned(), overrides, seen_hash, timing, trigger: trigger.clone(), report };
         std::thread::Builder::new().name("flags-watch".into()).spawn(move || thread.run(&woken))?;
         Ok((Self { trigger }, changes))
     }
@@ -115,8 +116,8 @@ impl Drop for FlagFileWatcher {
 
 struct WatcherThread {
     dir: PathBuf,
-    over: Overrides,
-    seen: [u8; 32],
+    overrides: Overrides,
+    seen_hash: [u8; 32],
     timing: WatchTiming,
     trigger: ReloadTrigger,
     report: mpsc::Sender<Change>,
@@ -143,7 +144,7 @@ impl WatcherThread {
             if let Some(watcher) = &mut watcher {
                 self.watch_directories(watcher, &mut watched);
             }
-            // Read after the watches are set up, so that no change between is missed.
+            // The files are read after the watches are set up, so that no change in between is missed.
             if self.trigger.stop.load(Ordering::Acquire) || self.report.is_closed() || !self.check_for_change() {
                 return;
             }
@@ -165,23 +166,23 @@ impl WatcherThread {
         }
     }
 
-    /// Reads the files and reports a change. False where the receiver was dropped.
+    /// Reads the files and reports a change. Returns `false` if the receiver was dropped.
     fn check_for_change(&mut self) -> bool {
         let forced = self.trigger.force.swap(false, Ordering::AcqRel);
         let read = files::read(&self.dir);
-        if read.hash == self.seen && !forced {
+        if read.hash == self.seen_hash && !forced {
             return true;
         }
-        self.seen = read.hash;
-        let change = match load::check(&self.dir, read, &self.over) {
+        self.seen_hash = read.hash;
+        let change = match load::check(&self.dir, read, &self.overrides) {
             Ok(loaded) => Change::Loaded(Box::new(loaded)),
             Err(failed) => Change::Refused(failed),
         };
         self.report.blocking_send(change).is_ok()
     }
 
-    /// Watches the directories that the paths lead to now; called again, since a symlink may be swapped or a directory
-    /// replaced.
+    /// Watches the directories to which the paths lead now. Called before each reading, since a symlink may be swapped
+    /// or a directory replaced.
     fn watch_directories(&self, watcher: &mut RecommendedWatcher, watched: &mut BTreeMap<PathBuf, PathBuf>) {
         for dir in [self.dir.clone(), self.dir.join("routes"), self.dir.join("workflows")] {
             let real = identity(&dir);

@@ -34,12 +34,12 @@ pub struct TokenKeys {
     source: TokenSource,
 }
 
-/// What public keys were read from.
+/// The text that public keys were read from, and their audiences.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenSource {
     /// A JWK set, one JWK, or PEM.
     pub keys: String,
-    /// Whom a token must be for: one of these.
+    /// A token must be for one of these.
     pub audience: Vec<String>,
 }
 
@@ -82,8 +82,8 @@ impl CallerScope {
         let headers = match self.headers.as_slice() {
             [] => "nothing else: all callers share them".to_owned(),
             headers => {
-                let is_algorithm: Vec<String> = headers.iter().map(|name| format!("`{name}`")).collect();
-                format!("the value of {}", is_algorithm.join(" and "))
+                let names: Vec<String> = headers.iter().map(|name| format!("`{name}`")).collect();
+                format!("the value of {}", names.join(" and "))
             }
         };
         match &self.token {
@@ -139,7 +139,7 @@ impl TokenKeys {
             validation.algorithms = vec![header.alg];
             validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
             validation.set_audience(&self.source.audience);
-            // A retry may come later than the expiry: see the top of this file.
+            // A retry may come after the expiry: see the top of this file.
             validation.validate_exp = false;
             decode::<Claims>(token, &key.key, &validation).ok()
         })?;
@@ -170,7 +170,7 @@ fn parse_jwks(text: &str) -> Result<Vec<Key>, String> {
             AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
             AlgorithmParameters::OctetKey(_) => {
                 return Err(
-                    "holds a shared secret (`oct`): who can verify with it can also sign; give public keys".into()
+                    "holds a shared secret (`oct`): whoever can verify with it can also sign; give public keys".into(),
                 );
             }
         };

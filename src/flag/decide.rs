@@ -37,7 +37,7 @@ pub fn decide_with_diagnostics(
         Owner::Nobody | Owner::LegacyWithTwin => {}
     }
     if let Some(arm) = facts.first_try {
-        return retried(state, arm);
+        return decide_retry(state, arm);
     }
     match rung(set, flag, facts, diagnostics) {
         Rung::Off => Decision::Legacy { rung: State::Off, engine_work: EngineWork::None },
@@ -48,21 +48,21 @@ pub fn decide_with_diagnostics(
             let engine_work = if is_follower_without_twin(flag, facts) {
                 EngineWork::Skip(SkipReason::NoInstance)
             } else {
-                comparable(facts, EngineWork::Rehearse)
+                work_or_skip(facts, EngineWork::Rehearse)
             };
             Decision::Legacy { rung: State::Shadow, engine_work }
         }
-        Rung::Dark => Decision::Legacy { rung: State::Dark, engine_work: dark(flag, facts) },
+        Rung::Dark => Decision::Legacy { rung: State::Dark, engine_work: dark_work(flag, facts) },
         // Legacy created the instance, so only legacy can answer.
-        Rung::Live if is_follower(flag) => Decision::Legacy { rung: State::Live, engine_work: dark(flag, facts) },
+        Rung::Live if is_follower(flag) => Decision::Legacy { rung: State::Live, engine_work: dark_work(flag, facts) },
         Rung::Live => Decision::Engine { rung: State::Live, may_fall_back: true, reason: EngineReason::Rung },
         Rung::Only => Decision::Engine { rung: State::Only, may_fall_back: false, reason: EngineReason::Rung },
     }
 }
 
-/// A retry stays on the arm that took the first try. The engine may still return it: where its run was abandoned to
-/// legacy, that is on disk.
-fn retried(state: State, arm: Arm) -> Decision {
+/// A retry stays on the arm that took the first try. The engine may give a retry back to legacy, because the store says
+/// whether the run of the first try was abandoned to legacy.
+fn decide_retry(state: State, arm: Arm) -> Decision {
     match (arm, state) {
         (Arm::Engine, _) => {
             Decision::Engine { rung: state, may_fall_back: state != State::Only, reason: EngineReason::Retry }
@@ -87,15 +87,15 @@ fn is_follower_without_twin(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool 
     is_follower(flag) && facts.owner != Owner::LegacyWithTwin
 }
 
-fn dark(flag: &RouteFlag, facts: &RequestFacts<'_>) -> EngineWork {
+fn dark_work(flag: &RouteFlag, facts: &RequestFacts<'_>) -> EngineWork {
     if is_follower_without_twin(flag, facts) {
         return EngineWork::Skip(SkipReason::NoTwin);
     }
-    comparable(facts, EngineWork::Dark)
+    work_or_skip(facts, EngineWork::Dark)
 }
 
-/// `engine_work`, unless the replies could not be compared.
-fn comparable(facts: &RequestFacts<'_>, engine_work: EngineWork) -> EngineWork {
+/// `engine_work`, or why the request is skipped: its replies could not be compared.
+fn work_or_skip(facts: &RequestFacts<'_>, engine_work: EngineWork) -> EngineWork {
     if facts.method == Method::CONNECT || facts.headers.contains_key(header::UPGRADE) {
         return EngineWork::Skip(SkipReason::Streaming);
     }
@@ -144,43 +144,48 @@ fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: 
     // A cohort never lowers a caller from `only`: legacy may no longer exist.
     let cohort = match flag.effective.state {
         State::Only => None,
-        State::Off | State::Shadow | State::Dark | State::Live => cohort(flag, facts, diagnostics),
+        State::Off | State::Shadow | State::Dark | State::Live => matching_cohort(flag, facts, diagnostics),
     };
     match cohort {
         // A cohort's rung applies to all of its callers: no share applies.
         Some(cohort) if !flag.lacks_evidence(cohort) => flag.rung_of(cohort).into(),
-        // For want of evidence a cohort gets less than its rule says, but never less than everybody else.
-        Some(cohort) => by_share(set, flag, facts, diagnostics).max(flag.rung_of(cohort).into()),
-        None => by_share(set, flag, facts, diagnostics),
+        // For want of evidence the cohort is below its rule's rung, but never below the callers outside it.
+        Some(cohort) => rung_by_share(set, flag, facts, diagnostics).max(flag.rung_of(cohort).into()),
+        None => rung_by_share(set, flag, facts, diagnostics),
     }
 }
 
 /// The rung of a caller by the route's state and shares.
-fn by_share(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: &mut DecisionDiagnostics) -> Rung {
-    let mut key = Key { set, flag, facts, text: None };
+fn rung_by_share(
+    set: &FlagSet,
+    flag: &RouteFlag,
+    facts: &RequestFacts<'_>,
+    diagnostics: &mut DecisionDiagnostics,
+) -> Rung {
+    let mut key = CallerKey { set, flag, facts, text: None };
     let shares = flag.shares;
     match flag.effective.state {
         State::Off => Rung::Off,
         State::Only => Rung::Only,
-        State::Shadow => sampled(&mut key, shares),
+        State::Shadow => shadow_if_sampled(&mut key, shares),
         state @ (State::Dark | State::Live) => {
             if state == State::Live && key.is_in_share(shares, State::Live, diagnostics) {
                 Rung::Live
             } else if key.is_in_share(shares, State::Dark, diagnostics) {
                 Rung::Dark
             } else {
-                sampled(&mut key, shares)
+                shadow_if_sampled(&mut key, shares)
             }
         }
     }
 }
 
-fn sampled(key: &mut Key<'_>, shares: Shares) -> Rung {
+fn shadow_if_sampled(key: &mut CallerKey<'_>, shares: Shares) -> Rung {
     if key.is_sampled(shares) { Rung::Shadow } else { Rung::NotSampled }
 }
 
 /// The first cohort whose condition is true. A condition that fails counts as false.
-fn cohort<'a>(
+fn matching_cohort<'a>(
     flag: &'a RouteFlag,
     facts: &RequestFacts<'_>,
     diagnostics: &mut DecisionDiagnostics,
@@ -193,14 +198,14 @@ fn cohort<'a>(
 }
 
 /// The caller's key, evaluated at most once and only where a share needs it.
-struct Key<'a> {
+struct CallerKey<'a> {
     set: &'a FlagSet,
     flag: &'a RouteFlag,
     facts: &'a RequestFacts<'a>,
     text: Option<Option<String>>,
 }
 
-impl Key<'_> {
+impl CallerKey<'_> {
     fn text(&mut self) -> Option<&str> {
         let (flag, facts) = (self.flag, self.facts);
         let text = self.text.get_or_insert_with(|| {
@@ -217,7 +222,7 @@ impl Key<'_> {
             return true;
         }
         match self.text() {
-            Some(key) => set.salts().cohort(flag.family.first_id(), key).is_in(share),
+            Some(key) => set.salts().cohort_bucket(flag.family.first_id(), key).is_in(share),
             None => {
                 diagnostics.without_key = true;
                 false
@@ -229,7 +234,7 @@ impl Key<'_> {
         let (set, flag, random) = (self.set, self.flag, self.facts.random);
         match self.text() {
             _ if shares.shadow == super::Percent::ALL => true,
-            Some(key) => set.salts().sample(flag.family.first_id(), key).is_in(shares.shadow),
+            Some(key) => set.salts().sampling_bucket(flag.family.first_id(), key).is_in(shares.shadow),
             None => Bucket::from_hash(random).is_in(shares.shadow),
         }
     }

@@ -27,7 +27,8 @@ pub struct RequestFacts<'a> {
     pub owner: Owner,
     /// The arm that took the first try of this request, where it is a retry.
     pub first_try: Option<Arm>,
-    /// The time in seconds since 1970, because scopes of earlier files are looked up only until a certain time.
+    /// The time of the decision, in seconds since 1970: scopes of earlier files are looked up only until a certain
+    /// time.
     pub now_s: i64,
 }
 
@@ -128,7 +129,7 @@ pub enum EngineReason {
 /// Why a request that should be compared was not: the metric label `reason` where `outcome` is `skipped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // each label says it
+#[allow(missing_docs)] // the names describe the reasons
 pub enum SkipReason {
     NotSampled,
     QueueFull,

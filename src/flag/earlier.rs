@@ -1,6 +1,6 @@
 //! PURE. The scopes of retry keys that earlier files had, and which requests came under them.
 //!
-//! The question it answers: "under which keys that no route gives it now may the first try of this request be
+//! The question it answers: "under which keys that only earlier files gave it may the first try of this request be
 //! recorded?" Always true: a request is looked up under the earlier scopes of its route, and under the scope of each
 //! route that matched it by earlier files, whichever route it belongs to now, if any.
 
@@ -21,7 +21,7 @@ use crate::names::RouteId;
 pub struct EarlierScopes {
     /// By the present id of the route, the newest first.
     pub by_route: HashMap<RouteId, Vec<EarlierScope>>,
-    /// Of requests that may belong to another route now, or to none, the newest first.
+    /// The scopes of requests that may belong to another route now, or to none, the newest first.
     pub moved: Vec<MovedRequests>,
 }
 
@@ -33,11 +33,11 @@ impl EarlierScopes {
             return all;
         }
         let own = self.by_route.get(route).into_iter().flatten();
-        let own = own.filter_map(|scope| salts.retry_before(scope, facts));
+        let own = own.filter_map(|scope| salts.earlier_retry_keys(scope, facts));
         let (host, path) = (facts.headers.get(HOST).and_then(|host| host.to_str().ok()), match_key(facts.path));
         let moved = self.moved.iter().filter_map(|moved| {
             let params = moved.find(facts.method, host, &path, facts.now_s)?;
-            salts.retry_before(&moved.scope, &RequestFacts { params: &params, ..*facts })
+            salts.earlier_retry_keys(&moved.scope, &RequestFacts { params: &params, ..*facts })
         });
         for keys in own.chain(moved) {
             if !all.contains(&keys) {
@@ -57,7 +57,7 @@ impl EarlierScopes {
     ) -> Option<(usize, Params)> {
         let path = match_key(path);
         let mut all = self.moved.iter().enumerate();
-        all.find_map(|(place, moved)| Some((place, moved.find(method, host, &path, now_s)?)))
+        all.find_map(|(index, moved)| Some((index, moved.find(method, host, &path, now_s)?)))
     }
 }
 
@@ -77,8 +77,8 @@ impl MovedRequests {
         Self { route, matcher: Matcher::of([&matches]), matches, scope }
     }
 
-    /// The parameters of a request, by a key that [`match_key`] made; `None` where it is not one of these, or where no
-    /// retry of these may come any more.
+    /// The parameters of a request, by a key that [`match_key`] made. `None` if the request is not one of these, or if
+    /// the time in which a retry of one may come is over.
     fn find(&self, method: &Method, host: Option<&str>, key: &str, now_s: i64) -> Option<Params> {
         let may_come = now_s < self.scope.until_s;
         may_come.then(|| self.matcher.find(method, host, key)).flatten().map(|(_, params)| params)

@@ -31,28 +31,28 @@ impl Salts {
         Self { sample: salt(b"share: sample"), cohort: salt(b"share: cohort"), retry: salt(b"retry") }
     }
     /// The bucket of a key for sampling in `shadow`.
-    pub fn sample(&self, family: &RouteId, key: &str) -> Bucket {
+    pub fn sampling_bucket(&self, family: &RouteId, key: &str) -> Bucket {
         bucket(&self.sample, family, key)
     }
     /// The bucket of a key for the shares of `dark` and `live`.
-    pub fn cohort(&self, family: &RouteId, key: &str) -> Bucket {
+    pub fn cohort_bucket(&self, family: &RouteId, key: &str) -> Bucket {
         bucket(&self.cohort, family, key)
     }
     /// The hashed retry key, scoped by route and caller. `None` where the request has none. The route's oldest id is
     /// hashed, so that a renamed route keeps its keys.
-    pub fn retry(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
+    pub fn retry_keys(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         let form = KeyForm::of(&route.caller);
-        self.retry_keys(route.first_id(), route.retry_key.as_ref(), &route.caller, form, facts)
+        self.derive_retry_keys(route.first_id(), route.retry_key.as_ref(), &route.caller, form, facts)
     }
     /// The retry key under a scope of earlier files; `None` also where that scope is not looked up any more.
-    pub fn retry_before(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
+    pub fn earlier_retry_keys(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         let EarlierScope { route, key, caller, form, until_s } = earlier;
         if facts.now_s >= *until_s {
             return None;
         }
-        self.retry_keys(route, key.as_ref(), caller, *form, facts)
+        self.derive_retry_keys(route, key.as_ref(), caller, *form, facts)
     }
-    fn retry_keys(
+    fn derive_retry_keys(
         &self,
         route: &RouteId,
         key: Option<&Template>,

@@ -17,20 +17,20 @@ use super::{Match, Route};
 /// Finds the route of a request.
 #[derive(Default)]
 pub struct Matcher {
-    any_host: Methods,
-    hosts: HashMap<Box<str>, Methods>,
+    any_host: MethodRouters,
+    hosts: HashMap<Box<str>, MethodRouters>,
     /// The names of each route's parameters, in order.
     params: Vec<Box<[Arc<str>]>>,
 }
 
 /// A router for each method; a list, because searching a few entries is faster than hashing.
 #[derive(Default)]
-struct Methods(Vec<(Method, Router<usize>)>);
+struct MethodRouters(Vec<(Method, Router<usize>)>);
 
 /// The parameters of a path, in order.
 pub type Params = Vec<(Arc<str>, String)>;
 
-/// The index of the route, and its parameters.
+/// The index of a route that was found, and the parameters of the path.
 pub type Hit = (usize, Params);
 
 impl Matcher {
@@ -42,18 +42,18 @@ impl Matcher {
     /// The matcher of routes with these matches.
     pub fn of<'a>(all: impl IntoIterator<Item = &'a Match, IntoIter: Clone>) -> Self {
         let (all, mut matcher) = (all.into_iter(), Self::default());
-        for (place, matches) in all.clone().enumerate() {
+        for (index, matches) in all.clone().enumerate() {
             matcher.params.push(params(&matches.path).map(Arc::from).collect());
-            matcher.methods(matches).insert(&matches.method, &matches.path, place);
+            matcher.methods(matches).insert(&matches.method, &matches.path, index);
         }
         // GET routes are inserted for HEAD after all others, so that HEAD routes of the same shape win.
-        for (place, matches) in all.enumerate().filter(|(_, matches)| matches.method == Method::GET) {
-            matcher.methods(matches).insert(&Method::HEAD, &matches.path, place);
+        for (index, matches) in all.enumerate().filter(|(_, matches)| matches.method == Method::GET) {
+            matcher.methods(matches).insert(&Method::HEAD, &matches.path, index);
         }
         matcher
     }
 
-    fn methods(&mut self, matches: &Match) -> &mut Methods {
+    fn methods(&mut self, matches: &Match) -> &mut MethodRouters {
         match &matches.host {
             Some(host) => self.hosts.entry(host.as_str().into()).or_default(),
             None => &mut self.any_host,
@@ -67,13 +67,13 @@ impl Matcher {
             _ => None,
         };
         let matched = of_host.or_else(|| self.any_host.at(method, key))?;
-        let place = *matched.value;
-        let names = self.params.get(place).map_or(&[][..], |names| names);
+        let index = *matched.value;
+        let names = self.params.get(index).map_or(&[][..], |names| names);
         let values = matched.params.iter().map(|(_, value)| value.to_owned());
-        Some((place, names.iter().cloned().zip(values).collect()))
+        Some((index, names.iter().cloned().zip(values).collect()))
     }
 
-    fn host(&self, host: &str) -> Option<&Methods> {
+    fn host(&self, host: &str) -> Option<&MethodRouters> {
         let name = host_name(host);
         if name.bytes().any(|b| b.is_ascii_uppercase()) {
             self.hosts.get(name.to_ascii_lowercase().as_str())
@@ -83,14 +83,14 @@ impl Matcher {
     }
 }
 
-impl Methods {
-    fn insert(&mut self, method: &Method, template: &str, place: usize) {
+impl MethodRouters {
+    fn insert(&mut self, method: &Method, template: &str, index: usize) {
         let at = self.0.iter().position(|(m, _)| m == method).unwrap_or_else(|| {
             self.0.push((method.clone(), Router::new()));
             self.0.len() - 1
         });
         // Inserting a second route of the same shape fails, and the first stays.
-        let _ = self.0[at].1.insert(match_key(template).into_owned(), place);
+        let _ = self.0[at].1.insert(match_key(template).into_owned(), index);
     }
 
     fn at<'s, 'k>(&'s self, method: &Method, key: &'k str) -> Option<matchit::Match<'s, 'k, &'s usize>> {

@@ -1,7 +1,7 @@
 //! PURE. Which requests two routes share, and which of the two gets them.
 //!
-//! Always true: it agrees with [`Matcher`](super::matcher::Matcher), which decides for single requests. A stored text of
-//! a [`Match`] is read as it was written.
+//! Always true: it agrees with [`Matcher`](super::matcher::Matcher), which decides for single requests. A stored text
+//! of a [`Match`] is read as it was written.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,8 +17,8 @@ use super::path::match_key;
 const PARAMETER: &str = "{}";
 
 impl Match {
-    /// The same text for all that match the same requests: parameters are unnamed.
-    pub fn form(&self) -> String {
+    /// The text without the names of parameters: equal for two matches exactly if they match the same requests.
+    pub fn normal_form(&self) -> String {
         Self { path: shape(&self.path), ..self.clone() }.to_string()
     }
 
@@ -34,7 +34,7 @@ impl Match {
         hosts && methods && own.len() == others.len() && own.iter().zip(&others).all(meet)
     }
 
-    /// Whether requests that match both go to this one, where there is any such request.
+    /// Whether a request that matches both goes to this one.
     pub fn wins_over(&self, other: &Match) -> bool {
         if self.host.is_some() != other.host.is_some() {
             return self.host.is_some();
@@ -57,20 +57,20 @@ impl Match {
         methods && (self.host.is_none() || self.host == other.host) && paths
     }
 
-    /// What this has where the path of `other` has the parameter `param`.
+    /// The segment of this path at the position that the parameter `param` has in the path of `other`.
     pub fn segment_at(&self, other: &Match, param: &str) -> Option<Segment<'_>> {
-        let place = other.path.split('/').position(|segment| parameter(segment) == Some(param))?;
-        let segment = self.path.split('/').nth(place)?;
+        let index = other.path.split('/').position(|segment| parameter(segment) == Some(param))?;
+        let segment = self.path.split('/').nth(index)?;
         Some(parameter(segment).map_or_else(|| Segment::Text(match_key(segment)), Segment::Parameter))
     }
 
-    /// A GET route also matches HEAD.
+    /// Whether HEAD requests match, which they do for a GET route too.
     fn takes_head(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
     }
 }
 
-/// The name of the parameter that a segment is.
+/// The name of a parameter; `None` for literal text.
 fn parameter(segment: &str) -> Option<&str> {
     segment.strip_prefix('{')?.strip_suffix('}')
 }
@@ -80,7 +80,7 @@ fn parameter(segment: &str) -> Option<&str> {
 pub enum Segment<'a> {
     /// A parameter, by its name.
     Parameter(&'a str),
-    /// Text, as a parameter in its place would have it.
+    /// Literal text, decoded like the value of a parameter.
     Text(Cow<'a, str>),
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for Match {
 impl FromStr for Match {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unreadable = || format!("`{text}` is no method, host and path");
+        let unreadable = || format!("`{text}` is not a method, host and path");
         let (method, rest) = text.split_once(' ').ok_or_else(unreadable)?;
         let path_at = rest.find('/').ok_or_else(unreadable)?;
         let (host, path) = rest.split_at(path_at);
@@ -120,7 +120,7 @@ mod tests {
         let method = prop_oneof![Just(Method::GET), Just(Method::HEAD), Just(Method::POST)];
         let host = prop_oneof![2 => Just(None), 1 => Just(Some("h".to_owned())), 1 => Just(Some("i".to_owned()))];
         (method, path, host).prop_map(|(method, path, host)| {
-            // A template has no name twice.
+            // A template may not use a name twice.
             let named = path
                 .iter()
                 .enumerate()
@@ -129,7 +129,7 @@ mod tests {
         })
     }
 
-    /// The places of the routes that match a request.
+    /// The index of the route that gets a request.
     fn found(matches: &[&Match], method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
         let routes: Vec<_> = matches
             .iter()
@@ -140,14 +140,14 @@ mod tests {
                 std::sync::Arc::new(route)
             })
             .collect();
-        Matcher::new(&routes).find(method, host, path).map(|(place, _)| place)
+        Matcher::new(&routes).find(method, host, path).map(|(index, _)| index)
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3_000))]
 
         #[test]
-        fn what_two_routes_share_agrees_with_the_matcher(a in some_match(), b in some_match()) {
+        fn overlap_precedence_and_cover_agree_with_the_matcher(a in some_match(), b in some_match()) {
             let segments = ["a", "b", "c"];
             let depth = a.path.matches('/').count();
             let (mut shared, mut covered) = (false, depth == b.path.matches('/').count());
@@ -162,7 +162,7 @@ mod tests {
                             continue;
                         }
                         shared = true;
-                        if a.form() != b.form() {
+                        if a.normal_form() != b.normal_form() {
                             let winner = found(&[&a, &b], &method, host, &path);
                             prop_assert_eq!(winner == Some(0), a.wins_over(&b), "{} {} {:?} {}", a, b, host, path);
                             prop_assert_eq!(winner == Some(1), b.wins_over(&a), "{} {} {:?} {}", a, b, host, path);
@@ -188,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn names_of_parameters_are_no_difference() {
+    fn matches_that_differ_only_in_parameter_names_have_one_normal_form() {
         let parse = |text: &str| text.parse::<Match>().unwrap();
-        assert_eq!(parse("GET /orders/{id}").form(), parse("GET /orders/{order}").form());
-        assert_ne!(parse("GET /orders/{id}").form(), parse("GET shop/orders/{id}").form());
+        assert_eq!(parse("GET /orders/{id}").normal_form(), parse("GET /orders/{order}").normal_form());
+        assert_ne!(parse("GET /orders/{id}").normal_form(), parse("GET shop/orders/{id}").normal_form());
         for text in ["", "GET", "GET shop", "G(T /x"] {
             assert!(text.parse::<Match>().is_err(), "{text}");
         }

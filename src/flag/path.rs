@@ -48,8 +48,8 @@ pub enum PathRefusal {
     /// More `..` than segments.
     #[error("the path goes above the root")]
     AboveRoot,
-    /// Ambiguous, and one reading is a route with a workflow to which the path as it is written does not belong for
-    /// sure.
+    /// Ambiguous: one reading matches a route with a workflow, and either the path as written does not match it, or
+    /// servers may find other parameters in it.
     #[error(
         "the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one way to read it is a route that has a workflow"
     )]
@@ -92,9 +92,9 @@ pub fn normalise(raw: &str) -> Result<Normalised<'_>, PathRefusal> {
     if !scan.dots {
         return Ok(Normalised { path: Cow::Borrowed(raw), ambiguity: scan.ambiguity });
     }
-    match resolve_dots(raw, Dots { encoded: true, refuse_above_root: true })? {
+    match resolve_dots(raw, DotRules { encoded: true, refuse_above_root: true })? {
         None => Ok(Normalised { path: Cow::Borrowed(raw), ambiguity: scan.ambiguity }),
-        // Checked again, because the ambiguous part may have been in a segment that `..` removed.
+        // Scanned again, because the ambiguous part may have been in a segment that `..` removed.
         Some(path) => {
             let ambiguity = self::scan(&path)?.ambiguity;
             Ok(Normalised { path: Cow::Owned(path), ambiguity })
@@ -143,7 +143,7 @@ fn encoded(bytes: &[u8], at: usize) -> Option<u8> {
 
 /// How a server resolves dot segments.
 #[derive(Clone, Copy)]
-struct Dots {
+struct DotRules {
     /// Whether `%2e` counts as a dot.
     encoded: bool,
     /// Whether a `..` above the root is refused; otherwise the path stays at the root, as in most servers.
@@ -151,7 +151,7 @@ struct Dots {
 }
 
 /// The number of dots of a dot segment (1 or 2); 0 for any other segment.
-fn dots(segment: &str, encoded: bool) -> usize {
+fn dot_count(segment: &str, encoded: bool) -> usize {
     let (mut rest, mut count) = (segment.as_bytes(), 0);
     loop {
         rest = match rest {
@@ -168,22 +168,22 @@ fn dots(segment: &str, encoded: bool) -> usize {
 }
 
 /// Resolves `.` and `..`. `None` where there are none.
-fn resolve_dots(path: &str, rule: Dots) -> Result<Option<String>, PathRefusal> {
+fn resolve_dots(path: &str, rule: DotRules) -> Result<Option<String>, PathRefusal> {
     let segments = path.get(1..).unwrap_or_default();
-    if segments.split('/').all(|segment| dots(segment, rule.encoded) == 0) {
+    if segments.split('/').all(|segment| dot_count(segment, rule.encoded) == 0) {
         return Ok(None);
     }
-    let mut kept: Vec<&str> = Vec::new();
+    let mut remaining: Vec<&str> = Vec::new();
     let mut ends_with_dots = false;
     for segment in segments.split('/') {
-        ends_with_dots = match dots(segment, rule.encoded) {
+        ends_with_dots = match dot_count(segment, rule.encoded) {
             0 => {
-                kept.push(segment);
+                remaining.push(segment);
                 false
             }
             1 => true,
             _ => {
-                if kept.pop().is_none() && rule.refuse_above_root {
+                if remaining.pop().is_none() && rule.refuse_above_root {
                     return Err(PathRefusal::AboveRoot);
                 }
                 true
@@ -191,11 +191,11 @@ fn resolve_dots(path: &str, rule: Dots) -> Result<Option<String>, PathRefusal> {
         };
     }
     let mut resolved = String::with_capacity(path.len());
-    for segment in &kept {
+    for segment in &remaining {
         resolved.push('/');
         resolved.push_str(segment);
     }
-    // A dot segment at the end leaves the slash before it.
+    // A dot segment at the end is removed, and the slash before it stays.
     if ends_with_dots {
         resolved.push('/');
     }
@@ -237,10 +237,13 @@ pub fn match_key(path: &str) -> Cow<'_, str> {
     }))
 }
 
-/// Every key by which an origin may match an ambiguous path: with slashes merged or not; with dot segments resolved
-/// before that, after that or not at all; with `%2e` as a dot or as data; with `%2F` and the backslash as a slash or as
-/// data; with the parameters of segments dropped, before that or after that, or not; with a slash at the end dropped or
-/// not.
+/// Every key by which an origin may match an ambiguous path. An origin may or may not
+///
+/// - decode `%2F` and the backslash to a slash,
+/// - drop the parameters of segments, before or after decoding,
+/// - merge repeated slashes,
+/// - resolve dot segments, before or after merging, with or without `%2e` as a dot,
+/// - drop a slash at the end.
 pub fn readings(path: &str) -> Vec<String> {
     let mut readings: Vec<String> = Vec::new();
     let mut read = |reading: &str| {
@@ -255,7 +258,7 @@ pub fn readings(path: &str) -> Vec<String> {
         let decoded = decode_slashes(path, slash, backslash);
         let mut texts = Vec::new();
         if path.contains(';') {
-            // Dropped after both, before both, and between the two.
+            // Parameters are dropped after decoding both, before decoding both, or between the two.
             texts.push(drop_parameters(&decoded));
             texts.push(decode_slashes(&drop_parameters(path), slash, backslash));
             texts.push(decode_slashes(&drop_parameters(&decode_slashes(path, slash, false)), slash, backslash));
@@ -267,7 +270,7 @@ pub fn readings(path: &str) -> Vec<String> {
             read(&text);
             read(&merged);
             for encoded in [true, false] {
-                let dots = Dots { encoded, refuse_above_root: false };
+                let dots = DotRules { encoded, refuse_above_root: false };
                 let resolve = |text: &str| resolve_dots(text, dots).ok().flatten();
                 if let Some(resolved) = resolve(&text) {
                     read(&resolved);

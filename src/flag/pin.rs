@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::Route;
 use crate::names::{RouteId, RunId};
 
-/// The route that creates a family's instances: its id, and the ids that it had before, under any of which they may be
-/// pinned.
+/// A family, named by the route that creates its instances: the route's id, and the ids that it had before. An instance
+/// may be pinned under any of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Family {
     id: RouteId,

@@ -32,11 +32,10 @@ pub struct RetryScope {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyForm {
-    /// It has nothing in common with the key for any caller: in older versions, and where there is no key for any
-    /// caller.
+    /// It shares no bytes with the key for any caller: in older versions, and where no key for any caller exists.
     #[default]
     Whole,
-    /// Its first half is that of the key for any caller.
+    /// Its first half is derived from the key for any caller, as are those of all keys of that retry key.
     SharedHalf,
 }
 
@@ -55,7 +54,7 @@ pub struct EarlierScope {
     pub(super) key: Option<Template>,
     pub(super) caller: CallerScope,
     pub(super) form: KeyForm,
-    /// Until when it is looked up, because a retry of such a first try may come: seconds since 1970.
+    /// It is looked up until then, because until then a retry may come: seconds since 1970.
     pub(super) until_s: i64,
 }
 
@@ -72,11 +71,11 @@ impl RetryScope {
         }
     }
 
-    /// Parses a stored scope. `until_s` (seconds since 1970) is until when it is looked up.
+    /// Parses a stored scope, which is to be looked up until `until_s` (seconds since 1970).
     ///
     /// # Errors
     /// Another version stored it, and this one cannot parse it.
-    pub fn until(&self, until_s: i64) -> Result<EarlierScope, String> {
+    pub fn parse_earlier(&self, until_s: i64) -> Result<EarlierScope, String> {
         let Self { route, key, headers, token, form } = self;
         let key = key.as_ref().map(|text| Template::parse_str(text).map_err(|error| error.to_string()));
         let header = |name: &String| HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string());
@@ -106,7 +105,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
 -----END PUBLIC KEY-----
 ";
 
-    fn of(route: Route) -> FlagSet {
+    fn set_of(route: Route) -> FlagSet {
         set(vec![route], BTreeMap::new(), Freeze::No)
     }
 
@@ -150,15 +149,15 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         ];
         for (n, before) in before.into_iter().enumerate() {
             let scope = RetryScope::of(&before);
-            let kept: RetryScope = serde_json::from_value(serde_json::to_value(&scope).unwrap()).unwrap();
-            assert_eq!(kept, scope);
-            let earlier = of_route_a(kept.until(100).unwrap());
+            let stored: RetryScope = serde_json::from_value(serde_json::to_value(&scope).unwrap()).unwrap();
+            assert_eq!(stored, scope);
+            let earlier = of_route_a(stored.parse_earlier(100).unwrap());
             let now = Route { caller: Vec::new().into(), ..plain() };
-            let (given, none) = keys(&of(before), 99);
-            let set = of(now).with_earlier_scopes(Arc::new(earlier));
+            let (given, none) = keys(&set_of(before), 99);
+            let set = set_of(now).with_earlier_scopes(Arc::new(earlier));
             assert_eq!((keys(&set, 99).1, none), (vec![given.unwrap()], vec![]), "{n}");
             assert_ne!(keys(&set, 99).0, given, "{n}");
-            assert!(keys(&set, 100).1.is_empty(), "{n}: its time is over");
+            assert!(keys(&set, 100).1.is_empty(), "{n}: no retry may come any more");
         }
     }
 
@@ -167,16 +166,16 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
     fn the_keys_of_an_unverified_caller_share_the_first_half() {
         let unverified =
             Route { caller: vec!["authorization".parse().unwrap()].into(), ..route("a", Method::POST, "/orders") };
-        let RetryKeys { scoped, any_caller } = keys(&of(unverified.clone()), 1).0.unwrap();
+        let RetryKeys { scoped, any_caller } = keys(&set_of(unverified.clone()), 1).0.unwrap();
         let of_request = any_caller.unwrap().of_request(&[7; 32]);
         assert_eq!(scoped.0[..16], of_request.0[..16]);
         assert_ne!(scoped.0[16..], of_request.0[16..]);
         // An older version stored its scope without a form: keys that it recorded are looked up as they were.
-        let mut kept = serde_json::to_value(RetryScope::of(&unverified)).unwrap();
-        assert!(kept.as_object_mut().unwrap().remove("form").is_some());
-        let kept: RetryScope = serde_json::from_value(kept).unwrap();
-        let earlier = of_route_a(kept.until(100).unwrap());
-        let before = keys(&of(unverified).with_earlier_scopes(Arc::new(earlier)), 1).1;
+        let mut stored = serde_json::to_value(RetryScope::of(&unverified)).unwrap();
+        assert!(stored.as_object_mut().unwrap().remove("form").is_some());
+        let stored: RetryScope = serde_json::from_value(stored).unwrap();
+        let earlier = of_route_a(stored.parse_earlier(100).unwrap());
+        let before = keys(&set_of(unverified).with_earlier_scopes(Arc::new(earlier)), 1).1;
         assert_eq!((before.len(), before[0].any_caller), (1, any_caller));
         assert_ne!(before[0].scoped.0[..16], scoped.0[..16]);
     }
@@ -184,9 +183,9 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
     #[test]
     fn a_stored_scope_that_cannot_be_read_is_an_error() {
         let scope = RetryScope::of(&route("a", Method::POST, "/orders"));
-        assert!(RetryScope { key: Some("${".into()), ..scope.clone() }.until(1).is_err());
-        assert!(RetryScope { headers: vec!["no header".into()], ..scope.clone() }.until(1).is_err());
+        assert!(RetryScope { key: Some("${".into()), ..scope.clone() }.parse_earlier(1).is_err());
+        assert!(RetryScope { headers: vec!["no header".into()], ..scope.clone() }.parse_earlier(1).is_err());
         let token = Some(TokenSource { keys: "no keys".into(), audience: Vec::new() });
-        assert!(RetryScope { token, ..scope }.until(1).is_err());
+        assert!(RetryScope { token, ..scope }.parse_earlier(1).is_err());
     }
 }

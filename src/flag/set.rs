@@ -55,7 +55,7 @@ pub struct RouteFlag {
     pub cap: State,
     /// The requested rung, as far as the gate granted it.
     pub granted: State,
-    /// The highest rung that it reached by evidence, for all callers; a cohort above it needs `force`.
+    /// The highest rung that it reached by evidence for all callers; a cohort above that rung needs `force`.
     pub proven: State,
     /// The family of the route that creates the instances; the route's own where it neither creates nor follows any.
     pub family: Family,
@@ -149,7 +149,7 @@ impl FlagSet {
         secret: [u8; 32],
     ) -> Self {
         let matcher = Matcher::new(&routes);
-        let by_id = routes.iter().enumerate().map(|(place, route)| (route.id.clone(), place)).collect();
+        let by_id = routes.iter().enumerate().map(|(index, route)| (route.id.clone(), index)).collect();
         let families: HashMap<RouteId, Family> =
             routes.iter().map(|route| (route.id.clone(), Family::of(route))).collect();
         let flag = |route: Arc<Route>| {
@@ -201,10 +201,10 @@ impl FlagSet {
 
     /// Resolves a raw path (without query): the path to forward and its route.
     ///
-    /// An ambiguous path is refused where one reading is a route with strict paths, or one with a workflow, whatever
-    /// its state (pins and retry keys bind in `off` too), unless the path as it is written belongs to that route. Also
-    /// then it is refused where another spelling would decide more than that: the route follows up instances, whose ids
-    /// the readings may write differently, or it is above `off` and slashes may shift its parameters.
+    /// An ambiguous path is refused if one reading matches a route with strict paths. It is also refused if one reading
+    /// matches a route with a workflow, in any state (pins and retry keys bind in `off` too), unless the path as
+    /// written matches that route. Even then it is refused in two cases: the route follows up instances, because a
+    /// reading may give another instance id; or the route is above `off`, and slashes may shift its parameters.
     ///
     /// # Errors
     /// Why it is answered with 400.
@@ -254,18 +254,18 @@ impl FlagSet {
         self.matcher.find(method, host, &match_key(path)).and_then(|hit| self.found(hit))
     }
 
-    fn found(&self, (place, params): Hit) -> Option<FoundRoute<'_>> {
-        self.routes.get(place).map(|flag| FoundRoute { flag, params })
+    fn found(&self, (index, params): Hit) -> Option<FoundRoute<'_>> {
+        self.routes.get(index).map(|flag| FoundRoute { flag, params })
     }
 
     /// A route by id.
     pub fn route(&self, id: &RouteId) -> Option<&Arc<RouteFlag>> {
-        self.by_id.get(id).and_then(|place| self.routes.get(*place))
+        self.by_id.get(id).and_then(|index| self.routes.get(*index))
     }
 
     /// The retry keys of this request; `None` where it has none.
     pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
-        self.salts.retry(&flag.route, facts)
+        self.salts.retry_keys(&flag.route, facts)
     }
 
     /// The retry keys of this request under the scopes of earlier files, for as long as a retry under them may come.
@@ -274,8 +274,8 @@ impl FlagSet {
         self.earlier_scopes.retry_keys(&flag.route.id, &self.salts, facts)
     }
 
-    /// The route that such a request belonged to by earlier files, if it had a workflow and its requests may belong to
-    /// another one now, or to none. Nearly always none.
+    /// The route to which a request belonged by earlier files, if that route had a workflow and its requests may belong
+    /// to another route now, or to none. Nearly always none.
     pub fn former_route(
         &self,
         method: &Method,
@@ -286,8 +286,8 @@ impl FlagSet {
         if self.former_routes.is_empty() {
             return None;
         }
-        let (place, params) = self.earlier_scopes.find_moved(method, host, path, now_s())?;
-        self.former_routes.get(place).map(|flag| FoundRoute { flag, params })
+        let (index, params) = self.earlier_scopes.find_moved(method, host, path, now_s())?;
+        self.former_routes.get(index).map(|flag| FoundRoute { flag, params })
     }
 
     pub(super) fn salts(&self) -> &Salts {
@@ -322,14 +322,14 @@ impl RouteFlag {
     pub fn is_granted_at_most(&self, state: State) -> bool {
         self.granted <= state
     }
-    /// The rung of a cohort: that of its rule, capped like the route, and where it lacks evidence no higher than the
-    /// route's evidence.
+    /// The rung of a cohort: that of its rule, capped like the route. A cohort that lacks evidence is at most on the
+    /// rung that its route reached by evidence, or on `shadow`.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
         let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
         cohort.state.min(self.cap).min(proven)
     }
-    /// Whether a cohort is on a lower rung than its rule says, because it is not forced and neither has evidence: it
-    /// has none of its own, and its route did not reach that rung by evidence for all callers.
+    /// Whether a cohort is on a lower rung than its rule says for want of evidence: the rule has no `force`, and the
+    /// route did not reach that rung by evidence for all callers. Evidence is not collected by cohort.
     pub fn lacks_evidence(&self, cohort: &Cohort) -> bool {
         cohort.force.is_none() && cohort.state > self.proven.max(State::Shadow)
     }
@@ -354,7 +354,7 @@ impl StateInputs {
         }
     }
 
-    /// The lowest of requested, gate, guard, health and kill switch; the last three never lower `only`.
+    /// The lowest of requested, gate, guard, health and kill switch. The last three never lower `only`.
     pub fn effective(&self, freeze: Freeze) -> Effective {
         let mut effective = match self.gate {
             Some(gate) if gate < self.requested => Effective { state: gate, why: Why::Gate },
@@ -382,8 +382,9 @@ impl StateInputs {
         self.limits(freeze).into_iter().map(|(limit, _)| limit).fold(State::Only, State::min)
     }
 
-    /// The highest state that each allows. `dark` also makes new engine instances (its durable twins), so what stops
-    /// those allows `shadow`, which keeps only evidence.
+    /// The highest state that kill switch, health and guard each allow. Kill switch and health stop new engine
+    /// instances: they allow `shadow` at most, because `dark` makes instances too (durable twins) and `shadow` keeps
+    /// only evidence.
     fn limits(&self, freeze: Freeze) -> [(State, Why); 3] {
         let freeze = match freeze {
             Freeze::No => State::Only,

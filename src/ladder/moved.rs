@@ -22,15 +22,20 @@ pub(super) fn add(
     routes: &[Arc<Route>],
     now: Timestamp,
 ) -> BTreeMap<RouteId, RetryScopes> {
-    let forms_before: BTreeSet<String> = before.values().filter_map(matches).map(|matches| matches.form()).collect();
+    let forms_before: BTreeSet<String> =
+        before.values().filter_map(matches).map(|matches| matches.normal_form()).collect();
     // Those that may take requests from another one.
-    let new: Vec<&Match> =
-        routes.iter().map(|route| &route.matches).filter(|matches| !forms_before.contains(&matches.form())).collect();
+    let new: Vec<&Match> = routes
+        .iter()
+        .map(|route| &route.matches)
+        .filter(|matches| !forms_before.contains(&matches.normal_form()))
+        .collect();
     let mut known = before.clone();
     for (id, was) in &mut known {
         let Some((scope, matches)) = was.now.clone().zip(matches(was)) else { continue };
         let heir = routes.iter().find(|route| route.ids().any(|own| own == id));
-        let has_all = heir.is_some_and(|heir| heir.workflow.is_some() && heir.matches.form() == matches.form());
+        let has_all =
+            heir.is_some_and(|heir| heir.workflow.is_some() && heir.matches.normal_form() == matches.normal_form());
         let is_taken = |new: &&Match| new.overlaps(&matches) && new.wins_over(&matches);
         if has_all && !new.iter().any(is_taken) {
             continue;
@@ -69,7 +74,7 @@ pub(super) fn settle(moved: &mut Vec<ReplacedMatch>, may_come: impl Fn(Timestamp
 /// # Errors
 /// Another version stored it, and this one cannot read it.
 pub(super) fn compiled(route: &RouteId, moved: &ReplacedMatch, until_s: i64) -> Result<MovedRequests, String> {
-    Ok(MovedRequests::new(route.clone(), moved.matches.parse()?, moved.scope.until(until_s)?))
+    Ok(MovedRequests::new(route.clone(), moved.matches.parse()?, moved.scope.parse_earlier(until_s)?))
 }
 
 fn matches(was: &RetryScopes) -> Option<Match> {

@@ -23,14 +23,15 @@ pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
         let family: Vec<RouteId> = family(route, routes)?.ids().cloned().collect();
         let leads = |other: &Route| family.iter().any(|id| leads(other, id, routes));
         let elsewhere = routes.iter().filter(|other| !leads(other) && takes(&other.matches, &route.matches));
-        let except = elsewhere.map(|other| other.matches.form()).collect();
+        let except = elsewhere.map(|other| other.matches.normal_form()).collect();
         let (matches, param) = (route.matches.to_string(), param.clone());
         Some((route.id.clone(), FollowedPath { family, matches, param, except }))
     };
     routes.iter().filter_map(follower).collect()
 }
 
-/// A sentence for each way in which requests for instances of the engine would not be followed up any more under `next`.
+/// A sentence for each way in which requests for instances of the engine would not be followed up any more under
+/// `next`.
 ///
 /// # Errors
 /// The store does not answer.
@@ -131,7 +132,7 @@ fn requests(
     }
     for other in next.iter().filter(|other| !leads(other, to, next) && other.matches.overlaps(&matches)) {
         let is_first = leading.iter().all(|leading| other.matches.wins_over(&leading.matches));
-        if !is_first || except.contains(&other.matches.form()) {
+        if !is_first || except.contains(&other.matches.normal_form()) {
             continue;
         }
         let sentence = |what: &str| {

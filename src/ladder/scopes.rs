@@ -118,7 +118,7 @@ fn log_changes(route: &Route, before: Option<&RetryScopes>, scopes: &RetryScopes
 /// Whether a route matches the requests that it matched before. Rows of an earlier version do not say which those were.
 fn has_matched(was: &RetryScopes, route: &Route) -> bool {
     let Some(text) = &was.matches else { return true };
-    text.parse::<Match>().is_ok_and(|matches| matches.form() == route.matches.form())
+    text.parse::<Match>().is_ok_and(|matches| matches.normal_form() == route.matches.normal_form())
 }
 
 /// Whether the earlier scope finds a retry by the same key as the present one: requests without the earlier key came
@@ -137,13 +137,13 @@ struct MatchesBefore<'a> {
 impl<'a> MatchesBefore<'a> {
     fn of(before: &'a Scopes, routes: &[Arc<Route>]) -> Self {
         let matches = before.iter().filter_map(|(id, was)| Some((id, was.matches.as_ref()?.parse().ok()?, was)));
-        Self { matches: matches.collect(), present: routes.iter().map(|route| route.matches.form()).collect() }
+        Self { matches: matches.collect(), present: routes.iter().map(|route| route.matches.normal_form()).collect() }
     }
 
     /// The other routes of which this one may get requests. `is_kept`: it matches what it matched before.
     fn taken_over_by(&self, route: &Route, is_kept: bool) -> impl Iterator<Item = &'a RetryScopes> {
         let gets_some = move |(id, matches, _): &&(&RouteId, Match, &RetryScopes)| {
-            let is_present = self.present.contains(&matches.form());
+            let is_present = self.present.contains(&matches.normal_form());
             let had_them = is_kept && (is_present || route.matches.wins_over(matches));
             let leaves_them = is_present && matches.wins_over(&route.matches);
             !route.ids().any(|own| own == *id) && !had_them && !leaves_them && route.matches.overlaps(matches)
@@ -205,7 +205,7 @@ pub(super) fn looked_up(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes>
     let until_s = |at: Timestamp| until(at, window).as_second();
     for (route, scopes) in scopes {
         for ReplacedScope { scope, at } in &scopes.earlier {
-            match scope.until(until_s(*at)) {
+            match scope.parse_earlier(until_s(*at)) {
                 Ok(earlier) => all.by_route.entry(route.clone()).or_default().push(earlier),
                 Err(why) => unreadable(route, why),
             }

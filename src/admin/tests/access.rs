@@ -99,7 +99,11 @@ async fn a_name_on_loopback_is_recorded_as_unverified() {
 }
 
 fn token(name: &str, secret: &str, may: &[&str]) -> Token {
-    Token { name: name.into(), secret: Secret::new(secret), may: may.iter().map(|may| (*may).to_owned()).collect() }
+    Token {
+        name: name.into(),
+        secret: Secret::new(secret),
+        permissions: may.iter().map(|may| (*may).to_owned()).collect(),
+    }
 }
 
 async fn api_with_tokens() -> TestApi {
@@ -191,7 +195,7 @@ pub fn tokens() -> Vec<Token> {
     let token = |name: &str, bearer: &str, may: &[&str]| Token {
         name: name.into(),
         secret: Secret::new(bearer.trim_start_matches("Bearer ").to_owned()),
-        may: may.iter().map(ToString::to_string).collect(),
+        permissions: may.iter().map(ToString::to_string).collect(),
     };
     vec![
         token("runner", RUNNER, &["read", "run"]),

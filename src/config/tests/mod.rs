@@ -28,15 +28,15 @@ fn value(text: &str) -> Value {
 fn errors(text: &str) -> Vec<String> {
     let (source, errors) = parse(&Arc::from("f.yaml"), text);
     let line = |error: &crate::config::parse::ParseError| {
-        let place = source.position(error.span.clone());
+        let position = source.position(error.span.clone());
         let hint = error.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-        format!("{}:{}: {}{hint}", place.line, place.column, error.message)
+        format!("{}:{}: {}{hint}", position.line, position.column, error.message)
     };
     errors.iter().map(line).collect()
 }
 
 #[test]
-fn yaml_1_2_scalars_keep_what_was_written() {
+fn scalars_are_read_by_yaml_1_2_and_lose_no_digits() {
     let text = "a: off\nb: true\nc: 007\nd: 1.50\ne: 12345678901234567890123\nf: ~\ng: '5'\nh: +3\ni: 0x10\nj: 1e400\nk: .5\nl: yes\nm: -0.1";
     let value = value(text);
     let shown = serde_json::to_string(&value).expect("json");
@@ -53,8 +53,8 @@ fn aliases_repeat_a_value_and_point_at_the_anchor() {
         source.root.as_ref().map(crate::config::tree::Node::to_value),
         Some(json!({"a": {"n": 1}, "b": {"n": 1}}))
     );
-    let place = source.locate(&Site::file("f.yaml").key("b").key("n"), None);
-    assert_eq!((place.line, place.column), (1, 12));
+    let position = source.locate(&Site::file("f.yaml").key("b").key("n"), None);
+    assert_eq!((position.line, position.column), (1, 12));
 }
 
 #[test]
@@ -66,12 +66,12 @@ fn text_that_is_not_accepted_yaml_is_an_error_with_its_position() {
     assert_eq!(errors("a: 1\n---\nb: 2\n"), ["2:1: a second document in one file (one file holds one document)"]);
     assert_eq!(
         errors("a: !!binary xx"),
-        ["1:13: the tag `!!binary` is not read (leave it out; quote a value that is to stay text)"]
+        ["1:13: the tag `!!binary` is not supported (leave it out; quote a value that is to stay text)"]
     );
     assert_eq!(errors("a: &x [*x]"), ["1:8: an alias inside its own anchor (write the value out)"]);
     assert_eq!(
         errors("b: &b {}\na:\n  <<: *b\n"),
-        ["3:3: merge keys (`<<`) are not read (write the keys out, or alias one value)"]
+        ["3:3: merge keys (`<<`) are not supported (write the keys out, or alias one value)"]
     );
     assert_eq!(
         errors("a: { ? [1] : 2 }"),
@@ -96,7 +96,7 @@ fn exponential_aliases_are_refused() {
     for n in 1..100 {
         text.push_str(&format!("a{n}: &a{n} [*a{}]\n", n - 1));
     }
-    assert!(self::errors(&text)[0].contains("nested deeper"), "a chain of aliases");
+    assert!(self::errors(&text)[0].contains("nested deeper"), "each alias nests one level deeper");
 }
 
 #[test]
@@ -105,8 +105,8 @@ fn a_site_is_located_by_line_and_column() {
     let source = source(text);
     let item = Site::file("f.yaml").key("routes").index(0);
     let at = |site: &Site, offset| {
-        let place = source.locate(site, offset);
-        (place.line, place.column, source.text[place.span].to_owned())
+        let position = source.locate(site, offset);
+        (position.line, position.column, source.text[position.span].to_owned())
     };
     assert_eq!(at(&item, None), (2, 5, "id".into()));
     assert_eq!(at(&item.key("id"), None), (2, 9, "a".into()));
@@ -137,13 +137,13 @@ fn the_schema_check_names_every_unknown_key_and_wrong_type() {
     });
     let text = "percnt: 5\npercent: { drak: 3 }\nstate: shaddow\ntags: [a, 1, {}]\nn: -1\nxyz: 1\n";
     let source = source(text);
-    let shaped = schema_check::check(source.root.as_ref().expect("tree"), &schema, &Site::file("f.yaml"));
-    let problems = shaped.problems;
+    let result = schema_check::check(source.root.as_ref().expect("tree"), &schema, &Site::file("f.yaml"));
+    let problems = result.problems;
     let lines: Vec<String> = problems
         .iter()
         .map(|p| {
-            let place = source.locate(&p.site, p.offset);
-            format!("{}:{}: {} ({})", place.line, place.column, p.message, p.hint.as_deref().unwrap_or(""))
+            let position = source.locate(&p.site, p.offset);
+            format!("{}:{}: {} ({})", position.line, position.column, p.message, p.hint.as_deref().unwrap_or(""))
         })
         .collect();
     assert_eq!(
@@ -163,17 +163,17 @@ fn the_schema_check_names_every_unknown_key_and_wrong_type() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let text = String::from_utf8_lossy(&bytes);
         let (source, errors) = parse(&Arc::from("f.yaml"), &text);
         for error in errors {
-            let place = source.position(error.span);
-            prop_assert!(place.line >= 1 && place.column >= 1);
+            let position = source.position(error.span);
+            prop_assert!(position.line >= 1 && position.column >= 1);
         }
     }
 
     #[test]
-    fn no_yaml_like_text_makes_it_panic(text in "[-a-c:&*!|>'\"{}\\[\\],#?%@ \\n\\t0-9$.~é]{0,200}") {
+    fn no_yaml_like_text_makes_the_parser_panic(text in "[-a-c:&*!|>'\"{}\\[\\],#?%@ \\n\\t0-9$.~é]{0,200}") {
         let (source, errors) = parse(&Arc::from("f.yaml"), &text);
         if let Some(root) = &source.root {
             let _ = root.to_value();

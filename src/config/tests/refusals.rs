@@ -2,38 +2,38 @@
 
 use super::set::{ROUTES, Set, WORKFLOW};
 
-const P: &str = "pointsman.yaml";
-const R: &str = "routes/orders.yaml";
-const W: &str = "workflows/create-order.yaml";
+const MAIN_PATH: &str = "pointsman.yaml";
+const ROUTES_PATH: &str = "routes/orders.yaml";
+const WORKFLOW_PATH: &str = "workflows/create-order.yaml";
 
 fn cases() -> Vec<(&'static str, Set)> {
     let good = Set::valid;
     let edit = |file, from, to| Set::valid().edit(file, from, to);
-    let step = |text: &str| good().edit(W, "respond:", &format!("{text}\nrespond:"));
+    let step = |text: &str| good().edit(WORKFLOW_PATH, "respond:", &format!("{text}\nrespond:"));
     vec![
         ("a good set", good()),
-        ("an unknown key", edit(R, "percent: 50", "percnt: 50")),
-        ("an unknown key that is like none", edit(R, "percent: 50", "zzz: 50")),
-        ("an unknown key of compare", edit(R, "ignore:", "ingore:")),
-        ("an unknown key of a step", edit(W, "rehearse:", "reherse:")),
-        ("a missing key", edit(R, "    match: { method: POST, path: /orders }\n", "")),
-        ("a missing key of a workflow", edit(W, "workflow: create-order\n", "")),
-        ("an unknown state", edit(R, "state: shadow", "state: shaddow")),
+        ("an unknown key", edit(ROUTES_PATH, "percent: 50", "percnt: 50")),
+        ("an unknown key that is like none", edit(ROUTES_PATH, "percent: 50", "zzz: 50")),
+        ("an unknown key of compare", edit(ROUTES_PATH, "ignore:", "ingore:")),
+        ("an unknown key of a step", edit(WORKFLOW_PATH, "rehearse:", "reherse:")),
+        ("a missing key", edit(ROUTES_PATH, "    match: { method: POST, path: /orders }\n", "")),
+        ("a missing key of a workflow", edit(WORKFLOW_PATH, "workflow: create-order\n", "")),
+        ("an unknown state", edit(ROUTES_PATH, "state: shadow", "state: shaddow")),
         (
             "wrong types",
             edit(
-                P,
+                MAIN_PATH,
                 "listen: 127.0.0.1:8080",
                 "listen: 8080\nlimits: { shadow_threads: 0, compare_msx: 1, drain_ms: x }",
             ),
         ),
-        ("a key twice", edit(P, "store: memory", "listen: 127.0.0.1:1\nstore: memory")),
-        ("no YAML", edit(R, "percent: 50", "percent: [50")),
-        ("a colon in a value", edit(P, "store: memory", "store: memory:")),
-        ("a tab", edit(P, "  shop:", "\tshop:")),
-        ("an empty file", good().put(R, "")),
+        ("a key twice", edit(MAIN_PATH, "store: memory", "listen: 127.0.0.1:1\nstore: memory")),
+        ("no YAML", edit(ROUTES_PATH, "percent: 50", "percent: [50")),
+        ("a colon in a value", edit(MAIN_PATH, "store: memory", "store: memory:")),
+        ("a tab", edit(MAIN_PATH, "  shop:", "\tshop:")),
+        ("an empty file", good().put(ROUTES_PATH, "")),
         ("not UTF-8", good().put("routes/x.yaml", b"routes:\n  - id: \xff\n")),
-        ("no main file", good().remove(P)),
+        ("no main file", good().remove(MAIN_PATH)),
         (
             "files that are not read",
             good()
@@ -42,19 +42,19 @@ fn cases() -> Vec<(&'static str, Set)> {
                 .put("routes/x.yaml~", "")
                 .put("stray.yaml", ""),
         ),
-        ("an empty directory", good().put("routes/x", "").remove("routes/x").remove(R).put(W, WORKFLOW)),
-        ("an unknown service", edit(R, "legacy: shop", "legacy: shpo")),
-        ("an unknown default", edit(P, "default_legacy: shop", "default_legacy: shpo")),
+        ("an empty directory", good().put("routes/x", "").remove("routes/x").remove(ROUTES_PATH).put(WORKFLOW_PATH, WORKFLOW)),
+        ("an unknown service", edit(ROUTES_PATH, "legacy: shop", "legacy: shpo")),
+        ("an unknown default", edit(MAIN_PATH, "default_legacy: shop", "default_legacy: shpo")),
         (
             "durations without a unit",
-            edit(W, "workflow: create-order\n", "workflow: create-order\ndeadline: 30\n"),
+            edit(WORKFLOW_PATH, "workflow: create-order\n", "workflow: create-order\ndeadline: 30\n"),
         ),
-        ("a duration in quotes without a unit", edit(W, "workflow: create-order\n", "workflow: create-order\ndeadline: '30'\n")),
-        ("no default", edit(P, "default_legacy: shop\n", "")),
-        ("an unknown workflow", edit(R, "workflow: create-order", "workflow: create-ordr")),
-        ("a workflow whose file is not YAML is not reported as unknown", good().put(W, "workflow: [\n")),
-        ("a service of a step that is unknown", edit(W, "services.bank", "services.bnk")),
-        ("a step that does not exist", edit(W, "steps.charge.output", "steps.chrge.output")),
+        ("a duration in quotes without a unit", edit(WORKFLOW_PATH, "workflow: create-order\n", "workflow: create-order\ndeadline: '30'\n")),
+        ("no default", edit(MAIN_PATH, "default_legacy: shop\n", "")),
+        ("an unknown workflow", edit(ROUTES_PATH, "workflow: create-order", "workflow: create-ordr")),
+        ("a workflow whose file is not YAML is not reported as unknown", good().put(WORKFLOW_PATH, "workflow: [\n")),
+        ("a service of a step that is unknown", edit(WORKFLOW_PATH, "services.bank", "services.bnk")),
+        ("a step that does not exist", edit(WORKFLOW_PATH, "steps.charge.output", "steps.chrge.output")),
         (
             "a cycle",
             step(
@@ -102,19 +102,19 @@ fn cases() -> Vec<(&'static str, Set)> {
         (
             "a cohort that no gate has looked at",
             edit(
-                R,
+                ROUTES_PATH,
                 "    percent: 50",
                 "    cohorts: [ { name: staff, when: '${request.headers[\"x-staff\"] == \"1\"}', state: live } ]",
             ),
         ),
-        ("a percent of 150", edit(R, "percent: 50", "percent: 150")),
-        ("a bad template", edit(W, "${request.body.total}", "${request.body.total")),
-        ("bad CEL", edit(R, "legacy.body.total}", "legacy.body.total +}")),
-        ("a bad JSONPath", edit(R, "$.created_at", "created_at")),
-        ("an assert on a step that does not exist", edit(R, "intents.charge", "intents.chrge")),
+        ("a percent of 150", edit(ROUTES_PATH, "percent: 50", "percent: 150")),
+        ("a bad template", edit(WORKFLOW_PATH, "${request.body.total}", "${request.body.total")),
+        ("bad CEL", edit(ROUTES_PATH, "legacy.body.total}", "legacy.body.total +}")),
+        ("a bad JSONPath", edit(ROUTES_PATH, "$.created_at", "created_at")),
+        ("an assert on a step that does not exist", edit(ROUTES_PATH, "intents.charge", "intents.chrge")),
         (
             "an invariant on a step that does not exist",
-            edit(R, "    compare:", "    invariants: [ '${intents.chrge.body.amount > 0}' ]\n    compare:"),
+            edit(ROUTES_PATH, "    compare:", "    invariants: [ '${intents.chrge.body.amount > 0}' ]\n    compare:"),
         ),
         ("a workflow that runs one that does not exist", step("  more:\n    run: create-ordr")),
         (
@@ -155,58 +155,58 @@ fn cases() -> Vec<(&'static str, Set)> {
             "two routes for the same request",
             good().put("routes/two.yaml", ROUTES.replace("id: orders.create", "id: orders.make")),
         ),
-        ("replay_safe with a shared step", edit(R, "    percent: 50", "    replay_safe: true")),
-        ("a shared step without rehearse", edit(W, "    rehearse: { id: '${legacy.body.id}' }\n", "")),
-        ("a shared step without a retry key", edit(R, "    retry_key: ${request.headers[\"x-request\"]}\n", "")),
+        ("replay_safe with a shared step", edit(ROUTES_PATH, "    percent: 50", "    replay_safe: true")),
+        ("a shared step without rehearse", edit(WORKFLOW_PATH, "    rehearse: { id: '${legacy.body.id}' }\n", "")),
+        ("a shared step without a retry key", edit(ROUTES_PATH, "    retry_key: ${request.headers[\"x-request\"]}\n", "")),
         (
             "a breaker, a rate and a burst that make no sense",
             edit(
-                P,
+                MAIN_PATH,
                 "keyed: true }",
                 "keyed: true, breaker: { failures: 0%, over: 10, min: 0, open: 90s, open_max: 60s, probes: 0 }, rate: fast, burst: 0 }",
             ),
         ),
         (
             "a breaker with an unknown key",
-            edit(P, "keyed: true }", "keyed: true, breaker: { failure: 50%, min: many, slow: 2 }, rate: 100 }"),
+            edit(MAIN_PATH, "keyed: true }", "keyed: true, breaker: { failure: 50%, min: many, slow: 2 }, rate: 100 }"),
         ),
-        ("a breaker that is a word", edit(P, "keyed: true }", "keyed: true, breaker: false, burst: 3 }")),
-        ("a breaker that is another word", edit(P, "keyed: true }", "keyed: true, breaker: none, rate: 0/s }")),
-        ("legacy is our own listener", edit(P, "http://127.0.0.1:9000", "http://localhost:8080")),
-        ("legacy is our own listener on all addresses", edit(P, "listen: 127.0.0.1:8080", "listen: 0.0.0.0:9000")),
-        ("legacy is our own API", edit(P, "http://127.0.0.1:9000", "http://0.0.0.0:8081")),
-        ("the API is open to the network", edit(P, "127.0.0.1:8081", "0.0.0.0:8081")),
-        ("both listen on one address", edit(P, "127.0.0.1:8081", "127.0.0.1:8080")),
-        ("no address", edit(P, "listen: 127.0.0.1:8080", "listen: ':8080'")),
+        ("a breaker that is a word", edit(MAIN_PATH, "keyed: true }", "keyed: true, breaker: false, burst: 3 }")),
+        ("a breaker that is another word", edit(MAIN_PATH, "keyed: true }", "keyed: true, breaker: none, rate: 0/s }")),
+        ("legacy is our own listener", edit(MAIN_PATH, "http://127.0.0.1:9000", "http://localhost:8080")),
+        ("legacy is our own listener on all addresses", edit(MAIN_PATH, "listen: 127.0.0.1:8080", "listen: 0.0.0.0:9000")),
+        ("legacy is our own API", edit(MAIN_PATH, "http://127.0.0.1:9000", "http://0.0.0.0:8081")),
+        ("the API is open to the network", edit(MAIN_PATH, "127.0.0.1:8081", "0.0.0.0:8081")),
+        ("both listen on one address", edit(MAIN_PATH, "127.0.0.1:8081", "127.0.0.1:8080")),
+        ("no address", edit(MAIN_PATH, "listen: 127.0.0.1:8080", "listen: ':8080'")),
         (
             "secrets that are not there",
-            edit(P, "store:", "secrets: { a: { env: NO_SUCH_VARIABLE_HERE }, b: { file: absent }, c-d: {} }\nstore:"),
+            edit(MAIN_PATH, "store:", "secrets: { a: { env: NO_SUCH_VARIABLE_HERE }, b: { file: absent }, c-d: {} }\nstore:"),
         ),
         (
             "a store key that is too short",
-            good().put("short.key", "abc").edit(P, "store:", "store_key: { file: short.key }\nstore:"),
+            good().put("short.key", "abc").edit(MAIN_PATH, "store:", "store_key: { file: short.key }\nstore:"),
         ),
         (
             "retention that keeps nothing, and words that are no age",
             edit(
-                P,
+                MAIN_PATH,
                 "store: memory",
                 "store: memory\nretention: { completed: 0d, failed: soon, canceled: 1d, abandoned: 2h, cancelled: 200000w }",
             ),
         ),
-        ("retention that is not an age", edit(P, "store: memory", "store: memory\nretention: 30")),
+        ("retention that is not an age", edit(MAIN_PATH, "store: memory", "store: memory\nretention: 30")),
         (
             "a store in memory under routes that could go to `live`",
-            edit(R, "state: shadow", "state: dark\n    force: { reason: x }").edit(R, "    percent: 50\n", ""),
+            edit(ROUTES_PATH, "state: shadow", "state: dark\n    force: { reason: x }").edit(ROUTES_PATH, "    percent: 50\n", ""),
         ),
-        ("a store of another kind", edit(P, "store: memory", "store: mysql://x")),
+        ("a store of another kind", edit(MAIN_PATH, "store: memory", "store: mysql://x")),
         (
             "a store's address with a password",
-            edit(P, "store: memory", "store: postgres://ada:p@ss@db:port/flags # postgres://ada:p@ss@db"),
+            edit(MAIN_PATH, "store: memory", "store: postgres://ada:p@ss@db:port/flags # postgres://ada:p@ss@db"),
         ),
         (
             "a store's password without its store",
-            edit(P, "store: memory", "store: memory\nstore_password: { file: good.key }").put("good.key", "pw"),
+            edit(MAIN_PATH, "store: memory", "store: memory\nstore_password: { file: good.key }").put("good.key", "pw"),
         ),
     ]
 }
@@ -231,7 +231,7 @@ fn each_refusal_has_its_expected_text() {
 
 #[test]
 fn colour_only_adds_to_the_plain_text() {
-    let failed = Set::valid().edit(R, "percent: 50", "percnt: 50").read().err().expect("refused");
+    let failed = Set::valid().edit(ROUTES_PATH, "percent: 50", "percnt: 50").read().err().expect("refused");
     let coloured = failed.render(true);
     let mut plain = String::new();
     let mut rest = coloured.as_str();
@@ -247,7 +247,7 @@ fn colour_only_adds_to_the_plain_text() {
 
 #[test]
 fn as_json_each_finding_has_its_position() {
-    let failed = Set::valid().edit(R, "percent: 50", "percnt: 50").read().err().expect("refused");
+    let failed = Set::valid().edit(ROUTES_PATH, "percent: 50", "percnt: 50").read().err().expect("refused");
     let json = failed.findings.to_json();
     assert_eq!(json[0]["line"], 7);
     assert_eq!(json[0]["column"], 5);
@@ -266,16 +266,17 @@ fn the_example_set_is_valid() {
 
 /// A pending answer pins the instance whose id it has.
 #[test]
-fn a_pending_answer_without_the_id_of_its_instance_is_warned_of() {
+fn a_pending_answer_that_does_not_pin_its_instance_causes_a_warning() {
     let shown = |pending: &str| {
         let workflow = "workflows/create-order.yaml";
-        let set = Set::valid().edit(R, "    percent: 50\n", "    instance: { creates: $.order.id }\n").edit(
+        let set = Set::valid().edit(ROUTES_PATH, "    percent: 50\n", "    instance: { creates: $.order.id }\n").edit(
             workflow,
             "respond:\n  status: 201\n  body:",
             &format!("respond:\n  - pending: {pending}\n  - status: 201\n    body:"),
         );
         assert!(set.read().is_ok(), "{}", set.shown());
-        set.shown().contains("`respond.pending` shows the run, and has no id of its instance (`$.order.id`")
+        set.shown()
+            .contains("`respond.pending` names the run, but does not return the id of its instance (`$.order.id`")
     };
     for (pending, warns) in [
         ("{ status: 202, body: { order: { id: '${run.id}' } } }", false),
@@ -295,7 +296,7 @@ fn an_unreadable_directory_is_named() {
     let set = Set::valid();
     let failed = crate::config::read(&set.dir().join("absent"), &crate::config::Overrides::default()).err();
     assert!(failed.expect("refused").render(false).contains("absent: cannot be read: No such file or directory"));
-    let failed = crate::config::read(&set.dir().join(P), &crate::config::Overrides::default()).err();
+    let failed = crate::config::read(&set.dir().join(MAIN_PATH), &crate::config::Overrides::default()).err();
     assert!(failed.expect("refused").render(false).contains("not a directory"));
 }
 

@@ -8,7 +8,7 @@ use super::set::{POINTSMAN, ROUTES, Set, WORKFLOW, write};
 use crate::config::{Change, FlagFileWatcher, Overrides, WatchTiming, read};
 use crate::flag::State;
 
-/// Polling so rarely that only an event can report a change within `WAIT`.
+/// Polls so rarely that only an event can report a change within `WAIT`.
 const BY_EVENT: WatchTiming = WatchTiming {
     quiet: Duration::from_millis(20),
     burst_max: Duration::from_millis(300),
@@ -17,18 +17,21 @@ const BY_EVENT: WatchTiming = WatchTiming {
 const WAIT: Duration = Duration::from_secs(20);
 
 struct Watched {
-    _watch: FlagFileWatcher,
+    watcher: FlagFileWatcher,
     changes: tokio::sync::mpsc::Receiver<Change>,
 }
 
 impl Watched {
     fn new(dir: &Path, timing: WatchTiming) -> Self {
         let hash = read(dir, &Overrides::default()).map(|loaded| loaded.hash).unwrap_or_default();
-        let (watch, changes) = FlagFileWatcher::start(dir, Overrides::default(), hash, timing).expect("a thread");
-        Self { _watch: watch, changes }
+        let (watcher, changes) = FlagFileWatcher::start(dir, Overrides::default(), hash, timing).expect("a thread");
+        Self { watcher, changes }
     }
     async fn next(&mut self) -> Change {
-        tokio::time::timeout(WAIT, self.changes.recv()).await.expect("a change in time").expect("the watch lives")
+        tokio::time::timeout(WAIT, self.changes.recv())
+            .await
+            .expect("a change in time")
+            .expect("the watcher still runs")
     }
     /// The state of the first route of the next set, or the refusal's text.
     async fn state(&mut self) -> Result<State, String> {
@@ -123,7 +126,7 @@ async fn polling_finds_a_change_without_an_event() {
     loop {
         match watched.state().await {
             Ok(state) => break assert_eq!(state, State::Off),
-            // The moment between the two renames.
+            // It may be read between the two renames, when the directory is absent.
             Err(text) => assert!(text.contains("cannot be read"), "{text}"),
         }
     }
@@ -133,7 +136,7 @@ async fn polling_finds_a_change_without_an_event() {
 async fn force_reports_an_unchanged_set() {
     let set = Set::valid();
     let mut watched = Watched::new(&set.dir(), BY_EVENT);
-    watched._watch.trigger().force();
+    watched.watcher.trigger().force();
     assert_eq!(watched.state().await, Ok(State::Shadow));
 }
 
@@ -146,7 +149,7 @@ async fn a_hundred_invalid_versions_are_refused_and_the_valid_one_accepted() {
         write(&at, routes(&format!("bad{n}")));
         let refused = loop {
             let refused = watched.state().await.expect_err("refused");
-            // A truncated file may be seen between: the next look sees it whole.
+            // The watcher may have read a file that was half written; then it reads again.
             if refused.contains(&format!("`bad{n}`")) {
                 break refused;
             }

@@ -7,11 +7,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::values::{duration, rate as share};
+use super::values::{duration, percentage};
 use crate::flag::{Breaker, Rate};
 use crate::problem::{Problems, Site};
 
-/// The greatest number of probes: more would themselves be the load that the breaker keeps away from the service.
+/// The greatest number of probes: with more, the probes would overload the service that the breaker protects.
 const PROBES_MAX: u32 = 100;
 /// The highest rate that is accepted; a higher one would limit nothing.
 const RATE_MAX: u64 = 1_000_000;
@@ -85,10 +85,10 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
     let mut time = |key: &str, text: &Option<String>| duration(text.as_ref()?, &site.key(key), problems);
     let (over, slow) = (time("over", over), time("slow", slow));
     let (opens, opens_max) = (time("open", open), time("open_max", open_max));
-    let failures = failures.as_ref().and_then(|text| share(text, &site.key("failures"), problems));
+    let failures = failures.as_ref().and_then(|text| percentage(text, &site.key("failures"), problems));
     if failures == Some(0.0) {
         problems
-            .error(&site.key("failures"), "with 0% it would open without any failure")
+            .error(&site.key("failures"), "with 0% the breaker would open without any failure")
             .hint("a small share is for example 5%; `min: 1` with `failures: 100%` opens at the first failure");
     }
     if *min == Some(0) {
@@ -96,7 +96,7 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
     }
     match *probes {
         Some(0) => {
-            problems.error(&site.key("probes"), "without a probe it would never close").hint("at least 1");
+            problems.error(&site.key("probes"), "without a probe the breaker would never close").hint("at least 1");
         }
         Some(probes) if probes > PROBES_MAX => {
             let hint = format!("at most {PROBES_MAX}: they go to a service that may be overloaded");
@@ -108,9 +108,8 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
     // An `open` longer than the default `open_max` raises `open_max` with it.
     let open_max = opens_max.unwrap_or(default.open_max.max(open_for));
     if open_max < open_for {
-        let message =
-            format!("it is open for {} at first, and for no longer than {}", text_of(open_for), text_of(open_max));
-        problems.error(&site.key("open_max"), message).hint("`open_max` is at least `open`");
+        let message = format!("`open` is {}, and `open_max` is only {}", text_of(open_for), text_of(open_max));
+        problems.error(&site.key("open_max"), message).hint("`open_max` must be at least `open`");
     }
     Some(Breaker {
         failures: failures.unwrap_or(default.failures),

@@ -134,7 +134,7 @@ pub struct InstanceDraft {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathsDraft {
-    /// Refused only where they would match a route above `off`.
+    /// Refused only where they would bypass or change the match of a route with a workflow.
     Lenient,
     /// Refused wherever they would match this route.
     Strict,
@@ -187,7 +187,7 @@ pub struct ServiceMapDraft {
     pub burst: Option<u64>,
 }
 
-/// A share for the rung in `state`, or one for each rung.
+/// The share of the rung in `state`, or the share of each rung.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PercentDraft {
     /// The share of the rung in `state`.
@@ -260,9 +260,10 @@ fn read<T: serde::de::DeserializeOwned, E: serde::de::Error>(value: Value) -> Re
 impl<'de> Deserialize<'de> for PercentDraft {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
-            Value::Number(number) => {
-                number.as_f64().map(Self::Current).ok_or_else(|| D::Error::custom(format!("{number} is no percent")))
-            }
+            Value::Number(number) => number
+                .as_f64()
+                .map(Self::Current)
+                .ok_or_else(|| D::Error::custom(format!("{number} is not a percentage"))),
             value => read(value).map(Self::Each),
         }
     }
@@ -304,7 +305,7 @@ impl<'de> Deserialize<'de> for ServiceDraft {
     }
 }
 
-// The schemas list both types instead of `anyOf`, so that a validator still names the unknown key.
+// The schemas list both types instead of using `anyOf`: with `anyOf` a validator would not name an unknown key.
 
 impl JsonSchema for PercentDraft {
     fn schema_name() -> Cow<'static, str> {

@@ -1,4 +1,4 @@
-//! Checks `keep: none`, which is only for runs that never have to be continued or found again.
+//! Checks `keep: none`, which is allowed only for runs that never have to be continued or found again.
 
 use super::{KeepDraft, RouteDraft, WorkflowFacts};
 use crate::problem::{Problems, Site};
@@ -27,12 +27,12 @@ pub(super) fn keeps_runs(
     }
     if draft.instance.as_ref().is_some_and(|instance| instance.creates.is_some()) {
         problems
-            .error(&at, "an instance is pinned to the run that created it, and `keep: none` keeps none")
+            .error(&at, "an instance is pinned to the run that created it, and `keep: none` keeps no run")
             .hint("leave `keep` or `instance.creates` out");
     }
     if draft.retry_key.is_some() {
         problems
-            .error(&at, "`retry_key` remembers the run of a first try, and `keep: none` keeps none")
+            .error(&at, "`retry_key` remembers the run of a first try, and `keep: none` keeps no run")
             .hint("a read may be repeated: leave `retry_key` out");
     }
     false

@@ -42,7 +42,7 @@ pub struct KnownNames<'a> {
     /// The workflows.
     pub workflows: &'a BTreeMap<WorkflowName, Option<WorkflowFacts>>,
     /// Reads another file of the directory, with public keys. `None` where the file is absent and that is allowed.
-    pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
+    pub read_file: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }
 
 /// What the check of a route needs to know of a workflow.
@@ -50,7 +50,7 @@ pub struct KnownNames<'a> {
 pub struct WorkflowFacts {
     /// Whether at least one step has a shared effect.
     pub shared_steps: bool,
-    /// Why its runs have to be kept, as part of a sentence; `None` where they only read.
+    /// Why its runs have to be kept, as the object of "has": "the shared step `charge`". `None` if they only read.
     pub reason_to_keep: Option<String>,
 }
 

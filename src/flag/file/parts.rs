@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json_path::JsonPath;
 
-use super::values::{check_name, condition, rate};
+use super::values::{check_name, condition, percentage};
 use super::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, suggest};
 use crate::expression::{Expression, ReadPath, Template};
 use crate::flag::facts::REQUEST_PARTS;
@@ -66,7 +66,7 @@ pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, prob
 pub fn template(text: &str, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Template> {
     match Template::parse_str(text) {
         Ok(template) => {
-            only_facts(template.reads(), params, site, problems);
+            check_reads_only_head(template.reads(), params, site, problems);
             if template.reads().is_empty() {
                 problems.warn(site, "it reads nothing of the request, so it is the same for every caller");
             }
@@ -86,14 +86,14 @@ pub fn template(text: &str, params: &[&str], site: &Site, problems: &mut Problem
 pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &mut Problems) -> Vec<Cohort> {
     let mut names = HashSet::new();
     let mut cohorts = Vec::new();
-    for (place, CohortDraft { name, when, state, force }) in drafts.iter().enumerate() {
-        let site = site.index(place);
+    for (index, CohortDraft { name, when, state, force }) in drafts.iter().enumerate() {
+        let site = site.index(index);
         check_name("name for a cohort", name, &site.key("name"), problems);
         if !names.insert(name) {
             problems.error(&site.key("name"), format!("two cohorts are called `{name}`"));
         }
         let Some(when) = condition(when, &site.key("when"), problems) else { continue };
-        only_facts(when.reads(), params, &site.key("when"), problems);
+        check_reads_only_head(when.reads(), params, &site.key("when"), problems);
         let force = force_reason(force.as_ref(), &site.key("force"), problems);
         cohorts.push(Cohort { name: name.clone(), when, state: *state, force });
     }
@@ -110,7 +110,7 @@ pub fn force_reason(draft: Option<&ForceDraft>, site: &Site, problems: &mut Prob
 }
 
 /// Refuses expressions that read more than the request's head: they are evaluated before the body is read.
-fn only_facts(reads: &[ReadPath], params: &[&str], site: &Site, problems: &mut Problems) {
+fn check_reads_only_head(reads: &[ReadPath], params: &[&str], site: &Site, problems: &mut Problems) {
     for read in reads {
         let hint = format!("here `request` has {}", REQUEST_PARTS.join(", "));
         if read.root() != "request" {
@@ -195,7 +195,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
 /// Checks a guard, which needs at least one condition.
 pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard {
     let GuardDraft { mismatch, errors, p99_ratio, over } = draft;
-    let mut share = |key: &str, text: &Option<String>| rate(text.as_ref()?, &site.key(key), problems);
+    let mut share = |key: &str, text: &Option<String>| percentage(text.as_ref()?, &site.key(key), problems);
     let (mismatch_rate, error_rate) = (share("mismatch", mismatch), share("errors", errors));
     if p99_ratio.is_some_and(|ratio| !ratio.is_finite() || ratio <= 0.0) {
         problems.error(&site.key("p99_ratio"), "a ratio is above 0").hint("1.5: 50 % slower than legacy");
@@ -215,7 +215,7 @@ pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard 
 pub fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems) -> Vec<(String, Expression)> {
     let entries: Vec<(Site, String, &str)> = match draft {
         InvariantsDraft::List(list) => {
-            list.iter().enumerate().map(|(place, text)| (site.index(place), text.clone(), &**text)).collect()
+            list.iter().enumerate().map(|(index, text)| (site.index(index), text.clone(), &**text)).collect()
         }
         InvariantsDraft::Named(map) => {
             map.iter().map(|(name, text)| (site.key(&**name), name.clone(), &**text)).collect()

@@ -17,8 +17,8 @@ use crate::limits::EARLIER_IDS_MAX;
 use crate::names::WorkflowName;
 use crate::problem::{Problems, Site};
 
-/// Checks all routes of all files together; each site is the place of the route in its file. Returns the routes without
-/// errors; if `problems` has errors, none of them may be put in force.
+/// Checks all routes of all files together; each site says where in its file the route stands. Returns the routes
+/// without errors; if `problems` has errors, none of them may be put in force.
 pub fn check_routes(drafts: &[(Site, RouteDraft)], known: &KnownNames<'_>, problems: &mut Problems) -> Vec<Route> {
     let checked: Vec<_> = drafts.iter().map(|(site, draft)| check_route(draft, site, known, problems)).collect();
     check_across_routes(drafts, &checked, problems);
@@ -61,8 +61,8 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     let at = |key: &str| site.key(key);
 
     check_name("id for a route", id, &at("id"), problems);
-    for (place, id) in was.iter().enumerate() {
-        check_name("id for a route", id, &at("was").index(place), problems);
+    for (index, id) in was.iter().enumerate() {
+        check_name("id for a route", id, &at("was").index(index), problems);
     }
     if was.len() > EARLIER_IDS_MAX {
         let message = format!("{} earlier ids are listed; at most {EARLIER_IDS_MAX} are allowed", was.len());
@@ -131,8 +131,8 @@ fn check_workflow_named(draft: &RouteDraft, site: &Site, problems: &mut Problems
             .error(&site.key("state"), format!("`{}` needs a `workflow`", draft.state))
             .hint("name what the engine runs, or leave the route `off`");
     }
-    for (place, cohort) in draft.cohorts.iter().enumerate().filter(|(_, cohort)| cohort.state > State::Off) {
-        let site = site.key("cohorts").index(place).key("state");
+    for (index, cohort) in draft.cohorts.iter().enumerate().filter(|(_, cohort)| cohort.state > State::Off) {
+        let site = site.key("cohorts").index(index).key("state");
         problems.error(&site, format!("a cohort on `{}` needs a `workflow` of the route", cohort.state));
     }
 }
@@ -196,7 +196,7 @@ fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<Heade
         OneOrMore::One(name) => header(name, site).into_iter().collect(),
         OneOrMore::More(names) => {
             let names = names.iter().enumerate();
-            names.filter_map(|(place, name)| header(name, &site.index(place))).collect()
+            names.filter_map(|(index, name)| header(name, &site.index(index))).collect()
         }
     }
 }
@@ -219,7 +219,7 @@ fn token_keys(
         );
         return None;
     }
-    match (known.read)(keys) {
+    match (known.read_file)(keys) {
         Ok(Some(text)) => match TokenKeys::read(&text, audience) {
             Ok(keys) => Some(Some(Arc::new(keys))),
             Err(why) => {
@@ -234,7 +234,7 @@ fn token_keys(
             Some(None)
         }
         Err(why) => {
-            problems.error(&site.key("keys"), why).hint("it is read when the files are loaded");
+            problems.error(&site.key("keys"), why).hint("the file is read whenever the flag files are loaded");
             None
         }
     }

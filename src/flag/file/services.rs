@@ -17,7 +17,7 @@ pub fn check_service(name: &str, draft: &ServiceDraft, site: &Site, problems: &m
             let draft = ServiceMapDraft { urls: vec![url.clone()], ..ServiceMapDraft::default() };
             build_service(name, &draft, site, |_| site.clone(), &mut own)
         }
-        ServiceDraft::Map(draft) => build_service(name, draft, site, |place| site.key("urls").index(place), &mut own),
+        ServiceDraft::Map(draft) => build_service(name, draft, site, |index| site.key("urls").index(index), &mut own),
     };
     let bad = own.has_errors();
     problems.extend(own);
@@ -42,12 +42,12 @@ fn build_service(
     let (connect, first_byte) = (time("connect", connect), time("first_byte", first_byte));
     let breaker = breaker::breaker(breaker.as_ref(), &site.key("breaker"), problems);
     let rate = breaker::rate(rate.as_ref(), *burst, site, problems);
-    let urls = urls.iter().enumerate().filter_map(|(place, url)| base(url, &at(place), problems)).collect();
+    let urls = urls.iter().enumerate().filter_map(|(index, url)| base_url(url, &at(index), problems)).collect();
     Service { name: name.into(), urls, keyed: *keyed, connect, first_byte, calls_max: *calls_max, breaker, rate }
 }
 
 /// A base URL, without a slash at its end.
-fn base(text: &str, site: &Site, problems: &mut Problems) -> Option<Uri> {
+fn base_url(text: &str, site: &Site, problems: &mut Problems) -> Option<Uri> {
     let mut refuse = |message: String, hint: &str| {
         problems.error(site, message).hint(hint);
         None

@@ -36,8 +36,11 @@ fn check(routes: Value) -> (Vec<Route>, Vec<String>) {
         _ => Err(format!("the file `{file}` cannot be read")),
     };
     let mut problems = Problems::default();
-    let routes =
-        check_routes(&drafts, &KnownNames { services: &services, workflows: &workflows, read: &read }, &mut problems);
+    let routes = check_routes(
+        &drafts,
+        &KnownNames { services: &services, workflows: &workflows, read_file: &read },
+        &mut problems,
+    );
     (routes, messages(&problems))
 }
 
@@ -68,7 +71,7 @@ fn only_problem(patch: Value) -> String {
 }
 
 #[test]
-fn a_whole_route_is_read() {
+fn a_route_with_every_part_is_read() {
     let (routes, messages) = check(json!([
         { "id": "orders.create", "match": { "method": "POST", "path": "/orders", "host": "Shop.Example.com" },
           "legacy": "shop", "workflow": "create-order", "state": "shadow", "percent": 50,
@@ -110,7 +113,7 @@ fn unknown_names_are_reported() {
 }
 
 #[test]
-fn only_reads_need_not_be_kept() {
+fn keep_none_is_for_workflows_that_only_read() {
     let (routes, messages) = check(json!([
         with(json!({ "keep": "none" })),
         with(json!({ "id": "b", "match": { "method": "GET", "path": "/b" }, "keep": "all" })),
@@ -124,11 +127,11 @@ fn only_reads_need_not_be_kept() {
     );
     assert_eq!(
         only_problem(json!({ "keep": "none", "instance": { "creates": "$.id" } })),
-        "error r.yaml.routes[0].keep: an instance is pinned to the run that created it, and `keep: none` keeps none [leave `keep` or `instance.creates` out]"
+        "error r.yaml.routes[0].keep: an instance is pinned to the run that created it, and `keep: none` keeps no run [leave `keep` or `instance.creates` out]"
     );
     assert_eq!(
         only_problem(json!({ "keep": "none", "retry_key": "${request.headers.x}" })),
-        "error r.yaml.routes[0].keep: `retry_key` remembers the run of a first try, and `keep: none` keeps none [a read may be repeated: leave `retry_key` out]"
+        "error r.yaml.routes[0].keep: `retry_key` remembers the run of a first try, and `keep: none` keeps no run [a read may be repeated: leave `retry_key` out]"
     );
     assert_eq!(
         only_problem(json!({ "keep": "none", "workflow": null })),

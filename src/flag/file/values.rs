@@ -1,4 +1,4 @@
-//! Simple values of the files: names, durations, rates, conditions.
+//! Simple values of the files: names, durations, percentages, conditions.
 
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ pub fn duration(text: &str, site: &Site, problems: &mut Problems) -> Option<Dura
     }
 }
 
-/// A rate as people write it (`0.1%`), as a number from 0 to 1.
-pub fn rate(text: &str, site: &Site, problems: &mut Problems) -> Option<f64> {
+/// A rate in percent, as people write it (`0.1%`), as a number from 0 to 1.
+pub fn percentage(text: &str, site: &Site, problems: &mut Problems) -> Option<f64> {
     let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
     match percent {
         Some(percent) if (0.0..=100.0).contains(&percent) => Some(percent / 100.0),

@@ -84,7 +84,7 @@ fn at(state: State) -> FlagSet {
     family(&state_inputs(state), Freeze::No, &[])
 }
 
-pub(super) fn shared(state: State, shares: Shares) -> FlagSet {
+pub(super) fn with_shares(state: State, shares: Shares) -> FlagSet {
     family(&StateInputs { shares, ..state_inputs(state) }, Freeze::No, &[])
 }
 
@@ -170,15 +170,15 @@ fn requests_that_cannot_be_compared_are_skipped() {
 
 #[test]
 fn guard_health_and_freeze_lower_every_state_but_only() {
-    let well = state_inputs(State::Live);
+    let healthy = state_inputs(State::Live);
     for (state_inputs, freeze, state, why) in [
-        (well.clone(), Freeze::No, State::Live, Why::Requested),
-        (StateInputs { unproven: true, ..well.clone() }, Freeze::No, State::Live, Why::Unproven),
-        (StateInputs { gate: Some(State::Dark), ..well.clone() }, Freeze::No, State::Dark, Why::Gate),
-        (StateInputs { guard: Some(State::Dark), ..well.clone() }, Freeze::No, State::Dark, Why::Guard),
-        (StateInputs { healthy: false, ..well.clone() }, Freeze::No, State::Shadow, Why::Health),
-        (well.clone(), Freeze::Instances, State::Shadow, Why::Freeze),
-        (StateInputs { guard: Some(State::Off), ..well.clone() }, Freeze::Effects, State::Off, Why::Guard),
+        (healthy.clone(), Freeze::No, State::Live, Why::Requested),
+        (StateInputs { unproven: true, ..healthy.clone() }, Freeze::No, State::Live, Why::Unproven),
+        (StateInputs { gate: Some(State::Dark), ..healthy.clone() }, Freeze::No, State::Dark, Why::Gate),
+        (StateInputs { guard: Some(State::Dark), ..healthy.clone() }, Freeze::No, State::Dark, Why::Guard),
+        (StateInputs { healthy: false, ..healthy.clone() }, Freeze::No, State::Shadow, Why::Health),
+        (healthy.clone(), Freeze::Instances, State::Shadow, Why::Freeze),
+        (StateInputs { guard: Some(State::Off), ..healthy.clone() }, Freeze::Effects, State::Off, Why::Guard),
         (
             StateInputs { healthy: false, guard: Some(State::Off), ..state_inputs(State::Only) },
             Freeze::Effects,
@@ -219,7 +219,8 @@ fn cohorts_are_taken_in_order_and_capped() {
     assert_eq!(TestRequest::new().decide(&only, "create"), engine(State::Only, false, EngineReason::Rung));
 }
 
-/// Without `force` a cohort goes as far as its route did by evidence for all callers, and never below the others.
+/// Without `force` a cohort is at most on the rung that its route reached by evidence for all callers, but never below
+/// callers outside the cohort.
 #[test]
 fn a_cohort_without_force_needs_what_its_route_has_proven() {
     let mut create = route("create", Method::POST, "/orders");
@@ -242,20 +243,20 @@ fn a_cohort_without_force_needs_what_its_route_has_proven() {
 
 #[test]
 fn callers_without_a_key_value_are_outside_shares_of_dark_and_live() {
-    let set = shared(State::Live, percents(100.0, 50.0, 50.0));
+    let set = with_shares(State::Live, percents(100.0, 50.0, 50.0));
     for request in [TestRequest::new(), TestRequest::tenant("")] {
         let (decision, diagnostics) = request.request(&set, "create");
         assert_eq!(decision, legacy(State::Shadow, EngineWork::Rehearse));
         assert!(diagnostics.without_key);
     }
-    let everybody = shared(State::Live, percents(100.0, 50.0, 100.0));
+    let everybody = with_shares(State::Live, percents(100.0, 50.0, 100.0));
     let (decision, diagnostics) = TestRequest::new().request(&everybody, "create");
     assert_eq!((decision, diagnostics.without_key), (engine(State::Live, true, EngineReason::Rung), false));
 }
 
 #[test]
 fn shares_are_respected_and_lower_rungs_keep_theirs() {
-    let set = shared(State::Live, percents(30.0, 40.0, 10.0));
+    let set = with_shares(State::Live, percents(30.0, 40.0, 10.0));
     let (mut live, mut dark, mut shadow, mut not_sampled) = (0, 0, 0, 0);
     for n in 0..20_000 {
         match TestRequest::tenant(format!("tenant-{n}")).decide(&set, "create") {
@@ -320,7 +321,11 @@ fn retry_keys_are_scoped_by_route_and_caller() {
     }
     let any = |keys: Option<RetryKeys>| keys.and_then(|keys| keys.any_caller);
     assert!(any(one).is_some());
-    assert_eq!(any(one), any(key("create", &[("idempotency-key", "k"), ("authorization", "b")])), "a refreshed one");
+    assert_eq!(
+        any(one),
+        any(key("create", &[("idempotency-key", "k"), ("authorization", "b")])),
+        "a refreshed credential"
+    );
     assert_ne!(any(one), any(key("create", &[("idempotency-key", "l"), ("authorization", "a")])));
     assert_eq!(key("create", &[("authorization", "a")]), None);
     assert_eq!(key("create", &[("idempotency-key", "")]), None);

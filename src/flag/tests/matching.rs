@@ -109,7 +109,7 @@ fn ambiguous_paths_that_could_bypass_a_route_with_a_workflow_are_refused() {
 
 /// How a lenient origin may normalise a path: it may decode it, drop parameters and replace backslashes; it merges
 /// slashes before or after it resolves dot segments.
-fn origin(path: &str, decode: bool, backslash: bool, merge_first: bool, parameters: bool) -> String {
+fn lenient_origin_path(path: &str, decode: bool, backslash: bool, merge_first: bool, parameters: bool) -> String {
     let mut text = path.to_owned();
     if decode {
         text = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
@@ -131,15 +131,15 @@ fn origin(path: &str, decode: bool, backslash: bool, merge_first: bool, paramete
     if merge_first {
         text = merge(&text);
     }
-    let mut kept: Vec<&str> = Vec::new();
+    let mut segments: Vec<&str> = Vec::new();
     for segment in text.split('/').skip(1) {
         match segment {
             "." => {}
-            ".." => drop(kept.pop()),
-            other => kept.push(other),
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
         }
     }
-    let text = format!("/{}", kept.join("/"));
+    let text = format!("/{}", segments.join("/"));
     if merge_first { text } else { merge(&text) }
 }
 
@@ -170,7 +170,7 @@ proptest! {
         prop_assert!(again.is_ok_and(|again| again.path == resolved.path && id(&again.found) == id(&resolved.found)));
 
         if resolved.found.is_none() {
-            let read = origin(&resolved.path, decode, backslash, merge_first, parameters);
+            let read = lenient_origin_path(&resolved.path, decode, backslash, merge_first, parameters);
             let flagged = match (post, read.split('/').collect::<Vec<_>>().as_slice()) {
                 (true, ["", "orders"]) => true,
                 (true, ["", "orders", id, "cancel"]) => !id.is_empty(),

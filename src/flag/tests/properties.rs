@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::decisions::{TestRequest, engine, family, percents, shared};
+use super::decisions::{TestRequest, engine, family, percents, with_shares};
 use super::*;
 
 fn some_state() -> impl Strategy<Value = State> {
@@ -114,7 +114,7 @@ proptest! {
         if let Some(arm) = request.first_try && !pinned && request.owner != Owner::Unknown {
             prop_assert!(real(decision).iter().all(|real| *real == arm), "{:?}", decision);
         }
-        // The engine answers something new only where a rung says so, and no rung is above the cap but `only`.
+        // The engine answers a new request only where a rung says so. No rung but `only` is above the cap.
         if let Decision::Engine { rung, reason: EngineReason::Rung, .. } = decision {
             prop_assert!(rung >= State::Live && !pinned && !retried);
             prop_assert!(rung <= flag.cap || effective == State::Only);
@@ -136,7 +136,7 @@ proptest! {
     ) {
         let request = TestRequest { owner: Owner::Nobody, first_try: None, ..request };
         let mut numbers = [shares.0, shares.1, shares.2];
-        let build = |n: [u8; 3]| shared(state, percents(n[0].into(), n[1].into(), n[2].into()));
+        let build = |n: [u8; 3]| with_shares(state, percents(n[0].into(), n[1].into(), n[2].into()));
         let before = request.decide(&build(numbers), "create");
         numbers[rung] = numbers[rung].max(to);
         let after = request.decide(&build(numbers), "create");
@@ -163,11 +163,11 @@ proptest! {
         let dark = live.saturating_add(more).min(100);
         let request = TestRequest::tenant(tenant.to_string());
         let is_live = matches!(
-            request.decide(&shared(State::Live, percents(0.0, 0.0, live.into())), "create"),
+            request.decide(&with_shares(State::Live, percents(0.0, 0.0, live.into())), "create"),
             Decision::Engine { .. }
         );
         let is_dark = matches!(
-            request.decide(&shared(State::Dark, percents(0.0, dark.into(), 0.0)), "create"),
+            request.decide(&with_shares(State::Dark, percents(0.0, dark.into(), 0.0)), "create"),
             Decision::Legacy { rung: State::Dark, .. }
         );
         prop_assert!(!is_live || is_dark);

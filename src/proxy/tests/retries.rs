@@ -88,7 +88,7 @@ async fn requests_whose_key_cannot_be_recorded_are_served_below_live_only() {
         rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
         let refused = rig.ask(keyed).await;
         assert_eq!(refused.status(), 503);
-        assert!(refused.text().contains("retry-key-not-keys_of_legacy"), "{}", refused.text());
+        assert!(refused.text().contains("retry-key-not-noted"), "{}", refused.text());
         assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 0);
     }
     assert_eq!(origin.requests().len(), served, "legacy was not called in live");

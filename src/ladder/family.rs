@@ -14,7 +14,7 @@ pub(super) fn creator(route: &Route) -> Option<&RouteId> {
     }
 }
 
-/// The family of a route among these.
+/// The family of a route; `None` if it has none, or if its creator is not among `routes`.
 pub(super) fn family(route: &Route, routes: &[Arc<Route>]) -> Option<Family> {
     let creator = creator(route)?;
     routes.iter().find(|other| other.id == *creator).map(|creator| Family::of(creator))

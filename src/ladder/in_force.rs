@@ -18,7 +18,7 @@ use super::versioned::Versioned;
 use crate::flag::{Effective, FlagSet, Freeze, State, StateInputs, Why};
 use crate::names::RouteId;
 
-/// See the module.
+/// The inputs, and the flag set in force that is computed from them.
 pub(super) struct InForce {
     inputs: Mutex<Inputs>,
     flags: Arc<ArcSwap<FlagSet>>,
@@ -31,7 +31,7 @@ pub(super) struct Inputs {
     kill_switch: Versioned<Freeze>,
     health: Versioned<bool>,
     guards: BTreeMap<RouteId, Versioned<Option<State>>>,
-    /// Counts up with each swap.
+    /// The number of the set in force; it increases with each swap.
     generation: u64,
     secret: [u8; 32],
 }
@@ -42,7 +42,7 @@ impl Inputs {
         *self.kill_switch.get()
     }
 
-    /// The inputs of a route's effective state: its position with all that limits it.
+    /// The inputs of a route's effective state: its position with the limits of guard and health.
     fn inputs(&self, position: &RoutePosition) -> StateInputs {
         let guard = self.guards.get(&position.route.id).and_then(|limit| *limit.get());
         StateInputs { guard, healthy: *self.health.get(), ..position.inputs.clone() }
@@ -91,7 +91,7 @@ impl InForce {
         (inputs.kill_switch.version(), inputs.freeze())
     }
 
-    /// Sets the positions of the routes. Only one caller at a time moves routes.
+    /// Sets the positions of the routes. They have no version, because only one caller at a time moves routes.
     pub fn set_positions(&self, positions: Positions) {
         self.change(|inputs| {
             inputs.guards.retain(|id, _| positions.routes.contains_key(id));

@@ -1,8 +1,8 @@
 //! The kill switch: puts freezes in force, and tracks whether the store has them.
 //!
 //! Always true: changes are numbered in this process in the order in which they were requested, and an older change has
-//! no effect after a newer one. The newest freeze that is not in the store is in the `pending` slot until it is
-//! recorded, or until the end of the freeze is. The freeze in force and the slot change under the same lock.
+//! no effect after a newer one. The newest freeze that is not in the store is in the `pending` slot until it, or the
+//! end of the freeze, is recorded. The freeze in force and the slot change under the same lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,7 @@ use crate::clock;
 use crate::flag::Freeze;
 use crate::store::FlipRecord;
 
-/// See the module.
+/// The kill switch of this process, and what of it the store has.
 pub(super) struct KillSwitch {
     state: Mutex<State>,
     /// The newest change that the store has.
@@ -116,15 +116,15 @@ impl KillSwitch {
         Ok(Lift { flip, pending: state.pending.as_ref().map(|pending| pending.flip.clone()) })
     }
 
-    /// The end of the freeze is recorded: puts it in force, unless a newer freeze is.
+    /// The end of the freeze was recorded: puts it in force, unless a newer freeze is in force.
     pub fn lifted(&self, in_force: &InForce, version: u64, flip: &FlipRecord) {
         let mut state = self.state();
         in_force.set_freeze(version, Freeze::No);
         self.mark_recorded(&mut state, version, flip);
     }
 
-    /// The freeze in the slot. The caller becomes the only task that records; `None` if the slot is empty, or if
-    /// another task records already.
+    /// The freeze in the slot, for the caller to record: the caller is then the only task that records. `None` if the
+    /// slot is empty, or if another task records already.
     pub fn begin_recording(&self) -> Option<Pending> {
         let mut state = self.state();
         if state.is_recording {

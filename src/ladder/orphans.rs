@@ -1,5 +1,5 @@
-//! Instances of the engine that new files would not lead to any more. The engine's instances stay with the engine, so
-//! the routes that follow them up have to stay too, under the requests that they have; their ids may change.
+//! Instances of the engine that no route of new files would follow up. The engine's instances stay with the engine, so
+//! the routes that follow them up have to stay too, and have to match the same requests; their ids may change.
 //!
 //! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is.
 
@@ -11,7 +11,7 @@ use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, Segment};
 use crate::names::RouteId;
 use crate::store::{FollowedPath, PinCount, SharedStore, StoreError};
 
-/// By which requests routes follow up instances; a store that an older binary wrote has none.
+/// The requests by which each route follows up instances. A store that an older binary wrote has none of these.
 pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
 
 /// The followers of a set of files, as the store keeps them.
@@ -21,16 +21,17 @@ pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
             return None;
         };
         let family: Vec<RouteId> = family(route, routes)?.ids().cloned().collect();
-        let leads = |other: &Route| family.iter().any(|id| leads(other, id, routes));
-        let elsewhere = routes.iter().filter(|other| !leads(other) && takes(&other.matches, &route.matches));
-        let except = elsewhere.map(|other| other.matches.normal_form()).collect();
+        let is_in_family = |other: &Route| family.iter().any(|id| follows_up(other, id, routes));
+        let others =
+            routes.iter().filter(|other| !is_in_family(other) && takes_requests(&other.matches, &route.matches));
+        let except = others.map(|other| other.matches.normal_form()).collect();
         let (matches, param) = (route.matches.to_string(), param.clone());
         Some((route.id.clone(), FollowedPath { family, matches, param, except }))
     };
     routes.iter().filter_map(follower).collect()
 }
 
-/// A sentence for each way in which requests for instances of the engine would not be followed up any more under
+/// A sentence for each way in which requests for instances of the engine would no longer be followed up under the files
 /// `next`.
 ///
 /// # Errors
@@ -40,7 +41,7 @@ pub(super) async fn find(
     before: &Followers,
     next: &[Arc<Route>],
 ) -> Result<Vec<String>, StoreError> {
-    let Found { mut sentences, to_look_up } = found(&store.pin_counts().await?, before, next);
+    let Found { mut sentences, to_look_up } = compare(&store.pin_counts().await?, before, next);
     for TakenId { keys, sentence } in to_look_up {
         for key in keys {
             if store.pin(key).await?.is_some_and(|pin| pin.arm == Arm::Engine) {
@@ -52,18 +53,21 @@ pub(super) async fn find(
     Ok(sentences)
 }
 
+/// What the comparison of the followers with new files found.
 struct Found {
     sentences: Vec<String>,
+    /// Sentences that are true only if the engine owns one of these instances.
     to_look_up: Vec<TakenId>,
 }
 
-/// A route takes the requests for one id: that matters where the engine owns the instance.
+/// A route takes the requests for one instance id. That matters only if the engine owns the instance.
 struct TakenId {
     keys: Vec<PinKey>,
     sentence: String,
 }
 
-fn found(pins: &[PinCount], before: &Followers, next: &[Arc<Route>]) -> Found {
+/// Compares the followers of the files in force with new files.
+fn compare(pins: &[PinCount], before: &Followers, next: &[Arc<Route>]) -> Found {
     let owned: BTreeMap<&RouteId, u64> = pins
         .iter()
         .filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0)
@@ -72,31 +76,31 @@ fn found(pins: &[PinCount], before: &Followers, next: &[Arc<Route>]) -> Found {
     let mut found = Found { sentences: Vec::new(), to_look_up: Vec::new() };
     // Pins are stored under the first id of their creator, or under the id that it had when they were made.
     for creator in owned.keys().filter(|creator| !next.iter().any(|route| creates(route, creator))) {
-        found.sentences.push(leads_no_more(owned[creator], creator, creator));
+        found.sentences.push(no_longer_followed(owned[creator], creator, creator));
     }
     for (route, followed) in before {
         for to in followed.family.iter().filter(|id| owned.contains_key(id)) {
-            let is_it = |other: &&Arc<Route>| other.ids().any(|own| own == route);
-            if next.iter().filter(is_it).any(|other| leads(other, to, next)) {
-                requests(&mut found, route, followed, (to, owned[to]), next);
+            let is_same_route = |other: &&Arc<Route>| other.ids().any(|own| own == route);
+            if next.iter().filter(is_same_route).any(|other| follows_up(other, to, next)) {
+                check_requests(&mut found, route, followed, (to, owned[to]), next);
             } else {
-                found.sentences.push(leads_no_more(owned[to], to, route));
+                found.sentences.push(no_longer_followed(owned[to], to, route));
             }
         }
     }
     found
 }
 
-fn leads_no_more(count: u64, to: &RouteId, route: &RouteId) -> String {
+fn no_longer_followed(count: u64, to: &RouteId, route: &RouteId) -> String {
     format!(
-        "the engine owns {count} of `{to}`, and `{route}` leads to them no more (gone, or without its workflow or \
-         `instance`): legacy would be asked for what it does not know. Leave the route in the files; its state may be \
-         `off`. Where it has another id now, say so there: `was: [{route}]`"
+        "the engine owns {count} of `{to}`, and `{route}` no longer follows them up (it is gone, or has lost its workflow \
+         or `instance`): their requests would go to legacy, which does not know them. Leave the route in the files; its \
+         state may be `off`. If it has another id now, add `was: [{route}]` to it"
     )
 }
 
-/// Adds what becomes of the requests by which a route followed up instances of a family.
-fn requests(
+/// Adds a sentence for each route that would take requests by which a route followed up instances of a family.
+fn check_requests(
     found: &mut Found,
     route: &RouteId,
     followed: &FollowedPath,
@@ -105,33 +109,34 @@ fn requests(
 ) {
     let FollowedPath { family, matches, param, except } = followed;
     let Ok(matches) = matches.parse::<Match>() else {
-        tracing::warn!(%route, matches, "the stored requests of a follower cannot be read and are not checked");
+        tracing::warn!(%route, matches, "the stored `match` of a follower cannot be read; its requests are not checked");
         return;
     };
-    let leading: Vec<&Arc<Route>> = next
+    let followers: Vec<&Arc<Route>> = next
         .iter()
         .filter(|other| {
             let follows = match (&other.instance, other.matches.segment_at(&matches, param)) {
                 (Some(Instance::Follows { param, .. }), Some(Segment::Parameter(name))) => param == name,
                 _ => false,
             };
-            follows && leads(other, to, next) && other.matches.covers(&matches)
+            follows && follows_up(other, to, next) && other.matches.covers(&matches)
         })
         .collect();
-    let legacy = "legacy would be asked for what it does not know";
-    if leading.is_empty() {
-        // Where no route creates these any more, only the creator is reported.
+    let legacy = "their requests would go to legacy, which does not know them";
+    if followers.is_empty() {
+        // If no route creates these any more, only the creator is reported.
         if !next.iter().any(|route| creates(route, to)) {
             return;
         }
         found.sentences.push(format!(
-            "the engine owns {count} of `{to}`, and `{matches}`, by which `{route}` led to them, leads to them no more: \
-             {legacy}. Keep that `match` and `key`; another path is a route of its own, with the same workflow and `instance`"
+            "the engine owns {count} of `{to}`, and `{matches}`, by which `{route}` followed them up, no longer leads to a route \
+             that does: {legacy}. Keep that `match` and `key`, and make another path a route of its own, with the same \
+             workflow and `instance`"
         ));
         return;
     }
-    for other in next.iter().filter(|other| !leads(other, to, next) && other.matches.overlaps(&matches)) {
-        let is_first = leading.iter().all(|leading| other.matches.wins_over(&leading.matches));
+    for other in next.iter().filter(|other| !follows_up(other, to, next) && other.matches.overlaps(&matches)) {
+        let is_first = followers.iter().all(|follower| other.matches.wins_over(&follower.matches));
         if !is_first || except.contains(&other.matches.normal_form()) {
             continue;
         }
@@ -153,8 +158,8 @@ fn requests(
     }
 }
 
-/// Whether there are requests that both match, and those go to the first.
-fn takes(first: &Match, second: &Match) -> bool {
+/// Whether the first match takes requests from the second: both match them, and the first wins.
+fn takes_requests(first: &Match, second: &Match) -> bool {
     first.overlaps(second) && first.wins_over(second)
 }
 
@@ -165,9 +170,9 @@ fn creates(route: &Route, to: &RouteId) -> bool {
         && route.ids().any(|own| own == to)
 }
 
-/// Whether a route follows up the instances that are pinned under this id. Where no route creates these any more, only
-/// the creator is reported, and any follower counts.
-fn leads(route: &Route, to: &RouteId, routes: &[Arc<Route>]) -> bool {
+/// Whether a route follows up the instances that are pinned under this id. If no route creates these any more, any
+/// follower counts, because then only the creator is reported.
+fn follows_up(route: &Route, to: &RouteId, routes: &[Arc<Route>]) -> bool {
     if route.workflow.is_none() || !matches!(route.instance, Some(Instance::Follows { .. })) {
         return false;
     }

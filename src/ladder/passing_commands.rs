@@ -1,4 +1,4 @@
-//! The commands that would pass where a move was refused.
+//! The commands that would pass instead of a refused move.
 //!
 //! Always true: given one after the other, all of them pass under the present conditions. If no command can help (the
 //! route has no workflow), there is none.
@@ -20,7 +20,7 @@ pub(super) fn commands(
     shares: Shares,
     reason: Option<&str>,
 ) -> Vec<FlipCommand> {
-    let asked = RequestedState { gate, to, reason };
+    let requested = RequestedState { gate, to, reason };
     let mut positions = positions.clone();
     let mut commands = Vec::new();
     let id = &at.route.id;
@@ -28,12 +28,14 @@ pub(super) fn commands(
         let below = positions.followers(id).filter(|follower| follower.rung() < to);
         let below: Vec<RoutePosition> = below.cloned().collect();
         for follower in below {
-            let Some(command) = asked.command(&positions, &follower, follower.inputs.shares) else { return Vec::new() };
+            let Some(command) = requested.command(&positions, &follower, follower.inputs.shares) else {
+                return Vec::new();
+            };
             raise(&mut positions, &command);
             commands.push(command);
         }
     }
-    match asked.command(&positions, at, shares) {
+    match requested.command(&positions, at, shares) {
         Some(command) => commands.push(command),
         None => return Vec::new(),
     }
@@ -48,13 +50,14 @@ struct RequestedState<'a> {
 }
 
 impl RequestedState<'_> {
-    /// The one command that moves one route; `None` where none does.
+    /// The command that moves one route; `None` if none can.
     fn command(&self, positions: &Positions, at: &RoutePosition, shares: Shares) -> Option<FlipCommand> {
         let (from, to) = (at.rung(), self.to);
         // A route without a `key` cannot have a share below 100 %.
-        let no_key = matches!(to, State::Dark | State::Live) && at.route.key.is_none() && shares.of(to) < Percent::ALL;
-        let asked = (shares.of(to) != at.inputs.shares.of(to)).then(|| shares.of(to));
-        let percent = if no_key { Some(Percent::ALL) } else { asked };
+        let lacks_key =
+            matches!(to, State::Dark | State::Live) && at.route.key.is_none() && shares.of(to) < Percent::ALL;
+        let new_percent = (shares.of(to) != at.inputs.shares.of(to)).then(|| shares.of(to));
+        let percent = if lacks_key { Some(Percent::ALL) } else { new_percent };
         let shares = percent.map_or(shares, |percent| shares.with(to, percent));
         let plain = FlipCommand {
             route: at.route.id.clone(),

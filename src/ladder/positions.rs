@@ -23,7 +23,7 @@ pub(super) struct RoutePosition {
     pub last: Option<FlipRecord>,
     /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
-    /// Until when the files hold it below `live`; `None` where they do not.
+    /// The files hold the route below `live` until then; `None` if they do not.
     pub held_until: Option<Timestamp>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Positions {
 }
 
 impl RoutePosition {
-    /// The rung that the route is on: what was requested, or less if the gate refused the state in the file.
+    /// The rung that the route is on: the requested one, or a lower one if the gate refused the state in the file.
     pub fn rung(&self) -> State {
         self.inputs.granted()
     }
@@ -94,22 +94,22 @@ impl Positions {
         }
     }
 
-    /// The last flip of a route, also under an id that it had before. A route that was in the files that were read last
-    /// keeps its own: where it takes the place of another route of theirs, it has not passed that one's gates.
+    /// The last flip of a route, also under an id that it had before. An earlier id does not count if it belonged to
+    /// another route in the files that were read last: a route that replaces another has not passed that one's gates.
     pub fn last_flip(&self, route: &Route) -> Option<&FlipRecord> {
-        let own = route.ids().filter(|id| !self.is_another(route, id));
+        let own = route.ids().filter(|id| !self.belonged_to_another(route, id));
         own.filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
     }
 
-    /// Whether the next reading of the files would take the flip of another route, whose place this one takes, for its last.
+    /// Whether the next reading of the files would count a flip of another route, which this one replaces, as this
+    /// route's last.
     pub fn has_flip_of_another(&self, route: &Route) -> bool {
         let last = route.ids().filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number);
         last.map(|flip| flip.number) != self.last_flip(route).map(|flip| flip.number)
     }
 
-    /// Whether an earlier id of a route was that of another route in the files that were read last, or of one with a flip
-    /// that left them before.
-    fn is_another(&self, route: &Route, id: &RouteId) -> bool {
+    /// Whether an earlier id of a route belonged to another route: the store has declarations under both ids.
+    fn belonged_to_another(&self, route: &Route, id: &RouteId) -> bool {
         *id != route.id && self.remembered.contains_key(&route.id) && self.remembered.contains_key(id)
     }
 
@@ -131,7 +131,7 @@ impl Positions {
         routes.into_iter().map(row).collect()
     }
 
-    /// When the first route that the files hold below `live` is to be judged again.
+    /// The earliest time at which a route that the files hold below `live` is to be judged again.
     pub fn held_until(&self) -> Option<Timestamp> {
         self.routes.values().filter_map(|at| at.held_until).min()
     }
@@ -147,7 +147,7 @@ impl Positions {
 /// The state that a flip went to. An unknown state (of a newer version) counts as `off`.
 pub(super) fn state_of(flip: &FlipRecord) -> State {
     flip.to.parse().unwrap_or_else(|error| {
-        tracing::warn!(route = ?flip.route, number = flip.number, %error, "a stored flip cannot be read: off");
+        tracing::warn!(route = ?flip.route, number = flip.number, %error, "the state of a stored flip is unknown to this version: the route counts as `off`");
         State::Off
     })
 }
@@ -165,7 +165,7 @@ pub(super) fn freeze_word(freeze: Freeze) -> &'static str {
 pub(super) fn freeze_of(flip: &FlipRecord) -> Freeze {
     let known = [Freeze::No, Freeze::Instances, Freeze::Effects].into_iter().find(|f| freeze_word(*f) == flip.to);
     known.unwrap_or_else(|| {
-        tracing::warn!(number = flip.number, to = %flip.to, "a stored freeze cannot be read: everything is held");
+        tracing::warn!(number = flip.number, to = %flip.to, "a stored freeze is unknown to this version: every private and shared step is held");
         Freeze::Effects
     })
 }

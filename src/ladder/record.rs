@@ -19,7 +19,8 @@ pub(super) struct Recording {
 /// The pauses between look-ups of an unknown outcome: the first and the longest.
 const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Records, and returns the flips with their numbers. Returns once the outcome is known, however long the store takes.
+/// Records flips and declarations, and returns the flips with their numbers. Returns once the outcome is known, however
+/// long the store takes.
 ///
 /// # Errors
 /// Nothing was recorded.
@@ -51,7 +52,7 @@ async fn look_up(
             Err(look_up_error) => {
                 tracing::warn!(
                     %error, %look_up_error, flips = flips.len(),
-                    "it is not known whether the store recorded a move; it is looked up until the store answers"
+                    "it is not known whether the store recorded a move; asking again until the store answers"
                 );
             }
         }
@@ -72,10 +73,10 @@ async fn read_back(
         return Ok((store.declared().await? == declared).then(Vec::new));
     }
     let stored = store.flips(None, flips.len()).await?;
-    let is_it = |(kept, flip): (&FlipRecord, &FlipRecord)| {
-        kept.route == flip.route && kept.at == flip.at && kept.by == flip.by && kept.to == flip.to
+    let is_same = |(stored, flip): (&FlipRecord, &FlipRecord)| {
+        stored.route == flip.route && stored.at == flip.at && stored.by == flip.by && stored.to == flip.to
     };
-    let all = stored.len() == flips.len() && stored.iter().rev().zip(flips).all(is_it);
+    let all = stored.len() == flips.len() && stored.iter().rev().zip(flips).all(is_same);
     Ok(all.then(|| stored.iter().rev().map(|flip| flip.number).collect()))
 }
 

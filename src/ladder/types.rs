@@ -21,8 +21,8 @@ pub struct Declared {
     pub default_legacy: Arc<Service>,
     /// All services.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
-    /// The basis of each route's evidence under these files: evidence of another basis does not count. A route without an
-    /// entry is judged by all evidence.
+    /// The basis of each route's evidence under these files: evidence of another basis does not count. A route without
+    /// an entry is judged by all evidence.
     pub bases: BTreeMap<RouteId, String>,
     /// Routes whose workflow only reads: performing a request twice does no harm.
     pub read_only: BTreeSet<RouteId>,
@@ -84,16 +84,16 @@ pub enum FlipError {
         /// The commands that would pass, one after the other.
         commands: Vec<FlipCommand>,
     },
-    /// Not possible, also with `force`: a share below 100 without a key, a creator above its followers, no workflow,
-    /// force without reason, down from `only` without acknowledgement (with the horizon).
+    /// Not possible, not even with `force`: a share below 100 without a key, a creator above its followers, no
+    /// workflow, force without reason, down from `only` without acknowledgement (with the horizon).
     #[error("{why}")]
     Refused {
         /// Why, with the horizon if that has to be read.
         why: String,
-        /// The commands that would pass, one after the other; none where nothing does.
+        /// The commands that would pass, one after the other; none if no command can.
         commands: Vec<FlipCommand>,
     },
-    /// The store did not record it: nothing changed.
+    /// The store did not record the move: nothing changed.
     #[error("the store did not record the flip, nothing changed: {0}")]
     Store(#[from] StoreError),
     /// See [`NotKnown`].
@@ -116,7 +116,7 @@ pub enum FreezeError {
     /// A stronger freeze is in force, and this one would release the steps that it holds.
     #[error("private and shared steps are held, and this weaker freeze would release all of them at once")]
     Weaker,
-    /// A freeze was set after this end was requested.
+    /// Another freeze was set after the end of the freeze was requested.
     #[error("another freeze was set before the end of the earlier one could be recorded; it stays in force")]
     Overtaken,
     /// The store did not record the end of a freeze: nothing changed.
@@ -130,13 +130,13 @@ pub enum FreezeError {
 /// The store did not answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotKnown {
-    /// Nothing was begun: an earlier move waits for the store.
+    /// The move was not begun, because an earlier one waits for the store.
     #[error("an earlier move still waits for the store; this one was not begun, nothing changed")]
     Busy,
-    /// It was sent to the store, whose reply is outstanding. What is in force changes only once the outcome is known.
+    /// The move was sent to the store, which has not replied. What is in force changes only once the outcome is known.
     #[error(
-        "the store has not answered, so it is not known whether this is recorded; it comes in force as soon as the \
-         store says that it is, and else nothing changes: `pointsman flips` and `status` show which"
+        "the store has not answered, so it is not known whether the move was recorded. If it was, it comes into force as \
+         soon as the store says so; if not, nothing changes. `pointsman flips` and `status` show the outcome"
     )]
     Pending,
 }
@@ -170,8 +170,8 @@ impl FlipSource {
 
 /// Something that the kill switch stops.
 pub trait Obey: Send + Sync {
-    /// Adopts the kill switch of this version, unless it has a newer one. After this has returned, nothing begins that
-    /// the kill switch forbids.
+    /// Applies a change of the kill switch, unless a newer version was applied before. Once this has returned, nothing
+    /// begins that the kill switch forbids.
     fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()>;
 }
 

@@ -101,8 +101,8 @@ async fn files_that_lead_away_from_existing_instances_are_refused() {
     let more = |matches: &str| format!("{good}\n  - {{ id: more, match: {matches}, legacy: shop }}\n");
     let id = kept["id"].as_str().expect("an id");
     let edits = [
-        (good.replacen(workflow, "# workflow: get-order", 1), "`orders.get` leads to them no more"),
-        (good.replacen(get, &get.replace("/orders", "/bills"), 1), "by which `orders.get` led to them"),
+        (good.replacen(workflow, "# workflow: get-order", 1), "`orders.get` no longer follows them up"),
+        (good.replacen(get, &get.replace("/orders", "/bills"), 1), "by which `orders.get` followed them up"),
         (
             more("{ method: GET, host: 127.0.0.1, path: \"/orders/{order}\" }"),
             "would take requests for them from `orders.get`",
@@ -234,8 +234,8 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
     system.finish().await;
 }
 
-/// The store hangs while it records: the answer does not claim that nothing changed, nothing is in force before the store
-/// answers, and then everything is.
+/// The store hangs while it records: the answer does not claim that nothing changed, nothing is in force before the
+/// store answers, and then everything is.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_wait_for_a_hanging_store_are_reported_and_come_into_force_as_a_whole() {
     let system = with_pairs("limits: { move_answer_ms: 1500 }\n").await;

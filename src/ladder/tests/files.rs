@@ -306,7 +306,7 @@ async fn a_rename_with_was_orphans_no_instance() {
         assert!(horizon[0].contains("the engine owns 2 instances"), "{horizon:?}");
     }
     let dropped = told(&fixture, &named(("other", &["create"]), ("other.read", &["read"]))).await;
-    assert!(dropped.len() == 1 && dropped[0].contains("`follow` leads to them no more"), "{dropped:?}");
+    assert!(dropped.len() == 1 && dropped[0].contains("`follow` no longer follows them up"), "{dropped:?}");
 }
 
 /// A rename and a move in one change of the files: the gate judges by the evidence under the earlier id.

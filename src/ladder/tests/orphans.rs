@@ -11,7 +11,7 @@ async fn a_start_is_refused_as_a_reload_is() {
         gone.routes.retain(|route| route.id.as_str() != id);
         let told = fixture.ladder.orphans(&gone).await.unwrap();
         let refused = opened(gone, store, &fixture.evidence).await.err().unwrap().to_string();
-        assert!(refused.contains(&format!("`{id}` leads to them no more")) && told == [refused], "{told:?}");
+        assert!(refused.contains(&format!("`{id}` no longer follows them up")) && told == [refused], "{told:?}");
     }
     opened(files(&[]), store, &fixture.evidence).await.unwrap();
 }
@@ -36,11 +36,11 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
         route.instance = Some(Instance::Follows { creator: "create".into(), param: "order".into() });
     };
     let refused = [
-        (matching("GET /bills/{id}"), "by which `follow` led to them"),
-        (matching("GET shop.test/orders/{id}"), "by which `follow` led to them"),
-        (matching("POST /orders/{id}"), "by which `follow` led to them"),
-        (matching("GET /orders/{id}/{x}"), "by which `follow` led to them"),
-        (edited(matching("GET /{id}/{order}"), "follow", |_| {}), "by which `follow` led to them"),
+        (matching("GET /bills/{id}"), "by which `follow` followed them up"),
+        (matching("GET shop.test/orders/{id}"), "by which `follow` followed them up"),
+        (matching("POST /orders/{id}"), "by which `follow` followed them up"),
+        (matching("GET /orders/{id}/{x}"), "by which `follow` followed them up"),
+        (edited(matching("GET /{id}/{order}"), "follow", |_| {}), "by which `follow` followed them up"),
         (beside("GET shop.test/orders/{id}"), "Give it the workflow"),
         (beside("HEAD /orders/{id}"), "Give it the workflow"),
         (more(files(&[]), "beside", "GET shop.test/orders/{id}", &alone), "Give it the workflow"),

@@ -23,7 +23,7 @@ macro_rules! forward_to_inner {
 
 type Stored<T> = Result<T, StoreError>;
 
-crate::store::tests::through::work_through!(CountingStore, inner);
+crate::store::tests::forward_work::forward_work!(CountingStore, inner);
 
 impl Store for CountingStore {
     forward_to_inner! {

@@ -56,9 +56,9 @@ impl<'a> AppendRow<'a> {
     /// Adds its events; one that cannot be decoded is added with the reason.
     pub(super) fn read_for_check(&self, parts: &PayloadsBySeq, into: &mut Vec<EventRow>) {
         let version = self.version.cast_unsigned();
-        let (there, expected) = (self.lines().count() as i64, self.last - self.first + 1);
-        if there != expected {
-            let why = format!("its append should hold the events up to {}, but holds {there}", self.last);
+        let (found, expected) = (self.lines().count() as i64, self.last - self.first + 1);
+        if found != expected {
+            let why = format!("its append should hold {expected} events, but holds {found}");
             let (seq, event) = (self.first.cast_unsigned(), Err(why));
             into.push(EventRow { seq, at: Timestamp::default(), version, event });
             return;

@@ -61,8 +61,9 @@ pub(super) const HARMLESS: &str = "nothing depends on it; report it to the maint
 const NEWER: &str = "start the newer pointsman that wrote it";
 const REPORT_SUMMARY: &str = "the events are right and listings are wrong; report it to the maintainers";
 
-/// Why this binary cannot read the events of a store. `noted` is the newest version that a binary noted that it may
-/// write; `found` is an event of a newer version than this binary reads: its run, seq and version.
+/// Why this binary cannot read the events of a store; `None` if it can. `noted` is the newest event version that a
+/// binary has recorded as the one that it writes; `found` is an event of a newer version than this binary reads: its
+/// run, seq and version.
 pub(super) fn newer_events_problem(noted: Option<u16>, found: Option<(Option<RunId>, i64, i64)>) -> Option<String> {
     let known = Event::VERSION;
     let reads = format!("this binary reads them up to version {known}: it was written by a newer pointsman");
@@ -168,8 +169,8 @@ pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &m
     }
     let folded = match fold(&decoded) {
         Ok(folded) => folded,
-        Err(misfit) => {
-            return checked.add_finding(id, format!("its events contradict each other: {misfit}"), RESTORE);
+        Err(error) => {
+            return checked.add_finding(id, format!("its events contradict each other: {error}"), RESTORE);
         }
     };
     if let Some(why) = snapshot.and_then(|snapshot| snapshot_problem(snapshot, &decoded)) {
@@ -178,7 +179,7 @@ pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &m
     if let (Some(summary), Some(at)) = (summary, last_at) {
         // Not compared: `wake` also depends on the plan, which is not read here.
         let mut expected = RunSummary { wake: summary.wake, ..folded.summary(at) };
-        if folded.holds_sensitive() && do_notes_agree(&summary.note, &expected.note) {
+        if folded.holds_sensitive() && are_notes_equal_but_for_hidden(&summary.note, &expected.note) {
             expected.note.clone_from(&summary.note);
         }
         if summary != expected {
@@ -188,9 +189,9 @@ pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &m
     }
 }
 
-/// Whether two notes of a run with sensitive values may be the same. In a summary such values are stars, in events they
-/// are sealed, and a value that became known later is hidden only in the summary.
-fn do_notes_agree(stored: &Option<String>, expected: &Option<String>) -> bool {
+/// Whether two notes of a run with sensitive values can be the same text. In a summary such values are stars, in events
+/// they are sealed, and a value that became sensitive later is hidden only in the summary.
+fn are_notes_equal_but_for_hidden(stored: &Option<String>, expected: &Option<String>) -> bool {
     /// The text before the first hidden value, and the text after the last one.
     fn around_hidden(note: &str) -> Option<(&str, &str)> {
         let first = [STARS, SEALED[0]].into_iter().filter_map(|hidden| note.find(hidden)).min()?;
@@ -211,7 +212,7 @@ fn do_notes_agree(stored: &Option<String>, expected: &Option<String>) -> bool {
 
 /// Why a snapshot contradicts the run's events. Snapshots of other fold versions are not checked.
 fn snapshot_problem(snapshot: Result<RunSnapshot, StoreError>, events: &[Event]) -> Option<String> {
-    let RunSnapshot { seq, fold: by, body, .. } = match snapshot {
+    let RunSnapshot { seq, fold: fold_version, body, .. } = match snapshot {
         Ok(snapshot) if snapshot.fold == FOLD => snapshot,
         Ok(_) => return None,
         Err(error) => return Some(error.0),
@@ -220,8 +221,8 @@ fn snapshot_problem(snapshot: Result<RunSnapshot, StoreError>, events: &[Event])
     match (Run::from_snapshot(&body), before.map(fold)) {
         (Err(why), _) => Some(why),
         (Ok(_), None) => Some(format!("its snapshot is of event {seq}, which is missing")),
-        (Ok(kept), Some(folded)) if folded.as_ref() == Ok(&kept) => None,
-        (Ok(_), Some(_)) => Some(format!("its snapshot of event {seq} (fold {by}) contradicts its events")),
+        (Ok(decoded), Some(folded)) if folded.as_ref() == Ok(&decoded) => None,
+        (Ok(_), Some(_)) => Some(format!("its snapshot of event {seq} (fold {fold_version}) contradicts its events")),
     }
 }
 
@@ -242,14 +243,16 @@ mod tests {
 
     #[test]
     fn notes_agree_where_they_differ_only_in_hidden_values() {
-        let agree = |stored: &str, expected: &str| do_notes_agree(&Some(stored.to_owned()), &Some(expected.to_owned()));
+        let agree = |stored: &str, expected: &str| {
+            are_notes_equal_but_for_hidden(&Some(stored.to_owned()), &Some(expected.to_owned()))
+        };
         let sealed = "«sealed:eA==»";
         assert!(
             agree("***", sealed) && agree("no *** (2 conflicts are open)", "no «sealed:eA==» (2 conflicts are open)")
         );
-        assert!(agree("no *** of ***", &format!("no {sealed} of 4111")), "the second value became known later");
+        assert!(agree("no *** of ***", &format!("no {sealed} of 4111")), "the second value became sensitive later");
         assert!(agree("no *** here", "no 4111 here") && agree("no 17 here", &format!("no {sealed} here")));
         assert!(!agree("no *** here", &format!("no {sealed} there")) && !agree("yes ***", &format!("no {sealed}")));
-        assert!(!agree("paused", "failed") && !do_notes_agree(&None, &Some(sealed.to_owned())));
+        assert!(!agree("paused", "failed") && !are_notes_equal_but_for_hidden(&None, &Some(sealed.to_owned())));
     }
 }

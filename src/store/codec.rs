@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::workflow::Event;
 
-/// The smallest bound: a reference takes about as many bytes.
+/// The smallest bound on the size of an event that is stored whole: a reference takes about as many bytes.
 pub(super) const INLINE_BYTES_MIN: usize = 256;
 
 /// A value of an event that is stored by its hash.
@@ -78,16 +78,16 @@ pub(super) fn decode_event<'a>(
     parts: impl IntoIterator<Item = (&'a str, &'a [u8])>,
 ) -> Result<Event, String> {
     let mut parts = parts.into_iter().peekable();
-    let unread = |error: serde_json::Error| format!("an event cannot be read: {error}");
+    let failed = |error: serde_json::Error| format!("an event cannot be read: {error}");
     if parts.peek().is_none() {
-        return serde_json::from_slice(json).map_err(unread);
+        return serde_json::from_slice(json).map_err(failed);
     }
-    let mut value: Value = serde_json::from_slice(json).map_err(unread)?;
+    let mut value: Value = serde_json::from_slice(json).map_err(failed)?;
     for (path, body) in parts {
-        let place = value.pointer_mut(path).ok_or_else(|| format!("an event has no path `{path}` for its payload"))?;
-        *place = serde_json::from_slice(body).map_err(|error| format!("a payload cannot be read: {error}"))?;
+        let target = value.pointer_mut(path).ok_or_else(|| format!("an event has no path `{path}` for its payload"))?;
+        *target = serde_json::from_slice(body).map_err(|error| format!("a payload cannot be read: {error}"))?;
     }
-    serde_json::from_value(value).map_err(unread)
+    serde_json::from_value(value).map_err(failed)
 }
 
 /// The hash by which a body is stored.
@@ -102,7 +102,7 @@ fn extract_large_values(
     path: &mut String,
     parts: &mut Vec<LargeValue>,
 ) -> Result<(), serde_json::Error> {
-    let here = path.len();
+    let parent_len = path.len();
     for (key, child) in children(value) {
         if json_bytes(child) <= max {
             continue;
@@ -118,7 +118,7 @@ fn extract_large_values(
             parts.push(LargeValue { path: path.clone(), hash: hash(&body), body });
             *child = Value::Null;
         }
-        path.truncate(here);
+        path.truncate(parent_len);
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ fn extract_large_values(
 fn children(value: &mut Value) -> Box<dyn Iterator<Item = (String, &mut Value)> + '_> {
     match value {
         Value::Object(fields) => Box::new(fields.iter_mut().map(|(key, child)| (key.clone(), child))),
-        Value::Array(items) => Box::new(items.iter_mut().enumerate().map(|(place, child)| (place.to_string(), child))),
+        Value::Array(items) => Box::new(items.iter_mut().enumerate().map(|(index, child)| (index.to_string(), child))),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Box::new(std::iter::empty()),
     }
 }

@@ -1,4 +1,5 @@
-//! Which worker may execute a run, and how processes that share a store coordinate: orders, locks, notifications.
+//! Which worker may execute a run, and how processes that share a store coordinate: orders, locks, notifications. An
+//! order is a command of a person or program to a run, such as pause or cancel.
 //!
 //! Always true: a run that has not ended has at most one owner. A worker that takes it over gets a higher fencing
 //! token, and an append with another token is refused ([`super::AppendError::Fenced`]). Only the check whether the
@@ -70,21 +71,22 @@ pub enum StoreNotification {
     PendingRun,
 }
 
-/// The bodies that are kept of a pinned run after it was purged, for workflows that follow it up.
+/// The bodies of a run's request and answer, for workflows that follow up the instance that the run created. Of a
+/// pinned run they are stored when it is purged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Remains {
+pub struct RunBodies {
     /// The body of its request.
     pub input: Option<Value>,
     /// The body of its answer.
     pub output: Option<Value>,
 }
 
-impl Remains {
-    /// What is kept of the run with these events; `None` if they cannot be folded.
+impl RunBodies {
+    /// The bodies of the run with these events; `None` if they cannot be folded.
     pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<Self> {
         fold(events).ok().as_ref().map(Self::of_run)
     }
-    /// What is kept of this run.
+    /// The bodies of this run.
     pub fn of_run(run: &Run) -> Self {
         let input = run.started().request.get("body").cloned();
         Self { input, output: run.answer().map(|answer| answer.body.value()) }
@@ -126,15 +128,15 @@ pub(super) const NOTIFICATIONS_MAX: usize = 1_024;
 
 /// Ownership of runs, orders, locks, messages to webhooks, snapshots of runs, retention.
 pub trait Work: Send + Sync + 'static {
-    /// The worker is alive for this long from now on. Returns the store's time if processes share the store, because
-    /// their own clocks may differ. In a store of one process it does nothing.
+    /// Records that the worker counts as alive for this long from now on. Returns the store's time if processes share
+    /// the store, because their own clocks may differ. In a store of one process it does nothing.
     fn heartbeat(
         &self,
         worker: WorkerId,
         name: String,
-        lives: Duration,
+        alive_for: Duration,
     ) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
-    /// The worker stops: the runs that it owns have no owner any more.
+    /// Releases all runs that the worker owns, because the worker stops.
     fn deregister(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Takes a run that has not ended and has no owner, a dead owner, or the caller as its owner; the fencing token is
     /// new in each case. Durable before it returns.
@@ -194,9 +196,9 @@ pub trait Work: Send + Sync + 'static {
     fn run_snapshot(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSnapshot>, StoreError>>;
 
     /// Removes at most `limit` runs that ended with this status before this time, those that ended first before others,
-    /// with their events and orders. A pinned run keeps its summary and its [`Remains`]. A run is kept while its retry
-    /// key may be valid, while its parent has not ended (the parent may not have recorded its end), and while it has a
-    /// [`PendingRun`] row. Appends wait meanwhile: keep `limit` small.
+    /// with their events and orders. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
+    /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), and while it
+    /// has a [`PendingRun`] row. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,
         status: RunStatus,
@@ -206,7 +208,7 @@ pub trait Work: Send + Sync + 'static {
     /// Removes at most `limit` expired retry keys of both arms; returns how many.
     fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64, StoreError>>;
     /// The bodies that are kept of a purged pinned run; `None` for every other run.
-    fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>, StoreError>>;
+    fn purged_run_bodies(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunBodies>, StoreError>>;
 
     /// The name of the living worker that owns a run, to show to people; `None` if there is none, and always in a store
     /// of one process.

@@ -109,7 +109,7 @@ impl EncodedAppend {
             let large = codec::encode_line(&mut lines, nanos(*at), event, inline_bytes_max).map_err(not_json)?;
             large_values.extend(large.into_iter().map(|part| (seq, part)));
         }
-        append.size.note(lines.len() + large_values.iter().map(|(_, part)| part.body.len()).sum::<usize>());
+        append.size.set(lines.len() + large_values.iter().map(|(_, part)| part.body.len()).sum::<usize>());
         let ended = summary.status.is_final();
         let run = RunRow {
             ended,

@@ -1,10 +1,10 @@
-//! By which requests a route follows up the instances of a family, as it is stored with the declarations of the files.
+//! Which requests of a route follow up instances of a family. Stored with the declarations of the files.
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::RouteId;
 
-/// The requests by which a route follows up instances.
+/// Describes the requests of a route that follow up instances of a family.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FollowedPath {
     /// The ids of the creator: the present one, then earlier ones.
@@ -13,7 +13,8 @@ pub struct FollowedPath {
     pub matches: String,
     /// The parameter of the path that is the instance's id.
     pub param: String,
-    /// What more specific routes of the same files match that lead elsewhere, as text.
+    /// Requests that these match too, but that belong to more specific routes of the same files which do not follow up
+    /// the family; as text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<String>,
 }

@@ -35,7 +35,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use check::{StoreChecked, StoreFinding};
-pub use coordination::{OwnedRun, Purged, Remains, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
+pub use coordination::{OwnedRun, Purged, RunBodies, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
 pub use error::{AppendError, Conflict, StoreError};
 pub use followed_path::FollowedPath;
 pub use key_files::{KeyFileRecord, StoreIdentity, UnreadKeyFile};
@@ -115,7 +115,7 @@ pub trait Store: Work {
     /// The sealed key that decrypts a run's credentials.
     fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
 
-    /// Who owns an instance.
+    /// The pin of an instance: which arm owns it; `None` if it is not pinned.
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>>;
     /// The number of instances that each arm owns, for each family.
     fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>>;
@@ -144,7 +144,8 @@ pub trait Store: Work {
         let _ = (put, remove);
         Box::pin(std::future::ready(Ok(())))
     }
-    /// What tells this store from a copy of it. Nothing does in a store that cannot be copied.
+    /// The location and the incarnation of the store, which tell it from a copy of it. Both are empty in a store that
+    /// cannot be copied.
     fn identity(&self) -> StoreIdentity {
         StoreIdentity::default()
     }
@@ -173,7 +174,7 @@ pub trait Store: Work {
     ) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Samples of a route, newest first.
     fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>>;
-    /// Removes the samples of a route, because its evidence starts anew.
+    /// Removes the samples of a route, because its evidence starts from zero.
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Replaces the evidence of some routes.
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>>;

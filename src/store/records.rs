@@ -58,24 +58,24 @@ pub struct Append {
 pub struct EventsSize(OnceLock<usize>);
 
 impl EventsSize {
-    /// Sets the size, once the events were encoded.
-    pub(super) fn note(&self, bytes: usize) {
-        let _ = self.0.set(bytes); // the same bytes as the last time
+    /// Sets the size when the events are encoded.
+    pub(super) fn set(&self, bytes: usize) {
+        let _ = self.0.set(bytes); // fails if the append was encoded before, with the same size
     }
 }
 
 impl Append {
     /// How many bytes its events take as JSON.
     pub fn events_bytes(&self) -> usize {
-        let counted = |event: &Event| serde_json::to_vec(event).map_or(0, |json| json.len());
-        *self.size.0.get_or_init(|| self.events.iter().map(|(_, event)| counted(event)).sum())
+        let json_bytes = |event: &Event| serde_json::to_vec(event).map_or(0, |json| json.len());
+        *self.size.0.get_or_init(|| self.events.iter().map(|(_, event)| json_bytes(event)).sum())
     }
 }
 
 /// A run that is to begin: a row of an outbox. The append whose events begin the run writes it, and the append with the
 /// run's own first event removes it. After a crash between the two the row is delivered again. A row may also ask for
-/// something else that follows from an append: then `run` is an id that no run has, and the task that has done it removes
-/// the row.
+/// something else that follows from an append: then `run` is an id that no run has, and the task that has done it
+/// removes the row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PendingRun {
     /// The run that is to begin. A second row for the same run is ignored, and so is one for a run that has events.
@@ -136,7 +136,7 @@ pub enum LockChange {
         /// The item of a `for_each`.
         item: Option<u32>,
     },
-    /// It is removed from the queue.
+    /// The step (or its item) is removed from the queue.
     Leave {
         /// The lock.
         name: String,
@@ -182,8 +182,8 @@ pub struct StoredEvent {
     pub event: Event,
 }
 
-/// The state of a run after one of its events, opaque to the store. Loading the run then folds only the events after it.
-/// It can be rebuilt from the events at any time.
+/// The state of a run after one of its events, opaque to the store. Loading the run then folds only the events after
+/// it. It can be rebuilt from the events at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSnapshot {
     /// The run.
@@ -295,7 +295,8 @@ pub struct FlipRecord {
     pub at: Timestamp,
     /// The reason that was given.
     pub reason: Option<String>,
-    /// Whether a gate was overridden with `--force`, by this flip or by one before it and not made up for since.
+    /// Whether a gate was overridden with `--force`: by this flip, or by an earlier one if the evidence has not opened
+    /// that gate since.
     pub forced: bool,
     /// The overridden gate; `None` where none was, and in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -304,7 +305,8 @@ pub struct FlipRecord {
     pub evidence: Value,
 }
 
-/// The lowest gate below a state that force overrode, and that was still shut when the state was flipped.
+/// Of the gates below a state that were overridden by force, the lowest one that was still shut at the time of the
+/// flip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overridden {
     /// The rung below the gate.

@@ -13,8 +13,8 @@ pub struct RetryScopes {
     pub now: Option<RetryScope>,
     /// Earlier scopes under which retries may still come, the newest first.
     pub earlier: Vec<ReplacedScope>,
-    /// When the newest of the scopes that were dropped from `earlier` was replaced. They are dropped when there are too
-    /// many.
+    /// When the newest of the scopes that were dropped from `earlier` had been replaced; `None` if none was dropped.
+    /// The oldest are dropped when there are too many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
     /// Which requests the route matches by the files that were read last; `None` where it was removed, or an earlier
@@ -24,12 +24,12 @@ pub struct RetryScopes {
     /// Whether its workflow only reads by the files that were read last.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads_only: bool,
-    /// When the keys of all its requests began to be recorded, if requests may have come before that; `None` where none
-    /// can have, or no retry of one may come any more.
+    /// When the keys of all its requests began to be recorded; `None` if no requests can have come before that, or if
+    /// no retry of such a request may come any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// When files last made it possible that a retry of a request from before `since` does harm, if that was after
-    /// `since`: its workflow only read until then, or it took over requests of another route.
+    /// When files last made a retry of a request from before `since` harmful, if they did so after `since`. Until then
+    /// the workflow only read, or those requests belonged to another route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Timestamp>,
     /// Its requests by earlier files that may belong to another route now, or to none, and whose retries may still

@@ -41,24 +41,24 @@ impl From<&RunSummary> for ListedFields {
 }
 
 /// Decodes a stored summary and fills in the seq and the time of the last event.
-pub(super) fn decode_summary(written: &[u8], seq: i64, updated: Option<i64>) -> Result<RunSummary, StoreError> {
-    let unread = |error: &dyn std::fmt::Display| StoreError(format!("a stored record cannot be read: {error}"));
-    let mut summary: RunSummary = serde_json::from_slice(written).map_err(|error| unread(&error))?;
+pub(super) fn decode_summary(json: &[u8], seq: i64, updated: Option<i64>) -> Result<RunSummary, StoreError> {
+    let failed = |error: &dyn std::fmt::Display| StoreError(format!("a stored record cannot be read: {error}"));
+    let mut summary: RunSummary = serde_json::from_slice(json).map_err(|error| failed(&error))?;
     summary.seq = Seq(seq.cast_unsigned());
     if let Some(updated) = updated {
-        summary.updated = Timestamp::from_nanosecond(i128::from(updated)).map_err(|error| unread(&error))?;
+        summary.updated = Timestamp::from_nanosecond(i128::from(updated)).map_err(|error| failed(&error))?;
     }
     Ok(summary)
 }
 
-/// How many runs whose summaries cannot be read are logged, each once.
+/// At most this many runs whose summaries cannot be read are logged, each once.
 const LOGGED_MAX: usize = 1_000;
 
 /// The runs that were logged.
 static LOGGED: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
 
-/// What was decoded of a row; `None` where its summary cannot be read, which is counted and logged.
-pub(super) fn or_left_out<T>(run_id: &[u8], decoded: Result<T, StoreError>) -> Option<T> {
+/// What was decoded from a row. If the summary cannot be read, counts and logs that, and returns `None`.
+pub(super) fn decoded_or_logged<T>(run_id: &[u8], decoded: Result<T, StoreError>) -> Option<T> {
     let error = match decoded {
         Ok(decoded) => return Some(decoded),
         Err(error) => error,
@@ -86,7 +86,8 @@ pub(super) fn add_readable(
     let before = rows.last().and_then(|(run_id, _)| Uuid::from_slice(run_id).ok()).map(RunId);
     let is_full = rows.len() == filter.limit;
     let count = rows.len();
-    let readable: Vec<_> = rows.into_iter().filter_map(|(run_id, summary)| or_left_out(&run_id, summary)).collect();
+    let readable: Vec<_> =
+        rows.into_iter().filter_map(|(run_id, summary)| decoded_or_logged(&run_id, summary)).collect();
     let left_out = count - readable.len();
     page.extend(readable);
     (is_full && left_out > 0 && before.is_some()).then_some(RunFilter { before, limit: left_out, ..filter })

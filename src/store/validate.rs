@@ -1,4 +1,4 @@
-//! Which appends of a batch may be written, given what is stored.
+//! Decides which appends of a batch may be written, given the stored rows.
 //!
 //! Always true: each append is checked against what is stored *and* what the appends before it in the batch will write,
 //! so that all that pass can be written in one transaction. An invalid append is rejected alone.
@@ -29,11 +29,11 @@ pub(super) struct StoredState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyHolder {
     Legacy,
-    /// The hash of its request, if it is known.
+    /// This run; with the hash of its request, if that is known.
     Run(RunId, Option<[u8; 32]>),
 }
 
-/// What is done with an append.
+/// What the writer does with an append.
 #[derive(Debug, PartialEq)]
 pub(super) enum AppendOutcome {
     /// It is written, with those of its pins that are not stored.

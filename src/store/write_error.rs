@@ -5,11 +5,11 @@ use super::StoreError;
 /// The three cases in which a store's writer reacts differently.
 #[derive(Debug)]
 pub(super) enum WriteError {
-    /// A row violates a constraint: nothing was written. Find out which append it was.
+    /// A row violates a constraint: nothing was written. The writer finds out which append it was.
     Constraint(String),
     /// Certainly nothing was written.
     NotWritten(String),
-    /// It may be on disk: look it up once the connection has certainly ended, on a new one.
+    /// It may be on disk. The writer looks it up on a new connection, once the old one has certainly ended.
     Unknown(String),
 }
 

@@ -25,7 +25,7 @@ macro_rules! pass_on {
     };
 }
 
-crate::store::tests::through::work_through!(HangingStore, inner);
+crate::store::tests::forward_work::forward_work!(HangingStore, inner);
 
 impl Store for HangingStore {
     pass_on! {

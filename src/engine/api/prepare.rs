@@ -20,7 +20,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{InstanceId, SkipReason};
 use crate::names::RunId;
-use crate::store::{Remains, StoreError};
+use crate::store::{RunBodies, StoreError};
 use crate::workflow::{
     Creates, Event, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold, input_refused,
 };
@@ -134,14 +134,14 @@ async fn load_instance(
     }
     let run = instance.run.ok_or("It is not known which run created the instance")?;
     let no_answer = "The store does not say what is known of the instance";
-    let known = timeout_at(deadline, remains_of(core, run)).await.map_err(|_| no_answer)?;
-    let Known { remains, status, sensitive_paths } =
+    let known = timeout_at(deadline, bodies_of(core, run)).await.map_err(|_| no_answer)?;
+    let Known { bodies, status, sensitive_paths } =
         known.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
     let value = serde_json::json!({
         "id": &*instance.key.id,
-        "input": remains.input,
-        "output": remains.output.filter(shallow),
+        "input": bodies.input,
+        "output": bodies.output.filter(shallow),
         "status": status.as_str(),
     });
     Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths })
@@ -149,13 +149,13 @@ async fn load_instance(
 
 /// What is known of a run that created an instance.
 struct Known {
-    remains: Remains,
+    bodies: RunBodies,
     status: RunStatus,
     sensitive_paths: Vec<SensitivePath>,
 }
 
 /// The result of a run, from its events, or from the summary that is kept of purged ones.
-async fn remains_of(core: &Core, run: RunId) -> Result<Option<Known>, StoreError> {
+async fn bodies_of(core: &Core, run: RunId) -> Result<Option<Known>, StoreError> {
     let (input, output) = (SensitivePath::of(["instance", "input"]), SensitivePath::of(["instance", "output"]));
     let events = core.events(run).await?;
     if let Ok(folded) = fold(events.iter().map(|stored| &stored.event)) {
@@ -169,20 +169,20 @@ async fn remains_of(core: &Core, run: RunId) -> Result<Option<Known>, StoreError
             let answer = folded.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
             sensitive_paths.extend(answer.iter().map(|path| output.then(path)));
         }
-        return Ok(Some(Known { remains: Remains::of_run(&folded), status: folded.status(), sensitive_paths }));
+        return Ok(Some(Known { bodies: RunBodies::of_run(&folded), status: folded.status(), sensitive_paths }));
     }
     if !events.is_empty() {
         return Ok(None);
     }
-    let (remains, summary) = (core.ports.store.remains(run).await?, core.ports.store.run(run).await?);
-    let Some((mut remains, summary)) = remains.zip(summary) else { return Ok(None) };
+    let (bodies, summary) = (core.ports.store.purged_run_bodies(run).await?, core.ports.store.run(run).await?);
+    let Some((mut bodies, summary)) = bodies.zip(summary) else { return Ok(None) };
     let mut sensitive_paths = Vec::new();
-    for (value, path) in [(&mut remains.input, input), (&mut remains.output, output)] {
+    for (value, path) in [(&mut bodies.input, input), (&mut bodies.output, output)] {
         if value.as_mut().is_some_and(|value| sealed_values::open_value(&core.ports.sealer, run, value)) {
             sensitive_paths.push(path);
         }
     }
-    Ok(Some(Known { remains, status: summary.status, sensitive_paths }))
+    Ok(Some(Known { bodies, status: summary.status, sensitive_paths }))
 }
 
 /// The run's first event, the credentials that it may send on, and the sealed key to them.

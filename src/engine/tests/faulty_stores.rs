@@ -49,7 +49,7 @@ macro_rules! passed_on {
     };
 }
 
-crate::store::tests::through::work_through!(Faulty, inner);
+crate::store::tests::forward_work::forward_work!(Faulty, inner);
 
 impl Store for Faulty {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {

@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
-    OwnedRun, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreNotification,
+    OwnedRun, PinRecord, Purged, RunBodies, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreNotification,
     StoredEvent, TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::{Order, Plan, RunStatus, RunSummary};
@@ -101,7 +101,7 @@ impl Work for SlowStore {
         remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: jiff::Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
-        remains(run: RunId) -> Option<Remains>;
+        purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
-    OwnedRun, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, SharedStore, Store, StoreError,
+    OwnedRun, PinRecord, Purged, RunBodies, RunFilter, RunSnapshot, SampleRecord, SharedStore, Store, StoreError,
     StoreNotification, StoredEvent, TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::{RunStatus, RunSummary};
@@ -236,7 +236,7 @@ impl Work for TestStore {
         remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
-        remains(run: RunId) -> Option<Remains>;
+        purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }

@@ -29,7 +29,7 @@ fn fails<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
     ready(Err(StoreError("told to fail".into()))).boxed()
 }
 
-crate::store::tests::through::work_through!(Faulty, inner);
+crate::store::tests::forward_work::forward_work!(Faulty, inner);
 
 impl Store for Faulty {
     fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> StoreFuture<'_, Vec<u64>> {

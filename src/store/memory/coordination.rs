@@ -13,7 +13,7 @@ use super::tables::{Run, Tables};
 use crate::clock;
 use crate::names::{RunId, WorkerId};
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, Remains, RunSnapshot, StoreError, StoreNotification,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RunBodies, RunSnapshot, StoreError, StoreNotification,
     TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
@@ -75,7 +75,7 @@ impl Tables {
     fn put_run_snapshot(&mut self, snapshot: RunSnapshot) {
         let run = self.runs.get_mut(&snapshot.run).filter(|run| run.summary.seq >= snapshot.seq && !run.purged);
         if let Some(run) = run
-            && run.snapshot.as_ref().is_none_or(|kept| kept.seq <= snapshot.seq)
+            && run.snapshot.as_ref().is_none_or(|stored| stored.seq <= snapshot.seq)
         {
             run.snapshot = Some(snapshot);
         }
@@ -86,20 +86,20 @@ impl Tables {
         let ended_before = now.checked_sub(self.window).map_or(ended_before, |since| ended_before.min(since));
         let ended = self.runs.iter().filter(|(_, run)| run.summary.status == status && status.is_final());
         let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);
-        let is_running = |id| self.runs.get(&id).is_some_and(|above| !above.summary.status.is_final());
+        let is_running = |id| self.runs.get(&id).is_some_and(|parent| !parent.summary.status.is_final());
         let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(is_running));
         let old = old.filter(|(id, _)| !self.pending_runs.iter().any(|pending| pending.parent == Some(**id)));
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();
         for (_, id) in old.into_iter().take(limit) {
-            self.coordination.run_is_purged(id);
+            self.coordination.purge_run(id);
             purged.runs += 1;
             match self.runs.get_mut(&id).filter(|run| run.pinned) {
                 Some(run) => {
                     purged.pinned += 1;
                     run.purged = true;
-                    run.remains = Remains::of(run.events.iter().map(|(_, stored)| &stored.event));
+                    run.bodies = RunBodies::of(run.events.iter().map(|(_, stored)| &stored.event));
                     run.events = Vec::new();
                     run.snapshot = None;
                 }
@@ -187,8 +187,8 @@ impl Work for MemoryStore {
         self.with(|tables| tables.prune_retry_keys(limit, clock::now()))
     }
 
-    fn remains(&self, run: RunId) -> StoreFuture<'_, Option<Remains>> {
-        self.with(|tables| tables.runs.get(&run).and_then(|run| run.remains.clone()))
+    fn purged_run_bodies(&self, run: RunId) -> StoreFuture<'_, Option<RunBodies>> {
+        self.with(|tables| tables.runs.get(&run).and_then(|run| run.bodies.clone()))
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {

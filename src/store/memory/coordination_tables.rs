@@ -99,7 +99,7 @@ impl CoordinationTables {
     }
 
     pub(super) fn order(&self, id: Uuid) -> Option<OrderRecord> {
-        self.order_indexes.get(&id).map(|place| self.orders[*place].clone())
+        self.order_indexes.get(&id).map(|index| self.orders[*index].clone())
     }
 
     pub(super) fn has_open_order(&self, run: RunId) -> bool {
@@ -107,7 +107,7 @@ impl CoordinationTables {
     }
 
     pub(super) fn settle(&mut self, id: Uuid, answer: Value, notifications: &mut Vec<StoreNotification>) {
-        let order = self.order_indexes.get(&id).map(|place| &mut self.orders[*place]);
+        let order = self.order_indexes.get(&id).map(|index| &mut self.orders[*index]);
         if let Some(order) = order.filter(|order| order.answer.is_none()) {
             order.answer = Some(answer);
             notifications.push(StoreNotification::Order(id));
@@ -115,17 +115,18 @@ impl CoordinationTables {
     }
 
     /// Frees the locks of a run that ended, and answers the orders to it.
-    pub(super) fn run_ends(&mut self, run: RunId, notifications: &mut Vec<StoreNotification>) {
-        let left = self.locks.extract_if(.., |row| row.run == run);
-        notifications.extend(left.map(|row| StoreNotification::Lock(row.name)));
+    pub(super) fn end_run(&mut self, run: RunId, notifications: &mut Vec<StoreNotification>) {
+        let freed = self.locks.extract_if(.., |row| row.run == run);
+        notifications.extend(freed.map(|row| StoreNotification::Lock(row.name)));
         for order in self.orders.iter_mut().filter(|order| order.run == run && order.answer.is_none()) {
             order.answer = Some(run_has_ended());
             notifications.push(StoreNotification::Order(order.id));
         }
     }
 
-    pub(super) fn run_is_purged(&mut self, run: RunId) {
+    /// Removes the orders of a purged run.
+    pub(super) fn purge_run(&mut self, run: RunId) {
         self.orders.retain(|order| order.run != run);
-        self.order_indexes = self.orders.iter().enumerate().map(|(place, order)| (order.id, place)).collect();
+        self.order_indexes = self.orders.iter().enumerate().map(|(index, order)| (order.id, index)).collect();
     }
 }

@@ -13,7 +13,7 @@ use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::coordination::due_at_of;
 use crate::store::{
     Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PendingRun,
-    PinCount, PinRecord, PlacedPin, Remains, RunFilter, RunSnapshot, SampleRecord, StoreError, StoreNotification,
+    PinCount, PinRecord, PlacedPin, RunBodies, RunFilter, RunSnapshot, SampleRecord, StoreError, StoreNotification,
     StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
@@ -28,8 +28,8 @@ pub(super) struct Run {
     pub(super) due_at: Option<Timestamp>,
     /// Whether it created a pinned instance.
     pub(super) pinned: bool,
-    /// The bodies that are kept of a purged pinned run.
-    pub(super) remains: Option<Remains>,
+    /// Set when a pinned run is purged.
+    pub(super) bodies: Option<RunBodies>,
     pub(super) purged: bool,
     pub(super) snapshot: Option<RunSnapshot>,
 }
@@ -90,8 +90,8 @@ impl Tables {
         let last_at = *last_at;
         let run = self.runs.get(&append.run_id);
         let stored = run.map_or(&[][..], |run| &run.events);
-        let there = stored.binary_search_by_key(&append.first, |(_, event)| event.seq);
-        if there.is_ok_and(|index| stored[index].0 == append.batch) {
+        let found = stored.binary_search_by_key(&append.first, |(_, event)| event.seq);
+        if found.is_ok_and(|index| stored[index].0 == append.batch) {
             return Ok(());
         }
         if run.is_some_and(|run| run.fence != append.fence) {
@@ -111,9 +111,9 @@ impl Tables {
                 Some(FirstTry { run: Some(_), .. }) | None => {}
             }
         }
-        for (place, pin) in append.pins.iter().enumerate() {
+        for (index, pin) in append.pins.iter().enumerate() {
             let taken = self.pin(&pin.key).filter(|p| p.arm != pin.arm || p.run != Some(append.run_id)).map(|p| p.arm);
-            let twice = || append.pins[..place].iter().find(|p| p.key == pin.key && p.arm != pin.arm).map(|p| p.arm);
+            let twice = || append.pins[..index].iter().find(|p| p.key == pin.key && p.arm != pin.arm).map(|p| p.arm);
             if let Some(owner) = taken.or_else(twice) {
                 return Err(AppendError::Conflict(Conflict::Pin { key: pin.key.clone(), owner }));
             }
@@ -151,7 +151,7 @@ impl Tables {
             fence: append.fence,
             due_at: None,
             pinned: false,
-            remains: None,
+            bodies: None,
             purged: false,
             snapshot: None,
         });
@@ -173,7 +173,7 @@ impl Tables {
         }
         if ended {
             self.run_keys.remove(&append.run_id);
-            self.coordination.run_ends(append.run_id, notifications);
+            self.coordination.end_run(append.run_id, notifications);
             notifications.push(StoreNotification::Ended(append.run_id));
         }
         Ok(())
@@ -214,7 +214,7 @@ impl Tables {
     }
 
     pub(super) fn pin(&self, key: &PinKey) -> Option<&PinRecord> {
-        self.pin_indexes.get(key).map(|place| &self.pins[*place])
+        self.pin_indexes.get(key).map(|index| &self.pins[*index])
     }
 
     pub(super) fn pin_counts(&self) -> Vec<PinCount> {
@@ -241,19 +241,19 @@ impl Tables {
         limit: usize,
         now: Timestamp,
     ) -> Vec<(RetryKey, Timestamp)> {
-        let live = self
+        let valid = self
             .first_tries
             .iter()
             .filter(|(_, (first, at))| first.run.is_some() && now.duration_since(*at) < self.window);
-        let mut all: Vec<_> = live.map(|(key, (_, at))| (*key, *at)).filter(|(key, _)| Some(*key) > after).collect();
+        let mut all: Vec<_> = valid.map(|(key, (_, at))| (*key, *at)).filter(|(key, _)| Some(*key) > after).collect();
         all.sort();
         all.truncate(limit);
         all
     }
 
     pub(super) fn pinned(&self, after: u64, limit: usize) -> Vec<PlacedPin> {
-        let placed = self.pins.iter().zip(1_u64..).filter(|(_, place)| *place > after);
-        placed.take(limit).map(|(pin, place)| (place, pin.key.clone(), pin.arm)).collect()
+        let placed = self.pins.iter().zip(1_u64..).filter(|(_, position)| *position > after);
+        placed.take(limit).map(|(pin, position)| (position, pin.key.clone(), pin.arm)).collect()
     }
 
     pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {
@@ -267,12 +267,12 @@ impl Tables {
     }
 
     pub(super) fn prune_retry_keys(&mut self, limit: usize, now: Timestamp) -> u64 {
-        let over = self.first_tries.iter().filter(|(_, (_, at))| now.duration_since(*at) >= self.window);
-        let over: Vec<RetryKey> = over.map(|(key, _)| *key).take(limit).collect();
-        for key in &over {
+        let expired = self.first_tries.iter().filter(|(_, (_, at))| now.duration_since(*at) >= self.window);
+        let expired: Vec<RetryKey> = expired.map(|(key, _)| *key).take(limit).collect();
+        for key in &expired {
             self.first_tries.remove(key);
         }
-        over.len() as u64
+        expired.len() as u64
     }
 
     pub(super) fn put_flip(&mut self, mut flip: FlipRecord) -> u64 {
@@ -302,13 +302,13 @@ impl Tables {
             let mut of_route: Vec<&str> = Vec::new();
             let mut of_fingerprint = 0;
             let mut keep = vec![true; self.samples.len()];
-            for (place, sample) in self.samples.iter().enumerate().rev().filter(|(_, s)| s.route == route) {
+            for (index, sample) in self.samples.iter().enumerate().rev().filter(|(_, s)| s.route == route) {
                 if !of_route.contains(&sample.fingerprint.as_str()) {
                     of_route.push(&sample.fingerprint);
                 }
                 let recent = of_route.iter().position(|f| *f == sample.fingerprint).is_some_and(|p| p < fingerprints);
                 of_fingerprint += usize::from(sample.fingerprint == fingerprint);
-                keep[place] = recent && (sample.fingerprint != fingerprint || of_fingerprint <= per_fingerprint);
+                keep[index] = recent && (sample.fingerprint != fingerprint || of_fingerprint <= per_fingerprint);
             }
             let mut keep = keep.into_iter();
             self.samples.retain(|_| keep.next().unwrap_or(true));

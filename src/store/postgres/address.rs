@@ -17,8 +17,8 @@ use crate::store::StoreError;
 
 /// The tables are in a schema of their own, so that other programs may use the same database.
 pub(super) const SCHEMA: &str = "pointsman";
-/// How much longer than `statement_timeout` this side waits: the server should time out first.
-const GRACE: Duration = Duration::from_secs(1);
+/// How much longer than `statement_timeout` this process waits: the server should time out first.
+const STATEMENT_GRACE: Duration = Duration::from_secs(1);
 /// The pause between attempts to connect to a server that is starting.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -48,12 +48,12 @@ impl Address {
         if options.get_application_name().is_none() {
             options = options.application_name("pointsman");
         }
-        let place = match options.get_socket() {
+        let server = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.get_host(), options.get_port()),
         };
         let database = options.get_database().unwrap_or(options.get_username());
-        let shown = format!("postgres://{}@{place}/{database}", options.get_username());
+        let shown = format!("postgres://{}@{server}/{database}", options.get_username());
         let session_settings = format!(
             "SET search_path = {SCHEMA}; SET statement_timeout = {}; SET lock_timeout = {}; \
              SET idle_in_transaction_session_timeout = {}; SET client_min_messages = warning",
@@ -61,7 +61,7 @@ impl Address {
         );
         let (connect, statement) = (Limits::ms(limits.store_connect_ms), Limits::ms(limits.store_statement_ms));
         let lease = Limits::ms(limits.lease_ms);
-        Ok(Self { options, shown, connect, statement: statement + GRACE, lease, session_settings })
+        Ok(Self { options, shown, connect, statement: statement + STATEMENT_GRACE, lease, session_settings })
     }
 
     /// The statements that configure a new connection.
@@ -80,7 +80,8 @@ impl Address {
         timeout(self.connect, opened).await.unwrap_or_else(timed_out)
     }
 
-    /// Like [`Address::connect`], but tries again while the server may be starting, within about the same time.
+    /// Like [`Address::connect`], but tries again while the server may be starting, until the connect timeout has
+    /// passed.
     pub(super) async fn connect_at_start(&self) -> Result<PgConnection, sqlx::Error> {
         let deadline = Instant::now() + self.connect;
         loop {

@@ -20,22 +20,28 @@ use crate::workflow::Event;
 /// The appends of a batch, each with those of its pins that are not stored.
 pub(super) type Written<'a> = [(&'a EncodedAppend, &'a [NewPin])];
 
-/// The text and the values that are the same for all batches.
+/// The text of the statement, and the values that are the same for all batches.
 pub(super) struct BatchStatement {
     text: SqlStr,
     origin: String,
     retry_window_ns: i64,
-    ended: Vec<u8>,
+    /// The answer to the open orders of runs that end.
+    run_has_ended: Vec<u8>,
 }
 
 /// The number of the statement's parameters.
-const VALUES: usize = 53;
+const PARAMETERS: usize = 53;
 
 impl BatchStatement {
     pub(super) fn new(origin: &str, retry_window_ns: i64) -> Self {
-        let values: Vec<String> = (1..=VALUES).map(|n| format!("${n}")).collect();
+        let values: Vec<String> = (1..=PARAMETERS).map(|n| format!("${n}")).collect();
         let text = AssertSqlSafe(format!("SELECT append_batch({})", values.join(", "))).into_sql_str();
-        Self { text, origin: origin.to_owned(), retry_window_ns, ended: run_has_ended().to_string().into_bytes() }
+        Self {
+            text,
+            origin: origin.to_owned(),
+            retry_window_ns,
+            run_has_ended: run_has_ended().to_string().into_bytes(),
+        }
     }
 
     /// The statement that writes all of these appends and returns the notifications. `None` if two of them conflict.
@@ -49,7 +55,7 @@ impl BatchStatement {
         let query = sqlx::query(self.text.clone()).bind(&self.origin).bind(self.retry_window_ns);
         let query = bind_keys(bind_pins(query, written), written)?;
         let query = bind_payloads(bind_appends(bind_runs(query, &runs, summaries), written), written);
-        Some(bind_pending_runs(bind_rest(query, written).bind(&self.ended), written))
+        Some(bind_pending_runs(bind_rest(query, written).bind(&self.run_has_ended), written))
     }
 }
 
@@ -164,20 +170,20 @@ fn bind_payloads<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery
 }
 
 fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q> {
-    let steps: Vec<_> =
-        written.iter().flat_map(|(append, _)| append.locks.iter().map(|step| (*append, step))).collect();
+    let lock_updates: Vec<_> =
+        written.iter().flat_map(|(append, _)| append.locks.iter().map(|update| (*append, update))).collect();
     let settled = || written.iter().flat_map(|(append, _)| append.settled.iter());
     // Cannot fail: they were parsed from JSON or built from text.
     let webhook_messages = written.iter().flat_map(|(append, _)| append.original.webhook_messages.iter());
     let webhook_messages: Vec<Vec<u8>> =
         webhook_messages.filter_map(|message| serde_json::to_vec(message).ok()).collect();
     query
-        .bind(steps.iter().map(|(_, step)| step.is_enqueue).collect::<Vec<_>>())
-        .bind(steps.iter().map(|(_, step)| step.entry.name.as_bytes()).collect::<Vec<_>>())
-        .bind(steps.iter().map(|(append, _)| id(&append.run_id)).collect::<Vec<_>>())
-        .bind(steps.iter().map(|(_, step)| escape(&step.entry.step)).collect::<Vec<_>>())
-        .bind(steps.iter().map(|(_, step)| step.entry.item).collect::<Vec<_>>())
-        .bind(steps.iter().map(|(append, _)| append.at()).collect::<Vec<_>>())
+        .bind(lock_updates.iter().map(|(_, update)| update.is_enqueue).collect::<Vec<_>>())
+        .bind(lock_updates.iter().map(|(_, update)| update.entry.name.as_bytes()).collect::<Vec<_>>())
+        .bind(lock_updates.iter().map(|(append, _)| id(&append.run_id)).collect::<Vec<_>>())
+        .bind(lock_updates.iter().map(|(_, update)| escape(&update.entry.step)).collect::<Vec<_>>())
+        .bind(lock_updates.iter().map(|(_, update)| update.entry.item).collect::<Vec<_>>())
+        .bind(lock_updates.iter().map(|(append, _)| append.at()).collect::<Vec<_>>())
         .bind(webhook_messages)
         .bind(settled().map(|(id, _)| id.as_bytes().as_slice()).collect::<Vec<_>>())
         .bind(settled().map(|(_, answer)| answer.as_slice()).collect::<Vec<_>>())

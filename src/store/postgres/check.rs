@@ -18,7 +18,7 @@ use crate::store::{StoreError, codec};
 
 /// Runs that are read in one transaction.
 const PAGE_RUNS: i64 = 64;
-/// Rows that one query of a check reads.
+/// The most rows that one query of a check reads.
 const FOUND_MAX: i64 = 1_000;
 
 /// Checks a database. Retry keys older than the window may name runs that were purged.
@@ -111,9 +111,9 @@ async fn events(conn: &mut PgConnection, run: RunId) -> sqlx::Result<Vec<EventRo
         let version = i64::from(row.try_get::<i16, _>(2)?);
         let (first, last) = (row.try_get(0)?, row.try_get(1)?);
         let append = AppendRow { first, last, version, events: row.try_get(3)? };
-        let (expected, there): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
-        if expected != there {
-            let why = format!("its append refers to {expected} payloads, but there are {there}");
+        let (expected, found): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
+        if expected != found {
+            let why = format!("its append refers to {expected} payloads, but there are {found}");
             parts.insert(append.first.cast_unsigned(), Err(why));
         }
         append.read_for_check(&parts, &mut events);

@@ -48,16 +48,16 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 }
 
 /// Decodes a column's value.
-pub(super) fn column<'r, T>(row: &'r PgRow, place: usize) -> Result<T>
+pub(super) fn column<'r, T>(row: &'r PgRow, index: usize) -> Result<T>
 where
     T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
 {
-    row.try_get(place).map_err(|error| StoreError(format!("a stored record cannot be read: {error}")))
+    row.try_get(index).map_err(|error| StoreError(format!("a stored record cannot be read: {error}")))
 }
 
 /// Decodes the JSON record in a column.
-pub(super) fn record<T: serde::de::DeserializeOwned>(row: &PgRow, place: usize) -> Result<T> {
-    parse(column::<&[u8]>(row, place)?)
+pub(super) fn record<T: serde::de::DeserializeOwned>(row: &PgRow, index: usize) -> Result<T> {
+    parse(column::<&[u8]>(row, index)?)
 }
 
 /// A limit as a bind value.
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn unescape_reverses_escape() {
         for given in ["", "a", "\0", "\u{1a}", "\u{1a}0", "\0\u{1a}1\u{1a}\0", "\u{1a}\u{1a}0\0"] {
-            let kept = escape(given).into_owned();
-            assert!(!kept.contains('\0'));
-            assert_eq!(unescape(kept), given);
+            let escaped = escape(given).into_owned();
+            assert!(!escaped.contains('\0'));
+            assert_eq!(unescape(escaped), given);
         }
     }
 }

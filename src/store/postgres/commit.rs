@@ -21,11 +21,11 @@ use crate::store::validate::{AppendOutcome, validate_batch};
 use crate::store::write_error::WriteError;
 use crate::store::{AppendError, NewPin};
 
-/// How often a batch is tried if the connection is lost each time.
-const TRIES: u32 = 4;
+/// The most attempts to commit a batch, while the connection is lost each time.
+const ATTEMPTS_MAX: u32 = 4;
 /// How long a new connection may take in a store that was healthy until then.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// How often a batch is validated again because another process wrote a conflicting row meanwhile.
+/// The most validations of a batch, while another process writes a conflicting row each time.
 const VALIDATIONS_MAX: u32 = 4;
 
 /// The writer's connection and statement, with a cache of what was written.
@@ -69,17 +69,17 @@ impl Committer {
     pub(super) async fn commit(&mut self, appends: Vec<EncodedAppend>, healthy: &AtomicBool) {
         let address = &self.session.address;
         let deadline = Instant::now() + address.statement + address.connect;
-        // The error after which it is unknown whether the batch was written.
-        let mut doubt: Option<String> = None;
-        let mut tries = 1;
+        // Set while it is unknown whether the batch was written: the error after which it is unknown.
+        let mut unknown: Option<String> = None;
+        let mut attempts = 1;
         let outcome = loop {
-            let outcome = match &doubt {
+            let outcome = match &unknown {
                 None => self.try_commit(&appends).await,
                 Some(_) => self.try_validated(&appends).await,
             };
-            // A validation has read what is stored.
+            // The validation has read what is stored, so the outcome of the earlier attempts is known.
             if outcome.outcomes.is_some() {
-                doubt = None;
+                unknown = None;
             }
             match &outcome.error {
                 None => {
@@ -87,9 +87,9 @@ impl Committer {
                     break outcome;
                 }
                 Some(error) => {
-                    self.summaries.forget();
+                    self.summaries.clear();
                     if let WriteError::Unknown(text) = error {
-                        doubt = Some(text.clone());
+                        unknown = Some(text.clone());
                     }
                     if !matches!(error, WriteError::Constraint(_)) {
                         self.note_failure(error.text());
@@ -97,13 +97,14 @@ impl Committer {
                         tracing::warn!(
                             error = error.text(),
                             appends = appends.len(),
-                            tries,
+                            attempts,
                             "the store did not commit"
                         );
-                        let again = doubt.is_some() && was_healthy && tries < TRIES && Instant::now() < deadline;
-                        if again && self.session.get_within(RECONNECT_WITHIN).await.is_ok() {
+                        let may_retry =
+                            unknown.is_some() && was_healthy && attempts < ATTEMPTS_MAX && Instant::now() < deadline;
+                        if may_retry && self.session.get_within(RECONNECT_WITHIN).await.is_ok() {
                             healthy.store(true, Ordering::Release);
-                            tries += 1;
+                            attempts += 1;
                             continue;
                         }
                     }
@@ -114,11 +115,11 @@ impl Committer {
         if let BatchResult { error: None, outcomes: Some(outcomes) } = &outcome {
             for (append, outcome) in appends.iter().zip(outcomes) {
                 if let AppendOutcome::Write(_) = outcome {
-                    self.summaries.written(append);
+                    self.summaries.insert(append);
                 }
             }
         }
-        answer(appends, outcome, doubt);
+        answer(appends, outcome, unknown);
     }
 
     /// Writes all appends in one round trip; validates them first only after a constraint violation.
@@ -155,7 +156,7 @@ impl Committer {
 
     async fn validate_and_write(&mut self, appends: &[EncodedAppend]) -> BatchResult {
         // Before COMMIT an error of any kind means that nothing was written.
-        let certain = |error: WriteError| match error {
+        let not_written = |error: WriteError| match error {
             WriteError::Unknown(text) => WriteError::NotWritten(text),
             error => error,
         };
@@ -167,7 +168,7 @@ impl Committer {
             Ok(stored) => validate_batch(appends, stored),
             Err(error) => {
                 self.session.roll_back().await;
-                return certain(error).into();
+                return not_written(error).into();
             }
         };
         let valid = appends.iter().zip(&outcomes).filter_map(|(append, outcome)| match outcome {
@@ -180,7 +181,7 @@ impl Committer {
             return BatchResult { error: None, outcomes: Some(outcomes) };
         }
         let done = match self.statement.write(&written, &self.summaries) {
-            Some(query) => self.session.query(query).await.map_err(certain),
+            Some(query) => self.session.query(query).await.map_err(not_written),
             None => Err(WriteError::NotWritten("valid appends cannot be written together".into())),
         };
         let done = match done {
@@ -219,15 +220,15 @@ impl Committer {
     }
 }
 
-/// Sends each append's reply.
-fn answer(appends: Vec<EncodedAppend>, result: BatchResult, doubt: Option<String>) {
+/// Sends each append's reply. `unknown` is the error after which it is unknown whether the batch was written.
+fn answer(appends: Vec<EncodedAppend>, result: BatchResult, unknown: Option<String>) {
     let BatchResult { error, outcomes } = result;
     let outcomes = outcomes.unwrap_or_else(|| appends.iter().map(|_| AppendOutcome::Write(Vec::new())).collect());
     for (append, outcome) in appends.into_iter().zip(outcomes) {
         let done = match (&error, outcome) {
             (_, AppendOutcome::Reject(error)) => Err(error),
             (None, AppendOutcome::Write(_) | AppendOutcome::AlreadyStored) => Ok(()),
-            (Some(_), _) if doubt.is_some() => Err(AppendError::Unavailable(doubt.clone().unwrap_or_default())),
+            (Some(_), _) if unknown.is_some() => Err(AppendError::Unavailable(unknown.clone().unwrap_or_default())),
             (Some(error), AppendOutcome::Write(_)) => Err(AppendError::Refused(error.text().to_owned())),
             // The append may have been stored before, or an equal one of this batch failed.
             (Some(error), AppendOutcome::AlreadyStored) => Err(AppendError::Unavailable(error.text().to_owned())),

@@ -17,18 +17,18 @@ use super::take::WriterRequest;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, Remains, RunSnapshot, StoreError, StoreNotification, StoreTime,
-    TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RunBodies, RunSnapshot, StoreError, StoreNotification,
+    StoreTime, TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
-/// Rows of workers without a heartbeat for this long are removed.
-const FORGET_AFTER_S: i64 = 86_400;
+/// The row of a worker is removed when its lease has been over for this long.
+const WORKER_ROW_KEPT_S: i64 = 86_400;
 /// The owner of runs that were given up: no worker has this id.
 const NOBODY: Uuid = Uuid::nil();
 
 impl PostgresStore {
-    async fn write_heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> Result<Option<Timestamp>> {
+    async fn write_heartbeat(&self, worker: WorkerId, name: String, alive_for: Duration) -> Result<Option<Timestamp>> {
         let ask = "WITH gone AS (DELETE FROM workers WHERE alive_until < clock_timestamp() - make_interval(secs => $4)) \
                    INSERT INTO workers (worker, name, alive_until) \
                    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3)) \
@@ -36,17 +36,17 @@ impl PostgresStore {
                    RETURNING now_ns()";
         let make = || {
             let query = sqlx::query(ask).bind(worker.0.as_bytes().as_slice()).bind(escape(&name));
-            query.bind(lives.as_secs_f64()).bind(FORGET_AFTER_S as f64)
+            query.bind(alive_for.as_secs_f64()).bind(WORKER_ROW_KEPT_S as f64)
         };
         let rows = self.pool.query(make).await?;
-        // The time of the statement, which is before the reply: this process's clock is never ahead.
+        // The time of the statement, which is before the reply: a process that takes it over is never ahead.
         rows.first().map(|row| time(column(row, 0)?)).transpose()
     }
 
-    /// The database's time at the statement, which is before the reply: this process's clock is never ahead.
+    /// The database's time at the statement, which is before the reply: a process that takes it over is never ahead.
     pub(super) async fn server_time(&self) -> Result<StoreTime> {
         let rows = self.pool.query(|| sqlx::query("SELECT now_ns()")).await?;
-        let now = rows.first().ok_or_else(|| StoreError("the database does not say what time it is".to_owned()))?;
+        let now = rows.first().ok_or_else(|| StoreError("the database did not return its time".to_owned()))?;
         Ok(StoreTime::Now(time(column(now, 0)?)?))
     }
 
@@ -162,33 +162,38 @@ impl PostgresStore {
             let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before)).bind(self.retry_window_ns);
             query.bind(sql_limit(limit))
         };
-        let (mut gone, mut pinned, mut remains) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut purged, mut pinned, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
         for row in &self.pool.query(make).await? {
             let run = run_id(column(row, 0)?)?;
             if column(row, 1)? {
                 let events = read::events(&self.pool, run, Seq::FIRST).await?;
-                let left = Remains::of(events.iter().map(|stored| &stored.event));
-                remains.push(left.as_ref().map(json).transpose()?);
+                let run_bodies = RunBodies::of(events.iter().map(|stored| &stored.event));
+                bodies.push(run_bodies.as_ref().map(json).transpose()?);
                 pinned.push(run);
             }
-            gone.push(run);
+            purged.push(run);
         }
-        if gone.is_empty() {
+        if purged.is_empty() {
             return Ok(Purged::default());
         }
         let ids = |runs: &[RunId]| runs.iter().map(|run| run.0.as_bytes().to_vec()).collect::<Vec<_>>();
-        let (all, kept) = (ids(&gone), ids(&pinned));
-        let take = || sqlx::query("SELECT * FROM purge($1, $2, $3)").bind(&all).bind(&kept).bind(&remains);
-        let done = self.pool.query(take).await?;
+        let (all_ids, pinned_ids) = (ids(&purged), ids(&pinned));
+        let make = || sqlx::query("SELECT * FROM purge($1, $2, $3)").bind(&all_ids).bind(&pinned_ids).bind(&bodies);
+        let done = self.pool.query(make).await?;
         let row = done.first().ok_or_else(|| StoreError("the database did not return what it purged".into()))?;
-        let count = |place| column::<i64>(row, place).map(i64::cast_unsigned);
+        let count = |index| column::<i64>(row, index).map(i64::cast_unsigned);
         Ok(Purged { runs: count(0)?, pinned: pinned.len() as u64, payloads: count(1)? })
     }
 }
 
 impl Work for PostgresStore {
-    fn heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        self.write_heartbeat(worker, name, lives).boxed()
+    fn heartbeat(
+        &self,
+        worker: WorkerId,
+        name: String,
+        alive_for: Duration,
+    ) -> BoxFuture<'_, Result<Option<Timestamp>>> {
+        self.write_heartbeat(worker, name, alive_for).boxed()
     }
 
     fn deregister(&self, worker: WorkerId) -> BoxFuture<'_, Result<()>> {
@@ -306,7 +311,7 @@ impl Work for PostgresStore {
         super::record_writes::prune_retry_keys(&self.pool, self.retry_window_ns, sql_limit(limit)).boxed()
     }
 
-    fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>>> {
+    fn purged_run_bodies(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunBodies>>> {
         async move {
             let text = "SELECT remains FROM runs WHERE run_id = $1 AND remains IS NOT NULL";
             let found = self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;

@@ -82,7 +82,7 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Opens a database by its URL, creates or upgrades its tables, and starts its writer on the current runtime.
-    /// Registers metrics: install the recorder before.
+    /// Registers metrics, so the recorder must be installed before.
     ///
     /// # Errors
     /// The database cannot be reached, refuses the login, is a standby, belongs to another program, or was written by a
@@ -130,7 +130,8 @@ impl PostgresStore {
     }
 
     /// Checks a whole database and changes nothing; other processes may be using it. A claim of a retry key that is
-    /// older than the window may name a run that was purged. Also returns the database's address without a password.
+    /// older than the retry window is no finding if its run is missing, because that run may have been purged. Also
+    /// returns the database's address without a password.
     ///
     /// # Errors
     /// The database cannot be reached, or this binary cannot read its tables. Inconsistencies are findings, not errors.
@@ -145,8 +146,8 @@ impl PostgresStore {
 
     /// Creates the tables of an older version.
     #[cfg(test)]
-    pub(super) async fn make_older(url: &Secret, version: i64) {
-        open::make_older(&Address::new(url, None, &Limits::default()).unwrap(), version).await.unwrap();
+    pub(super) async fn create_older_tables(url: &Secret, version: i64) {
+        open::create_older_tables(&Address::new(url, None, &Limits::default()).unwrap(), version).await.unwrap();
     }
 
     fn enqueue(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
@@ -178,9 +179,9 @@ impl Drop for PostgresStore {
 impl Store for PostgresStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let began = Instant::now();
-        let handed_in = self.enqueue(append);
+        let enqueued = self.enqueue(append);
         async move {
-            let done = handed_in?
+            let done = enqueued?
                 .await
                 .unwrap_or_else(|_| Err(AppendError::Unavailable("the store's writer has ended".into())));
             self.duration.record(began.elapsed());

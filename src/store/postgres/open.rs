@@ -46,7 +46,7 @@ pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
 }
 
 #[cfg(test)]
-pub(super) async fn make_older(address: &Address, version: i64) -> Result<(), StoreError> {
+pub(super) async fn create_older_tables(address: &Address, version: i64) -> Result<(), StoreError> {
     let mut conn = address.connect().await.map_err(|error| StoreError(error.to_string()))?;
     create_schema(&mut conn, address).await?;
     upgrade::migrate_to(&mut conn, address, version).await
@@ -69,8 +69,8 @@ async fn check_server(conn: &mut PgConnection, address: &Address) -> Result<(), 
     if row.try_get(2).map_err(failed)? {
         return Err(StoreError(format!("{shown} is read-only")));
     }
-    for (place, setting) in [(3, "fsync"), (4, "full_page_writes"), (5, "synchronous_commit")] {
-        let value: String = row.try_get(place).map_err(failed)?;
+    for (index, setting) in [(3, "fsync"), (4, "full_page_writes"), (5, "synchronous_commit")] {
+        let value: String = row.try_get(index).map_err(failed)?;
         if value == "off" {
             tracing::warn!("{shown} has {setting} off: acknowledged data can be lost when its machine fails");
         }
@@ -80,7 +80,7 @@ async fn check_server(conn: &mut PgConnection, address: &Address) -> Result<(), 
 
 /// Creates our schema. Refuses one that has tables and none of ours: it belongs to another program.
 async fn create_schema(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot make the schema of {}: {error}", address.shown));
+    let failed = |error: sqlx::Error| StoreError(format!("cannot create the schema in {}: {error}", address.shown));
     let text = "SELECT to_regnamespace($1) IS NOT NULL, count(*), count(*) FILTER (WHERE tablename = '_sqlx_migrations') \
                 FROM pg_tables WHERE schemaname = $1";
     let row = sqlx::query(text).bind(SCHEMA).fetch_one(&mut *conn).await.map_err(failed)?;
@@ -121,7 +121,8 @@ pub(super) async fn open_read_only(address: &Address) -> Result<PgConnection, St
     }
 }
 
-/// Refuses a database that may contain newer events than this binary reads; notes the version that this binary writes.
+/// Refuses a database that may contain newer events than this binary reads; else records the version of the events that
+/// this binary writes.
 async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
     let text = "INSERT INTO meta (key, value) VALUES ('event_version', convert_to($1::text, 'UTF8')) \
@@ -159,13 +160,14 @@ async fn usual_retention(conn: &mut PgConnection, is_new: bool) -> sqlx::Result<
     Ok(text.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
-/// What tells this database from a copy of it. A server that does not say which it is leaves only the address.
+/// The location and incarnation of this database. If the server does not return its system identifier, the address
+/// takes the place of the incarnation.
 async fn identity(conn: &mut PgConnection, address: &Address) -> StoreIdentity {
     let text = "SELECT system_identifier || ':' || oid FROM pg_control_system(), pg_database \
                 WHERE datname = current_database()";
     let found = sqlx::query(text).fetch_one(conn).await.and_then(|row| row.try_get::<String, _>(0));
     let incarnation = found.unwrap_or_else(|error| {
-        tracing::debug!(%error, "the database does not say which it is");
+        tracing::debug!(%error, "the database did not return its system identifier; its address is used instead");
         address.shown.clone()
     });
     StoreIdentity { location: address.shown.clone(), incarnation }
@@ -182,6 +184,6 @@ async fn secret(conn: &mut PgConnection) -> Result<[u8; 32], StoreError> {
         .await
         .map_err(failed)?;
     let row = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_one(conn).await.map_err(failed)?;
-    let kept: Vec<u8> = row.try_get(0).map_err(failed)?;
-    kept.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the database is damaged".into()))
+    let secret: Vec<u8> = row.try_get(0).map_err(failed)?;
+    secret.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the database is damaged".into()))
 }

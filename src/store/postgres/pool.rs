@@ -1,7 +1,7 @@
 //! The pool for reads and idempotent writes. Each is one statement.
 //!
 //! Always true: every wait is bounded; a lost connection is not used again, and its statement is repeated on another
-//! one until it is answered or its time is over; attempts to connect back off.
+//! one until it is answered or the statement timeout has passed; attempts to connect back off.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(super) struct Pool {
 pub(super) type BoundQuery<'q> = Query<'q, Postgres, PgArguments>;
 
 impl Pool {
-    /// Connects when the first statement is executed.
+    /// A pool that opens its first connection when the first statement is executed.
     pub(super) fn new(address: Address, limits: &Limits) -> Self {
         let session_settings = address.session_settings();
         let pool = PgPoolOptions::new()
@@ -46,7 +46,7 @@ impl Pool {
         Self { pool, address }
     }
 
-    /// Executes a statement, which is made anew for each attempt.
+    /// Executes a statement. `make` builds it for each attempt.
     pub(super) async fn query<'q>(&self, make: impl Fn() -> BoundQuery<'q> + Send) -> Result<Vec<PgRow>, StoreError> {
         let deadline = Instant::now() + self.address.statement;
         let mut pause = PAUSE_MIN;
@@ -58,8 +58,8 @@ impl Pool {
                 },
                 Err(error) => (error, false),
             };
-            let over = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
-            if over || !(is_lost(&error) || may_recover(&error)) || Instant::now() >= deadline {
+            let is_final = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
+            if is_final || !(is_lost(&error) || may_recover(&error)) || Instant::now() >= deadline {
                 return Err(StoreError(format!("the store did not answer: {error}")));
             }
             // After a lost connection the next one is tried at once; after a failed attempt to connect there is a

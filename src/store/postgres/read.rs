@@ -155,7 +155,7 @@ async fn listed_rows(pool: &Pool, filter: RunFilter) -> Result<Vec<PgRow>> {
     );
     let text = AssertSqlSafe(text).into_sql_str();
     let make = || {
-        // Not kept prepared: there are many combinations of filters and limits.
+        // Not cached as a prepared statement: there are many combinations of filters and limits.
         values.iter().fold(sqlx::query(text.clone()).persistent(false), |query, value| match value {
             Value::Text(value) => query.bind(value.as_str()),
             Value::Texts(value) => query.bind(value.as_slice()),

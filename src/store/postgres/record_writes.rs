@@ -36,7 +36,8 @@ pub(super) async fn run_key(pool: &Pool, run: RunId, key: Option<Vec<u8>>) -> Re
     }
 }
 
-/// Locks the run's row, so that a purge of the run waits for this or this for the purge: no snapshot outlives its run.
+/// Stores a snapshot. The statement locks the run's row, so that it and a purge of the run wait for each other: no
+/// snapshot outlives its run.
 pub(super) async fn run_snapshot(pool: &Pool, snapshot: &RunSnapshot) -> Result<()> {
     let RunSnapshot { run, seq, at, fold, body } = snapshot;
     let put = "WITH whole AS (SELECT FROM runs WHERE run_id = $1 AND seq >= $2 AND NOT purged FOR KEY SHARE) \
@@ -78,8 +79,8 @@ pub(super) async fn flips(
     flips: Vec<FlipRecord>,
     declared: Option<Vec<DeclaredState>>,
 ) -> Result<Vec<u64>> {
-    let puts: Vec<Uuid> = flips.iter().map(|_| Uuid::from_u128(fastrand::u128(..))).collect();
-    let puts: Vec<&[u8]> = puts.iter().map(|put| put.as_bytes().as_slice()).collect();
+    let ids: Vec<Uuid> = flips.iter().map(|_| Uuid::from_u128(fastrand::u128(..))).collect();
+    let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
     let routes: Vec<Option<&str>> = flips.iter().map(|flip| flip.route.as_ref().map(RouteId::as_str)).collect();
     let records = flips.iter().map(json).collect::<Result<Vec<_>>>()?;
     let declared_routes: Option<Vec<&str>> =
@@ -87,7 +88,7 @@ pub(super) async fn flips(
     let declared_records =
         declared.as_ref().map(|declared| declared.iter().map(json).collect::<Result<Vec<_>>>()).transpose()?;
     let make = || {
-        let query = sqlx::query("SELECT put_flips($1, $2, $3, $4, $5)").bind(&puts).bind(&routes).bind(&records);
+        let query = sqlx::query("SELECT put_flips($1, $2, $3, $4, $5)").bind(&ids).bind(&routes).bind(&records);
         query.bind(&declared_routes).bind(&declared_records)
     };
     let found = pool.query(make).await?;
@@ -105,10 +106,11 @@ pub(super) async fn samples(
     let routes: Vec<&str> = samples.iter().map(|sample| sample.route.as_str()).collect();
     let prints: Vec<String> = samples.iter().map(|sample| escape(&sample.fingerprint).into_owned()).collect();
     let records = samples.iter().map(json).collect::<Result<Vec<_>>>()?;
-    let (per, of) = (super::columns::sql_limit(per_fingerprint), super::columns::sql_limit(fingerprints));
+    let (samples_max, fingerprints_max) =
+        (super::columns::sql_limit(per_fingerprint), super::columns::sql_limit(fingerprints));
     let make = || {
         let query = sqlx::query("SELECT put_samples($1, $2, $3, $4, $5)");
-        query.bind(&routes).bind(&prints).bind(&records).bind(per).bind(of)
+        query.bind(&routes).bind(&prints).bind(&records).bind(samples_max).bind(fingerprints_max)
     };
     pool.query(make).await.map(drop)
 }
@@ -127,11 +129,11 @@ pub(super) async fn evidence(pool: &Pool, mut evidence: Vec<EvidenceRecord>) -> 
 }
 
 pub(super) async fn key_files(pool: &Pool, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> Result<()> {
-    let gone: Vec<String> = remove.into_iter().map(key_file_row).collect();
+    let removed: Vec<String> = remove.into_iter().map(key_file_row).collect();
     let rows: Vec<String> = put.iter().map(|record| key_file_row(record.id)).collect();
     let records = put.iter().map(json).collect::<Result<Vec<_>>>()?;
     let text = "WITH gone AS (DELETE FROM meta WHERE key = ANY($1)) \
                 INSERT INTO meta (key, value) SELECT * FROM unnest($2, $3) \
                 ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-    pool.query(|| sqlx::query(text).bind(&gone).bind(&rows).bind(&records)).await.map(drop)
+    pool.query(|| sqlx::query(text).bind(&removed).bind(&rows).bind(&records)).await.map(drop)
 }

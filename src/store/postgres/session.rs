@@ -39,14 +39,14 @@ impl Session {
         Self { address, lock, open: None, pause: PAUSE_MIN, retry_at: None, last_error: String::new() }
     }
 
-    /// The open connection, or a new one. After an error no transaction was begun.
+    /// The open connection, or a new one. If this fails, no transaction was begun.
     pub(super) async fn get(&mut self) -> Result<&mut PgConnection, WriteError> {
         let open = match self.open.take() {
             Some(open) => open,
             None => {
                 let is_waiting = self.retry_at.is_some_and(|then| Instant::now() < then);
-                let begun = if is_waiting { None } else { Some(self.connect().await) };
-                match begun {
+                let connected = if is_waiting { None } else { Some(self.connect().await) };
+                match connected {
                     Some(Ok(open)) => open,
                     Some(Err(error)) => {
                         self.last_error = error.to_string();
@@ -72,7 +72,7 @@ impl Session {
         Ok(self.open.insert(open))
     }
 
-    /// Tries to have an open connection within this time.
+    /// Waits for an open connection, with further attempts to connect, at most for this time.
     pub(super) async fn get_within(&mut self, time: Duration) -> Result<(), WriteError> {
         let deadline = Instant::now() + time;
         loop {

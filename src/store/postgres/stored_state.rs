@@ -44,8 +44,8 @@ pub(super) async fn read_stored_state(
     let runs: Vec<&[u8]> = appends.iter().map(|append| append.run_id.0.as_bytes().as_slice()).collect();
     let firsts: Vec<i64> = appends.iter().map(|append| append.first.cast_signed()).collect();
     for row in session.query(sqlx::query(BATCHES).bind(&runs).bind(&firsts)).await? {
-        let place = (run_id(row.try_get(0)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
-        stored.batches.insert(place, uuid(row.try_get(2)?)?);
+        let run_and_seq = (run_id(row.try_get(0)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
+        stored.batches.insert(run_and_seq, uuid(row.try_get(2)?)?);
     }
 
     let keys: Vec<RetryKey> = appends.iter().filter_map(|append| append.claim.as_ref()).flat_map(Claim::keys).collect();

@@ -26,8 +26,8 @@ impl SummaryCache {
                 .is_some_and(|(fence, listed)| *fence == append.fence && *listed == append.run.listed)
     }
 
-    /// An append was committed.
-    pub(super) fn written(&mut self, append: &EncodedAppend) {
+    /// Caches the summary of an append that was committed.
+    pub(super) fn insert(&mut self, append: &EncodedAppend) {
         if append.run.ended {
             self.0.remove(&append.run_id);
             return;
@@ -39,7 +39,7 @@ impl SummaryCache {
     }
 
     /// Clears the cache, because the outcome of a commit is unknown.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 }

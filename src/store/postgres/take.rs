@@ -15,20 +15,20 @@ use super::columns::{sql_limit, uuid};
 use super::read::summary;
 use super::session::Session;
 use crate::names::{Fence, RunId, WorkerId};
-use crate::store::summary::or_left_out;
+use crate::store::summary::decoded_or_logged;
 use crate::store::write_error::WriteError;
 use crate::store::{OwnedRun, StoreError, TakeResult};
 
 /// What the writer does between two batches.
 pub(super) enum WriterRequest {
     Take(WorkerId, RunId, oneshot::Sender<Result<TakeResult, StoreError>>),
-    /// The runs are those that the worker cannot read.
+    /// The worker, how many runs it takes at most, and the runs that it cannot read.
     TakeDue(WorkerId, usize, Vec<RunId>, oneshot::Sender<Result<Vec<OwnedRun>, StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
-/// How often a request is tried, and how long a new connection may take in between.
-const TRIES: u32 = 3;
+/// The most attempts of a request, and how long a new connection may take in between.
+const ATTEMPTS_MAX: u32 = 3;
 const RECONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 const TAKE: &str = "UPDATE runs SET owner = $1, fence = fence + 1, turn = NULL, taken = NULL \
@@ -66,38 +66,39 @@ impl RunTaker {
         match request {
             WriterRequest::Take(worker, run, reply) => {
                 let mut taken = take(session, worker, run).await;
-                for _ in 1..TRIES {
+                for _ in 1..ATTEMPTS_MAX {
                     if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
                         break;
                     }
                     taken = take(session, worker, run).await;
                 }
-                let _ = reply.send(taken.map_err(unanswered));
+                let _ = reply.send(taken.map_err(no_answer));
             }
             WriterRequest::TakeDue(worker, limit, unreadable, reply) => {
                 let unreadable: Vec<Vec<u8>> = unreadable.iter().map(|run| run.0.as_bytes().to_vec()).collect();
-                let (mut taken, mut known) = (self.take_due_page(session, worker, limit, &unreadable).await, true);
+                let (mut taken, mut has_all_replies) =
+                    (self.take_due_page(session, worker, limit, &unreadable).await, true);
                 while let Ok(page) = &mut taken
-                    && page.has_left_out
+                    && page.needs_another
                 {
-                    // Another request, because this one's runs are known. Where its reply is lost, the next request
-                    // returns its runs.
+                    // The runs of the last page are known, so the next page is a request with a new id. If its reply is
+                    // lost, the next call asks with the same id and gets these runs.
                     self.request = None;
                     let rest = limit.saturating_sub(page.runs.len());
                     match self.take_due_page(session, worker, rest, &unreadable).await {
                         Ok(more) => {
                             page.runs.extend(more.runs);
-                            page.has_left_out = more.has_left_out;
+                            page.needs_another = more.needs_another;
                         }
-                        Err(_) => (page.has_left_out, known) = (false, false),
+                        Err(_) => (page.needs_another, has_all_replies) = (false, false),
                     }
                 }
-                known &= taken.is_ok();
+                has_all_replies &= taken.is_ok();
                 let taken = taken.map(|DuePage { mut runs, .. }| {
                     runs.sort_by_key(|owned| owned.summary.run_id);
                     runs
                 });
-                if reply.send(taken.map_err(unanswered)).is_ok() && known {
+                if reply.send(taken.map_err(no_answer)).is_ok() && has_all_replies {
                     self.request = None;
                 }
             }
@@ -111,9 +112,9 @@ impl RunTaker {
 /// Due runs that were taken by one statement.
 struct DuePage {
     runs: Vec<OwnedRun>,
-    /// Runs whose summaries cannot be read were taken too, and more runs may be due. The former stay with the worker,
-    /// so that they are not due again at once.
-    has_left_out: bool,
+    /// The page is shorter than the limit because runs whose summaries cannot be read were left out, and more runs may
+    /// be due. The unreadable runs stay with the worker, so that they are not due again at once.
+    needs_another: bool,
 }
 
 impl RunTaker {
@@ -126,7 +127,7 @@ impl RunTaker {
     ) -> Result<DuePage, WriteError> {
         let request = *self.request.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
         let mut taken = take_due(session, worker, request, limit, unreadable).await;
-        for _ in 1..TRIES {
+        for _ in 1..ATTEMPTS_MAX {
             if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
                 break;
             }
@@ -136,13 +137,13 @@ impl RunTaker {
     }
 }
 
-fn unanswered(error: WriteError) -> StoreError {
+fn no_answer(error: WriteError) -> StoreError {
     StoreError(format!("the store did not answer: {}", error.text()))
 }
 
 async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<TakeResult, WriteError> {
     let (me, id) = (worker.0.as_bytes().as_slice(), run.0.as_bytes().as_slice());
-    let mut attempts = TRIES;
+    let mut attempts = ATTEMPTS_MAX;
     loop {
         attempts -= 1;
         if let Some(row) = session.query(sqlx::query(TAKE).bind(me).bind(id)).await?.first() {
@@ -176,10 +177,10 @@ async fn take_due(
     let mut runs = Vec::with_capacity(found.len());
     for row in &found {
         let fence = Fence(row.try_get::<i64, _>(0)?.cast_unsigned());
-        let summary = or_left_out(row.try_get(4)?, summary(row, 1));
+        let summary = decoded_or_logged(row.try_get(4)?, summary(row, 1));
         runs.extend(summary.map(|summary| OwnedRun { fence, summary }));
     }
-    Ok(DuePage { has_left_out: runs.len() < found.len() && found.len() == limit, runs })
+    Ok(DuePage { needs_another: runs.len() < found.len() && found.len() == limit, runs })
 }
 
 fn owned(row: &PgRow) -> Result<OwnedRun, WriteError> {

@@ -17,10 +17,10 @@ use crate::store::StoreError;
 use crate::store::check::newer_events_problem;
 use crate::workflow::Event;
 
-/// The migration that makes the table of appends. The events of an older database are moved after it.
-const APPENDS: i64 = 5;
+/// The migration that creates the table of appends. The events of an older database are moved after it.
+const CREATES_APPENDS: i64 = 5;
 /// The migration that drops the table of events: all of them are moved before it.
-const MOVED: i64 = 6;
+const DROPS_EVENTS: i64 = 6;
 /// The last migration.
 pub(super) const NEWEST: i64 = 8;
 /// The advisory lock of the process that upgrades the tables.
@@ -47,8 +47,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
         Migration::new(3, "flips".into(), MigrationType::Simple, flips, false),
         Migration::new(4, "births".into(), MigrationType::Simple, births, false),
-        Migration::new(APPENDS, "appends".into(), MigrationType::Simple, appends, false),
-        Migration::new(MOVED, "events moved".into(), MigrationType::Simple, moved, false),
+        Migration::new(CREATES_APPENDS, "appends".into(), MigrationType::Simple, appends, false),
+        Migration::new(DROPS_EVENTS, "events moved".into(), MigrationType::Simple, moved, false),
         Migration::new(7, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
         Migration::new(NEWEST, "legacy claims".into(), MigrationType::Simple, legacy_claims, false),
     ];
@@ -80,7 +80,7 @@ async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(),
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot upgrade the tables of {shown}: {error}"));
     let found = version(conn).await.map_err(failed)?;
-    if (1..APPENDS).contains(&found) {
+    if (1..CREATES_APPENDS).contains(&found) {
         let events: i64 = sqlx::query("SELECT count(*) FROM events")
             .fetch_one(&mut *conn)
             .await
@@ -96,10 +96,10 @@ async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(),
         }
         wait_for_older(conn, address, found).await?;
     }
-    if found < APPENDS {
-        migrate_to(conn, address, APPENDS).await?;
+    if found < CREATES_APPENDS {
+        migrate_to(conn, address, CREATES_APPENDS).await?;
     }
-    if found < MOVED {
+    if found < DROPS_EVENTS {
         move_events(conn, address).await?;
     }
     migrate_to(conn, address, NEWEST).await
@@ -194,7 +194,7 @@ async fn move_events(conn: &mut PgConnection, address: &Address) -> Result<(), S
             "{shown} has {why}; start that one, or give this one another database with --store"
         )));
     }
-    let (began, mut logged, mut all) = (Instant::now(), Instant::now(), 0);
+    let (began, mut logged, mut moved_total) = (Instant::now(), Instant::now(), 0);
     loop {
         let row =
             sqlx::query("SELECT move_events($1)").bind(EVENTS_AT_ONCE).fetch_one(&mut *conn).await.map_err(failed)?;
@@ -202,14 +202,14 @@ async fn move_events(conn: &mut PgConnection, address: &Address) -> Result<(), S
         if moved == 0 {
             break;
         }
-        all += moved;
+        moved_total += moved;
         if logged.elapsed() >= LOG_INTERVAL {
             logged = Instant::now();
-            tracing::info!(store = shown, "upgrading the store: {all} events moved");
+            tracing::info!(store = shown, "upgrading the store: {moved_total} events moved");
         }
     }
-    if all > 0 {
-        tracing::info!(store = shown, took = ?began.elapsed(), "the store is upgraded: {all} events moved");
+    if moved_total > 0 {
+        tracing::info!(store = shown, took = ?began.elapsed(), "the store is upgraded: {moved_total} events moved");
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ impl From<sqlx::Error> for WriteError {
     fn from(error: sqlx::Error) -> Self {
         let text = error.to_string();
         match ended_session(&error) {
-            // The server rolled the statement back and kept the session: deadlock, timeout, full disk, read-only, ….
+            // The server rolled the statement back and kept the session: deadlock, timeout, full disk or the like.
             Some(false) => match code(&error) {
                 Some(code) if code == INVALID_BATCH || code.starts_with("23") => WriteError::Constraint(text),
                 _ => WriteError::NotWritten(text),
@@ -54,6 +54,6 @@ fn code(error: &sqlx::Error) -> Option<String> {
 /// Whether the server ended the session with this error; `None` if the error is not the server's.
 fn ended_session(error: &sqlx::Error) -> Option<bool> {
     use sqlx::postgres::{PgDatabaseError, PgSeverity};
-    let said = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
-    Some(matches!(said.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+    let server_error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+    Some(matches!(server_error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }

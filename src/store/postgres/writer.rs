@@ -75,7 +75,7 @@ impl Writer {
                 biased;
                 Some(append) = self.live.recv() => first = Some(append),
                 Some(append) = self.dark.recv() => first = Some(append),
-                Some(requests) = self.requests.recv() => request = Some(requests),
+                Some(received) = self.requests.recv() => request = Some(received),
                 // No probes while closing: a dead database must not delay the end.
                 () = tokio::time::sleep(pause), if !healthy && !self.live.is_closed() => {
                     self.committer.probe(&self.healthy).await;
@@ -87,7 +87,7 @@ impl Writer {
                 self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
                 self.committer.commit(batch, &self.healthy).await;
             }
-            // One after each batch: appends cannot starve these requests, and wait for one of them at most.
+            // One request after each batch: appends cannot starve the requests, and wait for one of them at most.
             match request.or_else(|| self.requests.try_recv().ok()) {
                 None => {}
                 Some(WriterRequest::Close(done)) => {
@@ -96,8 +96,8 @@ impl Writer {
                     self.dark.close();
                     self.requests.close();
                 }
-                Some(requests) => {
-                    self.run_taker.perform(requests, &mut self.committer.session).await;
+                Some(request) => {
+                    self.run_taker.perform(request, &mut self.committer.session).await;
                     self.mark_unhealthy_if_disconnected();
                 }
             }

@@ -23,7 +23,7 @@ use crate::store::{KeyFileRecord, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Reads the records of the files that hold retry keys.
+/// The statement that reads the records of the files that hold retry keys.
 pub(super) const KEY_FILES: &str = "SELECT value FROM meta WHERE key >= 'key_file:' AND key < 'key_file;' ORDER BY key";
 
 /// The result of a backup.
@@ -35,7 +35,7 @@ pub struct Copied {
     pub waiting_keys: u64,
 }
 
-/// Reads the retry keys that are in files, whether or not the database has them.
+/// Reads the retry keys in these files, whether or not the database has them.
 pub(super) type ReadKeyFiles<'a> = &'a mut (dyn FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send);
 
 /// Makes the copy. Retry keys that were recorded at the time `since` or earlier have expired.
@@ -55,7 +55,7 @@ pub(super) async fn back_up(from: &Path, to: &Path, since: i64, read_keys: ReadK
         _ => failed(format!("{}: {error}", part.display())),
     })?;
     let done = async {
-        // The pragma would also refuse to write the copy. Nothing else is written.
+        // With `query_only` SQLite would refuse to write the copy too. Nothing else is written.
         conn.execute("PRAGMA query_only = OFF".into_sql_str()).await.map_err(|error| failed(error.to_string()))?;
         let name = part.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?.replace('\'', "''");
         let text = AssertSqlSafe(format!("VACUUM INTO '{name}'")).into_sql_str();
@@ -130,7 +130,7 @@ fn create_part_file(part: &Path) -> std::io::Result<File> {
         TryLockError::Error(error) => error,
     })?;
     file.set_len(0)?;
-    // SQLite would take leftovers of the earlier copy for this one's.
+    // Otherwise SQLite would use files of the earlier copy as those of the new one.
     for suffix in ["-journal", "-wal", "-shm"] {
         let _ = std::fs::remove_file(with_suffix(part, suffix)); // usually there is none
     }

@@ -91,7 +91,7 @@ async fn open_current(path: &Path) -> Result<SqliteConnection> {
     Ok(conn)
 }
 
-/// Checks a database. Claims of retry keys from `since` or before may name runs that were purged.
+/// Checks a database. The run of a retry key that was claimed at `since` or earlier may have been purged.
 pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
     let mut checked = StoreChecked::default();
     let mut conn = match open_current(path).await {
@@ -186,9 +186,9 @@ async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<Eve
     let mut events = Vec::new();
     for row in &found {
         let append = read::append_row(row, 3)?;
-        let (expected, there): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
-        if expected != there {
-            let why = format!("its append refers to {expected} payloads, but there are {there}");
+        let (expected, found): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
+        if expected != found {
+            let why = format!("its append refers to {expected} payloads, but there are {found}");
             parts.insert(append.first.cast_unsigned(), Err(why));
         }
         append.read_for_check(&parts, &mut events);

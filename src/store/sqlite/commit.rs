@@ -19,8 +19,9 @@ use crate::clock;
 use crate::store::AppendError;
 use crate::store::write_error::WriteError;
 
-/// How often a commit with an unknown outcome is looked up in a store that was healthy until then, and the first pause.
-const LOOKUPS: u32 = 3;
+/// The most attempts to look up a commit with an unknown outcome, in a store that was healthy until then.
+const LOOKUPS_MAX: u32 = 3;
+/// The pause after the first attempt; doubled after each further one.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(50);
 
 /// The writer's connection, with caches of what was written through it.
@@ -86,7 +87,7 @@ impl Committer {
             Err(error) => Err(error),
         };
         if done.is_err() {
-            self.cache.forget();
+            self.cache.clear();
             self.conn.roll_back();
         }
         done
@@ -97,7 +98,7 @@ impl Committer {
         *self.write_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.text().to_owned());
     }
 
-    /// Finds the answers after a commit failed or its outcome is unknown.
+    /// Determines the outcome of each append after the commit failed or its outcome is unknown.
     fn resolve_failure(
         &mut self,
         appends: &[EncodedAppend],
@@ -134,7 +135,7 @@ impl Committer {
     /// Finds out on a new connection which appends are stored. Those with the outcome `Write` are not.
     fn look_up(&mut self, appends: &[EncodedAppend], was_healthy: bool) -> Result<Vec<AppendOutcome>, WriteError> {
         let mut pause = LOOKUP_PAUSE;
-        let mut lookups = if was_healthy { LOOKUPS } else { 1 };
+        let mut lookups = if was_healthy { LOOKUPS_MAX } else { 1 };
         loop {
             self.conn.discard();
             lookups -= 1;

@@ -16,13 +16,13 @@ const STATEMENTS_MAX: usize = 64;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
-    /// Pages in the log after the last commit of this thread.
-    static LOGGED: Cell<u32> = const { Cell::new(0) };
+    /// The number of pages in the write-ahead log after the last commit of this thread.
+    static WAL_PAGES: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Called by SQLite after each commit, instead of its own checkpoint: that would come before the commit returns.
-fn note_logged(_: &Wal, pages: i32) -> rusqlite::Result<()> {
-    LOGGED.set(pages.try_into().unwrap_or(0));
+/// SQLite calls this after each commit instead of making a checkpoint, which would run before the commit returns.
+fn note_wal_pages(_: &Wal, pages: i32) -> rusqlite::Result<()> {
+    WAL_PAGES.set(pages.try_into().unwrap_or(0));
     Ok(())
 }
 
@@ -57,7 +57,7 @@ impl Options {
         conn.pragma_update(None, "synchronous", synchronous())?;
         // Overwrites what is deleted: the key of an ended run must not stay in a free page.
         conn.pragma_update(None, "secure_delete", "ON")?;
-        conn.wal_hook(Some(note_logged));
+        conn.wal_hook(Some(note_wal_pages));
         for (name, value) in &self.more {
             conn.pragma_update(None, name, value)?;
         }
@@ -68,7 +68,7 @@ impl Options {
 /// `FULL`: every commit is synced before it is acknowledged.
 fn synchronous() -> &'static str {
     #[cfg(test)]
-    if std::env::var(SYNCHRONOUS).is_ok_and(|said| said == "normal") {
+    if std::env::var(SYNCHRONOUS).is_ok_and(|value| value == "normal") {
         return "NORMAL";
     }
     "FULL"
@@ -82,14 +82,14 @@ pub(in crate::store) const SYNCHRONOUS: &str = "POINTSMAN_TEST_SYNCHRONOUS";
 pub(super) struct Connection {
     options: Options,
     open: Option<Sqlite>,
-    /// The number of pages in the log at the last checkpoint. SQLite writes the log from its beginning again once all
-    /// pages are in the database and nobody reads them; the number in the log is then smaller than this one.
-    checkpointed: u32,
+    /// The number of pages in the log at the last checkpoint. SQLite starts to write the log from its beginning again
+    /// once all pages are in the database and nobody reads them; the log then has fewer pages than this.
+    pages_at_checkpoint: u32,
 }
 
 impl Connection {
     pub(super) fn new(options: Options, open: Sqlite) -> Self {
-        Self { options, open: Some(open), checkpointed: 0 }
+        Self { options, open: Some(open), pages_at_checkpoint: 0 }
     }
 
     /// The open connection, or a new one.
@@ -102,14 +102,14 @@ impl Connection {
         Ok(self.open.insert(open))
     }
 
-    /// Copies the log to the database (checkpoint) if it has grown by at least so many pages. Only the next commit
+    /// Copies the log to the database (checkpoint) if it has grown by at least this many pages. Only the next commit
     /// waits for it. After an error nothing is lost, because the log keeps what the database lacks; a later call tries
     /// again.
     pub(super) fn checkpoint(&mut self, pages: u32) {
-        let logged = LOGGED.get();
-        let before = if logged < self.checkpointed { 0 } else { self.checkpointed };
-        let Some(open) = self.open.as_ref().filter(|_| logged - before >= pages) else { return };
-        self.checkpointed = logged;
+        let wal_pages = WAL_PAGES.get();
+        let before = if wal_pages < self.pages_at_checkpoint { 0 } else { self.pages_at_checkpoint };
+        let Some(open) = self.open.as_ref().filter(|_| wal_pages - before >= pages) else { return };
+        self.pages_at_checkpoint = wal_pages;
         if let Err(error) = open.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::debug!(%error, "the log was not copied to the database");
         }

@@ -17,7 +17,7 @@ use super::{SqliteStore, read};
 use crate::clock;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, Remains, RunSnapshot, StoreError, StoreNotification,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RunBodies, RunSnapshot, StoreError, StoreNotification,
     TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::RunStatus;
@@ -47,14 +47,14 @@ impl SqliteStore {
         let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
         let mut runs = Vec::new();
         for (run, pinned) in read::purgeable_runs(&self.readers, status, nanos(ended_before).min(since), limit).await? {
-            let remains = match pinned {
+            let bodies = match pinned {
                 false => None,
-                true => Some(self.remains_of(run).await?),
+                true => Some(self.bodies_of(run).await?),
             };
-            runs.push((run, remains));
+            runs.push((run, bodies));
         }
         let mut purged =
-            Purged { pinned: runs.iter().filter(|(_, remains)| remains.is_some()).count() as u64, ..Purged::default() };
+            Purged { pinned: runs.iter().filter(|(_, bodies)| bodies.is_some()).count() as u64, ..Purged::default() };
         if !runs.is_empty() {
             purged.runs = self
                 .write_coordination(CoordinationWrite::MarkPurged(runs), |result| {
@@ -89,11 +89,11 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// The bodies to keep of a pinned run, as JSON; `null` if its events cannot be folded.
-    async fn remains_of(&self, run: RunId) -> Result<Vec<u8>, StoreError> {
+    /// The bodies of a pinned run, as JSON; `null` if its events cannot be folded.
+    async fn bodies_of(&self, run: RunId) -> Result<Vec<u8>, StoreError> {
         let events = read::events(&self.readers, run, Seq::FIRST).await?;
-        let remains = Remains::of(events.iter().map(|stored| &stored.event));
-        serde_json::to_vec(&remains)
+        let bodies = RunBodies::of(events.iter().map(|stored| &stored.event));
+        serde_json::to_vec(&bodies)
             .map_err(|error| StoreError(format!("the bodies of {run} cannot be written as JSON: {error}")))
     }
 }
@@ -179,8 +179,8 @@ impl Work for SqliteStore {
         self.write_coordination(CoordinationWrite::PruneRetryKeys(read::sql_limit(limit)), pruned)
     }
 
-    fn remains(&self, run: RunId) -> StoreFuture<'_, Option<Remains>> {
-        read::remains(&self.readers, run).boxed()
+    fn purged_run_bodies(&self, run: RunId) -> StoreFuture<'_, Option<RunBodies>> {
+        read::purged_run_bodies(&self.readers, run).boxed()
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {

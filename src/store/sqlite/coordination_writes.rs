@@ -13,12 +13,13 @@ use super::run_snapshots::{self, DROPPED_AT_ONCE, SnapshotPart};
 use super::stored_state::run_id;
 use super::write_append::WriteTime;
 use crate::names::{Fence, RunId, WorkerId};
-use crate::store::summary::{decode_summary, or_left_out};
+use crate::store::summary::{decode_summary, decoded_or_logged};
 use crate::store::write_error::WriteError;
 use crate::store::{OrderRecord, OwnedRun, StoreError, StoreNotification, TakeResult, no_such_run, run_has_ended};
 
-/// Rows of appends that one transaction deletes, and payloads.
+/// Rows of appends that one transaction deletes.
 const APPENDS_AT_ONCE: u32 = 200;
+/// Payloads that one transaction deletes.
 const PAYLOADS_AT_ONCE: u32 = 16;
 
 pub(super) enum CoordinationWrite {
@@ -33,11 +34,11 @@ pub(super) enum CoordinationWrite {
     PutSnapshot(SnapshotPart),
     /// Deletes some of the parts that this snapshot of a run replaces.
     DropSnapshots(RunId, Uuid),
-    /// Runs to purge, each with the bodies to keep of it (JSON) if it is pinned.
+    /// Runs to purge; each pinned one with the bodies to store (JSON).
     MarkPurged(Vec<(RunId, Option<Vec<u8>>)>),
     /// Deletes a portion of the rows of purged runs.
     DeletePurged,
-    /// Deletes at most so many expired retry keys.
+    /// Deletes at most this many expired retry keys.
     PruneRetryKeys(i64),
 }
 
@@ -68,8 +69,9 @@ pub(super) fn write(
     let result = match request {
         CoordinationWrite::ReleaseAll(worker) => {
             let text = "UPDATE runs SET owner = NULL, turn = 0 WHERE ended = 0 AND owner = ? RETURNING run_id";
-            let left: Vec<Vec<u8>> = query_rows(conn, text, params![worker.0.as_bytes().as_slice()], |row| row.get(0))?;
-            notifications.extend(left.into_iter().filter_map(run_id).map(StoreNotification::Run));
+            let released: Vec<Vec<u8>> =
+                query_rows(conn, text, params![worker.0.as_bytes().as_slice()], |row| row.get(0))?;
+            notifications.extend(released.into_iter().filter_map(run_id).map(StoreNotification::Run));
             CoordinationResult::Nothing
         }
         CoordinationWrite::Take(worker, run) => CoordinationResult::Taken(take(conn, *worker, *run)?),
@@ -115,8 +117,8 @@ pub(super) fn write(
     Ok((result, notifications))
 }
 
-/// Sends the notifications of a committed write.
-pub(super) fn committed(
+/// After the commit of a write: updates the notifier's caches and sends the notifications.
+pub(super) fn notify_committed(
     request: &CoordinationWrite,
     result: &CoordinationResult,
     notifications: Vec<StoreNotification>,
@@ -176,18 +178,18 @@ fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Res
                 ) RETURNING fence, summary, seq, updated, run_id";
     let worker = worker.0.as_bytes().as_slice();
     let mut taken: Vec<OwnedRun> = Vec::new();
-    let mut left = limit;
+    let mut remaining = limit;
     loop {
         let row = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(4)?, owned_row(row)?));
-        let rows = query_rows(conn, text, params![worker, now_ns, left], row)?;
+        let rows = query_rows(conn, text, params![worker, now_ns, remaining], row)?;
         let (count, before) = (rows.len(), taken.len());
         // A run whose summary cannot be read stays with this worker, so that it is not due again at once.
-        taken.extend(rows.into_iter().filter_map(|(run_id, row)| or_left_out(&run_id, owned(row))));
+        taken.extend(rows.into_iter().filter_map(|(run_id, row)| decoded_or_logged(&run_id, owned(row))));
         let readable = taken.len() - before;
-        if readable == count || (count as i64) < left {
+        if readable == count || (count as i64) < remaining {
             break;
         }
-        left -= readable as i64;
+        remaining -= readable as i64;
     }
     taken.sort_by_key(|owned| owned.summary.run_id);
     Ok(taken)
@@ -213,14 +215,14 @@ fn put_order(conn: &Connection, order: &OrderRecord) -> Result<StoreNotification
 
 fn mark_purged(conn: &Connection, runs: &[(RunId, Option<Vec<u8>>)]) -> Result<u64, WriteError> {
     let mut marked = 0;
-    for (run, remains) in runs {
+    for (run, bodies) in runs {
         let run = run.0.as_bytes().as_slice();
         let text = "INSERT INTO purging SELECT run_id FROM runs \
                     WHERE run_id = ? AND ended = 1 AND remains IS NULL ON CONFLICT DO NOTHING";
         marked += conn.prepare_cached(text)?.execute([run])?;
         conn.prepare_cached("DELETE FROM orders WHERE run_id = ?")?.execute([run])?;
-        if let Some(remains) = remains {
-            conn.prepare_cached("UPDATE runs SET remains = ? WHERE run_id = ?")?.execute(params![remains, run])?;
+        if let Some(bodies) = bodies {
+            conn.prepare_cached("UPDATE runs SET remains = ? WHERE run_id = ?")?.execute(params![bodies, run])?;
         }
         let text = "DELETE FROM runs WHERE run_id = ? AND ended = 1 AND remains IS NULL";
         conn.prepare_cached(text)?.execute([run])?;

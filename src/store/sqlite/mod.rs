@@ -85,7 +85,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or creates a database and starts its writer. Registers metrics: install the recorder before.
+    /// Opens or creates a database and starts its writer. Registers metrics, so the recorder must be installed before.
     ///
     /// # Errors
     /// Another process uses it, it is on a network file system, a newer version wrote it, or the disk fails. The text
@@ -144,8 +144,8 @@ impl SqliteStore {
         let retry_window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
         let healthy = Arc::new(AtomicBool::new(true));
         let notifications = broadcast::Sender::new(NOTIFICATIONS_MAX);
-        let unread = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
-        let notifier = Notifier::load(&writer, notifications.clone()).map_err(unread)?;
+        let failed = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
+        let notifier = Notifier::load(&writer, notifications.clone()).map_err(failed)?;
         let committer = Committer::new(Connection::new(options, writer), notifier, retry_window_ns);
         let write_failure = committer.write_failure.clone();
         let queue = Arc::new(Queue::new(sizes));
@@ -173,8 +173,8 @@ impl SqliteStore {
 
     fn enqueue_append(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
-        let job = EncodedAppend::new(append, self.inline_bytes_max, reply)?;
-        self.queue.push(job).map_err(|error| AppendError::Refused(self.queue_error_text(error, "appends")))?;
+        let encoded = EncodedAppend::new(append, self.inline_bytes_max, reply)?;
+        self.queue.push(encoded).map_err(|error| AppendError::Refused(self.queue_error_text(error, "appends")))?;
         Ok(replied)
     }
 
@@ -205,8 +205,8 @@ impl SqliteStore {
         self.queue.pause(is_paused);
     }
 
-    fn write(&self, work: RecordWrite) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.enqueue_write(|done| OtherWrite::Records(work, done))
+    fn write(&self, write: RecordWrite) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.enqueue_write(|reply| OtherWrite::Records(write, reply))
     }
 }
 
@@ -220,9 +220,9 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let began = Instant::now();
-        let handed_in = self.enqueue_append(append);
+        let enqueued = self.enqueue_append(append);
         async move {
-            let done = handed_in?
+            let done = enqueued?
                 .await
                 .unwrap_or_else(|_| Err(AppendError::Unavailable("the store's writer has ended".into())));
             self.duration.record(began.elapsed());
@@ -317,7 +317,7 @@ impl Store for SqliteStore {
         flips: Vec<FlipRecord>,
         declared: Option<Vec<DeclaredState>>,
     ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
-        self.enqueue_write(|done| OtherWrite::Flips(Flips { flips, declared }, done))
+        self.enqueue_write(|reply| OtherWrite::Flips(Flips { flips, declared }, reply))
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {

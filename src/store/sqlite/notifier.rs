@@ -54,11 +54,11 @@ impl Notifier {
         Ok(notifier)
     }
 
-    /// An append was committed.
+    /// Updates the caches for an append that was committed, and sends its notifications.
     pub(super) fn append_committed(&mut self, append: &EncodedAppend, now_ns: i64) {
         self.has_other_owners |= append.run.owner.is_some_and(|owner| Some(owner) != self.last_worker);
-        for step in append.locks.iter().filter(|step| step.is_enqueue) {
-            self.locks.entry(append.run_id).or_default().insert(step.entry.name.clone());
+        for update in append.locks.iter().filter(|update| update.is_enqueue) {
+            self.locks.entry(append.run_id).or_default().insert(update.entry.name.clone());
         }
         for (id, _) in &append.settled {
             self.order_settled(append.run_id, *id);
@@ -72,7 +72,7 @@ impl Notifier {
         }
     }
 
-    /// An order to a run that has not ended was committed.
+    /// Caches an order to a run that has not ended.
     pub(super) fn order_added(&mut self, run: RunId, id: Uuid) {
         self.orders.entry(run).or_default().insert(id);
     }
@@ -91,13 +91,13 @@ impl Notifier {
         self.has_other_owners || self.last_worker != Some(worker)
     }
 
-    /// This worker is now the only one that owns runs.
+    /// Records that this worker is now the only one that owns runs.
     pub(super) fn took_all_due(&mut self, worker: WorkerId) {
         self.last_worker = Some(worker);
         self.has_other_owners = false;
     }
 
-    /// This worker took a run.
+    /// Records that this worker took a run.
     pub(super) fn took_run(&mut self, worker: WorkerId) {
         self.has_other_owners |= self.last_worker != Some(worker);
     }

@@ -151,7 +151,7 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(4, "carried".into(), MigrationType::Simple, carried, false),
         Migration::new(5, "lists".into(), MigrationType::Simple, lists, false),
         Migration::new(6, "births".into(), MigrationType::Simple, births, false),
-        Migration::new(APPENDS, "appends".into(), MigrationType::Simple, appends, false),
+        Migration::new(CREATES_APPENDS, "appends".into(), MigrationType::Simple, appends, false),
         Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
         Migration::new(NEWEST_VERSION, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
     ];
@@ -159,8 +159,8 @@ fn migrations(last: i64) -> Migrator {
     Migrator::with_migrations(migrations)
 }
 
-/// The migration that makes the table of appends. The events of an older file are moved after it.
-const APPENDS: i64 = 7;
+/// The migration that creates the table of appends. The events of an older file are moved after it.
+const CREATES_APPENDS: i64 = 7;
 /// The last migration.
 const NEWEST_VERSION: i64 = 9;
 
@@ -190,8 +190,8 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
             );
         }
     }
-    if found < APPENDS {
-        migrate_to(conn, path, APPENDS).await?;
+    if found < CREATES_APPENDS {
+        migrate_to(conn, path, CREATES_APPENDS).await?;
     }
     if upgrade::is_older(conn).await.map_err(failed)? {
         match upgrade::move_events(conn, &shown).await {
@@ -270,7 +270,8 @@ pub(super) async fn require_current_tables(conn: &mut SqliteConnection, path: &P
     }
 }
 
-/// Refuses a file that may contain newer events than this binary reads; notes the version that this binary writes.
+/// Refuses a file that may contain newer events than this binary reads; else records the version of the events that
+/// this binary writes.
 async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
@@ -319,9 +320,9 @@ async fn secret(conn: &mut SqliteConnection) -> Result<[u8; 32], StoreError> {
             StoreError(format!("cannot {what} the store's secret: {}", write_error::describe(&error)))
         }
     };
-    let kept: Option<(Vec<u8>,)> = sqlx::query_as(READ).fetch_optional(&mut *conn).await.map_err(failed("read"))?;
-    let (kept,) = match kept {
-        Some(kept) => kept,
+    let stored: Option<(Vec<u8>,)> = sqlx::query_as(READ).fetch_optional(&mut *conn).await.map_err(failed("read"))?;
+    let (secret,) = match stored {
+        Some(stored) => stored,
         None => {
             let mut fresh = [0_u8; 32];
             getrandom::fill(&mut fresh).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
@@ -333,5 +334,5 @@ async fn secret(conn: &mut SqliteConnection) -> Result<[u8; 32], StoreError> {
             sqlx::query_as(READ).fetch_one(conn).await.map_err(failed("read"))?
         }
     };
-    kept.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the file is damaged".into()))
+    secret.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the file is damaged".into()))
 }

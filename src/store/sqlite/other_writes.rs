@@ -2,7 +2,8 @@
 //! those of [`super::coordination_writes`].
 //!
 //! Always true: each is one transaction on the writer's connection, acknowledged after its commit. If the outcome of
-//! the commit is unknown, it is repeated on a new connection: flips are looked for first, all others are idempotent.
+//! the commit is unknown, the write is repeated on a new connection: flips are looked for first, all other writes are
+//! idempotent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,12 +24,12 @@ use crate::store::{
     DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, SampleRecord, StoreError, StoreNotification,
 };
 
-/// The reply of a write that returns nothing.
-type Done = oneshot::Sender<Result<(), StoreError>>;
+/// The reply channel of a write that returns nothing.
+type Reply = oneshot::Sender<Result<(), StoreError>>;
 
 /// One such write with its reply channel. Callers bound its size.
 pub(super) enum OtherWrite {
-    Records(RecordWrite, Done),
+    Records(RecordWrite, Reply),
     Flips(Flips, oneshot::Sender<Result<Vec<u64>, StoreError>>),
     Coordination(CoordinationWrite, oneshot::Sender<Result<CoordinationResult, StoreError>>),
 }
@@ -65,21 +66,22 @@ const PRUNED_AT_ONCE: i64 = 1_000;
 /// Performs a write and sends its reply.
 pub(super) fn perform(write: OtherWrite, committer: &mut Committer, healthy: &AtomicBool) {
     match write {
-        OtherWrite::Records(work, done) => {
-            let result = write_with_retry(&WriteTask::Records(work), committer, healthy);
-            let _ = done.send(result.map(|_| ()));
+        OtherWrite::Records(records, reply) => {
+            let result = write_with_retry(&WriteTask::Records(records), committer, healthy);
+            let _ = reply.send(result.map(|_| ()));
         }
-        OtherWrite::Flips(flips, done) => {
+        OtherWrite::Flips(flips, reply) => {
             let result = write_with_retry(&WriteTask::Flips(flips), committer, healthy);
-            let _ = done.send(result.map(|result| result.numbers));
+            let _ = reply.send(result.map(|result| result.numbers));
         }
-        OtherWrite::Coordination(write, done) => {
+        OtherWrite::Coordination(write, reply) => {
             let result = write_with_retry(&WriteTask::Coordination(write), committer, healthy);
-            let _ = done.send(result.map(|result| result.coordination));
+            let _ = reply.send(result.map(|result| result.coordination));
         }
     }
 }
 
+/// A write without its reply channel.
 enum WriteTask {
     Records(RecordWrite),
     Flips(Flips),
@@ -128,7 +130,7 @@ fn write_with_retry(
 
 fn notify(task: &WriteTask, mut result: WriteResult, committer: &mut Committer) -> WriteResult {
     if let WriteTask::Coordination(write) = task {
-        coordination_writes::committed(
+        coordination_writes::notify_committed(
             write,
             &result.coordination,
             std::mem::take(&mut result.notifications),
@@ -146,7 +148,7 @@ fn transact(task: &WriteTask, committer: &mut Committer, is_retry: bool) -> Resu
         WriteResult { numbers: Vec::new(), coordination: CoordinationResult::Nothing, notifications: Vec::new() };
     match task {
         WriteTask::Flips(flips) => result.numbers = put_flips(conn, flips, is_retry)?,
-        WriteTask::Records(work) => write(conn, work, now)?,
+        WriteTask::Records(records) => write_records(conn, records, now)?,
         WriteTask::Coordination(write) => {
             (result.coordination, result.notifications) =
                 coordination_writes::write(conn, write, &committer.notifier, now)?
@@ -201,8 +203,8 @@ fn put_declared(conn: &Connection, declared: &[DeclaredState]) -> Result<(), Wri
     Ok(())
 }
 
-fn write(conn: &Connection, work: &RecordWrite, now: WriteTime) -> Result<(), WriteError> {
-    match work {
+fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Result<(), WriteError> {
+    match write {
         RecordWrite::Plan(id, source) => {
             let text = "INSERT INTO plans (id, source) VALUES (?, ?) ON CONFLICT DO NOTHING";
             conn.execute(text, params![id.as_str(), json(source)?])?;
@@ -262,12 +264,12 @@ fn put_sample(
     conn.prepare_cached(text)?.execute(params![route, fingerprint, json(sample)?])?;
     let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint = ?2 AND pos NOT IN \
                 (SELECT pos FROM samples WHERE route = ?1 AND fingerprint = ?2 ORDER BY pos DESC LIMIT ?3)";
-    let kept = i64::try_from(per_fingerprint).unwrap_or(i64::MAX);
-    conn.prepare_cached(text)?.execute(params![route, fingerprint, kept])?;
+    let samples_max = i64::try_from(per_fingerprint).unwrap_or(i64::MAX);
+    conn.prepare_cached(text)?.execute(params![route, fingerprint, samples_max])?;
     let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint NOT IN \
                 (SELECT fingerprint FROM samples WHERE route = ?1 GROUP BY fingerprint ORDER BY max(pos) DESC LIMIT ?2)";
-    let kept = i64::try_from(fingerprints).unwrap_or(i64::MAX);
-    conn.prepare_cached(text)?.execute(params![route, kept])?;
+    let fingerprints_max = i64::try_from(fingerprints).unwrap_or(i64::MAX);
+    conn.prepare_cached(text)?.execute(params![route, fingerprints_max])?;
     Ok(())
 }
 

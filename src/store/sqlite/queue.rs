@@ -1,4 +1,4 @@
-//! The queues of the writer: decide what it writes next, and how much of it in one commit.
+//! The queues of the writer. They decide what it writes next, and how much of that in one commit.
 //!
 //! Always true: live appends come before dark ones, and a batch takes a bounded number of dark events; each of the
 //! three queues is bounded, and a full one refuses at once; everything that was accepted before the queue was closed is

@@ -1,4 +1,4 @@
-//! Moves the events of an older file, which has one row for each, to rows of whole appends.
+//! Moves the events of an older file, which has a row for each event, to rows of whole appends.
 //!
 //! Always true: each batch is one transaction that writes appends and deletes their events. A process that is killed at
 //! any moment leaves every event in exactly one of the two tables, and the next start continues. The file gets the new
@@ -39,7 +39,7 @@ pub(super) async fn is_older(conn: &mut SqliteConnection) -> sqlx::Result<bool> 
     Ok(sqlx::query_as::<_, (bool,)>(text).fetch_one(conn).await?.0)
 }
 
-/// About how many events the older table holds: more than there are if some were purged.
+/// An upper bound on the number of events in the older table: too high if some were purged.
 pub(super) async fn count(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     let text = "SELECT coalesce(max(pos) - min(pos) + 1, 0) FROM events";
     Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0)
@@ -143,11 +143,11 @@ async fn move_batch(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     let Some(last) = rows.last().map(|row| row.0) else { return Ok(0) };
     let moved = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let mut appends: Vec<MergedAppend> = Vec::new();
-    // The newest append of each run, because rows of several runs alternate.
+    // The index of each run's newest append in `appends`, because rows of several runs alternate.
     let mut newest: HashMap<Vec<u8>, usize> = HashMap::new();
     for (_, run_id, seq, at, version, batch, event, parts) in rows {
         let row = EventRow { run_id, seq, at, version, batch, event, parts };
-        let append = newest.get(&row.run_id).and_then(|place| appends.get_mut(*place));
+        let append = newest.get(&row.run_id).and_then(|index| appends.get_mut(*index));
         match append.filter(|append| append.continues_with(&row)) {
             Some(append) => append.add(&row),
             None => {

@@ -26,7 +26,8 @@ const ADVANCE_RUN: &str = "UPDATE runs SET first = ?2, seq = ?3, updated = ?4, o
 const APPEND: &str =
     "INSERT INTO appends (run_id, first, last, at, version, batch, parts, events) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 const PIN: &str = "INSERT INTO pins (family, id, arm, run_id, at) VALUES (?, ?, ?, ?, ?)";
-/// Replaces a key of legacy's and an expired one. A run that claims its key again keeps the time of the first claim.
+/// Replaces an expired row; the validation has refused a key that legacy or another run still holds. A run that claims
+/// its key again within the window keeps the time of the first claim.
 const CLAIM: &str = "INSERT INTO retry_keys (key, arm, run_id, request, at) VALUES (?1, ?2, ?3, ?4, ?5) \
     ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = excluded.run_id, request = excluded.request, \
     at = excluded.at WHERE retry_keys.run_id IS NOT excluded.run_id OR retry_keys.at <= ?6";
@@ -52,7 +53,7 @@ pub(super) struct RunningCache(HashMap<RunId, ListedFields>);
 
 impl RunningCache {
     /// Clears the cache after an error, because the rows may differ from it.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
@@ -60,7 +61,8 @@ impl RunningCache {
         is_running(append) && self.0.get(&append.run_id) == Some(&append.run.listed)
     }
 
-    fn written(&mut self, append: &EncodedAppend) {
+    /// Caches what listings show of a run after an append was written.
+    fn insert(&mut self, append: &EncodedAppend) {
         if !is_running(append) {
             self.0.remove(&append.run_id);
             return;
@@ -82,7 +84,7 @@ fn is_running(append: &EncodedAppend) -> bool {
 pub(super) struct WriteTime {
     /// Now, in nanoseconds since 1970.
     pub(super) ns: i64,
-    /// Retry keys from this time or before have expired.
+    /// Retry keys that were recorded at this time or earlier have expired.
     pub(super) retry_keys_since: i64,
 }
 
@@ -147,16 +149,16 @@ pub(super) fn write_append(
         write_attached_rows(conn, append)?;
         upsert_run(conn, append)?;
         usual.insert_append(append)?;
-        cache.written(append);
+        cache.insert(append);
     }
     Ok(outcome)
 }
 
 /// What is to be done with the append, given what is stored now.
 pub(super) fn validate(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Result<AppendOutcome, WriteError> {
-    let known = read_stored_state(conn, append, now.retry_keys_since)?;
-    let mut outcomes = validate_batch(std::slice::from_ref(append), known);
-    outcomes.pop().ok_or_else(|| WriteError::NotWritten("an append was not judged".into()))
+    let stored = read_stored_state(conn, append, now.retry_keys_since)?;
+    let mut outcomes = validate_batch(std::slice::from_ref(append), stored);
+    outcomes.pop().ok_or_else(|| WriteError::NotWritten("the validation of an append returned no outcome".into()))
 }
 
 fn upsert_run(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {

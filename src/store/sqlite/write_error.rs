@@ -15,7 +15,7 @@ impl From<rusqlite::Error> for WriteError {
             // frame is the last one written to the WAL, so it is missing. A failed `fsync` has another code.
             1 | 5 | 6 | 8 | 13 | 18 => WriteError::NotWritten(text),
             // Also a failed write, at the limit on file sizes; SQLite has no code of its own for it.
-            10 if code == WRITE_FAILED && is_limited() => {
+            10 if code == WRITE_FAILED && has_file_size_limit() => {
                 WriteError::NotWritten(format!("{text}: the limit on file sizes (`ulimit -f`) is reached"))
             }
             _ => WriteError::Unknown(text),
@@ -39,7 +39,7 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
 const WRITE_FAILED: i32 = 778;
 
 /// Whether this process has a limit on file sizes.
-fn is_limited() -> bool {
+fn has_file_size_limit() -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
 }
 

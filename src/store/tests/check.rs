@@ -14,7 +14,7 @@ fn past() -> Timestamp {
 }
 
 /// A closed database with rows in all tables.
-async fn sound() -> (tempfile::TempDir, std::path::PathBuf) {
+async fn undamaged() -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
@@ -80,8 +80,8 @@ pub(super) async fn edit(path: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn a_sound_store_has_no_findings() {
-    let (_dir, path) = sound().await;
+async fn an_undamaged_store_has_no_findings() {
+    let (_dir, path) = undamaged().await;
     let checked = check(&path).await;
     assert_eq!(checked.findings, []);
     assert_eq!((checked.runs, checked.purged, checked.events, checked.payloads), (3, 1, 5, 1));
@@ -100,7 +100,7 @@ async fn each_kind_of_damage_is_found_and_named() {
         (
             format!("UPDATE appends SET last = 5 WHERE first = 3 AND {two}"),
             Some(2),
-            "event 3: its append should hold the events up to 5, but holds 2",
+            "event 3: its append should hold 3 events, but holds 2",
         ),
         (
             format!("UPDATE appends SET events = '0 {{' WHERE first = 1 AND {two}"),
@@ -156,7 +156,7 @@ async fn each_kind_of_damage_is_found_and_named() {
         ("DELETE FROM plans".into(), Some(1), "its plan plan_1 is missing"),
     ];
     for (text, run, what) in cases {
-        let (_dir, path) = sound().await;
+        let (_dir, path) = undamaged().await;
         edit(&path, &text).await;
         let checked = check(&path).await;
         let found = checked.findings.iter().find(|finding| finding.what.contains(what));
@@ -185,7 +185,7 @@ async fn each_kind_of_damage_in_postgresql_is_found_and_named() {
         (
             format!("UPDATE appends SET last = 5 WHERE first = 3 AND {two}"),
             Some(2),
-            "event 3: its append should hold the events up to 5, but holds 2",
+            "event 3: its append should hold 3 events, but holds 2",
         ),
         (
             format!("UPDATE appends SET events = '0 {{' WHERE first = 1 AND {two}"),
@@ -239,12 +239,12 @@ async fn each_kind_of_damage_in_postgresql_is_found_and_named() {
     let store = PostgresStore::open(&url, None, &Limits::default()).await.unwrap();
     fill(&store).await;
     let check = async || PostgresStore::check(&url, None, &Limits::default()).await.unwrap();
-    let (sound, shown) = check().await;
-    assert_eq!(sound.findings, []);
-    assert_eq!((sound.runs, sound.purged, sound.events, sound.payloads), (3, 1, 5, 1));
+    let (undamaged, shown) = check().await;
+    assert_eq!(undamaged.findings, []);
+    assert_eq!((undamaged.runs, undamaged.purged, undamaged.events, undamaged.payloads), (3, 1, 5, 1));
     assert!(shown.starts_with("postgres://"), "{shown}");
     // The store stays open while it is checked. Before each damage the rows are restored from copies of the tables.
-    database.query("CREATE SCHEMA kept");
+    database.query("CREATE SCHEMA copies");
     let tables = [
         "meta",
         "appends",
@@ -260,7 +260,7 @@ async fn each_kind_of_damage_in_postgresql_is_found_and_named() {
         "run_snapshots",
     ];
     for table in tables {
-        database.query(&format!("CREATE TABLE kept.{table} AS TABLE pointsman.{table}"));
+        database.query(&format!("CREATE TABLE copies.{table} AS TABLE pointsman.{table}"));
     }
     for (text, run, what) in cases {
         database.query(&format!("SET search_path = pointsman; {text}"));
@@ -269,21 +269,21 @@ async fn each_kind_of_damage_in_postgresql_is_found_and_named() {
         let found = found.unwrap_or_else(|| panic!("{text}: {:?}", checked.findings));
         assert_eq!(found.run, run.map(run_id), "{text}");
         assert!(!found.todo.is_empty());
-        let mended = tables.map(|table| {
-            let more =
+        let restored = tables.map(|table| {
+            let overriding =
                 if matches!(table, "pins" | "locks" | "orders" | "births") { "OVERRIDING SYSTEM VALUE" } else { "" };
-            format!("DELETE FROM pointsman.{table}; INSERT INTO pointsman.{table} {more} TABLE kept.{table}; ")
+            format!("DELETE FROM pointsman.{table}; INSERT INTO pointsman.{table} {overriding} TABLE copies.{table}; ")
         });
-        database.query(&mended.concat());
+        database.query(&restored.concat());
     }
-    let (mended, _) = check().await;
-    assert_eq!(mended, sound);
+    let (restored, _) = check().await;
+    assert_eq!(restored, undamaged);
     store.close().await;
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_a_finding_and_a_file_that_is_no_store_is_refused() {
-    let (dir, path) = sound().await;
+async fn damage_to_the_file_is_a_finding_and_a_file_that_is_no_store_is_refused() {
+    let (dir, path) = undamaged().await;
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle..middle + 8_192].fill(0xab);
@@ -310,8 +310,8 @@ async fn a_damaged_file_is_a_finding_and_a_file_that_is_no_store_is_refused() {
 }
 
 #[tokio::test]
-async fn the_rest_of_a_killed_backup_is_overwritten() {
-    let (dir, path) = sound().await;
+async fn the_incomplete_copy_of_a_killed_backup_is_overwritten() {
+    let (dir, path) = undamaged().await;
     let (copy, part) = (dir.path().join("copy.db"), dir.path().join("copy.db.part"));
     for name in ["copy.db.part", "copy.db.part-journal"] {
         std::fs::write(dir.path().join(name), "half of something").unwrap();
@@ -347,8 +347,8 @@ async fn the_files_of_a_store_are_readable_by_their_owner_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
-    let (dir, path) = sound().await;
+async fn a_backup_during_appends_is_consistent_and_overwrites_no_file() {
+    let (dir, path) = undamaged().await;
     let store = Arc::new(SqliteStore::open(&path, &Limits::default()).await.unwrap());
     let appends = {
         let store = store.clone();
@@ -364,11 +364,11 @@ async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
         let copy = dir.path().join(format!("it's a copy {n}.db"));
         let bytes = back_up(&path, &copy).await.unwrap();
         assert_eq!(bytes, std::fs::metadata(&copy).unwrap().len());
-        let beside = check(&path).await;
-        assert_eq!(beside.findings, [], "checked while a process appends");
+        let original = check(&path).await;
+        assert_eq!(original.findings, [], "checked while a process appends");
         let checked = check(&copy).await;
         assert_eq!(checked.findings, []);
-        assert!(checked.runs > before && checked.runs <= beside.runs);
+        assert!(checked.runs > before && checked.runs <= original.runs);
         before = checked.runs;
         #[cfg(unix)]
         {

@@ -13,7 +13,7 @@ on_every_store! {
     an_append_without_events_is_refused,
     a_refused_append_does_not_fail_others_of_its_batch,
     sixty_four_tasks_append_to_their_own_runs,
-    of_sixty_four_appends_of_one_seq_one_wins,
+    of_sixty_four_appends_of_one_seq_one_is_stored,
     the_summary_is_the_last_one_given,
     events_after_an_end_are_stored_in_order,
     runs_are_listed_by_filter_newest_first,
@@ -23,9 +23,9 @@ on_every_store! {
     an_append_with_a_conflict_stores_nothing,
     appends_of_both_priorities_are_stored,
     a_large_append_is_stored_completely,
-    a_closed_store_refuses,
+    a_closed_store_refuses_appends,
     everything_is_read_after_a_restart,
-    a_store_knows_the_time,
+    a_store_returns_the_time_that_it_knows,
 }
 
 async fn appended_events_are_read_in_order(which: StoreKind) {
@@ -124,7 +124,7 @@ async fn sixty_four_tasks_append_to_their_own_runs(which: StoreKind) {
     }
 }
 
-async fn of_sixty_four_appends_of_one_seq_one_wins(which: StoreKind) {
+async fn of_sixty_four_appends_of_one_seq_one_is_stored(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     for first in 1..=3 {
         let tasks: Vec<_> = (0..64)
@@ -133,14 +133,14 @@ async fn of_sixty_four_appends_of_one_seq_one_wins(which: StoreKind) {
                 tokio::spawn(async move { store.append(append(run_id(1), first, 1).into()).await })
             })
             .collect();
-        let mut won = 0;
+        let mut stored = 0;
         for task in tasks {
             match task.await.unwrap() {
-                Ok(()) => won += 1,
+                Ok(()) => stored += 1,
                 Err(error) => assert_eq!(error, AppendError::Conflict(Conflict::Seq { stored: Seq(first) })),
             }
         }
-        assert_eq!(won, 1);
+        assert_eq!(stored, 1);
     }
     assert_eq!(seqs(&fixture.store, run_id(1)).await, [1, 2, 3]);
 }
@@ -257,7 +257,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     let held = |run| Err(AppendError::Conflict(Conflict::Claim { run, same_request: false }));
     let other = Append { claim: any(32, 31), ..append(run_id(6), 1, 1) };
     assert_eq!(store.append(other.into()).await, held(run_id(5)));
-    assert_eq!(store.first_try(RetryKey([32; 32])).await.unwrap(), None, "nothing of it is stored");
+    assert_eq!(store.first_try(RetryKey([32; 32])).await.unwrap(), None, "the refused append stored nothing");
     assert_eq!(store.first_try(RetryKey([31; 32])).await.unwrap().unwrap().run, Some(run_id(5)));
     let one = Append { claim: any(33, 35), ..append(run_id(7), 1, 1) };
     let other = Append { claim: any(34, 35), ..append(run_id(8), 1, 1) };
@@ -276,7 +276,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     assert_eq!(store.append(Append { claim: any(36, 9), ..append(run_id(9), 1, 1) }.into()).await, legacys);
     let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
     assert_eq!((first.arm, first.run), (Arm::Legacy, None));
-    assert_eq!(store.first_try(RetryKey([36; 32])).await.unwrap(), None, "nothing of it is kept");
+    assert_eq!(store.first_try(RetryKey([36; 32])).await.unwrap(), None, "the refused append stored nothing");
     store.append(Append { claim: claim(10, 1), ..append(run_id(9), 1, 1) }.into()).await.unwrap();
 
     store.note_legacy_tries(vec![RetryKey([7; 32])]).await.unwrap();
@@ -291,7 +291,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
 
 async fn a_retry_key_expires(which: StoreKind) {
     // With a retry window of 0 every key has expired as soon as it is stored.
-    let fixture = StoreFixture::with(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
+    let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
     let store = &fixture.store;
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
@@ -302,7 +302,7 @@ async fn a_retry_key_expires(which: StoreKind) {
     store
         .append(Arc::new(Append { claim, ..append(run_id(3), 1, 1) }))
         .await
-        .expect("the key of legacy's has expired too");
+        .expect("legacy's claim of the key has expired too");
 }
 
 async fn an_append_with_a_conflict_stores_nothing(which: StoreKind) {
@@ -336,26 +336,26 @@ async fn a_large_append_is_stored_completely(which: StoreKind) {
     assert_eq!(seqs(&fixture.store, run_id(1)).await, (1..=1_813).collect::<Vec<_>>());
 }
 
-async fn a_closed_store_refuses(which: StoreKind) {
+async fn a_closed_store_refuses_appends(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
-    let handed_in = fixture.store.append(append(run_id(1), 1, 1).into());
+    let enqueued = fixture.store.append(append(run_id(1), 1, 1).into());
     fixture.store.close().await;
-    handed_in.await.unwrap();
+    enqueued.await.unwrap();
     assert!(!fixture.store.healthy());
     assert!(matches!(fixture.store.append(append(run_id(1), 2, 1).into()).await, Err(AppendError::Refused(_))));
     fixture.store.close().await;
 }
 
-/// A store of one process knows when its newest event happened; one that is shared, what time it is.
-async fn a_store_knows_the_time(which: StoreKind) {
+/// A store of one process returns when its newest event happened; a shared store returns its server's current time.
+async fn a_store_returns_the_time_that_it_knows(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     fixture.store.append(append(run_id(1), 1, 5).into()).await.unwrap();
     match (which, fixture.store.time().await.unwrap()) {
         (StoreKind::Memory, StoreTime::NewestEvent(None)) => {} // it is empty when its process starts
         (StoreKind::Sqlite, StoreTime::NewestEvent(Some(newest))) => assert_eq!(newest, at(5)),
-        (StoreKind::Postgres, StoreTime::Now(there)) => {
-            let apart = there.duration_since(Timestamp::now()).abs();
-            assert!(apart < SignedDuration::from_secs(10), "{there}: it runs on the same machine");
+        (StoreKind::Postgres, StoreTime::Now(server_time)) => {
+            let difference = server_time.duration_since(Timestamp::now()).abs();
+            assert!(difference < SignedDuration::from_secs(10), "{server_time}: the server is on the same machine");
         }
         (_, other) => panic!("{other:?}"),
     }

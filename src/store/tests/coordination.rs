@@ -143,7 +143,7 @@ async fn a_lock_is_granted_in_the_order_of_requests(which: StoreKind) {
     store.append(Arc::new(Append { locks: vec![leave("a", "x", None)], ..append(run_id(3), 3, 1) })).await.unwrap();
     assert_eq!(rows(store, "a").await, expected[1..]);
 
-    let asks: Vec<_> = (10..40)
+    let requests: Vec<_> = (10..40)
         .map(|n| {
             let store = store.clone();
             let locks = vec![queue("race", "x", None)];
@@ -152,8 +152,8 @@ async fn a_lock_is_granted_in_the_order_of_requests(which: StoreKind) {
             )
         })
         .collect();
-    for ask in asks {
-        ask.await.unwrap();
+    for request in requests {
+        request.await.unwrap();
     }
     let mut holders = Vec::new();
     while let Some((holder, ..)) = rows(store, "race").await.into_iter().next() {
@@ -171,12 +171,12 @@ async fn a_step_leaves_a_queue_once_and_joins_it_again_at_the_end(which: StoreKi
     let first = Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) };
     store.append(first.clone().into()).await.unwrap();
     store.append(Arc::new(Append { locks: vec![queue("a", "x", None)], ..append(run_id(2), 1, 1) })).await.unwrap();
-    // It leaves and joins again in one append: at the end of the queue.
+    // A step that leaves and joins again in one append is at the end of the queue.
     let leave_and_join = vec![leave("a", "x", None), queue("a", "x", None)];
     store.append(Arc::new(Append { locks: leave_and_join, ..append(run_id(1), 2, 1) })).await.unwrap();
     let holders = async || rows(store, "a").await.into_iter().map(|(run, ..)| run).collect::<Vec<_>>();
     assert_eq!(holders().await, [run_id(2), run_id(1)]);
-    // It joins and leaves in one append: it is not in the queue. Leaving a queue without being in it is no error.
+    // A step that joins and leaves in one append is not in the queue. Leaving a queue without being in it is no error.
     let join_and_leave = vec![queue("b", "x", None), leave("b", "x", None), leave("c", "x", None)];
     store.append(Arc::new(Append { locks: join_and_leave, ..append(run_id(2), 2, 1) })).await.unwrap();
     assert_eq!(rows(store, "b").await, []);

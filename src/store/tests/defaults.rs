@@ -12,7 +12,7 @@ async fn a_new_store_has_a_default_retention_and_an_older_one_has_none(which: St
     assert_eq!(NEW_STORE_RETENTION, Duration::from_secs(30 * 86_400));
     fixture.reopen().await;
     assert_eq!(fixture.store.usual_retention(), Some(NEW_STORE_RETENTION));
-    // As in a store of an older version.
+    // Removes the stored retention, as in a store that an older version created.
     let was_removed = match &fixture.storage {
         Storage::Memory => false,
         Storage::Folder(dir) => {
@@ -31,21 +31,21 @@ async fn a_new_store_has_a_default_retention_and_an_older_one_has_none(which: St
     }
 }
 
-async fn a_store_is_new_where_it_was_created(which: StoreKind) {
+async fn a_store_is_new_only_when_it_was_just_created(which: StoreKind) {
     let mut fixture = StoreFixture::new(which).await;
     assert!(fixture.store.is_new());
     fixture.reopen().await;
     assert_eq!(
         fixture.store.is_new(),
         matches!(fixture.storage, Storage::Memory),
-        "one in memory is never opened again"
+        "a store in memory is never opened again"
     );
 }
 
 /// All keys are claimed by runs: pruning does not depend on keys of legacy.
 async fn expired_keys_of_runs_are_pruned(which: StoreKind) {
     let limits = Limits { retry_window_s: 1, ..Limits::default() };
-    let fixture = StoreFixture::with(which, limits).await;
+    let fixture = StoreFixture::with_limits(which, limits).await;
     let claim = |n: u64, key: u8| Append {
         claim: Some(Claim { key: RetryKey([key; 32]), request: [0; 32], any_caller: None }),
         ..append(run_id(n), 1, 1)
@@ -64,6 +64,6 @@ async fn expired_keys_of_runs_are_pruned(which: StoreKind) {
 
 on_every_store!(
     a_new_store_has_a_default_retention_and_an_older_one_has_none,
-    a_store_is_new_where_it_was_created,
+    a_store_is_new_only_when_it_was_just_created,
     expired_keys_of_runs_are_pruned,
 );

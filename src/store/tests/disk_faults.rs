@@ -1,4 +1,4 @@
-//! A disk that fails: the result of each append is true, in the process and after its end.
+//! Tests with a disk that fails: each append has the outcome that its result says, in the process and after its end.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ const APPENDS: u64 = 60;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };
-    // The fault may also hit the opening, which is then tried again.
+    // The opening may fail too; it is then tried again.
     let mut opened = SqliteStore::open(&path, &Limits::default()).await;
     for _ in 0..100 {
         if opened.is_err() {
@@ -34,7 +34,8 @@ async fn child() {
     std::process::abort();
 }
 
-/// Runs the child with faults in some of its system calls, and returns how often each result came, all of them true.
+/// Runs the child with faults in some of its system calls, and checks that each result is true. Returns how often each
+/// result came.
 async fn with_fault(fault: &str) -> BTreeMap<String, u64> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
@@ -84,7 +85,7 @@ async fn the_result_of_an_append_is_true_when_the_disk_fails() {
         "pwrite64:error=EIO:when=60+13",
     ] {
         let counts = with_fault(fault).await;
-        println!("{fault}: {counts:?}, false answers 0");
+        println!("{fault}: {counts:?}, false results 0");
         faults += counts.iter().filter(|(result, _)| *result != "ok").map(|(_, count)| count).sum::<u64>();
     }
     assert!(faults > 0, "no fault took effect");

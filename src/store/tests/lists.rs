@@ -11,7 +11,7 @@ on_every_store! {
     a_row_that_cannot_be_read_hides_no_other_run,
 }
 
-/// Pages are full all the same, so that whoever reads page by page does not stop early.
+/// Pages are full although rows are left out, so that a client that reads page by page does not stop early.
 async fn a_row_that_cannot_be_read_hides_no_other_run(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     for n in 1..=7 {
@@ -115,7 +115,7 @@ async fn every_combination_of_filters_finds_its_runs(which: StoreKind) {
 pub(super) fn filters() -> Vec<(&'static str, RunFilter)> {
     let all = RunFilter { limit: 51, ..RunFilter::default() };
     let of = |statuses: &[RunStatus]| RunFilter { statuses: statuses.to_vec(), ..all.clone() };
-    let made = || Some("create-order".to_owned());
+    let of_all_runs = || Some("create-order".to_owned());
     vec![
         ("newest", all.clone()),
         ("running", of(&[RunStatus::Running])),
@@ -125,11 +125,11 @@ pub(super) fn filters() -> Vec<(&'static str, RunFilter)> {
         ("failed or cancelled", of(&[RunStatus::Failed, RunStatus::Cancelled])),
         ("cancelled: none", of(&[RunStatus::Cancelled])),
         ("cancelled or abandoned: none", of(&[RunStatus::Cancelled, RunStatus::Abandoned])),
-        ("of a workflow", RunFilter { workflow: made(), ..all.clone() }),
+        ("of a workflow", RunFilter { workflow: of_all_runs(), ..all.clone() }),
         ("of a workflow: none", RunFilter { workflow: Some("none".into()), ..all.clone() }),
-        ("failed, of a workflow", RunFilter { workflow: made(), ..of(&[RunStatus::Failed]) }),
+        ("failed, of a workflow", RunFilter { workflow: of_all_runs(), ..of(&[RunStatus::Failed]) }),
         ("failed, of a workflow: none", RunFilter { workflow: Some("none".into()), ..of(&[RunStatus::Failed]) }),
-        ("cancelled, of a workflow: none", RunFilter { workflow: made(), ..of(&[RunStatus::Cancelled]) }),
+        ("cancelled, of a workflow: none", RunFilter { workflow: of_all_runs(), ..of(&[RunStatus::Cancelled]) }),
         ("open, of a workflow: none", RunFilter { workflow: Some("none".into()), ..of(&RunStatus::OPEN) }),
         ("of a route: none", RunFilter { route: Some("none".into()), ..all.clone() }),
         ("of a mode: none", RunFilter { mode: Some(Mode::Dark), ..all.clone() }),
@@ -142,8 +142,8 @@ pub(super) fn filters() -> Vec<(&'static str, RunFilter)> {
     ]
 }
 
-/// How long each listing takes, the best of three.
-pub(super) async fn listed(store: &impl Store) -> Duration {
+/// Prints how long each listing takes (the best of three), and returns the time of the slowest one.
+pub(super) async fn slowest_listing(store: &impl Store) -> Duration {
     let mut slowest = Duration::ZERO;
     for (name, filter) in filters() {
         let (mut best, mut found) = (Duration::MAX, 0);
@@ -189,11 +189,11 @@ async fn a_hundred_thousand_runs_in_postgresql() {
     for n in 200_000..200_100 {
         store.append(append(run_id(n), 1, 1).into()).await.unwrap();
     }
-    println!("as they were written:");
-    listed(&*store).await;
+    println!("before ANALYZE:");
+    slowest_listing(&*store).await;
     database.query("VACUUM ANALYZE pointsman.runs");
-    println!("when the server has looked at its tables:");
-    listed(&*store).await;
+    println!("after ANALYZE:");
+    slowest_listing(&*store).await;
     for n in 200_000..200_100 {
         for seq in 2..50 {
             store.append(append(run_id(n), seq, 1).into()).await.unwrap();
@@ -201,6 +201,6 @@ async fn a_hundred_thousand_runs_in_postgresql() {
     }
     let in_place = "SELECT pg_stat_force_next_flush(); SELECT n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'runs'";
     tokio::time::sleep(Duration::from_secs(2)).await;
-    println!("changed in place, changed: {}", database.query(in_place));
+    println!("rows updated in place, rows updated: {}", database.query(in_place));
     store.close().await;
 }

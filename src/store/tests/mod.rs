@@ -5,6 +5,7 @@ mod contract;
 mod coordination;
 mod defaults;
 mod disk_faults;
+pub(crate) mod forward_work;
 mod lists;
 mod model;
 mod ownership;
@@ -18,7 +19,6 @@ mod records;
 mod retention;
 mod run_snapshots;
 mod sqlite;
-pub(crate) mod through;
 mod unavailable;
 mod upgrade;
 
@@ -77,7 +77,7 @@ pub(crate) struct StoreFixture {
     storage: Storage,
 }
 
-/// What remains when the store is closed.
+/// The storage behind a store; it outlives the open store.
 enum Storage {
     /// Nothing.
     Memory,
@@ -107,10 +107,10 @@ impl Storage {
 
 impl StoreFixture {
     pub(crate) async fn new(which: StoreKind) -> Self {
-        Self::with(which, Limits::default()).await
+        Self::with_limits(which, Limits::default()).await
     }
 
-    pub(crate) async fn with(which: StoreKind, limits: Limits) -> Self {
+    pub(crate) async fn with_limits(which: StoreKind, limits: Limits) -> Self {
         let storage = Storage::new(which).await;
         Self { store: storage.open(&limits).await, limits, storage }
     }
@@ -155,7 +155,7 @@ fn the_index_of_newer_events_is_made_for_the_current_version() {
     assert_eq!(Event::VERSION, 2);
 }
 
-/// An event; different for different numbers.
+/// A test event with this number in it.
 pub(crate) fn test_event(n: u64) -> Event {
     Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(json!({ "n": n })) })
 }
@@ -165,7 +165,7 @@ pub(crate) fn at(n: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + n).unwrap()
 }
 
-/// A run's id, in the order of the number.
+/// The id of a run; ids have the same order as their numbers.
 pub(crate) fn run_id(n: u64) -> RunId {
     RunId(Uuid::from_u64_pair(0x0190_0000_0000_7000 + (n << 16), 0x8000_0000_0000_0000 + n))
 }
@@ -190,7 +190,7 @@ pub(crate) fn summary(run: RunId, seq: u64) -> RunSummary {
     }
 }
 
-/// An append of the events `first..first + count` of a run, without pins, locks and the like.
+/// An append of the events `first..first + count` of a run, with nothing else in it (no pins, no locks).
 pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
     Append {
         run_id: run,
@@ -212,7 +212,7 @@ pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
     }
 }
 
-/// A worker; different for different numbers.
+/// The id of the worker with this number.
 pub(crate) fn worker(n: u128) -> WorkerId {
     WorkerId(Uuid::from_u128(n))
 }
@@ -282,7 +282,7 @@ pub(crate) fn webhook_message(run: RunId, n: u64) -> WebhookMessage {
     }
 }
 
-/// A backup without files of retry keys; its size.
+/// Makes a backup without files of retry keys; returns its size in bytes.
 pub(crate) async fn back_up(
     from: impl AsRef<std::path::Path>,
     to: impl AsRef<std::path::Path>,

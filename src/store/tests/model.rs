@@ -45,7 +45,7 @@ enum FollowUp {
     Snapshot(u64, u64),
 }
 
-/// Names are drawn from few, so that operations concern the same things.
+/// Ids and names are drawn from few values, so that operations concern the same things.
 fn operation() -> impl Strategy<Value = Operation> {
     let pin = proptest::option::weighted(0.3, (0..4_u8, any::<bool>()));
     let claim = proptest::option::weighted(0.3, (0..4_u8, 0..2_u8));
@@ -116,7 +116,7 @@ fn append_of(operation: &Operation) -> Append {
             request: [request; 32],
             any_caller: None,
         }),
-        // One priority for all appends of a run, as in the engine: between the two queues there is no order.
+        // One priority for all appends of a run, as in the engine: the order between the two queues is not defined.
         priority: if operation.dark { Priority::Dark } else { Priority::Live },
         worker: worker(7),
         fence: Fence(operation.fence),
@@ -146,14 +146,14 @@ fn arm(engine: bool) -> Arm {
     if engine { Arm::Engine } else { Arm::Legacy }
 }
 
-/// Everything that a store returns, without numbers that only count up.
+/// Everything that a store returns, without the numbers that it assigns in ascending order.
 async fn contents(store: &SharedStore) -> String {
     let mut text = String::new();
     let all = RunFilter { limit: 99, ..RunFilter::default() };
     for run in 0..4 {
         text += &format!("{:?}\n", store.events(run_id(run), Seq::FIRST).await);
         text += &format!("{:?}\n", store.orders(run_id(run)).await);
-        text += &format!("{:?}\n", store.remains(run_id(run)).await);
+        text += &format!("{:?}\n", store.purged_run_bodies(run_id(run)).await);
         text += &format!("{:?}\n", store.run_snapshot(run_id(run)).await);
         text += &format!("{:?}\n", store.runs(RunFilter { job: Some(JobId(run_id(run).0)), ..all.clone() }).await);
         text += &format!("{:?}\n", store.runs(RunFilter { parent: Some(run_id(run)), ..all.clone() }).await);
@@ -251,7 +251,8 @@ async fn agree(which: StoreKind, operations: &[Vec<Operation>]) {
             expected.push(memory.store.append(append.clone().into()).await);
             appended.push(append);
         }
-        // Of an answer to an order and the end of its run the first one counts; within one batch the order is open.
+        // An order may be answered by an append and by the end of its run: the first one counts. The order of appends
+        // within one batch is not defined, so such appends are submitted one after the other.
         let results = match appended.iter().any(|append| !append.settled.is_empty()) {
             false => futures_util::future::join_all(appended.into_iter().map(|a| other.store.append(a.into()))).await,
             true => {

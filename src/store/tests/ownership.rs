@@ -6,7 +6,7 @@ use super::*;
 use crate::store::{AppendError, Conflict, OwnedRun, TakeResult};
 
 on_every_store! {
-    a_newer_owner_fences_the_older_one_off,
+    appends_of_the_former_owner_are_refused_as_fenced,
     a_repeated_batch_is_recognised_before_the_fence_is_checked,
     a_run_is_taken_by_one_worker,
     an_ended_or_unknown_run_is_not_taken,
@@ -15,12 +15,12 @@ on_every_store! {
     due_runs_are_taken_once_oldest_first,
     concurrent_workers_share_the_due_runs,
     the_runs_of_a_deregistered_worker_are_due_at_once,
-    an_order_makes_a_resting_run_due,
+    an_order_makes_a_released_run_due,
     ownership_survives_a_restart,
     a_run_that_was_given_up_is_taken_by_another_worker,
 }
 
-/// The append of this worker, with this fencing token.
+/// The same append by this worker, with this fencing token.
 fn by(append: Append, n: u128, fence: u64) -> Append {
     Append { worker: worker(n), fence: Fence(fence), ..append }
 }
@@ -56,7 +56,7 @@ fn future(n: i64) -> Option<Timestamp> {
     Some(Timestamp::from_second(4_000_000_000 + n).unwrap())
 }
 
-async fn a_newer_owner_fences_the_older_one_off(which: StoreKind) {
+async fn appends_of_the_former_owner_are_refused_as_fenced(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     let run = run_id(1);
@@ -108,8 +108,8 @@ async fn a_run_is_taken_by_one_worker(which: StoreKind) {
         heartbeat(store, n).await;
     }
     store.append(by(released(append(run, 1, 1), RunStatus::Paused, None), 1, 1).into()).await.unwrap();
-    let asks = (2..=9).map(|n| store.take(worker(n), run));
-    let taken = futures_util::future::join_all(asks).await;
+    let requests = (2..=9).map(|n| store.take(worker(n), run));
+    let taken = futures_util::future::join_all(requests).await;
     let mut fences = Vec::new();
     for taken in taken {
         match taken.unwrap() {
@@ -213,17 +213,17 @@ async fn concurrent_workers_share_the_due_runs(which: StoreKind) {
     for n in 0..count {
         store.append(by(released(append(run_id(n), 1, 1), RunStatus::Running, past(0)), 9, 1).into()).await.unwrap();
     }
-    let asks: Vec<_> = (0..24)
-        .map(|ask| {
+    let requests: Vec<_> = (0..24)
+        .map(|n| {
             let store = store.clone();
-            tokio::spawn(async move { store.take_due(worker(1 + ask % workers), 5).await.unwrap() })
+            tokio::spawn(async move { store.take_due(worker(1 + n % workers), 5).await.unwrap() })
         })
         .collect();
     let mut taken = Vec::new();
-    for ask in asks {
-        let some = ask.await.unwrap();
-        assert!(some.len() <= 5 && some.iter().all(|owned| owned.fence == Fence(2)));
-        taken.extend(ids(&some));
+    for request in requests {
+        let owned_runs = request.await.unwrap();
+        assert!(owned_runs.len() <= 5 && owned_runs.iter().all(|owned| owned.fence == Fence(2)));
+        taken.extend(ids(&owned_runs));
     }
     // A worker skips runs that another one is just taking: the rest is left for the next call.
     loop {
@@ -253,7 +253,7 @@ async fn the_runs_of_a_deregistered_worker_are_due_at_once(which: StoreKind) {
     assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [1, 2, 3].map(run_id));
 }
 
-async fn an_order_makes_a_resting_run_due(which: StoreKind) {
+async fn an_order_makes_a_released_run_due(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     for n in 1..=3 {
@@ -301,14 +301,17 @@ async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
     store.append(by(append(run, 1, 1), 1, 1).into()).await.unwrap();
     store.give_up(worker(2), run, Fence(1)).await.unwrap();
     store.give_up(worker(1), run, Fence(2)).await.unwrap();
-    assert!(store.take_due(worker(2), 9).await.unwrap().is_empty(), "neither its owner nor its token");
+    assert!(store.take_due(worker(2), 9).await.unwrap().is_empty(), "neither the owner nor the token was right");
     store.give_up(worker(1), run, Fence(1)).await.unwrap();
     assert_eq!(store.due_times(9).await.unwrap(), []);
-    assert!(store.take_due_except(worker(1), 9, vec![run_id(7), run]).await.unwrap().is_empty(), "it cannot read it");
+    assert!(
+        store.take_due_except(worker(1), 9, vec![run_id(7), run]).await.unwrap().is_empty(),
+        "worker 1 cannot read the run"
+    );
     assert_eq!(ids(&store.take_due_except(worker(2), 9, vec![run_id(7)]).await.unwrap()), [run]);
     let fenced = Err(AppendError::Fenced(run));
     assert_eq!(store.append(by(append(run, 2, 1), 1, 1).into()).await, fenced);
-    // Once released again, it is due for the order and taken by the first worker that asks.
+    // The run is given up again. With an order for it, also a worker that cannot read it takes it.
     store.give_up(worker(2), run, Fence(2)).await.unwrap();
     store.put_order(coordination::order(1, run)).await.unwrap();
     assert_eq!(ids(&store.take_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);

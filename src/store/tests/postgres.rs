@@ -1,4 +1,4 @@
-//! Cases that exist only with a server, a connection to it, and other processes on it.
+//! Tests that need a server, a connection to it, and other processes on it.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -36,7 +36,7 @@ fn by(append: Append, n: u128, fence: u64) -> Append {
 }
 
 #[tokio::test]
-async fn two_processes_share_runs_and_one_whose_lease_lapsed_is_fenced() {
+async fn a_run_is_taken_from_a_process_whose_lease_expired_and_that_process_is_fenced() {
     let Some(database) = database() else { return };
     let (one, two) = (open(&database).await, open(&database).await);
     assert_eq!(one.secret().await.unwrap(), two.secret().await.unwrap());
@@ -49,7 +49,7 @@ async fn two_processes_share_runs_and_one_whose_lease_lapsed_is_fenced() {
     assert_eq!(two.owner(run_id(2)).await.unwrap(), None);
     assert_eq!(two.take_due(worker(2), 9).await.unwrap(), []);
 
-    // Its lease lapses, by the server's clock.
+    // The lease of the first process expires, by the server's clock.
     one.heartbeat(worker(1), "one".into(), Duration::ZERO).await.unwrap();
     assert_eq!(two.owner(run_id(1)).await.unwrap(), None);
     let taken = two.take_due(worker(2), 9).await.unwrap();
@@ -113,7 +113,7 @@ async fn notifications_reach_the_other_process() {
         }
     })
     .await;
-    // Its connection is terminated: it listens again by itself.
+    // Its connection is terminated: it opens another one and listens again.
     database.query("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'");
     within("a further notification", async {
         loop {
@@ -170,9 +170,9 @@ async fn long_names_are_stored_and_a_check_finds_damage() {
     assert_eq!(store.pin(pin(&long, Arm::Engine).key).await.unwrap().unwrap().run, Some(run_id(2)));
 
     let check = async || PostgresStore::check(&url, None, &Limits::default()).await.unwrap().0;
-    let sound = check().await;
-    assert_eq!(sound.findings, []);
-    assert_eq!((sound.runs, sound.payloads), (2, 1));
+    let undamaged = check().await;
+    assert_eq!(undamaged.findings, []);
+    assert_eq!((undamaged.runs, undamaged.payloads), (2, 1));
     database.query("UPDATE pointsman.payloads SET body = '1'; DELETE FROM pointsman.runs WHERE NOT ended");
     let found: Vec<String> = check().await.findings.into_iter().map(|finding| finding.what).collect();
     assert!(found[0].contains("does not match its hash"), "{found:?}");
@@ -182,7 +182,7 @@ async fn long_names_are_stored_and_a_check_finds_damage() {
 }
 
 #[tokio::test]
-async fn a_foreign_or_newer_schema_is_refused_without_showing_the_password() {
+async fn tables_of_another_program_or_a_newer_version_are_refused_without_showing_the_password() {
     let Some(database) = database() else { return };
     let limits = Limits { store_connect_ms: 500, ..Limits::default() };
     let refused = async |url: String| try_open(&url, &limits).await.err().unwrap().0;
@@ -209,8 +209,8 @@ async fn a_foreign_or_newer_schema_is_refused_without_showing_the_password() {
         "ALTER DATABASE CURRENT SET default_transaction_read_only = on".replace("CURRENT", database.name()).as_str(),
     );
     assert!(refused(database.url()).await.contains("read-only"));
-    let nobody = refused("postgres://ada:s3cret@127.0.0.1:1/none".into()).await;
-    assert!(nobody.contains("postgres://ada@127.0.0.1:1/none") && !nobody.contains("s3cret"), "{nobody}");
+    let error = refused("postgres://ada:s3cret@127.0.0.1:1/none".into()).await;
+    assert!(error.contains("postgres://ada@127.0.0.1:1/none") && !error.contains("s3cret"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -267,8 +267,8 @@ async fn terminated_sessions_lose_and_repeat_nothing() {
     store.close().await;
 }
 
-/// A connection to the server that loses replies: the server has executed the statement, and the client does not know.
-async fn lossy_connection(database: &Database, seed: u64, cuts: Arc<AtomicU64>) -> String {
+/// Starts a proxy that loses replies of the server; returns the URL of the database through it.
+async fn start_lossy_proxy(database: &Database, seed: u64, cuts: Arc<AtomicU64>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let socket = database.socket().join(".s.PGSQL.5432");
@@ -309,8 +309,8 @@ async fn the_result_of_an_append_is_true_when_replies_are_lost() {
     let Some(database) = database() else { return };
     let seed = fastrand::u64(..);
     let cuts = Arc::new(AtomicU64::new(0));
-    let sure = open(&database).await;
-    let url = lossy_connection(&database, seed, cuts.clone()).await;
+    let direct = open(&database).await;
+    let url = start_lossy_proxy(&database, seed, cuts.clone()).await;
     let limits = Limits { store_connect_ms: 2_000, store_statement_ms: 2_000, ..Limits::default() };
     // The first connections may be cut while they come up.
     let store = within("the store to open", async {
@@ -323,7 +323,7 @@ async fn the_result_of_an_append_is_true_when_replies_are_lost() {
     .await;
     let tasks: Vec<_> = (0..4_u64)
         .map(|n| {
-            let (store, sure) = (store.clone(), sure.clone());
+            let (store, direct) = (store.clone(), direct.clone());
             tokio::spawn(async move {
                 let (mut next, mut refused, mut unavailable) = (1, 0, 0);
                 while next < 240 {
@@ -333,8 +333,8 @@ async fn the_result_of_an_append_is_true_when_replies_are_lost() {
                             Ok(()) => break,
                             Err(AppendError::Refused(_)) => {
                                 refused += 1;
-                                let there = sure.events(run_id(n), Seq(next)).await.unwrap();
-                                assert_eq!(there, [], "run {n} at {next} was refused and is there (seed {seed})");
+                                let found = direct.events(run_id(n), Seq(next)).await.unwrap();
+                                assert_eq!(found, [], "run {n} at {next} was refused and is stored (seed {seed})");
                             }
                             Err(AppendError::Unavailable(_)) => unavailable += 1,
                             Err(error) => panic!("run {n} at {next}: {error} (seed {seed})"),
@@ -350,18 +350,18 @@ async fn the_result_of_an_append_is_true_when_replies_are_lost() {
     for (n, task) in (0..).zip(tasks) {
         let (r, u) = within("a caller", task).await.unwrap();
         (refused, unavailable) = (refused + r, unavailable + u);
-        assert_eq!(seqs(&sure, run_id(n)).await, (1..240).collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!(seqs(&direct, run_id(n)).await, (1..240).collect::<Vec<_>>(), "seed {seed}");
     }
     let cuts = cuts.load(Ordering::Relaxed);
     assert!(cuts > 10, "{cuts} replies were lost");
-    println!("replies lost {cuts}, refused {refused}, unavailable {unavailable}, false answers 0 (seed {seed})");
+    println!("replies lost {cuts}, refused {refused}, unavailable {unavailable}, false results 0 (seed {seed})");
     store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_on_a_hanging_session_times_out_as_unknown() {
     let Some(database) = database() else { return };
-    let sure = open(&database).await;
+    let direct = open(&database).await;
     let limits = Limits { store_connect_ms: 500, store_statement_ms: 500, store_lock_ms: 300, ..Limits::default() };
     let store = try_open(&database.url(), &limits).await.unwrap();
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
@@ -380,7 +380,7 @@ async fn an_append_on_a_hanging_session_times_out_as_unknown() {
     // On a new session nothing is written while the old one may still execute its statement.
     let three = within("an answer", store.append(append(run_id(2), 1, 1).into())).await;
     assert!(matches!(three, Err(AppendError::Refused(_))), "{three:?}");
-    assert_eq!(seqs(&sure, run_id(2)).await, [0; 0]);
+    assert_eq!(seqs(&direct, run_id(2)).await, [0; 0]);
     for pid in all.lines() {
         signal(pid, "CONT");
     }
@@ -391,7 +391,7 @@ async fn an_append_on_a_hanging_session_times_out_as_unknown() {
     })
     .await;
     store.append(two.into()).await.unwrap();
-    assert_eq!(seqs(&sure, run_id(1)).await, [1, 2]);
+    assert_eq!(seqs(&direct, run_id(1)).await, [1, 2]);
     store.close().await;
 }
 

@@ -28,11 +28,11 @@ use crate::store::sqlite::Options;
 use crate::workflow::Run;
 
 /// How long one measurement takes.
-const FOR: Duration = Duration::from_secs(2);
+const MEASURED_FOR: Duration = Duration::from_secs(2);
 /// Measurements of each combination; `POINTSMAN_ROUNDS` sets another number.
 const ROUNDS: usize = 3;
 /// Events of one run.
-const RUN: u64 = 24;
+const RUN_EVENTS: u64 = 24;
 
 /// The result of one measurement.
 struct Measured {
@@ -60,18 +60,18 @@ fn cpu() -> Duration {
 async fn ours(which: StoreKind, callers: u64, events: u64) -> (Measured, f64) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
-    let place = {
+    let fixture = {
         let _here = metrics::set_default_local_recorder(&recorder);
         StoreFixture::new(which).await
     };
     let (begin, used) = (Instant::now(), cpu());
     let tasks: Vec<_> = (0..callers)
         .map(|n| {
-            let store = place.store.clone();
+            let store = fixture.store.clone();
             tokio::spawn(async move {
                 let (mut run, mut first, mut waits) = (n, 1, Vec::new());
-                while begin.elapsed() < FOR {
-                    if first > RUN {
+                while begin.elapsed() < MEASURED_FOR {
+                    if first > RUN_EVENTS {
                         (run, first) = (run + callers, 1);
                     }
                     let append = append(run_id(run), first, events);
@@ -89,7 +89,7 @@ async fn ours(which: StoreKind, callers: u64, events: u64) -> (Measured, f64) {
         waits.extend(task.await.unwrap());
     }
     let (took, used) = (begin.elapsed(), cpu() - used);
-    place.store.close().await;
+    fixture.store.close().await;
     let total = waits.len() as f64 * events as f64;
     (measured(waits, total, took, used), total / commits(&handle))
 }
@@ -125,11 +125,11 @@ async fn control(batch: u64) -> Measured {
     }
     let text: std::sync::Arc<str> = text.into();
     let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
-    while begin.elapsed() < FOR {
+    while begin.elapsed() < MEASURED_FOR {
         let asked = Instant::now();
         let mut query = sqlx::query(AssertSqlSafe(text.clone()).into_sql_str());
         let id = Uuid::now_v7();
-        let (run, seq) = (sent / RUN * batch, sent % RUN + 1);
+        let (run, seq) = (sent / RUN_EVENTS * batch, sent % RUN_EVENTS + 1);
         sent += 1;
         for n in 0..batch {
             let event = test_event(seq);
@@ -151,7 +151,7 @@ async fn control(batch: u64) -> Measured {
     measured(waits, total, took, used)
 }
 
-/// Measures bare SQLite with a row for each append of so many events, and `batch` appends in one transaction.
+/// Measures bare SQLite with a row for each append of this many events, and `batch` appends in one transaction.
 fn control_by_append(batch: u64, events: u64) -> Measured {
     let dir = tempfile::tempdir().unwrap();
     let conn = Options::new(&dir.path().join("control.db")).open().unwrap();
@@ -162,9 +162,9 @@ fn control_by_append(batch: u64, events: u64) -> Measured {
     .unwrap();
     let insert = "INSERT INTO appends (run_id, first, last, at, version, batch, events) VALUES (?, ?, ?, ?, ?, ?, ?)";
     let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
-    while begin.elapsed() < FOR {
+    while begin.elapsed() < MEASURED_FOR {
         let asked = Instant::now();
-        let (run, first) = (sent / (RUN / events) * batch, sent % (RUN / events) * events + 1);
+        let (run, first) = (sent / (RUN_EVENTS / events) * batch, sent % (RUN_EVENTS / events) * events + 1);
         sent += 1;
         conn.prepare_cached("BEGIN IMMEDIATE").unwrap().execute([]).unwrap();
         for n in 0..batch {
@@ -240,10 +240,10 @@ async fn postgres_control(batch: u64) -> Measured {
                 SELECT e.run_id, e.seq, e.at, e.kind, 1, e.batch, e.event FROM UNNEST($1, $2, $3, $4, $5, $6) \
                 AS e(run_id, seq, at, kind, batch, event)";
     let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
-    while begin.elapsed() < FOR {
+    while begin.elapsed() < MEASURED_FOR {
         let asked = Instant::now();
         let id = Uuid::now_v7();
-        let (run, seq) = (sent / RUN * batch, sent % RUN + 1);
+        let (run, seq) = (sent / RUN_EVENTS * batch, sent % RUN_EVENTS + 1);
         sent += 1;
         let runs: Vec<_> = (0..batch).map(|n| run_id(run + n).0.as_bytes().to_vec()).collect();
         let events: Vec<_> = (0..batch).map(|_| serde_json::to_vec(&test_event(seq)).unwrap()).collect();
@@ -300,16 +300,16 @@ async fn read_and_fold() {
         row(json!({ "work": "read and fold", "from": "events", "round": round, "events": events, "folded": events,
             "read_ms": read, "ms": whole }));
         let began = Instant::now();
-        let Some(kept) = crate::store::Work::run_snapshot(&store, longest).await.unwrap() else { continue };
-        let mut back = Run::from_snapshot(&kept.body).unwrap();
+        let Some(snapshot) = crate::store::Work::run_snapshot(&store, longest).await.unwrap() else { continue };
+        let mut decoded = Run::from_snapshot(&snapshot.body).unwrap();
         let read = began.elapsed();
-        let after = Store::events(&store, longest, kept.seq.next()).await.unwrap();
-        after.iter().for_each(|stored| back.evolve_in_place(&stored.event).unwrap());
+        let after = Store::events(&store, longest, snapshot.seq.next()).await.unwrap();
+        after.iter().for_each(|stored| decoded.evolve_in_place(&stored.event).unwrap());
         let whole = ms(began.elapsed());
-        assert_eq!(back, run);
+        assert_eq!(decoded, run);
         row(
             json!({ "work": "read and fold", "from": "snapshot", "round": round, "events": events, "folded": after.len(),
-            "read_ms": ms(read), "ms": whole, "snapshot_bytes": kept.body.len() }),
+            "read_ms": ms(read), "ms": whole, "snapshot_bytes": snapshot.body.len() }),
         );
     }
     Store::close(&store).await;

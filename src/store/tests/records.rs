@@ -13,7 +13,7 @@ on_every_store! {
     the_key_of_a_run_is_removed_when_the_run_ends,
     flips_are_numbered_and_the_last_of_each_route_is_returned,
     declarations_are_replaced_as_a_whole,
-    samples_are_capped_by_fingerprint_and_by_route,
+    samples_are_limited_by_fingerprint_and_by_route,
     evidence_is_replaced_by_route,
     the_secret_stays_the_same,
     key_files_are_listed_until_they_are_removed,
@@ -150,7 +150,7 @@ fn a_declaration_without_scopes_is_read() {
     assert_eq!((read.file.unwrap().state, read.retry), (State::Dark, None));
 }
 
-async fn samples_are_capped_by_fingerprint_and_by_route(which: StoreKind) {
+async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     let sample = |route: &str, fingerprint: &str, n: i64| SampleRecord {
@@ -168,20 +168,20 @@ async fn samples_are_capped_by_fingerprint_and_by_route(which: StoreKind) {
         engine: "{}".into(),
         request: format!("POST /orders {n}"),
     };
-    let kept = async |route: &str, limit| {
+    let stored = async |route: &str, limit| {
         let samples = store.samples(route.into(), limit).await.unwrap();
         samples.iter().map(|s| format!("{}{}", s.fingerprint, s.at.as_second() % 100)).collect::<Vec<_>>()
     };
     store.put_samples((1..=4).map(|n| sample("r", "x", n)).collect(), 2, 2).await.unwrap();
-    assert_eq!(kept("r", 9).await, ["x4", "x3"]);
+    assert_eq!(stored("r", 9).await, ["x4", "x3"]);
     store.put_samples(vec![sample("r", "y", 5), sample("other", "z", 6)], 2, 2).await.unwrap();
-    assert_eq!(kept("r", 9).await, ["y5", "x4", "x3"]);
-    assert_eq!(kept("r", 1).await, ["y5"]);
+    assert_eq!(stored("r", 9).await, ["y5", "x4", "x3"]);
+    assert_eq!(stored("r", 1).await, ["y5"]);
     store.put_samples(vec![sample("r", "x", 7), sample("r", "w", 8)], 2, 2).await.unwrap();
-    assert_eq!(kept("r", 9).await, ["w8", "x7", "x4"], "the least recent fingerprint was removed");
+    assert_eq!(stored("r", 9).await, ["w8", "x7", "x4"], "the least recent fingerprint was removed");
     store.clear_samples("r".into()).await.unwrap();
-    assert_eq!(kept("r", 9).await, [""; 0]);
-    assert_eq!(kept("other", 9).await, ["z6"]);
+    assert_eq!(stored("r", 9).await, [""; 0]);
+    assert_eq!(stored("other", 9).await, ["z6"]);
     assert_eq!(store.samples("other".into(), 1).await.unwrap(), [sample("other", "z", 6)]);
 }
 

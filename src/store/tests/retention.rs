@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::flag::RetryKey;
-use crate::store::{Claim, Purged, Remains, RunFilter, StoredEvent};
+use crate::store::{Claim, Purged, RunBodies, RunFilter, StoredEvent};
 
 on_every_store! {
-    old_runs_are_purged_by_status_longest_ended_first,
-    a_purged_run_with_a_pin_keeps_summary_and_remains,
+    old_runs_are_purged_by_status_in_the_order_of_their_ends,
+    a_purged_run_with_a_pin_keeps_its_summary_and_bodies,
     a_run_whose_retry_key_has_not_expired_is_not_purged,
     a_child_is_not_purged_before_its_parent_has_ended,
     purged_runs_stay_purged_after_a_restart,
@@ -24,12 +24,12 @@ fn ended(run: RunId, status: RunStatus, at: Timestamp) -> Append {
     Append { summary: RunSummary { updated: at, ..append.summary }, ..append }
 }
 
-async fn left(store: &SharedStore) -> Vec<RunId> {
+async fn listed_runs(store: &SharedStore) -> Vec<RunId> {
     let runs = store.runs(RunFilter { limit: 99, ..RunFilter::default() }).await.unwrap();
     runs.into_iter().rev().map(|run| run.run_id).collect()
 }
 
-async fn old_runs_are_purged_by_status_longest_ended_first(which: StoreKind) {
+async fn old_runs_are_purged_by_status_in_the_order_of_their_ends(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     for (n, ago) in [(1, 9), (2, 3), (3, 5), (4, 7)] {
@@ -43,16 +43,16 @@ async fn old_runs_are_purged_by_status_longest_ended_first(which: StoreKind) {
     assert_eq!(purge(RunStatus::Completed, past(3), 9).await, 0);
     assert_eq!(purge(RunStatus::Completed, past(9), 2).await, 2);
     let runs = |of: &[u64]| of.iter().map(|n| run_id(*n)).collect::<Vec<_>>();
-    assert_eq!(left(store).await, runs(&[1, 4, 5, 6, 7]));
+    assert_eq!(listed_runs(store).await, runs(&[1, 4, 5, 6, 7]));
     assert_eq!(seqs(store, run_id(2)).await, [0; 0]);
     assert_eq!(store.run(run_id(2)).await.unwrap(), None);
     assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap(), None, "its orders are removed with it");
     assert_eq!(purge(RunStatus::Completed, past(9), 2).await, 1);
     assert_eq!(purge(RunStatus::Failed, past(9), 2).await, 1);
     assert_eq!(purge(RunStatus::Running, at(99), 2).await, 0, "a run that has not ended is kept");
-    assert_eq!(left(store).await, runs(&[1, 6, 7]));
+    assert_eq!(listed_runs(store).await, runs(&[1, 6, 7]));
     assert_eq!(seqs(store, run_id(1)).await, [1, 2, 3]);
-    assert_eq!(store.remains(run_id(1)).await.unwrap(), None);
+    assert_eq!(store.purged_run_bodies(run_id(1)).await.unwrap(), None);
 }
 
 /// A parent that has not recorded the end of its child would create it again.
@@ -65,14 +65,14 @@ async fn a_child_is_not_purged_before_its_parent_has_ended(which: StoreKind) {
     store.append(child.into()).await.unwrap();
     let purge = async || store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs;
     assert_eq!(purge().await, 0);
-    assert_eq!(left(store).await, [run_id(1), run_id(2)]);
-    let over = with_status(append(run_id(1), 2, 1), RunStatus::Failed);
-    store.append(over.into()).await.unwrap();
+    assert_eq!(listed_runs(store).await, [run_id(1), run_id(2)]);
+    let last = with_status(append(run_id(1), 2, 1), RunStatus::Failed);
+    store.append(last.into()).await.unwrap();
     assert_eq!(purge().await, 1);
-    assert_eq!(left(store).await, [run_id(1)]);
+    assert_eq!(listed_runs(store).await, [run_id(1)]);
 }
 
-async fn a_purged_run_with_a_pin_keeps_summary_and_remains(which: StoreKind) {
+async fn a_purged_run_with_a_pin_keeps_its_summary_and_bodies(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     let one = Append { pins: vec![pin("17", Arm::Engine)], ..completed_run(run_id(1), past(1)) };
@@ -88,13 +88,13 @@ async fn a_purged_run_with_a_pin_keeps_summary_and_remains(which: StoreKind) {
     store.append(completed_run(run_id(3), past(3)).into()).await.unwrap();
     let purged = store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
     assert_eq!(purged, Purged { runs: 3, pinned: 2, payloads: 0 });
-    assert_eq!(left(store).await, [run_id(1), run_id(2)]);
+    assert_eq!(listed_runs(store).await, [run_id(1), run_id(2)]);
     assert_eq!(store.run(run_id(1)).await.unwrap(), Some(one.summary));
     assert_eq!(seqs(store, run_id(1)).await, [0; 0]);
-    let remains = Remains { input: Some(json!({ "items": [1] })), output: Some(json!({ "id": "17" })) };
-    assert_eq!(store.remains(run_id(1)).await.unwrap(), Some(remains));
-    assert_eq!(store.remains(run_id(2)).await.unwrap(), None, "its events hold no input and no answer");
-    assert_eq!(store.remains(run_id(3)).await.unwrap(), None);
+    let bodies = RunBodies { input: Some(json!({ "items": [1] })), output: Some(json!({ "id": "17" })) };
+    assert_eq!(store.purged_run_bodies(run_id(1)).await.unwrap(), Some(bodies));
+    assert_eq!(store.purged_run_bodies(run_id(2)).await.unwrap(), None, "its events hold no input and no answer");
+    assert_eq!(store.purged_run_bodies(run_id(3)).await.unwrap(), None);
     assert_eq!(store.pin(pin("17", Arm::Engine).key).await.unwrap().unwrap().run, Some(run_id(1)));
     assert_eq!(
         store.purge(RunStatus::Completed, past(9), 9).await.unwrap(),
@@ -106,11 +106,11 @@ async fn a_purged_run_with_a_pin_keeps_summary_and_remains(which: StoreKind) {
 async fn a_run_whose_retry_key_has_not_expired_is_not_purged(which: StoreKind) {
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], any_caller: None });
     let now = Timestamp::now();
-    for (window, gone) in [(3_600, 0), (0, 1)] {
-        let fixture = StoreFixture::with(which, Limits { retry_window_s: window, ..Limits::default() }).await;
+    for (window, purged) in [(3_600, 0), (0, 1)] {
+        let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: window, ..Limits::default() }).await;
         let store = &fixture.store;
         store.append(Arc::new(Append { claim, ..ended(run_id(1), RunStatus::Completed, now) })).await.unwrap();
-        assert_eq!(store.purge(RunStatus::Completed, at(99), 9).await.unwrap().runs, gone);
+        assert_eq!(store.purge(RunStatus::Completed, at(99), 9).await.unwrap().runs, purged);
     }
 }
 
@@ -123,14 +123,14 @@ async fn purged_runs_stay_purged_after_a_restart(which: StoreKind) {
     fixture.store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
     fixture.reopen().await;
     let store = &fixture.store;
-    assert_eq!(left(store).await, [run_id(1), run_id(3)]);
-    assert!(store.remains(run_id(1)).await.unwrap().is_some());
-    let kept: Vec<StoredEvent> = store.events(run_id(3), Seq::FIRST).await.unwrap();
-    assert_eq!(kept.len(), 4);
+    assert_eq!(listed_runs(store).await, [run_id(1), run_id(3)]);
+    assert!(store.purged_run_bodies(run_id(1)).await.unwrap().is_some());
+    let events: Vec<StoredEvent> = store.events(run_id(3), Seq::FIRST).await.unwrap();
+    assert_eq!(events.len(), 4);
     assert_eq!(store.purge(RunStatus::Completed, past(9), 9).await.unwrap(), Purged::default());
 }
 
-/// An event with a large part.
+/// An event with a large output.
 fn large(n: u64, text: &str) -> (Timestamp, Event) {
     let output = json!({ "n": n, "null": null, "body": text, "items": [text, { "a/b~c": text }] });
     (past(1), Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) }))
@@ -154,9 +154,9 @@ async fn large_payloads_are_read_as_they_were_written(which: StoreKind) {
     assert!(events.iter().all(|stored| (stored.at, stored.event.clone()) == large(stored.seq.0, &text)));
     assert_eq!(read(run_id(1), 699).await, events[698..]);
     if let Some(file) = fixture.file() {
-        let beside = std::path::PathBuf::from(format!("{}-wal", file.display()));
+        let wal = std::path::PathBuf::from(format!("{}-wal", file.display()));
         let bytes = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
-        let bytes = bytes(&file) + bytes(&beside);
+        let bytes = bytes(&file) + bytes(&wal);
         assert!(bytes < 5_000_000, "a body of 100 kB that is stored 2,100 times takes {bytes} bytes");
     }
     // One of two runs with the same payload is purged: the payload is kept.

@@ -1,4 +1,4 @@
-//! Snapshots of runs: stored unchanged, one for each run, removed with it.
+//! Tests that snapshots of runs are stored unchanged, one for each run, and removed with the run.
 
 use super::*;
 use crate::store::{RunSnapshot, Store};
@@ -11,13 +11,13 @@ on_every_store! {
     a_snapshot_is_read_after_a_restart,
 }
 
-/// Larger than any portion; different for different seqs.
+/// A snapshot that is stored in several parts; its body depends on the seq.
 fn snapshot(run: RunId, seq: u64) -> RunSnapshot {
     let body = (0..400_000_u64).map(|n| (n.wrapping_mul(2_654_435_761 + seq) >> 13) as u8).collect();
     RunSnapshot { run, seq: Seq(seq), at: at(seq.cast_signed()), fold: format!("fold {seq}"), body }
 }
 
-async fn kept(store: &SharedStore, run: RunId) -> Option<RunSnapshot> {
+async fn stored_snapshot(store: &SharedStore, run: RunId) -> Option<RunSnapshot> {
     store.run_snapshot(run).await.unwrap()
 }
 
@@ -25,13 +25,13 @@ async fn a_snapshot_is_read_as_it_was_written(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     store.append(append(run_id(1), 1, 9).into()).await.unwrap();
-    assert_eq!(kept(store, run_id(1)).await, None);
+    assert_eq!(stored_snapshot(store, run_id(1)).await, None);
     for body in [vec![0], b"{\"a\":\"\\u0000\"}".to_vec(), snapshot(run_id(1), 3).body] {
         let put = RunSnapshot { body, ..snapshot(run_id(1), 3) };
         store.put_run_snapshot(put.clone()).await.unwrap();
-        assert_eq!(kept(store, run_id(1)).await, Some(put));
+        assert_eq!(stored_snapshot(store, run_id(1)).await, Some(put));
     }
-    assert_eq!(kept(store, run_id(2)).await, None);
+    assert_eq!(stored_snapshot(store, run_id(2)).await, None);
 }
 
 async fn the_snapshot_of_the_most_events_is_kept(which: StoreKind) {
@@ -41,11 +41,11 @@ async fn the_snapshot_of_the_most_events_is_kept(which: StoreKind) {
     for seq in [4, 2, 6, 5, 6] {
         store.put_run_snapshot(snapshot(run_id(1), seq)).await.unwrap();
     }
-    assert_eq!(kept(store, run_id(1)).await, Some(snapshot(run_id(1), 6)));
+    assert_eq!(stored_snapshot(store, run_id(1)).await, Some(snapshot(run_id(1), 6)));
     // The snapshot of another version replaces one of as many events.
     let other = RunSnapshot { fold: "other".into(), body: b"o".to_vec(), ..snapshot(run_id(1), 6) };
     store.put_run_snapshot(other.clone()).await.unwrap();
-    assert_eq!(kept(store, run_id(1)).await, Some(other));
+    assert_eq!(stored_snapshot(store, run_id(1)).await, Some(other));
 }
 
 async fn a_snapshot_beyond_the_stored_events_is_not_kept(which: StoreKind) {
@@ -54,12 +54,12 @@ async fn a_snapshot_beyond_the_stored_events_is_not_kept(which: StoreKind) {
     store.append(append(run_id(1), 1, 9).into()).await.unwrap();
     for (run, seq) in [(1, 10), (2, 1)] {
         store.put_run_snapshot(snapshot(run_id(run), seq)).await.unwrap();
-        assert_eq!(kept(store, run_id(run)).await, None);
+        assert_eq!(stored_snapshot(store, run_id(run)).await, None);
     }
     store.put_run_snapshot(snapshot(run_id(1), 9)).await.unwrap();
     store.append(append(run_id(2), 1, 1).into()).await.unwrap();
-    assert_eq!(kept(store, run_id(2)).await, None, "a refused snapshot is not stored later");
-    assert_eq!(kept(store, run_id(1)).await.unwrap().seq, Seq(9));
+    assert_eq!(stored_snapshot(store, run_id(2)).await, None, "a refused snapshot is not stored later");
+    assert_eq!(stored_snapshot(store, run_id(1)).await.unwrap().seq, Seq(9));
 }
 
 async fn a_snapshot_is_removed_with_its_run(which: StoreKind) {
@@ -78,9 +78,9 @@ async fn a_snapshot_is_removed_with_its_run(which: StoreKind) {
     for run in [1, 2] {
         // A snapshot that comes after the purge is not stored.
         store.put_run_snapshot(snapshot(run_id(run), 1)).await.unwrap();
-        assert_eq!(kept(store, run_id(run)).await, None);
+        assert_eq!(stored_snapshot(store, run_id(run)).await, None);
     }
-    assert_eq!(kept(store, run_id(3)).await, Some(snapshot(run_id(3), 2)));
+    assert_eq!(stored_snapshot(store, run_id(3)).await, Some(snapshot(run_id(3), 2)));
 }
 
 async fn a_snapshot_is_read_after_a_restart(which: StoreKind) {
@@ -88,7 +88,7 @@ async fn a_snapshot_is_read_after_a_restart(which: StoreKind) {
     fixture.store.append(append(run_id(1), 1, 9).into()).await.unwrap();
     fixture.store.put_run_snapshot(snapshot(run_id(1), 7)).await.unwrap();
     fixture.reopen().await;
-    assert_eq!(kept(&fixture.store, run_id(1)).await, Some(snapshot(run_id(1), 7)));
+    assert_eq!(stored_snapshot(&fixture.store, run_id(1)).await, Some(snapshot(run_id(1), 7)));
 }
 
 /// A store, and a second connection to its database.
@@ -115,8 +115,9 @@ impl StoreAndConnection {
     async fn put(&self, seq: u64) {
         crate::store::Work::put_run_snapshot(&self.store, snapshot(run_id(1), seq)).await.unwrap();
     }
-    async fn kept(&self) -> Result<Option<u64>, crate::store::StoreError> {
-        Ok(crate::store::Work::run_snapshot(&self.store, run_id(1)).await?.map(|kept| kept.seq.0))
+    /// The seq of the stored snapshot.
+    async fn stored_seq(&self) -> Result<Option<u64>, crate::store::StoreError> {
+        Ok(crate::store::Work::run_snapshot(&self.store, run_id(1)).await?.map(|snapshot| snapshot.seq.0))
     }
 }
 
@@ -126,7 +127,7 @@ async fn an_incomplete_snapshot_is_ignored_and_a_damaged_one_is_an_error() {
     let fixture = StoreAndConnection::new().await;
     fixture.put(3).await;
     let whole = fixture.rows();
-    assert!(whole > 3, "{whole} portions");
+    assert!(whole > 3, "{whole} parts");
     let most: i64 =
         fixture.conn.query_row("SELECT max(length(body)) FROM run_snapshots", [], |row| row.get(0)).unwrap();
     assert!(most <= 128 << 10, "an append waits for {most} bytes");
@@ -134,16 +135,16 @@ async fn an_incomplete_snapshot_is_ignored_and_a_damaged_one_is_an_error() {
     let copy = "INSERT INTO run_snapshots (run_id, put, part, parts, seq, at, fold, hash, body) \
                 SELECT run_id, x'01', part, parts, 4, at, fold, hash, body FROM run_snapshots WHERE part < 2";
     fixture.edit(copy);
-    assert_eq!(fixture.kept().await, Ok(Some(3)));
+    assert_eq!(fixture.stored_seq().await, Ok(Some(3)));
     fixture.put(5).await;
-    assert_eq!((fixture.kept().await, fixture.rows()), (Ok(Some(5)), whole), "all earlier rows are removed");
+    assert_eq!((fixture.stored_seq().await, fixture.rows()), (Ok(Some(5)), whole), "all earlier rows are removed");
     fixture.edit("DELETE FROM run_snapshots WHERE part = 1");
-    assert_eq!(fixture.kept().await, Ok(None));
+    assert_eq!(fixture.stored_seq().await, Ok(None));
     fixture.put(6).await;
     fixture.edit("UPDATE run_snapshots SET body = x'00' || substr(body, 2) WHERE part = 1");
-    let error = fixture.kept().await.unwrap_err();
+    let error = fixture.stored_seq().await.unwrap_err();
     assert_eq!(error.0, format!("the snapshot of {} at event 6 is damaged", run_id(1)));
     fixture.put(6).await;
-    assert_eq!((fixture.kept().await, fixture.rows()), (Ok(Some(6)), whole));
+    assert_eq!((fixture.stored_seq().await, fixture.rows()), (Ok(Some(6)), whole));
     fixture.store.close().await;
 }

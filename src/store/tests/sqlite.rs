@@ -1,4 +1,4 @@
-//! Cases that exist only with a database file.
+//! Tests that need a database file.
 
 use serde_json::Value;
 
@@ -55,7 +55,7 @@ async fn a_store_of_a_newer_version_is_refused() {
     let store = open(&dir).await.unwrap();
     store.append(append(run_id(1), 1, 3).into()).await.unwrap();
     store.close().await;
-    // The rows count, whatever the noted version says.
+    // The versions of the rows count, whatever the recorded version says.
     edit(&dir, "UPDATE appends SET version = 98 WHERE first = 1").await;
     let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
     assert!(refused.contains(&format!("events of version 98 (such as event 1 of {})", run_id(1))), "{refused}");
@@ -126,7 +126,7 @@ async fn events_of_the_first_version_are_read() {
 }
 
 #[tokio::test]
-async fn an_output_that_is_null_is_told_from_none() {
+async fn a_null_output_is_read_back_as_null_and_a_missing_one_as_missing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
     let intent =
@@ -294,7 +294,7 @@ async fn live_appends_are_stored_before_dark_ones() {
 async fn a_full_disk_refuses_appends_and_the_store_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
-    // SQLite says "full" of its own bound on pages just as it does of a disk.
+    // At its own bound on pages SQLite returns the same error as on a full disk.
     let options = super::super::sqlite::Options::new(&path).pragma("max_page_count", "60");
     let store = SqliteStore::open_with(&path, &Limits::default(), options).await.unwrap();
     let big = |n| {
@@ -302,27 +302,27 @@ async fn a_full_disk_refuses_appends_and_the_store_recovers_by_itself() {
         append.summary.note = Some("x".repeat(50_000));
         append
     };
-    let mut kept = 0;
+    let mut acknowledged = 0;
     let refused = loop {
-        match store.append(big(kept).into()).await {
-            Ok(()) => kept += 1,
+        match store.append(big(acknowledged).into()).await {
+            Ok(()) => acknowledged += 1,
             Err(error) => break error,
         }
-        assert!(kept < 100);
+        assert!(acknowledged < 100);
     };
     assert!(matches!(refused, AppendError::Refused(_)), "{refused}");
     assert!(!store.healthy());
     let found = store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap();
-    assert_eq!(found.len() as u64, kept, "nothing of what was refused, all of what was acknowledged");
-    // A small append still fits, and its commit makes the store healthy again.
+    assert_eq!(found.len() as u64, acknowledged, "all acknowledged appends are stored, and the refused one is not");
+    // The writer's probe fits into the file, and its commit makes the store healthy again. So does a small append.
     tokio::time::timeout(std::time::Duration::from_secs(20), async {
         while !store.healthy() {
             tokio::task::yield_now().await;
         }
     })
     .await
-    .expect("the probe finds out by itself");
-    store.append(append(run_id(kept), 1, 1).into()).await.unwrap();
+    .expect("a probe makes the store healthy again");
+    store.append(append(run_id(acknowledged), 1, 1).into()).await.unwrap();
     store.close().await;
 }
 

@@ -1,4 +1,4 @@
-//! The upgrade of a store that an older version wrote loses no event, whatever interrupts it.
+//! Tests that the upgrade of a store that an older version wrote loses no event, whatever interrupts it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -192,7 +192,7 @@ async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
     }
     let database = super::cluster::shared().unwrap().database();
     let url = Secret::new(database.url());
-    PostgresStore::make_older(&url, 4).await;
+    PostgresStore::create_older_tables(&url, 4).await;
     let run = run_id(1);
     let facts = facts(run, 150);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -231,7 +231,7 @@ async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
     assert_eq!(database.query("SELECT count(*) FROM pointsman.events").trim(), "150", "nothing was changed");
     // The older process has ended, and a process that upgraded the tables was killed halfway.
     database.query("DELETE FROM pointsman.workers");
-    PostgresStore::make_older(&url, 5).await;
+    PostgresStore::create_older_tables(&url, 5).await;
     assert_eq!(database.query("SET search_path = pointsman; SELECT move_events(70)").trim(), "70");
     let store = PostgresStore::open(&url, None, &limits).await.unwrap();
     assert_holds_all(&store, 1, 150).await;

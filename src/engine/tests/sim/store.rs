@@ -24,7 +24,7 @@ use crate::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
-    OwnedRun, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreNotification,
+    OwnedRun, PinRecord, Purged, RunBodies, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreNotification,
     StoredEvent, TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::{RunStatus, RunSummary};

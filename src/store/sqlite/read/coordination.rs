@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::names::{RunId, StepId};
-use crate::store::{LockRow, OrderRecord, PendingRun, Remains, StoreError, WebhookMessage};
+use crate::store::{LockRow, OrderRecord, PendingRun, RunBodies, StoreError, WebhookMessage};
 use crate::workflow::RunStatus;
 
 pub(in crate::store::sqlite) async fn due_times(pool: &SqlitePool, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
@@ -127,7 +127,7 @@ pub(in crate::store::sqlite) async fn is_purging(pool: &SqlitePool) -> Result<bo
     Ok(left)
 }
 
-pub(in crate::store::sqlite) async fn remains(pool: &SqlitePool, run: RunId) -> Result<Option<Remains>> {
+pub(in crate::store::sqlite) async fn purged_run_bodies(pool: &SqlitePool, run: RunId) -> Result<Option<RunBodies>> {
     let found: Option<(Vec<u8>,)> = sqlx::query_as("SELECT remains FROM runs WHERE run_id = ? AND remains IS NOT NULL")
         .bind(run.0.as_bytes().as_slice())
         .fetch_optional(pool)

@@ -2,8 +2,8 @@
 //! block checkpoints of the WAL.
 
 mod coordination;
-mod kept;
 mod list;
+mod lookups;
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 pub(super) use self::coordination::{
-    due_times, is_purging, locks, order, orders, pending_runs, purgeable_runs, remains, webhook_messages,
+    due_times, is_purging, locks, order, orders, pending_runs, purgeable_runs, purged_run_bodies, webhook_messages,
 };
-pub(super) use self::kept::{engine_tries, first_try, pin, pin_counts, pinned, pins, plan, records, run_key};
 pub(super) use self::list::{open_runs, runs};
+pub(super) use self::lookups::{engine_tries, first_try, pin, pin_counts, pinned, pins, plan, records, run_key};
 use crate::names::{RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
 use crate::store::summary::decode_summary;
@@ -77,7 +77,7 @@ async fn events_with_payloads(pool: &SqlitePool, run: RunId, from: Seq) -> Resul
         let text = "SELECT seq, path, hash FROM payload_refs WHERE run_id = ? AND seq >= ? ORDER BY seq, path";
         refs = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(pool).await.map_err(read_error)?;
         let last = appends.last().map_or(0, |append| append.last);
-        // Ignore appends that were committed after the first statement.
+        // Ignores payloads of appends that were committed after the first statement.
         refs.retain(|(seq, ..)| *seq <= last);
     }
     if refs.len() as i64 != expected {
@@ -111,10 +111,10 @@ async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap
     hashes.sort();
     hashes.dedup();
     let mut payloads = HashMap::new();
-    for some in hashes.chunks(PAYLOADS_AT_ONCE) {
+    for chunk in hashes.chunks(PAYLOADS_AT_ONCE) {
         let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT hash, body FROM payloads WHERE hash IN (");
         let mut list = query.separated(", ");
-        for hash in some {
+        for hash in chunk {
             list.push_bind(hash.clone());
         }
         query.push(")");
@@ -124,7 +124,7 @@ async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap
     Ok(payloads)
 }
 
-/// Rows that one query of a check reads.
+/// The most rows that one query of a check reads.
 pub(super) const FOUND_MAX: usize = 10_000;
 
 pub(super) fn time(ns: i64) -> Result<jiff::Timestamp> {

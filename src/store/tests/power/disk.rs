@@ -56,11 +56,11 @@ enum Change {
 }
 
 impl Change {
-    /// Applies the change to the bytes of a file, as far as `arrives` says of each sector.
-    fn apply(&self, bytes: &mut Vec<u8>, mut arrives: impl FnMut() -> bool) {
+    /// Applies the change to the bytes of a file. `is_on_disk` decides for each sector whether it was written.
+    fn apply(&self, bytes: &mut Vec<u8>, mut is_on_disk: impl FnMut() -> bool) {
         match self {
             Change::Truncate(len) => {
-                if arrives() {
+                if is_on_disk() {
                     bytes.resize(*len, 0);
                 }
             }
@@ -69,7 +69,7 @@ impl Change {
                 while from < data.len() {
                     // Up to the next sector boundary on the disk.
                     let to = data.len().min(from + SECTOR - (at + from) % SECTOR);
-                    if arrives() {
+                    if is_on_disk() {
                         if bytes.len() < at + to {
                             bytes.resize(at + to, 0);
                         }
@@ -84,7 +84,7 @@ impl Change {
 
 impl Disk {
     /// Applies an action; returns the append that it acknowledges, if any.
-    pub(super) fn take_in(&mut self, action: &Action) -> Option<u64> {
+    pub(super) fn apply(&mut self, action: &Action) -> Option<u64> {
         match action {
             Action::Acknowledged(n) => return Some(*n),
             Action::Wrote { file, at, data } => self.file(file).unsynced.push(Change::Write(*at, data.clone())),
@@ -102,7 +102,7 @@ impl Disk {
     fn file(&mut self, name: &str) -> &mut File {
         self.0.entry(name.to_owned()).or_default()
     }
-    /// Cuts the power: writes the files as they may be then to a folder.
+    /// Cuts the power: writes the files to a folder as they may be after that.
     pub(super) fn cut_power(self, into: &Path, random: &mut fastrand::Rng) -> Unsynced {
         let unsynced =
             [Unsynced::Nothing, Unsynced::All, Unsynced::SomeWrites, Unsynced::SomeSectors][random.usize(..4)];
@@ -160,11 +160,11 @@ fn action(call: &str) -> Option<Action> {
     let (path, arguments) = what.split_once('<')?.1.split_once('>')?;
     let path = String::from_utf8(hex(path)).ok()?;
     let file = path.rsplit('/').next().unwrap_or_default();
-    let ours = matches!(file, "test.db" | "test.db-wal" | "test.db-journal");
+    let is_of_store = matches!(file, "test.db" | "test.db-wal" | "test.db-journal");
     let arguments = arguments.trim_start_matches([',', ' ']).trim_end().trim_end_matches(')');
     match name {
         "write" => acknowledgement(&bytes(arguments)),
-        _ if !ours => None,
+        _ if !is_of_store => None,
         "pwrite64" => {
             let mut data = bytes(arguments);
             data.truncate(done);

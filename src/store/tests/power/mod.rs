@@ -1,9 +1,10 @@
-//! Power cuts: every append that was acknowledged before the cut is on the disk, whatever happened to unsynced writes.
+//! Tests of power cuts: every append that was acknowledged before the cut is on the disk, whichever unsynced writes are
+//! lost.
 //!
-//! A process appends while every write and sync of its files is recorded. For a random time the disk is rebuilt as it
-//! may be after a power cut: synced writes are there, and of the writes since none, all, some in any order, or some
-//! sectors. Each image has to open, to hold every acknowledged append completely, and nothing that does not fold. The
-//! same with `synchronous=NORMAL` shows that the test can fail.
+//! A process appends while every write and sync of its files is recorded. Then the disk is rebuilt as it may be after a
+//! power cut at a random time: it has the synced writes, and of the later ones none, all, some in any order, or some
+//! sectors. Each such image has to open, has to hold every acknowledged append completely, and the events of each run
+//! have to fold. The same with `synchronous=NORMAL` shows that the test can fail.
 
 mod disk;
 
@@ -83,14 +84,15 @@ async fn check_image(dir: &Path, acknowledged: &[u64]) -> (usize, Vec<String>) {
     (lost, checked.findings.iter().map(|found| format!("{:?} {}", found.run, found.what)).collect())
 }
 
-/// Cuts the power at so many random times; returns how many images lost something acknowledged, and all other findings.
+/// Cuts the power at this many random times; returns how many images lost an acknowledged append, and all other
+/// findings.
 async fn cut_power(actions: &[Action], images: usize, random: &mut fastrand::Rng) -> (usize, Vec<String>) {
     let (mut losing, mut wrong) = (0, Vec::new());
     let first = disk::first_acknowledged(actions);
     for _ in 0..images {
         let at = random.usize(first..=actions.len());
         let mut disk = Disk::default();
-        let acknowledged: Vec<u64> = actions[..at].iter().filter_map(|action| disk.take_in(action)).collect();
+        let acknowledged: Vec<u64> = actions[..at].iter().filter_map(|action| disk.apply(action)).collect();
         let dir = tempfile::tempdir().unwrap();
         let unsynced = disk.cut_power(dir.path(), random);
         let (lost, found) = check_image(dir.path(), &acknowledged).await;
@@ -116,13 +118,17 @@ async fn acknowledged_appends_survive_a_power_cut() {
     let full = recorded("full");
     let (losing, wrong) = cut_power(&full, images, &mut random).await;
     let normal = recorded("normal");
-    let (control, broken) = cut_power(&normal, images, &mut random).await;
+    let (control_losing, control_wrong) = cut_power(&normal, images, &mut random).await;
     let violations = losing + wrong.len();
     println!("FULL: {images} images of {} actions, {losing} lost something, {} broken", full.len(), wrong.len());
-    println!("NORMAL: {images} images of {} actions, {control} lost something, {} broken", normal.len(), broken.len());
+    println!(
+        "NORMAL: {images} images of {} actions, {control_losing} lost something, {} broken",
+        normal.len(),
+        control_wrong.len()
+    );
     println!(
         "{images} cuts, {violations} violations; again: POINTSMAN_SEED={seed} POINTSMAN_IMAGES={images} cargo test --lib store::tests::power"
     );
     assert!(violations == 0, "seed {seed}: {losing} images lost something\n{}", wrong.join("\n"));
-    assert!(control > 0, "seed {seed}: without a sync before the acknowledgement something has to be lost");
+    assert!(control_losing > 0, "seed {seed}: without a sync before the acknowledgement something has to be lost");
 }

@@ -85,7 +85,7 @@ impl Work for Shared {
         remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
-        remains(run: RunId) -> Option<Remains>;
+        purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }

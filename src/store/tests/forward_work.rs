@@ -1,10 +1,10 @@
 //! A macro for test stores that wrap another store and change only some of its calls.
 
 /// Implements [`crate::store::Work`] by forwarding every call to a field.
-macro_rules! work_through {
+macro_rules! forward_work {
     ($store:ty, $field:ident) => {
-        $crate::store::tests::through::work_through!(@each $store, $field,
-            heartbeat(worker: $crate::names::WorkerId, name: String, lives: std::time::Duration) -> Option<jiff::Timestamp>;
+        $crate::store::tests::forward_work::forward_work!(@each $store, $field,
+            heartbeat(worker: $crate::names::WorkerId, name: String, alive_for: std::time::Duration) -> Option<jiff::Timestamp>;
             deregister(worker: $crate::names::WorkerId) -> ();
             take(worker: $crate::names::WorkerId, run: $crate::names::RunId) -> $crate::store::TakeResult;
             take_due(worker: $crate::names::WorkerId, limit: usize) -> Vec<$crate::store::OwnedRun>;
@@ -24,7 +24,7 @@ macro_rules! work_through {
                 limit: usize
             ) -> $crate::store::Purged;
             prune_retry_keys(limit: usize) -> u64;
-            remains(run: $crate::names::RunId) -> Option<$crate::store::Remains>;
+            purged_run_bodies(run: $crate::names::RunId) -> Option<$crate::store::RunBodies>;
             put_run_snapshot(snapshot: $crate::store::RunSnapshot) -> ();
             run_snapshot(run: $crate::names::RunId) -> Option<$crate::store::RunSnapshot>;
         );
@@ -46,4 +46,4 @@ macro_rules! work_through {
         }
     };
 }
-pub(crate) use work_through;
+pub(crate) use forward_work;

@@ -1,4 +1,4 @@
-//! Reads of plans, keys, pins, first tries, and records that are stored as JSON.
+//! Look-ups of plans, keys, pins, first tries, and records that are stored as JSON.
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -125,8 +125,8 @@ pub(in crate::store::sqlite) async fn pinned(pool: &SqlitePool, after: u64, limi
         .fetch_all(pool)
         .await
         .map_err(read_error)?;
-    let pin_of = |(place, family, id, arm): (i64, String, String, String)| {
-        Ok((place.cast_unsigned(), PinKey { family: RouteId::new(family), id: id.into() }, known_arm(&arm)?))
+    let pin_of = |(position, family, id, arm): (i64, String, String, String)| {
+        Ok((position.cast_unsigned(), PinKey { family: RouteId::new(family), id: id.into() }, known_arm(&arm)?))
     };
     found.into_iter().map(pin_of).collect()
 }

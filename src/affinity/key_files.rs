@@ -70,13 +70,18 @@ pub async fn open_key_log(
 }
 
 /// Reads the keys of the files that a store lists, and of the file `unlisted`, which an older version may have used
-/// without listing it. Processes may be using them. Also returns a sentence about each file that cannot be read.
+/// without listing it. Processes may be using them. Also returns a sentence about each file that cannot be read, unless
+/// its record says so already.
 pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryKey, Timestamp)>, Vec<String>) {
     let (mut keys, mut unread) = (Vec::new(), Vec::new());
     let unlisted = Some(absolute(unlisted)).filter(|path| Path::new(path).exists());
     let unlisted = unlisted.filter(|path| listed.iter().all(|record| record.path != *path)).map(|path| (path, None));
-    for (path, id) in listed.iter().map(|record| (record.path.clone(), Some(record.id))).chain(unlisted) {
+    for (path, record) in listed.iter().map(|record| (record.path.clone(), Some(record))).chain(unlisted) {
+        let id = record.map(|record| record.id);
+        let is_known = record.is_some_and(|record| record.unread.is_some());
         match KeyFile::peek(Path::new(&path)) {
+            Ok((tag, _)) if is_known && id != tag.map(|tag| tag.file) => {}
+            Err(_) if is_known => {}
             Ok((tag, _)) if id.is_some() && id != tag.map(|tag| tag.file) => {
                 unread.push(format!("the file of retry keys {path} is not there: another file has its name"));
             }
@@ -89,6 +94,20 @@ pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryK
 
 /// Why the keys of a listed file are unknown if another file has its path.
 const OTHER_FILE: &str = "is not there: another file has its name";
+
+/// Why the keys of a listed file are unknown.
+struct Unreadable {
+    /// The end of a sentence about the file.
+    why: String,
+    /// See [`UnreadKeyFile::is_originals`].
+    is_originals: bool,
+}
+
+impl<T: Into<String>> From<T> for Unreadable {
+    fn from(why: T) -> Self {
+        Self { why: why.into(), is_originals: false }
+    }
+}
 
 struct Opening<'a> {
     owner: Owner,
@@ -155,7 +174,7 @@ impl Opening<'_> {
                 continue;
             }
             let found = match record.path == own_path {
-                true => Err(OTHER_FILE.to_owned()),
+                true => Err(OTHER_FILE.into()),
                 false => self.open_listed(record).await,
             };
             match found {
@@ -252,34 +271,36 @@ impl Opening<'_> {
 
     /// Opens a listed file that is not among those that [`Opening::open_in`] or [`Opening::open_file`] found. `None` if
     /// another living process of the store has it, or may have it.
-    async fn open_listed(&self, record: &KeyFileRecord) -> Result<Option<Opened>, String> {
+    async fn open_listed(&self, record: &KeyFileRecord) -> Result<Option<Opened>, Unreadable> {
         let opened = match self.open_unlocked(Path::new(&record.path), false).await {
             Ok(opened) => opened,
             // A process on another machine may be alive.
             Err(_) if self.is_shared && record.host != self.host => return Ok(None),
             Err(KeyFileError::Locked(_)) if self.is_shared => return Ok(None),
-            Err(KeyFileError::Locked(_)) => return Err("is in use by a process on another store".to_owned()),
+            Err(KeyFileError::Locked(_)) => return Err("is in use by a process on another store".into()),
             Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err("is not there".to_owned());
+                return Err("is not there".into());
             }
-            Err(error) => return Err(format!("cannot be used ({error})")),
+            Err(error) => return Err(format!("cannot be used ({error})").into()),
         };
         if opened.tag.is_none_or(|tag| tag.file != record.id) {
-            return Err(OTHER_FILE.to_owned());
+            return Err(OTHER_FILE.into());
         }
         match self.ownership(&opened) {
             FileOwnership::Ours => Ok(Some(opened)),
-            FileOwnership::OfACopy | FileOwnership::OfAnotherStore => {
-                Err(format!("belongs to the store {}, of which this one is a copy", record.location))
-            }
+            FileOwnership::OfACopy | FileOwnership::OfAnotherStore => Err(Unreadable {
+                why: format!("belongs to the store {}, of which this one is a copy", record.location),
+                is_originals: true,
+            }),
         }
     }
 
     /// The record of a file that cannot be read; `None` if the retry window has passed since that was first found.
-    fn still_unread(&self, record: &KeyFileRecord, why: String) -> Option<KeyFileRecord> {
+    fn still_unread(&self, record: &KeyFileRecord, found: Unreadable) -> Option<KeyFileRecord> {
+        let Unreadable { why, is_originals } = found;
         let since = record.unread.as_ref().map_or(self.now, |unread| unread.since);
         let is_over = since.checked_add(self.window).is_ok_and(|until| until <= self.now);
-        (!is_over).then(|| KeyFileRecord { unread: Some(UnreadKeyFile { since, why }), ..record.clone() })
+        (!is_over).then(|| KeyFileRecord { unread: Some(UnreadKeyFile { since, why, is_originals }), ..record.clone() })
     }
 }
 

@@ -63,7 +63,7 @@ use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
-use crate::store::{NewPin, SharedStore, StoreError};
+use crate::store::{KeyFileRecord, NewPin, SharedStore, StoreError};
 
 /// How long a look-up in the store may take; the caller's request waits for it.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
@@ -167,6 +167,16 @@ impl StoreAffinity {
             Some((format!("the file of retry keys {} {why}", record.path), until))
         });
         unread.collect()
+    }
+
+    /// If the store is a copy, namely a restored backup or a copy of a store whose files of retry keys are still in
+    /// place: when it was first started as such. What the original's processes did after the copy was made is not in it.
+    pub fn copy_started(&self) -> Option<Timestamp> {
+        let of_original = |(record, since): (KeyFileRecord, Timestamp)| {
+            record.unread.is_some_and(|unread| unread.is_originals).then_some(since)
+        };
+        let beside_original = self.keys.list.unread().into_iter().filter_map(of_original).max();
+        self.store.restored().map(|restored| restored.started).max(beside_original)
     }
 
     /// Takes this process's file off the store's list, if the store has all of its keys. For the end of a process:

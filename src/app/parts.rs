@@ -74,6 +74,7 @@ impl Parts {
             evidence: evidence.clone(),
             conditions: vec![pins.clone()],
             retry_window: Duration::from_secs(limits.retry_window_s),
+            copy_started: pins.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),
         };
         let ladder = Ladder::open(declared(setup, 0), ladder).await.map_err(|error| match error {

@@ -5,6 +5,7 @@ use super::{background, time};
 use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
 use crate::config::ReloadStatus;
+use crate::store::Restored;
 
 /// The most stuck runs that `status` lists.
 const STUCK_SHOWN: usize = 20;
@@ -37,8 +38,19 @@ fn missing_retry_keys(parts: &Parts) -> Option<String> {
     let files = unread.map(|(file, until)| {
         format!("{file}: until {until:.0} retries with such keys are taken for first tries, and no route goes up to `live` unless forced")
     });
-    let files: Vec<String> = files.collect();
-    (!files.is_empty()).then(|| files.join("; "))
+    let copy = parts.ladder.copy_held_until().map(|until| {
+        let restored = |Restored { backed_up, open_runs, .. }| {
+            format!("restored from a backup of {backed_up:.0} ({open_runs} runs were open in it and are paused)")
+        };
+        let which = parts.store.restored().map(restored);
+        let which = which.unwrap_or_else(|| "a copy of another one".to_owned());
+        format!(
+            "the store is {which}, and what was done after that is not in it: until {until:.0} routes in `live` are held at \
+             `dark` unless forced, and retries in `only` are performed again"
+        )
+    });
+    let sentences: Vec<String> = copy.into_iter().chain(files).collect();
+    (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
 /// Why a start of a run would be refused now.

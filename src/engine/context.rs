@@ -140,6 +140,8 @@ pub(super) struct Schedule {
 /// This process: its time, its switches, its tasks.
 pub(super) struct Process {
     pub clock: Arc<ProcessClock>,
+    /// See [`StoreAffinity::copy_started`].
+    pub copy_started: Option<Timestamp>,
     /// Generates the identifiers of runs and orders.
     pub ids: Mutex<Ids>,
     pub kill_switch: Arc<KillSwitch>,

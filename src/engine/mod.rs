@@ -116,7 +116,7 @@ impl Engine {
     /// Outside a runtime.
     pub fn new(parts: EngineParts) -> Self {
         let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins, clock } = parts;
-        let started = clock.now();
+        let (started, copy_started) = (clock.now(), pins.copy_started());
         let process = ProcessConstants { key_secret, limits: &limits, started };
         let snapshot = Snapshot::new(0, &plans, &services, &secrets, process, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
@@ -165,6 +165,7 @@ impl Engine {
         };
         let process = Process {
             clock,
+            copy_started,
             ids: Mutex::new(Ids::new(fastrand::u64(..))),
             kill_switch,
             draining: watch::Sender::new(false),

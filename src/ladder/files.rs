@@ -8,6 +8,7 @@
 //!
 //! A route in `live` or `only` is held at `dark` if new files make it match requests that legacy served before without
 //! a record of their retry keys, for as long as retries of these may come: the engine would perform them a second time.
+//! A route in `live` is held in the same way while the store is a copy that does not know the newest requests.
 //! The route's last flip is unchanged, so that the route returns to its state when that time is over.
 
 use super::gate::{Gate, Refusal, Wanted};
@@ -112,7 +113,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     {
         tracing::warn!(
             route = %route.id, wanted = %at.inputs.requested, stays = %at.rung(), %why,
-            "this route is held below its requested state, because of the new files"
+            "this route is held below its requested state"
         );
         at.held_until = Some(until);
         at.refused.push(format!(

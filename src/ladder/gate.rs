@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::positions::{Positions, RoutePosition, state_of};
 use super::scopes::{self, Unrecorded};
 use super::types::GateCondition;
@@ -22,6 +24,8 @@ pub(super) struct Gate {
     pub conditions: Vec<Arc<dyn GateCondition>>,
     /// How long after a first try a client's retry may come.
     pub retry_window: Duration,
+    /// See [`super::LadderParts::copy_started`].
+    pub copy_started: Option<Timestamp>,
 }
 
 /// The requested move of a route.
@@ -163,6 +167,7 @@ impl Gate {
             let (now, window) = (clock::now(), self.retry_window);
             missing.extend(scopes::forgotten(scopes, now, window));
             missing.extend(self.unrecorded(positions, at).map(|unrecorded| unrecorded.why));
+            missing.extend(self.copied(positions, at).map(|unrecorded| unrecorded.why));
         }
         missing
     }
@@ -170,22 +175,41 @@ impl Gate {
     /// Requests that legacy served without a record and whose retries may still come; `None` if a repeat does no harm.
     fn unrecorded(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let scopes = positions.scopes.get(&at.route.id)?;
-        let does_harm = !positions.declared.read_only.contains(&at.route.id);
-        scopes::before_recorded(scopes, clock::now(), self.retry_window).filter(|_| does_harm)
+        let unrecorded = scopes::before_recorded(scopes, clock::now(), self.retry_window);
+        unrecorded.filter(|_| does_harm(positions, at))
+    }
+
+    /// If the store is a copy: requests that came after it was made and whose retries may still come.
+    pub fn since_copy(&self) -> Option<Unrecorded> {
+        scopes::since_copy(self.copy_started?, clock::now(), self.retry_window)
+    }
+
+    /// As [`Gate::since_copy`], for a route; `None` if a repeat does no harm.
+    fn copied(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+        self.since_copy().filter(|_| does_harm(positions, at))
+    }
+
+    /// Whether a route is in `only` on a copy of a store. It is not held: by then all its callers and instances are the
+    /// engine's, and legacy would not know them.
+    pub fn is_only_on_copy(&self, positions: &Positions, at: &RoutePosition) -> bool {
+        at.rung() == State::Only && self.copied(positions, at).is_some()
     }
 
     /// Why a route that a flip put in `live` or `only` is held below that state: files that came after the flip give it
-    /// requests whose retries the engine would perform a second time. A flip by force after these files releases the
-    /// route, and so does `force` in the file.
+    /// requests whose retries the engine would perform a second time, or the store is a copy (in `live` alone). A flip by
+    /// force after these files releases the route, and so does `force` in the file.
     pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         self.harmful_retries(positions, at).filter(|_| at.route.force.is_none())
     }
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
     fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        let unrecorded = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at))??;
-        let is_accepted = at.last.as_ref().is_some_and(|flip| flip.forced && flip.at >= unrecorded.exposed);
-        (!is_accepted).then_some(unrecorded)
+        let is_accepted =
+            |unrecorded: &Unrecorded| at.last.as_ref().is_some_and(|flip| flip.forced && flip.at >= unrecorded.exposed);
+        let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();
+        let by_copy = (at.rung() == State::Live).then(|| self.copied(positions, at)).flatten();
+        let harmful = by_copy.into_iter().chain(by_files).filter(|unrecorded| !is_accepted(unrecorded));
+        harmful.max_by_key(|unrecorded| unrecorded.until)
     }
 
     /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is
@@ -196,6 +220,11 @@ impl Gate {
             None => self.evidence.of(&at.route.id),
         }
     }
+}
+
+/// Whether a request that the engine performs a second time does harm.
+fn does_harm(positions: &Positions, at: &RoutePosition) -> bool {
+    !positions.declared.read_only.contains(&at.route.id)
 }
 
 /// Why a move is impossible, whatever the evidence and also with force.

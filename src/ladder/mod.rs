@@ -44,6 +44,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::task::JoinError;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -81,6 +82,8 @@ pub struct LadderParts {
     pub conditions: Vec<Arc<dyn GateCondition>>,
     /// How long after a first try a client's retry may come (`retry_window_s`).
     pub retry_window: Duration,
+    /// See [`crate::affinity::StoreAffinity::copy_started`].
+    pub copy_started: Option<Timestamp>,
     /// How long a move waits for the store before the caller is told that its outcome is not known yet.
     pub answer_within: Duration,
 }
@@ -99,8 +102,9 @@ impl Ladder {
     /// # Errors
     /// The store does not answer, or these files would orphan instances of the engine ([`Ladder::orphans`]).
     pub async fn open(declared: Declared, parts: LadderParts) -> Result<Arc<Self>, OpenError> {
-        let LadderParts { store, evidence, conditions, retry_window, answer_within } = parts;
-        let mover = Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window }).await?);
+        let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
+        let mover =
+            Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window, copy_started }).await?);
         Ok(Arc::new(Self { mover, looks: AtomicU64::new(0), answer_within }))
     }
 
@@ -222,6 +226,12 @@ impl Ladder {
                 None => tracing::info!(%route, "the guard does not limit this route any more"),
             }
         }
+    }
+
+    /// If the store is a copy: until when retries may come of requests that it does not know, and for which routes in
+    /// `live` are held.
+    pub fn copy_held_until(&self) -> Option<Timestamp> {
+        self.mover.copy_held_until()
     }
 
     /// The state of every route and the conditions of its next rung, in file order.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::family::family;
@@ -51,6 +52,13 @@ impl Mover {
         }
         let has_served = !store.is_new() || !before.rows().is_empty();
         let (after, moves) = files::adopt(&before, declared, has_served, &gate);
+        for at in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
+            tracing::error!(
+                route = %at.route.id,
+                "the store is a copy, and this route stays in `only`: retries of requests that came after the copy was made \
+                 are performed again"
+            );
+        }
         let in_force = InForce::new(before.clone(), freeze, secret);
         let (move_lock, obeying, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
         let mover = Self { store, gate, in_force, kill_switch, move_lock, obeying };
@@ -68,6 +76,11 @@ impl Mover {
 
     pub async fn lock_moves(&self) -> FlipGuard {
         self.move_lock.clone().lock_owned().await
+    }
+
+    /// See [`super::Ladder::copy_held_until`].
+    pub fn copy_held_until(&self) -> Option<Timestamp> {
+        self.gate.since_copy().map(|unknown| unknown.until)
     }
 
     pub fn status(&self) -> Vec<RouteStatus> {

@@ -245,6 +245,20 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
     })
 }
 
+/// What keeps the gate to `live` shut on a copy of a store that was first started at this time: requests that came after
+/// the copy was made.
+pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -> Option<Unrecorded> {
+    let until = until(started, window);
+    (until > now).then(|| Unrecorded {
+        exposed: started,
+        until,
+        why: format!(
+            "the store is a copy, such as a restored backup, started at {started:.0}: until {until:.0} a retry may come of a \
+             request that was performed after the copy was made, and the engine would perform it a second time"
+        ),
+    })
+}
+
 /// Why the gate to `live` is shut, if a scope was dropped under which a retry may still come.
 pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<String> {
     let until = until(scopes.forgotten?, window);

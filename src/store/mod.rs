@@ -38,7 +38,7 @@ pub use check::{StoreChecked, StoreFinding};
 pub use coordination::{OwnedRun, Purged, RunBodies, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
 pub use error::{AppendError, Conflict, StoreError};
 pub use followed_path::FollowedPath;
-pub use key_files::{KeyFileRecord, StoreIdentity, UnreadKeyFile};
+pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
@@ -148,6 +148,10 @@ pub trait Store: Work {
     /// cannot be copied.
     fn identity(&self) -> StoreIdentity {
         StoreIdentity::default()
+    }
+    /// Whether this store is a restored backup. Not known of a database that other tools restored.
+    fn restored(&self) -> Option<Restored> {
+        None
     }
 
     /// Records flips and returns their numbers, in order. `declared`, if given, replaces all declarations. Everything

@@ -31,6 +31,7 @@ mod overload;
 mod postgres;
 mod reload;
 mod renames;
+mod restored;
 mod rotated_keys;
 mod schema;
 mod slow_clients;

@@ -77,6 +77,7 @@ impl TestApi {
             evidence: evidence.clone(),
             conditions: Vec::new(),
             retry_window: Duration::from_secs(86_400),
+            copy_started: None,
             answer_within: Duration::from_secs(5),
         };
         let ladder = Ladder::open(files, parts).await.unwrap();

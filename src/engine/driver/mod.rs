@@ -22,7 +22,8 @@ use tokio::time::Instant;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::machine::{
-    CallId, CallerAnswer, CallerTerms, ChildState, End, Input, Machine, MachineParts, OrderId, StartAnswer, Writes,
+    CallId, CallerAnswer, CallerTerms, ChildState, End, Input, Machine, MachineParts, OrderId, RecoveryPause,
+    StartAnswer, Writes,
 };
 use crate::engine::ports::client::Executor;
 use crate::engine::ports::writer::Writer;
@@ -207,8 +208,8 @@ impl Driver {
         self.machine.record_carried_over(events)
     }
     /// Continues a run that another driver left.
-    pub fn recover(&mut self) {
-        self.machine.recover(self.core.ports.store.is_shared());
+    pub fn recover(&mut self, pause: Option<RecoveryPause>) {
+        self.machine.recover(self.core.ports.store.is_shared(), pause);
     }
     /// What the run may send.
     pub fn mode(&self) -> Mode {

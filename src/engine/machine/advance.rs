@@ -4,10 +4,10 @@ use jiff::Timestamp;
 
 use super::exchange::{CallId, CallRequest, End, Output};
 use super::measure::Measure;
-use super::state::{CallName, Machine};
+use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
-    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Refusal, decide, due,
+    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Order, Refusal, decide, due,
 };
 
 impl Machine {
@@ -34,12 +34,16 @@ impl Machine {
         Ok(())
     }
 
-    /// Continues a run that another driver left: attempts in flight are sent again where they are repeatable; the
-    /// outcome of the others is unknown.
-    pub fn recover(&mut self, is_shared: bool) {
+    /// Continues a run that another driver left: attempts in flight are sent again where they are repeatable, unless the
+    /// run is to be paused first; the outcome of the others is unknown.
+    pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
+        let sends = pause.is_none();
+        if let Some(RecoveryPause { by, reason }) = pause {
+            self.pause(by, reason);
+        }
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
-            if attempt.repeatable {
+            if attempt.repeatable && sends {
                 self.possible_repeats.insert(name.clone());
                 self.unsent_attempts.push((Seq(0), name));
             } else if let Some(step) = self.step_indexes.get(&attempt.step).copied() {
@@ -51,6 +55,14 @@ impl Machine {
         self.query_children();
         if is_shared {
             self.read_orders();
+        }
+    }
+
+    /// Pauses the run, unless it is paused or ending already.
+    fn pause(&mut self, by: String, reason: String) {
+        match self.apply_command(Command::Order { order: Order::Pause { reason: Some(reason) }, by }) {
+            Ok(_) => self.require_durable(self.run.seq()),
+            Err(refusal) => tracing::info!(run = %self.run.id(), %refusal, "the run is not paused"),
         }
     }
 

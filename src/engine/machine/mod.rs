@@ -42,4 +42,4 @@ pub(super) use self::measure::Measure;
 #[cfg(test)]
 pub(super) use self::outside::open_children;
 pub(super) use self::pending_run_record::PendingRunRecord;
-pub(super) use self::state::{CallerTerms, Machine, MachineParts};
+pub(super) use self::state::{CallerTerms, Machine, MachineParts, RecoveryPause};

@@ -45,6 +45,13 @@ pub(in crate::engine) struct CallerTerms {
     pub answer_by: Timestamp,
 }
 
+/// Pauses a run that is recovered before anything else happens to it.
+pub(in crate::engine) struct RecoveryPause {
+    /// Who pauses it, as its events name it.
+    pub by: String,
+    pub reason: String,
+}
+
 /// A reply that was decided and not sent yet. It is made from the run as it was then, because later events may not be
 /// durable when it is sent.
 pub(super) struct DecidedReply {

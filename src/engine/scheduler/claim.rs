@@ -17,6 +17,7 @@ use crate::engine::api::types::OrderError;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::driver::{Driver, DriverParts};
+use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, Read, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
@@ -160,6 +161,7 @@ impl Read {
         let (executor, writer) =
             core.executor_and_writer(run.mode(), &plan, None, owned.fence, Some(lease_proof), sealer);
         let registration = core.schedule.registry.register(run.id(), None).ok();
+        let pause = copied_runs::pause_of(core, &run, &plan, last);
         let mut driver = Driver::new(DriverParts {
             core: core.clone(),
             snapshot,
@@ -177,7 +179,7 @@ impl Read {
             starter: None,
             depth: 0,
         });
-        driver.recover();
+        driver.recover(pause);
         driver
     }
 }

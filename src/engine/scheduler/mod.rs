@@ -6,6 +6,7 @@
 //! [`super::context::RunTasks`].
 
 pub(super) mod claim;
+pub(super) mod copied_runs;
 pub(super) mod deliver;
 pub(super) mod end_children;
 pub(super) mod gauges;

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::scheduler::claim;
+use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::heartbeat;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::LoadError;
@@ -88,9 +89,13 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     }
     let mut recovered = Recovered::default();
     let mut open: usize = 0;
+    let mut to_be_paused = Vec::new();
     let counts = watchdog::for_each_unfinished(core, |run| {
         open += 1;
         recovered.paused += usize::from(run.status == RunStatus::Paused);
+        if copied_runs::is_to_be_paused(core, run) {
+            to_be_paused.push(run.run_id);
+        }
     })
     .await?;
     watchdog::publish(core, counts);
@@ -126,6 +131,7 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
         }
     }
     supervisor::refill(core).await?;
+    to_be_paused.into_iter().for_each(|run| core.wake(run));
     recovered.waiting = open.saturating_sub(recovered.resumed + recovered.unreadable + recovered.paused);
     if recovered != Recovered::default() {
         let Recovered { resumed, unreadable, paused, waiting } = recovered;

@@ -72,6 +72,7 @@ async fn opened(files: Declared, store: &Arc<Faulty>, evidence: &Arc<Evidence>) 
         evidence: evidence.clone(),
         conditions: Vec::new(),
         retry_window: Duration::from_secs(86_400),
+        copy_started: None,
         answer_within: Duration::from_secs(5),
     };
     Ladder::open(files, parts).await

@@ -150,6 +150,7 @@ async fn other_conditions_keep_a_gate_shut() {
         evidence: evidence.clone(),
         conditions: vec![keys.clone()],
         retry_window: Duration::from_secs(86_400),
+        copy_started: None,
         answer_within: Duration::from_secs(5),
     };
     let ladder = Ladder::open(files(&[]), parts).await.unwrap();

@@ -2,7 +2,8 @@
 //!
 //! Always true: the copy is the database at one moment, with the retry keys that waited in files at that moment (and
 //! perhaps with some that came after it); the target's name does not exist before the copy is complete
-//! and synced; an existing file is never overwritten. Meanwhile the WAL of the original grows by what is appended.
+//! and synced; an existing file is never overwritten; the copy is marked as one (`restored`). Meanwhile the WAL of the
+//! original grows by what is appended.
 //!
 //! The incomplete copy is `TARGET.part`. A killed process leaves it behind; the next backup to that target overwrites
 //! it.
@@ -17,7 +18,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor, SqlSaf
 
 use super::check::open_read_only;
 use super::encoded::nanos;
-use super::open;
+use super::{open, restored};
+use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::store::{KeyFileRecord, StoreError};
 
@@ -63,9 +65,10 @@ pub(super) async fn back_up(from: &Path, to: &Path, since: i64, read_keys: ReadK
         // moment is in its file before or after, unless the whole file, which is a ring buffer, is overwritten
         // meanwhile.
         let mut keys = read_keys(&key_files);
+        let at = clock::now();
         conn.execute(text).await.map_err(|error| failed(error.to_string()))?;
         keys.extend(read_keys(&key_files));
-        let waiting_keys = add_keys(&part, keys, since).await.map_err(|error| failed(error.to_string()))?;
+        let waiting_keys = complete(&part, at, keys, since).await.map_err(|error| failed(error.to_string()))?;
         let bytes = move_into_place(&lock, &part, to).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => exists(to),
             _ => failed(error.to_string()),
@@ -84,11 +87,8 @@ async fn key_files(conn: &mut SqliteConnection, from: &Path) -> Result<Vec<KeyFi
     found.iter().map(|(record,)| serde_json::from_slice(record).map_err(|e| failed(e.to_string()))).collect()
 }
 
-/// Adds first tries that legacy took to the copy; returns how many it did not have.
-async fn add_keys(part: &Path, keys: Vec<(RetryKey, Timestamp)>, since: i64) -> sqlx::Result<u64> {
-    if keys.is_empty() {
-        return Ok(0);
-    }
+/// Marks the copy as a backup of this time, and adds first tries that legacy took; returns how many it did not have.
+async fn complete(part: &Path, at: Timestamp, keys: Vec<(RetryKey, Timestamp)>, since: i64) -> sqlx::Result<u64> {
     // A crash leaves no copy at all, and the file is synced before it gets its name.
     let options = SqliteConnectOptions::new().filename(part).create_if_missing(false).disable_statement_logging();
     let options = options.journal_mode(SqliteJournalMode::Memory).synchronous(SqliteSynchronous::Off);
@@ -97,6 +97,7 @@ async fn add_keys(part: &Path, keys: Vec<(RetryKey, Timestamp)>, since: i64) -> 
                 SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
                 WHERE retry_keys.at <= ?4 AND excluded.at > ?4";
     let mut write = conn.begin().await?;
+    restored::mark_as_backup(&mut write, at).await?;
     let mut added = 0;
     for (key, at) in keys.into_iter().filter(|(_, at)| nanos(*at) > since) {
         let row = sqlx::query(text).bind(key.0.to_vec()).bind(Arm::Legacy.as_str()).bind(nanos(at)).bind(since);

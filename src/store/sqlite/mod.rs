@@ -19,6 +19,7 @@ mod open;
 mod other_writes;
 mod queue;
 mod read;
+mod restored;
 mod run_snapshots;
 mod stored_state;
 mod upgrade;
@@ -52,8 +53,8 @@ use super::coordination::NOTIFICATIONS_MAX;
 use super::write_error::WriteError;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
-    PlacedPin, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreNotification, StoreTime,
-    StoredEvent,
+    PlacedPin, Restored, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreNotification,
+    StoreTime, StoredEvent,
 };
 use super::{codec, encoded, summary, validate};
 use crate::clock;
@@ -73,10 +74,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     healthy: Arc<AtomicBool>,
     write_failure: Arc<Mutex<Option<String>>>,
-    secret: [u8; 32],
-    usual_retention: Option<Duration>,
-    is_new: bool,
-    identity: StoreIdentity,
+    constants: open::Constants,
     retry_window_ns: i64,
     inline_bytes_max: usize,
     notifications: broadcast::Sender<StoreNotification>,
@@ -133,8 +131,7 @@ impl SqliteStore {
         limits: &Limits,
         options: connection::Options,
     ) -> Result<Self, StoreError> {
-        let open::Opened { file_lock, writer, readers, secret, usual_retention, is_new, identity } =
-            open::open(path, &options).await?;
+        let open::Opened { file_lock, writer, readers, constants } = open::open(path, &options).await?;
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let sizes = Sizes {
             queue: size(limits.append_queue_max),
@@ -159,10 +156,7 @@ impl SqliteStore {
             readers,
             healthy,
             write_failure,
-            secret,
-            usual_retention,
-            is_new,
-            identity,
+            constants,
             retry_window_ns,
             inline_bytes_max,
             notifications,
@@ -309,7 +303,11 @@ impl Store for SqliteStore {
     }
 
     fn identity(&self) -> StoreIdentity {
-        self.identity.clone()
+        self.constants.identity.clone()
+    }
+
+    fn restored(&self) -> Option<Restored> {
+        self.constants.restored
     }
 
     fn put_flips(
@@ -371,13 +369,13 @@ impl Store for SqliteStore {
     }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
-        ready(Ok(self.secret)).boxed()
+        ready(Ok(self.constants.secret)).boxed()
     }
     fn usual_retention(&self) -> Option<Duration> {
-        self.usual_retention
+        self.constants.usual_retention
     }
     fn is_new(&self) -> bool {
-        self.is_new
+        self.constants.is_new
     }
     fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)

@@ -13,11 +13,13 @@ use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
 
 use super::connection::Options;
 use super::file_lock::FileLock;
+use super::restored;
 use super::stored_state::run_id;
 use super::upgrade::{self, UpgradeError};
 use super::write_error;
+use crate::clock;
 use crate::store::check::newer_events_problem;
-use crate::store::{NEW_STORE_RETENTION, StoreError, StoreIdentity};
+use crate::store::{NEW_STORE_RETENTION, Restored, StoreError, StoreIdentity};
 use crate::workflow::Event;
 
 /// The number of reading connections, and how long a read waits for one.
@@ -32,12 +34,19 @@ pub(super) struct Opened {
     pub(super) file_lock: FileLock,
     pub(super) writer: rusqlite::Connection,
     pub(super) readers: SqlitePool,
+    pub(super) constants: Constants,
+}
+
+/// What was read from the database when it was opened and does not change while it is open.
+pub(super) struct Constants {
     pub(super) secret: [u8; 32],
     /// See [`crate::store::Store::usual_retention`].
     pub(super) usual_retention: Option<Duration>,
     /// See [`crate::store::Store::is_new`].
     pub(super) is_new: bool,
     pub(super) identity: StoreIdentity,
+    /// See [`crate::store::Store::restored`].
+    pub(super) restored: Option<Restored>,
 }
 
 /// Opens the database at a canonical path, with these options of the writer's connection.
@@ -53,6 +62,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     check_version(&mut conn, path).await?;
     let secret = secret(&mut conn).await?;
     let usual_retention = usual_retention(&mut conn, is_new).await.map_err(failed)?;
+    let restored = restored::read(&mut conn, clock::now()).await.map_err(failed)?;
     let identity = identity(path).map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
     let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
     conn.close().await.map_err(failed)?;
@@ -73,7 +83,8 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    Ok(Opened { file_lock, writer, readers, secret, usual_retention, is_new, identity })
+    let constants = Constants { secret, usual_retention, is_new, identity, restored };
+    Ok(Opened { file_lock, writer, readers, constants })
 }
 
 fn identity(path: &Path) -> std::io::Result<StoreIdentity> {

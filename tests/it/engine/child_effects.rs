@@ -129,7 +129,7 @@ respond: { status: 200, body: done }
 ";
 
 /// The path of the child that a run began.
-async fn child_of(test: &EngineTest, run: &str) -> String {
+pub(super) async fn child_of(test: &EngineTest, run: &str) -> String {
     let started = test.wait_for_events(run, "child_started", 1).await;
     let child = started["child"].as_str().expect("an id").replace('-', "");
     run.replace(id(run), &format!("run_{child}"))

@@ -133,7 +133,7 @@ impl Rig {
         }
         self.fence += 1;
         self.machine = machine(&self.plan, &self.world, run, self.stored.len() as u64, self.fence, None, self.now);
-        self.machine.recover(false);
+        self.machine.recover(false, None);
         self.mailbox = self.next_human_action().into_iter().collect();
         self.begin();
     }

@@ -1,0 +1,119 @@
+//! Runs that were open when a backup was made are paused when it is restored: what they did afterwards is not in it.
+
+use serde_json::json;
+
+use super::child_effects::child_of;
+use super::{EngineTest, id};
+use crate::support::process::{cli, output_text};
+use crate::support::seed::{report_violations, seed};
+
+const BILL: &str = "
+workflow: bill
+steps:
+  go: { wait: { signal: go } }
+  bill: { needs: [go], call: 'POST ${services.plain}/bills', body: { amount: 1 } }
+respond: { status: 200, body: {} }
+";
+const PARENT: &str = "
+workflow: parent
+steps:
+  kid: { run: bill }
+respond: { status: 200, body: {} }
+";
+const PACK: &str = "
+workflow: pack
+steps:
+  pack: { call: 'POST ${services.works}/packs', body: { box: small } }
+respond: { status: 200, body: {} }
+";
+const LOOK: &str = "
+workflow: look
+steps:
+  look: { call: 'GET ${services.works}/stock' }
+respond: { status: 200, body: {} }
+";
+
+impl EngineTest {
+    /// Replaces the store of a killed process by a backup.
+    fn replace_store(&self, backup: &str) {
+        let store = self.dir.path().join("pointsman.db");
+        for end in ["", "-wal", "-shm", ".keys", ".evidence"] {
+            let _ = std::fs::remove_file(format!("{}{end}", store.display())); // not each one is there
+        }
+        std::fs::rename(self.dir.path().join(backup), store).expect("moved");
+    }
+
+    async fn back_up(&self, name: &str) {
+        let copy = self.dir.path().join(name);
+        let done = cli(&["store", "backup", copy.to_str().expect("a path"), "--store", &self.start.store], &[]).await;
+        assert!(done.status.success(), "{}", output_text(&done));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
+    let mut test = EngineTest::with(&[BILL, PARENT, PACK, LOOK]).await;
+    for place in ["POST /packs", "GET /stock"] {
+        test.step_service.hold(place);
+    }
+    let (bill, parent) = (test.start_run("bill", json!({})).await, test.start_run("parent", json!({})).await);
+    let (pack, look) = (test.start_run("pack", json!({})).await, test.start_run("look", json!({})).await);
+    let kid = child_of(&test, &parent).await;
+    for waiting in [&bill, &kid] {
+        test.wait_for_status(waiting, "waiting_signal").await;
+    }
+    test.wait_for_calls("POST /packs", 1).await;
+    test.wait_for_calls("GET /stock", 1).await;
+    test.back_up("copy.db").await;
+
+    // What the backup does not know.
+    for waiting in [&bill, &kid] {
+        test.post_accepted(&format!("{waiting}/signals/go"), json!({})).await;
+    }
+    test.step_service.release_all("POST /packs");
+    for run in [&bill, &kid, &parent, &pack] {
+        test.wait_for_status(run, "completed").await;
+    }
+    assert_eq!(test.step_service.count("POST /bills"), 2);
+    test.kill().await;
+    test.replace_store("copy.db");
+    test.step_service.release_all("GET /stock");
+    test.restart().await;
+
+    for run in [&bill, &kid, &parent, &pack] {
+        test.wait_for_status(run, "paused").await;
+        let told = test.events_of_kind(run, "pause_ordered").await;
+        assert!(told[0]["reason"].as_str().is_some_and(|why| why.contains("such as a restored backup")), "{told:?}");
+    }
+    test.wait_for_status(&look, "completed").await;
+    let listed = test.cli(&["runs", "list", "--status", "paused"]).await;
+    for run in [&bill, &kid, &parent, &pack] {
+        assert!(listed.contains(id(run)), "{run} is in: {listed}");
+    }
+    let status = test.pointsman.get("/api/v2/status").await.to_string();
+    assert!(status.contains("5 runs were open in it"), "{status}");
+    let explained = test.explanation(&bill).await;
+    assert!(explained.contains("pointsman paused it") && explained.contains("resume it"), "{explained}");
+
+    // The signal comes again, and a person decides: the bill is not sent again, and the kid is cancelled.
+    test.post_accepted(&format!("{bill}/signals/go"), json!({})).await;
+    test.cli(&["runs", "skip", id(&bill), "bill", "--reason", "it is sent"]).await;
+    test.cli(&["runs", "resume", id(&bill)]).await;
+    test.wait_for_status(&bill, "completed").await;
+    test.cli(&["runs", "resume", id(&parent)]).await;
+    test.wait_for_status(&kid, "waiting_signal").await;
+    test.kill_and_restart().await;
+    assert_eq!(test.data(&kid).await["status"], "waiting_signal", "it is paused once");
+    test.cli(&["runs", "cancel", id(&parent), "--no-undo"]).await;
+    test.wait_for_status(&kid, "cancelled").await;
+    // The call in flight is sent again with its key only now.
+    assert_eq!(test.step_service.count("POST /packs"), 1);
+    test.cli(&["runs", "resume", id(&pack)]).await;
+    test.wait_for_status(&pack, "completed").await;
+    let keys: Vec<_> = test.step_service.seen("POST /packs").into_iter().map(|call| call.key).collect();
+    assert!(keys.len() == 2 && keys[0] == keys[1] && keys[0].is_some(), "{keys:?}");
+    assert_eq!(test.step_service.count("POST /bills"), 2, "none is sent again");
+    test.finish().await;
+    let name = "engine::restored_runs::open_runs_of_a_restored_backup_are_paused_unless_they_only_read";
+    report_violations(name, seed(), "5 runs, 1 backup, 2 kills", &[]);
+}

@@ -1,0 +1,110 @@
+//! A restored backup does not know what was done after it was made: what may be done twice is held, and shown.
+
+use std::path::PathBuf;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::legacy_keys::{charges, force, keyed};
+use crate::support::process::{cli, output_text};
+use crate::support::seed::{report_violations, seed};
+use crate::support::test_system::TestSystem;
+
+/// Makes a backup of the store; its path.
+async fn backed_up(system: &TestSystem, name: &str) -> PathBuf {
+    let (copy, source) = (system.flags.file(name), format!("sqlite:{}", system.store().display()));
+    let done = cli(&["store", "backup", copy.to_str().expect("a path"), "--store", &source], &[]).await;
+    assert!(done.status.success(), "{}", output_text(&done));
+    copy
+}
+
+async fn row(system: &TestSystem, route: &str) -> Value {
+    system.pointsman.get(&format!("/api/v2/routes/{route}")).await
+}
+
+async fn order(system: &TestSystem, key: &str, number: u64) -> Value {
+    let reply = keyed(system, key, number).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{key}: {}", reply.json());
+    reply.json()["id"].clone()
+}
+
+/// On another machine: neither the original store nor its files are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_routes_of_a_restored_backup_are_held() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    let by_engine = order(&system, "before", 1).await;
+    assert!(by_engine.is_string(), "{by_engine}");
+    system.wait_for_runs_to_end().await;
+    let copy = backed_up(&system, "copy.db").await;
+    system.kill().await;
+    for end in ["", "-wal", "-shm", ".keys", ".evidence", ".lock"] {
+        let _ = std::fs::remove_file(format!("{}{end}", system.store().display())); // not each one is there
+    }
+    system.restart_on(copy).await;
+    for when in ["at the first start", "at the second start"] {
+        let shown = row(&system, "orders.create").await;
+        assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "gate" }), "{when}: {shown}");
+        assert_eq!(shown["row"]["requested"], "live", "{when}");
+        let why = shown["refused"].to_string();
+        assert!(why.contains("held at `dark`: the store is a copy") && why.contains("until 20"), "{when}: {why}");
+        let status = system.pointsman.get("/api/v2/status").await.to_string();
+        assert!(
+            status.contains("restored from a backup of 20") && status.contains("0 runs were open"),
+            "{when}: {status}"
+        );
+        assert_eq!(order(&system, "before", 1).await, by_engine, "{when}: what the backup has is answered by it");
+        let read = row(&system, "orders.get").await;
+        assert_eq!(read["row"]["effective"]["state"], "live", "{when}: reading twice does no harm: {read}");
+        system.kill().await;
+        system.restart().await;
+    }
+    let before = charges(&system);
+    assert!(order(&system, "one", 2).await.is_number(), "legacy answers");
+    for route in ["orders.cancel", "orders.create"] {
+        system.flip(route, "live", &["--force", "--reason", "no client retries"]).await.expect("it is forced");
+    }
+    assert!(order(&system, "two", 3).await.is_string(), "the engine answers");
+    assert_eq!(charges(&system), before + 2, "each once");
+    system.kill().await;
+    system.restart().await;
+    assert_eq!(row(&system, "orders.create").await["row"]["effective"]["state"], "live", "it stays forced");
+    // A backup of it is another one.
+    system.wait_for_runs_to_end().await;
+    let again = backed_up(&system, "again.db").await;
+    system.kill().await;
+    system.restart_on(again).await;
+    assert_eq!(
+        row(&system, "orders.create").await["row"]["effective"]["state"],
+        "dark",
+        "an earlier force does not count"
+    );
+    system.finish().await;
+    let test = "restored::live_routes_of_a_restored_backup_are_held";
+    report_violations(test, seed(), "4 orders, 2 backups", &[]);
+}
+
+/// A copy that other tools made of the files of a killed process, beside which the original stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_routes_of_a_copy_beside_the_original_are_held() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    order(&system, "before", 1).await;
+    system.wait_for_runs_to_end().await;
+    system.kill().await;
+    let (original, copy) = (system.store(), system.flags.file("copied.db"));
+    for end in ["", "-wal"] {
+        let name = |path: &PathBuf| format!("{}{end}", path.display());
+        std::fs::copy(name(&original), name(&copy)).expect("copied");
+    }
+    system.restart_on(copy).await;
+    let shown = row(&system, "orders.create").await;
+    assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "gate" }), "{shown}");
+    let status = system.pointsman.get("/api/v2/status").await.to_string();
+    assert!(status.contains("a copy of another one"), "{status}");
+    system.finish().await;
+    let test = "restored::live_routes_of_a_copy_beside_the_original_are_held";
+    report_violations(test, seed(), "1 order, 1 copy", &[]);
+}

@@ -125,7 +125,7 @@ impl ReplayFiles {
     /// # Errors
     /// This version cannot read it.
     pub fn stored_plan(&self, source: &serde_json::Value) -> Result<StoredPlan, String> {
-        Plan::kept(source, &self.keyed, &self.limits).map(StoredPlan).map_err(|problems| {
+        Plan::from_stored(source, &self.keyed, &self.limits).map(StoredPlan).map_err(|problems| {
             let first = problems.iter().next().map_or_else(String::new, |problem| problem.message.clone());
             format!("its plan cannot be read by this version: {first}")
         })

@@ -79,7 +79,7 @@ fn can_fail(step: &Step) -> bool {
         StepKind::Set(value) => !value.reads().is_empty(),
         StepKind::Checkpoint(question) => question.on_reject == OnReject::Fail,
         StepKind::Wait(wait) => match &wait.until {
-            Until::Signal { timeout, goes_on, .. } => timeout.is_some() && !goes_on,
+            Until::Signal { timeout, continues, .. } => timeout.is_some() && !continues,
             Until::For(_) | Until::At(_) => false,
         },
     }

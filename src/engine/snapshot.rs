@@ -89,7 +89,7 @@ impl Snapshot {
     }
     /// Builds a plan again from its stored definition.
     pub fn rebuild(&self, source: &Value, limits: &Limits) -> Option<Plan> {
-        match Plan::kept(source, &self.keyed, limits) {
+        match Plan::from_stored(source, &self.keyed, limits) {
             Ok(plan) => Some(plan),
             Err(problems) => {
                 for problem in problems.iter() {

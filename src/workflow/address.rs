@@ -1,7 +1,7 @@
 //! Decides how a call is repeated when its service may have another base URL than at the earlier attempt.
 //!
 //! Always true: an attempt with unknown effect is repeated, and its probe is sent, only at the base URL that the
-//! attempt went to: a service at another one does not know the idempotency key, and its "no" would not tell anything.
+//! attempt went to: a service at another one does not know the idempotency key, so its "no" would prove nothing.
 //! Where the files in force give the service another base URL, the run pauses, and a person decides. An attempt that
 //! was certainly not done is repeated at the service's present base URL, and is recorded as it is sent then. A service
 //! with several URLs is identified by its first one: all of them lead to the same service.
@@ -33,7 +33,7 @@ pub fn path_at_base<'r>(
 ) -> Option<&'r str> {
     world.base(&call.service)?;
     let path = record.url.strip_prefix(wire::base_of(call, world))?;
-    let is_path = match wire::is_url_hidden(call) {
+    let matches = match wire::is_url_hidden(call) {
         // The path is evaluated again when the call is sent, so it has to give the recorded one.
         true => {
             let masked = call_scope(&world.masked(run), run, step, item, part);
@@ -41,7 +41,7 @@ pub fn path_at_base<'r>(
         }
         false => call.url.may_evaluate_to(path),
     };
-    is_path.then_some(path)
+    matches.then_some(path)
 }
 
 /// A service that has another base URL than when a call was recorded.
@@ -66,10 +66,10 @@ pub(super) fn moved(
     run: &Run,
     world: &World,
     call: &Call,
-    of: (&StepId, Option<u32>, Part),
+    call_id: (&StepId, Option<u32>, Part),
     record: &CallRecord,
 ) -> Option<Moved> {
-    if path_at_base(call, world, run, of, record).is_some() {
+    if path_at_base(call, world, run, call_id, record).is_some() {
         return None;
     }
     let from = record.url.split('?').next().unwrap_or_default().to_owned();
@@ -77,8 +77,8 @@ pub(super) fn moved(
 }
 
 /// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services
-/// have other base URLs in these files: the run pauses there instead of sending such a call, or its probe, again. A
-/// call whose recorded URL is sealed is left out, because the URL is not known here.
+/// have other base URLs in the files in force. The run pauses there instead of sending such a call, or its probe, again.
+/// A call whose recorded URL is sealed is left out, because the URL is not known here.
 pub fn moved_calls(run: &Run, plan: &Plan, world: &World) -> BTreeMap<StepItem, Moved> {
     let of_steps = run.steps.iter().flat_map(|(step, state)| {
         let open = match state {
@@ -90,14 +90,14 @@ pub fn moved_calls(run: &Run, plan: &Plan, world: &World) -> BTreeMap<StepItem, 
             open.calls.iter().map(move |(slot, call)| (step, item(slot), Part::Do, call))
         })
     });
-    let beside = run.side_calls.iter().map(|((step, item, part), call)| (step, *item, *part, call));
+    let side_calls = run.side_calls.iter().map(|((step, item, part), call)| (step, *item, *part, call));
     let mut found = BTreeMap::new();
-    for (step, item, part, state) in of_steps.chain(beside) {
+    for (step, item, part, state) in of_steps.chain(side_calls) {
         let in_flight = state.phase == Phase::InFlight && state.effect != EffectClass::Read;
         let Some((_, declared)) = plan.step(step) else { continue };
         let Some(call) = declared.call(part).filter(|call| world.base(&call.service).is_some()) else { continue };
-        let is_open = in_flight || state.unknown_effect() || part == Part::Probe;
-        if is_open
+        let is_uncertain = in_flight || state.unknown_effect() || part == Part::Probe;
+        if is_uncertain
             && !state.request.url.contains(SEALED[0])
             && let Some(moved) = moved(run, world, call, (step, item, part), &state.request)
         {
@@ -129,8 +129,7 @@ pub(super) fn next(
     part: Part,
     (call, state): (&Call, &CallState),
 ) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
-    let of = (&step.id, item, part);
-    match moved(run, world, call, of, &state.request) {
+    match moved(run, world, call, (&step.id, item, part), &state.request) {
         None => Ok(NextAttempt::Same),
         // A person who asked for another attempt has been told both addresses.
         Some(moved) if state.unknown_effect() && !state.requested => {
@@ -148,7 +147,7 @@ pub(super) fn next(
 /// Pauses the run until a person decides over an attempt with unknown effect.
 pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, state: &CallState, moved: &Moved) -> Event {
     let (kind, what) = match part {
-        Part::Undo => (ConflictKind::UndoFailed, format!("what `{}` did may not be undone", step.id)),
+        Part::Undo => (ConflictKind::UndoFailed, format!("it is unknown whether what `{}` did was undone", step.id)),
         Part::Do | Part::Probe => {
             (ConflictKind::OutcomeUnknown, format!("it is unknown whether `{}` was done", step.id))
         }

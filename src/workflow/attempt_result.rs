@@ -62,7 +62,8 @@ pub(super) fn status_of(result: &AttemptResult) -> Option<u16> {
     }
 }
 
-pub(super) fn about(result: &AttemptResult) -> String {
+/// What happened, as a sentence for people.
+pub(super) fn describe(result: &AttemptResult) -> String {
     match result {
         AttemptResult::Reply { status, .. } => format!("the service answered {status}"),
         AttemptResult::Unreadable { status, why, .. } => format!("the service answered {status}, and {why}"),
@@ -76,7 +77,7 @@ pub(super) fn about(result: &AttemptResult) -> String {
     }
 }
 
-/// The response, for people.
+/// The body of the response, shortened for people; of one that cannot be read, its beginning.
 pub(super) fn response(result: &AttemptResult) -> Option<Arc<Value>> {
     match result {
         AttemptResult::Reply { output, .. } => shorten_value(output),

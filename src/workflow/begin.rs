@@ -12,7 +12,7 @@ use super::address::{self, NextAttempt};
 use super::calls::{CallState, Phase, StepState};
 use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs};
 use super::risk::{self, Gate};
-use super::step_events::{fail_or_pause, failed, finished, skipped, too_deep, unfit};
+use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped, too_deep};
 use super::world::{call_scope, deeper_than};
 use super::{
     Call, CallRecord, ConflictKind, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind,
@@ -29,8 +29,8 @@ pub(super) fn begin(
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
-    let asked = run.call_state(&step.id, item, Part::Do).is_some_and(CallState::starts_while_ending);
-    if !asked {
+    let starts_while_ending = run.call_state(&step.id, item, Part::Do).is_some_and(CallState::starts_while_ending);
+    if !starts_while_ending {
         may_begin(run, plan, step)?;
     }
     let call = match (&step.kind, item) {
@@ -48,13 +48,13 @@ pub(super) fn begin(
             {
                 return Ok(events);
             }
-            first(run, plan, world, step, call, None, now)
+            begin_first(run, plan, world, step, call, None, now)
         }
         (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
             let slot = item.unwrap_or(0);
             match open.calls.get(&slot) {
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) && state.renew => {
-                    first(run, plan, world, step, call, item, now)
+                    begin_first(run, plan, world, step, call, item, now)
                 }
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
                     if let Some(missing) = missing::of_call(call, world) {
@@ -66,13 +66,13 @@ pub(super) fn begin(
                         Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
                         Err((reads, error)) => return Ok(vec![failed(run, step, item, &reads, &error)]),
                     };
-                    Ok(vec![later(step, call, item, state, request, now)])
+                    Ok(vec![later_attempt(step, call, item, state, request, now)])
                 }
                 Some(_) => Err(Refusal::NotDue("an attempt is under way")),
                 None if !may_begin_item(open, slot) => Err(Refusal::NotDue("it has ended, or there is no such item")),
                 None => match fallback::not_run(run, plan, world, step, item) {
                     Some(events) => Ok(events),
-                    None => first(run, plan, world, step, call, item, now),
+                    None => begin_first(run, plan, world, step, call, item, now),
                 },
             }
         }
@@ -107,7 +107,7 @@ fn compute(
     if deeper_than(&output, world.output_depth_max) {
         return Ok(vec![too_deep(step, item, world)]);
     }
-    Ok(vec![match unfit(step, item, &output) {
+    Ok(vec![match schema_failure(step, item, &output) {
         Some(failure) => fail_or_pause(run, step, item, ConflictKind::Schema, failure),
         None => finished(step, item, 0, Outcome::Done { status: 200, headers: Default::default(), output }),
     }])
@@ -115,7 +115,7 @@ fn compute(
 
 /// Begins the first attempt of a call, or the first one with another input. If it needs an approval or a lock, that is
 /// requested first.
-fn first(
+fn begin_first(
     run: &Run,
     plan: &Plan,
     world: &World,
@@ -136,12 +136,20 @@ fn first(
     if let Some(gate) = lock::gate(run, world, step, item).filter(|_| sent) {
         return gate;
     }
-    Ok(vec![attempt(run, &risk::as_asked(run, world, step, item), step, call, item, now, sent)])
+    Ok(vec![first_attempt(run, &risk::as_asked(run, world, step, item), step, call, item, now, sent)])
 }
 
 /// The first attempt of a call, or the first with another input: the event of the request that will be sent, or of the
 /// intent where the run's mode rehearses it.
-fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>, now: Timestamp, sent: bool) -> Event {
+fn first_attempt(
+    run: &Run,
+    world: &World,
+    step: &Step,
+    call: &Call,
+    item: Option<u32>,
+    now: Timestamp,
+    sent: bool,
+) -> Event {
     let state = run.call_state(&step.id, item, Part::Do);
     let request = match first_request(run, world, call, step, item, Part::Do) {
         Ok(request) => Arc::new(request),
@@ -155,11 +163,11 @@ fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>
         idempotency_key(world, run.id(), &step.id, item, Part::Do, renewed)
     });
     let number = state.map_or(1, |state| state.attempt + 1);
-    started(step, call, item, (number, key, Some(request)), until(step, state, now))
+    started(step, call, item, (number, key, Some(request)), new_deadline(step, state, now))
 }
 
 /// The event of a later attempt of a call, under the same key; `request` is set where it differs from the first one.
-fn later(
+fn later_attempt(
     step: &Step,
     call: &Call,
     item: Option<u32>,
@@ -167,12 +175,12 @@ fn later(
     request: Option<Arc<CallRecord>>,
     now: Timestamp,
 ) -> Event {
-    let of = (state.attempt + 1, state.key.clone(), request);
-    started(step, call, item, of, until(step, Some(state), now))
+    let attempt = (state.attempt + 1, state.key.clone(), request);
+    started(step, call, item, attempt, new_deadline(step, Some(state), now))
 }
 
 /// The deadline of all attempts, where no earlier attempt has recorded it.
-fn until(step: &Step, state: Option<&CallState>, now: Timestamp) -> Option<Timestamp> {
+fn new_deadline(step: &Step, state: Option<&CallState>, now: Timestamp) -> Option<Timestamp> {
     let is_known = state.is_some_and(|state| state.until.is_some());
     step.failure_handling.deadline.filter(|_| !is_known).and_then(|deadline| now.checked_add(deadline).ok())
 }
@@ -211,8 +219,8 @@ pub(super) fn first_request(
     // A request without secrets is recorded exactly as it is sent.
     let masked = wire::has_hidden_parts(call).then(|| call_scope(&world.masked(run), run, &step.id, item, part));
     let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
-    let left = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
-    let given = left.as_ref().or(given.map(|given| &**given));
+    let unstruck = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
+    let given = unstruck.as_ref().or(given.map(|given| &**given));
     wire::call_record(call, world, run, &scope, masked.as_ref().unwrap_or(&scope), given)
 }
 
@@ -224,13 +232,14 @@ fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<Cal
         Some(Ok(output)) => (Some(Arc::new(output)), None),
         Some(Err(error)) => (None, Some(format!("`rehearse:` has no value: {error}"))),
     };
-    if let Some(failure) = output.as_ref().and_then(|output| unfit(step, item, output)) {
+    if let Some(failure) = output.as_ref().and_then(|output| schema_failure(step, item, output)) {
         return finished(step, item, 0, Outcome::Failed { failure });
     }
     finished(step, item, 1, Outcome::Rehearsed { intent, output, note })
 }
 
-/// The idempotency key: the same for every attempt of a step (an item) of a run, and for nothing else.
+/// The idempotency key of a call: the same for all its attempts, and different for every other call. Each time a person
+/// gives the call another input, `renewed` grows and the key changes.
 pub(super) fn idempotency_key(
     world: &World,
     run: RunId,

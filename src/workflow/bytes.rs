@@ -22,18 +22,18 @@ const MARK_DIGITS: usize = 32;
 pub struct BytesMark {
     key: [u8; 32],
     /// Values without a mark are accepted too. Only for runs that began under a version that wrote none.
-    unmarked: bool,
+    accepts_unmarked: bool,
 }
 
 impl BytesMark {
     /// Marks that are keyed with this secret of the store.
     pub fn new(key_secret: &[u8; 32]) -> Self {
         let key = *blake3::keyed_hash(key_secret, b"bytes that expressions pass on").as_bytes();
-        Self { key, unmarked: false }
+        Self { key, accepts_unmarked: false }
     }
     /// For the values of one run: where the run began before marks existed, values without one are accepted.
     pub(super) fn of_run(world: &World, run: &Run) -> Self {
-        Self { unmarked: !run.started.bytes_marked, ..Self::new(&world.key_secret) }
+        Self { accepts_unmarked: !run.started.bytes_marked, ..Self::new(&world.key_secret) }
     }
     /// Represents bytes as a value.
     pub fn value(&self, bytes: &[u8], content_type: Option<&str>) -> Value {
@@ -48,7 +48,7 @@ impl BytesMark {
         let content_type = members.get(CONTENT_TYPE).and_then(Value::as_str);
         let marked = match members.get(MARK) {
             Some(mark) => mark.as_str() == Some(self.mark(text, content_type).as_str()),
-            None => self.unmarked,
+            None => self.accepts_unmarked,
         };
         let payload = || Payload::of(&Payload::Base64(text.to_owned()).bytes());
         marked.then(|| (payload(), content_type.map(str::to_owned)))
@@ -80,7 +80,7 @@ mod tests {
             assert_eq!(mark.bytes(value), None, "{value}");
         }
         assert_eq!(BytesMark::new(&[8; 32]).bytes(&value), None, "another store's");
-        let earlier = BytesMark { unmarked: true, ..mark };
+        let earlier = BytesMark { accepts_unmarked: true, ..mark };
         assert!(earlier.bytes(&unmarked).is_some() && earlier.bytes(&value).is_some());
         assert_eq!(earlier.bytes(&forged), None);
     }

@@ -56,7 +56,7 @@ pub(super) struct Open {
     pub children: BTreeSet<u32>,
     /// Items that wait for a lock, or hold it, and have not begun.
     pub queued: BTreeSet<u32>,
-    /// By item: the result; of a skipped item it is empty.
+    /// By item: the result, which is empty where the item was skipped.
     pub results: BTreeMap<u32, CallResult>,
     /// By item: the failure, where failed items are collected.
     pub failures: BTreeMap<u32, Failure>,
@@ -83,7 +83,7 @@ impl Open {
     pub fn all(&self) -> usize {
         self.items.as_ref().map_or(1, |items| items.len())
     }
-    /// How many have ended.
+    /// How many of them have ended.
     pub fn ended(&self) -> usize {
         self.results.len() + self.failures.len()
     }
@@ -111,12 +111,12 @@ impl Open {
     pub fn has_calls(&self) -> bool {
         !self.calls.is_empty() || !self.children.is_empty()
     }
-    /// Whether an item may begin: of a fallback only one that it replaces.
-    pub fn takes(&self, slot: u32) -> bool {
+    /// Whether there is such an item (0 is the single call); of a fallback, whether it replaces that item.
+    pub fn includes(&self, slot: u32) -> bool {
         (slot as usize) < self.all() && self.taken.as_ref().is_none_or(|taken| taken.contains(&slot))
     }
-    /// A call has begun, or ended without having begun.
-    pub fn begun(&mut self) {
+    /// Moves `next` past the items that have begun, or have ended without having begun.
+    pub fn advance_next(&mut self) {
         while (self.next as usize) < self.all() && !self.is_new(self.next) {
             self.next += 1;
         }
@@ -150,7 +150,7 @@ pub(super) struct CallState {
     pub gave: Option<Box<CallResult>>,
     /// How the last attempt ended, for people.
     pub why: Option<String>,
-    /// Of a probe: when an attempt was decided.
+    /// Only of a probe: when its latest attempt was decided.
     pub at: Option<Timestamp>,
     /// Until this time an attempt with unknown effect may still take effect.
     pub settled: Option<Timestamp>,

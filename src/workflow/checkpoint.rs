@@ -1,9 +1,9 @@
 //! Questions to people, and the events that an answer leads to.
 //!
-//! Always true: a question is answered once, by somebody who may, with values that fit its schema; the first answer
-//! counts; a second one is refused, and the refusal shows the first. A run that only rehearses asks nobody: the
-//! declared answer is taken, or the run fails. Only an answer closes a question: other orders leave it open, and a
-//! repeated question gets another id.
+//! Always true: a question is answered once, by somebody who is allowed to answer it, with values that fit its schema.
+//! The first answer counts; a second one is refused, and the refusal shows the first. A run that only rehearses asks
+//! nobody: the declared answer is taken, or the run fails. A question stays open until it is answered, or withdrawn
+//! because what it asked about has changed or will not happen. A repeated question gets another id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ fn id(run: &Run, step: &StepId, item: Option<u32>) -> CheckpointId {
     CheckpointId::new(format!("chk_{}", hash.as_str().get(..24).unwrap_or_default()))
 }
 
-fn later(now: Timestamp, span: Option<Duration>) -> Option<Timestamp> {
+fn deadline_after(now: Timestamp, span: Option<Duration>) -> Option<Timestamp> {
     now.checked_add(span?).ok()
 }
 
@@ -81,7 +81,7 @@ pub(super) fn ask(
         who: asking.who.clone(),
         items,
         at: now,
-        until: later(now, asking.timeout),
+        until: deadline_after(now, asking.timeout),
         on_timeout: asking.on_timeout.unwrap_or(OnTimeout::Reject),
         default: None,
     })
@@ -146,7 +146,7 @@ pub(super) fn answer(
     run: &Run,
     plan: &Plan,
     world: &World,
-    checkpoint: &CheckpointId,
+    id: &CheckpointId,
     mut said: CheckpointAnswer,
     by: &str,
 ) -> Result<Vec<Event>, Refusal> {
@@ -155,16 +155,19 @@ pub(super) fn answer(
         named.sort_unstable();
         named.dedup();
     }
-    let ask = run.interactions.questions.get(checkpoint).ok_or(Refusal::NoSuchCheckpoint)?;
-    match &ask.state {
+    let question = run.interactions.questions.get(id).ok_or(Refusal::NoSuchCheckpoint)?;
+    match &question.state {
         QuestionState::Open => {}
         QuestionState::Answered { said, by, seq } => {
-            let said = Box::new(answer_for_others(plan, run, &ask.checkpoint.step, said));
+            let said = Box::new(answer_for_others(plan, run, &question.checkpoint.step, said));
             return Err(Refusal::AnsweredBefore { by: by.clone(), said, seq: *seq });
         }
         QuestionState::Withdrawn => {
-            let message = match run.interactions.question(&ask.checkpoint.step, ask.checkpoint.item) {
-                Some(now) => format!("what it asked about has changed; {} asks now", now.checkpoint.checkpoint),
+            let withdrawn = &question.checkpoint;
+            let message = match run.interactions.question(&withdrawn.step, withdrawn.item) {
+                Some(newer) => {
+                    format!("what it asked about has changed; answer {} instead", newer.checkpoint.checkpoint)
+                }
                 None => "what it asked about has changed, or will not happen any more".into(),
             };
             return Err(Refusal::NotApplicable(message));
@@ -173,19 +176,19 @@ pub(super) fn answer(
     if run.is_ending() {
         return Err(Refusal::NotApplicable("the run is ending".into()));
     }
-    let asked = &ask.checkpoint;
+    let asked = &question.checkpoint;
     // Without tokens a client may give any name, and the answer records that nobody verified it.
     let name = by.strip_suffix(UNVERIFIED).unwrap_or(by);
     if !asked.who.is_empty() && !asked.who.iter().any(|who| who == name) {
         return Err(Refusal::NotYours(format!("only {} may answer this", asked.who.join(" or "))));
     }
     let (_, step) = plan.step(&asked.step).ok_or(Refusal::NoSuchStep)?;
-    fits(step, asked, &said, world)?;
-    Ok(answered(run, step, ask, said, by))
+    check_answer(step, asked, &said, world)?;
+    Ok(answer_events(run, step, question, said, by))
 }
 
 /// Checks the answer against the question.
-fn fits(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, world: &World) -> Result<(), Refusal> {
+fn check_answer(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, world: &World) -> Result<(), Refusal> {
     let mut wrong = Vec::new();
     if asked.kind != CheckpointKind::Review && !(said.approved.is_empty() && said.struck.is_empty()) {
         wrong.push("there are no items to approve or to strike out".to_owned());
@@ -221,8 +224,8 @@ fn fits(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, world: &Wo
 }
 
 /// The events of an answer.
-fn answered(run: &Run, step: &Step, ask: &RunQuestion, said: CheckpointAnswer, by: &str) -> Vec<Event> {
-    let asked = &ask.checkpoint;
+fn answer_events(run: &Run, step: &Step, question: &RunQuestion, said: CheckpointAnswer, by: &str) -> Vec<Event> {
+    let asked = &question.checkpoint;
     let all_struck = asked.kind == CheckpointKind::Review && said.approve && said.struck.len() == asked.items.len();
     let (approve, note) = (said.approve, said.note.clone());
     let mut events = vec![Event::Checkpoint(CheckpointEvent::Answered {
@@ -231,13 +234,13 @@ fn answered(run: &Run, step: &Step, ask: &RunQuestion, said: CheckpointAnswer, b
         by: by.to_owned(),
     })];
     let on_reject = match &step.kind {
-        StepKind::Checkpoint(question) => question.on_reject,
+        StepKind::Checkpoint(declared) => declared.on_reject,
         _ => step.safeguards.on_reject,
     };
     match (approve, on_reject) {
         (true, _) if all_struck => events.extend(skip(run, step, asked.item)),
         (true, _) => {}
-        // The rejected question was about another input: the conflict before it is open again.
+        // The rejected question was about the other input that a person gave in a conflict: that conflict is open again.
         (false, _) if is_renewed(run, step, asked.item) => events.push(reopened(run, step, asked.item, by)),
         (false, OnReject::Skip) => events.extend(skip(run, step, asked.item)),
         (false, OnReject::Fail) => {
@@ -262,16 +265,17 @@ fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
 
 /// The events of the first question whose deadline has passed.
 pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
-    let ask = run.interactions.open().find(|ask| ask.checkpoint.until.is_some_and(|until| until <= now))?;
-    let asked = &ask.checkpoint;
+    let has_passed = |question: &&RunQuestion| question.checkpoint.until.is_some_and(|until| until <= now);
+    let question = run.interactions.open_questions().find(has_passed)?;
+    let asked = &question.checkpoint;
     let (_, step) = plan.step(&asked.step)?;
     let asking = match &step.kind {
-        StepKind::Checkpoint(question) => &question.asking,
+        StepKind::Checkpoint(declared) => &declared.asking,
         _ => &step.safeguards.asking,
     };
-    let then = match (asked.on_timeout, &asking.escalate) {
-        (OnTimeout::Escalate, Some(escalate)) if !ask.escalated => {
-            let (who, until) = (escalate.who.clone(), later(now, escalate.timeout));
+    let approve = match (asked.on_timeout, &asking.escalate) {
+        (OnTimeout::Escalate, Some(escalate)) if !question.escalated => {
+            let (who, until) = (escalate.who.clone(), deadline_after(now, escalate.timeout));
             let on_timeout = Some(if escalate.approve { OnTimeout::Approve } else { OnTimeout::Reject });
             let checkpoint = asked.checkpoint.clone();
             return Some(vec![Event::Checkpoint(CheckpointEvent::Escalated { checkpoint, who, until, on_timeout })]);
@@ -280,13 +284,13 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
         (OnTimeout::Approve, _) => true,
         (OnTimeout::Reject, _) | (OnTimeout::Escalate, None) => false,
     };
-    let approved = if then { asked.items.iter().map(|item| item.index).collect() } else { Vec::new() };
-    let values = asked.default.clone().filter(|_| then);
-    let said = CheckpointAnswer { approve: then, values, approved, ..yes() };
-    Some(answered(run, step, ask, said, TIME_OUT))
+    let approved = if approve { asked.items.iter().map(|item| item.index).collect() } else { Vec::new() };
+    let values = asked.default.clone().filter(|_| approve);
+    let said = CheckpointAnswer { approve, values, approved, ..yes() };
+    Some(answer_events(run, step, question, said, TIME_OUT))
 }
 
-/// Whether a person gave another input to a call that has begun.
+/// Whether a person gave another input to a call that has begun, and no attempt has sent it yet.
 pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
     run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.renew)
 }

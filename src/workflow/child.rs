@@ -1,8 +1,8 @@
 //! Steps that run another workflow: child runs.
 //!
 //! Always true: the id of a child run is stored before the child is created; each step (item) has at most one child
-//! that has not ended; a run ends after all its children. Orders that concern the children (pause, resume, cancel) are
-//! repeated until they have ended, because repeating one changes nothing.
+//! that has not ended; a run ends after all its children. Orders to the children (pause, resume, cancel) are repeated
+//! until the children have ended; repeating one changes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::child_input::child_input;
 use super::conflict::{conflict, pauses, shorten_value};
 use super::may_begin::{enter, may_begin, may_begin_item, skipped_by_needs};
 use super::risk::{Gate, as_asked};
-use super::step_events::{failed, finished, skipped, unfit};
+use super::step_events::{failed, finished, schema_failure, skipped};
 use super::world::{call_scope, deeper_than};
 use super::{
     ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Missing, Mode, Outcome, Part, PauseOrFail,
@@ -92,7 +92,7 @@ pub(super) fn begin(
     let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
     if let Some(rehearse) = child.rehearse.as_ref().filter(|_| rehearse) {
         return Ok(vec![match rehearse.evaluate(&scope) {
-            Ok(output) => finished(step, item, 0, given(output)),
+            Ok(output) => finished(step, item, 0, done_without_call(output)),
             Err(error) => failed(run, step, item, rehearse.reads(), &error),
         }]);
     }
@@ -121,20 +121,20 @@ pub(super) fn begin(
     })])
 }
 
-/// An outcome without a call.
-fn given(output: Value) -> Outcome {
+/// The outcome of a step that is done although no child run was begun.
+fn done_without_call(output: Value) -> Outcome {
     Outcome::Done { status: 200, headers: Default::default(), output: Arc::new(output) }
 }
 
 /// Handles a child run that could not be started because the files in force do not have its workflow: this run pauses
 /// until they do.
-pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Vec<Event>, Refusal> {
+pub(super) fn workflow_missing(run: &Run, plan: &Plan, child: RunId) -> Result<Vec<Event>, Refusal> {
     let known = run.children().find(|known| known.run == child);
     let known = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
     let missing = Missing::Workflow(known.workflow);
     let note = format!("it was not started: it needs {missing}");
     if run.is_ending() {
-        let end = End {
+        let end = ChildOutcome {
             child,
             status: RunStatus::Cancelled,
             output: Arc::default(),
@@ -145,7 +145,7 @@ pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Ve
         return ended(run, plan, end);
     }
     let (_, step) = plan.step(&known.step).ok_or(Refusal::NoSuchStep)?;
-    let never = Event::Child(ChildEvent::Ended {
+    let not_started = Event::Child(ChildEvent::Ended {
         step: known.step,
         item: known.item,
         child,
@@ -157,11 +157,11 @@ pub(super) fn has_no_workflow(run: &Run, plan: &Plan, child: RunId) -> Result<Ve
         unfit: false,
         sensitive: Vec::new(),
     });
-    Ok(vec![never, missing::pause(run, step, known.item, Part::Do, &missing)])
+    Ok(vec![not_started, missing::pause(run, step, known.item, Part::Do, &missing)])
 }
 
 /// How a child run ended.
-pub(super) struct End {
+pub(super) struct ChildOutcome {
     pub child: RunId,
     pub status: RunStatus,
     pub output: Arc<Value>,
@@ -171,8 +171,8 @@ pub(super) struct End {
 }
 
 /// Records the end of a child run.
-pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refusal> {
-    let End { child, status, output, note, tree, sensitive } = end;
+pub(super) fn ended(run: &Run, plan: &Plan, end: ChildOutcome) -> Result<Vec<Event>, Refusal> {
+    let ChildOutcome { child, status, output, note, tree, sensitive } = end;
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
@@ -181,7 +181,7 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refu
     let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
     let (step_id, item) = (id.clone(), *item);
     let unfit = match status {
-        RunStatus::Completed => unfit(step, item, &output),
+        RunStatus::Completed => schema_failure(step, item, &output),
         _ => None,
     };
     let mut events = vec![Event::Child(ChildEvent::Ended {
@@ -196,9 +196,9 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refu
         unfit: unfit.is_some(),
         sensitive,
     })];
-    let (kind, expected, person, why) = match (status, unfit) {
+    let (kind, expected, asks_person, failure) = match (status, unfit) {
         (RunStatus::Completed, None) => return Ok(events),
-        // The child completed: another one would repeat its effects.
+        // The child completed, so retrying with another child would repeat its effects.
         (RunStatus::Completed, Some(failure)) => {
             let expected = "an output as its schema says".to_owned();
             (ConflictKind::Schema, expected, pauses(run, step.failure_handling.on_failure), failure)
@@ -211,20 +211,20 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refu
             (ConflictKind::ChildFailed, expected, step.failure_handling.on_failure == Some(PauseOrFail::Pause), failure)
         }
     };
-    events.push(match person && !run.is_ending() {
+    events.push(match asks_person && !run.is_ending() {
         true => {
-            let mut conflict = conflict(run, step, item, Part::Do, kind, &why);
+            let mut conflict = conflict(run, step, item, Part::Do, kind, &failure);
             conflict.response = shorten_value(&output);
             conflict.expected = Some(expected);
             Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
         }
-        false => finished(step, item, 0, Outcome::Failed { failure: why }),
+        false => finished(step, item, 0, Outcome::Failed { failure }),
     });
     Ok(events)
 }
 
 /// By step: the child runs that have not ended, in a sentence.
-pub(super) fn running(run: &Run) -> BTreeMap<StepId, String> {
+pub(super) fn describe_running(run: &Run) -> BTreeMap<StepId, String> {
     let mut open: BTreeMap<StepId, (String, usize)> = BTreeMap::new();
     for child in run.children() {
         let first = || (format!("{} runs `{}`", child.run, child.workflow), 0);

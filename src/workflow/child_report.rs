@@ -1,7 +1,7 @@
-//! What a run tells the run that began it, and what it keeps of such a report.
+//! What a run reports to its parent run when it ends, and what a parent stores of its children's reports.
 //!
-//! Always true: what a run left behind reaches the runs above it at every depth, cut to a bounded length. A text that a
-//! note already contains is not repeated in it.
+//! Always true: effects that a run left without undoing, or with unknown outcome, are reported to all runs above it, as
+//! a text of bounded length. A text that a note already contains is not repeated in it.
 
 use std::collections::BTreeSet;
 
@@ -37,13 +37,13 @@ impl Run {
         }
     }
 
-    /// What child runs left behind, in words, without what this text already says.
-    pub(super) fn left_by_children_in_words(&self, told: &str) -> Option<String> {
-        let untold = |left: &&LeftByChildren| {
-            left.runs > 1 || left.first.as_ref().is_some_and(|(_, left)| !told.contains(left.as_str()))
+    /// What child runs left behind, in words, without what the given text already says.
+    pub(super) fn left_by_children_in_words(&self, text_before: &str) -> Option<String> {
+        let is_new = |left: &&LeftByChildren| {
+            left.runs > 1 || left.first.as_ref().is_some_and(|(_, left)| !text_before.contains(left.as_str()))
         };
         let of_step = |(step, left): (&StepId, &LeftByChildren)| {
-            let text = Some(left).filter(untold)?.in_words()?;
+            let text = Some(left).filter(is_new)?.in_words()?;
             Some(format!("`{step}` ({text})"))
         };
         let names: Vec<_> = self.left_by_children.iter().filter_map(of_step).collect();
@@ -52,7 +52,7 @@ impl Run {
 
     /// What this run leaves behind, in words.
     fn left_behind(&self) -> Option<String> {
-        let [_, to_come, left] = self.leftovers_by_kind();
+        let [_, to_come, left] = self.undo_report_by_kind();
         let unknown: BTreeSet<_> = self.unknown.iter().map(|call| format!("`{}`", call.step)).collect();
         // Where the run ended early, `left` lists the unknown steps too.
         let is_listed = self.failing.is_some() || unknown.is_empty();

@@ -1,10 +1,11 @@
 //! The choices that a conflict offers to a person: one table by the kind of the conflict and the kind of its step.
 //!
 //! Always true: no choice repeats an effect unless the person asks for exactly that, and none replaces an approval: a
-//! step that needs one is asked about again or skipped, never given a value. What each choice keeps: *retry*: the bytes
-//! and the key. *retry_with*: neither; an unknown earlier attempt stays listed, and no fallback is taken any more.
-//! *skip*: all that was done or may have been, listed for undoing or as unknown. *take*: what was done, with another
-//! output. *fallback*: nothing, because certainly nothing was done.
+//! step that needs one is asked about again or skipped, never given a value.
+//!
+//! What each choice keeps: *retry*: the bytes and the key. *retry_with*: neither; an unknown earlier attempt stays
+//! listed, and no fallback is taken any more. *skip*: the list of calls to undo and of calls with unknown effect. *take*:
+//! the same lists; only the output is replaced. *fallback*: nothing, because certainly nothing was done.
 
 use super::calls::CallState;
 use super::{Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};
@@ -72,7 +73,7 @@ fn table(kind: ConflictKind, subject: ConflictSubject) -> &'static [&'static str
     }
 }
 
-/// The names of the choices offered now; without a step, of the conflict over the caller's answer.
+/// The names of the choices offered now; without a step, those of the conflict over the caller's answer.
 pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: ConflictKind) -> Vec<&'static str> {
     let ending = run.is_ending();
     let mut choices = table(kind, subject(step, item)).to_vec();
@@ -90,7 +91,7 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
         "retry_with" => !ending,
         _ => true,
     });
-    // A cancellation without compensation needs no further decision.
+    // A run that was cancelled without compensation cannot be cancelled any further.
     if run.cancel.as_ref().is_none_or(|cancel| cancel.compensate) {
         choices.push("cancel");
     }

@@ -67,8 +67,8 @@ pub enum Command {
         /// What it shows.
         seen: LockSeen,
     },
-    /// Continue a step that lacked something which the files in force have again.
-    Mended {
+    /// Retry a step that waits for a service, secret or workflow, because the files in force have it again.
+    RetryMissing {
         /// The step.
         step: StepId,
         /// The item of a `for_each`.
@@ -77,7 +77,7 @@ pub enum Command {
     /// Handle a deadline that has passed: of a checkpoint, a wait, a step, or the run. [`super::decide`] finds out
     /// which.
     Elapse,
-    /// Carry out an order of a person or a program.
+    /// Carry out an order of a person, a program or the parent run.
     Order {
         /// The order.
         order: Order,
@@ -92,7 +92,7 @@ pub enum Command {
         item: Option<u32>,
         /// Which of the step's calls.
         part: Part,
-        /// The attempt.
+        /// The number of the attempt.
         attempt: u32,
         /// Its result.
         result: AttemptResult,

@@ -48,12 +48,13 @@ pub(super) fn conflict(
     }
 }
 
-/// Longer text is cut.
+/// Longer text is cut, in characters.
 const TEXT_MAX: usize = 400;
 /// At most this many members of an object, or items of a list, are shown.
 const MEMBERS_MAX: usize = 24;
 /// Values nested deeper are left out.
 const DEPTH_MAX: usize = 6;
+
 /// A request as people see it.
 fn shown(record: &CallRecord) -> CallRecord {
     let body = match &record.body {

@@ -19,8 +19,8 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::NotApplicable(why.into()))
 }
 
-/// Whether steps of the plan can still begin.
-fn goes_on(run: &Run) -> Result<(), Refusal> {
+/// Refuses an order to a run that is ending: no step of its plan begins any more.
+fn check_not_ending(run: &Run) -> Result<(), Refusal> {
     match (&run.cancel, run.failing.as_ref()) {
         (Some(cancel), _) => not_applicable(format!("{} has cancelled it: it is ending", cancel.by)),
         (None, Some(failure)) => not_applicable(format!("it is ending: {}", failure.message)),
@@ -29,7 +29,7 @@ fn goes_on(run: &Run) -> Result<(), Refusal> {
 }
 
 pub(super) fn pause(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
-    goes_on(run)?;
+    check_not_ending(run)?;
     match &run.pause {
         Some(pause) => not_applicable(format!("{} has paused it already", pause.by)),
         None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by: by.to_owned(), reason })]),
@@ -65,7 +65,7 @@ pub(super) fn skip(
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
     let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
-    goes_on(run)?;
+    check_not_ending(run)?;
     if run.conflict_over(id, None).is_some() {
         let resolution = Resolution { step: id.clone(), item: None, choice: Choice::Skip, reason, by: by.to_owned() };
         return resolve::resolve(run, plan, world, &resolution, now);
@@ -74,24 +74,26 @@ pub(super) fn skip(
         let item = conflict.item.unwrap_or(0);
         return not_applicable(format!("a decision about item {item} of `{id}` is open: resolve that one"));
     }
-    let place = step.replaces.and_then(|place| plan.steps.get(place.0)).map(|place| &place.id);
+    let original = step.replaces.and_then(|original| plan.steps.get(original.0)).map(|original| &original.id);
     match run.steps.get(id) {
         None => {
-            if let Some(place) = place.filter(|_| !run.replaced.contains_key(id)) {
-                return not_applicable(format!("`{id}` runs only where it takes the place of `{place}`"));
+            if let Some(original) = original.filter(|_| !run.replaced.contains_key(id)) {
+                return not_applicable(format!("`{id}` runs only where it takes the place of `{original}`"));
             }
         }
         Some(StepState::Open(Open { taken: Some(_), .. })) => {
-            let place = place.map_or("another step", |place| place.as_str());
+            let original = original.map_or("another step", |original| original.as_str());
             return not_applicable(format!(
-                "`{id}` takes the place of items of `{place}`, which cannot be skipped together"
+                "`{id}` takes the place of items of `{original}`, which cannot be skipped together"
             ));
         }
         Some(StepState::Open(open)) if open.nothing_begun() && open.ended() == 0 => {}
         Some(StepState::Open(open)) if open.items.is_none() => match open.calls.get(&0) {
             Some(call) if matches!(call.phase, Phase::Waiting(_)) && !call.unknown_effect() => {}
             Some(call) if matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) => {
-                return not_applicable(format!("it is unknown whether `{id}` was done: it cannot be left like that"));
+                return not_applicable(format!(
+                    "it is unknown whether `{id}` was done: it cannot be skipped before that is known"
+                ));
             }
             Some(_) => return not_applicable(format!("a call of `{id}` is under way")),
             None => return not_applicable(format!("the run that `{id}` began is under way: cancel that one")),
@@ -110,8 +112,8 @@ pub(super) fn skip(
     Ok(skipped(run, step, Skipped::ByHand))
 }
 
-/// An order to adjust an input.
-pub(super) struct Adjusted {
+/// An order to give a step another input.
+pub(super) struct Adjustment {
     pub step: StepId,
     pub item: Option<u32>,
     pub input: Arc<Value>,
@@ -119,10 +121,10 @@ pub(super) struct Adjusted {
     pub by: String,
 }
 
-pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjusted: Adjusted) -> Result<Vec<Event>, Refusal> {
-    let Adjusted { step: ref id, item, input, reason, by } = adjusted;
+pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjustment: Adjustment) -> Result<Vec<Event>, Refusal> {
+    let Adjustment { step: ref id, item, input, reason, by } = adjustment;
     let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
-    goes_on(run)?;
+    check_not_ending(run)?;
     takes_input(step)?;
     if run.conflict_over(id, item).is_some() {
         return not_applicable(format!("a decision about `{id}` is open: choose `retry_with` there"));
@@ -132,15 +134,15 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjusted: Adjusted) 
         (None, _, true) => return not_applicable(format!("the items of `{id}` are not known yet")),
         (None, Some(_), false) => return not_applicable(format!("`{id}` has no items")),
         (Some(StepState::Open(open)), None, _) if open.items.is_some() => {
-            return not_applicable(format!("name the item of `{id}` that is meant: it has {}", open.all()));
+            return not_applicable(format!("name the item of `{id}` that is meant: it has {} items", open.all()));
         }
         (Some(StepState::Open(open)), item, _) if open.items.is_some() == item.is_some() => {
             let slot = item.unwrap_or(0);
             if slot as usize >= open.all() {
-                return not_applicable(format!("`{id}` has no item {slot}: it has {}", open.all()));
+                return not_applicable(format!("`{id}` has no item {slot}: it has {} items", open.all()));
             }
             if !(open.is_new(slot) || open.queued.contains(&slot)) {
-                return not_applicable(format!("{} has begun", named(id, item)));
+                return not_applicable(format!("{} has begun", describe(id, item)));
             }
         }
         (Some(StepState::Open(_)), ..) => return not_applicable(format!("`{id}` has no items")),
@@ -153,7 +155,7 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjusted: Adjusted) 
     Ok(vec![Event::Control(ControlEvent::InputAdjusted { step: id.clone(), item, input, by, reason })])
 }
 
-fn named(id: &StepId, item: Option<u32>) -> String {
+fn describe(id: &StepId, item: Option<u32>) -> String {
     item.map_or_else(|| format!("`{id}`"), |item| format!("item {item} of `{id}`"))
 }
 
@@ -175,14 +177,14 @@ pub(super) fn retry(
     run: &Run,
     plan: &Plan,
     world: &World,
-    of: Option<&StepId>,
+    only: Option<&StepId>,
     by: &str,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
-    if let Some(id) = of {
+    if let Some(id) = only {
         plan.step(id).ok_or(Refusal::NoSuchStep)?;
-        let mut over = run.conflicts().iter().filter(|conflict| conflict.step == *id);
-        match (over.next(), over.next()) {
+        let mut conflicts = run.conflicts().iter().filter(|conflict| conflict.step == *id);
+        match (conflicts.next(), conflicts.next()) {
             (Some(conflict), None) => {
                 let (step, item) = (id.clone(), conflict.item);
                 let resolution = Resolution { step, item, choice: Choice::Retry, reason: None, by: by.to_owned() };
@@ -195,7 +197,7 @@ pub(super) fn retry(
         }
     }
     let mut events = Vec::new();
-    for (id, state) in run.steps.iter().filter(|(id, _)| of.is_none_or(|of| of == *id)) {
+    for (id, state) in run.steps.iter().filter(|(id, _)| only.is_none_or(|only| only == *id)) {
         let StepState::Open(open) = state else { continue };
         let waiting = open
             .calls
@@ -209,7 +211,7 @@ pub(super) fn retry(
             })
         }));
     }
-    match (events.is_empty(), of) {
+    match (events.is_empty(), only) {
         (false, _) => Ok(events),
         (true, Some(id)) if run.call_state(id, None, Part::Do).is_some() => {
             not_applicable(format!("`{id}` waits for no attempt: one is under way"))

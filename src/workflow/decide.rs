@@ -12,11 +12,11 @@ use super::BytesMark;
 use super::begin::begin;
 use super::calls::{CallState, Phase};
 use super::may_begin::{enter, may_begin, skipped_by_needs};
-use super::outcome::Ended;
+use super::outcome::EndedAttempt;
 use super::resolve::Resolution;
 use super::respond::{answer_pending, respond};
-use super::sensitive::{AnswerPlace, marked};
-use super::step_events::{fail_or_pause, failed, skipped, too_deep, unfit};
+use super::sensitive::{AnswerPlace, with_sensitive_parts};
+use super::step_events::{fail_or_pause, failed, schema_failure, skipped, too_deep};
 use super::world::{deeper_than, item_scope};
 use super::{
     AttemptResult, Choice, Command, ConflictKind, EndingEvent, Event, Order, Part, Plan, Refusal, Run, Skipped, Step,
@@ -36,10 +36,10 @@ pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Time
         return Err(Refusal::Ended);
     }
     let world = &world.at(now);
-    decided(run, plan, world, command, now).map(|events| lock::release(run, events))
+    events_of(run, plan, world, command, now).map(|events| lock::release(run, events))
 }
 
-fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     match command {
         Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?, now),
         Command::Begin { step, item, part } => {
@@ -55,7 +55,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
         }
         Command::Record { step, item, part, attempt, result, again, jitter } => {
             let step = step_of(plan, step)?;
-            record(&Ended { run, plan, world, step, item, part, attempt, again, jitter, now }, result)
+            record(&EndedAttempt { run, plan, world, step, item, part, attempt, again, jitter, now }, result)
         }
         Command::Order { order, by } => match order {
             Order::Cancel { compensate, reason, automatic } => ending::cancel(run, compensate, reason, automatic, &by),
@@ -66,24 +66,26 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
             Order::Resume { reason } => control::resume(run, reason, &by),
             Order::Skip { step, reason } => control::skip(run, plan, world, &step, reason, &by, now),
             Order::Adjust { step, item, input, reason } => {
-                let adjusted = control::Adjusted { step, item, input, reason, by };
-                control::adjust(run, plan, world, adjusted)
+                let adjustment = control::Adjustment { step, item, input, reason, by };
+                control::adjust(run, plan, world, adjustment)
             }
             Order::HandOver { to, from, sealed } => rerun::hand_over(run, plan, to, from, sealed, by),
             Order::Retry { step } => control::retry(run, plan, world, step.as_ref(), &by, now),
             Order::Answer { checkpoint, said } => checkpoint::answer(run, plan, world, &checkpoint, said, &by),
             Order::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
         },
-        Command::Mended { step, item } => mend(run, plan, world, &step, item, now),
+        Command::RetryMissing { step, item } => retry_missing(run, plan, world, &step, item, now),
         Command::Elapse => elapse(run, plan, now),
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
         }
         Command::ChildEnded { child: id, status, output, note, tree, sensitive } => {
-            child::ended(run, plan, child::End { child: id, status, output, note, tree, sensitive })
+            child::ended(run, plan, child::ChildOutcome { child: id, status, output, note, tree, sensitive })
         }
-        Command::ChildHasNoWorkflow { child: id } => child::has_no_workflow(run, plan, id),
-        Command::LockSeen { step, item, queued, seen } => lock::seen(run, step_of(plan, step)?, item, queued, seen),
+        Command::ChildHasNoWorkflow { child: id } => child::workflow_missing(run, plan, id),
+        Command::LockSeen { step, item, queued, seen } => {
+            lock::queue_seen(run, step_of(plan, step)?, item, queued, seen)
+        }
         Command::Respond { entry } => respond(run, plan, world, entry),
         Command::AnswerPending => answer_pending(run, plan, world),
         Command::Conclude => ending::conclude(run, plan, world),
@@ -102,17 +104,17 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
     }
 }
 
-/// Handles the earliest deadline that has passed: of the run, a question or a wait.
+/// Handles a deadline that has passed: the run's own first, then that of a question, then that of a wait.
 fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     let own = ending::elapse(run, now);
     if !own.is_empty() {
         return Ok(own);
     }
-    let over = match run.is_paused() || run.is_ending() {
+    let events = match run.is_paused() || run.is_ending() {
         true => None,
         false => checkpoint::elapse(run, plan, now).or_else(|| wait::elapse(run, plan, now)),
     };
-    over.ok_or(Refusal::NotDue("no time is over"))
+    events.ok_or(Refusal::NotDue("no deadline has passed"))
 }
 
 fn step_of(plan: &Plan, step: StepIndex) -> Result<&Step, Refusal> {
@@ -124,9 +126,9 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
     if run.steps.contains_key(&step.id) || waits {
         return Err(Refusal::NotDue("it has begun"));
     }
-    if let Some(place) = step.replaces
+    if let Some(original) = step.replaces
         && !run.replaced.contains_key(&step.id)
-        && plan.steps.get(place.0).is_some_and(|place| run.has_ended(&place.id))
+        && plan.steps.get(original.0).is_some_and(|original| run.has_ended(&original.id))
         && !run.is_paused()
     {
         let (step, reason) = (step.id.clone(), Skipped::NotNeeded);
@@ -166,7 +168,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
         }
         (StepKind::Fail(answer), _) => match wire::answer(answer, &scope, BytesMark::of_run(world, run)) {
             Ok(answer) => {
-                let answer = Arc::new(marked(plan, run, AnswerPlace::Fail(&step.id), answer));
+                let answer = Arc::new(with_sensitive_parts(plan, run, AnswerPlace::Fail(&step.id), answer));
                 Event::Step(StepEvent::FailReached { step: step.id.clone(), answer })
             }
             Err((reads, error)) => failed(run, step, None, &reads, &error),
@@ -179,8 +181,8 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
         return too_deep(step, None, world);
     }
     let failure = match (&step.for_each, &*output) {
-        (Some(_), Value::Array(items)) => items.iter().find_map(|item| unfit(step, None, item)),
-        _ => unfit(step, None, &output),
+        (Some(_), Value::Array(items)) => items.iter().find_map(|item| schema_failure(step, None, item)),
+        _ => schema_failure(step, None, &output),
     };
     match failure {
         None => Event::Step(StepEvent::Computed { step: step.id.clone(), output }),
@@ -189,20 +191,20 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
 }
 
 /// Handles the result of an attempt.
-fn record(ended: &Ended<'_>, result: AttemptResult) -> Result<Vec<Event>, Refusal> {
+fn record(ended: &EndedAttempt<'_>, result: AttemptResult) -> Result<Vec<Event>, Refusal> {
     let state = ended.run.call_state(&ended.step.id, ended.item, ended.part);
     let under_way = |state: &&CallState| state.attempt == ended.attempt && state.phase == Phase::InFlight;
     let Some(state) = state.filter(under_way) else { return Err(Refusal::NotDue("no such attempt is under way")) };
     let call = ended.step.call(ended.part).ok_or(Refusal::NotDue("the step makes no call"))?;
     Ok(match ended.part {
-        Part::Do => ended.of_step(call, state, result),
+        Part::Do => ended.own_call(call, state, result),
         Part::Probe => probe::ended(ended, state, result),
         Part::Undo => undo::ended(ended, call, state, result),
     })
 }
 
-/// Continues a step that lacked something which the files in force have again.
-fn mend(
+/// Retries a step that waits for something missing, because the files in force have it again.
+fn retry_missing(
     run: &Run,
     plan: &Plan,
     world: &World,
@@ -210,7 +212,7 @@ fn mend(
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
-    if !missing::mended(run, plan, world).any(|conflict| conflict.step == *step && conflict.item == item) {
+    if !missing::found_again(run, plan, world).any(|conflict| conflict.step == *step && conflict.item == item) {
         return Err(Refusal::NotDue("it is still missing"));
     }
     let (reason, by) = (Some("they have it again".to_owned()), missing::RELOAD.to_owned());

@@ -1,7 +1,6 @@
 //! The shape of a workflow file, as people write it and as the published JSON Schema describes it.
 //!
-//! Always true: a draft has known keys with values of the right types, and no more is certain of it; [`super::check`]
-//! finds out whether it makes sense.
+//! Always true: a draft has only known keys, with values of the right types. [`super::check`] examines everything else.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -110,7 +109,7 @@ pub struct StepDraft {
     pub text: Option<String>,
     /// The bytes of the caller's body as they came: `${request.raw}`.
     pub raw: Option<String>,
-    /// How often the call is tried, and how far apart.
+    /// The number of attempts, and the pauses between them.
     pub retry: Option<RetryDraft>,
     /// How long one attempt may take: `800ms`, `2s`, `1m`.
     pub timeout: Option<String>,
@@ -193,7 +192,7 @@ pub struct UndoDraft {
     /// The body as JSON.
     #[serde(deserialize_with = "present")]
     pub body: Option<Value>,
-    /// How often the call is tried, and how far apart.
+    /// The number of attempts, and the pauses between them.
     pub retry: Option<RetryDraft>,
     /// How long one attempt may take.
     pub timeout: Option<String>,
@@ -211,7 +210,7 @@ pub struct ProbeDraft {
     /// Headers of the call. They may read `secrets`.
     #[schemars(schema_with = "fields")]
     pub headers: Map<String, Value>,
-    /// How often the call is tried, and how far apart.
+    /// The number of attempts, and the pauses between them.
     pub retry: Option<RetryDraft>,
     /// How long one attempt may take.
     pub timeout: Option<String>,

@@ -53,8 +53,9 @@ enum ValuePlace {
     #[default]
     InStep,
     /// There is no value.
-    Nowhere,
-    Here(Arc<Value>),
+    Absent,
+    /// In this row.
+    InRow(Arc<Value>),
 }
 
 impl ValuePlace {
@@ -66,16 +67,16 @@ impl ValuePlace {
         match (value, in_step) {
             (None, None) => ValuePlace::InStep,
             (Some(value), Some(in_step)) if Arc::ptr_eq(value, in_step) => ValuePlace::InStep,
-            (Some(value), _) => ValuePlace::Here(value.clone()),
-            (None, Some(_)) => ValuePlace::Nowhere,
+            (Some(value), _) => ValuePlace::InRow(value.clone()),
+            (None, Some(_)) => ValuePlace::Absent,
         }
     }
 
     fn get(self, in_step: Option<&Arc<Value>>) -> Option<Arc<Value>> {
         match self {
             ValuePlace::InStep => in_step.cloned(),
-            ValuePlace::Nowhere => None,
-            ValuePlace::Here(value) => Some(value),
+            ValuePlace::Absent => None,
+            ValuePlace::InRow(value) => Some(value),
         }
     }
 }
@@ -90,10 +91,10 @@ fn in_step<'a>(run: &'a Run, step: &StepId, item: Option<u32>) -> (Option<&'a Ar
 impl DoneRows {
     /// The calls that this run has done.
     pub fn of(run: &Run) -> Self {
-        let (mut steps, mut places) = (Vec::new(), HashMap::new());
+        let (mut steps, mut indexes) = (Vec::new(), HashMap::new());
         let rows = run.done.iter().map(|done| {
             let DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child } = done;
-            let place = *places.entry(step).or_insert_with(|| {
+            let index = *indexes.entry(step).or_insert_with(|| {
                 steps.push(step.clone());
                 steps.len() - 1
             });
@@ -107,7 +108,7 @@ impl DoneRows {
                 child: child.clone(),
             };
             let rest = (rest != RareFields::default()).then(|| Box::new(rest));
-            Row(place, *item, *began, *ended, *status, rest)
+            Row(index, *item, *began, *ended, *status, rest)
         });
         let rows = rows.collect();
         Self { steps, rows }
@@ -119,13 +120,13 @@ impl DoneRows {
     /// A row refers to a step, a value or an output that is not there.
     pub fn read(self, run: &Run) -> Result<Vec<DoneCall>, String> {
         let Self { steps, rows } = self;
-        let calls = rows.into_iter().map(|Row(place, item, began, ended, status, rest)| {
-            let step = steps.get(place).ok_or("a call that was done names no step")?.clone();
+        let calls = rows.into_iter().map(|Row(index, item, began, ended, status, rest)| {
+            let step = steps.get(index).ok_or("a call that was done names no step")?.clone();
             let (value, output) = in_step(run, &step, item);
-            let RareFields { value: kept, output: gave, rehearsed, harmless, origin, child } =
+            let RareFields { value: value_place, output: output_place, rehearsed, harmless, origin, child } =
                 rest.map_or_else(RareFields::default, |rest| *rest);
-            let value = kept.get(value);
-            let output = gave.get(output).ok_or("a call that was done has no output")?;
+            let value = value_place.get(value);
+            let output = output_place.get(output).ok_or("a call that was done has no output")?;
             Ok(DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child })
         });
         calls.collect()

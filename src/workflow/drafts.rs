@@ -123,8 +123,8 @@ pub struct PolicyDraft {
 }
 
 pub(super) fn wait(generator: &mut SchemaGenerator) -> Schema {
-    let whole = generator.subschema_for::<WaitDraft>();
-    json_schema!({ "anyOf": [{ "type": "string" }, whole] })
+    let map = generator.subschema_for::<WaitDraft>();
+    json_schema!({ "anyOf": [{ "type": "string" }, map] })
 }
 
 fn text_or_number(_: &mut SchemaGenerator) -> Schema {

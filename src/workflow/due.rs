@@ -73,20 +73,19 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
     let world = &world.at(conditions.now);
     let room = world.run_calls_max.saturating_sub(run.in_flight);
     let mut due = Due { run, plan, world, conditions, actions: Vec::new(), wake: None, room };
-    due.deadline();
+    due.run_deadline();
     if run.is_paused() {
         // A paused run goes on only by its own deadline, by a person, or when reloaded files have what was missing.
-        due.actions.extend(
-            missing::mended(run, plan, world)
-                .map(|conflict| Action::Decide(Command::Mended { step: conflict.step.clone(), item: conflict.item })),
-        );
+        due.actions.extend(missing::found_again(run, plan, world).map(|conflict| {
+            Action::Decide(Command::RetryMissing { step: conflict.step.clone(), item: conflict.item })
+        }));
     } else if run.undoing.is_some() {
         due.compensating();
     } else if run.failing.is_some() {
         due.failing();
     } else {
         due.running();
-        due.times();
+        due.interaction_deadlines();
     }
     let orders = orders_to_children(run);
     due.actions.extend(orders.map(|(child, order)| Action::OrderChild { child, order }));
@@ -122,7 +121,7 @@ impl Due<'_> {
     }
 
     /// The run's own deadline. It does not matter once the run is ending.
-    fn deadline(&mut self) {
+    fn run_deadline(&mut self) {
         match self.run.started.until.filter(|_| self.run.failing.is_none()) {
             Some(until) if until <= self.conditions.now => self.actions.push(Action::Decide(Command::Elapse)),
             Some(until) => self.wait(until),
@@ -131,9 +130,9 @@ impl Due<'_> {
     }
 
     /// The deadlines of questions and waits. They do not count while the run is paused.
-    fn times(&mut self) {
+    fn interaction_deadlines(&mut self) {
         let interactions = &self.run.interactions;
-        let questions = interactions.open().filter_map(|question| question.checkpoint.until);
+        let questions = interactions.open_questions().filter_map(|question| question.checkpoint.until);
         match questions.chain(interactions.waits.values().filter_map(|wait| wait.until)).min() {
             Some(until) if until > self.conditions.now => self.wait(until),
             Some(_) if !self.actions.contains(&Action::Decide(Command::Elapse)) => {
@@ -144,10 +143,10 @@ impl Due<'_> {
     }
 
     fn running(&mut self) {
-        for (place, step) in self.plan.steps.iter().enumerate() {
-            let index = StepIndex(place);
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            let index = StepIndex(index);
             match self.run.steps.get(&step.id) {
-                Some(StepState::Open(open)) => self.open(index, step, open),
+                Some(StepState::Open(open)) => self.open_step(index, step, open),
                 Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed | StepState::Replaced { .. }) => {}
                 None => self.not_begun(index, step),
             }
@@ -166,12 +165,12 @@ impl Due<'_> {
 
     fn not_begun(&mut self, index: StepIndex, step: &Step) {
         let (run, plan) = (self.run, self.plan);
-        if let Some(place) = step.replaces
+        if let Some(original) = step.replaces
             && !run.replaced.contains_key(&step.id)
         {
             // A step that is only a fallback begins when it is taken, and is skipped once the step that it would
             // replace has ended otherwise.
-            if run.has_ended(&plan.steps[place.0].id) {
+            if run.has_ended(&plan.steps[original.0].id) {
                 self.actions.push(Action::Decide(Command::Advance { step: index }));
             }
             return;
@@ -191,37 +190,37 @@ impl Due<'_> {
         } else if self.conditions.hold_effects && is_effect(run, step) && condition_holds(run, self.world, step, None) {
             self.actions.push(Action::Held(index));
         } else {
-            self.first(index, step, None);
+            self.begin_first(index, step, None);
         }
     }
 
     /// Begins the first attempt of a step (an item), or its child run.
-    fn first(&mut self, index: StepIndex, step: &Step, item: Option<u32>) {
+    fn begin_first(&mut self, index: StepIndex, step: &Step, item: Option<u32>) {
         match step.kind {
             StepKind::Run(_) => self.actions.push(Action::Child { step: index, item }),
             _ => self.begin(index, item, Part::Do),
         }
     }
 
-    /// Whether the step (the item) waits in a lock's queue; if so, reading the queue is due.
+    /// Whether the step (the item) waits in a lock's queue; if so, adds the action that reads the queue.
     fn in_queue(&mut self, index: StepIndex, step: &Step, item: Option<u32>) -> bool {
-        let place = self.run.interactions.queue_entry(&step.id, item).filter(|place| !place.taken);
-        if let Some(place) = place {
-            let (name, queued) = (place.name.clone(), place.queued);
+        let entry = self.run.interactions.queue_entry(&step.id, item).filter(|entry| !entry.taken);
+        if let Some(entry) = entry {
+            let (name, queued) = (entry.name.clone(), entry.queued);
             self.actions.push(Action::Lock { step: index, item, name, queued });
         }
-        place.is_some()
+        entry.is_some()
     }
 
-    /// Items and attempts that can begin.
-    fn open(&mut self, index: StepIndex, step: &Step, open: &Open) {
+    /// Begins the items and attempts of an open step that can begin now.
+    fn open_step(&mut self, index: StepIndex, step: &Step, open: &Open) {
         for (slot, call) in &open.calls {
             let item = open.items.as_ref().map(|_| *slot);
             match call.phase {
                 // An attempt with another input waits for its approval.
                 Phase::Waiting(_) if call.renew && self.run.interactions.is_asked_about(&step.id, item) => {}
-                Phase::Waiting(at) => self.attempt(index, step, item, Part::Do, at),
-                Phase::ToProbe(at) => self.attempt(index, step, item, Part::Probe, at),
+                Phase::Waiting(at) => self.next_attempt(index, step, item, Part::Do, at),
+                Phase::ToProbe(at) => self.next_attempt(index, step, item, Part::Probe, at),
                 Phase::Probing => self.side_call(index, step, item, Part::Probe),
                 Phase::InFlight | Phase::Stuck => {}
             }
@@ -233,7 +232,7 @@ impl Due<'_> {
             if begins_again && !self.in_queue(index, step, None) {
                 match self.conditions.hold_effects && is_effect(self.run, step) {
                     true => self.actions.push(Action::Held(index)),
-                    false => self.first(index, step, None),
+                    false => self.begin_first(index, step, None),
                 }
             }
             return;
@@ -245,7 +244,7 @@ impl Due<'_> {
         let queued: Vec<u32> = queued.collect();
         let fresh = |slot: &u32| open.is_new(*slot) && !self.run.interactions.is_asked_about(&step.id, Some(*slot));
         let next: Vec<u32> = match (&open.taken, &step.for_each) {
-            // A fallback of single items counts towards the concurrency of the step that it replaces items of.
+            // A fallback of single items counts towards the concurrency of the step whose items it replaces.
             (Some(taken), _) if step.needs.iter().all(|need| self.run.has_ended(&self.plan.steps[need.0].id)) => {
                 queued.into_iter().chain(taken.iter().copied().filter(fresh)).collect()
             }
@@ -265,13 +264,13 @@ impl Due<'_> {
             if self.room == 0 {
                 break;
             }
-            self.first(index, step, Some(slot));
+            self.begin_first(index, step, Some(slot));
         }
     }
 
-    /// Begins another attempt once its time has come. While effects are held, an effect waits, also one that was tried
-    /// before.
-    fn attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part, at: Timestamp) {
+    /// Begins another attempt once its time has come. While effects are held, no attempt of an effect begins, not even a
+    /// repeated one.
+    fn next_attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part, at: Timestamp) {
         let is_effect = match part {
             Part::Do => is_effect(self.run, step),
             Part::Undo => undo_is_effect(self.run, step),
@@ -289,25 +288,27 @@ impl Due<'_> {
     /// Begins the next attempt of a probe or an undo that has begun.
     fn side_call(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part) {
         if let Some(CallState { phase: Phase::Waiting(at), .. }) = self.run.call_state(&step.id, item, part) {
-            self.attempt(index, step, item, part, *at);
+            self.next_attempt(index, step, item, part, *at);
         }
     }
 
-    /// Lets calls under way end; probes unknown effects, or sends again where a person asked for it.
+    /// Waits for calls under way to end, probes unknown effects, and makes the attempts that a person asked for.
     fn failing(&mut self) {
         let run = self.run;
-        for (place, step) in self.plan.steps.iter().enumerate() {
-            let index = StepIndex(place);
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            let index = StepIndex(index);
             let Some(open) = run.open_step(&step.id) else { continue };
             for (slot, call) in &open.calls {
                 let item = open.items.as_ref().map(|_| *slot);
                 match call.phase {
-                    Phase::Waiting(at) if call.starts_while_ending() => self.attempt(index, step, item, Part::Do, at),
+                    Phase::Waiting(at) if call.starts_while_ending() => {
+                        self.next_attempt(index, step, item, Part::Do, at)
+                    }
                     Phase::Probing => self.side_call(index, step, item, Part::Probe),
                     Phase::ToProbe(at) | Phase::Waiting(at)
                         if call.unknown_effect() && step.probe.is_some() && run.compensates() =>
                     {
-                        self.attempt(index, step, item, Part::Probe, at);
+                        self.next_attempt(index, step, item, Part::Probe, at);
                     }
                     Phase::ToProbe(_) | Phase::Waiting(_) | Phase::InFlight | Phase::Stuck => {}
                 }

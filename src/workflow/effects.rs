@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "was anything private or shared done, or may it have been?" Always true: an attempt counts
 //! from the moment at which it may be sent; it does not count any more once it is certain that it did nothing (it was
-//! never sent, the service said so, a probe did). So a run whose only effect was certainly not done can still fall back
-//! to legacy, or tell its caller that nothing was done.
+//! never sent, or the service or a probe said so). A run whose only effect was certainly not done can still fall back to
+//! legacy, or tell its caller that nothing was done.
 
 use super::calls::{CallState, Phase, StepState};
 use super::performed_effects::PerformedEffects;
@@ -55,7 +55,7 @@ impl Run {
         self.performed_effects.note(effect);
     }
     /// Calls with unknown effect that no person decides about yet.
-    pub(super) fn uncertain(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &CallState)> {
+    pub(super) fn uncertain_calls(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &CallState)> {
         self.steps.iter().flat_map(|(step, state)| {
             let open = match state {
                 StepState::Open(open) => Some(open),
@@ -72,7 +72,7 @@ impl Run {
         })
     }
     /// Calls with unknown effect that are not settled: another attempt, a probe or a person is still to come.
-    pub(super) fn unsettled(&self) -> impl Iterator<Item = (&StepId, &CallState)> {
+    pub(super) fn unsettled_calls(&self) -> impl Iterator<Item = (&StepId, &CallState)> {
         let open = self.steps.iter().filter_map(|(step, state)| match state {
             StepState::Open(open) => Some((step, open)),
             _ => None,

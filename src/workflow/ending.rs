@@ -42,8 +42,10 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
         return Err(Refusal::NotDue("something is to be undone"));
     }
     if run.undoing.is_none() {
-        let unknown: Vec<Event> =
-            run.uncertain().filter_map(|(step, item, call)| unknown(run, plan, step, item, call)).collect();
+        let unknown: Vec<Event> = run
+            .uncertain_calls()
+            .filter_map(|(step, item, call)| pause_over_unknown(run, plan, step, item, call))
+            .collect();
         if !unknown.is_empty() {
             return Ok(unknown);
         }
@@ -53,7 +55,7 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
         events = early_answer(run, plan, world);
     }
     if run.undoing.is_none() && compensates {
-        let undo = undo::list(run, plan);
+        let undo = undo::groups_to_undo(run, plan);
         if !undo.is_empty() {
             events.push(Event::Ending(EndingEvent::CompensationBegan { undo }));
             return Ok(events);
@@ -85,22 +87,22 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
 }
 
 /// Pauses the run over an unknown effect that is not probed again: a person decides whether it has to be undone.
-fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &CallState) -> Option<Event> {
-    let (_, of) = plan.step(step)?;
+fn pause_over_unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &CallState) -> Option<Event> {
+    let (_, declared) = plan.step(step)?;
     let why = call.why.clone().unwrap_or_default();
     let ends = run.failing.as_ref().map_or("", |failure| failure.message.as_str());
     let message = format!("it is unknown whether `{step}` was done ({why}), and the run ends: {ends}");
     let UnknownReply { status, response } = call.unknown_reply.clone().unwrap_or_default();
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, step, item, message) };
-    let mut conflict = conflict(run, of, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
+    let mut conflict = conflict(run, declared, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
     conflict.response = response;
     Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None }))
 }
 
 /// The event of the run's own deadline, where it has passed.
 pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
-    let over = run.started.until.is_some_and(|until| until <= now) && run.failing.is_none();
-    if over { vec![Event::Ending(EndingEvent::DeadlinePassed {})] } else { Vec::new() }
+    let has_passed = run.started.until.is_some_and(|until| until <= now) && run.failing.is_none();
+    if has_passed { vec![Event::Ending(EndingEvent::DeadlinePassed {})] } else { Vec::new() }
 }
 
 /// Handles a cancellation. A person may cancel a run again that was cancelled automatically, to close its conflicts.

@@ -57,7 +57,7 @@ pub struct RunStarted {
     /// Its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// Values that stand for bytes are marked ([`super::BytesMark`]); not in runs of earlier versions.
+    /// Whether values that stand for bytes are marked ([`super::BytesMark`]); false in runs of earlier versions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bytes_marked: bool,
     /// Whether its plan declares sensitive values, or it was handed some. They are sealed in the store.
@@ -139,8 +139,7 @@ pub struct DoneBefore {
     pub output: Arc<Value>,
 }
 
-/// How [`DoneBefore`] is read. As a plain field, the value of an item that is null could not be told from an absent
-/// one.
+/// How [`DoneBefore`] is read. serde reads a null `value` as an absent one; where `item` is there, it was null.
 #[derive(Deserialize)]
 struct StoredDoneBefore {
     item: Option<u32>,
@@ -322,8 +321,8 @@ pub enum Outcome {
     },
 }
 
-/// How [`Outcome::Rehearsed`] is written. As a plain field, a declared output that is null could not be told from one
-/// that nobody declared.
+/// How [`Outcome::Rehearsed`] is stored. A declared output that is null is written like an output that nobody declared;
+/// `declares_null` tells the two apart.
 mod stored_rehearsal {
     use super::{Arc, CallRecord, Deserialize, Serialize, Value};
     use serde::{Deserializer, Serializer};

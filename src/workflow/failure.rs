@@ -19,7 +19,7 @@ pub struct Failure {
     pub status: Option<u16>,
     /// What happened, in a sentence.
     pub message: String,
-    /// After how many milliseconds the service says that another try makes sense.
+    /// How many milliseconds to wait before another try, as the service (`Retry-After`) or its breaker says.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -80,7 +80,7 @@ impl FailureKind {
             FailureKind::NeedsSignal => "needs_signal",
         }
     }
-    /// Whether a decision against the request may be the cause; of every other kind it is something that went wrong.
+    /// Whether a person's decision against the request may be the cause. Every other kind means that something went wrong.
     pub fn may_follow_decision(self) -> bool {
         match self {
             FailureKind::Cancelled | FailureKind::Rejected | FailureKind::ChildFailed => true,
@@ -163,7 +163,7 @@ pub struct Conflict {
     pub choices: Vec<String>,
 }
 
-/// Stands before the URL of an attempt in a conflict's message, where its service has another URL since.
+/// Stands before the URL of an attempt in a conflict's message, where its service has had another URL since.
 pub(super) const WENT_TO: &str = "that attempt went to";
 
 impl Conflict {

@@ -11,24 +11,25 @@ use super::world::call_scope;
 use super::{Event, Outcome, Part, Plan, Run, Skipped, Step, StepEvent, StepFinished, World};
 
 /// The fallback that a step (an item) declares and that can still be taken.
-pub(super) fn of<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) -> Option<&'p Step> {
+pub(super) fn available<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) -> Option<&'p Step> {
     let by = plan.steps.get(step.failure_handling.fallback?.0)?;
-    let free = match run.steps.get(&by.id) {
+    let is_available = match run.steps.get(&by.id) {
         None => plan.runs_by_item(step) == item.is_some(),
         Some(StepState::Open(open)) => item.is_some() && open.taken.is_some(),
         Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed | StepState::Replaced { .. }) => false,
     };
-    free.then_some(by)
+    is_available.then_some(by)
 }
 
 /// Whether a step runs as the fallback of single items.
-pub(super) fn by_item(run: &Run, step: &Step) -> bool {
+pub(super) fn is_of_items(run: &Run, step: &Step) -> bool {
     run.open_step(&step.id).is_some_and(|open| open.taken.is_some())
 }
 
-/// Where the fallback of an item would begin now but does not run: the events that say so.
+/// The events of an item's fallback that does not run, because its `if` is false or something that it needs was
+/// skipped; `None` where it runs.
 pub(super) fn not_run(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Option<Vec<Event>> {
-    if !by_item(run, step) || run.call_state(&step.id, item, Part::Do).is_some() {
+    if !is_of_items(run, step) || run.call_state(&step.id, item, Part::Do).is_some() {
         return None;
     }
     if skipped_by_needs(run, plan, step) {
@@ -45,12 +46,12 @@ pub(super) fn not_run(run: &Run, plan: &Plan, world: &World, step: &Step, item: 
 /// Skips the fallback of an item, and fails the item that it would have replaced.
 fn skipped(run: &Run, step: &Step, item: Option<u32>, reason: Skipped) -> Vec<Event> {
     let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason })];
-    let place = run.replaced.get(&step.id);
-    let replaced = place.and_then(|place| run.open_step(place)?.replaced.get(&item?));
-    if let (Some(place), Some(replaced)) = (place, replaced) {
+    let original = run.replaced.get(&step.id);
+    let replaced = original.and_then(|original| run.open_step(original)?.replaced.get(&item?));
+    if let (Some(original), Some(replaced)) = (original, replaced) {
         let outcome = Outcome::NotDone { failure: replaced.failure.clone() };
         events.push(Event::StepFinished(StepFinished {
-            step: place.clone(),
+            step: original.clone(),
             item,
             part: Part::Do,
             attempt: 0,
@@ -63,13 +64,13 @@ fn skipped(run: &Run, step: &Step, item: Option<u32>, reason: Skipped) -> Vec<Ev
 impl Plan {
     /// Whether a step has items: a `for_each`, or a fallback of its items.
     pub fn runs_by_item(&self, step: &Step) -> bool {
-        let place = |step: &Step| self.steps.get(step.replaces?.0);
-        let mut at = Some(step);
+        let original = |step: &Step| self.steps.get(step.replaces?.0);
+        let mut current = Some(step);
         // A chain of fallbacks cannot be longer than the plan.
         for _ in 0..=self.steps.len() {
-            match at {
+            match current {
                 Some(step) if step.for_each.is_some() => return true,
-                Some(step) => at = place(step),
+                Some(step) => current = original(step),
                 None => return false,
             }
         }

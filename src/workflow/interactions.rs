@@ -65,7 +65,7 @@ pub(super) struct RunQuestion {
 pub(super) enum QuestionState {
     /// It waits for an answer.
     Open,
-    /// A person has answered, or the time-out has.
+    /// A person or a time-out has answered it.
     Answered { said: Box<CheckpointAnswer>, by: String, seq: Seq },
     /// What it asked about has changed, or will not happen.
     Withdrawn,
@@ -132,7 +132,7 @@ impl Interactions {
         self.question(step, item).is_some_and(RunQuestion::is_open)
     }
     /// Open questions.
-    pub fn open(&self) -> impl Iterator<Item = &RunQuestion> {
+    pub fn open_questions(&self) -> impl Iterator<Item = &RunQuestion> {
         self.questions.values().filter(|question| question.is_open())
     }
     /// Withdraws the question about a step (an item), because what it asked about has changed. An answer to it does not
@@ -156,7 +156,7 @@ impl Interactions {
         self.queue_entries.get(&(step.clone(), item))
     }
     /// Remembers the id of a delivery.
-    pub fn deliver(&mut self, id: &str) {
+    pub fn remember_delivery(&mut self, id: &str) {
         if self.deliveries.len() >= DELIVERIES_MAX {
             self.deliveries.pop_front();
         }

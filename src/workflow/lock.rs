@@ -61,8 +61,8 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
     Some(Ok(vec![Event::Lock(LockEvent::Queued { step: step.id.clone(), item, name })]))
 }
 
-/// The name under which the lock is held. A real run and a dark run never have the same one, and no name is like the
-/// hash of another.
+/// The name under which the lock is held. The prefixes keep locks of dark runs apart from those of real runs, and names
+/// apart from the hashes that stand for sensitive names.
 fn in_namespace(mode: Mode, name: String) -> String {
     match mode {
         Mode::Dark => format!("{DARK}{name}"),
@@ -74,7 +74,7 @@ fn in_namespace(mode: Mode, name: String) -> String {
 }
 
 /// Decides what follows from the state of the lock's queue, for the entry that was queued with the event at `queued`.
-pub(super) fn seen(
+pub(super) fn queue_seen(
     run: &Run,
     step: &Step,
     item: Option<u32>,
@@ -128,7 +128,7 @@ pub(super) fn cancel(step: &Step, why: &str) -> Event {
     })
 }
 
-/// Adds to the events of a decision those of the queues that it leaves.
+/// Adds to the events of a decision a `Left` event for each lock queue that the run leaves because of them.
 pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
     if run.interactions.queue_entries.is_empty() {
         return events;
@@ -162,7 +162,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
         };
         let leaving: Vec<_> =
             run.interactions.queue_entries.iter().filter(|(entry, queued)| gives_up(entry, queued.taken)).collect();
-        let last = match &event {
+        let leaves_before = match &event {
             Event::Ending(ending) => ending.is_last() || matches!(ending, EndingEvent::CompensationBegan { .. }),
             _ => false,
         };
@@ -173,8 +173,8 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
                 leave.push(Event::Lock(LockEvent::Left { step, item, name: queued.name.clone() }));
             }
         }
-        // The event that ends a run is its last.
-        if last {
+        // No event follows the one that ends a run, so the run leaves its queues before it.
+        if leaves_before {
             all.append(&mut leave);
         }
         all.push(event);

@@ -24,9 +24,9 @@ pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refus
     Ok(())
 }
 
-/// Whether an item (0 is the single call) has not begun and is to begin.
+/// Whether there is such an item (0 is the single call) and it has not begun.
 pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
-    open.takes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
+    open.includes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
 }
 
 /// Whether the step is skipped because something that it needs was.

@@ -19,8 +19,8 @@ use crate::names::{ServiceName, StepId, WorkflowName};
 /// The name under which a reload resolves such a conflict.
 pub(super) const RELOAD: &str = "the files in force";
 
-/// The part of a run's note by which such a conflict is recognised.
-const MARK: &str = "which is not in the files in force";
+/// The phrase in a run's note by which such a conflict is recognised.
+const NOTE_PHRASE: &str = "which is not in the files in force";
 
 /// Something that the files in force do not have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +45,7 @@ impl fmt::Display for Missing {
 
 /// Whether a run's note says that it waits for something that the files do not have.
 pub fn is_noted(note: &str) -> bool {
-    note.contains(MARK)
+    note.contains(NOTE_PHRASE)
 }
 
 /// The first thing that a call needs and the files do not have.
@@ -106,7 +106,7 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missi
         Part::Probe => format!("it is unknown whether `{}` was done, and its probe cannot ask", step.id),
         Part::Do => format!("`{}`", step.id),
     };
-    let message = format!("{what}: it needs {missing}, {MARK}");
+    let message = format!("{what}: it needs {missing}, {NOTE_PHRASE}");
     let mut failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
     let reply = run.call_state(&step.id, item, part.asked_about()).and_then(|call| call.unknown_reply.clone());
     let UnknownReply { status, response } = reply.filter(|_| part == Part::Probe).unwrap_or_default();
@@ -119,7 +119,7 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missi
 }
 
 /// Conflicts over something missing that the files have again.
-pub(super) fn mended<'a>(run: &'a Run, plan: &'a Plan, world: &'a World) -> impl Iterator<Item = &'a Conflict> {
+pub(super) fn found_again<'a>(run: &'a Run, plan: &'a Plan, world: &'a World) -> impl Iterator<Item = &'a Conflict> {
     let missing = |conflict: &&Conflict| {
         let step = plan.step(&conflict.step).map(|(_, step)| step);
         conflict.kind == ConflictKind::Missing && step.is_some_and(|step| of_part(step, conflict.part, world).is_none())

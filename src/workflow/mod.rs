@@ -110,7 +110,7 @@ pub use plan::{
     StepIndex, StepKind,
 };
 pub use replay::{Divergence, DivergenceKind, replay_with};
-pub use reply_headers::KeptHeaders;
+pub use reply_headers::RecordedHeaders;
 pub use rerun::rerun;
 pub use rules::{Asking, Busy, Escalation, Level, Lock, OnReject, Policy, Question, Safeguards, SubRun, Until, Wait};
 pub use run::Run;

@@ -1,4 +1,4 @@
-//! Whether runs of a workflow have to be kept.
+//! Whether runs of a workflow have to be kept in the store, so that no route can say `keep: none` for them.
 //!
 //! A run that only reads can be lost: a client that repeats the request gets the current data. Whatever else a run
 //! does, or waits for, needs its events.

@@ -47,8 +47,8 @@ impl Run {
             }
             (None, None, None) => texts.failure(self.failing.as_ref()?),
         };
-        Some(match self.leftovers(&note) {
-            Some(leftovers) => format!("{note}; {leftovers}"),
+        Some(match self.undo_report(&note) {
+            Some(undo_report) => format!("{note}; {undo_report}"),
             None => note.into_owned(),
         })
     }

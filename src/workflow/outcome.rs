@@ -12,18 +12,18 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::attempt_result::{Class, about, classify, is_conflict, response, retry_after, status_of};
+use super::attempt_result::{Class, classify, describe, is_conflict, response, retry_after, status_of};
 use super::calls::CallState;
 use super::conflict::{conflict, pauses, shorten_value};
 use super::rules::Busy;
-use super::step_events::unfit;
+use super::step_events::schema_failure;
 use super::{
     AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Outcome,
     Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
 };
 
 /// An attempt that ended, with the state that decisions about it need.
-pub(super) struct Ended<'a> {
+pub(super) struct EndedAttempt<'a> {
     pub run: &'a Run,
     pub plan: &'a Plan,
     pub world: &'a World,
@@ -37,8 +37,9 @@ pub(super) struct Ended<'a> {
     pub now: Timestamp,
 }
 
-impl Ended<'_> {
-    pub(super) fn of_step(&self, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
+impl EndedAttempt<'_> {
+    /// The events of an attempt of the step's own call.
+    pub(super) fn own_call(&self, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
         let class = classify(call, &result);
         // Success is handled before a failure is built, because building one takes time.
         let result = match (class, result) {
@@ -51,10 +52,10 @@ impl Ended<'_> {
         let read = state.effect == EffectClass::Read;
         let uncertain = !read && (state.uncertain || self.again);
         let response = response(&result);
-        // An earlier attempt may have taken effect, whatever this one did: no fallback is taken.
-        let tainted = self.run.may_have_happened(&self.step.id, self.item);
+        // Whatever this attempt did, an earlier one may have taken effect, so no fallback is taken.
+        let earlier_unknown = self.run.may_have_happened(&self.step.id, self.item);
         if matches!(result, AttemptResult::Missing(_)) {
-            // Before the next attempt begins, it is found out what is missing, and the run pauses.
+            // The next attempt finds out what is missing before it begins, and pauses the run.
             return vec![self.retry_at(self.now, uncertain, failure.message, true, false)];
         }
         let busy =
@@ -70,24 +71,25 @@ impl Ended<'_> {
             }
             (Class::Refused, _) if uncertain => self.unknown(failure, response),
             (Class::Refused, _) => {
-                let person = (is_conflict(failure.status) && pauses(self.run, self.step.failure_handling.on_conflict))
+                let asks_person = (is_conflict(failure.status)
+                    && pauses(self.run, self.step.failure_handling.on_conflict))
                     || self.step.failure_handling.on_failure == Some(PauseOrFail::Pause)
-                    || tainted;
-                match person && !self.run.is_ending() {
+                    || earlier_unknown;
+                match asks_person && !self.run.is_ending() {
                     true => self.pause(ConflictKind::Refused, &failure, response),
                     false => vec![self.finished(Outcome::Failed { failure })],
                 }
             }
             (Class::NotDone, result) => {
-                let shut = matches!(result, AttemptResult::BreakerOpen { .. });
-                // A caller does not wait for a probe, unless the step says how long that may take.
-                let hurries = self.part == Part::Do
+                let breaker_open = matches!(result, AttemptResult::BreakerOpen { .. });
+                // The caller waits for this step, and the step declares no `deadline` until which it may wait for the breaker.
+                let caller_waits = self.part == Part::Do
                     && state.until.is_none()
                     && self.run.started.route.is_some()
                     && self.run.answer.is_none();
-                let fallback = !tainted && fallback::of(self.run, self.plan, self.step, self.item).is_some();
-                let elsewhere = fallback || hurries;
-                if shut && !uncertain && elsewhere && !self.run.is_ending() {
+                let fallback =
+                    !earlier_unknown && fallback::available(self.run, self.plan, self.step, self.item).is_some();
+                if breaker_open && !uncertain && (fallback || caller_waits) && !self.run.is_ending() {
                     return self.not_done(Outcome::NotDone { failure }, response);
                 }
                 match self.retry(call, state, uncertain, &failure, &result) {
@@ -114,27 +116,27 @@ impl Ended<'_> {
         failure: &Failure,
         response: Option<Arc<Value>>,
     ) -> Vec<Event> {
-        let pause = pause(call.retry, state.attempt, self.jitter, None);
+        let pause = retry_pause(call.retry, state.attempt, self.jitter, None);
         let at = self.now.checked_add(pause).unwrap_or(self.now);
         let why = format!("{}: something is locked there", failure.message);
-        let ended = |at| self.retry_at(at, false, why.clone(), true, false);
+        let attempt_ended = |at| self.retry_at(at, false, why.clone(), true, false);
         let too_late = state.until.is_some_and(|until| at >= until);
         match busy {
             Busy::Wait if too_late => self.not_done(Outcome::NotDone { failure: failure.clone() }, response),
-            Busy::Wait => vec![ended(at)],
+            Busy::Wait => vec![attempt_ended(at)],
             Busy::Skip => {
-                let mut events = vec![ended(self.now)];
+                let mut events = vec![attempt_ended(self.now)];
                 events.extend(lock::skip(self.run, self.step, self.item));
                 events
             }
-            Busy::Cancel => vec![ended(self.now), lock::cancel(self.step, &why)],
+            Busy::Cancel => vec![attempt_ended(self.now), lock::cancel(self.step, &why)],
             Busy::Ask => self.pause(ConflictKind::Busy, &Failure { message: why, ..failure.clone() }, response),
         }
     }
 
     /// The call was done: checks its output against the step's schema.
     pub(super) fn done(&self, status: u16, headers: BTreeMap<String, String>, output: Arc<Value>) -> Vec<Event> {
-        match unfit(self.step, self.item, &output) {
+        match schema_failure(self.step, self.item, &output) {
             None => vec![self.finished(Outcome::Done { status, headers, output })],
             Some(failure) => {
                 let response = shorten_value(&output);
@@ -161,7 +163,7 @@ impl Ended<'_> {
         vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: Some(Box::new(outcome)) })]
     }
 
-    /// Certainly nothing was done, and no attempt is left: takes the fallback, or fails.
+    /// Takes the fallback, or fails: certainly nothing was done, and no attempt is left.
     pub(super) fn not_done(&self, outcome: Outcome, response: Option<Arc<Value>>) -> Vec<Event> {
         let (Outcome::NotDone { failure } | Outcome::Unknown { failure }) = &outcome else {
             return vec![self.finished(outcome)];
@@ -172,7 +174,7 @@ impl Ended<'_> {
         if self.run.may_have_happened(&self.step.id, self.item) {
             return self.pause(ConflictKind::AttemptsUsedUp, failure, response);
         }
-        if let Some(by) = fallback::of(self.run, self.plan, self.step, self.item) {
+        if let Some(by) = fallback::available(self.run, self.plan, self.step, self.item) {
             let (step, item, by) = (self.step.id.clone(), self.item, by.id.clone());
             return vec![Event::Step(StepEvent::FallbackTaken { step, item, by, failure: failure.clone() })];
         }
@@ -216,7 +218,7 @@ impl Ended<'_> {
         conflict(self.run, self.step, self.item, Part::Do, kind, failure)
     }
 
-    /// The next attempt, where one is left and the step's deadline allows it.
+    /// Schedules the next attempt, where one is left and the step's deadline allows it.
     pub(super) fn retry(
         &self,
         call: &Call,
@@ -226,26 +228,26 @@ impl Ended<'_> {
         result: &AttemptResult,
     ) -> Option<Event> {
         // Nothing was sent, so it does not count as an attempt.
-        let shut = matches!(
+        let not_counted = matches!(
             result,
             AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_)
         );
         let stops = self.part == Part::Do && self.run.is_ending();
-        if stops || (unknown && !state.repeatable) || (!shut && state.counted() >= call.retry.attempts) {
+        if stops || (unknown && !state.repeatable) || (!not_counted && state.counted() >= call.retry.attempts) {
             return None;
         }
         let after = retry_after(result);
-        let pause = match shut {
+        let pause = match not_counted {
             // An attempt before the breaker's next probe would be refused.
-            true => pause(call.retry, 1, self.jitter, None)
+            true => retry_pause(call.retry, 1, self.jitter, None)
                 .max(SignedDuration::try_from(after.unwrap_or_default()).unwrap_or(SignedDuration::MAX)),
-            false => pause(call.retry, state.counted(), self.jitter, after),
+            false => retry_pause(call.retry, state.counted(), self.jitter, after),
         };
         let at = self.now.checked_add(pause).unwrap_or(self.now);
         if state.until.is_some_and(|until| at >= until) {
             return None;
         }
-        let mut retry = self.retry_at(at, unknown, failure.message.clone(), shut, false);
+        let mut retry = self.retry_at(at, unknown, failure.message.clone(), not_counted, false);
         if let (Event::RetryScheduled(retry), true) = (&mut retry, unknown) {
             (retry.status, retry.response) = (failure.status, response(result));
             retry.settled = self.settled();
@@ -308,7 +310,7 @@ impl Ended<'_> {
 
     /// The failure, for people and for the caller's problem document.
     pub(super) fn failure(&self, result: &AttemptResult, class: Class) -> Failure {
-        let (status, about) = (status_of(result), about(result));
+        let (status, what) = (status_of(result), describe(result));
         let kind = match (result, class) {
             (
                 AttemptResult::NotSent(_)
@@ -329,8 +331,8 @@ impl Ended<'_> {
             item: self.item,
             status,
             message: match self.item {
-                Some(item) => format!("item {item} of `{}`: {about}", self.step.id),
-                None => format!("`{}`: {about}", self.step.id),
+                Some(item) => format!("item {item} of `{}`: {what}", self.step.id),
+                None => format!("`{}`: {what}", self.step.id),
             },
             retry_after_ms: retry_after(result).and_then(|after| u64::try_from(after.as_millis()).ok()),
         }
@@ -338,9 +340,9 @@ impl Ended<'_> {
 }
 
 /// The pause before the next attempt: exponential with full jitter; a service's `Retry-After` is honoured up to `max`.
-pub(super) fn pause(retry: Retry, attempt: u32, jitter: f64, retry_after: Option<Duration>) -> SignedDuration {
+pub(super) fn retry_pause(retry: Retry, attempt: u32, jitter: f64, retry_after: Option<Duration>) -> SignedDuration {
     let doubled = retry.base.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     let drawn = doubled.min(retry.max).mul_f64(jitter.clamp(0.0, 1.0));
-    let asked = retry_after.unwrap_or_default().min(retry.max);
-    SignedDuration::try_from(drawn.max(asked)).unwrap_or(SignedDuration::MAX)
+    let requested = retry_after.unwrap_or_default().min(retry.max);
+    SignedDuration::try_from(drawn.max(requested)).unwrap_or(SignedDuration::MAX)
 }

@@ -1,4 +1,4 @@
-//! Bytes in events.
+//! How events store bytes.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,7 +34,7 @@ impl Payload {
             Payload::Base64(text) => base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default(),
         }
     }
-    /// The value that it holds: JSON where it parses, else text, else `null`.
+    /// The value of the bytes: JSON where they parse, else text; `null` where they are not text.
     pub fn value(&self) -> Value {
         match self {
             Payload::Empty | Payload::Base64(_) => Value::Null,

@@ -1,4 +1,4 @@
-//! What people are asked, what they may answer, and what they may order.
+//! What people are asked, what they may answer, and the orders that they may give to a run.
 //!
 //! Always true: an answer names who gave it; a checkpoint is answered once; what is shown to a person holds no secret
 //! and no credential of a caller.
@@ -163,7 +163,8 @@ impl Choice {
     }
 }
 
-/// Orders of people and programs to a run.
+/// An order: a command that a person, a program or a parent run gives to a run. The other commands
+/// ([`super::Command`]) come from the engine itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {

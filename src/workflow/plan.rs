@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::reply_headers::KeptHeaders;
+use super::reply_headers::RecordedHeaders;
 use super::rules::{Policy, Question, Safeguards, SubRun, Wait};
 use super::schema::Schema;
 use super::statuses::Statuses;
@@ -45,8 +45,8 @@ pub struct Plan {
     pub deadline: Option<Duration>,
     /// Which values of its runs are never stored or shown in clear.
     pub(super) sensitive: Sensitive,
-    /// By step: which headers of replies are kept.
-    pub(super) reply_headers: Vec<Arc<KeptHeaders>>,
+    /// By step: which headers of replies are recorded in events.
+    pub(super) reply_headers: Vec<Arc<RecordedHeaders>>,
     /// The compiled schema.
     pub(super) input: Option<Schema>,
 }
@@ -54,7 +54,7 @@ pub struct Plan {
 impl Plan {
     /// A step by its name.
     pub fn step(&self, id: &StepId) -> Option<(StepIndex, &Step)> {
-        self.steps.iter().enumerate().find(|(_, step)| step.id == *id).map(|(place, step)| (StepIndex(place), step))
+        self.steps.iter().enumerate().find(|(_, step)| step.id == *id).map(|(index, step)| (StepIndex(index), step))
     }
 
     /// The steps whose calls have this effect class.
@@ -73,7 +73,7 @@ impl Plan {
     /// Whether anything reads a step's output, status or headers: under its own name, or under that of a step whose
     /// place it may take, directly or as the fallback of a fallback.
     pub fn is_read(&self, step: &Step) -> bool {
-        let replaced = |step: &&Step| step.replaces.and_then(|place| self.steps.get(place.0));
+        let replaced = |step: &&Step| step.replaces.and_then(|original| self.steps.get(original.0));
         // A chain of fallbacks is no longer than the plan.
         let names = std::iter::successors(Some(step), replaced).take(self.steps.len());
         let is_named = |step: &Step| {
@@ -90,14 +90,14 @@ impl Plan {
         effects.filter(|(step, call)| call.rehearse.is_none() && self.is_read(step)).map(|(step, _)| step)
     }
 
-    /// Which headers of the replies to one of a step's calls are kept. A probe keeps all, for its own expression; an
-    /// undo none, because nothing reads them.
-    pub fn kept_headers(&self, step: StepIndex, part: Part) -> Arc<KeptHeaders> {
-        let all = || Arc::new(KeptHeaders::All);
+    /// Which headers of the replies to one of a step's calls are recorded. Of a probe's replies it is all, for its own
+    /// expression; of an undo's none, because nothing reads them.
+    pub fn recorded_headers(&self, step: StepIndex, part: Part) -> Arc<RecordedHeaders> {
+        let all = || Arc::new(RecordedHeaders::All);
         match part {
             Part::Do => self.reply_headers.get(step.0).cloned().unwrap_or_else(all),
             Part::Probe => all(),
-            Part::Undo => Arc::new(KeptHeaders::Only(BTreeSet::new())),
+            Part::Undo => Arc::new(RecordedHeaders::Only(BTreeSet::new())),
         }
     }
 
@@ -107,8 +107,8 @@ impl Plan {
         headers.filter_map(|path| path.part(1))
     }
 
-    /// Credentials of the caller that it passes on: sealed in the store, opened only at sending.
-    pub fn sensitive(&self) -> impl Iterator<Item = &str> {
+    /// The headers with credentials of the caller that it reads: sealed in the store, opened only at sending.
+    pub fn credentials_read(&self) -> impl Iterator<Item = &str> {
         self.request_headers_read().filter(|name| CREDENTIALS.contains(name))
     }
 
@@ -138,7 +138,7 @@ pub struct Step {
     pub needs: Vec<StepIndex>,
     /// Whether it runs even if a step that it needs was skipped (`needs_any`).
     pub needs_any: bool,
-    /// `if:`; a false one is skipped, and so is what needs it.
+    /// `if:`. Where it is false, the step is skipped, and so is what needs it.
     pub condition: Option<Expression>,
     /// The list for whose items it runs, where it is a fan-out.
     pub for_each: Option<ForEach>,
@@ -146,7 +146,7 @@ pub struct Step {
     pub kind: StepKind,
     /// What is at stake, and which locks it takes.
     pub safeguards: Safeguards,
-    /// The step whose place it takes; of a `fallback_only` step.
+    /// Only of a `fallback_only` step: the step whose place it takes.
     pub replaces: Option<StepIndex>,
     /// What happens when it does not come to a result.
     pub failure_handling: FailureHandling,
@@ -189,7 +189,7 @@ pub struct FailureHandling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PauseOrFail {
-    /// The run pauses, with what is finished kept, and a person decides.
+    /// The run pauses; finished steps keep their results, and a person decides.
     Pause,
     /// The step fails for good.
     Fail,
@@ -203,9 +203,9 @@ pub struct Probe {
     pub after: Duration,
     /// How long after it was sent an attempt may still take effect. A "no" before that does not count.
     pub settles: Duration,
-    /// Whether it did; reads what the service answered. If it has no value, a person decides.
+    /// Whether the attempt took effect; reads what the service answered. If it has no value, a person decides.
     pub done: Expression,
-    /// The step's output where it did; `None` means what the service answered.
+    /// The step's output where the attempt took effect; `None` means what the service answered.
     pub output: Option<Template>,
 }
 
@@ -251,7 +251,7 @@ pub struct Call {
     pub headers: Vec<(HeaderName, Template)>,
     /// The body.
     pub body: CallBody,
-    /// How often and how far apart.
+    /// The number of attempts, and the pauses between them.
     pub retry: Retry,
     /// How long one attempt may take; `None` means the default in `limits`.
     pub timeout: Option<Duration>,

@@ -4,7 +4,7 @@
 //! attempt took effect, the step is done with the probe's output; if not, the attempt counts as not done; if the probe
 //! cannot tell, a person decides. A "no" counts only if the probe was sent when the attempt could no longer take effect
 //! (`settles`); after an earlier "no" the probe is repeated. No probe is sent once the service of the attempt has
-//! another base URL: a "no" from there would not tell anything about the attempt. All times are those of events, so
+//! another base URL: a "no" from there would prove nothing about the attempt. All times are those of events, so
 //! they survive a restart.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::attempt_result::{Class, classify};
 use super::begin::first_request;
 use super::calls::{CallState, Phase, UnknownReply};
 use super::conflict::conflict;
-use super::outcome::{Ended, pause};
+use super::outcome::{EndedAttempt, retry_pause};
 use super::world::call_scope;
 use super::{
     AttemptResult, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Outcome, Part, Probe,
@@ -57,24 +57,26 @@ pub(super) fn begin(
         conflict.response = response;
         Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
     };
-    let asks = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::Stuck);
-    if let Some(missing) = missing::of_call(&probe.call, world).filter(|_| asks) {
+    let may_probe = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::Stuck);
+    if let Some(missing) = missing::of_call(&probe.call, world).filter(|_| may_probe) {
         return Ok(vec![missing::pause(run, step, item, Part::Probe, &missing)]);
     }
-    let asked = run.call_state(&step.id, item, Part::Probe);
-    let of = (&step.id, item, Part::Do);
-    let moved =
-        step.call(Part::Do).filter(|_| asks).and_then(|call| address::moved(run, world, call, of, &state.request));
+    let probe_state = run.call_state(&step.id, item, Part::Probe);
+    let own_call = (&step.id, item, Part::Do);
+    let moved = step
+        .call(Part::Do)
+        .filter(|_| may_probe)
+        .and_then(|call| address::moved(run, world, call, own_call, &state.request));
     if let Some(moved) = moved {
         let mut events = Vec::new();
-        if asked.is_some() {
+        if probe_state.is_some() {
             let (step, attempt) = (step.id.clone(), state.attempt);
             events.push(Event::Step(StepEvent::Probed { step, item, attempt, done: None, output: Arc::default() }));
         }
         events.push(address::pause(run, step, item, Part::Do, state, &moved));
         return Ok(events);
     }
-    match (state.phase, asked) {
+    match (state.phase, probe_state) {
         (Phase::Probing, Some(probing @ CallState { phase: Phase::Waiting(_), attempt, .. })) => {
             Ok(vec![match address::next(run, world, step, item, Part::Probe, (&probe.call, probing)) {
                 Ok(NextAttempt::Same) => started(attempt + 1, None),
@@ -94,25 +96,26 @@ pub(super) fn begin(
 }
 
 /// Handles the result of a probe's attempt.
-pub(super) fn ended(ended: &Ended<'_>, state: &CallState, result: AttemptResult) -> Vec<Event> {
+pub(super) fn ended(ended: &EndedAttempt<'_>, state: &CallState, result: AttemptResult) -> Vec<Event> {
     let Some(probe) = &ended.step.probe else { return Vec::new() };
     let class = classify(&probe.call, &result);
     let failure = ended.failure(&result, class);
     match (class, result) {
         (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
             let headers = headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-            judged(ended, probe, state, status, Arc::new(Value::Object(headers)), output)
+            judge(ended, probe, state, status, Arc::new(Value::Object(headers)), output)
         }
         (Class::NotDone | Class::Unknown, result) => match ended.retry(&probe.call, state, false, &failure, &result) {
             Some(retry) => vec![retry],
-            None => cannot_say(ended, &failure.message),
+            None => inconclusive(ended, &failure.message),
         },
-        (Class::Done | Class::Unreadable | Class::Refused, _) => cannot_say(ended, &failure.message),
+        (Class::Done | Class::Unreadable | Class::Refused, _) => inconclusive(ended, &failure.message),
     }
 }
 
-fn judged(
-    ended: &Ended<'_>,
+/// Handles a probe's reply with an accepted status: `done` says whether the attempt took effect.
+fn judge(
+    ended: &EndedAttempt<'_>,
     probe: &Probe,
     state: &CallState,
     status: u16,
@@ -128,18 +131,18 @@ fn judged(
             let output = match probe.output.as_ref().map(|output| output.evaluate(&scope)) {
                 None => reply,
                 Some(Ok(output)) => Arc::new(output),
-                Some(Err(error)) => return cannot_say(ended, &format!("its `output` has no value: {error}")),
+                Some(Err(error)) => return inconclusive(ended, &format!("its `output` has no value: {error}")),
             };
             let mut events = vec![probed(ended, Some(true), output.clone())];
-            events.extend(of_step(ended).done(status, Default::default(), output));
+            events.extend(own_attempt(ended).done(status, Default::default(), output));
             events
         }
         Ok(false) => {
-            if let Some(again) = too_early(ended, probe, state) {
+            if let Some(again) = repeat_if_too_early(ended, probe, state) {
                 return vec![again];
             }
             let mut events = vec![probed(ended, Some(false), reply)];
-            let step = of_step(ended);
+            let step = own_attempt(ended);
             let (call, state) = (ended.step.call(Part::Do), ended.run.call_state(&ended.step.id, ended.item, Part::Do));
             let message = format!("`{}`: its probe says that nothing was done", ended.step.id);
             let failure = Failure::of_step(FailureKind::Unavailable, &ended.step.id, ended.item, message);
@@ -151,24 +154,24 @@ fn judged(
             }
             events
         }
-        Err(error) => cannot_say(ended, &format!("its `done` has no value: {error}")),
+        Err(error) => inconclusive(ended, &format!("its `done` has no value: {error}")),
     }
 }
 
-/// When to probe again after a "no" that came while the attempt could still take effect.
-fn too_early(ended: &Ended<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
+/// Schedules the probe again after a "no" that came while the attempt could still take effect.
+fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do)?;
-    // An earlier version recorded no time; then it is counted from now.
+    // An earlier version recorded no time; where it is missing, it is counted from now.
     let recorded = attempt.settled.or_else(|| ended.settled())?;
     let settled = recorded.max(ended.settled_in_this_process().unwrap_or(recorded));
-    if state.at.is_some_and(|asked| asked >= settled) {
+    if state.at.is_some_and(|sent| sent >= settled) {
         return None;
     }
     let backoff = Retry { attempts: probe.call.retry.attempts, base: probe.after, max: probe.settles };
-    let at = ended.now.checked_add(pause(backoff, state.free + 1, ended.jitter, None)).unwrap_or(settled);
-    // The last probe is sent as soon as its answer counts.
+    let at = ended.now.checked_add(retry_pause(backoff, state.free + 1, ended.jitter, None)).unwrap_or(settled);
+    // The last probe is sent as soon as a "no" counts.
     let at = at.min(settled).max(ended.now);
-    let why = format!("its probe says no, which counts when it is asked from {settled:.0} on");
+    let why = format!("its probe says no; a \"no\" counts only if the probe is sent at {settled:.0} or later");
     let mut again = ended.retry_at(at, false, why, true, false);
     if let Event::RetryScheduled(retry) = &mut again {
         retry.settled = Some(recorded); // the time of this process's start means nothing to another one
@@ -176,8 +179,9 @@ fn too_early(ended: &Ended<'_>, probe: &Probe, state: &CallState) -> Option<Even
     Some(again)
 }
 
-fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {
-    let step = of_step(ended);
+/// Ends a probe that cannot tell whether the attempt took effect: a person decides.
+fn inconclusive(ended: &EndedAttempt<'_>, why: &str) -> Vec<Event> {
+    let step = own_attempt(ended);
     let state = ended.run.call_state(&ended.step.id, ended.item, Part::Do);
     let first = state.and_then(|state| state.why.clone()).unwrap_or_default();
     let message = format!("{first}; its probe could not say: {why}");
@@ -191,13 +195,13 @@ fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {
     events
 }
 
-fn probed(ended: &Ended<'_>, done: Option<bool>, output: Arc<Value>) -> Event {
-    let attempt = of_step(ended).attempt;
+fn probed(ended: &EndedAttempt<'_>, done: Option<bool>, output: Arc<Value>) -> Event {
+    let attempt = own_attempt(ended).attempt;
     Event::Step(StepEvent::Probed { step: ended.step.id.clone(), item: ended.item, attempt, done, output })
 }
 
 /// The attempt that the probe is about.
-fn of_step<'a>(ended: &Ended<'a>) -> Ended<'a> {
+fn own_attempt<'a>(ended: &EndedAttempt<'a>) -> EndedAttempt<'a> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do).map_or(0, |state| state.attempt);
-    Ended { part: Part::Do, attempt, again: false, ..*ended }
+    EndedAttempt { part: Part::Do, attempt, again: false, ..*ended }
 }

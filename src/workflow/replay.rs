@@ -76,8 +76,8 @@ impl DivergenceKind {
     }
 }
 
-/// Every decision that this plan would have made differently. If there is none and the run has not ended, the plan
-/// could have produced the run.
+/// Every decision that this plan would have made differently, in the order of the events. If there is none, this plan
+/// could have led to the same events, as far as they are compared.
 ///
 /// # Errors
 /// The events do not fit each other.
@@ -86,16 +86,16 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
     let mut found = Vec::new();
     let mut by_hand = false;
     for (at, event) in events {
-        let judged = match &run {
+        let divergences = match &run {
             None => check_input(event, plan),
             // An answer that a person gave is not repeated.
             Some(_) if by_hand => Vec::new(),
             Some(run) if reads_sealed(run, plan, event) => Vec::new(),
-            Some(run) => DecisionCheck { run, plan, world, at: *at }.judge(event),
+            Some(run) => DecisionCheck { run, plan, world, at: *at }.check(event),
         };
         let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq().next());
         let (step, item) = event.subject().map_or((None, None), |(step, item)| (Some(step.clone()), item));
-        found.extend(judged.into_iter().map(|(kind, was, would)| Divergence {
+        found.extend(divergences.into_iter().map(|(kind, was, would)| Divergence {
             seq,
             at: *at,
             step: step.clone(),
@@ -110,6 +110,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
     Ok(found)
 }
 
+/// The kind, what happened, and what would have happened.
 type FoundDivergence = (DivergenceKind, String, String);
 
 /// Whether an event was decided by values that its history may hold only sealed.
@@ -141,17 +142,17 @@ struct DecisionCheck<'a> {
 }
 
 impl DecisionCheck<'_> {
-    fn judge(&self, event: &Event) -> Vec<FoundDivergence> {
+    fn check(&self, event: &Event) -> Vec<FoundDivergence> {
         let found = match event {
             Event::StepStarted(started) if started.part == Part::Do && started.request.is_some() => {
-                self.begins(event, RunId(uuid::Uuid::nil()))
+                self.check_step(event, RunId(uuid::Uuid::nil()))
             }
             Event::StepFinished(finished) if finished.part == Part::Do && finished.attempt == 0 => {
                 match &finished.outcome {
                     Outcome::Failed { failure } if is_failure_of_plan(failure.kind) => {
-                        self.begins(event, RunId(uuid::Uuid::nil()))
+                        self.check_step(event, RunId(uuid::Uuid::nil()))
                     }
-                    _ => None, // what people said, or how another run ended
+                    _ => None, // follows from a person's answer or the end of a child run, which the history gives
                 }
             }
             Event::StepFinished(StepFinished { outcome: Outcome::Rehearsed { .. }, part: Part::Do, .. })
@@ -164,10 +165,10 @@ impl DecisionCheck<'_> {
             | Event::Step(StepEvent::FailReached { .. })
             | Event::Checkpoint(CheckpointEvent::Opened(_))
             | Event::Wait(WaitEvent::Began { .. })
-            | Event::Lock(LockEvent::Queued { .. }) => self.begins(event, RunId(uuid::Uuid::nil())),
-            Event::Child(ChildEvent::Started { child, .. }) => self.begins(event, *child),
-            Event::StepFinished(finished) if finished.part == Part::Do => self.ended(event, finished),
-            Event::Answer(AnswerEvent::Responded { .. }) if self.run.failure().is_none() => self.answers(event),
+            | Event::Lock(LockEvent::Queued { .. }) => self.check_step(event, RunId(uuid::Uuid::nil())),
+            Event::Child(ChildEvent::Started { child, .. }) => self.check_step(event, *child),
+            Event::StepFinished(finished) if finished.part == Part::Do => self.check_end(event, finished),
+            Event::Answer(AnswerEvent::Responded { .. }) if self.run.failure().is_none() => self.check_answer(event),
             Event::Ending(EndingEvent::Completed {}) => return self.steps_not_run(),
             _ => None,
         };
@@ -175,16 +176,16 @@ impl DecisionCheck<'_> {
     }
 
     /// Compares an event that begins or ends a step with what the plan would do at that point.
-    fn begins(&self, event: &Event, child: RunId) -> Option<FoundDivergence> {
+    fn check_step(&self, event: &Event, child: RunId) -> Option<FoundDivergence> {
         let (id, item) = event.subject()?;
-        let Some((step, of)) = self.plan.step(id) else {
+        let Some((step, declared)) = self.plan.step(id) else {
             return Some((DivergenceKind::NoStep, describe(event), format!("there is no step `{id}`")));
         };
-        // A question about a whole fan-out, or a failure of it, comes up with the first of its items.
+        // A question about a whole fan-out, or its failure, is decided when the next item would begin.
         let open = self.run.open_step(id).filter(|open| item.is_none() && open.items.is_some());
         let item = open.map_or(item, |open| Some(open.next));
-        let whole = item.is_none() && of.for_each.is_some();
-        let own = match of.kind {
+        let whole = item.is_none() && declared.for_each.is_some();
+        let own = match declared.kind {
             StepKind::Call(_) if !whole => Command::Begin { step, item, part: Part::Do },
             StepKind::Run(_) if !whole => Command::BeginChild { step, item, child },
             _ => Command::Advance { step },
@@ -194,23 +195,24 @@ impl DecisionCheck<'_> {
         for command in [own, Command::Advance { step }] {
             match decide(self.run, self.plan, self.world, command, self.at) {
                 // One decision may have given several events: only the first is compared.
-                Ok(events) => return self.differs(event, events.first()?),
+                Ok(events) => return self.compare(event, events.first()?),
                 Err(refusal) => refused = refused.or(Some(refusal)),
             }
         }
-        Some((DivergenceKind::Order, describe(event), format!("not then: {}", refused?)))
+        Some((DivergenceKind::Order, describe(event), format!("it would not have happened then: {}", refused?)))
     }
 
-    fn differs(&self, was: &Event, would: &Event) -> Option<FoundDivergence> {
+    /// The difference between a recorded event and the one that the plan would give.
+    fn compare(&self, was: &Event, would: &Event) -> Option<FoundDivergence> {
         let same = match (was, would) {
             (Event::StepStarted(was), Event::StepStarted(would)) => {
                 let (was, would) = (was.request.as_deref()?, would.request.as_deref()?);
-                let difference = request(was, would)?;
+                let difference = request_difference(was, would)?;
                 return Some((DivergenceKind::Request, difference.0, difference.1));
             }
             (Event::StepFinished(was), Event::StepFinished(would)) => match (&was.outcome, &would.outcome) {
                 (Outcome::Rehearsed { intent: was, .. }, Outcome::Rehearsed { intent: would, .. }) => {
-                    let difference = request(was, would)?;
+                    let difference = request_difference(was, would)?;
                     return Some((DivergenceKind::Request, difference.0, difference.1));
                 }
                 (was, would) => std::mem::discriminant(was) == std::mem::discriminant(would),
@@ -220,8 +222,8 @@ impl DecisionCheck<'_> {
                 Event::Wait(WaitEvent::Began { step: would, until: would_until, signal: would_signal }),
             ) => (was, was_signal) == (would, would_signal) && same_time(*was_until, *would_until),
             (Event::Checkpoint(CheckpointEvent::Opened(was)), Event::Checkpoint(CheckpointEvent::Opened(would))) => {
-                let again = OpenCheckpoint { at: was.at, until: was.until, ..(**would).clone() };
-                **was == again && same_time(was.until, would.until)
+                let at_same_time = OpenCheckpoint { at: was.at, until: was.until, ..(**would).clone() };
+                **was == at_same_time && same_time(was.until, would.until)
             }
             (
                 Event::Step(StepEvent::FanOutOpened { items: was, .. }),
@@ -233,7 +235,7 @@ impl DecisionCheck<'_> {
     }
 
     /// Compares the end of a call with what the plan would make of the same reply.
-    fn ended(&self, event: &Event, finished: &StepFinished) -> Option<FoundDivergence> {
+    fn check_end(&self, event: &Event, finished: &StepFinished) -> Option<FoundDivergence> {
         let (step, _) = self.plan.step(&finished.step)?;
         let reply = |status: u16, headers: &BTreeMap<String, String>, output: &Arc<Value>| AttemptResult::Reply {
             status,
@@ -264,7 +266,8 @@ impl DecisionCheck<'_> {
         (!same).then(|| (DivergenceKind::Outcome, describe(event), would))
     }
 
-    fn answers(&self, event: &Event) -> Option<FoundDivergence> {
+    /// Compares the caller's answer with the one that the plan would give at that point.
+    fn check_answer(&self, event: &Event) -> Option<FoundDivergence> {
         let conditions = Conditions { now: self.at, hold_effects: false };
         let actions = due(self.run, self.plan, self.world, conditions);
         let entry = actions.into_iter().find_map(|action| match action {
@@ -310,7 +313,7 @@ fn is_failure_of_plan(kind: FailureKind) -> bool {
 }
 
 /// The first difference between two requests.
-fn request(was: &CallRecord, would: &CallRecord) -> Option<(String, String)> {
+fn request_difference(was: &CallRecord, would: &CallRecord) -> Option<(String, String)> {
     if was.method != would.method || was.url != would.url {
         return Some((format!("{} {}", was.method, was.url), format!("{} {}", would.method, would.url)));
     }

@@ -1,7 +1,7 @@
-//! Which headers of a step's replies are kept in the run's events.
+//! Which headers of a step's replies are recorded in the run's events.
 //!
-//! Always true: every header that an expression of the plan can read is kept, and so is every header that the plan
-//! declares as sensitive, because its value has to be found wherever it occurs. No other header is kept: no decision
+//! Always true: every header that an expression of the plan can read is recorded. So is every header that the plan
+//! declares as sensitive, because its value has to be found wherever it occurs. No other header is recorded: no decision
 //! depends on it, and it would be stored with every step.
 
 use std::collections::BTreeSet;
@@ -11,20 +11,20 @@ use crate::expression::ReadPath;
 
 /// Headers of replies, names in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeptHeaders {
-    /// An expression may read any of them, so all are kept.
+pub enum RecordedHeaders {
+    /// An expression may read any of them, so all are recorded.
     All,
-    /// Only these are kept.
+    /// Only these are recorded.
     Only(BTreeSet<Arc<str>>),
 }
 
-impl KeptHeaders {
-    /// Keeps the headers that a path can read, too. The path begins with the step's name under `steps`.
+impl RecordedHeaders {
+    /// Adds the headers that a path can read. The path begins with the step's name under `steps`.
     pub(super) fn add(&mut self, path: &ReadPath) {
         match (&mut *self, path.part(1), path.part(2)) {
             (Self::Only(names), Some("headers"), Some(name)) => drop(names.insert(name.into())),
             // The step as a whole, or a header whose name is computed.
-            (kept, None | Some("headers"), _) => *kept = Self::All,
+            (recorded, None | Some("headers"), _) => *recorded = Self::All,
             (_, Some(_), _) => {}
         }
     }

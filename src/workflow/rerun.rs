@@ -4,7 +4,7 @@
 //! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
 //! are asked about them again. A step that may have been done is repeated only if the rerun begins at it. A run that is
 //! not final ends when it is handed over: it records the id of its successor before that one is created, so the two are
-//! never active at the same time; if creating the successor fails, the same order repeats it.
+//! never active at the same time; if creating the successor fails, giving the same order again creates it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
 /// Why this run cannot be run again from this step.
 pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusal> {
     let to_rerun = steps_to_rerun(old, plan, from)?;
-    let all = (0..plan.steps.len()).map(StepIndex).filter(|place| !to_rerun.contains(place));
+    let all = (0..plan.steps.len()).map(StepIndex).filter(|index| !to_rerun.contains(index));
     let mut taken: Vec<(StepIndex, bool)> =
-        all.map(|place| (place, old.was_skipped(&plan.steps[place.0].id))).collect();
+        all.map(|index| (index, old.was_skipped(&plan.steps[index.0].id))).collect();
     let undoes = |id: &StepId| plan.step(id).is_some_and(|(_, step)| step.undo.is_some());
     let done = |id: &StepId| -> Vec<_> {
-        let kept = |done: &&DoneCall| done.step == *id && !done.rehearsed && (!done.harmless || undoes(id));
-        old.done.iter().filter(kept).collect()
+        let needs_undo = |done: &&DoneCall| done.step == *id && !done.rehearsed && (!done.harmless || undoes(id));
+        old.done.iter().filter(needs_undo).collect()
     };
     // What was done last is undone first.
     taken.sort_by_key(|(index, _)| done(&plan.steps[index.0].id).iter().map(|done| done.ended).max());
@@ -57,9 +57,10 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
         let sensitive = result_paths(plan, old, &step);
         let unknown = old.unknown.iter().filter(|call| call.step == step);
         let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() });
-        let below = old.left_by_children.get(&step).filter(|left| left.unknown);
-        let below = below.map(|_| UnknownBefore { item: None, why: format!("{UNKNOWN}: a child run of {}", old.id()) });
-        let unknown = unknown.chain(below).collect();
+        let by_children = old.left_by_children.get(&step).filter(|left| left.unknown);
+        let by_children =
+            by_children.map(|_| UnknownBefore { item: None, why: format!("{UNKNOWN}: a child run of {}", old.id()) });
+        let unknown = unknown.chain(by_children).collect();
         Event::Step(StepEvent::ResultTaken(Box::new(ResultTaken {
             step,
             origin,
@@ -98,8 +99,8 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         RunStatus::Abandoned => return not_applicable("legacy has answered its request"),
         status => return not_applicable(format!("the run is {}: pause or cancel it first", status.as_str())),
     }
-    let asks = |attempt: &InFlight| attempt.part == Part::Probe;
-    if let Some(attempt) = old.in_flight().iter().find(|attempt| asks(attempt)) {
+    let is_probe = |attempt: &InFlight| attempt.part == Part::Probe;
+    if let Some(attempt) = old.in_flight().iter().find(|attempt| is_probe(attempt)) {
         return not_applicable(format!(
             "the probe of `{}` asks whether it was done: wait for its answer",
             attempt.step
@@ -109,26 +110,26 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         return not_applicable("something of it is still under way");
     }
     let open = old.conflicts().iter().find(|conflict| conflict.kind == ConflictKind::OutcomeUnknown);
-    let asked = old.unsettled().find(|(_, call)| matches!(call.phase, Phase::ToProbe(_) | Phase::Probing));
-    if let Some((step, _)) = asked.filter(|_| open.is_none()) {
+    let probed = old.unsettled_calls().find(|(_, call)| matches!(call.phase, Phase::ToProbe(_) | Phase::Probing));
+    if let Some((step, _)) = probed.filter(|_| open.is_none()) {
         return not_applicable(format!(
             "it is unknown whether `{step}` was done: its probe has not settled that, and the attempt could still take \
-             effect; resume the run and wait for the probe, or cancel the run and begin right there"
+             effect; resume the run and wait for the probe, or cancel the run and rerun it from `{step}`"
         ));
     }
-    if let Some(step) = open.map(|conflict| &conflict.step).or_else(|| Some(old.unsettled().next()?.0)) {
+    if let Some(step) = open.map(|conflict| &conflict.step).or_else(|| Some(old.unsettled_calls().next()?.0)) {
         return not_applicable(format!(
-            "it is unknown whether `{step}` was done: decide that first, or cancel the run and begin right there"
+            "it is unknown whether `{step}` was done: decide that first, or cancel the run and rerun it from `{step}`"
         ));
     }
     let to_rerun = step_and_dependents(old, plan, start);
     let done_twice = old.unknown.iter().find(|call| {
-        let place = plan.step(&call.step).map(|(place, _)| place);
-        place.is_some_and(|place| place != start && to_rerun.contains(&place))
+        let index = plan.step(&call.step).map(|(index, _)| index);
+        index.is_some_and(|index| index != start && to_rerun.contains(&index))
     });
     let repeated = old.left_by_children.iter().find(|(step, left)| {
-        let again = plan.step(step).is_some_and(|(place, _)| place != start && to_rerun.contains(&place));
-        // A step that has a result, and runs again only because a step that it needs does, is repeated like any other
+        let again = plan.step(step).is_some_and(|(index, _)| index != start && to_rerun.contains(&index));
+        // A step that has a result runs again only because a step that it needs does: that is allowed, as for any other
         // step.
         let is_finished = || matches!(old.steps.get(*step), Some(StepState::Done { .. } | StepState::Skipped));
         again && (left.unknown || !is_finished())
@@ -159,13 +160,13 @@ fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<Ste
     let mut to_rerun: BTreeSet<StepIndex> = BTreeSet::from([start]);
     loop {
         let before = to_rerun.len();
-        for (place, step) in plan.steps.iter().enumerate() {
+        for (index, step) in plan.steps.iter().enumerate() {
             let needs = step.needs.iter().any(|need| to_rerun.contains(need));
             // A fallback and the step that it replaces run again together.
-            let replaces = step.replaces.is_some_and(|place| to_rerun.contains(&place));
+            let replaces = step.replaces.is_some_and(|original| to_rerun.contains(&original));
             let replaced = step.failure_handling.fallback.is_some_and(|by| to_rerun.contains(&by));
             if needs || replaces || replaced || !finished(step) || undone.contains(&step.id) {
-                to_rerun.insert(StepIndex(place));
+                to_rerun.insert(StepIndex(index));
             }
         }
         if to_rerun.len() == before {

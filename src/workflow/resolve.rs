@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::choices::{choices, why_not};
-use super::step_events::given;
+use super::step_events::check_given_depth;
 use super::{
     Choice, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled,
     Run, Skipped, Step, StepEvent, StepFinished, StepKind, World, ending, fallback, respond,
@@ -40,17 +40,17 @@ pub(super) fn resolve(
     let Some(conflict) = run.conflict_over(step, *item) else {
         return Err(none_open(run, plan, step, *item));
     };
-    let of = match conflict.kind {
+    let declared = match conflict.kind {
         ConflictKind::Answer => None,
         _ => Some(plan.step(step).ok_or(Refusal::NoSuchStep)?.1),
     };
-    // It has to be offered by the conflict as it was recorded, and still be possible.
-    let mut offered = choices(run, of, *item, conflict.kind);
-    offered.retain(|choice| conflict.choices.iter().any(|noted| noted == choice));
+    // The choice has to be offered by the conflict as it was recorded, and still be possible.
+    let mut offered = choices(run, declared, *item, conflict.kind);
+    offered.retain(|choice| conflict.choices.iter().any(|recorded| recorded == choice));
     if !offered.contains(&choice.name()) {
-        let why = why_not(run, of, *item, conflict.kind, choice);
+        let why = why_not(run, declared, *item, conflict.kind, choice);
         return Err(Refusal::NotApplicable(format!(
-            "`{}` makes no sense here: {why}; choose one of {}",
+            "`{}` is not possible here: {why}; choose one of {}",
             choice.name(),
             offered.join(", ")
         )));
@@ -64,12 +64,12 @@ pub(super) fn resolve(
         reason: reason.clone(),
     });
     let mut events = vec![resolved];
-    let Some(of) = of else {
+    let Some(declared) = declared else {
         match choice {
             Choice::Cancel { compensate } => {
                 events.extend(ending::cancel(run, *compensate, reason.clone(), false, by)?)
             }
-            Choice::Take { output } => events.push(respond::taken(run, plan, output, world)?),
+            Choice::Take { output } => events.push(respond::given_by_person(run, plan, output, world)?),
             _ => {}
         }
         return Ok(events);
@@ -80,7 +80,7 @@ pub(super) fn resolve(
         }
         (Choice::Retry | Choice::RetryWith { .. }, part) => {
             if let Choice::RetryWith { input } = choice {
-                given(&of.id, input, world)?;
+                check_given_depth(&declared.id, input, world)?;
             }
             // Where no call had begun, the step is simply due again.
             if conflict.attempt > 0 {
@@ -108,15 +108,15 @@ pub(super) fn resolve(
             events.push(Event::Step(StepEvent::Skipped { step: step.clone(), item: *item, reason: Skipped::ByHand }));
         }
         (Choice::Take { output }, Part::Do | Part::Probe) => {
-            events.push(taken(of, *item, conflict.attempt, output, world)?);
+            events.push(finish_with(declared, *item, conflict.attempt, output, world)?);
         }
-        // The event of the choice is enough.
+        // The `Resolved` event is enough.
         (Choice::Skip | Choice::Take { .. }, Part::Undo) => {}
         (Choice::Fallback, _) => {
-            let gone = || {
+            let has_ended = || {
                 Refusal::NotApplicable(format!("the fallback of `{step}` has ended, so it cannot replace another item"))
             };
-            let by = fallback::of(run, plan, of, *item).ok_or_else(gone)?;
+            let by = fallback::available(run, plan, declared, *item).ok_or_else(has_ended)?;
             let failure = Failure {
                 kind: FailureKind::Unavailable,
                 step: Some(step.clone()),
@@ -136,7 +136,7 @@ pub(super) fn resolve(
             part,
             attempt: conflict.attempt,
             unknown: false,
-            why: format!("{by} waits for the release"),
+            why: format!("{by} chose to wait until the lock is released"),
             at: now.checked_add(BUSY_PAUSE).unwrap_or(now),
             free: true,
             probe: false,
@@ -150,8 +150,9 @@ pub(super) fn resolve(
 
 /// The refusal where there is no such conflict: it names the open ones.
 fn none_open(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>) -> Refusal {
-    let over = run.conflicts().iter().filter(|conflict| conflict.step == *step).filter_map(|conflict| conflict.item);
-    let items: Vec<_> = over.take(8).map(|item| item.to_string()).collect();
+    let of_items =
+        run.conflicts().iter().filter(|conflict| conflict.step == *step).filter_map(|conflict| conflict.item);
+    let items: Vec<_> = of_items.take(8).map(|item| item.to_string()).collect();
     let what = item.map_or_else(|| format!("`{step}`"), |item| format!("item {item} of `{step}`"));
     match (items.is_empty(), plan.step(step), run.conflict()) {
         (false, ..) => Refusal::NotApplicable(format!(
@@ -167,20 +168,26 @@ fn none_open(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>) -> Refusa
 }
 
 /// Finishes the step (the item) with a person's output.
-fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, world: &World) -> Result<Event, Refusal> {
-    given(&step.id, output, world)?;
-    let each = step.for_each.is_some() && item.is_none();
+fn finish_with(
+    step: &Step,
+    item: Option<u32>,
+    attempt: u32,
+    output: &Arc<Value>,
+    world: &World,
+) -> Result<Event, Refusal> {
+    check_given_depth(&step.id, output, world)?;
+    let has_items = step.for_each.is_some() && item.is_none();
     if let Some(schema) = &step.output {
         match &**output {
-            Value::Array(items) if each => items.iter().try_for_each(|item| schema.check(item)),
+            Value::Array(items) if has_items => items.iter().try_for_each(|item| schema.check(item)),
             output => schema.check(output),
         }
         .map_err(Refusal::BadValues)?;
     }
     let (step_id, output) = (step.id.clone(), output.clone());
     Ok(match &step.kind {
-        // For a single item there is no other kind of event that holds an output.
-        kind if item.is_some() || (!each && matches!(kind, StepKind::Call(_) | StepKind::Run(_))) => {
+        // Only `StepFinished` can hold the output of a single item.
+        kind if item.is_some() || (!has_items && matches!(kind, StepKind::Call(_) | StepKind::Run(_))) => {
             let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output };
             Event::StepFinished(StepFinished { step: step_id, item, part: Part::Do, attempt, outcome })
         }

@@ -1,7 +1,7 @@
 //! The caller's answer: the entry of `respond` that holds, or the answer while the run goes on.
 //!
 //! Always true: an answer is fixed once; the instance that it created is pinned in the same event. If no answer can be
-//! made, nothing is undone for that.
+//! made, what the steps did stays done.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::choices::choices;
 use super::conflict::pauses;
-use super::sensitive::{AnswerPlace, marked, marked_as_given};
-use super::step_events::{failure, given};
+use super::sensitive::{AnswerPlace, given_with_sensitive_parts, with_sensitive_parts};
+use super::step_events::{check_given_depth, failure};
 use super::{
     AnswerEvent, AnswerRecord, BytesMark, Conflict, ConflictEvent, ConflictKind, Creates, Event, Failure, FailureKind,
     Part, Payload, Pinned, Plan, Refusal, Run, World, wire,
@@ -34,7 +34,7 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
     let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
     Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None), BytesMark::of_run(world, run)) {
         Ok(answer) => {
-            let answer = marked(plan, run, AnswerPlace::Respond(entry), answer);
+            let answer = with_sensitive_parts(plan, run, AnswerPlace::Respond(entry), answer);
             let pin = pin(run, &answer);
             Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin })
         }
@@ -67,16 +67,17 @@ fn no_answer(run: &Run, failure: Failure) -> Event {
 }
 
 /// The answer that a person gives.
-pub(super) fn taken(run: &Run, plan: &Plan, output: &Value, world: &World) -> Result<Event, Refusal> {
-    given(&ANSWER.into(), output, world)?;
+pub(super) fn given_by_person(run: &Run, plan: &Plan, output: &Value, world: &World) -> Result<Event, Refusal> {
+    check_given_depth(&ANSWER.into(), output, world)?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let body = Payload::Text(output.to_string());
-    let answer = marked_as_given(plan, run, AnswerRecord { status: 200, headers, body, sensitive: Vec::new() });
+    let answer =
+        given_with_sensitive_parts(plan, run, AnswerRecord { status: 200, headers, body, sensitive: Vec::new() });
     let pin = pin(run, &answer);
     Ok(Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin }))
 }
 
-/// What the caller gets while the run goes on. An id in it is pinned as one in the answer is.
+/// What the caller gets while the run goes on. An id in it is pinned like an id in the final answer.
 pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
     if run.answer.is_some() || run.pending.is_some() {
         return Err(Refusal::Answered);
@@ -110,10 +111,10 @@ fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
 
 /// What the caller gets instead of a problem document, where an entry of `respond` reads `name` and holds.
 pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, mark: BytesMark) -> Option<AnswerRecord> {
-    plan.respond.iter().enumerate().find_map(|(place, entry)| {
+    plan.respond.iter().enumerate().find_map(|(index, entry)| {
         let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
         let answer = when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope, mark).ok())??;
-        Some(marked(plan, run, AnswerPlace::Respond(place), answer))
+        Some(with_sensitive_parts(plan, run, AnswerPlace::Respond(index), answer))
     })
 }
 

@@ -39,7 +39,7 @@ pub(super) enum Gate {
 }
 
 /// The risk that a value names.
-pub(super) fn level(value: &Value) -> Option<Risk> {
+pub(super) fn parse_risk(value: &Value) -> Option<Risk> {
     match value.as_str()? {
         "low" => Some(Risk::Low),
         "medium" => Some(Risk::Medium),
@@ -56,20 +56,21 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     if run.mode() != Mode::Real {
         return gate_without_people(run, plan, world, step, item);
     }
-    // The risk of an item's fallback is evaluated item by item, because it is not known before which items need one.
-    let changed = run.interactions.changed.contains(&(step.id.clone(), item))
+    // An item whose input has changed is evaluated alone. So is an item's fallback, because which items need it becomes
+    // known one by one.
+    let alone = run.interactions.changed.contains(&(step.id.clone(), item))
         || is_renewed(run, step, item)
-        || fallback::by_item(run, step);
-    let answer = |ask: &RunQuestion| match (ask.is_open(), ask.approved()) {
+        || fallback::is_of_items(run, step);
+    let gate_of = |question: &RunQuestion| match (question.is_open(), question.approved()) {
         (true, _) => Some(Gate::Waiting),
         (false, Some(_)) => Some(Gate::Open),
         (false, None) => None,
     };
-    if let Some(gate) = run.interactions.question(&step.id, item).and_then(answer) {
+    if let Some(gate) = run.interactions.question(&step.id, item).and_then(gate_of) {
         return gate;
     }
-    if item.is_some() && !changed {
-        if let Some(gate) = run.interactions.question(&step.id, None).and_then(answer) {
+    if item.is_some() && !alone {
+        if let Some(gate) = run.interactions.question(&step.id, None).and_then(gate_of) {
             return gate;
         }
         // The risk of all items was evaluated when the first began.
@@ -77,13 +78,13 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
             return Gate::Open;
         }
     }
-    let judged = RiskCheck { run, plan, world, step, item: item.filter(|_| changed) };
-    let risk = match judged.risk() {
+    let check = RiskCheck { run, plan, world, step, item: item.filter(|_| alone) };
+    let risk = match check.risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(risk) => risk,
         Err(event) => return Gate::Before(vec![*event]),
     };
-    let asked = judged.about(risk).and_then(|about| ask(run, world, step, &step.safeguards.asking, about, now));
+    let asked = check.about(risk).and_then(|about| ask(run, world, step, &step.safeguards.asking, about, now));
     Gate::Before(vec![match asked {
         Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
@@ -92,9 +93,9 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
 
 /// The gate of runs that ask nobody (in shadow and dark): a step that needs an approval is rehearsed, or the run fails.
 fn gate_without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Gate {
-    // An expression is evaluated item by item here; a fixed risk holds for all.
+    // An expression is evaluated for each item alone here; a fixed risk holds for all items.
     let alone =
-        item.filter(|_| matches!(step.safeguards.risk, Some(Level::Computed(_))) || fallback::by_item(run, step));
+        item.filter(|_| matches!(step.safeguards.risk, Some(Level::Computed(_))) || fallback::is_of_items(run, step));
     match (RiskCheck { run, plan, world, step, item: alone }).risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(Risk::Medium | Risk::High) => {}
@@ -112,16 +113,16 @@ fn gate_without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item:
     }
 }
 
-/// The world at the time of the question, so that what is performed is what people saw.
+/// The world with the time of the approved question as `now`, so that the call is the one that people saw.
 pub(super) fn as_asked(run: &Run, world: &World, step: &Step, item: Option<u32>) -> World {
-    let ask = run.interactions.question(&step.id, item).or_else(|| run.interactions.question(&step.id, None));
-    match ask.filter(|ask| ask.approved().is_some()) {
-        Some(ask) => world.at(ask.checkpoint.at),
+    let question = run.interactions.question(&step.id, item).or_else(|| run.interactions.question(&step.id, None));
+    match question.filter(|question| question.approved().is_some()) {
+        Some(question) => world.at(question.checkpoint.at),
         None => world.clone(),
     }
 }
 
-/// The body of a call without the struck-out items; `None` where there are none.
+/// The body of a call without the struck-out items; `None` where no item was struck out.
 pub(super) fn without_struck(
     run: &Run,
     call: &Call,
@@ -129,25 +130,26 @@ pub(super) fn without_struck(
     item: Option<u32>,
     scope: &Scope,
 ) -> Result<Option<Value>, (Vec<ReadPath>, ExpressionError)> {
-    let said = run.interactions.question(&step.id, item).filter(|ask| ask.checkpoint.kind == CheckpointKind::Review);
-    let Some(said) = said.and_then(RunQuestion::approved).filter(|said| !said.struck.is_empty()) else {
+    let review = run.interactions.question(&step.id, item);
+    let review = review.filter(|question| question.checkpoint.kind == CheckpointKind::Review);
+    let Some(answer) = review.and_then(RunQuestion::approved).filter(|answer| !answer.struck.is_empty()) else {
         return Ok(None);
     };
     if step.for_each.is_some() && item.is_none() {
         return Ok(None);
     }
     let mut body = body_of(run, call, step, item, scope)?;
-    let mut place = 0;
-    if let Some(list) = parts_mut(&mut body) {
+    let mut index = 0;
+    if let Some(list) = body_list_mut(&mut body) {
         list.retain(|_| {
-            place += 1;
-            !said.struck.contains(&(place - 1))
+            index += 1;
+            !answer.struck.contains(&(index - 1))
         });
     }
     Ok(Some(body))
 }
 
-/// The JSON body that a call is about to send; null where it has another.
+/// The JSON body that a call is about to send; null where its body is empty or not JSON.
 fn body_of(
     run: &Run,
     call: &Call,
@@ -164,8 +166,8 @@ fn body_of(
     }
 }
 
-/// The list that the body is, or the only list in it.
-fn parts(body: &Value) -> Option<&Vec<Value>> {
+/// The body itself where it is a list, or the only list among its members.
+fn body_list(body: &Value) -> Option<&Vec<Value>> {
     match body {
         Value::Array(list) => Some(list),
         Value::Object(members) => {
@@ -176,8 +178,8 @@ fn parts(body: &Value) -> Option<&Vec<Value>> {
     }
 }
 
-fn parts_mut(body: &mut Value) -> Option<&mut Vec<Value>> {
-    parts(body)?;
+fn body_list_mut(body: &mut Value) -> Option<&mut Vec<Value>> {
+    body_list(body)?;
     match body {
         Value::Array(list) => Some(list),
         Value::Object(members) => members.values_mut().find_map(Value::as_array_mut),
@@ -195,12 +197,12 @@ struct RiskCheck<'a> {
     plan: &'a Plan,
     world: &'a World,
     step: &'a Step,
-    /// The one item whose input has changed; `None` is the whole step.
+    /// The one item whose risk is evaluated; `None` means the whole step.
     item: Option<u32>,
 }
 
 impl RiskCheck<'_> {
-    /// The items whose risk is evaluated: all of a fan-out, or the one that has changed.
+    /// The items whose risk is evaluated: all of a fan-out, or one of them; `None` where the step has no items.
     fn items(&self) -> Option<Vec<(u32, Arc<Value>)>> {
         let items = self.run.open_step(&self.step.id)?.items.as_ref()?;
         let all = (0u32..).zip(items.iter().cloned());
@@ -224,7 +226,7 @@ impl RiskCheck<'_> {
             let value = template.evaluate(&scope);
             let value =
                 value.map_err(|error| Box::new(failed(self.run, self.step, self.item, template.reads(), &error)))?;
-            let Some(risk) = level(&value) else {
+            let Some(risk) = parse_risk(&value) else {
                 let message = format!("`{}`: its `risk` gives {value}, which is not a risk level", self.step.id);
                 let failure = Failure::of_step(FailureKind::Expression, &self.step.id, self.item, message);
                 return Err(Box::new(finished(self.step, self.item, 0, Outcome::Failed { failure })));
@@ -240,17 +242,18 @@ impl RiskCheck<'_> {
     /// The risk by the workflow's `risks`: of the first line whose conditions all hold, else low.
     fn by_policy(&self) -> Result<Risk, Box<Event>> {
         let StepKind::Call(call) = &self.step.kind else { return Ok(Risk::Low) };
-        let counts = self.plan.risks.iter().any(|policy| policy.items_over.is_some());
-        let count = if counts { self.count(call)? } else { 0 };
-        let fits = self.plan.risks.iter().find(|policy| {
+        let needs_count = self.plan.risks.iter().any(|policy| policy.items_over.is_some());
+        let count = if needs_count { self.count(call)? } else { 0 };
+        let policy = self.plan.risks.iter().find(|policy| {
             policy.effect.is_none_or(|effect| effect == call.effect)
                 && policy.method.as_ref().is_none_or(|method| *method == call.method)
                 && policy.items_over.is_none_or(|over| count > over)
                 && policy.reversible.is_none_or(|reversible| reversible != self.step.safeguards.irreversible)
         });
-        Ok(fits.map_or(Risk::Low, |policy| policy.risk))
+        Ok(policy.map_or(Risk::Low, |policy| policy.risk))
     }
 
+    /// How many items the call touches: those of the `for_each`, or of the list in its body.
     fn count(&self, call: &Call) -> Result<u64, Box<Event>> {
         if let (Some(items), None) = (self.items(), self.item) {
             return Ok(items.len() as u64);
@@ -258,7 +261,7 @@ impl RiskCheck<'_> {
         let scope = call_scope(&self.world.plain(self.run), self.run, &self.step.id, self.item, Part::Do);
         let body = body_of(self.run, call, self.step, self.item, &scope);
         let body = body.map_err(|(reads, error)| Box::new(failed(self.run, self.step, self.item, &reads, &error)))?;
-        Ok(parts(&body).map_or(1, |list| list.len() as u64))
+        Ok(body_list(&body).map_or(1, |list| list.len() as u64))
     }
 
     /// The question, and the items that a review shows.
@@ -271,26 +274,26 @@ impl RiskCheck<'_> {
                 (None, Some(item)) => format!("for item {item}"),
                 (None, None) => String::new(),
             };
-            let shown =
-                self.shown(many.as_ref().and_then(|items| items.first()).map(|(slot, _)| *slot).or(self.item))?;
+            let first =
+                self.describe_call(many.as_ref().and_then(|items| items.first()).map(|(slot, _)| *slot).or(self.item))?;
             let question =
-                format!("May `{step}` be performed{}{what}? ({})", if what.is_empty() { "" } else { " " }, shown.0);
+                format!("May `{step}` be performed{}{what}? ({})", if what.is_empty() { "" } else { " " }, first.0);
             return Ok(About { item: self.item, kind: CheckpointKind::Approval, risk, question, items: Vec::new() });
         }
         let mut items = Vec::new();
         match many {
             Some(all) => {
                 for (index, _) in all {
-                    let (what, value) = self.shown(Some(index))?;
+                    let (what, value) = self.describe_call(Some(index))?;
                     items.push(ReviewItem { index, what, value: shown(&value) });
                 }
             }
             None => {
-                let (what, value) = self.shown(self.item)?;
-                match parts(&value).filter(|list| !list.is_empty()) {
+                let (what, value) = self.describe_call(self.item)?;
+                match body_list(&value).filter(|list| !list.is_empty()) {
                     Some(list) => {
-                        let of = (0u32..).zip(list);
-                        items.extend(of.map(|(index, part)| ReviewItem {
+                        let indexed = (0u32..).zip(list);
+                        items.extend(indexed.map(|(index, part)| ReviewItem {
                             index,
                             what: what.clone(),
                             value: shown(part),
@@ -307,10 +310,10 @@ impl RiskCheck<'_> {
         Ok(About { item: self.item, kind: CheckpointKind::Review, risk, question, items })
     }
 
-    /// The call that would be made, and its body.
-    fn shown(&self, item: Option<u32>) -> Result<(String, Value), Box<Event>> {
+    /// The call that would be made, as `POST https://bank/charges`, and its body or input.
+    fn describe_call(&self, item: Option<u32>) -> Result<(String, Value), Box<Event>> {
         let (run, step, world) = (self.run, self.step, self.world);
-        let broken = |(reads, error): (Vec<ReadPath>, ExpressionError)| {
+        let cannot_show = |(reads, error): (Vec<ReadPath>, ExpressionError)| {
             let failure = failure(run, Some(&step.id), item, &reads, &error);
             Box::new(match item {
                 // The review cannot be shown as a whole, so the step fails.
@@ -322,18 +325,18 @@ impl RiskCheck<'_> {
         match &step.kind {
             StepKind::Call(call) => {
                 let masked = call_scope(&world.masked(run), run, &step.id, item, Part::Do);
-                let body = body_of(run, call, step, item, &scope).map_err(broken)?;
+                let body = body_of(run, call, step, item, &scope).map_err(cannot_show)?;
                 let record = wire::call_record(call, world, run, &scope, &masked, Some(&body));
-                let record = record.map_err(broken)?;
-                let touches = if call.effect == EffectClass::Read { ", reads only" } else { "" };
+                let record = record.map_err(cannot_show)?;
+                let note = if call.effect == EffectClass::Read { ", reads only" } else { "" };
                 let value = match (&body, item.and_then(|item| run.item(&step.id, item))) {
                     (Value::Null, Some(item)) => (*item).clone(),
                     _ => body,
                 };
-                Ok((format!("{} {}{touches}", record.method, record.url), value))
+                Ok((format!("{} {}{note}", record.method, record.url), value))
             }
             StepKind::Run(child) => {
-                let input = child_input(run, step, child, item, &scope).map_err(broken)?;
+                let input = child_input(run, step, child, item, &scope).map_err(cannot_show)?;
                 Ok((format!("run {}", child.workflow), input))
             }
             _ => Ok((String::new(), Value::Null)),

@@ -1,7 +1,7 @@
 //! What a step declares about people, time, locks and other workflows.
 //!
-//! Always true: an [`Asking`] that has a time-out says what happens then, one that escalates says to whom, and nobody
-//! escalates twice. `checkpoint`, `risk`, `wait`, `lock` and `child` carry the declarations out.
+//! Always true: an [`Asking`] with a time-out says what happens then; one that escalates says to whom; a question
+//! escalates at most once. The modules `checkpoint`, `risk`, `wait`, `lock` and `child` carry the declarations out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub struct Escalation {
     pub who: Vec<String>,
     /// How long it waits; `None` means for ever.
     pub timeout: Option<Duration>,
-    /// What happens when they have not answered either: approve or reject.
+    /// Whether it counts as a yes when they have not answered either; otherwise it counts as a no.
     pub approve: bool,
 }
 
@@ -97,7 +97,7 @@ pub enum Until {
         /// How long it waits; `None` means for ever.
         timeout: Option<Duration>,
         /// Whether the run goes on without the signal after the time-out; otherwise the step fails.
-        goes_on: bool,
+        continues: bool,
     },
 }
 
@@ -174,7 +174,7 @@ pub struct Policy {
     pub effect: Option<EffectClass>,
     /// The call's method.
     pub method: Option<Method>,
-    /// It has more items than this, in its `for_each` or in the list in its body.
+    /// The call has more items than this, in its `for_each` or in the list in its body.
     pub items_over: Option<u64>,
     /// Whether its effect can be undone.
     pub reversible: Option<bool>,

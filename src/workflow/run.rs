@@ -47,9 +47,10 @@ pub struct Run {
     pub(super) failing: Option<Failure>,
     /// Why no answer could be made: what was done stays done.
     pub(super) unanswered: Option<Failure>,
+    /// The answer of the `fail` step that was reached.
     pub(super) declared: Option<Arc<AnswerRecord>>,
     pub(super) cancel: Option<Cancel>,
-    /// Something of the request is not to be done ([`Run::is_decided_against`]).
+    /// It was decided that something in the request is not to be done ([`Run::is_decided_against`]).
     pub(super) decided_against: bool,
     /// Open conflicts, oldest first.
     pub(super) conflicts: Vec<Conflict>,
@@ -158,18 +159,18 @@ impl Run {
             _ => self.failing.as_ref().or(self.unanswered.as_ref()),
         }
     }
-    /// Whether the answer that the run ends early with was declared by a `fail` step.
+    /// Whether the run ends early with the answer that a `fail` step declares.
     pub fn failed_as_declared(&self) -> bool {
         self.declared.is_some()
     }
     /// Whether it was decided that the request, or a part of it, is not to be done in this way: a person cancelled the
     /// run, said no, struck out an item, skipped a step or replaced the run, or a rule of the workflow did
     /// (`busy: cancel`, `on_timeout: reject`); here or in a child run. Legacy knows nothing of such a decision and would
-    /// perform all of the request, so it does not get it any more. A failure of the engine is no decision.
+    /// perform the whole request, so the run is not given back to legacy any more. A failure of the engine is no decision.
     pub fn is_decided_against(&self) -> bool {
         self.decided_against
     }
-    /// Whether such a decision is why it ends or ended early.
+    /// Whether the run ends or ended early because of such a decision.
     pub fn failed_by_decision(&self) -> bool {
         self.decided_against && self.failure().is_some_and(|failure| failure.kind.may_follow_decision())
     }
@@ -190,7 +191,7 @@ impl Run {
         !self.conflicts.is_empty() || self.pause.is_some()
     }
     /// Whether a pause was ordered and not lifted.
-    pub fn is_held(&self) -> bool {
+    pub fn is_pause_ordered(&self) -> bool {
         self.pause.is_some()
     }
     /// Whether it is ending early: no more steps of the plan begin.
@@ -253,7 +254,7 @@ impl Run {
     }
     /// The lock that a step (an item) holds.
     pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
-        self.interactions.queue_entry(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
+        self.interactions.queue_entry(step, item).filter(|entry| entry.taken).map(|entry| entry.name.as_str())
     }
     /// A call that has begun and not ended.
     pub(super) fn call_state(&self, step: &StepId, item: Option<u32>, part: Part) -> Option<&CallState> {

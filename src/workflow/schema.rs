@@ -8,12 +8,12 @@ pub struct Schema(jsonschema::Validator);
 impl Schema {
     /// Compiles a schema. Patterns are matched in linear time and no reference is fetched, so a schema cannot delay a
     /// request.
-    pub(super) fn compile(schema: &Value) -> Result<Self, NoSchema> {
+    pub(super) fn compile(schema: &Value) -> Result<Self, InvalidSchema> {
         let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
         options
             .build(schema)
             .map(Self)
-            .map_err(|error| NoSchema { pointer: error.instance_path().to_string(), message: error.to_string() })
+            .map_err(|error| InvalidSchema { pointer: error.instance_path().to_string(), message: error.to_string() })
     }
 
     /// Checks a value against it.
@@ -26,10 +26,10 @@ impl Schema {
             .iter_errors(value)
             .take(8)
             .map(|error| {
-                let place = error.instance_path().to_string();
-                // The message names only the place: the value itself may be of any size, and sensitive.
+                let pointer = error.instance_path().to_string();
+                // The message does not quote the value, which may be large or sensitive.
                 let message = error.masked().to_string();
-                if place.is_empty() { message } else { format!("{place}: {message}") }
+                if pointer.is_empty() { message } else { format!("{pointer}: {message}") }
             })
             .collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
@@ -38,7 +38,7 @@ impl Schema {
 
 /// Why a value is not a valid JSON Schema.
 #[derive(Debug)]
-pub(super) struct NoSchema {
+pub(super) struct InvalidSchema {
     /// Where in it, as a JSON pointer.
     pub pointer: String,
     /// What is wrong there.

@@ -4,8 +4,8 @@
 //! A value is found to be sensitive in two ways. *By value*: once a declared value is known, every later occurrence of
 //! it is sensitive, for example the same token in the header of another step's call, in a body or in a URL. *By
 //! origin*: the plan tells which expressions read something sensitive ([`Taint`]); their results are sensitive as a
-//! whole, whatever they look like, and so is what is computed from them, what people enter in their place, and what
-//! another run is handed of them.
+//! whole, whatever they look like. So is what is computed from them, what people enter in place of them, and what
+//! another run gets of them.
 //!
 //! Always true: the result is a function of the plan and the run's events ([`SensitiveSources`]), so whoever reads the
 //! events finds the same places. The engine seals them.
@@ -16,17 +16,17 @@ mod declared;
 mod known;
 mod parts;
 mod path;
+mod propagation;
 mod quotes;
 mod shown;
 mod sources;
-mod spread;
 mod taint;
 #[cfg(test)]
 mod tests;
 mod texts;
 
 pub use answers::child_paths;
-pub(super) use answers::{AnswerPlace, marked, marked_as_given, result_paths};
+pub(super) use answers::{AnswerPlace, given_with_sensitive_parts, result_paths, with_sensitive_parts};
 pub use declared::Sensitive;
 pub use known::KnownValues;
 pub use parts::{Form, Part as SensitivePart, parts};

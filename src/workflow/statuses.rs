@@ -15,8 +15,8 @@ impl Statuses {
 
 impl fmt::Display for Statuses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (low, high)) in self.0.iter().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
+        for (index, (low, high)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
             match low == high {
                 true => write!(f, "{comma}{low}")?,
                 false => write!(f, "{comma}{low}–{high}")?,

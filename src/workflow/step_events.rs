@@ -18,11 +18,11 @@ use crate::names::StepId;
 /// Skips a step. If it was to replace another one, that one has failed.
 pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
     let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item: None, reason })];
-    if let Some(place) = run.replaced.get(&step.id)
-        && let Some(StepState::Replaced { failure, .. }) = run.steps.get(place)
+    if let Some(original) = run.replaced.get(&step.id)
+        && let Some(StepState::Replaced { failure, .. }) = run.steps.get(original)
     {
         let outcome = Outcome::NotDone { failure: (**failure).clone() };
-        let finished = StepFinished { step: place.clone(), item: None, part: Part::Do, attempt: 0, outcome };
+        let finished = StepFinished { step: original.clone(), item: None, part: Part::Do, attempt: 0, outcome };
         events.push(Event::StepFinished(finished));
     }
     events
@@ -72,13 +72,13 @@ pub(super) fn failure(
         Some(message) => (FailureKind::Unresolved, message),
         None => (FailureKind::Expression, error.to_string()),
     };
-    let place = step.map_or_else(|| "`respond`".to_owned(), |step| format!("`{step}`"));
+    let name = step.map_or_else(|| "`respond`".to_owned(), |step| format!("`{step}`"));
     Failure {
         kind,
         step: step.cloned(),
         item,
         status: None,
-        message: format!("{place}: {message}"),
+        message: format!("{name}: {message}"),
         retry_after_ms: None,
     }
 }
@@ -87,15 +87,15 @@ pub(super) fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Ou
     Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })
 }
 
-/// The failure where an output does not fit the schema that the step declares.
-pub(super) fn unfit(step: &Step, item: Option<u32>, output: &Value) -> Option<Failure> {
+/// The failure of an output that does not fit the schema that the step declares; `None` where it fits.
+pub(super) fn schema_failure(step: &Step, item: Option<u32>, output: &Value) -> Option<Failure> {
     let wrong = step.output.as_ref()?.check(output).err()?;
     let message = format!("`{}` gives a value that its schema refuses: {}", step.id, wrong.join("; "));
     Some(Failure::of_step(FailureKind::Schema, &step.id, item, message))
 }
 
 /// Checks the nesting of a value that a person gives: the same bound holds as for replies of services.
-pub(super) fn given(step: &StepId, value: &Value, world: &World) -> Result<(), Refusal> {
+pub(super) fn check_given_depth(step: &StepId, value: &Value, world: &World) -> Result<(), Refusal> {
     match deeper_than(value, world.output_depth_max) {
         true => Err(Refusal::BadValues(vec![format!(
             "what is given for `{step}` is nested deeper than output_depth_max ({})",

@@ -60,30 +60,30 @@ impl Run {
             None if self.is_paused() => RunStatus::Paused,
             None if self.undoing.is_some() => RunStatus::Compensating,
             None if self.is_ending() || self.is_active() => RunStatus::Running,
-            None if self.interactions.open().next().is_some() => RunStatus::WaitingCheckpoint,
+            None if self.interactions.open_questions().next().is_some() => RunStatus::WaitingCheckpoint,
             None if self.interactions.waits.values().any(|wait| wait.signal.is_some()) => RunStatus::WaitingSignal,
             None => RunStatus::Running,
         }
     }
     /// Whether a call or a child run is under way, or an attempt is to come.
     fn is_active(&self) -> bool {
-        let tried = |state: &StepState| match state {
+        let has_attempts = |state: &StepState| match state {
             StepState::Open(open) => open.calls.values().any(|call| {
-                let asked = call.renew && matches!(call.phase, Phase::Waiting(_));
-                !asked && call.phase != Phase::Stuck
+                let awaits_approval = call.renew && matches!(call.phase, Phase::Waiting(_));
+                !awaits_approval && call.phase != Phase::Stuck
             }),
             _ => false,
         };
-        self.in_flight > 0 || !self.interactions.children.is_empty() || self.steps.values().any(tried)
+        self.in_flight > 0 || !self.interactions.children.is_empty() || self.steps.values().any(has_attempts)
     }
     /// Its next deadline or attempt. Of a paused run only its own deadline counts.
     pub fn wake(&self) -> Option<Timestamp> {
         if self.end.is_some() {
             return None;
         }
-        let own = self.started.until.filter(|_| self.failing.is_none());
+        let run_deadline = self.started.until.filter(|_| self.failing.is_none());
         if self.is_paused() {
-            return own;
+            return run_deadline;
         }
         let calls = self.steps.values().flat_map(|state| match state {
             StepState::Open(open) => Some(&open.calls),
@@ -91,21 +91,21 @@ impl Run {
         });
         let calls = calls.flat_map(|calls| calls.values()).chain(self.side_calls.values());
         // A call that a person gave another input has no time of its own while that input waits for approval.
-        let questions = self.interactions.open().next().is_some();
+        let has_questions = self.interactions.open_questions().next().is_some();
         let calls = calls.filter_map(|call| match call.phase {
-            Phase::Waiting(_) if call.renew && questions => None,
+            Phase::Waiting(_) if call.renew && has_questions => None,
             Phase::Waiting(at) | Phase::ToProbe(at) => Some(at),
             Phase::InFlight | Phase::Probing | Phase::Stuck => None,
         });
-        let questions = self.interactions.open().filter_map(|question| question.checkpoint.until);
+        let questions = self.interactions.open_questions().filter_map(|question| question.checkpoint.until);
         let waits = self.interactions.waits.values().filter_map(|wait| wait.until);
-        let from_people = questions.chain(waits).filter(|_| self.failing.is_none());
-        own.into_iter().chain(calls).chain(from_people).min()
+        let interactions = questions.chain(waits).filter(|_| self.failing.is_none());
+        run_deadline.into_iter().chain(calls).chain(interactions).min()
     }
     /// Open questions to people, in the order of their ids.
     pub fn open_checkpoints(&self) -> impl Iterator<Item = &OpenCheckpoint> {
         self.interactions
-            .open()
+            .open_questions()
             .map(|question| &*question.checkpoint)
             .filter(|_| self.end.is_none() && self.failing.is_none())
     }

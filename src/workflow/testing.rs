@@ -1,4 +1,4 @@
-//! Plans made by hand, for tests of the core and of the engine.
+//! Builds plans in code, for tests of the core and of the engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,14 +38,14 @@ impl PlanBuilder {
     pub fn new() -> Self {
         Self { steps: Vec::new(), respond: Vec::new(), reads: Vec::new(), pending: None, schema: None }
     }
-    fn places(&self, needs: &[&str]) -> Vec<StepIndex> {
-        let place = |need: &&str| {
+    fn indexes(&self, needs: &[&str]) -> Vec<StepIndex> {
+        let index = |need: &&str| {
             StepIndex(self.steps.iter().position(|step| step.id.as_str() == *need).unwrap_or_else(|| panic!("{need}")))
         };
-        needs.iter().map(place).collect()
+        needs.iter().map(index).collect()
     }
     fn step(mut self, id: &str, needs: &[&str], kind: StepKind) -> Self {
-        let needs = self.places(needs);
+        let needs = self.indexes(needs);
         self.steps.push(Step {
             id: id.into(),
             needs,
@@ -179,8 +179,8 @@ impl PlanBuilder {
         self
     }
     pub fn respond_after(mut self, steps: &[&str]) -> Self {
-        let places = self.places(steps);
-        self.respond.last_mut().unwrap().after = Some(places);
+        let indexes = self.indexes(steps);
+        self.respond.last_mut().unwrap().after = Some(indexes);
         self
     }
     pub fn pending(mut self, status: u16, body: Value) -> Self {

@@ -105,7 +105,7 @@ impl<'a> Harness<'a> {
             self.events.push(event);
             assert_eq!(fold(&self.events).unwrap(), self.run, "the fold of the events is the live state");
             self.ends_unread();
-            assert!(self.run.is_counted(), "{:?}", self.run.note());
+            assert!(self.run.undo_counts_agree(), "{:?}", self.run.note());
         }
         Ok(count)
     }

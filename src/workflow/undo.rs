@@ -12,7 +12,7 @@ use super::begin::{first_request, idempotency_key};
 use super::calls::{CallState, DoneCall, Phase, StepItem};
 use super::conflict::conflict;
 use super::may_begin::sends;
-use super::outcome::Ended;
+use super::outcome::EndedAttempt;
 use super::step_events::failure;
 use super::{
     AttemptResult, Call, ConflictEvent, ConflictKind, EffectClass, Event, Failure, Outcome, Part, Plan, Refusal, Run,
@@ -20,21 +20,21 @@ use super::{
 };
 use crate::expression::{ExpressionError, ReadPath};
 
-/// The calls to undo, in groups: the calls of a group had overlapped.
-pub(super) fn list(run: &Run, plan: &Plan) -> Vec<Vec<StepItem>> {
+/// The calls to undo, in groups: the calls of a group had overlapped in time.
+pub(super) fn groups_to_undo(run: &Run, plan: &Plan) -> Vec<Vec<StepItem>> {
     let has_undo = |done: &&DoneCall| plan.step(&done.step).is_some_and(|(_, step)| step.undo.is_some());
     let mut groups: Vec<Vec<StepItem>> = Vec::new();
     // The latest start in the group that is being built.
     let mut latest = None;
     for done in run.done.iter().rev().filter(has_undo) {
-        let place = (done.step.clone(), done.item);
+        let call = (done.step.clone(), done.item);
         match (latest, groups.last_mut()) {
             (Some(began), Some(group)) if done.ended > began => {
-                group.push(place);
+                group.push(call);
                 latest = Some(done.began.max(began));
             }
             _ => {
-                groups.push(vec![place]);
+                groups.push(vec![call]);
                 latest = Some(done.began);
             }
         }
@@ -64,13 +64,13 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
     let finished = |outcome| {
         Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Undo, attempt: 0, outcome })
     };
-    // Its request cannot be made.
-    let cannot = |reads: &[ReadPath], error: &ExpressionError| {
+    // The request of the undo cannot be built.
+    let cannot_build = |reads: &[ReadPath], error: &ExpressionError| {
         let mut failure = failure(run, Some(&step.id), item, reads, error);
         failure.message = format!("what `{}` did cannot be undone: {}", step.id, failure.message);
         match done.rehearsed {
             true => finished(Outcome::Failed { failure }),
-            false => failed(run, step, item, &failure, None),
+            false => pause_over_failure(run, step, item, &failure, None),
         }
     };
     let missing = missing::of_call(undo, world).filter(|_| !done.rehearsed);
@@ -81,7 +81,7 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
                 Ok(NextAttempt::Same) => None,
                 Ok(NextAttempt::Rebased(request)) => Some(request),
                 Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
-                Err((reads, error)) => return Ok(vec![cannot(&reads, &error)]),
+                Err((reads, error)) => return Ok(vec![cannot_build(&reads, &error)]),
             };
             return Ok(vec![started(state.attempt + 1, state.key.clone(), request)]);
         }
@@ -93,7 +93,7 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
     }
     let request = match first_request(run, world, undo, step, item, Part::Undo) {
         Ok(request) => Arc::new(request),
-        Err((reads, error)) => return Ok(vec![cannot(&reads, &error)]),
+        Err((reads, error)) => return Ok(vec![cannot_build(&reads, &error)]),
     };
     Ok(vec![match !done.rehearsed && sends(run.mode(), undo) {
         true => {
@@ -107,7 +107,7 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
 }
 
 /// Handles the result of an undo's attempt.
-pub(super) fn ended(ended: &Ended<'_>, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
+pub(super) fn ended(ended: &EndedAttempt<'_>, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
     let class = classify(call, &result);
     let mut failure = ended.failure(&result, class);
     failure.message = format!("what `{}` did could not be undone: {}", ended.step.id, failure.message);
@@ -124,13 +124,13 @@ pub(super) fn ended(ended: &Ended<'_>, call: &Call, state: &CallState, result: A
         }
         (Class::NotDone | Class::Unknown, result) => match ended.retry(call, state, unknown, &failure, &result) {
             Some(retry) => vec![retry],
-            None => vec![failed(ended.run, ended.step, ended.item, &failure, shown)],
+            None => vec![pause_over_failure(ended.run, ended.step, ended.item, &failure, shown)],
         },
-        (Class::Refused, _) => vec![failed(ended.run, ended.step, ended.item, &failure, shown)],
+        (Class::Refused, _) => vec![pause_over_failure(ended.run, ended.step, ended.item, &failure, shown)],
     }
 }
 
-fn failed(
+fn pause_over_failure(
     run: &Run,
     step: &Step,
     item: Option<u32>,

@@ -36,8 +36,8 @@ impl Run {
         done.iter().rev().filter_map(|done| {
             count_work();
             let call = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(done.step.clone(), done.item)));
-            let is_of_interest = call.is_some() || !(done.rehearsed || done.harmless);
-            is_of_interest.then(|| (done, self.undone_call(done, call)))
+            let is_listed = call.is_some() || !(done.rehearsed || done.harmless);
+            is_listed.then(|| (done, self.undone_call(done, call)))
         })
     }
 
@@ -59,14 +59,14 @@ impl Run {
     }
 
     /// What was undone and what was not, in a sentence that follows this note; `None` where nothing was done.
-    pub(super) fn leftovers(&self, note: &str) -> Option<String> {
+    pub(super) fn undo_report(&self, note: &str) -> Option<String> {
         let children = self.failing.is_some().then(|| self.left_by_children_in_words(note)).flatten();
-        let parts: Vec<_> = self.leftovers_by_kind().into_iter().chain([children]).flatten().collect();
+        let parts: Vec<_> = self.undo_report_by_kind().into_iter().chain([children]).flatten().collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// What was undone, what is still to be undone, and what is not undone.
-    pub(super) fn leftovers_by_kind(&self) -> [Option<String>; 3] {
+    pub(super) fn undo_report_by_kind(&self) -> [Option<String>; 3] {
         let counts = match &self.undoing {
             Some(undoing) if self.end.is_none() => self.counts_under_way(undoing),
             _ => self.counts_of_all(),
@@ -111,9 +111,9 @@ impl Run {
         [undone, to_come, left]
     }
 
-    /// Whether the counts of the compensation under way are right; for tests.
+    /// Whether the counts of the compensation under way equal those made from the list of calls; for tests.
     #[cfg(test)]
-    pub(super) fn is_counted(&self) -> bool {
+    pub(super) fn undo_counts_agree(&self) -> bool {
         let under_way = self.undoing.as_ref().filter(|_| self.end.is_none());
         under_way.is_none_or(|undoing| self.counts_under_way(undoing) == self.counts_of_all())
     }

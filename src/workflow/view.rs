@@ -127,7 +127,8 @@ pub fn view_and_run<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>
 #[derive(Default)]
 struct Steps {
     list: Vec<StepView>,
-    places: BTreeMap<StepId, usize>,
+    /// The index of each step in the list.
+    indexes: BTreeMap<StepId, usize>,
 }
 
 impl Steps {
@@ -188,7 +189,7 @@ impl Steps {
                 step.http_status = http_status.or(step.http_status);
                 // The end of another item does not remove the note of one that failed.
                 step.note = if step.items.is_some() { note.or(step.note.take()) } else { note };
-                self.place_ended(&finished.step, finished.item, at, run);
+                self.replaced_item_ended(&finished.step, finished.item, at, run);
             }
             Event::Step(event) => self.apply_step(at, event, run),
             Event::Wait(event) => self.apply_wait(at, event, run),
@@ -200,18 +201,19 @@ impl Steps {
         }
     }
 
-    fn mark(&mut self, step: &StepId, at: Timestamp, status: StepStatus, note: Option<String>) {
+    /// Sets the status, and the note where there is a new one.
+    fn set_status(&mut self, step: &StepId, at: Timestamp, status: StepStatus, note: Option<String>) {
         let step = self.step(step, at);
         step.status = status;
         step.note = note.or(step.note.take());
     }
 
-    /// Notes at steps that wait for a signal of this name that one came and was not taken. If a step does take it, the
-    /// next event replaces the note.
-    fn refused(&mut self, name: &str, at: Timestamp, run: &Run) {
+    /// Notes at the steps that wait for a signal of this name how many came that they did not take. If a step does take
+    /// the latest one, the next event replaces the note.
+    fn note_refused_signal(&mut self, name: &str, at: Timestamp, run: &Run) {
         let waiting = run.interactions.waits.iter().filter(|(_, wait)| wait.signal.as_deref() == Some(name));
         for (step, _) in waiting {
-            self.step(step, at).note = Some(waits_for(name, run));
+            self.step(step, at).note = Some(signal_note(name, run));
         }
     }
 
@@ -223,7 +225,7 @@ impl Steps {
     }
 
     fn step(&mut self, id: &StepId, at: Timestamp) -> &mut StepView {
-        let place = *self.places.entry(id.clone()).or_insert_with(|| {
+        let index = *self.indexes.entry(id.clone()).or_insert_with(|| {
             self.list.push(StepView {
                 step: id.clone(),
                 status: StepStatus::Running,
@@ -237,15 +239,15 @@ impl Steps {
             });
             self.list.len() - 1
         });
-        let step = &mut self.list[place];
+        let step = &mut self.list[index];
         step.duration_ms = between(step.started, at);
         step
     }
 }
 
 /// The signal that a step waits for, and how many came that it did not take.
-fn waits_for(signal: &str, run: &Run) -> String {
-    match run.interactions.signals.iter().filter(|kept| kept.name == signal).count() {
+fn signal_note(signal: &str, run: &Run) -> String {
+    match run.interactions.signals.iter().filter(|received| received.name == signal).count() {
         0 => format!("it waits for `{signal}`"),
         came => format!("it waits for `{signal}`; {came} came that its `where` refuses"),
     }

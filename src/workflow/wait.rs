@@ -1,7 +1,7 @@
 //! Steps that wait for a time or a signal, and the receipt of signals.
 //!
-//! Always true: a signal that arrived before a step waits for it is kept, up to a bound, and each is taken by one step;
-//! a repeated delivery counts once. A filter that cannot be evaluated matches nothing.
+//! Always true: a signal that arrives before a step waits for it is stored, up to a bound. Each signal is taken by one
+//! step; a repeated delivery counts once. A filter that cannot be evaluated matches nothing.
 
 use std::sync::Arc;
 
@@ -62,20 +62,21 @@ fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began:
             Ok(payload) => {
                 let payload = Arc::new(payload);
                 let (name, by) = (name.to_owned(), "rehearse".to_owned());
-                let came = Event::Wait(WaitEvent::SignalReceived { name, payload: payload.clone(), id: None, by });
-                vec![began, came, ended(Seq(run.seq().0 + 2), payload)]
+                let received = Event::Wait(WaitEvent::SignalReceived { name, payload: payload.clone(), id: None, by });
+                vec![began, received, ended(Seq(run.seq().0 + 2), payload)]
             }
         };
     }
-    let kept = run.interactions.signals.iter().find(|kept| kept.name == name && takes(run, world, step, &kept.payload));
-    match kept {
-        Some(kept) => vec![began, ended(kept.seq, kept.payload.clone())],
+    let stored = run.interactions.signals.iter();
+    let mut stored = stored.filter(|signal| signal.name == name && accepts(run, world, step, &signal.payload));
+    match stored.next() {
+        Some(signal) => vec![began, ended(signal.seq, signal.payload.clone())],
         None => vec![began],
     }
 }
 
-/// Whether a step takes a signal of its name.
-fn takes(run: &Run, world: &World, step: &Step, payload: &Arc<Value>) -> bool {
+/// Whether a step accepts a signal of its name, as its filter says.
+fn accepts(run: &Run, world: &World, step: &Step, payload: &Arc<Value>) -> bool {
     let StepKind::Wait(wait) = &step.kind else { return false };
     let Until::Signal { filter, .. } = &wait.until else { return false };
     filter.as_ref().is_none_or(|filter| {
@@ -123,10 +124,11 @@ pub(super) fn receive(
     }
     let waiting = plan.steps.iter().find(|step| {
         let waits = run.interactions.waits.get(&step.id);
-        waits.is_some_and(|wait| wait.signal.as_deref() == Some(&name)) && takes(run, world, step, &payload)
+        waits.is_some_and(|wait| wait.signal.as_deref() == Some(&name)) && accepts(run, world, step, &payload)
     });
     if waiting.is_none() && run.interactions.signals.len() >= world.signals_max {
-        let message = format!("{} signals came that no step has taken: the limit signals_max", world.signals_max);
+        let message =
+            format!("{} signals have come that no step has taken, as many as signals_max allows", world.signals_max);
         return Err(Refusal::NotApplicable(message));
     }
     let mut events =
@@ -143,11 +145,11 @@ pub(super) fn receive(
 
 /// The events of the first wait whose deadline has passed.
 pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
-    let over = |wait: &super::interactions::OpenWait| wait.until.is_some_and(|until| until <= now);
-    let (id, wait) = run.interactions.waits.iter().find(|(_, wait)| over(wait))?;
+    let has_passed = |wait: &super::interactions::OpenWait| wait.until.is_some_and(|until| until <= now);
+    let (id, wait) = run.interactions.waits.iter().find(|(_, wait)| has_passed(wait))?;
     let (_, step) = plan.step(id)?;
     let fails = match &step.kind {
-        StepKind::Wait(wait) => matches!(wait.until, Until::Signal { goes_on: false, .. }),
+        StepKind::Wait(wait) => matches!(wait.until, Until::Signal { continues: false, .. }),
         _ => false,
     };
     Some(vec![match &wait.signal {

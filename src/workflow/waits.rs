@@ -1,7 +1,7 @@
 //! What a run that has not ended waits for, since when, and what would let it go on.
 //!
-//! Always true: a run that has not ended waits for something: one without a reason is a bug, and the watchdog reports
-//! it. Reasons are a closed set; times come from the events, because the run's state has none.
+//! Always true: a run that has not ended has at least one reason to wait. A run without one is a bug, and the watchdog
+//! reports it. Reasons are a closed set; times come from the events, because the run's state has none.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +85,8 @@ impl Cause {
 /// The times at which each wait began. The run's state does not hold them, so they are a fold of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
-    places: BTreeMap<StepItem, Timestamp>,
+    /// By step (item): the time of its last event.
+    by_step: BTreeMap<StepItem, Timestamp>,
     paused: Option<Timestamp>,
     last: Option<Timestamp>,
 }
@@ -100,7 +101,7 @@ impl Since {
     /// Folds one more event.
     pub fn apply(&mut self, at: Timestamp, event: &Event) {
         if let Some((step, item)) = event.subject() {
-            self.places.insert((step.clone(), item), at);
+            self.by_step.insert((step.clone(), item), at);
         }
         match event {
             Event::Control(ControlEvent::PauseOrdered { .. }) => self.paused = Some(at),
@@ -110,15 +111,15 @@ impl Since {
         self.last = Some(at);
     }
     fn at(&self, step: &StepId, item: Option<u32>) -> Option<Timestamp> {
-        self.places.get(&(step.clone(), item)).copied()
+        self.by_step.get(&(step.clone(), item)).copied()
     }
 }
 
-/// All that a run waits for: first what a person can act on, then what happens by itself. An empty list for a run that
+/// Reasons that a run waits for: first what a person can act on, then what happens by itself. An empty list for a run that
 /// has not ended is a bug. The sentences are for people: stars stand for texts that were made from sensitive values.
 pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
     let texts = ShownTexts::of(plan, run);
-    let mut all = All { plan, texts: &texts, since, now: conditions.now, reasons: Vec::new() };
+    let mut all = Reasons { plan, texts: &texts, since, now: conditions.now, reasons: Vec::new() };
     if run.is_final() {
         return all.reasons;
     }
@@ -129,16 +130,16 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
     }
     for conflict in run.conflicts() {
         let what = format!("a person decides: {}", texts.conflict(conflict));
-        let moves = format!("choose one of {}", conflict.choices.join(", "));
+        let unblocked_by = format!("choose one of {}", conflict.choices.join(", "));
         let at = since.at(&conflict.step, conflict.item);
-        all.push(Cause::Conflict(conflict.kind), Some((&conflict.step, conflict.item)), at, None, what, &moves);
+        all.push(Cause::Conflict(conflict.kind), Some((&conflict.step, conflict.item)), at, None, what, &unblocked_by);
     }
     for asked in run.open_checkpoints() {
         let who = if asked.who.is_empty() { "anybody who may decide".to_owned() } else { asked.who.join(" or ") };
         let what = format!("`{}` waits for {who}: {}", asked.step, texts.question(asked));
-        let moves = format!("answer {}", asked.checkpoint);
+        let unblocked_by = format!("answer {}", asked.checkpoint);
         let about = Some((&asked.step, asked.item));
-        all.push(Cause::Checkpoint(asked.checkpoint.clone()), about, Some(asked.at), asked.until, what, &moves);
+        all.push(Cause::Checkpoint(asked.checkpoint.clone()), about, Some(asked.at), asked.until, what, &unblocked_by);
     }
     all.interactions(run);
     all.calls(run);
@@ -150,7 +151,7 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
     all.reasons
 }
 
-struct All<'a> {
+struct Reasons<'a> {
     plan: &'a Plan,
     texts: &'a ShownTexts,
     since: &'a Since,
@@ -158,7 +159,7 @@ struct All<'a> {
     reasons: Vec<Reason>,
 }
 
-impl All<'_> {
+impl Reasons<'_> {
     fn push(
         &mut self,
         cause: Cause,
@@ -166,7 +167,7 @@ impl All<'_> {
         since: Option<Timestamp>,
         until: Option<Timestamp>,
         what: String,
-        moves: &str,
+        unblocked_by: &str,
     ) {
         let mut sentence = what;
         if let Some(item) = about.and_then(|(_, item)| item) {
@@ -178,7 +179,7 @@ impl All<'_> {
         if let Some(until) = until {
             sentence.push_str(&format!("; until {}", ahead(until, self.now)));
         }
-        sentence.push_str(&format!("; what moves it: {moves}"));
+        sentence.push_str(&format!("; what moves it: {unblocked_by}"));
         let (step, item) = about.map_or((None, None), |(step, item)| (Some(step.clone()), item));
         self.reasons.push(Reason { cause, step, item, since, until, sentence });
     }
@@ -193,7 +194,7 @@ impl All<'_> {
             match &wait.signal {
                 Some(name) => {
                     // A signal that the step takes would have ended the wait, so these were refused.
-                    let refused = run.interactions.signals.iter().filter(|kept| kept.name == *name).count();
+                    let refused = run.interactions.signals.iter().filter(|signal| signal.name == *name).count();
                     let came = match refused {
                         0 => String::new(),
                         1 => "; one came that its `where` refuses".to_owned(),
@@ -236,7 +237,7 @@ impl All<'_> {
     }
 
     fn call(&mut self, step: &StepId, item: Option<u32>, part: Part, call: &CallState) {
-        let of = match part {
+        let prefix = match part {
             Part::Do => "",
             Part::Probe => "the probe of ",
             Part::Undo => "the undo of ",
@@ -245,7 +246,7 @@ impl All<'_> {
         match call.phase {
             Phase::InFlight => {
                 let request = format!("{} {}", call.request.method, self.texts.url(step, part, &call.request.url));
-                let what = format!("attempt {} of {of}`{step}` is under way ({request})", call.attempt);
+                let what = format!("attempt {} of {prefix}`{step}` is under way ({request})", call.attempt);
                 self.push(Cause::Call, about, at, call.until, what, "the service's answer, or its time-out");
             }
             Phase::ToProbe(next) => {
@@ -258,13 +259,14 @@ impl All<'_> {
             Phase::Waiting(next) => {
                 let why = call.why.clone().unwrap_or_default();
                 let service = self.plan.step(step).and_then(|(_, step)| step.call(part)).map(|call| &call.service);
-                let shut = service.filter(|service| why.contains(&format!("the breaker of `{service}` is open")));
-                let cause = shut.map_or(Cause::Retry, |service| Cause::Breaker(service.clone()));
+                let open_breaker =
+                    service.filter(|service| why.contains(&format!("the breaker of `{service}` is open")));
+                let cause = open_breaker.map_or(Cause::Retry, |service| Cause::Breaker(service.clone()));
                 let tried = if part == Part::Probe { "is asked" } else { "is tried" };
-                let what = format!("{of}`{step}` {tried} again: {why}");
+                let what = format!("{prefix}`{step}` {tried} again: {why}");
                 self.push(cause, about, at, Some(next), what, "that time, or retry it now");
             }
-            // Told by the reason of its probe, or of the conflict over it.
+            // The entry of the probe, or of the conflict over the call, gives the reason.
             Phase::Probing | Phase::Stuck => {}
         }
     }

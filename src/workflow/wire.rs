@@ -5,13 +5,13 @@
 
 use serde_json::Value;
 
-use super::sensitive::{AnswerPlace, marked};
+use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::world::{STARS, reads_hidden};
 use super::{AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, ResponseTemplate, Run, World};
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
-/// The paths that an expression without a value reads, and its error.
-type Broken = (Vec<ReadPath>, ExpressionError);
+/// An expression without a value: the paths that it reads, and its error.
+type NoValue = (Vec<ReadPath>, ExpressionError);
 
 /// The request of a call as it is recorded. `given` is the body that a person gave in place of the plan's.
 pub(super) fn call_record(
@@ -21,7 +21,7 @@ pub(super) fn call_record(
     plain: &Scope,
     masked: &Scope,
     given: Option<&Value>,
-) -> Result<CallRecord, Broken> {
+) -> Result<CallRecord, NoValue> {
     let path = recorded_path(call, masked).map_err(|error| (call.url.reads().to_vec(), error))?;
     let mut headers = Vec::with_capacity(call.headers.len() + 1);
     for (name, template) in &call.headers {
@@ -85,7 +85,12 @@ pub fn reveal(call: &Call, revealed: &Scope) -> Result<Revealed, ExpressionError
     Ok(Revealed { path, headers })
 }
 
-fn body(body: &CallBody, request: &Value, scope: &Scope, mark: BytesMark) -> Result<(Payload, Option<String>), Broken> {
+fn body(
+    body: &CallBody,
+    request: &Value,
+    scope: &Scope,
+    mark: BytesMark,
+) -> Result<(Payload, Option<String>), NoValue> {
     Ok(match body {
         CallBody::Empty => (Payload::Empty, None),
         CallBody::Json(template) => {
@@ -151,7 +156,7 @@ fn form_component(text: &mut String, value: &str) {
 }
 
 /// Builds an answer to the caller.
-pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) -> Result<AnswerRecord, Broken> {
+pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) -> Result<AnswerRecord, NoValue> {
     let status = answer.status.evaluate(scope).map_err(|error| (answer.status.reads().to_vec(), error))?;
     let status = match &status {
         Value::Number(number) => number.as_u64(),
@@ -191,5 +196,5 @@ pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) 
 /// have values.
 pub fn pending_answer(plan: &Plan, world: &World, run: &Run) -> Option<AnswerRecord> {
     let answer = answer(plan.pending.as_ref()?, &world.plain(run), BytesMark::of_run(world, run)).ok()?;
-    Some(marked(plan, run, AnswerPlace::Pending, answer))
+    Some(with_sensitive_parts(plan, run, AnswerPlace::Pending, answer))
 }

@@ -38,7 +38,7 @@ pub struct World {
     pub output_depth_max: usize,
     /// How long one attempt may take where its step declares no `timeout`.
     pub step_timeout: Duration,
-    /// How many signals of one run may be kept until a step takes them.
+    /// How many signals of one run may be stored until a step takes them.
     pub signals_max: usize,
     /// When the process started; `None` where that does not matter.
     pub started: Option<Timestamp>,
@@ -46,13 +46,13 @@ pub struct World {
     pub now: Option<Timestamp>,
 }
 
-/// No setting allows deeper values than this: a deeper one could be written into an event, but not be read again.
+/// No setting allows deeper values than this: a deeper one could be written into an event, but not be read back.
 pub const VALUE_DEPTH_MAX: usize = 100;
 
 /// How long one attempt may take, where no limit is set.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many signals may be kept, where no limit is set.
+/// How many signals may be stored, where no limit is set.
 const SIGNALS_MAX: usize = 100;
 
 /// Whether a JSON text was refused because it is nested more deeply than the JSON parser allows. The parser's bound is
@@ -188,12 +188,12 @@ impl World {
     /// that a rerun goes on with the ids that earlier steps were given; a child run has a key of its own.
     fn random_key(&self, run: &Run) -> impl Fn() -> [u8; 32] + use<> {
         let started = &run.started;
-        let of = match (&started.parent, started.job) {
+        let owner = match (&started.parent, started.job) {
             (None, Some(job)) => job.0,
             (Some(_), _) | (None, None) => started.run.0,
         };
         let key_secret = self.key_secret;
-        move || *blake3::keyed_hash(&key_secret, format!("draws\n{of}").as_bytes()).as_bytes()
+        move || *blake3::keyed_hash(&key_secret, format!("draws\n{owner}").as_bytes()).as_bytes()
     }
     fn common(&self, run: &Run, scope: &mut Scope) {
         let started = &run.started;

@@ -104,7 +104,7 @@ impl Machine {
 
     /// Sets the spawn policy by the run's state. When a pause ends, the children that waited are created or given up.
     fn update_spawn_policy(&mut self) {
-        let policy = match (self.run.is_ending(), self.run.is_held()) {
+        let policy = match (self.run.is_ending(), self.run.is_pause_ordered()) {
             (true, _) => SpawnPolicy::Never,
             (false, true) => SpawnPolicy::Wait,
             (false, false) => SpawnPolicy::Spawn,

@@ -34,7 +34,7 @@ use crate::engine::ports::service::Upstream;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::workflow::{AttemptResult, EffectClass, KeptHeaders, Mode};
+use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A request that is ready to be sent.
 pub(in crate::engine) struct Outgoing {
@@ -55,7 +55,7 @@ pub(in crate::engine) struct Outgoing {
     /// The request is sent only while this proof is valid.
     pub lease_proof: Option<LeaseProof>,
     /// Which headers of the reply are kept.
-    pub kept_headers: Arc<KeptHeaders>,
+    pub recorded_headers: Arc<RecordedHeaders>,
     /// The secrets that it is sent with, which no record of its reply may show.
     pub secrets: EchoedSecrets,
 }
@@ -193,7 +193,7 @@ impl Transport {
             run: _,
             upstream,
             lease_proof,
-            kept_headers,
+            recorded_headers,
             secrets,
         } = call;
         let mut request = Request::new(Full::new(body));
@@ -264,7 +264,7 @@ impl Transport {
         secrets.masked(match decode::body_with_headers(&head.headers, &bytes, self.bounds) {
             Ok(output) => AttemptResult::Reply {
                 status,
-                headers: reply_headers(&head.headers, &kept_headers),
+                headers: reply_headers(&head.headers, &recorded_headers),
                 output: Arc::new(output),
                 retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
             },
@@ -275,10 +275,10 @@ impl Transport {
 
 /// The headers of a reply that the run keeps; never `set-cookie`, with which anybody who reads the events could take
 /// over the session.
-fn reply_headers(headers: &HeaderMap, kept: &KeptHeaders) -> BTreeMap<String, String> {
+fn reply_headers(headers: &HeaderMap, kept: &RecordedHeaders) -> BTreeMap<String, String> {
     let mut shown = match kept {
-        KeptHeaders::All => decode::headers(headers),
-        KeptHeaders::Only(names) => decode::headers_of(headers, names.iter().map(|name| &**name)),
+        RecordedHeaders::All => decode::headers(headers),
+        RecordedHeaders::Only(names) => decode::headers_of(headers, names.iter().map(|name| &**name)),
     };
     shown.remove("set-cookie");
     shown

@@ -17,7 +17,7 @@ use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
 use crate::workflow::{
-    AttemptResult, Call, InFlight, KeptHeaders, Plan, Run, StepIndex, address, call_scope, missing, wire,
+    AttemptResult, Call, InFlight, Plan, RecordedHeaders, Run, StepIndex, address, call_scope, missing, wire,
 };
 
 /// The request of an attempt.
@@ -44,8 +44,9 @@ pub(in crate::engine) fn outgoing(
     let Some(path) = address::path_at_base(call, &snapshot.world, run, of, &attempt.request) else {
         return Err(AttemptResult::Missing(format!("`{}` has another URL than it was recorded with", call.service)));
     };
-    let kept_headers = plan.kept_headers(step, attempt.part);
-    build(limits, snapshot, call, path, kept_headers, run, credentials, attempt, now).map_err(AttemptResult::NotSent)
+    let recorded_headers = plan.recorded_headers(step, attempt.part);
+    build(limits, snapshot, call, path, recorded_headers, run, credentials, attempt, now)
+        .map_err(AttemptResult::NotSent)
 }
 
 #[allow(clippy::too_many_arguments)] // the parts of a request come from different owners
@@ -54,7 +55,7 @@ fn build(
     snapshot: &Snapshot,
     call: &Call,
     path: &str,
-    kept_headers: Arc<KeptHeaders>,
+    recorded_headers: Arc<RecordedHeaders>,
     run: &Run,
     credentials: &BTreeMap<String, String>,
     attempt: &InFlight,
@@ -96,7 +97,7 @@ fn build(
         run: run.id(),
         upstream: upstream.clone(),
         lease_proof: None,
-        kept_headers,
+        recorded_headers,
         secrets: if hidden { EchoedSecrets::new(&snapshot.secrets, credentials) } else { EchoedSecrets::default() },
     })
 }

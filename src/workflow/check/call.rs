@@ -75,7 +75,7 @@ impl Check<'_> {
         at: &Site,
         context: &mut ExpressionContext<'_>,
     ) -> Option<(Method, UrlTemplate, ServiceName, bool)> {
-        let (method, before, url) = match values::call(text) {
+        let (method, offset, url) = match values::call(text) {
             Ok(parts) => parts,
             Err((message, hint)) => {
                 let problem = self.problems.error(at, message);
@@ -88,7 +88,7 @@ impl Check<'_> {
         let parsed = match UrlTemplate::parse_within(url, &self.bounds) {
             Ok(parsed) => parsed,
             Err(error) => {
-                self.broken(at, &error, before);
+                self.report_parse_error(at, &error, offset);
                 return None;
             }
         };
@@ -97,14 +97,14 @@ impl Check<'_> {
             let problem = self.problems.error(at, "a call goes to a declared service, not to an address");
             problem
                 .hint(format!("declare `{base}` under `services:` in pointsman.yaml and write `${{services.NAME}}`"));
-            problem.offset(before);
+            problem.offset(offset);
             return None;
         };
-        self.reads(parsed.reads(), url, before, at, context);
+        self.reads(parsed.reads(), url, offset, at, context);
         let keyed = match self.known.services.get(name) {
             Some(keyed) => *keyed,
             // The files in force lack the service, so it is not known to be `keyed`.
-            None if self.kept => false,
+            None if self.is_stored => false,
             None => return None,
         };
         let service = ServiceName::new(name);
@@ -199,7 +199,7 @@ impl Check<'_> {
             let message = format!("a {} that is declared `read` is sent in shadow, beside legacy's own", call.method);
             self.problems.warn(&site.key("effect"), message).hint("`read` means that it changes nothing at all");
         }
-        // A probe finds out whether it may be tried again.
+        // A step with a probe is tried again where the probe says that nothing was done.
         let explicit = draft.retry.is_some() && draft.probe.is_none();
         if explicit && call.retry.attempts > 1 && !call.repeat_is_harmless() {
             let message = format!(
@@ -212,8 +212,8 @@ impl Check<'_> {
             );
             self.problems.warn(&site.key("retry").at_key(), message).hint(hint);
         }
-        let says_503 = call.not_done.contains(503) || call.accept.contains(503);
-        if draft.fallback.is_some() && call.effect != EffectClass::Read && !says_503 {
+        let judges_503 = call.not_done.contains(503) || call.accept.contains(503);
+        if draft.fallback.is_some() && call.effect != EffectClass::Read && !judges_503 {
             let message = "a 503 does not lead to the fallback: a proxy answers 503 also when the service was cut off \
                            after it had the request, so the outcome is unknown and the run pauses";
             let hint = format!(

@@ -10,7 +10,7 @@ use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::problem::{Problems, Site};
 use crate::workflow::definition::StepDraft;
-use crate::workflow::schema::{NoSchema, Schema};
+use crate::workflow::schema::{InvalidSchema, Schema};
 
 /// What a definition may refer to.
 #[derive(Clone, Copy)]
@@ -28,14 +28,15 @@ pub struct Known<'a> {
 /// The state that all parts of a check share.
 pub(super) struct Check<'a> {
     pub(super) known: &'a Known<'a>,
-    /// Whether the definition was stored with a run: then references that the files in force lack are no error.
-    pub(super) kept: bool,
+    /// Whether the definition was stored with a run; then a reference to something that the files in force lack is no
+    /// error.
+    pub(super) is_stored: bool,
     pub(super) bounds: Bounds,
     /// All steps, in the order of the file.
     pub(super) steps: Vec<(&'a str, Site, StepDraft)>,
     /// Fallbacks of single items of a `for_each`.
     pub(super) item_fallbacks: BTreeSet<String>,
-    /// Lines of the workflow's `risks`.
+    /// How many lines the workflow's `risks` has.
     pub(super) policies: usize,
     pub(super) problems: &'a mut Problems,
     /// All paths that were read.
@@ -55,7 +56,7 @@ pub(super) fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: 
 
 /// Compiles a schema of a file; errors are reported at their place in the schema.
 pub(super) fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> Option<Schema> {
-    let NoSchema { pointer, message } = match Schema::compile(schema) {
+    let InvalidSchema { pointer, message } = match Schema::compile(schema) {
         Ok(compiled) => return Some(compiled),
         Err(wrong) => wrong,
     };

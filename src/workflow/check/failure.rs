@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::Value;
 
-use super::built::{Built, Failing};
+use super::checked_step::{CheckedStep, FailureSettings};
 use super::context::{Check, compiled, draft};
 use super::names::{ExpressionContext, Usage};
 use super::values;
@@ -21,14 +21,14 @@ const PROBE_AFTER: Duration = Duration::from_secs(1);
 const PROBE_SETTLES: Duration = Duration::from_secs(30);
 
 impl Check<'_> {
-    /// `kind` is what the step does, where that is known.
-    pub(super) fn failing(
+    /// Checks how a step handles failures. `kind` is what the step does, where that is known.
+    pub(super) fn failure_settings(
         &mut self,
         site: &Site,
         draft: &StepDraft,
         kind: Option<&StepKind>,
         context: &mut ExpressionContext<'_>,
-    ) -> Failing {
+    ) -> FailureSettings {
         let deadline = draft.deadline.as_ref().and_then(|text| self.span(text, &site.key("deadline")));
         let output = self.output(site, draft);
         let call = match kind {
@@ -55,7 +55,7 @@ impl Check<'_> {
                 self.problems.error(&site.key(key).at_key(), message).hint(hint);
             }
         }
-        Failing {
+        FailureSettings {
             fallback: draft.fallback.clone(),
             fallback_only: draft.fallback_only,
             on_conflict: draft.on_conflict,
@@ -82,7 +82,7 @@ impl Check<'_> {
         compiled(schema, &site.key("output").key("schema"), self.problems)
     }
 
-    /// `effect` is the effect class of the step's call; without one the method of the undo determines it.
+    /// Checks an undo. `effect` is the effect class of the step's call; without one the method of the undo determines it.
     fn undo(
         &mut self,
         site: &Site,
@@ -183,12 +183,12 @@ impl Check<'_> {
     /// Checks that `settles` is at least the time-out: before that an attempt may still take effect.
     fn settles(&mut self, text: &str, timeout: Duration, at: &Site) -> Option<Duration> {
         let settles = self.span(text, at)?;
-        if settles < timeout && !self.kept {
+        if settles < timeout && !self.is_stored {
             let message = format!(
                 "`settles` ({text}) is shorter than the step's timeout ({} ms): an attempt may take effect until then",
                 timeout.as_millis()
             );
-            let hint = "how long after sending the service may still commit a request: at least the step's `timeout`";
+            let hint = "`settles` is how long after sending the service may still commit a request: at least the step's `timeout`";
             self.problems.error(at, message).hint(hint);
             return None;
         }
@@ -214,26 +214,26 @@ impl Check<'_> {
 
     /// Finds the fallbacks that replace single items: those named by a step with `for_each`, and their own fallbacks.
     pub(super) fn find_item_fallbacks(&mut self) {
-        let of = |name: &str| self.steps.iter().find(|(known, ..)| *known == name)?.2.fallback.as_deref();
+        let fallback_of = |name: &str| self.steps.iter().find(|(known, ..)| *known == name)?.2.fallback.as_deref();
         let first = self.steps.iter().filter(|(.., draft)| draft.for_each.is_some());
         let mut open: Vec<&str> = first.filter_map(|(.., draft)| draft.fallback.as_deref()).collect();
         let mut found = BTreeSet::new();
         while let Some(name) = open.pop() {
             if found.insert(name.to_owned()) {
-                open.extend(of(name));
+                open.extend(fallback_of(name));
             }
         }
         self.item_fallbacks = found;
     }
 
     /// Checks fallbacks: they exist, replace one step each, are read by no step, and do not wait for each other.
-    pub(super) fn fallbacks(&mut self, built: &[Built]) {
+    pub(super) fn fallbacks(&mut self, checked: &[CheckedStep]) {
         let mut replaced: BTreeMap<&str, &str> = BTreeMap::new();
-        for (index, step) in built.iter().enumerate() {
+        for (index, step) in checked.iter().enumerate() {
             let Some(by) = &step.failing.fallback else { continue };
             let Some((_, site, _)) = self.steps.get(index) else { continue };
             let at = site.key("fallback");
-            let Some(other) = built.iter().find(|other| other.id.as_str() == by) else {
+            let Some(other) = checked.iter().find(|other| other.id.as_str() == by) else {
                 let hint = self.step_hint(by);
                 let problem = self.problems.error(&at, format!("unknown step `{by}`"));
                 if let Some(hint) = hint {
@@ -249,8 +249,9 @@ impl Check<'_> {
                 let message = format!("`{by}` runs anyway, so it cannot take the place of `{}`", step.id);
                 self.problems.error(&at, message).hint(format!("say `fallback_only: true` in `{by}`"));
             }
-            let items = matches!(other.kind, Some(StepKind::Checkpoint(_) | StepKind::Wait(_) | StepKind::Fail(_)));
-            if items && self.item_fallbacks.contains(by) {
+            let takes_no_item =
+                matches!(other.kind, Some(StepKind::Checkpoint(_) | StepKind::Wait(_) | StepKind::Fail(_)));
+            if takes_no_item && self.item_fallbacks.contains(by) {
                 let message = format!(
                     "`{by}` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can"
                 );
@@ -266,7 +267,7 @@ impl Check<'_> {
                 }
             }
         }
-        for (index, step) in built.iter().enumerate() {
+        for (index, step) in checked.iter().enumerate() {
             let Some((_, site, _)) = self.steps.get(index) else { continue };
             let site = site.clone();
             if step.failing.fallback_only && !replaced.contains_key(step.id.as_str()) {
@@ -275,8 +276,9 @@ impl Check<'_> {
                 self.problems.error(&site.key("fallback_only"), message).hint(hint);
             }
             for need in &step.needs {
-                let only = built.iter().any(|other| other.id.as_str() == need && other.failing.fallback_only);
-                if let (true, Some(of)) = (only, replaced.get(need.as_str())) {
+                let fallback_only =
+                    checked.iter().any(|other| other.id.as_str() == need && other.failing.fallback_only);
+                if let (true, Some(of)) = (fallback_only, replaced.get(need.as_str())) {
                     let message = format!("`{need}` runs only where it takes the place of `{of}`");
                     let hint = format!("read `steps.{of}`: it has what its fallback gave, and `.by`");
                     self.problems.error(&site, message).hint(hint);

@@ -1,28 +1,28 @@
-//! Which headers of replies a run of the plan keeps.
+//! Which headers of replies a run of the plan records.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::expression::ReadPath;
 use crate::workflow::plan::Step;
-use crate::workflow::reply_headers::KeptHeaders;
+use crate::workflow::reply_headers::RecordedHeaders;
 use crate::workflow::sensitive::Sensitive;
 
-/// For each step, the headers of its replies that are kept. An expression that reads a step may get the headers of its
-/// fallback.
-pub(super) fn kept(steps: &[Step], reads: &[ReadPath], sensitive: &Sensitive) -> Vec<Arc<KeptHeaders>> {
+/// For each step, the headers of its replies that are recorded. An expression that reads a step may get the headers of
+/// its fallback.
+pub(super) fn recorded(steps: &[Step], reads: &[ReadPath], sensitive: &Sensitive) -> Vec<Arc<RecordedHeaders>> {
     let named: BTreeSet<Arc<str>> = sensitive.headers.iter().map(|name| name.as_str().into()).collect();
     let all = reads.iter().any(|path| path.root() == "steps" && path.part(0).is_none());
     let of = |step: &Step| {
-        let mut kept = if all { KeptHeaders::All } else { KeptHeaders::Only(named.clone()) };
+        let mut recorded = if all { RecordedHeaders::All } else { RecordedHeaders::Only(named.clone()) };
         let mut read_as = Some(step);
         for _ in steps {
             let Some(read_step) = read_as else { break };
             let of_step = |path: &&ReadPath| path.root() == "steps" && path.part(0) == Some(read_step.id.as_str());
-            reads.iter().filter(of_step).for_each(|path| kept.add(path));
-            read_as = read_step.replaces.and_then(|place| steps.get(place.0));
+            reads.iter().filter(of_step).for_each(|path| recorded.add(path));
+            read_as = read_step.replaces.and_then(|original| steps.get(original.0));
         }
-        Arc::new(kept)
+        Arc::new(recorded)
     };
     steps.iter().map(of).collect()
 }

@@ -6,8 +6,8 @@
 //! where possible, a hint. The same code builds a plan from the definition that is stored with a run, without checking
 //! it against the current files.
 
-mod built;
 mod call;
+mod checked_step;
 mod context;
 mod failure;
 mod headers;
@@ -56,10 +56,14 @@ impl Plan {
     ///
     /// # Errors
     /// This version cannot read the definition.
-    pub fn kept(source: &Value, services: &BTreeMap<ServiceName, bool>, limits: &Limits) -> Result<Plan, Problems> {
+    pub fn from_stored(
+        source: &Value,
+        services: &BTreeMap<ServiceName, bool>,
+        limits: &Limits,
+    ) -> Result<Plan, Problems> {
         let known = Known { services, secrets: &BTreeSet::new(), has_store_key: true, limits };
         let mut problems = Problems::default();
-        let plan = check(source, &Site::file("the kept workflow"), &known, true, &mut problems);
+        let plan = check(source, &Site::file("the stored workflow"), &known, true, &mut problems);
         plan.filter(|_| !problems.has_errors()).ok_or(problems)
     }
 
@@ -70,11 +74,11 @@ impl Plan {
     #[cfg(test)]
     pub fn from_source(source: &Value, known: &Known<'_>) -> Result<Plan, Problems> {
         let mut problems = Problems::default();
-        Self::check(source, &Site::file("the kept workflow"), known, &mut problems).ok_or(problems)
+        Self::check(source, &Site::file("the stored workflow"), known, &mut problems).ok_or(problems)
     }
 }
 
-fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &mut Problems) -> Option<Plan> {
+fn check(source: &Value, site: &Site, known: &Known<'_>, is_stored: bool, problems: &mut Problems) -> Option<Plan> {
     let draft: WorkflowDraft = context::draft(source, site, problems)?;
     if !values::is_name(&draft.workflow) {
         problems.error(&site.key("workflow"), values::bad_name("workflow", &draft.workflow));
@@ -84,7 +88,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
     if draft.steps.is_empty() {
         problems.error(&all, "a workflow has at least one step");
     }
-    if draft.steps.len() as u64 > known.limits.steps_max && !kept {
+    if draft.steps.len() as u64 > known.limits.steps_max && !is_stored {
         let message =
             format!("{} steps are more than the limit steps_max ({})", draft.steps.len(), known.limits.steps_max);
         problems.error(&all, message);
@@ -105,26 +109,26 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
         let step = context::draft::<StepDraft>(value, &at, problems).unwrap_or_default();
         steps.push((name.as_str(), at, step));
     }
-    let bounds = if kept { Bounds::LARGEST } else { Bounds::of(known.limits) };
+    let bounds = if is_stored { Bounds::LARGEST } else { Bounds::of(known.limits) };
     let drafts = steps.clone();
     let policies = draft.risks.len();
     let (item_fallbacks, reads) = Default::default();
-    let mut check = Check { known, kept, bounds, steps, item_fallbacks, policies, problems, reads };
+    let mut check = Check { known, is_stored, bounds, steps, item_fallbacks, policies, problems, reads };
     check.find_item_fallbacks();
-    let built: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
-    check.fallbacks(&built);
+    let checked: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
+    check.fallbacks(&checked);
     let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));
     let risks = check.policies(&draft.risks, site);
     let sensitive = check.sensitive(&draft, site);
     let notify = draft.notify.as_ref().and_then(|text| check.notify(text, &site.key("notify")));
-    let order = check.order(&built);
-    let (respond, pending) = check.respond(draft.respond.as_ref(), site, &built);
+    let order = check.order(&checked);
+    let (respond, pending) = check.respond(draft.respond.as_ref(), site, &checked);
     let reads: Vec<_> = std::mem::take(&mut check.reads).into_iter().collect();
     let order = order?;
-    let (steps, indexes) = order::arrange(built, &order)?;
-    let respond = respond.into_iter().map(|entry| entry.ordered(&indexes)).collect::<Option<_>>()?;
+    let (steps, indexes) = order::arrange(checked, &order)?;
+    let respond = respond.into_iter().map(|entry| entry.with_indexes(&indexes)).collect::<Option<_>>()?;
     let plan = Plan {
-        reply_headers: headers::kept(&steps, &reads, &sensitive),
+        reply_headers: headers::recorded(&steps, &reads, &sensitive),
         id: id(source),
         workflow: WorkflowName::new(draft.workflow.as_str()),
         source: Arc::new(source.clone()),

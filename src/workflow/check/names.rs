@@ -60,7 +60,7 @@ impl Check<'_> {
                 for (at, error) in errors {
                     let mut site = site.clone();
                     site.path.extend(at);
-                    self.broken(&site, &error, 0);
+                    self.report_parse_error(&site, &error, 0);
                 }
                 None
             }
@@ -80,26 +80,27 @@ impl Check<'_> {
                 Some(expression)
             }
             Err(error) => {
-                self.broken(site, &error, 0);
+                self.report_parse_error(site, &error, 0);
                 None
             }
         }
     }
 
-    /// Reports an expression that does not parse; `moved` is the offset of its text within the value.
-    pub(super) fn broken(&mut self, site: &Site, error: &ExpressionError, moved: usize) {
+    /// Reports an expression that does not parse; `base_offset` is the offset of its text within the value, in
+    /// characters.
+    pub(super) fn report_parse_error(&mut self, site: &Site, error: &ExpressionError, base_offset: usize) {
         let problem = self.problems.error(site, error.message.clone());
         if let Some(offset) = error.offset {
-            problem.offset(offset + moved);
+            problem.offset(offset + base_offset);
         }
     }
 
-    /// Checks every path that is read; steps become needs.
+    /// Checks every path that is read, and adds the steps among them to the needs.
     pub(super) fn reads(
         &mut self,
         reads: &[ReadPath],
         text: &str,
-        moved: usize,
+        base_offset: usize,
         site: &Site,
         context: &mut ExpressionContext<'_>,
     ) {
@@ -139,7 +140,7 @@ impl Check<'_> {
                     problem.hint(hint);
                 }
                 if let Some(at) = find(text, path) {
-                    problem.offset(at + moved);
+                    problem.offset(at + base_offset);
                 }
             }
         }
@@ -152,7 +153,7 @@ impl Check<'_> {
                 (format!("{what} can be read only in a call's headers or URL"), Some(hint.to_owned()))
             });
             only.or_else(|| {
-                (!self.known.has_store_key && !self.kept).then(|| {
+                (!self.known.has_store_key && !self.is_stored).then(|| {
                     let message =
                         format!("{what} would be stored in clear, because there is no `store_key` to seal it with");
                     (message, Some("declare `store_key: { file: … }` in pointsman.yaml".to_owned()))
@@ -181,7 +182,7 @@ impl Check<'_> {
 
     fn step_read(&self, path: &ReadPath, context: &mut ExpressionContext<'_>) -> Option<(String, Option<String>)> {
         let Some(name) = path.part(0) else {
-            let message = "name the step that is meant; a computed one cannot be waited for".to_owned();
+            let message = "name the step that is meant: a step whose name is computed cannot be waited for".to_owned();
             return Some((message, Some("write steps.NAME.output".to_owned())));
         };
         let Some((_, _, step)) = self.steps.iter().find(|(known, ..)| *known == name) else {
@@ -190,7 +191,7 @@ impl Check<'_> {
         context.needs.insert(name.to_owned());
         let Some(part) = path.part(1) else {
             return Some((
-                format!("name what of the step `{name}` is meant"),
+                format!("name the part of the step `{name}` that is meant"),
                 Some(format!("write steps.{name}.output")),
             ));
         };
@@ -241,7 +242,7 @@ impl Check<'_> {
         }
         match path.part(0) {
             None => Some(("name the service that is meant".to_owned(), Some("write services.NAME".to_owned()))),
-            Some(name) if self.kept || self.known.services.contains_key(name) => None,
+            Some(name) if self.is_stored || self.known.services.contains_key(name) => None,
             Some(name) => {
                 let known = || self.known.services.keys().map(|name| name.as_str());
                 let list = || format!("declare it under `services:` in pointsman.yaml; there are {}", join(known()));
@@ -260,7 +261,7 @@ impl Check<'_> {
         }
         match path.part(0) {
             None => Some(("name the secret that is meant".to_owned(), Some("write secrets.NAME".to_owned()))),
-            Some(name) if self.kept || self.known.secrets.contains(name) => None,
+            Some(name) if self.is_stored || self.known.secrets.contains(name) => None,
             Some(name) => {
                 let known = || self.known.secrets.iter().map(String::as_str);
                 let list = || "declare it under `secrets:` in pointsman.yaml".to_owned();

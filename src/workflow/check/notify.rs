@@ -4,7 +4,7 @@ use super::context::Check;
 use crate::expression::UrlTemplate;
 use crate::problem::Site;
 
-/// What the path may read. It is stored and shown, so nothing of the request is among it.
+/// What the path may read: nothing of the request, because the path is stored and shown.
 const READS: [&str; 2] = ["services", "run"];
 
 impl Check<'_> {
@@ -13,7 +13,7 @@ impl Check<'_> {
         let url = match UrlTemplate::parse_within(text, &self.bounds) {
             Ok(url) => url,
             Err(error) => {
-                self.broken(site, &error, 0);
+                self.report_parse_error(site, &error, 0);
                 return None;
             }
         };
@@ -22,7 +22,7 @@ impl Check<'_> {
             problem.hint("declare it under `services:` in pointsman.yaml and write `${services.NAME}`".to_owned());
             return None;
         };
-        if !self.kept && !self.known.services.contains_key(service) {
+        if !self.is_stored && !self.known.services.contains_key(service) {
             self.problems.error(site, format!("there is no service `{service}`"));
             return None;
         }

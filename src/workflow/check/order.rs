@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::built::{Built, Failing};
+use super::checked_step::{CheckedStep, FailureSettings};
 use super::context::Check;
 use crate::workflow::{FailureHandling, Step, StepIndex};
 
@@ -13,33 +13,33 @@ pub(super) type StepIndexes = HashMap<String, StepIndex>;
 impl Check<'_> {
     /// The order, as indexes in the file; cycles are reported. Steps that are ready at the same time keep the file's
     /// order.
-    pub(super) fn order(&mut self, built: &[Built]) -> Option<Vec<usize>> {
-        let needs = edges(built, false);
-        let order = sorted(&needs);
-        // A step ends only after its fallback has, so whoever waits for the step waits for its fallback, too.
-        let needs = edges(built, true);
-        if order.len() == built.len() && sorted(&needs).len() == built.len() {
+    pub(super) fn order(&mut self, checked: &[CheckedStep]) -> Option<Vec<usize>> {
+        let needs = edges(checked, false);
+        let order = topological_order(&needs);
+        // A step ends only after its fallback has ended, so a step that waits for it waits for its fallback, too.
+        let needs = edges(checked, true);
+        if order.len() == checked.len() && topological_order(&needs).len() == checked.len() {
             return Some(order);
         }
-        let order = sorted(&needs);
-        let mut left: Vec<bool> = vec![true; built.len()];
-        order.iter().for_each(|index| left[*index] = false);
-        // Each step that is left waits, directly or not, for a cycle; each cycle is named once.
-        for start in 0..built.len() {
-            while left[start] {
-                let cycle = walk(start, &needs, &mut left);
-                self.cycle(&cycle, built);
+        let order = topological_order(&needs);
+        let mut unvisited: Vec<bool> = vec![true; checked.len()];
+        order.iter().for_each(|index| unvisited[*index] = false);
+        // Each unvisited step waits for a cycle, directly or through other steps. Each cycle is reported once.
+        for start in 0..checked.len() {
+            while unvisited[start] {
+                let cycle = find_cycle(start, &needs, &mut unvisited);
+                self.cycle(&cycle, checked);
             }
         }
         None
     }
 
-    fn cycle(&mut self, cycle: &[usize], built: &[Built]) {
+    fn cycle(&mut self, cycle: &[usize], checked: &[CheckedStep]) {
         let Some((_, site, _)) = cycle.first().and_then(|index| self.steps.get(*index)) else { return };
         let site = site.clone().at_key();
-        let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|index| built[*index].id.as_str()).collect();
+        let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|index| checked[*index].id.as_str()).collect();
         let message = format!("steps wait for each other: {}", names.join(" → "));
-        let fallbacks = cycle.iter().any(|index| built[*index].failing.fallback.is_some());
+        let fallbacks = cycle.iter().any(|index| checked[*index].failing.fallback.is_some());
         self.problems.error(&site, message).hint(match fallbacks {
             true => "a → b: a reads the output of b, needs it, or has it as its fallback",
             false => "a → b: a reads the output of b, or needs it",
@@ -47,10 +47,11 @@ impl Check<'_> {
     }
 }
 
-fn edges(built: &[Built], fallbacks: bool) -> Vec<Vec<usize>> {
+/// For each step, the indexes of the steps that it needs; with `fallbacks`, also of its fallback.
+fn edges(checked: &[CheckedStep], fallbacks: bool) -> Vec<Vec<usize>> {
     let indexes: HashMap<&str, usize> =
-        built.iter().enumerate().map(|(index, step)| (step.id.as_str(), index)).collect();
-    built
+        checked.iter().enumerate().map(|(index, step)| (step.id.as_str(), index)).collect();
+    checked
         .iter()
         .map(|step| {
             let fallback = step.failing.fallback.iter().filter(|name| fallbacks && *name != step.id.as_str());
@@ -59,20 +60,22 @@ fn edges(built: &[Built], fallbacks: bool) -> Vec<Vec<usize>> {
         .collect()
 }
 
-fn sorted(needs: &[Vec<usize>]) -> Vec<usize> {
-    let mut waits: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut feeds = vec![Vec::new(); needs.len()];
+/// The steps in topological order, without those that are on a cycle or wait for one.
+fn topological_order(needs: &[Vec<usize>]) -> Vec<usize> {
+    let mut open_needs: Vec<usize> = needs.iter().map(Vec::len).collect();
+    let mut needed_by = vec![Vec::new(); needs.len()];
     for (index, needed) in needs.iter().enumerate() {
-        needed.iter().for_each(|need| feeds[*need].push(index));
+        needed.iter().for_each(|need| needed_by[*need].push(index));
     }
-    let mut ready: std::collections::BTreeSet<usize> = (0..needs.len()).filter(|index| waits[*index] == 0).collect();
+    let mut ready: std::collections::BTreeSet<usize> =
+        (0..needs.len()).filter(|index| open_needs[*index] == 0).collect();
     let mut order = Vec::with_capacity(needs.len());
     while let Some(index) = ready.pop_first() {
         order.push(index);
-        for fed in &feeds[index] {
-            waits[*fed] -= 1;
-            if waits[*fed] == 0 {
-                ready.insert(*fed);
+        for next in &needed_by[index] {
+            open_needs[*next] -= 1;
+            if open_needs[*next] == 0 {
+                ready.insert(*next);
             }
         }
     }
@@ -81,10 +84,10 @@ fn sorted(needs: &[Vec<usize>]) -> Vec<usize> {
 
 /// Follows the needs of a step until one of them is on the path already: returns that cycle, beginning with the step
 /// that is first in the file; empty where there is none. Visited steps are not visited again.
-fn walk(start: usize, needs: &[Vec<usize>], left: &mut [bool]) -> Vec<usize> {
+fn find_cycle(start: usize, needs: &[Vec<usize>], unvisited: &mut [bool]) -> Vec<usize> {
     // A depth-first search without recursion: the path, and for each step on it which need is next.
     let mut path = vec![(start, 0)];
-    left[start] = false;
+    unvisited[start] = false;
     let mut on_path = vec![false; needs.len()];
     on_path[start] = true;
     while let Some((index, next)) = path.last_mut() {
@@ -100,11 +103,11 @@ fn walk(start: usize, needs: &[Vec<usize>], left: &mut [bool]) -> Vec<usize> {
             let first = cycle.iter().enumerate().min_by_key(|(_, index)| **index).map_or(0, |(at, _)| at);
             cycle.rotate_left(first);
             // Steps that only led to the cycle are visited again: they may be in another one.
-            path.iter().filter(|(index, _)| !cycle.contains(index)).for_each(|(index, _)| left[*index] = true);
+            path.iter().filter(|(index, _)| !cycle.contains(index)).for_each(|(index, _)| unvisited[*index] = true);
             return cycle;
         }
-        if left[need] {
-            left[need] = false;
+        if unvisited[need] {
+            unvisited[need] = false;
             on_path[need] = true;
             path.push((need, 0));
         }
@@ -113,19 +116,20 @@ fn walk(start: usize, needs: &[Vec<usize>], left: &mut [bool]) -> Vec<usize> {
 }
 
 /// The steps in order, and their indexes; `None` where one of them is incomplete.
-pub(super) fn arrange(built: Vec<Built>, order: &[usize]) -> Option<(Vec<Step>, StepIndexes)> {
+pub(super) fn arrange(checked: Vec<CheckedStep>, order: &[usize]) -> Option<(Vec<Step>, StepIndexes)> {
     let indexes: StepIndexes =
-        order.iter().enumerate().map(|(at, index)| (built[*index].id.as_str().to_owned(), StepIndex(at))).collect();
+        order.iter().enumerate().map(|(at, index)| (checked[*index].id.as_str().to_owned(), StepIndex(at))).collect();
     // For each fallback, by its name: the step that it replaces.
-    let replaced: StepIndexes = built
+    let replaced: StepIndexes = checked
         .iter()
         .filter_map(|step| Some((step.failing.fallback.clone()?, indexes.get(step.id.as_str()).copied()?)))
         .collect();
-    let mut built: Vec<Option<Built>> = built.into_iter().map(Some).collect();
+    let mut checked: Vec<Option<CheckedStep>> = checked.into_iter().map(Some).collect();
     let mut steps = Vec::with_capacity(order.len());
     for index in order {
-        let step = built.get_mut(*index)?.take()?;
-        let Failing { fallback, fallback_only, on_conflict, on_failure, deadline, output, undo, probe } = step.failing;
+        let step = checked.get_mut(*index)?.take()?;
+        let FailureSettings { fallback, fallback_only, on_conflict, on_failure, deadline, output, undo, probe } =
+            step.failing;
         let replaces = fallback_only.then(|| replaced.get(step.id.as_str()).copied()).flatten();
         let failure_handling = FailureHandling {
             fallback: fallback.and_then(|name| indexes.get(name.as_str()).copied()),

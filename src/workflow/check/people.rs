@@ -46,18 +46,19 @@ impl Check<'_> {
         let default = draft.default.as_ref().map(|value| self.template(value, &at.key("default"), context));
         let default = default.map_or(Some(None), |template| template.map(Some))?;
         let rehearse = self.rehearsed(site, step, context)?;
-        let by_itself = asking.as_ref().is_some_and(|asking| {
+        let approves_by_itself = asking.as_ref().is_some_and(|asking| {
             asking.on_timeout == Some(OnTimeout::Approve)
                 || asking.escalate.as_ref().is_some_and(|escalate| escalate.timeout.is_some() && escalate.approve)
         });
-        if default.is_some() && !by_itself {
+        if default.is_some() && !approves_by_itself {
             let problem =
                 self.problems.error(&at.key("default").at_key(), "`default` is what a time-out approves with");
             problem.hint("add `on_timeout: approve`, or leave `default` out");
         }
-        let given = default.as_ref().map_or(Some(&Value::Null), Template::as_constant).filter(|_| by_itself);
-        if let (Some(compiled), Some(given)) = (&compiled, given) {
-            let wrong = compiled.check(given).err().unwrap_or_default();
+        let automatic =
+            default.as_ref().map_or(Some(&Value::Null), Template::as_constant).filter(|_| approves_by_itself);
+        if let (Some(compiled), Some(values)) = (&compiled, automatic) {
+            let wrong = compiled.check(values).err().unwrap_or_default();
             if let (Some(first), true) = (wrong.first(), default.is_some()) {
                 self.problems.error(&at.key("default"), format!("`schema` does not take it: {first}"));
             } else if !wrong.is_empty() {
@@ -136,10 +137,10 @@ impl Check<'_> {
         &mut self,
         at: &Site,
         timeout: bool,
-        leads: bool,
+        on_timeout: bool,
         (key, words): (&'static str, &str),
     ) {
-        match (timeout, leads) {
+        match (timeout, on_timeout) {
             (true, false) => {
                 let problem = self.problems.error(&at.key("timeout").at_key(), "`timeout` without what happens then");
                 problem.hint(format!("add {words}"));
@@ -168,9 +169,12 @@ impl Check<'_> {
         if value.is_string() {
             return Some(Wait { until: Until::For(self.duration_of(value, &at, context)?), rehearse: None });
         }
-        let whole: WaitDraft = draft(value, &at, self.problems)?;
-        let kinds =
-            [("for", whole.duration.is_some()), ("until", whole.until.is_some()), ("signal", whole.signal.is_some())];
+        let parsed: WaitDraft = draft(value, &at, self.problems)?;
+        let kinds = [
+            ("for", parsed.duration.is_some()),
+            ("until", parsed.until.is_some()),
+            ("signal", parsed.signal.is_some()),
+        ];
         let mut kinds = kinds.into_iter().filter(|(_, there)| *there).map(|(key, _)| key);
         let (first, second) = (kinds.next(), kinds.next());
         match (first, second) {
@@ -186,20 +190,20 @@ impl Check<'_> {
             }
             (Some(_), None) => {}
         }
-        if whole.signal.is_none() {
+        if parsed.signal.is_none() {
             let keys = [
-                ("where", whole.filter.is_some()),
-                ("timeout", whole.timeout.is_some()),
-                ("on_timeout", whole.on_timeout.is_some()),
+                ("where", parsed.filter.is_some()),
+                ("timeout", parsed.timeout.is_some()),
+                ("on_timeout", parsed.on_timeout.is_some()),
             ];
             for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
                 self.problems.error(&at.key(key).at_key(), format!("`{key}` belongs to a `signal`"));
             }
         }
-        if let Some(value) = &whole.duration {
+        if let Some(value) = &parsed.duration {
             return Some(Wait { until: Until::For(self.duration_of(value, &at.key("for"), context)?), rehearse: None });
         }
-        if let Some(value) = &whole.until {
+        if let Some(value) = &parsed.until {
             let at = at.key("until");
             let template = self.template(value, &at, context)?;
             if let Some(constant) = template.as_constant()
@@ -210,15 +214,15 @@ impl Check<'_> {
             }
             return Some(Wait { until: Until::At(template), rehearse: None });
         }
-        let name = whole.signal?;
+        let name = parsed.signal?;
         if !values::is_name(&name) {
             self.problems.error(&at.key("signal"), values::bad_name("signal", &name));
         }
         let extra = std::mem::replace(&mut context.extra, &["signal"]);
-        let filter = whole.filter.as_ref().map(|text| self.condition(text, &at.key("where"), context));
+        let filter = parsed.filter.as_ref().map(|text| self.condition(text, &at.key("where"), context));
         context.extra = extra;
-        let timeout = self.optional_duration(whole.timeout.as_deref(), &at.key("timeout"));
-        if whole.on_timeout.is_some() && whole.timeout.is_none() {
+        let timeout = self.optional_duration(parsed.timeout.as_deref(), &at.key("timeout"));
+        if parsed.on_timeout.is_some() && parsed.timeout.is_none() {
             let problem = self.problems.error(&at.key("on_timeout").at_key(), "`on_timeout` without a `timeout`");
             problem.hint("add `timeout: 30m`");
         }
@@ -227,7 +231,7 @@ impl Check<'_> {
             name,
             filter: filter.map_or(Some(None), |filter| filter.map(Some))?,
             timeout: timeout?,
-            goes_on: whole.on_timeout == Some(OnSignalTimeout::Continue),
+            continues: parsed.on_timeout == Some(OnSignalTimeout::Continue),
         };
         Some(Wait { until, rehearse })
     }

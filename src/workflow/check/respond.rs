@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::built::Built;
+use super::checked_step::CheckedStep;
 use super::context::{Check, draft};
 use super::names::{ExpressionContext, Usage};
 use super::order::StepIndexes;
@@ -21,7 +21,7 @@ pub(super) struct CheckedRespond {
 }
 
 impl CheckedRespond {
-    pub(super) fn ordered(self, indexes: &StepIndexes) -> Option<Respond> {
+    pub(super) fn with_indexes(self, indexes: &StepIndexes) -> Option<Respond> {
         let after = match self.after {
             Some(names) => Some(names.iter().map(|name| indexes.get(name.as_str()).copied()).collect::<Option<_>>()?),
             None => None,
@@ -35,7 +35,7 @@ impl Check<'_> {
         &mut self,
         respond: Option<&Value>,
         site: &Site,
-        built: &[Built],
+        checked: &[CheckedStep],
     ) -> (Vec<CheckedRespond>, Option<ResponseTemplate>) {
         let Some(respond) = respond else {
             let problem = self.problems.error(site, "a workflow says what the caller gets: `respond` is missing");
@@ -47,7 +47,7 @@ impl Check<'_> {
             Value::Array(list) => list.iter().enumerate().map(|(index, value)| (top.index(index), value)).collect(),
             one => vec![(top.clone(), one)],
         };
-        let (mut entries, mut pending, mut open) = (Vec::new(), None, false);
+        let (mut entries, mut pending, mut has_unconditional) = (Vec::new(), None, false);
         for (site, value) in &drafts {
             let Some(entry) = draft::<RespondDraft>(value, site, self.problems) else { continue };
             if let Some(answer) = &entry.pending {
@@ -58,28 +58,28 @@ impl Check<'_> {
                         "`pending` is declared twice; there is one answer while a run goes on",
                     );
                 }
-                let mut none = BTreeSet::new();
+                let mut read = BTreeSet::new();
                 let mut context =
-                    ExpressionContext { usage: Usage::Respond, item: false, needs: &mut none, extra: &[] };
+                    ExpressionContext { usage: Usage::Respond, item: false, needs: &mut read, extra: &[] };
                 pending = pending.or(self.answer(answer, &at, &mut context));
-                if let Some(step) = none.first() {
+                if let Some(step) = read.first() {
                     let message = format!("`pending` reads `steps.{step}`, which may not have ended");
                     self.problems.error(&at, message).hint("`request` and `run` are always there");
                 }
-                let alone =
+                let only_pending =
                     entry.when.is_none() && entry.after.is_none() && entry.status.is_none() && entry.body.is_none();
-                if alone && entry.headers.is_empty() && drafts.len() > 1 {
+                if only_pending && entry.headers.is_empty() && drafts.len() > 1 {
                     continue;
                 }
             }
-            if open {
+            if has_unconditional {
                 let problem = self.problems.warn(site, "this entry is never taken: the one before it has no `when`");
                 problem.hint("put the entries with `when` and `after` first");
             }
-            open |= entry.when.is_none() && entry.after.is_none();
-            entries.extend(self.entry(entry, site, built));
+            has_unconditional |= entry.when.is_none() && entry.after.is_none();
+            entries.extend(self.entry(entry, site, checked));
         }
-        if !open && !drafts.is_empty() {
+        if !has_unconditional && !drafts.is_empty() {
             let problem = self.problems.warn(&top, "where no entry holds, the caller gets an error");
             problem.hint("end the list with an entry without `when` and `after`");
         }
@@ -89,14 +89,14 @@ impl Check<'_> {
         (entries, pending)
     }
 
-    fn entry(&mut self, draft: RespondDraft, site: &Site, built: &[Built]) -> Option<CheckedRespond> {
+    fn entry(&mut self, draft: RespondDraft, site: &Site, checked: &[CheckedStep]) -> Option<CheckedRespond> {
         let mut read = BTreeSet::new();
         let mut context = ExpressionContext { usage: Usage::Respond, item: false, needs: &mut read, extra: &[] };
         let when = draft.when.as_ref().map(|text| self.condition(text, &site.key("when"), &mut context));
         let answer = AnswerDraft { status: draft.status, headers: draft.headers, body: draft.body };
         let answer = self.answer(&answer, site, &mut context);
         if let Some(after) = &draft.after {
-            self.after(after, &read, &site.key("after"), built);
+            self.after(after, &read, &site.key("after"), checked);
         }
         let when = match when {
             Some(when) => Some(when?),
@@ -106,9 +106,9 @@ impl Check<'_> {
     }
 
     /// Checks that the steps under `after` exist, and that every step which the answer reads has ended when they have.
-    fn after(&mut self, after: &[String], read: &BTreeSet<String>, site: &Site, built: &[Built]) {
+    fn after(&mut self, after: &[String], read: &BTreeSet<String>, site: &Site, checked: &[CheckedStep]) {
         for (index, name) in after.iter().enumerate() {
-            if !built.iter().any(|step| step.id.as_str() == name) {
+            if !checked.iter().any(|step| step.id.as_str() == name) {
                 let hint = self.step_hint(name);
                 let problem = self.problems.error(&site.index(index), format!("unknown step `{name}`"));
                 if let Some(hint) = hint {
@@ -117,12 +117,12 @@ impl Check<'_> {
             }
         }
         let mut ended: BTreeSet<&str> = BTreeSet::new();
-        let mut open: Vec<&str> = after.iter().map(String::as_str).collect();
-        while let Some(name) = open.pop() {
+        let mut to_visit: Vec<&str> = after.iter().map(String::as_str).collect();
+        while let Some(name) = to_visit.pop() {
             if ended.insert(name)
-                && let Some(step) = built.iter().find(|step| step.id.as_str() == name)
+                && let Some(step) = checked.iter().find(|step| step.id.as_str() == name)
             {
-                open.extend(step.needs.iter().map(String::as_str));
+                to_visit.extend(step.needs.iter().map(String::as_str));
             }
         }
         for name in read.iter().filter(|name| !ended.contains(name.as_str())) {

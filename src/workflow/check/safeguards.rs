@@ -9,12 +9,12 @@ use super::values;
 use crate::problem::Site;
 use crate::workflow::definition::StepDraft;
 use crate::workflow::drafts::{AskDraft, PolicyDraft};
-use crate::workflow::risk::level;
+use crate::workflow::risk::parse_risk;
 use crate::workflow::rules::{Asking, Level, Lock, Policy, Safeguards};
 use crate::workflow::{OnTimeout, Risk};
 
 /// Keys that only some kinds of step accept, with those kinds.
-const BELONGS: [(&str, &[&str]); 9] = [
+const KEYS_OF_KINDS: [(&str, &[&str]); 9] = [
     ("input", &["run"]),
     ("rehearse", &["call", "checkpoint", "wait", "run"]),
     ("risk", &["call", "run"]),
@@ -29,8 +29,8 @@ const BELONGS: [(&str, &[&str]); 9] = [
 impl Check<'_> {
     /// Reports keys that do not belong to this kind of step.
     pub(super) fn misplaced_keys(&mut self, site: &Site, draft: &StepDraft, kind: &str) {
-        for (key, kinds) in BELONGS {
-            let there = match key {
+        for (key, kinds) in KEYS_OF_KINDS {
+            let is_given = match key {
                 "input" => draft.input.is_some(),
                 "rehearse" => draft.rehearse.is_some(),
                 "risk" => draft.risk.is_some(),
@@ -42,7 +42,7 @@ impl Check<'_> {
                 // A `fail` step has a message of its own.
                 _ => draft.for_each.is_some() && kind != "fail",
             };
-            if !there || kinds.contains(&kind) {
+            if !is_given || kinds.contains(&kind) {
                 continue;
             }
             let kinds: Vec<String> = kinds.iter().map(|kind| format!("`{kind}`")).collect();
@@ -124,7 +124,7 @@ impl Check<'_> {
         context.usage = usage;
         let template = template?;
         if let Some(constant) = template.as_constant() {
-            let level = level(constant);
+            let level = parse_risk(constant);
             if level.is_none() {
                 let problem = self.problems.error(at, format!("`{text}` is not a risk level"));
                 problem.hint("`low` runs, `medium` asks yes or no, `high` is reviewed item by item");
@@ -152,11 +152,11 @@ impl Check<'_> {
                     None
                 }
             });
-            let open = draft.effect.is_none()
+            let holds_always = draft.effect.is_none()
                 && draft.method.is_none()
                 && draft.items_over.is_none()
                 && draft.reversible.is_none();
-            if open && index + 1 < drafts.len() {
+            if holds_always && index + 1 < drafts.len() {
                 let problem = self
                     .problems
                     .warn(&at, "the lines after this one are never used: its conditions hold for every call");
@@ -172,6 +172,6 @@ impl Check<'_> {
 }
 
 fn approves_by_itself(ask: &AskDraft) -> bool {
-    let then = ask.escalate.as_ref().and_then(|escalate| escalate.on_timeout);
-    ask.on_timeout == Some(OnTimeout::Approve) || then == Some(OnTimeout::Approve)
+    let after_escalation = ask.escalate.as_ref().and_then(|escalate| escalate.on_timeout);
+    ask.on_timeout == Some(OnTimeout::Approve) || after_escalation == Some(OnTimeout::Approve)
 }

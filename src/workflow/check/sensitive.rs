@@ -13,7 +13,7 @@ impl Check<'_> {
         let input = draft.input.clone().unwrap_or_default();
         let body = self.paths(&input.sensitive, &at.key("sensitive"));
         if !input.sensitive_headers.is_empty() {
-            self.wants_key(&at.key("sensitive_headers"));
+            self.report_missing_key(&at.key("sensitive_headers"));
         }
         let headers = input.sensitive_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
         let drafts: Vec<(String, Site, StepDraft)> =
@@ -31,21 +31,21 @@ impl Check<'_> {
 
     fn paths(&mut self, texts: &[String], at: &Site) -> Vec<SensitivePath> {
         if !texts.is_empty() {
-            self.wants_key(at);
+            self.report_missing_key(at);
         }
         let mut paths = Vec::with_capacity(texts.len());
-        for (place, text) in texts.iter().enumerate() {
+        for (index, text) in texts.iter().enumerate() {
             match SensitivePath::parse(text) {
                 Ok(path) => paths.push(path),
-                Err(message) => drop(self.problems.error(&at.index(place), message)),
+                Err(message) => drop(self.problems.error(&at.index(index), message)),
             }
         }
         paths
     }
 
     /// Reports where sensitive values could not be sealed because there is no `store_key`.
-    fn wants_key(&mut self, at: &Site) {
-        if !self.known.has_store_key && !self.kept {
+    fn report_missing_key(&mut self, at: &Site) {
+        if !self.known.has_store_key && !self.is_stored {
             let message = "a sensitive value would be stored in clear, because there is no `store_key` to seal it with";
             let hint = "declare `store_key: { file: … }` in pointsman.yaml";
             self.problems.error(&at.clone().at_key(), message).hint(hint);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::built::Built;
+use super::checked_step::CheckedStep;
 use super::context::Check;
 use super::names::{ExpressionContext, Usage};
 use super::values;
@@ -27,7 +27,7 @@ const KINDS: [(&str, IsKind); 6] = [
 ];
 
 impl Check<'_> {
-    pub(super) fn step(&mut self, name: &str, site: &Site, draft: &StepDraft) -> Built {
+    pub(super) fn step(&mut self, name: &str, site: &Site, draft: &StepDraft) -> CheckedStep {
         let mut needs = BTreeSet::new();
         for (index, need) in draft.needs.iter().enumerate() {
             let at = site.key("needs").index(index);
@@ -53,7 +53,7 @@ impl Check<'_> {
         let mut failure_needs = BTreeSet::new();
         let item = is_item_fallback || draft.for_each.is_some();
         let mut context = ExpressionContext { usage: Usage::Value, item, needs: &mut failure_needs, extra: &[] };
-        let failing = self.failing(site, draft, kind.as_ref(), &mut context);
+        let failing = self.failure_settings(site, draft, kind.as_ref(), &mut context);
         if failure_needs.remove(name) {
             let problem =
                 self.problems.error(site, format!("`undo` and `probe` of `{name}` cannot read `steps.{name}`"));
@@ -64,7 +64,7 @@ impl Check<'_> {
             let hint = "name steps under `needs:`, or leave `needs_any` out";
             self.problems.warn(&site.key("needs_any"), format!("`{name}` needs no other step")).hint(hint);
         }
-        Built {
+        CheckedStep {
             id: StepId::new(name),
             needs,
             needs_any: draft.needs_any,

@@ -58,7 +58,7 @@ kinds!(EndingEvent {
 });
 
 impl EndingEvent {
-    /// The run has ended with it.
+    /// Whether the run has ended with this event.
     pub fn is_last(&self) -> bool {
         match self {
             EndingEvent::DeadlinePassed {} | EndingEvent::CompensationBegan { .. } => false,

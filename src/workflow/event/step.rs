@@ -74,7 +74,7 @@ pub enum StepEvent {
         attempt: u32,
         /// Whether it took effect; `None` where the probe could not tell.
         done: Option<bool>,
-        /// What the probe answered; where the attempt took effect, it is the step's output.
+        /// The step's output where the attempt took effect; otherwise what the probe answered.
         output: Arc<Value>,
     },
     /// A rerun takes over the results of a step from the earlier run.

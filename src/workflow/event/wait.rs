@@ -22,7 +22,7 @@ pub enum WaitEvent {
         /// The signal that ends it.
         signal: Option<String>,
     },
-    /// A signal was received; it is kept until a step takes it.
+    /// A signal was received; it is stored until a step takes it.
     #[serde(rename = "signal_received")]
     SignalReceived {
         /// Its name.

@@ -24,7 +24,7 @@ impl Run {
                     }
                     self.steps.insert(step.clone(), StepState::Open(Open::default()));
                 }
-                let open = self.open(step, *item)?;
+                let open = self.open_step_mut(step, *item)?;
                 let slot = item.unwrap_or(0);
                 if open.has_ended(slot) {
                     return Err(format!("the call of `{step}` has ended"));
@@ -32,10 +32,10 @@ impl Run {
                 if let Some(call) = next_attempt(open.calls.get_mut(&slot), started, seq)? {
                     open.calls.insert(slot, call);
                     open.queued.remove(&slot);
-                    open.begun();
+                    open.advance_next();
                 }
-                // In shadow and dark the request of a private step is kept, whether it was sent or not: it may be
-                // compared as an intent.
+                // In shadow and dark the request of a private step is recorded as an intent, whether it was sent or
+                // not, because it may be compared.
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
                     self.intents.insert((step.clone(), *item, Part::Do), request.clone());
                 }
@@ -53,7 +53,7 @@ impl Run {
             Part::Undo => {
                 self.to_be_undone(step, *item)?;
                 self.next_side_call_attempt(started, seq)?;
-                self.undo_moved();
+                self.advance_undo();
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
                     self.intents.insert((step.clone(), *item, Part::Undo), request.clone());
                 }
@@ -81,14 +81,15 @@ impl Run {
         if call.attempt != *attempt || matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) {
             return Err(format!("attempt {attempt} of `{step}` is not under way"));
         }
-        let was = std::mem::replace(&mut call.phase, if *probe { Phase::ToProbe(*at) } else { Phase::Waiting(*at) });
+        let phase_before =
+            std::mem::replace(&mut call.phase, if *probe { Phase::ToProbe(*at) } else { Phase::Waiting(*at) });
         call.uncertain |= unknown;
         call.free += u32::from(*free);
         call.why = Some(why.clone());
         if *unknown {
             call.unknown_reply = Some(UnknownReply { status: *status, response: response.clone() });
         }
-        if was == Phase::InFlight {
+        if phase_before == Phase::InFlight {
             self.in_flight -= 1;
         }
         if settled.is_some() && *part != Part::Undo {
@@ -153,7 +154,7 @@ impl Run {
         }
         let call = match outcome {
             Outcome::Rehearsed { intent, .. } => {
-                let open = self.open(step, *item)?;
+                let open = self.open_step_mut(step, *item)?;
                 let slot = item.unwrap_or(0);
                 if open.calls.contains_key(&slot) || open.has_ended(slot) {
                     return Err(format!("the call of `{step}` has begun"));
@@ -168,13 +169,13 @@ impl Run {
         let gave = call.as_ref().and_then(|call| call.gave.as_ref()?.output.clone());
         let output = gave.or_else(|| result.output.clone()).unwrap_or_default();
         self.note_done(step, *item, call.as_ref(), result.status, output, rehearsed);
-        self.open(step, *item)?;
+        self.open_step_mut(step, *item)?;
         self.call_ended(step, item.unwrap_or(0), result);
         Ok(())
     }
 
-    /// Lists a call that was done, because it may have to be undone. An output that a person gave in place of a call
-    /// that was never sent is not such a call.
+    /// Lists a call that was done, because it may have to be undone. A call that was never sent is not listed, even if a
+    /// person gave the step an output.
     pub(super) fn note_done(
         &mut self,
         step: &StepId,
@@ -205,7 +206,7 @@ impl Run {
 
     pub(super) fn item_skipped(&mut self, step: &StepId, item: Option<u32>, reason: Skipped) -> Result<(), String> {
         let slot = item.unwrap_or(0);
-        let open = self.open(step, item)?;
+        let open = self.open_step_mut(step, item)?;
         if open.has_ended(slot) || open.calls.get(&slot).is_some_and(|call| call.phase == Phase::InFlight) {
             return Err(format!("item {slot} of `{step}` has ended, or is under way"));
         }
@@ -249,24 +250,24 @@ impl Run {
         Ok(())
     }
 
-    /// Ends a step whose calls have all ended.
-    pub(super) fn step_may_be_done(&mut self, step: &StepId) {
+    /// Ends a step whose calls have all ended; in a run that is ending, also one that has no call under way.
+    pub(super) fn end_step_if_complete(&mut self, step: &StepId) {
         let ending = self.is_ending();
         let Some(StepState::Open(open)) = self.steps.get(step) else { return };
         if open.ended() == open.all() {
-            let (undeclared, mut fields) = collect(open);
+            let (undeclared, mut fields) = result_fields(open);
             if undeclared.is_none() {
                 fields.push(("struck", Value::from(self.interactions.struck.get(step).copied().unwrap_or(0))));
             }
             self.end_item_fallbacks(step, false);
-            self.done(step, undeclared, fields);
+            self.end_as_done(step, undeclared, fields);
         } else if ending && !self.items_under_way(step) {
             self.end_item_fallbacks(step, true);
             self.end_step(step, StepState::Failed, Vec::new());
         }
     }
 
-    /// Whether an attempt of the step is in flight.
+    /// Whether an attempt of the step, its probe or its child run is under way.
     pub(super) fn calls_under_way(&self, step: &StepId) -> bool {
         self.open_step(step).is_some_and(|open| {
             let sent = |call: &CallState| matches!(call.phase, Phase::InFlight | Phase::Probing);
@@ -274,11 +275,12 @@ impl Run {
         })
     }
 
-    pub(super) fn open(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut Open, String> {
+    /// The step, which has to be open and to have this item.
+    pub(super) fn open_step_mut(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut Open, String> {
         match self.steps.get_mut(step) {
             Some(StepState::Open(open)) => match (&open.items, item) {
                 (None, None) => Ok(open),
-                (Some(_), Some(item)) if open.takes(item) => Ok(open),
+                (Some(_), Some(item)) if open.includes(item) => Ok(open),
                 _ => Err(format!("`{step}` has no such item")),
             },
             _ => Err(format!("`{step}` is not under way")),
@@ -287,20 +289,20 @@ impl Run {
 
     /// A step's own call that has begun and not ended.
     pub(super) fn do_call(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut CallState, String> {
-        let open = self.open(step, item)?;
+        let open = self.open_step_mut(step, item)?;
         open.calls.get_mut(&item.unwrap_or(0)).ok_or_else(|| format!("the call of `{step}` has not begun"))
     }
 
     /// A probe or an undo that has begun and not ended.
     pub(super) fn side_call(&mut self, step: &StepId, item: Option<u32>, part: Part) -> Result<&mut CallState, String> {
         let call = self.side_calls.get_mut(&(step.clone(), item, part));
-        call.ok_or_else(|| format!("nothing of the kind is under way for `{step}`"))
+        call.ok_or_else(|| format!("no probe or undo of `{step}` is under way"))
     }
 
-    /// Removes a call that ends with this attempt; 0 is one that never began.
+    /// Removes a call that ends with this attempt. Attempt 0 means that no call had begun.
     fn take_call(&mut self, step: &StepId, item: Option<u32>, attempt: u32) -> Result<Option<CallState>, String> {
         let slot = item.unwrap_or(0);
-        let open = self.open(step, item)?;
+        let open = self.open_step_mut(step, item)?;
         let Some(call) = open.calls.get(&slot) else {
             return match attempt == 0 && !open.has_ended(slot) {
                 true => Ok(None),
@@ -345,8 +347,8 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
 }
 
 /// The fields under which expressions read a step whose calls have all ended: of one result, or lists in the order of
-/// the items.
-pub(super) fn collect(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
+/// the items. Where a rehearsed call has no declared output, there is only the reason.
+pub(super) fn result_fields(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
     let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
     if undeclared.is_some() {
         return (undeclared, Vec::new());

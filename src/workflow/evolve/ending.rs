@@ -1,4 +1,4 @@
-//! Applies events of failures: conflicts and choices, fallbacks, early ends, and undoing.
+//! Applies events of failures: conflicts and choices, early ends, and undoing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
 }
 
 impl Run {
-    /// Begins an early end: conflicts over calls that were certainly not done are closed.
+    /// Begins an early end. Conflicts over calls with unknown effect stay open; all others are closed.
     pub(in crate::workflow) fn fail(&mut self, failure: Failure) {
         if self.failing.is_some() {
             return;
@@ -31,7 +31,7 @@ impl Run {
         for conflict in conflicts {
             match self.call_state(&conflict.step, conflict.item, conflict.part.asked_about()) {
                 Some(call) if call.unknown_effect() => {
-                    // It is still to be found out whether the call took effect; choices by which the step would go on
+                    // Whether the call took effect still has to be found out. The choices by which the step would go on
                     // are withdrawn.
                     let mut conflict = conflict;
                     conflict.choices.retain(|choice| choice != "retry_with" && choice != "fallback");
@@ -54,13 +54,13 @@ impl Run {
         let Some(StepState::Open(open)) = self.steps.get_mut(step) else { return };
         let slot = item.unwrap_or(0);
         if let Some(call) = open.calls.get(&slot).filter(|call| call.phase == Phase::Stuck) {
-            let (unknown, gave, began) = (call.unknown_effect(), call.gave.clone(), call.clone());
+            let (unknown, gave, call) = (call.unknown_effect(), call.gave.clone(), call.clone());
             open.calls.remove(&slot);
             if let Some(gave) = gave {
                 let output = gave.output.unwrap_or_default();
-                self.note_done(step, *item, Some(&began), gave.status, output, false);
+                self.note_done(step, *item, Some(&call), gave.status, output, false);
             } else if unknown {
-                self.note_effect(began.effect);
+                self.note_effect(call.effect);
                 self.stays_unknown(step, *item, UNKNOWN.into());
             }
         }
@@ -107,11 +107,11 @@ impl Run {
             }
         }
         if conflict.kind == ConflictKind::Busy && *attempt == 0 {
-            let place = (step.clone(), *item);
-            if let Some(queued) = self.interactions.queue_entries.get_mut(&place) {
+            let key = (step.clone(), *item);
+            if let Some(queued) = self.interactions.queue_entries.get_mut(&key) {
                 queued.told_to_wait = true;
             }
-            self.interactions.locks_told_to_wait.insert(place);
+            self.interactions.locks_told_to_wait.insert(key);
         }
         self.conflicts.push(conflict.clone());
         Ok(())
@@ -127,18 +127,18 @@ impl Run {
         choice: &Choice,
         by: &str,
     ) -> Result<(), String> {
-        let place = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
-        let place = place.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
+        let index = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
+        let index = index.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
         if matches!(choice, Choice::Cancel { .. }) {
             return Ok(()); // the next event closes this conflict, with all others
         }
-        self.conflicts.remove(place);
+        self.conflicts.remove(index);
         self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
-            self.interactions.withdraw(step, item); // what people said was about another input
+            self.interactions.withdraw(step, item); // people answered about another input
             if item.is_some() {
-                self.interactions.changed.insert((step.clone(), item)); // also what they said about all items
+                self.interactions.changed.insert((step.clone(), item)); // nor does their answer about all items count for it
             }
         }
         let asked_about = part.asked_about();
@@ -155,8 +155,8 @@ impl Run {
         }
         if part == Part::Undo {
             match choice {
-                Choice::Skip => self.left_by_hand(step, item, Undone::Left(format!("{by} left it as it is"))),
-                Choice::Take { .. } => self.left_by_hand(step, item, Undone::Undone),
+                Choice::Skip => self.end_undo_by_hand(step, item, Undone::Left(format!("{by} left it as it is"))),
+                Choice::Take { .. } => self.end_undo_by_hand(step, item, Undone::Undone),
                 Choice::Retry | Choice::RetryWith { .. } | Choice::Fallback | Choice::Wait | Choice::Cancel { .. } => {}
             }
         }
@@ -216,7 +216,7 @@ impl Run {
 
     /// Lists calls with unknown effect that wait for another attempt or a probe, because neither will come.
     fn give_up_unknown(&mut self) {
-        let unknown: Vec<StepItem> = self.uncertain().map(|(step, item, _)| (step.clone(), item)).collect();
+        let unknown: Vec<StepItem> = self.uncertain_calls().map(|(step, item, _)| (step.clone(), item)).collect();
         for (step, item) in unknown {
             if let Some(StepState::Open(open)) = self.steps.get_mut(&step) {
                 open.calls.remove(&item.unwrap_or(0));
@@ -231,22 +231,23 @@ impl Run {
         if self.undoing.is_some() || self.failing.is_none() || self.in_flight > 0 {
             return Err("there is nothing to undo now".into());
         }
-        let places: BTreeMap<StepItem, usize> =
-            self.done.iter().enumerate().map(|(at, done)| ((done.step.clone(), done.item), at)).collect();
+        let indexes: BTreeMap<StepItem, usize> =
+            self.done.iter().enumerate().map(|(index, done)| ((done.step.clone(), done.item), index)).collect();
         let mut calls = BTreeMap::new();
         let mut progress: BTreeMap<StepId, UndoProgress> = BTreeMap::new();
-        for (group, place) in undo.iter().enumerate().flat_map(|(at, group)| group.iter().map(move |place| (at, place)))
+        for (group, call) in
+            undo.iter().enumerate().flat_map(|(index, group)| group.iter().map(move |call| (index, call)))
         {
-            let Some(done) = places.get(place).copied() else { return Err(format!("`{}` was not done", place.0)) };
-            if calls.insert(place.clone(), UndoCall { done, group, undone: Undone::NotYet }).is_some() {
-                return Err(format!("`{}` is to be undone twice", place.0));
+            let Some(done) = indexes.get(call).copied() else { return Err(format!("`{}` was not done", call.0)) };
+            if calls.insert(call.clone(), UndoCall { done, group, undone: Undone::NotYet }).is_some() {
+                return Err(format!("`{}` is to be undone twice", call.0));
             }
-            progress.entry(place.0.clone()).or_default().to_come += 1;
+            progress.entry(call.0.clone()).or_default().to_come += 1;
         }
-        for (at, done) in self.done.iter().enumerate() {
-            let place = (done.step.clone(), done.item);
-            if !done.rehearsed && !done.harmless && !calls.contains_key(&place) {
-                progress.entry(place.0).or_default().left.insert(done.item, at);
+        for (index, done) in self.done.iter().enumerate() {
+            let call = (done.step.clone(), done.item);
+            if !done.rehearsed && !done.harmless && !calls.contains_key(&call) {
+                progress.entry(call.0).or_default().left.insert(done.item, index);
             }
         }
         let left = undo.first().map_or(0, Vec::len);
@@ -264,7 +265,7 @@ impl Run {
     }
 
     /// Moves on to the next undo of the group that has not begun, after one has begun or ended.
-    pub(super) fn undo_moved(&mut self) {
+    pub(super) fn advance_undo(&mut self) {
         let Some(undoing) = &mut self.undoing else { return };
         let group = undoing.groups.get(undoing.at).map_or(&[][..], Vec::as_slice);
         while let Some((step, item)) = group.get(undoing.next)
@@ -302,7 +303,7 @@ impl Run {
         Ok(())
     }
 
-    fn left_by_hand(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
+    fn end_undo_by_hand(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
         self.side_calls.remove(&(step.clone(), item, Part::Undo));
         self.undo_ended(step, item, undone);
     }
@@ -328,11 +329,11 @@ impl Run {
             (undoing.at, undoing.next) = (undoing.at + 1, 0);
             undoing.left = undoing.groups.get(undoing.at).map_or(0, Vec::len);
         }
-        self.undo_moved();
+        self.advance_undo();
     }
 
-    /// The run was cancelled although its plan or its events could not be read. Fits any run that has not ended: calls
-    /// under way are left as they are, and listed as unknown.
+    /// Applies the cancellation of a run whose plan or events could not be read. It fits any run that has not ended:
+    /// calls under way are left as they are, and listed as unknown.
     pub(super) fn cancelled_unread(&mut self, by: &str, reason: Option<&str>) {
         self.cancel_ordered(by, false, reason, false);
         let is_unknown = |call: &CallState| call.effect != EffectClass::Read;

@@ -10,7 +10,7 @@ use crate::names::StepId;
 use crate::workflow::calls::{CallResult, Open, Phase, Replaced, StepState};
 use crate::workflow::{Failure, Run};
 
-use super::calls::collect;
+use super::calls::result_fields;
 
 impl Run {
     /// A fallback replaces a whole step.
@@ -38,14 +38,14 @@ impl Run {
         by: &StepId,
         failure: &Failure,
     ) -> Result<(), String> {
-        let open = self.open(step, Some(item))?;
+        let open = self.open_step_mut(step, Some(item))?;
         if open.has_ended(item) || open.children.contains(&item) || open.replaced.contains_key(&item) {
             return Err(format!("item {item} of `{step}` has ended, or another step runs in its place"));
         }
         let under_way = open.calls.remove(&item).is_some_and(|call| call.phase == Phase::InFlight);
         open.queued.remove(&item);
         open.replaced.insert(item, Replaced { by: by.clone(), failure: failure.clone() });
-        open.begun();
+        open.advance_next();
         let (items, collect) = (open.items.clone(), open.collect);
         self.in_flight -= usize::from(under_way);
         match self.steps.get_mut(by) {
@@ -56,8 +56,8 @@ impl Run {
                 self.replaced.insert(by.clone(), step.clone());
             }
             Some(StepState::Open(open)) if self.replaced.get(by) == Some(step) => {
-                let new = open.taken.as_mut().is_some_and(|taken| taken.insert(item));
-                if !new {
+                let is_new = open.taken.as_mut().is_some_and(|taken| taken.insert(item));
+                if !is_new {
                     return Err(format!("`{by}` has taken the place of item {item} before"));
                 }
             }
@@ -74,37 +74,37 @@ impl Run {
 
     /// The fallback that runs for some of a step's items.
     fn item_fallback(&self, step: &StepId) -> Option<StepId> {
-        let by = self.replaced.iter().find(|(_, place)| *place == step).map(|(by, _)| by)?;
+        let by = self.replaced.iter().find(|(_, original)| *original == step).map(|(by, _)| by)?;
         self.open_step(by)?.taken.as_ref().map(|_| by.clone())
     }
 
     /// Records the result of a call (an item), or that it was skipped, and the same for the items that it replaces.
     pub(super) fn call_ended(&mut self, step: &StepId, slot: u32, result: CallResult) {
-        let mut at = step.clone();
+        let mut current = step.clone();
         loop {
-            if let Some(StepState::Open(open)) = self.steps.get_mut(&at) {
+            if let Some(StepState::Open(open)) = self.steps.get_mut(&current) {
                 if open.replaced.remove(&slot).is_some()
                     && let (Some(by), Some(_)) = (&mut open.by, &result.output)
                 {
                     by.insert(slot, step.clone());
                 }
                 open.results.insert(slot, result.clone());
-                open.begun();
+                open.advance_next();
             }
-            match self.step_it_replaces(&at) {
-                Some(place) => at = place,
+            match self.step_it_replaces(&current) {
+                Some(original) => current = original,
                 None => break,
             }
         }
-        self.step_may_be_done(&at);
+        self.end_step_if_complete(&current);
     }
 
     /// Records that a call (an item) ended without a result: the run fails, unless the step collects failed items.
     pub(super) fn call_failed(&mut self, step: &StepId, item: Option<u32>, failure: &Failure) -> Result<(), String> {
         let mut collects = false;
-        let mut at = step.clone();
+        let mut current = step.clone();
         loop {
-            if let (Some(StepState::Open(open)), Some(slot)) = (self.steps.get_mut(&at), item) {
+            if let (Some(StepState::Open(open)), Some(slot)) = (self.steps.get_mut(&current), item) {
                 if open.has_ended(slot) {
                     return Err(format!("the call of `{step}` has ended"));
                 }
@@ -112,22 +112,22 @@ impl Run {
                 if open.collect {
                     collects = true;
                     open.failures.insert(slot, failure.clone());
-                    open.begun();
+                    open.advance_next();
                 }
             }
-            match self.step_it_replaces(&at) {
-                Some(place) => at = place,
+            match self.step_it_replaces(&current) {
+                Some(original) => current = original,
                 None => break,
             }
         }
         if collects {
-            self.step_may_be_done(&at);
+            self.end_step_if_complete(&current);
             return Ok(());
         }
         // Other items may be under way: the step stays open until they have ended.
-        if !self.items_under_way(&at) {
-            self.end_item_fallbacks(&at, true);
-            self.end_step(&at, StepState::Failed, Vec::new());
+        if !self.items_under_way(&current) {
+            self.end_item_fallbacks(&current, true);
+            self.end_step(&current, StepState::Failed, Vec::new());
         }
         self.fail(failure.clone());
         Ok(())
@@ -146,7 +146,7 @@ impl Run {
         let Some(open) = self.open_step(&by).filter(|_| !failed) else {
             return self.end_step(&by, StepState::Failed, Vec::new());
         };
-        let (undeclared, fields) = collect(open);
-        self.done(&by, undeclared, fields);
+        let (undeclared, fields) = result_fields(open);
+        self.end_as_done(&by, undeclared, fields);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ending::cancelled_by;
-use super::people::Ended;
+use super::interactions::EndedChild;
 use crate::workflow::calls::{Open, StepState};
 use crate::workflow::run::End;
 use crate::workflow::{
@@ -17,7 +17,7 @@ impl Run {
         match event {
             StepEvent::Computed { step, output } => {
                 self.not_begun(step)?;
-                self.done(step, None, vec![("output", (**output).clone())]);
+                self.end_as_done(step, None, vec![("output", (**output).clone())]);
                 Ok(())
             }
             StepEvent::Skipped { step, item, reason } => {
@@ -29,7 +29,7 @@ impl Run {
                 let by = fallback.then(BTreeMap::new);
                 let open = Open { items: Some(Arc::new(items.clone())), collect: *collect, by, ..Open::default() };
                 self.steps.insert(step.clone(), StepState::Open(open));
-                self.step_may_be_done(step);
+                self.end_step_if_complete(step);
                 Ok(())
             }
             StepEvent::FailReached { step, answer } => {
@@ -77,7 +77,7 @@ impl Run {
             }
             ChildEvent::Ended { step, item, child, status, output, note: _, effects, tree, unfit, sensitive: _ } => {
                 let (effects, tree) = (*effects, tree.as_ref());
-                let ended = Ended { child: *child, status: *status, effects, tree, unfit: *unfit };
+                let ended = EndedChild { child: *child, status: *status, effects, tree, unfit: *unfit };
                 self.child_ended(step, *item, &ended, output)
             }
         }

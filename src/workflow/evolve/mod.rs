@@ -7,7 +7,7 @@ mod calls;
 mod ending;
 mod fallback;
 mod groups;
-mod people;
+mod interactions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::interactions::Interactions;
 use super::{Event, Run, RunStarted, SensitiveSources, Skipped};
 use crate::names::{Seq, StepId};
 
-/// The error where an event does not fit the events before it.
+/// An event that does not fit the events before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq} (`{kind}`) does not fit: {why}")]
 pub struct Misfit {
@@ -99,11 +99,11 @@ impl Run {
     /// The event does not fit.
     pub fn evolve_in_place(&mut self, event: &Event) -> Result<(), Misfit> {
         let seq = self.seq.next();
-        let fits = match self.end {
+        let applied = match self.end {
             Some(_) => Err("the run has ended".into()),
             None => self.apply(event),
         };
-        fits.map_err(|why| Misfit { seq, kind: event.kind(), why })?;
+        applied.map_err(|why| Misfit { seq, kind: event.kind(), why })?;
         self.seq = seq;
         self.sensitive.learn(event);
         Ok(())
@@ -141,8 +141,8 @@ impl Run {
         // Where it was the fallback of a step, that step is skipped too if a person or a lock skipped the fallback;
         // else that step has failed, and the next event says how.
         match (self.replaced.get(step).cloned(), reason) {
-            (Some(place), Skipped::ByHand | Skipped::Rejected | Skipped::Busy) => {
-                self.end_step(&place, StepState::Skipped, fields());
+            (Some(original), Skipped::ByHand | Skipped::Rejected | Skipped::Busy) => {
+                self.end_step(&original, StepState::Skipped, fields());
             }
             (Some(_), Skipped::Condition | Skipped::Needs | Skipped::NotNeeded) | (None, _) => {}
         }
@@ -157,7 +157,7 @@ impl Run {
         }
     }
 
-    pub(in crate::workflow) fn done(
+    pub(in crate::workflow) fn end_as_done(
         &mut self,
         step: &StepId,
         undeclared: Option<String>,
@@ -173,19 +173,19 @@ impl Run {
         state: StepState,
         fields: Vec<(&'static str, Value)>,
     ) {
-        // A fallback of single items replaces items only: their step ends by itself.
-        let whole = |place: &&StepId| matches!(self.steps.get(*place), Some(StepState::Replaced { .. }));
-        let place = match &state {
-            StepState::Done { .. } | StepState::Failed => self.replaced.get(step).filter(whole).cloned(),
+        // A fallback that replaces only items does not end the step that they belong to.
+        let is_replaced = |original: &&StepId| matches!(self.steps.get(*original), Some(StepState::Replaced { .. }));
+        let original = match &state {
+            StepState::Done { .. } | StepState::Failed => self.replaced.get(step).filter(is_replaced).cloned(),
             StepState::Skipped | StepState::Open(_) | StepState::Replaced { .. } => None,
         };
-        if let Some(place) = place {
+        if let Some(original) = original {
             // An expression that reads the replaced step gets this step's fields, and its name as `by`.
             let mut fields = fields.clone();
             if !matches!(state, StepState::Failed) && !fields.iter().any(|(name, _)| *name == "by") {
                 fields.push(("by", Value::String(step.as_str().to_owned())));
             }
-            self.end_step(&place, state.clone(), fields);
+            self.end_step(&original, state.clone(), fields);
         }
         // The step's open questions are withdrawn, and its waits end.
         self.interactions.withdraw_open(step);

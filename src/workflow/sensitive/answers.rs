@@ -19,8 +19,8 @@ pub(in crate::workflow) enum AnswerPlace<'a> {
     Fail(&'a StepId),
 }
 
-/// The answer with the list of its sensitive parts, which goes with it to whoever gets it.
-pub(in crate::workflow) fn marked(
+/// The answer, with the list of its sensitive parts filled in.
+pub(in crate::workflow) fn with_sensitive_parts(
     plan: &Plan,
     run: &Run,
     place: AnswerPlace<'_>,
@@ -32,23 +32,26 @@ pub(in crate::workflow) fn marked(
         AnswerPlace::Pending => taint.pending,
         AnswerPlace::Fail(step) => taint.steps.get(step).map(|step| step.answer.clone()).unwrap_or_default(),
     };
-    by_value(plan, run, &mut record);
+    add_known_values(plan, run, &mut record);
     record
 }
 
-/// Marks the sensitive parts of an answer that a person gave.
-pub(in crate::workflow) fn marked_as_given(plan: &Plan, run: &Run, mut record: AnswerRecord) -> AnswerRecord {
+/// As [`with_sensitive_parts`], for an answer that a person gave.
+pub(in crate::workflow) fn given_with_sensitive_parts(
+    plan: &Plan,
+    run: &Run,
+    mut record: AnswerRecord,
+) -> AnswerRecord {
     let Some(taint) = Taint::of(plan, run) else { return record };
     if taint.answer {
         record.sensitive = vec![SensitivePath::of(["body"])];
     }
-    by_value(plan, run, &mut record);
+    add_known_values(plan, run, &mut record);
     record
 }
 
-/// Adds the parts that hold a known sensitive value, since a service may have answered with one in another place than
-/// declared.
-fn by_value(plan: &Plan, run: &Run, record: &mut AnswerRecord) {
+/// Adds the body where it holds a known sensitive value: a service may have returned one at a place that is not declared.
+fn add_known_values(plan: &Plan, run: &Run, record: &mut AnswerRecord) {
     let mut declared = BTreeSet::new();
     plan.sensitive_values().collect_run(run, &mut declared);
     let mut values = KnownValues::default();
@@ -69,16 +72,16 @@ pub fn child_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> 
     let Some(taint) = Taint::of(plan, run) else { return Vec::new() };
     let body = SensitivePath::of(["request", "body"]);
     let input = taint.steps.get(step).into_iter().flat_map(|step| &step.input).map(|path| body.then(path));
-    // The child run is handed legacy's reply, too.
+    // The child run gets legacy's reply, too.
     let legacy = taint.first_event.iter().filter(|path| path.root() == "legacy").cloned();
     input.chain(legacy).collect()
 }
 
-/// The sensitive parts of a step's output that another run of the plan, which takes it over, does not know by itself:
-/// those that child runs declared, and what people typed.
+/// The sensitive parts of a step's output that a rerun, which takes the output over, cannot derive from the plan: those
+/// that child runs declared, and what people entered.
 pub(in crate::workflow) fn result_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> {
     let mut paths = run.sensitive.of_output(step);
-    if run.sensitive.is_by_hand(step)
+    if run.sensitive.has_entered_value(step)
         && let Some(taint) = Taint::of(plan, run)
     {
         paths.extend(taint.steps.get(step).into_iter().flat_map(|step| step.output.iter().cloned()));

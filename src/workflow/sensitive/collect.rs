@@ -11,41 +11,41 @@ use crate::names::StepId;
 use crate::workflow::{ChildEvent, Choice, ConflictEvent, Event, Outcome, Run, StepEvent, WaitEvent};
 
 impl Sensitive {
-    fn output(&self, step: &StepId, output: &Value, into: &mut BTreeSet<String>) {
+    fn add_output(&self, step: &StepId, output: &Value, into: &mut BTreeSet<String>) {
         let of_step = self.steps.iter().filter(|(of, _)| of == step);
         of_step.flat_map(|(_, paths)| paths).for_each(|path| path.texts(output, &mut |text| into.extend([text])));
     }
-    fn header<'a>(&self, headers: impl Iterator<Item = (&'a str, &'a str)>, into: &mut BTreeSet<String>) {
-        let known = headers.filter(|(name, value)| {
+    fn add_headers<'a>(&self, headers: impl Iterator<Item = (&'a str, &'a str)>, into: &mut BTreeSet<String>) {
+        let declared = headers.filter(|(name, value)| {
             !value.is_empty() && self.headers.iter().any(|header| header.eq_ignore_ascii_case(name))
         });
-        into.extend(known.map(|(_, value)| value.to_owned()));
+        into.extend(declared.map(|(_, value)| value.to_owned()));
     }
-    fn outcome(&self, step: &StepId, outcome: &Outcome, into: &mut BTreeSet<String>) {
+    fn add_outcome(&self, step: &StepId, outcome: &Outcome, into: &mut BTreeSet<String>) {
         match outcome {
             Outcome::Done { headers, output, .. } | Outcome::Unfit { headers, output, .. } => {
-                self.output(step, output, into);
-                self.header(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())), into);
+                self.add_output(step, output, into);
+                self.add_headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())), into);
             }
-            Outcome::Rehearsed { output: Some(output), .. } => self.output(step, output, into),
+            Outcome::Rehearsed { output: Some(output), .. } => self.add_output(step, output, into),
             Outcome::Rehearsed { output: None, .. }
             | Outcome::NotDone { .. }
             | Outcome::Unknown { .. }
             | Outcome::Failed { .. } => {}
         }
     }
-    /// Adds the values that a run knows.
+    /// Adds the declared values in a run's request and in the outputs of its steps.
     pub fn collect_run(&self, run: &Run, into: &mut BTreeSet<String>) {
         self.collect(&Event::RunStarted(run.started().clone()), into);
         for (step, _) in &self.steps {
             match run.output_of(step.as_str()) {
-                Some(Value::Array(items)) => items.iter().for_each(|item| self.output(step, item, into)),
-                Some(output) => self.output(step, output, into),
+                Some(Value::Array(items)) => items.iter().for_each(|item| self.add_output(step, item, into)),
+                Some(output) => self.add_output(step, output, into),
                 None => {}
             }
         }
     }
-    /// Adds the values that an event makes known.
+    /// Adds the declared values in an event.
     pub fn collect(&self, event: &Event, into: &mut BTreeSet<String>) {
         match event {
             Event::RunStarted(started) => {
@@ -53,29 +53,29 @@ impl Sensitive {
                 let mut body = |path: &SensitivePath, body| path.texts(body, &mut |text| into.extend([text]));
                 request.get("body").into_iter().for_each(|value| self.body.iter().for_each(|path| body(path, value)));
                 let headers = request.get("headers").and_then(Value::as_object).into_iter().flatten();
-                self.header(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
+                self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
             }
-            Event::StepFinished(finished) => self.outcome(&finished.step, &finished.outcome, into),
+            Event::StepFinished(finished) => self.add_outcome(&finished.step, &finished.outcome, into),
             Event::Conflict(ConflictEvent::Paused { conflict, gave: Some(gave) }) => {
-                self.outcome(&conflict.step, gave, into)
+                self.add_outcome(&conflict.step, gave, into)
             }
-            Event::Step(StepEvent::Probed { step, output, .. }) => self.output(step, output, into),
+            Event::Step(StepEvent::Probed { step, output, .. }) => self.add_output(step, output, into),
             Event::Conflict(ConflictEvent::Resolved { step, choice: Choice::Take { output }, .. }) => {
-                self.output(step, output, into)
+                self.add_output(step, output, into)
             }
             Event::Step(StepEvent::Computed { step, output }) | Event::Wait(WaitEvent::Ended { step, output, .. }) => {
-                self.output(step, output, into)
+                self.add_output(step, output, into)
             }
-            Event::Child(ChildEvent::Ended { step, output, .. }) => self.output(step, output, into),
+            Event::Child(ChildEvent::Ended { step, output, .. }) => self.add_output(step, output, into),
             Event::Step(StepEvent::ResultTaken(taken)) => {
                 let fields: &Arc<Value> = &taken.fields;
                 match fields.get("output") {
                     // Of a `for_each` this is the list of its items' outputs.
-                    Some(Value::Array(items)) => items.iter().for_each(|item| self.output(&taken.step, item, into)),
-                    Some(output) => self.output(&taken.step, output, into),
+                    Some(Value::Array(items)) => items.iter().for_each(|item| self.add_output(&taken.step, item, into)),
+                    Some(output) => self.add_output(&taken.step, output, into),
                     None => {}
                 }
-                taken.done.iter().for_each(|done| self.output(&taken.step, &done.output, into));
+                taken.done.iter().for_each(|done| self.add_output(&taken.step, &done.output, into));
             }
             _ => {}
         }

@@ -37,8 +37,8 @@ impl KnownValues {
         }
         self.whole.insert(value);
     }
-    /// Adds a value that was computed from sensitive ones, or entered by a person. It is searched for within the bounds
-    /// above.
+    /// Adds a value that was computed from sensitive ones, or entered by a person. It is searched for only
+    /// within the bounds at the top of this file.
     pub fn add_computed(&mut self, value: String) {
         let fits = value.len() <= COMPUTED_BYTES_MAX && value.chars().count() >= COMPUTED_CHARS_MIN;
         if fits && self.computed < COMPUTED_MAX && !self.whole.contains(&value) {
@@ -83,8 +83,8 @@ impl KnownValues {
                     next.push((piece, is_done));
                     continue;
                 }
-                for (place, part) in piece.split(form.as_str()).enumerate() {
-                    if place > 0 {
+                for (index, part) in piece.split(form.as_str()).enumerate() {
+                    if index > 0 {
                         next.push((replace(form)?, true));
                     }
                     next.push((part.to_owned(), false));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::path::SensitivePath;
-use super::quotes::{asks_about, failure_quotes, has_sensitive_lock, quotes};
+use super::quotes::{conflict_quotes, failure_quotes, has_sensitive_lock, question_quotes};
 use super::taint::{CallTaint, StepTaint, Taint};
 use crate::names::{CheckpointId, StepId};
 use crate::workflow::respond::ANSWER;
@@ -97,12 +97,12 @@ impl<'a> Parts<'a> {
             Event::Checkpoint(CheckpointEvent::Escalated { .. }) => {}
             Event::Conflict(event) => self.conflict_event(event),
             Event::Control(ControlEvent::InputAdjusted { step, .. }) => {
-                if self.step(step).is_some_and(StepTaint::is_typed) {
+                if self.step(step).is_some_and(StepTaint::hides_entered_values) {
                     self.value(at("input"));
                     self.text(at("reason"));
                 }
             }
-            // A step that does not wait for its lock cancels the run, and says which lock that is.
+            // Where a step with `busy: cancel` cancels the run, the reason names its lock.
             Event::Control(ControlEvent::CancelOrdered { by, .. })
             | Event::Ending(EndingEvent::Cancelled { by, .. }) => {
                 if has_sensitive_lock(self.taint, by) {
@@ -132,9 +132,9 @@ impl<'a> Parts<'a> {
                 self.values(&at("items").each(), &items);
             }
             StepEvent::FailReached { answer, .. } => self.answer(&at("answer"), answer),
-            // The failure has the message of the conflict that was open, whatever kind that was of.
+            // The failure repeats the message of the conflict that was open, of whatever kind.
             StepEvent::FallbackTaken { step, failure, .. } => {
-                if self.step(step).is_some_and(|step| step.is_typed() || step.lock) {
+                if self.step(step).is_some_and(|step| step.hides_entered_values() || step.lock) {
                     self.text(at("failure.message"));
                 }
                 self.failure(&at("failure"), failure);
@@ -146,8 +146,8 @@ impl<'a> Parts<'a> {
                 self.output(&at("fields.output"), &taken.step);
                 self.list(&at("fields.output"), &taken.step);
                 let items = self.step(&taken.step).map(|step| step.items.clone()).unwrap_or_default();
-                for (place, done) in taken.done.iter().enumerate() {
-                    let done_at = at("done").place(place);
+                for (index, done) in taken.done.iter().enumerate() {
+                    let done_at = at("done").index(index);
                     self.output(&done_at.name("output"), &taken.step);
                     if done.value.is_some() {
                         self.values(&done_at.name("value"), &items);
@@ -167,7 +167,7 @@ impl<'a> Parts<'a> {
             }
             ConflictEvent::Resolved { step, choice, .. } => {
                 let is_answer = step.as_str() == ANSWER && self.taint.answer;
-                let is_typed = self.step(step).is_some_and(StepTaint::is_typed) || is_answer;
+                let is_typed = self.step(step).is_some_and(StepTaint::hides_entered_values) || is_answer;
                 match choice {
                     Choice::Take { .. } if is_typed => self.value(at("choice.take.output")),
                     Choice::RetryWith { .. } if is_typed => self.value(at("choice.retry_with.input")),
@@ -250,7 +250,7 @@ impl<'a> Parts<'a> {
     }
 
     fn conflict(&mut self, at: &SensitivePath, conflict: &Conflict) {
-        if quotes(self.taint, conflict) {
+        if conflict_quotes(self.taint, conflict) {
             self.text(at.name("message"));
             if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoFailed) {
                 self.text(at.name("expected")); // names the same URL
@@ -268,14 +268,14 @@ impl<'a> Parts<'a> {
 
     fn question(&mut self, asked: &OpenCheckpoint) {
         let Some(step) = self.step(&asked.step) else { return };
-        if asks_about(step, asked) {
+        if question_quotes(step, asked) {
             self.text(at("question"));
         }
         if asked.kind == CheckpointKind::Question {
             self.values(&at("default"), &step.output);
         }
-        for place in 0..asked.items.len() {
-            let item = at("items").place(place);
+        for index in 0..asked.items.len() {
+            let item = at("items").index(index);
             if step.call.url {
                 self.text(item.name("what"));
             }
@@ -289,7 +289,7 @@ impl<'a> Parts<'a> {
         // The question is not known any more, so all values of the answer are treated as sensitive.
         let Some(step) = step else { return self.value(at("said.values")) };
         self.values(&at("said.values"), &step.output);
-        if step.is_typed() {
+        if step.hides_entered_values() {
             self.text(at("said.note"));
         }
     }
@@ -298,9 +298,9 @@ impl<'a> Parts<'a> {
         let of = |name: &str| -> Vec<SensitivePath> {
             answer.sensitive.iter().filter_map(|path| path.under(&[name])).collect()
         };
-        for (place, (name, _)) in answer.headers.iter().enumerate() {
+        for (index, (name, _)) in answer.headers.iter().enumerate() {
             if answer.sensitive.iter().any(|path| path.under(&["headers", name]).is_some()) {
-                self.text(at.name("headers").place(place).place(1));
+                self.text(at.name("headers").index(index).index(1));
             }
         }
         self.found.extend(of_body(&at.name("body"), of("body"), &answer.body));
@@ -316,9 +316,9 @@ pub(super) fn of_request(at: &SensitivePath, taint: &CallTaint, request: &CallRe
     if taint.url {
         found.push(Part { at: at.name("url"), form: Form::Text });
     }
-    for (place, (name, _)) in request.headers.iter().enumerate() {
+    for (index, (name, _)) in request.headers.iter().enumerate() {
         if taint.headers.iter().any(|header| header.eq_ignore_ascii_case(name)) {
-            found.push(Part { at: at.name("headers").place(place).place(1), form: Form::Text });
+            found.push(Part { at: at.name("headers").index(index).index(1), form: Form::Text });
         }
     }
     found.extend(of_body(&at.name("body"), taint.body.clone(), &request.body));

@@ -16,7 +16,7 @@ pub struct SensitivePath(Vec<Segment>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Segment {
     Name(String),
-    Place(usize),
+    Index(usize),
     All,
 }
 
@@ -28,7 +28,8 @@ impl SensitivePath {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut rest =
             text.strip_prefix('$').ok_or_else(|| format!("`{text}` is not a JSONPath: it begins with `$`"))?;
-        let wrong = || format!("`{text}` is not such a JSONPath; write `$.name`, `$.list[*].name` or `$['a name']`");
+        let wrong =
+            || format!("`{text}` is not a JSONPath of this form; write `$.name`, `$.list[*].name` or `$['a name']`");
         let mut segments = Vec::new();
         while !rest.is_empty() {
             if let Some(named) = rest.strip_prefix('.') {
@@ -50,10 +51,10 @@ impl SensitivePath {
                     (Segment::Name(name.to_owned()), after.strip_prefix(']').ok_or_else(wrong)?)
                 }
                 None => {
-                    let (place, after) = inner.split_once(']').ok_or_else(wrong)?;
-                    match place {
+                    let (index, after) = inner.split_once(']').ok_or_else(wrong)?;
+                    match index {
                         "*" => (Segment::All, after),
-                        place => (Segment::Place(place.parse().map_err(|_| wrong())?), after),
+                        index => (Segment::Index(index.parse().map_err(|_| wrong())?), after),
                     }
                 }
             };
@@ -75,7 +76,7 @@ impl SensitivePath {
     pub(super) fn at(place: &[problem::Segment], rest: Self) -> Self {
         let place = place.iter().map(|segment| match segment {
             problem::Segment::Key(key) => Segment::Name(key.to_string()),
-            problem::Segment::Index(index) => Segment::Place(*index),
+            problem::Segment::Index(index) => Segment::Index(*index),
         });
         Self(place.chain(rest.0).collect())
     }
@@ -88,8 +89,8 @@ impl SensitivePath {
         Self(self.0.iter().cloned().chain([Segment::Name(name.to_owned())]).collect())
     }
     /// This path, continued by an index in a list.
-    pub(super) fn place(&self, place: usize) -> Self {
-        Self(self.0.iter().cloned().chain([Segment::Place(place)]).collect())
+    pub(super) fn index(&self, index: usize) -> Self {
+        Self(self.0.iter().cloned().chain([Segment::Index(index)]).collect())
     }
     /// This path, continued by every element of a list.
     pub(super) fn each(&self) -> Self {
@@ -98,7 +99,7 @@ impl SensitivePath {
     /// Turns a path in a list into the path in one of its elements.
     pub(super) fn within_element(&self) -> Self {
         match self.0.split_first() {
-            Some((Segment::All | Segment::Place(_), rest)) => Self(rest.to_vec()),
+            Some((Segment::All | Segment::Index(_), rest)) => Self(rest.to_vec()),
             // The path does not lead through a list: the whole element counts.
             Some((Segment::Name(_), _)) | None => Self::whole(),
         }
@@ -107,14 +108,15 @@ impl SensitivePath {
     pub(super) fn root(&self) -> &str {
         match self.0.first() {
             Some(Segment::Name(name)) => name,
-            Some(Segment::Place(_) | Segment::All) | None => "",
+            Some(Segment::Index(_) | Segment::All) | None => "",
         }
     }
-    /// The part of this path below the value that these names lead to; `None` where the two do not meet.
+    /// The part of this path below the value that these names lead to; `None` where neither path leads to the
+    /// other.
     pub(super) fn under(&self, names: &[&str]) -> Option<Self> {
         let meets = |(segment, name): (&Segment, &&str)| match segment {
             Segment::Name(own) => own.eq_ignore_ascii_case(name),
-            Segment::Place(_) | Segment::All => true,
+            Segment::Index(_) | Segment::All => true,
         };
         let met = self.0.iter().zip(names).all(meets);
         met.then(|| Self(self.0.get(names.len()..).unwrap_or_default().to_vec()))
@@ -123,9 +125,9 @@ impl SensitivePath {
     pub(super) fn meets(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).all(|(own, other)| match (own, other) {
             (Segment::Name(own), Segment::Name(other)) => own == other,
-            (Segment::Place(own), Segment::Place(other)) => own == other,
+            (Segment::Index(own), Segment::Index(other)) => own == other,
             (Segment::All, _) | (_, Segment::All) => true,
-            (Segment::Name(_), Segment::Place(_)) | (Segment::Place(_), Segment::Name(_)) => false,
+            (Segment::Name(_), Segment::Index(_)) | (Segment::Index(_), Segment::Name(_)) => false,
         })
     }
     /// Visits every value at the path.
@@ -136,8 +138,8 @@ impl SensitivePath {
                 (Segment::Name(name), Value::Object(members)) => {
                     members.get(name).into_iter().for_each(|member| walk(member, rest, visit));
                 }
-                (Segment::Place(place), Value::Array(items)) => {
-                    items.get(*place).into_iter().for_each(|item| walk(item, rest, visit));
+                (Segment::Index(index), Value::Array(items)) => {
+                    items.get(*index).into_iter().for_each(|item| walk(item, rest, visit));
                 }
                 (Segment::All, Value::Array(items)) => items.iter().for_each(|item| walk(item, rest, visit)),
                 (Segment::All, Value::Object(members)) => {
@@ -156,8 +158,8 @@ impl SensitivePath {
                 (Segment::Name(name), Value::Object(members)) => {
                     members.get_mut(name).into_iter().for_each(|member| walk(member, rest, visit));
                 }
-                (Segment::Place(place), Value::Array(items)) => {
-                    items.get_mut(*place).into_iter().for_each(|item| walk(item, rest, visit));
+                (Segment::Index(index), Value::Array(items)) => {
+                    items.get_mut(*index).into_iter().for_each(|item| walk(item, rest, visit));
                 }
                 (Segment::All, Value::Array(items)) => items.iter_mut().for_each(|item| walk(item, rest, visit)),
                 (Segment::All, Value::Object(members)) => {
@@ -194,7 +196,7 @@ impl fmt::Display for SensitivePath {
             Segment::Name(name) if plain(name) => write!(f, ".{name}"),
             Segment::Name(name) if name.contains('\'') => write!(f, "[\"{name}\"]"),
             Segment::Name(name) => write!(f, "['{name}']"),
-            Segment::Place(place) => write!(f, "[{place}]"),
+            Segment::Index(index) => write!(f, "[{index}]"),
             Segment::All => f.write_str("[*]"),
         })
     }

@@ -5,14 +5,14 @@ use crate::names::StepId;
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{CheckpointKind, Conflict, ConflictKind, Failure, FailureKind, OpenCheckpoint};
 
-/// Whether the question itself shows something sensitive.
-pub(super) fn asks_about(step: &StepTaint, asked: &OpenCheckpoint) -> bool {
+/// Whether the text of a question may quote something sensitive.
+pub(super) fn question_quotes(step: &StepTaint, asked: &OpenCheckpoint) -> bool {
     // A question that the workflow does not declare is made from the step and shows its URL.
     step.question || (asked.kind == CheckpointKind::Approval && step.call.url)
 }
 
 /// Whether the message of a failure may quote something sensitive: the error of an expression may quote what it read, a
-/// person's rejection what that person entered, and the end of a child run what it was handed.
+/// person's rejection what that person entered, and the message about a child run's end what the child was given.
 pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
     let quotes = match failure.kind {
         FailureKind::Expression
@@ -32,13 +32,13 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
         | FailureKind::NeedsSignal => false,
     };
     let is_read = match &failure.step {
-        Some(step) => taint.steps.get(step).is_some_and(StepTaint::is_typed),
+        Some(step) => taint.steps.get(step).is_some_and(StepTaint::hides_entered_values),
         None => taint.answer,
     };
     quotes && is_read
 }
 
-/// Whether it is this step (`` `charge` ``) that says something about its lock, whose name is sensitive.
+/// Whether `by` names a step (as `` `charge` ``) whose lock has a sensitive name.
 pub(super) fn has_sensitive_lock(taint: &Taint, by: &str) -> bool {
     taint.steps.iter().any(|(id, step)| step.lock && *by == format!("`{id}`"))
 }
@@ -51,7 +51,7 @@ pub(super) fn cancelled_over_sensitive_lock<'a>(taint: &'a Taint, why: &str) -> 
 }
 
 /// Whether a conflict's message may quote something sensitive.
-pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
+pub(super) fn conflict_quotes(taint: &Taint, conflict: &Conflict) -> bool {
     let quotes = matches!(
         conflict.kind,
         ConflictKind::Expression
@@ -67,13 +67,13 @@ pub(super) fn quotes(taint: &Taint, conflict: &Conflict) -> bool {
         true => taint.answer,
         false => taint.steps.get(&conflict.step).is_some_and(|step| match conflict.kind {
             // The message of a refusal by a service shows only the status.
-            ConflictKind::Refused => conflict.status.is_none() && step.is_typed(),
+            ConflictKind::Refused => conflict.status.is_none() && step.hides_entered_values(),
             // These messages name the lock.
             ConflictKind::Busy | ConflictKind::Deadlock => step.lock,
-            // They name the earlier URL where the service has moved.
+            // These messages name the earlier URL where the service has another base URL now.
             ConflictKind::OutcomeUnknown => step.call.url && conflict.names_earlier_url(),
             ConflictKind::UndoFailed => step.undo.url && conflict.names_earlier_url(),
-            _ => step.is_typed(),
+            _ => step.hides_entered_values(),
         }),
     };
     quotes && is_read

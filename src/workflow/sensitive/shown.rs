@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::known::KnownValues;
 use super::parts::{Form, of_request};
 use super::path::SensitivePath;
-use super::quotes::{asks_about, failure_quotes, quotes};
+use super::quotes::{conflict_quotes, failure_quotes, question_quotes};
 use super::taint::Taint;
 use crate::names::StepId;
 use crate::workflow::{CallRecord, CheckpointAnswer, Part, Payload, Plan, Run, STARS};
 
-/// Replaces the sensitive values of one run.
+/// Replaces the sensitive values of one run by asterisks.
 pub struct Redaction {
     taint: Taint,
     known: KnownValues,
@@ -50,13 +50,13 @@ impl Redaction {
             let body = record.body.value();
             answer.iter().for_each(|path| path.texts(&body, &mut |text| known.add_computed(text)));
         }
-        let messages = run.conflicts().iter().filter(|conflict| quotes(&taint, conflict));
+        let messages = run.conflicts().iter().filter(|conflict| conflict_quotes(&taint, conflict));
         messages.for_each(|conflict| known.add_computed(conflict.message.clone()));
         if let Some(failure) = run.failure().filter(|failure| failure_quotes(&taint, failure)) {
             known.add_computed(failure.message.clone());
         }
         for asked in run.open_checkpoints() {
-            if taint.steps.get(&asked.step).is_some_and(|step| asks_about(step, asked)) {
+            if taint.steps.get(&asked.step).is_some_and(|step| question_quotes(step, asked)) {
                 known.add_computed(asked.question.clone());
             }
         }
@@ -139,8 +139,8 @@ pub(in crate::workflow) fn answer_for_others(
     step: &StepId,
     said: &CheckpointAnswer,
 ) -> CheckpointAnswer {
-    let typed =
-        Taint::of(plan, run).is_some_and(|taint| taint.steps.get(step).is_some_and(super::taint::StepTaint::is_typed));
+    let typed = Taint::of(plan, run)
+        .is_some_and(|taint| taint.steps.get(step).is_some_and(super::taint::StepTaint::hides_entered_values));
     let mut said = said.clone();
     if typed {
         said.values = said.values.map(|_| std::sync::Arc::new(Value::from(STARS)));

@@ -8,7 +8,7 @@ use super::path::SensitivePath;
 use crate::names::StepId;
 use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, Part, RunStarted, StepEvent};
 
-/// The sensitive values that a run was handed by others, and the steps for which people entered values.
+/// The sensitive values that a run got from others, and the steps for which people entered values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SensitiveSources {
     /// Sensitive parts of its first event: `$.request.body.token`, `$.instance.output`.
@@ -27,7 +27,7 @@ impl SensitiveSources {
     pub(in crate::workflow) fn of_start(started: &RunStarted) -> Self {
         Self { first_event: started.sensitive_paths.iter().cloned().collect(), ..Self::default() }
     }
-    /// Whether others handed it anything sensitive.
+    /// Whether the run got anything sensitive from others.
     pub fn is_active(&self) -> bool {
         !self.first_event.is_empty() || !self.outputs.is_empty()
     }
@@ -64,7 +64,7 @@ impl SensitiveSources {
         known.len() != before
     }
     /// Whether somebody gave the input or the output of a step.
-    pub(super) fn is_by_hand(&self, step: &StepId) -> bool {
+    pub(super) fn has_entered_value(&self, step: &StepId) -> bool {
         self.given.contains(step) || self.taken.contains(step)
     }
     /// The sensitive parts of a step's output, as declared by its child runs.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::path::SensitivePath;
+use super::propagation::Propagation;
 use super::sources::SensitiveSources;
-use super::spread::Spread;
 use crate::expression::Template;
 use crate::names::StepId;
 use crate::workflow::{Call, CallBody, Part, Plan, Run, Step, StepKind, Until};
@@ -64,8 +64,8 @@ impl CallTaint {
 }
 
 impl StepTaint {
-    /// Whether values that people enter in place of something of the step are sensitive.
-    pub fn is_typed(&self) -> bool {
+    /// Whether values that people enter for the step (an input, an output, a reason) are sensitive.
+    pub fn hides_entered_values(&self) -> bool {
         self.is_read || !self.output.is_empty()
     }
     pub fn of_part(&self, part: Part) -> &CallTaint {
@@ -78,14 +78,14 @@ impl StepTaint {
 }
 
 impl Taint {
-    /// The taint of runs of a plan whose events tell these sources.
+    /// The taint of a run of this plan with these sources.
     pub fn new(plan: &Plan, sources: &SensitiveSources) -> Self {
-        let spread = Spread::new(plan, sources);
+        let propagation = Propagation::new(plan, sources);
         let is_of_first_event = |path: &&SensitivePath| matches!(path.root(), "request" | "legacy" | "instance");
         let mut steps: BTreeMap<StepId, StepTaint> =
-            plan.steps.iter().map(|step| (step.id.clone(), of_step(&spread, step))).collect();
+            plan.steps.iter().map(|step| (step.id.clone(), of_step(&propagation, step))).collect();
         for (id, step) in &mut steps {
-            if sources.given.contains(id) && step.is_typed() {
+            if sources.given.contains(id) && step.hides_entered_values() {
                 step.input = vec![SensitivePath::whole()];
                 step.call.body = vec![SensitivePath::whole()];
             }
@@ -99,10 +99,10 @@ impl Taint {
                 signals.entry(name.clone()).or_default().extend(taint.output.iter().cloned());
             }
         }
-        let respond: Vec<_> = plan.respond.iter().map(|entry| spread.answer(None, &entry.answer)).collect();
-        let pending = plan.pending.as_ref().map(|answer| spread.answer(None, answer)).unwrap_or_default();
+        let respond: Vec<_> = plan.respond.iter().map(|entry| propagation.answer(None, &entry.answer)).collect();
+        let pending = plan.pending.as_ref().map(|answer| propagation.answer(None, answer)).unwrap_or_default();
         Self {
-            first_event: spread.known.iter().filter(is_of_first_event).cloned().collect(),
+            first_event: propagation.known.iter().filter(is_of_first_event).cloned().collect(),
             signals,
             headers: plan.sensitive_values().headers.clone(),
             answer: !pending.is_empty() || respond.iter().any(|entry| !entry.is_empty()),
@@ -137,47 +137,47 @@ impl Taint {
     }
 }
 
-fn of_step(spread: &Spread<'_>, step: &Step) -> StepTaint {
+fn of_step(propagation: &Propagation<'_>, step: &Step) -> StepTaint {
     let is_read = |template: &Option<Template>| {
-        template.as_ref().is_some_and(|template| spread.is_read(Some(step), template.reads()))
+        template.as_ref().is_some_and(|template| propagation.is_read(Some(step), template.reads()))
     };
     let all = |paths: Option<&BTreeSet<SensitivePath>>| paths.into_iter().flatten().cloned().collect::<Vec<_>>();
     let mut taint = StepTaint {
-        is_read: spread.is_read_by(step),
-        items: all(spread.items.get(&step.id)),
-        output: all(spread.outputs.get(&step.id)),
-        has_items: spread.has_items(step),
+        is_read: propagation.is_read_by(step),
+        items: all(propagation.items.get(&step.id)),
+        output: all(propagation.outputs.get(&step.id)),
+        has_items: propagation.has_items(step),
         question: is_read(&step.safeguards.asking.question),
         lock: step.safeguards.lock.as_ref().is_some_and(|lock| is_read(&lock.key)),
         ..StepTaint::default()
     };
     match &step.kind {
-        StepKind::Call(call) => taint.call = of_call(spread, step, call),
+        StepKind::Call(call) => taint.call = of_call(propagation, step, call),
         StepKind::Checkpoint(question) => taint.question |= is_read(&question.asking.question),
         StepKind::Run(child) => {
-            taint.input = child.input.as_ref().map(|input| spread.template(Some(step), input)).unwrap_or_default();
+            taint.input = child.input.as_ref().map(|input| propagation.template(Some(step), input)).unwrap_or_default();
         }
-        StepKind::Fail(answer) => taint.answer = spread.answer(Some(step), answer),
+        StepKind::Fail(answer) => taint.answer = propagation.answer(Some(step), answer),
         StepKind::Set(_) | StepKind::Wait(_) => {}
     }
-    taint.probe = step.probe.as_ref().map(|probe| of_call(spread, step, &probe.call)).unwrap_or_default();
-    taint.undo = step.undo.as_ref().map(|undo| of_call(spread, step, undo)).unwrap_or_default();
+    taint.probe = step.probe.as_ref().map(|probe| of_call(propagation, step, &probe.call)).unwrap_or_default();
+    taint.undo = step.undo.as_ref().map(|undo| of_call(propagation, step, undo)).unwrap_or_default();
     taint
 }
 
-fn of_call(spread: &Spread<'_>, step: &Step, call: &Call) -> CallTaint {
-    let is_read = |template: &Template| spread.is_read(Some(step), template.reads());
+fn of_call(propagation: &Propagation<'_>, step: &Step, call: &Call) -> CallTaint {
+    let is_read = |template: &Template| propagation.is_read(Some(step), template.reads());
     let whole = |yes: bool| if yes { vec![SensitivePath::whole()] } else { Vec::new() };
     let headers = call.headers.iter().filter(|(_, template)| is_read(template));
     CallTaint {
-        url: spread.is_read(Some(step), call.url.reads()),
+        url: propagation.is_read(Some(step), call.url.reads()),
         headers: headers.map(|(name, _)| name.as_str().to_owned()).collect(),
         body: match &call.body {
             CallBody::Empty => Vec::new(),
-            CallBody::Json(template) => spread.template(Some(step), template),
+            CallBody::Json(template) => propagation.template(Some(step), template),
             CallBody::Text(template) => whole(is_read(template)),
             CallBody::Form(fields) => whole(fields.iter().any(|(_, template)| is_read(template))),
-            CallBody::Raw => whole(spread.known.contains(&SensitivePath::of(["request", "raw"]))),
+            CallBody::Raw => whole(propagation.known.contains(&SensitivePath::of(["request", "raw"]))),
         },
     }
 }

@@ -75,7 +75,7 @@ fn what_reads_a_sensitive_value_is_sensitive() {
     assert!(step("use").undo.url);
     assert_eq!(output("after"), ["$.id"]);
     assert_eq!(shown(&step("sub").input), ["$.a"]);
-    assert!(step("ask").question && step("ask").is_typed() && !step("plain").is_typed());
+    assert!(step("ask").question && step("ask").hides_entered_values() && !step("plain").hides_entered_values());
     let first_event = ["$.request.body.buyers[*].name", "$.request.body.card.number", "$.request.headers.x-session"];
     assert_eq!(shown(&taint.first_event), [&first_event[..], &["$.request.raw"]].concat());
     let answer = ["$.body.names[*].name", "$.body.token.access_token", "$.headers.x-a"];
@@ -96,7 +96,9 @@ respond: { status: 200, body: { b: "${steps.two.output}" } }
 "#,
     );
     let mut sources = SensitiveSources::default();
-    assert!(!sources.is_active() && Taint::new(&plan, &sources).steps.values().all(|step| !step.is_typed()));
+    assert!(
+        !sources.is_active() && Taint::new(&plan, &sources).steps.values().all(|step| !step.hides_entered_values())
+    );
     sources.first_event.insert(SensitivePath::parse("$.request.body.b").unwrap());
     sources.outputs.insert("sub".into(), [SensitivePath::parse("$.x").unwrap()].into());
     let taint = Taint::new(&plan, &sources);

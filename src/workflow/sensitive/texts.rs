@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::quotes::{asks_about, cancelled_over_sensitive_lock, failure_quotes, quotes};
+use super::quotes::{cancelled_over_sensitive_lock, conflict_quotes, failure_quotes, question_quotes};
 use super::taint::Taint;
 use crate::names::StepId;
 use crate::workflow::{Conflict, Failure, FailureKind, OpenCheckpoint, Part, Plan, Run, STARS};
@@ -46,7 +46,7 @@ impl ShownTexts {
     }
     /// What a person decides about.
     pub fn conflict<'a>(&self, conflict: &'a Conflict) -> Cow<'a, str> {
-        match self.0.as_ref().is_some_and(|taint| quotes(taint, conflict)) {
+        match self.0.as_ref().is_some_and(|taint| conflict_quotes(taint, conflict)) {
             true => about(&conflict.step, conflict.kind.as_str()).into(),
             false => conflict.message.as_str().into(),
         }
@@ -54,7 +54,7 @@ impl ShownTexts {
     /// A question to people, without its step.
     pub fn question<'a>(&self, asked: &'a OpenCheckpoint) -> &'a str {
         let step = self.0.as_ref().and_then(|taint| taint.steps.get(&asked.step));
-        if step.is_some_and(|step| asks_about(step, asked)) { STARS } else { &asked.question }
+        if step.is_some_and(|step| question_quotes(step, asked)) { STARS } else { &asked.question }
     }
     /// A question to people, with its step where the question itself is hidden.
     pub fn question_of_step<'a>(&self, asked: &'a OpenCheckpoint) -> Cow<'a, str> {

@@ -17,7 +17,7 @@ respond: { status: 200, body: '${steps.charge.by}' }
 
 fn kept() -> Plan {
     let source: Value = serde_saphyr::from_str(CHARGE).unwrap();
-    Plan::kept(&source, &BTreeMap::new(), &Limits { steps_max: 1, ..Limits::default() }).unwrap()
+    Plan::from_stored(&source, &BTreeMap::new(), &Limits { steps_max: 1, ..Limits::default() }).unwrap()
 }
 
 fn with_gone(harness: &mut Harness<'_>) {
@@ -36,7 +36,7 @@ fn a_stored_plan_is_not_checked_against_the_current_files() {
         missing::all(&plan, None, &world).into_iter().map(|(step, missing)| format!("{step}: {missing}")).collect();
     let expected = ["charge: the service `gone`", "first: the service `gone`", "last: the workflow `other`"];
     assert_eq!(all, expected);
-    assert!(Plan::kept(&json!({"workflow": "w", "steps": 1}), &BTreeMap::new(), &Limits::default()).is_err());
+    assert!(Plan::from_stored(&json!({"workflow": "w", "steps": 1}), &BTreeMap::new(), &Limits::default()).is_err());
 }
 
 #[test]
@@ -184,7 +184,7 @@ respond: { status: 200 }
 #[test]
 fn a_probe_whose_service_is_missing_waits_for_it() {
     let source: Value = serde_saphyr::from_str(PROBED).unwrap();
-    let plan = Plan::kept(&source, &BTreeMap::new(), &Limits::default()).unwrap();
+    let plan = Plan::from_stored(&source, &BTreeMap::new(), &Limits::default()).unwrap();
     let unknown = || {
         let mut harness = Harness::of_route(&plan);
         harness.settle();

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Steps, waits_for};
+use super::{Steps, signal_note};
 use crate::workflow::respond::ANSWER;
 use crate::workflow::{
     CheckpointEvent, ChildEvent, Choice, ConflictEvent, ConflictKind, LockEvent, Part, Run, RunStatus, Skipped,
@@ -12,7 +12,7 @@ use crate::workflow::{
 impl Steps {
     pub(super) fn apply_step(&mut self, at: Timestamp, event: &StepEvent, run: &Run) {
         match event {
-            StepEvent::Computed { step, .. } => self.mark(step, at, StepStatus::Done, None),
+            StepEvent::Computed { step, .. } => self.set_status(step, at, StepStatus::Done, None),
             StepEvent::Skipped { step, item: Some(item), reason } => {
                 self.item_skipped((step, *item), *reason, at, run);
             }
@@ -20,12 +20,12 @@ impl Steps {
                 let why = match reason {
                     Skipped::Condition => "its `if` is false",
                     Skipped::Needs => "something that it needs was skipped",
-                    Skipped::ByHand => "somebody said so",
-                    Skipped::Rejected => "a checkpoint said no",
+                    Skipped::ByHand => "a person skipped it",
+                    Skipped::Rejected => "it was rejected at a checkpoint",
                     Skipped::Busy => "its lock is held, and it does not wait",
                     Skipped::NotNeeded => "nothing needs this fallback",
                 };
-                self.mark(step, at, StepStatus::Skipped, Some(why.into()));
+                self.set_status(step, at, StepStatus::Skipped, Some(why.into()));
             }
             StepEvent::FanOutOpened { step, items, .. } => {
                 let step = self.step(step, at);
@@ -35,11 +35,11 @@ impl Steps {
             }
             StepEvent::FailReached { step, answer } => {
                 let note = format!("the run ends with {}", answer.status);
-                self.mark(step, at, StepStatus::Done, Some(note));
+                self.set_status(step, at, StepStatus::Done, Some(note));
             }
             StepEvent::ResultTaken(taken) => {
                 let status = if taken.skipped { StepStatus::Skipped } else { StepStatus::Done };
-                self.mark(&taken.step, at, status, Some(format!("taken over from {}", taken.origin)));
+                self.set_status(&taken.step, at, status, Some(format!("taken over from {}", taken.origin)));
             }
             StepEvent::FallbackTaken { step, item: Some(item), by, failure } => {
                 self.item_replaced((step, *item), by, &failure.message, at);
@@ -67,13 +67,13 @@ impl Steps {
         match event {
             WaitEvent::Began { step, signal, until } => {
                 let (status, note) = match (signal, until) {
-                    (Some(signal), _) => (StepStatus::WaitingSignal, waits_for(signal, run)),
+                    (Some(signal), _) => (StepStatus::WaitingSignal, signal_note(signal, run)),
                     (None, Some(until)) => (StepStatus::WaitingTime, format!("it waits until {until:.0}")),
                     (None, None) => (StepStatus::WaitingTime, "it waits".to_owned()),
                 };
-                self.mark(step, at, status, Some(note));
+                self.set_status(step, at, status, Some(note));
             }
-            WaitEvent::SignalReceived { name, .. } => self.refused(name, at, run),
+            WaitEvent::SignalReceived { name, .. } => self.note_refused_signal(name, at, run),
             WaitEvent::Ended { step, .. } => self.clear(step, at, StepStatus::Done),
         }
     }
@@ -81,7 +81,7 @@ impl Steps {
     pub(super) fn apply_lock(&mut self, at: Timestamp, event: &LockEvent) {
         match event {
             LockEvent::Queued { step, name, .. } => {
-                self.mark(step, at, StepStatus::WaitingLock, Some(format!("it waits for the lock `{name}`")));
+                self.set_status(step, at, StepStatus::WaitingLock, Some(format!("it waits for the lock `{name}`")));
             }
             LockEvent::Taken { step, .. } => self.clear(step, at, StepStatus::Running),
             LockEvent::Left { .. } => {}
@@ -91,17 +91,17 @@ impl Steps {
     pub(super) fn apply_child(&mut self, at: Timestamp, event: &ChildEvent, run: &Run) {
         match event {
             ChildEvent::Started { step, child, workflow, .. } => {
-                self.mark(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
+                self.set_status(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
             }
             ChildEvent::Ended { step: id, item, child, status: RunStatus::Completed, unfit, .. } => {
                 let step = self.step(id, at);
                 step.note = Some(format!("{child} has completed"));
                 if let (Some(ended), false) = (&mut step.items_ended, unfit) {
                     *ended += 1;
-                    self.place_ended(id, *item, at, run);
+                    self.replaced_item_ended(id, *item, at, run);
                 }
             }
-            // The next event tells how the step goes on.
+            // The next event says how the step goes on.
             ChildEvent::Ended { step, .. } => drop(self.step(step, at)),
         }
     }
@@ -109,12 +109,12 @@ impl Steps {
     pub(super) fn apply_checkpoint(&mut self, at: Timestamp, event: &CheckpointEvent, run: &Run) {
         match event {
             CheckpointEvent::Opened(asked) => {
-                self.mark(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
+                self.set_status(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
             }
             CheckpointEvent::Answered { checkpoint, said, by } => {
-                if let Some(ask) = run.interactions.questions.get(checkpoint) {
+                if let Some(question) = run.interactions.questions.get(checkpoint) {
                     let note = format!("{by} said {}", if said.approve { "yes" } else { "no" });
-                    self.mark(&ask.checkpoint.step, at, StepStatus::Running, Some(note));
+                    self.set_status(&question.checkpoint.step, at, StepStatus::Running, Some(note));
                 }
             }
             CheckpointEvent::Escalated { .. } => {}

@@ -9,7 +9,7 @@ use crate::workflow::{Run, Skipped, StepStatus};
 impl Steps {
     /// A fallback runs in place of one item. The items shown for the fallback are those that it replaces.
     pub(super) fn item_replaced(&mut self, (step, item): (&StepId, u32), by: &StepId, why: &str, at: Timestamp) {
-        self.mark(step, at, StepStatus::Running, Some(format!("`{by}` takes the place of item {item}: {why}")));
+        self.set_status(step, at, StepStatus::Running, Some(format!("`{by}` takes the place of item {item}: {why}")));
         let by = self.step(by, at);
         by.items = Some(by.items.unwrap_or(0) + 1);
         by.items_ended.get_or_insert(0);
@@ -21,21 +21,21 @@ impl Steps {
         if let Some(ended) = &mut self.step(step, at).items_ended {
             *ended += 1;
         }
-        // If it was to replace another item, the next event tells how that one ends.
+        // If it was to replace another item, the next event says how that one ends.
         if matches!(reason, Skipped::ByHand | Skipped::Rejected | Skipped::Busy) {
-            self.place_ended(step, Some(item), at, run);
+            self.replaced_item_ended(step, Some(item), at, run);
         }
     }
 
-    /// An item has ended, and with it the item that it replaced.
-    pub(super) fn place_ended(&mut self, step: &StepId, item: Option<u32>, at: Timestamp, run: &Run) {
+    /// Counts as ended the items that an item replaced, when it has ended itself.
+    pub(super) fn replaced_item_ended(&mut self, step: &StepId, item: Option<u32>, at: Timestamp, run: &Run) {
         let mut step = step;
         // A chain of fallbacks has no cycle, so this ends.
-        while let (Some(_), Some(place)) = (item, run.replaced.get(step)) {
-            if let Some(ended) = &mut self.step(place, at).items_ended {
+        while let (Some(_), Some(original)) = (item, run.replaced.get(step)) {
+            if let Some(ended) = &mut self.step(original, at).items_ended {
                 *ended += 1;
             }
-            step = place;
+            step = original;
         }
     }
 }

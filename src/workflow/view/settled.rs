@@ -1,4 +1,4 @@
-//! Corrects the view of steps by the state of the whole run, where no event of the step tells.
+//! Corrects the status of steps from the state of the whole run, where the events of the step do not tell it.
 //!
 //! Always true: no step of a run that has ended is shown as under way, and a step with an open conflict is shown as
 //! such.
@@ -44,19 +44,19 @@ pub(super) fn settle(steps: &mut [StepView], run: &Run) {
             Some(StepState::Open(_) | StepState::Replaced { .. }) | None => {}
         }
     }
-    let running = child::running(run);
+    let running = child::describe_running(run);
     for view in steps.iter_mut().filter(|view| view.status == StepStatus::WaitingChild) {
         view.note = running.get(&view.step).cloned().or(view.note.take());
     }
-    // Comes last: the note may be from another item of a fan-out.
+    // This comes last, because it replaces a note that may be about another item of a fan-out.
     for view in steps {
-        let mut over = run.conflicts().iter().filter(|open| open.step == view.step && open.part != Part::Undo);
-        let Some(open) = over.next() else { continue };
+        let mut conflicts = run.conflicts().iter().filter(|open| open.step == view.step && open.part != Part::Undo);
+        let Some(open) = conflicts.next() else { continue };
         view.status = match open.kind {
             ConflictKind::OutcomeUnknown => StepStatus::Unknown,
             _ => StepStatus::Conflict,
         };
-        let more = over.count();
+        let more = conflicts.count();
         view.note = Some(match (open.item, more) {
             (None, _) => open.message.clone(),
             (Some(item), 0) => format!("item {item}: {}", open.message),

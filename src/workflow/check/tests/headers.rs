@@ -1,11 +1,11 @@
 use super::*;
-use crate::workflow::{KeptHeaders, Part};
+use crate::workflow::{Part, RecordedHeaders};
 
 fn kept(plan: &Plan, step: &str, part: Part) -> Option<Vec<String>> {
     let (index, _) = plan.step(&StepId::from(step)).unwrap();
-    match &*plan.kept_headers(index, part) {
-        KeptHeaders::All => None,
-        KeptHeaders::Only(names) => Some(names.iter().map(ToString::to_string).collect()),
+    match &*plan.recorded_headers(index, part) {
+        RecordedHeaders::All => None,
+        RecordedHeaders::Only(names) => Some(names.iter().map(ToString::to_string).collect()),
     }
 }
 

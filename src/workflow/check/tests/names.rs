@@ -47,8 +47,8 @@ fn names_that_do_not_exist_are_refused_with_what_may_be_meant() {
     wrong(
         "b: { set: 1 }\na: { set: '${[steps.b.outptu, steps.b, steps, steps[\"b\"].body]}' }",
         &[
-            "w.steps.a.set+3: name the step that is meant; a computed one cannot be waited for (write steps.NAME.output)",
-            "w.steps.a.set+3: name what of the step `b` is meant (write steps.b.output)",
+            "w.steps.a.set+3: name the step that is meant: a step whose name is computed cannot be waited for (write steps.NAME.output)",
+            "w.steps.a.set+3: name the part of the step `b` that is meant (write steps.b.output)",
             "w.steps.a.set+3: a step has no `body` (the body is `output`)",
             "w.steps.a.set+3: a step has no `outptu` (did you mean `output`?)",
         ],
@@ -106,7 +106,7 @@ fn credentials_of_callers_are_passed_on_only_sealed() {
         ],
     );
     let (plan, problems) = Environment { store_key: true, ..Environment::new() }.check(&pass);
-    assert_eq!((problems.len(), plan.unwrap().sensitive().collect::<Vec<_>>()), (0, vec!["authorization"]));
+    assert_eq!((problems.len(), plan.unwrap().credentials_read().collect::<Vec<_>>()), (0, vec!["authorization"]));
     wrong(
         "a: { set: '${request.headers[\"cookie\"]}' }\nb: { set: '${request.headers}' }",
         &[

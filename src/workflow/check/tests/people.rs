@@ -46,7 +46,7 @@ respond: { status: 200 }
     assert_eq!((pick.on_reject, pick.asking.escalate.as_ref().map(|e| e.approve)), (OnReject::Skip, Some(false)));
     assert_eq!(pick.complaints(&json!({})), [r#""id" is a required property"#]);
     let StepKind::Wait(paid) = &kind("paid").kind else { panic!() };
-    assert!(matches!(&paid.until, Until::Signal { goes_on: true, filter: Some(_), .. }) && paid.rehearse.is_some());
+    assert!(matches!(&paid.until, Until::Signal { continues: true, filter: Some(_), .. }) && paid.rehearse.is_some());
     assert_eq!(kind("paid").needs.len(), 1, "a filter's reads are needs");
     let StepKind::Run(print) = &kind("print").kind else { panic!() };
     assert_eq!(print.workflow.as_str(), "print-page");

@@ -1,7 +1,7 @@
 //! Follows sensitive values through a plan: from the declarations, through every expression that reads them.
 //!
 //! Always true: the result of an expression that reads something sensitive is sensitive as a whole. An expression that
-//! is only a path is an exception: of the value at the path, only the sensitive parts are. A service's answer is not
+//! is only a path is an exception: only the sensitive parts of the value at the path are. A service's answer is not
 //! computed by the plan, and is sensitive only where that is declared.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use crate::workflow::{CallBody, Level, Plan, ResponseTemplate, Step, StepKind, U
 const OWN: &str = "own output";
 
 /// Sensitive values of a plan's runs, as paths from the roots of its expressions (`$.steps.token.output.access_token`).
-pub(super) struct Spread<'a> {
+pub(super) struct Propagation<'a> {
     plan: &'a Plan,
     pub known: BTreeSet<SensitivePath>,
     /// Sensitive parts of outputs; of a `for_each`, of each item's output.
@@ -25,26 +25,26 @@ pub(super) struct Spread<'a> {
     pub items: BTreeMap<StepId, BTreeSet<SensitivePath>>,
 }
 
-impl<'a> Spread<'a> {
+impl<'a> Propagation<'a> {
     pub fn new(plan: &'a Plan, sources: &SensitiveSources) -> Self {
-        let mut spread = Self { plan, known: BTreeSet::new(), outputs: BTreeMap::new(), items: BTreeMap::new() };
-        spread.declared();
-        spread.sources(sources);
+        let mut propagation = Self { plan, known: BTreeSet::new(), outputs: BTreeMap::new(), items: BTreeMap::new() };
+        propagation.add_declared();
+        propagation.add_sources(sources);
         loop {
-            let before = spread.size();
-            plan.steps.iter().for_each(|step| spread.step(step, sources));
-            if spread.size() == before {
-                return spread;
+            let before = propagation.size();
+            plan.steps.iter().for_each(|step| propagation.add_step(step, sources));
+            if propagation.size() == before {
+                return propagation;
             }
         }
     }
 
     fn size(&self) -> usize {
-        let of = |all: &BTreeMap<StepId, BTreeSet<SensitivePath>>| all.values().map(BTreeSet::len).sum::<usize>();
-        self.known.len() + of(&self.outputs) + of(&self.items)
+        let count = |all: &BTreeMap<StepId, BTreeSet<SensitivePath>>| all.values().map(BTreeSet::len).sum::<usize>();
+        self.known.len() + count(&self.outputs) + count(&self.items)
     }
 
-    fn declared(&mut self) {
+    fn add_declared(&mut self) {
         let declared = self.plan.sensitive_values();
         let body = SensitivePath::of(["request", "body"]);
         self.known.extend(declared.body.iter().map(|path| body.then(path)));
@@ -54,24 +54,24 @@ impl<'a> Spread<'a> {
             self.known.extend(self.plan.steps.iter().map(of_step));
         }
         for (step, paths) in &declared.steps {
-            paths.iter().for_each(|path| self.output(step, path.clone()));
+            paths.iter().for_each(|path| self.add_output(step, path.clone()));
             if let Some((_, step)) = self.plan.step(step) {
                 self.known.extend(self.read_from_legacy(step, paths));
             }
         }
-        self.raw();
+        self.add_raw_body();
     }
 
-    fn sources(&mut self, sources: &SensitiveSources) {
+    fn add_sources(&mut self, sources: &SensitiveSources) {
         self.known.extend(sources.first_event.iter().cloned());
         for (step, paths) in &sources.outputs {
-            paths.iter().for_each(|path| self.output(step, path.clone()));
+            paths.iter().for_each(|path| self.add_output(step, path.clone()));
         }
-        self.raw();
+        self.add_raw_body();
     }
 
     /// A body that has sensitive parts is sensitive as raw bytes.
-    fn raw(&mut self) {
+    fn add_raw_body(&mut self) {
         if self.known.iter().any(|path| path.under(&["request", "body"]).is_some()) {
             self.known.insert(SensitivePath::of(["request", "raw"]));
         }
@@ -82,8 +82,8 @@ impl<'a> Spread<'a> {
         let mut found = Vec::new();
         for template in rehearsals(step) {
             for (at, expression, _) in template.expressions() {
-                let place = SensitivePath::at(&at, SensitivePath::whole());
-                let meets = paths.iter().any(|path| path.meets(&place));
+                let part = SensitivePath::at(&at, SensitivePath::whole());
+                let meets = paths.iter().any(|path| path.meets(&part));
                 let legacy = expression.reads().iter().filter(|read| meets && read.root() == "legacy");
                 found.extend(legacy.map(|read| SensitivePath::of(names(&read.0))));
             }
@@ -91,7 +91,7 @@ impl<'a> Spread<'a> {
         found
     }
 
-    fn output(&mut self, step: &StepId, path: SensitivePath) {
+    fn add_output(&mut self, step: &StepId, path: SensitivePath) {
         let output = SensitivePath::of(["steps", step.as_str(), "output"]);
         // Of a `for_each` the output is the list of its items' outputs.
         let has_items = self.plan.step(step).is_some_and(|(_, step)| self.has_items(step));
@@ -100,7 +100,7 @@ impl<'a> Spread<'a> {
         self.outputs.entry(step.clone()).or_default().insert(path);
     }
 
-    fn step(&mut self, step: &Step, sources: &SensitiveSources) {
+    fn add_step(&mut self, step: &Step, sources: &SensitiveSources) {
         if let Some(for_each) = &step.for_each {
             for path in self.template(None, &for_each.items) {
                 let path = path.within_element();
@@ -111,7 +111,7 @@ impl<'a> Spread<'a> {
         for path in
             outputs(step).into_iter().flat_map(|template| self.template(Some(step), template)).collect::<Vec<_>>()
         {
-            self.output(&step.id, path);
+            self.add_output(&step.id, path);
         }
         let is_read = self.is_read_by(step);
         if is_read {
@@ -119,42 +119,46 @@ impl<'a> Spread<'a> {
             self.known.insert(SensitivePath::of(["steps", step.id.as_str(), "errors"]));
             self.known.insert(SensitivePath::of(["failed"]));
         }
-        // Values that people enter in place of something computed from sensitive values, or where they are shown one.
+        // Values that people enter in place of a computed sensitive value, or in answer to a question that shows one.
         let typed = match &step.kind {
             StepKind::Set(_) => sources.given.contains(&step.id),
             StepKind::Checkpoint(_) => true,
             StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => false,
         };
         let is_typed = typed && is_read;
-        // What people give as the output of a step has any form, so the declared paths need not lead to what they
-        // typed.
+        // An output that a person gives may have any form, so the declared paths need not lead to the sensitive values
+        // in it.
         let is_taken = sources.taken.contains(&step.id) && (is_read || self.outputs.contains_key(&step.id));
         if is_typed || is_taken {
-            self.output(&step.id, SensitivePath::whole());
+            self.add_output(&step.id, SensitivePath::whole());
         }
-        // Who reads a step may get the output of its fallback.
-        if let Some(by) = step.failure_handling.fallback.and_then(|place| self.plan.steps.get(place.0)) {
+        // An expression that reads a step may get the output of its fallback.
+        if let Some(by) = step.failure_handling.fallback.and_then(|by| self.plan.steps.get(by.0)) {
             for path in self.outputs.get(&by.id).cloned().unwrap_or_default() {
-                self.output(&step.id, path);
+                self.add_output(&step.id, path);
             }
         }
     }
 
     /// The step whose items a step sees as `item`: the step itself, or the one that it replaces.
-    fn item_of<'s>(&'s self, step: &'s Step) -> &'s Step {
-        let mut of = step;
+    fn item_owner<'s>(&'s self, step: &'s Step) -> &'s Step {
+        let mut owner = step;
         for _ in &self.plan.steps {
-            match of.replaces.filter(|_| of.for_each.is_none()).and_then(|place| self.plan.steps.get(place.0)) {
-                Some(replaced) => of = replaced,
+            match owner
+                .replaces
+                .filter(|_| owner.for_each.is_none())
+                .and_then(|original| self.plan.steps.get(original.0))
+            {
+                Some(original) => owner = original,
                 None => break,
             }
         }
-        of
+        owner
     }
 
     /// Whether its output is a list of its items' outputs.
     pub fn has_items(&self, step: &Step) -> bool {
-        self.item_of(step).for_each.is_some()
+        self.item_owner(step).for_each.is_some()
     }
 
     /// The sensitive parts of a value that is read.
@@ -162,7 +166,7 @@ impl<'a> Spread<'a> {
         let all = names(&read.0);
         let rest = all.get(1..).unwrap_or_default();
         let path = match (read.root(), step) {
-            ("item", Some(step)) => [&["item", self.item_of(step).id.as_str()], rest].concat(),
+            ("item", Some(step)) => [&["item", self.item_owner(step).id.as_str()], rest].concat(),
             // The output that an undo or a probe reads.
             ("output", Some(step)) => [&[OWN, step.id.as_str()], &all[..]].concat(),
             ("headers", Some(step)) => [&["steps", step.id.as_str()], &all[..]].concat(),
@@ -238,7 +242,7 @@ fn reads(step: &Step) -> Vec<&[ReadPath]> {
     all.extend(outputs(step).into_iter().map(Template::reads));
     match &step.kind {
         StepKind::Set(_) => {}
-        StepKind::Call(call) => all.extend(of_call(call)),
+        StepKind::Call(call) => all.extend(call_reads(call)),
         StepKind::Checkpoint(question) => all.extend(question.asking.question.as_ref().map(Template::reads)),
         StepKind::Wait(wait) => match &wait.until {
             Until::For(template) | Until::At(template) => all.push(template.reads()),
@@ -256,15 +260,15 @@ fn reads(step: &Step) -> Vec<&[ReadPath]> {
     }
     all.extend(step.safeguards.asking.question.as_ref().map(Template::reads));
     all.extend(step.safeguards.lock.as_ref().and_then(|lock| lock.key.as_ref()).map(Template::reads));
-    all.extend(step.undo.iter().flat_map(|undo| of_call(undo)));
+    all.extend(step.undo.iter().flat_map(|undo| call_reads(undo)));
     if let Some(probe) = &step.probe {
-        all.extend(of_call(&probe.call));
+        all.extend(call_reads(&probe.call));
         all.push(probe.done.reads());
     }
     all
 }
 
-fn of_call(call: &crate::workflow::Call) -> Vec<&[ReadPath]> {
+fn call_reads(call: &crate::workflow::Call) -> Vec<&[ReadPath]> {
     let mut all = vec![call.url.reads()];
     all.extend(call.headers.iter().map(|(_, template)| template.reads()));
     match &call.body {

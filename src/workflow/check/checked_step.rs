@@ -9,7 +9,7 @@ use crate::workflow::rules::Safeguards;
 use crate::workflow::{Call, ForEach, PauseOrFail, Probe, Schema, StepKind};
 
 /// A checked step, before the order of all steps is known.
-pub(super) struct Built {
+pub(super) struct CheckedStep {
     pub(super) id: StepId,
     /// The names of the steps that it needs; only those that exist.
     pub(super) needs: BTreeSet<String>,
@@ -18,14 +18,14 @@ pub(super) struct Built {
     pub(super) for_each: Option<ForEach>,
     /// `None` where it has an error, which was reported.
     pub(super) kind: Option<StepKind>,
-    pub(super) failing: Failing,
+    pub(super) failing: FailureSettings,
     /// `None` where they have an error, which was reported.
     pub(super) safeguards: Option<Safeguards>,
 }
 
 /// How a step handles failures, before the order of all steps is known.
 #[derive(Default)]
-pub(super) struct Failing {
+pub(super) struct FailureSettings {
     pub(super) fallback: Option<String>,
     pub(super) fallback_only: bool,
     pub(super) on_conflict: Option<PauseOrFail>,

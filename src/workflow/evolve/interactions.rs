@@ -15,7 +15,7 @@ use crate::workflow::{
 };
 
 /// How a child run ended.
-pub(super) struct Ended<'a> {
+pub(super) struct EndedChild<'a> {
     pub child: RunId,
     pub status: RunStatus,
     pub effects: bool,
@@ -73,7 +73,7 @@ impl Run {
     }
 
     pub(super) fn checkpoint_opened(&mut self, asked: &OpenCheckpoint) -> Result<(), String> {
-        let place = (asked.step.clone(), asked.item);
+        let key = (asked.step.clone(), asked.item);
         if self.interactions.questions.contains_key(&asked.checkpoint)
             || self.interactions.is_asked_about(&asked.step, asked.item)
         {
@@ -82,8 +82,8 @@ impl Run {
         if asked.kind == CheckpointKind::Question {
             self.not_begun(&asked.step)?;
         }
-        *self.interactions.times.entry(place.clone()).or_default() += 1;
-        self.interactions.current.insert(place, asked.checkpoint.clone());
+        *self.interactions.times.entry(key.clone()).or_default() += 1;
+        self.interactions.current.insert(key, asked.checkpoint.clone());
         let question =
             RunQuestion { checkpoint: Arc::new(asked.clone()), escalated: false, state: QuestionState::Open };
         self.interactions.questions.insert(asked.checkpoint.clone(), question);
@@ -128,7 +128,7 @@ impl Run {
                 self.not_begun(&asked.step)?;
                 let output = said.values.as_ref().map_or(Value::Null, |values| (**values).clone());
                 let by = ("by", Value::String(by.to_owned()));
-                self.done(&asked.step, None, vec![("output", output), ("approved", Value::Bool(true)), by]);
+                self.end_as_done(&asked.step, None, vec![("output", output), ("approved", Value::Bool(true)), by]);
             }
             (CheckpointKind::Review, true) => self.strike(&asked, said)?,
             (CheckpointKind::Approval, true) | (_, false) => {}
@@ -138,16 +138,16 @@ impl Run {
 
     /// Applies a review: a struck-out item of a fan-out is skipped, a struck-out part of a body is left out of it.
     fn strike(&mut self, asked: &OpenCheckpoint, said: &CheckpointAnswer) -> Result<(), String> {
-        let places: BTreeSet<u32> = said.struck.iter().copied().collect();
-        let struck = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let indexes: BTreeSet<u32> = said.struck.iter().copied().collect();
+        let struck = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
         self.interactions.struck.insert(asked.step.clone(), struck);
-        let all = places.len() == asked.items.len();
+        let all = indexes.len() == asked.items.len();
         if let Some(StepState::Open(open)) = self.steps.get_mut(&asked.step)
             && open.items.is_some()
             && asked.item.is_none()
             && !all
         {
-            for slot in &places {
+            for slot in &indexes {
                 if *slot as usize >= open.all() || open.calls.contains_key(slot) {
                     return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
                 }
@@ -156,7 +156,7 @@ impl Run {
                 open.queued.remove(slot);
                 open.results.insert(*slot, CallResult::default());
             }
-            open.begun();
+            open.advance_next();
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Run {
 
     pub(super) fn signal_received(&mut self, name: &str, payload: &Arc<Value>, id: Option<&String>) {
         if let Some(id) = id {
-            self.interactions.deliver(id);
+            self.interactions.remember_delivery(id);
         }
         let signal = Signal { seq: self.seq.next(), name: name.to_owned(), payload: payload.clone() };
         self.interactions.signals.push_back(signal);
@@ -185,39 +185,39 @@ impl Run {
     pub(super) fn wait_ended(&mut self, step: &StepId, signal: Option<Seq>, output: &Arc<Value>) -> Result<(), String> {
         let wait = self.interactions.waits.remove(step).ok_or_else(|| format!("`{step}` does not wait"))?;
         if let Some(seq) = signal {
-            let place = self.interactions.signals.iter().position(|known| known.seq == seq);
-            let place = place.ok_or_else(|| format!("the signal at {seq} is not there"))?;
-            self.interactions.signals.remove(place);
+            let index = self.interactions.signals.iter().position(|signal| signal.seq == seq);
+            let index = index.ok_or_else(|| format!("the signal at {seq} is not there"))?;
+            self.interactions.signals.remove(index);
         }
         let timed_out = Value::Bool(wait.signal.is_some() && signal.is_none());
-        self.done(step, None, vec![("output", (**output).clone()), ("timed_out", timed_out)]);
+        self.end_as_done(step, None, vec![("output", (**output).clone()), ("timed_out", timed_out)]);
         Ok(())
     }
 
     pub(super) fn lock_queued(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
-        let place = (step.clone(), item);
-        if self.interactions.queue_entries.contains_key(&place) {
+        let key = (step.clone(), item);
+        if self.interactions.queue_entries.contains_key(&key) {
             return Err(format!("`{step}` stands in a queue already"));
         }
         if let Some(slot) = item {
-            let open = self.open(step, item)?;
+            let open = self.open_step_mut(step, item)?;
             open.queued.insert(slot);
-            open.begun();
+            open.advance_next();
         }
-        let asked = self.interactions.locks_told_to_wait.contains(&place);
-        let queued = QueueEntry { name: name.to_owned(), queued: self.seq.next(), taken: false, told_to_wait: asked };
-        self.interactions.queue_entries.insert(place, queued);
+        let told_to_wait = self.interactions.locks_told_to_wait.contains(&key);
+        let queued = QueueEntry { name: name.to_owned(), queued: self.seq.next(), taken: false, told_to_wait };
+        self.interactions.queue_entries.insert(key, queued);
         Ok(())
     }
 
     /// The name is not compared with the one under which it was queued: in the store both may be sealed, each anew, and
     /// whoever folds the events without the key still finds the same run.
     pub(super) fn lock_taken(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
-        let at = (step.clone(), item);
-        match self.interactions.queue_entries.get_mut(&at) {
-            Some(place) if !place.taken => {
-                place.taken = true;
-                self.interactions.locks_told_to_wait.remove(&at);
+        let key = (step.clone(), item);
+        match self.interactions.queue_entries.get_mut(&key) {
+            Some(entry) if !entry.taken => {
+                entry.taken = true;
+                self.interactions.locks_told_to_wait.remove(&key);
                 Ok(())
             }
             _ => Err(format!("`{step}` does not wait for `{name}`")),
@@ -225,8 +225,8 @@ impl Run {
     }
 
     pub(super) fn lock_left(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
-        let place = self.interactions.queue_entries.remove(&(step.clone(), item));
-        place.ok_or_else(|| format!("`{step}` stands in no queue"))?;
+        let entry = self.interactions.queue_entries.remove(&(step.clone(), item));
+        entry.ok_or_else(|| format!("`{step}` stands in no queue"))?;
         if let (Some(slot), Some(StepState::Open(open))) = (item, self.steps.get_mut(step)) {
             // The step (the item) had not begun: it begins later.
             if open.queued.remove(&slot) && !open.has_ended(slot) {
@@ -249,12 +249,12 @@ impl Run {
             self.steps.insert(step.clone(), StepState::Open(Open::default()));
         }
         let slot = item.unwrap_or(0);
-        let open = self.open(step, item)?;
+        let open = self.open_step_mut(step, item)?;
         if !(open.is_new(slot) || open.queued.contains(&slot)) || !open.children.insert(slot) {
             return Err(format!("`{step}` has begun already"));
         }
         open.queued.remove(&slot);
-        open.begun();
+        open.advance_next();
         let child = Child { run: child, workflow: workflow.clone(), input: input.clone(), began, paused: false };
         self.interactions.children.insert((step.clone(), item), child);
         Ok(())
@@ -264,18 +264,18 @@ impl Run {
         &mut self,
         step: &StepId,
         item: Option<u32>,
-        ended: &Ended<'_>,
+        ended: &EndedChild<'_>,
         output: &Arc<Value>,
     ) -> Result<(), String> {
-        let Ended { child, status, effects, tree, unfit } = *ended;
-        let place = (step.clone(), item);
-        let known = self.interactions.children.get(&place).filter(|known| known.run == child).cloned();
+        let EndedChild { child, status, effects, tree, unfit } = *ended;
+        let key = (step.clone(), item);
+        let known = self.interactions.children.get(&key).filter(|known| known.run == child).cloned();
         let known = known.ok_or_else(|| format!("`{step}` did not begin {child}"))?;
-        self.interactions.children.remove(&place);
+        self.interactions.children.remove(&key);
         let ended = self.seq.next();
         let value = item.and_then(|item| self.item(step, item));
         let slot = item.unwrap_or(0);
-        let open = self.open(step, item)?;
+        let open = self.open_step_mut(step, item)?;
         open.children.remove(&slot);
         match tree {
             Some(tree @ TreeEffects { private, shared, .. }) => {
@@ -294,7 +294,7 @@ impl Run {
                 }
             }
         }
-        let open = self.open(step, item)?;
+        let open = self.open_step_mut(step, item)?;
         if status != RunStatus::Completed {
             open.next = open.next.min(slot); // the next event says how the step goes on
             return Ok(());

@@ -14,20 +14,20 @@ use crate::config::Token;
 use crate::workflow::UNVERIFIED;
 
 /// The header in which a caller without a token gives a name.
-pub(super) const AS: &str = "x-pointsman-as";
+pub(super) const AS_HEADER: &str = "x-pointsman-as";
 /// Headers that a proxy adds: a request with one of them may come from another machine.
 const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 /// The longest name that is recorded.
 const NAME_CHARS_MAX: usize = 64;
 
-/// What an endpoint lets a caller do; a token lists the scopes that it has.
+/// A set of endpoints that a token may call; a token lists its scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// Read routes, evidence and runs.
     Read,
     /// Start runs and send them signals.
     Run,
-    /// Answer checkpoints, decide conflicts, pause, resume and cancel runs.
+    /// Answer checkpoints, resolve conflicts, and pause, resume or cancel runs.
     Decide,
     /// Move routes, set the kill switch.
     Flip,
@@ -137,8 +137,8 @@ impl AccessControl {
         Ok(caller)
     }
 
-    /// The caller of the deprecated start endpoint: on this machine and not forwarded by a proxy, or with a token that
-    /// may start runs.
+    /// Identifies the caller of the deprecated start endpoint. Accepts callers on this machine whose request was not
+    /// forwarded by a proxy, and tokens that may start runs.
     pub(super) fn authorize_deprecated_start(
         &self,
         method: &Method,
@@ -179,8 +179,8 @@ impl AccessControl {
         let unauthorized = |detail: &str| ApiError::new(StatusCode::UNAUTHORIZED, "token", "A token is needed", detail);
         let Some(given) = given else { return Err(unauthorized("send `Authorization: Bearer …`")) };
         let hash = blake3::hash(given.as_bytes());
-        // The given token is compared with every token, each in constant time, so that the time taken reveals nothing
-        // about a guess.
+        // Compares the hash with that of every token, each in constant time, so that the time taken reveals nothing about
+        // a guess.
         let mut found = None;
         for token in &self.tokens {
             if token.hash == hash {
@@ -203,7 +203,7 @@ impl AccessControl {
 /// A caller without a token, with the name that they give.
 fn unverified(headers: &HeaderMap) -> Result<Caller, ApiError> {
     let name = headers
-        .get(AS)
+        .get(AS_HEADER)
         .map(|name| name.to_str().map_err(|_| ApiError::bad("the name in X-Pointsman-As is not plain ASCII")));
     let name = name.transpose()?.map(|name| valid_name(name).map(str::to_owned)).transpose()?;
     Ok(Caller::Unverified(name))

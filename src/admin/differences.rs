@@ -32,16 +32,16 @@ pub(super) async fn diffs(
         tracing::warn!(%error, "the newest samples could not be written to the store and are not shown");
     }
     let limits = &parts.limits;
-    let kept = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
-    let samples = parts.store.samples(route.clone(), usize::try_from(kept).unwrap_or(usize::MAX)).await?;
+    let samples_max = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
+    let samples = parts.store.samples(route.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
     let evidence = parts.evidence.of(&route);
     let mut groups = group(samples, &evidence.seen);
     groups.truncate(admin.rows(filter.limit, 50));
     Ok(Json(Diffs { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, groups }))
 }
 
-/// Groups samples (given newest first) by fingerprint: the most frequent group first; of equally frequent ones, the
-/// most recent.
+/// Groups samples, which come newest first, by fingerprint. The most frequent group is first; among equally frequent
+/// groups, the most recent.
 fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, FingerprintCount>) -> Vec<DiffGroup> {
     let mut groups: Vec<DiffGroup> = Vec::new();
     let mut group_of: HashMap<String, usize> = HashMap::new();

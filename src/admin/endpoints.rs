@@ -67,9 +67,9 @@ pub(super) struct Endpoint {
     pub body: Option<SchemaFn>,
     pub headers: Vec<Header>,
     pub responses: Vec<(u16, Content)>,
-    /// The response names a run: OpenAPI links lead from it to the endpoints of that run.
+    /// Whether the response names a run: then OpenAPI links lead from it to the endpoints of that run.
     pub links_to_run: bool,
-    /// Error statuses beside those that every endpoint with this access and request may have.
+    /// Error statuses in addition to those that follow from the access and the request.
     pub errors: &'static [u16],
     pub handler: MethodRouter<Arc<ApiState>>,
 }
@@ -155,7 +155,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     let mut all = process_endpoints();
     all.extend(flag_endpoints());
     all.extend(run_endpoints());
-    all.extend(order_endpoints());
+    all.extend(command_endpoints());
     all
 }
 
@@ -167,7 +167,7 @@ fn process_endpoints() -> Vec<Endpoint> {
             .for_applications(),
         public("/metrics", get(process::metrics), "metrics", "Metrics for Prometheus").responds(200, Content::Text),
         public("/healthz", get(process::healthz), "healthz", "The process runs").responds(200, Content::Text),
-        public("/readyz", get(process::readyz), "readyz", "Whether traffic may be sent here")
+        public("/readyz", get(process::readyz), "readyz", "Whether a start of a run would be accepted")
             .responds(200, Content::Text)
             .responds(503, Content::Text),
         public("/openapi.json", get(process::openapi), "openapi", "This description")
@@ -282,15 +282,15 @@ fn run_endpoints() -> Vec<Endpoint> {
     ]
 }
 
-fn order_endpoints() -> Vec<Endpoint> {
+fn command_endpoints() -> Vec<Endpoint> {
     const ERRORS: &[u16] = &[404, 409, 410, 422, 500];
-    let order = |path, scope, handler, id, about| {
+    let command = |path, scope, handler, id, about| {
         Endpoint::new(Method::POST, path, Access::Scope(scope), handler, id, about)
             .returns::<Orchestration>()
             .errors(ERRORS)
             .for_applications()
     };
-    let decide = |path, handler, id, about| order(path, Scope::Decide, handler, id, about);
+    let decide = |path, handler, id, about| command(path, Scope::Decide, handler, id, about);
     vec![
         decide("/api/v2/orchestrate/run/{id}/pause", post(runs::pause), "pauseRun", "Pause a run")
             .body::<PauseRequest>(),
@@ -300,11 +300,11 @@ fn order_endpoints() -> Vec<Endpoint> {
             .body::<CancelRequest>()
             .responds(202, Content::Json(|generator| generator.subschema_for::<Orchestration>())),
         decide("/api/v2/orchestrate/run/{id}/skip", post(runs::skip), "skipStep", "Skip a step").body::<SkipRequest>(),
-        decide("/api/v2/orchestrate/run/{id}/adjust", post(runs::adjust), "adjustStep", "Give a step another input")
+        decide("/api/v2/orchestrate/run/{id}/adjust", post(runs::adjust), "adjustStep", "Replace a step's input")
             .body::<AdjustRequest>(),
         decide("/api/v2/orchestrate/run/{id}/retry", post(runs::retry), "retryRun", "Start the next attempt now")
             .body::<RetryRequest>(),
-        decide("/api/v2/orchestrate/run/{id}/resolve", post(runs::resolve), "resolveConflict", "Decide a conflict")
+        decide("/api/v2/orchestrate/run/{id}/resolve", post(runs::resolve), "resolveConflict", "Resolve a conflict")
             .body::<ResolveRequest>(),
         Endpoint::new(
             Method::POST,
@@ -325,7 +325,7 @@ fn order_endpoints() -> Vec<Endpoint> {
             "Answer a checkpoint",
         )
         .body::<AnswerRequest>(),
-        order(
+        command(
             "/api/v2/orchestrate/run/{id}/signals/{name}",
             Scope::Run,
             post(runs::signal),

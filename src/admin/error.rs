@@ -1,4 +1,4 @@
-//! Where errors of the API become responses: only here.
+//! Turns errors of the API into responses. No other file does.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -41,7 +41,7 @@ impl ApiError {
         self
     }
 
-    /// Commands that would do what was asked, one after the other.
+    /// Commands that would pass if they were given one after the other.
     fn commands(mut self, commands: Vec<FlipCommand>) -> Self {
         self.0.commands = commands.iter().map(FlipCommand::to_string).collect();
         self
@@ -49,7 +49,7 @@ impl ApiError {
 
     /// 400: the request is malformed.
     pub(super) fn bad(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request is not what this path takes", detail)
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request is not valid for this path", detail)
     }
 
     /// 422: fields that are each valid contradict each other.
@@ -92,7 +92,7 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, why.to_string())
     }
 
-    /// 404: nothing has this name. `reasons` lists the names there are, the nearest first.
+    /// 404: nothing has this name. `reasons` lists the names that exist, the nearest first.
     pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let mut known: Vec<&str> = known.collect();
         let nearest = crate::problem::nearest(name, known.iter().copied()).map(str::to_owned);
@@ -112,7 +112,7 @@ impl ApiError {
         error.reasons(known.into_iter().map(str::to_owned).collect())
     }
 
-    /// 403: the deprecated start endpoint does not take this caller.
+    /// 403: this caller may not use the deprecated start endpoint.
     pub(super) fn not_for_caller(detail: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "not-for-you", "The deprecated endpoint does not take this caller", detail)
             .hint("POST the same body to /api/v2/orchestrate/run with a token")

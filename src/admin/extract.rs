@@ -1,4 +1,4 @@
-//! A request's body, query and path parameters: each read within bounds; an error says where it is wrong.
+//! Reads a request's body, query and path parameters, each within bounds; an error says where the request is wrong.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::state::ApiState;
 use crate::workflow::{is_nested_beyond, values_in};
 
-/// A request's body has to arrive within this time.
+/// How long the client may take to send the body.
 const BODY_READ_MAX: Duration = Duration::from_secs(10);
 
 /// A JSON body, read within bounds, and the caller; an error names line and column.
@@ -61,7 +61,7 @@ async fn read(body: Body, bytes_max: u64) -> Result<bytes::Bytes, ApiError> {
             let detail = format!("the body is larger than {max} bytes (api_body_bytes_max)");
             Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail))
         }
-        Ok(Err(_)) => Err(ApiError::bad("the connection broke before the whole body had arrived")),
+        Ok(Err(_)) => Err(ApiError::bad("the connection ended before the whole body had arrived")),
         Err(_) => {
             let detail = format!("the body did not arrive within {} s", BODY_READ_MAX.as_secs());
             Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "The body is too slow", detail))
@@ -69,7 +69,7 @@ async fn read(body: Body, bytes_max: u64) -> Result<bytes::Bytes, ApiError> {
     }
 }
 
-/// A request's query. An unknown parameter is an error: a misspelt filter would show too much.
+/// A request's query. An unknown parameter is an error, because a misspelt filter that is ignored would return too much.
 pub(super) struct QueryParams<T>(pub T);
 
 impl<T: DeserializeOwned + JsonSchema, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
@@ -83,7 +83,7 @@ impl<T: DeserializeOwned + JsonSchema, S: Send + Sync> FromRequestParts<S> for Q
     }
 }
 
-/// Says which parameter of a query is wrong, by the schema of what the path takes.
+/// An error that says which parameter of a query is wrong, according to the schema of `T`.
 fn query_error<T: JsonSchema>(query: &str) -> ApiError {
     let schema = schemars::schema_for!(T).to_value();
     let known: BTreeMap<&str, &Value> =
@@ -105,7 +105,7 @@ fn query_error<T: JsonSchema>(query: &str) -> ApiError {
     ApiError::bad("the query cannot be read").hint(format!("it takes {names}"))
 }
 
-/// What a parameter has to be; `None` where the value is that.
+/// The type that a parameter must have, as text; `None` if the value has it.
 fn expected_type(of: &Value, value: &str) -> Option<String> {
     let is = |word: &str| of["type"] == word || of["type"].as_array().is_some_and(|types| types.contains(&word.into()));
     if is("integer") {

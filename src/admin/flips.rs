@@ -66,12 +66,12 @@ fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
     }
 }
 
-/// What a caller is told who freezes one of the processes that share a store.
-const FREEZE_OF_ONE_PROCESS: &str = "it is of this process only: others on the same store are not told, and may move its \
-                                     runs; tell each of them";
-/// What a caller is told whose freeze the store does not have.
-const UNRECORDED_FREEZE: &str = "it is in force, and the store has not recorded it yet: that is tried until it does, and a \
-                                 restart before that would not find the freeze";
+/// The note in the response to a freeze of one of several processes that share a store.
+const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only: other processes on the same store are \
+                                     not frozen and may execute its runs; freeze each of them";
+/// The note in the response to a freeze that the store has not recorded.
+const UNRECORDED_FREEZE: &str = "the freeze is in force, but the store has not recorded it yet: pointsman tries again \
+                                 until it has; a restart before that would end the freeze";
 
 fn freeze_note(recorded: bool, is_shared: bool) -> Option<String> {
     let notes = [(!recorded, UNRECORDED_FREEZE), (is_shared, FREEZE_OF_ONE_PROCESS)];
@@ -89,7 +89,7 @@ pub(super) async fn freeze(
         (true, false) => Freeze::Instances,
         (true, true) => Freeze::Effects,
         (false, false) => Freeze::No,
-        (false, true) => return Err(ApiError::inconsistent("`effects` goes with `on: true`")),
+        (false, true) => return Err(ApiError::inconsistent("`effects` needs `on: true`")),
     };
     let ladder::Frozen { flip, recorded } =
         admin.parts.ladder.freeze(to, reason, by).await.map_err(ApiError::freeze)?;
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_freeze_of_one_process_of_several_says_so() {
+    fn a_freeze_says_if_it_is_unrecorded_or_of_one_process_of_several() {
         assert_eq!(freeze_note(true, false), None);
         assert_eq!(freeze_note(true, true).as_deref(), Some(FREEZE_OF_ONE_PROCESS));
         assert_eq!(freeze_note(false, true), Some(format!("{UNRECORDED_FREEZE}; {FREEZE_OF_ONE_PROCESS}")));

@@ -1,5 +1,5 @@
-//! The HTTP API for people and programs: it shows routes, differences and runs, moves routes, starts runs and gives
-//! them orders.
+//! The HTTP API for people and programs: it shows routes, differences and runs, moves routes, starts runs and sends
+//! them commands.
 //!
 //! The question it answers: "what is going on, and may I change it?" Always true: every change is made by the ladder or
 //! the engine and recorded with who asked for it; responses are plain text, JSON or escaped HTML, so nothing that is
@@ -54,7 +54,7 @@ pub fn router(parts: AdminParts) -> Router {
     router_of(parts, endpoints::endpoints())
 }
 
-/// The endpoints for applications alone: runs, and the documentation.
+/// Only the endpoints for applications: runs, and the documentation.
 pub fn applications(parts: AdminParts) -> Router {
     router_of(parts, endpoints::endpoints().into_iter().filter(|endpoint| endpoint.for_applications).collect())
 }
@@ -86,7 +86,7 @@ fn router_of(parts: AdminParts, endpoints: Vec<Endpoint>) -> Router {
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        // Outermost: also unknown paths refuse requests of other web sites and are not cached.
+        // Outermost, so that it also covers unknown paths.
         .layer(middleware::from_fn_with_state(state.clone(), check_origin_and_secure))
         .with_state(state)
 }

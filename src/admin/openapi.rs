@@ -1,7 +1,7 @@
 //! Generates `/openapi.json` and the text of `/` from the table of endpoints.
 //!
-//! Always true: the router is made from the same table and serde from the same types, so the document cannot differ
-//! from what the process does.
+//! Always true: the router is made from the same table, and requests and responses are converted by the same types, so
+//! the document cannot differ from what the process does.
 
 use std::collections::BTreeMap;
 
@@ -180,7 +180,7 @@ fn event_schema() -> Value {
     });
     json!({
         "type": "object",
-        "description": "One event. A stream with its `id` as `Last-Event-ID` continues after it; comments are heartbeats.",
+        "description": "One event. A request with its `id` as `Last-Event-ID` gets the events after it; comments are heartbeats.",
         "required": ["id", "event", "data"],
         "properties": {
             "id": { "type": "string", "pattern": "^[0-9]+$", "description": "The sequence number of the run's event" },
@@ -314,6 +314,6 @@ pub(super) fn index(endpoints: &[Endpoint]) -> String {
         let method = if endpoint.method == Method::GET { "GET " } else { "POST" };
         text.push_str(&format!("{method} {:<56} {}\n", endpoint.path, endpoint.about));
     }
-    text.push_str("The same as commands: pointsman status | flip | freeze | diffs | evidence | services | runs | explain | replay\n");
+    text.push_str("On the command line: pointsman status | flip | freeze | diffs | evidence | services | runs | explain | replay\n");
     text
 }

@@ -28,11 +28,11 @@ pub struct AdminParts {
     pub ladder: Arc<dyn LadderControl>,
     /// What comparisons add up to.
     pub evidence: Arc<Evidence>,
-    /// Starts runs and gives them orders.
+    /// Starts runs and sends them commands.
     pub engine: Arc<dyn EngineControl>,
-    /// Holds runs, flips and samples.
+    /// The store of runs, flips and samples.
     pub store: SharedStore,
-    /// Brings all metrics up to date and renders them as Prometheus text. Called by one scrape at a time.
+    /// Updates all metrics and renders them as Prometheus text. Called by one scrape at a time.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// The tokens; may be empty only where the listener is on loopback.
     pub tokens: Vec<Token>,
@@ -46,7 +46,7 @@ pub struct AdminParts {
     pub stopping: CancellationToken,
     /// The address on which the proxy listens.
     pub proxy_listen: SocketAddr,
-    /// Since when the process runs.
+    /// When the process started.
     pub started: Timestamp,
     /// The limits in force.
     pub limits: Arc<Limits>,
@@ -69,23 +69,23 @@ pub struct ProcessStatus {
     pub warnings: Vec<String>,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
-    /// What is wrong with the store, where it says so.
+    /// What is wrong with the store; `None` if it reports nothing.
     pub store_trouble: Option<String>,
-    /// Why the runs that the last process left are not resumed yet; `None` where they are.
+    /// Why the runs that the last process left are not resumed yet; `None` if they are.
     pub recovery_trouble: Option<String>,
-    /// How the machine's clock differs from the process's time; `None` where they differ by at most a minute.
+    /// How the machine's clock differs from the process's time; `None` if they differ by at most a minute.
     pub clock_trouble: Option<String>,
-    /// Which retry keys of requests that legacy served are unknown, where some are.
+    /// Why retry keys of requests that legacy served may be unknown; `None` if all are known.
     pub retry_keys_trouble: Option<String>,
-    /// Runs that have a task at the moment; a waiting run has none.
+    /// The number of runs that have a task now; a waiting run has none.
     pub runs_in_flight: u64,
     /// Some of the runs that nothing will ever resume.
     pub stuck: Vec<StuckRun>,
-    /// How many more there are.
+    /// How many such runs there are beyond those in `stuck`.
     pub stuck_more: u64,
     /// The load of the shadow executor.
     pub shadow: ShadowLoad,
-    /// Why a start of a run would be refused now; `None` where it would be accepted.
+    /// Why a start of a run would be refused now; `None` if it would be accepted.
     pub not_ready: Option<String>,
 }
 
@@ -116,8 +116,8 @@ pub trait LadderControl: Send + Sync {
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
-/// Resolves when the run has ended or waits: to all of its events if they are in memory, to `None` if they have to be
-/// read from the store.
+/// Resolves when the run is at rest, which means that it has ended or waits. The result is all of its events if they are
+/// in memory, `None` if they have to be read from the store.
 pub type WaitForRest<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 
 /// What the API needs of the engine.

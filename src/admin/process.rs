@@ -20,7 +20,7 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether a start would be taken: the store takes writes, and the process does not stop.
+/// 200 if a start of a run would be accepted now, else 503 with the reason.
 pub(super) async fn readyz(admin: Admin) -> Response {
     match (admin.parts.process_status)().not_ready {
         None => "ready\n".into_response(),

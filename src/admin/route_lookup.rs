@@ -1,4 +1,4 @@
-//! Finds a route by its id, and what the ladder says of it.
+//! Finds a route by its id, and its status in the ladder.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use crate::flag::{FlagSet, RouteFlag};
 use crate::ladder::RouteStatus;
 use crate::names::RouteId;
 
-/// The route with this id; the error lists the ids there are.
+/// The route with this id; the error lists the ids that exist.
 pub(super) fn find<'a>(set: &'a FlagSet, id: &str) -> Result<&'a Arc<RouteFlag>, ApiError> {
     set.route(&RouteId::from(id))
         .ok_or_else(|| ApiError::unknown("route", id, set.routes.iter().map(|flag| flag.route.id.as_str())))
 }
 
-/// What the ladder says of a route.
+/// The ladder's status of a route.
 pub(super) fn ladder_status(state: &ApiState, id: &RouteId) -> Option<RouteStatus> {
     state.parts.ladder.status().into_iter().find(|status| status.route == *id)
 }

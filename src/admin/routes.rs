@@ -15,7 +15,7 @@ use crate::flag::{FlagSet, Instance, RouteFlag};
 use crate::ladder::RouteStatus;
 use crate::names::RouteId;
 
-/// The longest that the status waits for what only the store knows; it is shown as not known then.
+/// How long `status` waits for the store. What only the store knows is then shown as not known.
 const STATUS_STORE_WAIT: Duration = Duration::from_millis(500);
 
 pub(super) async fn status(admin: Admin) -> JsonResult<Status> {

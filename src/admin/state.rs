@@ -1,4 +1,4 @@
-//! What every handler is given: the parts of the API, access control, and what is computed once at the start.
+//! The state that every handler receives: the parts of the API, access control, and texts that are computed once.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use super::stream_slots::StreamSlots;
 pub(super) struct ApiState {
     pub parts: AdminParts,
     pub access: AccessControl,
-    /// The document that `/openapi.json` gives.
+    /// The document at `/openapi.json`.
     pub openapi: Value,
-    /// The text that `/` gives.
+    /// The text at `/`.
     pub index: String,
     pub stream_slots: StreamSlots,
     /// Held during a scrape, so that gauges published just before rendering are those of that scrape.

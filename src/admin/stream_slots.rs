@@ -8,14 +8,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use crate::limits::Limits;
 
-/// As many slots as there may be streams.
+/// One slot for each stream that may be open.
 pub(super) struct StreamSlots {
     semaphore: Arc<Semaphore>,
     max: u64,
 }
 
-/// A slot, free again when this is dropped.
-pub(super) struct StreamSlot(#[allow(dead_code)] OwnedSemaphorePermit); // held while the stream lives
+/// A slot in use; dropping it frees the slot.
+pub(super) struct StreamSlot(#[allow(dead_code)] OwnedSemaphorePermit);
 
 impl StreamSlots {
     pub fn new(limits: &Limits) -> Self {
@@ -24,8 +24,8 @@ impl StreamSlots {
         Self { semaphore: Arc::new(Semaphore::new(permits)), max }
     }
 
-    /// Takes a slot; refused at once where none is free, since a caller that waits would look like a stream without
-    /// events.
+    /// Takes a slot, or refuses at once if none is free: to the client, waiting for a slot would look like a stream
+    /// without events.
     pub fn acquire(&self) -> Result<StreamSlot, ApiError> {
         self.semaphore.clone().try_acquire_owned().map(StreamSlot).map_err(|_| {
             let detail = format!("{} streams are open, which is the most (api_streams_max)", self.max);

@@ -1,14 +1,15 @@
 //! The JSON types of the API's requests and responses, shared by the server and its clients.
 //!
 //! The question it answers: "what does a person or a program see of routes, flips, differences and runs?" Always
-//! true: a response has every field, an absent value as `null`; clients ignore unknown fields, so that an older command
-//! reads a newer server; requests are strict (`deny_unknown_fields`), so that a misspelt `force` is never silently
-//! dropped. Errors are RFC 9457 problems ([`ApiProblem`], `application/problem+json`).
+//! true: a response has every field, with `null` for an absent value, unless its comment says that it is left out;
+//! clients ignore unknown fields, so that an older command line can read the responses of a newer server; requests are
+//! strict (`deny_unknown_fields`), so that a misspelt `force` is never silently dropped. Errors are RFC 9457 problems
+//! ([`ApiProblem`], `application/problem+json`).
 //!
 //! Which endpoint takes and returns which type is in the table of endpoints (`endpoints`).
 
 mod orchestration;
-mod orders;
+mod run_requests;
 mod runs;
 mod services;
 
@@ -28,7 +29,7 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
-pub use orders::{
+pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
 };
@@ -38,40 +39,40 @@ pub use services::{BreakerRow, BreakerStateName, ServiceRow};
 /// The state of the process and of all routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// The version that runs, and since when.
+    /// The version of the process, and when it started.
     pub build: Build,
     /// The address on which the proxy listens.
     pub listen: String,
     /// The kill switch.
     pub freeze: Freeze,
-    /// Whether the store has not recorded the freeze in force yet, so that a restart would not find it.
+    /// Whether the store has not recorded the freeze in force yet, so that a restart would end it.
     #[serde(default)]
     pub freeze_unrecorded: bool,
     /// The files in force.
     pub flags: Flags,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
-    /// What is wrong with the store: a full disk, a database that does not answer.
+    /// What is wrong with the store, such as a full disk or a database that does not answer. Left out if nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<String>,
-    /// Why the runs that the last process left are not resumed yet; `null` where they are.
+    /// Why the runs that the last process left are not resumed yet. Left out if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_trouble: Option<String>,
-    /// How the machine's clock differs from the process's time; `null` up to a minute.
+    /// How the machine's clock differs from the process's time. Left out if they differ by at most a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,
-    /// Which retry keys of requests that legacy served are unknown, where some are: files that are not there.
+    /// Why retry keys of requests that legacy served may be unknown, such as a missing file. Left out if all are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_keys_trouble: Option<String>,
-    /// Durable runs that have a task at the moment; a waiting run has none.
+    /// The number of durable runs that have a task now; a waiting run has none.
     pub runs_in_flight: u64,
-    /// Durable runs that have not ended, by status; `null` where it is not known, since the store does not answer.
+    /// The number of durable runs that have not ended, by status; `null` if the store does not answer.
     #[serde(default)]
     pub runs: Option<RunCounts>,
-    /// Runs that nothing will ever resume, the oldest first, and only some of them: each is a bug.
+    /// The oldest of the runs that this process cannot resume.
     #[serde(default)]
     pub stuck: Vec<StuckRun>,
-    /// How many more of them there are.
+    /// How many such runs there are beyond those in `stuck`.
     #[serde(default)]
     pub stuck_more: u64,
     /// The load of the shadow executor.
@@ -80,7 +81,7 @@ pub struct Status {
     pub routes: Vec<RouteRow>,
 }
 
-/// A run that nothing will ever resume.
+/// A run that this process cannot resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StuckRun {
     /// The run.
@@ -89,12 +90,12 @@ pub struct StuckRun {
     pub why: String,
 }
 
-/// The version that runs.
+/// The version of the process, and when it started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Build {
-    /// Its version.
+    /// The version.
     pub version: String,
-    /// Since when it runs.
+    /// When the process started.
     pub started: Timestamp,
 }
 
@@ -105,19 +106,19 @@ pub struct Flags {
     pub generation: u64,
     /// Seconds since the files in force were loaded.
     pub age_s: f64,
-    /// Why the newest version of the files was refused: the whole text, with file, line and column. `null` where that
+    /// Why the newest version of the files was refused: the whole text, with file, line and column. `null` if that
     /// version is in force.
     pub last_error: Option<String>,
-    /// What `check` warns of in the files in force.
+    /// The warnings of `check` about the files in force.
     pub warnings: Vec<String>,
 }
 
 /// The load of the shadow executor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShadowLoad {
-    /// Copies of requests that wait.
+    /// The number of copies of requests that wait.
     pub queue_depth: u64,
-    /// Copies that are being executed.
+    /// The number of copies that are being executed.
     pub in_flight: u64,
 }
 
@@ -126,7 +127,7 @@ pub struct ShadowLoad {
 pub struct RouteRow {
     /// Its id.
     pub id: RouteId,
-    /// `POST /orders`, with the host in front of the path where it has one.
+    /// Method and path, as `POST /orders`; if the route has a host, the host stands before the path.
     pub matches: String,
     /// The legacy service.
     pub legacy: String,
@@ -139,18 +140,18 @@ pub struct RouteRow {
     pub requested: State,
     /// The state in force, and why.
     pub effective: Effective,
-    /// The reason given for passing the gate by force, until the evidence suffices.
+    /// The reason that was given for passing the gate by force; `null` once the evidence suffices.
     #[serde(default)]
     pub forced: Option<String>,
     /// The shares in force.
     pub shares: Shares,
-    /// Comparisons since the workflow or the rules last changed.
+    /// The number of comparisons since the evidence was last started from zero.
     pub pairs: u64,
-    /// Of those, the ones that differ.
+    /// How many of those differ.
     pub mismatched: u64,
-    /// Requests answered since the process started.
+    /// The number of requests answered since the process started.
     pub requests: u64,
-    /// The median time that the proxy added to a request, in microseconds; `null` where nothing was measured.
+    /// The median time that the proxy added to a request, in microseconds; `null` if nothing was measured.
     pub overhead_p50_us: Option<f64>,
 }
 
@@ -163,14 +164,14 @@ pub struct RouteDetail {
     pub declared: State,
     /// The last flip.
     pub flip: Option<FlipRow>,
-    /// Why the route does not have the state that its file declares, or that it was flipped to; empty where it has.
+    /// Why the route does not have the state that its file declares or that it was flipped to; empty if it has it.
     #[serde(default)]
     pub refused: Vec<String>,
-    /// The next rung and what it still requires: `null` at the top; with an empty list where the gate is open.
+    /// The next rung and what it still requires; `null` on the highest rung. The list is empty if the gate is open.
     pub next: Option<NextRung>,
-    /// The consequences of lowering the route, as sentences; empty where the engine owns no instance.
+    /// The consequences of lowering the route, as sentences; empty if the engine owns no instance.
     pub horizon: Vec<String>,
-    /// How many instances each arm owns (`legacy`: dark twins), by arm.
+    /// How many instances of the family each arm owns; for `legacy` only those that have a twin are counted.
     pub pins: BTreeMap<String, u64>,
     /// The evidence.
     pub evidence: RouteEvidence,
@@ -181,7 +182,7 @@ pub struct RouteDetail {
 pub struct NextRung {
     /// Which rung.
     pub to: State,
-    /// Every condition that does not hold, as sentences.
+    /// The conditions that do not hold, one sentence for each.
     pub missing: Vec<String>,
 }
 
@@ -191,7 +192,7 @@ pub struct NextRung {
 pub struct FlipRequest {
     /// The new state.
     pub to: State,
-    /// The share from now on, percent.
+    /// The share from now on, in percent.
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<f64>,
@@ -201,19 +202,19 @@ pub struct FlipRequest {
     /// Pass the gate without its evidence; requires a reason.
     #[serde(default)]
     pub force: bool,
-    /// The consequences were read; required to lower a route from `only`.
+    /// Confirms that the consequences were read; required to lower a route from `only`.
     #[serde(default)]
     pub acknowledge: bool,
     /// The caller's name, where the listener requires no token: recorded as unverified.
     #[serde(default, rename = "as")]
-    #[schemars(with = "Option<orders::PersonName>")]
+    #[schemars(with = "Option<run_requests::PersonName>")]
     pub by: Option<String>,
 }
 
 /// A flip that was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlipResponse {
-    /// The record; its number is 0 where nothing changed.
+    /// The record; its number is 0 if nothing changed.
     pub flip: FlipRow,
     /// Whether anything changed: a flip to the present state changes nothing.
     #[serde(default = "yes")]
@@ -222,9 +223,9 @@ pub struct FlipResponse {
     pub effective: Effective,
     /// The shares in force now.
     pub shares: Shares,
-    /// When lowered: the consequences, as sentences.
+    /// If the route was lowered: the consequences, as sentences.
     pub horizon: Vec<String>,
-    /// Durable runs of the route that have not ended; they continue as they were started.
+    /// The number of durable runs of the route that have not ended; they continue as they were started.
     pub runs_in_flight: u64,
 }
 
@@ -242,7 +243,7 @@ pub struct FreezeRequest {
     pub reason: Option<String>,
     /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as")]
-    #[schemars(with = "Option<orders::PersonName>")]
+    #[schemars(with = "Option<run_requests::PersonName>")]
     pub by: Option<String>,
 }
 
@@ -253,21 +254,21 @@ pub struct FreezeResponse {
     pub freeze: Freeze,
     /// The record. Its number is 0 while the store does not have it.
     pub flip: FlipRow,
-    /// Whether the store has recorded it. If not (202), it is in force all the same, and a restart would not find it.
+    /// Whether the store has recorded it. If not (status 202), it is in force all the same, but a restart would end it.
     #[serde(default)]
     pub recorded: bool,
-    /// What that means, where it is not recorded; and, on a store that several processes share, that only this process
-    /// was told.
+    /// A warning: the freeze is not recorded, or it is in force in only one of several processes on the store. Left out
+    /// if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Durable runs that have not ended.
+    /// The number of durable runs that have not ended.
     pub runs_in_flight: u64,
 }
 
 /// One change of a flag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlipRow {
-    /// The number of the record; each has a higher one than those before.
+    /// The number of the record; later records have higher numbers.
     pub number: u64,
     /// The route; `null` for the kill switch.
     pub route: Option<RouteId>,
@@ -283,7 +284,7 @@ pub struct FlipRow {
     pub at: Timestamp,
     /// The reason given.
     pub reason: Option<String>,
-    /// Whether a gate was passed by force, by this flip or by one before it and not made up for since.
+    /// Whether a gate was passed by force, by this flip or by an earlier one whose gate the evidence does not open yet.
     pub forced: bool,
 }
 
@@ -292,20 +293,20 @@ pub struct FlipRow {
 pub struct Diffs {
     /// The route.
     pub route: RouteId,
-    /// Comparisons since the last change.
+    /// The number of comparisons since the evidence was last started from zero.
     pub pairs: u64,
-    /// Of those, the ones that differ.
+    /// How many of those differ.
     pub mismatched: u64,
-    /// By fingerprint, most frequent first.
+    /// The differences by fingerprint, the most frequent first.
     pub groups: Vec<DiffGroup>,
 }
 
 /// Differences with the same set of paths and kinds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiffGroup {
-    /// Equal for equal sets of paths and kinds.
+    /// A hash of the set of paths and kinds.
     pub fingerprint: String,
-    /// How many pairs differed in this way since the last change; only some of them are kept.
+    /// How many pairs differed in this way; only some of them are kept as samples.
     pub count: u64,
     /// When the first was seen.
     pub first_seen: Timestamp,
@@ -317,7 +318,7 @@ pub struct DiffGroup {
     pub sample: Sample,
 }
 
-/// One kept comparison, redacted before it was stored.
+/// A comparison that was kept as a sample, redacted before it was stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
     /// When it happened.
@@ -361,10 +362,10 @@ pub struct ApiProblem {
     /// What a person can do about it.
     #[serde(default)]
     pub hint: Option<String>,
-    /// Each condition of a shut gate that does not hold, or each name that exists; one line each.
+    /// For a shut gate: the conditions that do not hold. For an unknown name: the names that exist.
     #[serde(default)]
     pub reasons: Vec<String>,
-    /// Commands that would do what was asked, one after the other.
+    /// Commands that would pass if they were given one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
     /// What is wrong with the values that were sent, by JSON pointer.

@@ -15,7 +15,7 @@ use crate::admin::extract::JsonBody;
 use crate::admin::state::Admin;
 use crate::admin::types::StartRequest;
 
-/// 2026-11-20, in seconds of the epoch.
+/// When the endpoint was deprecated: 2026-11-20, in seconds since 1970.
 const DEPRECATED: HeaderValue = HeaderValue::from_static("@1795132800");
 /// When it will be removed.
 const SUNSET: HeaderValue = HeaderValue::from_static("Fri, 31 Dec 2027 00:00:00 GMT");
@@ -25,14 +25,14 @@ const SUCCESSOR: HeaderValue = HeaderValue::from_static("</api/v2/orchestrate/ru
 pub(in crate::admin) async fn produce(
     admin: Admin,
     headers: HeaderMap,
-    ask: JsonBody<StartRequest>,
+    request: JsonBody<StartRequest>,
 ) -> Result<Response, ApiError> {
     if !admin.parts.deprecated_start {
         let detail = "`api.maestro` is false";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "switched-off", "The endpoint is switched off", detail)
             .hint("POST the same to /api/v2/orchestrate/run"));
     }
-    start(admin, headers, ask).await
+    start(admin, headers, request).await
 }
 
 /// Adds the deprecation headers to every response, errors too.

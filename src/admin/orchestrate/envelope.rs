@@ -1,7 +1,7 @@
 //! Builds the envelope of a run: the JSON document in which the API shows it.
 //!
-//! Always true: it is a function of the events of the run and of its descendants, of the plan's source and of the
-//! routes, but for `trouble`, so that repeating the request gives the same; requests, responses and items in it are
+//! Always true: except for `trouble`, the envelope is a function of the events of the run and of its descendants, of the
+//! plan's source and of the routes, so that a repeated request returns the same; requests, responses and items in it are
 //! redacted. A run whose events cannot be read is shown by `unreadable`.
 
 use serde_json::Value;
@@ -99,7 +99,7 @@ pub(super) fn links(run: RunId) -> Links {
     }
 }
 
-/// Why this process cannot move a run.
+/// Why this process cannot execute a run.
 fn trouble(state: &ApiState, run: RunId) -> Option<String> {
     state.parts.engine.why_stuck(run).map(|why| why.to_string())
 }
@@ -162,7 +162,7 @@ fn receipt(started: &RunStarted, route: Option<(String, String)>) -> AuditReceip
     }
 }
 
-/// Steps that have begun, in the order in which they did; then those of the plan that have not.
+/// The steps that have begun, in the order in which they began; then the steps of the plan that have not.
 fn steps(loaded: &LoadedRun) -> Vec<StepRow> {
     let effect = |name: &str| {
         loaded.events.iter().find_map(|stored| match &stored.event {
@@ -303,14 +303,14 @@ fn sent_request(record: &CallRecord) -> SentRequest {
     }
 }
 
-/// A header's value; redacted where the name is that of a credential.
+/// A header's value; redacted if the name is that of a credential.
 fn redacted_header(name: &str, value: &str) -> String {
     let fields = Value::Object([(name.to_owned(), Value::from(value))].into_iter().collect());
     redact(&fields).get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// A JSON value, redacted by the names of its keys. A number or boolean outside any object has no key and is shown,
-/// since the person who decides needs it.
+/// A JSON value, redacted by the names of its keys. A number or boolean outside any object has no key; it is shown,
+/// since the person who decides needs to see it.
 fn redacted(value: &Value) -> Value {
     match value {
         Value::Object(_) => redact(value),

@@ -1,4 +1,4 @@
-//! What the engine refuses, as API errors.
+//! Converts the engine's refusals and errors to API errors.
 
 use http::StatusCode;
 
@@ -52,9 +52,9 @@ impl ApiError {
         }
     }
 
-    /// An order that was refused.
-    pub(super) fn not_done(error: OrderError, run: &str) -> Self {
-        const TITLE: &str = "The run refused the order";
+    /// A command that was refused or failed.
+    pub(super) fn command_failed(error: OrderError, run: &str) -> Self {
+        const TITLE: &str = "The run refused the command";
         let text = error.to_string();
         match error {
             OrderError::NoRun => Self::no_run(run),
@@ -67,30 +67,27 @@ impl ApiError {
     }
 
     fn refused(run: &RunSummary, refusal: workflow::Refusal) -> Self {
-        use workflow::Refusal as OrderRefusal;
+        use workflow::Refusal;
         let text = refusal.to_string();
         let conflict = |kind: &str, title: &str| Self::new(StatusCode::CONFLICT, kind, title, text.clone());
         let mut problem = match refusal {
-            OrderRefusal::Ended => conflict("run-ended", "The run has ended"),
-            OrderRefusal::NotDue(_)
-            | OrderRefusal::EffectsBegun
-            | OrderRefusal::Answered
-            | OrderRefusal::NotApplicable(_) => {
-                conflict("not-applicable", "The order does not apply in the run's present state")
+            Refusal::Ended => conflict("run-ended", "The run has ended"),
+            Refusal::NotDue(_) | Refusal::EffectsBegun | Refusal::Answered | Refusal::NotApplicable(_) => {
+                conflict("not-applicable", "The command does not apply in the run's present state")
             }
-            OrderRefusal::NoSuchStep => Self::no_step(text),
-            OrderRefusal::NoSuchCheckpoint => {
+            Refusal::NoSuchStep => Self::no_step(text),
+            Refusal::NoSuchCheckpoint => {
                 Self::new(StatusCode::NOT_FOUND, "unknown-checkpoint", "There is no such checkpoint", text)
             }
-            OrderRefusal::AnsweredBefore { by, said, seq } => {
+            Refusal::AnsweredBefore { by, said, seq } => {
                 let mut error = conflict("answered-before", "The checkpoint has been answered");
                 error.0.first = Some(Box::new(first_answer(by, *said, seq.0)));
                 error
             }
-            OrderRefusal::NotYours(_) => {
+            Refusal::NotYours(_) => {
                 Self::new(StatusCode::FORBIDDEN, "not-yours", "Somebody else has to give this answer", text)
             }
-            OrderRefusal::BadValues(wrong) => {
+            Refusal::BadValues(wrong) => {
                 Self::values("The answer does not have the form that the checkpoint asks for", wrong, "/values")
             }
         };
@@ -112,7 +109,7 @@ impl ApiError {
         error
     }
 
-    /// 500: events that this binary cannot fold.
+    /// 500: events that this version cannot read.
     pub(super) fn damaged(error: impl std::fmt::Display) -> Self {
         let title = "The run's events cannot be read";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-run", title, error.to_string())

@@ -22,7 +22,7 @@ use crate::workflow::{ChildEvent, ConflictEvent, Event, Outcome, StepEvent, Wait
 
 pub(in crate::admin) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Orchestration> {
     let run = resolve_id(&admin, &id).await?;
-    Ok(Json(unreadable::shown(&admin, run, Delivery::Sync).await?))
+    Ok(Json(unreadable::envelope_or_row(&admin, run, Delivery::Sync).await?))
 }
 
 /// Which events to return.
@@ -45,7 +45,7 @@ pub(in crate::admin) async fn events(
     let events = admin.parts.store.events(run, from).await?;
     if events.is_empty() {
         let summary = admin.parts.store.run(run).await?.ok_or_else(|| ApiError::no_run(&id))?;
-        // A sequence number past the last event is not an error: whoever reads page by page asks for it.
+        // A sequence number past the last event is no error: a client that reads page by page ends with it.
         if from <= summary.seq {
             return Err(ApiError::purged(&summary));
         }
@@ -54,18 +54,18 @@ pub(in crate::admin) async fn events(
     Ok(Json(events.into_iter().take(rows).map(replay::event_row).collect::<Result<_, _>>().map_err(ApiError::damaged)?))
 }
 
-/// The plan that the run was started with, even where the files have changed since.
+/// The plan that the run was started with, even if the files have changed since.
 pub(in crate::admin) async fn plan(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Value> {
     let run = resolve_id(&admin, &id).await?;
     let summary = admin.parts.store.run(run).await?.ok_or_else(|| ApiError::no_run(&id))?;
-    let kept = admin.parts.store.plan(summary.plan_id).await?;
-    kept.map(Json).ok_or_else(|| ApiError::no_run(&id))
+    let stored = admin.parts.store.plan(summary.plan_id).await?;
+    stored.map(Json).ok_or_else(|| ApiError::no_run(&id))
 }
 
 pub(in crate::admin) async fn explain(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<ExplanationView> {
     let run = resolve_id(&admin, &id).await?;
     let explanation =
-        admin.parts.engine.explain(run).await.map_err(|error| ApiError::not_done(error, &run.to_string()))?;
+        admin.parts.engine.explain(run).await.map_err(|error| ApiError::command_failed(error, &run.to_string()))?;
     Ok(Json(ExplanationView {
         run_id: explanation.run.run_id.to_string(),
         status: explanation.run.status,

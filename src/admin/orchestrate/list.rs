@@ -113,10 +113,9 @@ fn run_row(run: RunSummary, trouble: Option<String>) -> RunRow {
 
 fn parse_mode(text: &str) -> Result<Mode, ApiError> {
     let modes = [Mode::Real, Mode::Dark];
-    modes
-        .into_iter()
-        .find(|mode| mode.as_str() == text)
-        .ok_or_else(|| ApiError::bad(format!("mode: `{text}` is not one of real, dark (rehearsed runs are not kept)")))
+    modes.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| {
+        ApiError::bad(format!("mode: `{text}` is not one of real, dark (rehearsed runs are not stored)"))
+    })
 }
 
 fn parse_statuses(text: Option<&str>) -> Result<Vec<RunStatus>, ApiError> {

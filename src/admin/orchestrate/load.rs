@@ -1,4 +1,4 @@
-//! Loads a run from the store: its events, folded, with its plan and the open runs below it.
+//! Loads a run from the store: its events, the state that follows from them, its plan and its waiting descendants.
 
 use std::sync::Arc;
 
@@ -13,13 +13,14 @@ use crate::workflow::{Run, RunStarted, RunStatus, RunView, fold, view_and_run};
 /// The most descendants of a run that are loaded.
 const DESCENDANTS_MAX: usize = 100;
 
-/// A run, folded from its events in the store.
+/// A run as its events in the store describe it.
 pub(super) struct LoadedRun {
     pub events: Vec<StoredEvent>,
     pub run: Run,
     pub view: RunView,
     plan: Option<Arc<Value>>,
-    /// Descendants (runs that it started, and so on down) that wait for a person or a signal, the oldest first.
+    /// Descendants (runs that it started, runs that those started, and so on) that wait for a person or a signal, the
+    /// oldest first.
     pub waiting_descendants: Vec<Run>,
 }
 
@@ -29,7 +30,7 @@ impl LoadedRun {
         Self::of_events(state, run, events).await
     }
 
-    /// Folds the run from all of its events, as `load` does.
+    /// As `load`, from all events of the run.
     pub async fn of_events(state: &ApiState, run: RunId, events: Vec<StoredEvent>) -> Result<Self, ApiError> {
         let store = &state.parts.store;
         if events.is_empty() {
@@ -59,7 +60,7 @@ impl LoadedRun {
     }
 }
 
-/// The error about a run whose events were purged; `None` for every other run.
+/// The error for a run whose events were purged; `None` for every other run.
 pub(super) async fn purged(state: &ApiState, run: RunId) -> Option<ApiError> {
     let summary = state.parts.store.run(run).await.ok().flatten()?;
     let events = state.parts.store.events(run, Seq::FIRST).await.ok()?;
@@ -92,7 +93,7 @@ async fn waiting_descendants(state: &ApiState, run: &Run) -> Result<Vec<Run>, Ap
     Ok(waiting)
 }
 
-/// The run that an id in a path names: a run's id, or a job's, which stands for its newest run.
+/// The run that an id in a path names: the run with this id, or the newest run of the job with this id.
 pub(super) async fn resolve_id(state: &ApiState, id: &str) -> Result<RunId, ApiError> {
     if !id.starts_with("job_") {
         return parse_run_id(id);

@@ -1,7 +1,8 @@
 //! Starts a run and waits for it.
 //!
-//! Always true: the response is the run when it has ended or waits for somebody (200), or its state after the bound on
-//! the wait (202); the same idempotency key returns the same run. A client that disconnects ends only its own wait.
+//! Always true: the response is sent with 200 when the run has ended or waits for somebody, or with 202 and the run's
+//! present state when the bound on the wait is reached; the same idempotency key returns the same run. When a client
+//! disconnects, its run continues.
 
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ pub(in crate::admin) async fn start(
     Ok(response)
 }
 
-/// The run in its present state: folded from `events` where given, else loaded from the store.
+/// The response with the run's present state, which is computed from `events` if given, else loaded from the store.
 async fn run_response(state: &ApiState, run: RunId, events: Option<Vec<StoredEvent>>) -> Result<Response, ApiError> {
     let loaded = match events {
         Some(events) => LoadedRun::of_events(state, run, events).await?,

@@ -4,7 +4,7 @@
 //! sequence number, so that `Last-Event-ID` continues exactly where a connection broke; nothing is read ahead of the
 //! client. The number of streams is bounded (`api_streams_max`).
 //!
-//! While nothing happens a comment is sent as a heartbeat; its failure shows that the client has disconnected: its
+//! While nothing happens, a comment is sent as a heartbeat. If it cannot be sent, the client has disconnected: its
 //! stream ends, its run does not. When the store does not answer, or the process stops, the stream ends and the client
 //! reconnects.
 
@@ -33,9 +33,9 @@ use crate::workflow::{Event, Run, evolve};
 
 /// The header in which a reconnecting client names the last event that it has.
 const LAST_EVENT_ID: &str = "last-event-id";
-/// How soon a client reconnects after a break.
+/// How long a client waits before it reconnects after a broken connection.
 const RECONNECT_AFTER_MS: u64 = 500;
-/// How often the store is polled for events of a run that another process moves.
+/// How often the store is polled for events of a run that another process executes.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
 pub(in crate::admin) async fn stream(
@@ -62,7 +62,7 @@ pub(super) async fn follow(
     after: Seq,
     slot: StreamSlot,
 ) -> Result<Response, ApiError> {
-    // Read before the response begins: events that cannot be read are then an error, not a stream that breaks off.
+    // Loaded before the response begins, so that unreadable events are an error response and not a stream that ends early.
     let loaded = LoadedRun::load(state, run).await?;
     if loaded.view.seq <= after && loaded.run.is_final() {
         // By the SSE standard, 204 tells a client not to reconnect.
@@ -75,7 +75,7 @@ pub(super) async fn follow(
         id: run,
         after,
         planned_steps,
-        folded: None,
+        run_so_far: None,
         unsent: loaded.events.into(),
         heartbeat,
         has_sent_retry: false,
@@ -100,8 +100,8 @@ struct Follower {
     /// The last event that the client has.
     after: Seq,
     planned_steps: Vec<String>,
-    /// The run after the last event that was taken from `unsent`.
-    folded: Option<Run>,
+    /// The run's state after the last event that was taken from `unsent`.
+    run_so_far: Option<Run>,
     /// Events that were read from the store and not sent.
     unsent: VecDeque<StoredEvent>,
     heartbeat: Duration,
@@ -126,14 +126,14 @@ impl Follower {
                     return Some(bytes);
                 }
             }
-            if self.folded.as_ref().is_some_and(Run::is_final) {
+            if self.run_so_far.as_ref().is_some_and(Run::is_final) {
                 return None;
             }
             let left = self.heartbeat.saturating_sub(quiet_since.elapsed());
             if left.is_zero() {
                 return Some(Bytes::from_static(b": heartbeat\n\n"));
             }
-            let seq = self.folded.as_ref().map_or(Seq(0), Run::seq);
+            let seq = self.run_so_far.as_ref().map_or(Seq(0), Run::seq);
             tokio::select! {
                 () = self.state.parts.stopping.cancelled() => return None,
                 () = wait_for_event_after(&self.state, self.id, seq, left) => {}
@@ -149,9 +149,9 @@ impl Follower {
         }
     }
 
-    /// One server-sent event; `None` where the client has it already.
+    /// One server-sent event; `None` if the client has it already.
     async fn encode(&mut self, stored: StoredEvent) -> Option<Bytes> {
-        let run = match evolve(self.folded.take(), &stored.event) {
+        let run = match evolve(self.run_so_far.take(), &stored.event) {
             Ok(run) => run,
             Err(error) => {
                 tracing::error!(%error, run = %self.id, "an event stream ends: the run's events cannot be read");
@@ -172,7 +172,7 @@ impl Follower {
             }
             encoded = Some(Bytes::from(format!("id: {seq}\nevent: {name}\ndata: {data}\n\n")));
         }
-        self.folded = Some(run);
+        self.run_so_far = Some(run);
         encoded
     }
 
@@ -202,7 +202,7 @@ async fn wait_for_event_after(state: &ApiState, run: RunId, seq: Seq, within: Du
     match state.parts.engine.wait_for_events_after(run, seq, within).await {
         Some(last) if last > seq => {}
         Some(_) | None => {
-            // The engine returns at once for a run that it does not move: the pause keeps the loop from spinning.
+            // The engine returns at once for a run that it does not execute: the pause keeps the loop from spinning.
             let least = POLL_EVERY.min(within);
             tokio::time::sleep(least.saturating_sub(began.elapsed())).await;
         }

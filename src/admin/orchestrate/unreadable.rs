@@ -1,4 +1,4 @@
-//! Shows a run, also one whose events cannot be read: then what its row says, and why there is no more.
+//! Shows a run even if its events cannot be read: then only the fields of its row in the store, and the reason.
 //!
 //! Always true: a run that the store lists is shown. When the store does not answer, the response is 503.
 
@@ -15,8 +15,12 @@ use crate::admin::types::{
 use crate::names::{JobId, RunId};
 use crate::workflow::RunSummary;
 
-/// The envelope of a run.
-pub(super) async fn shown(state: &ApiState, run: RunId, delivery: Delivery) -> Result<Orchestration, ApiError> {
+/// The envelope of a run; if its events cannot be read, an envelope with only what its row in the store has.
+pub(super) async fn envelope_or_row(
+    state: &ApiState,
+    run: RunId,
+    delivery: Delivery,
+) -> Result<Orchestration, ApiError> {
     let unread = match LoadedRun::load(state, run).await {
         Ok(loaded) => return Ok(envelope(state, &loaded, delivery)),
         // No such run, or one that was purged.

@@ -159,7 +159,7 @@ async fn off_loopback_without_tokens_every_caller_is_refused() {
 }
 
 #[tokio::test]
-async fn serving_over_a_socket_ends_at_the_stop() {
+async fn the_stop_closes_idle_connections_and_ends_the_server() {
     let api = TestApi::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -183,14 +183,14 @@ async fn serving_over_a_socket_ends_at_the_stop() {
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
 }
 
-/// Looks, and starts runs.
+/// A token with the scopes `read` and `run`.
 pub const RUNNER: &str = "Bearer runner-0123456789abcdef";
-/// Only looks.
+/// A token with the scope `read`.
 pub const READER: &str = "Bearer reader-0123456789abcdef";
-/// Only decides.
+/// A token with the scope `decide`.
 pub const DECIDER: &str = "Bearer decider-0123456789abcdef";
 
-/// A token for each of them.
+/// The configuration of these three tokens.
 pub fn tokens() -> Vec<Token> {
     let token = |name: &str, bearer: &str, may: &[&str]| Token {
         name: name.into(),

@@ -12,13 +12,13 @@ use crate::store::tests::run_id;
 
 const DEPRECATED: &str = "/api/maestro/produce";
 
-async fn ready() -> TestApi {
+async fn api_that_accepts_starts() -> TestApi {
     let api = api_with_run().await;
     *api.engine.start.lock().unwrap() = Some(Ok(started(run_id(1), true)));
     api
 }
 
-fn ask(peer: &str, fields: &[(&'static str, &str)]) -> Request<axum::body::Body> {
+fn request_from(peer: &str, fields: &[(&'static str, &str)]) -> Request<axum::body::Body> {
     let mut request = post(DEPRECATED, &json!({ "workflow": "create-order" }));
     request.extensions_mut().insert(PeerAddress(peer.parse().unwrap()));
     for (name, value) in fields {
@@ -29,8 +29,8 @@ fn ask(peer: &str, fields: &[(&'static str, &str)]) -> Request<axum::body::Body>
 
 #[tokio::test]
 async fn the_deprecated_start_does_the_same_with_deprecation_headers() {
-    let api = ready().await;
-    let older = api.call(ask("127.0.0.1:1", &[])).await;
+    let api = api_that_accepts_starts().await;
+    let older = api.call(request_from("127.0.0.1:1", &[])).await;
     assert_eq!((older.status, older.headers["deprecation"].to_str().unwrap()), (StatusCode::ACCEPTED, "@1795132800"));
     assert_eq!(older.headers["sunset"], "Fri, 31 Dec 2027 00:00:00 GMT");
     assert_eq!(older.headers["link"], "</api/v2/orchestrate/run>; rel=\"successor-version\"");
@@ -40,10 +40,10 @@ async fn the_deprecated_start_does_the_same_with_deprecation_headers() {
 }
 
 #[tokio::test]
-async fn the_deprecated_start_takes_local_callers_and_tokens_that_may_run() {
-    let mut api = ready().await;
+async fn the_deprecated_start_accepts_local_callers_and_tokens_that_may_run() {
+    let mut api = api_that_accepts_starts().await;
     let status = async |api: &TestApi, peer: &str, fields: &[(&'static str, &str)]| {
-        let answer = api.call(ask(peer, fields)).await;
+        let answer = api.call(request_from(peer, fields)).await;
         assert!(answer.headers.contains_key("deprecation"), "errors have the headers too");
         answer.status.as_u16()
     };
@@ -61,7 +61,7 @@ async fn the_deprecated_start_takes_local_callers_and_tokens_that_may_run() {
 
 #[tokio::test]
 async fn the_listener_for_applications_serves_runs_only() {
-    let api = ready().await;
+    let api = api_that_accepts_starts().await;
     for path in ["/metrics", "/api/v2/routes", "/api/v2/status", "/api/v2/flips"] {
         assert_eq!(api.application(get(path)).await.status, StatusCode::NOT_FOUND, "{path}");
     }
@@ -74,26 +74,26 @@ async fn the_listener_for_applications_serves_runs_only() {
     let flip = post("/api/v2/routes/orders.create/flip", &json!({ "to": "shadow" }));
     assert_eq!(api.application(flip).await.status, StatusCode::NOT_FOUND);
     assert_eq!(api.application(get("/api/v2/orchestrate/runs")).await.status, StatusCode::OK);
-    assert_eq!(api.application(ask("127.0.0.1:1", &[])).await.status, StatusCode::ACCEPTED);
+    assert_eq!(api.application(request_from("127.0.0.1:1", &[])).await.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
 async fn each_endpoint_requires_its_scope() {
-    let mut api = ready().await;
+    let mut api = api_that_accepts_starts().await;
     api.tokens = tokens();
     let run = format!("/api/v2/orchestrate/run/{}", run_id(1));
     let may = async |token: &str, mut request: Request<axum::body::Body>| {
         request.headers_mut().insert("authorization", token.parse().unwrap());
         api.call(request).await.status != StatusCode::FORBIDDEN
     };
-    let asks: [(&str, Request<axum::body::Body>); 5] = [
+    let requests: [(&str, Request<axum::body::Body>); 5] = [
         ("read", get(&run)),
         ("run", post("/api/v2/orchestrate/run", &json!({ "workflow": "create-order" }))),
         ("run", post(&format!("{run}/signals/paid"), &json!({}))),
         ("decide", post(&format!("{run}/cancel"), &json!({}))),
         ("flip", post("/api/v2/freeze", &json!({ "on": true }))),
     ];
-    for (scope, request) in asks {
+    for (scope, request) in requests {
         let (head, body) = request.into_parts();
         let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
         let again = || Request::from_parts(head.clone(), axum::body::Body::from(body.clone()));

@@ -12,11 +12,11 @@ use crate::names::{JobId, RunId, Seq, StepId};
 use crate::store::SharedStore;
 use crate::workflow::{Order, RunSummary};
 
-/// Records starts and orders, and returns the results that a test has set.
+/// Records starts and commands, and returns the results that a test has set.
 pub struct FakeEngine {
     store: SharedStore,
     pub starts: Mutex<Vec<Start>>,
-    pub orders: Mutex<Vec<(RunId, Order, String)>>,
+    pub commands: Mutex<Vec<(RunId, Order, String)>>,
     pub start: Mutex<Option<Result<Started, StartError>>>,
     pub refuse: Mutex<Option<OrderError>>,
 }
@@ -30,7 +30,7 @@ impl FakeEngine {
         Self {
             store,
             starts: Mutex::default(),
-            orders: Mutex::default(),
+            commands: Mutex::default(),
             start: Mutex::default(),
             refuse: Mutex::default(),
         }
@@ -51,7 +51,7 @@ impl EngineControl for FakeEngine {
         async move { outcome }.boxed()
     }
     fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>> {
-        self.orders.lock().unwrap().push((run, order, by));
+        self.commands.lock().unwrap().push((run, order, by));
         let refused = self.refuse.lock().unwrap().clone();
         async move {
             if let Some(refused) = refused {

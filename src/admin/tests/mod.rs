@@ -5,7 +5,7 @@ mod deprecated;
 mod fake_engine;
 mod hanging_store;
 mod openapi;
-mod orders;
+mod run_commands;
 mod runs;
 mod starts;
 mod streams;
@@ -95,8 +95,8 @@ async fn an_unknown_route_is_404_with_the_known_ids_nearest_first() {
 #[tokio::test]
 async fn a_flip_is_recorded_with_caller_and_reason() {
     let api = TestApi::new().await;
-    let ask = json!({ "to": "shadow", "reason": "try it", "as": "ada" });
-    let done = api.call(post("/api/v2/routes/orders.create/flip", &ask)).await.json();
+    let request = json!({ "to": "shadow", "reason": "try it", "as": "ada" });
+    let done = api.call(post("/api/v2/routes/orders.create/flip", &request)).await.json();
     assert_eq!(done["effective"]["state"], "shadow");
     assert_eq!((&done["changed"], &done["shares"]["shadow"]), (&json!(true), &json!(100.0)));
     let flips = api.call(get("/api/v2/flips?route=orders.create&limit=1")).await.json();
@@ -115,16 +115,16 @@ async fn a_shut_gate_is_409_with_every_missing_condition() {
     assert_eq!((&route["row"]["requested"], &route["row"]["forced"]), (&json!("shadow"), &json!(null)));
     assert!(!route["next"]["missing"].as_array().unwrap().is_empty());
     assert_eq!(answer.json()["reasons"], route["next"]["missing"]);
-    let ask = json!({ "to": "dark", "force": true, "reason": "a drill" });
-    assert_eq!(api.call(post("/api/v2/routes/orders.create/flip", &ask)).await.status, StatusCode::OK);
+    let request = json!({ "to": "dark", "force": true, "reason": "a drill" });
+    assert_eq!(api.call(post("/api/v2/routes/orders.create/flip", &request)).await.status, StatusCode::OK);
     assert_eq!(api.call(get("/api/v2/status")).await.json()["routes"][0]["forced"], "a drill");
 }
 
 #[tokio::test]
 async fn force_without_a_reason_is_409() {
     let api = TestApi::new().await;
-    let ask = json!({ "to": "shadow", "force": true });
-    let answer = api.call(post("/api/v2/routes/orders.create/flip", &ask)).await;
+    let request = json!({ "to": "shadow", "force": true });
+    let answer = api.call(post("/api/v2/routes/orders.create/flip", &request)).await;
     assert_eq!(answer.status, StatusCode::CONFLICT);
     assert!(answer.text.contains("needs a reason"), "{}", answer.text);
 }

@@ -17,7 +17,7 @@ async fn api_with(outcome: Result<crate::engine::Started, StartError>) -> TestAp
     api
 }
 
-fn ask() -> Value {
+fn start_request() -> Value {
     json!({ "workflow": "create-order", "input": { "n": 1 }, "as": "ada" })
 }
 
@@ -29,7 +29,7 @@ fn with(mut request: Request<axum::body::Body>, name: &'static str, value: &str)
 #[tokio::test]
 async fn a_run_that_has_not_ended_is_202_after_the_wait() {
     let api = api_with(Ok(started(run_id(1), true))).await;
-    let answer = api.call(post(PATH, &ask())).await;
+    let answer = api.call(post(PATH, &start_request())).await;
     assert_eq!((answer.status, answer.json()["data"]["status"].clone()), (StatusCode::ACCEPTED, json!("running")));
     assert_eq!(answer.headers["location"], format!("{PATH}/{}", run_id(1)));
     assert!(!answer.headers.contains_key("idempotent-replayed"));
@@ -39,7 +39,7 @@ async fn a_run_that_has_not_ended_is_202_after_the_wait() {
         ("create-order", &json!({ "n": 1 }), "ada (unverified)")
     );
     assert!(start.key.is_none());
-    let answer = api.call(with(post(PATH, &ask()), "prefer", "respond-async")).await;
+    let answer = api.call(with(post(PATH, &start_request()), "prefer", "respond-async")).await;
     assert_eq!(answer.headers["preference-applied"], "respond-async");
 }
 
@@ -47,7 +47,7 @@ async fn a_run_that_has_not_ended_is_202_after_the_wait() {
 async fn a_repeated_start_of_an_ended_run_is_200() {
     let api = api_with(Ok(started(run_id(1), false))).await;
     finish_run(&api).await;
-    let answer = api.call(post(PATH, &ask())).await;
+    let answer = api.call(post(PATH, &start_request())).await;
     assert_eq!((answer.status, answer.json()["data"]["status"].clone()), (StatusCode::OK, json!("completed")));
     assert_eq!(answer.headers["idempotent-replayed"], "true");
     assert_eq!(answer.json()["data"]["output"], json!({ "id": 7 }));
@@ -57,9 +57,9 @@ async fn a_repeated_start_of_an_ended_run_is_200() {
 async fn a_key_is_scoped_by_caller_and_equal_from_header_and_body() {
     let mut api = api_with(Ok(started(run_id(1), true))).await;
     let key = |api: &TestApi| api.engine.starts.lock().unwrap().pop().unwrap().key.unwrap();
-    api.call(with(post(PATH, &ask()), "idempotency-key", "k")).await;
+    api.call(with(post(PATH, &start_request()), "idempotency-key", "k")).await;
     let first = key(&api);
-    let mut body = ask();
+    let mut body = start_request();
     body["idempotency_key"] = json!("k");
     api.call(post(PATH, &body)).await;
     assert_eq!(key(&api), first);
@@ -68,9 +68,9 @@ async fn a_key_is_scoped_by_caller_and_equal_from_header_and_body() {
     let other = key(&api);
     assert!(other.0 == first.0 && other.1 != first.1, "another body under the same key");
     api.tokens = super::access::tokens();
-    api.call(with(post(PATH, &ask()), "authorization", super::access::RUNNER)).await;
+    api.call(with(post(PATH, &start_request()), "authorization", super::access::RUNNER)).await;
     assert_eq!(api.engine.starts.lock().unwrap().pop().unwrap().by, "runner");
-    let request = with(post(PATH, &ask()), "authorization", super::access::RUNNER);
+    let request = with(post(PATH, &start_request()), "authorization", super::access::RUNNER);
     api.call(with(request, "idempotency-key", "k")).await;
     assert_ne!(key(&api).0, first.0);
 }
@@ -79,7 +79,7 @@ async fn a_key_is_scoped_by_caller_and_equal_from_header_and_body() {
 async fn a_refused_start_says_why() {
     let refused = async |outcome| {
         let api = api_with(Err(outcome)).await;
-        let answer = api.call(post(PATH, &ask())).await;
+        let answer = api.call(post(PATH, &start_request())).await;
         assert_eq!(answer.kind, "application/problem+json");
         (answer.status.as_u16(), answer.json())
     };

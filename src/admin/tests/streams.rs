@@ -105,12 +105,12 @@ async fn a_start_can_respond_with_a_stream() {
     let api = api_with_run().await;
     finish_run(&api).await;
     *api.engine.start.lock().unwrap() = Some(Ok(super::fake_engine::started(run_id(1), true)));
-    let ask = json!({ "workflow": "create-order", "stream": true });
-    let answer = api.call(post("/api/v2/orchestrate/run", &ask)).await;
+    let request = json!({ "workflow": "create-order", "stream": true });
+    let answer = api.call(post("/api/v2/orchestrate/run", &request)).await;
     assert_eq!((answer.status, events(&answer.text).len()), (StatusCode::OK, 7));
     let mut api = TestApi::new().await;
     api.limits.api_streams_max = 0;
-    let refused = api.call(post("/api/v2/orchestrate/run", &ask)).await;
+    let refused = api.call(post("/api/v2/orchestrate/run", &request)).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert!(api.engine.starts.lock().unwrap().is_empty(), "no run without its stream");
 }

@@ -124,8 +124,8 @@ impl TestApi {
     }
 
     pub async fn move_to(&self, route: &str, state: &str) {
-        let ask = serde_json::json!({ "to": state, "as": "ada" });
-        let answer = self.call(post(&format!("/api/v2/routes/{route}/flip"), &ask)).await;
+        let request = serde_json::json!({ "to": state, "as": "ada" });
+        let answer = self.call(post(&format!("/api/v2/routes/{route}/flip"), &request)).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     }
 }

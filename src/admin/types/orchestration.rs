@@ -1,7 +1,7 @@
 //! The envelope: the JSON document in which the API shows a run.
 //!
-//! Always true: it is made from the run's events alone, but for `trouble`, so that every process gives the same; what
-//! it shows of requests and responses is redacted.
+//! Always true: except for `trouble`, it is computed from the run's events alone, so every process returns the same;
+//! requests and responses in it are redacted.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -43,27 +43,27 @@ pub struct RunData {
     pub job: JobPart,
     /// The run.
     pub run: RunPart,
-    /// Its steps in the order in which they began, then those that have not.
+    /// Its steps in the order in which they began, then those that have not begun.
     pub steps: Vec<StepRow>,
-    /// The first checkpoint that waits for an answer: of this run, or else of one that it started.
+    /// The first checkpoint that waits for an answer: of this run, or else of a run that it started.
     pub pending_checkpoint: Option<PendingCheckpoint>,
-    /// All checkpoints that wait for an answer: those of this run, then those of runs that it started (at most a
-    /// hundred runs are looked at).
+    /// All checkpoints that wait for an answer: those of this run, then those of runs that it started (of at most a
+    /// hundred such runs).
     pub checkpoints: Vec<PendingCheckpoint>,
     /// All conflicts that wait for a decision, in the same order.
     pub conflicts: Vec<OpenConflict>,
     /// The body of its answer.
     pub output: Value,
-    /// For a run that ends early: what happened to the effects that it performed, the last one first, then to those
+    /// If the run ends early: what happened to the effects that it performed, the last one first, then to those
     /// that it may have performed.
     pub undone: Vec<UndoRow>,
     /// Why it ended early.
     pub error: Option<RunError>,
-    /// What it waits for, in the answer to a cancel that the kill switch holds up; else empty, and left out.
+    /// What the run waits for. Only in the response to a cancel whose undoing the kill switch delays; else left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,
-    /// Why this process cannot move the run, or cannot read its events; in the second case only what the run's row says
-    /// is shown. Absent where it can do both.
+    /// Why this process cannot execute the run, or cannot read its events; if it cannot read them, only the fields that
+    /// a list of runs has are filled. Left out if it can do both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// The request that started it.
@@ -148,7 +148,7 @@ pub struct RunPart {
     pub parent: Option<String>,
     /// The run whose results it took over.
     pub rerun_of: Option<String>,
-    /// Who started it, where that was no route.
+    /// Who started it, if no route did.
     pub started_by: Option<String>,
     /// When it was started.
     pub started: Timestamp,
@@ -173,20 +173,19 @@ pub enum RunObject {
 pub struct StepRow {
     /// The step.
     pub step_id: String,
-    /// `running`, `waiting`, `done` and so on; `not_run` where the run has ended without it, `pending` where it has not
-    /// begun.
+    /// `running`, `waiting`, `done` and so on; `pending` if it has not begun, `not_run` if the run ended without it.
     pub status: String,
     /// When it began.
     pub started: Option<Timestamp>,
     /// From its start to its last event.
     pub duration_ms: Option<u64>,
-    /// Attempts made, all items together.
+    /// The number of attempts, of all items together.
     pub attempts: u32,
     /// Its effect class; `null` for steps that send nothing.
     pub effect: Option<String>,
-    /// Items of a `for_each`.
+    /// The number of items of a `for_each`.
     pub items: Option<u32>,
-    /// Of those, how many have ended.
+    /// How many of those have ended.
     pub items_ended: Option<u32>,
     /// The status that a service answered with.
     pub http_status: Option<u16>,
@@ -221,7 +220,7 @@ pub struct PendingCheckpoint {
     pub opened: Timestamp,
     /// When it times out.
     pub until: Option<Timestamp>,
-    /// What happens then: it is answered by default, or escalated to others.
+    /// What happens when it times out.
     pub on_timeout: OnTimeout,
     /// Where to POST the answer.
     pub answer: String,
@@ -238,7 +237,7 @@ pub struct ReviewRow {
     pub value: Value,
 }
 
-/// A conflict that waits for a person's decision.
+/// A conflict that a person must resolve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenConflict {
     /// Its kind.
@@ -251,7 +250,7 @@ pub struct OpenConflict {
     pub item: Option<u32>,
     /// Which call of the step: the step itself, its probe or its undo.
     pub part: Part,
-    /// The attempt in question; 0 where none was made.
+    /// The attempt concerned; 0 if there was none.
     pub attempt: u32,
     /// What happened.
     pub message: String,
@@ -266,9 +265,9 @@ pub struct OpenConflict {
     pub idempotency_key: Option<String>,
     /// What came back, redacted.
     pub response: Value,
-    /// The decisions that are possible.
+    /// The possible choices.
     pub choices: Vec<String>,
-    /// Where to POST the decision.
+    /// The path to which the choice is sent by POST.
     pub resolve: String,
 }
 
@@ -281,7 +280,7 @@ pub struct SentRequest {
     pub url: String,
     /// The headers that the step sets.
     pub headers: Vec<(String, String)>,
-    /// The body; parsed where it is JSON.
+    /// The body; parsed if it is JSON.
     pub body: Value,
 }
 
@@ -327,7 +326,7 @@ pub enum UndoState {
     Left,
 }
 
-/// The request that started a run. It never changes: a repeated start gets the same one.
+/// The request that started a run. It never changes: a repeated start returns the same receipt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditReceipt {
     /// The type of this object.
@@ -354,11 +353,11 @@ pub enum ReceiptObject {
 pub enum AuthMode {
     /// With a token.
     Token,
-    /// Not at all: a caller on this machine, who may have given an unverified name.
+    /// Not authenticated: a caller on this machine, who may have given an unverified name.
     Loopback,
-    /// Not by us: a client of a route, through the proxy.
+    /// Not authenticated by the API: a client of a route, through the proxy.
     Route,
-    /// The sender was another run.
+    /// The run was started by another run.
     Run,
 }
 

@@ -46,7 +46,7 @@ pub struct RunRow {
     pub wake: Option<Timestamp>,
     /// Why it is paused or failed.
     pub note: Option<String>,
-    /// Why this process cannot move it. Absent where it can.
+    /// Why this process cannot execute it. Left out if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }

@@ -13,7 +13,7 @@ pub struct ServiceRow {
     pub name: ServiceName,
     /// Its base URLs.
     pub urls: Vec<String>,
-    /// Its breaker; `null` where it is off.
+    /// Its breaker; `null` if it is off.
     pub breaker: Option<BreakerRow>,
     /// Calls of real runs in flight.
     pub in_flight: u64,
@@ -25,7 +25,7 @@ pub struct ServiceRow {
     pub secondary_calls_max: u64,
     /// Calls that wait for one of these limits or for the rate.
     pub waiting: u64,
-    /// The most calls that may begin in a time, as `100/s`; `null` where there is no such limit.
+    /// The most calls that may begin per second, minute or hour, as `100/s`; `null` if there is no such limit.
     pub rate: Option<String>,
     /// The most calls that may begin at once after a pause.
     pub burst: Option<u64>,
@@ -36,13 +36,13 @@ pub struct ServiceRow {
 pub struct BreakerRow {
     /// Its state.
     pub state: BreakerStateName,
-    /// Since when.
+    /// When it entered this state.
     #[schemars(with = "String")]
     pub since: Timestamp,
-    /// When it is open: the time from which the next call goes through as a probe.
+    /// If it is open: the time from which the next call goes through as a probe.
     #[schemars(with = "Option<String>")]
     pub next_probe: Option<Timestamp>,
-    /// When it is closed: calls of real runs that ended within its window.
+    /// If it is closed: the number of calls of real runs that ended within its window.
     pub calls: u64,
     /// How many of those failed.
     pub failed: u64,

@@ -1,4 +1,4 @@
-//! Orders, answers and signals, as the engine receives them.
+//! Commands, answers and signals, as the engine receives them.
 
 use http::StatusCode;
 use serde_json::json;
@@ -13,7 +13,8 @@ fn path(rest: &str) -> String {
     format!("/api/v2/orchestrate/run/{}{rest}", run_id(1))
 }
 
-async fn said(api: &TestApi, rest: &str, body: serde_json::Value) -> Order {
+/// Sends a command, and returns what the engine received.
+async fn received(api: &TestApi, rest: &str, body: serde_json::Value) -> Order {
     let answer = api.call(post(&path(rest), &body)).await;
     assert_eq!(
         (answer.status, answer.json()["object"].clone()),
@@ -21,47 +22,47 @@ async fn said(api: &TestApi, rest: &str, body: serde_json::Value) -> Order {
         "{}",
         answer.text
     );
-    let (run, order, by) = api.engine.orders.lock().unwrap().pop().unwrap();
+    let (run, command, by) = api.engine.commands.lock().unwrap().pop().unwrap();
     assert_eq!((run, by.as_str()), (run_id(1), "ada (unverified)"));
-    order
+    command
 }
 
 #[tokio::test]
-async fn every_order_reaches_the_engine_unchanged() {
+async fn every_command_reaches_the_engine_unchanged() {
     let api = api_with_run().await;
     let reason = Some("a drill".to_owned());
-    let pause = said(&api, "/pause", json!({ "reason": "a drill", "as": "ada" })).await;
+    let pause = received(&api, "/pause", json!({ "reason": "a drill", "as": "ada" })).await;
     assert_eq!(pause, Order::Pause { reason: reason.clone() });
-    assert_eq!(said(&api, "/resume", json!({ "as": "ada" })).await, Order::Resume { reason: None });
-    let cancel = said(&api, "/cancel", json!({ "as": "ada" })).await;
+    assert_eq!(received(&api, "/resume", json!({ "as": "ada" })).await, Order::Resume { reason: None });
+    let cancel = received(&api, "/cancel", json!({ "as": "ada" })).await;
     assert_eq!(cancel, Order::Cancel { compensate: true, reason: None, automatic: false });
-    let cancel = said(&api, "/cancel", json!({ "compensate": false, "as": "ada" })).await;
+    let cancel = received(&api, "/cancel", json!({ "compensate": false, "as": "ada" })).await;
     assert_eq!(cancel, Order::Cancel { compensate: false, reason: None, automatic: false });
-    let skip = said(&api, "/skip", json!({ "step": "mail", "reason": "a drill", "as": "ada" })).await;
+    let skip = received(&api, "/skip", json!({ "step": "mail", "reason": "a drill", "as": "ada" })).await;
     assert_eq!(skip, Order::Skip { step: "mail".into(), reason });
-    let adjust = said(&api, "/adjust", json!({ "step": "mail", "item": 3, "input": null, "as": "ada" })).await;
+    let adjust = received(&api, "/adjust", json!({ "step": "mail", "item": 3, "input": null, "as": "ada" })).await;
     let input = std::sync::Arc::new(json!(null));
     assert_eq!(adjust, Order::Adjust { step: "mail".into(), item: Some(3), input, reason: None });
-    assert_eq!(said(&api, "/retry", json!({ "as": "ada" })).await, Order::Retry { step: None });
+    assert_eq!(received(&api, "/retry", json!({ "as": "ada" })).await, Order::Retry { step: None });
     let take = json!({ "step": "charge", "choice": "take", "output": null, "as": "ada" });
     let choice = Choice::Take { output: std::sync::Arc::new(json!(null)) };
-    let order = said(&api, "/resolve", take).await;
-    assert_eq!(order, Order::Resolve { step: "charge".into(), item: None, choice, reason: None });
-    let signal = said(&api, "/signals/paid", json!({ "payload": { "n": 1 }, "id": "d1", "as": "ada" })).await;
+    let resolve = received(&api, "/resolve", take).await;
+    assert_eq!(resolve, Order::Resolve { step: "charge".into(), item: None, choice, reason: None });
+    let signal = received(&api, "/signals/paid", json!({ "payload": { "n": 1 }, "id": "d1", "as": "ada" })).await;
     let payload = std::sync::Arc::new(json!({ "n": 1 }));
     assert_eq!(signal, Order::Signal { name: "paid".into(), payload, id: Some("d1".into()) });
     let values = json!({ "selected_asset_id": "asset_1" });
-    let answer = said(&api, "/checkpoints/chk_1", json!({ "values": values, "as": "ada" })).await;
+    let answer = received(&api, "/checkpoints/chk_1", json!({ "values": values, "as": "ada" })).await;
     let yes = |values, approved, struck| CheckpointAnswer { approve: true, values, approved, struck, note: None };
     let expected = yes(Some(std::sync::Arc::new(values)), vec![], vec![]);
     assert_eq!(answer, Order::Answer { checkpoint: "chk_1".into(), said: expected });
-    let review = said(&api, "/checkpoints/chk_1", json!({ "approved": [0, 2], "struck": [1], "as": "ada" })).await;
+    let review = received(&api, "/checkpoints/chk_1", json!({ "approved": [0, 2], "struck": [1], "as": "ada" })).await;
     let expected = yes(None, vec![0, 2], vec![1]);
     assert_eq!(review, Order::Answer { checkpoint: "chk_1".into(), said: expected });
 }
 
 #[tokio::test]
-async fn a_malformed_order_does_not_reach_the_engine() {
+async fn a_malformed_command_does_not_reach_the_engine() {
     let api = api_with_run().await;
     for (rest, body) in [
         ("/resolve", json!({ "step": "charge", "choice": "take" })),
@@ -77,16 +78,16 @@ async fn a_malformed_order_does_not_reach_the_engine() {
     ] {
         let answer = api.call(post(&path(rest), &body)).await;
         let status = answer.status;
-        let explanation = status == StatusCode::BAD_REQUEST || status == StatusCode::UNPROCESSABLE_ENTITY;
-        assert!(explanation, "{rest} {body}: {status} {}", answer.text);
+        let is_refused = status == StatusCode::BAD_REQUEST || status == StatusCode::UNPROCESSABLE_ENTITY;
+        assert!(is_refused, "{rest} {body}: {status} {}", answer.text);
     }
-    assert!(api.engine.orders.lock().unwrap().is_empty());
+    assert!(api.engine.commands.lock().unwrap().is_empty());
     let gone = format!("/api/v2/orchestrate/run/{}/pause", run_id(9));
     assert_eq!(api.call(post(&gone, &json!({}))).await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn a_refused_order_shows_the_runs_status_and_the_reason() {
+async fn a_refused_command_shows_the_runs_status_and_the_reason() {
     let api = api_with_run().await;
     let refused = async |refusal| {
         *api.engine.refuse.lock().unwrap() =

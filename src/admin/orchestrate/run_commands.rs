@@ -1,6 +1,6 @@
-//! Gives a run orders, answers to checkpoints, and signals.
+//! Sends commands, answers to checkpoints and signals to a run.
 //!
-//! Always true: an accepted order is on disk before the response, which shows the run after it; a refusal names the
+//! Always true: an accepted command is on disk before the response, which shows the run after it; a refusal names the
 //! run's status and the reason.
 
 use std::sync::Arc;
@@ -30,17 +30,17 @@ use crate::workflow::{CheckpointAnswer, Choice, Order};
 /// How long an error response waits for the checkpoint's first answer to be on disk, in order to show its time.
 const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Gives the run an order and shows the run after it.
-async fn give_order(
+/// Sends the run a command and returns the run after it.
+async fn send_command(
     admin: &Admin,
     id: &str,
     caller: &Caller,
     by: Option<&str>,
-    order: Order,
+    command: Order,
 ) -> JsonResult<Orchestration> {
     let by = caller.recorded_name(by)?;
     let run = resolve_id(admin, id).await?;
-    let step = match &order {
+    let step = match &command {
         Order::Skip { step, .. } | Order::Adjust { step, .. } | Order::Resolve { step, .. } => Some(step.clone()),
         Order::Retry { step } => step.clone(),
         Order::Pause { .. }
@@ -50,13 +50,15 @@ async fn give_order(
         | Order::HandOver { .. }
         | Order::Signal { .. } => None,
     };
-    if let Err(error) = admin.parts.engine.order(run, order, by).await {
-        return Err(with_run_details(admin, run, step.as_ref(), ApiError::not_done(error, &run.to_string())).await);
+    if let Err(error) = admin.parts.engine.order(run, command, by).await {
+        return Err(
+            with_run_details(admin, run, step.as_ref(), ApiError::command_failed(error, &run.to_string())).await
+        );
     }
-    Ok(Json(unreadable::shown(admin, run, Delivery::Sync).await?))
+    Ok(Json(unreadable::envelope_or_row(admin, run, Delivery::Sync).await?))
 }
 
-/// Adds to an error what a person needs to know of the run: the steps that exist, when the first answer was given.
+/// Adds to an error what a person needs to know of the run: the steps that exist, or when the first answer was given.
 async fn with_run_details(admin: &Admin, run: RunId, step: Option<&StepId>, mut error: ApiError) -> ApiError {
     if error.0.kind.ends_with(":unknown-step")
         && let (Some(step), Ok(loaded)) = (step, LoadedRun::load(admin, run).await)
@@ -70,7 +72,7 @@ async fn with_run_details(admin: &Admin, run: RunId, step: Option<&StepId>, mut 
         error.0.run_status = Some(loaded.view.status);
     }
     if let Some(first) = &mut error.0.first {
-        // The first answer may still be on its way to the disk.
+        // The first answer may not be written to the store yet.
         let before = crate::names::Seq(first.seq.saturating_sub(1));
         admin.parts.engine.wait_for_events_after(run, before, FIRST_ANSWER_WAIT_MAX).await;
     }
@@ -88,7 +90,7 @@ pub(in crate::admin) async fn pause(
     JsonBody(request, caller): JsonBody<PauseRequest>,
 ) -> JsonResult<Orchestration> {
     let PauseRequest { reason, by } = request;
-    give_order(&admin, &id, &caller, by.as_deref(), Order::Pause { reason }).await
+    send_command(&admin, &id, &caller, by.as_deref(), Order::Pause { reason }).await
 }
 
 pub(in crate::admin) async fn resume(
@@ -97,18 +99,18 @@ pub(in crate::admin) async fn resume(
     JsonBody(request, caller): JsonBody<PauseRequest>,
 ) -> JsonResult<Orchestration> {
     let PauseRequest { reason, by } = request;
-    give_order(&admin, &id, &caller, by.as_deref(), Order::Resume { reason }).await
+    send_command(&admin, &id, &caller, by.as_deref(), Order::Resume { reason }).await
 }
 
-/// Cancels a run. Where the kill switch delays the undoing of its effects, the response is 202 and lists what waits.
+/// Cancels a run. If the kill switch delays the undoing of its effects, the response is 202 and lists what waits.
 pub(in crate::admin) async fn cancel(
     admin: Admin,
     PathParams(id): PathParams<String>,
     JsonBody(request, caller): JsonBody<CancelRequest>,
 ) -> Result<Response, ApiError> {
     let CancelRequest { compensate, reason, by } = request;
-    let order = Order::Cancel { compensate, reason, automatic: false };
-    let Json(mut shown) = give_order(&admin, &id, &caller, by.as_deref(), order).await?;
+    let command = Order::Cancel { compensate, reason, automatic: false };
+    let Json(mut shown) = send_command(&admin, &id, &caller, by.as_deref(), command).await?;
     let is_frozen = admin.parts.ladder.flags().freeze == Freeze::Effects;
     if shown.data.status.is_final() || !is_frozen {
         return Ok(Json(shown).into_response());
@@ -125,7 +127,7 @@ pub(in crate::admin) async fn skip(
     JsonBody(request, caller): JsonBody<SkipRequest>,
 ) -> JsonResult<Orchestration> {
     let SkipRequest { step, reason, by } = request;
-    give_order(&admin, &id, &caller, by.as_deref(), Order::Skip { step: step.as_str().into(), reason }).await
+    send_command(&admin, &id, &caller, by.as_deref(), Order::Skip { step: step.as_str().into(), reason }).await
 }
 
 pub(in crate::admin) async fn adjust(
@@ -134,8 +136,8 @@ pub(in crate::admin) async fn adjust(
     JsonBody(request, caller): JsonBody<AdjustRequest>,
 ) -> JsonResult<Orchestration> {
     let AdjustRequest { step, item, input, reason, by } = request;
-    let order = Order::Adjust { step: step.as_str().into(), item, input: Arc::new(input), reason };
-    give_order(&admin, &id, &caller, by.as_deref(), order).await
+    let command = Order::Adjust { step: step.as_str().into(), item, input: Arc::new(input), reason };
+    send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
 pub(in crate::admin) async fn retry(
@@ -144,7 +146,7 @@ pub(in crate::admin) async fn retry(
     JsonBody(request, caller): JsonBody<RetryRequest>,
 ) -> JsonResult<Orchestration> {
     let RetryRequest { step, by } = request;
-    give_order(&admin, &id, &caller, by.as_deref(), Order::Retry { step: step.as_deref().map(StepId::from) }).await
+    send_command(&admin, &id, &caller, by.as_deref(), Order::Retry { step: step.as_deref().map(StepId::from) }).await
 }
 
 pub(in crate::admin) async fn resolve(
@@ -164,12 +166,12 @@ pub(in crate::admin) async fn resolve(
         (ChoiceName::RetryWith, None, _, _) => return Err(ApiError::inconsistent("`retry_with` needs `input`")),
         (ChoiceName::Take, _, None, _) => return Err(ApiError::inconsistent("`take` needs `output`")),
         _ => {
-            let detail = "`input` goes with `retry_with`, `output` with `take`, `compensate` with `cancel`";
+            let detail = "`input` is only for `retry_with`, `output` only for `take`, `compensate` only for `cancel`";
             return Err(ApiError::inconsistent(detail));
         }
     };
-    let order = Order::Resolve { step: step.as_str().into(), item, choice, reason };
-    give_order(&admin, &id, &caller, by.as_deref(), order).await
+    let command = Order::Resolve { step: step.as_str().into(), item, choice, reason };
+    send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
 pub(in crate::admin) async fn answer(
@@ -183,8 +185,8 @@ pub(in crate::admin) async fn answer(
         return Err(ApiError::inconsistent("give `approve`, `values`, `approved` or `struck`"));
     };
     let said = CheckpointAnswer { approve, values: values.map(Arc::new), approved, struck, note };
-    let order = Order::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), said };
-    give_order(&admin, &id, &caller, by.as_deref(), order).await
+    let command = Order::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), said };
+    send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
 pub(in crate::admin) async fn signal(
@@ -196,8 +198,8 @@ pub(in crate::admin) async fn signal(
     if delivery.as_deref().is_some_and(|id| !is_valid(id)) {
         return Err(ApiError::bad(format!("the signal's id {KEY_RULE_TEXT}")));
     }
-    let order = Order::Signal { name, payload: Arc::new(payload), id: delivery };
-    give_order(&admin, &id, &caller, by.as_deref(), order).await
+    let command = Order::Signal { name, payload: Arc::new(payload), id: delivery };
+    send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 
 /// Starts another run of the same job. The response is 202, since that run has only begun.

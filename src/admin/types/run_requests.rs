@@ -1,4 +1,4 @@
-//! Requests about runs: starts, orders, answers to checkpoints, signals.
+//! Requests that start runs or send them commands, answers and signals, and what `explain` and errors say of runs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,10 +17,11 @@ pub struct StartRequest {
     /// The workflow; give either this or `query`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow: Option<String>,
-    /// What is wanted, in words. This version has no planner: it answers 501 and lists the workflows.
+    /// A description of the wanted result in plain language. This version has no planner: it answers 501 and lists the
+    /// workflows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// The body of the workflow's request.
+    /// The workflow's input, which it reads as `request.body`.
     pub input: Value,
     /// Respond with server-sent events.
     pub stream: bool,
@@ -64,7 +65,7 @@ pub struct PauseRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CancelRequest {
-    /// Undo first what is done and has an `undo`. Default: true.
+    /// Whether finished steps that have an `undo` are undone. Default: true.
     pub compensate: bool,
     /// The reason.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,14 +97,14 @@ pub struct SkipRequest {
     pub by: Option<String>,
 }
 
-/// Give a step that has not begun another input.
+/// Replace the input of a step that has not begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdjustRequest {
     /// The step.
     pub step: String,
     /// The item of a `for_each` that has opened.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
     pub item: Option<u32>,
     /// The input: the body of a call, the value of a `set`, the input of a `run`.
     pub input: Value,
@@ -129,11 +130,11 @@ pub struct RetryRequest {
     pub by: Option<String>,
 }
 
-/// Run again from a step: another run of the same job takes over the results of the steps before it.
+/// Run a job again from a step: a new run takes over the results of the steps that do not depend on that step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RerunRequest {
-    /// The first step that is run again.
+    /// The step that is run again, with the steps that depend on it.
     pub from: String,
     /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
@@ -141,16 +142,16 @@ pub struct RerunRequest {
     pub by: Option<String>,
 }
 
-/// Decide a conflict.
+/// Resolve a conflict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResolveRequest {
     /// The step.
     pub step: String,
     /// The item of a `for_each`.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
     pub item: Option<u32>,
-    /// The decision.
+    /// How to resolve it.
     pub choice: ChoiceName,
     /// For `retry_with`: the body or value to send.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
@@ -160,7 +161,7 @@ pub struct ResolveRequest {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schemars(with = "Value")]
     pub output: Option<Value>,
-    /// For `cancel`: undo first what is done and has an `undo`. Default: true.
+    /// For `cancel`: whether finished steps that have an `undo` are undone. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<bool>,
     /// The reason.
@@ -189,15 +190,15 @@ fn index<E: serde::de::Error>(number: &serde_json::Number) -> Result<u32, E> {
         .ok_or_else(|| E::custom(format!("{number} is not an index in a list")))
 }
 
-fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+fn optional_index<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     Option::<serde_json::Number>::deserialize(deserializer)?.as_ref().map(index).transpose()
 }
 
-fn wholes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+fn indexes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
     Vec::<serde_json::Number>::deserialize(deserializer)?.iter().map(index).collect()
 }
 
-/// The decisions about a conflict.
+/// The ways to resolve a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChoiceName {
@@ -205,7 +206,7 @@ pub enum ChoiceName {
     Retry,
     /// Another attempt with another input, under a new idempotency key.
     RetryWith,
-    /// The step is skipped, and so is what needs it.
+    /// The step is skipped, and so are the steps that need it.
     Skip,
     /// The step counts as done, with this output.
     Take,
@@ -221,7 +222,7 @@ pub enum ChoiceName {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AnswerRequest {
-    /// Yes or no. Defaults to yes where `values`, `approved` or `struck` are given.
+    /// Yes or no. Default: yes if `values`, `approved` or `struck` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approve: Option<bool>,
     /// The values that were asked for: they become the step's output.
@@ -229,10 +230,10 @@ pub struct AnswerRequest {
     #[schemars(with = "Value")]
     pub values: Option<Value>,
     /// For a review: the indexes of the items that may be performed.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "wholes")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "indexes")]
     pub approved: Vec<u32>,
     /// For a review: the indexes of the items that are struck out.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "wholes")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "indexes")]
     pub struck: Vec<u32>,
     /// A comment, recorded with the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -272,11 +273,11 @@ pub struct ExplanationView {
     pub waits: Vec<String>,
     /// When its next timer fires.
     pub wake: Option<Timestamp>,
-    /// Nothing will ever resume it: a bug.
+    /// Whether this process cannot resume it.
     pub stuck: bool,
 }
 
-/// Runs that have not ended, by status.
+/// The number of runs that have not ended, by status.
 pub type RunCounts = BTreeMap<RunStatus, u64>;
 
 /// What is wrong with a value, and where.
@@ -293,7 +294,7 @@ pub struct ValueError {
 pub struct FirstAnswer {
     /// Who gave it.
     pub by: String,
-    /// When it happened.
+    /// When it was given.
     pub at: Option<Timestamp>,
     /// The sequence number of its event.
     pub seq: u64,

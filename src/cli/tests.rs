@@ -257,7 +257,7 @@ fn the_error_names_a_server_that_is_unreachable_or_is_not_pointsman() {
     assert!(unreachable(&server("https://localhost:1".into())).contains("not an http URL"));
     assert!(unreachable(&server("http://[".into())).contains("is not a URL"));
     let (not_pointsman, served) = serve_once("404 Not Found", json!(["hello"]));
-    assert!(unreachable(&not_pointsman).contains("not as pointsman's API does"));
+    assert!(unreachable(&not_pointsman).contains("not in the format of pointsman's API"));
     served.join().expect("served");
 }
 

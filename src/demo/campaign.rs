@@ -1,8 +1,9 @@
 //! The demo's campaign: a person reviews item by item, a conflict is resolved by hand, and a failed run undoes its
 //! steps.
 //!
-//! Always true: everything goes through the API that every other client uses, and what it says is compared with the
-//! ledger: what was struck out was never booked, what was resolved was booked once, what was undone is taken back.
+//! Always true: everything goes through the API that every other client uses, and its answers are compared with the
+//! ledger: an item that was struck out was never booked, an item whose conflict was resolved was booked once, and a
+//! booking that was undone was taken back.
 
 use serde_json::{Value, json};
 
@@ -12,11 +13,11 @@ use super::world::{Fault, OutsideWorld};
 use crate::admin::types::{Orchestration, PendingCheckpoint};
 use crate::workflow::RunStatus;
 
-/// The parts that this chapter uses.
+/// The launches of two campaigns, with the parts that they use.
 pub struct Launch<'a> {
     /// The product.
     pub control: &'a Control,
-    /// The outside world, in which refusals are injected and whose ledger is read.
+    /// The outside world, into which refusals are injected and whose ledger is read.
     pub world: &'a OutsideWorld,
     /// Where it prints.
     pub console: &'a Console,
@@ -97,7 +98,7 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// The review that the run waits for, shown.
+    /// Prints and returns the review that the run waits for; a run without one is a broken promise.
     fn review(&mut self, run: &Orchestration) -> Option<PendingCheckpoint> {
         let Some(review) = run.data.pending_checkpoint.clone().filter(|review| !review.items.is_empty()) else {
             self.report_broken(&format!(
@@ -113,20 +114,20 @@ impl Launch<'_> {
         Some(review)
     }
 
-    /// Effects of one kind on the outside world.
+    /// The number of effects of one kind on the outside world.
     fn count(&self, operation: &str) -> u64 {
         self.world.ledger().balance().total(operation)
     }
 
     fn expect(&mut self, holds: bool, what: &str) {
         match holds {
-            true => self.console.kept(what),
+            true => self.console.promise_held(what),
             false => self.report_broken(what),
         }
     }
 
     fn report_broken(&mut self, what: &str) {
-        self.console.broken(what);
+        self.console.promise_broken(what);
         self.broken.push(what.to_owned());
     }
 }

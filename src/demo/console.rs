@@ -1,6 +1,6 @@
 //! What the demo prints: chapters on stdout, live progress on a terminal.
 //!
-//! Always true: without a terminal nothing moves and nothing is coloured; the same sentences come as plain lines.
+//! Always true: without a terminal nothing is animated or coloured; the same sentences are printed as plain lines.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Default for Console {
 }
 
 impl Console {
-    /// Finds out whether stdout and stderr are terminals.
+    /// A console that animates and colours only if stderr and stdout are terminals.
     pub fn new() -> Self {
         let live = std::io::stderr().is_terminal();
         let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -43,11 +43,11 @@ impl Console {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { bar, colour, live, begun: Instant::now(), progress_at: Instant::now(), closed: Arc::default() }
     }
-    /// Whether what is printed may be coloured.
+    /// Whether the output is coloured.
     pub fn colour(&self) -> bool {
         self.colour
     }
-    /// A new chapter.
+    /// Prints the heading of a new chapter.
     pub fn chapter(&self, title: &str, text: &str) {
         let at = format!("{:>5.1} s", self.begun.elapsed().as_secs_f64());
         if self.colour {
@@ -56,23 +56,23 @@ impl Console {
             self.print(&format!("\n{at}  {title}  {text}"));
         }
     }
-    /// A sentence within a chapter.
+    /// Prints text within a chapter.
     pub fn say(&self, text: &str) {
         for line in text.lines() {
             self.print(&format!("         {line}"));
         }
     }
-    /// A promise that was kept.
-    pub fn kept(&self, text: &str) {
+    /// Prints a promise that held.
+    pub fn promise_held(&self, text: &str) {
         let mark = if self.colour { "ok".green().to_string() } else { "ok".to_owned() };
         self.print(&format!("    {mark}   {text}"));
     }
-    /// A promise that was broken.
-    pub fn broken(&self, text: &str) {
+    /// Prints a promise that was broken.
+    pub fn promise_broken(&self, text: &str) {
         let mark = if self.colour { "BROKEN".red().to_string() } else { "BROKEN".to_owned() };
         self.print(&format!("  {mark} {text}"));
     }
-    /// What happens right now.
+    /// Shows what happens now.
     pub fn progress(&mut self, text: &str) {
         if self.live {
             self.bar.set_message(text.to_owned());

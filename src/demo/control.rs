@@ -1,6 +1,6 @@
-//! The demo's client of the product's API, the one that every other client uses.
+//! The demo's client of the product's API. It uses the same API as every other client.
 //!
-//! When the API does not answer, that is an error of the demo with the address in it; nothing is asked twice.
+//! When the API does not answer, the error names the address; no request is repeated.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ impl Control {
     pub fn new(base: &str) -> Self {
         Self { base: base.to_owned(), client: Client::new(Duration::from_secs(10)) }
     }
-    /// Everything at a glance.
+    /// The status of the process and of all routes.
     ///
     /// # Errors
     /// The API does not answer.
@@ -51,12 +51,12 @@ impl Control {
     pub async fn diffs(&self, route: &str) -> anyhow::Result<Diffs> {
         self.get(&format!("/api/v2/routes/{route}/diffs")).await
     }
-    /// Asks for a flip; the inner error is a shut gate or another refusal.
+    /// Requests a flip; the inner error is a shut gate or another refusal.
     ///
     /// # Errors
     /// The API does not answer.
     pub async fn flip(&self, route: &str, to: State, reason: &str) -> anyhow::Result<Result<FlipResponse, ApiProblem>> {
-        let ask = FlipRequest {
+        let request = FlipRequest {
             to,
             percent: None,
             reason: Some(reason.to_owned()),
@@ -64,7 +64,7 @@ impl Control {
             acknowledge: true,
             by: Some("demo".to_owned()),
         };
-        let reply = self.send(Method::POST, &format!("/api/v2/routes/{route}/flip"), &json(&ask)?).await?;
+        let reply = self.send(Method::POST, &format!("/api/v2/routes/{route}/flip"), &json(&request)?).await?;
         if reply.status.is_success() {
             return Ok(Ok(serde_json::from_slice(&reply.body)?));
         }
@@ -74,15 +74,15 @@ impl Control {
     ///
     /// # Errors
     /// The API does not answer, or refuses.
-    pub async fn launch(&self, ask: &Value) -> anyhow::Result<Orchestration> {
-        self.post("/api/v2/orchestrate/run", ask).await
+    pub async fn launch(&self, request: &Value) -> anyhow::Result<Orchestration> {
+        self.post("/api/v2/orchestrate/run", request).await
     }
     /// Answers a checkpoint or a conflict: posts to the path that the run shows for it.
     ///
     /// # Errors
     /// The API does not answer, or refuses.
-    pub async fn answer(&self, place: &str, said: &Value) -> anyhow::Result<Orchestration> {
-        self.post(place, said).await
+    pub async fn answer(&self, path: &str, answer: &Value) -> anyhow::Result<Orchestration> {
+        self.post(path, answer).await
     }
     /// Waits until the run has one of these statuses or has ended; after a bound returns the run as it is.
     ///

@@ -1,8 +1,9 @@
-//! The demo from start to end: starts the sample services and the product, walks the ladder, checks the promises.
+//! The demo from start to end: starts the sample services and the product, moves routes up the ladder, checks the
+//! promises.
 //!
-//! The question it answers: "did every promise hold, from the first request to the last?" The caller starts the product
-//! (it gets a directory of files and the addresses to listen on), so that the demo runs the same program. Always true:
-//! the files and the store are in a directory of their own, which is removed at the end.
+//! The question it answers: "did every promise hold, from the first request to the last?" A function of the caller
+//! starts the product with a directory of files and the addresses to listen on, so that the demo shows the same program
+//! as `serve`. Always true: the files and the store are in a directory of their own, which is removed at the end.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -30,13 +31,13 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// The options of `demo`.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
-    /// Ends after the walk instead of staying up.
+    /// Ends after the demonstration instead of staying up.
     pub exit: bool,
     /// How `diffs` shows differences, coloured or not.
     pub render: fn(&Diffs, bool) -> String,
 }
 
-/// How the product is to be started.
+/// The settings with which the product is started.
 #[derive(Clone, Debug)]
 pub struct ProductSettings {
     /// The directory of the flag files.
@@ -49,10 +50,10 @@ pub struct ProductSettings {
     pub store: PathBuf,
 }
 
-/// Stops what was started, in the reverse order.
+/// Stops the product.
 pub type Stop = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// The product, started.
+/// The running product.
 pub struct Product {
     /// Where the proxy listens.
     pub listen: SocketAddr,
@@ -74,7 +75,8 @@ pub async fn run(
     let dir = TemporaryDirectory::new()?;
     let mut console = Console::new();
     let latency = Latency::new(1.0, 20_261_120);
-    // The ports of the flag files, so that the README's commands work here too; others where those are in use.
+    // Listens on the ports of the flag files, so that the README's commands work with the demo too; on other ports if
+    // those are in use.
     let world = match OutsideWorld::start(preferred_address(9100, options.exit), latency.clone()).await {
         Ok(world) => world,
         Err(_) => OutsideWorld::start(any_port_address(), latency.clone()).await?,
@@ -132,7 +134,7 @@ pub async fn run(
         console.chapter("ended", "Interrupted before the end of the demo.");
     } else if let Err(error) = walked {
         let why = format!("the walk ended early: {error:#}");
-        console.broken(&why);
+        console.promise_broken(&why);
         broken.push(why);
     }
     traffic.stop().await;
@@ -140,7 +142,7 @@ pub async fn run(
         let mut launch = Launch { control: &control, world: &world, console: &console, broken: &mut broken };
         if let Err(error) = launch.all().await {
             let why = format!("the campaign ended early: {error:#}");
-            console.broken(&why);
+            console.promise_broken(&why);
             broken.push(why);
         }
     }
@@ -163,8 +165,8 @@ pub async fn run(
     Ok(broken.is_empty())
 }
 
-/// Waits for Ctrl-C, SIGTERM or a closed stdout. Where signals cannot be listened for it returns at once: the demo
-/// could not be ended otherwise.
+/// Waits for Ctrl-C, SIGTERM or a closed stdout. If the process cannot listen for signals, it returns at once, since
+/// nothing could end the demo otherwise.
 async fn asked_to_end(output_closed: &Notify) {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminated) = signal(SignalKind::terminate()) else { return };
@@ -187,14 +189,14 @@ async fn wait_for_runs(control: &Control) {
 }
 
 fn report(console: &Console, promises: &[Promise], traffic: &Traffic, interrupted: bool, broken: &mut Vec<String>) {
-    console.chapter("account", "What callers were told against what the ledger says was done.");
+    console.chapter("account", "What callers were told, compared with what was done according to the ledger.");
     for promise in promises {
         let text = format!("{:<56}{:>8}", promise.what, promise.count);
         if promise.holds() {
-            console.kept(&text);
+            console.promise_held(&text);
         } else {
             let why = format!("{text}, and should be {}", promise.expected);
-            console.broken(&why);
+            console.promise_broken(&why);
             broken.push(why);
         }
     }
@@ -231,7 +233,7 @@ fn any_port_address() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 }
 
-/// This port; with `any_port` any free one: scripts use that, because several of them may run at the same time.
+/// This port; with `any_port` any free one, because scripts may run several demos at the same time.
 fn preferred_address(port: u16, any_port: bool) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), if any_port { 0 } else { port })
 }

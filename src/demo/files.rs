@@ -1,8 +1,8 @@
-//! The example set of flag files, carried in the binary.
+//! The example set of flag files, compiled into the binary.
 //!
-//! The question it answers: "which files does the demo run?" Exactly the project's own `flags/`; two things differ:
-//! the addresses of the sample services, and `workflows/create-order.yaml`, whose first version, with two defects, is
-//! written first and replaced by [`mend`].
+//! The question it answers: "which files does the demo run?" The files of the project's directory `flags/`, with two
+//! differences: the addresses of the sample services, and `workflows/create-order.yaml`, whose first version, with two
+//! defects, is written first and replaced by [`mend`].
 
 use std::io;
 use std::path::Path;
@@ -20,12 +20,12 @@ const FILES: [(&str, &str); 8] = [
 const MENDED: &str = include_str!("../../flags/workflows/create-order.yaml");
 const AS_FIRST_WRITTEN: &str = include_str!("create-order-first.yaml");
 
-/// The address of the sample legacy in the flag files; the demo takes this port where it is free.
+/// The address of the sample legacy in the flag files; the demo uses this port if it is free.
 pub const LEGACY_URL: &str = "http://127.0.0.1:9000";
-/// The address of the outside world in the flag files; as above.
+/// The address of the outside world in the flag files; the demo uses this port if it is free.
 pub const WORLD_URL: &str = "http://127.0.0.1:9100";
 
-/// Writes the set, its first version, with the addresses of these services.
+/// Writes the set with the first version of the workflow and the addresses of these services.
 ///
 /// # Errors
 /// The directory cannot be written.
@@ -54,7 +54,7 @@ fn replace(dir: &Path, text: &str) -> io::Result<()> {
     std::fs::rename(written, dir.join("workflows/create-order.yaml"))
 }
 
-/// What was changed between the first and the mended version, as lines of a unified diff.
+/// The changed lines between the first and the mended version, each with its sign as in a unified diff.
 pub fn diff_of_versions() -> Vec<String> {
     similar::TextDiff::from_lines(AS_FIRST_WRITTEN, MENDED)
         .iter_all_changes()
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_of_the_example_set_is_carried() {
+    fn every_file_of_the_example_set_is_in_the_binary() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("flags");
         let mut found = 1;
         for part in ["routes", "workflows"] {

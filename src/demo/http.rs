@@ -2,8 +2,8 @@
 //!
 //! Always true: a [`Server`] listens from the moment it exists and stops when it is dropped; an [`Outage`] that its
 //! [`Switch`] sets acts on open connections too, as a real outage does. A handler that returns [`Dropped`] closes the
-//! connection without an answer: the caller cannot know what was done. When the other side is slow, the client returns
-//! an error after its timeout; when it is gone, at once; nothing is sent twice.
+//! connection without an answer, so that the caller cannot know what was done. The client returns an error after its
+//! timeout when the other side is slow, and at once when it is gone; no request is repeated.
 
 use std::future::Future;
 use std::io;
@@ -41,11 +41,11 @@ pub struct Call {
 }
 
 impl Call {
-    /// A header as text; empty where it is absent.
+    /// A header as text; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
-    /// The body as JSON; null where it is none.
+    /// The body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
@@ -60,7 +60,7 @@ impl Call {
 #[error("closed without an answer")]
 pub struct Dropped;
 
-/// What a handler gives.
+/// What a handler returns.
 pub type HandlerResult = Result<Response<Full<Bytes>>, Dropped>;
 
 /// An answer with a JSON body.
@@ -157,7 +157,7 @@ where
     H: Fn(Call) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = HandlerResult> + Send + 'static,
 {
-    // Dropped with this task, and every connection with it.
+    // Dropped when this task ends, which closes every connection.
     let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
@@ -201,7 +201,7 @@ where
     }
 }
 
-/// What came back.
+/// The reply to a request.
 #[derive(Debug)]
 pub struct Reply {
     /// The status.
@@ -213,18 +213,18 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body as JSON; null where it is none.
+    /// The body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 }
 
-/// No reply came.
+/// No reply was received; the text says why.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NoReply(pub String);
 
-/// A pooled client with one timeout for everything.
+/// A client with a pool of connections and one timeout for every request.
 #[derive(Clone, Debug)]
 pub struct Client {
     pooled: PooledClient<HttpConnector, Full<Bytes>>,
@@ -238,10 +238,10 @@ impl Client {
         connector.set_nodelay(true);
         Self { pooled: PooledClient::builder(TokioExecutor::new()).build(connector), timeout }
     }
-    /// Sends a request and reads the reply whole.
+    /// Sends a request and reads the whole reply.
     ///
     /// # Errors
-    /// No whole reply came in time.
+    /// The whole reply did not arrive in time.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply, NoReply> {
         let exchange = async {
             let response = self.pooled.request(request).await.map_err(|e| NoReply(root_cause_text(&e)))?;
@@ -253,10 +253,10 @@ impl Client {
             .await
             .unwrap_or_else(|_| Err(NoReply(format!("no reply within {:?}", self.timeout))))
     }
-    /// Sends JSON (null: no body) with headers.
+    /// Sends JSON with headers; sends no body if it is null.
     ///
     /// # Errors
-    /// No whole reply came in time, or the URL is invalid.
+    /// The whole reply did not arrive in time, or the URL is invalid.
     pub async fn json(
         &self,
         method: Method,

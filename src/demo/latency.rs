@@ -1,7 +1,7 @@
 //! The latency of the sample services.
 //!
-//! Always true: the sequence of latencies follows from the seed. Real services are mostly quick and sometimes not, so
-//! one call in twenty takes three times as long.
+//! Always true: the seed determines the sequence of latencies. As with real services, most calls are quick and some are
+//! slow: one call in twenty takes three times as long.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Latencies in milliseconds as the callers give them, times `scale`.
+    /// Latencies that are `scale` times as long as the callers request.
     pub fn new(scale: f64, seed: u64) -> Self {
         Self { scale, random: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))) }
     }

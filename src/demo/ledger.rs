@@ -1,9 +1,9 @@
-//! What was really done to the outside world, line by line.
+//! A record of every effect on the outside world.
 //!
 //! The question it answers: "who did what, how often, and under which key?" Always true: one accepted effect per
-//! idempotency key; a further delivery with the same key and bytes is a line marked as duplicate and gets the first
-//! answer; the same key with other bytes is refused. Nothing is ever dropped, since otherwise a promise could not be
-//! checked; the length is bounded only by what a demo or a test does.
+//! idempotency key; a further delivery with the same key and bytes is an entry marked as duplicate and gets the first
+//! answer; the same key with other bytes is refused. No entry is ever dropped, since the promises are checked by
+//! counting entries; the length is bounded only by what a demo or a test does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,21 +15,21 @@ use serde_json::Value;
 /// One delivery to the outside world.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerEntry {
-    /// When.
+    /// When it arrived.
     pub at: Timestamp,
-    /// Which service: `stock`, `bank`, `mail`, `studio`.
+    /// The service: `stock`, `bank`, `mail`, `ads` or `studio`.
     pub service: String,
-    /// What: `reserve`, `release`, `charge`, `refund`, `mail`, `draft`.
+    /// The operation: `reserve`, `release`, `charge`, `refund`, `mail`, `draft` and so on.
     pub operation: String,
-    /// The key it came with.
+    /// Its idempotency key.
     pub key: Option<String>,
-    /// The amount, where money moves.
+    /// The amount, if money is moved.
     pub amount: Option<Value>,
-    /// Who: `legacy:17`, `engine:RUN`, or a user agent.
+    /// Who caused it: `legacy:17`, `engine:RUN`, or a user agent.
     pub caused_by: String,
     /// The trace that the caller's request belongs to.
     pub trace: Option<String>,
-    /// A further delivery with a key that was accepted before: no effect.
+    /// Whether a delivery with this key was accepted before, so that this one has no effect.
     pub duplicate: bool,
 }
 
@@ -43,30 +43,30 @@ impl LedgerEntry {
 /// A delivery that is to be recorded.
 #[derive(Clone, Debug)]
 pub struct Delivery<'a> {
-    /// Which service.
+    /// The service.
     pub service: &'a str,
-    /// What.
+    /// The operation.
     pub operation: &'a str,
-    /// The key it came with.
+    /// Its idempotency key.
     pub key: Option<&'a str>,
-    /// The bytes, to tell a repeat from another request with the same key.
+    /// The body, which tells a repeat from another request with the same key.
     pub body: &'a [u8],
-    /// The amount, where money moves.
+    /// The amount, if money is moved.
     pub amount: Option<Value>,
-    /// Who.
+    /// Who caused it.
     pub caused_by: &'a str,
-    /// The trace.
+    /// The trace that the caller's request belongs to.
     pub trace: Option<&'a str>,
 }
 
 /// The result of a delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeliveryResult {
-    /// An effect, with this answer.
+    /// It had an effect; this is the answer.
     Accepted(Value),
-    /// The answer of the first delivery with this key.
+    /// It had no effect; this is the answer of the first delivery with this key.
     Repeated(Value),
-    /// The key came with other bytes before.
+    /// It is refused: the key came with other bytes before.
     KeyReused,
 }
 
@@ -90,7 +90,7 @@ pub struct Balance {
     pub engine: BTreeMap<String, u64>,
     /// Deliveries that repeated a key: answered, without effect.
     pub repeated_deliveries: u64,
-    /// Traces with effects of one operation that should happen once and happened more often, or by both arms.
+    /// Traces in which an operation that should have one effect had several, of one arm or of both.
     pub duplicates: Vec<String>,
 }
 
@@ -105,8 +105,8 @@ impl Ledger {
     fn records(&self) -> MutexGuard<'_, Records> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Records a delivery: at most one effect per service and key. `answer` is made from a number that counts up with
-    /// each effect of the operation.
+    /// Records a delivery: at most one effect per service and key. `answer` computes the answer from the number of this
+    /// effect of the operation.
     pub fn record(&self, delivery: Delivery<'_>, answer: impl FnOnce(u64) -> Value) -> DeliveryResult {
         let mut records = self.records();
         let mut entry = LedgerEntry {
@@ -138,15 +138,15 @@ impl Ledger {
         records.entries.push(entry);
         DeliveryResult::Accepted(answer)
     }
-    /// All lines so far.
+    /// All entries so far.
     pub fn entries(&self) -> Vec<LedgerEntry> {
         self.records().entries.clone()
     }
-    /// How many lines there are.
+    /// How many entries there are.
     pub fn len(&self) -> usize {
         self.records().entries.len()
     }
-    /// Nothing was done yet.
+    /// Whether nothing was done yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -154,7 +154,7 @@ impl Ledger {
     pub fn balance(&self) -> Balance {
         let records = self.records();
         let mut balance = Balance::default();
-        // An order is charged once and mailed once: a second effect of the same trace is a duplicate.
+        // An order is charged once and mailed once: a second such effect of the same trace is a duplicate.
         let mut once: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for entry in &records.entries {
             if entry.duplicate {

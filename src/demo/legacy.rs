@@ -28,7 +28,7 @@ type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
 struct State {
     last: u64,
     orders: BTreeMap<u64, Value>,
-    // By idempotency key: a repeat gets the first answer.
+    // The answers by idempotency key: a repeat gets the first answer.
     answered: BTreeMap<String, (StatusCode, Value)>,
     served: u64,
 }
@@ -41,17 +41,17 @@ struct Shop {
     state: Arc<Mutex<State>>,
 }
 
-/// The sample legacy, listening.
+/// The running sample legacy.
 #[derive(Debug)]
 pub struct Legacy {
     server: Server,
     shop: Shop,
 }
 
-/// A request that was not served.
+/// The answer to a request that was not served.
 struct Refusal(StatusCode, Value);
 
-/// The request for which a call to the outside world is made; sent with the call.
+/// The request for which a call to the outside world is made; identifies it in the call's headers.
 struct Cause {
     number: u64,
     trace: String,
@@ -135,7 +135,7 @@ impl Shop {
         found.ok_or_else(|| refusal(StatusCode::NOT_FOUND, "no such order"))
     }
 
-    /// Price, a reservation per item, payment, mail: each waits for the one before.
+    /// Computes the price, reserves each item, charges, and sends a mail, one call after the other.
     async fn create(&self, call: &Call) -> Result<Response, Refusal> {
         let key = call.header("idempotency-key");
         let before = self.state().answered.get(key).cloned();
@@ -173,7 +173,7 @@ impl Shop {
         Ok(created(StatusCode::CREATED, &order))
     }
 
-    /// Gives the goods and the money back.
+    /// Releases the reservations, refunds the money, and sends a mail.
     async fn cancel(&self, id: &str, call: &Call) -> Result<Response, Refusal> {
         let (number, order) = self.order(id)?;
         if order["status"] == "cancelled" {
@@ -195,7 +195,7 @@ impl Shop {
         Ok(reply(StatusCode::OK, &body))
     }
 
-    /// Four generations that do not depend on each other, performed one after the other nevertheless.
+    /// Generates four parts one after the other, although they do not depend on each other.
     async fn campaign(&self, call: &Call) -> Result<Response, Refusal> {
         let brief = call.json();
         let cause = Cause { number: self.number(), trace: call.header("traceparent").to_owned() };
@@ -309,7 +309,7 @@ mod tests {
         world.fault("charge", Fault::LoseReply, 1);
         let lost = client.json(Method::POST, &orders, &[], &order()).await.expect("a reply");
         assert_eq!(lost.status, StatusCode::BAD_GATEWAY);
-        assert_eq!(world.ledger().balance().total("charge"), 1, "done, though nobody heard of it");
+        assert_eq!(world.ledger().balance().total("charge"), 1, "the charge was done although its reply was lost");
         legacy.outage(Outage::Unavailable);
         let refused = client.json(Method::GET, &orders, &[], &Value::Null).await.expect("a reply");
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);

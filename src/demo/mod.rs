@@ -1,9 +1,9 @@
-//! Sample services to try the product with: a legacy service, the services that it calls, and traffic.
+//! The demo: a sample legacy service, the services that it calls, and traffic, with Pointsman ("the product") in front.
 //!
 //! The question it answers: "what does it look like when a workflow endpoint is moved?" The sample services are real
-//! HTTP servers on ports of their own, so the product sees nothing that it would not see elsewhere. Always true: every
+//! HTTP servers on ports of their own, so the product treats them as any other service. Always true: every
 //! effect on the outside world is recorded in its [`Ledger`], whoever caused it, so that promises are checked by
-//! counting. The caller starts the product ([`run`]); nothing here uses its internals.
+//! counting. The caller starts the product ([`run`]); nothing here uses the product's internals.
 
 pub mod campaign;
 pub mod console;

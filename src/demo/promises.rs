@@ -1,19 +1,19 @@
-//! The check at the end: what callers were told against what was done.
+//! The check at the end: compares what callers were told with what was done.
 //!
-//! PURE. Always true: every promise of the demo is one row here; a row whose count is not the expected one is a broken
-//! promise.
+//! PURE. Always true: every promise of the demo is one row here; a row with another count than the expected one is a
+//! broken promise.
 
 use super::Ledger;
 use super::traffic::Tally;
 
-/// One promise: a count, and what it must be.
+/// One promise: a count, and the expected count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promise {
     /// What is counted.
     pub what: String,
-    /// How many.
+    /// The count.
     pub count: u64,
-    /// How many it must be.
+    /// The expected count.
     pub expected: u64,
 }
 
@@ -30,10 +30,9 @@ pub fn check(ledger: &Ledger, tally: &Tally) -> Vec<Promise> {
     let line = |what: &str, count: u64, expected: u64| Promise { what: what.to_owned(), count, expected };
     let mut rehearsed = 0;
     let mut both = 0;
-    // Not counted: drafts, which only the engine makes, and the campaign's ads, whose runs were not started by a
-    // request.
-    let asked = |e: &&super::LedgerEntry| !e.duplicate && e.operation != "draft" && e.service != "ads";
-    for entry in ledger.entries().iter().filter(asked) {
+    // Drafts are not counted, since only the engine makes them, nor are ads, since no request started their runs.
+    let is_counted = |e: &&super::LedgerEntry| !e.duplicate && e.operation != "draft" && e.service != "ads";
+    for entry in ledger.entries().iter().filter(is_counted) {
         let answered_by_engine = entry.trace.as_ref().is_some_and(|t| tally.engine_traces.contains(t));
         match (entry.by_engine(), answered_by_engine) {
             (true, false) => rehearsed += 1,

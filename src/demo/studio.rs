@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-/// The price of one piece in cents; nothing for an article that nobody sells.
+/// The price of one piece in cents; `None` for an article that nobody sells.
 pub fn price_in_cents(sku: &str) -> Option<u64> {
     // There is no list of articles: the price is computed from the name.
     (!sku.is_empty() && sku.len() <= 32).then(|| 199 + u64::from(checksum(sku) % 4_801))
@@ -13,7 +13,7 @@ pub fn price_in_cents(sku: &str) -> Option<u64> {
 /// A quote: the lines sorted by article, the subtotal, and the discount for larger orders.
 ///
 /// # Errors
-/// The article that nobody sells, or what is wrong with the items.
+/// An article is not sold, or the items are malformed; the text says which.
 pub fn quote(items: &Value) -> Result<Value, String> {
     let items = items.as_array().filter(|items| !items.is_empty()).ok_or("`items` must be a list of articles")?;
     let mut lines = Vec::with_capacity(items.len());
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn an_empty_order_or_a_quantity_of_zero_is_refused() {
         assert!(quote(&json!([])).is_err());
         assert!(quote(&json!([{ "sku": "tea", "qty": 0 }])).is_err());
     }

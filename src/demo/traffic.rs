@@ -1,8 +1,8 @@
-//! Constant traffic from a few clients, and a count of what it got.
+//! Constant traffic from a few clients, and a count of the answers.
 //!
-//! Always true: a client follows up only orders that were acknowledged to it; every answer is judged (status, id,
-//! total), and an answer that is not as promised is recorded as a failure. A slow answer is waited for, up to ten
-//! seconds; no answer is a failure; nothing is sent twice.
+//! Always true: a client follows up only orders that were acknowledged to it; every answer is checked (status, id,
+//! total), and a wrong answer counts as a failure. A client waits up to ten seconds for an answer; no answer is a
+//! failure; no request is repeated.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,31 +17,31 @@ use super::http::{Client, Reply};
 
 /// How many recent latencies of each arm are kept.
 const LATENCIES: usize = 200;
-/// The most failures that are kept in full; more are only counted.
+/// The most failures whose texts are kept; further ones are only counted.
 const FAILURES_KEPT: usize = 10;
 
 /// Counts of the clients' requests and answers so far.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Requests that were answered as promised.
+    /// The number of requests that were answered correctly.
     pub answered: u64,
-    /// Orders acknowledged.
+    /// The number of acknowledged orders.
     pub orders: u64,
-    /// Of those, made by the engine.
+    /// How many of those the engine made.
     pub engine_orders: u64,
-    /// Cancellations acknowledged.
+    /// The number of acknowledged cancellations.
     pub cancelled: u64,
-    /// Campaigns acknowledged.
+    /// The number of acknowledged campaigns.
     pub campaigns: u64,
-    /// Requests that were not answered as promised.
+    /// The number of requests with a wrong answer or none.
     pub failed: u64,
-    /// The first of those, in sentences.
+    /// The first failures, a sentence each.
     pub failures: Vec<String>,
     /// Traces of requests that the engine answered.
     pub engine_traces: HashSet<String>,
-    /// How long orders took lately.
+    /// How long the latest orders took.
     pub order_latencies: Latencies,
-    /// How long campaigns took lately.
+    /// How long the latest campaigns took.
     pub campaign_latencies: Latencies,
     /// The last order that the engine made and that was not cancelled.
     pub engine_order: Option<String>,
@@ -55,11 +55,11 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// The median of those that legacy answered.
+    /// The median latency of requests that legacy answered.
     pub fn legacy_p50(&self) -> Option<Duration> {
         median(&self.legacy)
     }
-    /// The median of those that the engine answered.
+    /// The median latency of requests that the engine answered.
     pub fn engine_p50(&self) -> Option<Duration> {
         median(&self.engine)
     }
@@ -93,9 +93,9 @@ struct Shared {
     client: Client,
     tally: Mutex<Tally>,
     stop: AtomicBool,
-    // Only legacy answers lists, so clients do not ask for one during its outage.
+    // Whether clients request lists; only legacy answers these, so they are switched off during its outage.
     lists: AtomicBool,
-    // Rounds that each client has finished.
+    // The number of rounds that each client has finished.
     rounds: Vec<AtomicU64>,
 }
 
@@ -107,7 +107,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Starts so many clients against a base URL.
+    /// Starts this number of clients against a base URL.
     pub fn start(base: &str, clients: usize) -> Self {
         let shared = Arc::new(Shared {
             base: base.to_owned(),
@@ -130,7 +130,7 @@ impl Traffic {
     /// Reads one order, independently of the clients' rounds.
     ///
     /// # Errors
-    /// The answer was not the order; the text says what it was.
+    /// The answer was not the order; the text says what came instead.
     pub async fn read(&self, id: &str) -> Result<Value, String> {
         let path = format!("/orders/{id}");
         let trace = format!("{:032x}", fastrand::u128(1..));
@@ -154,7 +154,7 @@ impl Traffic {
         self.shared.stop.store(true, Ordering::SeqCst);
         while let Some(ended) = self.clients.join_next().await {
             if let Err(error) = ended {
-                self.shared.tally().fail(format!("a client of the demo broke: {error}"));
+                self.shared.tally().fail(format!("a client of the demo panicked: {error}"));
             }
         }
     }
@@ -173,8 +173,8 @@ impl Shared {
         let answer = self.client.json(method.clone(), &format!("{}{path}", self.base), &headers, body).await;
         answer.map_err(|why| format!("{method} {path}: no answer: {why}"))
     }
-    /// One request, judged.
-    async fn ask(
+    /// Sends a request and compares the status of the answer; counts the result. `None` if it is not `wanted`.
+    async fn send_expecting(
         &self,
         method: Method,
         path: &str,
@@ -183,7 +183,7 @@ impl Shared {
         body: &Value,
         wanted: StatusCode,
     ) -> Option<Value> {
-        let judged = match self.send(method.clone(), path, trace, tenant, body).await {
+        let outcome = match self.send(method.clone(), path, trace, tenant, body).await {
             Ok(reply) if reply.status == wanted => Ok(reply.json()),
             Ok(reply) => {
                 let text: String = String::from_utf8_lossy(&reply.body).chars().take(300).collect();
@@ -192,7 +192,7 @@ impl Shared {
             Err(why) => Err(why),
         };
         let mut tally = self.tally();
-        match judged {
+        match outcome {
             Ok(body) => {
                 tally.answered += 1;
                 Some(body)
@@ -205,7 +205,8 @@ impl Shared {
     }
 }
 
-/// One client: an order, read back, every second one cancelled; now and then a campaign and a list.
+/// One client. Each round creates an order, reads it back, and in every second round cancels it; some rounds also create
+/// a campaign or request the list of orders.
 async fn client(shared: Arc<Shared>, number: usize) {
     let mut random = fastrand::Rng::with_seed(number as u64 + 1);
     let tenant = format!("tenant-{number}");
@@ -215,12 +216,13 @@ async fn client(shared: Arc<Shared>, number: usize) {
         let trace = || format!("{:032x}", (number as u128 + 1) << 64 | u128::from(fastrand::u64(1..)));
         order(&shared, &mut random, &tenant, round, trace).await;
         if round % 5 == 1 && shared.lists.load(Ordering::SeqCst) {
-            shared.ask(Method::GET, "/orders", &trace(), &tenant, &Value::Null, StatusCode::OK).await;
+            shared.send_expecting(Method::GET, "/orders", &trace(), &tenant, &Value::Null, StatusCode::OK).await;
         }
         if round % 4 == 1 {
             let brief = json!({ "product": format!("tea no. {round}"), "audience": "people who drink tea" });
             let begun = Instant::now();
-            let made = shared.ask(Method::POST, "/campaigns", &trace(), &tenant, &brief, StatusCode::CREATED).await;
+            let made =
+                shared.send_expecting(Method::POST, "/campaigns", &trace(), &tenant, &brief, StatusCode::CREATED).await;
             if let Some(made) = made {
                 let mut tally = shared.tally();
                 tally.campaigns += 1;
@@ -250,7 +252,7 @@ async fn order(
 
     let create = trace();
     let begun = Instant::now();
-    let made = shared.ask(Method::POST, "/orders", &create, tenant, &body, StatusCode::CREATED).await?;
+    let made = shared.send_expecting(Method::POST, "/orders", &create, tenant, &body, StatusCode::CREATED).await?;
     let by_engine = made["id"].is_string();
     let id = made["id"].as_str().map_or_else(|| made["id"].to_string(), str::to_owned);
     {
@@ -262,12 +264,12 @@ async fn order(
             tally.engine_traces.insert(create);
         }
     }
-    // A short pause, as a person makes; in dark a follow-up that comes before the twin exists has no pair.
+    // A short pause, as a person would make. In `dark` a follow-up that comes before the twin exists has no pair.
     think(random).await;
     let path = format!("/orders/{id}");
-    let read = shared.ask(Method::GET, &path, &trace(), tenant, &Value::Null, StatusCode::OK).await?;
+    let read = shared.send_expecting(Method::GET, &path, &trace(), tenant, &Value::Null, StatusCode::OK).await?;
     if read["id"] != made["id"] || read["total"] != made["total"] {
-        shared.tally().fail(format!("{path} reads as another order than was made: {made} and {read}"));
+        shared.tally().fail(format!("{path} is not the order that was created: {read} instead of {made}"));
     }
     if round % 2 == 1 {
         if by_engine {
@@ -281,7 +283,7 @@ async fn order(
         shared.tally().engine_traces.insert(cancel.clone());
     }
     let path = format!("{path}/cancel");
-    shared.ask(Method::POST, &path, &cancel, tenant, &Value::Null, StatusCode::OK).await?;
+    shared.send_expecting(Method::POST, &path, &cancel, tenant, &Value::Null, StatusCode::OK).await?;
     shared.tally().cancelled += 1;
     Some(())
 }

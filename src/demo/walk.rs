@@ -1,7 +1,7 @@
 //! Moves the demo's routes up the ladder, from `off` to `only`, with one step back on the way.
 //!
-//! Always true: every flip goes through the API and its gates, without `force`; every wait has a bound, and a wait that
-//! reaches it is a broken promise, reported with the gate's reasons. The clients send requests all the time.
+//! Always true: every flip goes through the API and its gates, without `force`. Every wait has a bound; a wait that
+//! reaches its bound is a broken promise, reported with the gate's reasons. The clients send requests all the time.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,14 +20,14 @@ const CREATOR: &str = "orders.create";
 const CAMPAIGNS: &str = "campaigns.create";
 /// The longest wait for a gate or a difference.
 const WAIT_MAX: Duration = Duration::from_secs(20);
-/// Pairs without a difference that are waited for after the workflow was corrected.
+/// How many pairs the demo waits for before and after the workflow is corrected.
 const PAIRS_WANTED: u64 = 50;
-/// Groups of differences that are shown in full.
+/// How many groups of differences are shown in full.
 const GROUPS_SHOWN: usize = 2;
-/// The shortest time for which a state is shown.
+/// How long a state is shown at least.
 const STATE_SHOWN_MIN: Duration = Duration::from_secs(3);
 
-/// The parts that the demo's flips use.
+/// The demonstration of the ladder, with the parts that it uses.
 pub struct Walk<'a> {
     /// The product.
     pub control: Control,
@@ -119,13 +119,15 @@ impl Walk<'_> {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.console.kept(&format!("loaded without a restart, {} ms after it was saved", begun.elapsed().as_millis()));
+        self.console
+            .promise_held(&format!("loaded without a restart, {} ms after it was saved", begun.elapsed().as_millis()));
         let clean = |route: &RouteDetail| route.row.pairs >= PAIRS_WANTED && route.row.mismatched == 0;
         let clean = self.show(Duration::ZERO, clean).await?;
         if clean.row.mismatched > 0 {
             self.report_broken("the mended workflow differs from legacy");
         }
-        self.console.kept(&format!("evidence is clean: {} pairs, {} differ", clean.row.pairs, clean.row.mismatched));
+        self.console
+            .promise_held(&format!("evidence is clean: {} pairs, {} differ", clean.row.pairs, clean.row.mismatched));
         Ok(())
     }
 
@@ -148,8 +150,8 @@ impl Walk<'_> {
             let tally = self.traffic.tally();
             (side_by_side(&tally.order_latencies), side_by_side(&tally.campaign_latencies))
         };
-        self.console.kept(&format!("an order: {orders}"));
-        self.console.kept(&format!("a campaign, whose parts now run at the same time: {campaigns}"));
+        self.console.promise_held(&format!("an order: {orders}"));
+        self.console.promise_held(&format!("a campaign, whose parts now run at the same time: {campaigns}"));
         Ok(())
     }
 
@@ -169,7 +171,7 @@ impl Walk<'_> {
     async fn back_and_up_again(&mut self) -> anyhow::Result<()> {
         self.console.chapter("step back", "Down is always open, at once, under load: from live to off.");
         let before = self.failed();
-        let kept = self.traffic.tally().engine_order.clone();
+        let engine_order = self.traffic.tally().engine_order.clone();
         for route in [CREATOR].into_iter().chain(FOLLOWERS.into_iter().rev()) {
             match self.control.flip(route, State::Off, "a step back under load").await? {
                 Ok(done) if route == CREATOR => {
@@ -182,10 +184,12 @@ impl Walk<'_> {
             }
         }
         self.show(STATE_SHOWN_MIN / 2, |_| true).await?;
-        if let Some(id) = kept {
+        if let Some(id) = engine_order {
             let read = self.traffic.read(&id).await;
             match read {
-                Ok(_) => self.console.kept(&format!("order {id}, made in live, is still read through the engine")),
+                Ok(_) => {
+                    self.console.promise_held(&format!("order {id}, made in live, is still read through the engine"))
+                }
                 Err(why) => self.report_broken(&format!("an order made in live was lost by the step back: {why}")),
             }
         }
@@ -208,7 +212,7 @@ impl Walk<'_> {
         self.legacy.outage(Outage::Gone);
         self.show(STATE_SHOWN_MIN, |_| true).await?;
         if self.legacy.served() == served {
-            self.console.kept("legacy was called 0 times, and nobody noticed that it is gone");
+            self.console.promise_held("legacy was called 0 times, and nobody noticed that it is gone");
         } else {
             self.report_broken("legacy was called by a route in only");
         }
@@ -216,7 +220,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Followers first: the creator may never be on a higher rung than they.
+    /// Raises the orders family to a state: followers first, since the creator may never be on a higher rung.
     async fn family(&mut self, to: State) -> anyhow::Result<()> {
         for route in FOLLOWERS {
             self.raise(route, to).await?;
@@ -244,7 +248,7 @@ impl Walk<'_> {
         let begun = Instant::now();
         loop {
             let detail = self.control.route(CREATOR).await?;
-            self.tell(&detail);
+            self.show_progress(&detail);
             if begun.elapsed() >= WAIT_MAX || (begun.elapsed() >= at_least && seen(&detail)) {
                 return Ok(detail);
             }
@@ -252,7 +256,7 @@ impl Walk<'_> {
         }
     }
 
-    fn tell(&mut self, route: &RouteDetail) {
+    fn show_progress(&mut self, route: &RouteDetail) {
         let line = {
             let tally = self.traffic.tally();
             format!(
@@ -276,13 +280,13 @@ impl Walk<'_> {
 
     fn promise_none_failed(&mut self, before: u64, when: &str) {
         match self.failed() - before {
-            0 => self.console.kept(&format!("no request failed {when}")),
+            0 => self.console.promise_held(&format!("no request failed {when}")),
             failed => self.report_broken(&format!("{failed} requests failed {when}")),
         }
     }
 
     fn report_broken(&mut self, what: &str) {
-        self.console.broken(what);
+        self.console.promise_broken(what);
         self.broken.push(what.to_owned());
     }
 }

@@ -1,11 +1,11 @@
 //! The outside world: prices, stock, bank, mail and a studio, behind one port, with a ledger.
 //!
-//! Each service has a base path of its own (`/bank`, …) and honours `Idempotency-Key`. Always true: each effect has one
-//! ledger line, written with it; a reply that is lost on purpose ([`Fault::LoseReply`]) is lost after the effect. The
-//! header `x-caused-by`, which both arms send, names who caused an effect.
+//! Each service has a base path of its own (`/bank`, …) and honours `Idempotency-Key`. Always true: each effect is
+//! recorded in the ledger when it happens; a reply that is lost on purpose ([`Fault::LoseReply`]) is lost after the
+//! effect. The header `x-caused-by`, which both arms send, names who caused an effect.
 //!
 //! ```text
-//! POST /prices/quotes            computes        GET  /ledger            every line so far
+//! POST /prices/quotes            computes        GET  /ledger            every entry so far
 //! POST /stock/reservations       reserve         POST /mail/messages     mail
 //! DELETE /stock/reservations/ID  release         POST /studio/{kind}     computes, slowly
 //! POST /bank/charges, /refunds   charge, refund  POST /studio/drafts     draft
@@ -29,18 +29,18 @@ use super::studio;
 /// The fault that is injected into one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No fault: for calls that come before one with a fault.
+    /// No fault: for calls that come before a call with a fault.
     None,
-    /// Answers this status and performs nothing.
+    /// Answers with this status and performs nothing.
     Refuse(u16),
-    /// Performs the call, and then closes the connection without an answer.
+    /// Performs the call, then closes the connection without an answer.
     LoseReply,
     /// Closes the connection before performing anything.
     Close,
-    /// Waits this long, and then performs the call as usual.
+    /// Waits for this time before it performs the call.
     Delay(Duration),
-    /// Performs the call at once, and answers after this time.
-    Linger(Duration),
+    /// Performs the call, and waits for this time before it answers.
+    DelayReply(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ struct WorldServices {
     state: Arc<Mutex<State>>,
 }
 
-/// The outside world, listening.
+/// The running services of the outside world.
 #[derive(Debug)]
 pub struct OutsideWorld {
     server: Server,
@@ -93,17 +93,17 @@ impl OutsideWorld {
     pub fn url(&self) -> String {
         self.server.url()
     }
-    /// Everything that was done.
+    /// The record of everything that was done.
     pub fn ledger(&self) -> &Ledger {
         &self.services.ledger
     }
-    /// The next `times` calls of an operation (`charge`, `reserve`, …) meet this fault.
+    /// Injects this fault into the next `times` calls of an operation (`charge`, `reserve`, …).
     pub fn fault(&self, operation: &str, fault: Fault, times: usize) {
         let mut state = self.services.state();
         state.faults.entry(operation.to_owned()).or_default().extend(std::iter::repeat_n(fault, times));
     }
-    /// Removes the faults that no call has met yet.
-    pub fn heal(&self) {
+    /// Removes the faults that have not been injected into a call yet.
+    pub fn clear_faults(&self) {
         self.services.state().faults.clear();
     }
     /// How many calls of an operation arrived, with or without a fault.
@@ -147,7 +147,7 @@ impl WorldServices {
             }
             Some(Fault::Close) => return Err(Dropped),
             Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
-            Some(Fault::None | Fault::LoseReply | Fault::Linger(_)) | None => {}
+            Some(Fault::None | Fault::LoseReply | Fault::DelayReply(_)) | None => {}
         }
         // The effect happens halfway through the latency, so that a caller who gives up may have caused it.
         self.latency.wait(ms / 2.0).await;
@@ -155,7 +155,7 @@ impl WorldServices {
         self.latency.wait(ms / 2.0).await;
         match fault {
             Some(Fault::LoseReply) => return Err(Dropped),
-            Some(Fault::Linger(duration)) => tokio::time::sleep(duration).await,
+            Some(Fault::DelayReply(duration)) => tokio::time::sleep(duration).await,
             _ => {}
         }
         Ok(answer)
@@ -242,10 +242,10 @@ impl WorldServices {
         };
         let trace = call.header("traceparent").split('-').nth(1);
         let body = if call.method == Method::DELETE { call.path.as_bytes() } else { &call.body[..] };
-        let taken = self.ledger.record(Delivery { service, operation, key, body, amount, caused_by, trace }, answer);
-        let made = if call.method == Method::POST { StatusCode::CREATED } else { StatusCode::OK };
-        match taken {
-            DeliveryResult::Accepted(answer) | DeliveryResult::Repeated(answer) => reply(made, &answer),
+        let result = self.ledger.record(Delivery { service, operation, key, body, amount, caused_by, trace }, answer);
+        let status = if call.method == Method::POST { StatusCode::CREATED } else { StatusCode::OK };
+        match result {
+            DeliveryResult::Accepted(answer) | DeliveryResult::Repeated(answer) => reply(status, &answer),
             DeliveryResult::KeyReused => {
                 let why = json!({ "error": "this Idempotency-Key came with another request before" });
                 reply(StatusCode::UNPROCESSABLE_ENTITY, &why)

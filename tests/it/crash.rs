@@ -27,7 +27,7 @@ async fn killed_during(operation: &'static str) {
     let before = ["charge", "mail"].map(|o| system.world.ledger().balance().total(o));
     system.kill().await;
     system.allowed.unacknowledged = true;
-    system.world.heal();
+    system.world.clear_faults();
     system.restart().await;
     system.wait_for_runs_to_end().await;
     let balance = system.world.ledger().balance();

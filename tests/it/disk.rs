@@ -108,7 +108,7 @@ async fn while_it_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> Di
     system.allowed.unacknowledged = true;
     let asked = campaign(&system).await;
     system.world.fault("announce", Fault::Refuse(400), 1);
-    system.world.fault("book-back", Fault::Linger(Duration::from_millis(1_500)), 2);
+    system.world.fault("book-back", Fault::DelayReply(Duration::from_millis(1_500)), 2);
     assert!(approved(&system, &asked).await);
     until_true("the bookings to be taken back", || system.world.arrived("book-back") >= 2).await;
     let fault = fault(&system).await;

@@ -30,7 +30,7 @@ const FAULTS: [(&str, Fault, usize); 9] = [
     ("broken", Fault::Refuse(500), 1),
     ("cut off before", Fault::Close, 1),
     ("cut off after", Fault::LoseReply, 1),
-    ("too slow", Fault::Linger(Duration::from_millis(900)), 1),
+    ("too slow", Fault::DelayReply(Duration::from_millis(900)), 1),
 ];
 
 /// The example set with short times; every POST goes to a service that honours keys, or none does.
@@ -214,7 +214,7 @@ async fn each_call_is_made_twice(keyed: bool) {
         for place in places {
             let mut workflow_run = rig.prepare(&workflow).await;
             let arrived = rig.world.arrived(place.0);
-            spoil(&rig, place, Fault::Linger(Duration::from_secs(30)), 1);
+            spoil(&rig, place, Fault::DelayReply(Duration::from_secs(30)), 1);
             {
                 // The outside world performs a call when it arrives.
                 let asked = workflow_run.ask();
@@ -224,7 +224,7 @@ async fn each_call_is_made_twice(keyed: bool) {
                     () = done => {}
                 }
             }
-            rig.world.heal();
+            rig.world.clear_faults();
             workflow_run.crash().await;
             let mut found = Vec::new();
             let end = ended(&workflow_run, &clean, &mut found).await;

@@ -76,7 +76,7 @@ async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
         }
     }
     system.kill().await;
-    system.world.heal();
+    system.world.clear_faults();
     system.restart().await;
     let order = delivered(&system, 20, &body).await;
     system.record_order(order);
@@ -136,7 +136,7 @@ async fn starts_repeated_after_a_kill_get_the_recovered_run() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let input = some_order(9);
-    system.world.fault("charge", Fault::Linger(Duration::from_secs(30)), 1);
+    system.world.fault("charge", Fault::DelayReply(Duration::from_secs(30)), 1);
     {
         let asked = posted(&system, 100, &input, StatusCode::OK);
         let under_way = until_true("the charge to arrive", || system.world.arrived("charge") > 0);
@@ -146,7 +146,7 @@ async fn starts_repeated_after_a_kill_get_the_recovered_run() {
         }
     }
     system.kill().await;
-    system.world.heal();
+    system.world.clear_faults();
     system.restart().await;
     let said = posted(&system, 100, &input, StatusCode::OK).await;
     one_answer(&said);

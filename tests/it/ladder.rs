@@ -175,7 +175,7 @@ async fn live_falls_back_where_nothing_had_begun_and_only_answers_503() {
     system.world.fault("quote", Fault::Refuse(503), 8);
     let order = system.order().await;
     assert!(!is_engines(&order), "legacy answered: {order}");
-    system.world.heal();
+    system.world.clear_faults();
     let fallbacks = system.pointsman.metrics().await.sum("pointsman_fallbacks_total", &[]);
     assert_eq!(fallbacks, 1.0);
     system.finish().await;
@@ -191,7 +191,7 @@ async fn only_never_calls_legacy() {
     assert!(refused.status.is_server_error());
     let problem = refused.json();
     assert_eq!(refused.headers["x-pointsman-source"], "workflow", "{problem}");
-    system.world.heal();
+    system.world.clear_faults();
     system.create_read_cancel().await;
     assert_eq!(system.legacy.served(), served);
     system.finish().await;

@@ -51,7 +51,7 @@ fn faults(random: &mut fastrand::Rng) -> BTreeMap<&'static str, Vec<Fault>> {
         0..=2 => Fault::LoseReply,
         3 => Fault::Close,
         4 => Fault::Refuse(500),
-        5 => Fault::Linger(Duration::from_millis(700)),
+        5 => Fault::DelayReply(Duration::from_millis(700)),
         _ => Fault::None,
     };
     OPERATIONS.map(|operation| (operation, (0..CALLS).map(|_| draw()).collect())).into()

@@ -41,7 +41,7 @@ async fn a_slow_engine_arm_fills_the_queue_and_is_counted() {
     }
     let (off, shadow) = (p50(off), p50(shadow));
     assert!(shadow < off * 4 + Duration::from_millis(20), "the caller noticed: {off:?} in off, {shadow:?} in shadow");
-    system.world.heal();
+    system.world.clear_faults();
     let metrics = system.pointsman.metrics().await;
     let full = [("outcome", "skipped"), ("reason", "queue_full")];
     assert!(metrics.sum("pointsman_comparisons_total", &full) > 0.0, "the queue was never full");
@@ -73,7 +73,7 @@ async fn a_dead_engine_arm_is_counted_as_failed() {
                 > 0.0
         })
         .await;
-    system.world.heal();
+    system.world.clear_faults();
     system.finish().await;
 }
 

@@ -21,7 +21,7 @@ const RUNS: usize = 6;
 
 /// Starts runs at the first process; returns once their charges are in flight.
 async fn under_way(two: &TwoProcesses) -> Vec<String> {
-    two.world.fault("charge", Fault::Linger(Duration::from_secs(12)), RUNS);
+    two.world.fault("charge", Fault::DelayReply(Duration::from_secs(12)), RUNS);
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         runs.push(two.begin(0, "10ms").await);

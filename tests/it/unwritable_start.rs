@@ -51,7 +51,7 @@ impl Drop for SmallDisk {
 /// Begins an order in the engine whose charge stays in flight; then all routes go to `off`.
 async fn leave_a_run_in_flight(system: &TestSystem) {
     force(system, "live").await;
-    system.world.fault("charge", Fault::Linger(PATIENCE), 1);
+    system.world.fault("charge", Fault::DelayReply(PATIENCE), 1);
     let began = async {
         until_true("the charge to be sent", || system.world.arrived("charge") == 1).await;
     };

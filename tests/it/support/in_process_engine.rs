@@ -70,7 +70,7 @@ impl InProcessEngine {
     }
     /// Prepares a run of a workflow with a store and an engine of its own.
     pub async fn prepare(&self, workflow: &WorkflowName) -> WorkflowRun<'_> {
-        self.world.heal();
+        self.world.clear_faults();
         let store: SharedStore = Arc::new(MemoryStore::new());
         let engine = Some(self.engine(&store).await);
         let mut prepare = WorkflowRun { rig: self, store, engine, workflow: workflow.clone(), instance: None, from: 0 };

@@ -240,7 +240,7 @@ impl FlagSet {
             }
             let is_as_written = found.as_ref().is_some_and(|found| Arc::ptr_eq(found.flag, flag));
             let follows = matches!(flag.route.instance, Some(Instance::Follows { .. }));
-            let shifts = flag.is_flagged() && normalised.ambiguity == Ambiguity::Slashes;
+            let shifts = flag.can_be_above_off() && normalised.ambiguity == Ambiguity::Slashes;
             if !is_as_written || follows || shifts {
                 return Err(PathRefusal::Ambiguous);
             }
@@ -334,7 +334,7 @@ impl RouteFlag {
         cohort.force.is_none() && cohort.state > self.proven.max(State::Shadow)
     }
     /// Whether any request can be on a rung above `off`.
-    pub fn is_flagged(&self) -> bool {
+    pub fn can_be_above_off(&self) -> bool {
         let cohorts = self.route.cohorts.iter().map(|cohort| self.rung_of(cohort));
         cohorts.fold(self.effective.state, State::max) > State::Off
     }

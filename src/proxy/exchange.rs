@@ -1,7 +1,7 @@
 //! One request in the proxy, whichever arm answers.
 //!
-//! Always true: an [`Exchange`] borrows one table, and so one flag set, from the head to the reply; a [`FlaggedRequest`]
-//! exists only for routes with a workflow.
+//! Always true: an [`Exchange`] borrows one table, and so one flag set, from the head to the reply; a
+//! [`FlaggedRequest`] exists only for routes that have a workflow, or had one by earlier files.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Exchange<'_> {
     }
 }
 
-/// A request of a route that has a workflow.
+/// A request of a route that has a workflow, or had one by earlier files.
 pub(super) struct FlaggedRequest {
     pub flag: Arc<RouteFlag>,
     pub params: Vec<(Arc<str>, String)>,

@@ -1,16 +1,20 @@
 //! The retry keys of one request, and which arm has them.
 //!
 //! Always true: where the caller's scope is a credential that nobody verified, a request that legacy takes is also
-//! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine took
-//! is refused under another credential, and legacy is not called.
+//! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine
+//! took is refused under another credential, and legacy is not called.
 
 use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown, Remembered};
 use crate::flag::{Arm, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
 use crate::names::RouteId;
 
-/// The retry keys of a request: the present ones, and those by the scopes of earlier files. If its route has no workflow
-/// now, the newest earlier keys serve as the present ones, as if the former route still existed in `off`.
-pub(super) fn all_of(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>) -> (Option<RetryKeys>, Vec<RetryKeys>) {
+/// The retry keys of a request: the present ones, and those by the scopes of earlier files. If its route has no
+/// workflow now, the newest earlier keys serve as the present ones, as if the former route still existed in `off`.
+pub(super) fn keys_of_request(
+    set: &FlagSet,
+    flag: &RouteFlag,
+    facts: &RequestFacts<'_>,
+) -> (Option<RetryKeys>, Vec<RetryKeys>) {
     let mut earlier = set.earlier_retry_keys(flag, facts);
     let present = match flag.route.workflow {
         Some(_) => set.retry_keys(flag, facts),
@@ -37,7 +41,7 @@ pub(super) fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -
 
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
 /// caller.
-pub(super) fn may_be_held(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+pub(super) fn engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
@@ -47,15 +51,16 @@ pub(super) fn legacy_took(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> b
 }
 
 /// Whether the engine of this process may have a request with one of these keys under another credential.
-pub(super) fn may_be_held_here(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     let here = |key: &RetryKey| {
         matches!(affinity.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::By(Arm::Engine))
     };
     any_caller.iter().any(here)
 }
 
-/// Whether the engine has this exact request under another credential. A request that legacy has stays with legacy.
-pub(super) async fn is_held(
+/// Whether the engine has this exact request under another credential. `false` if legacy has the key: then the request
+/// stays with legacy.
+pub(super) async fn engine_holds(
     affinity: &dyn Affinity,
     any_caller: &[RetryKey],
     digest: &[u8; 32],
@@ -84,7 +89,8 @@ pub(super) struct FirstTry {
     pub arm: Option<Arm>,
     /// The store did not answer, so it is unknown which arm took it.
     pub is_unknown: bool,
-    /// While `is_unknown`: whether the engine of this process may have taken it, not only the engine of another process.
+    /// While `is_unknown`: whether the engine of this process may have taken it, not only the engine of another
+    /// process.
     pub this_engine_may_have_it: bool,
     /// Legacy took it, and the store has that.
     pub is_stored: bool,
@@ -159,8 +165,8 @@ impl FirstTry {
         self.ask_store(affinity, keys).await;
     }
 
-    /// Looks it up once more after its body was read: if that took long, the engine may have taken a retry meanwhile, and
-    /// only the store remembers it.
+    /// Looks it up once more after its body was read: if that took long, the engine may have taken a retry meanwhile,
+    /// and only the store remembers it.
     pub(super) async fn look_up_again(&mut self, affinity: &dyn Affinity) {
         let remembered = self.all().map(|keys| (keys, affinity.remembered(&keys.scoped)));
         let perhaps: Vec<_> = remembered.filter(|(_, known)| *known != Remembered::NotEngine).collect();
@@ -191,7 +197,8 @@ impl FirstTry {
         }
     }
 
-    /// The other keys of the request, beside `keys`. `files_version` is the version of the files by which it was decided.
+    /// The other keys of the request, beside `keys`. `files_version` is the version of the files by which it was
+    /// decided.
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
@@ -204,7 +211,8 @@ impl FirstTry {
     }
 }
 
-/// Which arm took the first try, according to the store. Under another credential of the same caller, only legacy counts.
+/// Which arm took the first try, according to the store. Under another credential of the same caller, only legacy
+/// counts.
 async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, OwnerUnknown> {
     let any_caller = async {
         match &keys.any_caller {

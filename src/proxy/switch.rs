@@ -1,9 +1,9 @@
 //! Decides which arm answers a request, and carries the decision out.
 //!
 //! A request enters here with a complete head: hygiene, then its route, then the facts, then the decision. Always true:
-//! one flag set per request; legacy is called only where the decision allows it (after a fallback: once), and never after
-//! the engine refused; a request that should be compared has one ticket. `relay` and `engine` answer, `respond` turns
-//! errors into answers.
+//! one flag set per request; legacy is called only where the decision allows it (after a fallback: once), and never
+//! after the engine refused; a request that should be compared has one ticket. `relay` and `engine` answer, `respond`
+//! turns errors into answers.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -74,13 +74,13 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
     let exchange = Exchange { client, table: &table, entry, began, upgrade };
     match found {
-        Some(found) => flagged(exchange, found, head, upload).await,
+        Some(found) => answer_flagged(exchange, found, head, upload).await,
         None => answer_from_legacy(exchange, head, upload.stream(None), None, State::Off).await.map_err(Box::new),
     }
 }
 
 /// A request of a route that has a workflow, or had one by earlier files.
-async fn flagged(
+async fn answer_flagged(
     exchange: Exchange<'_>,
     found: FoundRoute<'_>,
     head: request::Parts,
@@ -111,7 +111,7 @@ async fn flagged(
         facts.owner = owner;
         instance = Some(InstanceId { key, run });
     }
-    let keys = retry_keys::all_of(&table.set, flag, &facts);
+    let keys = retry_keys::keys_of_request(&table.set, flag, &facts);
     let mut first_try = FirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
     facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
@@ -130,20 +130,22 @@ async fn flagged(
     // The engine may have a request with this key under another credential. Only the body tells whether it is this one.
     let mut body = KnownBody::Unread;
     if let (Decision::Legacy { rung, .. }, None, false) = (&decision, first_try.arm, first_try.is_unknown)
-        && retry_keys::may_be_held(&*shared.affinity, &first_try.any_caller)
+        && retry_keys::engine_may_hold(&*shared.affinity, &first_try.any_caller)
     {
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         body = waiting.check_not_held(&mut upload, &mut first_try).await?;
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
-    // An unknown first try is ignored in two cases: the workflow only reads; or the state is `off` or `shadow` and only the
-    // engine of another process may have taken it. Legacy must answer there even while the store does not.
+    // An unknown first try is ignored in two cases. The engine answers, and its workflow only reads. Or the state is
+    // `off` or `shadow`, where legacy answers even while the store does not, and only another process's engine may have
+    // it.
     let only_reads = !flag.route.keeps_runs && matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
     if only_reads || (!first_try.this_engine_may_have_it && flag.is_granted_at_most(State::Shadow)) {
         first_try.is_unknown = false;
     }
-    // Legacy took the first try under another credential, and the dark run of that try has sent the private effects. This
-    // process remembers only first tries since its start; for earlier ones the store is asked after the reply.
+    // If legacy took the first try under another credential, its dark run has sent the private effects, and there is no
+    // second dark run. This process knows only first tries since its start; the store is asked for others after the
+    // reply.
     if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = &mut decision
         && flag.route.keeps_runs
         && retry_keys::legacy_took(&*shared.affinity, &first_try.any_caller)
@@ -151,7 +153,7 @@ async fn flagged(
         *work = EngineWork::Skip(SkipReason::Retried);
     }
     // From here on legacy has the request, unless the engine took it first: another request with the same key may be in
-    // flight under another flag set.
+    // flight under another flag set. The loop repeats only after the body was read.
     let mut key_not_noted = false;
     while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
         let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
@@ -214,8 +216,8 @@ fn decide_again(
     }
 }
 
-/// Whether the engine may begin a run for a request that it gets. A retry goes to the engine because the engine has taken
-/// its first try. If no run came of that (its client went away), the retry counts as a new request, with the same
+/// Whether the engine may begin a run for a request that it gets. A retry goes to the engine because the engine has
+/// taken its first try. If no run came of that (its client went away), the retry counts as a new request, with the same
 /// restrictions.
 fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: RequestFacts<'_>) -> MayBegin {
     let unless_frozen = |rung| if rung == State::Only { MayBegin::Always } else { MayBegin::UnlessFrozen };
@@ -266,13 +268,13 @@ impl WaitingForLegacy<'_> {
             return Ok(KnownBody::TooLarge);
         };
         let digest = request_digest(&head.method, path, head.uri.query(), body);
-        match retry_keys::is_held(&*shared.affinity, &first_try.any_caller, &digest).await {
+        match retry_keys::engine_holds(&*shared.affinity, &first_try.any_caller, &digest).await {
             Ok(false) => {}
             Ok(true) => return Err(self.refused_as_held(Problem::held_under_another_credential())),
             Err(_) => {
                 first_try.is_unknown = true;
                 first_try.this_engine_may_have_it |=
-                    retry_keys::may_be_held_here(&*shared.affinity, &first_try.any_caller);
+                    retry_keys::this_engine_may_hold(&*shared.affinity, &first_try.any_caller);
             }
         }
         Ok(KnownBody::Digest(digest))

@@ -1,13 +1,14 @@
-//! Gives the binary a hash of the sources on which folding depends: a snapshot of a run is used only by binaries that
-//! fold events as the one that wrote it. All of `workflow` is hashed: a change that does not affect folding costs one
-//! longer read of each long run, while a change that was missed would give a wrong run.
+//! Gives the binary a hash of the sources on which folding (computing a run from its events) depends. A binary uses a
+//! snapshot of a run only if it was written by a binary with the same hash. All of `workflow` is hashed. If a change
+//! does not affect folding, each long run is once read from its first event; if a relevant change were missed, runs
+//! would be loaded wrongly.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 fn main() -> io::Result<()> {
     let mut files = vec![PathBuf::from("src/names.rs")];
-    find(Path::new("src/workflow"), &mut files)?;
+    add_sources(Path::new("src/workflow"), &mut files)?;
     files.sort();
     let mut hash = FNV_OFFSET;
     for file in files {
@@ -24,15 +25,15 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// The sources in a folder and in those below it, but for tests.
-fn find(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Adds the sources in a folder and in the folders below it, except tests.
+fn add_sources(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.ends_with("tests") || path.ends_with("tests.rs") || path.ends_with("testing.rs") {
             continue;
         }
         match path.is_dir() {
-            true => find(&path, files)?,
+            true => add_sources(&path, files)?,
             false => files.push(path),
         }
     }

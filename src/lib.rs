@@ -24,8 +24,7 @@
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
-//! - [`slot_file`]: files of slots with checksums, in which `affinity` and `evidence` keep what the store does not have
-//!   yet
+//! - [`slot_file`]: files of slots with checksums, where `affinity` and `evidence` write what is not in the store yet
 //! - [`app`]: starts and stops all parts; the only one that imports every module
 //! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: used by all modules
 //!
@@ -35,7 +34,8 @@
 //! - for one request a shared effect is performed by exactly one arm: `flag::decide`, `workflow::Mode::sends`, and the
 //!   two clients in `engine` (the rehearsing one can only take a checked read);
 //! - the answering arm never waits for the other: `exchange::Offer` is not async;
-//! - nothing acknowledged is lost: `store::Store::append` before an effect leaves and before a caller is answered;
+//! - nothing acknowledged is lost: `store::Store::append` has succeeded before an effect is sent and before a caller is
+//!   answered;
 //! - every request that should be compared ends in exactly one outcome: `exchange::ComparisonTicket`.
 #![warn(missing_docs)]
 

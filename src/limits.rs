@@ -8,22 +8,22 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One flag file; the bounds on files hold before any file could set them.
+/// The size of one flag file. The bounds on flag files are constants, because they apply before a file is read.
 pub const FLAG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Flag files of one set.
 pub const FLAG_FILES_MAX: usize = 2_000;
 /// Nesting of a flag file.
 pub const FLAG_FILE_DEPTH_MAX: usize = 64;
-/// Values of one flag file, each alias counted as often as it is used.
+/// Values in one flag file; an alias counts as often as it is used.
 pub const FLAG_FILE_VALUES_MAX: usize = 100_000;
-/// Text of one flag file's values, each alias counted as often as it is used.
+/// The text of all values in one flag file; an alias counts as often as it is used.
 pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
 /// Earlier ids of one route (`was`).
 pub const EARLIER_IDS_MAX: usize = 16;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
 pub const EARLIER_SCOPES_MAX: usize = 8;
-/// Earlier matches of one route, each with a scope of its retry keys, under which the first tries of requests are
-/// looked up that may belong to another route now.
+/// Earlier `match`es of one route, each with the scope that its retry keys had. The requests that they matched may
+/// belong to another route now, where a retry is looked up under these scopes too.
 pub const MOVED_REQUESTS_MAX: usize = 32;
 
 /// Open runs that `check --against-open-runs` checks, newest first.
@@ -42,7 +42,7 @@ pub struct Limits {
     // proxy
     /// A request's or reply's body is kept for the other arm up to this size; larger ones are not compared.
     pub body_capture_bytes_max: u64,
-    /// A body that the engine answers is read whole up to this size; larger ones fall back or get 413.
+    /// The body of a request that the engine answers is read whole up to this size; larger ones fall back or get 413.
     pub body_engine_bytes_max: u64,
     /// The head of a request or a reply.
     pub head_bytes_max: u64,
@@ -61,18 +61,18 @@ pub struct Limits {
     pub head_read_ms: u64,
     /// A connection without a request is closed after this time.
     pub client_idle_ms: u64,
-    /// A client that closed its sending side and gets no byte for this time is taken as gone.
+    /// A client that closed its sending side counts as gone if no byte could be sent to it for this time.
     pub client_half_close_ms: u64,
     /// After an early answer: how long further bytes of the client are read and discarded before the connection is
     /// closed, so that no reset destroys the answer.
     pub linger_ms: u64,
     /// Connecting to a service.
     pub connect_ms: u64,
-    /// From the request sent to the first byte of the reply.
+    /// The time from the request's last byte to the reply's first byte.
     pub first_byte_ms: u64,
     /// The longest pause within a body, either way.
     pub body_idle_ms: u64,
-    /// The whole of one request; 0 is no limit (uploads, server-sent events).
+    /// The whole of one request; 0: no limit (uploads, server-sent events).
     pub total_ms: u64,
     /// After SIGTERM: how long requests may finish.
     pub drain_ms: u64,
@@ -131,17 +131,17 @@ pub struct Limits {
     pub sweep_ms: u64,
     /// How often every unfinished run is checked for something that will resume it.
     pub watchdog_ms: u64,
-    /// How long an order to a run waits until it is carried out and on disk.
+    /// How long the sender of an order to a run waits until the order is carried out and on disk.
     pub order_wait_ms: u64,
     /// How often a webhook may refuse a message (4xx) before it is given up.
     pub notice_attempts_max: u64,
     /// Messages that wait for one webhook; beyond them the oldest are dropped.
     pub notices_waiting_max: u64,
-    /// After that age a message to a webhook is given up, seconds.
+    /// The age at which a message to a webhook is given up, seconds.
     pub notice_age_s: u64,
     /// A step's output.
     pub output_bytes_max: u64,
-    /// Signals that came to one run and that no step has taken; more are refused.
+    /// Signals that one run has received and that no step has taken; more are refused.
     pub signals_max: u64,
     /// Nesting of a step's output and of a request's body; 100 at most.
     pub output_depth_max: u64,
@@ -170,7 +170,7 @@ pub struct Limits {
     pub payload_inline_bytes_max: u64,
     /// After how many events a run gets another snapshot. Loading the run then reads only the events after it.
     pub run_snapshot_every_events: u64,
-    /// A larger snapshot of a run is not kept, and all of its events are read; 0: none is kept.
+    /// A larger snapshot of a run is not stored, and all of its events are read; 0: no snapshots are stored.
     pub run_snapshot_bytes_max: u64,
     /// The shortest time between two snapshots of one run.
     pub run_snapshot_pause_ms: u64,
@@ -180,10 +180,10 @@ pub struct Limits {
     pub retry_window_s: u64,
     /// Retry keys of each arm kept in memory, so that the store need not be asked for them.
     pub retry_keys_max: u64,
-    /// Marks in memory, set for `retry_window_s` after a route's `caller` or `retry_key` changed: each is the key that
-    /// a request would have had before the change. By it a first try that began before the change, and is still in
-    /// flight, finds that its retry was taken. Beyond this number all marks are dropped: keyed requests that began
-    /// before the change get 503, and nothing of them is begun.
+    /// Marks in memory. For `retry_window_s` after a route's `caller` or `retry_key` changed, each new request leaves a
+    /// mark: the key that it would have had before the change. By this mark a first try that began before the change,
+    /// and is still in flight, finds that its retry was taken. Beyond this number all marks are dropped: keyed requests
+    /// that began before the change get 503, and nothing of them is begun.
     pub retry_key_marks_max: u64,
     /// The set in memory of the retry keys that the engine took within the window, about 2 bytes each; when it is full
     /// every keyed request asks the store.

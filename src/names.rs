@@ -147,7 +147,7 @@ pub struct Seq(pub u64);
 impl Seq {
     /// The first event of a run.
     pub const FIRST: Seq = Seq(1);
-    /// The one after this.
+    /// The next sequence number.
     pub fn next(self) -> Seq {
         Seq(self.0 + 1)
     }

@@ -23,7 +23,7 @@ pub struct Site {
     pub file: Arc<str>,
     /// From the top of the file to the value.
     pub path: Vec<Segment>,
-    /// Whether the key itself is meant, not its value.
+    /// Whether the key itself is meant instead of its value.
     pub at_key: bool,
 }
 
@@ -127,7 +127,7 @@ impl Problems {
     pub fn has_errors(&self) -> bool {
         self.0.iter().any(|p| p.severity == Severity::Error)
     }
-    /// In the order found.
+    /// The problems in the order in which they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }
@@ -139,11 +139,11 @@ impl Problems {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-    /// Drops those that are not worth showing.
+    /// Drops the problems for which `keep` returns false.
     pub fn retain(&mut self, keep: impl FnMut(&Problem) -> bool) {
         self.0.retain(keep);
     }
-    /// Takes over another list.
+    /// Adds the problems of another list.
     pub fn extend(&mut self, other: Problems) {
         self.0.extend(other.0);
     }

@@ -3,14 +3,14 @@
 //! The question it answers: "what time is it?", for everything that is recorded, waited for, expired or purged. Always
 //! true: setting the machine's clock while the process runs neither moves the time back nor makes it jump. The time is
 //! the machine's clock at the start plus the time that CLOCK_BOOTTIME has counted since (it includes sleep), slewed
-//! towards the machine's clock by at most 500 ppm; it is never before the store's newest event. Where the machine's
-//! clock is more than a minute away it is not followed: [`ProcessClock::check`] reports that, once for each jump, and a
-//! restart takes the machine's clock.
+//! towards the machine's clock by at most 500 ppm; it is never before the store's newest event. While the machine's
+//! clock is more than a minute away from the time, it is not followed. [`ProcessClock::check`] reports this once for
+//! each jump; after a restart the time starts from the machine's clock again.
 //!
 //! Where several processes share a store, all use the store's time ([`ProcessClock::follow`]), so that a process on a
 //! machine with a wrong clock ends no wait early. While the store does not answer, the time advances by this machine's
-//! steady clock; where the store's own clock is set, the time follows it. Timers sleep by the runtime's clock, and
-//! check this one when they wake.
+//! steady clock; if the store's own clock is set, the time follows it. Timers sleep by the runtime's clock, and check
+//! the process's time when they wake.
 
 mod arithmetic;
 mod machine;

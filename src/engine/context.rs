@@ -21,11 +21,11 @@ use uuid::Uuid;
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
 use crate::engine::kill_switch::KillSwitch;
-use crate::engine::machine::{ChildSpec, ChildState, Ids, Writes};
+use crate::engine::machine::{AppendHeader, ChildSpec, ChildState, Ids};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::event_sealer::{self, EventSealer};
 use crate::engine::ports::seal::Sealer;
-use crate::engine::ports::writer::{KeptPlans, Writer, WriterParts};
+use crate::engine::ports::writer::{KnownPlans, Writer, WriterParts};
 use crate::engine::scheduler::gauges::CountedRuns;
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::load_permits::LoadPermits;
@@ -95,7 +95,7 @@ pub(super) struct Ports {
     pub store: SharedStore,
     pub pins: Arc<StoreAffinity>,
     pub sealer: Arc<Sealer>,
-    pub kept_plans: KeptPlans,
+    pub known_plans: KnownPlans,
     pub rehearsing: Arc<RehearsingClient>,
     pub sending_dark: Arc<SendingClient>,
     pub sending_real: Arc<SendingClient>,
@@ -117,7 +117,7 @@ pub(super) struct Schedule {
     pub wake_permits: Arc<Semaphore>,
     /// Identifies this process in the store.
     pub worker: WorkerId,
-    /// Names this process to people.
+    /// The name of this process, for people.
     pub worker_name: String,
     pub lease: Arc<Lease>,
     pub mailboxes: Arc<Mailboxes>,
@@ -193,8 +193,8 @@ impl Core {
         }
     }
 
-    /// The executor and the writer of a run, by its mode. `lease_proof` comes from the acquisition of a run that
-    /// another driver left.
+    /// The executor and the writer of a run, by its mode. `lease_proof` comes from the acquisition of the run; `None`
+    /// for a new run.
     pub fn executor_and_writer(
         &self,
         mode: Mode,
@@ -203,19 +203,19 @@ impl Core {
         fence: Fence,
         lease_proof: Option<LeaseProof>,
         sealer: EventSealer,
-    ) -> (Arc<dyn Executor>, Option<(Writer, Writes)>) {
+    ) -> (Arc<dyn Executor>, Option<(Writer, AppendHeader)>) {
         let writer = |priority| {
             let parts = WriterParts {
                 store: self.ports.store.clone(),
                 pins: self.ports.pins.clone(),
-                plans: self.ports.kept_plans.clone(),
+                plans: self.ports.known_plans.clone(),
                 plan: plan.clone(),
                 run_key,
                 lease: self.schedule.lease.clone(),
                 snapshots: self.schedule.run_snapshots.clone(),
                 sealer: sealer.clone(),
             };
-            Some((Writer::new(parts, lease_proof), Writes { priority, worker: self.schedule.worker, fence }))
+            Some((Writer::new(parts, lease_proof), AppendHeader { priority, worker: self.schedule.worker, fence }))
         };
         #[cfg(test)]
         if let (Some(executor_override), Mode::Real) = (self.ports.executor_override.get(), mode) {

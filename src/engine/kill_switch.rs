@@ -49,7 +49,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// How often `set` checks for permits by yielding, before it sleeps between checks.
+/// How many times `set` yields between checks for permits, before it sleeps between them.
 const YIELDS_MAX: usize = 20;
 const CHECK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -88,8 +88,8 @@ impl KillSwitch {
         self.freeze.subscribe()
     }
 
-    /// Puts a freeze in force unless a newer one is, and waits until no operation that it forbids is beginning. Returns
-    /// whether it is in force.
+    /// Puts a freeze in force, unless a newer one is in force. Then waits until no operation that it forbids is
+    /// beginning. Returns whether it was put in force.
     pub async fn set(&self, version: u64, freeze: Freeze) -> bool {
         let is_newest = {
             let mut newest = self.version.lock().unwrap_or_else(PoisonError::into_inner);

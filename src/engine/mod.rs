@@ -46,7 +46,7 @@ use self::kill_switch::KillSwitch;
 use self::machine::Ids;
 use self::ports::client::{RehearsingClient, SendingClient};
 use self::ports::seal::Sealer;
-use self::ports::writer::KeptPlans;
+use self::ports::writer::KnownPlans;
 use self::scheduler::lease::Lease;
 use self::scheduler::load_permits::LoadPermits;
 use self::scheduler::recover;
@@ -105,7 +105,8 @@ pub struct Engine {
 /// How long giving up this process's lease may take.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many earlier versions of the files are kept for requests in flight. A request of an older one gets the newest.
+/// How many earlier versions of the files are kept for requests in flight. A request that was decided under an older
+/// version gets the newest one.
 const EARLIER_VERSIONS_MAX: usize = 3;
 
 impl Engine {
@@ -136,7 +137,7 @@ impl Engine {
             store,
             pins,
             sealer: Arc::new(Sealer::new(store_key.as_ref())),
-            kept_plans: KeptPlans::default(),
+            known_plans: KnownPlans::default(),
             rehearsing: Arc::new(RehearsingClient::new(&limits, &key_secret)),
             sending_dark: sending(Mode::Dark),
             sending_real: sending(Mode::Real),
@@ -203,8 +204,8 @@ impl Engine {
         let newest = Snapshot::new(files_version, plans, services, secrets, process, Some(&before));
         if before.files_version != files_version {
             let earlier = self.core.files.earlier.load();
-            let kept = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_VERSIONS_MAX).cloned().collect();
-            self.core.files.earlier.store(Arc::new(kept));
+            let versions = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_VERSIONS_MAX).cloned().collect();
+            self.core.files.earlier.store(Arc::new(versions));
         }
         self.core.files.snapshot.store(Arc::new(newest));
         self.core.files.reloaded.notify_one();
@@ -225,12 +226,12 @@ impl Engine {
         self.core.schedule.stuck.first(limit)
     }
 
-    /// How many such runs there are.
+    /// How many runs have no next wake-up cause or cannot be loaded.
     pub fn stuck_count(&self) -> usize {
         self.core.schedule.stuck.count()
     }
 
-    /// Why a run has no next wake-up cause or cannot be loaded; `None` where that is not so.
+    /// Why a run has no next wake-up cause or cannot be loaded; `None` for any other run.
     pub fn why_stuck(&self, run: RunId) -> Option<Arc<str>> {
         self.core.schedule.stuck.why(run)
     }
@@ -244,7 +245,7 @@ impl Engine {
         services
     }
 
-    /// Whether it begins no new runs, because the process drains.
+    /// Whether the engine begins no new runs, because the process drains.
     pub fn is_draining(&self) -> bool {
         *self.core.process.draining.borrow()
     }
@@ -263,14 +264,14 @@ impl Engine {
         recover::recover(&self.core).await
     }
 
-    /// As [`Engine::recover`], in the background, and repeated until the store takes the write. Returns after the first
-    /// try, or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed.
+    /// As [`Engine::recover`], in the background, and repeated until the store accepts it. Returns after the first try,
+    /// or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed.
     pub async fn recover_in_background(&self) {
         recover::recover_in_background(&self.core).await;
     }
 
-    /// Why the runs that the last process left are not resumed yet; `None` where they are. Until then no run begins for
-    /// a request or a start.
+    /// Why the runs that the last process left are not resumed yet; `None` once they are. Until they are resumed, no
+    /// run begins for a request or a start.
     pub fn why_unresumed(&self) -> Option<String> {
         self.core.schedule.why_unresumed.get().map(|why| (*why).clone())
     }

@@ -11,8 +11,8 @@ use crate::engine::scheduler::gauges::{CountedRuns, open_checkpoints, unfinished
 use crate::names::{RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Risk, Run, RunStatus};
 
-/// Keeps the metrics of one run. The gauges count an unfinished durable run in its status whether it moves or rests,
-/// and a rehearsal while it moves.
+/// Keeps the metrics of one run. The gauges count an unfinished durable run under its status, whether it has a task or
+/// rests, and a rehearsal while it has a task.
 pub(super) struct RunMetrics {
     run: RunId,
     workflow: WorkflowName,
@@ -31,8 +31,9 @@ pub(super) struct RunMetrics {
 }
 
 impl RunMetrics {
-    /// The metrics of a run. A new run is not counted yet; one that was loaded from the store of one process is; on a
-    /// store that several processes share, `shared` knows.
+    /// The metrics of a run. The gauges do not count a new run yet. They already count a run that was loaded
+    /// (`was_loaded`) from a store of one process; on a store that several processes share, `shared` says whether they
+    /// do.
     pub fn new(run: &Run, was_loaded: bool, is_stored: bool, shared: Option<Arc<CountedRuns>>) -> Self {
         let was_counted = was_loaded && shared.as_ref().is_none_or(|shared| shared.counts(run.id()));
         let counted_checkpoint = listed_risk(run).filter(|_| was_counted).map(|risk| (risk, 1));
@@ -156,7 +157,7 @@ mod tests {
     use crate::store::tests::{at, completed_run, run_id};
     use crate::workflow::fold;
 
-    /// The gauge of runs that move, as it is scraped.
+    /// The value of the gauge of running runs in the scraped text.
     fn running(text: &str) -> Option<&str> {
         let line = text.lines().find(|line| line.starts_with("pointsman_runs_active") && line.contains("running"))?;
         line.rsplit(' ').next()
@@ -184,7 +185,7 @@ mod tests {
             drop(RunMetrics::new(&begun, true, true, Some(shared.clone())));
             assert_eq!(running(&handle.render()), Some("1"), "another process moves it now");
             shared.replace(HashMap::new());
-            assert_eq!(running(&handle.render()), Some("0"), "it has ended there");
+            assert_eq!(running(&handle.render()), Some("0"), "it has ended in the other process");
         });
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Snapshot {
     pub world: Arc<World>,
 }
 
-/// What stays the same while the process lives.
+/// Values that stay the same while the process lives.
 #[derive(Clone, Copy)]
 pub(super) struct ProcessConstants<'a> {
     pub key_secret: [u8; 32],
@@ -38,7 +38,7 @@ pub(super) struct ProcessConstants<'a> {
 
 impl Snapshot {
     /// The snapshot of these files. The upstreams of services that have not changed are taken over from `before`,
-    /// including the calls that wait for a free place there.
+    /// together with the calls that wait for a permit there.
     pub fn new(
         files_version: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,

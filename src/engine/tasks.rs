@@ -1,4 +1,4 @@
-//! [`RunTasks`] as the engine implements it: the scheduler knows what moves runs only through this trait.
+//! Implements [`RunTasks`], the trait through which scheduler and drivers reach the code that moves runs.
 
 use std::sync::Arc;
 

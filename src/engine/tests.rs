@@ -1,4 +1,4 @@
-//! The engine with the memory store and real HTTP servers on loopback.
+//! Tests of the whole engine, with the memory store and real HTTP servers on loopback.
 
 mod arm;
 mod children;

@@ -45,7 +45,7 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
         let jumped = machine.set(jump);
         assert_eq!(since_start(keeper.now(jumped)), s(10));
         assert_eq!(keeper.check(jumped), (Some(ClockChange::Disagrees(Disagreement::Jumped(jump))), jump));
-        // Nor does it move later, and it is reported only once.
+        // The time does not jump later either, and the disagreement is reported only once.
         for second in 11..200 {
             let later = machine.passes(ms(1_000));
             assert_eq!(since_start(keeper.now(later)), s(second), "after a jump by {jump}");
@@ -96,7 +96,7 @@ fn a_small_step_is_caught_up_with_slowly() {
         for _ in 0..needed / 2 + 2 {
             keeper.now(machine.passes(ms(1_000)));
         }
-        assert_eq!(keeper.now(machine.0), machine.0.wall, "and no further");
+        assert_eq!(keeper.now(machine.0), machine.0.wall, "it does not overshoot");
         assert_eq!(keeper.check(machine.0), (None, s(0)));
     }
 }
@@ -133,8 +133,8 @@ fn time_starts_at_the_stores_newest_event() {
     assert_eq!(keeper.now(machine.0), event(60));
     assert_eq!(keeper.not_before(event(7_200), machine.0), Some(s(7_200)));
     assert_eq!(keeper.now(machine.0), event(7_200));
-    // It was reported above, so the check reports nothing; it is shown as long as it lasts, and the time goes on from
-    // the event.
+    // `not_before` has reported the offset, so `check` does not. `disagreement` returns it as long as it lasts, and the
+    // time continues from the event.
     assert_eq!(keeper.check(machine.0), (None, s(-7_200)));
     let later = machine.passes(ms(5_000));
     assert_eq!(keeper.now(later), event(7_205));
@@ -148,7 +148,7 @@ fn time_starts_at_the_stores_newest_event() {
 /// Whether the store answers late, early or with another time: the process's time differs from the store's by no more
 /// than the time that the answer took.
 #[test]
-fn the_time_of_a_shared_store_is_followed_within_what_its_answers_take() {
+fn the_time_differs_from_a_shared_stores_by_at_most_the_time_of_an_answer() {
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
     let begun: Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
@@ -169,8 +169,8 @@ fn the_time_of_a_shared_store_is_followed_within_what_its_answers_take() {
     assert_eq!(answer_from_store(900, 0), 900, "the store may have read its clock at once");
     assert_eq!(answer_from_store(3, 0), 3, "a quicker answer is more precise");
     assert_eq!(answer_from_store(2_000, 0), 3, "a slower one does not reduce the precision");
-    assert_eq!(answer_from_store(10, 3_600), 10, "its clock was put forward");
-    assert_eq!(answer_from_store(10, -3_600), 0, "and back: never earlier than its answer");
+    assert_eq!(answer_from_store(10, 3_600), 10, "the store's clock was put forward");
+    assert_eq!(answer_from_store(10, -3_600), 0, "put back: the time is never before the store's answer");
     let (change, apart) = keeper.check(machine.0);
     assert_eq!(change, Some(ClockChange::Disagrees(Disagreement::DiffersFromStore(apart))), "years behind");
     assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, apart), "reported once, and not followed");

@@ -1,7 +1,7 @@
 //! Handles one request to the engine's arm, from its checks to its reply.
 //!
-//! Always true: whatever happens to the run, the caller gets a reply within its deadline; a request for which no run was
-//! created has had no effect.
+//! Always true: whatever happens to the run, the caller gets a reply within its deadline; a request for which no run
+//! was created has had no effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +44,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         return *reply;
     }
     let claim = claim(&request);
-    // The retry key is registered before anything that may refuse a new run: such a refusal must not send a retry of an
-    // earlier request to legacy.
+    // The retry key is registered before any check that may refuse a new run: such a refusal must not send a retry of
+    // an earlier request to legacy.
     let mut registration = match register(&core, &snapshot, run, claim, &request, fall_back, deadline).await {
         Ok(registration) => registration,
         Err(reply) => return *reply,
@@ -55,7 +55,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     {
         return *reply;
     }
-    // No earlier try was found, so a run would begin here, although the decision was made for a retry.
+    // The request was sent here only as a retry, and no run of its first try was found: it may not begin one.
     if request.may_begin == MayBegin::Never {
         return may_not_begin(
             &core,
@@ -75,7 +75,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
                 return *reply;
             }
         };
-    // Nothing is awaited from here until the run's task is spawned: when `freeze` has returned, the run exists or never will.
+    // Nothing is awaited from here until the task is spawned: once `freeze` has returned, the run exists or never will.
     let permit_to_begin = core.process.kill_switch.begin(Operation::Instance);
     if request.may_begin != MayBegin::Always && permit_to_begin.is_none() {
         return may_not_begin(&core, registration, fall_back, FROZEN, "New instances are frozen");
@@ -126,8 +126,8 @@ fn may_not_begin(
     replies::not_started(fall_back, 503, reason, why)
 }
 
-/// Adds the run that is the instance's twin to a follow-up that legacy answered. The proxy, which must not wait for the
-/// store, knew only that there may be one.
+/// Looks up the run that is the instance's twin, for a follow-up that legacy answered. The proxy, which must not wait
+/// for the store, knew only that there may be a twin.
 async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
     let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none()) else {
         return Ok(request);
@@ -156,18 +156,19 @@ async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
     Err(Box::new(reply))
 }
 
-/// Refuses the dark run of a client's retry whose first try legacy took in an earlier process: that one had its dark run,
-/// and a second one would send its private effects again. Retries within this process are known before they get here.
+/// Refuses the dark run of a client's retry if legacy took the first try in an earlier process: the first try had its
+/// own dark run, and a second one would send the private effects again. Retries of first tries in this process were
+/// recognised before.
 async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Instant) -> Result<(), Box<ArmReply>> {
     let Some(KeysOfLegacy { keys, decided_at }) = &request.legacy_keys else { return Ok(()) };
     let store = &core.ports.store;
-    // In a shared store the proxy has looked it up, because the engine of another process might have had it.
+    // With a shared store the proxy has looked up the first try, because the engine of another process may have it.
     if request.mode != Mode::Dark || keys.is_empty() || store.is_shared() {
         return Ok(());
     }
     let looked_up = timeout_at(deadline, try_join_all(keys.iter().map(|key| store.first_try(*key)))).await;
     let retried = match looked_up {
-        // What this request noted itself is not older than its decision.
+        // An entry that this request wrote itself is not older than its decision.
         Ok(Ok(found)) if !found.iter().flatten().any(|first| first.at < *decided_at) => return Ok(()),
         Ok(Ok(_)) => Some("Legacy took the first try of this request before"),
         Ok(Err(_)) | Err(_) => None,
@@ -191,11 +192,11 @@ fn claim(request: &ArmRequest) -> Option<Claim> {
     }
 }
 
-/// Registers the run and its retry key, after checking in this process and in the store that no other run and not legacy
-/// has the key. Only after that may a failure give the request to legacy.
+/// Registers the run and its retry key, after checking in this process and in the store that neither another run nor
+/// legacy has the key. Only after that may a failure give the request to legacy.
 ///
 /// # Errors
-/// Another run or legacy holds the key, or that is unknown: the reply to the caller.
+/// Another run or legacy holds the key, or it is unknown whether one does: the reply to the caller.
 async fn register(
     core: &Core,
     snapshot: &Snapshot,
@@ -224,7 +225,7 @@ async fn register(
     let Some(claim) = claim else { return Ok(registration) };
     let any_caller = request.any_caller;
     registration.set_any_caller(any_caller);
-    // Read before any of its keys is taken, because taking one adds both to the set of keys that the engine has taken.
+    // Read before a key of this request is taken, because taking one adds both to the set of keys that the engine took.
     let may_be_stored = claim.any_caller.is_some_and(|key| core.ports.pins.engine_may_have_taken(&key));
     let took = core.ports.pins.take_request_for_engine(claim.key, &claim.request, &request.earlier);
     match took {
@@ -258,7 +259,7 @@ async fn register(
             registration.give_to_legacy(&core.ports.pins);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
-        // This caller's own earlier try has claimed the request under any credential too.
+        // An earlier try of this caller has the key, and has claimed the request for any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
         // The proxy looked for this key too, but before the body had arrived.
         Ok(Ok((_, Some(FirstTry { arm: Arm::Legacy, .. })))) => {
@@ -268,7 +269,7 @@ async fn register(
         Ok(Ok(_)) => {
             let Some(any_caller) = any_caller else { return Ok(registration) };
             let any_caller = AnyCaller { key: any_caller, may_be_stored, files_version: request.earlier.files_version };
-            under_any_credential(core, claim, any_caller, registration, fall_back, deadline).await
+            take_under_any_credential(core, claim, any_caller, registration, fall_back, deadline).await
         }
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
@@ -283,11 +284,11 @@ struct AnyCaller {
     files_version: u64,
 }
 
-/// Claims the request for the engine under any credential, where the caller's credential is not verified.
+/// Takes a request whose credential is not verified for the engine under any credential: retries under others find it.
 ///
 /// # Errors
 /// The same request came under another credential before, or legacy has the key for any caller.
-async fn under_any_credential(
+async fn take_under_any_credential(
     core: &Core,
     claim: Claim,
     any_caller: AnyCaller,
@@ -317,7 +318,8 @@ async fn under_any_credential(
     }
 }
 
-/// Refuses a request that the engine took under another credential, by the keys that earlier files derived for it.
+/// Refuses a request that the engine took under another credential. Looks it up under the keys that it would have had
+/// by earlier files.
 async fn refuse_if_held_under_earlier_keys(
     core: &Core,
     claim: Claim,
@@ -356,8 +358,8 @@ fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
     ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
 }
 
-/// The answer of another run that has the same retry key, once it has one, or at the deadline. `None` where that run has
-/// ended without events.
+/// The answer of another run that has the same retry key, once it has one, or at the deadline. `None` where that run
+/// has ended without events.
 async fn attach(
     core: &Core,
     snapshot: &Snapshot,

@@ -6,9 +6,9 @@
 //! it is resumed. A child has its parent's mode. The child of a rehearsal is kept in memory and driven within its
 //! parent's task.
 //!
-//! When the store does not answer, or refuses the first append, this tries again; a child that can never start counts
-//! as failed. Where its workflow was removed from the files after its parent decided on it, it is not created: its
-//! parent waits for files that have the workflow, and then decides on another child.
+//! When the store does not answer, or refuses the first append, the creation is tried again; a child that can never
+//! start counts as failed. If its workflow was removed from the files after its parent decided on it, the child is not
+//! created: the parent waits for files that have the workflow, and then decides on another child.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub(in crate::engine) async fn ensure_child(
 enum Try {
     /// The child exists, or is not to be created.
     State(ChildState),
-    /// The child is not stored, and another task holds its slot: to create it, or to deliver an order to it.
+    /// The child is not stored, and another task holds its slot, to create the child or to deliver an order to it.
     SlotTaken,
     /// The store refused the child's first append.
     AppendRefused,
@@ -94,7 +94,7 @@ async fn try_ensure(
     if let Some(state) = stored_state(core, spec).await? {
         return Ok(Try::State(state));
     }
-    let is_too_deep = too_deep(core, parent.run).await?;
+    let is_too_deep = exceeds_depth_bound(core, parent.run).await?;
     let Some(slot) = core.schedule.mailboxes.claim_slot(&core.schedule.timers, spec.child) else {
         return Ok(Try::SlotTaken);
     };
@@ -129,7 +129,7 @@ async fn try_ensure(
     })
 }
 
-/// The child is never created: its row of the outbox is removed.
+/// Removes the outbox row of a child that is never created.
 async fn give_up(core: &Core, end: ChildEnd) -> Result<Try, StoreError> {
     core.ports.store.remove_pending_run(end.child).await?;
     Ok(Try::State(ChildState::Ended(Box::new(end))))
@@ -159,7 +159,7 @@ async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState
     Ok(Some(ChildState::Ended(Box::new(end))))
 }
 
-/// The plan of a run that has sensitive values, as far as this process can read it.
+/// The plan of a run, where the run has sensitive values and this process can read the plan.
 async fn plan_of_sensitive(core: &Core, run: &Run) -> Result<Option<Arc<Plan>>, StoreError> {
     if !run.holds_sensitive() {
         return Ok(None);
@@ -167,7 +167,7 @@ async fn plan_of_sensitive(core: &Core, run: &Run) -> Result<Option<Arc<Plan>>, 
     match load::plan_of(core, &core.files.snapshot.load_full(), &run.started().plan).await {
         Ok(plan) => Ok(Some(plan)),
         Err(LoadError::Store(error)) => Err(error),
-        Err(LoadError::Unreadable(_) | LoadError::Withheld(_)) => Ok(None),
+        Err(LoadError::Unreadable(_) | LoadError::EventsUnavailable(_)) => Ok(None),
     }
 }
 
@@ -175,7 +175,8 @@ fn depth_error(core: &Core) -> String {
     format!("runs start each other more than run_depth_max ({}) deep", core.files.limits.run_depth_max)
 }
 
-async fn too_deep(core: &Core, parent: RunId) -> Result<bool, StoreError> {
+/// Whether a child of this run would have more ancestors than `run_depth_max`.
+async fn exceeds_depth_bound(core: &Core, parent: RunId) -> Result<bool, StoreError> {
     let mut above = Some(parent);
     for _ in 0..core.files.limits.run_depth_max {
         let Some(run) = above else { return Ok(false) };

@@ -1,8 +1,7 @@
 //! Messages between parents and children: that a child has ended, that it waits, and a parent's orders.
 //!
-//! Always true: a child's end reaches its parent in whichever process that is moved, and a parent that is loaded reads
-//! the state of its children itself. An order for a child is delivered, refused, or sent again. How a child is created
-//! is the subject of `child`.
+//! Always true: a child's end reaches its parent, whichever process moves the parent; a parent that is loaded reads the
+//! state of its children itself. An order for a child is delivered, refused, or sent again. `child` creates children.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +19,9 @@ use crate::workflow::{Mode, Order, Plan, Run, RunStatus};
 /// The pause before an order is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How a run ended, for its parent. The note is as people are shown it, because the parent's plan does not tell which
-/// of the child's values are sensitive; without a plan it is left out where there are any.
+/// How a run ended, for its parent. The note is redacted by the child's own plan, because the parent's plan does not
+/// tell which of the child's values are sensitive. Without the child's plan, a note that may hold such values is left
+/// out.
 pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>) -> ChildEnd {
     let output = run.answer().map_or(Value::Null, |answer| answer.body.value());
     // For the parent, a `fail` step of the child is a failure, although the child counts as completed.
@@ -40,12 +40,12 @@ pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>) -> ChildEnd {
 pub(in crate::engine) fn notify_parent(core: &Arc<Core>, run: &Run, plan: &Plan) {
     let Some(parent) = run.started().parent.as_ref().map(|parent| parent.run) else { return };
     if run.mode() == Mode::Rehearse {
-        return; // its parent's task drives it, and gets its end as a return value
+        return; // the parent's task drives this run itself, and gets its end as a return value
     }
     let (core, end) = (core.clone(), end_of(run, Some(plan)));
     core.clone().spawn_background(async move {
         if core.deliver(parent, Message::ChildEnded(Box::new(end))).await.is_err() {
-            tracing::debug!(run = %parent, "the parent was not told that its child has ended: the process that loads it next reads that");
+            tracing::debug!(run = %parent, "the parent was not told that its child has ended: the next process that loads the parent reads it from the store");
         }
     });
 }
@@ -84,7 +84,7 @@ pub(in crate::engine) fn notify_ancestors_of_wait(core: &Arc<Core>, run: &Run) {
         for _ in 0..=core.files.limits.run_depth_max {
             let Some(run) = above else { return };
             core.schedule.watchers.descendant_waits(run);
-            drop(core.schedule.mailboxes.send(run, Message::DescendantWaits)); // a run without a task has no caller to be answered
+            drop(core.schedule.mailboxes.send(run, Message::DescendantWaits)); // fails for a run without a task, which has no caller to answer
             above = core.ports.store.run(run).await.ok().flatten().and_then(|summary| summary.parent);
         }
     });

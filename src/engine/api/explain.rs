@@ -1,9 +1,9 @@
 //! Explains, in sentences for people, what a run waits for.
 //!
-//! Always true: it only reads. The reasons that follow from the run's events come from `workflow` ([`waits`]); what
-//! only the engine knows is added here: who holds a lock, when a service's breaker lets the next call through, whether
-//! a task of this process moves the run. The explanation is that of one moment: of the durable events, and of what this
-//! process knew.
+//! Always true: nothing is changed. The reasons that follow from the run's events come from `workflow` ([`waits`]);
+//! what only the engine knows is added here: who holds a lock, when a service's breaker lets the next call through,
+//! whether a task of this process moves the run. An explanation describes one moment: the durable events and the state
+//! of this process at that time.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::names::{RunId, ServiceName};
 use crate::store::LockRow;
 use crate::workflow::{Cause, Conditions, Reason, Redaction, RunSummary, Since, Taint, ago, fold, waits};
 
-fn store(error: impl ToString) -> OrderError {
+fn store_error(error: impl ToString) -> OrderError {
     OrderError::Store { why: error.to_string(), unknown: false }
 }
 
@@ -35,7 +35,7 @@ pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Ex
 
 /// The explanation, and whether the run or a descendant waits for a person.
 async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Result<(Explanation, bool), OrderError> {
-    let summary = core.ports.store.run(id).await.map_err(store)?.ok_or(OrderError::NoRun)?;
+    let summary = core.ports.store.run(id).await.map_err(store_error)?.ok_or(OrderError::NoRun)?;
     if summary.status.is_final() {
         let sentence = format!("It has ended: {}.", summary.status.as_str());
         return Ok((Explanation { run: summary, sentence, waits: Vec::new(), stuck: false }, false));
@@ -44,7 +44,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
         Ok(events) => events,
         Err(error) => {
             // The store answers other queries, so only the events of this run cannot be read.
-            core.ports.store.run(id).await.map_err(store)?;
+            core.ports.store.run(id).await.map_err(store_error)?;
             return Ok(unreadable(summary, format!("its events cannot be read: {error}")));
         }
     };
@@ -55,8 +55,8 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
     let snapshot = core.files.snapshot.load_full();
     let plan = match load::plan_of(core, &snapshot, &run.started().plan).await {
         Ok(plan) => plan,
-        Err(LoadError::Store(error)) => return Err(store(error)),
-        Err(LoadError::Unreadable(why) | LoadError::Withheld(why)) => return Ok(unreadable(summary, why)),
+        Err(LoadError::Store(error)) => return Err(store_error(error)),
+        Err(LoadError::Unreadable(why) | LoadError::EventsUnavailable(why)) => return Ok(unreadable(summary, why)),
     };
     let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
     let hold_effects = core.process.kill_switch.freeze() == Freeze::Effects;
@@ -97,13 +97,14 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
     let mut sentence = sentence(core, &summary, &lines, stuck);
     if core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(id) {
         // A run without a task may still be owned by this process.
-        let owner = core.ports.store.owner(id).await.map_err(store)?.filter(|name| *name != core.schedule.worker_name);
+        let owner =
+            core.ports.store.owner(id).await.map_err(store_error)?.filter(|name| *name != core.schedule.worker_name);
         sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} moves it.")));
     }
     Ok((Explanation { run: summary, sentence, waits: lines, stuck }, person))
 }
 
-/// The state of a child that a run waits for, and whether the child waits for a person.
+/// Whether a child that a run waits for itself waits for a person, and a description of the child's state.
 fn explain_child<'a>(
     core: &'a Arc<Core>,
     child: RunId,
@@ -121,7 +122,7 @@ fn explain_child<'a>(
     })
 }
 
-/// The sentence of a reason, with what only the engine knows.
+/// The sentence of a reason, with the details that only the engine knows.
 async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String, OrderError> {
     let more = match &reason.cause {
         Cause::Lock(name) => {
@@ -130,7 +131,7 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String
                 .store
                 .locks(Some(locks::names(&core.ports.sealer, name)), locks::ROWS_MAX)
                 .await
-                .map_err(store)?;
+                .map_err(store_error)?;
             lock_holder(&rows, run, core.process.clock.now())
         }
         Cause::Breaker(service) => breaker_state(core, service),
@@ -151,8 +152,12 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String
 
 /// Who waits for a lock that the run holds.
 async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, OrderError> {
-    let rows =
-        core.ports.store.locks(Some(locks::names(&core.ports.sealer, name)), locks::ROWS_MAX).await.map_err(store)?;
+    let rows = core
+        .ports
+        .store
+        .locks(Some(locks::names(&core.ports.sealer, name)), locks::ROWS_MAX)
+        .await
+        .map_err(store_error)?;
     let others: Vec<String> = rows.iter().filter(|row| row.run != run).map(|row| row.run.to_string()).collect();
     let waits = match others.len() {
         0 => "nobody waits for it".to_owned(),
@@ -166,7 +171,7 @@ async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, Ord
 fn lock_holder(rows: &[LockRow], run: RunId, now: Timestamp) -> Option<String> {
     let holder = rows.first()?;
     let before = rows.iter().position(|row| row.run == run).unwrap_or(rows.len());
-    let holds = format!("`{}` of {} holds it since {}", holder.step, holder.run, ago(holder.since, now));
+    let holds = format!("`{}` of {} has held it for {}", holder.step, holder.run, ago(holder.since, now));
     Some(match before {
         0 | 1 => holds,
         2 => format!("{holds}, and 1 is queued before it"),
@@ -178,19 +183,19 @@ fn lock_holder(rows: &[LockRow], run: RunId, now: Timestamp) -> Option<String> {
 fn breaker_state(core: &Core, service: &ServiceName) -> Option<String> {
     let snapshot = core.files.snapshot.load_full();
     let breaker = snapshot.services.get(service)?.view(service.clone()).breaker?;
-    let since = || ago(breaker.since, core.process.clock.now());
+    let open_for = || ago(breaker.since, core.process.clock.now());
     let left = breaker.next_probe.map(|at| at.duration_since(core.process.clock.now()).as_secs().max(0));
     Some(match (breaker.state, left) {
         (BreakerState::Open, Some(left)) => {
-            format!("{service}'s breaker is open since {}, next probe in {left} s", since())
+            format!("{service}'s breaker has been open for {}, next probe in {left} s", open_for())
         }
-        (BreakerState::Open, None) => format!("{service}'s breaker is open since {}", since()),
+        (BreakerState::Open, None) => format!("{service}'s breaker has been open for {}", open_for()),
         (BreakerState::HalfOpen, _) => format!("{service}'s breaker lets a few probes through"),
         (BreakerState::Closed, _) => format!("{service}'s breaker has closed again"),
     })
 }
 
-/// A run that this process cannot read: a person can end it.
+/// The explanation of a run that this process cannot read. It counts as waiting for a person, who can end it.
 fn unreadable(run: RunSummary, why: String) -> (Explanation, bool) {
     let (status, id) = (run.status.as_str(), run.run_id);
     let sentence = format!(
@@ -207,11 +212,11 @@ fn sentence(core: &Core, run: &RunSummary, waits: &[String], stuck: bool) -> Str
             let why = core.schedule.stuck.why(run.run_id);
             let why = why.unwrap_or_else(|| "nothing would move it".into());
             format!(
-                "It is {status} and stuck since {}: {why}. This is a bug.",
+                "It is {status} and has been stuck for {}: {why}. This is a bug.",
                 ago(run.updated, core.process.clock.now())
             )
         }
         (false, Some(first)) => format!("It is {status}: {first}."),
-        (false, None) => format!("It is {status} since {}.", ago(run.updated, core.process.clock.now())),
+        (false, None) => format!("It has been {status} for {}.", ago(run.updated, core.process.clock.now())),
     }
 }

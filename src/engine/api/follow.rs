@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::engine::api::children::WAITING_STATUSES;
 use crate::engine::context::Core;
-use crate::engine::scheduler::watchers::{OnDisk, WokenBy};
+use crate::engine::scheduler::watchers::{DurableState, WokenBy};
 use crate::names::{RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{RunStatus, RunSummary, StepKind};
@@ -33,7 +33,7 @@ pub(in crate::engine) struct Subscription {
     core: Arc<Core>,
     run: RunId,
     woken_by: WokenBy,
-    updates: watch::Receiver<OnDisk>,
+    updates: watch::Receiver<DurableState>,
 }
 
 impl Subscription {
@@ -101,8 +101,8 @@ pub(in crate::engine) async fn wait_until_at_rest(
     wait_on(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
 }
 
-/// As [`wait_until_at_rest`], for a run that was subscribed to before it began: no update was missed, so the store is
-/// not read. Also returns all events of the run, if they were few enough to be collected.
+/// As [`wait_until_at_rest`], for a run that was subscribed to before it began: no update was missed, so the store need
+/// not be read. Returns all events of the run; `None` if they were not all collected.
 pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
     mut subscription: Subscription,
     within: Duration,
@@ -111,7 +111,7 @@ pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
     let woken_up = if subscription.updates.borrow().seq.is_some() {
         WokenUp::Update
     } else {
-        changed(&mut subscription, until).await
+        next_wake_up(&mut subscription, until).await
     };
     let run = wait_on(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
     subscription.core.schedule.watchers.events(subscription.run, run.seq)
@@ -120,11 +120,11 @@ pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
 async fn wait_on(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {
     let until = Instant::now() + within;
     let (core, run) = (subscription.core.clone(), subscription.run);
-    let (mut last, mut below) = (None, 0);
+    let (mut last, mut descendant_waits_seen) = (None, 0);
     loop {
         let seen = subscription.updates.borrow_and_update().clone();
-        let checks_descendants = woken_up == WokenUp::Poll || seen.below != below;
-        below = seen.below;
+        let checks_descendants = woken_up == WokenUp::Poll || seen.descendant_waits != descendant_waits_seen;
+        descendant_waits_seen = seen.descendant_waits;
         let is_current = woken_up == WokenUp::Update && !seen.ended;
         match seen.summary().filter(|_| is_current) {
             Some(summary) => last = Some(summary.clone()),
@@ -143,7 +143,7 @@ async fn wait_on(subscription: &mut Subscription, mut woken_up: WokenUp, within:
         {
             return last;
         }
-        woken_up = changed(subscription, until).await;
+        woken_up = next_wake_up(subscription, until).await;
     }
 }
 
@@ -167,7 +167,7 @@ pub(in crate::engine) async fn wait_for_events_after(
         if woken_up == WokenUp::TimedOut || last.is_none_or(|last| last > seq) {
             return last;
         }
-        woken_up = changed(&mut subscription, until).await;
+        woken_up = next_wake_up(&mut subscription, until).await;
     }
 }
 
@@ -176,13 +176,13 @@ async fn stored(core: &Core, run: RunId, until: Instant) -> Option<RunSummary> {
     timeout_at(until.max(Instant::now() + POLL_INTERVAL), core.ports.store.run(run)).await.ok()?.ok()?
 }
 
-/// Waits for an update, or for the time of the next poll where another process may move the run.
-async fn changed(subscription: &mut Subscription, until: Instant) -> WokenUp {
+/// Waits for an update, for the next poll (where another process may move the run), or until the waiting time is over.
+async fn next_wake_up(subscription: &mut Subscription, until: Instant) -> WokenUp {
     let core = &subscription.core;
-    let elsewhere = core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(subscription.run);
+    let may_move_elsewhere = core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(subscription.run);
     tokio::select! {
         _ = subscription.updates.changed() => WokenUp::Update,
-        () = tokio::time::sleep(POLL_INTERVAL), if elsewhere => WokenUp::Poll,
+        () = tokio::time::sleep(POLL_INTERVAL), if may_move_elsewhere => WokenUp::Poll,
         () = tokio::time::sleep_until(until) => WokenUp::TimedOut,
     }
 }

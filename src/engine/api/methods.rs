@@ -29,7 +29,7 @@ impl Engine {
     /// Starts a run. Its first event is on disk when this returns.
     ///
     /// # Errors
-    /// Nothing was started, or whether it was is unknown.
+    /// Nothing was started, or it is unknown whether the run was started.
     pub async fn start(&self, start: Start) -> Result<Started, StartError> {
         start::start(&self.core, start, |_| {}).await
     }
@@ -63,15 +63,15 @@ impl Engine {
     /// `from`.
     ///
     /// # Errors
-    /// Nothing was started, or whether it was is unknown.
+    /// Nothing was started, or it is unknown whether the run was started.
     pub async fn rerun(&self, of: RunId, from: StepId, by: String) -> Result<Started, StartError> {
         start::refuse_while_recovering(&self.core)?;
         rerun::rerun(&self.core, of, from, by).await
     }
-    /// Sends an order to a run. Returns the run after it; the events are durable by then.
+    /// Sends an order to a run. Returns the run after the order, whose events are durable by then.
     ///
     /// # Errors
-    /// The order was refused, or whether it was carried out is unknown.
+    /// The order was refused, or it is unknown whether it was carried out.
     pub async fn order(&self, run: RunId, order: Order, by: String) -> Result<RunSummary, OrderError> {
         orders::order(&self.core, run, order, by).await
     }

@@ -1,7 +1,7 @@
 //! Sends an order to a run, whichever process moves it.
 //!
-//! Always true: an order is carried out once, and answered after its events are durable. A resting run is woken for it;
-//! a run that another process moves gets the order through the store.
+//! Always true: an order is carried out once, and its sender is answered after its events are durable. A resting run is
+//! woken for the order; a run that another process moves gets the order through the store.
 //!
 //! When the other process does not answer in time, the error says that the outcome is unknown. The order stays in the
 //! store and is carried out when a process moves the run.
@@ -25,7 +25,7 @@ use crate::names::{RunId, Seq};
 use crate::store::{OrderRecord, StoreNotification};
 use crate::workflow::{Order, RunSummary};
 
-/// How often the store is asked for the answer, in case its notification was lost.
+/// How often the store is asked for the answer to an order, in case the notification of the answer was lost.
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends an order to a run and waits for its answer.
@@ -41,24 +41,24 @@ pub(in crate::engine) async fn order(
         let request = OrderRequest { order: order.clone(), by: by.clone(), reply };
         match timeout_at(until, core.deliver(run, Message::Order(Box::new(request)))).await {
             Ok(Ok(())) => {}
-            Ok(Err(Undelivered::Draining)) => return Err(store("the process is shutting down", false)),
-            Err(_) => return Err(store("the run takes no orders now (order_wait_ms)", false)),
+            Ok(Err(Undelivered::Draining)) => return Err(store_error("the process is shutting down", false)),
+            Err(_) => return Err(store_error("the run takes no orders now (order_wait_ms)", false)),
         }
         match timeout_at(until, receiver).await {
             Ok(Ok(Reply::Done(summary))) => return Ok(*summary),
             Ok(Ok(Reply::Error(why))) => return Err(why),
             Ok(Ok(Reply::Elsewhere)) => return order_through_store(core, run, &order, by, until).await,
             Ok(Ok(Reply::Retry)) => {}
-            Ok(Err(_)) => return Err(store("the run's task ended", true)),
-            Err(_) => return Err(store("the order was not on disk in time (order_wait_ms)", true)),
+            Ok(Err(_)) => return Err(store_error("the run's task ended", true)),
+            Err(_) => return Err(store_error("the order was not on disk in time (order_wait_ms)", true)),
         }
         if Instant::now() >= until {
-            return Err(store("the run takes no orders now (order_wait_ms)", false));
+            return Err(store_error("the run takes no orders now (order_wait_ms)", false));
         }
     }
 }
 
-fn store(why: &str, unknown: bool) -> OrderError {
+fn store_error(why: &str, unknown: bool) -> OrderError {
     OrderError::Store { why: why.to_owned(), unknown }
 }
 
@@ -74,11 +74,14 @@ async fn order_through_store(
     if core.ports.sealer.has_key() {
         let events = match timeout_at(until, core.ports.store.events(run, Seq::FIRST)).await {
             Ok(Ok(events)) => events,
-            Ok(Err(error)) => return Err(store(&error.to_string(), false)),
-            Err(_) => return Err(store("the store does not answer", false)),
+            Ok(Err(error)) => return Err(store_error(&error.to_string(), false)),
+            Err(_) => return Err(store_error("the store does not answer", false)),
         };
         if event_sealer::are_sealed(&events) && seal_order(&core.ports.sealer, run, &mut order).is_none() {
-            return Err(store("the order cannot be sealed: the system's random generator does not answer", false));
+            return Err(store_error(
+                "the order cannot be sealed: the system's random generator does not answer",
+                false,
+            ));
         }
     }
     let id = core.process.new_id();
@@ -86,8 +89,8 @@ async fn order_through_store(
     let record = OrderRecord { id, run, order, by, at: core.process.clock.now(), answer: None };
     match timeout_at(until, core.ports.store.put_order(record)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(store(&error.to_string(), true)),
-        Err(_) => return Err(store("the store does not answer", true)),
+        Ok(Err(error)) => return Err(store_error(&error.to_string(), true)),
+        Err(_) => return Err(store_error("the store does not answer", true)),
     }
     loop {
         if let Ok(Ok(Some(OrderRecord { answer: Some(answer), .. }))) =
@@ -109,13 +112,13 @@ async fn order_through_store(
             () = settled => {}
             () = tokio::time::sleep(ANSWER_POLL_INTERVAL) => {}
             () = tokio::time::sleep_until(until) => {
-                return Err(store("the process that moves the run has not answered (order_wait_ms)", true));
+                return Err(store_error("the process that moves the run has not answered (order_wait_ms)", true));
             }
         }
     }
 }
 
-/// The result of an order from the stored answer.
+/// The result of an order, from the answer that was stored for it.
 async fn result_of(core: &Core, run: RunId, answer: Value) -> Result<RunSummary, OrderError> {
     let refused = answer.get("refused").map(refusal_of);
     if refused == Some(None) {
@@ -126,8 +129,8 @@ async fn result_of(core: &Core, run: RunId, answer: Value) -> Result<RunSummary,
         (Ok(Some(summary)), Some(refusal)) => Err(OrderError::Refused { run: Box::new(summary), refusal }),
         (Ok(None), _) => Err(OrderError::NoRun),
         (Err(error), None) => {
-            Err(store(&format!("the order was carried out, but the run cannot be read: {error}"), true))
+            Err(store_error(&format!("the order was carried out, but the run cannot be read: {error}"), true))
         }
-        (Err(error), Some(refusal)) => Err(store(&format!("{refusal} ({error})"), false)),
+        (Err(error), Some(refusal)) => Err(store_error(&format!("{refusal} ({error})"), false)),
     }
 }

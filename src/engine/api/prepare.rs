@@ -1,7 +1,8 @@
 //! Prepares the run of a request to a route, or the reply that says why no run is created.
 //!
-//! Always true: nothing of the run has begun when this returns; of the request only those parts are kept that the plan
-//! reads, and credentials are kept only sealed. Who owns the retry key was decided before, by `arm`.
+//! Always true: nothing of the run has begun when `prepare` returns. The first event holds only those parts of the
+//! request that the plan reads, and credentials only sealed. Which arm or run owns the retry key was decided before, by
+//! `arm`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub(in crate::engine) async fn prepare(
     if *core.process.draining.borrow() {
         return not_started("shutting_down", "This process is shutting down");
     }
-    // A rehearsal is not stored, so it meets none of those runs.
+    // A rehearsal need not wait for those runs, because it is not stored.
     if request.mode != Mode::Rehearse && !core.schedule.why_unresumed.is_none() {
         return not_started("resuming_runs", "The runs that the last process left are not resumed yet");
     }
@@ -59,7 +60,7 @@ pub(in crate::engine) async fn prepare(
         return not_started("no_workflow", &format!("There is no workflow `{name}`"));
     };
     let family = request.creates.as_ref().map(|(family, _)| family);
-    // A request that may not fall back to legacy gets its run all the same; the collision has raised an alert.
+    // A request that may not fall back to legacy gets a run nevertheless; the collision has raised an alert.
     if fall_back && family.is_some_and(|family| core.ports.pins.collided(family)) {
         return not_started("pin_collision", "Both arms have created an instance with the same id");
     }
@@ -117,7 +118,7 @@ fn bad_input(
 struct InstanceFacts {
     /// The result of the run that created it: `id`, `input`, `output`, `status`; `None` where nothing reads it.
     value: Option<Arc<Value>>,
-    /// The sensitive parts of it.
+    /// The sensitive parts of the value.
     sensitive_paths: Vec<SensitivePath>,
 }
 
@@ -134,9 +135,9 @@ async fn load_instance(
     }
     let run = instance.run.ok_or("It is not known which run created the instance")?;
     let no_answer = "The store does not say what is known of the instance";
-    let known = timeout_at(deadline, bodies_of(core, run)).await.map_err(|_| no_answer)?;
-    let Known { bodies, status, sensitive_paths } =
-        known.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
+    let creator = timeout_at(deadline, creator_run(core, run)).await.map_err(|_| no_answer)?;
+    let CreatorRun { bodies, status, sensitive_paths } =
+        creator.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
     let value = serde_json::json!({
         "id": &*instance.key.id,
@@ -147,29 +148,29 @@ async fn load_instance(
     Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths })
 }
 
-/// What is known of a run that created an instance.
-struct Known {
+/// What is known of the run that created an instance.
+struct CreatorRun {
     bodies: RunBodies,
     status: RunStatus,
     sensitive_paths: Vec<SensitivePath>,
 }
 
-/// The result of a run, from its events, or from the summary that is kept of purged ones.
-async fn bodies_of(core: &Core, run: RunId) -> Result<Option<Known>, StoreError> {
+/// Reads the run that created an instance from its events; from its summary if its events were purged.
+async fn creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
     let (input, output) = (SensitivePath::of(["instance", "input"]), SensitivePath::of(["instance", "output"]));
     let events = core.events(run).await?;
-    if let Ok(folded) = fold(events.iter().map(|stored| &stored.event)) {
+    if let Ok(creator) = fold(events.iter().map(|stored| &stored.event)) {
         let mut sensitive_paths = Vec::new();
-        if folded.started().sensitive || folded.sensitive_sources().is_active() {
-            let plan = load::plan_of(core, &core.files.snapshot.load_full(), &folded.started().plan).await;
-            let body = plan.ok().and_then(|plan| Taint::of(&plan, &folded)).map(|taint| taint.request_body());
-            // Without its plan it is not known which parts are sensitive.
+        if creator.started().sensitive || creator.sensitive_sources().is_active() {
+            let plan = load::plan_of(core, &core.files.snapshot.load_full(), &creator.started().plan).await;
+            let body = plan.ok().and_then(|plan| Taint::of(&plan, &creator)).map(|taint| taint.request_body());
+            // Without the run's plan it is not known which parts are sensitive, so all count as sensitive.
             let body = body.unwrap_or_else(|| vec![SensitivePath::whole()]);
             sensitive_paths.extend(body.iter().map(|path| input.then(path)));
-            let answer = folded.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
+            let answer = creator.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
             sensitive_paths.extend(answer.iter().map(|path| output.then(path)));
         }
-        return Ok(Some(Known { bodies: RunBodies::of_run(&folded), status: folded.status(), sensitive_paths }));
+        return Ok(Some(CreatorRun { bodies: RunBodies::of_run(&creator), status: creator.status(), sensitive_paths }));
     }
     if !events.is_empty() {
         return Ok(None);
@@ -182,10 +183,10 @@ async fn bodies_of(core: &Core, run: RunId) -> Result<Option<Known>, StoreError>
             sensitive_paths.push(path);
         }
     }
-    Ok(Some(Known { bodies, status: summary.status, sensitive_paths }))
+    Ok(Some(CreatorRun { bodies, status: summary.status, sensitive_paths }))
 }
 
-/// The run's first event, the credentials that it may send on, and the sealed key to them.
+/// The run's first event, the credentials that the run may send on, and the sealed key to them.
 type FirstEvent = (RunStarted, BTreeMap<String, String>, Option<Vec<u8>>);
 
 /// The first event of the request's run.

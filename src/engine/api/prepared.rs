@@ -1,10 +1,10 @@
 //! A run that is ready to be driven, whether a request, a program or another run starts it.
 //!
-//! Always true: a durable run exists from its first append on, and its task holds its slot. Whoever started it gets the
-//! result of that append once ([`StartAnswer`]). `arm`, `start` and `child` put its parts together.
+//! Always true: a durable run exists from its first append on, and its task holds its slot. Whoever started the run
+//! gets the result of that append once ([`StartAnswer`]). `arm`, `start` and `child` put the parts together.
 //!
-//! When the store refuses the first append, there is no run. When the outcome is unknown, the answer says so, and the
-//! run's task repeats the append.
+//! When the store refuses the first append, there is no run. When the outcome of the append is unknown, the answer says
+//! so, and the run's task repeats the append.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,14 +32,14 @@ pub(in crate::engine) struct PreparedRun {
     pub credentials: BTreeMap<String, String>,
     /// Opens the run's sealed credentials.
     pub run_key: Option<Vec<u8>>,
-    /// The retry key that its first append claims.
+    /// The retry key that the run's first append claims.
     pub claim: Option<Claim>,
     pub registration: Option<Registration>,
     /// `None` for a run that is not stored.
     pub slot: Option<Slot>,
-    /// How many ancestors it has; counted only in rehearsals, whose runs are not in the store.
+    /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
-    /// Whether its events are stored. False for rehearsals, and for runs of a route with `keep: none`.
+    /// Whether the run's events are stored. False for rehearsals, and for runs of a route with `keep: none`.
     pub keep: bool,
 }
 
@@ -47,17 +47,17 @@ pub(in crate::engine) struct PreparedRun {
 pub(in crate::engine) enum Waiter {
     /// A caller, for the run's answer.
     Caller(Caller),
-    /// Whoever started it, for the result of its first append.
+    /// Whoever started the run, for the result of its first append.
     Starter(oneshot::Sender<StartAnswer>),
-    /// Nobody: it is driven within its parent's task.
+    /// Nobody: the run is driven within its parent's task.
     Nobody,
 }
 
 impl PreparedRun {
-    /// A run without taken-over events, claim and slot.
+    /// The parts of a run without credentials, claim, registration and slot, which the caller may add.
     ///
     /// # Errors
-    /// Its first event is invalid.
+    /// The first event is invalid.
     pub fn new(plan: Arc<Plan>, started: RunStarted, snapshot: Arc<Snapshot>) -> Result<Self, Misfit> {
         let run = evolve(None, &Event::RunStarted(Arc::new(started)))?;
         let (credentials, run_key, claim, registration, slot, depth) = Default::default();
@@ -65,7 +65,7 @@ impl PreparedRun {
         Ok(Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep })
     }
 
-    /// Its driver, with the run's first event recorded.
+    /// The run's driver, with the first event recorded.
     pub fn driver(self, core: &Arc<Core>, waiter: Waiter) -> Driver {
         let Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep } = self;
         let sealer = EventSealer::of(&core.ports.sealer, &plan, &run, []);

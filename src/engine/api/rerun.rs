@@ -1,11 +1,11 @@
 //! Reruns: another run of the same job, the successor, takes over results of a run, the predecessor.
 //!
-//! Always true: the successor keeps the plan of its predecessor and has no caller; the events that it takes over are in
+//! Always true: the successor has the plan of its predecessor and has no caller; the events that it takes over are in
 //! its first append. A run has at most one successor: only the newest run of a job can be rerun, and of several reruns
 //! at the same time one wins, by a claim in the store. A predecessor that has not ended is ended first, by an event
-//! that holds the successor's id and credentials. The successor is created after that; where it was not (a crash, a
-//! refused append), the outbox (`pending_runs`) creates it, and so does a repetition of the same rerun. What may be
-//! taken over is decided by `workflow`.
+//! that holds the successor's id and credentials. The successor is created after that event. If the process ends in
+//! between, or the store refuses the append, the successor is created from the outbox (`pending_runs`), or by repeating
+//! the same rerun. Which events may be taken over is decided by `workflow`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::engine::api::orders;
 use crate::engine::api::start::{self, NewRun};
 use crate::engine::api::types::{OrderError, StartError, Started};
 use crate::engine::context::Core;
-use crate::engine::scheduler::load::{self, LoadError, Read};
+use crate::engine::scheduler::load::{self, LoadError, LoadedRun};
 use crate::engine::scheduler::stored_run::Beginning;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
 use crate::store::{Claim, RunFilter};
 use crate::workflow::{self, Event, Order, Refusal, Run, RunStarted, Superseded};
 
-fn store(why: impl ToString) -> StartError {
+fn store_error(why: impl ToString) -> StartError {
     StartError::Store { why: why.to_string(), unknown: false }
 }
 
@@ -34,17 +34,17 @@ pub(in crate::engine) async fn rerun(
     from: StepId,
     by: String,
 ) -> Result<Started, StartError> {
-    let Some(summary) = core.ports.store.run(of).await.map_err(store)? else { return Err(StartError::NoRun) };
+    let Some(summary) = core.ports.store.run(of).await.map_err(store_error)? else { return Err(StartError::NoRun) };
     let job = summary.job.unwrap_or(JobId(of.0));
     check_newest(core, of, job).await?;
     let mut predecessor = read(core, of).await?;
-    carried_over(&predecessor, &from)?;
+    events_to_take_over(&predecessor, &from)?;
     let permit = start::acquire_permit(core)?;
     if !predecessor.run.is_final() {
         hand_over(core, &predecessor, &from, by.clone()).await?;
         predecessor = read(core, of).await?;
     }
-    let taken_over = carried_over(&predecessor, &from)?;
+    let taken_over = events_to_take_over(&predecessor, &from)?;
     let (old, plan) = (predecessor.run, predecessor.plan);
     let successor = match old.superseded() {
         Some(superseded) => recorded_successor(core, &old, superseded).await?,
@@ -87,7 +87,7 @@ fn has_successor(successor: RunId) -> StartError {
 }
 
 /// The events that the successor takes over.
-fn carried_over(predecessor: &Read, from: &StepId) -> Result<Vec<Event>, StartError> {
+fn events_to_take_over(predecessor: &LoadedRun, from: &StepId) -> Result<Vec<Event>, StartError> {
     workflow::rerun(&predecessor.run, &predecessor.plan, from).map_err(|refusal| match refusal {
         Refusal::NoSuchStep => StartError::NoStep,
         refusal => StartError::Invalid(refusal.to_string()),
@@ -97,28 +97,29 @@ fn carried_over(predecessor: &Read, from: &StepId) -> Result<Vec<Event>, StartEr
 /// Refuses a run that is not the newest of its job.
 async fn check_newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartError> {
     let filter = RunFilter { job: Some(job), limit: 1, ..RunFilter::default() };
-    match core.ports.store.runs(filter).await.map_err(store)?.first() {
+    match core.ports.store.runs(filter).await.map_err(store_error)?.first() {
         Some(newest) if newest.run_id != of => Err(has_successor(newest.run_id)),
         Some(_) | None => Ok(()),
     }
 }
 
-async fn read(core: &Core, of: RunId) -> Result<Read, StartError> {
+async fn read(core: &Core, of: RunId) -> Result<LoadedRun, StartError> {
     load::read(core, of, Beginning::FirstEvent).await.map_err(|error| match error {
-        LoadError::Store(error) => store(error),
-        LoadError::Unreadable(why) | LoadError::Withheld(why) => StartError::Invalid(why),
+        LoadError::Store(error) => store_error(error),
+        LoadError::Unreadable(why) | LoadError::EventsUnavailable(why) => StartError::Invalid(why),
     })
 }
 
-/// The claim of a successor's first append: of two successors of the same run, the store accepts one.
+/// The claim that a successor's first append makes: of two successors of the same run, the store accepts one.
 fn claim(of: RunId) -> Claim {
     // Stored claims depend on this text.
     let key = blake3::derive_key("pointsman 1 takes the place of a run", of.0.as_bytes());
     Claim { key: RetryKey(key), request: [0; 32], any_caller: None }
 }
 
-/// `id` where it sorts after the predecessor's, else an id one second later than that: the newest run of a job is found
-/// by the order of ids, and the clock of the process that created the predecessor may have been ahead.
+/// `id` if it sorts after the predecessor's id, else an id whose time is one second after the predecessor's. The newest
+/// run of a job is the one with the greatest id, and the clock of the process that created the predecessor may have
+/// been ahead.
 fn id_after(of: RunId, id: Uuid) -> RunId {
     if id > of.0 {
         return RunId(id);
@@ -136,15 +137,15 @@ struct Successor {
     run_key: Option<Vec<u8>>,
 }
 
-/// Ends a run that has not ended, by an event that names its successor.
-async fn hand_over(core: &Arc<Core>, predecessor: &Read, from: &StepId, by: String) -> Result<(), StartError> {
+/// Ends the predecessor, which has not ended, by an event that names its successor.
+async fn hand_over(core: &Arc<Core>, predecessor: &LoadedRun, from: &StepId, by: String) -> Result<(), StartError> {
     let of = predecessor.run.id();
     let Successor { run, by, sealed, run_key, .. } =
         new_successor(core, &predecessor.run, predecessor.credentials.clone(), by).await?;
     if run_key.is_some() {
-        // The key is stored before the event: the key opens nothing before the event is stored, and after a crash in
-        // between the repeated rerun needs it.
-        core.ports.store.put_run_key(run, run_key).await.map_err(store)?;
+        // The key is stored before the event. Without the event the key opens nothing, and after a crash that follows
+        // the event the repeated rerun needs the key.
+        core.ports.store.put_run_key(run, run_key).await.map_err(store_error)?;
     }
     let has_key = sealed.is_some();
     let order = Order::HandOver { to: run, from: from.clone(), sealed };
@@ -192,7 +193,7 @@ async fn new_successor(
 async fn recorded_successor(core: &Core, old: &Run, superseded: &Superseded) -> Result<Successor, StartError> {
     let Superseded { by: run, sealed, who, .. } = superseded;
     let run_key = match sealed {
-        Some(_) => core.ports.store.run_key(*run).await.map_err(store)?,
+        Some(_) => core.ports.store.run_key(*run).await.map_err(store_error)?,
         None => None,
     };
     let credentials = sealed.as_ref().zip(run_key.as_ref());

@@ -1,8 +1,8 @@
 //! Runs that people and programs start.
 //!
-//! Always true: of all starts with one key, in this process and before it, one creates a run, and all return that run.
-//! A start returns only after the run's first event is durable. Such a run has no route and no caller: what `respond`
-//! gives is its output.
+//! Always true: of all starts with one key, in this process and in earlier ones, one creates a run, and all return it.
+//! A start returns only after the run's first event is durable. Such a run has no route and no caller: the value of
+//! `respond` is its output.
 //!
 //! When the store refuses the first append, nothing was started. When it does not answer, the error says that the
 //! outcome is unknown, and repeating the start with the same key starts no second run.
@@ -29,7 +29,7 @@ use crate::names::{JobId, RunId};
 use crate::store::{Claim, FirstTry};
 use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RunStarted, SensitivePath};
 
-/// The path that expressions see of a request that came through the API, not through a route.
+/// The request path that expressions see in a run that was started through the API, not by a route.
 const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
 
 /// The origin of a run that no route started.
@@ -48,12 +48,12 @@ pub(in crate::engine) struct Origin {
     pub sensitive_paths: Vec<SensitivePath>,
 }
 
-/// When a run that starts now has to end, by the `deadline` of its plan.
+/// The time by which a run that starts now has to end: the `deadline` of its plan.
 pub(in crate::engine) fn deadline(plan: &Plan, now: Timestamp) -> Option<Timestamp> {
     plan.deadline.and_then(|deadline| now.checked_add(deadline).ok())
 }
 
-/// The first event of a run that no route started: its request is a POST of the input.
+/// The first event of a run that no route started. Expressions see its input as the body of a POST request.
 pub(in crate::engine) fn first_event(
     plan: &Plan,
     run: RunId,
@@ -100,11 +100,12 @@ pub(in crate::engine) fn first_event(
     }
 }
 
-/// Starts a run. If this call creates it, `watch` is called before: a subscription made there misses no event.
+/// Starts a run. If this call creates the run, `before_create` is called first: a subscription made there misses no
+/// event.
 pub(in crate::engine) async fn start(
     core: &Arc<Core>,
     start: Start,
-    watch: impl FnOnce(RunId) + Send,
+    before_create: impl FnOnce(RunId) + Send,
 ) -> Result<Started, StartError> {
     let Start { workflow, input, by, key } = start;
     let snapshot = core.files.snapshot.load_full();
@@ -134,7 +135,7 @@ pub(in crate::engine) async fn start(
     };
     let started = first_event(&plan, run, &input, origin, core.process.clock.now());
     let (credentials, run_key) = Default::default();
-    watch(run);
+    before_create(run);
     create(core, NewRun { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, registration, permit)
         .await
 }
@@ -189,7 +190,7 @@ pub(in crate::engine) async fn create(
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };
     let (answer_sender, answer) = oneshot::channel();
     let mut driver = prepared.driver(core, Waiter::Starter(answer_sender));
-    driver.record_carried_over(taken_over).map_err(|why| store(why, false))?;
+    driver.record_taken_over(taken_over).map_err(|why| store(why, false))?;
     driver::spawn_in_engine(core, driver, Some(permit));
     match answer.await {
         Ok(StartAnswer::Stored) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
@@ -201,7 +202,7 @@ pub(in crate::engine) async fn create(
     }
 }
 
-/// Registers the run and its key; or returns the run that has the key already and is on disk.
+/// Registers the run and its key. Where another run has the key already and is on disk, that run is returned (`Err`).
 pub(in crate::engine) async fn register(
     core: &Arc<Core>,
     run: RunId,

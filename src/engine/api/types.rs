@@ -67,7 +67,7 @@ pub enum StartError {
     Store {
         /// What happened.
         why: String,
-        /// Whether the run was started is unknown: repeat the request with the same key.
+        /// True if it is unknown whether the run was started: repeat the request with the same key.
         unknown: bool,
     },
 }
@@ -94,7 +94,7 @@ pub enum OrderError {
     Store {
         /// What happened.
         why: String,
-        /// Whether the order was carried out is unknown: the state of the run shows it.
+        /// True if it is unknown whether the order was carried out: the run's state shows whether it was.
         unknown: bool,
     },
 }
@@ -104,7 +104,7 @@ pub enum OrderError {
 pub struct Explanation {
     /// The run.
     pub run: RunSummary,
-    /// One sentence: what it waits for, since when, and what would move it.
+    /// One sentence: what it waits for, since when, and what would let it go on.
     pub sentence: String,
     /// Everything that it waits for, one line each.
     pub waits: Vec<String>,

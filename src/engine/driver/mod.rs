@@ -1,8 +1,8 @@
 //! Drives one run's machine: performs its outputs, and feeds their results back as inputs.
 //!
-//! Always true: nothing is decided here. Outputs are performed in their order. The state of the kill switch and whether
-//! the process drains are fed before any other input, so that nothing begins that they forbid. When this task is
-//! dropped, the next process continues the run from what is in the store.
+//! Always true: nothing is decided here. Outputs are performed in the order in which the machine returns them. Changes
+//! of the kill switch and the beginning of a drain are fed before any other input, so that nothing begins that they
+//! forbid. When this task is dropped, the next process continues the run from what is in the store.
 //!
 //! A call, an append and a query are futures here: while the service, the store or a child is slow, the run goes on.
 
@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::machine::{
-    CallId, CallerAnswer, CallerTerms, ChildState, End, Input, Machine, MachineParts, OrderId, RecoveryPause,
-    StartAnswer, Writes,
+    AppendHeader, CallId, CallerAnswer, CallerTerms, ChildState, End, Input, Machine, MachineParts, OrderId,
+    RecoveryPause, StartAnswer,
 };
 use crate::engine::ports::client::Executor;
 use crate::engine::ports::writer::Writer;
@@ -54,7 +54,7 @@ pub(super) struct DriverParts {
     pub credentials: BTreeMap<String, String>,
     pub executor: Arc<dyn Executor>,
     /// `None` for a run that is not stored: of a rehearsal, or of a route with `keep: none`.
-    pub writer: Option<(Writer, Writes)>,
+    pub writer: Option<(Writer, AppendHeader)>,
     pub claim: Option<Claim>,
     /// Sequence number of the last durable event; 0 for a new run.
     pub durable_seq: Seq,
@@ -153,7 +153,7 @@ impl Driver {
             starter,
             depth,
         } = parts;
-        let (writer, writes) = writer.unzip();
+        let (writer, append_header) = writer.unzip();
         let terms = caller
             .as_ref()
             .map(|caller| CallerTerms { may_fall_back: caller.may_fall_back, answer_by: clock.at(caller.answer_by) });
@@ -164,7 +164,7 @@ impl Driver {
             plan,
             world: snapshot.world.clone(),
             durable_seq,
-            writes,
+            append_header,
             claim,
             caller: terms,
             has_starter: starter.is_some(),
@@ -204,10 +204,10 @@ impl Driver {
     ///
     /// # Errors
     /// The events do not fit this run.
-    pub fn record_carried_over(&mut self, events: Vec<Event>) -> Result<(), String> {
-        self.machine.record_carried_over(events)
+    pub fn record_taken_over(&mut self, events: Vec<Event>) -> Result<(), String> {
+        self.machine.record_taken_over(events)
     }
-    /// Continues a run that another driver left.
+    /// Continues a run that an earlier driver left unfinished; with `pause`, pauses it first.
     pub fn recover(&mut self, pause: Option<RecoveryPause>) {
         self.machine.recover(self.core.ports.store.is_shared(), pause);
     }
@@ -235,11 +235,11 @@ impl Driver {
         }
     }
 
-    /// Feeds one input and performs the outputs; returns the input that an output resulted in at once.
+    /// Feeds one input and performs the outputs; returns the input that performing them produced, if any.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut feedback = None;
-        // The files that a run waits for may have come into force just before the run recorded that it misses
-        // something.
+        // The files that a run waits for may have come into force just before the run recorded that something is
+        // missing in the files.
         if self.machine.run().misses_something() || matches!(input, Input::Child { state: ChildState::NoWorkflow, .. })
         {
             self.use_newest_files();
@@ -259,8 +259,8 @@ impl Driver {
         }
     }
 
-    /// Handles an input that was not fed because the driver has ended: an order is sent again, to the run's next
-    /// driver.
+    /// Handles an input that was not fed because the driver has ended: the sender of an order is told to send it again,
+    /// to the run's next driver.
     fn return_unfed(&mut self, input: Input) {
         match input {
             Input::Order { order_id, .. } => {

@@ -17,12 +17,12 @@ use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{AttemptResult, EffectClass};
 
-/// A process gives up a run for which orders wait while its lease is uncertain. This is the pause before it claims the
-/// run again; without it the run would be claimed and given up in a loop until the lease is renewed.
+/// While the process's lease is uncertain, it gives up a run for which orders wait. This is the pause before it
+/// acquires the run again; without the pause it would acquire and give up the run in a loop until the lease is renewed.
 const RECLAIM_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
 
 impl Driver {
-    /// Performs an output; returns the input that it results in at once, if any.
+    /// Performs an output; returns the input that performing it produces at once, if any.
     pub(super) fn perform(&mut self, output: Output) -> Option<Input> {
         let run = self.machine.run().id();
         match output {
@@ -33,7 +33,7 @@ impl Driver {
             }
             Output::Call(request) => self.call(request),
             Output::Durable(seq) => self.append_stored(seq),
-            Output::NoticesDurable => self.core.ports.webhook_message_stored.notify_one(),
+            Output::WebhookMessagesDurable => self.core.ports.webhook_message_stored.notify_one(),
             Output::PinCollision(key) => {
                 if let Some(writer) = &self.writer {
                     writer.report_collision(&key, run);
@@ -169,7 +169,8 @@ impl Driver {
         self.metrics.record(measure, self.machine.run());
     }
 
-    /// Closes the mailbox; returns false where it holds a message, or the freeze that held a step has just ended.
+    /// Closes the mailbox. Returns false, and leaves it open, if it holds a message, or if the freeze that held a step
+    /// has just ended.
     fn close_mailbox(&mut self, has_frozen_step: bool) -> bool {
         let Some(slot) = &mut self.slot else { return false };
         if has_frozen_step {
@@ -183,12 +184,12 @@ impl Driver {
         closed
     }
 
-    /// Ends the task: depending on why, sets a timer, wakes the run again or lists it as stuck.
+    /// Handles the end of the driver: depending on its cause, sets a timer, wakes the run again or lists it as stuck.
     pub(super) fn leave(&mut self, end: End) {
         let (run, core): (_, &Arc<_>) = (self.machine.run(), &self.core);
         let (id, status) = (run.id(), run.status());
         self.metrics.task_ended(run, end == End::Discarded, matches!(end, End::Resting { .. }));
-        tracing::debug!(run = %id, status = status.as_str(), ?end, "run left");
+        tracing::debug!(run = %id, status = status.as_str(), ?end, "the run's task ends");
         match end {
             End::Resting { cause, wake } => {
                 if let Some(at) = wake {
@@ -213,7 +214,7 @@ impl Driver {
             End::Lost => {
                 core.schedule.timers.remove(id);
                 if self.machine.is_superseded(self.slot.as_ref().and_then(Slot::reacquired)) {
-                    core.schedule.timers.wake_now(id); // loaded again, it goes on
+                    core.schedule.timers.wake_now(id); // this process owns the run again: it is loaded and goes on
                 }
             }
         }

@@ -21,11 +21,11 @@ impl Machine {
         }
     }
 
-    /// Records the events that a rerun carries over from the run it supersedes.
+    /// Records the events that a rerun takes over from the run that it supersedes.
     ///
     /// # Errors
     /// The events do not fit this run.
-    pub fn record_carried_over(&mut self, events: Vec<Event>) -> Result<(), String> {
+    pub fn record_taken_over(&mut self, events: Vec<Event>) -> Result<(), String> {
         for event in events {
             self.run.evolve_in_place(&event).map_err(|misfit| misfit.to_string())?;
             self.log.push(self.run.started().started, event, self.run.seq());
@@ -34,8 +34,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Continues a run that another driver left: attempts in flight are sent again where they are repeatable, unless the
-    /// run is to be paused first; the outcome of the others is unknown.
+    /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first. Attempts in flight
+    /// are sent again where they are repeatable and the run is not paused; the outcome of the others is unknown.
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
         let sends = pause.is_none();
         if let Some(RecoveryPause { by, reason }) = pause {
@@ -66,7 +66,7 @@ impl Machine {
         }
     }
 
-    /// Applies everything that is due, until what remains waits for an input.
+    /// Applies everything that is due, until nothing more can be done without another input.
     pub(super) fn advance(&mut self) {
         let hold_effects = self.frozen && self.run.mode() != Mode::Rehearse;
         loop {
@@ -75,8 +75,8 @@ impl Machine {
             }
             let conditions = Conditions { now: self.now, hold_effects };
             (self.wake_at, self.has_frozen_step, self.has_deferred_start) = (None, false, false);
-            let mut moved = false;
-            let mut locks = Vec::new();
+            let mut progressed = false;
+            let mut lock_waits = Vec::new();
             for action in due(&self.run, &self.plan, &self.world, conditions) {
                 match action {
                     // A draining process begins only what a caller waits for.
@@ -85,27 +85,27 @@ impl Machine {
                     {
                         self.has_deferred_start = true;
                     }
-                    Action::Decide(command) => moved |= self.try_command(command),
+                    Action::Decide(command) => progressed |= self.try_command(command),
                     Action::Wait(at) => self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at))),
                     Action::Held(_) => self.has_frozen_step = true,
                     Action::Child { step, item } => {
                         let child = RunId(self.ids.next(self.now));
-                        moved |= self.try_command(Command::BeginChild { step, item, child });
+                        progressed |= self.try_command(Command::BeginChild { step, item, child });
                     }
                     Action::OrderChild { child, order } => self.order_child(child, order),
                     // A rehearsal has lock names of its own, which nobody else queues for.
-                    Action::Lock { step, item, queued, .. } if !self.log.is_durable() => {
-                        moved |= self.try_command(Command::LockSeen { step, item, queued, seen: LockSeen::First });
+                    Action::Lock { step, item, queued, .. } if !self.log.is_stored() => {
+                        progressed |= self.try_command(Command::LockSeen { step, item, queued, seen: LockSeen::First });
                     }
-                    Action::Lock { step, item, name, queued } => locks.push((step, item, name, queued)),
+                    Action::Lock { step, item, name, queued } => lock_waits.push((step, item, name, queued)),
                 }
                 if self.end.is_some() {
                     return;
                 }
             }
-            self.set_lock_waits(locks);
+            self.set_lock_waits(lock_waits);
             match self.wake_at {
-                _ if moved => {}
+                _ if progressed => {}
                 Some(at) if self.run.mode() == Mode::Rehearse => self.advance_clock(at),
                 _ => return,
             }
@@ -121,7 +121,7 @@ impl Machine {
         }
     }
 
-    /// Applies a command; false where `workflow` refuses it, which is normal for one that came too late.
+    /// Applies a command; false where `workflow` refuses it, which is normal for a command that came too late.
     pub(super) fn try_command(&mut self, command: Command) -> bool {
         match self.apply_command(command) {
             Ok(_) => true,
@@ -142,8 +142,8 @@ impl Machine {
         Ok(count)
     }
 
-    /// The one place where an event is recorded. Its time is that of the decision, so that the decision can be
-    /// replayed.
+    /// Records an event; all events are recorded here. An event has the time of its decision, so that the decision can
+    /// be replayed.
     fn record_event(&mut self, event: Event) {
         if self.end.is_some() {
             return;

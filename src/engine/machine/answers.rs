@@ -1,7 +1,7 @@
-//! Replies to the caller, the starter and senders of orders; and the results of appends, after which replies may be
-//! sent.
+//! Replies to the caller, the starter and the senders of orders. Also handles the results of appends, because replies
+//! wait for them.
 //!
-//! Always true: a reply tells only of durable events, however many newer ones the run has.
+//! Always true: a reply shows only durable events, even if the run has newer ones.
 
 use super::exchange::{Announcement, CallerAnswer, End, OrderAnswer, OrderId, Output, StartAnswer};
 use super::log::AppendOutcome;
@@ -40,7 +40,7 @@ impl Machine {
                     _ => replies::of_run(run, Some(&self.plan), &self.world, caller.may_fall_back),
                 };
                 let reply = reply.unwrap_or_else(|| replies::still_running(run, &self.plan, &self.world));
-                let reply = if self.is_unkept_answer() { replies::without_run(reply) } else { reply };
+                let reply = if self.is_unstored_answer() { replies::without_run(reply) } else { reply };
                 self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
             }
         } else if let Some(DecidedReply { run, .. }) = self.deadline_reply.as_ref().filter(|reply| reply.seq <= durable)
@@ -63,20 +63,20 @@ impl Machine {
         durable.cloned().unwrap_or_else(|| self.summary())
     }
 
-    /// The run now, as people are shown it.
+    /// The summary of the run now, without sensitive values.
     pub(super) fn summary(&self) -> RunSummary {
         self.run.shown_summary(self.now, &self.plan)
     }
 
-    /// Applies an order. One that records events is answered once these are durable. A refusal, and an order that
-    /// changes nothing, are answered from memory, which is current only while this process certainly owns the run
-    /// (`owned`).
+    /// Applies an order. Its sender is answered once the events that it caused are durable. A refusal, and an order
+    /// that changes nothing, are answered from memory. Memory is current only while this process certainly owns the run
+    /// (`owned`); otherwise the sender is referred to the run's owner.
     pub(super) fn handle_order(&mut self, order_id: OrderId, order: Order, by: String, owned: bool) {
         let name = order.name();
         match self.apply_command(Command::Order { order, by: by.clone() }) {
             Ok(0) | Err(_) if !owned => self.out.push(Output::AnswerOrder(order_id, OrderAnswer::Elsewhere)),
             Ok(_) => {
-                tracing::info!(run = %self.run.id(), command = name, by, "a command was accepted");
+                tracing::info!(run = %self.run.id(), order = name, by, "an order was accepted");
                 self.invalidate_reply();
                 self.require_durable(self.run.seq());
                 self.order_replies.push((self.run.seq(), order_id));
@@ -88,7 +88,7 @@ impl Machine {
         }
     }
 
-    /// Drops the decided reply, because the run goes on; a run's answer stays.
+    /// Drops the decided reply, because the run goes on; if the reply is the run's answer, it stays.
     pub(super) fn invalidate_reply(&mut self) {
         if self.run.answer().is_none() && !self.run.is_final() {
             (self.decided_reply, self.announced) = (None, false);
@@ -99,19 +99,19 @@ impl Machine {
     /// Handles the result of the append in flight.
     pub(super) fn handle_append_result(&mut self, result: Result<(), AppendError>) {
         let Some(outcome) = self.log.complete(result) else { return };
-        if !matches!(outcome, AppendOutcome::NothingStored(_) | AppendOutcome::KeyIsLegacys)
+        if !matches!(outcome, AppendOutcome::NothingStored(_) | AppendOutcome::KeyTakenByLegacy)
             && !std::mem::replace(&mut self.retry_key_retained, true)
         {
             self.out.push(Output::RetainRetryKey);
         }
         match outcome {
-            AppendOutcome::Durable { has_notices } => {
+            AppendOutcome::Durable { has_webhook_messages } => {
                 if !std::mem::replace(&mut self.first_event_reported, true) {
                     self.out.push(Output::FirstEventDurable);
                 }
                 self.out.push(Output::Durable(self.log.durable_seq()));
-                if has_notices {
-                    self.out.push(Output::NoticesDurable);
+                if has_webhook_messages {
+                    self.out.push(Output::WebhookMessagesDurable);
                 }
                 // The store checked the fencing token of this append, so this process still owns the run.
                 if std::mem::take(&mut self.has_deferred_orders) {
@@ -160,7 +160,7 @@ impl Machine {
                 }
                 self.end = Some(End::Discarded);
             }
-            AppendOutcome::KeyIsLegacys => {
+            AppendOutcome::KeyTakenByLegacy => {
                 // This was the first append, and private and shared calls are sent only after it: nothing was done but
                 // reads.
                 self.answer_starter(StartAnswer::NotStored("legacy took the first try of its retry key".into()));
@@ -171,7 +171,7 @@ impl Machine {
         }
     }
 
-    /// Ends the driver because the run is not its own any more.
+    /// Ends the driver, because this process no longer owns the run.
     pub(super) fn lose_ownership(&mut self, why: &str) {
         tracing::error!(run = %self.run.id(), why, "this process does not own the run any more and stops moving it");
         self.answer_caller_unknown("another process moves the run");

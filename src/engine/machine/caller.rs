@@ -33,8 +33,8 @@ impl Machine {
         if self.release_request("deadline") {
             return;
         }
-        if !self.log.is_durable() {
-            let reply = replies::not_kept_past_deadline(&self.run, &self.plan);
+        if !self.log.is_stored() {
+            let reply = replies::unstored_past_deadline(&self.run, &self.plan);
             self.discard(reply);
             return;
         }
@@ -51,8 +51,8 @@ impl Machine {
         }
     }
 
-    /// Gives the request back to legacy; false where that is not allowed any more, or where it was decided that the
-    /// request is not to be done. A run of which nothing was submitted to the writer is dropped without an event.
+    /// Gives the request back to legacy; false where that is no longer allowed, or where a person or the plan has
+    /// decided against the request. A run of which nothing was submitted to the writer is dropped without an event.
     pub(super) fn release_request(&mut self, reason: &'static str) -> bool {
         let may_fall_back = self.run.mode() == Mode::Real && self.caller.is_some_and(|caller| caller.may_fall_back);
         if !may_fall_back || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
@@ -70,19 +70,19 @@ impl Machine {
     }
 
     /// Whether the run answers a caller and leaves nothing in the store.
-    pub(super) fn is_unkept_answer(&self) -> bool {
-        self.run.mode() == Mode::Real && !self.log.is_durable()
+    pub(super) fn is_unstored_answer(&self) -> bool {
+        self.run.mode() == Mode::Real && !self.log.is_stored()
     }
 
-    /// Discards a run that is not kept and waits for a person: it is in no list, so nobody could answer it.
+    /// Discards a run that is not stored and waits for a person: it is in no list, so nobody could answer it.
     pub(super) fn discard_unanswerable(&mut self) {
         if !self.release_request("run_paused") {
-            let reply = replies::not_kept_and_paused(&self.run, &self.plan);
+            let reply = replies::unstored_and_paused(&self.run, &self.plan);
             self.discard(reply);
         }
     }
 
-    /// Ends a run of which nothing is kept; everybody who waits for it gets this reply.
+    /// Ends a run of which nothing is stored; everybody who waits for the run gets this reply.
     pub(super) fn discard(&mut self, reply: ArmReply) {
         let reply = Box::new(reply);
         if matches!(*reply, ArmReply::Abandoned(_)) {
@@ -95,8 +95,8 @@ impl Machine {
         self.end = Some(End::Discarded);
     }
 
-    /// Tells the caller that the outcome is unknown. The run goes on, and a request with the same retry key can get its
-    /// answer later.
+    /// Tells the caller that the outcome is unknown. The run goes on, and a later request with the same retry key can
+    /// get the run's answer.
     pub(super) fn answer_caller_unknown(&mut self, why: &str) {
         if self.caller.take().is_some() {
             let problem = replies::unknown(Some(&self.run), why);

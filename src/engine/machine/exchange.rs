@@ -29,7 +29,7 @@ pub(in crate::engine) enum Input {
         /// Whether the process drains.
         draining: bool,
     },
-    /// The timer has elapsed, or may have elapsed.
+    /// Time has passed: the timer may have elapsed.
     Time,
     /// An attempt of a call has a result.
     CallFinished { call: CallId, result: AttemptResult },
@@ -66,7 +66,7 @@ pub(in crate::engine) enum Input {
     ChildOrderSettled { child: RunId, delivery: Delivery },
     /// A child reports that it has ended.
     ChildEnded(ChildEnd),
-    /// A descendant waits for a person or a signal: the caller is answered now, instead of waiting too.
+    /// A descendant waits for a person or a signal, so the caller is answered now instead of waiting for the run.
     DescendantWaits,
     /// A lock, a child or an order in the store may have changed.
     ExternalChange {
@@ -86,14 +86,14 @@ pub(in crate::engine) enum Input {
 /// Something to do. Outputs are performed in their order.
 #[derive(Debug)]
 pub(in crate::engine) enum Output {
-    /// Submit this to the store's writer after this pause.
+    /// Submit this append to the store's writer after this pause.
     Append(Arc<Append>, Duration),
     /// Send a call.
     Call(CallRequest),
     /// Events up to here are durable.
     Durable(Seq),
     /// A durable append contains messages to webhooks.
-    NoticesDurable,
+    WebhookMessagesDurable,
     /// The other arm owns the id of the instance that the run created.
     PinCollision(PinKey),
     /// Query the queue of the lock with this name.
@@ -106,7 +106,7 @@ pub(in crate::engine) enum Output {
     OrderChild(RunId, Order),
     /// Read the orders for the run that the store holds.
     ReadOrders,
-    /// Store the answer to an order of the store that recorded no event.
+    /// Store the answer to an order of the store that caused no event.
     StoreOrderAnswer(Uuid, Value),
     /// Answer the sender of an order.
     AnswerOrder(OrderId, OrderAnswer),
@@ -210,7 +210,7 @@ pub(in crate::engine) enum ChildState {
 /// The result of sending an order to a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Delivery {
-    /// The child carried it out or refused it.
+    /// The child carried the order out or refused it.
     Done,
     /// The child is not stored yet: the order is sent again once it is running.
     NoRun,
@@ -256,7 +256,7 @@ pub(in crate::engine) enum StartAnswer {
 /// The answer to the sender of an order.
 #[derive(Debug)]
 pub(in crate::engine) enum OrderAnswer {
-    /// It was carried out and is durable; with the run after it.
+    /// It was carried out and is durable; with the summary of the run after the order.
     Done(Box<RunSummary>),
     Refused {
         run: Box<RunSummary>,
@@ -268,12 +268,12 @@ pub(in crate::engine) enum OrderAnswer {
     Elsewhere,
 }
 
-/// What requests with the same retry key get.
+/// The result that requests with the same retry key get.
 #[derive(Clone, Debug)]
 pub(in crate::engine) enum Announcement {
     /// The run has an answer, has ended, or waits for a person.
     Run(Arc<Run>),
-    /// Nothing of the run is kept; this was its caller's reply.
+    /// Nothing of the run is stored; this was the reply to its caller.
     Reply(Box<ArmReply>),
 }
 
@@ -288,9 +288,9 @@ pub(in crate::engine) enum End {
         /// The time at which it goes on, if any.
         wake: Option<Timestamp>,
     },
-    /// Nothing of the run is kept, and nothing was done.
+    /// Nothing of the run is stored, and no effect was performed.
     Discarded,
-    /// The process drains; the next process goes on.
+    /// The process drains; the next process continues the run.
     Draining,
     /// Another process may have taken the run, and an order needs an answer that only its owner can give: the run is
     /// acquired and loaded again.

@@ -21,7 +21,7 @@ impl Ids {
     pub fn jitter(&mut self) -> f64 {
         self.random.f64()
     }
-    /// A version 7 identifier: later ones of one machine are greater.
+    /// A version 7 identifier. Later identifiers of one generator are greater.
     pub fn next(&mut self, now: Timestamp) -> Uuid {
         let now_ms = u64::try_from(now.as_millisecond()).unwrap_or_default();
         match now_ms > self.last_ms {

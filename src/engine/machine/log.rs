@@ -2,7 +2,8 @@
 //!
 //! Always true: one append is in flight at a time, so sequence numbers are assigned in order; an append whose outcome
 //! is unknown, or that was refused after earlier ones were stored, is retried with the same batch id until its outcome
-//! is known. Without a store (a rehearsal, or a run that is not kept) an event counts as durable when it is recorded.
+//! is known. For a run that is not stored (a rehearsal, or a run of a route with `keep: none`) an event counts as
+//! durable when it is recorded.
 //!
 //! When the store is slow, events wait here and share the next append.
 
@@ -18,13 +19,13 @@ use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{Append, AppendError, Claim, Conflict, EventsSize, LockChange, NewPin, Priority, WebhookMessage};
 use crate::workflow::{AnswerEvent, Event, LockEvent, Plan, Run, RunSummary};
 
-/// How this process writes a run's events.
+/// The fields that all appends of one driver have in common.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Writes {
+pub(in crate::engine) struct AppendHeader {
     pub priority: Priority,
     /// This process, as the store knows it.
     pub worker: WorkerId,
-    /// The fencing token under which it owns the run.
+    /// The fencing token under which this process owns the run.
     pub fence: Fence,
 }
 
@@ -37,12 +38,12 @@ const DOUBLINGS_MAX: u32 = 7;
 #[derive(Debug, PartialEq)]
 pub(super) enum AppendOutcome {
     Durable {
-        has_notices: bool,
+        has_webhook_messages: bool,
     },
     /// The run's first append was certainly not stored.
     NothingStored(String),
-    /// The append was not stored, or whether it was is unknown: it is retried after a pause. `failures` is their number
-    /// since the last success.
+    /// The append was not stored, or it is unknown whether it was: it is retried after a pause. `failures` counts the
+    /// failed tries since the last success.
     Retry {
         why: String,
         failures: u32,
@@ -59,13 +60,14 @@ pub(super) enum AppendOutcome {
         same_request: bool,
     },
     /// Legacy has the retry key; nothing of this run is stored.
-    KeyIsLegacys,
+    KeyTakenByLegacy,
     /// Another process owns the run now.
     Lost(String),
 }
 
 pub(super) struct Log {
-    writes: Option<Writes>,
+    /// `None` for a run that is not stored.
+    append_header: Option<AppendHeader>,
     claim: Option<Claim>,
     pending: Vec<(Timestamp, Event)>,
     webhook_messages: Vec<WebhookMessage>,
@@ -84,9 +86,9 @@ pub(super) struct Log {
 
 impl Log {
     /// The log of a run whose events are durable up to this one (0 for a new run).
-    pub fn new(writes: Option<Writes>, claim: Option<Claim>, durable_seq: Seq) -> Self {
+    pub fn new(append_header: Option<AppendHeader>, claim: Option<Claim>, durable_seq: Seq) -> Self {
         Self {
-            writes,
+            append_header,
             claim,
             pending: Vec::new(),
             webhook_messages: Vec::new(),
@@ -101,38 +103,38 @@ impl Log {
     }
     /// Adds the event with this sequence number.
     pub fn push(&mut self, at: Timestamp, event: Event, seq: Seq) {
-        match self.writes {
+        match self.append_header {
             Some(_) => self.pending.push((at, event)),
             None => (self.durable_seq, self.submitted_seq) = (seq, seq),
         }
     }
     /// Adds a message to a webhook, stored with the pending events.
-    pub fn push_notice(&mut self, notice: WebhookMessage) {
-        self.webhook_messages.push(WebhookMessage { by: self.writes.map(|writes| writes.worker), ..notice });
+    pub fn push_webhook_message(&mut self, message: WebhookMessage) {
+        self.webhook_messages.push(WebhookMessage { by: self.append_header.map(|header| header.worker), ..message });
     }
     /// Adds the answer to an order that came through the store, stored with the pending events.
     pub fn push_order_answer(&mut self, order: Uuid, answer: serde_json::Value) {
         self.order_answers.push((order, answer));
     }
-    /// Whether the run is stored at all; a rehearsal is not.
-    pub fn is_durable(&self) -> bool {
-        self.writes.is_some()
+    /// Whether the run's events are stored. A rehearsal's are not, nor are those of a run of a route with `keep: none`.
+    pub fn is_stored(&self) -> bool {
+        self.append_header.is_some()
     }
     /// The last durable event.
     pub fn durable_seq(&self) -> Seq {
         self.durable_seq
     }
-    /// The run as of the last durable append; `None` before this driver's first.
+    /// The run as of this driver's last durable append; `None` before its first one.
     pub fn summary(&self) -> Option<&RunSummary> {
         self.last_durable.as_deref().map(|append| &append.summary)
     }
-    /// The fencing token of its appends.
+    /// The fencing token of the run's appends.
     pub fn fence(&self) -> Option<Fence> {
-        self.writes.map(|writes| writes.fence)
+        self.append_header.map(|header| header.fence)
     }
     /// Whether nothing of the run was ever submitted to the writer.
     pub fn is_unsubmitted(&self) -> bool {
-        self.writes.is_none() || self.submitted_seq == Seq(0)
+        self.append_header.is_none() || self.submitted_seq == Seq(0)
     }
     /// Whether nothing is pending or in flight.
     pub fn is_idle(&self) -> bool {
@@ -142,7 +144,8 @@ impl Log {
     /// The next append, where events are pending and no append is in flight. With `release` the append also gives up
     /// the ownership of the run.
     pub fn next(&mut self, run: &Run, plan: &Plan, release: bool, batch: impl FnOnce() -> Uuid) -> Option<Arc<Append>> {
-        let (Some(writes), None, Some((updated, _))) = (self.writes, &self.in_flight, self.pending.last()) else {
+        let (Some(header), None, Some((updated, _))) = (self.append_header, &self.in_flight, self.pending.last())
+        else {
             return None;
         };
         let pending_runs = self.pending.iter().filter_map(|(at, event)| pending_run_of(run.id(), *at, event)).collect();
@@ -155,9 +158,9 @@ impl Log {
             events: std::mem::take(&mut self.pending),
             batch: batch(),
             claim: if self.is_unsubmitted() { self.claim } else { None },
-            priority: writes.priority,
-            worker: writes.worker,
-            fence: writes.fence,
+            priority: header.priority,
+            worker: header.worker,
+            fence: header.fence,
             release: release || run.is_final(),
             webhook_messages: std::mem::take(&mut self.webhook_messages),
             settled: std::mem::take(&mut self.order_answers),
@@ -188,15 +191,15 @@ impl Log {
             Ok(()) => {
                 let append = self.in_flight.take()?;
                 (self.durable_seq, self.failures) = (self.submitted_seq, 0);
-                let has_notices = !append.webhook_messages.is_empty();
+                let has_webhook_messages = !append.webhook_messages.is_empty();
                 self.last_durable = Some(append);
-                AppendOutcome::Durable { has_notices }
+                AppendOutcome::Durable { has_webhook_messages }
             }
             Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable_seq == Seq(0) => {
                 AppendOutcome::KeyTaken { run, same_request }
             }
             Err(AppendError::Conflict(Conflict::LegacyClaim)) if self.durable_seq == Seq(0) => {
-                AppendOutcome::KeyIsLegacys
+                AppendOutcome::KeyTakenByLegacy
             }
             Err(AppendError::Conflict(Conflict::Pin { key, owner })) if !append.pins.is_empty() => {
                 let by_other_arm = !append.pins.iter().any(|pin| pin.key == key && pin.arm == owner);

@@ -3,7 +3,7 @@
 use crate::names::StepId;
 use crate::workflow::{AnswerEvent, ConflictEvent, Creates, Event, Outcome, Run};
 
-/// One thing to count or log.
+/// A fact to count or log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Measure {
     /// The first attempt of a step, or of an item of it, began.
@@ -26,7 +26,7 @@ pub(in crate::engine) enum Measure {
         item: Option<u32>,
         conflict: &'static str,
     },
-    /// A run that creates an instance has an answer without the instance's id.
+    /// The run creates an instance, but its answer does not contain the instance's id.
     InstanceWithoutId,
 }
 

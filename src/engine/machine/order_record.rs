@@ -1,13 +1,13 @@
 //! The stored form of answers to orders that came through the store.
 //!
-//! Always true: a refusal is read back as it was written; one of a kind that this version does not know is read as a
-//! sentence.
+//! Always true: a refusal is read back as it was written; a refusal of a kind that this version does not know is read
+//! back as text.
 
 use serde_json::{Value, json};
 
 use crate::workflow::Refusal;
 
-/// The answer to an order that was done.
+/// The answer to an order that was carried out.
 pub(in crate::engine) fn done() -> Value {
     json!({ "done": true })
 }
@@ -20,23 +20,23 @@ pub(in crate::engine) fn unreadable(error: &serde_json::Error) -> Value {
 /// The answer to an order that was refused.
 pub(in crate::engine) fn refused(refusal: &Refusal) -> Value {
     let text = || json!({ "not_applicable": refusal.to_string() });
-    let kept = match refusal {
-        Refusal::NotDue(_) => text(), // of interest only to whoever asked the core
+    let stored = match refusal {
+        Refusal::NotDue(_) => text(), // has no stored form of its own
         refusal => serde_json::to_value(refusal).unwrap_or_else(|_| text()),
     };
-    json!({ "refused": kept })
+    json!({ "refused": stored })
 }
 
 /// Reads a stored refusal; `None` where it says that there is no such run.
-pub(in crate::engine) fn refusal_of(kept: &Value) -> Option<Refusal> {
-    match kept.as_str() {
+pub(in crate::engine) fn refusal_of(stored: &Value) -> Option<Refusal> {
+    match stored.as_str() {
         // The store itself writes these two.
         Some("the run has ended") => return Some(Refusal::Ended),
         Some("there is no such run") => return None,
         Some(_) | None => {}
     }
-    let newer = |_| Refusal::NotApplicable(kept.as_str().map_or_else(|| kept.to_string(), str::to_owned));
-    Some(serde_json::from_value(kept.clone()).unwrap_or_else(newer))
+    let of_unknown_kind = |_| Refusal::NotApplicable(stored.as_str().map_or_else(|| stored.to_string(), str::to_owned));
+    Some(serde_json::from_value(stored.clone()).unwrap_or_else(of_unknown_kind))
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
         let newer = refusal_of(&json!({ "later": 1 }));
         assert!(
             matches!(newer, Some(Refusal::NotApplicable(text)) if text.contains("later")),
-            "a newer process said so"
+            "a refusal of a newer version is read back as text"
         );
         assert_eq!(refusal_of(&crate::store::run_has_ended()["refused"]), Some(Refusal::Ended));
         assert_eq!(refusal_of(&crate::store::no_such_run()["refused"]), None);

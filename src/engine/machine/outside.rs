@@ -1,7 +1,7 @@
 //! What a run waits for outside itself: locks, children, and orders that come through the store.
 //!
-//! Always true: a lock is queried, and a child is created, only after this run's own event is durable; a change during
-//! a query causes one more query; the state of a queue that the step has left is ignored.
+//! Always true: a lock is queried, and a child is created, only after the run's own event about it is durable; a change
+//! during a query causes one more query; the state of a queue that the step has left is ignored.
 
 use uuid::Uuid;
 
@@ -38,12 +38,12 @@ impl Machine {
         for (step, item, name, queued) in all {
             let Some(id) = self.plan.steps.get(step.0).map(|step| step.id.clone()) else { continue };
             let known = before.remove(&(id.clone(), item)).filter(|known| known.queued == queued);
-            let fresh = LockWait { step, name, queued, needs_query: true, query: QueryState::Idle };
-            self.locks.insert((id, item), known.unwrap_or(fresh));
+            let new = LockWait { step, name, queued, needs_query: true, query: QueryState::Idle };
+            self.locks.insert((id, item), known.unwrap_or(new));
         }
     }
 
-    /// Tracks the child that an event begins or ends. Events that others act on are required to become durable.
+    /// Tracks the child that an event begins or ends. Requires that events on which others act become durable.
     pub(super) fn track_external(&mut self, event: &Event) {
         match event {
             Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {
@@ -142,15 +142,16 @@ impl Machine {
         }
     }
 
-    /// Sends an order to a child, unless it repeats the last one. One order is in flight at a time, so that they arrive
-    /// in order. A rehearsal's children run in its own driver and get none.
+    /// Sends an order to a child, unless the last order to it was the same. One order is in flight at a time, so that
+    /// orders arrive in the sequence in which they were given. A rehearsal's children run in its own driver and get
+    /// none.
     pub(super) fn order_child(&mut self, child: RunId, order: Order) {
         let is_new = match self.child_orders.get(&child) {
             Some((_, None)) => false,
             Some((last, Some(_))) => *last != order,
             None => true,
         };
-        if is_new && self.log.is_durable() {
+        if is_new && self.log.is_stored() {
             self.child_orders.insert(child, (order.clone(), None));
             self.requests_in_flight += 1;
             self.out.push(Output::OrderChild(child, order));
@@ -159,7 +160,7 @@ impl Machine {
 
     /// Reads the orders for the run that the store holds.
     pub(super) fn read_orders(&mut self) {
-        if self.log.is_durable() && self.orders_query.request() {
+        if self.log.is_stored() && self.orders_query.request() {
             self.requests_in_flight += 1;
             self.out.push(Output::ReadOrders);
         }
@@ -191,7 +192,7 @@ impl Machine {
                 self.descendant_waits = false;
                 self.try_command(Command::ChildHasNoWorkflow { child });
             }
-            // An order that came before the child was stored is sent again.
+            // An order that was sent before the child was stored is sent again.
             (ChildState::Running, Some((_, Some(Delivery::NoRun)))) => drop(self.child_orders.remove(&child)),
             (ChildState::Running | ChildState::NotCreated, _) => {}
         }
@@ -225,8 +226,9 @@ impl Machine {
         }
     }
 
-    /// Applies an order of the store, once: its answer is stored with its events. An order that is refused or changes
-    /// nothing stays in the store if another process may own the run, because only the owner may answer it.
+    /// Applies an order of the store, once: the answer to it is stored together with its events. If another process may
+    /// own the run, an order that is refused or changes nothing stays in the store, because only the owner may answer
+    /// it.
     fn handle_store_order(&mut self, record: OrderRecord, owned: bool) {
         let OrderRecord { id, order, by, .. } = record;
         if !self.handled_orders.insert(id) {

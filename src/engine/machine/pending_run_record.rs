@@ -7,19 +7,19 @@ use crate::names::{RunId, StepId};
 use crate::store::PendingRun;
 use crate::workflow::{ChildEvent, EndingEvent, Event};
 
-/// What has to be done for a row. The events of the run that decided on it hold the rest.
+/// What has to be done for a row. The details are in the events of the run that decided on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(in crate::engine) enum PendingRunRecord {
-    /// A run that a step of the other run began.
+    /// Create a run that a step of the other run began.
     Child,
-    /// A rerun, which supersedes the other run.
+    /// Create a rerun, which supersedes the other run.
     #[serde(rename = "heir")]
     Successor {
         /// The first step that runs again.
         from: StepId,
     },
-    /// No run: the other run has ended, and its children have to be ordered to end.
+    /// Create no run, but order the children of the other run, which has ended, to end too.
     EndChildren,
 }
 

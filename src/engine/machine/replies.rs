@@ -85,26 +85,26 @@ pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) ->
     })
 }
 
-/// The reply where a run that is not kept has passed its deadline: the run is dropped.
-pub(in crate::engine) fn not_kept_past_deadline(run: &Run, plan: &Plan) -> ArmReply {
+/// The reply where a run that is not stored has passed its deadline: the run is dropped.
+pub(in crate::engine) fn unstored_past_deadline(run: &Run, plan: &Plan) -> ArmReply {
     let (title, detail) = match run.mode() {
         Mode::Rehearse => ("The rehearsal did not end in time", "Nothing but reads was sent."),
-        Mode::Dark | Mode::Real => ("The workflow did not end in time", NOT_KEPT),
+        Mode::Dark | Mode::Real => ("The workflow did not end in time", NOTHING_STORED),
     };
-    not_kept(run, plan, 504, "deadline", title, detail.into())
+    unstored(run, plan, 504, "deadline", title, detail.into())
 }
 
-/// The reply where a run that is not kept cannot go on without a person: the run is dropped.
-pub(in crate::engine) fn not_kept_and_paused(run: &Run, plan: &Plan) -> ArmReply {
+/// The reply where a run that is not stored cannot go on without a person: the run is dropped.
+pub(in crate::engine) fn unstored_and_paused(run: &Run, plan: &Plan) -> ArmReply {
     let why = run.shown_note(plan).unwrap_or_else(|| "a person would have to decide".into());
-    not_kept(run, plan, 503, "workflow-stuck", "The workflow cannot go on", format!("{why}. {NOT_KEPT}"))
+    unstored(run, plan, 503, "workflow-stuck", "The workflow cannot go on", format!("{why}. {NOTHING_STORED}"))
 }
 
-/// The detail for a caller whose run was not kept.
-const NOT_KEPT: &str =
+/// The detail for a caller whose run was not stored.
+const NOTHING_STORED: &str =
     "Nothing but reads was sent, and nothing of the run is kept: sending the request again does nothing twice.";
 
-fn not_kept(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail: String) -> ArmReply {
+fn unstored(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail: String) -> ArmReply {
     let problem = Problem {
         status,
         kind: kind.into(),
@@ -118,7 +118,7 @@ fn not_kept(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail
     ArmReply::Refused(problem, report(run, Some(plan)))
 }
 
-/// Removes the run's id from the reply of a run that is not kept: the store has no such run.
+/// Removes the run's id from the reply of a run that is not stored: nobody can look it up.
 pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
     match reply {
         ArmReply::Refused(problem, report) => ArmReply::Refused(Problem { run: None, ..problem }, report),
@@ -138,7 +138,7 @@ fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
     Some(answered(&answer, report(run, plan)))
 }
 
-/// Why the run is paused or ended early. Without its plan it is not known which texts may be shown.
+/// Why the run is paused or ended early. Without the run's plan it is not known which texts may be shown.
 fn shown_note(run: &Run, plan: Option<&Plan>) -> Option<String> {
     match plan {
         Some(plan) => run.shown_note(plan),
@@ -238,7 +238,7 @@ pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_b
     }
 }
 
-/// The reply of a run of which nothing is kept, as another request with the same retry key gets it.
+/// The reply of a run of which nothing is stored, in the form for another request with the same retry key.
 pub(in crate::engine) fn shared_reply(reply: ArmReply, may_fall_back: bool) -> ArmReply {
     match reply {
         ArmReply::Abandoned(abandoned) if !may_fall_back => {
@@ -321,11 +321,11 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     let intents = intents
         .into_iter()
         .map(|(step, item, part, record)| {
-            let starred = redaction.as_ref().map(|redaction| redaction.request(step, part, record));
-            (step, item, part, starred.unwrap_or_else(|| record.clone()))
+            let redacted = redaction.as_ref().map(|redaction| redaction.request(step, part, record));
+            (step, item, part, redacted.unwrap_or_else(|| record.clone()))
         })
         .map(|(step, item, part, record)| Intent {
-            // The intent of an `undo` gets a name of its own, so that it is not compared with the step's.
+            // The intent of an `undo` gets a name of its own, so that it is not compared with the intent of the step.
             step: if part == Part::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
             item,
             method: record.method.parse().unwrap_or_default(),

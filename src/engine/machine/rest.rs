@@ -1,8 +1,8 @@
-//! When a driver ends: its run has ended, or waits for something that wakes it.
+//! Decides when a driver ends: when its run has ended, or waits for something that will wake the run.
 //!
 //! Always true: a run rests only where nothing is in flight, its mailbox is empty and its caller has been answered; a
-//! message that comes later finds no driver and wakes the run. The cause that will wake it is determined before its
-//! last append is submitted.
+//! message that comes later finds no driver and wakes the run. The cause that will wake the run is determined before
+//! the driver's last append is submitted.
 
 use jiff::SignedDuration;
 
@@ -39,7 +39,7 @@ impl Machine {
         let is_quiet = self.calls_in_flight == 0 && self.unsent_attempts.is_empty();
         // A caller is never made to wait for a person.
         let waits_for_person = status == RunStatus::Paused || (status == RunStatus::WaitingCheckpoint && is_quiet);
-        if waits_for_person && self.is_unkept_answer() {
+        if waits_for_person && self.is_unstored_answer() {
             // The calls in flight end first.
             if is_quiet {
                 self.discard_unanswerable();
@@ -64,10 +64,10 @@ impl Machine {
         }
         let is_unanswered = self.caller.is_some() && self.deadline_reply.is_none() && self.decided_reply.is_none();
         if self.descendant_waits && is_quiet && is_unanswered {
-            self.handle_caller_deadline(); // nor does a caller wait for a person whose answer a descendant needs
+            self.handle_caller_deadline(); // a caller does not wait either while a descendant waits for a person
         }
         let is_answered = self.caller.is_none() || self.decided_reply.is_some();
-        let is_over = has_ended || (waits_for_person && is_quiet && !self.log.is_durable());
+        let is_over = has_ended || (waits_for_person && is_quiet && !self.log.is_stored());
         let is_drained = self.draining && self.caller.is_none() && is_quiet && self.has_deferred_start;
         if self.end.is_some() {
             // Handling the caller's deadline has discarded the run.
@@ -101,13 +101,13 @@ impl Machine {
             || self.has_deferred_start
             || self.expects_message;
         let goes_on_soon = self.wake_at.is_some_and(|at| at.duration_since(self.now) < REST_MIN);
-        if self.log.is_durable() && !is_busy && !goes_on_soon {
+        if self.log.is_stored() && !is_busy && !goes_on_soon {
             self.closing = Some(self.rest_cause());
             self.out.push(Output::CloseMailbox { has_frozen_step: self.has_frozen_step });
         }
     }
 
-    /// Goes on to rest if the mailbox was closed; else waits for the message that had arrived.
+    /// The run comes to rest if the mailbox was closed; otherwise a message had arrived, which is handled first.
     pub(super) fn handle_mailbox_closed(&mut self, closed: bool) {
         if self.closing.is_none() {
             return;
@@ -127,7 +127,8 @@ impl Machine {
     }
 
     /// Whether the resting run can be released, because only a message or a time wakes it. A run that waits for
-    /// anything else stays owned: its owner watches that, and when its process ends, another acquires the run at once.
+    /// anything else stays owned: its owner is notified of changes, and when that process ends, another one acquires
+    /// the run at once.
     pub(super) fn can_release_ownership(&self) -> bool {
         self.locks.is_empty() && !self.has_frozen_step && !self.has_children()
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::exchange::{ChildSpec, Delivery, End, OrderId, Output, RestCause, SpawnPolicy};
 use super::ids::Ids;
-use super::log::{Log, Writes};
+use super::log::{AppendHeader, Log};
 use super::query_state::QueryState;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
@@ -25,7 +25,7 @@ pub(in crate::engine) struct MachineParts {
     /// Sequence number of the last durable event; 0 for a new run.
     pub durable_seq: Seq,
     /// `None` for a run that is not stored: a rehearsal, or a run of a route with `keep: none`.
-    pub writes: Option<Writes>,
+    pub append_header: Option<AppendHeader>,
     /// The retry key that the first append claims.
     pub claim: Option<Claim>,
     /// The caller that waits for the run's answer.
@@ -41,19 +41,19 @@ pub(in crate::engine) struct MachineParts {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct CallerTerms {
     pub may_fall_back: bool,
-    /// A little before the caller's deadline, to leave time for recording what it is answered.
+    /// A little before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Timestamp,
 }
 
-/// Pauses a run that is recovered before anything else happens to it.
+/// Pauses a run when it is recovered, before anything else happens to it.
 pub(in crate::engine) struct RecoveryPause {
     /// Who pauses it, as its events name it.
     pub by: String,
     pub reason: String,
 }
 
-/// A reply that was decided and not sent yet. It is made from the run as it was then, because later events may not be
-/// durable when it is sent.
+/// A reply that was decided and not sent yet. It is made from the run as of the decision, because later events may not
+/// be durable when the reply is sent.
 pub(super) struct DecidedReply {
     /// It may be sent once this event is durable.
     pub seq: Seq,
@@ -64,7 +64,7 @@ pub(super) struct DecidedReply {
 pub(super) struct LockWait {
     pub step: StepIndex,
     pub name: String,
-    /// The event with which it joined the queue, which is queried once that event is durable.
+    /// The event with which the step joined the queue. The queue is queried once this event is durable.
     pub queued: Seq,
     pub needs_query: bool,
     pub query: QueryState,
@@ -79,7 +79,7 @@ pub(super) struct OpenChild {
     pub query: QueryState,
 }
 
-/// The state machine of one run; see the head of `machine`.
+/// The state machine of one run; see the documentation of the module `machine`.
 pub(in crate::engine) struct Machine {
     pub(super) run: Run,
     pub(super) plan: Arc<Plan>,
@@ -150,11 +150,12 @@ pub(in crate::engine) struct Machine {
 
 impl Machine {
     pub fn new(parts: MachineParts) -> Self {
-        let MachineParts { run, plan, world, durable_seq, writes, claim, caller, has_starter, seed, now } = parts;
+        let MachineParts { run, plan, world, durable_seq, append_header, claim, caller, has_starter, seed, now } =
+            parts;
         let step_indexes = plan.steps.iter().enumerate().map(|(index, step)| (step.id.clone(), StepIndex(index)));
         Self {
             step_indexes: step_indexes.collect(),
-            log: Log::new(writes, claim, durable_seq),
+            log: Log::new(append_header, claim, durable_seq),
             ids: Ids::new(seed),
             run,
             plan,
@@ -216,7 +217,7 @@ impl Machine {
     pub fn durable_seq(&self) -> Seq {
         self.log.durable_seq()
     }
-    /// Has the events up to this one appended as soon as no other append is in flight.
+    /// Requires that the events up to this one are appended as soon as no other append is in flight.
     pub(super) fn require_durable(&mut self, seq: Seq) {
         self.required_seq = self.required_seq.max(seq);
     }

@@ -63,13 +63,13 @@ impl Machine {
         }
     }
 
-    /// Discards a run that is not kept when its caller has stopped waiting, since nothing else uses its result; and
-    /// lets a draining process leave the run without waiting for its answer.
+    /// Handles that the caller has stopped waiting. A run that is not stored is discarded, since nothing else uses its
+    /// result. A draining process may leave a stored run without waiting for its answer.
     fn handle_caller_gone(&mut self) {
         if !self.caller_gone || self.caller.is_none() {
             return;
         }
-        if !self.log.is_durable() {
+        if !self.log.is_stored() {
             self.end = self.end.or(Some(End::Discarded));
         } else if self.draining {
             self.caller = None;

@@ -1,4 +1,4 @@
-//! The messages to webhooks that tell that a run waits for a person.
+//! The messages to webhooks which report that a run waits for a person.
 //!
 //! Always true: a message is stored in the same append as its event; it names the run, the step and the question, and
 //! contains no body, no answer and no secret.
@@ -11,10 +11,10 @@ use crate::store::WebhookMessage;
 use crate::workflow::{CheckpointEvent, ConflictEvent, ControlEvent, Event, Mode, Plan, Run, ShownTexts};
 
 impl Machine {
-    /// Adds a message for an event, where the workflow has a `notify` and the event is of such a kind.
+    /// Adds a message for an event, if the workflow has a `notify` and events of this kind are reported.
     pub(super) fn notify(&mut self, event: &Event) {
         let Some(url) = &self.plan.notify else { return };
-        if self.run.mode() != Mode::Real || !self.log.is_durable() {
+        if self.run.mode() != Mode::Real || !self.log.is_stored() {
             return;
         }
         let Some(details) = details_of(event, &self.plan, &self.run) else { return };
@@ -48,7 +48,7 @@ impl Machine {
         }
         let (destination, url) = (url.source().to_owned(), format!("{base}{path}"));
         let (number, run, at) = (0, self.run.id(), self.now);
-        self.log.push_notice(WebhookMessage { number, run, destination, service, by: None, url, body, at });
+        self.log.push_webhook_message(WebhookMessage { number, run, destination, service, by: None, url, body, at });
         self.require_durable(self.run.seq());
     }
 }

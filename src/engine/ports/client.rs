@@ -54,9 +54,9 @@ pub(in crate::engine) struct Outgoing {
     pub upstream: Arc<Upstream>,
     /// The request is sent only while this proof is valid.
     pub lease_proof: Option<LeaseProof>,
-    /// Which headers of the reply are kept.
+    /// Which headers of the reply are recorded.
     pub recorded_headers: Arc<RecordedHeaders>,
-    /// The secrets that it is sent with, which no record of its reply may show.
+    /// The secrets in the request. They are masked in the record of the reply.
     pub secrets: EchoedSecrets,
 }
 
@@ -174,7 +174,7 @@ impl Transport {
         };
         // A call without time left is not sent: it would only time out, with an unknown outcome.
         if Instant::now() >= deadline {
-            return AttemptResult::NotSent("its time was over before it was sent".into());
+            return AttemptResult::NotSent("its timeout elapsed before it was sent".into());
         }
         let result = self.send(call, deadline, kill_switch).await;
         permit.finish(&result);
@@ -239,7 +239,7 @@ impl Transport {
             };
             match exchanged {
                 Ok(exchanged) => break (connection, exchanged),
-                // The server had closed the idle connection: the request goes over another one.
+                // The server had closed the idle connection: the request is sent over another connection.
                 Err((ExchangeError::NotSent(_), Some(unsent))) if connection.reused => request = unsent,
                 Err((ExchangeError::NotSent(why), _)) => return AttemptResult::NotSent(why),
                 Err((ExchangeError::CutOff(why), _)) => return AttemptResult::CutOff(why),
@@ -273,10 +273,10 @@ impl Transport {
     }
 }
 
-/// The headers of a reply that the run keeps; never `set-cookie`, with which anybody who reads the events could take
+/// The headers of a reply that are recorded; never `set-cookie`, with which anybody who reads the events could take
 /// over the session.
-fn reply_headers(headers: &HeaderMap, kept: &RecordedHeaders) -> BTreeMap<String, String> {
-    let mut shown = match kept {
+fn reply_headers(headers: &HeaderMap, recorded: &RecordedHeaders) -> BTreeMap<String, String> {
+    let mut shown = match recorded {
         RecordedHeaders::All => decode::headers(headers),
         RecordedHeaders::Only(names) => decode::headers_of(headers, names.iter().map(|name| &**name)),
     };

@@ -2,17 +2,17 @@
 //!
 //! Always true: a connection belongs to one call at a time, and returns to the pool only after request and reply are
 //! complete; the call polls the connection itself, without a task in between; idle connections are bounded in number
-//! and age. It is known whether a request may have left: one that was not handed to the socket is returned with
-//! [`ExchangeError::NotSent`]. What an outcome means, and how long a call may take, is decided by `client`.
+//! and age. A request of which certainly nothing was handed to the socket is returned with [`ExchangeError::NotSent`].
+//! What an outcome means, and how long a call may take, is decided by `client`.
 //!
-//! When the other side is slow, the call waits until it is dropped, and the connection with it. A closed idle
-//! connection is detected before a request is given to it, save a close that happens just then. A connection whose
-//! server sent more than one reply is not used again.
+//! When the other side is slow, the call waits until its deadline, and its connection is closed. A closed idle
+//! connection is detected before a request is given to it, except if it is closed at that very moment. A connection
+//! whose server sent more than one reply is not used again.
 //!
-//! A request that must not be repeated gets a connection that was used before only where a close that crosses it on the
-//! wire is unlikely: the connection was idle for less than [`ConnectionPool::unrepeatable_idle`], which is shorter than
-//! servers' keep-alive time-outs, and this server is known to keep connections open after a reply and not to close them
-//! early.
+//! If the server closes a connection while a request is on its way, the outcome of the request is unknown. Therefore a
+//! request that must not be repeated gets a used connection only under two conditions. The connection was idle for less
+//! than [`ConnectionPool::unrepeatable_idle`], which is shorter than servers' keep-alive time-outs. And this server is
+//! known to keep connections open after a reply, and has not closed one early in the last minute.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -34,7 +34,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-/// A reply's head and body; the first bytes of a body that is larger than the bound are the error.
+/// A reply's head and its body. `Err` holds the first bytes of a body that is larger than the bound.
 pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
 
 /// Why there is no reply.
@@ -66,7 +66,7 @@ struct Idle {
 #[derive(Default)]
 struct Origin {
     idle: VecDeque<(PooledConnection, Instant)>,
-    /// Whether a connection was still open [`SURVIVED`] after its last reply.
+    /// Whether a connection was still open [`KEEPS_OPEN_AFTER`] after its last reply.
     keeps_open: bool,
     /// When a connection was last found closed within [`EARLY_CLOSE`] of its last reply, which the reply did not
     /// announce.
@@ -74,7 +74,7 @@ struct Origin {
 }
 
 /// A connection that is still open this long after a reply is one that the server keeps open.
-const SURVIVED: Duration = Duration::from_millis(20);
+const KEEPS_OPEN_AFTER: Duration = Duration::from_millis(20);
 /// If a server closes an idle connection sooner than this, its keep-alive time-out cannot be relied on.
 const EARLY_CLOSE: Duration = Duration::from_secs(1);
 /// After an early close, for this long no request that must not be repeated is sent over a used connection.
@@ -84,7 +84,7 @@ impl Origin {
     /// Records that a connection was found open or closed, and how long after its last reply.
     fn observe(&mut self, open: bool, idle: Duration) {
         if open {
-            self.keeps_open |= idle >= SURVIVED;
+            self.keeps_open |= idle >= KEEPS_OPEN_AFTER;
         } else if idle < EARLY_CLOSE {
             self.closed_early = Some(Instant::now());
         }
@@ -118,7 +118,7 @@ impl ConnectionPool {
         let origin = idle.by_authority.get_mut(authority)?;
         if !repeatable && !origin.is_trusted() {
             // The state of the longest idle connection shows whether the server keeps connections open.
-            let (mut connection, since) = origin.idle.pop_front_if(|(_, since)| since.elapsed() >= SURVIVED)?;
+            let (mut connection, since) = origin.idle.pop_front_if(|(_, since)| since.elapsed() >= KEEPS_OPEN_AFTER)?;
             let open = connection.is_idle(cx);
             origin.observe(open, since.elapsed());
             if open {
@@ -247,7 +247,7 @@ impl PooledConnection {
         }
     }
 
-    /// Reads a body; the first bytes of one that is larger than the bound are the error.
+    /// Reads a body. The inner `Err` holds the first bytes of a body that is larger than the bound.
     async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Result<Bytes, Bytes>, String> {
         let mut whole = BytesMut::new();
         loop {

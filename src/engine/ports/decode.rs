@@ -1,8 +1,8 @@
 //! Decodes bodies to the values that expressions see, and selects the parts of requests and replies that a plan reads.
 //!
 //! Always true: a body is decoded by its content type: JSON as it is, a form to a map, text to a string, anything else
-//! to a value that represents the bytes ([`BytesMark`]). Only the parts that the plan names are kept, and never the
-//! caller's credentials.
+//! to a value that represents the bytes ([`BytesMark`]). The selected parts are only those that the plan names, without
+//! the caller's credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
         let too_deep = || format!("its body is nested deeper than the limit output_depth_max ({depth_max})");
         let value = serde_json::from_slice(bytes).map_err(|error| match is_nested_beyond(&error) {
             true => too_deep(),
-            false => format!("its body is no JSON: {error}"),
+            false => format!("its body is not JSON: {error}"),
         })?;
         return if deeper_than(&value, depth_max) { Err(too_deep()) } else { Ok(value) };
     }
@@ -160,9 +160,9 @@ pub(in crate::engine) fn request_body(request: &RequestCopy, bounds: Bounds) -> 
 pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, mark: BytesMark) -> Facts {
     let raw =
         plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
-    let wanted: Vec<&[Arc<str>]> =
+    let read_paths: Vec<&[Arc<str>]> =
         plan.reads.iter().filter(|path| path.root() == "request").map(|path| &path.0[1..]).collect();
-    let reads = |part: &str| wanted.iter().any(|path| path.first().is_none_or(|first| **first == *part));
+    let reads = |part: &str| read_paths.iter().any(|path| path.first().is_none_or(|first| **first == *part));
     let mut parts = Map::new();
     if reads("method") {
         parts.insert("method".into(), request.method.as_str().into());
@@ -186,9 +186,9 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
             "headers".into(),
             Value::Object(shown.into_iter().map(|(name, value)| (name, value.into())).collect()),
         );
-        let whole = wanted.iter().any(|path| path.len() < 2);
+        let whole = read_paths.iter().any(|path| path.len() < 2);
         credentials.extend(hidden.into_iter().filter(|(name, _)| {
-            whole || wanted.iter().any(|path| path.get(1).is_some_and(|n| n.eq_ignore_ascii_case(name)))
+            whole || read_paths.iter().any(|path| path.get(1).is_some_and(|n| n.eq_ignore_ascii_case(name)))
         }));
     }
     if reads("body") {
@@ -200,30 +200,32 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
     }
     // A body or header that no expression names is not stored.
     let mut whole = Value::Object(parts);
-    prune(&mut whole, &wanted, raw);
+    prune(&mut whole, &read_paths, raw);
     Facts { request: Arc::new(whole), credentials }
 }
 
-fn prune(value: &mut Value, wanted: &[&[Arc<str>]], raw: bool) {
-    if wanted.iter().any(|path| path.is_empty()) {
+/// Removes the parts of a value that no path reads; with `raw`, its member `raw` stays.
+fn prune(value: &mut Value, read_paths: &[&[Arc<str>]], raw: bool) {
+    if read_paths.iter().any(|path| path.is_empty()) {
         return;
     }
     let Value::Object(members) = value else { return };
-    members.retain(|name, _| (raw && name == "raw") || wanted.iter().any(|path| *path[0] == **name));
+    members.retain(|name, _| (raw && name == "raw") || read_paths.iter().any(|path| *path[0] == **name));
     for (name, member) in members.iter_mut() {
         if raw && name == "raw" {
             continue;
         }
-        let inner: Vec<&[Arc<str>]> = wanted.iter().filter(|path| *path[0] == **name).map(|path| &path[1..]).collect();
+        let inner: Vec<&[Arc<str>]> =
+            read_paths.iter().filter(|path| *path[0] == **name).map(|path| &path[1..]).collect();
         prune(member, &inner, false);
     }
 }
 
-/// The parts of legacy's reply that a plan reads; `None` where it reads none.
+/// The parts of legacy's reply that a plan reads; `None` where the plan reads none.
 pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], bounds: Bounds) -> Option<Value> {
-    let wanted: Vec<&[Arc<str>]> =
+    let read_paths: Vec<&[Arc<str>]> =
         reads.iter().filter(|path| path.root() == "legacy").map(|path| &path.0[1..]).collect();
-    if wanted.is_empty() {
+    if read_paths.is_empty() {
         return None;
     }
     let mut parts = Map::new();
@@ -236,6 +238,6 @@ pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], b
         parts.insert("body".into(), body);
     }
     let mut whole = Value::Object(parts);
-    prune(&mut whole, &wanted, false);
+    prune(&mut whole, &read_paths, false);
     Some(whole)
 }

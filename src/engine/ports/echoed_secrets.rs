@@ -1,8 +1,8 @@
 //! Replaces secrets that a service quotes in its reply, before the reply is recorded.
 //!
-//! Always true: neither events nor expressions see a secret or a credential that the call was sent with, where the
-//! reply quotes it as it was sent, or as JSON escapes it. A short secret is not replaced, because it would also be found in texts that do not
-//! quote it, and a later step would send stars in place of what the service said.
+//! Always true: if a reply quotes a secret or credential of its call, as it was sent or in JSON-escaped form, neither
+//! events nor expressions see it. A short secret is not replaced: it could occur by chance in texts that do not quote
+//! it, and a later step would send stars instead of what the service returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::workflow::AttemptResult;
 
 /// What replaces a secret.
 const STARS: &str = "***";
-/// Shorter values are not looked for: they may be a part of what the service means to say.
+/// Shorter values are not looked for: they may occur by chance.
 const BYTES_MIN: usize = 12;
 
 /// The secrets and credentials that the URL and the headers of a call may contain.
@@ -91,7 +91,7 @@ impl EchoedSecrets {
     }
 }
 
-/// What a service may quote alone: the token of `Bearer TOKEN`, the value of each cookie.
+/// The parts of a credential that a service may quote alone: the token of `Bearer TOKEN`, the value of each cookie.
 fn parts<'a>(name: &str, value: &'a str) -> Vec<&'a str> {
     match name {
         "authorization" => value.split_once(' ').map(|(_, token)| token.trim()).into_iter().collect(),
@@ -124,9 +124,9 @@ mod tests {
         assert_eq!(
             *output,
             json!({"error": "bad token ***", "sent": {"x-***": ["key ***", 1234]}, "pin": "1234"}),
-            "of four characters it cannot be told from other texts"
+            "a secret of four characters is not replaced"
         );
-        // A quotation in JSON that is itself quoted, and one with everything beyond ASCII escaped.
+        // A secret in JSON that is itself quoted in JSON, and a secret with all non-ASCII characters escaped.
         let sent_quoted = EchoedSecrets::new(&json!({"bank": "k-\"12é45\\678"}), &BTreeMap::new());
         let inner = json!({"key": "k-\"12é45\\678"}).to_string();
         let output =
@@ -136,8 +136,7 @@ mod tests {
         let AttemptResult::Reply { output, .. } = sent_quoted.masked(reply) else { panic!("it stays a reply") };
         let stars = r#"{"key":"***"}"#;
         assert_eq!(*output, json!({"sent": stars, "log": json!(stars).to_string(), "raw": stars}));
-        // Of a cookie only a value that is long enough to be a session id, and none that another service could also
-        // send.
+        // In a cookie only values long enough to be session ids are replaced, and not short ones such as `en`.
         let credentials = BTreeMap::from([("cookie".to_owned(), "sid=Zq81-4b7c-99ab; locale=en".to_owned())]);
         let sent_cookie = EchoedSecrets::new(&json!({}), &credentials);
         let output = json!({"next": "/list?locale=en", "error": "no session Zq81-4b7c-99ab"}).into();
@@ -146,7 +145,7 @@ mod tests {
         assert_eq!(*output, json!({"next": "/list?locale=en", "error": "no session ***"}));
         let unreadable = AttemptResult::Unreadable {
             status: 200,
-            why: "its body is no JSON".into(),
+            why: "its body is not JSON".into(),
             begins: "<k-1234567890>".into(),
         };
         assert!(matches!(sent.masked(unreadable), AttemptResult::Unreadable { begins, .. } if begins == "<***>"));

@@ -2,9 +2,10 @@
 //!
 //! Always true: a run's events hold clear values in memory and sealed ones in the store. `workflow` says which parts of
 //! an event are sensitive by their origin, and which sensitive values are known by now. All texts and numbers in such
-//! parts, and every occurrence of a known value, as a whole or within a longer text, are replaced by `«sealed:…»`:
-//! ciphertext under a key derived from `store_key`, bound to the run. Parts may overlap, because paths may overlap: a
-//! value is sealed once nevertheless. The ciphertext is deleted together with the run's events.
+//! parts are replaced by `«sealed:…»`, and so is every occurrence of a known value, as a whole or within a longer text.
+//! The replacement holds ciphertext under a key derived from `store_key`, bound to the run. Parts may overlap, because
+//! paths may overlap; nevertheless each value is sealed only once. The ciphertext is deleted together with the run's
+//! events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,11 +22,11 @@ use crate::workflow::{
     StepEvent, Taint, parts,
 };
 
-/// Enclose the placeholder of a value while JSON is sealed; from Unicode's private use area.
-const PLACE: [char; 2] = ['\u{f8f0}', '\u{f8f1}'];
+/// Enclose the placeholder that stands for a value while JSON is sealed; from Unicode's private use area.
+const PLACEHOLDER_MARKS: [char; 2] = ['\u{f8f0}', '\u{f8f1}'];
 
-/// Members of events that may hold any value or any text.
-const FREE: [&str; 21] = [
+/// The members of events that may hold any value or any text.
+const FREE_MEMBERS: [&str; 21] = [
     "output", "headers", "request", "intent", "answer", "input", "fields", "payload", "legacy", "instance", "value",
     "values", "response", "message", "why", "expected", "question", "note", "url", "what", "default",
 ];
@@ -40,14 +41,15 @@ pub(in crate::engine) struct EventSealer {
     /// `None` while the run has no sensitive values.
     taint: Option<Arc<Taint>>,
     known: KnownValues,
-    /// The steps that questions are about.
-    asked: BTreeMap<CheckpointId, StepId>,
-    /// Steps (items) whose rows in queues of locks an earlier version wrote, with the name in clear.
+    /// The step that each checkpoint is about.
+    checkpoint_steps: BTreeMap<CheckpointId, StepId>,
+    /// Steps (items) whose rows in lock queues were written by an earlier version, with the lock's name in clear.
     clear_locks: BTreeSet<(StepId, Option<u32>)>,
 }
 
 impl EventSealer {
-    /// The sealer of a run in its present state; `events` are those of its events that the caller has.
+    /// The sealer of a run in its present state. Sensitive values are learnt from `events`, which may be only some of
+    /// the run's events.
     pub fn of<'a>(
         sealer: &Arc<Sealer>,
         plan: &Arc<Plan>,
@@ -61,7 +63,10 @@ impl EventSealer {
             sources: run.sensitive_sources().clone(),
             taint: Taint::of(plan, run).map(Arc::new),
             known: KnownValues::default(),
-            asked: run.open_checkpoints().map(|asked| (asked.checkpoint.clone(), asked.step.clone())).collect(),
+            checkpoint_steps: run
+                .open_checkpoints()
+                .map(|asked| (asked.checkpoint.clone(), asked.step.clone()))
+                .collect(),
             clear_locks: BTreeSet::new(),
         };
         sealer.learn(events);
@@ -76,11 +81,11 @@ impl EventSealer {
         let taint = self.taint.as_deref();
         run.queued_locks().filter(move |(step, ..)| taint.is_some_and(|taint| taint.has_sensitive_lock(step)))
     }
-    /// The row of this step (item) in a lock's queue has the name in clear.
+    /// Records that the row of this step (item) in a lock's queue has the name in clear.
     pub fn note_clear_lock(&mut self, step: StepId, item: Option<u32>) {
         self.clear_locks.insert((step, item));
     }
-    /// Replaces the names of locks that are sensitive by their hashes; `None` where that fails.
+    /// Replaces sensitive lock names by their hashes; `None` where that fails.
     fn hash_locks(&self, taint: &Taint, changes: &mut Vec<LockChange>) -> Option<()> {
         let mut in_clear = Vec::new();
         for change in changes.iter_mut() {
@@ -102,7 +107,7 @@ impl EventSealer {
         let mut declared = BTreeSet::new();
         for event in events {
             if let Event::Checkpoint(CheckpointEvent::Opened(asked)) = event {
-                self.asked.insert(asked.checkpoint.clone(), asked.step.clone());
+                self.checkpoint_steps.insert(asked.checkpoint.clone(), asked.step.clone());
             }
             if self.sources.learn(event) && (self.is_active() || self.sources.is_active()) {
                 self.taint = Some(Arc::new(Taint::new(&self.plan, &self.sources)));
@@ -112,7 +117,7 @@ impl EventSealer {
             std::mem::take(&mut declared).into_iter().for_each(|value| self.known.add(value));
             let Ok(written) = serde_json::to_value(event) else { continue };
             let Some(content) = content(&written) else { continue };
-            for part in parts(&taint, event, &self.asked) {
+            for part in parts(&taint, event, &self.checkpoint_steps) {
                 match &part.form {
                     Form::Value | Form::Text => part.at.texts(content, &mut |text| self.known.add_computed(text)),
                     Form::Json(paths) => {
@@ -138,8 +143,8 @@ impl EventSealer {
         }
         self.hash_locks(&taint, &mut sealed.locks)?;
         let stars = |_: KnownValue<'_>| Some(STARS.to_owned());
-        for notice in &mut sealed.webhook_messages {
-            self.hide(&mut notice.body, &stars)?;
+        for message in &mut sealed.webhook_messages {
+            self.hide(&mut message.body, &stars)?;
         }
         for (_, answer) in &mut sealed.settled {
             self.hide(answer, &stars)?;
@@ -161,8 +166,8 @@ impl EventSealer {
     fn sealed(&self, taint: &Taint, event: &Event) -> Option<Event> {
         let mut written = serde_json::to_value(event).ok()?;
         let content = written.as_object_mut()?.values_mut().next()?;
-        self.seal_parts(content, &parts(taint, event, &self.asked))?;
-        self.free_parts(event.kind(), content, &|found| self.seal_found(found))?;
+        self.seal_parts(content, &parts(taint, event, &self.checkpoint_steps))?;
+        self.hide_in_free_members(event.kind(), content, &|found| self.seal_found(found))?;
         serde_json::from_value(written).ok()
     }
     /// Seals the sensitive parts of an event's content. They may overlap.
@@ -191,21 +196,21 @@ impl EventSealer {
             return if self.is_sealed_in_json(text, paths) { Some(text.to_owned()) } else { whole() };
         };
         let written = body.to_string();
-        if text.contains(PLACE) || written != text {
+        if text.contains(PLACEHOLDER_MARKS) || written != text {
             return whole();
         }
         let mut values = Vec::new();
         paths.iter().for_each(|path| path.visit_mut(&mut body, &mut |value| take_values(value, &mut values)));
         let mut sealed = body.to_string();
         for (place, value) in values.iter().enumerate() {
-            let stands = format!("\"{}{place}{}\"", PLACE[0], PLACE[1]);
+            let placeholder = format!("\"{}{place}{}\"", PLACEHOLDER_MARKS[0], PLACEHOLDER_MARKS[1]);
             let written = value.to_string();
             let quoted = written.strip_prefix('"').and_then(|inner| inner.strip_suffix('"'));
             let sealed_value = match quoted {
                 Some(inner) => format!("\"{}\"", self.seal_text(inner)?),
                 None => self.seal_text(&written)?,
             };
-            sealed = sealed.replacen(&stands, &sealed_value, 1);
+            sealed = sealed.replacen(&placeholder, &sealed_value, 1);
         }
         let open = |text: &str| open_text(&self.sealer, self.run, text);
         match open(&sealed) == open(text) {
@@ -226,11 +231,11 @@ impl EventSealer {
                     }
                     json.push_str(clear);
                 }
-                Piece::Sealed(..) if is_string => json.push(PLACE[0]),
-                Piece::Sealed(..) => json.extend(['"', PLACE[0], '"']),
+                Piece::Sealed(..) if is_string => json.push(PLACEHOLDER_MARKS[0]),
+                Piece::Sealed(..) => json.extend(['"', PLACEHOLDER_MARKS[0], '"']),
             }
         }
-        if text.contains(PLACE) {
+        if text.contains(PLACEHOLDER_MARKS) {
             return false;
         }
         let Ok(mut body) = serde_json::from_str::<Value>(&json) else { return false };
@@ -238,25 +243,25 @@ impl EventSealer {
         paths.iter().for_each(|path| path.visit_mut(&mut body, &mut |value| take_values(value, &mut clear)));
         clear.is_empty()
     }
-    /// Replaces every occurrence in those parts of an event that may hold any value; names of steps and kinds are not
-    /// among them.
-    fn free_parts(&self, kind: &str, fact: &mut Value, replace: &Replace<'_>) -> Option<()> {
-        match fact {
+    /// Replaces every occurrence of a known value in those parts of an event that may hold any value. Names of steps
+    /// and kinds are not among these parts.
+    fn hide_in_free_members(&self, kind: &str, content: &mut Value, replace: &Replace<'_>) -> Option<()> {
+        match content {
             Value::Object(members) => members.iter_mut().try_for_each(|(name, member)| {
                 // The reason why a step was skipped is one of a few labels; all other reasons were written by people.
-                let is_free = FREE.contains(&name.as_str())
+                let is_free = FREE_MEMBERS.contains(&name.as_str())
                     || (name == "items" && kind == "fan_out_opened")
                     || (name == "reason" && kind != "step_skipped");
                 match is_free {
                     true => self.hide(member, replace),
-                    false => self.free_parts(kind, member, replace),
+                    false => self.hide_in_free_members(kind, member, replace),
                 }
             }),
-            Value::Array(items) => items.iter_mut().try_for_each(|item| self.free_parts(kind, item, replace)),
+            Value::Array(items) => items.iter_mut().try_for_each(|item| self.hide_in_free_members(kind, item, replace)),
             Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => Some(()),
         }
     }
-    /// Replaces every occurrence in a value; `None` if that fails.
+    /// Replaces every occurrence of a known value in a value; `None` if that fails.
     fn hide(&self, value: &mut Value, replace: &Replace<'_>) -> Option<()> {
         match value {
             Value::String(text) => *text = self.hide_text(text, replace)?,
@@ -274,7 +279,7 @@ impl EventSealer {
         }
         Some(())
     }
-    /// Replaces every occurrence in a text, except in parts that are sealed already.
+    /// Replaces every occurrence of a known value in a text, except in parts that are sealed already.
     fn hide_text(&self, text: &str, replace: &Replace<'_>) -> Option<String> {
         let replace = |text: &str| replace(KnownValue::Text(text));
         let pieces = pieces(&self.sealer, self.run, text);
@@ -309,9 +314,9 @@ fn content(written: &Value) -> Option<&Value> {
 /// Takes every text and number out of a value and leaves placeholders.
 fn take_values(value: &mut Value, values: &mut Vec<Value>) {
     match value {
-        Value::String(text) if text.is_empty() || text.starts_with(PLACE[0]) => {}
+        Value::String(text) if text.is_empty() || text.starts_with(PLACEHOLDER_MARKS[0]) => {}
         Value::String(_) | Value::Number(_) => {
-            let place = format!("{}{}{}", PLACE[0], values.len(), PLACE[1]);
+            let place = format!("{}{}{}", PLACEHOLDER_MARKS[0], values.len(), PLACEHOLDER_MARKS[1]);
             values.push(std::mem::replace(value, Value::String(place)));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| take_values(item, values)),
@@ -320,12 +325,12 @@ fn take_values(value: &mut Value, values: &mut Vec<Value>) {
     }
 }
 
-/// Whether anything in the run with these events is sealed.
+/// Whether any of these events of a run is sealed.
 pub(in crate::engine) fn are_sealed(events: &[StoredEvent]) -> bool {
     events.iter().any(|stored| is_sealed(&stored.event))
 }
 
-/// Whether this event tells that it or later ones are sealed.
+/// Whether this event shows that it or later events are sealed.
 fn is_sealed(event: &Event) -> bool {
     match event {
         Event::RunStarted(started) => started.sensitive,

@@ -1,8 +1,8 @@
 //! Reads the queues of locks, and detects deadlocks.
 //!
-//! Always true: the first step in a lock's queue holds it, so reading the queue decides nothing. A lock is held while
-//! its step is in progress; so a deadlock needs a step that holds a lock and has started a child that waits for a lock.
-//! A query is repeated until the store answers.
+//! Always true: the first step in a lock's queue holds the lock; reading the queue changes nothing. A lock is held
+//! while its step is in progress, so a deadlock is possible only if a step that holds a lock has started a child that
+//! waits for a lock. A query is repeated until the store answers.
 //!
 //! If the name of a lock is computed from a sensitive value, the table has a hash in its place ([`Sealer::lock_hash`]).
 //! The same name may be sensitive in one run and not in another. The rows of both runs are in the same queue, so rows
@@ -69,7 +69,7 @@ async fn read_position(
         let mut shown = HashMap::new();
         for row in &mut rows {
             let queue = queue(sealer, &row.name);
-            // A name that is in clear in one row is no secret.
+            // A name that is in clear in one row is not secret, so it is shown.
             let known: &mut String = shown.entry(queue.clone()).or_insert_with(|| row.name.clone());
             if *known == queue {
                 known.clone_from(&row.name);
@@ -189,7 +189,7 @@ impl Ancestry<'_> {
     }
 }
 
-/// A step has left a lock's queue: wakes the run of the first step, where this process moves it.
+/// Called when a step has left a lock's queue: wakes the run whose step is first now, if that run waits here.
 pub(in crate::engine) async fn wake_first(core: &Arc<Core>, name: &str) {
     let queue = queue(&core.ports.sealer, name);
     if !core.schedule.timers.watches_lock(&queue) {
@@ -219,8 +219,8 @@ fn wake_waiters(core: &Arc<Core>, queue: &str) {
     core.schedule.timers.waiters(queue).into_iter().for_each(|run| core.wake(run));
 }
 
-/// What all rows of a lock's queue have in common, whichever form of its name they have: the hash, where there is a
-/// key.
+/// Identifies a lock's queue, whichever form of the lock's name its rows have: the hash of the name where there is a
+/// store key, else the name.
 pub(in crate::engine) fn queue(sealer: &Sealer, name: &str) -> String {
     sealer.lock_hash(name).unwrap_or_else(|| name.to_owned())
 }

@@ -1,8 +1,8 @@
 //! Performs the outputs of a run's machine: calls, queries of locks, appends, messages to webhooks.
 //!
 //! Always true: no port decides what a run does next. A call goes through its `service` (breaker, rate, concurrency
-//! limit) and the `client`; an append through the `writer`, which first stores what has to be in the store before the
-//! append; a message to a webhook is sent by `webhooks` after it is in the store.
+//! limit) and the `client`. An append goes through the `writer`, which first stores the run's plan and key if the store
+//! does not have them. A message to a webhook is sent by `webhooks` after it is in the store.
 
 pub(super) mod breaker;
 pub(super) mod client;

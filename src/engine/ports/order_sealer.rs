@@ -1,8 +1,8 @@
 //! Seals orders to a run with sensitive values while they are in the store, on their way to the process that moves the
 //! run.
 //!
-//! Always true: what people enter is sealed like the run's own values, and opens only for this run. Who gave the order,
-//! which step it is about and its kind stay readable.
+//! Always true: values that people entered are sealed like the run's own values, and open only for this run. The sender
+//! of the order, its kind and the step that it concerns stay readable.
 
 use serde_json::Value;
 
@@ -11,14 +11,14 @@ use crate::engine::ports::sealed_values::{open_value, seal_value};
 use crate::names::RunId;
 use crate::store::OrderRecord;
 
-/// Members of an order that hold what a person entered.
-const TYPED: [&str; 6] = ["input", "output", "values", "payload", "note", "reason"];
+/// The members of an order that hold values which a person entered.
+const ENTERED_MEMBERS: [&str; 6] = ["input", "output", "values", "payload", "note", "reason"];
 
-/// Seals what was entered; `None` if that fails.
+/// Seals the entered values; `None` if that fails.
 pub(in crate::engine) fn seal_order(sealer: &Sealer, run: RunId, order: &mut Value) -> Option<()> {
     match order {
         Value::Object(members) => {
-            members.iter_mut().try_for_each(|(name, member)| match TYPED.contains(&name.as_str()) {
+            members.iter_mut().try_for_each(|(name, member)| match ENTERED_MEMBERS.contains(&name.as_str()) {
                 true => seal_value(sealer, run, member),
                 false => seal_order(sealer, run, member),
             })

@@ -1,8 +1,8 @@
 //! Builds the request to send from the recorded one: fills in secrets, adds the idempotency key and the trace.
 //!
 //! Always true: everything but secrets and credentials is sent as it was recorded; the secrets that are filled in are
-//! never stored. Where the service has another base URL than the record shows, nothing is sent: the next attempt is
-//! decided by the addresses of then and now.
+//! never stored. If the service has another base URL than the record shows, nothing is sent: `workflow` compares the
+//! two and decides on the next attempt.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ fn build(
 
     let mut headers = HeaderMap::new();
     for (name, value) in record.headers.iter().chain(&revealed.headers) {
-        // A header that occurs a second time is the same one with its secrets filled in.
+        // A header that occurs twice is in the record with its secrets masked, and then with the secrets filled in.
         insert(&mut headers, name, value)?;
     }
     if let Some(trace) = &run.started().traceparent {

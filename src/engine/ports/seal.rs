@@ -21,9 +21,9 @@ const KEY_BYTES: usize = 32;
 /// Encrypts and decrypts.
 pub(in crate::engine) struct Sealer {
     credentials: Option<XChaCha20Poly1305>,
-    /// For sensitive values, which can be opened for as long as their run is stored.
+    /// Encrypts sensitive values, which can be opened for as long as their run is stored.
     values: Option<XChaCha20Poly1305>,
-    /// For names of locks that are computed of sensitive values: the same name has the same hash in every run.
+    /// Hashes the names of locks that are computed from sensitive values: a name has the same hash in every run.
     locks: Option<[u8; KEY_BYTES]>,
 }
 
@@ -50,9 +50,9 @@ impl Sealer {
         encrypt(self.values.as_ref()?, run, text.as_bytes()).map(|sealed| STANDARD.encode(sealed))
     }
 
-    /// The hash that the table of locks has in place of a sensitive name. A name that is a hash already is returned as
-    /// it is, because no lock that a run asks for is named like a hash. `None` without a key. The hash depends on the
-    /// store key, not on the store's own secret: otherwise somebody who has only the store could find out names by
+    /// The hash that the table of locks has in place of a sensitive name; `None` without a store key. A name that is a
+    /// hash already is returned as it is, because no lock that a run asks for is named like a hash. The hash depends on
+    /// the store key, not on the store's own secret: otherwise somebody who has only the store could find out names by
     /// hashing likely ones.
     pub fn lock_hash(&self, name: &str) -> Option<String> {
         let hash = name.strip_prefix(HASHED_LOCK).filter(|hash| hash.len() == 2 * KEY_BYTES);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_only_for_its_run_and_keys() {
+    fn sealed_credentials_open_only_for_their_run_and_keys() {
         let run = RunId(uuid::Uuid::now_v7());
         let credentials = BTreeMap::from([("cookie".to_owned(), "sid=1".to_owned())]);
         let sealer = Sealer::new(Some(&Secret::new("k")));

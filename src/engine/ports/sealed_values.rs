@@ -1,8 +1,8 @@
-//! Replaces single values by `«sealed:…»`, and back.
+//! Seals single values: replaces them by `«sealed:…»`; and opens sealed ones again.
 //!
-//! Always true: opening gives the value that was sealed, a number or a text. What is sealed for this run already is not
-//! sealed again, and what was sealed repeatedly, as earlier versions did, is opened to the value itself. Text that only
-//! looks sealed, or was sealed for another run, is treated as plain text.
+//! Always true: opening gives the value that was sealed, a number or a text. A value that is already sealed for this
+//! run is not sealed again. Earlier versions sealed some values repeatedly; opening gives the original value of these
+//! too. Text that only looks sealed, or was sealed for another run, is treated as plain text.
 
 use serde_json::{Number, Value};
 
@@ -22,7 +22,7 @@ const NESTING_MAX: usize = 16;
 /// A piece of a text.
 pub(super) enum Piece<'t> {
     Clear(&'t str),
-    /// It was sealed for this run: as it is written, and what was sealed.
+    /// A value that was sealed for this run: the sealed text, and the value.
     Sealed(&'t str, String),
 }
 
@@ -79,7 +79,7 @@ pub(in crate::engine) fn seal_value(sealer: &Sealer, run: RunId, value: &mut Val
     Some(())
 }
 
-/// Opens what is sealed in a value; returns whether anything was.
+/// Opens everything that is sealed in a value; returns whether anything was sealed.
 pub(in crate::engine) fn open_value(sealer: &Sealer, run: RunId, value: &mut Value) -> bool {
     match value {
         Value::Array(items) => items.iter_mut().fold(false, |any, item| open_value(sealer, run, item) | any),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_is_opened_and_what_looks_like_it_is_left() {
+    fn sealed_values_are_opened_and_text_that_only_looks_sealed_is_left() {
         let (sealer, run) = sealer();
         let seal = |run, text: &str| seal(&sealer, run, text).unwrap();
         let text = format!("a {} b {} c {OPENS}x{CLOSES} {OPENS}", seal(run, "one"), seal(run, "two"));
@@ -160,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_already_is_not_sealed_again() {
+    fn a_value_that_is_sealed_already_is_not_sealed_again() {
         let (sealer, run) = sealer();
         let strange = seal(&sealer, RunId(uuid::Uuid::from_u128(2)), "one").unwrap();
         let clear = json!({ "n": 17, "texts": ["a", "", "\u{0}17", "\u{0}\"x", "«sealed:eA==»", strange], "no": null });
         let mut value = clear.clone();
         seal_value(&sealer, run, &mut value).unwrap();
-        assert!(!value.to_string().contains("eA=="), "what only looks sealed is sealed: {value}");
+        assert!(!value.to_string().contains("eA=="), "text that only looks sealed is sealed: {value}");
         let once = value.clone();
         seal_value(&sealer, run, &mut value).unwrap();
         assert_eq!(value, once);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_sealed_repeatedly_is_opened_to_the_value_itself() {
+    fn a_value_that_an_earlier_version_sealed_repeatedly_is_opened_completely() {
         let (sealer, run) = sealer();
         let again = |text: &str| seal(&sealer, run, text).unwrap();
         let card = json!({ "card": { "number": "4111", "n": 7 } }).to_string();

@@ -2,7 +2,7 @@
 //!
 //! Always true: a run's plan and the key to its credentials are in the store before its first event; pins are known to
 //! this process before the machine gets the result of their append; a private or shared call carries the lease proof of
-//! the last acknowledged append. What an outcome means is decided by `machine`.
+//! the last acknowledged append. `machine` decides what the outcome of an append means for the run.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,28 +23,28 @@ const KNOWN_PLANS_MAX: usize = 1_024;
 
 /// Plans that the store is known to have.
 #[derive(Clone, Default)]
-pub(in crate::engine) struct KeptPlans(Arc<Mutex<HashSet<PlanId>>>);
+pub(in crate::engine) struct KnownPlans(Arc<Mutex<HashSet<PlanId>>>);
 
-impl KeptPlans {
+impl KnownPlans {
     fn has(&self, id: &PlanId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
     fn insert(&self, id: &PlanId) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_PLANS_MAX {
-            known.clear(); // costs only that the store is asked again
+            known.clear(); // the plans are only stored again, which changes nothing
         }
         known.insert(id.clone());
     }
 }
 
-/// What every append of a run needs.
+/// The parts that every append of a run needs.
 #[derive(Clone)]
 pub(in crate::engine) struct WriterParts {
     pub store: SharedStore,
     /// Learns of new pins before the answer is sent.
     pub pins: Arc<StoreAffinity>,
-    pub plans: KeptPlans,
+    pub plans: KnownPlans,
     pub plan: Arc<Plan>,
     /// Opens the run's sealed credentials.
     pub run_key: Option<Vec<u8>>,
@@ -106,7 +106,8 @@ impl Writer {
             )))),
         });
     }
-    /// The result of the append in flight; waits for ever where there is none. May be dropped and called again.
+    /// The result of the append in flight; waits for ever where there is none. The returned future may be dropped and
+    /// requested again without losing the result.
     pub async fn finished(&mut self) -> Result<(), AppendError> {
         let Some(future) = &mut self.in_flight else { return std::future::pending().await };
         let result = future.await;

@@ -19,7 +19,7 @@ use crate::engine::context::Core;
 use crate::engine::driver::{Driver, DriverParts};
 use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::lease::LeaseProof;
-use crate::engine::scheduler::load::{LoadError, Read, read};
+use crate::engine::scheduler::load::{LoadError, LoadedRun, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
 use crate::engine::scheduler::stored_run::Beginning;
 use crate::engine::scheduler::unreadable;
@@ -29,9 +29,10 @@ use crate::workflow::Refusal;
 /// The pause before the next try to load a run, where the store did not answer.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(5);
 /// The pause before the next try to load a run whose events could not be read although the store answers.
-const RETRY_WITHHELD_AFTER: SignedDuration = SignedDuration::from_secs(60);
+const RETRY_READ_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
-/// Starts a task that moves a run. `owned` is the run where this process has acquired it already; else the task does.
+/// Starts a task that moves a run. `owned` is given if this process has already acquired the run; otherwise the task
+/// acquires it.
 pub(in crate::engine) fn open(
     core: &Arc<Core>,
     slot: Slot,
@@ -83,9 +84,9 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
     match load(core, slot, &owned, lease_proof).await {
         Ok(driver) => drop(driver.drive().await),
         Err((slot, LoadError::Store(error))) => retry_later(core, slot, &error),
-        Err((slot, LoadError::Unreadable(why) | LoadError::Withheld(why))) => {
-            // The run is given up while the slot is held, so that a message that comes meanwhile starts the next task
-            // afterwards.
+        Err((slot, LoadError::Unreadable(why) | LoadError::EventsUnavailable(why))) => {
+            // The run is given up while the slot is held, so that a message that comes meanwhile starts another task
+            // only after that.
             let slot = unreadable::answer_orders(core, slot, &owned, &why).await;
             if core.schedule.stuck.contains(run) {
                 unreadable::give_up(core, &owned).await;
@@ -104,7 +105,8 @@ pub(in crate::engine) fn retry_later(core: &Core, mut slot: Slot, error: &StoreE
     }
 }
 
-/// Loads a run that this process has acquired; `lease_proof` was taken before the run was acquired.
+/// Loads a run that this process has acquired, and makes its driver. `lease_proof` was taken before the run was
+/// acquired.
 pub(in crate::engine) async fn load(
     core: &Arc<Core>,
     slot: Slot,
@@ -118,19 +120,19 @@ pub(in crate::engine) async fn load(
         true => Beginning::Snapshot,
         false => Beginning::FirstEvent,
     };
-    let mut found = read(core, id, beginning).await;
-    if let Ok(early) = &found
-        && early.from_snapshot
-        && early.run.seq() != owned.summary.seq
+    let mut loaded = read(core, id, beginning).await;
+    if let Ok(first) = &loaded
+        && first.from_snapshot
+        && first.run.seq() != owned.summary.seq
     {
         tracing::warn!(run = %id, "the run's snapshot and its row disagree about its last event: all of its events are read");
-        found = read(core, id, Beginning::FirstEvent).await;
+        loaded = read(core, id, Beginning::FirstEvent).await;
     }
-    match found {
-        Ok(read) if read.run.seq() == owned.summary.seq => Ok(read.driver(core, slot, owned, lease_proof)),
-        Ok(read) => {
+    match loaded {
+        Ok(loaded) if loaded.run.seq() == owned.summary.seq => Ok(loaded.driver(core, slot, owned, lease_proof)),
+        Ok(loaded) => {
             // Not driven: the store would refuse every append, since sequence numbers do not match.
-            let (row, events) = (owned.summary.seq, read.run.seq());
+            let (row, events) = (owned.summary.seq, loaded.run.seq());
             let why = format!(
                 "its row says that it has {row} events; there are {events}: the store is damaged (`pointsman store \
                  check` lists what is wrong); restore a backup"
@@ -140,13 +142,13 @@ pub(in crate::engine) async fn load(
             Err((slot, LoadError::Unreadable(why)))
         }
         Err(unloaded) => {
-            if let LoadError::Unreadable(why) | LoadError::Withheld(why) = &unloaded {
+            if let LoadError::Unreadable(why) | LoadError::EventsUnavailable(why) = &unloaded {
                 tracing::error!(run = %id, why, "the run cannot be moved by this process");
                 core.schedule.stuck.add(id, &owned.summary.workflow, owned.summary.seq, why);
             }
             // The error may have been transient, so loading the run is tried again.
-            if let (LoadError::Withheld(_), Ok(at)) =
-                (&unloaded, core.process.clock.now().checked_add(RETRY_WITHHELD_AFTER))
+            if let (LoadError::EventsUnavailable(_), Ok(at)) =
+                (&unloaded, core.process.clock.now().checked_add(RETRY_READ_AFTER))
             {
                 core.schedule.timers.set(id, at);
             }
@@ -155,18 +157,18 @@ pub(in crate::engine) async fn load(
     }
 }
 
-impl Read {
+impl LoadedRun {
     fn driver(self, core: &Arc<Core>, slot: Slot, owned: &OwnedRun, lease_proof: LeaseProof) -> Driver {
-        let Read { run, last, plan, snapshot, credentials, sealer, from_snapshot: _ } = self;
+        let LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_snapshot: _ } = self;
         let (executor, writer) =
             core.executor_and_writer(run.mode(), &plan, None, owned.fence, Some(lease_proof), sealer);
         let registration = core.schedule.registry.register(run.id(), None).ok();
-        let pause = copied_runs::pause_of(core, &run, &plan, last);
+        let pause = copied_runs::pause_of(core, &run, &plan, last_event_at);
         let mut driver = Driver::new(DriverParts {
             core: core.clone(),
             snapshot,
             plan,
-            clock: Clock::starting(core.process.clock.now(), last),
+            clock: Clock::starting(core.process.clock.now(), last_event_at),
             durable_seq: run.seq(),
             run,
             credentials,

@@ -41,7 +41,7 @@ impl Core {
                 }
                 SendOutcome::NoSlot(message) => {
                     if let Some(slot) = self.schedule.mailboxes.claim_slot(&self.schedule.timers, run) {
-                        // An order does not wait for a permit: where none is free, the task starts without one.
+                        // A message does not wait for a permit: if none is free, the task starts without one.
                         let permit = self.schedule.wake_permits.clone().try_acquire_owned().ok();
                         self.run_tasks.open(self.clone(), slot, None, permit);
                     }

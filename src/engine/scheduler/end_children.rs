@@ -6,7 +6,7 @@
 //! refused the order. A child that gets the order twice refuses the second one; the children of a child are ordered to
 //! end by the child's own driver.
 //!
-//! When a child's process or the store does not answer, the row stays, and `outbox` delivers it again.
+//! When the process that moves a child or the store does not answer, the row stays, and `outbox` delivers it again.
 
 use std::sync::Arc;
 
@@ -25,15 +25,15 @@ const PAGE: usize = 500;
 /// How many orders are under way at the same time.
 const ORDERS_MAX: usize = 16;
 
-/// The row for the children of a run that ends now. No run has its id: the id is new, and none is created under it.
-pub(in crate::engine) fn row(core: &Core, parent: RunId, at: Timestamp) -> PendingRun {
+/// The outbox row by which the children of a run that ends now are ended. The row's id belongs to no run.
+pub(in crate::engine) fn outbox_row(core: &Core, parent: RunId, at: Timestamp) -> PendingRun {
     // Serializing it cannot fail: it is a string.
     let record = serde_json::to_value(PendingRunRecord::EndChildren).unwrap_or_default();
     PendingRun { run: RunId(core.process.new_id()), parent: Some(parent), record, at }
 }
 
-/// Sends the open children of an ended run the order to cancel without undoing; removes the row once all of them have
-/// got it.
+/// Sends the open children of an ended run the order to cancel without undoing; removes the row once each of them has
+/// received the order.
 pub(in crate::engine) async fn deliver(core: &Arc<Core>, row: RunId, parent: RunId) -> Result<(), StoreError> {
     let mut filter =
         RunFilter { parent: Some(parent), statuses: RunStatus::OPEN.to_vec(), limit: PAGE, ..RunFilter::default() };
@@ -51,7 +51,7 @@ pub(in crate::engine) async fn deliver(core: &Arc<Core>, row: RunId, parent: Run
             )
         });
         let deliveries: Vec<Delivery> = deliveries.buffer_unordered(ORDERS_MAX).collect().await;
-        // A child that is not stored any more has ended and was purged.
+        // `NoRun` counts as delivered: a child that is no longer stored has ended and was purged.
         all_delivered &= deliveries.iter().all(|delivery| *delivery != Delivery::Unknown);
         match page.last() {
             Some(last) if page.len() == PAGE => filter.before = Some(last.run_id),

@@ -18,22 +18,22 @@ pub(in crate::engine) fn unfinished_runs(workflow: &WorkflowName, status: RunSta
     gauge!("pointsman_runs_active", "workflow" => workflow.as_str().to_owned(), "status" => status.as_str())
 }
 
-/// The runs that the gauge of unfinished runs counts, on a store that several processes share. A run that is loaded there
-/// may be counted in another status, or not at all: another process began or moved it since the last look at all runs.
-/// Always true: the gauge is the number of these runs, so it is never negative.
+/// The runs that the gauge of unfinished runs counts, on a store that several processes share. When a run is loaded, it
+/// may be counted under another status, or not at all: another process may have begun or moved it since the watchdog
+/// last read all runs. Always true: the gauge is the number of these runs, so it is never negative.
 #[derive(Default)]
 pub(in crate::engine) struct CountedRuns(Mutex<HashMap<RunId, (WorkflowName, RunStatus)>>);
 
 impl CountedRuns {
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, (WorkflowName, RunStatus)>> {
-        // A poisoned lock is usable: the next look at all runs corrects what is wrong.
+        // A poisoned lock is usable: the watchdog corrects wrong counts when it next reads all runs.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Whether the gauge counts a run.
     pub fn counts(&self, run: RunId) -> bool {
         self.lock().contains_key(&run)
     }
-    /// Counts a run under a status; without a status, or where that is final, no longer.
+    /// Counts a run under a status. Stops counting it if the status is `None` or final.
     pub fn set(&self, run: RunId, workflow: &WorkflowName, status: Option<RunStatus>) {
         let now = status.filter(|status| !status.is_final()).map(|status| (workflow.clone(), status));
         let mut counted = self.lock();

@@ -1,8 +1,7 @@
 //! Renews this process's lease in a shared store.
 //!
-//! Always true: the store answers with its time, which this process's clock follows. What a successful renewal proves
-//! is kept by `lease`. When the store is slow or silent, the lease runs out, and other processes may take this
-//! process's runs.
+//! Always true: the store answers with its time, which this process's clock follows. Successful renewals are recorded
+//! in `lease`. When the store is slow or silent, the lease runs out, and other processes may take this process's runs.
 
 use std::sync::Arc;
 use std::time::Duration;

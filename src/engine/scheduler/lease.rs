@@ -1,12 +1,12 @@
-//! What this process knows of its lease on its runs in a shared store.
+//! The lease under which this process owns runs in a shared store, as far as this process knows.
 //!
 //! Always true: appends are guarded by fencing tokens, and the lease only keeps other processes from taking runs that
 //! are moved here. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only where
 //! the lease certainly did not run out between the append of its `StepStarted` and the sending. Times are those of the
 //! monotonic clock.
 //!
-//! When renewals fail for the duration of the lease, other processes take the runs, this one's appends are refused, and
-//! it sends no such call.
+//! When renewals fail for the duration of the lease, other processes take the runs. Then the store refuses this
+//! process's appends, and this process sends no private or shared call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,14 +51,15 @@ impl Lease {
     pub fn lapse(&self) {
         self.state().tenure += 1;
     }
-    /// A proof for what the store accepts after this call. It has to be taken before the request to the store, because
-    /// the lease may run out while the answer is on its way.
+    /// A proof for an append or acquisition that the store accepts after this call. It has to be taken before the
+    /// request to the store, because the lease may run out while the answer is on its way.
     pub fn proof(self: &Arc<Self>) -> LeaseProof {
         LeaseProof { lease: self.clone(), tenure: self.state().tenure }
     }
 }
 
-/// Proves that this process has owned a run without a gap since the store last accepted an append or acquisition of it.
+/// Proves that this process has owned a run without interruption since the store last accepted an append or an
+/// acquisition of the run.
 #[derive(Clone)]
 pub(in crate::engine) struct LeaseProof {
     lease: Arc<Lease>,
@@ -66,7 +67,7 @@ pub(in crate::engine) struct LeaseProof {
 }
 
 impl LeaseProof {
-    /// Whether certainly no other process has taken the run since.
+    /// Whether certainly no other process has taken the run since then.
     pub fn is_valid(&self) -> bool {
         let Some(duration) = self.lease.duration else { return true };
         let state = self.lease.state();
@@ -96,7 +97,7 @@ mod tests {
         lease.renewed(sent_at);
         assert!(!first.is_valid(), "the store may have received it too late, and others may have taken the run");
         let second = lease.proof();
-        assert!(second.is_valid(), "what the store accepts since then is this process's");
+        assert!(second.is_valid(), "it was taken after the renewal");
         lease.renewed(Instant::now());
         tokio::time::sleep(s(9)).await;
         lease.renewed(Instant::now());

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::engine::context::Core;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::locks::ROWS_MAX;
-use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun, Unread};
+use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
 use crate::engine::snapshot::Snapshot;
 use crate::names::{PlanId, RunId, StepId};
 use crate::store::StoreError;
@@ -24,13 +24,13 @@ pub(in crate::engine) enum LoadError {
     Unreadable(String),
     /// Reading its events failed although the store answers other queries: they are unreadable, or the error was
     /// transient.
-    Withheld(String),
+    EventsUnavailable(String),
 }
 
-/// A run as it is in the store, with what a driver needs to move it.
-pub(in crate::engine) struct Read {
+/// A run as it is in the store, with the parts that a driver needs to move it.
+pub(in crate::engine) struct LoadedRun {
     pub run: Run,
-    pub last: Timestamp,
+    pub last_event_at: Timestamp,
     pub plan: Arc<Plan>,
     pub snapshot: Arc<Snapshot>,
     pub credentials: BTreeMap<String, String>,
@@ -41,16 +41,16 @@ pub(in crate::engine) struct Read {
 }
 
 /// Reads a run, whether or not this process owns it.
-pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<Read, LoadError> {
-    let _turn = core.schedule.load_permits.0.acquire().await; // never closed
-    let StoredRun { run, last, events, from_snapshot } = match stored_run::read(core, id, beginning).await {
+pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<LoadedRun, LoadError> {
+    let _permit = core.schedule.load_permits.0.acquire().await; // never closed
+    let StoredRun { run, last_event_at, events, from_snapshot } = match stored_run::read(core, id, beginning).await {
         Ok(stored) => stored,
-        Err(unread @ Unread::Misfit(_)) => return Err(LoadError::Unreadable(unread.to_string())),
-        Err(Unread::Store(error)) => {
+        Err(error @ ReadError::Misfit(_)) => return Err(LoadError::Unreadable(error.to_string())),
+        Err(ReadError::Store(error)) => {
             // Where the store answers this query, only this run's events cannot be read, and other runs are not
             // affected.
             core.ports.store.run(id).await.map_err(LoadError::Store)?;
-            return Err(LoadError::Withheld(format!("its events cannot be read: {error}")));
+            return Err(LoadError::EventsUnavailable(format!("its events cannot be read: {error}")));
         }
     };
     if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.holds_sensitive() {
@@ -61,7 +61,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let plan = plan_of(core, &snapshot, &started.plan).await?;
     let mut sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
     drop(events);
-    for (step, item, name) in sealer.sensitive_locks(&run).map(owned).collect::<Vec<_>>() {
+    for (step, item, name) in sealer.sensitive_locks(&run).map(into_owned).collect::<Vec<_>>() {
         // Rows of an earlier version have the name in clear.
         let rows = core.ports.store.locks(Some(vec![name]), ROWS_MAX).await.map_err(LoadError::Store)?;
         if rows.iter().any(|row| row.run == id && row.step == step && row.item == item) {
@@ -78,20 +78,20 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
             })
         }
     };
-    Ok(Read { run, last, plan, snapshot, credentials, sealer, from_snapshot })
+    Ok(LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_snapshot })
 }
 
-fn owned((step, item, name): (&StepId, Option<u32>, &str)) -> (StepId, Option<u32>, String) {
+fn into_owned((step, item, name): (&StepId, Option<u32>, &str)) -> (StepId, Option<u32>, String) {
     (step.clone(), item, name.to_owned())
 }
 
-/// The plan that a run was started with: the one in force where it is the same, else built from the stored plan.
+/// The plan that a run was started with: the plan in force if it has the same id, else one built from the stored plan.
 pub(in crate::engine) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, LoadError> {
     if let Some(plan) = snapshot.plan(id) {
         return Ok(plan);
     }
-    let kept = core.ports.store.plan(id.clone()).await.map_err(LoadError::Store)?;
-    let plan = kept.and_then(|source| snapshot.rebuild(&source, &core.files.limits)).map(Arc::new);
+    let stored = core.ports.store.plan(id.clone()).await.map_err(LoadError::Store)?;
+    let plan = stored.and_then(|source| snapshot.rebuild(&source, &core.files.limits)).map(Arc::new);
     plan.filter(|plan| plan.id == *id)
         .ok_or_else(|| LoadError::Unreadable(format!("its plan ({id}) cannot be read by this version")))
 }

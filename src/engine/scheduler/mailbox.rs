@@ -24,11 +24,11 @@ const MESSAGES_MAX: usize = 16;
 pub(in crate::engine) enum Message {
     Order(Box<OrderRequest>),
     ChildEnded(Box<ChildEnd>),
-    /// A descendant waits for a person or a signal: the run's caller is answered now, instead of waiting too.
+    /// A descendant waits for a person or a signal, so the run's caller is answered now instead of waiting for the run.
     DescendantWaits,
 }
 
-/// An order for a run, and where the answer goes.
+/// An order for a run, and the channel for its answer.
 pub(in crate::engine) struct OrderRequest {
     pub order: Order,
     pub by: String,
@@ -158,7 +158,8 @@ impl Slot {
             }
         }
     }
-    /// Closes the mailbox; false where it holds a message, or something outside the run may have changed.
+    /// Closes the mailbox. Returns false, and leaves it open, if it holds a message or something outside the run may
+    /// have changed.
     pub fn close(&mut self) -> bool {
         let _entries = self.mailboxes.entries();
         if self.changes.is_set.load(Ordering::Acquire) || !self.messages.is_empty() {
@@ -183,8 +184,8 @@ impl Slot {
         };
         self.drain().into_iter().filter_map(order).collect()
     }
-    /// Closes the mailbox and answers every order in it. Returns whether it held the end of a child, which has to be
-    /// read from the store then.
+    /// Closes the mailbox and answers every order in it. Returns whether it held the end of a child: then the child's
+    /// end has to be read from the store.
     pub fn reject_all(&mut self, mut reply: impl FnMut() -> Reply) -> bool {
         let mut held_child_end = false;
         for message in self.drain() {

@@ -1,7 +1,7 @@
 //! Creates the runs that other runs decided on: rows of the store's outbox, `pending_runs`.
 //!
 //! The question it answers: "the process ended between the append that decided on a run and the run's first append: who
-//! creates it?" A row is written by the first of these appends and removed by the second, so it is delivered at least
+//! creates the run?" The first of these appends writes a row, and the second removes it, so a row is delivered at least
 //! once. The run is created at most once: a child because the task that creates it holds its slot and has checked that
 //! the store has no such run, the successor of a run because its first append claims a key.
 //!
@@ -33,10 +33,10 @@ use crate::store::{PendingRun, StoreError, StoreNotification};
 
 /// How many rows one query reads.
 const ROWS_MAX: usize = 10_000;
-/// Younger rows are left to the task that wrote them.
+/// Rows younger than this are left to the task that wrote them.
 const GRACE: Duration = Duration::from_secs(2);
 /// The first pause before a row is delivered again; it doubles.
-const PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -48,7 +48,8 @@ struct Retry {
     times: u32,
     /// When it is due again.
     due: Instant,
-    /// The task that delivers the row, if that may take long. While it has not ended, the row is not delivered again.
+    /// The task that delivers the row, if delivering may take long. Until the task has ended, the row is not delivered
+    /// again.
     task: Option<JoinHandle<()>>,
 }
 
@@ -56,7 +57,7 @@ struct Retry {
 pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
     let mut notifications = core.ports.store.notifications();
     let mut retries = Retries::new();
-    // No grace where the store is this process's alone: the tasks that wrote the existing rows ended with their
+    // At first no grace, if no other process uses the store: the tasks that wrote the existing rows ended with their
     // process.
     let mut grace = if core.ports.store.is_shared() { GRACE } else { Duration::ZERO };
     let mut next = Some(Instant::now());
@@ -80,7 +81,7 @@ pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
                     Ok(next) => next,
                     Err(error) => {
                         tracing::warn!(%error, "the outbox of pending runs cannot be read; it is tried again");
-                        Some(Instant::now() + PAUSE)
+                        Some(Instant::now() + FIRST_PAUSE)
                     }
                 };
                 grace = GRACE;
@@ -127,14 +128,14 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
                 continue;
             }
             Some(retry) if retry.task.as_ref().is_some_and(|task| !task.is_finished()) => {
-                postpone(now + PAUSE);
+                postpone(now + FIRST_PAUSE);
                 continue;
             }
             Some(retry) => retry.times,
             None => 0,
         };
         let task = deliver_one(core, row).await?;
-        let due = Instant::now() + PAUSE.saturating_mul(1 << times.min(6)).min(PAUSE_MAX);
+        let due = Instant::now() + FIRST_PAUSE.saturating_mul(1 << times.min(6)).min(PAUSE_MAX);
         retries.insert(row.run, Retry { times: times.saturating_add(1), due, task });
         postpone(due);
     }
@@ -142,7 +143,7 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
     Ok(next)
 }
 
-/// Delivers a row; returns the task that delivers it, if that is not done yet.
+/// Delivers a row. Returns the task that delivers it, if a task was started for that.
 async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<Option<JoinHandle<()>>, StoreError> {
     let run = row.run;
     let (record, parent) = match (serde_json::from_value::<PendingRunRecord>(row.record.clone()), row.parent) {
@@ -171,9 +172,9 @@ async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<Option<JoinHa
 
 /// Orders the children of an ended run to end, in a task of its own, because a child may be slow to answer.
 fn spawn_end_children(core: &Arc<Core>, row: RunId, parent: RunId) -> JoinHandle<()> {
-    let ordering = core.clone();
+    let core_of_task = core.clone();
     core.spawn_background(async move {
-        if let Err(error) = end_children::deliver(&ordering, row, parent).await {
+        if let Err(error) = end_children::deliver(&core_of_task, row, parent).await {
             tracing::warn!(%parent, %error, "not all runs that an ended run had started were ordered to end: it is tried again");
         }
     })

@@ -1,14 +1,14 @@
 //! Resumes the runs that the last process left unfinished.
 //!
-//! Always true: a run's state is its stored events; a finished step is not done again. Runs that wait are not loaded:
-//! for one with a wake time that time is set as a timer, and one that waits for a message is loaded when the message
-//! comes.
+//! Always true: a run's state is its stored events; a finished step is not done again. Runs that wait are not loaded: a
+//! run with a wake time gets a timer, and a run that waits for a message is loaded when the message comes.
 //!
 //! Acquiring runs is a write. Where the store takes none (its disk is full, another program has locked it), the process
 //! serves without having resumed them, and the recovery is tried again in the background until it succeeds. Until then
-//! no run begins for a request, a start or a rerun: each is refused as "not started". What resumed runs begin (a child,
-//! a successor that was decided on) is part of the recovery. A request with the key of such a run, or an order to it,
-//! acquires that run by itself, which the store refuses too, so it gets an error and nothing is begun anew.
+//! no run begins for a request, a start or a rerun: each is refused as "not started". Runs that resumed runs create (a
+//! child, a successor that was decided on) are part of the recovery. An order to a run that is not resumed yet, or a
+//! request with its retry key, needs the run to be acquired. The store refuses this write too, so the sender gets an
+//! error, and nothing begins a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use crate::workflow::RunStatus;
 /// How many unfinished runs the process found at its start, by what happened to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Runs that were loaded and go on.
+    /// Runs that were loaded and continue.
     pub resumed: usize,
     /// Runs that were left unchanged, because this process cannot read their plan or events.
     pub unreadable: usize,
@@ -44,7 +44,8 @@ pub struct Recovered {
 
 /// How many runs are loaded at the same time.
 const LOADS_MAX: usize = 16;
-/// How long a start waits for the first try. A locked database takes longer to refuse a write.
+/// How long the start of the process waits for the first try, which may take longer: a locked database refuses a write
+/// only after a timeout.
 const FIRST_TRY_WAIT: Duration = Duration::from_secs(2);
 /// The pauses between tries: the first, and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -83,6 +84,7 @@ async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<(
     }
 }
 
+/// Resumes the runs once; returns how many there were of each kind.
 pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
     if core.ports.store.is_shared() {
         heartbeat::renew(core).await?;
@@ -100,10 +102,10 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     .await?;
     watchdog::publish(core, counts);
     supervisor::start(core);
-    core.files.reloaded.notify_one(); // the files may differ from those of the process before
+    core.files.reloaded.notify_one(); // the files may differ from those of the last process
     loop {
         let lease_proof = core.schedule.lease.proof();
-        let due = core.ports.store.take_due_except(core.schedule.worker, PAGE, unreadable::known(core)).await?;
+        let due = core.ports.store.take_due_except(core.schedule.worker, PAGE, unreadable::excluded(core)).await?;
         let full = due.len() == PAGE;
         let resumed = stream::iter(due).map(|owned| resume(core, owned, lease_proof.clone()));
         let outcomes: Vec<ResumeOutcome> = resumed.buffer_unordered(LOADS_MAX).collect().await;
@@ -162,7 +164,7 @@ async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> R
             driver::spawn(core, driver, permit);
             ResumeOutcome::Resumed
         }
-        Err((_slot, LoadError::Unreadable(_) | LoadError::Withheld(_))) => {
+        Err((_slot, LoadError::Unreadable(_) | LoadError::EventsUnavailable(_))) => {
             unreadable::give_up(core, &owned).await;
             ResumeOutcome::Unreadable
         }

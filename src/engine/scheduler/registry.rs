@@ -1,7 +1,8 @@
 //! Runs in flight in this process, by id and by retry key.
 //!
-//! Always true: of all requests in flight with one retry key, one makes a run and the others wait for its result, so
-//! that no two arms take one request. Bounded by the runs in flight: a registration ends with its run's task.
+//! Always true: of all requests in flight with one retry key, one creates a run and the others wait for its result, so
+//! that not both arms take the same request. The registry is bounded by the runs in flight: a registration ends with
+//! its run's task.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,7 +44,7 @@ pub(in crate::engine) struct KeyTaken {
     pub durable: watch::Receiver<bool>,
 }
 
-/// A run's entry and its retry key. Dropping it removes both.
+/// The registration of a run and its retry key. Dropping it removes both from the registry.
 pub(in crate::engine) struct Registration {
     registry: Arc<Registry>,
     run: RunId,
@@ -52,7 +53,8 @@ pub(in crate::engine) struct Registration {
     any_caller: Option<RetryKey>,
     announcement: watch::Sender<Option<Announcement>>,
     durable: watch::Sender<bool>,
-    /// Keys that were taken for the engine for this run, to be released if certainly nothing of it is stored.
+    /// Keys that were taken for the engine by this run's request, to be released if certainly nothing of the run is
+    /// stored.
     reserved: Vec<(Arc<StoreAffinity>, RetryKey)>,
 }
 
@@ -101,7 +103,7 @@ impl Registration {
     pub fn reserve(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
         self.reserved.push((pins, key));
     }
-    /// Whether no earlier request took its retry key, so that certainly nothing of an earlier try is stored.
+    /// Whether no earlier request took the run's retry key, so that certainly nothing of an earlier try is stored.
     pub fn is_first_try(&self) -> bool {
         self.key.is_none_or(|key| self.reserved.iter().any(|(_, reserved)| *reserved == key))
     }
@@ -132,7 +134,7 @@ impl Registration {
             pins.release(&key);
         }
     }
-    /// Announces a result to those who wait for the run; a second one is ignored.
+    /// Announces a result to those who wait for the run, unless one is announced already.
     pub fn announce(&self, announcement: impl FnOnce() -> Announcement) {
         if self.announcement.borrow().is_none() {
             self.announcement.send_replace(Some(announcement()));

@@ -1,8 +1,8 @@
 //! The queue of runs that are to get a snapshot. A run with a snapshot is loaded from it and the events after it.
 //!
 //! Always true: requesting a snapshot costs the run's task one comparison per append, and never waits. The queue is
-//! bounded, and a run gets at most one snapshot every `run_snapshot_pause_ms`; where it has new events after that, it
-//! gets another. A run for which the queue had no room requests a snapshot again with later events, or when it is
+//! bounded, and a run gets at most one snapshot every `run_snapshot_pause_ms`; if it has enough new events after that,
+//! it gets another. A run for which the queue had no room requests a snapshot again with later events, or when it is
 //! loaded. [`super::snapshot_writer`] writes the snapshots.
 
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ pub(in crate::engine) struct RunSnapshots {
 struct State {
     /// The queued runs, and the time before which each gets no snapshot.
     waiting: HashMap<RunId, Instant>,
-    /// Runs that got a snapshot lately, and the time from which they may get another.
+    /// Runs that got a snapshot recently, and the time from which each may get another.
     recent: HashMap<RunId, Instant>,
 }
 
@@ -150,24 +150,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_that_moves_fast_gets_one_at_a_time_and_one_more() {
+    async fn a_run_gets_at_most_one_snapshot_per_pause_and_the_queue_is_bounded() {
         let limits = Limits { run_snapshot_pause_ms: 1_000, run_snapshots_waiting_max: 2, ..Limits::default() };
-        let (wanted, began) = (RunSnapshots::new(&limits), Instant::now());
+        let (queue, began) = (RunSnapshots::new(&limits), Instant::now());
         for _ in 0..3 {
-            wanted.request(run(1));
+            queue.request(run(1));
         }
-        assert_eq!(wanted.next().await, run(1));
-        wanted.request(run(1));
-        wanted.request(run(2));
-        wanted.request(run(3)); // there is no room for it
-        assert_eq!(wanted.next().await, run(2), "the first has just got one");
+        assert_eq!(queue.next().await, run(1));
+        queue.request(run(1));
+        queue.request(run(2));
+        queue.request(run(3)); // left out: the queue is full
+        assert_eq!(queue.next().await, run(2), "the first has just got one");
         assert_eq!(began.elapsed(), Duration::ZERO);
-        assert_eq!(wanted.next().await, run(1));
+        assert_eq!(queue.next().await, run(1));
         assert_eq!(began.elapsed(), Duration::from_secs(1));
-        let nothing = tokio::time::timeout(Duration::from_secs(60), wanted.next()).await;
+        let nothing = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
         assert!(nothing.is_err(), "{nothing:?}");
-        wanted.request(run(1));
-        assert_eq!(wanted.next().await, run(1));
-        assert!(wanted.state().recent.len() == 1, "what is over is forgotten");
+        queue.request(run(1));
+        assert_eq!(queue.next().await, run(1));
+        assert!(queue.state().recent.len() == 1, "runs whose pause is over are removed");
     }
 }

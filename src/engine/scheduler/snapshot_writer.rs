@@ -26,28 +26,28 @@ const NICENESS: i32 = 10;
 
 /// Starts writing; it ends with the process's background tasks.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
-    let threads = core.process.runtime.clone();
-    let (cut, writing) = (core.process.cancelled.clone(), core.clone());
+    let runtime = core.process.runtime.clone();
+    let (cancelled, core_of_task) = (core.process.cancelled.clone(), core.clone());
     let work = async move {
-        cut.run_until_cancelled(write(&writing)).await;
+        cancelled.run_until_cancelled(write(&core_of_task)).await;
     };
     // A runtime of one thread (in tests) gets no second thread.
-    if threads.runtime_flavor() == RuntimeFlavor::CurrentThread {
-        core.process.background_tasks.spawn_on(work, &threads);
+    if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+        core.process.background_tasks.spawn_on(work, &runtime);
         return;
     }
     let (done, ended) = oneshot::channel::<()>();
     let run = {
-        let threads = threads.clone();
+        let runtime = runtime.clone();
         move || {
             lower_priority();
-            threads.block_on(work);
+            runtime.block_on(work);
             drop(done);
         }
     };
     match std::thread::Builder::new().name("run-snapshots".into()).spawn(run) {
         // This task ends with the thread, so that a drain of the background tasks waits for the thread too.
-        Ok(_) => drop(core.process.background_tasks.spawn_on(async move { drop(ended.await) }, &threads)),
+        Ok(_) => drop(core.process.background_tasks.spawn_on(async move { drop(ended.await) }, &runtime)),
         Err(error) => {
             tracing::warn!(%error, "the thread that writes snapshots of runs could not be started: long runs are read from their first event")
         }
@@ -81,8 +81,8 @@ async fn write(core: &Core) {
 /// events.
 pub(in crate::engine) async fn make(core: &Core, id: RunId) -> Result<Option<SnapshotOutcome>, String> {
     let stored = stored_run::read(core, id, Beginning::Snapshot).await.map_err(|error| error.to_string())?;
-    let (run, folded) = (&stored.run, stored.events.len() as u64);
-    if run.is_final() || run.holds_sensitive() || folded < core.schedule.run_snapshots.every() {
+    let (run, new_events) = (&stored.run, stored.events.len() as u64);
+    if run.is_final() || run.holds_sensitive() || new_events < core.schedule.run_snapshots.every() {
         return Ok(None);
     }
     let body = run.to_snapshot()?;
@@ -90,7 +90,7 @@ pub(in crate::engine) async fn make(core: &Core, id: RunId) -> Result<Option<Sna
         tracing::debug!(run = %id, bytes = body.len(), "the snapshot is larger than run_snapshot_bytes_max");
         return Ok(Some(SnapshotOutcome::TooLarge));
     }
-    let snapshot = RunSnapshot { run: id, seq: run.seq(), at: stored.last, fold: FOLD.to_owned(), body };
+    let snapshot = RunSnapshot { run: id, seq: run.seq(), at: stored.last_event_at, fold: FOLD.to_owned(), body };
     core.ports.store.put_run_snapshot(snapshot).await.map_err(|error| error.to_string())?;
     Ok(Some(SnapshotOutcome::Written))
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::engine::machine::SpawnPolicy;
 
-/// A parent's spawn policy, for the futures that begin its children. The same task polls them and changes the policy,
-/// so the policy cannot change between its check and the beginning of a child.
+/// A parent's spawn policy, for the futures that create its children. One task both polls these futures and changes the
+/// policy, so the policy cannot change between its check and the creation of a child.
 #[derive(Default)]
 pub(in crate::engine) struct SpawnGate(AtomicU8);
 

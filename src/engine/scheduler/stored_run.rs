@@ -24,7 +24,7 @@ pub(in crate::engine) enum Beginning {
 
 /// Why a run could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::engine) enum Unread {
+pub(in crate::engine) enum ReadError {
     /// The store did not return the events.
     #[error("{0}")]
     Store(StoreError),
@@ -36,8 +36,7 @@ pub(in crate::engine) enum Unread {
 /// A run folded from the store.
 pub(in crate::engine) struct StoredRun {
     pub run: Run,
-    /// When its last event happened.
-    pub last: Timestamp,
+    pub last_event_at: Timestamp,
     /// The events that were read: those after the snapshot, or all.
     pub events: Vec<StoredEvent>,
     /// Whether the run was read from its snapshot.
@@ -45,25 +44,25 @@ pub(in crate::engine) struct StoredRun {
 }
 
 /// Reads and folds a run.
-pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<StoredRun, Unread> {
+pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<StoredRun, ReadError> {
     if beginning == Beginning::Snapshot
-        && let Some((run, at)) = snapshot(core, id).await
+        && let Some((run, at)) = read_snapshot(core, id).await
     {
-        let events = core.ports.store.events(id, run.seq().next()).await.map_err(Unread::Store)?;
+        let events = core.ports.store.events(id, run.seq().next()).await.map_err(ReadError::Store)?;
         let events = event_sealer::open(&core.ports.sealer, id, events);
         match fold_onto(run, &events) {
             Ok(run) => {
                 SnapshotOutcome::Read.count();
-                let last = events.last().map_or(at, |stored| stored.at);
-                return Ok(StoredRun { run, last, events, from_snapshot: true });
+                let last_event_at = events.last().map_or(at, |stored| stored.at);
+                return Ok(StoredRun { run, last_event_at, events, from_snapshot: true });
             }
-            Err(misfit) => broken(id, &misfit.to_string()),
+            Err(misfit) => report_unusable_snapshot(id, &misfit.to_string()),
         }
     }
-    let events = core.events(id).await.map_err(Unread::Store)?;
-    let run = fold(events.iter().map(|stored| &stored.event)).map_err(Unread::Misfit)?;
-    let last = events.last().map_or(run.started().started, |stored| stored.at);
-    Ok(StoredRun { run, last, events, from_snapshot: false })
+    let events = core.events(id).await.map_err(ReadError::Store)?;
+    let run = fold(events.iter().map(|stored| &stored.event)).map_err(ReadError::Misfit)?;
+    let last_event_at = events.last().map_or(run.started().started, |stored| stored.at);
+    Ok(StoredRun { run, last_event_at, events, from_snapshot: false })
 }
 
 /// Folds further events onto a run.
@@ -72,33 +71,36 @@ fn fold_onto(mut run: Run, events: &[StoredEvent]) -> Result<Run, Misfit> {
     Ok(run)
 }
 
-/// The run of its snapshot, and the time of its last event; `None` where there is no usable snapshot.
-async fn snapshot(core: &Core, id: RunId) -> Option<(Run, Timestamp)> {
-    let kept = match core.ports.store.run_snapshot(id).await {
-        Ok(kept) => kept?,
+/// Reads a run from its snapshot; returns it with the time of its last event. `None` if there is no usable snapshot.
+async fn read_snapshot(core: &Core, id: RunId) -> Option<(Run, Timestamp)> {
+    let snapshot = match core.ports.store.run_snapshot(id).await {
+        Ok(snapshot) => snapshot?,
         Err(error) => {
-            broken(id, &error.to_string());
+            report_unusable_snapshot(id, &error.to_string());
             return None;
         }
     };
-    if kept.fold != FOLD {
+    if snapshot.fold != FOLD {
         SnapshotOutcome::OtherFold.count();
         return None;
     }
-    match Run::from_snapshot(&kept.body) {
-        Ok(run) if run.id() == id && run.seq() == kept.seq => Some((run, kept.at)),
+    match Run::from_snapshot(&snapshot.body) {
+        Ok(run) if run.id() == id && run.seq() == snapshot.seq => Some((run, snapshot.at)),
         Ok(run) => {
-            broken(id, &format!("it contains {} at event {}, not what its row says", run.id(), run.seq()));
+            report_unusable_snapshot(
+                id,
+                &format!("it contains {} at event {}, and its row says otherwise", run.id(), run.seq()),
+            );
             None
         }
         Err(why) => {
-            broken(id, &why);
+            report_unusable_snapshot(id, &why);
             None
         }
     }
 }
 
-fn broken(run: RunId, why: &str) {
+fn report_unusable_snapshot(run: RunId, why: &str) {
     tracing::warn!(%run, why, "the snapshot of the run cannot be used: all of its events are read");
     SnapshotOutcome::Broken.count();
 }

@@ -1,6 +1,6 @@
-//! Runs that have no next wake-up cause, or cannot be loaded: bugs, which are logged, counted and listed.
+//! Stuck runs: they have no next wake-up cause, or cannot be loaded. Each is a bug, and is logged, counted and listed.
 //!
-//! Always true: every such run is listed exactly once, until it moves again. Runs that are stuck for the same reason
+//! Always true: every stuck run is listed exactly once, until it moves again. Runs that are stuck for the same reason
 //! share the reason's text, so that many runs of one unreadable plan take little more memory than their ids. On a
 //! shared store another process may move a run that is stuck here: then it has more events than when it got stuck, or
 //! has ended. The first [`LOGGED_MAX`] stuck runs are logged; the gauge counts all.
@@ -31,7 +31,7 @@ struct State {
 
 struct StuckRun {
     workflow: WorkflowName,
-    /// Its last event.
+    /// The sequence number of its last event when it got stuck.
     seq: Seq,
     why: Arc<str>,
 }
@@ -40,7 +40,7 @@ impl StuckRuns {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Adds a run whose last event has this number.
+    /// Adds a run whose last event has this sequence number.
     pub fn add(&self, run: RunId, workflow: &WorkflowName, seq: Seq, why: &str) {
         let mut state = self.state();
         let State { runs, last_reason } = &mut *state;
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_stuck_run_is_held_and_visited_page_by_page() {
+    fn every_stuck_run_is_listed_once_and_visited_page_by_page() {
         let (stuck, count) = (StuckRuns::default(), LOGGED_MAX as u128 + 5);
         let run = |n: u128| RunId(Uuid::from_u128(n));
         for n in (1..=count).chain(1..=count) {

@@ -3,8 +3,8 @@
 //! Always true: where the store is this process's alone, it is not queried while nothing is due; a shared store is
 //! swept every `sweep_ms`, because notifications may be lost. A task is started only with a permit.
 //!
-//! When the store does not answer, the sweep is tried again after `RETRY_AFTER`; when notifications arrive faster than
-//! they are read, some are lost and it sweeps.
+//! When the store does not answer, the sweep is tried again after `RETRY_AFTER`. When notifications arrive faster than
+//! they are read, some are lost, and a sweep makes up for them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,15 +43,15 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
         return;
     }
     if core.ports.store.is_shared() {
-        let leased = core.clone();
-        core.spawn_background(async move { heartbeat::renew_repeatedly(&leased).await });
+        let heartbeat = core.clone();
+        core.spawn_background(async move { heartbeat::renew_repeatedly(&heartbeat).await });
     }
-    let (supervised, watched, told, begun, reloads) =
-        (core.clone(), core.clone(), core.clone(), core.clone(), core.clone());
-    core.spawn_background(async move { supervise(&supervised).await });
-    core.spawn_background(async move { watchdog::watch(&watched).await });
-    core.spawn_background(async move { webhooks::send(&told).await });
-    core.spawn_background(async move { outbox::deliver(&begun).await });
+    let task = || core.clone();
+    let (supervisor, watchdog, webhooks, outbox, reloads) = (task(), task(), task(), task(), task());
+    core.spawn_background(async move { supervise(&supervisor).await });
+    core.spawn_background(async move { watchdog::check_repeatedly(&watchdog).await });
+    core.spawn_background(async move { webhooks::send(&webhooks).await });
+    core.spawn_background(async move { outbox::deliver(&outbox).await });
     core.spawn_background(async move { watchdog::wake_after_reloads(&reloads).await });
     snapshot_writer::start(core);
 }
@@ -147,7 +147,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
     }
 }
 
-/// Does everything that a lost notification may have required.
+/// Does everything that lost notifications may have required.
 async fn sweep_all(core: &Arc<Core>) -> Result<(), StoreError> {
     take_due(core).await?;
     refill(core).await?;
@@ -163,7 +163,7 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
         let Some(permit) = wake_permit(core).await else { return Ok(()) };
         let mut permit = Some(permit);
         let lease_proof = core.schedule.lease.proof();
-        let due = core.ports.store.take_due_except(core.schedule.worker, PAGE, unreadable::known(core)).await?;
+        let due = core.ports.store.take_due_except(core.schedule.worker, PAGE, unreadable::excluded(core)).await?;
         let full = due.len() == PAGE;
         for owned in due {
             let permit = match permit.take() {
@@ -182,8 +182,8 @@ fn start_task(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit
     let run = owned.summary.run_id;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
         Some(slot) => core.run_tasks.open(core.clone(), slot, Some((owned, lease_proof)), permit),
-        // An earlier task still holds the slot. Either it is ending, and its end wakes the run; or it has lost the run
-        // without knowing, and learns that from this notification.
+        // An earlier task still holds the slot. Either the task is ending, and its end wakes the run; or the task has
+        // lost the run without knowing it, and learns it from this notification.
         None if core.schedule.mailboxes.notify_reacquired(run, owned.fence) => {}
         None => core.wake(run),
     }

@@ -1,10 +1,10 @@
 //! Orders to a run whose plan or events cannot be read by this process.
 //!
-//! Always true: the only order that such a run accepts is a cancel without undoing; every other one is refused with the
-//! reason. A cancel with undoing is refused too: which effects were performed, and how they are undone, is in the part
-//! that cannot be read. The cancel is one event under this process's fencing token, and the run's row says that nothing
-//! was undone. The same append holds the row of the outbox by which the runs that it started are sent the same order
-//! ([`end_children`]), also where the process ends right after it.
+//! Always true: the only order that such a run accepts is a cancel without undoing; every other order is refused with
+//! the reason. A cancel with undoing is refused too: which effects were performed, and how they are undone, is in the
+//! part that cannot be read. The cancel is one event under this process's fencing token, and the run's row says that
+//! nothing was undone. The same append holds an outbox row by which the run's children are sent the same order
+//! ([`end_children`]), even if the process ends right after the append.
 //!
 //! When the store refuses the event, or does not answer, the run stays unchanged, and the sender of the order gets an
 //! error.
@@ -25,24 +25,24 @@ use crate::names::RunId;
 use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Priority, StoreError};
 use crate::workflow::{Choice, Mode, Order, Refusal, RunSummary};
 
-/// How many runs that this process cannot read are named to a shared store, which then does not give them to it again.
-/// Any further ones are taken and given up again at each sweep.
-const NAMED_MAX: usize = 10_000;
+/// The bound on the list of unreadable runs that this process passes to a shared store when it asks for due runs, so
+/// that the store leaves them out. Unreadable runs beyond the bound are acquired and given up again at each sweep.
+const EXCLUDED_MAX: usize = 10_000;
 
 /// The pause before the next try where a run could not be given up.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
-/// The runs that this process knows it cannot read, so that a shared store does not give them to it again. Empty where
-/// no other process uses the store.
-pub(in crate::engine) fn known(core: &Core) -> Vec<RunId> {
+/// The runs that this process cannot read, which a shared store leaves out when this process asks for due runs. Empty
+/// where no other process uses the store.
+pub(in crate::engine) fn excluded(core: &Core) -> Vec<RunId> {
     match core.ports.store.is_shared() {
-        true => core.schedule.stuck.ids(NAMED_MAX),
+        true => core.schedule.stuck.ids(EXCLUDED_MAX),
         false => Vec::new(),
     }
 }
 
-/// Gives up a run in a shared store, for another process that may be able to read it. This one takes it again only for
-/// an order, at a reload, or where reading its events failed and may succeed later.
+/// Gives up a run in a shared store, because another process may be able to read it. This process acquires it again
+/// only for an order, at a reload, or where reading its events failed and may succeed later.
 pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
     let run = owned.summary.run_id;
     if !core.ports.store.is_shared() {
@@ -59,19 +59,19 @@ pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
     }
 }
 
-/// Answers the orders in the mailbox, and in a shared store also those that other processes stored.
+/// Answers the orders in the mailbox, and on a shared store also the orders that other processes stored.
 pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, owned: &OwnedRun, why: &str) -> Slot {
     let mut ended: Option<RunSummary> = None;
     for OrderRequest { order, by, reply } in slot.take_orders() {
-        let said = match &ended {
+        let result = match &ended {
             Some(summary) => Err(refused(summary, Refusal::Ended)),
             None => carry_out(core, owned, order, &by, why, None).await,
         };
-        if let Ok(summary) = &said {
+        if let Ok(summary) = &result {
             ended = Some(summary.clone());
         }
         // The sender may have stopped waiting.
-        let _ = reply.send(said.map_or_else(Reply::Error, |summary| Reply::Done(Box::new(summary))));
+        let _ = reply.send(result.map_or_else(Reply::Error, |summary| Reply::Done(Box::new(summary))));
     }
     if core.ports.store.is_shared()
         && ended.is_none()
@@ -102,7 +102,7 @@ fn refused(run: &RunSummary, refusal: Refusal) -> OrderError {
     OrderError::Refused { run: Box::new(run.clone()), refusal }
 }
 
-/// Cancels the run where the order is a cancel without undoing; returns the run after it.
+/// Cancels the run if the order is a cancel without undoing; returns the summary of the run after that.
 async fn carry_out(
     core: &Arc<Core>,
     owned: &OwnedRun,
@@ -149,7 +149,7 @@ async fn cancel(
     let OwnedRun { summary: before, fence } = owned;
     let (run, now) = (before.run_id, core.process.clock.now());
     let (summary, event) = before.clone().cancelled_unread(why, reason, by, now);
-    let children = end_children::row(core, run, now);
+    let children = end_children::outbox_row(core, run, now);
     let row = children.run;
     let append = Append {
         run_id: run,
@@ -194,9 +194,9 @@ async fn cancel(
     if let Some(parent) = before.parent {
         core.wake(parent);
     }
-    let telling = core.clone();
+    let core_of_task = core.clone();
     core.spawn_background(async move {
-        if let Err(error) = end_children::deliver(&telling, row, run).await {
+        if let Err(error) = end_children::deliver(&core_of_task, row, run).await {
             tracing::warn!(%run, %error, "not all runs that a cancelled run had started were ordered to end: it is tried again");
         }
     });

@@ -3,8 +3,8 @@
 //! Always true: an unfinished run has a task or a timer, waits for a person, a signal, a lock, a child or the end of
 //! the freeze, or belongs to another process. A run without any of these is woken; if it then rests without a cause, it
 //! is stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too. Checks
-//! read page by page and are rare (`watchdog_ms`); if the store does not answer one, the next makes up for it.
-//! A run that is stuck here and that another process moves is no longer counted as stuck here.
+//! read the store page by page and are rare (`watchdog_ms`); if the store does not answer one, the next makes up for
+//! it. A run that is stuck here and that another process moves is no longer counted as stuck here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(in crate::engine) struct Counts {
 }
 
 /// Checks every `watchdog_ms` until the process drains.
-pub(in crate::engine) async fn watch(core: &Arc<Core>) {
+pub(in crate::engine) async fn check_repeatedly(core: &Arc<Core>) {
     let every = Limits::ms(core.files.limits.watchdog_ms.max(1));
     loop {
         tokio::time::sleep(every).await;
@@ -65,10 +65,10 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
     })
     .await?;
     for run in stuck_before {
-        core.schedule.stuck.remove_unless(run, still_stuck.contains(&run)); // else another process has moved it
+        core.schedule.stuck.remove_unless(run, still_stuck.contains(&run)); // no longer stuck: another process has moved it
     }
     if shared {
-        // Other processes move runs too, which this process's drivers do not count.
+        // Other processes move runs too, and this process's drivers do not count those changes.
         publish(core, counts);
     }
     for run in suspects {
@@ -85,9 +85,10 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Wakes, at the start and after each reload, the runs that the new files may let go on: those paused over something
-/// that was missing in the files before, and those that could not be loaded. Lists those whose plan cannot be read,
-/// which nobody would notice until something moves them. Reloads during a check are handled together by the next check.
+/// Wakes, at the start and after each reload, the runs that may continue with the new files: runs that are paused
+/// because something was missing in the files, and runs that could not be loaded. Lists runs whose plan cannot be read
+/// as stuck, because otherwise nobody would notice them before something wakes them. Reloads during a check are handled
+/// together by the next check.
 pub(in crate::engine) async fn wake_after_reloads(core: &Arc<Core>) {
     loop {
         core.files.reloaded.notified().await;
@@ -127,7 +128,7 @@ async fn check_new_files(core: &Arc<Core>) -> Result<(), StoreError> {
         match load::plan_of(core, &snapshot, &plan).await {
             Ok(_) => {}
             Err(LoadError::Store(error)) => return Err(error),
-            Err(LoadError::Unreadable(why) | LoadError::Withheld(why)) => drop(unreadable.insert(plan, why)),
+            Err(LoadError::Unreadable(why) | LoadError::EventsUnavailable(why)) => drop(unreadable.insert(plan, why)),
         }
     }
     if !unreadable.is_empty() {
@@ -141,7 +142,7 @@ async fn check_new_files(core: &Arc<Core>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether a run is paused over something that is missing in the files.
+/// Whether a run is paused because something is missing in the files.
 fn waits_for_files(run: &RunSummary) -> bool {
     run.status == RunStatus::Paused && run.note.as_deref().is_some_and(missing::is_noted)
 }

@@ -15,19 +15,19 @@ use crate::names::{RunId, Seq};
 use crate::store::{Append, StoredEvent};
 use crate::workflow::RunSummary;
 
-/// The durable state of a run, as subscribers see it.
+/// The part of a run's durable state that subscribers see.
 #[derive(Clone, Debug, Default)]
-pub(in crate::engine) struct OnDisk {
+pub(in crate::engine) struct DurableState {
     pub seq: Option<Seq>,
     /// The last append, if its summary is current: the run's task has no newer events.
     last: Option<Arc<Append>>,
-    /// Whether it ended in another process.
+    /// Whether the run's end was reported without its last append, so that the summary has to be read from the store.
     pub ended: bool,
     /// How many times a descendant has begun to wait for a person or a signal.
-    pub below: u64,
+    pub descendant_waits: u64,
 }
 
-impl OnDisk {
+impl DurableState {
     /// The run after its last append.
     pub fn summary(&self) -> Option<&RunSummary> {
         self.last.as_deref().map(|append| &append.summary)
@@ -56,8 +56,8 @@ struct WatchedRun {
     /// The number of subscribers.
     count: usize,
     /// How many subscribers are woken by every append.
-    each: usize,
-    sender: watch::Sender<OnDisk>,
+    woken_by_append: usize,
+    sender: watch::Sender<DurableState>,
     collected: Option<Collected>,
 }
 
@@ -96,35 +96,34 @@ impl Watchers {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Subscribes to a run.
-    pub fn subscribe(&self, run: RunId, woken_by: WokenBy) -> watch::Receiver<OnDisk> {
+    pub fn subscribe(&self, run: RunId, woken_by: WokenBy) -> watch::Receiver<DurableState> {
         self.entry(run, woken_by, None)
     }
     /// Subscribes to a run that has not begun, and collects its events.
-    pub fn subscribe_from_the_first(&self, run: RunId) -> watch::Receiver<OnDisk> {
+    pub fn subscribe_from_the_first(&self, run: RunId) -> watch::Receiver<DurableState> {
         self.entry(run, WokenBy::Rest, Some(Collected::default()))
     }
-    fn entry(&self, run: RunId, woken_by: WokenBy, collected: Option<Collected>) -> watch::Receiver<OnDisk> {
+    fn entry(&self, run: RunId, woken_by: WokenBy, collected: Option<Collected>) -> watch::Receiver<DurableState> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut entries = self.entries();
         let entry = entries.by_run.entry(run).or_insert_with(|| WatchedRun {
             count: 0,
-            each: 0,
-            sender: watch::Sender::new(OnDisk::default()),
+            woken_by_append: 0,
+            sender: watch::Sender::new(DurableState::default()),
             collected,
         });
         entry.count += 1;
-        entry.each += usize::from(woken_by == WokenBy::Append);
+        entry.woken_by_append += usize::from(woken_by == WokenBy::Append);
         entry.sender.subscribe()
     }
-    /// Reports that a run is durable up to `seq`, by this append. `is_all` tells that the run's task has no newer
-    /// events.
+    /// Reports that a run is durable up to `seq`, by this append. `is_all`: whether the run's task has no newer events.
     pub fn stored(&self, run: RunId, seq: Seq, append: Option<Arc<Append>>, is_all: bool) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
         let mut entries = self.entries();
         let Entries { by_run, bytes } = &mut *entries;
-        if let Some(WatchedRun { sender, collected, each, .. }) = by_run.get_mut(&run) {
+        if let Some(WatchedRun { sender, collected, woken_by_append, .. }) = by_run.get_mut(&run) {
             if let Some(before) = collected.take() {
                 *bytes -= before.bytes;
                 let room = self.bytes_max.saturating_sub(*bytes);
@@ -132,14 +131,14 @@ impl Watchers {
                 *bytes += collected.as_ref().map_or(0, |collected| collected.bytes);
             }
             let last = append.filter(|_| is_all);
-            let wakes = *each > 0 || last.as_ref().is_some_and(|last| last.summary.status.rests());
+            let wakes = *woken_by_append > 0 || last.as_ref().is_some_and(|last| last.summary.status.rests());
             sender.send_if_modified(|seen| {
-                *seen = OnDisk { seq: Some(seq), last, ended: false, below: seen.below };
+                *seen = DurableState { seq: Some(seq), last, ended: false, descendant_waits: seen.descendant_waits };
                 wakes
             });
         }
     }
-    /// All events of a run up to a sequence number, where they were collected.
+    /// All events of a run up to a sequence number; `None` where they were not collected.
     pub fn events(&self, run: RunId, up_to: Seq) -> Option<Vec<StoredEvent>> {
         let appends = {
             let entries = self.entries();
@@ -154,10 +153,11 @@ impl Watchers {
     /// Reports that a descendant of the run waits for a person or a signal.
     pub fn descendant_waits(&self, run: RunId) {
         if let Some(WatchedRun { sender, .. }) = self.entries().by_run.get(&run) {
-            sender.send_modify(|seen| seen.below += 1);
+            sender.send_modify(|seen| seen.descendant_waits += 1);
         }
     }
-    /// Reports that a run has ended, in this process or another.
+    /// Reports that a run has ended, without the append that ended it: for example because another process moved the
+    /// run.
     pub fn ended(&self, run: RunId) {
         if self.waiting.load(Ordering::SeqCst) > 0
             && let Some(WatchedRun { sender, .. }) = self.entries().by_run.get(&run)
@@ -171,7 +171,7 @@ impl Watchers {
         let Entries { by_run, bytes } = &mut *entries;
         if let Some(entry) = by_run.get_mut(&run) {
             entry.count -= 1;
-            entry.each -= usize::from(woken_by == WokenBy::Append);
+            entry.woken_by_append -= usize::from(woken_by == WokenBy::Append);
             if entry.count == 0 {
                 *bytes -= entry.collected.as_ref().map_or(0, |collected| collected.bytes);
                 by_run.remove(&run);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_rest_is_not_woken_by_every_append() {
+    fn a_subscriber_that_waits_for_rest_is_not_woken_by_every_append() {
         let watchers = Watchers::new(1 << 20);
         let rest = watchers.subscribe(run_id(1), WokenBy::Rest);
         stored(&watchers, 1, 1, RunStatus::Running);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_collected_of_all_runs_together_is_bounded() {
+    fn the_collected_events_of_all_runs_together_are_bounded() {
         let one = append(run_id(1), 1, 1).events_bytes();
         let watchers = Watchers::new(one * 5 / 2);
         let seen = |run: u64, last: &Arc<Append>| watchers.events(run_id(run), last.summary.seq).map(|all| all.len());
@@ -225,7 +225,7 @@ mod tests {
         let second = stored(&watchers, 2, 1, RunStatus::Running);
         let third = stored(&watchers, 3, 1, RunStatus::Running);
         assert_eq!((seen(1, &first), seen(2, &second), seen(3, &third)), (Some(1), Some(1), None));
-        // One that no longer fits makes room for others.
+        // The events of a run that no longer fit are dropped, which makes room for other runs.
         let more = stored(&watchers, 1, 2, RunStatus::Running);
         assert_eq!(seen(1, &more), None);
         let more = stored(&watchers, 2, 2, RunStatus::Running);

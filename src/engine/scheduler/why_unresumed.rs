@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-/// Why the runs that the last process left are not resumed yet; `None` where they are, or where nobody asked for it.
+/// Why the runs that the last process left are not resumed yet; `None` once they are resumed, and before the recovery
+/// is begun.
 #[derive(Default)]
 pub(in crate::engine) struct WhyUnresumed(ArcSwapOption<String>);
 

@@ -1,4 +1,4 @@
-//! Requests to the engine's arm: answers, fallback to legacy, retries of attempts and of clients.
+//! Requests to the engine's arm: answers, fallback to legacy, repeated attempts of steps, retries by clients.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,11 +27,11 @@ async fn independent_steps_run_concurrently_and_the_answer_is_durable() {
         .build("w");
     let harness = Harness::new(&step_service, plan).await;
     let reply = async { answer(harness.send(request("w", Mode::Real, &json!({}))).await) };
-    let watch = async {
+    let observe = async {
         step_service.wait_for_calls(2).await; // both calls, although neither was answered yet
         step_service.open_gate();
     };
-    let ((status, body, report), ()) = tokio::join!(reply, watch);
+    let ((status, body, report), ()) = tokio::join!(reply, observe);
     assert_eq!((status, &body["c"]), (201, &json!({"of": "/c"})));
     assert_eq!(step_service.paths(), ["GET /a?q=1", "GET /b/7", "POST /c"]);
     let charge = step_service.seen().pop().unwrap();
@@ -46,7 +46,7 @@ async fn independent_steps_run_concurrently_and_the_answer_is_durable() {
 }
 
 #[tokio::test]
-async fn a_for_each_keeps_to_its_concurrency() {
+async fn a_for_each_has_at_most_as_many_calls_in_flight_as_its_concurrency() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
     let plan = PlanBuilder::new()
         .call("a", &[], "GET /a/${item}", Value::Null)
@@ -56,7 +56,7 @@ async fn a_for_each_keeps_to_its_concurrency() {
     let harness = Harness::new(&step_service, plan).await;
     let body = json!({"items": [1, 2, 3, 4, 5, 6, 7]});
     let reply = async { answer(harness.send(request("w", Mode::Real, &body)).await) };
-    let watch = async {
+    let observe = async {
         step_service.wait_for_calls(3).await;
         for _ in 0..50 {
             tokio::task::yield_now().await;
@@ -64,7 +64,7 @@ async fn a_for_each_keeps_to_its_concurrency() {
         assert_eq!(step_service.seen().len(), 3);
         step_service.open_gate();
     };
-    let ((status, body, _), ()) = tokio::join!(reply, watch);
+    let ((status, body, _), ()) = tokio::join!(reply, observe);
     assert_eq!((status, body), (200, json!([200, 200, 200, 200, 200, 200, 200])));
 }
 
@@ -89,7 +89,7 @@ async fn a_failed_read_is_repeated_until_it_succeeds() {
 }
 
 #[tokio::test]
-async fn a_keyed_step_is_sent_again_with_the_same_key_and_bytes() {
+async fn a_keyed_call_without_an_answer_is_repeated_with_the_same_key_and_bytes() {
     let step_service =
         StepService::new(|_, before| if before == 0 { ServiceReply::Hang } else { ServiceReply::Json(200, json!({})) })
             .await;
@@ -313,7 +313,7 @@ async fn a_created_instance_is_pinned_and_followers_see_the_result_of_its_run() 
             (&body["id"], &body["output"], &body["input"], &body["status"]),
             (&json!("17"), &json!({"id": 17}), &json!({"items": [1]}), &json!("completed"))
         );
-        // A dark request does not know its run: the proxy does not wait for the store.
+        // A dark request names no run: the proxy does not wait for the store to look it up.
         let mut arm_request = request("f", Mode::Dark, &json!({}));
         arm_request.instance = Some(crate::flag::InstanceId { key: key.clone().into(), run: None });
         let (_, body, _) = answer(follower.send(arm_request).await);
@@ -388,7 +388,7 @@ async fn a_freeze_of_effects_holds_steps_that_have_not_begun() {
     let harness = Harness::new(&step_service, plan).await;
     harness.engine.freeze(1, Freeze::Effects).await;
     let reply = async { answer(harness.send(request("w", Mode::Real, &json!({}))).await).0 };
-    let watch = async {
+    let observe = async {
         step_service.wait_for_calls(1).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -396,5 +396,5 @@ async fn a_freeze_of_effects_holds_steps_that_have_not_begun() {
         assert_eq!(step_service.paths(), ["GET /read"]);
         harness.engine.freeze(2, Freeze::No).await;
     };
-    assert_eq!(tokio::join!(reply, watch).0, 200);
+    assert_eq!(tokio::join!(reply, observe).0, 200);
 }

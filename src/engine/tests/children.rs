@@ -49,7 +49,7 @@ async fn parent_and_child(
 }
 
 async fn wait_for_child(harness: &Harness, run: RunId) -> RunId {
-    let look = async {
+    let poll = async {
         loop {
             if let Some(child) = harness.runs().await.iter().find(|other| other.parent == Some(run)) {
                 return child.run_id;
@@ -57,7 +57,7 @@ async fn wait_for_child(harness: &Harness, run: RunId) -> RunId {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(TIMEOUT, look).await.expect("the run starts a child")
+    tokio::time::timeout(TIMEOUT, poll).await.expect("the run starts a child")
 }
 
 fn gated(seen: &super::harness::ReceivedCall, _: usize) -> ServiceReply {
@@ -109,18 +109,18 @@ async fn pause_and_cancel_reach_the_child() {
     let run = start(&harness, json!({ "n": 1 })).await.run;
     let child = wait_for_child(&harness, run).await;
     step_service.wait_for_calls(2).await;
-    let until = async |wanted: RunStatus| {
-        let look = async {
-            while harness.store.run(child).await.unwrap().unwrap().status != wanted {
+    let wait_for_status = async |status: RunStatus| {
+        let poll = async {
+            while harness.store.run(child).await.unwrap().unwrap().status != status {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(TIMEOUT, look).await.unwrap_or_else(|_| panic!("the child is not {wanted:?}"));
+        tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("the child is not {status:?}"));
     };
     harness.engine.order(run, Order::Pause { reason: None }, "ann".into()).await.unwrap();
-    until(RunStatus::Paused).await;
+    wait_for_status(RunStatus::Paused).await;
     harness.engine.order(run, Order::Resume { reason: None }, "ann".into()).await.unwrap();
-    until(RunStatus::Running).await;
+    wait_for_status(RunStatus::Running).await;
     harness
         .engine
         .order(run, Order::Cancel { compensate: true, reason: None, automatic: false }, "ann".into())
@@ -134,7 +134,7 @@ async fn pause_and_cancel_reach_the_child() {
 
 /// The `undo:` of the parent's step is sent, with the child's output.
 #[tokio::test]
-async fn a_child_that_completed_is_undone_by_its_step() {
+async fn the_undo_of_a_run_step_undoes_its_completed_child() {
     let step_service = StepService::new(|seen, _| match seen.path.as_str() {
         "/last" => ServiceReply::Json(400, json!({})),
         _ => ServiceReply::Json(200, json!({})),

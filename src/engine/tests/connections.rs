@@ -87,7 +87,7 @@ async fn a_connection_is_reused_and_requests_name_the_host() {
     let host = client.uri.authority().unwrap().to_string();
     drop(client);
     let (heads, _) = timeout(TIMEOUT, server).await.unwrap().unwrap();
-    assert_eq!(heads.len(), 2, "and the connection closed with its last owner");
+    assert_eq!(heads.len(), 2, "both requests came over one connection, which the client then closed");
     assert!(heads.iter().all(|head| head.starts_with("POST /a/b?c=d HTTP/1.1\r\n")), "{heads:?}");
     assert!(heads.iter().all(|head| head.contains(&format!("host: {host}\r\n"))), "{heads:?}");
 }
@@ -100,7 +100,7 @@ async fn a_connection_that_the_server_closed_is_not_reused() {
         for _ in 0..20 {
             let (mut stream, _) = listener.accept().await.unwrap();
             read_request(&mut stream).await.unwrap();
-            // Closes the connection without having announced it.
+            // Closes the connection without announcing it.
             stream.write_all(OK.as_bytes()).await.unwrap();
         }
     });
@@ -125,9 +125,9 @@ async fn a_connection_that_the_server_closed_is_not_reused() {
     timeout(TIMEOUT, server).await.unwrap().unwrap();
 }
 
-/// Answers this many requests on each connection, then closes it without having announced that; returns the number of
-/// connections.
-async fn answers(listener: TcpListener, each: usize) -> usize {
+/// Answers this many requests on each connection, then closes the connection without announcing it. Returns the number
+/// of connections.
+async fn serve(listener: TcpListener, each: usize) -> usize {
     let mut connections = 0;
     while let Ok(Ok((mut stream, _))) = timeout(Duration::from_millis(500), listener.accept()).await {
         connections += 1;
@@ -156,7 +156,7 @@ async fn unrepeatable_call(client: &TestClient) -> bool {
 async fn unrepeatable_calls_reuse_connections_once_the_server_is_known_to_keep_them_open() {
     let listener = listener().await;
     let client = TestClient::of(&listener, 9, TIMEOUT).await;
-    let server = tokio::spawn(answers(listener, usize::MAX));
+    let server = tokio::spawn(serve(listener, usize::MAX));
     assert!(!unrepeatable_call(&client).await, "nothing is known of the server");
     let trusted = async { while !unrepeatable_call(&client).await {} };
     timeout(TIMEOUT, trusted).await.unwrap();
@@ -171,7 +171,7 @@ async fn unrepeatable_calls_reuse_connections_once_the_server_is_known_to_keep_t
 async fn a_server_that_closes_unannounced_gets_a_new_connection_for_each_unrepeatable_call() {
     let listener = listener().await;
     let client = TestClient::of(&listener, 9, TIMEOUT).await;
-    let server = tokio::spawn(answers(listener, 1));
+    let server = tokio::spawn(serve(listener, 1));
     for _ in 0..200 {
         assert!(!unrepeatable_call(&client).await);
     }

@@ -133,7 +133,7 @@ async fn a_run_whose_plan_cannot_be_rebuilt_is_left_unchanged() {
         _ => ServiceReply::Hang,
     })
     .await;
-    // The plan's source is no definition.
+    // The stored source of this plan is not a valid definition, so the plan cannot be rebuilt from it.
     let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).call("b", &["a"], "PUT /b", json!({}));
     let plan = plan.respond(202, json!({})).respond_after(&["a"]).build("w");
     let mut harness = Harness::new(&step_service, plan).await;

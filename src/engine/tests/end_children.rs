@@ -44,13 +44,13 @@ async fn family() -> Family {
 }
 
 impl Family {
-    /// Cancels the parent; the process ends when the parent's event is stored and the child's is not.
+    /// Cancels the parent. The process ends after the parent's event is stored and before the child's is.
     async fn cancel_and_crash(&mut self, compensate: bool) {
         self.store.appends.shut();
         self.store.appends.pass(1);
         let order = Order::Cancel { compensate, reason: None, automatic: false };
         self.harness.engine.order(self.parent, order, "ann".into()).await.unwrap();
-        self.store.appends.arrived(2).await;
+        self.store.appends.wait_for_arrivals(2).await;
         self.harness.crash().await;
         self.store.appends.pass(1_000);
         assert_eq!(self.status(self.child).await, RunStatus::WaitingSignal);
@@ -58,12 +58,13 @@ impl Family {
     async fn status(&self, run: RunId) -> RunStatus {
         self.harness.store.run(run).await.unwrap().unwrap().status
     }
-    async fn rows(&self) -> Vec<Option<RunId>> {
+    /// The parents in the rows of the outbox.
+    async fn outbox_parents(&self) -> Vec<Option<RunId>> {
         self.harness.store.pending_runs(9).await.unwrap().into_iter().map(|row| row.parent).collect()
     }
-    async fn outbox_is_empty(&self) {
+    async fn wait_until_outbox_is_empty(&self) {
         let poll = async {
-            while !self.rows().await.is_empty() {
+            while !self.outbox_parents().await.is_empty() {
                 tokio::task::yield_now().await;
             }
         };
@@ -71,7 +72,8 @@ impl Family {
     }
 }
 
-/// The parent cannot be read, so no driver of it can repeat the order. The outbox row in the append that ended it does.
+/// The parent cannot be read, so no driver can repeat the order to its child. The outbox row in the append that ended
+/// the parent repeats it.
 #[tokio::test]
 async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
     let mut family = family().await;
@@ -79,10 +81,10 @@ async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
     family.cancel_and_crash(false).await;
     family.store.omits_last_event.store(false, Ordering::SeqCst);
     assert_eq!(family.status(family.parent).await, RunStatus::Cancelled);
-    assert_eq!(family.rows().await, [Some(family.parent)]);
+    assert_eq!(family.outbox_parents().await, [Some(family.parent)]);
     family.harness.recover().await;
     family.harness.wait_until(family.child, |view| view.status == RunStatus::Cancelled).await;
-    family.outbox_is_empty().await;
+    family.wait_until_outbox_is_empty().await;
 }
 
 /// Without a crash nothing is left in the outbox.
@@ -94,7 +96,7 @@ async fn the_child_of_a_run_that_is_cancelled_unread_ends_with_it() {
     family.harness.engine.order(family.parent, order, "ann".into()).await.unwrap();
     family.store.omits_last_event.store(false, Ordering::SeqCst);
     family.harness.wait_until(family.child, |view| view.status == RunStatus::Cancelled).await;
-    family.outbox_is_empty().await;
+    family.wait_until_outbox_is_empty().await;
 }
 
 /// A run that can be read does not end before its child: its next driver repeats the order.
@@ -107,5 +109,5 @@ async fn the_next_process_ends_the_child_of_a_run_that_was_being_cancelled() {
     for run in [family.child, family.parent] {
         family.harness.wait_until(run, |view| view.status == RunStatus::Cancelled).await;
     }
-    assert_eq!(family.rows().await, []);
+    assert_eq!(family.outbox_parents().await, []);
 }

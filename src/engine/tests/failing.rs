@@ -174,7 +174,7 @@ async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
     assert_eq!(
         step_service.paths(),
         ["GET /price", "POST /charges", "POST /charges"],
-        "what was finished is not done again"
+        "finished steps are not done again"
     );
     let charges: Vec<_> = step_service.seen().into_iter().filter(|seen| seen.path == "/charges").collect();
     assert_ne!(charges[0].header("idempotency-key"), charges[1].header("idempotency-key"), "another body, another key");

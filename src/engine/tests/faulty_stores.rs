@@ -20,28 +20,29 @@ use crate::workflow::{Mode, Plan, RunStatus};
 #[derive(Clone, Copy)]
 enum Fault {
     None,
+    /// It is certainly not stored.
     Refuse,
-    /// Not stored, and the result is unknown.
+    /// It is not stored, and the writer learns only that the result is unknown.
     LoseBefore,
-    /// Stored, and the result is unknown.
+    /// It is stored, and the writer learns only that the result is unknown.
     LoseAfter,
-    /// Not stored, and never answered.
+    /// It is not stored, and never answered.
     Silent,
 }
 
-struct Faulty {
+struct FaultyStore {
     inner: MemoryStore,
     appends: AtomicUsize,
     script: Box<dyn Fn(usize) -> Fault + Send + Sync>,
 }
 
-impl Faulty {
+impl FaultyStore {
     fn new(script: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { inner: MemoryStore::new(), appends: AtomicUsize::new(0), script: Box::new(script) })
     }
 }
 
-macro_rules! passed_on {
+macro_rules! forward_to_inner {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> BoxFuture<'_, Result<$result, StoreError>> {
             self.inner.$name($($arg),*)
@@ -49,9 +50,9 @@ macro_rules! passed_on {
     };
 }
 
-crate::store::tests::forward_work::forward_work!(Faulty, inner);
+crate::store::tests::forward_work::forward_work!(FaultyStore, inner);
 
-impl Store for Faulty {
+impl Store for FaultyStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let number = self.appends.fetch_add(1, Ordering::SeqCst);
         let fault = (self.script)(number);
@@ -68,7 +69,7 @@ impl Store for Faulty {
             }
         })
     }
-    passed_on! {
+    forward_to_inner! {
         events(run: crate::names::RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
         run(run: crate::names::RunId) -> Option<crate::workflow::RunSummary>;
         runs(filter: RunFilter) -> Vec<crate::workflow::RunSummary>;
@@ -113,7 +114,7 @@ fn plan() -> Arc<Plan> {
 
 async fn harness(script: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Harness {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
-    Harness::with_store(&step_service, plan(), Faulty::new(script), Limits::default(), None).await
+    Harness::with_store(&step_service, plan(), FaultyStore::new(script), Limits::default(), None).await
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use crate::exchange::ArmRequest;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, Plan};
 
-fn plan_of(files_version: u64) -> Arc<Plan> {
-    PlanBuilder::new().set("n", &[], json!(files_version)).respond(200, json!("${steps.n.output}")).build("w")
+fn plan_with_output(output: u64) -> Arc<Plan> {
+    PlanBuilder::new().set("n", &[], json!(output)).respond(200, json!("${steps.n.output}")).build("w")
 }
 
 async fn answer_of(harness: &Harness, files_version: Option<u64>) -> Value {
@@ -22,25 +22,25 @@ async fn answer_of(harness: &Harness, files_version: Option<u64>) -> Value {
 }
 
 #[tokio::test]
-async fn a_request_runs_with_the_files_that_decided_it() {
+async fn a_request_runs_with_the_version_of_the_files_that_decided_it() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
-    let harness = Harness::new(&step_service, plan_of(0)).await;
-    let reload = |files_version: u64, says: u64| {
-        let plans = BTreeMap::from([("w".into(), plan_of(says))]);
+    let harness = Harness::new(&step_service, plan_with_output(0)).await;
+    let reload = |files_version: u64, output: u64| {
+        let plans = BTreeMap::from([("w".into(), plan_with_output(output))]);
         harness.engine.reload(files_version, &plans, &BTreeMap::new(), &BTreeMap::new());
     };
     reload(1, 1);
     assert_eq!(answer_of(&harness, Some(0)).await, json!(0), "decided before the change");
     assert_eq!(answer_of(&harness, Some(1)).await, json!(1));
     assert_eq!(answer_of(&harness, None).await, json!(1), "the newest");
-    // Files that never came into force leave their number to the next ones, and displace no earlier version.
-    for says in 20..30 {
-        reload(2, says);
+    // A reload with the number of the newest version replaces that version, and displaces no earlier one.
+    for output in 20..30 {
+        reload(2, output);
     }
     assert_eq!(answer_of(&harness, Some(2)).await, json!(29));
     assert_eq!(answer_of(&harness, Some(1)).await, json!(1));
     assert_eq!(answer_of(&harness, Some(0)).await, json!(0));
-    // A request of a version that is no longer kept runs with the newest.
+    // A request that was decided under a version that is no longer held runs with the newest version.
     for files_version in 3..10 {
         reload(files_version, files_version);
     }

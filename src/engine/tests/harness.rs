@@ -69,7 +69,8 @@ pub(super) struct StepService {
 }
 
 impl StepService {
-    /// The script gets each call, and the number of earlier calls with the same method and path.
+    /// Starts the service. `script` decides the reply to a call; its second argument is the number of earlier calls
+    /// with the same method and path.
     pub async fn new(script: impl Fn(&ReceivedCall, usize) -> ServiceReply + Send + Sync + 'static) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let step_service = Arc::new(Self {
@@ -192,17 +193,17 @@ impl Harness {
         self.store.runs(filter).await.unwrap()
     }
     /// Waits until the stored run fulfils a condition.
-    pub async fn wait_until(&self, run: RunId, wanted: impl Fn(&RunView) -> bool) -> RunView {
+    pub async fn wait_until(&self, run: RunId, condition: impl Fn(&RunView) -> bool) -> RunView {
         let poll = async {
             loop {
                 let view = self.view(run).await;
-                if wanted(&view) {
+                if condition(&view) {
                     return view;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(TIMEOUT, poll).await.expect("the run does not reach the wanted state")
+        tokio::time::timeout(TIMEOUT, poll).await.expect("the run does not fulfil the condition in time")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs of routes with `keep: none`: they are answered as the runs of other routes are, and do not use the store.
+//! Runs of routes with `keep: none` are not stored. They answer their callers as other runs do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +28,14 @@ fn read_plan() -> Arc<Plan> {
     )
 }
 
-fn unkept(mode: Mode, may_fall_back: bool) -> ArmRequest {
-    // A retry key in the request is not remembered.
+fn unstored_request(mode: Mode, may_fall_back: bool) -> ArmRequest {
+    // The retry key of such a request is not stored.
     let retry_key = Some(RetryKey([3; 32]));
     ArmRequest { keep: false, retry_key, may_fall_back, ..request("w", mode, &Value::Null) }
 }
 
 #[tokio::test]
-async fn a_run_that_is_not_kept_does_not_use_the_store() {
+async fn a_run_of_a_route_with_keep_none_does_not_use_the_store() {
     let step_service = StepService::new(|_, before| match before {
         0 => ServiceReply::Json(503, json!({})),
         _ => ServiceReply::Json(200, json!({ "n": 7 })),
@@ -45,27 +45,32 @@ async fn a_run_that_is_not_kept_does_not_use_the_store() {
     let harness = Harness::with_store(&step_service, read_plan(), store.clone(), Limits::default(), None).await;
     store.appends.shut();
     for mode in [Mode::Real, Mode::Real, Mode::Dark] {
-        let (status, body, _) = answer(harness.send(unkept(mode, false)).await);
+        let (status, body, _) = answer(harness.send(unstored_request(mode, false)).await);
         assert_eq!((status, body), (200, json!({ "n": 7 })), "{mode:?}");
     }
     assert_eq!(harness.store.plan(harness.plan.id.clone()).await.unwrap(), None, "its plan is not stored either");
     assert_eq!(harness.store.first_try(RetryKey([3; 32])).await.unwrap(), None);
-    assert_eq!(step_service.seen().len(), 4, "tried again in the run, and read anew for each request");
+    assert_eq!(
+        step_service.seen().len(),
+        4,
+        "the first run repeats its failed read, and each request sends its own read"
+    );
     let key = |seen: &super::harness::ReceivedCall| seen.header("idempotency-key").map(str::to_owned);
     assert!(step_service.seen().iter().all(|seen| key(seen).is_none()));
     assert!(harness.runs().await.is_empty());
     store.appends.pass(1_000);
-    // The same request of a route that keeps its runs.
-    let kept = ArmRequest { keep: true, ..unkept(Mode::Real, false) };
-    answer(harness.send(kept).await);
+    // The same request of a route whose runs are stored.
+    let stored = ArmRequest { keep: true, ..unstored_request(Mode::Real, false) };
+    answer(harness.send(stored).await);
     assert_eq!(harness.runs().await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_failed_run_that_is_not_kept_falls_back_or_is_an_error_without_a_run_id() {
+async fn a_failed_run_of_a_route_with_keep_none_falls_back_or_is_an_error_without_a_run_id() {
     let step_service = StepService::new(|_, _| ServiceReply::Hang).await;
     let harness = Harness::new(&step_service, read_plan()).await;
-    let with_short_deadline = |may| ArmRequest { deadline: Duration::from_millis(200), ..unkept(Mode::Real, may) };
+    let with_short_deadline =
+        |may| ArmRequest { deadline: Duration::from_millis(200), ..unstored_request(Mode::Real, may) };
     let given_back = abandoned(harness.send(with_short_deadline(true)).await);
     assert_eq!((given_back.reason, given_back.run), ("deadline", None));
     let (problem, _) = refused(harness.send(with_short_deadline(false)).await);
@@ -75,9 +80,9 @@ async fn a_failed_run_that_is_not_kept_falls_back_or_is_an_error_without_a_run_i
     // The service is no longer in the files: a run that is not stored cannot wait for it.
     let plans = [(harness.plan.workflow.clone(), harness.plan.clone())].into();
     harness.engine.reload(0, &plans, &[].into(), &[].into());
-    let (problem, _) = refused(harness.send(unkept(Mode::Real, false)).await);
+    let (problem, _) = refused(harness.send(unstored_request(Mode::Real, false)).await);
     assert_eq!((problem.status, problem.kind.as_str(), problem.run), (503, "workflow-stuck", None));
     assert!(problem.detail.contains("the service `world`"), "{}", problem.detail);
-    assert_eq!(abandoned(harness.send(unkept(Mode::Real, true)).await).reason, "run_paused");
+    assert_eq!(abandoned(harness.send(unstored_request(Mode::Real, true)).await).reason, "run_paused");
     assert!(harness.runs().await.is_empty() && harness.engine.stuck(9).is_empty());
 }

@@ -10,7 +10,7 @@ use crate::names::RouteId;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{EffectClass, Mode, Plan, RunStatus};
 
-fn order() -> std::sync::Arc<Plan> {
+fn order_plan() -> std::sync::Arc<Plan> {
     PlanBuilder::new()
         .call("price", &[], "GET /price", Value::Null)
         .call("draft", &["price"], "POST /drafts", json!({}))
@@ -27,7 +27,7 @@ fn order() -> std::sync::Arc<Plan> {
 #[tokio::test]
 async fn a_rehearsal_sends_only_reads_and_stores_nothing() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5}))).await;
-    let harness = Harness::new(&step_service, order()).await;
+    let harness = Harness::new(&step_service, order_plan()).await;
     let mut arm_request = request("order", Mode::Rehearse, &json!({}));
     arm_request.legacy = Some(legacy(201, &json!({"payment_id": "p1"})));
     let (status, body, report) = answer(harness.send(arm_request).await);
@@ -44,14 +44,14 @@ async fn a_rehearsal_sends_only_reads_and_stores_nothing() {
 #[tokio::test]
 async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5, "id": "e"}))).await;
-    let harness = Harness::new(&step_service, order()).await;
+    let harness = Harness::new(&step_service, order_plan()).await;
     let mut arm_request = request("order", Mode::Dark, &json!({}));
     arm_request.legacy = Some(legacy(201, &json!({"payment_id": "p1", "id": 99})));
     let family = RouteId::from("orders.create");
     arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
     let (_, _, report) = answer(harness.send(arm_request).await);
     assert_eq!(step_service.paths(), ["GET /price", "POST /drafts"]);
-    assert_eq!(report.intents.len(), 3, "also of the private step, which was sent");
+    assert_eq!(report.intents.len(), 3, "the private step, which was sent, has an intent too");
     let run = report.run.unwrap();
     assert_eq!(harness.view(run).await.status, RunStatus::Completed);
     let pin = harness.store.pin(PinKey { family, id: "99".into() }).await.unwrap().unwrap();
@@ -61,7 +61,7 @@ async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
 #[tokio::test]
 async fn an_output_without_rehearse_is_named_as_unresolved() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5}))).await;
-    let harness = Harness::new(&step_service, order()).await;
+    let harness = Harness::new(&step_service, order_plan()).await;
     // Legacy answered without what `rehearse:` reads.
     let mut arm_request = request("order", Mode::Rehearse, &json!({}));
     arm_request.legacy = Some(legacy(422, &json!({"error": "x"})));
@@ -69,7 +69,7 @@ async fn an_output_without_rehearse_is_named_as_unresolved() {
     let (reason, detail) = report.unresolved.unwrap();
     assert_eq!(reason, SkipReason::UnresolvedEffect);
     assert!(detail.contains("`charge`"), "{detail}");
-    assert_eq!(report.intents.len(), 3, "what it would have sent is still known");
+    assert_eq!(report.intents.len(), 3, "the intents are reported nevertheless");
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_read_with_rehearse_is_sent_only_by_real_runs() {
 }
 
 #[tokio::test]
-async fn a_pin_collision_stops_new_instances_and_a_repeated_engine_id_does_not() {
+async fn an_id_that_legacy_used_too_stops_new_instances_and_one_that_only_the_engine_used_does_not() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"id": 17}))).await;
     let plan = PlanBuilder::new()
         .call("make", &[], "GET /make", Value::Null)
@@ -123,7 +123,7 @@ async fn a_pin_collision_stops_new_instances_and_a_repeated_engine_id_does_not()
         };
         answer(harness.send(create(first)).await);
         let (status, ..) = answer(harness.send(create(Mode::Real)).await);
-        assert_eq!(status, 201, "what was done stays done");
+        assert_eq!(status, 201, "the effects of the run stand, and its caller gets the answer");
         let reason = match harness.send(create(Mode::Real)).await {
             crate::exchange::ArmReply::Abandoned(abandoned) => Some(abandoned.reason),
             _ => None,
@@ -136,7 +136,7 @@ async fn a_pin_collision_stops_new_instances_and_a_repeated_engine_id_does_not()
 async fn a_compressed_reply_of_legacy_is_decompressed() {
     use std::io::Write as _;
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5, "id": "e"}))).await;
-    let harness = Harness::new(&step_service, order()).await;
+    let harness = Harness::new(&step_service, order_plan()).await;
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(json!({"payment_id": "p1", "id": 99}).to_string().as_bytes()).unwrap();
     let mut headers = http::HeaderMap::new();
@@ -149,6 +149,9 @@ async fn a_compressed_reply_of_legacy_is_decompressed() {
     let family = RouteId::from("orders.create");
     arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
     let (_, _, report) = answer(harness.send(arm_request).await);
-    assert_eq!(report.unresolved, None, "what `rehearse:` reads is there");
-    assert!(harness.store.pin(PinKey { family, id: "99".into() }).await.unwrap().is_some(), "and its id has a twin");
+    assert_eq!(report.unresolved, None, "`rehearse:` finds the value that it reads");
+    assert!(
+        harness.store.pin(PinKey { family, id: "99".into() }).await.unwrap().is_some(),
+        "the id in the reply is pinned to the twin"
+    );
 }

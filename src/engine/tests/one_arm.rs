@@ -1,4 +1,4 @@
-//! A request belongs to one arm, whatever happens meanwhile: flips, retries, a drain, too many runs, a silent store.
+//! A request is taken by one arm only, whatever happens meanwhile: flips, retries, a drain, too many runs, a crash.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ async fn the_engine_refuses_a_key_that_legacy_took() {
 }
 
 #[tokio::test]
-async fn a_request_that_falls_back_belongs_to_legacy_before_its_caller_is_answered() {
+async fn the_key_of_a_request_that_falls_back_is_legacys_before_its_caller_is_answered() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(404, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "engine_failed");
@@ -102,7 +102,7 @@ async fn a_request_that_falls_back_belongs_to_legacy_before_its_caller_is_answer
 }
 
 #[tokio::test]
-async fn a_request_that_was_refused_before_it_began_belongs_to_no_arm() {
+async fn the_key_of_a_request_that_was_refused_before_it_began_is_free() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
     let unknown = ArmRequest { workflow: Some("x".into()), may_fall_back: false, ..keyed() };
@@ -143,7 +143,7 @@ async fn dark_runs_do_not_use_the_permits_of_real_runs() {
 }
 
 #[tokio::test]
-async fn values_nested_too_deep_to_be_read_again_are_not_stored() {
+async fn values_that_are_nested_too_deeply_to_be_read_back_are_not_stored() {
     let deep = |depth: usize| (0..depth).fold(json!(1), |value, _| json!([value]));
     let replied = deep(120);
     let step_service = StepService::new(move |_, _| ServiceReply::Json(200, replied.clone())).await;
@@ -204,7 +204,7 @@ async fn a_drain_does_not_wait_for_the_answer_of_a_caller_that_is_gone() {
 }
 
 #[tokio::test]
-async fn a_dark_run_that_passes_its_deadline_gives_nothing_to_compare() {
+async fn a_dark_run_that_passes_its_deadline_has_no_reply_to_compare() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
     let plan = PlanBuilder::new()
         .call("a", &[], "GET /a", Value::Null)

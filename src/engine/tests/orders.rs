@@ -63,7 +63,7 @@ async fn a_run_waits_for_an_answer_without_a_task_also_across_a_restart() {
             harness.crash().await;
             assert_eq!(harness.recover().await.resumed, 0);
         }
-        assert!(!harness.engine.core.schedule.timers.will_wake(run), "nothing of the run is kept in memory");
+        assert!(!harness.engine.core.schedule.timers.will_wake(run), "memory holds nothing of the run");
         let explained = harness.engine.explain(run).await.unwrap();
         assert!(!explained.stuck && explained.sentence.contains("Shall it go?"), "{explained:?}");
         wait_until_unused(&store_reads).await;

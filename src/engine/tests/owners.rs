@@ -1,4 +1,4 @@
-//! Two processes and one store: a run is moved by one of them.
+//! Two processes share one store: each run is moved by one of them at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,9 +34,9 @@ fn retry() -> Order {
     Order::Retry { step: None }
 }
 
-/// The store is taken over from a process that still lives: its appends are fenced off.
+/// Another process takes over the runs of a process that still lives: the first one's appends are refused.
 #[tokio::test]
-async fn a_process_that_was_thought_dead_is_fenced() {
+async fn the_appends_of_a_living_process_whose_runs_were_taken_over_are_refused() {
     let step_service = gated_service().await;
     let store = Arc::new(MemoryStore::new());
     let fenced = Harness::with_store(&step_service, plan(), store.clone(), Limits::default(), None).await;
@@ -44,7 +44,7 @@ async fn a_process_that_was_thought_dead_is_fenced() {
     step_service.wait_for_calls(1).await;
     let other = Harness::with_store(&step_service, plan(), store, Limits::default(), None).await;
     assert_eq!(other.recover().await.resumed, 1);
-    // The call may have been done: a person has to decide.
+    // The call may have taken effect: a person has to decide.
     other.wait_until(run, |view| view.status == RunStatus::Paused).await;
     step_service.open_gate();
     let ended = async {
@@ -79,8 +79,8 @@ async fn an_order_reaches_a_run_that_another_process_moves() {
     assert_eq!(other.engine.order(unknown_run, retry(), "ann".into()).await, Err(OrderError::NoRun));
 }
 
-/// A task of a process whose lease has lapsed waits for a reply while another process moves the run: an order that the
-/// first process gets is carried out by the second one, and never answered from the memory of the first.
+/// A task of a process whose lease has lapsed waits for a reply while another process moves the run. An order that is
+/// sent to the first process is carried out by the second one, and is not answered from the memory of the first.
 #[tokio::test]
 async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     let step_service = gated_service().await;
@@ -98,7 +98,7 @@ async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     assert!(fenced.engine.runs_in_flight() > 0, "it still waits for the reply");
     let skip = Order::Resolve { step: "a".into(), item: None, choice: crate::workflow::Choice::Skip, reason: None };
     let result = fenced.engine.order(run, skip, "ann".into()).await;
-    assert!(result.is_ok(), "at its owner the run has a conflict over `a`: {result:?}");
+    assert!(result.is_ok(), "the owner's copy of the run has a conflict over `a`: {result:?}");
     assert_eq!(other.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
 }
 
@@ -166,8 +166,8 @@ async fn the_runs_of_a_drained_process_are_taken_over_at_once() {
     assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
 }
 
-/// Two processes cannot read a run whose owner is gone: neither keeps it nor takes it again and again, and one that can
-/// read it gets it.
+/// Two processes cannot read a run whose owner is gone. Neither of them keeps the run or acquires it again and again,
+/// and a process that can read it acquires it.
 #[tokio::test]
 async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
     let step_service = StepService::new(|_, nth| match nth {
@@ -177,7 +177,7 @@ async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
     .await;
     let store = test_stores::shared();
     let limits = Limits { sweep_ms: 10, watchdog_ms: 20, ..Limits::default() };
-    // The store's row of the plan holds no definition: only files that have the plan itself make its run readable.
+    // The stored source of this plan is not a valid definition: its run can be read only while the files have the plan.
     let plan = PlanBuilder::new().call("a", &[], "PUT /a", json!({})).respond(200, json!({})).build("w");
     let starter = Harness::with_store(&step_service, plan.clone(), store.clone(), limits.clone(), None).await;
     starter.recover().await;
@@ -200,18 +200,18 @@ async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
         tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("{what}"));
     };
     assert_eq!((first.engine.stuck(9).len(), second.engine.stuck(9).len()), (1, 1));
-    // After the start each tries it once more, with the files in force.
-    wait_for("both try it", &|| store.takes.load(Ordering::SeqCst) == 4).await;
+    // After the start each process acquires the run once more, to try the files in force.
+    wait_for("both acquire it again", &|| store.takes.load(Ordering::SeqCst) == 4).await;
     let sweeps = store.sweeps.load(Ordering::SeqCst);
     wait_for("both sweep", &|| store.sweeps.load(Ordering::SeqCst) >= sweeps + 20).await;
-    assert_eq!(store.takes.load(Ordering::SeqCst), 4, "none takes it again");
+    assert_eq!(store.takes.load(Ordering::SeqCst), 4, "neither acquires it a third time");
     let newer = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
     newer.recover().await;
     newer.wait_until(run, |view| view.status == RunStatus::Completed).await;
     wait_for("it is not stuck any more", &|| first.engine.stuck(9).is_empty()).await;
 }
 
-/// No process can read a run: an order to it is answered all the same.
+/// No process can read a run: an order to it is answered nevertheless.
 #[tokio::test]
 async fn an_order_to_a_run_that_no_process_can_read_is_answered() {
     let step_service = gated_service().await;
@@ -224,7 +224,7 @@ async fn an_order_to_a_run_that_no_process_can_read_is_answered() {
     let worker = starter.engine.core.schedule.worker;
     drop(starter);
     store.expire_lease(worker);
-    // The files have another plan, and what the store keeps of the run's cannot be read.
+    // The files have another plan, and the stored plan of the run cannot be rebuilt.
     let others =
         PlanBuilder::new().call("c", &[], "GET /c", serde_json::Value::Null).respond(200, json!({})).build("x");
     let owner = Harness::with_store(&step_service, others.clone(), store.clone(), limits.clone(), None).await;
@@ -249,7 +249,7 @@ async fn an_order_to_a_run_that_no_process_can_read_is_answered() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(TIMEOUT, removed).await.expect("the other process hears that it has ended");
+    tokio::time::timeout(TIMEOUT, removed).await.expect("the other process is notified that the run has ended");
     let ended = asking.view(run).await;
     assert_eq!((ended.status, ended.steps[0].status), (RunStatus::Cancelled, StepStatus::Unknown));
     assert_eq!(step_service.paths(), ["POST /a"], "nothing is sent or undone");

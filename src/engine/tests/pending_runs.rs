@@ -1,5 +1,5 @@
-//! Children are created once, whatever the store does and in whatever order tasks run; and never for a parent that
-//! ends.
+//! Children are created once, however slow or faulty the store is, and whatever the order in which tasks run. A parent
+//! that ends creates no child.
 
 mod missing_workflow;
 
@@ -66,7 +66,7 @@ impl SlowStore {
 
 type StoreReply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-macro_rules! passed_on {
+macro_rules! forward_to_inner {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
             self.inner.$name($($arg),*)
@@ -85,7 +85,7 @@ impl Work for SlowStore {
             Ok(taken)
         })
     }
-    passed_on! {
+    forward_to_inner! {
         heartbeat(worker: WorkerId, name: String, lives: Duration) -> Option<jiff::Timestamp>;
         deregister(worker: WorkerId) -> ();
         take_due(worker: WorkerId, limit: usize) -> Vec<OwnedRun>;
@@ -138,7 +138,7 @@ impl Store for SlowStore {
             Ok(found)
         })
     }
-    passed_on! {
+    forward_to_inner! {
         events(run: RunId, from: Seq) -> Vec<StoredEvent>;
         runs(filter: RunFilter) -> Vec<RunSummary>;
         open_runs() -> Vec<(RunStatus, u64)>;
@@ -237,7 +237,7 @@ async fn the_next_process_does_not_create_the_child_of_an_ending_parent() {
     assert_eq!((harness.runs().await.len(), step_service.seen().len()), (1, 0));
 }
 
-/// A child is not created while its parent is paused, and is created when that is resumed.
+/// A child is not created while its parent is paused, and is created when the parent is resumed.
 #[tokio::test]
 async fn a_paused_parent_creates_its_child_only_after_resume() {
     for restart in [false, true] {
@@ -260,7 +260,7 @@ async fn a_paused_parent_creates_its_child_only_after_resume() {
     }
 }
 
-/// An order for a child that does not exist holds the child's slot meanwhile: the child is created all the same.
+/// The delivery of an order to a child that does not exist yet holds the child's slot: the child is created after that.
 #[tokio::test]
 async fn an_order_to_a_child_does_not_prevent_its_creation() {
     let store = SlowStore::new(true, true, 0);
@@ -324,9 +324,9 @@ async fn the_outbox_row_of_a_child_that_is_never_created_is_removed() {
     assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
 }
 
-/// Two lookups find no child; the first creates it, and it rests when the second goes on.
+/// Two lookups find no child. The first creates the child, which rests by the time that the second lookup continues.
 #[tokio::test]
-async fn a_second_ensure_child_does_not_disturb_a_resting_child() {
+async fn ensuring_a_child_a_second_time_does_not_disturb_the_resting_child() {
     let store = SlowStore::new(true, false, 0);
     let (_world, harness) = harness(&store, &child(json!({ "a": { "wait": "1h" } }))).await;
     let run = start(&harness, json!({})).await.run;
@@ -358,9 +358,9 @@ async fn a_second_ensure_child_does_not_disturb_a_resting_child() {
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
 }
 
-/// The watchdog finds a child that is not stored although its parent rests and waits for it.
+/// A parent rests and waits for a child that is not stored.
 #[tokio::test]
-async fn the_watchdog_sees_that_a_child_is_missing() {
+async fn the_watchdog_wakes_a_parent_whose_child_is_missing() {
     let store = SlowStore::new(false, false, 0);
     let (_world, harness) = harness(&store, &child(json!({ "a": { "wait": "1h" } }))).await;
     let run = start(&harness, json!({})).await.run;

@@ -1,4 +1,4 @@
-//! Reruns: each run has at most one successor, and never do both move.
+//! Reruns: each run has at most one successor, and a run and its successor are never active at the same time.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::{MemoryStore, SqliteStore};
 use crate::workflow::{EndingEvent, Event, Mode, Order, Plan, RunStatus};
 
-/// `one` is undone by a DELETE; `two` is answered 409 for the first calls.
+/// Two steps; the undo of `one` is a DELETE.
 fn plan() -> Arc<Plan> {
     checked_plan(
         &json!({
@@ -29,7 +29,7 @@ fn plan() -> Arc<Plan> {
     )
 }
 
-/// A run that is paused by a conflict over `two`.
+/// A run that is paused by a conflict over `two`: the service answers 409 to the first `refused` calls of `two`.
 async fn paused(refused: usize) -> (Arc<StepService>, Harness, RunId) {
     let step_service = StepService::new(move |seen, before| match (seen.path.as_str(), before) {
         ("/two", before) if before < refused => ServiceReply::Json(409, json!({})),
@@ -127,7 +127,7 @@ async fn a_successor_that_was_not_created_before_a_crash_is_created_by_the_next_
     };
     tokio::time::timeout(super::harness::TIMEOUT, created).await.expect("it is created");
     assert_eq!(harness.wait_until_resting(to).await.status, RunStatus::Completed);
-    assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"], "once");
+    assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"], "the successor runs once");
     assert_eq!((harness.store.pending_runs(9).await.unwrap().len(), harness.runs().await.len()), (0, 2));
 }
 

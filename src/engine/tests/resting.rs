@@ -47,7 +47,7 @@ async fn a_run_that_waits_has_no_task_and_is_not_woken_early() {
 }
 
 #[tokio::test]
-async fn the_next_process_wakes_waiting_runs_and_reads_none_before() {
+async fn the_next_process_wakes_a_waiting_run_in_time_and_does_not_load_it_before() {
     let step_service = step_service("2").await;
     let mut harness = Harness::new(&step_service, retrying_plan()).await;
     let begun = Instant::now();
@@ -65,7 +65,7 @@ async fn the_next_process_wakes_waiting_runs_and_reads_none_before() {
 }
 
 #[tokio::test]
-async fn runs_that_are_due_at_the_start_of_a_process_go_on_at_once() {
+async fn a_run_that_is_due_at_the_start_of_a_process_is_resumed_at_once() {
     let step_service = step_service("2").await;
     let mut harness = Harness::new(&step_service, retrying_plan()).await;
     let run = start(&harness, json!({})).await.run;
@@ -168,7 +168,7 @@ async fn no_wake_up_is_lost() {
     }
     for run in &runs {
         if harness.store.run(*run).await.unwrap().unwrap().status == RunStatus::Paused {
-            // Of concurrent pauses and resumes a pause may have been the last.
+            // The last of the concurrent pauses and resumes may have been a pause.
             let _ = harness.engine.order(*run, Order::Resume { reason: None }, "test".into()).await;
         }
         let ended = harness.engine.wait_until_at_rest(*run, TIMEOUT).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
     harness.crash().await;
     let recovered = harness.recover().await;
     assert_eq!((recovered.resumed, recovered.paused, recovered.waiting), (0, 1, 0));
-    assert!(!harness.engine.core.schedule.timers.will_wake(run), "nothing is kept of it in memory");
+    assert!(!harness.engine.core.schedule.timers.will_wake(run), "memory holds no timer of the run");
     assert!(harness.engine.stuck(9).is_empty());
 }
 
@@ -195,7 +195,8 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
 #[tokio::test]
 async fn a_reload_wakes_every_stuck_run() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(500, json!({}))).await;
-    // The plan's source is no definition: only files that have the plan itself make its runs readable.
+    // The stored source of this plan is not a valid definition: its runs can be read only while the files have the
+    // plan.
     let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&step_service, plan.clone()).await;
     for _ in 0..5 {
@@ -205,15 +206,15 @@ async fn a_reload_wakes_every_stuck_run() {
     harness.plan = PlanBuilder::new().respond(200, json!({})).build("other");
     harness.crash().await;
     harness.recover().await;
-    let stuck = async |count: usize| {
+    let wait_for_stuck = async |count: usize| {
         let poll = async {
             while harness.engine.stuck(9).len() != count {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(TIMEOUT, poll).await.expect("as many are stuck");
+        tokio::time::timeout(TIMEOUT, poll).await.expect("the number of stuck runs is reached");
     };
-    stuck(5).await;
+    wait_for_stuck(5).await;
     harness.load_plans(&[&plan]);
-    stuck(0).await;
+    wait_for_stuck(0).await;
 }

@@ -24,9 +24,10 @@ async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
-/// One run holds a lock in a plain call and waits for a signal in another step: that is no deadlock.
+/// A run holds a lock in a plain call, and in an independent step it waits for a child that waits for a lock. The call
+/// will end, so this is not a deadlock.
 #[tokio::test]
-async fn a_lock_in_an_independent_step_is_no_deadlock() {
+async fn waiting_in_a_step_that_holds_no_lock_is_not_a_deadlock() {
     let inner = checked_plan(
         &json!({
             "workflow": "inner",
@@ -149,13 +150,13 @@ async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
         tokio::spawn(async move { other.engine.order(run, order, "ann".into()).await })
     };
     let first = send(run, Order::Pause { reason: None });
-    store.orders.arrived(1).await;
+    store.orders.wait_for_arrivals(1).await;
     let second = send(run, Order::Signal { name: "go".into(), payload: Arc::default(), id: None });
     wait_for("the second order is stored", async || store.orders_past_the_gate(run).await == 2).await;
-    // Notifications are handled in order: when the mover reads the orders of the later run, it has got that of the
-    // second order.
+    // Notifications are handled in order. When the mover reads the orders of the later run, it has received the
+    // notification of the second order.
     let third = send(later, Order::Pause { reason: None });
-    store.orders.arrived(2).await;
+    store.orders.wait_for_arrivals(2).await;
     store.orders.pass(1_000);
     assert_eq!(first.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
     let second = second.await.unwrap();
@@ -183,10 +184,10 @@ async fn no_answer_is_given_before_it_is_durable() {
         step_service.wait_for_calls(1).await;
         store.appends.shut();
         step_service.open_gate();
-        store.appends.arrived(1).await;
-        tokio::time::sleep(Duration::from_millis(400)).await; // its deadline passes
+        store.appends.wait_for_arrivals(1).await;
+        tokio::time::sleep(Duration::from_millis(400)).await; // the run's deadline passes
         store.appends.pass(1);
-        store.appends.arrived(2).await; // the append after the deadline
+        store.appends.wait_for_arrivals(2).await; // the append that follows the deadline
         tokio::time::sleep(Duration::from_millis(50)).await;
         let run = harness.runs().await[0].run_id;
         let known = harness.events(run).await;
@@ -235,7 +236,7 @@ async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
     let begun = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::StepStarted(_))).count();
     wait_for("the second call waits for its permit", async || begun(&harness.events(second).await) == 1).await;
     store.heartbeats.shut();
-    tokio::time::sleep(Duration::from_millis(450)).await; // longer than its lease
+    tokio::time::sleep(Duration::from_millis(450)).await; // longer than the lease
     step_service.open_gate();
     assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Completed);
     wait_for("the call is withheld", async || {
@@ -244,14 +245,18 @@ async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
     .await;
     assert_eq!(step_service.paths(), ["POST /a/1"], "the second call was not sent");
     store.heartbeats.pass(1_000);
-    assert_eq!(harness.wait_until_resting(second).await.status, RunStatus::Completed, "no attempt was used up");
+    assert_eq!(
+        harness.wait_until_resting(second).await.status,
+        RunStatus::Completed,
+        "a withheld call does not count as an attempt"
+    );
     assert_eq!(step_service.paths(), ["POST /a/1", "POST /a/2"]);
 }
 
-/// Another process took a run over and is gone, and this one reacquires it while its own task still waits for a reply:
-/// an append of that task would be refused, so the run is loaded again and goes on at once.
+/// Another process took a run over and is gone. This process reacquires the run while its own task still waits for a
+/// reply. The store would refuse that task's appends, so the run is loaded again and continues at once.
 #[tokio::test]
-async fn a_run_that_is_reacquired_is_loaded_again() {
+async fn a_run_that_is_reacquired_is_loaded_again_while_its_old_task_still_waits() {
     let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");
     let step_service = StepService::new(|_, nth| {
         if nth == 0 { ServiceReply::Gated(200, json!({})) } else { ServiceReply::Json(200, json!({})) }

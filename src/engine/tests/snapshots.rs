@@ -21,7 +21,7 @@ fn limits() -> Limits {
 }
 
 /// Many items, a wait, and a step that sends the output of the first item.
-fn long() -> Value {
+fn long_run_definition() -> Value {
     let each = json!({ "for_each": "${request.body}", "call": "POST ${services.world}/each", "body": "${item}" });
     let steps = json!({
         "each": each,
@@ -32,16 +32,22 @@ fn long() -> Value {
 }
 
 async fn harness(limits: Limits) -> Harness {
-    Harness::with_store(&step_service().await, checked_plan(&long(), true), Arc::new(MemoryStore::new()), limits, None)
-        .await
+    Harness::with_store(
+        &step_service().await,
+        checked_plan(&long_run_definition(), true),
+        Arc::new(MemoryStore::new()),
+        limits,
+        None,
+    )
+    .await
 }
 
 async fn step_service() -> Arc<StepService> {
     StepService::new(|_, _| ServiceReply::Json(200, json!({ "n": 7, "secret": "4711-0815" }))).await
 }
 
-/// A run that waits for its signal, with more events than a snapshot wants.
-async fn waiting(harness: &Harness) -> RunId {
+/// A run that waits for its signal and has enough events for a snapshot.
+async fn waiting_run(harness: &Harness) -> RunId {
     let run = start(harness, json!((0..20).collect::<Vec<_>>())).await.run;
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingSignal);
     harness.wait_until_idle(run).await;
@@ -60,20 +66,20 @@ async fn last_call(harness: &Harness, run: RunId) -> Value {
 #[tokio::test]
 async fn a_run_with_many_events_gets_a_snapshot_of_its_stored_events() {
     let harness = harness(limits()).await;
-    let run = waiting(&harness).await;
+    let run = waiting_run(&harness).await;
     let written = async {
         loop {
-            if let Some(kept) = harness.store.run_snapshot(run).await.unwrap() {
-                return kept;
+            if let Some(snapshot) = harness.store.run_snapshot(run).await.unwrap() {
+                return snapshot;
             }
             tokio::task::yield_now().await;
         }
     };
-    let kept = tokio::time::timeout(TIMEOUT, written).await.expect("the run gets a snapshot");
+    let snapshot = tokio::time::timeout(TIMEOUT, written).await.expect("the run gets a snapshot");
     let events = harness.store.events(run, Seq::FIRST).await.unwrap();
-    let at = usize::try_from(kept.seq.0).unwrap();
+    let at = usize::try_from(snapshot.seq.0).unwrap();
     let body = fold(events[..at].iter().map(|stored| &stored.event)).unwrap().to_snapshot().unwrap();
-    assert_eq!(kept, RunSnapshot { run, seq: kept.seq, at: events[at - 1].at, fold: FOLD.into(), body });
+    assert_eq!(snapshot, RunSnapshot { run, seq: snapshot.seq, at: events[at - 1].at, fold: FOLD.into(), body });
     // No further snapshot is made until there are enough new events.
     make(&harness.engine.core, run).await.unwrap();
     assert_eq!(make(&harness.engine.core, run).await, Ok(None));
@@ -102,9 +108,9 @@ async fn a_run_is_loaded_from_its_snapshot_or_else_from_all_events() {
         (SnapshotCase::OtherRun, 7),
         (SnapshotCase::Ahead, 7),
     ];
-    for (kept, expected) in cases {
+    for (case, expected) in cases {
         let mut harness = harness(limits()).await;
-        let run = waiting(&harness).await;
+        let run = waiting_run(&harness).await;
         harness.crash().await;
         let mut events = harness.events(run).await;
         let mut seq = events.len();
@@ -115,7 +121,7 @@ async fn a_run_is_loaded_from_its_snapshot_or_else_from_all_events() {
                 *output = Arc::new(json!({ "n": 8 }));
             }
         };
-        match kept {
+        match case {
             SnapshotCase::Sound => {}
             SnapshotCase::Ahead => {
                 // The last event but one is missing, so that the events after it do not follow.
@@ -131,23 +137,23 @@ async fn a_run_is_loaded_from_its_snapshot_or_else_from_all_events() {
             }
         }
         let mut body = fold(&events).unwrap().to_snapshot().unwrap();
-        if matches!(kept, SnapshotCase::Garbage) {
+        if matches!(case, SnapshotCase::Garbage) {
             body.pop();
         }
-        let by = if matches!(kept, SnapshotCase::OtherFold) { "another" } else { FOLD };
+        let fold_hash = if matches!(case, SnapshotCase::OtherFold) { "another" } else { FOLD };
         let at = jiff::Timestamp::now();
-        let snapshot = RunSnapshot { run, seq: Seq(seq as u64), at, fold: by.into(), body };
+        let snapshot = RunSnapshot { run, seq: Seq(seq as u64), at, fold: fold_hash.into(), body };
         harness.store.put_run_snapshot(snapshot).await.unwrap();
-        assert_eq!(last_call(&harness, run).await, json!(expected), "{kept:?}");
+        assert_eq!(last_call(&harness, run).await, json!(expected), "{case:?}");
         let calls = harness.step_service.paths();
-        assert_eq!(calls.len(), 21, "{kept:?}: nothing is done twice: {calls:?}");
+        assert_eq!(calls.len(), 21, "{case:?}: nothing is done twice: {calls:?}");
     }
 }
 
-/// A snapshot would hold in clear what the store holds sealed.
+/// The store holds these values sealed; a snapshot would contain them in clear.
 #[tokio::test]
 async fn a_run_with_sensitive_values_gets_no_snapshot() {
-    let mut sealed = long();
+    let mut sealed = long_run_definition();
     sealed["steps"]["each"]["sensitive"] = json!(["$.secret"]);
     let services = BTreeMap::from([(ServiceName::from("world"), true)]);
     let (secrets, limits) = (BTreeSet::new(), limits());
@@ -155,7 +161,7 @@ async fn a_run_with_sensitive_values_gets_no_snapshot() {
     let plan = Arc::new(Plan::from_source(&sealed, &known).unwrap());
     let (store, key) = (Arc::new(MemoryStore::new()), Some(Secret::new("k")));
     let harness = Harness::with_store(&step_service().await, plan, store, limits.clone(), key).await;
-    let run = waiting(&harness).await;
+    let run = waiting_run(&harness).await;
     assert_eq!(make(&harness.engine.core, run).await, Ok(None));
     assert_eq!(harness.store.run_snapshot(run).await.unwrap(), None);
     assert_eq!(last_call(&harness, run).await, json!(7));
@@ -164,7 +170,7 @@ async fn a_run_with_sensitive_values_gets_no_snapshot() {
 #[tokio::test]
 async fn a_snapshot_that_is_too_large_is_not_stored() {
     let harness = harness(Limits { run_snapshot_bytes_max: 100, ..limits() }).await;
-    let run = waiting(&harness).await;
+    let run = waiting_run(&harness).await;
     assert_eq!(make(&harness.engine.core, run).await, Ok(Some(SnapshotOutcome::TooLarge)));
     assert_eq!(harness.store.run_snapshot(run).await.unwrap(), None);
     assert_eq!(last_call(&harness, run).await, json!(7));

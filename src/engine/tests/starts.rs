@@ -34,7 +34,7 @@ fn keyed(n: u64, body: u8) -> Start {
 }
 
 #[tokio::test]
-async fn a_started_run_is_durable_and_its_output_is_that_of_respond() {
+async fn a_started_run_is_durable_and_its_output_is_the_value_of_respond() {
     let harness = harness().await;
     let started = start(&harness, json!({ "n": 1 })).await;
     let stored = harness.store.run(started.run).await.unwrap().expect("it is on disk");
@@ -84,7 +84,7 @@ async fn two_hundred_starts(harness: &Harness) -> Vec<Started> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_starts_with_one_key_are_one_run_across_restarts() {
+async fn two_hundred_starts_with_one_key_create_one_run_even_across_restarts() {
     let mut harness = harness().await;
     let all = two_hundred_starts(&harness).await;
     assert_eq!(all.iter().filter(|started| started.fresh).count(), 1);
@@ -123,12 +123,12 @@ async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
     harness.wait_until_resting(earlier.run).await;
     store.heartbeats.shut();
     let while_recovering = async {
-        store.heartbeats.arrived(1).await;
+        store.heartbeats.wait_for_arrivals(1).await;
         let new = Start { key: None, ..keyed(2, 2) };
         let Err(StartError::Unavailable(why)) = harness.engine.start(new).await else { panic!("it was started") };
         assert!(why.contains("not resumed yet"), "{why}");
         let again = harness.engine.start(keyed(1, 1)).await.unwrap();
-        assert_eq!((again.run, again.fresh), (earlier.run, false), "a repeated start is no new one");
+        assert_eq!((again.run, again.fresh), (earlier.run, false), "a repeated start returns the earlier run");
         assert!(matches!(
             harness.engine.rerun(earlier.run, "a".into(), "ann".into()).await,
             Err(StartError::Unavailable(_))

@@ -62,12 +62,12 @@ impl Gate {
         self.open.add_permits(count);
     }
     /// Waits until this many operations have arrived since the gate was shut.
-    pub async fn arrived(&self, count: usize) {
+    pub async fn wait_for_arrivals(&self, count: usize) {
         let mut arrived = self.arrived.subscribe();
         let waited = tokio::time::timeout(super::harness::TIMEOUT, arrived.wait_for(|arrived| *arrived >= count)).await;
         assert!(waited.is_ok(), "no operation arrives at the gate");
     }
-    async fn through(&self) {
+    async fn go_through(&self) {
         self.arrived.send_modify(|arrived| *arrived += 1);
         self.open.acquire().await.unwrap().forget();
     }
@@ -123,7 +123,7 @@ impl TestStore {
         let shared_state = self.shared_state.as_ref()?.lock().unwrap();
         shared_state.owners.get(&run).copied().filter(|owner| *owner != worker && shared_state.alive.contains(owner))
     }
-    fn owns(&self, worker: Option<WorkerId>, run: RunId) {
+    fn set_owner(&self, worker: Option<WorkerId>, run: RunId) {
         if let Some(shared_state) = &self.shared_state {
             let mut shared_state = shared_state.lock().unwrap();
             match worker {
@@ -143,7 +143,7 @@ impl TestStore {
 
 type StoreReply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-macro_rules! passed_on {
+macro_rules! forward_to_inner {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
             self.count();
@@ -158,7 +158,7 @@ impl Work for TestStore {
             shared_state.lock().unwrap().alive.insert(worker);
         }
         Box::pin(async move {
-            self.heartbeats.through().await;
+            self.heartbeats.go_through().await;
             self.inner.heartbeat(worker, name, lives).await
         })
     }
@@ -175,7 +175,7 @@ impl Work for TestStore {
         Box::pin(async move {
             let taken = self.inner.take(worker, run).await?;
             if matches!(taken, TakeResult::Taken(_)) {
-                self.owns(Some(worker), run);
+                self.set_owner(Some(worker), run);
             }
             Ok(taken)
         })
@@ -185,7 +185,7 @@ impl Work for TestStore {
     }
     fn give_up(&self, worker: WorkerId, run: RunId, _: Fence) -> StoreReply<'_, ()> {
         if self.shared_state.as_ref().is_some_and(|state| state.lock().unwrap().owners.get(&run) == Some(&worker)) {
-            self.owns(Some(WorkerId(Uuid::nil())), run); // nobody's heartbeat
+            self.set_owner(Some(WorkerId(Uuid::nil())), run); // an owner that never sends a heartbeat
         }
         Box::pin(std::future::ready(Ok(())))
     }
@@ -203,7 +203,7 @@ impl Work for TestStore {
                     .shared_state
                     .as_ref()
                     .and_then(|shared_state| shared_state.lock().unwrap().owners.get(&run.run_id).copied());
-                let turn = match owner {
+                let is_due = match owner {
                     Some(owner) => {
                         owner != worker
                             && self.other_owner(worker, run.run_id).is_none()
@@ -214,7 +214,7 @@ impl Work for TestStore {
                             || !self.inner.orders(run.run_id).await?.is_empty()
                     }
                 };
-                if turn
+                if is_due
                     && due.len() < limit
                     && let TakeResult::Taken(owned) = self.take(worker, run.run_id).await?
                 {
@@ -224,7 +224,7 @@ impl Work for TestStore {
             Ok(due)
         })
     }
-    passed_on! {
+    forward_to_inner! {
         due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
         put_order(order: OrderRecord) -> ();
         order(id: Uuid) -> Option<OrderRecord>;
@@ -244,7 +244,7 @@ impl Work for TestStore {
         self.count();
         Box::pin(async move {
             let orders = self.inner.orders(run).await;
-            self.orders.through().await;
+            self.orders.go_through().await;
             orders
         })
     }
@@ -261,13 +261,13 @@ impl Store for TestStore {
         self.count();
         let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
         Box::pin(async move {
-            self.appends.through().await;
+            self.appends.go_through().await;
             self.inner.append(append).await?;
-            self.owns(owner, run);
+            self.set_owner(owner, run);
             Ok(())
         })
     }
-    passed_on! {
+    forward_to_inner! {
         run(run: RunId) -> Option<RunSummary>;
         runs(filter: RunFilter) -> Vec<RunSummary>;
         open_runs() -> Vec<(RunStatus, u64)>;

@@ -43,7 +43,7 @@ async fn first_come_is_first_served_over_pauses_and_a_kill() {
     }
     test.wait_for_calls("POST /uses", 1).await;
     let explained = test.wait_for_explanation(&runs[3], "stands in the queue of the lock `sku:a`").await;
-    assert!(explained.contains(&format!("`use` of {} holds it", id(&runs[0]))), "{explained}");
+    assert!(explained.contains(&format!("`use` of {} has held it", id(&runs[0]))), "{explained}");
     assert!(explained.contains("2 are queued before it"), "{explained}");
     let explained = test.wait_for_explanation(&runs[0], "holds the lock `sku:a`").await;
     assert!(explained.contains("5 wait for it") && explained.contains(id(&runs[1])), "{explained}");

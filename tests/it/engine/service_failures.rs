@@ -106,7 +106,7 @@ async fn a_run_waits_for_an_open_breaker_and_says_so() {
     let data = test.run("broken", json!({})).await;
     assert_eq!(data["status"], "failed", "{data}");
     let run = test.start_run("broken", json!({})).await;
-    let explained = test.wait_for_explanation(&run, "breaker is open").await;
+    let explained = test.wait_for_explanation(&run, "breaker has been open").await;
     assert!(explained.contains("frail") && explained.contains("next probe in"), "{explained}");
     let services = test.cli(&["services"]).await;
     assert!(services.contains("frail") && services.contains("open"), "{services}");

@@ -1,4 +1,4 @@
-//! Single cases: what the machine does after one event.
+//! Single cases: what the machine does after one input.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn rig(name: &str) -> Rig {
 }
 
 /// Answers pending requests until the next one is an append.
-fn to_append(rig: &mut Rig) {
+fn move_to_append(rig: &mut Rig) {
     while !matches!(rig.pending.front(), Some(Pending::Append(_))) {
         let pending = rig.pending.pop_front().expect("something is under way");
         let input = rig.resolve(pending);
@@ -26,19 +26,19 @@ fn to_append(rig: &mut Rig) {
 }
 
 #[test]
-fn a_read_does_not_wait_for_the_store_and_nothing_else_leaves_without_it() {
+fn a_read_does_not_wait_for_the_store_and_a_shared_call_does() {
     let mut rig = rig("saga");
     assert!(matches!(rig.pending.pop_front(), Some(Pending::Call(read)) if read.attempt.step.as_str() == "look"));
     assert!(rig.pending.is_empty(), "a run that has only read is not appended yet");
     let mut rig = self::rig("saga");
-    to_append(&mut rig);
+    move_to_append(&mut rig);
     assert_eq!(rig.pending.len(), 1, "the shared call waits");
 }
 
 #[test]
 fn an_append_of_unknown_outcome_is_retried_unchanged_with_growing_pauses() {
     let mut rig = rig("saga");
-    to_append(&mut rig);
+    move_to_append(&mut rig);
     let Some(Pending::Append(first)) = rig.pending.pop_front() else { panic!("an append is under way") };
     rig.pauses.clear();
     for _ in 0..10 {
@@ -57,7 +57,7 @@ fn an_append_of_unknown_outcome_is_retried_unchanged_with_growing_pauses() {
 #[test]
 fn a_first_append_that_is_certainly_refused_gives_the_request_back_to_legacy() {
     let mut rig = rig("saga");
-    to_append(&mut rig);
+    move_to_append(&mut rig);
     rig.pending.clear();
     rig.step(Input::AppendFinished(Err(AppendError::Refused("the disk is full".into()))));
     assert_eq!(rig.end, Some(End::Discarded));
@@ -69,7 +69,7 @@ fn a_first_append_that_is_certainly_refused_gives_the_request_back_to_legacy() {
 #[test]
 fn a_refusal_after_an_unknown_outcome_is_not_certain() {
     let mut rig = rig("saga");
-    to_append(&mut rig);
+    move_to_append(&mut rig);
     rig.pending.clear();
     rig.step(Input::AppendFinished(Err(AppendError::Unavailable("no answer".into()))));
     rig.pending.clear();
@@ -94,7 +94,7 @@ fn a_deadline_before_the_first_append_discards_the_run_without_an_event() {
 fn a_deadline_while_an_effect_is_recorded_never_says_not_started() {
     for outcome in [Ok(()), Err(AppendError::Unavailable("no answer".into()))] {
         let mut rig = rig("saga");
-        to_append(&mut rig);
+        move_to_append(&mut rig);
         rig.now = rig.timer.expect("the caller's deadline");
         rig.step(Input::Time);
         assert!(rig.caller.is_empty() && rig.end.is_none(), "no answer before the result of the append");

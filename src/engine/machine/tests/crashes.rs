@@ -4,8 +4,9 @@ use super::plans;
 use super::rig::{Crash, Rig};
 use crate::engine::machine::Input;
 
-/// The next input, with results in the order of their requests; `None` where the run waits for nothing or has ended.
-fn next(rig: &mut Rig) -> Option<Input> {
+/// The next input: the result of the oldest pending request, or the timer; `None` where nothing is pending or the run
+/// has ended.
+fn next_input(rig: &mut Rig) -> Option<Input> {
     if rig.end.is_some() {
         return None;
     }
@@ -19,13 +20,13 @@ fn next(rig: &mut Rig) -> Option<Input> {
     }
 }
 
-/// Takes this many steps, then performs this many outputs of the next one. Returns how many outputs that step has;
-/// `None` if the run rested or ended before.
+/// Takes this many steps, then performs this many outputs of the next step. Returns how many outputs were performed;
+/// `None` if the run rested or ended before that step.
 fn run_partly(rig: &mut Rig, steps: usize, outputs: usize) -> Option<usize> {
     let mut input = Input::Begin { frozen: false, draining: false };
     for _ in 0..steps {
         rig.step(input);
-        input = next(rig)?;
+        input = next_input(rig)?;
     }
     Some(rig.step_until(input, outputs))
 }

@@ -1,4 +1,7 @@
-//! How pending requests end, with injected faults; and what happens to a run after a crash.
+//! The results of pending requests, with injected faults; crashes and recovery of a run; and the invariants at its end.
+//!
+//! The codes in violations: I1, no acknowledged event is lost, and no effect is performed without an event; I2, a step
+//! has one outcome; I3, no effect is performed twice; I4, the stored events fold to a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,7 +74,7 @@ impl Rig {
         }
     }
 
-    /// Stores an append: a batch once, in order.
+    /// Stores an append; a batch is stored only once. Checks that sequence numbers are contiguous.
     fn write(&mut self, append: &Append) {
         if !self.batches.insert(append.batch) {
             return;

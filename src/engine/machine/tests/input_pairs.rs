@@ -1,4 +1,4 @@
-//! Every pair of inputs, in both orders, at every position of a run; and many random faults in one run.
+//! Tests with every pair of inputs, in both orders, at every position of a run; and with many random faults in one run.
 
 use jiff::SignedDuration;
 
@@ -78,7 +78,8 @@ fn feed(rig: &mut Rig, input: TestInput) {
     rig.step(input);
 }
 
-/// Moves the run to a position, with results in the order of their requests; false where it has ended by then.
+/// Moves the run to a position: that many inputs, pending requests being answered in the order in which they were made.
+/// Returns false if the run has ended or rests before.
 fn move_to(rig: &mut Rig, position: usize) -> bool {
     rig.begin();
     for _ in 0..position {

@@ -1,4 +1,4 @@
-//! A simulated environment for one machine: a store, services, locks and children that answer when the test says so.
+//! A simulated environment for one machine: a store, services, locks and children that answer when the test decides.
 //!
 //! It checks every output: no effect is sent and nobody is answered before the append was acknowledged, and one append
 //! is in flight at a time. Violations are collected, so that an exhaustive search can report all of them.
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::engine::machine::{
-    CallRequest, CallerAnswer, CallerTerms, ChildSpec, End, Input, LockQuery, Machine, MachineParts, OrderAnswer,
-    Output, RestCause, StartAnswer, Writes,
+    AppendHeader, CallRequest, CallerAnswer, CallerTerms, ChildSpec, End, Input, LockQuery, Machine, MachineParts,
+    OrderAnswer, Output, RestCause, StartAnswer,
 };
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
@@ -88,7 +88,7 @@ fn world() -> Arc<World> {
     Arc::new(World::new(services, [], [7; 32], 100, 100))
 }
 
-fn first(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
+fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
     let started = RunStarted {
         run: RunId(Uuid::from_u128(1)),
         workflow: plan.workflow.clone(),
@@ -123,7 +123,7 @@ impl Rig {
         let mut rig = Self {
             plan: plan.clone(),
             world: world(),
-            machine: machine(plan, &world(), first(plan, Mode::Real, now), 0, 1, Some(caller), now),
+            machine: machine(plan, &world(), new_run(plan, Mode::Real, now), 0, 1, Some(caller), now),
             now,
             frozen: false,
             stored: Vec::new(),
@@ -232,7 +232,7 @@ impl Rig {
             Output::Durable(_)
             | Output::AnswerOrder(..)
             | Output::AnswerStarter(_)
-            | Output::NoticesDurable
+            | Output::WebhookMessagesDurable
             | Output::PinCollision(_)
             | Output::SetSpawnPolicy(_)
             | Output::RetainRetryKey
@@ -314,13 +314,14 @@ pub(super) fn machine(
     caller: Option<CallerTerms>,
     now: Timestamp,
 ) -> Machine {
-    let writes = Writes { priority: Priority::Live, worker: WorkerId(Uuid::from_u128(2)), fence: Fence(fence) };
+    let append_header =
+        AppendHeader { priority: Priority::Live, worker: WorkerId(Uuid::from_u128(2)), fence: Fence(fence) };
     Machine::new(MachineParts {
         run,
         plan: plan.clone(),
         world: world.clone(),
         durable_seq: Seq(durable_seq),
-        writes: Some(writes),
+        append_header: Some(append_header),
         claim: None,
         caller,
         has_starter: false,

@@ -71,7 +71,7 @@ pub(crate) struct Admission {
     period: u64,
 }
 
-/// The call is not admitted; it may be tried again at this time.
+/// The call is not admitted; it may be tried again at `retry_at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rejected {
     pub retry_at: Duration,
@@ -124,10 +124,10 @@ impl Breaker {
         (admitted, change)
     }
 
-    /// Records the outcome of an admitted call. A call that was admitted before the last change of state changes
-    /// nothing: its outcome is out of date.
-    pub fn settle(&mut self, pass: Admission, outcome: CallOutcome, now: Duration) -> Option<Change> {
-        if pass.period != self.period {
+    /// Records the outcome of an admitted call. The outcome of a call that was admitted before the last change of state
+    /// is out of date and changes nothing.
+    pub fn settle(&mut self, admission: Admission, outcome: CallOutcome, now: Duration) -> Option<Change> {
+        if admission.period != self.period {
             return None;
         }
         match (&mut self.state, outcome) {
@@ -158,8 +158,8 @@ impl Breaker {
         }
     }
 
-    /// Checks a call of a rehearsed or dark run, which is no probe and changes nothing. Where no real run has called
-    /// for `open_max` after the open time, the breaker's state is too old to reject such a call.
+    /// Checks a call of a rehearsed or dark run. Such a call is never a probe and changes nothing. If no real run has
+    /// called for `open_max` after the open time, the breaker's state is too old to reject the call.
     ///
     /// # Errors
     /// The call is rejected.
@@ -213,8 +213,8 @@ impl Breaker {
         self.rule.slow.is_some_and(|slow| took > slow)
     }
 
-    /// The pause after which a call is tried again that was rejected while probes are in flight: not so short that such
-    /// calls pile up, and short enough that they come soon after the probes have ended.
+    /// The pause before a call that was rejected while probes are in flight is tried again. It is long enough that such
+    /// calls do not pile up, and short enough that they come soon after the probes have ended.
     fn probe_retry_pause(&self) -> Duration {
         (self.rule.open / 5).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }

@@ -14,8 +14,8 @@ fn rule() -> Rule {
 }
 
 fn call(breaker: &mut Breaker, outcome: CallOutcome, now: u64) -> Result<(), Rejected> {
-    let pass = breaker.admit(ms(now)).0?;
-    breaker.settle(pass, outcome, ms(now));
+    let admission = breaker.admit(ms(now)).0?;
+    breaker.settle(admission, outcome, ms(now));
     Ok(())
 }
 
@@ -166,8 +166,8 @@ proptest! {
         let mut breaker = Breaker::new(rule);
         let mut now = Duration::ZERO;
         let mut in_flight: Vec<(Admission, u64)> = Vec::new();
-        // What the model counts: periods; admitted and succeeded calls of a half-open period; ended and failed calls of a
-        // closed period.
+        // What the model counts: periods; admitted and succeeded calls of a half-open period; ended and failed calls of
+        // a closed period.
         let (mut period, mut admitted_calls, mut succeeded, mut ended, mut failed) = (0u64, 0u32, 0u32, 0u64, 0u64);
         for operation in operations {
             let before = breaker.state();
@@ -187,11 +187,11 @@ proptest! {
                         (period, admitted_calls, succeeded) = (period + 1, 0, 0);
                     }
                     match admitted {
-                        Ok(pass) => {
+                        Ok(admission) => {
                             prop_assert!(breaker.state() != BreakerState::Open);
                             admitted_calls += 1;
                             prop_assert!(breaker.state() != BreakerState::HalfOpen || admitted_calls <= probes);
-                            in_flight.push((pass, period));
+                            in_flight.push((admission, period));
                         }
                         Err(rejected) => {
                             prop_assert!(breaker.state() != BreakerState::Closed);
@@ -202,9 +202,9 @@ proptest! {
                 }
                 Operation::Settle(_, _) if in_flight.is_empty() => None,
                 Operation::Settle(which, outcome) => {
-                    let (pass, of) = in_flight.swap_remove(which % in_flight.len());
-                    let change = breaker.settle(pass, outcome, now);
-                    if of != period {
+                    let (admission, admitted_in) = in_flight.swap_remove(which % in_flight.len());
+                    let change = breaker.settle(admission, outcome, now);
+                    if admitted_in != period {
                         prop_assert_eq!(change, None);
                         continue;
                     }

@@ -1,4 +1,4 @@
-//! Sealed events are opened to what they were, whichever paths are declared.
+//! Opening a sealed event gives the original event, whichever paths are declared.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -29,7 +29,7 @@ fn event_sealer(paths: &[String]) -> EventSealer {
         sealer: Arc::new(Sealer::new(Some(&Secret::new("k")))),
         sources: SensitiveSources::default(),
         known: KnownValues::default(),
-        asked: BTreeMap::new(),
+        checkpoint_steps: BTreeMap::new(),
         clear_locks: BTreeSet::new(),
     }
 }
@@ -99,10 +99,9 @@ proptest! {
         prop_assert_eq!(&sealed_again(&sealer, &once), &once);
     }
 
-    /// Opening gives what was sealed, also where parts overlap in every way: values, texts, and values in texts that
-    /// hold JSON.
+    /// Opening gives the original, in whatever way parts overlap: values, texts, and values in texts that hold JSON.
     #[test]
-    fn parts_may_overlap(
+    fn overlapping_parts_are_sealed_once_and_opened_as_they_were(
         parts in prop::collection::vec((paths(), prop::option::of(paths())), 1..4),
         content in value(),
     ) {

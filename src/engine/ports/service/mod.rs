@@ -4,10 +4,10 @@
 //! concurrency limit and for the rate, checks the breaker again, and returns a [`CallPermit`], to which the call's
 //! result is given.
 //!
-//! Always true: all runs of the process share an upstream, also over a reload that does not change the service. Only
-//! real runs change the breaker's state; rehearsed and dark ones are refused by it too, and have a concurrency limit
-//! and a share of the rate of their own. A call that is refused here was not sent. A permit that is dropped without a
-//! result (its run was cancelled) counts as inconclusive.
+//! Always true: all runs of the process share an upstream, also across a reload that does not change the service. Only
+//! calls of real runs change the breaker's state. Calls of rehearsed and dark runs are refused by the breaker too, and
+//! have a concurrency limit and a share of the rate of their own. A call that is refused here was not sent. A permit
+//! that is dropped without a result (its run was cancelled) counts as inconclusive.
 //!
 //! When the service is slow, calls wait for permits within their own timeouts; when it is unreachable, the breaker
 //! opens and calls are refused at once. A call that spent most of its timeout waiting here, and then timed out, is
@@ -50,7 +50,7 @@ pub(in crate::engine) struct Upstream {
     real_permits: Arc<Semaphore>,
     /// Permits for calls of rehearsed and dark runs.
     secondary_permits: Arc<Semaphore>,
-    /// The origin of the times of breaker and rate.
+    /// When the upstream was made: times given to breaker and rate limiter count from here.
     started: Instant,
     limiters: Mutex<Limiters>,
     in_flight: Arc<CallCount>,
@@ -188,11 +188,11 @@ impl Upstream {
             self.wait_for_rate(mode, deadline).await?;
         }
         drop(waiting);
-        let pass = self.admit(mode)?;
+        let admission = self.admit(mode)?;
         self.metrics.call_started();
         Ok(CallPermit {
             upstream: self.clone(),
-            pass,
+            admission,
             requested_at,
             granted_at: self.now(),
             deadline: deadline.duration_since(self.started),
@@ -247,14 +247,14 @@ impl Upstream {
         admitted.map(Some).map_err(|rejected| self.breaker_open(rejected, now))
     }
 
-    fn settle(&self, pass: Admission, outcome: CallOutcome) {
+    fn settle(&self, admission: Admission, outcome: CallOutcome) {
         let now = self.now();
         let mut limiters = self.limiters();
-        let change = limiters.breaker.as_mut().and_then(|breaker| breaker.settle(pass, outcome, now));
+        let change = limiters.breaker.as_mut().and_then(|breaker| breaker.settle(admission, outcome, now));
         self.changed(change, &limiters);
     }
 
-    /// Called under the lock, so that metrics and log lines have the order of the changes.
+    /// Called under the lock, so that metrics and log lines appear in the order of the changes.
     fn changed(&self, change: Option<Change>, _limiters: &MutexGuard<'_, Limiters>) {
         if let Some(change) = change {
             self.metrics.changed(change, self.in_force.load(Ordering::Relaxed));
@@ -292,7 +292,7 @@ impl Upstream {
 /// The permission to send one call. Ends with [`CallPermit::finish`], or when it is dropped.
 pub(in crate::engine) struct CallPermit {
     upstream: Arc<Upstream>,
-    pass: Option<Admission>,
+    admission: Option<Admission>,
     requested_at: Duration,
     granted_at: Duration,
     deadline: Duration,
@@ -312,8 +312,8 @@ impl CallPermit {
         let is_too_slow =
             |took| self.upstream.limiters().breaker.as_ref().is_some_and(|breaker| breaker.is_too_slow(took));
         let outcome = outcome::of(result, times, is_too_slow);
-        if let Some(pass) = self.pass.take() {
-            self.upstream.settle(pass, outcome);
+        if let Some(admission) = self.admission.take() {
+            self.upstream.settle(admission, outcome);
         }
     }
 }
@@ -321,8 +321,8 @@ impl CallPermit {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         self.upstream.metrics.call_ended();
-        if let Some(pass) = self.pass.take() {
-            self.upstream.settle(pass, CallOutcome::Inconclusive);
+        if let Some(admission) = self.admission.take() {
+            self.upstream.settle(admission, CallOutcome::Inconclusive);
         }
     }
 }

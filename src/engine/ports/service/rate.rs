@@ -1,4 +1,4 @@
-//! PURE. When the next call to a service may begin.
+//! PURE. The rate limiter of a service: when the next call may begin.
 //!
 //! Always true: in any time `t` at most `burst + t / every` calls of all runs together begin. Calls of rehearsed and
 //! dark runs are limited to a share of that and take only what real runs leave; no real run queues behind them. Time is

@@ -48,7 +48,7 @@ pub struct BreakerView {
 }
 
 impl Upstream {
-    /// What a call of this run waits for here, if one does.
+    /// What a call of this run waits for at this service; `None` where no call of the run waits.
     pub fn wait_reason(&self, run: RunId) -> Option<String> {
         if !self.waiting.contains(run) {
             return None;

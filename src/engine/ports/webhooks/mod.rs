@@ -1,15 +1,15 @@
-//! Sends messages to webhooks, which were recorded in the append of the event that they report.
+//! Sends messages to webhooks. A message is recorded in the same append as the event that it reports.
 //!
 //! The question it answers: "are the people who have to decide notified?" Always true: a message is in the store before
-//! it is sent, and is removed when it was delivered, given up or dropped, which is counted and logged. So it may be
-//! sent twice; the receiver recognises that by its `id`. It holds no body and no secret. Each destination has a queue
-//! of its own ([`queues`]), in the order in which messages were recorded; the store is read only after a notification
-//! of a new message.
+//! it is sent. It is removed after it was delivered, given up or dropped, which is counted and logged. If the process
+//! ends before the removal, the message is sent again, and the receiver recognises it by its `id`. A message contains
+//! no body and no secret. Each destination has a queue of its own ([`queues`]), in the order in which messages were
+//! recorded; the store is read only after a notification of a new message.
 //!
 //! When a receiver is slow or unreachable, its messages wait, within their bounds (`notices_waiting_max`,
-//! `notice_age_s`, `notice_attempts_max`), and are sent in order when it answers again; those of others are sent
-//! meanwhile. Where several processes share the store, the one that recorded a message sends it; the others take it
-//! over if it stays too long.
+//! `notice_age_s`, `notice_attempts_max`), and are sent in order when it answers again; messages to other receivers are
+//! sent meanwhile. Where several processes share the store, the process that recorded a message sends it; the others
+//! take it over if it stays in the store too long.
 
 mod queues;
 
@@ -30,7 +30,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::queues::{Attempt, Bounds, Queues};
+use self::queues::{Bounds, DeliveryResult, Queues};
 use crate::engine::bounds::usize_of;
 use crate::engine::context::Core;
 use crate::limits::Limits;
@@ -42,7 +42,7 @@ const PAGE_SIZE: usize = 100;
 /// The timeout of one delivery.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many deliveries may be in flight at the same time.
-const SENDING_MAX: usize = 64;
+const IN_FLIGHT_MAX: usize = 64;
 /// The pause before a store that did not answer is read again.
 const STORE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -95,7 +95,7 @@ struct Notifier {
     queues: Queues,
     /// The number of the last message that was read.
     last_read: u64,
-    in_flight: JoinSet<(Arc<WebhookMessage>, Attempt)>,
+    in_flight: JoinSet<(Arc<WebhookMessage>, DeliveryResult)>,
     /// Services whose gauge of waiting messages was set, to be set to zero when none is left.
     gauge_labels: BTreeSet<Option<ServiceName>>,
 }
@@ -109,7 +109,7 @@ impl Notifier {
             waiting_max: usize_of(core.files.limits.notices_waiting_max),
             refusals_max: core.files.limits.notice_attempts_max,
             age_max: SignedDuration::from_secs(age_s),
-            sending_max: SENDING_MAX,
+            in_flight_max: IN_FLIGHT_MAX,
         };
         Self {
             core,
@@ -121,7 +121,7 @@ impl Notifier {
         }
     }
 
-    /// Reads the messages after the last one; returns when to read all of them.
+    /// Reads the messages after the last one that was read; returns when to read all messages again.
     async fn read_new(&mut self, read_at: Option<Instant>) -> Option<Instant> {
         match self.read().await {
             Ok(_) => read_at,
@@ -184,9 +184,9 @@ impl Notifier {
             self.in_flight.spawn(async move {
                 let attempt = match tokio::time::timeout(DELIVERY_TIMEOUT, deliver(&webhooks, &message)).await {
                     Ok(attempt) => attempt,
-                    Err(_) => Attempt::Failed(format!("no answer within {} s", DELIVERY_TIMEOUT.as_secs())),
+                    Err(_) => DeliveryResult::Failed(format!("no answer within {} s", DELIVERY_TIMEOUT.as_secs())),
                 };
-                if attempt == Attempt::Delivered {
+                if attempt == DeliveryResult::Delivered {
                     remove(&core, &message, "sent").await;
                 }
                 (message, attempt)
@@ -194,10 +194,10 @@ impl Notifier {
         }
     }
 
-    async fn settle(&mut self, message: &WebhookMessage, attempt: &Attempt) {
+    async fn settle(&mut self, message: &WebhookMessage, attempt: &DeliveryResult) {
         let settled = self.queues.settle(message, attempt, Instant::now(), self.core.process.clock.now());
         let (run, number, service) = (message.run, message.number, service(message));
-        if let Attempt::Refused(why) | Attempt::Failed(why) = attempt {
+        if let DeliveryResult::Refused(why) | DeliveryResult::Failed(why) = attempt {
             metrics::counter!("pointsman_notice_failures_total", "service" => service.clone()).increment(1);
             let again_in = settled.pause.unwrap_or_default();
             tracing::warn!(%run, number, service, why, ?again_in, "a message to a webhook was not delivered");
@@ -224,7 +224,7 @@ impl Notifier {
     }
 }
 
-/// The store did not answer: returns when all messages are read again.
+/// Logs that the store did not answer; returns when to read all messages again.
 fn read_failed(error: &StoreError) -> Option<Instant> {
     tracing::warn!(%error, "the messages to webhooks cannot be read: it is tried again");
     Some(Instant::now() + STORE_RETRY_PAUSE)
@@ -239,7 +239,7 @@ fn service(message: &WebhookMessage) -> String {
     label(message.service.as_ref())
 }
 
-async fn deliver(webhooks: &Webhooks, message: &WebhookMessage) -> Attempt {
+async fn deliver(webhooks: &Webhooks, message: &WebhookMessage) -> DeliveryResult {
     let mut body = message.body.clone();
     if let Some(body) = body.as_object_mut() {
         body.insert("id".into(), json!(format!("{}-{}", message.run, message.number)));
@@ -248,25 +248,27 @@ async fn deliver(webhooks: &Webhooks, message: &WebhookMessage) -> Attempt {
     *request.method_mut() = Method::POST;
     *request.uri_mut() = match message.url.parse() {
         Ok(url) => url,
-        Err(error) => return Attempt::Refused(format!("its URL is invalid: {error}")),
+        Err(error) => return DeliveryResult::Refused(format!("its URL is invalid: {error}")),
     };
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let reply = match webhooks.request(request).await {
         Ok(reply) => reply,
-        Err(error) => return Attempt::Failed(error.to_string()),
+        Err(error) => return DeliveryResult::Failed(error.to_string()),
     };
     let status = reply.status();
     let _ = reply.into_body().frame().await; // the body is read only so that the connection can be used again
     let why = || format!("it answered {}", status.as_u16());
     match status {
-        status if status.is_success() => Attempt::Delivered,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => Attempt::Failed(why()),
-        status if status.is_client_error() => Attempt::Refused(why()),
-        _ => Attempt::Failed(why()),
+        status if status.is_success() => DeliveryResult::Delivered,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            DeliveryResult::Failed(why())
+        }
+        status if status.is_client_error() => DeliveryResult::Refused(why()),
+        _ => DeliveryResult::Failed(why()),
     }
 }
 
-/// Removes a message that is not sent any more from the store, and counts its outcome.
+/// Removes a message from the store, because it is not sent again, and counts its outcome.
 async fn remove(core: &Core, message: &WebhookMessage, outcome: &'static str) {
     metrics::counter!("pointsman_notices_total", "service" => service(message), "outcome" => outcome).increment(1);
     if let Err(error) = core.ports.store.remove_webhook_message(message.number).await {

@@ -1,5 +1,5 @@
-//! The queues of messages to webhooks: which message is sent next, and when. Without store and network, so that it can
-//! be tested by itself.
+//! The queues of messages to webhooks: which message is sent next, and when. Uses neither store nor network, so that it
+//! can be tested alone.
 //!
 //! Always true: a destination has at most one message in flight, and its messages are sent in the order in which they
 //! were recorded; a destination that is slow or fails delays no other one. After a failure the same message is sent
@@ -30,12 +30,12 @@ pub(super) struct Bounds {
     /// The age at which a message is given up.
     pub age_max: SignedDuration,
     /// How many messages may be in flight at the same time, to different destinations.
-    pub sending_max: usize,
+    pub in_flight_max: usize,
 }
 
 /// The result of sending a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
+pub(super) enum DeliveryResult {
     /// The receiver has accepted it.
     Delivered,
     /// The receiver refuses this message (4xx).
@@ -44,12 +44,12 @@ pub(super) enum Attempt {
     Failed(String),
 }
 
-/// What follows from an attempt.
+/// What follows from the result of sending a message.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Settled {
     /// Messages that are not sent any more.
     pub given_up: Vec<Arc<WebhookMessage>>,
-    /// The destination accepts messages again, after so many failures.
+    /// The destination accepts messages again; how many failures there were before.
     pub recovered_after: Option<u32>,
     /// The message is sent again after this pause.
     pub pause: Option<Duration>,
@@ -67,7 +67,7 @@ fn destination(message: &WebhookMessage) -> String {
 /// The messages that wait for one destination.
 struct Queue {
     service: Option<ServiceName>,
-    /// The messages by their numbers, and so in the order in which they were recorded.
+    /// The messages by number, which is the order in which they were recorded.
     waiting: BTreeMap<u64, Waiting>,
     /// The number of the message in flight.
     sending: Option<u64>,
@@ -115,8 +115,7 @@ impl Queues {
         Self { bounds, by_destination: BTreeMap::new(), sending: 0 }
     }
 
-    /// Adds a recorded message; one that is queued already stays as it is. Returns the message that is dropped for it,
-    /// where too many wait.
+    /// Adds a recorded message, unless it is queued already. If too many messages wait, one is dropped and returned.
     pub(super) fn add(&mut self, message: WebhookMessage, not_before: Instant) -> Option<Arc<WebhookMessage>> {
         let queue = self.by_destination.entry(destination(&message));
         let queue = queue.or_insert_with(|| Queue::new(message.service.clone()));
@@ -141,7 +140,7 @@ impl Queues {
             .collect();
         // If not all can be sent, those that have been due the longest go first.
         due.sort_by_key(|(due, number, _)| (*due, *number));
-        let free = self.bounds.sending_max.saturating_sub(self.sending);
+        let free = self.bounds.in_flight_max.saturating_sub(self.sending);
         let started = due.into_iter().take(free).filter_map(|(_, number, queue)| {
             queue.sending = Some(number);
             Some(queue.waiting.get(&number)?.message.clone())
@@ -151,9 +150,10 @@ impl Queues {
         started
     }
 
-    /// When the next message is due; `None` where none is before one in flight is settled or another one is added.
+    /// When the next message is due; `None` if no message can become due before one in flight is settled or another one
+    /// is added.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        if self.sending >= self.bounds.sending_max {
+        if self.sending >= self.bounds.in_flight_max {
             return None;
         }
         self.by_destination.values().filter_map(|queue| queue.next(now).map(|(due, _)| due)).min()
@@ -163,7 +163,7 @@ impl Queues {
     pub(super) fn settle(
         &mut self,
         message: &WebhookMessage,
-        attempt: &Attempt,
+        attempt: &DeliveryResult,
         now: Instant,
         time: Timestamp,
     ) -> Settled {
@@ -174,7 +174,7 @@ impl Queues {
         }
         queue.sending = None;
         self.sending -= 1;
-        if *attempt == Attempt::Delivered {
+        if *attempt == DeliveryResult::Delivered {
             queue.waiting.remove(&message.number);
             settled.recovered_after = (queue.failures > 0).then_some(queue.failures);
             (queue.failures, queue.next_try) = (0, None);
@@ -182,7 +182,7 @@ impl Queues {
             let pause = PAUSE.saturating_mul(1 << queue.failures.min(16)).min(PAUSE_MAX);
             queue.failures = queue.failures.saturating_add(1);
             (queue.next_try, settled.pause) = (Some(now + pause), Some(pause));
-            let refused = matches!(attempt, Attempt::Refused(_));
+            let refused = matches!(attempt, DeliveryResult::Refused(_));
             if let Some(waiting) = queue.waiting.get_mut(&message.number) {
                 waiting.refusals += u64::from(refused);
             }

@@ -1,4 +1,4 @@
-//! A child whose workflow the files lose between its parent's decision and its first append.
+//! A child whose workflow is removed from the files between the parent's decision on it and its first append.
 
 use serde_json::json;
 
@@ -6,10 +6,10 @@ use super::{SlowStore, calls, harness, start};
 use crate::store::Work;
 use crate::workflow::RunStatus;
 
-/// The workflow is removed from the files after the parent decided on the child and before the child is created: the
-/// parent pauses and names the workflow, also after a restart, and goes on by itself once the files have it again.
+/// The parent pauses and names the workflow, also after a restart, and continues by itself once the files have the
+/// workflow again.
 #[tokio::test]
-async fn a_child_whose_workflow_is_gone_when_it_is_created_is_waited_for() {
+async fn a_parent_waits_for_the_workflow_of_a_child_that_it_has_decided_on() {
     for restart in [false, true] {
         let store = SlowStore::new(true, false, 0);
         let (step_service, mut harness) = harness(&store, &calls()).await;
@@ -26,11 +26,11 @@ async fn a_child_whose_workflow_is_gone_when_it_is_created_is_waited_for() {
             harness.recover().await;
         }
         let paused = harness.wait_until_resting(run).await;
-        assert_eq!(paused.status, RunStatus::Paused, "it has not failed: {paused:?}");
+        assert_eq!(paused.status, RunStatus::Paused, "the parent has not failed: {paused:?}");
         let note = harness.view(run).await.note.unwrap_or_default();
         assert!(note.contains("the workflow `child`, which is not in the files in force"), "{note}");
         harness.wait_until_idle(run).await;
-        assert!(store.inner.pending_runs(9).await.unwrap().is_empty(), "nothing is delivered for ever");
+        assert!(store.inner.pending_runs(9).await.unwrap().is_empty(), "no row stays in the outbox");
         assert_eq!((harness.runs().await.len(), step_service.seen().len()), (1, 0));
         harness.load_plans(&[]);
         harness.load_plans(&[&calls()]);

@@ -10,7 +10,9 @@ use crate::names::{Seq, WorkflowName};
 use crate::store::{Store, StoredEvent, Work};
 use crate::workflow::{CheckpointEvent, EndingEvent, Event, LockEvent, Part, Plan, Run, RunSummary, WaitEvent, fold};
 
-/// Checks the invariants I1 to I4, and those of times, locks and answers; returns the number of events.
+/// Checks the invariants, also those of times, locks and answers; returns the number of events. I1: nothing
+/// acknowledged is lost, and no effect is performed without an event. I2: a step has one outcome. I3: no effect is
+/// performed twice. I4: the stored events fold to the stored summary.
 pub(super) async fn check(
     store: &Arc<SimStore>,
     services: &SimServices,
@@ -30,43 +32,43 @@ pub(super) async fn check(
             }
         }
     }
-    let (mut events, mut locks, mut takes) = (0, Vec::new(), BTreeMap::new());
+    let (mut events, mut locks, mut acquisitions) = (0, Vec::new(), BTreeMap::new());
     for run in runs {
-        let kept = store.memory().events(run.run_id, Seq::FIRST).await.unwrap_or_default();
-        events += kept.len();
-        check_run(run, &kept, plans.contains_key(&run.workflow), wrong);
-        collect_lock_times(run, &kept, &mut locks);
-        check_snapshot(store, run, &kept, wrong).await;
-        for stored in &kept {
-            let decided = match &stored.event {
+        let events_of_run = store.memory().events(run.run_id, Seq::FIRST).await.unwrap_or_default();
+        events += events_of_run.len();
+        check_run(run, &events_of_run, plans.contains_key(&run.workflow), wrong);
+        collect_lock_times(run, &events_of_run, &mut locks);
+        check_snapshot(store, run, &events_of_run, wrong).await;
+        for stored in &events_of_run {
+            let successor = match &stored.event {
                 Event::Ending(EndingEvent::Superseded(superseded)) => Some(superseded.by),
                 _ => None,
             };
-            if let Some(successor) = decided.filter(|successor| !runs.iter().any(|run| run.run_id == *successor)) {
+            if let Some(successor) = successor.filter(|successor| !runs.iter().any(|run| run.run_id == *successor)) {
                 wrong.push(format!("I1: {successor} supersedes {}, and was never created", run.run_id));
             }
             if let Event::StepStarted(started) = &stored.event
                 && let Some(key) = &started.key
             {
-                takes.insert(key.clone(), store.takes(run.run_id));
+                acquisitions.insert(key.clone(), store.takes(run.run_id));
             }
         }
     }
     let pending_runs = store.memory().pending_runs(10_000).await.unwrap_or_default();
     wrong.extend(pending_runs.iter().map(|row| format!("I1: {} is still in the outbox at the end", row.run)));
-    wrong.extend(store.early());
+    wrong.extend(store.events_in_the_future());
     check_locks(locks, wrong);
-    check_effects(services, &takes, wrong);
+    check_effects(services, &acquisitions, wrong);
     events
 }
 
 /// A snapshot equals the fold of the events up to it.
 async fn check_snapshot(store: &Arc<SimStore>, run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
-    let Ok(Some(kept)) = store.memory().run_snapshot(run.run_id).await else { return };
-    let before = usize::try_from(kept.seq.0).ok().and_then(|seq| events.get(..seq));
+    let Ok(Some(snapshot)) = store.memory().run_snapshot(run.run_id).await else { return };
+    let before = usize::try_from(snapshot.seq.0).ok().and_then(|seq| events.get(..seq));
     let folded = before.and_then(|before| fold(before.iter().map(|stored| &stored.event)).ok());
-    if Run::from_snapshot(&kept.body).ok() != folded || folded.is_none() {
-        wrong.push(format!("the snapshot of {} at {} differs from the fold of its events", run.run_id, kept.seq));
+    if Run::from_snapshot(&snapshot.body).ok() != folded || folded.is_none() {
+        wrong.push(format!("the snapshot of {} at {} differs from the fold of its events", run.run_id, snapshot.seq));
     }
 }
 
@@ -112,6 +114,7 @@ fn check_run(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut 
     }
 }
 
+/// A lock's name, the begin and the end of the time in which it was held, and its holder.
 type LockTime = (String, jiff::Timestamp, jiff::Timestamp, String);
 
 /// Collects which locks the run held, and from when to when.
@@ -150,7 +153,8 @@ fn check_locks(mut locks: Vec<LockTime>, wrong: &mut Vec<String>) {
     }
 }
 
-fn check_effects(services: &SimServices, takes: &BTreeMap<String, u64>, wrong: &mut Vec<String>) {
+/// Checks what the services recorded. `acquisitions`: for each idempotency key, how often its run was acquired.
+fn check_effects(services: &SimServices, acquisitions: &BTreeMap<String, u64>, wrong: &mut Vec<String>) {
     if services.keyless() > 0 {
         wrong.push(format!("I3: {} effects came without a key", services.keyless()));
     }
@@ -161,13 +165,16 @@ fn check_effects(services: &SimServices, takes: &BTreeMap<String, u64>, wrong: &
         if record.effects > 1 {
             wrong.push(format!("I3: {} was done {} times", record.request, record.effects));
         }
-        let Some(takes) = takes.get(&key) else {
+        let Some(acquisitions) = acquisitions.get(&key) else {
             wrong.push(format!("I1: {} was sent, and no event records it", record.request));
             continue;
         };
-        if record.arrived > 1 + record.lost + takes {
+        if record.arrived > 1 + record.lost + acquisitions {
             let (arrived, lost) = (record.arrived, record.lost);
-            wrong.push(format!("I3: {} arrived {arrived} times; {lost} lost, {takes} takeovers", record.request));
+            wrong.push(format!(
+                "I3: {} arrived {arrived} times; {lost} lost, {acquisitions} acquisitions",
+                record.request
+            ));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A randomized simulation: two processes on one store, in one thread, in simulated time.
 //!
 //! Runs are started and get orders at random; the store and the services fail at random; processes are killed, started,
-//! or cut off from the store while they live; clocks jump by hours. In the end the faults stop, people decide what is
-//! open, and every run has to end with nothing done twice and nothing lost. A seed repeats what is drawn here and by
-//! the engine; the order in which tokio polls tasks that are ready at the same moment is not controlled.
+//! or cut off from the store while they live; clocks jump by hours. In the end the faults stop, people answer all open
+//! questions, and every run has to end with nothing done twice and nothing lost. The same seed gives the same random
+//! numbers here and in the engine; the order in which tokio polls tasks that are ready at the same moment is not
+//! controlled.
 
 mod invariants;
 mod plans;
@@ -60,8 +61,8 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Simulates one seed with `POINTSMAN_SEED=N`, so many with `POINTSMAN_SEEDS=N`, otherwise as many as fit into this
-/// time.
+/// Simulates the seed N with `POINTSMAN_SEED=N`, N seeds with `POINTSMAN_SEEDS=N`, otherwise as many seeds as fit into
+/// this time.
 fn simulate_many(test: &str, scenario: Scenario, within: Duration) {
     let (one, many) = (number("POINTSMAN_SEED"), number("POINTSMAN_SEEDS"));
     let first = one.unwrap_or_else(|| fastrand::u64(..1 << 40));
@@ -97,7 +98,7 @@ fn with_all_faults_nothing_is_lost_or_done_twice() {
     simulate_many("with_all_faults", Scenario::AllFaults, Duration::from_secs(8));
 }
 
-/// With a store of one process: no sweep repairs what is missed.
+/// On a store of one process no sweep makes up for lost wake-ups.
 #[test]
 fn a_single_process_loses_nothing_and_does_nothing_twice() {
     simulate_many("a_single_process", Scenario::SingleProcess, Duration::from_secs(5));

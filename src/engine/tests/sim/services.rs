@@ -28,7 +28,7 @@ pub(super) struct KeyRecord {
     pub effects: u64,
     /// How many calls arrived.
     pub arrived: u64,
-    /// For how many calls the sender could not know the outcome, because of a fault here.
+    /// How many calls left their sender without knowledge of the outcome, because of a fault here.
     pub lost: u64,
     /// Whether another request came with the same key.
     pub reused: bool,
@@ -121,7 +121,7 @@ impl SimServices {
         (fault, quick)
     }
 
-    /// Performs the call: once for each key where the service honours keys.
+    /// Performs the effect of a call. A service that honours keys performs it once for each key.
     fn perform_effect(&self, call: &Outgoing, effect: EffectClass) -> Value {
         let mut state = self.0.lock().unwrap();
         state.number += 1;

@@ -47,9 +47,9 @@ pub(super) struct Acknowledged {
 pub(super) enum Scenario {
     /// All of them.
     AllFaults,
-    /// All of them, with a single process and a store of its own: no sweep repairs what is missed.
+    /// All of them, with a single process and a store of its own: no sweep makes up for lost wake-ups.
     SingleProcess,
-    /// Many faults of store and services; no process is killed, and people send only orders that are asked for.
+    /// Many faults of store and services. No process is killed, and people send orders only to runs that wait for them.
     LostReplies,
 }
 
@@ -239,7 +239,7 @@ impl Simulation {
                 let step = steps[self.random.usize(0..steps.len())].id.clone();
                 Order::Skip { step, reason: reason() }
             }
-            _ => match self.orders_wanted_by(run).await.into_iter().next() {
+            _ => match self.orders_for(run).await.into_iter().next() {
                 Some(order) => order,
                 None => return,
             },
@@ -270,7 +270,7 @@ impl Simulation {
     }
 
     /// The orders that would move a run which waits for a person or a signal.
-    async fn orders_wanted_by(&mut self, run: &RunSummary) -> Vec<Order> {
+    async fn orders_for(&mut self, run: &RunSummary) -> Vec<Order> {
         let Some(folded) = self.folded(run).await else { return Vec::new() };
         let mut orders: Vec<_> = folded
             .conflicts()
@@ -303,7 +303,8 @@ impl Simulation {
         run.open_checkpoints().map(&mut answer).collect()
     }
 
-    /// A random choice of those that the conflict offers; never a retry of an unknown outcome, which may do it twice.
+    /// A random choice of those that the conflict offers; but no retry of an unknown outcome, which might perform the
+    /// effect twice.
     fn choice_for(&mut self, conflict: &Conflict) -> Choice {
         let unknown = conflict.kind == ConflictKind::OutcomeUnknown;
         let sensible: Vec<&String> =
@@ -324,7 +325,7 @@ impl Simulation {
         fold(events.iter().map(|stored| &stored.event)).ok()
     }
 
-    /// Sends the wanted orders until all runs have ended; returns those that never end.
+    /// Sends the orders for which runs wait until all runs have ended; returns those that never end.
     async fn settle(&mut self) -> Vec<String> {
         for _ in 0..SETTLE_S_MAX {
             for process in 0..self.processes.len() {
@@ -339,7 +340,7 @@ impl Simulation {
                 return Vec::new();
             }
             for run in &open {
-                for order in self.orders_wanted_by(run).await {
+                for order in self.orders_for(run).await {
                     let process = self.random.usize(0..self.processes.len());
                     self.send_order(process, run.run_id, order);
                 }
@@ -354,8 +355,8 @@ impl Simulation {
                     Err(error) => error.to_string(),
                 });
             }
-            let kept = self.store.memory().events(run.run_id, Seq::FIRST).await.unwrap_or_default();
-            let kinds: Vec<_> = kept.iter().map(|stored| stored.event.kind()).collect();
+            let events = self.store.memory().events(run.run_id, Seq::FIRST).await.unwrap_or_default();
+            let kinds: Vec<_> = events.iter().map(|stored| stored.event.kind()).collect();
             let (id, status) = (run.run_id, run.status.as_str());
             stuck.push(format!("{id} of {} never ends: {status}: {why:?}: {kinds:?}", run.workflow));
         }

@@ -1,9 +1,9 @@
 //! A store that two simulated processes share, and that fails at random.
 //!
-//! It wraps the memory store. It adds what several processes on one database have: leases that end in simulated time, a
-//! clock of its own, and notifications that get lost; and the faults of a network: an operation fails before it
-//! happened, or is done and its reply is lost, or is slow, or is not answered until the caller gives up. An operation
-//! that has begun is not cancelled with its caller, who only misses the reply.
+//! It wraps the memory store and adds the properties of a database that several processes share: leases that end in
+//! simulated time, a clock of its own, and notifications that get lost. It also adds the faults of a network: an
+//! operation fails before it is done, or is done and its reply is lost, or is slow, or is not answered until the caller
+//! gives up. An operation that has begun is not cancelled with its caller, who only misses the reply.
 
 mod shared;
 
@@ -70,7 +70,8 @@ struct State {
     takes: HashMap<RunId, u64>,
     /// Due runs that were acquired for a worker whose reply was lost; the next `take_due` returns them.
     unreported: HashMap<WorkerId, Vec<OwnedRun>>,
-    early: Vec<String>,
+    /// Events that were appended with a time in the future.
+    events_in_the_future: Vec<String>,
 }
 
 impl SimStore {
@@ -85,7 +86,7 @@ impl SimStore {
             blocked: HashSet::new(),
             takes: HashMap::new(),
             unreported: HashMap::new(),
-            early: Vec::new(),
+            events_in_the_future: Vec::new(),
         };
         let (inner, notifications) = (MemoryStore::new(), broadcast::Sender::new(256));
         let store = Self { inner, shared, notifications, state: Mutex::new(state) };
@@ -126,13 +127,13 @@ impl SimStore {
     fn check_times(&self, append: &Append) {
         let time = clock::simulated::time();
         for (at, event) in append.events.iter().filter(|(at, _)| Some(*at) > time) {
-            let early = format!("{} at {at}, and it is {time:?}", event.kind());
-            self.state.lock().unwrap().early.push(format!("{}: {early}", append.run_id));
+            let text = format!("{}: {} at {at}, and it is {time:?}", append.run_id, event.kind());
+            self.state.lock().unwrap().events_in_the_future.push(text);
         }
     }
     /// Events that were appended with a time in the future.
-    pub(super) fn early(&self) -> Vec<String> {
-        self.state.lock().unwrap().early.clone()
+    pub(super) fn events_in_the_future(&self) -> Vec<String> {
+        self.state.lock().unwrap().events_in_the_future.clone()
     }
     /// The number of faults so far.
     pub(super) fn faults(&self) -> u64 {

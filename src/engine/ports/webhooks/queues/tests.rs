@@ -29,15 +29,15 @@ fn message(number: u64, destination: &str) -> WebhookMessage {
 }
 
 fn bounds() -> Bounds {
-    Bounds { waiting_max: 100, refusals_max: 3, age_max: SignedDuration::from_hours(24), sending_max: 64 }
+    Bounds { waiting_max: 100, refusals_max: 3, age_max: SignedDuration::from_hours(24), in_flight_max: 64 }
 }
 
 fn numbers(messages: &[Arc<WebhookMessage>]) -> Vec<u64> {
     messages.iter().map(|message| message.number).collect()
 }
 
-fn failed() -> Attempt {
-    Attempt::Failed("gone".into())
+fn failed() -> DeliveryResult {
+    DeliveryResult::Failed("gone".into())
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_destination_gets_its_messages_one_by_one_and_in_order() {
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [number]);
         assert_eq!((queues.start_due(now).len(), queues.next_due(now)), (0, None), "one is in flight");
-        assert_eq!(queues.settle(&started[0], &Attempt::Delivered, now, time(0)), Settled::default());
+        assert_eq!(queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0)), Settled::default());
     }
     assert_eq!(queues.next_due(now), None);
     assert!(queues.waiting().is_empty());
@@ -69,13 +69,13 @@ fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
         assert_eq!(numbers(&started), [1, 100 + failures], "the same message again, and the other at once");
         let settled = queues.settle(&started[0], &failed(), now, time(0));
         assert_eq!(settled, Settled { pause: Some(s(pause)), ..Settled::default() });
-        queues.settle(&started[1], &Attempt::Delivered, now, time(0));
+        queues.settle(&started[1], &DeliveryResult::Delivered, now, time(0));
         assert_eq!(queues.next_due(now), Some(now + s(pause)));
         now += s(pause);
     }
     // The receiver accepts messages again: the rest follows at once.
     let started = queues.start_due(now);
-    let settled = queues.settle(&started[0], &Attempt::Delivered, now, time(0));
+    let settled = queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0));
     assert_eq!(settled.recovered_after, Some(8));
     assert_eq!(numbers(&queues.start_due(now)), [2]);
 }
@@ -89,7 +89,7 @@ fn refused_and_too_old_messages_are_given_up() {
     for refusal in 1..=3 {
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [1]);
-        let settled = queues.settle(&started[0], &Attempt::Refused("it answered 404".into()), now, time(0));
+        let settled = queues.settle(&started[0], &DeliveryResult::Refused("it answered 404".into()), now, time(0));
         assert_eq!(numbers(&settled.given_up), if refusal == 3 { vec![1] } else { vec![] });
         now += s(60);
     }
@@ -116,13 +116,13 @@ fn beyond_the_bound_the_oldest_message_that_is_not_in_flight_is_dropped() {
     assert_eq!(queues.add(message(4, "b"), now), None, "each destination has its own bound");
     assert_eq!(queues.add(message(5, "a"), now).map(|dropped| dropped.number), Some(2));
     assert_eq!(queues.add(message(5, "a"), now), None, "it is queued already");
-    queues.settle(&started[0], &Attempt::Delivered, now, time(0));
+    queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0));
     assert_eq!(queues.waiting()[&Some(ServiceName::new("ops"))], 3);
 }
 
 #[test]
 fn messages_in_flight_are_bounded_and_the_longest_due_goes_first() {
-    let (mut queues, now) = (Queues::new(Bounds { sending_max: 2, ..bounds() }), Instant::now());
+    let (mut queues, now) = (Queues::new(Bounds { in_flight_max: 2, ..bounds() }), Instant::now());
     for (number, destination) in (1..).zip(["a", "b", "c"]) {
         queues.add(message(number, destination), now);
     }
@@ -141,7 +141,7 @@ fn a_message_of_another_process_is_left_to_it_for_a_while_and_removed_when_sent(
     let started = queues.start_due(now);
     assert_eq!(numbers(&started), [2], "its own message first");
     queues.keep_only(&BTreeSet::from([1]));
-    queues.settle(&started[0], &Attempt::Delivered, now, time(0));
+    queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0));
     assert_eq!(queues.next_due(now), Some(now + s(60)));
     assert_eq!(numbers(&queues.start_due(now + s(60))), [1]);
     queues.add(message(3, "a"), now);
@@ -183,11 +183,11 @@ proptest! {
                     }
                     if let Some(sent) = (!in_flight.is_empty()).then(|| in_flight.swap_remove(which % in_flight.len())) {
                         let attempt = match what {
-                            0..=4 => Attempt::Delivered,
+                            0..=4 => DeliveryResult::Delivered,
                             5..=7 => failed(),
-                            _ => Attempt::Refused("no".into()),
+                            _ => DeliveryResult::Refused("no".into()),
                         };
-                        if attempt == Attempt::Delivered {
+                        if attempt == DeliveryResult::Delivered {
                             *ends.entry(sent.number).or_default() += 1;
                             let last = delivered.insert(sent.destination.clone(), sent.number).unwrap_or(0);
                             prop_assert!(last < sent.number, "{} after {last}", sent.number);
@@ -202,7 +202,7 @@ proptest! {
                 None => {
                     for sent in std::mem::take(&mut in_flight) {
                         *ends.entry(sent.number).or_default() += 1;
-                        queues.settle(&sent, &Attempt::Delivered, now, time(0));
+                        queues.settle(&sent, &DeliveryResult::Delivered, now, time(0));
                     }
                     now += s(60);
                 }

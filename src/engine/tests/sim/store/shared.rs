@@ -5,7 +5,7 @@ use super::*;
 /// The simulated store as a [`Store`].
 pub(in crate::engine::tests::sim) struct Shared(pub Arc<SimStore>);
 
-/// Lets an operation go on when its caller is gone.
+/// Runs an operation in a task of its own, so that it continues when its caller is gone.
 async fn detached<T: Send + 'static, E: Send + 'static>(
     work: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E> {
@@ -20,8 +20,8 @@ macro_rules! with_faults {
         $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
             let store = self.0.clone();
             Box::pin(detached(async move {
-                let kept = store.clone();
-                store.with_fault(async { kept.inner.$name($($arg),*).await }).await
+                let backend = store.clone();
+                store.with_fault(async { backend.inner.$name($($arg),*).await }).await
             }))
         })*
     };
@@ -34,12 +34,12 @@ impl Work for Shared {
             if store.state.lock().unwrap().blocked.contains(&worker) {
                 return Err(unknown_result());
             }
-            let kept = store.clone();
+            let backend = store.clone();
             store
                 .with_fault(async {
-                    kept.state.lock().unwrap().alive.insert(worker, Instant::now() + lives);
-                    kept.inner.heartbeat(worker, name, lives).await?;
-                    Ok(clock::simulated::time().filter(|_| kept.shared))
+                    backend.state.lock().unwrap().alive.insert(worker, Instant::now() + lives);
+                    backend.inner.heartbeat(worker, name, lives).await?;
+                    Ok(clock::simulated::time().filter(|_| backend.shared))
                 })
                 .await
         }))
@@ -51,16 +51,16 @@ impl Work for Shared {
     fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         let store = self.0.clone();
         Box::pin(detached(async move {
-            let kept = store.clone();
-            store.with_fault(async { kept.take_for(worker, run).await }).await
+            let backend = store.clone();
+            store.with_fault(async { backend.take_for(worker, run).await }).await
         }))
     }
     fn take_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
         let store = self.0.clone();
         Box::pin(detached(async move {
-            let (kept, taken) = (store.clone(), Mutex::new(Vec::new()));
+            let (backend, taken) = (store.clone(), Mutex::new(Vec::new()));
             let due = async {
-                let due = kept.take_due_for(worker, limit).await?;
+                let due = backend.take_due_for(worker, limit).await?;
                 taken.lock().unwrap().clone_from(&due);
                 Ok(due)
             };
@@ -107,12 +107,12 @@ impl Store for Shared {
                 _ => {}
             }
             store.check_times(&append);
-            let kept = store.clone();
+            let backend = store.clone();
             let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
             let fence = append.fence;
             let done = store.with_fault(async {
-                kept.inner.append(append).await.map_err(FaultyAppend::Append)?;
-                kept.set_owner(owner, run, fence);
+                backend.inner.append(append).await.map_err(FaultyAppend::Append)?;
+                backend.set_owner(owner, run, fence);
                 Ok(())
             });
             done.await.map_err(|error| match error {

@@ -13,15 +13,15 @@ use crate::names::RunId;
 const OWNERS_MAX: usize = 32_768;
 
 /// The arm that owns an instance, and the run that created it; `None` if nobody owns it.
-pub(super) type Known = Option<(Arm, Option<RunId>)>;
+pub(super) type CachedOwner = Option<(Arm, Option<RunId>)>;
 
 #[derive(Default)]
 pub(super) struct Cache(Mutex<Halves>);
 
 #[derive(Default)]
 struct Halves {
-    young: HashMap<PinKey, Known>,
-    old: HashMap<PinKey, Known>,
+    young: HashMap<PinKey, CachedOwner>,
+    old: HashMap<PinKey, CachedOwner>,
     /// How many pins were made.
     pins_made: u64,
 }
@@ -32,14 +32,14 @@ impl Cache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, key: &PinKey) -> Option<Known> {
+    pub(super) fn get(&self, key: &PinKey) -> Option<CachedOwner> {
         let mut halves = self.halves();
-        if let Some(known) = halves.young.get(key) {
-            return Some(*known);
+        if let Some(owner) = halves.young.get(key) {
+            return Some(*owner);
         }
-        let known = halves.old.remove(key)?;
-        halves.put(key, known);
-        Some(known)
+        let owner = halves.old.remove(key)?;
+        halves.put(key, owner);
+        Some(owner)
     }
 
     /// How many pins were made before a look-up that begins now, for [`Cache::looked_up`].
@@ -48,10 +48,10 @@ impl Cache {
     }
 
     /// Caches the result of a look-up. `pins_made_before` is what [`Cache::pins_made`] returned when the look-up began.
-    pub(super) fn looked_up(&self, key: &PinKey, known: Known, pins_made_before: u64) {
+    pub(super) fn looked_up(&self, key: &PinKey, owner: CachedOwner, pins_made_before: u64) {
         let mut halves = self.halves();
-        if known.is_some() || halves.pins_made == pins_made_before {
-            halves.put(key, known);
+        if owner.is_some() || halves.pins_made == pins_made_before {
+            halves.put(key, owner);
         }
     }
 
@@ -59,20 +59,20 @@ impl Cache {
     pub(super) fn pinned(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
         let mut halves = self.halves();
         halves.pins_made += 1;
-        let known = Some((arm, run));
+        let owner = Some((arm, run));
         let before = halves.young.get(key).or_else(|| halves.old.get(key)).copied();
-        halves.put(key, known);
-        before != Some(known)
+        halves.put(key, owner);
+        before != Some(owner)
     }
 }
 
 impl Halves {
-    fn put(&mut self, key: &PinKey, known: Known) {
+    fn put(&mut self, key: &PinKey, owner: CachedOwner) {
         if self.young.len() >= OWNERS_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
         }
         self.old.remove(key);
-        self.young.insert(key.clone(), known);
+        self.young.insert(key.clone(), owner);
     }
 }
 

@@ -58,10 +58,10 @@ impl Families {
             counts.collisions += family.collisions.load(Ordering::Acquire);
         }
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        for gone in published.iter().filter(|id| !counts.contains_key(*id)) {
-            show(gone, Counts::default());
+        for without_pins in published.iter().filter(|id| !counts.contains_key(*id)) {
+            set_metrics(without_pins, Counts::default());
         }
-        counts.iter().for_each(|(id, counts)| show(id, *counts));
+        counts.iter().for_each(|(id, counts)| set_metrics(id, *counts));
         *published = counts.into_keys().collect();
     }
 
@@ -90,7 +90,7 @@ struct Counts {
     collisions: u64,
 }
 
-fn show(route: &RouteId, Counts { engine, legacy, collisions }: Counts) {
+fn set_metrics(route: &RouteId, Counts { engine, legacy, collisions }: Counts) {
     for (arm, count) in [(Arm::Engine, engine), (Arm::Legacy, legacy)] {
         metrics::gauge!("pointsman_pins", "route" => route.to_string(), "arm" => arm.as_str()).set(count as f64);
     }

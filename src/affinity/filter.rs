@@ -224,8 +224,8 @@ impl WindowSet {
     pub(super) fn insert(&mut self, hash: u64, now: Instant, ago: Duration) -> bool {
         let oldest = self.oldest(now);
         while self.slices.front().is_some_and(|(number, _)| *number < oldest) {
-            let gone = self.slices.pop_front();
-            self.bytes -= gone.map_or(0, |(_, filter)| filter.bytes());
+            let removed = self.slices.pop_front();
+            self.bytes -= removed.map_or(0, |(_, filter)| filter.bytes());
         }
         let number = self.number(now, ago);
         if number < oldest {

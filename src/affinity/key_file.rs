@@ -76,7 +76,7 @@ pub enum KeyFileError {
     /// It has keys of another store.
     #[error("the file of retry keys {} has keys that another store does not have yet; move it back to that store, or move it away", .0.display())]
     OfAnotherStore(PathBuf),
-    /// The store does not say which files it has.
+    /// The store's list of files cannot be read.
     #[error("the store's list of files of retry keys cannot be read: {0}")]
     Store(#[source] StoreError),
     /// A newer version wrote it.

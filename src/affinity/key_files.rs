@@ -73,7 +73,7 @@ pub async fn open_key_log(
 /// without listing it. Processes may be using them. Also returns a sentence about each file that cannot be read, unless
 /// its record says so already.
 pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryKey, Timestamp)>, Vec<String>) {
-    let (mut keys, mut unread) = (Vec::new(), Vec::new());
+    let (mut keys, mut failures) = (Vec::new(), Vec::new());
     let unlisted = Some(absolute(unlisted)).filter(|path| Path::new(path).exists());
     let unlisted = unlisted.filter(|path| listed.iter().all(|record| record.path != *path)).map(|path| (path, None));
     for (path, record) in listed.iter().map(|record| (record.path.clone(), Some(record))).chain(unlisted) {
@@ -83,13 +83,13 @@ pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryK
             Ok((tag, _)) if is_known && id != tag.map(|tag| tag.file) => {}
             Err(_) if is_known => {}
             Ok((tag, _)) if id.is_some() && id != tag.map(|tag| tag.file) => {
-                unread.push(format!("the file of retry keys {path} is not there: another file has its name"));
+                failures.push(format!("the file of retry keys {path} is not there: another file has its name"));
             }
             Ok((_, records)) => keys.extend(records.into_iter().map(|record| (record.key, record.at))),
-            Err(error) => unread.push(format!("the file of retry keys {path} cannot be read: {error}")),
+            Err(error) => failures.push(format!("the file of retry keys {path} cannot be read: {error}")),
         }
     }
-    (keys, unread)
+    (keys, failures)
 }
 
 /// Why the keys of a listed file are unknown if another file has its path.

@@ -78,7 +78,7 @@ impl KeyLog {
         Ok(Self::new(Some(opened), limits))
     }
 
-    /// Keeps keys in the file of this process. Begins with the records that wait in it.
+    /// A log that begins with the records that wait in the opened file; without a file it keeps keys in memory only.
     pub(super) fn new(opened: Option<Opened>, limits: &Limits) -> Arc<Self> {
         let window = Duration::from_secs(limits.retry_window_s);
         let gauge = metrics::gauge!("pointsman_retry_keys_waiting");
@@ -246,10 +246,10 @@ impl KeyLog {
 
     /// Waits until the store has all keys that are noted now, or a write to the store fails.
     pub(super) async fn flush(&self) {
-        let wanted = self.ring().last();
+        let last = self.ring().last();
         let mut progress = self.progress.subscribe();
         let refused = progress.borrow().refused;
-        let _closed = progress.wait_for(|now| now.stored >= wanted || now.refused > refused).await;
+        let _closed = progress.wait_for(|now| now.stored >= last || now.refused > refused).await;
     }
 
     /// Takes the file off the store's list, if the store has all of its records. Nothing can be noted after that.

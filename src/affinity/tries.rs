@@ -167,7 +167,7 @@ impl Tries {
         Took::Fresh
     }
 
-    /// Gives back a key that the engine took, because it began no run with it.
+    /// Releases a key that the engine took and began no run with.
     pub(super) fn release(&self, key: &RetryKey) {
         let mut shard = self.shard(key);
         if shard.taken.get(key).is_some_and(|taken| !taken.is_held_by_legacy()) {

@@ -12,8 +12,8 @@ const FAILED_PERCENT_MAX: u64 = 10;
 /// The share of dark requests that may have no twin, percent.
 const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
 
-/// Whether a route may go up from one rung to the next, by its evidence. The caller must not ask for a follower in
-/// shadow: it follows instances that have no twin there, and so has no pairs.
+/// Whether a route may go up from one rung to the next, by its evidence. `live_share_is_all` says whether its share in
+/// `live` is 100 %. Callers do not ask for a follower in shadow: its instances have no twins, so it has no pairs.
 ///
 /// # Errors
 /// Every condition that does not hold, each a sentence that says how far it is.

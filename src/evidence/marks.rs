@@ -1,14 +1,13 @@
 //! Marks the routes that have differences or failures which the store does not have yet.
 //!
-//! The question it answers: "if the process ended now, would the next one find less against a route than was seen?"
+//! The question it answers: "if this process ended now, would the next process miss differences that were counted?"
 //! Always true: before a difference or a failure of a route is counted, the file names that route (a mark). The mark is
 //! cleared only after evidence was stored that contains everything that was counted while the file named the route. So
 //! a process that finds a mark at its start knows that the store does not have all evidence of that route.
 //!
 //! A mark is a write of 64 bytes that is not synced. It is made only for the first difference since the evidence was
-//! stored.
-//! Comparisons write marks on their own threads; a mark for an error of the answering arm is written on the thread that
-//! answers the caller.
+//! stored. Comparisons write marks on their own threads; a mark for an error of the answering arm is written on the
+//! thread that answers the caller.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -2,17 +2,18 @@
 //!
 //! The question it answers: "how sure are we that the engine does what legacy does?"
 //!
-//! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever it is read,
-//! because both sides change under one lock and are scraped from one copy. Evidence has a basis (the
+//! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever the counters
+//! are read, because they all change under one lock, and a scrape reads one copy of them. Evidence has a basis (the
 //! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, and
 //! comparisons that began before do not count.
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!
 //! Evidence is written to the store in the background: a slow store delays no request, an unreachable one loses at most
-//! the evidence since the last write (counting goes on in memory), and a repeated write is the same row. What is lost
-//! never opens a gate: differences and failures that the store does not have are marked in a file (`marks`). At the
-//! next start a marked route keeps what was stored against it, and the rest of its evidence starts from zero.
+//! the evidence since the last write (counting goes on in memory), and a repeated write replaces the same row. Lost
+//! evidence never opens a gate: a file marks the routes that have differences or failures which the store does not have
+//! (`marks`). At the next start a marked route keeps its stored mismatches, failures and errors; the rest of its
+//! evidence starts from zero.
 
 mod bound;
 mod counters;
@@ -62,6 +63,7 @@ pub struct Evidence {
     pending: Mutex<PendingSamples>,
     /// One flush at a time, so that older counts never overwrite newer ones.
     flushing: tokio::sync::Mutex<()>,
+    /// One scrape at a time.
     scraping: Mutex<()>,
 }
 
@@ -195,7 +197,7 @@ impl Evidence {
         counters.dirty = true;
     }
 
-    /// Whether another sample with this fingerprint would be kept; asked before one is built.
+    /// Whether there is room for another sample with this fingerprint. Callers ask before they build the sample.
     pub fn wants_sample(&self, route: &RouteId, generation: EvidenceGeneration, fingerprint: &str) -> bool {
         self.generation(route) == generation
             && self.pending().wants_sample(&self.current_id(route), fingerprint, &self.limits)

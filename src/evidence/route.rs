@@ -37,7 +37,7 @@ pub struct RouteEvidence {
     /// Errors, unknown outcomes and fallbacks of the engine in live since the last change.
     pub engine_errors: u64,
     /// When the pairs were counted from zero because a process had ended before it had stored differences or failures
-    /// that it had seen. What was stored against the route before stays counted.
+    /// that it had seen. The mismatches, failures and errors that were stored before stay counted.
     pub lost_differences: Option<Timestamp>,
     /// For each rule, how often it made a difference count as equal.
     pub rule_hits: BTreeMap<String, u64>,

@@ -69,8 +69,10 @@ impl Runner {
                     self.evidence.record_twin(ticket.route());
                 }
                 // A panic in the comparison fails this ticket alone.
-                let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(&answered, generation, result)));
-                judged.unwrap_or(Outcome::Failed("panic"))
+                let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                    self.compare_and_count(&answered, generation, result)
+                }));
+                compared.unwrap_or(Outcome::Failed("panic"))
             }
         };
         ticket.settle(outcome);
@@ -145,7 +147,8 @@ impl Runner {
         }
     }
 
-    fn judge(&self, answered: &Answered, generation: EvidenceGeneration, result: EngineResult) -> Outcome {
+    /// Compares the two observations, counts the pair, keeps a sample of a mismatch, and returns the outcome.
+    fn compare_and_count(&self, answered: &Answered, generation: EvidenceGeneration, result: EngineResult) -> Outcome {
         let (engine, report) = match result {
             EngineResult::Comparable(engine, report) => (engine, report),
             EngineResult::NotComparable(outcome, _) => return outcome,
@@ -175,6 +178,7 @@ impl Runner {
         }
     }
 
+    /// The redacted sample of a pair that differs.
     fn sample(
         &self,
         answered: &Answered,

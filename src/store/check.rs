@@ -65,14 +65,14 @@ const REPORT_SUMMARY: &str = "the events are right and listings are wrong; repor
 /// binary has recorded as the one that it writes; `found` is an event of a newer version than this binary reads: its
 /// run, seq and version.
 pub(super) fn newer_events_problem(noted: Option<u16>, found: Option<(Option<RunId>, i64, i64)>) -> Option<String> {
-    let known = Event::VERSION;
-    let reads = format!("this binary reads them up to version {known}: it was written by a newer pointsman");
+    let supported = Event::VERSION;
+    let reads = format!("this binary reads them up to version {supported}: it was written by a newer pointsman");
     match (noted, found) {
         (_, Some((run, seq, version))) => {
             let run = run.map(|run| format!(" of {run}")).unwrap_or_default();
             Some(format!("events of version {version} (such as event {seq}{run}), {reads}"))
         }
-        (Some(noted), None) if noted > known => Some(format!("events of version {noted}, {reads}")),
+        (Some(noted), None) if noted > supported => Some(format!("events of version {noted}, {reads}")),
         (_, None) => None,
     }
 }
@@ -154,8 +154,8 @@ pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &m
     let mut decoded = Vec::with_capacity(events.len());
     for EventRow { seq, version, event, .. } in events {
         if version > u64::from(Event::VERSION) {
-            let known = Event::VERSION;
-            let what = format!("event {seq} has version {version}, this binary reads them up to version {known}");
+            let supported = Event::VERSION;
+            let what = format!("event {seq} has version {version}, this binary reads them up to version {supported}");
             checked.add_finding(id, what, NEWER);
             return;
         }

@@ -4,8 +4,8 @@
 //! Always true: decoding returns what was encoded. The JSON that is written here contains no line end, so that lines
 //! are separated without parsing. A value that is larger than the bound is stored once under the hash of its bytes; the
 //! event has `null` in its place, and its path is stored apart from the event, so that no value of a user can look like
-//! a reference. Extracted values do not nest: of a large value whose large children leave a small rest, only the
-//! children are extracted. An event within the bound is stored whole.
+//! a reference. Extracted values do not nest: if a large value is small without its large children, only those children
+//! are extracted. An event within the bound is stored whole.
 
 use std::io::Write as _;
 
@@ -48,8 +48,7 @@ pub(super) fn encode_line(
     Ok(parts)
 }
 
-/// Adds the line of an event whose JSON was written elsewhere. It may have line ends between tokens; they become
-/// spaces.
+/// Adds the line of an event whose JSON was written elsewhere. Line ends between tokens of the JSON become spaces.
 pub(super) fn copy_line(lines: &mut Vec<u8>, at: i64, json: &[u8]) {
     begin_line(lines, at);
     lines.extend(json.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
@@ -110,7 +109,7 @@ fn extract_large_values(
         path.push('/');
         path.push_str(&key.replace('~', "~0").replace('/', "~1"));
         let large_inner: usize = children(child).map(|(_, inner)| json_bytes(inner)).filter(|inner| *inner > max).sum();
-        // Without its large children it is small enough to stay.
+        // Without its large children the value is small enough to stay.
         if large_inner > 0 && json_bytes(child) - large_inner <= max {
             extract_large_values(child, max, path, parts)?;
         } else {

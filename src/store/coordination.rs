@@ -6,9 +6,11 @@
 //! append is already stored comes before the check of the token. Whether an owner is alive is decided by the store's
 //! clock alone; an owner without a heartbeat counts as dead.
 //!
-//! When a run is due: a released run at its `wake`, or as soon as there is an order for it; a released run in status
-//! `queued`, and a run whose owner left or died, at once. The first entry of a lock's queue holds the lock; the append
-//! that queues assigns the position, and the append that leaves the queue or ends the run removes it.
+//! A released run is due at its `wake`, or as soon as there is an order for it. A released run in status `queued`, and
+//! a run whose owner left or died, are due at once.
+//!
+//! The first entry of a lock's queue holds the lock. The append that adds an entry assigns its position. An append
+//! removes the entry when its step leaves the queue or when the run ends.
 //!
 //! In a store that belongs to one process (SQLite, memory) every other owner is dead, and only this process sends
 //! notifications.
@@ -53,8 +55,8 @@ pub enum TakeResult {
     Unknown,
 }
 
-/// A change in the store that processes wait for. Some are lost, to a slow receiver or with a connection: each receiver
-/// also polls.
+/// A change in the store that processes wait for. A notification can be lost (a slow receiver, a lost connection), so
+/// each receiver also polls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreNotification {
     /// The run has no owner and is due, or there is an order for it.

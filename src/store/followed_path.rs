@@ -9,12 +9,12 @@ use crate::names::RouteId;
 pub struct FollowedPath {
     /// The ids of the creator: the present one, then earlier ones.
     pub family: Vec<RouteId>,
-    /// Which requests it matches, as text.
+    /// The method, host and path of these requests, as text.
     pub matches: String,
     /// The parameter of the path that is the instance's id.
     pub param: String,
-    /// Requests that these match too, but that belong to more specific routes of the same files which do not follow up
-    /// the family; as text.
+    /// Requests that `matches` covers too, but that belong to more specific routes of the same files, which do not
+    /// follow up the family; as text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<String>,
 }

@@ -8,8 +8,8 @@ use crate::flag::RetryScope;
 /// The scope of a route's retry keys, and the scopes before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RetryScopes {
-    /// The scope by the files that were read last; `None` where no keys are recorded, since the route has no workflow
-    /// or was removed.
+    /// The scope in the files that were read last; `None` if no keys are recorded, because the route has no workflow or
+    /// was removed.
     pub now: Option<RetryScope>,
     /// Earlier scopes under which retries may still come, the newest first.
     pub earlier: Vec<ReplacedScope>,
@@ -17,11 +17,11 @@ pub struct RetryScopes {
     /// The oldest are dropped when there are too many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
-    /// Which requests the route matches by the files that were read last; `None` where it was removed, or an earlier
-    /// version read them.
+    /// Which requests the route matches in the files that were read last, as text; `None` if the route was removed, or
+    /// if an earlier version read the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<String>,
-    /// Whether its workflow only reads by the files that were read last.
+    /// Whether the route's workflow in the files that were read last has only `read` steps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads_only: bool,
     /// When the keys of all its requests began to be recorded; `None` if no requests can have come before that, or if
@@ -32,8 +32,8 @@ pub struct RetryScopes {
     /// the workflow only read, or those requests belonged to another route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Timestamp>,
-    /// Its requests by earlier files that may belong to another route now, or to none, and whose retries may still
-    /// come; the newest first.
+    /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries
+    /// of them may still come. The newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<ReplacedMatch>,
 }
@@ -50,7 +50,7 @@ pub struct ReplacedScope {
 /// Requests that files took from a route, and a scope of their keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplacedMatch {
-    /// Which requests.
+    /// Which requests, as text.
     pub matches: String,
     /// The scope.
     pub scope: RetryScope,

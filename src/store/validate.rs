@@ -73,20 +73,20 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
             Some(KeyHolder::Run(..)) | None => {}
         }
     }
-    let mut fresh: HashMap<PinKey, Arm> = HashMap::new();
+    let mut new_pins: HashMap<PinKey, Arm> = HashMap::new();
     for pin in &append.original.pins {
         let other = match stored.pins.get(&pin.key) {
             Some((arm, run)) => (*arm != pin.arm || *run != Some(append.run_id)).then_some(*arm),
-            None => fresh.insert(pin.key.clone(), pin.arm).filter(|arm| *arm != pin.arm),
+            None => new_pins.insert(pin.key.clone(), pin.arm).filter(|arm| *arm != pin.arm),
         };
         if let Some(owner) = other {
             return AppendOutcome::Reject(AppendError::Conflict(Conflict::Pin { key: pin.key.clone(), owner }));
         }
     }
 
-    let fresh: Vec<NewPin> =
-        append.original.pins.iter().filter(|pin| fresh.remove(&pin.key).is_some()).cloned().collect();
-    for pin in &fresh {
+    let new_pins: Vec<NewPin> =
+        append.original.pins.iter().filter(|pin| new_pins.remove(&pin.key).is_some()).cloned().collect();
+    for pin in &new_pins {
         stored.pins.insert(pin.key.clone(), (pin.arm, Some(append.run_id)));
     }
     if let Some(claim) = &append.claim {
@@ -98,5 +98,5 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
         heads.insert(append.run_id, (append.last(), append.fence));
         stored.batches.extend((append.first..=append.last()).map(|seq| ((append.run_id, seq), append.batch)));
     }
-    AppendOutcome::Write(fresh)
+    AppendOutcome::Write(new_pins)
 }

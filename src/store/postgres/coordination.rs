@@ -29,21 +29,22 @@ const NOBODY: Uuid = Uuid::nil();
 
 impl PostgresStore {
     async fn write_heartbeat(&self, worker: WorkerId, name: String, alive_for: Duration) -> Result<Option<Timestamp>> {
-        let ask = "WITH gone AS (DELETE FROM workers WHERE alive_until < clock_timestamp() - make_interval(secs => $4)) \
+        let text = "WITH gone AS (DELETE FROM workers WHERE alive_until < clock_timestamp() - make_interval(secs => $4)) \
                    INSERT INTO workers (worker, name, alive_until) \
                    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3)) \
                    ON CONFLICT (worker) DO UPDATE SET name = excluded.name, alive_until = excluded.alive_until \
                    RETURNING now_ns()";
         let make = || {
-            let query = sqlx::query(ask).bind(worker.0.as_bytes().as_slice()).bind(escape(&name));
+            let query = sqlx::query(text).bind(worker.0.as_bytes().as_slice()).bind(escape(&name));
             query.bind(alive_for.as_secs_f64()).bind(WORKER_ROW_KEPT_S as f64)
         };
         let rows = self.pool.query(make).await?;
-        // The time of the statement, which is before the reply: a process that takes it over is never ahead.
+        // The time of the statement, which is before the reply: a process that sets its time by it is never ahead.
         rows.first().map(|row| time(column(row, 0)?)).transpose()
     }
 
-    /// The database's time at the statement, which is before the reply: a process that takes it over is never ahead.
+    /// The database's time at the statement, which is before the reply: a process that sets its time by it is never
+    /// ahead.
     pub(super) async fn server_time(&self) -> Result<StoreTime> {
         let rows = self.pool.query(|| sqlx::query("SELECT now_ns()")).await?;
         let now = rows.first().ok_or_else(|| StoreError("the database did not return its time".to_owned()))?;
@@ -122,10 +123,10 @@ impl PostgresStore {
 
     async fn read_locks(&self, names: Option<Vec<String>>, limit: usize) -> Result<Vec<LockRow>> {
         let names: Option<Vec<&[u8]>> = names.as_ref().map(|names| names.iter().map(String::as_bytes).collect());
-        let ask = "SELECT name, place, run_id, step, item, since FROM locks \
+        let text = "SELECT name, place, run_id, step, item, since FROM locks \
                    WHERE $1::bytea[] IS NULL OR sha256(name) IN (SELECT sha256(n) FROM unnest($1) AS n) \
                    ORDER BY place LIMIT $2";
-        let found = self.pool.query(|| sqlx::query(ask).bind(names.as_deref()).bind(sql_limit(limit))).await?;
+        let found = self.pool.query(|| sqlx::query(text).bind(names.as_deref()).bind(sql_limit(limit))).await?;
         let row = |row: &PgRow| {
             Ok(LockRow {
                 name: utf8_text(column(row, 0)?)?,
@@ -263,8 +264,8 @@ impl Work for PostgresStore {
 
     fn remove_webhook_message(&self, number: u64) -> BoxFuture<'_, Result<()>> {
         async move {
-            let ask = || sqlx::query("DELETE FROM notices WHERE number = $1").bind(number.cast_signed());
-            self.pool.query(ask).await.map(drop)
+            let make = || sqlx::query("DELETE FROM notices WHERE number = $1").bind(number.cast_signed());
+            self.pool.query(make).await.map(drop)
         }
         .boxed()
     }

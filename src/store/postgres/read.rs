@@ -192,14 +192,15 @@ pub(super) async fn run_key(pool: &Pool, run: RunId) -> Result<Option<Vec<u8>>> 
 }
 
 pub(super) async fn pin(pool: &Pool, key: PinKey) -> Result<Option<PinRecord>> {
-    let ask = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND sha256(id) = sha256($2)";
-    let found = pool.query(|| sqlx::query(ask).bind(key.family.as_str()).bind(key.id.as_bytes())).await?;
+    let text = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND sha256(id) = sha256($2)";
+    let found = pool.query(|| sqlx::query(text).bind(key.family.as_str()).bind(key.id.as_bytes())).await?;
     found.first().map(pin_record).transpose()
 }
 
 pub(super) async fn pins(pool: &Pool, family: RouteId, arm: Arm, limit: usize) -> Result<Vec<PinRecord>> {
-    let ask = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND arm = $2 ORDER BY pos DESC LIMIT $3";
-    let found = pool.query(|| sqlx::query(ask).bind(family.as_str()).bind(arm.as_str()).bind(sql_limit(limit))).await?;
+    let text = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND arm = $2 ORDER BY pos DESC LIMIT $3";
+    let found =
+        pool.query(|| sqlx::query(text).bind(family.as_str()).bind(arm.as_str()).bind(sql_limit(limit))).await?;
     found.iter().map(pin_record).collect()
 }
 
@@ -248,8 +249,8 @@ pub(super) async fn engine_tries(
 }
 
 pub(super) async fn pinned(pool: &Pool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {
-    let ask = "SELECT family, id, arm, run_id, at, pos FROM pins WHERE pos > $1 ORDER BY pos LIMIT $2";
-    let found = pool.query(|| sqlx::query(ask).bind(after.cast_signed()).bind(sql_limit(limit))).await?;
+    let text = "SELECT family, id, arm, run_id, at, pos FROM pins WHERE pos > $1 ORDER BY pos LIMIT $2";
+    let found = pool.query(|| sqlx::query(text).bind(after.cast_signed()).bind(sql_limit(limit))).await?;
     let pin_of = |row: &PgRow| {
         let pin = pin_record(row)?;
         Ok((column::<i64>(row, 5)?.cast_unsigned(), pin.key, pin.arm))
@@ -279,12 +280,12 @@ pub(super) async fn records<T: serde::de::DeserializeOwned>(
 }
 
 pub(super) async fn flips(pool: &Pool, route: Option<RouteId>, limit: usize) -> Result<Vec<FlipRecord>> {
-    let ask = match route {
+    let text = match route {
         Some(_) => "SELECT number, record FROM flips WHERE route = $1 ORDER BY number DESC LIMIT $2",
         None => "SELECT number, record FROM flips WHERE $1::text IS NULL ORDER BY number DESC LIMIT $2",
     };
     let route = route.as_ref().map(RouteId::as_str);
-    let found = pool.query(|| sqlx::query(ask).bind(route).bind(sql_limit(limit))).await?;
+    let found = pool.query(|| sqlx::query(text).bind(route).bind(sql_limit(limit))).await?;
     found.iter().map(flip).collect()
 }
 

@@ -103,8 +103,8 @@ impl Session {
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let mut conn = self.address.connect().await?;
         let (class, key) = (LOCK_CLASS, self.lock);
-        let ask = sqlx::query("SELECT pg_try_advisory_lock($1, $2)").bind(class).bind(key);
-        let held: bool = self.address.within(ask.fetch_one(&mut conn)).await?.try_get(0)?;
+        let try_lock = sqlx::query("SELECT pg_try_advisory_lock($1, $2)").bind(class).bind(key);
+        let held: bool = self.address.within(try_lock.fetch_one(&mut conn)).await?.try_get(0)?;
         if !held {
             // The server has not noticed that our previous session is gone: terminate it and wait for its end.
             let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \

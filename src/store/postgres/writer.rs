@@ -3,8 +3,8 @@
 //! Always true: appends are acknowledged after their commit; everything that waits is committed together (group commit)
 //! without an added delay; live appends come before dark ones, and a batch takes a bounded number of dark events.
 //!
-//! When the database is slow, the next batch is larger. When it is gone, each append is answered with what is
-//! certain (not written, or outcome unknown), and probes find out when it is back.
+//! When the database is slow, the next batch is larger. When the database is gone, each append gets an error that says
+//! what is certain (not written, or outcome unknown), and probes find out when the database is back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -121,8 +121,8 @@ impl Queue {
     /// Marks the writer as ended and drops what waits, with the reply channels.
     pub(super) fn abandon(&self) {
         let closed_state = QueueState { closed: true, ended: true, ..QueueState::default() };
-        let left = std::mem::replace(&mut *self.state(), closed_state);
-        drop(left);
+        let abandoned = std::mem::replace(&mut *self.state(), closed_state);
+        drop(abandoned);
     }
 
     pub(super) fn is_closed(&self) -> bool {

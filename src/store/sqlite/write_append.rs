@@ -136,8 +136,8 @@ pub(super) fn write_append(
     cache: &mut RunningCache,
     now: WriteTime,
 ) -> Result<AppendOutcome, WriteError> {
-    let plain = append.claim.is_none() && append.original.pins.is_empty();
-    if plain && cache.is_unchanged(append) && usual.advance_run(append)? {
+    let has_no_claim_or_pin = append.claim.is_none() && append.original.pins.is_empty();
+    if has_no_claim_or_pin && cache.is_unchanged(append) && usual.advance_run(append)? {
         write_attached_rows(conn, append)?;
         usual.insert_append(append)?;
         return Ok(AppendOutcome::Write(Vec::new()));

@@ -3,8 +3,8 @@
 //! Always true: appends are acknowledged after their commit, and before the log is copied to the database (checkpoint);
 //! everything that waits is committed together (group commit) without an added delay, in the order of [`super::queue`].
 //!
-//! When the disk is slow, the next batch is larger. When it is gone, each append gets the error that is certain, and a
-//! probe each second finds out that the disk is back.
+//! When the disk is slow, the next batch is larger. When the disk is gone, each append gets an error that says what is
+//! certain (not written, or outcome unknown), and a probe each second finds out when the disk is back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,7 +65,8 @@ impl Writer {
                         self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
                         self.committer.commit(batch, &self.healthy);
                     }
-                    // One after each batch: appends cannot starve these writes, and wait for one of them at most.
+                    // One other write after each batch: appends cannot starve the other writes, and wait for one of
+                    // them at most.
                     if let Some(other) = other {
                         other_writes::perform(other, &mut self.committer, &self.healthy);
                     }

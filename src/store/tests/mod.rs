@@ -150,7 +150,7 @@ impl StoreFixture {
 }
 
 #[test]
-fn the_index_of_newer_events_is_made_for_the_current_version() {
+fn the_index_of_newer_events_is_created_for_the_current_version() {
     // The index is created for one version: a new version needs a migration that creates it again.
     assert_eq!(Event::VERSION, 2);
 }

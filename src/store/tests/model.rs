@@ -285,7 +285,7 @@ async fn agree(which: StoreKind, operations: &[Vec<Operation>]) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
-    fn stores_agree(operations in proptest::collection::vec(proptest::collection::vec(operation(), 1..8), 1..12)) {
+    fn every_store_behaves_like_the_memory_store(operations in proptest::collection::vec(proptest::collection::vec(operation(), 1..8), 1..12)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(all_agree(operations));
     }

@@ -214,7 +214,7 @@ async fn tables_of_another_program_or_a_newer_version_are_refused_without_showin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn terminated_sessions_lose_and_repeat_nothing() {
+async fn appends_are_neither_lost_nor_repeated_when_sessions_are_terminated() {
     let Some(database) = database() else { return };
     let store = open(&database).await;
     let ended = Arc::new(AtomicU64::new(0));

@@ -71,16 +71,16 @@ async fn acknowledged_appends_survive_kill_9() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut left = random.u64(1..400);
-        // Lines that were printed before it died are acknowledgements too: they are read to the end.
+        let mut acks_until_kill = random.u64(1..400);
+        // Lines that the child printed before it died are acknowledgements too: they are read to the end.
         while let Some(Ok(line)) = lines.next() {
             // The test runner prints the test's name without a line break before the first line.
             if let Some((_, ack)) = line.split_once("ack ")
                 && let Some((run, seq)) = ack.split_once(' ')
             {
                 acknowledged.insert(run.parse().unwrap(), seq.parse().unwrap());
-                left = left.saturating_sub(1);
-                if left == 0 {
+                acks_until_kill = acks_until_kill.saturating_sub(1);
+                if acks_until_kill == 0 {
                     child.kill().unwrap();
                 }
             }

@@ -44,27 +44,27 @@ async fn appends_until<T>(
         .map(|caller| {
             let (store, stopped) = (store.clone(), stopped.clone());
             tokio::spawn(async move {
-                let (mut waits, mut n) = (Vec::new(), first + caller);
+                let (mut latencies, mut n) = (Vec::new(), first + caller);
                 while !*stopped.borrow() {
                     let began = Instant::now();
                     store.append(append(run_id(n), 1, 3).into()).await.unwrap();
-                    waits.push(began.elapsed());
+                    latencies.push(began.elapsed());
                     n += 4;
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                waits
+                latencies
             })
         })
         .collect();
     let done = done.await;
     stop.send(true).unwrap();
-    let mut waits = Vec::new();
+    let mut latencies = Vec::new();
     for caller in callers {
-        waits.extend(caller.await.unwrap());
+        latencies.extend(caller.await.unwrap());
     }
-    waits.sort();
-    let at = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
-    ([at(50), at(99), at(100)], waits.len(), done)
+    latencies.sort();
+    let at = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
+    ([at(50), at(99), at(100)], latencies.len(), done)
 }
 
 /// Purges as the background task does, with shorter pauses.

@@ -42,9 +42,9 @@ struct Measured {
     p99: Duration,
 }
 
-fn measured(mut waits: Vec<Duration>, events: f64, took: Duration, cpu: Duration) -> Measured {
-    waits.sort();
-    let share = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
+fn measured(mut latencies: Vec<Duration>, events: f64, took: Duration, cpu: Duration) -> Measured {
+    latencies.sort();
+    let share = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
     let (rate, cpu_us) = (events / took.as_secs_f64(), cpu.as_secs_f64() * 1e6 / events);
     Measured { rate, cpu_us, p50: share(50), p99: share(99) }
 }
@@ -69,29 +69,29 @@ async fn ours(which: StoreKind, callers: u64, events: u64) -> (Measured, f64) {
         .map(|n| {
             let store = fixture.store.clone();
             tokio::spawn(async move {
-                let (mut run, mut first, mut waits) = (n, 1, Vec::new());
+                let (mut run, mut first, mut latencies) = (n, 1, Vec::new());
                 while begin.elapsed() < MEASURED_FOR {
                     if first > RUN_EVENTS {
                         (run, first) = (run + callers, 1);
                     }
                     let append = append(run_id(run), first, events);
-                    let asked = Instant::now();
+                    let sent_at = Instant::now();
                     store.append(append.into()).await.unwrap();
-                    waits.push(asked.elapsed());
+                    latencies.push(sent_at.elapsed());
                     first += events;
                 }
-                waits
+                latencies
             })
         })
         .collect();
-    let mut waits = Vec::new();
+    let mut latencies = Vec::new();
     for task in tasks {
-        waits.extend(task.await.unwrap());
+        latencies.extend(task.await.unwrap());
     }
     let (took, used) = (begin.elapsed(), cpu() - used);
     fixture.store.close().await;
-    let total = waits.len() as f64 * events as f64;
-    (measured(waits, total, took, used), total / commits(&handle))
+    let total = latencies.len() as f64 * events as f64;
+    (measured(latencies, total, took, used), total / commits(&handle))
 }
 
 fn commits(handle: &PrometheusHandle) -> f64 {
@@ -124,9 +124,9 @@ async fn control(batch: u64) -> Measured {
         write!(text, "{}(?,?,?,?,?,?,?)", if n == 0 { "" } else { "," }).unwrap();
     }
     let text: std::sync::Arc<str> = text.into();
-    let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
+    let (begin, used, mut latencies, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
     while begin.elapsed() < MEASURED_FOR {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let mut query = sqlx::query(AssertSqlSafe(text.clone()).into_sql_str());
         let id = Uuid::now_v7();
         let (run, seq) = (sent / RUN_EVENTS * batch, sent % RUN_EVENTS + 1);
@@ -143,12 +143,12 @@ async fn control(batch: u64) -> Measured {
                 .bind(serde_json::to_vec(&event).unwrap());
         }
         query.execute(&mut conn).await.unwrap();
-        waits.push(asked.elapsed());
+        latencies.push(sent_at.elapsed());
     }
     let (took, used) = (begin.elapsed(), cpu() - used);
     conn.close().await.unwrap();
-    let total = waits.len() as f64 * batch as f64;
-    measured(waits, total, took, used)
+    let total = latencies.len() as f64 * batch as f64;
+    measured(latencies, total, took, used)
 }
 
 /// Measures bare SQLite with a row for each append of this many events, and `batch` appends in one transaction.
@@ -161,9 +161,9 @@ fn control_by_append(batch: u64, events: u64) -> Measured {
     )
     .unwrap();
     let insert = "INSERT INTO appends (run_id, first, last, at, version, batch, events) VALUES (?, ?, ?, ?, ?, ?, ?)";
-    let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
+    let (begin, used, mut latencies, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
     while begin.elapsed() < MEASURED_FOR {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let (run, first) = (sent / (RUN_EVENTS / events) * batch, sent % (RUN_EVENTS / events) * events + 1);
         sent += 1;
         conn.prepare_cached("BEGIN IMMEDIATE").unwrap().execute([]).unwrap();
@@ -187,11 +187,11 @@ fn control_by_append(batch: u64, events: u64) -> Measured {
             conn.prepare_cached(insert).unwrap().execute(values).unwrap();
         }
         conn.prepare_cached("COMMIT").unwrap().execute([]).unwrap();
-        waits.push(asked.elapsed());
+        latencies.push(sent_at.elapsed());
     }
     let (took, used) = (begin.elapsed(), cpu() - used);
-    let total = waits.len() as f64 * (batch * events) as f64;
-    measured(waits, total, took, used)
+    let total = latencies.len() as f64 * (batch * events) as f64;
+    measured(latencies, total, took, used)
 }
 
 /// A line that `tests/bench/store_alone.py` reads.
@@ -239,9 +239,9 @@ async fn postgres_control(batch: u64) -> Measured {
     let text = "INSERT INTO events (run_id, seq, at, kind, version, batch, event) \
                 SELECT e.run_id, e.seq, e.at, e.kind, 1, e.batch, e.event FROM UNNEST($1, $2, $3, $4, $5, $6) \
                 AS e(run_id, seq, at, kind, batch, event)";
-    let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
+    let (begin, used, mut latencies, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
     while begin.elapsed() < MEASURED_FOR {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let id = Uuid::now_v7();
         let (run, seq) = (sent / RUN_EVENTS * batch, sent % RUN_EVENTS + 1);
         sent += 1;
@@ -251,12 +251,12 @@ async fn postgres_control(batch: u64) -> Measured {
         let query = sqlx::query(text).bind(runs).bind(vec![seq.cast_signed(); count]);
         let query = query.bind(vec![1_800_000_000_000_000_000_i64; count]).bind(vec![test_event(seq).kind(); count]);
         query.bind(vec![id.as_bytes().to_vec(); count]).bind(events).execute(&mut conn).await.unwrap();
-        waits.push(asked.elapsed());
+        latencies.push(sent_at.elapsed());
     }
     let (took, used) = (begin.elapsed(), cpu() - used);
     conn.close().await.unwrap();
-    let total = waits.len() as f64 * batch as f64;
-    measured(waits, total, took, used)
+    let total = latencies.len() as f64 * batch as f64;
+    measured(latencies, total, took, used)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

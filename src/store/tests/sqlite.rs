@@ -35,7 +35,7 @@ async fn the_time_of_a_store_is_that_of_its_newest_event() {
 }
 
 #[tokio::test]
-async fn a_second_opener_is_refused_by_name() {
+async fn opening_an_open_file_is_refused_with_the_id_of_its_process() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(&dir).await.unwrap();
     let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
@@ -330,7 +330,7 @@ async fn a_full_disk_refuses_appends_and_the_store_recovers_by_itself() {
 async fn an_append_is_one_row_and_a_summary_is_written_when_listings_change() {
     let fixture = StoreFixture::new(StoreKind::Sqlite).await;
     let one = run_id(1);
-    let waits = |append: Append, note: Option<&str>| Append {
+    let with_note = |append: Append, note: Option<&str>| Append {
         summary: RunSummary { note: note.map(str::to_owned), ..append.summary },
         ..append
     };
@@ -338,7 +338,7 @@ async fn an_append_is_one_row_and_a_summary_is_written_when_listings_change() {
     let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
     let mut written = Vec::new();
     for (first, note) in [(1, None), (4, None), (7, None), (10, Some("why")), (13, Some("why")), (16, None)] {
-        fixture.store.append(waits(append(one, first, 3), note).into()).await.unwrap();
+        fixture.store.append(with_note(append(one, first, 3), note).into()).await.unwrap();
         let (json,): (Vec<u8>,) = sqlx::query_as("SELECT summary FROM runs").fetch_one(&mut conn).await.unwrap();
         written.push(serde_json::from_slice::<RunSummary>(&json).unwrap().seq.0);
         let mut expected = summary(one, first + 2);

@@ -240,16 +240,16 @@ async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
     let (checked, _) = PostgresStore::check(&url, None, &limits).await.unwrap();
     assert!(checked.findings.iter().all(|finding| finding.what.contains("summary")), "{:?}", checked.findings);
     assert_eq!(checked.events, 151);
-    // Statements of an older process that still runs.
+    // Statements that an older process which still runs would execute.
     let nulls = vec!["NULL"; 54].join(", ");
-    let asks = [format!("PERFORM append_batch({nulls})"), "PERFORM seq FROM events".to_owned()];
-    for ask in asks {
+    let statements = [format!("PERFORM append_batch({nulls})"), "PERFORM seq FROM events".to_owned()];
+    for statement in statements {
         let answer = database.query(&format!(
             "SET search_path = pointsman; SET client_min_messages = warning; \
-             CREATE OR REPLACE FUNCTION told() RETURNS text LANGUAGE plpgsql AS $$ BEGIN {ask}; RETURN 'nothing'; \
-             EXCEPTION WHEN SQLSTATE 'PM002' THEN RETURN SQLERRM; END $$; SELECT told()"
+             CREATE OR REPLACE FUNCTION try_it() RETURNS text LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN 'done'; \
+             EXCEPTION WHEN SQLSTATE 'PM002' THEN RETURN SQLERRM; END $$; SELECT try_it()"
         ));
-        assert!(answer.contains("an older pointsman than the tables of its database"), "{ask}: {answer}");
+        assert!(answer.contains("an older pointsman than the tables of its database"), "{statement}: {answer}");
     }
     store.close().await;
 }

@@ -1,4 +1,4 @@
-//! Identities that could be confused, each a type of its own.
+//! A type for each kind of identifier, so that they cannot be confused.
 //!
 //! Always true: a value of one of these types was made by a check or read back from the store; nothing here parses
 //! what a client sent. Cheap to clone (`Arc<str>` or plain numbers).

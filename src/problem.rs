@@ -1,4 +1,4 @@
-//! What a check found wrong, and where.
+//! The problems that checks find in files, each with its place.
 //!
 //! The question it answers: "what must a person correct, and in which line?" Every module's checks add to
 //! one [`Problems`], so that a person sees all of them at once. A [`Site`] names a place by file and key path; only

@@ -96,7 +96,7 @@ pub struct EngineParts {
     pub clock: Arc<ProcessClock>,
 }
 
-/// The embedded orchestrator. Dropping it cancels the tasks of all runs, which leaves them as a crash of the process
+/// The embedded orchestrator. Dropping it cancels the tasks of all runs, and leaves the runs as a crash of the process
 /// would.
 pub struct Engine {
     core: Arc<Core>,
@@ -110,8 +110,8 @@ const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 const EARLIER_VERSIONS_MAX: usize = 3;
 
 impl Engine {
-    /// Makes an engine, which begins nothing by itself. Real runs move on the runtime in which it is made; rehearsals
-    /// and dark runs on the runtime of whoever calls the arm.
+    /// Makes an engine, which begins nothing by itself. Real runs are driven on the runtime in which the engine is
+    /// made, rehearsals and dark runs on the runtime from which the arm is called.
     ///
     /// # Panics
     /// Outside a runtime.
@@ -212,7 +212,7 @@ impl Engine {
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held, undos
-    /// too. When this returns, nothing that the freeze forbids begins any more, even if it was decided before. An older
+    /// too. After this has returned, nothing that the freeze forbids begins, even if it was decided before. An older
     /// version than the one in force changes nothing.
     pub async fn freeze(&self, version: u64, freeze: Freeze) {
         self.core.process.kill_switch.set(version, freeze).await;

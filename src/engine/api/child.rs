@@ -213,7 +213,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         legacy: parent.legacy.clone(),
         traceparent: parent.traceparent.clone(),
         until: parent.until,
-        mark: BytesMark::new(&core.files.key_secret),
+        bytes_mark: BytesMark::new(&core.files.key_secret),
         sensitive_paths: spec.sensitive_paths.clone(),
     };
     let started = start::first_event(&plan, spec.child, &spec.input, origin, core.process.clock.now());

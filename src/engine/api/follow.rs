@@ -68,14 +68,14 @@ async fn descendant_waits(core: &Core, run: &RunSummary, until: Instant) -> bool
         let found = timeout_at(until.max(Instant::now() + POLL_INTERVAL), core.ports.store.runs(filter)).await;
         found.ok().and_then(Result::ok).unwrap_or_default()
     };
-    let mut above: Vec<RunId> = may_have_children(core, run).then_some(run.run_id).into_iter().collect();
+    let mut unvisited: Vec<RunId> = may_have_children(core, run).then_some(run.run_id).into_iter().collect();
     for _ in 0..DESCENDANTS_MAX {
-        let Some(parent) = above.pop() else { return false };
+        let Some(parent) = unvisited.pop() else { return false };
         if !children(parent, &WAITING_STATUSES, 1).await.is_empty() {
             return true;
         }
         let open = children(parent, &[RunStatus::Running, RunStatus::Compensating], DESCENDANTS_MAX).await;
-        above.extend(open.iter().filter(|child| may_have_children(core, child)).map(|child| child.run_id));
+        unvisited.extend(open.iter().filter(|child| may_have_children(core, child)).map(|child| child.run_id));
     }
     false
 }
@@ -98,7 +98,7 @@ pub(in crate::engine) async fn wait_until_at_rest(
     run: RunId,
     within: Duration,
 ) -> Option<RunSummary> {
-    wait_on(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
+    wait_for_rest(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
 }
 
 /// As [`wait_until_at_rest`], for a run that was subscribed to before it began: no update was missed, so the store need
@@ -113,11 +113,11 @@ pub(in crate::engine) async fn wait_until_new_run_is_at_rest(
     } else {
         next_wake_up(&mut subscription, until).await
     };
-    let run = wait_on(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
+    let run = wait_for_rest(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
     subscription.core.schedule.watchers.events(subscription.run, run.seq)
 }
 
-async fn wait_on(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {
+async fn wait_for_rest(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {
     let until = Instant::now() + within;
     let (core, run) = (subscription.core.clone(), subscription.run);
     let (mut last, mut descendant_waits_seen) = (None, 0);
@@ -131,7 +131,7 @@ async fn wait_on(subscription: &mut Subscription, mut woken_up: WokenUp, within:
             // Another append is in flight, so the run does not rest.
             None if is_current && !checks_descendants => {}
             None => {
-                last = stored(&core, run, until).await.or(last);
+                last = stored_summary(&core, run, until).await.or(last);
                 last.as_ref()?;
             }
         }
@@ -162,7 +162,7 @@ pub(in crate::engine) async fn wait_for_events_after(
         let seen = subscription.updates.borrow_and_update().clone();
         match seen.seq.filter(|_| woken_up == WokenUp::Update && !seen.ended) {
             Some(seen) => last = Some(seen),
-            None => last = stored(core, run, until).await.map(|summary| summary.seq).or(last),
+            None => last = stored_summary(core, run, until).await.map(|summary| summary.seq).or(last),
         }
         if woken_up == WokenUp::TimedOut || last.is_none_or(|last| last > seq) {
             return last;
@@ -172,7 +172,7 @@ pub(in crate::engine) async fn wait_for_events_after(
 }
 
 /// The run as it is stored; `None` where there is none, or the store does not answer in time.
-async fn stored(core: &Core, run: RunId, until: Instant) -> Option<RunSummary> {
+async fn stored_summary(core: &Core, run: RunId, until: Instant) -> Option<RunSummary> {
     timeout_at(until.max(Instant::now() + POLL_INTERVAL), core.ports.store.run(run)).await.ok()?.ok()?
 }
 

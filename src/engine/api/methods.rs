@@ -34,7 +34,7 @@ impl Engine {
         start::start(&self.core, start, |_| {}).await
     }
     /// Starts a run. The returned future resolves when the run has ended or waits for a person or a signal, at the
-    /// latest after `within`, with the run's events where all of them were collected in memory. Cheaper than
+    /// latest after `within`. It returns the run's events if all of them were collected in memory. This is cheaper than
     /// [`Engine::wait_until_at_rest`] after [`Engine::start`]: a run that this call created is followed without reading
     /// the store.
     ///

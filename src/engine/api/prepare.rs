@@ -199,7 +199,7 @@ fn first_event(
     instance: InstanceFacts,
 ) -> Result<FirstEvent, &'static str> {
     let bounds = decode::Bounds::of(&core.files.limits, &core.files.key_secret);
-    let facts = decode::facts(&request.request, body, plan, bounds.mark);
+    let facts = decode::facts(&request.request, body, plan, bounds.bytes_mark);
     let durable = request.mode != Mode::Rehearse && request.keep;
     let sealed = match durable && !facts.credentials.is_empty() {
         true => {

@@ -43,7 +43,7 @@ pub(in crate::engine) struct Origin {
     /// The latest end of the run.
     pub until: Option<Timestamp>,
     /// Distinguishes the engine's encoding of raw bytes from JSON that looks like it.
-    pub mark: BytesMark,
+    pub bytes_mark: BytesMark,
     /// The sensitive parts of the run's first event, as declared by whoever begins it.
     pub sensitive_paths: Vec<SensitivePath>,
 }
@@ -72,8 +72,8 @@ pub(in crate::engine) fn first_event(
         body: Bytes::from(input.to_string()),
         peer: [127, 0, 0, 1].into(),
     };
-    let facts = decode::facts(&request, input, plan, origin.mark);
-    let Origin { mode, by, job, parent, legacy, traceparent, until, mark: _, sensitive_paths } = origin;
+    let facts = decode::facts(&request, input, plan, origin.bytes_mark);
+    let Origin { mode, by, job, parent, legacy, traceparent, until, bytes_mark: _, sensitive_paths } = origin;
     let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,
@@ -130,7 +130,7 @@ pub(in crate::engine) async fn start(
         legacy: None,
         traceparent: None,
         until: None,
-        mark: BytesMark::new(&core.files.key_secret),
+        bytes_mark: BytesMark::new(&core.files.key_secret),
         sensitive_paths: Vec::new(),
     };
     let started = first_event(&plan, run, &input, origin, core.process.clock.now());

@@ -95,7 +95,7 @@ pub(super) struct Driver {
     end: Option<End>,
 }
 
-/// The kill switch and whether the process drains, which apply to every run, as they were last fed to the machine.
+/// The state of the kill switch and whether the process drains, as last fed to the machine. Both apply to every run.
 struct GlobalState {
     freeze: watch::Receiver<Freeze>,
     draining: watch::Receiver<bool>,

@@ -31,7 +31,7 @@ pub(in crate::engine) struct AppendHeader {
 
 /// Half of the first pause before an append is retried; each failure doubles the pause.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// After this many failures the pause does not grow any more.
+/// After this many failures the pause no longer grows.
 const DOUBLINGS_MAX: u32 = 7;
 
 /// What the result of an append means for the run.
@@ -177,7 +177,7 @@ impl Log {
         self.in_flight.clone()
     }
 
-    /// Replaces the append in flight by one without pins, which is another batch.
+    /// Replaces the append in flight by one without pins, under another batch id.
     pub fn without_pins(&mut self, batch: Uuid) -> Option<Arc<Append>> {
         let append = Arc::unwrap_or_clone(self.in_flight.take()?);
         self.in_flight = Some(Arc::new(Append { pins: Vec::new(), batch, ..append }));

@@ -1,4 +1,4 @@
-//! What is recorded of a run's events in metrics and logs.
+//! The facts about a run's events that are recorded in metrics and logs.
 
 use crate::names::StepId;
 use crate::workflow::{AnswerEvent, ConflictEvent, Creates, Event, Outcome, Run};

@@ -289,7 +289,7 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         | FailureKind::NeedsSignal => "The workflow failed",
         FailureKind::Declared => "The workflow ended early",
     };
-    let begun = match (run.shared_begun(), run.effects_begun()) {
+    let consequence = match (run.shared_begun(), run.effects_begun()) {
         (true, _) => "A shared step was done or may have been, so sending the request again could do work twice.",
         (false, true) => "No shared step was done.",
         (false, false) => "Nothing but reads was done, so sending the request again does nothing twice.",
@@ -302,7 +302,7 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         status: failure.kind.default_status(),
         kind: format!("workflow-{}", failure.kind.as_str().replace('_', "-")),
         title: title.into(),
-        detail: format!("{message}. {begun}"),
+        detail: format!("{message}. {consequence}"),
         source: Source::Workflow,
         run: Some(run.id()),
         retry_after_s: failure.retry_after_ms.map(|ms| ms.div_ceil(1_000)),

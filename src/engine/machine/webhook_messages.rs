@@ -64,15 +64,15 @@ fn details_of(event: &Event, plan: &Plan, run: &Run) -> Option<Value> {
             "choices": conflict.choices,
         }),
         Event::Control(ControlEvent::PauseOrdered { by, .. }) => json!({ "event": "paused", "by": by }),
-        Event::Checkpoint(CheckpointEvent::Opened(asked)) => json!({
+        Event::Checkpoint(CheckpointEvent::Opened(opened)) => json!({
             "event": "checkpoint_opened",
-            "checkpoint_id": asked.checkpoint.as_str(),
-            "step": asked.step.as_str(),
-            "item": asked.item,
-            "risk": asked.risk.as_str(),
-            "question": ShownTexts::of(plan, run).question(asked),
-            "who": asked.who,
-            "until": asked.until.map(|until| until.to_string()),
+            "checkpoint_id": opened.checkpoint.as_str(),
+            "step": opened.step.as_str(),
+            "item": opened.item,
+            "risk": opened.risk.as_str(),
+            "question": ShownTexts::of(plan, run).question(opened),
+            "who": opened.who,
+            "until": opened.until.map(|until| until.to_string()),
         }),
         Event::Checkpoint(CheckpointEvent::Escalated { checkpoint, who, until, on_timeout: _ }) => json!({
             "event": "checkpoint_escalated",

@@ -33,14 +33,14 @@ pub(in crate::engine) struct Bounds {
     pub depth: usize,
     pub values: usize,
     /// Distinguishes the engine's encoding of raw bytes from JSON that looks like it.
-    pub mark: BytesMark,
+    pub bytes_mark: BytesMark,
 }
 
 impl Bounds {
     pub(in crate::engine) fn of(limits: &Limits, key_secret: &[u8; 32]) -> Self {
         let size = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
         let (bytes, values) = (size(limits.output_bytes_max), size(limits.output_values_max));
-        Self { bytes, depth: depth_max(limits), values, mark: BytesMark::new(key_secret) }
+        Self { bytes, depth: depth_max(limits), values, bytes_mark: BytesMark::new(key_secret) }
     }
 }
 
@@ -49,7 +49,7 @@ impl Bounds {
 /// # Errors
 /// The content type says JSON but the body is not JSON, or it exceeds the bounds.
 pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: Bounds) -> Result<Value, String> {
-    let Bounds { bytes: _, depth: depth_max, values: values_max, mark } = bounds;
+    let Bounds { bytes: _, depth: depth_max, values: values_max, bytes_mark } = bounds;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -80,7 +80,7 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
     {
         return Ok(value);
     }
-    Ok(mark.value(bytes, content_type))
+    Ok(bytes_mark.value(bytes, content_type))
 }
 
 /// The decoded value of a body that came with these headers, its `Content-Encoding` decoded where the result is within
@@ -157,7 +157,7 @@ pub(in crate::engine) fn request_body(request: &RequestCopy, bounds: Bounds) -> 
 }
 
 /// Selects the parts of a request that a plan reads.
-pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, mark: BytesMark) -> Facts {
+pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, bytes_mark: BytesMark) -> Facts {
     let raw =
         plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
     let read_paths: Vec<&[Arc<str>]> =
@@ -196,7 +196,7 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
     }
     if raw || reads("raw") {
         let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        parts.insert("raw".into(), mark.value(&request.body, content_type));
+        parts.insert("raw".into(), bytes_mark.value(&request.body, content_type));
     }
     // A body or header that no expression names is not stored.
     let mut whole = Value::Object(parts);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::secret::json_forms;
 use crate::workflow::AttemptResult;
 
-/// What replaces a secret.
+/// The text that replaces a secret.
 const STARS: &str = "***";
 /// Shorter values are not looked for: they may occur by chance.
 const BYTES_MIN: usize = 12;

@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "the process ended between the append that decided on a run and the run's first append: who
 //! creates the run?" The first of these appends writes a row, and the second removes it, so a row is delivered at least
-//! once. The run is created at most once: a child because the task that creates it holds its slot and has checked that
-//! the store has no such run, the successor of a run because its first append claims a key.
+//! once. The run is created at most once. The task that creates a child holds the child's slot and has checked that the
+//! store has no such run; the first append of a successor claims a key.
 //!
 //! What it leaves to others: a child is created by its parent's driver, which is woken here (`child`); a successor is
 //! created as if the same rerun were repeated (`rerun`); a row by which the children of a run are ended is delivered by

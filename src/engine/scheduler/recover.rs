@@ -3,8 +3,8 @@
 //! Always true: a run's state is its stored events; a finished step is not done again. Runs that wait are not loaded: a
 //! run with a wake time gets a timer, and a run that waits for a message is loaded when the message comes.
 //!
-//! Acquiring runs is a write. Where the store takes none (its disk is full, another program has locked it), the process
-//! serves without having resumed them, and the recovery is tried again in the background until it succeeds. Until then
+//! Acquiring runs is a write. If the store accepts no write (its disk is full, another program has locked it), the
+//! process serves without having resumed the runs, and the recovery is repeated in the background. Until it succeeds,
 //! no run begins for a request, a start or a rerun: each is refused as "not started". Runs that resumed runs create (a
 //! child, a successor that was decided on) are part of the recovery. An order to a run that is not resumed yet, or a
 //! request with its retry key, needs the run to be acquired. The store refuses this write too, so the sender gets an

@@ -148,8 +148,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // The run's own key is released last. If it were free first, a retry by the same caller would find only the key
-        // that is the same under every credential, and would be refused as a request under another credential.
+        // The run's own key is released last. If it were released first, a retry by the same caller would find only the
+        // key for any caller taken, and would be refused as a request under another credential.
         for (pins, key) in self.reserved.drain(..).rev() {
             pins.release(&key);
         }

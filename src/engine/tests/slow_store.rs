@@ -233,8 +233,10 @@ async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
     let first = start(&harness, json!({ "n": 1 })).await.run;
     step_service.wait_for_calls(1).await;
     let second = start(&harness, json!({ "n": 2 })).await.run;
-    let begun = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::StepStarted(_))).count();
-    wait_for("the second call waits for its permit", async || begun(&harness.events(second).await) == 1).await;
+    let started_attempts =
+        |events: &[Event]| events.iter().filter(|event| matches!(event, Event::StepStarted(_))).count();
+    wait_for("the second call waits for its permit", async || started_attempts(&harness.events(second).await) == 1)
+        .await;
     store.heartbeats.shut();
     tokio::time::sleep(Duration::from_millis(450)).await; // longer than the lease
     step_service.open_gate();

@@ -200,8 +200,8 @@ impl Rig {
             }
             Output::QueryLock(query, _) => self.pending.push_back(Pending::Lock(query)),
             Output::EnsureChild(spec) => {
-                let begun = |(_, event): &(_, Event)| matches!(event, Event::Child(ChildEvent::Started { child, .. }) if *child == spec.child);
-                if !self.stored[..self.acknowledged].iter().any(begun) {
+                let starts_child = |(_, event): &(_, Event)| matches!(event, Event::Child(ChildEvent::Started { child, .. }) if *child == spec.child);
+                if !self.stored[..self.acknowledged].iter().any(starts_child) {
                     self.report("a child is begun whose parent's event is not acknowledged");
                 }
                 self.pending.push_back(Pending::Child(spec));
@@ -248,12 +248,12 @@ impl Rig {
     /// Checks that the `StepStarted` of a private or shared call was acknowledged.
     fn record_call(&mut self, call: CallRequest) {
         let attempt = &call.attempt;
-        let begun = |(_, event): &(_, Event)| {
+        let starts_attempt = |(_, event): &(_, Event)| {
             matches!(event, Event::StepStarted(started)
                 if started.step == attempt.step && started.item == attempt.item && started.part == attempt.part
                     && started.attempt == attempt.attempt)
         };
-        if attempt.effect != EffectClass::Read && !self.stored[..self.acknowledged].iter().any(begun) {
+        if attempt.effect != EffectClass::Read && !self.stored[..self.acknowledged].iter().any(starts_attempt) {
             let (step, number) = (attempt.step.clone(), attempt.attempt);
             self.report(format!("attempt {number} of `{step}` is sent before its event is acknowledged"));
         }

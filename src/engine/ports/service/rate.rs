@@ -41,8 +41,8 @@ impl Rates {
         Ok(at)
     }
 
-    /// Admits a call of a rehearsed or dark run now. Where the burst is larger than one, one call of it is left for
-    /// real runs.
+    /// Admits a call of a rehearsed or dark run now. If the burst is larger than one call, one call of the burst is
+    /// left for real runs.
     ///
     /// # Errors
     /// Not now: the time at which to try again.

@@ -47,7 +47,7 @@ pub(super) enum DeliveryResult {
 /// What follows from the result of sending a message.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Settled {
-    /// Messages that are not sent any more.
+    /// Messages that are not sent again, because they are too old or were refused too often.
     pub given_up: Vec<Arc<WebhookMessage>>,
     /// The destination accepts messages again; how many failures there were before.
     pub recovered_after: Option<u32>,

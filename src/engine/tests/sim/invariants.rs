@@ -66,8 +66,8 @@ pub(super) async fn check(
 async fn check_snapshot(store: &Arc<SimStore>, run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
     let Ok(Some(snapshot)) = store.memory().run_snapshot(run.run_id).await else { return };
     let before = usize::try_from(snapshot.seq.0).ok().and_then(|seq| events.get(..seq));
-    let folded = before.and_then(|before| fold(before.iter().map(|stored| &stored.event)).ok());
-    if Run::from_snapshot(&snapshot.body).ok() != folded || folded.is_none() {
+    let from_events = before.and_then(|before| fold(before.iter().map(|stored| &stored.event)).ok());
+    if Run::from_snapshot(&snapshot.body).ok() != from_events || from_events.is_none() {
         wrong.push(format!("the snapshot of {} at {} differs from the fold of its events", run.run_id, snapshot.seq));
     }
 }
@@ -104,10 +104,10 @@ fn check_run(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut 
         }
     }
     match fold(events.iter().map(|stored| &stored.event)) {
-        Ok(folded) => {
-            let again = last.map(|last| folded.summary(last));
-            if again.as_ref() != Some(run) {
-                wrong.push(format!("I4: {id} folds to {again:?}, stored is {run:?}"));
+        Ok(from_events) => {
+            let summary = last.map(|last| from_events.summary(last));
+            if summary.as_ref() != Some(run) {
+                wrong.push(format!("I4: {id} folds to {summary:?}, stored is {run:?}"));
             }
         }
         Err(misfit) => wrong.push(format!("I4: {id} does not fold: {misfit}")),
@@ -146,9 +146,9 @@ fn collect_lock_times(run: &RunSummary, events: &[StoredEvent], into: &mut Vec<L
 fn check_locks(mut locks: Vec<LockTime>, wrong: &mut Vec<String>) {
     locks.sort();
     for pair in locks.windows(2) {
-        let [(name, _, until, who), (other, from, _, whose)] = pair else { continue };
-        if name == other && from < until {
-            wrong.push(format!("lock {name} is {whose}'s from {from}, and {who}'s until {until}"));
+        let [(name, _, until, holder), (next_name, from, _, next_holder)] = pair else { continue };
+        if name == next_name && from < until {
+            wrong.push(format!("lock {name}: {next_holder} holds it from {from}, and {holder} until {until}"));
         }
     }
 }

@@ -271,8 +271,8 @@ impl Simulation {
 
     /// The orders that would move a run which waits for a person or a signal.
     async fn orders_for(&mut self, run: &RunSummary) -> Vec<Order> {
-        let Some(folded) = self.folded(run).await else { return Vec::new() };
-        let mut orders: Vec<_> = folded
+        let Some(stored) = self.stored_run(run).await else { return Vec::new() };
+        let mut orders: Vec<_> = stored
             .conflicts()
             .iter()
             .map(|conflict| Order::Resolve {
@@ -282,11 +282,11 @@ impl Simulation {
                 reason: None,
             })
             .collect();
-        orders.extend(self.answers(&folded));
+        orders.extend(self.answers(&stored));
         if run.status == RunStatus::WaitingSignal {
             orders.push(Order::Signal { name: "go".into(), payload: Arc::new(json!({ "n": 1 })), id: None });
         }
-        if run.status == RunStatus::Paused && folded.conflicts().is_empty() {
+        if run.status == RunStatus::Paused && stored.conflicts().is_empty() {
             orders.push(Order::Resume { reason: None });
         }
         orders
@@ -320,7 +320,8 @@ impl Simulation {
         }
     }
 
-    async fn folded(&self, run: &RunSummary) -> Option<Run> {
+    /// The run, folded from its stored events.
+    async fn stored_run(&self, run: &RunSummary) -> Option<Run> {
         let events = self.store.memory().events(run.run_id, Seq::FIRST).await.ok()?;
         fold(events.iter().map(|stored| &stored.event)).ok()
     }

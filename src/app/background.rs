@@ -112,7 +112,7 @@ pub(super) async fn release_held_routes(parts: Parts) {
 
 /// Reports to the ladder whether the engine takes new instances now.
 pub(super) fn report_health(parts: &Parts) {
-    let look = parts.ladder.look();
+    let look = parts.ladder.begin_observation();
     parts.ladder.set_health(look, is_engine_healthy(parts));
 }
 

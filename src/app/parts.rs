@@ -92,7 +92,7 @@ impl Parts {
             pins: pins.clone(),
             clock: clock::process().clone(),
         }));
-        ladder.obeyed_by(engine.clone()).await;
+        ladder.connect_to_kill_switch(engine.clone()).await;
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
@@ -107,10 +107,10 @@ impl Parts {
         Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention, workflows })
     }
 
-    /// Puts a checked set in force as a whole: records the flips that it makes, then swaps workflows, rules and the basis
-    /// of evidence, and the flags last, so that no request finds a route without its workflow and rules. A request that
-    /// is decided by the flags of one version is run with the workflows of the same version, also during the swap.
-    /// Returns once the outcome is known.
+    /// Puts a checked set in force as a whole: records the flips that it makes, then swaps workflows, rules and the
+    /// basis of evidence, and the flags last, so that no request finds a route without its workflow and rules. A
+    /// request that is decided by the flags of one version is run with the workflows of the same version, also during
+    /// the swap. Returns once the outcome is known.
     ///
     /// # Errors
     /// The store did not record the flips, or the set would leave instances of the engine without a route. Nothing was
@@ -137,7 +137,8 @@ impl Parts {
         reloaded.context("the store did not record what the files declare, nothing changed")
     }
 
-    /// Drains the shadow queue and the engine's runs, then writes the retry keys and the evidence that are still in memory.
+    /// Drains the shadow queue and the engine's runs, then writes the retry keys and the evidence that are still in
+    /// memory.
     pub async fn drain(&self, limits: &Limits) {
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
         self.engine.drain(Limits::ms(limits.drain_ms)).await;

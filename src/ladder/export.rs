@@ -11,7 +11,7 @@ use crate::store::FlipRecord;
 const KILL_SWITCH: &str = "*";
 
 /// Sets the metrics of every route of a set, and resets those of removed routes.
-pub(super) fn states(set: &FlagSet, gone: &[RouteId]) {
+pub(super) fn set_states(set: &FlagSet, gone: &[RouteId]) {
     for flag in &set.routes {
         let route = flag.route.id.as_str();
         show(route, "requested", flag.requested.rank());
@@ -28,7 +28,7 @@ fn show(route: &str, kind: &'static str, rank: u8) {
 }
 
 /// Counts one flip.
-pub(super) fn flipped(flip: &FlipRecord, by: FlipSource) {
+pub(super) fn count_flip(flip: &FlipRecord, by: FlipSource) {
     let route = flip.route.as_ref().map_or(KILL_SWITCH, |route| route.as_str());
     let labels = [
         ("route", route.to_owned()),

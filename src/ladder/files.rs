@@ -11,7 +11,7 @@
 //! A route in `live` is held in the same way while the store is a copy that does not know the newest requests.
 //! The route's last flip is unchanged, so that the route returns to its state when that time is over.
 
-use super::gate::{Gate, Refusal, Wanted};
+use super::gate::{Gate, Refusal, RequestedMove};
 use super::orphans;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::scopes::{self, Unrecorded};
@@ -37,11 +37,11 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
     // The gate judges by the scopes of the new files.
     after.followers = orphans::followers(&routes);
-    after.scopes = scopes::adopt(&before.scopes, &after.declared, has_served, clock::now(), gate.retry_window);
-    after.looked_up = scopes::looked_up(&after.scopes, gate.retry_window);
+    after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, clock::now(), gate.retry_window);
+    after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
-    // What the file of a flipped route declared stays stored while the route is in no file: where it comes back unchanged,
-    // its last flip still counts. A route that was renamed is there, under its present id.
+    // What the file of a flipped route declared stays stored while the route is in no file: where it comes back
+    // unchanged, its last flip still counts. A route that was renamed is there, under its present id.
     let is_earlier = |id: &RouteId| routes.iter().any(|route| route.was.contains(id));
     after.remembered.retain(|id, _| after.routes.contains_key(id) || (after.flips.contains_key(id) && !is_earlier(id)));
     (after, moves)
@@ -131,7 +131,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     made
 }
 
-/// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the reasons.
+/// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the
+/// reasons.
 fn judge_and_move(
     positions: &Positions,
     at: &mut RoutePosition,
@@ -140,8 +141,8 @@ fn judge_and_move(
     gate: &Gate,
 ) -> Option<Move> {
     let (shares, reason) = (route.shares, route.force.clone());
-    let wanted = Wanted { to, shares, force: reason.is_some(), reason };
-    match gate.judge(positions, at, &wanted) {
+    let requested = RequestedMove { to, shares, force: reason.is_some(), reason };
+    match gate.judge(positions, at, &requested) {
         Ok(passed) => {
             let from = at.rung();
             at.inputs.requested = to;
@@ -153,7 +154,7 @@ fn judge_and_move(
                 from,
                 to,
                 shares,
-                reason: wanted.reason,
+                reason: requested.reason,
                 overridden: passed.overridden,
             })
         }

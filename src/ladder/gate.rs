@@ -17,7 +17,7 @@ use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Instance, Percent, Shares, State};
 use crate::store::Overridden;
 
-/// What moves are judged by.
+/// Judges moves, by evidence and other conditions.
 pub(super) struct Gate {
     pub evidence: Arc<Evidence>,
     /// The conditions of a gate other than evidence.
@@ -29,7 +29,7 @@ pub(super) struct Gate {
 }
 
 /// The requested move of a route.
-pub(super) struct Wanted {
+pub(super) struct RequestedMove {
     pub to: State,
     pub shares: Shares,
     /// Override the gate.
@@ -41,45 +41,51 @@ pub(super) struct Wanted {
 pub(super) enum Refusal {
     /// The gate is shut: each condition that does not hold. Force with a reason overrides it.
     GateShut(Vec<String>),
-    /// The move is impossible, also with force.
+    /// The move is impossible, even with force.
     Impossible(String),
 }
 
 /// An allowed move.
 pub(super) struct AllowedMove {
-    /// The lowest gate that force overrides: by this move, or earlier, if that gate would still be shut.
+    /// The lowest gate that force overrides: by this move, or by an earlier one if that gate would still be shut.
     pub overridden: Option<Overridden>,
 }
 
 impl Gate {
     /// Judges a move. The acknowledgement on the way down from `only` is checked by the mover, because it needs the
     /// horizon.
-    pub fn judge(&self, positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Result<AllowedMove, Refusal> {
-        if wanted.force && wanted.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
+    pub fn judge(
+        &self,
+        positions: &Positions,
+        at: &RoutePosition,
+        requested: &RequestedMove,
+    ) -> Result<AllowedMove, Refusal> {
+        if requested.force && requested.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
             return Err(Refusal::Impossible("overriding the gate needs a reason".into()));
         }
-        if let Some(sentence) = impossible(positions, at, wanted).into_iter().next() {
+        if let Some(sentence) = impossible(positions, at, requested).into_iter().next() {
             return Err(Refusal::Impossible(sentence));
         }
-        let stays = wanted.to == at.rung();
-        let is_raised = wanted.shares.of(wanted.to) > at.inputs.shares.of(wanted.to);
-        // An overridden gate stays marked, whatever the route moves to above it, until it is open.
-        let before = self.overridden(positions, at, wanted.to);
-        let missing = match wanted.to.below().filter(|_| before.is_some() && stays && is_raised) {
-            Some(below) => self.unmet_conditions_of_gate(positions, at, below, wanted.to),
-            None => self.unmet_conditions(positions, at, wanted.to),
+        let stays = requested.to == at.rung();
+        let is_raised = requested.shares.of(requested.to) > at.inputs.shares.of(requested.to);
+        // An overridden gate stays recorded as such while the route is above it, until it is open without force.
+        let earlier = self.overridden(positions, at, requested.to);
+        let missing = match requested.to.below().filter(|_| earlier.is_some() && stays && is_raised) {
+            Some(below) => self.unmet_conditions_of_gate(positions, at, below, requested.to),
+            None => self.unmet_conditions(positions, at, requested.to),
         };
-        let Some(reason) = wanted.reason.clone().filter(|_| wanted.force) else {
+        let Some(reason) = requested.reason.clone().filter(|_| requested.force) else {
             return if missing.is_empty() {
-                Ok(AllowedMove { overridden: before })
+                Ok(AllowedMove { overridden: earlier })
             } else {
                 Err(Refusal::GateShut(missing))
             };
         };
         // A flip by force to the state that only the file had set (unproven) overrides every gate below that state.
-        let now = if at.inputs.unproven && stays { Some(State::Off) } else { (!missing.is_empty()).then(|| at.rung()) };
-        let from = before.as_ref().map(|before| before.from).into_iter().chain(now).min();
-        let reason = before.filter(|_| now.is_none()).map_or(reason, |before| before.reason);
+        let overridden_now =
+            if at.inputs.unproven && stays { Some(State::Off) } else { (!missing.is_empty()).then(|| at.rung()) };
+        let from = earlier.as_ref().map(|earlier| earlier.from).into_iter().chain(overridden_now).min();
+        let reason = earlier.filter(|_| overridden_now.is_none()).map_or(reason, |earlier| earlier.reason);
         Ok(AllowedMove { overridden: from.map(|from| Overridden { from, reason }) })
     }
 
@@ -87,8 +93,8 @@ impl Gate {
     pub fn next(&self, positions: &Positions, at: &RoutePosition) -> Option<(State, Vec<String>)> {
         let from = at.rung();
         let to = State::ALL.into_iter().find(|state| state.below() == Some(from))?;
-        let wanted = Wanted { to, shares: at.inputs.shares, force: false, reason: None };
-        let mut sentences = impossible(positions, at, &wanted);
+        let requested = RequestedMove { to, shares: at.inputs.shares, force: false, reason: None };
+        let mut sentences = impossible(positions, at, &requested);
         sentences.extend(self.unmet_conditions(positions, at, to));
         Some((to, sentences))
     }
@@ -101,8 +107,8 @@ impl Gate {
         overridden.or_else(by_file)
     }
 
-    /// The lowest gate that was overridden on the way to the present state and is still shut, up to a rung. It was
-    /// overridden by the last flip or one before it, or by the file if the route has no flip.
+    /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut. The last
+    /// flip or one before it overrode that gate, or the file did if the route has no flip.
     fn overridden(&self, positions: &Positions, at: &RoutePosition, up_to: State) -> Option<Overridden> {
         let (from, to, reason) = match &at.last {
             Some(flip) => {
@@ -154,8 +160,8 @@ impl Gate {
         from: State,
         to: State,
     ) -> Vec<String> {
-        // Before its creator is dark there are no instances on which a follower could be compared, and the creator
-        // waits for the follower.
+        // Until its creator is dark, a follower has no instances on which it could be compared; and the creator cannot
+        // go to dark before the follower. So this gate asks for no evidence.
         let follows = matches!(at.route.instance, Some(Instance::Follows { .. }));
         if follows && (from, to) == (State::Shadow, State::Dark) {
             return Vec::new();
@@ -227,22 +233,22 @@ fn does_harm(positions: &Positions, at: &RoutePosition) -> bool {
     !positions.declared.read_only.contains(&at.route.id)
 }
 
-/// Why a move is impossible, whatever the evidence and also with force.
-fn impossible(positions: &Positions, at: &RoutePosition, wanted: &Wanted) -> Vec<String> {
+/// Why a move is impossible, whatever the evidence and even with force.
+fn impossible(positions: &Positions, at: &RoutePosition, requested: &RequestedMove) -> Vec<String> {
     let id = &at.route.id;
     let mut sentences = Vec::new();
-    if wanted.to > State::Off && at.route.workflow.is_none() {
+    if requested.to > State::Off && at.route.workflow.is_none() {
         sentences.push(format!("`{id}` has no workflow: it can only be off"));
     }
-    let below_all = |rung: State| wanted.shares.of(rung) < Percent::ALL;
-    if matches!(wanted.to, State::Dark | State::Live) && below_all(wanted.to) && at.route.key.is_none() {
+    let below_all = |rung: State| requested.shares.of(rung) < Percent::ALL;
+    if matches!(requested.to, State::Dark | State::Live) && below_all(requested.to) && at.route.key.is_none() {
         sentences.push(format!(
             "a share below 100 % in `{}` needs a `key` on `{id}`, or one caller's requests would go to both arms",
-            wanted.to
+            requested.to
         ));
     }
-    if wanted.to > at.rung() {
-        let below = positions.followers(id).filter(|follower| follower.rung() < wanted.to);
+    if requested.to > at.rung() {
+        let below = positions.followers(id).filter(|follower| follower.rung() < requested.to);
         let below: Vec<_> = below.map(|f| format!("`{}` is `{}`", f.route.id, f.rung())).collect();
         if !below.is_empty() {
             sentences.push(format!("`{id}` cannot go above its followers, they go first: {}", below.join(", ")));

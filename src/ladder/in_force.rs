@@ -60,7 +60,7 @@ impl Inputs {
             positions.declared.clone();
         FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
             .with_files_version(files_version)
-            .with_earlier_scopes(Arc::clone(&positions.looked_up))
+            .with_earlier_scopes(Arc::clone(&positions.earlier_scopes))
     }
 }
 
@@ -71,7 +71,7 @@ impl InForce {
         let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
         let inputs = Inputs { positions, kill_switch, health, guards, generation: 1, secret };
         let set = inputs.flag_set();
-        export::states(&set, &[]);
+        export::set_states(&set, &[]);
         Self { inputs: Mutex::new(inputs), flags: Arc::new(ArcSwap::from_pointee(set)) }
     }
 
@@ -140,7 +140,7 @@ impl InForce {
         let set = Arc::new(inputs.flag_set());
         let before = self.flags.swap(Arc::clone(&set));
         let gone = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());
-        export::states(&set, &gone.cloned().collect::<Vec<_>>());
+        export::set_states(&set, &gone.cloned().collect::<Vec<_>>());
         true
     }
 

@@ -42,10 +42,10 @@ pub(super) struct Pending {
     pub flip: FlipRecord,
 }
 
-/// The end of a freeze, before it is recorded.
-pub(super) struct Lift {
+/// The records for the end of a freeze, before they are in the store.
+pub(super) struct FreezeEnd {
     pub flip: FlipRecord,
-    /// The freeze that it ends, if the store does not have that yet: both are recorded together.
+    /// The freeze that ends, if the store does not have it yet: both are recorded together.
     pub pending: Option<FlipRecord>,
 }
 
@@ -101,23 +101,23 @@ impl KillSwitch {
     ///
     /// # Errors
     /// A freeze was set after the end was requested.
-    pub fn prepare_lift(
+    pub fn prepare_end(
         &self,
         in_force: &InForce,
         version: u64,
         reason: Option<String>,
         by: String,
-    ) -> Result<Lift, FreezeError> {
+    ) -> Result<FreezeEnd, FreezeError> {
         let state = self.state();
         if state.newest_freeze > version {
             return Err(FreezeError::Overtaken);
         }
         let flip = record(in_force.inputs().freeze(), Freeze::No, reason, by);
-        Ok(Lift { flip, pending: state.pending.as_ref().map(|pending| pending.flip.clone()) })
+        Ok(FreezeEnd { flip, pending: state.pending.as_ref().map(|pending| pending.flip.clone()) })
     }
 
     /// The end of the freeze was recorded: puts it in force, unless a newer freeze is in force.
-    pub fn lifted(&self, in_force: &InForce, version: u64, flip: &FlipRecord) {
+    pub fn end_recorded(&self, in_force: &InForce, version: u64, flip: &FlipRecord) {
         let mut state = self.state();
         in_force.set_freeze(version, Freeze::No);
         self.mark_recorded(&mut state, version, flip);

@@ -12,8 +12,8 @@
 //!
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
-//! When the store is slow, moves wait for each other; requests wait for none of them, since they read the set that is in
-//! force. When the store refuses, a move fails and nothing changes; a freeze is in force all the same, and a restart
+//! When the store is slow, moves wait for each other; requests wait for none of them, since they read the set that is
+//! in force. When the store refuses, a move fails and nothing changes; a freeze is in force all the same, and a restart
 //! loses it. When the store's reply was lost, the outcome is looked up until it is known (`record`); the caller is told
 //! within a bound that it is not known yet. A caller that goes away in the middle of a move does not stop it.
 
@@ -68,7 +68,7 @@ const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
 /// Holds the flag set in force and moves routes.
 pub struct Ladder {
     mover: Arc<Mover>,
-    looks: AtomicU64,
+    observations: AtomicU64,
     answer_within: Duration,
 }
 
@@ -88,10 +88,10 @@ pub struct LadderParts {
     pub answer_within: Duration,
 }
 
-/// The number of an observation of health or guard. It is drawn before the observation is made, so that of two
-/// observations the one that began later counts, whichever ends first.
+/// The number of an observation of health or guard. It is assigned before the observation is made: of two observations,
+/// the one that began later counts, whichever ends first.
 #[derive(Clone, Copy, Debug)]
-pub struct Look(u64);
+pub struct ObservationNumber(u64);
 
 impl Ladder {
     /// Takes the files' declarations and the store's flips, and puts the first set in force. The last flip of a route
@@ -105,7 +105,7 @@ impl Ladder {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let mover =
             Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window, copy_started }).await?);
-        Ok(Arc::new(Self { mover, looks: AtomicU64::new(0), answer_within }))
+        Ok(Arc::new(Self { mover, observations: AtomicU64::new(0), answer_within }))
     }
 
     /// The set in force; readers load it once for each request.
@@ -113,9 +113,9 @@ impl Ladder {
         self.mover.flags()
     }
 
-    /// From now on the kill switch stops this too. It has obeyed the freeze in force when this returns.
-    pub async fn obeyed_by(&self, other: Arc<dyn Obey>) {
-        self.mover.obeyed_by(other).await;
+    /// Connects something that the kill switch stops from now on. It has applied the freeze in force when this returns.
+    pub async fn connect_to_kill_switch(&self, other: Arc<dyn Obey>) {
+        self.mover.connect_to_kill_switch(other).await;
     }
 
     /// Sentences about the engine's instances that no route of these files would follow up; empty if there are none.
@@ -142,7 +142,7 @@ impl Ladder {
     }
 
     /// Lets routes return to `live` that files held below it, once no retry may come any more for which they were held.
-    /// Cheap where none is held; to be called periodically.
+    /// To be called periodically; cheap while no route is held.
     ///
     /// # Errors
     /// The store does not answer; nothing changed.
@@ -170,8 +170,8 @@ impl Ladder {
     }
 
     /// Sets the kill switch. When this returns, everything that obeys it has confirmed: nothing that it forbids begins
-    /// any more, also for requests that were decided earlier. A freeze is recorded after it is in force, so that it works
-    /// without the store; the end of a freeze is recorded first.
+    /// any more, also for requests that were decided earlier. A freeze is recorded after it is in force, so that it
+    /// works without the store; the end of a freeze is recorded first.
     ///
     /// # Errors
     /// See [`FreezeError`]; nothing changed, unless it is [`NotKnown::Pending`].
@@ -180,7 +180,7 @@ impl Ladder {
         if freeze == Freeze::No {
             let (until, version) = (Instant::now() + self.answer_within, mover.kill_switch().request_end());
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| NotKnown::Busy)?;
-            let work = tokio::spawn(async move { mover.lift(guard, version, reason, by).await });
+            let work = tokio::spawn(async move { mover.end_freeze(guard, version, reason, by).await });
             let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
             let flip = joined.unwrap_or_else(|error| Err(not_ended(&error).into()))?;
             return Ok(Frozen { flip, recorded: true });
@@ -201,13 +201,13 @@ impl Ladder {
         self.mover.kill_switch().is_unrecorded()
     }
 
-    /// Numbers an observation of the engine's health or of the guard that begins now.
-    pub fn look(&self) -> Look {
-        Look(self.looks.fetch_add(1, Ordering::SeqCst) + 1)
+    /// The number of an observation of the engine's health or of the guard that begins now.
+    pub fn begin_observation(&self) -> ObservationNumber {
+        ObservationNumber(self.observations.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
     /// Sets the engine's health as observed. While it is unhealthy, routes below `only` create no new engine instances.
-    pub fn set_health(&self, Look(version): Look, healthy: bool) {
+    pub fn set_health(&self, ObservationNumber(version): ObservationNumber, healthy: bool) {
         if !self.mover.in_force().set_health(version, healthy) {
             return;
         }
@@ -219,7 +219,7 @@ impl Ladder {
     }
 
     /// Sets the highest state that the guard allows a route, as observed; `None` if it limits nothing.
-    pub fn set_guard(&self, Look(version): Look, route: &RouteId, limit: Option<State>) {
+    pub fn set_guard(&self, ObservationNumber(version): ObservationNumber, route: &RouteId, limit: Option<State>) {
         if self.mover.in_force().set_guard(route, version, limit) {
             match limit {
                 Some(limit) => tracing::warn!(%route, %limit, "the guard limits this route"),

@@ -77,7 +77,7 @@ pub(super) fn settle(moved: &mut Vec<ReplacedMatch>, may_come: impl Fn(Timestamp
 ///
 /// # Errors
 /// Another version stored it, and this one cannot read it.
-pub(super) fn compiled(route: &RouteId, moved: &ReplacedMatch, until_s: i64) -> Result<MovedRequests, String> {
+pub(super) fn parse(route: &RouteId, moved: &ReplacedMatch, until_s: i64) -> Result<MovedRequests, String> {
     Ok(MovedRequests::new(route.clone(), moved.matches.parse()?, moved.scope.parse_earlier(until_s)?))
 }
 

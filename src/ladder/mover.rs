@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::family::family;
-use super::gate::{Gate, Refusal, Wanted};
+use super::gate::{Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
-use super::kill_switch::{KillSwitch, Lift, Pending};
+use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
 use super::positions::{Positions, RoutePosition, freeze_of};
-use super::record::{Recording, record, row};
+use super::record::{Recording, flip_record, record};
 use super::status::RouteStatus;
 use super::types::{Declared, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey, OpenError};
 use super::{export, files, horizon, orphans, passing_commands, scopes, status};
@@ -24,19 +24,20 @@ use crate::problem::nearest;
 use crate::store::{FlipRecord, SharedStore, StoreError};
 
 /// The pauses between attempts to record a freeze: the first and the longest.
-const FREEZE_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const FREEZE_RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 pub(super) struct Mover {
     store: SharedStore,
     gate: Gate,
     in_force: InForce,
     kill_switch: KillSwitch,
-    /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one before.
+    /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one
+    /// before.
     move_lock: Arc<tokio::sync::Mutex<()>>,
-    obeying: Mutex<Vec<Arc<dyn Obey>>>,
+    connected: Mutex<Vec<Arc<dyn Obey>>>,
 }
 
-/// The right to move routes; one task at a time has it.
+/// Shows that the caller holds the lock of all moves; one task at a time holds it.
 pub(super) type FlipGuard = OwnedMutexGuard<()>;
 
 impl Mover {
@@ -60,8 +61,8 @@ impl Mover {
             );
         }
         let in_force = InForce::new(before.clone(), freeze, secret);
-        let (move_lock, obeying, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
-        let mover = Self { store, gate, in_force, kill_switch, move_lock, obeying };
+        let (move_lock, connected, kill_switch) = (Arc::default(), Mutex::default(), KillSwitch::new());
+        let mover = Self { store, gate, in_force, kill_switch, move_lock, connected };
         mover.record_and_apply(&before, after, moves, || {}).await?;
         Ok(mover)
     }
@@ -87,13 +88,13 @@ impl Mover {
         let inputs = self.in_force.inputs();
         let Positions { declared, routes, .. } = &inputs.positions;
         let routes = declared.routes.iter().filter_map(|route| routes.get(&route.id));
-        routes.map(|at| status::of(&inputs, &self.gate, at)).collect()
+        routes.map(|at| status::route_status(&inputs, &self.gate, at)).collect()
     }
 
-    /// Adds something that the kill switch stops: from now on no change of the kill switch is acknowledged before
-    /// `other` has obeyed it.
-    pub async fn obeyed_by(&self, other: Arc<dyn Obey>) {
-        self.obeying().push(other.clone());
+    /// Connects something that the kill switch stops: from now on no change of the kill switch is acknowledged before
+    /// `other` has applied it.
+    pub async fn connect_to_kill_switch(&self, other: Arc<dyn Obey>) {
+        self.connected().push(other.clone());
         let (version, freeze) = self.in_force.kill_switch();
         other.obey(version, freeze).await;
     }
@@ -135,7 +136,7 @@ impl Mover {
                     tracing::warn!(%route, from = %step.from, to = %step.to, "{sentence}");
                 }
             }
-            flips.push(self.row(&after, step, FlipSource::File.as_str().to_owned()));
+            flips.push(self.flip_record(&after, step, FlipSource::File.as_str().to_owned()));
         }
         // Files that change neither a state nor a declaration need no write to the store.
         let known = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
@@ -176,13 +177,20 @@ impl Mover {
         if at.is_at(to, shares) && !(force && at.inputs.unproven) {
             return Ok(self.unchanged(at, by));
         }
-        let wanted = Wanted { to, shares, force, reason };
-        let passing = |wanted: &Wanted| {
-            passing_commands::commands(&positions, &self.gate, at, wanted.to, wanted.shares, wanted.reason.as_deref())
+        let requested = RequestedMove { to, shares, force, reason };
+        let passing = |requested: &RequestedMove| {
+            passing_commands::commands(
+                &positions,
+                &self.gate,
+                at,
+                requested.to,
+                requested.shares,
+                requested.reason.as_deref(),
+            )
         };
-        let passed = self.gate.judge(&positions, at, &wanted).map_err(|shut| match shut {
-            Refusal::GateShut(reasons) => FlipError::GateShut { reasons, commands: passing(&wanted) },
-            Refusal::Impossible(why) => FlipError::Refused { why, commands: passing(&wanted) },
+        let passed = self.gate.judge(&positions, at, &requested).map_err(|shut| match shut {
+            Refusal::GateShut(reasons) => FlipError::GateShut { reasons, commands: passing(&requested) },
+            Refusal::Impossible(why) => FlipError::Refused { why, commands: passing(&requested) },
         })?;
         let horizon = if leaves { self.read_horizon(&positions, route).await? } else { Vec::new() };
         if from == State::Only && to < from && !acknowledge {
@@ -190,7 +198,7 @@ impl Mover {
             let known = if horizon.is_empty() { String::new() } else { format!(": {}", horizon.join("; ")) };
             return Err(FlipError::Refused {
                 why: format!("`{route}` is `only`: {why}{known}"),
-                commands: passing(&wanted),
+                commands: passing(&requested),
             });
         }
 
@@ -198,8 +206,8 @@ impl Mover {
         // declaration, so that the move is not judged again.
         let now = at.declared();
         let step =
-            Move { route: route.clone(), from, to, shares, reason: wanted.reason, overridden: passed.overridden };
-        let flip = self.row(&positions, step, by);
+            Move { route: route.clone(), from, to, shares, reason: requested.reason, overridden: passed.overridden };
+        let flip = self.flip_record(&positions, step, by);
         positions.remembered.insert(route.clone(), now);
         let flip = self.record_one(flip, Some(positions.rows())).await?;
         positions.flipped(route, flip.clone());
@@ -228,7 +236,7 @@ impl Mover {
 
     /// Records the pending freeze, and those that replace it meanwhile, until the store has the newest.
     pub async fn record_freezes(&self) {
-        let mut pause = FREEZE_AGAIN.0;
+        let mut pause = FREEZE_RETRY_PAUSES.0;
         let mut next = self.kill_switch.begin_recording();
         while next.is_some() {
             let guard = self.lock_moves().await;
@@ -239,13 +247,13 @@ impl Mover {
                 Ok(flip) => {
                     self.kill_switch.recorded(*version, &flip);
                     log(&flip, FlipSource::Api);
-                    pause = FREEZE_AGAIN.0;
+                    pause = FREEZE_RETRY_PAUSES.0;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, freeze = %flip.to, "the freeze is in force but not recorded yet: a restart would lose it; recording is tried again");
+                    tracing::warn!(%error, freeze = %flip.to, "the freeze is in force, but not recorded: a restart would lose it; trying again after a pause");
                     drop(guard);
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(FREEZE_AGAIN.1);
+                    pause = (pause * 2).min(FREEZE_RETRY_PAUSES.1);
                 }
             }
             next = self.kill_switch.next_pending();
@@ -257,27 +265,28 @@ impl Mover {
         &self.kill_switch
     }
 
-    /// Records the end of a freeze, together with the freeze if the store does not have that yet, then puts it in force.
-    pub async fn lift(
+    /// Records the end of a freeze, together with the freeze if the store does not have that yet, then puts it in
+    /// force.
+    pub async fn end_freeze(
         &self,
         _guard: FlipGuard,
         version: u64,
         reason: Option<String>,
         by: String,
     ) -> Result<FlipRecord, FreezeError> {
-        let Lift { flip, pending } = self.kill_switch.prepare_lift(&self.in_force, version, reason, by)?;
+        let FreezeEnd { flip, pending } = self.kill_switch.prepare_end(&self.in_force, version, reason, by)?;
         let flips = pending.into_iter().chain([flip]).collect();
         let recorded = record(&self.store, Recording { flips, declared: None }).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
-        self.kill_switch.lifted(&self.in_force, version, last);
+        self.kill_switch.end_recorded(&self.in_force, version, last);
         self.obey(version, Freeze::No).await;
         recorded.iter().for_each(|flip| log(flip, FlipSource::Api));
         Ok(last.clone())
     }
 
     async fn obey(&self, version: u64, freeze: Freeze) {
-        let obeying = self.obeying().clone();
-        for other in obeying {
+        let connected = self.connected().clone();
+        for other in connected {
             other.obey(version, freeze).await;
         }
     }
@@ -307,9 +316,9 @@ impl Mover {
     }
 
     /// The record of a move, with the present evidence.
-    fn row(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
+    fn flip_record(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
         let evidence = positions.routes.get(&step.route).map(|at| self.gate.evidence_of(positions, at));
-        row(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
+        flip_record(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 
     async fn record_one(
@@ -340,8 +349,8 @@ impl Mover {
         Flipped { flip, changed: false, effective: self.in_force.effective(route), horizon: Vec::new() }
     }
 
-    fn obeying(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Obey>>> {
-        self.obeying.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Obey>>> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -351,7 +360,7 @@ fn unknown(positions: &Positions, route: &RouteId) -> FlipError {
 }
 
 fn log(flip: &FlipRecord, source: FlipSource) {
-    export::flipped(flip, source);
+    export::count_flip(flip, source);
     let FlipRecord { number, route, from, to, shares: _, by, at: _, reason, forced, overridden: _, evidence: _ } = flip;
     let route = route.as_ref().map_or("(kill switch)", RouteId::as_str);
     tracing::info!(number, route, %from, %to, %by, reason = reason.as_deref(), forced, "flipped");

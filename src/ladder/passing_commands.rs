@@ -4,7 +4,7 @@
 //! route has no workflow), there is none.
 
 use super::command::FlipCommand;
-use super::gate::{Gate, Refusal, Wanted};
+use super::gate::{Gate, Refusal, RequestedMove};
 use super::positions::{Positions, RoutePosition};
 use crate::flag::{Percent, Shares, State};
 
@@ -66,8 +66,8 @@ impl RequestedState<'_> {
             force: None,
             acknowledge: from == State::Only && to < from,
         };
-        let wanted = Wanted { to, shares, force: false, reason: None };
-        match self.gate.judge(positions, at, &wanted) {
+        let requested = RequestedMove { to, shares, force: false, reason: None };
+        match self.gate.judge(positions, at, &requested) {
             Ok(_) => Some(plain),
             Err(Refusal::GateShut(_)) => {
                 Some(FlipCommand { force: Some(self.reason.unwrap_or(REASON).to_owned()), ..plain })

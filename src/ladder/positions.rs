@@ -41,7 +41,7 @@ pub(super) struct Positions {
     /// The scopes of each route's retry keys, now and earlier.
     pub scopes: Scopes,
     /// The earlier scopes, in the form in which requests are looked up under them.
-    pub looked_up: Arc<EarlierScopes>,
+    pub earlier_scopes: Arc<EarlierScopes>,
 }
 
 impl RoutePosition {
@@ -81,7 +81,7 @@ impl Positions {
             remembered: remembered.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
             followers,
             scopes,
-            looked_up: Arc::default(),
+            earlier_scopes: Arc::default(),
         }
     }
 

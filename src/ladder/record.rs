@@ -81,7 +81,7 @@ async fn read_back(
 }
 
 /// The record of a move; the store assigns its number.
-pub(super) fn row(made: Move, by: String, at: jiff::Timestamp, evidence: serde_json::Value) -> FlipRecord {
+pub(super) fn flip_record(made: Move, by: String, at: jiff::Timestamp, evidence: serde_json::Value) -> FlipRecord {
     let Move { route, from, to, shares, reason, overridden } = made;
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
     let shares: Option<Shares> = Some(shares);

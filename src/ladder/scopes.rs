@@ -36,7 +36,7 @@ fn until(at: Timestamp, window: Duration) -> Timestamp {
 }
 
 /// The scopes after new files are read. `has_served`: requests may have come before these files.
-pub(super) fn adopt(
+pub(super) fn after_files(
     before: &Scopes,
     declared: &Declared,
     has_served: bool,
@@ -193,7 +193,7 @@ fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
 }
 
 /// The earlier scopes in the form in which requests are looked up under them.
-pub(super) fn looked_up(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes> {
+pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes> {
     let mut all = EarlierScopes::default();
     let unreadable = |route: &RouteId, why: String| {
         tracing::warn!(
@@ -211,7 +211,7 @@ pub(super) fn looked_up(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes>
             }
         }
         for moved in &scopes.moved {
-            match moved::compiled(route, moved, until_s(moved.at)) {
+            match moved::parse(route, moved, until_s(moved.at)) {
                 Ok(moved) => all.moved.push(moved),
                 Err(why) => unreadable(route, why),
             }
@@ -245,8 +245,8 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
     })
 }
 
-/// What keeps the gate to `live` shut on a copy of a store that was first started at this time: requests that came after
-/// the copy was made.
+/// What keeps the gate to `live` shut on a copy of a store that was first started at this time: requests that came
+/// after the copy was made.
 pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -> Option<Unrecorded> {
     let until = until(started, window);
     (until > now).then(|| Unrecorded {

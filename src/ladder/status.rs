@@ -41,7 +41,7 @@ pub struct NextRung {
     pub missing: Vec<String>,
 }
 
-pub(super) fn of(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> RouteStatus {
+pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> RouteStatus {
     RouteStatus {
         route: at.route.id.clone(),
         declared: at.route.declared,

@@ -197,12 +197,12 @@ async fn health_lowers_a_route_and_releases_it_without_a_flip() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.flip("plain", forced(State::Only)).await.unwrap();
-    fixture.ladder.set_health(fixture.ladder.look(), false);
+    fixture.ladder.set_health(fixture.ladder.begin_observation(), false);
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Health));
     assert_eq!(fixture.state("plain"), effective(State::Only, Why::Requested));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Health));
-    fixture.ladder.set_health(fixture.ladder.look(), true);
+    fixture.ladder.set_health(fixture.ladder.begin_observation(), true);
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
     assert_eq!(fixture.flips().await, 2);
 }
@@ -212,7 +212,7 @@ async fn when_the_store_fails_nothing_changes() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
     let generation = fixture.ladder.flags().load().generation;
-    fixture.store.refuse.store(true, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     let error = fixture.flip("plain", forced(State::Live)).await.unwrap_err();
     assert!(matches!(error, FlipError::Store(_)), "{error}");
     assert!(fixture.ladder.reload(files(&[("bare", State::Shadow)]), || {}).await.is_err());
@@ -221,14 +221,14 @@ async fn when_the_store_fails_nothing_changes() {
     assert_eq!(fixture.state("plain").state, State::Shadow);
     assert_eq!(fixture.state("bare").state, State::Off);
 
-    fixture.store.refuse.store(false, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
     fixture.flip("plain", forced(State::Live)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_flip_whose_answer_was_lost_is_found() {
     let fixture = Fixture::open(files(&[])).await;
-    fixture.store.lose.store(true, Ordering::SeqCst);
+    fixture.store.lose_replies.store(true, Ordering::SeqCst);
     let done = fixture.flip("plain", to(State::Shadow)).await.unwrap();
     assert_eq!((done.flip.number, fixture.state("plain").state), (1, State::Shadow));
 }

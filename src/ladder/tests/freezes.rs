@@ -22,7 +22,7 @@ fn words(flips: &[FlipRecord]) -> Vec<(&str, &str)> {
 async fn a_freeze_is_in_force_though_the_store_refuses_it_and_is_recorded_when_it_can_be() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
-    fixture.store.refuse.store(true, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     let frozen = freeze(&fixture, Freeze::Instances).await.unwrap();
     assert_eq!((frozen.recorded, frozen.flip.number), (false, 0));
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
@@ -34,7 +34,7 @@ async fn a_freeze_is_in_force_though_the_store_refuses_it_and_is_recorded_when_i
     assert!(matches!(lifted, Err(FreezeError::Store(_))), "{lifted:?}");
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
 
-    fixture.store.refuse.store(false, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
     recorded(&fixture).await;
     let flips = fixture.store.flips(None, 9).await.unwrap();
     assert_eq!(words(&flips), [("off", "live"), ("no", "effects")], "the newest, as it was before the first");
@@ -45,7 +45,7 @@ async fn a_freeze_is_in_force_though_the_store_refuses_it_and_is_recorded_when_i
 #[tokio::test(start_paused = true)]
 async fn a_restart_loses_a_freeze_that_was_not_recorded() {
     let fixture = Fixture::open(files(&[])).await;
-    fixture.store.refuse.store(true, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     freeze(&fixture, Freeze::Effects).await.unwrap();
     let fixture = fixture.restarted(files(&[])).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::No);
@@ -55,9 +55,9 @@ async fn a_restart_loses_a_freeze_that_was_not_recorded() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_freeze_that_waits_is_recorded_with_it() {
     let fixture = Fixture::open(files(&[])).await;
-    fixture.store.refuse.store(true, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     freeze(&fixture, Freeze::Instances).await.unwrap();
-    fixture.store.refuse.store(false, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
     let lifted = freeze(&fixture, Freeze::No).await.unwrap();
     assert!(lifted.recorded && !fixture.ladder.freeze_is_unrecorded());
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -71,14 +71,14 @@ async fn the_end_of_a_freeze_that_waits_is_recorded_with_it() {
 async fn a_freeze_is_not_lifted_by_an_end_that_was_asked_for_before() {
     let fixture = Fixture::open(files(&[])).await;
     assert!(freeze(&fixture, Freeze::Instances).await.unwrap().recorded);
-    fixture.store.silent.store(true, Ordering::SeqCst);
-    fixture.store.lose.store(true, Ordering::SeqCst);
+    fixture.store.fail_reads.store(true, Ordering::SeqCst);
+    fixture.store.lose_replies.store(true, Ordering::SeqCst);
     let lifted = freeze(&fixture, Freeze::No).await;
     assert!(matches!(lifted, Err(FreezeError::NotKnown(NotKnown::Pending))), "{lifted:?}");
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Instances, "until the end is known to be recorded");
     assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded, "the end still waits for the store");
-    fixture.store.silent.store(false, Ordering::SeqCst);
-    fixture.store.lose.store(false, Ordering::SeqCst);
+    fixture.store.fail_reads.store(false, Ordering::SeqCst);
+    fixture.store.lose_replies.store(false, Ordering::SeqCst);
     recorded(&fixture).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
     let flips = fixture.store.flips(None, 9).await.unwrap();

@@ -1,6 +1,6 @@
 //! Moves over a store in memory.
 
-mod faulty;
+mod failing_store;
 mod files;
 mod flips;
 mod freezes;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use self::faulty::Faulty;
+use self::failing_store::FailingStore;
 use super::*;
 use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::exchange::{Served, ServedObserver};
@@ -66,7 +66,11 @@ fn edited(mut files: Declared, id: &str, edit: impl FnOnce(&mut Route)) -> Decla
     files
 }
 
-async fn opened(files: Declared, store: &Arc<Faulty>, evidence: &Arc<Evidence>) -> Result<Arc<Ladder>, OpenError> {
+async fn opened(
+    files: Declared,
+    store: &Arc<FailingStore>,
+    evidence: &Arc<Evidence>,
+) -> Result<Arc<Ladder>, OpenError> {
     let parts = LadderParts {
         store: store.clone(),
         evidence: evidence.clone(),
@@ -79,14 +83,14 @@ async fn opened(files: Declared, store: &Arc<Faulty>, evidence: &Arc<Evidence>) 
 }
 
 struct Fixture {
-    store: Arc<Faulty>,
+    store: Arc<FailingStore>,
     evidence: Arc<Evidence>,
     ladder: Arc<Ladder>,
 }
 
 impl Fixture {
     async fn open(files: Declared) -> Self {
-        let store = Arc::new(Faulty::default());
+        let store = Arc::new(FailingStore::default());
         let evidence = Evidence::load(store.clone()).await.unwrap();
         let ladder = opened(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }

@@ -29,14 +29,14 @@ const AFTER: [State; 3] = [State::Live, State::Dark, State::Off];
 async fn files_that_the_store_refuses_change_nothing_also_after_a_restart() {
     let fixture = before().await;
     let generation = fixture.ladder.flags().load().generation;
-    fixture.store.refuse.store(true, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     let told = Arc::new(AtomicBool::new(false));
     let recorded = told.clone();
     let refused = fixture.ladder.reload(three_moves(), move || recorded.store(true, Ordering::SeqCst)).await;
     assert!(refused.is_err() && !told.load(Ordering::SeqCst), "workflows and rules stay as they are too");
     assert_eq!((states(&fixture), fixture.ladder.flags().load().generation), (BEFORE, generation));
     assert_eq!(fixture.flips().await, 1);
-    fixture.store.refuse.store(false, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
     let fixture = fixture.restarted(files(&[("follow", State::Shadow)])).await;
     assert_eq!((states(&fixture), fixture.flips().await), (BEFORE, 1));
     // The same files again, with a store that records them: all moves are in force.
@@ -49,13 +49,13 @@ async fn files_that_the_store_refuses_change_nothing_also_after_a_restart() {
 #[tokio::test]
 async fn files_whose_reply_was_lost_are_in_force_as_a_whole() {
     let fixture = before().await;
-    fixture.store.lose.store(true, Ordering::SeqCst);
+    fixture.store.lose_replies.store(true, Ordering::SeqCst);
     let told = Arc::new(AtomicBool::new(false));
     let recorded = told.clone();
     fixture.ladder.reload(three_moves(), move || recorded.store(true, Ordering::SeqCst)).await.unwrap();
     assert!(told.load(Ordering::SeqCst));
     assert_eq!((states(&fixture), fixture.flips().await), (AFTER, 4));
-    fixture.store.lose.store(false, Ordering::SeqCst);
+    fixture.store.lose_replies.store(false, Ordering::SeqCst);
     let fixture = fixture.restarted(three_moves()).await;
     assert_eq!((states(&fixture), fixture.flips().await), (AFTER, 4));
 }
@@ -66,8 +66,8 @@ async fn files_whose_reply_was_lost_are_in_force_as_a_whole() {
 async fn an_unknown_outcome_is_reported_as_unknown_until_it_is_known() {
     for taken in [true, false] {
         let fixture = before().await;
-        fixture.store.silent.store(true, Ordering::SeqCst);
-        (if taken { &fixture.store.lose } else { &fixture.store.refuse }).store(true, Ordering::SeqCst);
+        fixture.store.fail_reads.store(true, Ordering::SeqCst);
+        (if taken { &fixture.store.lose_replies } else { &fixture.store.refuse_flips }).store(true, Ordering::SeqCst);
         let pending = fixture.flip("plain", forced(State::Live)).await.unwrap_err();
         assert!(matches!(pending, FlipError::NotKnown(NotKnown::Pending)), "{pending}");
         assert!(!pending.to_string().contains("nothing changed"), "{pending}");
@@ -77,9 +77,9 @@ async fn an_unknown_outcome_is_reported_as_unknown_until_it_is_known() {
         let lifted = fixture.ladder.freeze(Freeze::No, None, "ann".into()).await;
         assert!(matches!(lifted, Err(FreezeError::NotKnown(NotKnown::Busy))), "{lifted:?}");
 
-        fixture.store.silent.store(false, Ordering::SeqCst);
-        fixture.store.lose.store(false, Ordering::SeqCst);
-        fixture.store.refuse.store(false, Ordering::SeqCst);
+        fixture.store.fail_reads.store(false, Ordering::SeqCst);
+        fixture.store.lose_replies.store(false, Ordering::SeqCst);
+        fixture.store.refuse_flips.store(false, Ordering::SeqCst);
         // Waits for the move before it: by then the outcome is known.
         fixture.flip("bare", to(State::Shadow)).await.unwrap();
         let plain = if taken { State::Live } else { State::Off };
@@ -93,14 +93,14 @@ async fn an_unknown_outcome_is_reported_as_unknown_until_it_is_known() {
 #[tokio::test(start_paused = true)]
 async fn files_with_an_unknown_outcome_come_in_force_as_a_whole_once_it_is_known() {
     let fixture = before().await;
-    fixture.store.silent.store(true, Ordering::SeqCst);
-    fixture.store.lose.store(true, Ordering::SeqCst);
+    fixture.store.fail_reads.store(true, Ordering::SeqCst);
+    fixture.store.lose_replies.store(true, Ordering::SeqCst);
     let ladder = fixture.ladder.clone();
     let reload = tokio::spawn(async move { ladder.reload(three_moves(), || {}).await });
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!reload.is_finished());
     assert_eq!(states(&fixture), BEFORE);
-    fixture.store.silent.store(false, Ordering::SeqCst);
+    fixture.store.fail_reads.store(false, Ordering::SeqCst);
     reload.await.unwrap().unwrap();
     assert_eq!(states(&fixture), AFTER);
 }
@@ -108,7 +108,7 @@ async fn files_with_an_unknown_outcome_come_in_force_as_a_whole_once_it_is_known
 #[tokio::test]
 async fn files_that_move_nothing_need_no_store() {
     let fixture = before().await;
-    fixture.store.refuse.store(true, Ordering::SeqCst);
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     let rekeyed = edited(files(&[("follow", State::Shadow)]), "bare", |route| route.deadline = Some(Duration::ZERO));
     fixture.ladder.reload(rekeyed, || {}).await.unwrap();
     assert!(fixture.ladder.flags().load().route(&"bare".into()).unwrap().route.deadline.is_some());
@@ -143,7 +143,7 @@ async fn other_conditions_keep_a_gate_shut() {
         }
     }
     let keys = Arc::new(Keys(AtomicBool::new(true)));
-    let store = Arc::new(Faulty::default());
+    let store = Arc::new(FailingStore::default());
     let evidence = Evidence::load(store.clone()).await.unwrap();
     let parts = LadderParts {
         store: store.clone(),

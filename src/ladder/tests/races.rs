@@ -10,12 +10,12 @@ use super::*;
 
 /// Obeys at once, and records the newest freeze.
 #[derive(Default)]
-struct Obedient {
+struct RecordingListener {
     version: AtomicU64,
     holds: AtomicBool,
 }
 
-impl Obey for Obedient {
+impl Obey for RecordingListener {
     fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
         if self.version.fetch_max(version, Ordering::SeqCst) <= version {
             self.holds.store(freeze != Freeze::No, Ordering::SeqCst);
@@ -32,8 +32,8 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
     const FREEZES: u64 = 1_500;
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
-    let obedient = Arc::new(Obedient::default());
-    fixture.ladder.obeyed_by(obedient.clone()).await;
+    let listener = Arc::new(RecordingListener::default());
+    fixture.ladder.connect_to_kill_switch(listener.clone()).await;
     // What was acknowledged to callers.
     let (frozen, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let ladder = &fixture.ladder;
@@ -42,15 +42,15 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
             // Observations that end late and in any order.
             let (ladder, done) = (ladder, &done);
             scope.spawn(move || {
-                let mut kept = Vec::new();
+                let mut begun = Vec::new();
                 while !done.load(Ordering::SeqCst) {
-                    kept.push(ladder.look());
-                    let look = kept.swap_remove(fastrand::usize(..kept.len()));
+                    begun.push(ladder.begin_observation());
+                    let number = begun.swap_remove(fastrand::usize(..begun.len()));
                     match n {
-                        0 => ladder.set_health(look, fastrand::bool()),
-                        _ => ladder.set_guard(look, &"plain".into(), fastrand::bool().then_some(State::Dark)),
+                        0 => ladder.set_health(number, fastrand::bool()),
+                        _ => ladder.set_guard(number, &"plain".into(), fastrand::bool().then_some(State::Dark)),
                     }
-                    kept.truncate(8);
+                    begun.truncate(8);
                     thread::yield_now();
                 }
             });
@@ -84,7 +84,7 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
                 for n in 0..FREEZES {
                     let to = if n % 2 == 0 { Freeze::Instances } else { Freeze::Effects };
                     ladder.freeze(to, None, "ann".into()).await.unwrap();
-                    assert!(obedient.holds.load(Ordering::SeqCst), "acknowledged before it is obeyed");
+                    assert!(listener.holds.load(Ordering::SeqCst), "acknowledged before it is obeyed");
                     frozen.store(true, Ordering::SeqCst);
                     tokio::task::yield_now().await;
                     let set = ladder.flags().load_full();
@@ -98,13 +98,13 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
             });
         });
     });
-    fixture.ladder.set_health(fixture.ladder.look(), true);
-    fixture.ladder.set_guard(fixture.ladder.look(), &"plain".into(), None);
+    fixture.ladder.set_health(fixture.ladder.begin_observation(), true);
+    fixture.ladder.set_guard(fixture.ladder.begin_observation(), &"plain".into(), None);
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
-    let looks = (fixture.ladder.look(), fixture.ladder.look());
-    fixture.ladder.set_health(looks.1, false);
-    fixture.ladder.set_health(looks.0, true);
+    let numbers = (fixture.ladder.begin_observation(), fixture.ladder.begin_observation());
+    fixture.ladder.set_health(numbers.1, false);
+    fixture.ladder.set_health(numbers.0, true);
     assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Health), "the later observation counts");
 }
 
@@ -112,14 +112,14 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
 async fn the_guard_limits_a_route_and_its_cohorts() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.ladder.set_guard(fixture.ladder.look(), &"plain".into(), Some(State::Dark));
+    fixture.ladder.set_guard(fixture.ladder.begin_observation(), &"plain".into(), Some(State::Dark));
     assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Guard));
     assert_eq!(fixture.status("plain").effective, effective(State::Dark, Why::Guard));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Guard), "files do not lift it");
-    fixture.ladder.set_guard(fixture.ladder.look(), &"plain".into(), None);
+    fixture.ladder.set_guard(fixture.ladder.begin_observation(), &"plain".into(), None);
     assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
-    fixture.ladder.set_guard(fixture.ladder.look(), &"gone".into(), Some(State::Off));
+    fixture.ladder.set_guard(fixture.ladder.begin_observation(), &"gone".into(), Some(State::Off));
 }
 
 #[tokio::test]

@@ -23,13 +23,13 @@ fn only(routes: &[Arc<Route>]) -> Declared {
 }
 
 /// Requests may have come before any files.
-fn adopt(before: &Scopes, routes: &[Arc<Route>], now: jiff::Timestamp, window: Duration) -> Scopes {
-    scopes::adopt(before, &only(routes), true, now, window)
+fn after_files(before: &Scopes, routes: &[Arc<Route>], now: jiff::Timestamp, window: Duration) -> Scopes {
+    scopes::after_files(before, &only(routes), true, now, window)
 }
 
 /// The first files of a new store.
 fn first(routes: &[Arc<Route>]) -> Scopes {
-    scopes::adopt(&Scopes::new(), &only(routes), false, at(0), 24 * HOUR)
+    scopes::after_files(&Scopes::new(), &only(routes), false, at(0), 24 * HOUR)
 }
 
 fn earlier(scopes: &Scopes, route: &str) -> Vec<String> {
@@ -42,7 +42,7 @@ fn a_scope_is_looked_up_until_no_retry_may_come() {
     let window = 24 * HOUR;
     let mut scopes = Scopes::new();
     let mut next = |header: &str, hour: i64| {
-        scopes = adopt(&scopes, &by(header), at(hour), window);
+        scopes = after_files(&scopes, &by(header), at(hour), window);
         earlier(&scopes, "bare")
     };
     assert!(next("a", 0).is_empty(), "the first scope has no earlier one");
@@ -59,21 +59,21 @@ fn a_scope_is_looked_up_until_no_retry_may_come() {
 #[test]
 fn a_route_that_goes_and_comes_back_under_another_scope_is_not_forgotten() {
     let (window, none) = (24 * HOUR, Vec::new());
-    let first = adopt(&Scopes::new(), &by("a"), at(0), window);
-    let gone = adopt(&first, &none, at(1), window);
+    let first = after_files(&Scopes::new(), &by("a"), at(0), window);
+    let gone = after_files(&first, &none, at(1), window);
     assert_eq!(earlier(&gone, "bare"), ["a"]);
-    assert_eq!(earlier(&adopt(&gone, &by("b"), at(20), window), "bare"), ["a"]);
-    assert!(adopt(&gone, &none, at(26), window).is_empty());
+    assert_eq!(earlier(&after_files(&gone, &by("b"), at(20), window), "bare"), ["a"]);
+    assert!(after_files(&gone, &none, at(26), window).is_empty());
     let idle: Vec<_> = by("a").iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect();
-    assert_eq!(earlier(&adopt(&first, &idle, at(1), window), "bare"), ["a"]);
+    assert_eq!(earlier(&after_files(&first, &idle, at(1), window), "bare"), ["a"]);
     // Under another id, and then back under the first one, which changes the oldest id.
     let renamed = |id: &str, was: &str| {
         let route = by("a").remove(0);
         vec![Arc::new(Route { id: id.into(), was: vec![was.into()], ..(*route).clone() })]
     };
-    let other = adopt(&first, &renamed("new", "bare"), at(1), window);
+    let other = after_files(&first, &renamed("new", "bare"), at(1), window);
     assert!(earlier(&other, "new").is_empty(), "the oldest id is the same");
-    let back = adopt(&other, &renamed("bare", "new"), at(2), window);
+    let back = after_files(&other, &renamed("bare", "new"), at(2), window);
     assert_eq!(earlier(&back, "bare"), ["a"]);
     assert_eq!(back.len(), 1);
 }
@@ -85,7 +85,7 @@ fn scopes_beyond_the_bound_are_forgotten_and_shut_the_gate() {
     for n in 0..=EARLIER_SCOPES_MAX + 1 {
         let said = scopes.get(&RouteId::from("bare")).and_then(|scopes| forgotten(scopes, at(0), window));
         assert_eq!(said, None, "{n}");
-        scopes = adopt(&scopes, &by(&format!("x-{n}")), at(n as i64), window);
+        scopes = after_files(&scopes, &by(&format!("x-{n}")), at(n as i64), window);
     }
     let scopes = &scopes[&RouteId::from("bare")];
     assert_eq!(scopes.earlier.len(), EARLIER_SCOPES_MAX);
@@ -112,29 +112,29 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
     let new = first(&by("a"));
     assert_eq!(shut(&new, "bare", 0, window), None);
     assert_eq!(
-        shut(&adopt(&new, &by("b"), at(1), window), "bare", 1, window),
+        shut(&after_files(&new, &by("b"), at(1), window), "bare", 1, window),
         None,
         "its keys were recorded all along"
     );
-    assert_eq!(shut(&adopt(&new, &renamed("other", &["bare"]), at(1), window), "other", 1, window), None);
+    assert_eq!(shut(&after_files(&new, &renamed("other", &["bare"]), at(1), window), "other", 1, window), None);
     // Requests came before: unmatched ones, or those of a route without a workflow.
     let idle = first(&without(by("a")));
     for before in [&Scopes::new(), &idle] {
-        let first = adopt(before, &by("a"), at(0), window);
+        let first = after_files(before, &by("a"), at(0), window);
         let why = shut(&first, "bare", 0, window).expect("it is shut");
         assert!(why.contains("since 1970-01-12T13:46:40Z") && why.contains("until 1970-01-13T13:56:40Z"), "{why}");
         // Another scope, another id, a restart: it counts from the first time.
-        let later = adopt(&first, &by("b"), at(12), window);
-        let later = adopt(&later, &renamed("other", &["bare"]), at(20), window);
+        let later = after_files(&first, &by("b"), at(12), window);
+        let later = after_files(&later, &renamed("other", &["bare"]), at(20), window);
         assert_eq!(shut(&later, "other", 20, window), Some(why.clone()));
         assert!(shut(&later, "other", 24, window).is_some(), "a request under way then may be served a little later");
         assert_eq!(shut(&later, "other", 25, window), None);
-        let over = adopt(&later, &renamed("other", &["bare"]), at(25), window);
+        let over = after_files(&later, &renamed("other", &["bare"]), at(25), window);
         assert_eq!(over[&RouteId::from("other")].since, None, "it is not kept for ever");
         // Without its workflow for an hour: its keys were not recorded then.
-        let gone = adopt(&over, &without(renamed("other", &["bare"])), at(30), window);
+        let gone = after_files(&over, &without(renamed("other", &["bare"])), at(30), window);
         assert_eq!(shut(&gone, "other", 30, window), None, "it can only be off");
-        let back = adopt(&gone, &renamed("other", &["bare"]), at(31), window);
+        let back = after_files(&gone, &renamed("other", &["bare"]), at(31), window);
         assert!(shut(&back, "other", 54, window).is_some() && shut(&back, "other", 56, window).is_none());
     }
 }
@@ -154,18 +154,22 @@ fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
             route.retry_key = Some(Template::parse_str("${request.headers.x}").unwrap())
         }];
     for change in changes {
-        let changed = adopt(&before, &with(change), at(1), window);
+        let changed = after_files(&before, &with(change), at(1), window);
         assert!(shut(&changed, "bare", 1, window).is_some_and(|why| why.contains("`match`")));
-        let again = adopt(&changed, &with(change), at(2), window);
+        let again = after_files(&changed, &with(change), at(2), window);
         assert_eq!(again[&RouteId::from("bare")].since, Some(at(1)), "it counts from the change");
         assert_eq!(shut(&again, "bare", 26, window), None);
-        let back = adopt(&again, &by("a"), at(26), window);
+        let back = after_files(&again, &by("a"), at(26), window);
         let why = "requests that came in between were not recorded under this match and key";
         assert!(shut(&back, "bare", 26, window).is_some(), "{why}");
     }
     let mut older = before.clone();
     older.values_mut().for_each(|scopes| scopes.matches = None);
-    assert_eq!(shut(&adopt(&older, &by("a"), at(1), window), "bare", 1, window), None, "stored by an earlier version");
+    assert_eq!(
+        shut(&after_files(&older, &by("a"), at(1), window), "bare", 1, window),
+        None,
+        "stored by an earlier version"
+    );
 }
 
 #[tokio::test]
@@ -225,17 +229,20 @@ fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
         (vec![("special", "POST /orders", key)], "special", &[], "it had them before"),
     ] {
         let why = format!("{why}: {after:?}");
-        let after = adopt(&both, &routes(&after), at(1), window);
+        let after = after_files(&both, &routes(&after), at(1), window);
         assert_eq!(looks_up(&after, by), finds, "{why}");
         assert_eq!(shut(&after, by, 1, window).is_some(), by == "new", "the keys of the others are recorded: {why}");
     }
     // A new route takes requests of another one, which keeps the rest.
     let before = first(&routes(&[wide]));
-    assert_eq!(looks_up(&adopt(&before, &routes(&[wide, ("new", "POST /a", key)]), at(1), window), "new"), ["wide"]);
+    assert_eq!(
+        looks_up(&after_files(&before, &routes(&[wide, ("new", "POST /a", key)]), at(1), window), "new"),
+        ["wide"]
+    );
     // The other route had another key, or no workflow, so that not all of its requests were recorded.
     let removed = |special: Vec<Arc<Route>>| {
         let before = first(&[routes(&[wide]), special].concat());
-        adopt(&before, &routes(&[wide]), at(1), window)
+        after_files(&before, &routes(&[wide]), at(1), window)
     };
     let other_key = removed(routes(&[("special", "POST /orders", None)]));
     assert_eq!(looks_up(&other_key, "wide"), ["special"]);
@@ -244,8 +251,8 @@ fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
     let idle: Vec<_> = idle.iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect();
     assert!(shut(&removed(idle), "wide", 1, window).is_some_and(|why| why.contains("another route")));
     // Requests of the other route that were not recorded shut the gate too.
-    let late = adopt(&before, &routes(&[wide, ("special", "POST /orders", key)]), at(20), window);
-    let taken = adopt(&late, &routes(&[wide]), at(30), window);
+    let late = after_files(&before, &routes(&[wide, ("special", "POST /orders", key)]), at(20), window);
+    let taken = after_files(&late, &routes(&[wide]), at(30), window);
     assert!(shut(&taken, "wide", 30, window).is_some());
     let wide = &taken[&RouteId::from("wide")];
     assert_eq!((wide.since, wide.exposed), (Some(at(20)), Some(at(30))));
@@ -268,12 +275,12 @@ fn a_route_of_several_earlier_ones_is_recorded_where_all_were() {
         all
     };
     for was in [["one", "two"], ["two", "one"]] {
-        let shut = |before: &Scopes| shut(&adopt(before, &merged(&was), at(1), window), "both", 1, window);
+        let shut = |before: &Scopes| shut(&after_files(before, &merged(&was), at(1), window), "both", 1, window);
         assert_eq!(shut(&before(key, true)), None, "{was:?}: both were recorded");
         assert!(shut(&before(Some("j"), true)).is_some(), "{was:?}: by another key");
         assert!(shut(&before(key, false)).is_some(), "{was:?}: one had no workflow");
     }
-    let unserved = adopt(&before(key, true), &merged(&["one", "never"]), at(1), window);
+    let unserved = after_files(&before(key, true), &merged(&["one", "never"]), at(1), window);
     assert_eq!(shut(&unserved, "both", 1, window), None, "the other id served nothing");
 }
 
@@ -304,21 +311,21 @@ fn requests_that_files_take_from_a_route_are_looked_up_until_no_retry_may_come()
         (routes(&[pay, ("get", "GET /pay/tea", key)]), vec![], "another method"),
         (routes(&[pay, ("all", "POST /{a}/{b}", key)]), vec![], "a wider one"),
     ] {
-        let mut scopes = adopt(&before, &after, at(1), window);
+        let mut scopes = after_files(&before, &after, at(1), window);
         assert_eq!(moved(&scopes), expected, "{why}");
         for hour in [2, 24] {
-            scopes = adopt(&scopes, &after, at(hour), window);
+            scopes = after_files(&scopes, &after, at(hour), window);
             assert_eq!(moved(&scopes), expected, "{why}, at {hour}");
         }
-        assert!(moved(&adopt(&scopes, &after, at(26), window)).is_empty(), "{why}");
+        assert!(moved(&after_files(&scopes, &after, at(26), window)).is_empty(), "{why}");
     }
     // The scope before is looked up with them, and a renamed route keeps them.
-    let other_key = adopt(&before, &routes(&[("pay", "POST /pay/{kind}", Some("j"))]), at(1), window);
-    let gone = adopt(&other_key, &[], at(20), window);
+    let other_key = after_files(&before, &routes(&[("pay", "POST /pay/{kind}", Some("j"))]), at(1), window);
+    let gone = after_files(&other_key, &[], at(20), window);
     assert_eq!(moved(&gone).len(), 2);
     let mut renamed = routes(&[("bill", "POST /bill", key)]);
     Arc::make_mut(&mut renamed[0]).was = vec!["pay".into()];
-    let renamed = adopt(&gone, &renamed, at(26), window);
+    let renamed = after_files(&gone, &renamed, at(26), window);
     assert_eq!((moved(&renamed).len(), renamed.len()), (1, 1), "the older of the two is over");
 }
 
@@ -326,7 +333,7 @@ fn requests_that_files_take_from_a_route_are_looked_up_until_no_retry_may_come()
 fn the_number_of_moved_requests_is_bounded() {
     let mut scopes = first(&routes(&[("pay", "POST /0", Some("k"))]));
     for n in 1..=MOVED_REQUESTS_MAX + 2 {
-        scopes = adopt(&scopes, &routes(&[("pay", &format!("POST /{n}"), Some("k"))]), at(1), 24 * HOUR);
+        scopes = after_files(&scopes, &routes(&[("pay", &format!("POST /{n}"), Some("k"))]), at(1), 24 * HOUR);
         scopes.values_mut().flat_map(|scopes| &mut scopes.moved).for_each(|moved| moved.at -= Duration::from_secs(1));
     }
     let kept = moved(&scopes);

@@ -1,4 +1,4 @@
-//! A store that fails on demand.
+//! A store whose flips fail on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,32 +13,32 @@ use crate::workflow::RunSummary;
 
 /// A memory store whose flips and declarations fail on demand.
 #[derive(Default)]
-pub struct Faulty {
+pub struct FailingStore {
     inner: MemoryStore,
-    /// Flips are not taken.
-    pub refuse: AtomicBool,
-    /// Flips are recorded and the reply is lost.
-    pub lose: AtomicBool,
+    /// Flips are not recorded.
+    pub refuse_flips: AtomicBool,
+    /// Flips are recorded, and the reply is lost.
+    pub lose_replies: AtomicBool,
     /// Flips cannot be read.
-    pub silent: AtomicBool,
+    pub fail_reads: AtomicBool,
 }
 
 type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 fn fails<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
-    ready(Err(StoreError("told to fail".into()))).boxed()
+    ready(Err(StoreError("fails on demand".into()))).boxed()
 }
 
-crate::store::tests::forward_work::forward_work!(Faulty, inner);
+crate::store::tests::forward_work::forward_work!(FailingStore, inner);
 
-impl Store for Faulty {
+impl Store for FailingStore {
     fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> StoreFuture<'_, Vec<u64>> {
-        if self.refuse.load(Ordering::SeqCst) {
+        if self.refuse_flips.load(Ordering::SeqCst) {
             return fails();
         }
         let taken = self.inner.put_flips(flips, declared);
-        if self.lose.load(Ordering::SeqCst) {
-            return async { taken.await.and(Err(StoreError("told to lose the answer".into()))) }.boxed();
+        if self.lose_replies.load(Ordering::SeqCst) {
+            return async { taken.await.and(Err(StoreError("the reply is lost on demand".into()))) }.boxed();
         }
         taken
     }
@@ -98,7 +98,7 @@ impl Store for Faulty {
         self.inner.note_legacy_tries(keys)
     }
     fn flips(&self, route: Option<RouteId>, limit: usize) -> StoreFuture<'_, Vec<FlipRecord>> {
-        if self.silent.load(Ordering::SeqCst) {
+        if self.fail_reads.load(Ordering::SeqCst) {
             return fails();
         }
         self.inner.flips(route, limit)

@@ -86,7 +86,7 @@ async def post_many(url, body_of, count, connections):
     return statuses
 
 
-def runs_of(pointsman, query):
+def list_runs(pointsman, query):
     status, text = rig.http(f"{pointsman.admin}/api/v2/orchestrate/runs?{query}")
     if status != 200:
         sys.exit(f"runs?{query}: {status} {text}")
@@ -129,7 +129,7 @@ def for_each(folder, steps, args, emit):
         took = time.monotonic() - start_time
         spent = rig.cpu_seconds(pointsman.process.pid) - cpu
         effects, twice = steps.effects()
-        runs = runs_of(pointsman, "limit=1")
+        runs = list_runs(pointsman, "limit=1")
         start_time = time.monotonic()
         shown, text_of_run = rig.http(f"{pointsman.admin}/api/v2/orchestrate/run/{runs[0]['run_id']}")
         emit(dict(work="for each", round=n, count=count, by=by, status=status, run_status=runs[0]["status"], took_s=round(took, 2), items_per_s=round(count / took),
@@ -185,7 +185,7 @@ def waiting(folder, steps, args, emit):
     start_many(pointsman, "waits-for-a-person", by, RUNS_WAITING, 50, row)
     time.sleep(5)
     row.update(rss_mb=round(rig.rss_mb(pid), 1), kb_per_run=round((rig.rss_mb(pid) - before) * 1e3 / RUNS_WAITING, 2))
-    row["waiting"] = sum(1 for run in runs_of(pointsman, "status=waiting_checkpoint&limit=1000"))
+    row["waiting"] = sum(1 for run in list_runs(pointsman, "status=waiting_checkpoint&limit=1000"))
     # No request is sent while this is measured: all activity is the process's own.
     appended = pointsman.metrics()["pointsman_append_batch_events_count"]
     time.sleep(2)
@@ -224,7 +224,7 @@ def finished(folder, steps, args, emit):
             spent = []
             for _ in range(20):
                 start_time = time.perf_counter()
-                runs_of(pointsman, query)
+                list_runs(pointsman, query)
                 spent.append((time.perf_counter() - start_time) * 1e3)
             row[key] = round(statistics.median(spent), 2)
             row[key.replace("_ms", "_max_ms")] = round(max(spent), 2)
@@ -243,7 +243,7 @@ BENCHMARKS = {"in-flight": in_flight, "for-each": for_each, "children": children
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; all where none is given")
+    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=f"{', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--idle", type=int, default=20, help="seconds for which the idle process is measured")

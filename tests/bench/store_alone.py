@@ -28,7 +28,7 @@ respond: { status: 200, body: { done: true } }
 """
 
 
-def measured(test, folder, rounds, cargo, **variables):
+def run_measuring_test(test, folder, rounds, cargo, **variables):
     """The rows that a measuring test prints."""
     command = ["cargo", "test", "--release", "--lib", *cargo, test, "--", "--ignored", "--exact", "--nocapture"]
     environment = dict(os.environ, TMPDIR=str(folder), POINTSMAN_ROUNDS=str(rounds), **variables)
@@ -41,7 +41,7 @@ def measured(test, folder, rounds, cargo, **variables):
 
 
 def appends(folder, args, emit):
-    for row in measured("store::tests::rate::events_a_second", folder, args.rounds, args.cargo):
+    for row in run_measuring_test("store::tests::rate::events_a_second", folder, args.rounds, args.cargo):
         emit(row)
 
 
@@ -49,7 +49,7 @@ def status_of(pointsman, run):
     return json.loads(rig.http(f"{pointsman.admin}/api/v2/orchestrate/run/{run}")[1])["data"]["status"]
 
 
-def until(what, holds, patience=120):
+def wait_until(what, holds, patience=120):
     end = time.monotonic() + patience
     while not holds():
         if time.monotonic() > end:
@@ -65,17 +65,17 @@ def long_run(folder, args, emit):
         asked = {"workflow": "long", "input": {"items": list(range(ITEMS))}}
         status, text = rig.http(f"{pointsman.admin}/api/v2/orchestrate/run", asked)
         run = json.loads(text)["data"]["run_id"]
-        until("the run waits", lambda: status_of(pointsman, run) == "waiting_signal")
+        wait_until("the run waits", lambda: status_of(pointsman, run) == "waiting_signal")
         time.sleep(3)  # one snapshot a second at most, and one more when the run has moved on since
         if n + 1 == args.rounds:
             break  # the last one is left as it waits, for the test
         began = time.monotonic()
         status, text = rig.http(f"{pointsman.admin}/api/v2/orchestrate/run/{run}/signals/go", {})
         took = time.monotonic() - began
-        until("the run ends", lambda: status_of(pointsman, run) == "completed")
+        wait_until("the run ends", lambda: status_of(pointsman, run) == "completed")
         emit(dict(work="signal to a long run", round=n, status=status, ms=round(took * 1e3, 1), snapshots=written(), rss_mb=round(rig.rss_mb(pointsman.process.pid), 1)))
     rig.stop(pointsman.process)
-    for row in measured("store::tests::rate::read_and_fold", folder, args.rounds, args.cargo, POINTSMAN_STORE=str(pointsman.folder / "bench.db")):
+    for row in run_measuring_test("store::tests::rate::read_and_fold", folder, args.rounds, args.cargo, POINTSMAN_STORE=str(pointsman.folder / "bench.db")):
         emit(row)
 
 
@@ -84,7 +84,7 @@ BENCHMARKS = {"appends": appends, "long-run": long_run}
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; all where none is given")
+    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=f"{', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", help="where the databases go: a folder on a disk")
     parser.add_argument("--rows", help="write the raw rows here as CSV")

@@ -15,7 +15,7 @@ const MOVER: &str = "mover-0123456789abcdef";
 /// Header fields of a request.
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
-async fn ask(to: &Pointsman, line: &str, headers: Headers<'_>, body: &Value) -> RawReply {
+async fn send(to: &Pointsman, line: &str, headers: Headers<'_>, body: &Value) -> RawReply {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let host = to.admin.to_string();
     let mut all = vec![("host", host.as_str()), ("content-type", "application/json")];
@@ -70,29 +70,29 @@ async fn changes_require_a_token_with_the_scope() {
         ("a form", &[("authorization", &mover), ("content-type", "text/plain")], 415),
     ];
     for (what, headers, status) in cases {
-        let flip = ask(&pointsman, "POST /api/v2/routes/things/flip", headers, &json!({ "to": "shadow" })).await;
+        let flip = send(&pointsman, "POST /api/v2/routes/things/flip", headers, &json!({ "to": "shadow" })).await;
         assert_eq!(flip.status, status, "flip with {what}: {}", String::from_utf8_lossy(&flip.body));
-        let freeze = ask(&pointsman, "POST /api/v2/freeze", headers, &json!({ "on": true })).await;
+        let freeze = send(&pointsman, "POST /api/v2/freeze", headers, &json!({ "on": true })).await;
         assert_eq!(freeze.status, status, "freeze with {what}: {}", String::from_utf8_lossy(&freeze.body));
     }
     for path in ["status", "routes", "routes/things", "routes/things/diffs", "flips", "services", "orchestrate/runs"] {
         let line = format!("GET /api/v2/{path}");
-        assert_eq!(ask(&pointsman, &line, &[], &Value::Null).await.status, 401, "{path} is nobody's to read");
-        assert_eq!(ask(&pointsman, &line, &[("authorization", &looker)], &Value::Null).await.status, 200, "{path}");
+        assert_eq!(send(&pointsman, &line, &[], &Value::Null).await.status, 401, "{path} is nobody's to read");
+        assert_eq!(send(&pointsman, &line, &[("authorization", &looker)], &Value::Null).await.status, 200, "{path}");
     }
     let env = [("POINTSMAN_ADMIN", pointsman.admin_url()), ("POINTSMAN_TOKEN", LOOKER.to_owned())];
     let env = env.each_ref().map(|(k, v)| (*k, v.as_str()));
     let refused = cli(&["flip", "things", "shadow"], &env).await;
     assert_eq!(refused.status.code(), Some(1), "{}", output_text(&refused));
     assert!(!output_text(&refused).contains(LOOKER), "a token is never shown");
-    let flips = ask(&pointsman, "GET /api/v2/flips", &[("authorization", &looker)], &Value::Null).await;
+    let flips = send(&pointsman, "GET /api/v2/flips", &[("authorization", &looker)], &Value::Null).await;
     assert_eq!(flips.body, b"[]", "nothing was changed: {}", String::from_utf8_lossy(&flips.body));
 
     // With a token, its name is recorded, whatever name the request gives.
     let claims = [("authorization", mover.as_str()), ("x-pointsman-as", "root")];
-    let flip = ask(&pointsman, "POST /api/v2/routes/things/flip", &claims, &json!({ "to": "shadow" })).await;
+    let flip = send(&pointsman, "POST /api/v2/routes/things/flip", &claims, &json!({ "to": "shadow" })).await;
     assert_eq!(flip.status, 200, "{}", String::from_utf8_lossy(&flip.body));
-    let flips = ask(&pointsman, "GET /api/v2/flips", &[("authorization", &looker)], &Value::Null).await;
+    let flips = send(&pointsman, "GET /api/v2/flips", &[("authorization", &looker)], &Value::Null).await;
     let flips: Value = serde_json::from_slice(&flips.body).expect("JSON");
     assert_eq!((&flips[0]["by"], &flips[0]["to"]), (&json!("mover"), &json!("shadow")));
     let log = pointsman.log();
@@ -154,7 +154,7 @@ async fn recorded_traffic_is_redacted_and_shown_as_inert_text() {
         }
     }
     let shown = until("samples to be kept", || async {
-        let reply = ask(&pointsman, "GET /api/v2/routes/things/diffs", &[], &Value::Null).await;
+        let reply = send(&pointsman, "GET /api/v2/routes/things/diffs", &[], &Value::Null).await;
         let text = String::from_utf8_lossy(&reply.body).into_owned();
         assert_eq!(reply.header("content-type"), Some("application/json"));
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));

@@ -84,7 +84,7 @@ impl TestSystem {
     async fn state(&self) -> String {
         self.shown().await["breaker"]["state"].as_str().expect("a state").to_owned()
     }
-    async fn until_probes_may_go(&self) {
+    async fn wait_until_probes_may_go(&self) {
         until("the open time to be over", || async {
             let next = self.shown().await["breaker"]["next_probe"].as_str()?.parse::<jiff::Timestamp>().ok()?;
             (next <= jiff::Timestamp::now()).then_some(())
@@ -93,22 +93,22 @@ impl TestSystem {
     }
 }
 
-fn bank(metrics: &Metrics, name: &str) -> f64 {
+fn bank_metric(metrics: &Metrics, name: &str) -> f64 {
     metrics.sum(name, &[("service", "bank")])
 }
 
-fn went(metrics: &Metrics, to: &str) -> f64 {
+fn transitions(metrics: &Metrics, to: &str) -> f64 {
     metrics.sum("pointsman_breaker_transitions_total", &[("service", "bank"), ("to", to)])
 }
 
-fn refused(metrics: &Metrics, by: &str) -> f64 {
+fn refusals(metrics: &Metrics, by: &str) -> f64 {
     metrics.sum("pointsman_service_refused_total", &[("service", "bank"), ("by", by)])
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_breaker_stops_calls_and_is_visible() {
     let system = TestSystem::start(", breaker: { min: 5, over: 60s, open: 60s }").await;
-    system.bank.otherwise(OriginReply::Status(500));
+    system.bank.set_default(OriginReply::Status(500));
     for _ in 0..5 {
         assert!(system.pay().await.is_server_error());
     }
@@ -121,9 +121,9 @@ async fn an_open_breaker_stops_calls_and_is_visible() {
     assert_eq!(system.bank.count(), 5, "no call leaves while it is open");
 
     let metrics = system.pointsman.metrics().await;
-    assert_eq!(bank(&metrics, "pointsman_breaker_state"), 2.0);
-    assert_eq!((went(&metrics, "open"), refused(&metrics, "breaker")), (1.0, 20.0));
-    assert_eq!(bank(&metrics, "pointsman_service_calls_in_flight"), 0.0);
+    assert_eq!(bank_metric(&metrics, "pointsman_breaker_state"), 2.0);
+    assert_eq!((transitions(&metrics, "open"), refusals(&metrics, "breaker")), (1.0, 20.0));
+    assert_eq!(bank_metric(&metrics, "pointsman_service_calls_in_flight"), 0.0);
     let shop = metrics.sum("pointsman_breaker_state", &[("service", "shop")]);
     assert_eq!(shop, 0.0, "the breaker of another service is not affected");
     let shown = system.shown().await;
@@ -144,46 +144,50 @@ async fn an_open_breaker_stops_calls_and_is_visible() {
     assert_eq!(system.state().await, "open");
     system.flags.edit("pointsman.yaml", |text| text.replace("min: 5", "min: 6"));
     until("a new breaker", || async { (system.state().await == "closed").then_some(()) }).await;
-    system.pointsman.until_metric("a new breaker", |m| bank(m, "pointsman_breaker_state") == 0.0).await;
+    system.pointsman.until_metric("a new breaker", |m| bank_metric(m, "pointsman_breaker_state") == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn successful_probes_close_the_breaker() {
     let system = TestSystem::start(", breaker: { min: 4, over: 60s, open: 300ms, open_max: 400ms, probes: 2 }").await;
-    system.bank.otherwise(OriginReply::Status(503));
+    system.bank.set_default(OriginReply::Status(503));
     for _ in 0..4 {
         assert!(system.pay().await.is_server_error());
     }
-    system.until_probes_may_go().await;
+    system.wait_until_probes_may_go().await;
     assert!(system.pay().await.is_server_error());
     let metrics = system.pointsman.metrics().await;
-    assert_eq!((system.bank.count(), went(&metrics, "half_open"), went(&metrics, "open")), (5, 1.0, 2.0), "it failed");
+    assert_eq!(
+        (system.bank.count(), transitions(&metrics, "half_open"), transitions(&metrics, "open")),
+        (5, 1.0, 2.0),
+        "it failed"
+    );
 
-    system.until_probes_may_go().await;
+    system.wait_until_probes_may_go().await;
     // Slow enough for all calls to arrive before the probes are answered.
-    system.bank.otherwise(OriginReply::Slow(Duration::from_secs(4), GOOD));
+    system.bank.set_default(OriginReply::Slow(Duration::from_secs(4), GOOD));
     assert_eq!(system.pay_at_once(20).await, 2, "the probes are answered, the others fail at once");
     assert_eq!(system.bank.count(), 7);
     assert_eq!(system.state().await, "closed");
-    system.bank.otherwise(OriginReply::Json(GOOD));
+    system.bank.set_default(OriginReply::Json(GOOD));
     assert_eq!(system.pay_at_once(20).await, 20);
     let metrics = system.pointsman.metrics().await;
-    assert_eq!((went(&metrics, "closed"), bank(&metrics, "pointsman_breaker_state")), (1.0, 0.0));
-    assert_eq!(refused(&metrics, "breaker"), 18.0);
+    assert_eq!((transitions(&metrics, "closed"), bank_metric(&metrics, "pointsman_breaker_state")), (1.0, 0.0));
+    assert_eq!(refusals(&metrics, "breaker"), 18.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_errors_do_not_open_the_breaker_and_slow_calls_do() {
     let system = TestSystem::start(", breaker: { min: 4, over: 60s, slow: 500ms, open: 60s }").await;
-    system.bank.next(OriginReply::Status(429), 10);
-    system.bank.next(OriginReply::Status(404), 10);
+    system.bank.script(OriginReply::Status(429), 10);
+    system.bank.script(OriginReply::Status(404), 10);
     for _ in 0..20 {
         assert!(!system.pay().await.is_success());
     }
     let shown = system.shown().await;
     assert_eq!((&shown["breaker"]["state"], &shown["breaker"]["calls"]), (&json!("closed"), &json!(20)));
     assert_eq!(shown["breaker"]["failed"], 0);
-    system.bank.otherwise(OriginReply::Slow(Duration::from_millis(700), GOOD));
+    system.bank.set_default(OriginReply::Slow(Duration::from_millis(700), GOOD));
     assert_eq!(system.pay_at_once(20).await, 20, "slow is still an answer");
     assert_eq!(system.state().await, "open");
 }
@@ -191,7 +195,7 @@ async fn client_errors_do_not_open_the_breaker_and_slow_calls_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_that_is_off_stops_no_call() {
     let system = TestSystem::start(", breaker: off").await;
-    system.bank.otherwise(OriginReply::Status(500));
+    system.bank.set_default(OriginReply::Status(500));
     for _ in 0..30 {
         assert!(system.pay().await.is_server_error());
     }
@@ -202,7 +206,7 @@ async fn a_breaker_that_is_off_stops_no_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dark_runs_obey_the_breaker_and_do_not_count_in_it() {
     let system = TestSystem::at(None, "dark", ", breaker: { min: 5, over: 60s, open: 60s }").await;
-    system.bank.otherwise(OriginReply::Status(500));
+    system.bank.set_default(OriginReply::Status(500));
     let settled = |m: &Metrics| m.sum("pointsman_comparisons_total", &[("route", "pay")]);
     for _ in 0..20 {
         assert_eq!(system.pay().await, StatusCode::OK, "legacy answers");
@@ -216,13 +220,13 @@ async fn dark_runs_obey_the_breaker_and_do_not_count_in_it() {
         assert!(system.send("/real").await.status.is_server_error());
     }
     assert_eq!((system.state().await.as_str(), system.bank.count()), ("open", 25));
-    system.bank.otherwise(OriginReply::Json(GOOD));
+    system.bank.set_default(OriginReply::Json(GOOD));
     for _ in 0..10 {
         assert_eq!(system.pay().await, StatusCode::OK);
     }
     let metrics = system.pointsman.until_metric("all to be compared", |m| settled(m) == 30.0).await;
     assert_eq!((system.state().await.as_str(), system.bank.count()), ("open", 25), "it refuses them too");
-    assert_eq!(refused(&metrics, "breaker"), 10.0);
+    assert_eq!(refusals(&metrics, "breaker"), 10.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,7 +246,7 @@ async fn a_call_that_times_out_waiting_for_the_rate_was_not_sent() {
     assert_eq!(system.pay_at_once(5).await, 1);
     assert_eq!(system.bank.count(), 1);
     let metrics = system.pointsman.metrics().await;
-    assert_eq!((refused(&metrics, "rate"), bank(&metrics, "pointsman_breaker_state")), (4.0, 0.0));
+    assert_eq!((refusals(&metrics, "rate"), bank_metric(&metrics, "pointsman_breaker_state")), (4.0, 0.0));
     let text = String::from_utf8_lossy(&system.send("/pay").await.body).into_owned();
     assert!(text.contains("no more than 1/m"), "{text}");
 }
@@ -250,7 +254,7 @@ async fn a_call_that_times_out_waiting_for_the_rate_was_not_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_timeouts_of_a_service_apply_to_steps() {
     let system = TestSystem::start(", first_byte: 200ms").await;
-    system.bank.otherwise(OriginReply::Stall);
+    system.bank.set_default(OriginReply::Stall);
     let begun = Instant::now();
     assert!(system.pay().await.is_server_error());
     assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the step's own 20 s");

@@ -41,7 +41,7 @@ const BY_CUSTOMER: &str = "    caller: x-customer\n";
 const BY_TOKEN: &str = "    caller: { jwt: { keys: issuer.pem, audience: shop }, headers: x-customer }\n";
 const BY_NOBODY: &str = "    caller: []\n";
 
-async fn reloaded(system: &TestSystem, text: &str) {
+async fn reload(system: &TestSystem, text: &str) {
     let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
     system.flags.write(ORDERS, text);
@@ -59,9 +59,9 @@ struct Order {
 }
 
 impl Order {
-    async fn placed(system: &TestSystem, key: &'static str, number: u64, credential: &str) -> Self {
+    async fn place(system: &TestSystem, key: &'static str, number: u64, credential: &str) -> Self {
         let mut order = Self { key, number, customer: "c-1", credential: credential.to_owned(), order: Value::Null };
-        let reply = order.sent(system).await;
+        let reply = order.send(system).await;
         assert_eq!(reply.status, StatusCode::CREATED, "{key}: {}", reply.json());
         order.order = reply.json();
         order
@@ -73,14 +73,14 @@ impl Order {
     fn id(&self) -> &Value {
         &self.order["id"]
     }
-    async fn sent(&self, system: &TestSystem) -> Reply {
+    async fn send(&self, system: &TestSystem) -> Reply {
         let headers =
             [("idempotency-key", self.key), ("x-customer", self.customer), ("authorization", self.credential.as_str())];
         let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(self.number)).await;
         reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
     }
-    async fn is_found(&self, system: &TestSystem, when: &str) {
-        let again = self.sent(system).await;
+    async fn check_found(&self, system: &TestSystem, when: &str) {
+        let again = self.send(system).await;
         let (status, again) = (again.status, again.json());
         assert_eq!((status, &again["id"]), (StatusCode::CREATED, self.id()), "{when}, {}: {again}", self.key);
     }
@@ -102,12 +102,12 @@ fn charges(system: &TestSystem) -> u64 {
 }
 
 /// Checks that retries of these orders get their first answers in every state, and that nothing is performed.
-async fn all_are_found(system: &TestSystem, orders: &[&Order], when: &str) {
+async fn check_all_found(system: &TestSystem, orders: &[&Order], when: &str) {
     let before = charges(system);
     for state in ["live", "dark", "off"] {
         system.lower(state).await;
         for order in orders {
-            order.is_found(system, &format!("{when}, {state}")).await;
+            order.check_found(system, &format!("{when}, {state}")).await;
         }
     }
     system.wait_for_shadow_idle().await;
@@ -120,24 +120,24 @@ async fn a_change_of_caller_loses_no_retry() {
     let mut system = TestSystem::with(|flags| flags.write("issuer.pem", ISSUER_PUBLIC)).await;
     system.allowed.unacknowledged = true;
     let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
-    let by_legacy = Order::placed(&system, "one", 1, "a").await;
+    let by_legacy = Order::place(&system, "one", 1, "a").await;
     raise(&system, "live").await;
-    let by_engine = Order::placed(&system, "two", 2, "a").await;
+    let by_engine = Order::place(&system, "two", 2, "a").await;
     assert!(by_legacy.id().is_number() && by_engine.id().is_string(), "each arm took one");
 
     // Now scoped by the customer's header, not by the credential.
-    reloaded(&system, &scoped(&good, BY_CUSTOMER)).await;
-    all_are_found(&system, &[&by_legacy, &by_engine], "a reload").await;
-    let third = Order::placed(&system, "three", 3, "a").await;
+    reload(&system, &scoped(&good, BY_CUSTOMER)).await;
+    check_all_found(&system, &[&by_legacy, &by_engine], "a reload").await;
+    let third = Order::place(&system, "three", 3, "a").await;
     assert!(third.id().is_string(), "a key that nobody had is new: {}", third.id());
     // A refreshed credential, under the scope of that time.
-    by_legacy.with("b").is_found(&system, "a refreshed credential").await;
+    by_legacy.with("b").check_found(&system, "a refreshed credential").await;
     for state in ["live", "off"] {
         system.lower(state).await;
-        let held = by_engine.with("b").sent(&system).await;
+        let held = by_engine.with("b").send(&system).await;
         assert_eq!(held.status, StatusCode::CONFLICT, "{state}: {}", held.json());
     }
-    third.with("b").is_found(&system, "the credential scopes nothing now").await;
+    third.with("b").check_found(&system, "the credential scopes nothing now").await;
     raise(&system, "live").await;
 
     // Now scoped by a verified token, after a kill; the earlier keys are in the store and the key file.
@@ -145,12 +145,12 @@ async fn a_change_of_caller_loses_no_retry() {
     system.kill().await;
     system.flags.write(ORDERS, &scoped(&good, BY_TOKEN));
     system.restart().await;
-    all_are_found(&system, &[&by_legacy, &by_engine, &third], "a restart").await;
-    let by_token = Order::placed(&system, "four", 4, &token(1)).await;
+    check_all_found(&system, &[&by_legacy, &by_engine, &third], "a restart").await;
+    let by_token = Order::place(&system, "four", 4, &token(1)).await;
     let next = by_token.with(&token(2));
-    next.is_found(&system, "a refreshed token").await;
+    next.check_found(&system, "a refreshed token").await;
     system.lower("off").await;
-    let with_token = Order::placed(&system, "five", 5, &token(3)).await;
+    let with_token = Order::place(&system, "five", 5, &token(3)).await;
     assert!(with_token.id().is_number(), "legacy took it: {}", with_token.id());
 
     // Now not scoped, by a restart and by a reload: the keys that verify tokens are still stored.
@@ -161,12 +161,12 @@ async fn a_change_of_caller_loses_no_retry() {
     raise(&system, "live").await;
     let later = with_token.with(&token(4));
     let all = [&by_legacy, &by_engine, &third, &next, &later];
-    all_are_found(&system, &all, "without any scope").await;
-    reloaded(&system, &scoped(&good, BY_CUSTOMER)).await;
-    all_are_found(&system, &all, "back to an earlier scope").await;
+    check_all_found(&system, &all, "without any scope").await;
+    reload(&system, &scoped(&good, BY_CUSTOMER)).await;
+    check_all_found(&system, &all, "back to an earlier scope").await;
     system.kill().await;
     system.restart().await;
-    all_are_found(&system, &all, "and once more").await;
+    check_all_found(&system, &all, "and once more").await;
     assert_eq!(charges(&system), 5, "each once");
     for order in [by_engine, third, by_token] {
         system.record_order(order.order);
@@ -186,17 +186,17 @@ async fn a_change_of_retry_key_loses_no_retry() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
-    let by_legacy = Order::placed(&system, "one", 1, "a").await;
+    let by_legacy = Order::place(&system, "one", 1, "a").await;
     raise(&system, "live").await;
-    let by_engine = Order::placed(&system, "two", 2, "a").await;
+    let by_engine = Order::place(&system, "two", 2, "a").await;
     let other = good.replacen("request.headers[\"idempotency-key\"]", "request.headers[\"x-request-id\"]", 1);
     // Without `force` the route would be held below `live`.
     let other = scoped(&other, "    force: { reason: every client sends both headers }\n");
-    reloaded(&system, &other).await;
-    all_are_found(&system, &[&by_legacy, &by_engine], "a reload").await;
+    reload(&system, &other).await;
+    check_all_found(&system, &[&by_legacy, &by_engine], "a reload").await;
     system.kill().await;
     system.restart().await;
-    all_are_found(&system, &[&by_legacy, &by_engine], "a restart").await;
+    check_all_found(&system, &[&by_legacy, &by_engine], "a restart").await;
     system.record_order(by_engine.order);
     system.finish().await;
     report_violations("caller_changes::a_change_of_retry_key_loses_no_retry", seed(), "2 orders, 1 change", &[]);

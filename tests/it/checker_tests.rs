@@ -81,9 +81,9 @@ fn unbalanced_comparison_counts_are_found() {
              pointsman_comparisons_total{{route=\"a\",outcome=\"matched\",reason=\"\"}} {settled}\n"
         ))
     };
-    checker::identity(&scrape(3));
+    checker::check_balance(&scrape(3));
     for settled in [2, 4] {
-        assert!(catch_unwind(|| checker::identity(&scrape(settled))).is_err(), "{settled} of 3");
+        assert!(catch_unwind(|| checker::check_balance(&scrape(settled))).is_err(), "{settled} of 3");
     }
 }
 
@@ -111,9 +111,9 @@ async fn violations_in_a_runs_events_are_found() {
     says(found(&twice, &run), "I2");
     says(found(&events[..events.len() - 1], &run), "I4");
     says(found(&events, &RunSummary { mode: Mode::Dark, ..run.clone() }), "I4");
-    let kept = |unkept: &[&str]| {
+    let kept = |keep_none_routes: &[&str]| {
         let mut wrong = Vec::new();
-        checker::check_kept(&run, unkept, &mut wrong);
+        checker::check_not_kept(&run, keep_none_routes, &mut wrong);
         wrong
     };
     says(kept(&["orders.create"]), "I1");

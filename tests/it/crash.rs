@@ -9,7 +9,7 @@ use crate::support::test_system::{TestSystem, some_order};
 use crate::support::until_true;
 
 /// Kills the process while one call of `operation` is in flight, restarts it, and waits until every run has ended.
-async fn killed_during(operation: &'static str) {
+async fn kill_during(operation: &'static str) {
     let mut system = TestSystem::start().await;
     system.climb_to("live").await;
     system.create_read_cancel().await;
@@ -43,22 +43,22 @@ async fn killed_during(operation: &'static str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_during_a_read() {
-    killed_during("quote").await;
+    kill_during("quote").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_during_a_reservation() {
-    killed_during("reserve").await;
+    kill_during("reserve").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_during_the_charge() {
-    killed_during("charge").await;
+    kill_during("charge").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_during_the_mail() {
-    killed_during("mail").await;
+    kill_during("mail").await;
 }
 
 /// Several kills at arbitrary moments under load.

@@ -29,12 +29,12 @@ impl DiskFault {
 }
 
 /// From now on the process cannot write to files.
-async fn full(system: &TestSystem) -> DiskFault {
+async fn full_disk(system: &TestSystem) -> DiskFault {
     DiskFault::Calls(Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await)
 }
 
 /// From now on the process cannot write to files beyond this many bytes (`ulimit -f`).
-async fn limited(system: &TestSystem) -> DiskFault {
+async fn limited_files(system: &TestSystem) -> DiskFault {
     let pid = i32::try_from(system.pointsman.pid()).ok().and_then(Pid::from_raw).expect("a process");
     limit(pid, Some(1_024));
     DiskFault::Limit(pid)
@@ -46,14 +46,14 @@ fn limit(pid: Pid, current: Option<u64>) {
 }
 
 /// From now on every sync of the process fails with an error.
-async fn broken(system: &TestSystem) -> DiskFault {
+async fn broken_disk(system: &TestSystem) -> DiskFault {
     DiskFault::Calls(Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "error=EIO").await)
 }
 
 const RUNS: &str = "/api/v2/orchestrate/run";
 
 /// A campaign, started and waiting for its review: the run and the checkpoint.
-async fn campaign(system: &TestSystem) -> (String, String) {
+async fn start_campaign(system: &TestSystem) -> (String, String) {
     let channels = json!([{ "channel": "radio", "amount": 70 }, { "channel": "paper", "amount": 30 }]);
     let body = json!({ "workflow": "launch-campaign", "input": { "product": "tea", "channels": channels } });
     let reply = system.pointsman.api(Method::POST, RUNS, body).await;
@@ -63,7 +63,7 @@ async fn campaign(system: &TestSystem) -> (String, String) {
 }
 
 /// Approves everything; returns whether the answer is on disk.
-async fn approved(system: &TestSystem, (run, checkpoint): &(String, String)) -> bool {
+async fn approve(system: &TestSystem, (run, checkpoint): &(String, String)) -> bool {
     let path = format!("{RUNS}/{run}/checkpoints/{checkpoint}");
     let reply = system.pointsman.api(Method::POST, &path, json!({ "approve": true, "approved": [0, 1] })).await;
     let (status, answer) = (reply.status.as_u16(), reply.json());
@@ -72,7 +72,7 @@ async fn approved(system: &TestSystem, (run, checkpoint): &(String, String)) -> 
     status != 503
 }
 
-async fn ended(system: &TestSystem, run: &str, status: &str) -> Value {
+async fn wait_for_status(system: &TestSystem, run: &str, status: &str) -> Value {
     until(&format!("{run} to be {status}"), || async {
         let shown = system.pointsman.get(&format!("{RUNS}/{run}")).await["data"].clone();
         (shown["status"] == status).then_some(shown)
@@ -80,7 +80,7 @@ async fn ended(system: &TestSystem, run: &str, status: &str) -> Value {
     .await
 }
 
-fn done(system: &TestSystem, operation: &str) -> u64 {
+fn effects(system: &TestSystem, operation: &str) -> u64 {
     system.world.ledger().balance().total(operation)
 }
 
@@ -88,16 +88,16 @@ fn done(system: &TestSystem, operation: &str) -> u64 {
 async fn while_it_waits(test: &str, fault: impl AsyncFn(&TestSystem) -> DiskFault) {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
-    let asked = campaign(&system).await;
+    let campaign = start_campaign(&system).await;
     let fault = fault(&system).await;
-    assert!(!approved(&system, &asked).await, "nothing is taken that is not on disk");
-    assert_eq!(done(&system, "book"), 0, "nothing is booked that nobody is known to have approved");
+    assert!(!approve(&system, &campaign).await, "nothing is taken that is not on disk");
+    assert_eq!(effects(&system, "book"), 0, "nothing is booked that nobody is known to have approved");
     let status = system.pointsman.get("/api/v2/status").await;
     assert!(status["store_trouble"].is_string(), "it says what is wrong: {status}");
     fault.end().await;
-    until("the answer to be taken", || async { approved(&system, &asked).await.then_some(()) }).await;
-    ended(&system, &asked.0, "completed").await;
-    assert_eq!((done(&system, "book"), done(&system, "announce")), (2, 1));
+    until("the answer to be taken", || async { approve(&system, &campaign).await.then_some(()) }).await;
+    wait_for_status(&system, &campaign.0, "completed").await;
+    assert_eq!((effects(&system, "book"), effects(&system, "announce")), (2, 1));
     system.finish().await;
     report_violations(test, seed(), "1 run, 1 answer given again", &[]);
 }
@@ -106,10 +106,10 @@ async fn while_it_waits(test: &str, fault: impl AsyncFn(&TestSystem) -> DiskFaul
 async fn while_it_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> DiskFault) {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
-    let asked = campaign(&system).await;
+    let campaign = start_campaign(&system).await;
     system.world.fault("announce", Fault::Refuse(400), 1);
     system.world.fault("book-back", Fault::DelayReply(Duration::from_millis(1_500)), 2);
-    assert!(approved(&system, &asked).await);
+    assert!(approve(&system, &campaign).await);
     until_true("the bookings to be taken back", || system.world.arrived("book-back") >= 2).await;
     let fault = fault(&system).await;
     let in_flight = async || system.pointsman.metrics().await.sum("pointsman_service_calls_in_flight", &[]);
@@ -118,10 +118,10 @@ async fn while_it_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> Di
         system.pointsman.get("/api/v2/status").await["store_trouble"].is_string().then_some(())
     })
     .await;
-    assert_eq!(done(&system, "budget-back"), 0, "the next is taken back when that is on disk");
+    assert_eq!(effects(&system, "budget-back"), 0, "the next is taken back when that is on disk");
     fault.end().await;
-    let shown = ended(&system, &asked.0, "failed").await;
-    let counts = ["book", "book-back", "budget", "budget-back"].map(|operation| done(&system, operation));
+    let shown = wait_for_status(&system, &campaign.0, "failed").await;
+    let counts = ["book", "book-back", "budget", "budget-back"].map(|operation| effects(&system, operation));
     assert_eq!(counts, [2, 2, 1, 1], "{shown}");
     assert_eq!(system.world.ledger().balance().repeated_deliveries, 0);
     system.finish().await;
@@ -130,33 +130,33 @@ async fn while_it_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> Di
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_while_a_run_waits() {
-    while_it_waits("disk::full_while_a_run_waits", full).await;
+    while_it_waits("disk::full_while_a_run_waits", full_disk).await;
 }
 
 /// A write beyond the limit raises SIGXFSZ, which by default ends the process.
 #[tokio::test(flavor = "multi_thread")]
 async fn limited_while_a_run_waits() {
-    while_it_waits("disk::limited_while_a_run_waits", limited).await;
+    while_it_waits("disk::limited_while_a_run_waits", limited_files).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limited_while_a_run_compensates() {
-    while_it_compensates("disk::limited_while_a_run_compensates", limited).await;
+    while_it_compensates("disk::limited_while_a_run_compensates", limited_files).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_while_a_run_waits() {
-    while_it_waits("disk::broken_while_a_run_waits", broken).await;
+    while_it_waits("disk::broken_while_a_run_waits", broken_disk).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_while_a_run_compensates() {
-    while_it_compensates("disk::full_while_a_run_compensates", full).await;
+    while_it_compensates("disk::full_while_a_run_compensates", full_disk).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_while_a_run_compensates() {
-    while_it_compensates("disk::broken_while_a_run_compensates", broken).await;
+    while_it_compensates("disk::broken_while_a_run_compensates", broken_disk).await;
 }
 
 fn is_engines(order: &Value) -> bool {
@@ -169,10 +169,10 @@ async fn live_falls_back_and_recovers_unaided() {
     system.climb_to("live").await;
     assert!(is_engines(&system.order().await));
     system.wait_for_runs_to_end().await;
-    let full = full(&system).await;
+    let full = full_disk(&system).await;
     for _ in 0..3 {
         assert!(!is_engines(&system.order().await), "nothing was begun, so legacy answers");
-        system.ask(Method::GET, "/orders", &Value::Null).await;
+        system.send_ok(Method::GET, "/orders", &Value::Null).await;
     }
     full.end().await;
     until("the engine to answer again", || async { is_engines(&system.order().await).then_some(()) }).await;
@@ -185,7 +185,7 @@ async fn only_says_that_nothing_was_started() {
     let system = TestSystem::start().await;
     system.climb_to("only").await;
     system.wait_for_runs_to_end().await;
-    let full = full(&system).await;
+    let full = full_disk(&system).await;
     let charges = system.world.ledger().balance().total("charge");
     let refused = system.send(Method::POST, "/orders", &some_order(1)).await.expect("a reply");
     assert_eq!(refused.status.as_u16(), 503, "{:?}", refused.body);
@@ -219,7 +219,7 @@ async fn a_slow_disk_delays_only_requests_that_append() {
         engine.push(asked.elapsed());
         // A route that is off, while the disk is busy with the order's last events.
         let asked = Instant::now();
-        system.ask(Method::GET, "/orders", &Value::Null).await;
+        system.send_ok(Method::GET, "/orders", &Value::Null).await;
         legacy.push(asked.elapsed());
     }
     slow.end().await;

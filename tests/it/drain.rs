@@ -18,23 +18,23 @@ async fn requests_in_flight_are_answered_and_new_ones_refused() {
     system.climb_to("live").await;
     let before = system.world.arrived("charge");
     system.world.fault("charge", Fault::Delay(Duration::from_millis(800)), 6);
-    let told = AtomicBool::new(false);
+    let terminated = AtomicBool::new(false);
     let bodies: Vec<_> = (0..6).map(some_order).collect();
     let asked = futures_util::future::join_all(bodies.iter().map(|body| system.send(Method::POST, "/orders", body)));
-    let telling = async {
+    let terminating = async {
         until_true("all to be under way", || system.world.arrived("charge") >= before + 6).await;
         system.pointsman.terminate();
-        told.store(true, Ordering::SeqCst);
+        terminated.store(true, Ordering::SeqCst);
     };
-    let (replies, ()) = tokio::join!(asked, telling);
-    assert!(told.load(Ordering::SeqCst));
+    let (replies, ()) = tokio::join!(asked, terminating);
+    assert!(terminated.load(Ordering::SeqCst));
     for reply in replies {
         let reply = reply.expect("an answer in spite of SIGTERM");
         assert_eq!(reply.status, StatusCode::CREATED);
         system.record_order(reply.json());
     }
     let mut system = system;
-    assert_eq!(system.pointsman.ended().await, Some(0));
+    assert_eq!(system.pointsman.wait_for_exit().await, Some(0));
     system.restart().await;
     system.finish().await;
 }
@@ -60,23 +60,23 @@ async fn every_begun_request_is_answered(state: &str) {
             }
         }
     };
-    let telling = async {
+    let terminating = async {
         until_true("traffic", || answered.load(Ordering::SeqCst) >= 40).await;
         system.pointsman.terminate();
     };
     // In the last scrape before the end the sums have to agree, as in every other.
-    let looking = async {
+    let scraping = async {
         let (api, url) = (Client::new(PATIENCE), format!("{}/metrics", system.pointsman.admin_url()));
         let mut scrapes = 0;
         while let Ok(reply) = api.json(Method::GET, &url, &[], &Value::Null).await {
-            checker::identity(&Metrics::parse(&String::from_utf8_lossy(&reply.body)));
+            checker::check_balance(&Metrics::parse(&String::from_utf8_lossy(&reply.body)));
             scrapes += 1;
         }
         scrapes
     };
-    let (_, (), scrapes) = tokio::join!(futures_util::future::join_all((0..6).map(client)), telling, looking);
+    let (_, (), scrapes) = tokio::join!(futures_util::future::join_all((0..6).map(client)), terminating, scraping);
     assert!(TcpStream::connect(system.pointsman.listen).await.is_err(), "no connection is accepted any more");
-    assert_eq!(system.pointsman.ended().await, Some(0), "{}", system.pointsman.log());
+    assert_eq!(system.pointsman.wait_for_exit().await, Some(0), "{}", system.pointsman.log());
     let answered = answered.load(Ordering::SeqCst);
     eprintln!("{answered} answers in {state}, {scrapes} scrapes until the end");
     if state != "live" {

@@ -53,8 +53,8 @@ async fn rig(keyed: bool) -> InProcessEngine {
 async fn calls(rig: &InProcessEngine, workflow: &WorkflowName) -> (Vec<CallPosition>, BTreeMap<String, u64>) {
     let workflow_run = rig.prepare(workflow).await;
     let before = rig.arrived();
-    workflow_run.ask().await;
-    let run = workflow_run.rest().await.expect("a run");
+    workflow_run.send_and_wait().await;
+    let run = workflow_run.wait_until_at_rest().await.expect("a run");
     assert_eq!(run.status, RunStatus::Completed, "{workflow} is clean: {:?}", run.note);
     assert_eq!(workflow_run.violations(0).await, Vec::<String>::new());
     let after = rig.arrived();
@@ -66,7 +66,7 @@ async fn calls(rig: &InProcessEngine, workflow: &WorkflowName) -> (Vec<CallPosit
 }
 
 /// Injects a fault into one call; earlier calls of the same operation meet none.
-fn spoil(rig: &InProcessEngine, (operation, nth): CallPosition, fault: Fault, times: usize) {
+fn inject_fault(rig: &InProcessEngine, (operation, nth): CallPosition, fault: Fault, times: usize) {
     rig.world.fault(operation, Fault::None, usize::try_from(nth).expect("few"));
     rig.world.fault(operation, fault, times);
 }
@@ -77,8 +77,12 @@ fn is_repeatable(operation: &str) -> bool {
 }
 
 /// The final state of a run; records a violation where it is none.
-async fn ended(workflow_run: &WorkflowRun<'_>, clean: &BTreeMap<String, u64>, wrong: &mut Vec<String>) -> &'static str {
-    let Some(run) = workflow_run.rest().await else {
+async fn wait_for_exit(
+    workflow_run: &WorkflowRun<'_>,
+    clean: &BTreeMap<String, u64>,
+    wrong: &mut Vec<String>,
+) -> &'static str {
+    let Some(run) = workflow_run.wait_until_at_rest().await else {
         if !workflow_run.effects().is_empty() {
             wrong.push(format!("I1: no run is kept, and this was done: {:?}", workflow_run.effects()));
         }
@@ -107,10 +111,12 @@ async fn each_choice(
     let mut tried = 0;
     while choices.as_ref().is_none_or(|choices| tried < choices.len()) {
         let workflow_run = rig.prepare(workflow).await;
-        spoil(rig, place, fault, 1);
-        workflow_run.ask().await;
-        let Some(run) = workflow_run.rest().await.filter(|run| run.status == RunStatus::Paused) else { return tried };
-        let conflict = workflow_run.folded(run.run_id).await.conflict().cloned().expect("a conflict");
+        inject_fault(rig, place, fault, 1);
+        workflow_run.send_and_wait().await;
+        let Some(run) = workflow_run.wait_until_at_rest().await.filter(|run| run.status == RunStatus::Paused) else {
+            return tried;
+        };
+        let conflict = workflow_run.state_of(run.run_id).await.conflict().cloned().expect("a conflict");
         let choice = choices.get_or_insert(conflict.choices)[tried].clone();
         tried += 1;
         let chosen = match choice.as_str() {
@@ -130,15 +136,15 @@ async fn each_choice(
             wrong.push(format!("{choice} is offered and refused: {why}"));
             continue;
         }
-        let mut end = workflow_run.rest().await.expect("the run");
+        let mut end = workflow_run.wait_until_at_rest().await.expect("the run");
         if end.status == RunStatus::Paused && matches!(choice.as_str(), "retry_with" | "take" | "skip") {
             // The chosen output, or the skipped step, left a later step or the answer without a value: there is another
             // conflict, which can be resolved.
-            let asked = workflow_run.folded(run.run_id).await.conflict().cloned().expect("a conflict");
+            let asked = workflow_run.state_of(run.run_id).await.conflict().cloned().expect("a conflict");
             let (step, item, choice) = (asked.step, asked.item, Choice::Cancel { compensate: true });
             let out = Order::Resolve { step, item, choice, reason: None };
             workflow_run.engine().order(run.run_id, out, "ann".into()).await.expect("it is offered");
-            end = workflow_run.rest().await.expect("the run");
+            end = workflow_run.wait_until_at_rest().await.expect("the run");
         }
         if !end.status.is_final() {
             wrong.push(format!("after {choice} it is {}: {:?}", end.status.as_str(), end.note));
@@ -146,7 +152,7 @@ async fn each_choice(
         let again = u64::from(choice == "retry");
         wrong.extend(workflow_run.violations(again).await.into_iter().map(|found| format!("{choice}: {found}")));
         let over = (conflict.step.clone(), conflict.item);
-        let run = workflow_run.folded(run.run_id).await;
+        let run = workflow_run.state_of(run.run_id).await;
         // A cancel or skip of an unknown outcome leaves the effect as it is, and the run lists it.
         let left = matches!(choice.as_str(), "cancel" | "skip");
         wrong.extend(not_undone(rig, workflow, &run, left.then_some(&over)));
@@ -178,10 +184,10 @@ async fn each_call_fails_in_turn(keyed: bool) {
         for place in places {
             for (name, fault, times) in FAULTS {
                 let workflow_run = rig.prepare(&workflow).await;
-                spoil(&rig, place, fault, times);
-                workflow_run.ask().await;
+                inject_fault(&rig, place, fault, times);
+                workflow_run.send_and_wait().await;
                 let mut found = Vec::new();
-                let end = ended(&workflow_run, &clean, &mut found).await;
+                let end = wait_for_exit(&workflow_run, &clean, &mut found).await;
                 found.extend(workflow_run.violations(times as u64).await);
                 // Where a repetition could have a second effect, nothing is sent again automatically.
                 if !keyed && workflow_run.ledger().iter().any(|line| line.duplicate && !is_repeatable(&line.operation))
@@ -189,7 +195,7 @@ async fn each_call_fails_in_turn(keyed: bool) {
                     found.push("a call whose outcome is unknown was sent again".into());
                 }
                 if let Some(run) = workflow_run.run().await.filter(|run| run.status.is_final()) {
-                    found.extend(not_undone(&rig, &workflow, &workflow_run.folded(run.run_id).await, None));
+                    found.extend(not_undone(&rig, &workflow, &workflow_run.state_of(run.run_id).await, None));
                 }
                 if end == "paused" && name != "broken" {
                     choices += each_choice(&rig, &workflow, place, fault, &mut found).await;
@@ -214,10 +220,10 @@ async fn each_call_is_made_twice(keyed: bool) {
         for place in places {
             let mut workflow_run = rig.prepare(&workflow).await;
             let arrived = rig.world.arrived(place.0);
-            spoil(&rig, place, Fault::DelayReply(Duration::from_secs(30)), 1);
+            inject_fault(&rig, place, Fault::DelayReply(Duration::from_secs(30)), 1);
             {
                 // The outside world performs a call when it arrives.
-                let asked = workflow_run.ask();
+                let asked = workflow_run.send_and_wait();
                 let done = until_true("the call to be done", || rig.world.arrived(place.0) > arrived + place.1);
                 tokio::select! {
                     _ = asked => panic!("{workflow} {place:?}: it was answered before the process ended"),
@@ -227,7 +233,7 @@ async fn each_call_is_made_twice(keyed: bool) {
             rig.world.clear_faults();
             workflow_run.crash().await;
             let mut found = Vec::new();
-            let end = ended(&workflow_run, &clean, &mut found).await;
+            let end = wait_for_exit(&workflow_run, &clean, &mut found).await;
             found.extend(workflow_run.violations(1).await);
             if keyed && !matches!(end, "completed" | "none") {
                 found.push(format!("it is {end}, though a repeat is harmless"));

@@ -15,7 +15,7 @@ use crate::support::{PATIENCE, until_true};
 const KEY: [(&str, &str); 1] = [("idempotency-key", "the-one")];
 
 /// Sends the same request `times` times concurrently; every answer has to be the same created order.
-async fn delivered(system: &TestSystem, times: usize, body: &Value) -> Value {
+async fn deliver_concurrently(system: &TestSystem, times: usize, body: &Value) -> Value {
     let replies = join_all((0..times).map(|_| system.send_with(Method::POST, "/orders", &KEY, body))).await;
     let replies: Vec<Reply> = replies.into_iter().map(|reply| reply.expect("a reply")).collect();
     for reply in &replies {
@@ -42,16 +42,16 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     system.climb_to("live").await;
     let before = (runs(&system).await, system.world.ledger().balance().total("charge"));
     let body = some_order(7);
-    let first = delivered(&system, 200, &body).await;
+    let first = deliver_concurrently(&system, 200, &body).await;
     assert!(first["id"].is_string(), "the engine made it: {first}");
     system.record_order(first.clone());
     another_body_is_refused(&system).await;
     system.kill().await;
     system.restart().await;
-    assert_eq!(delivered(&system, 200, &body).await, first, "what was said before the kill is said again");
+    assert_eq!(deliver_concurrently(&system, 200, &body).await, first, "the answer of before the kill is given again");
     another_body_is_refused(&system).await;
     system.lower("off").await;
-    assert_eq!(delivered(&system, 20, &body).await, first, "and whatever the flag says");
+    assert_eq!(deliver_concurrently(&system, 20, &body).await, first, "and whatever the flag says");
     let after = (runs(&system).await, system.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     system.finish().await;
@@ -68,17 +68,17 @@ async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
     let arrived = system.world.arrived("charge");
     system.world.fault("charge", Fault::Delay(Duration::from_secs(30)), 1);
     {
-        let asked = join_all((0..20).map(|_| system.send_with(Method::POST, "/orders", &KEY, &body)));
-        let under_way = until_true("the charge to arrive", || system.world.arrived("charge") > arrived);
+        let requests = join_all((0..20).map(|_| system.send_with(Method::POST, "/orders", &KEY, &body)));
+        let charging = until_true("the charge to arrive", || system.world.arrived("charge") > arrived);
         tokio::select! {
-            replies = asked => panic!("{} answers before the kill", replies.len()),
-            () = under_way => {}
+            replies = requests => panic!("{} answers before the kill", replies.len()),
+            () = charging => {}
         }
     }
     system.kill().await;
     system.world.clear_faults();
     system.restart().await;
-    let order = delivered(&system, 20, &body).await;
+    let order = deliver_concurrently(&system, 20, &body).await;
     system.record_order(order);
     another_body_is_refused(&system).await;
     let after = (runs(&system).await, system.world.ledger().balance().total("charge"));
@@ -89,7 +89,7 @@ async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
 }
 
 /// Sends the same start `times` times concurrently; returns the responses, all of the same run.
-async fn posted(system: &TestSystem, times: usize, input: &Value, wanted: StatusCode) -> Vec<Value> {
+async fn start_concurrently(system: &TestSystem, times: usize, input: &Value, wanted: StatusCode) -> Vec<Value> {
     let url = format!("{}/api/v2/orchestrate/run", system.pointsman.admin_url());
     let body = json!({ "workflow": "create-order", "input": input, "idempotency_key": "the-one" });
     let client = Client::new(PATIENCE);
@@ -105,10 +105,10 @@ async fn posted(system: &TestSystem, times: usize, input: &Value, wanted: Status
     replies.into_iter().map(of).collect()
 }
 
-fn one_answer(said: &[Value]) -> &Value {
-    assert!(said.iter().all(|data| *data == said[0]), "identical answers: {said:?}");
-    assert_eq!(said[0]["status"], "completed");
-    &said[0]
+fn one_answer(answers: &[Value]) -> &Value {
+    assert!(answers.iter().all(|data| *data == answers[0]), "identical answers: {answers:?}");
+    assert_eq!(answers[0]["status"], "completed");
+    &answers[0]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,14 +116,14 @@ async fn two_hundred_starts_with_one_key_are_one_run_also_after_a_kill() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let input = some_order(7);
-    let said = posted(&system, 200, &input, StatusCode::OK).await;
-    let first = one_answer(&said).clone();
-    posted(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    let answers = start_concurrently(&system, 200, &input, StatusCode::OK).await;
+    let first = one_answer(&answers).clone();
+    start_concurrently(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
     system.kill().await;
     system.restart().await;
-    let said = posted(&system, 200, &input, StatusCode::OK).await;
-    assert_eq!(*one_answer(&said), first, "what was said before the kill is said again");
-    posted(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    let answers = start_concurrently(&system, 200, &input, StatusCode::OK).await;
+    assert_eq!(*one_answer(&answers), first, "the answer of before the kill is given again");
+    start_concurrently(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
     let balance = system.world.ledger().balance();
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 0), "{balance:?}");
     system.finish().await;
@@ -138,19 +138,19 @@ async fn starts_repeated_after_a_kill_get_the_recovered_run() {
     let input = some_order(9);
     system.world.fault("charge", Fault::DelayReply(Duration::from_secs(30)), 1);
     {
-        let asked = posted(&system, 100, &input, StatusCode::OK);
-        let under_way = until_true("the charge to arrive", || system.world.arrived("charge") > 0);
+        let requests = start_concurrently(&system, 100, &input, StatusCode::OK);
+        let charging = until_true("the charge to arrive", || system.world.arrived("charge") > 0);
         tokio::select! {
-            _ = asked => panic!("answered before the kill"),
-            () = under_way => {}
+            _ = requests => panic!("answered before the kill"),
+            () = charging => {}
         }
     }
     system.kill().await;
     system.world.clear_faults();
     system.restart().await;
-    let said = posted(&system, 100, &input, StatusCode::OK).await;
-    one_answer(&said);
-    posted(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    let answers = start_concurrently(&system, 100, &input, StatusCode::OK).await;
+    one_answer(&answers);
+    start_concurrently(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
     let balance = system.world.ledger().balance();
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1), "{balance:?}");
     system.finish().await;

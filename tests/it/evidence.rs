@@ -176,13 +176,13 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_a_full_disk_and_kill_9()
     orders.pointsman = Pointsman::start(&orders.start).await;
     assert_eq!(orders.evidence().await["next"]["missing"], json!([]));
     fill_disk(&orders.pointsman);
-    orders.legacy.otherwise(OriginReply::Json(DIFFERENT));
+    orders.legacy.set_default(OriginReply::Json(DIFFERENT));
     orders.gather("mismatched", 3).await;
     let shut = reasons(&orders.flip("dark").await);
     assert!(shut.contains("open mismatches"), "{shut}");
     orders.pointsman.kill().await;
 
-    orders.legacy.otherwise(OriginReply::Json(LEGACYS));
+    orders.legacy.set_default(OriginReply::Json(LEGACYS));
     orders.pointsman = Pointsman::start(&orders.start).await;
     let shut = reasons(&orders.flip("dark").await);
     assert!(shut.contains("ended before one or more differences were stored"), "{shut}");
@@ -208,7 +208,7 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_kill_9() {
     orders.gather("shadow_pairs", PAIRS).await;
     assert_eq!(orders.pointsman.stop().await, Some(0), "the clean pairs are stored");
     orders.pointsman = Pointsman::start(&orders.start).await;
-    orders.legacy.otherwise(OriginReply::Json(DIFFERENT));
+    orders.legacy.set_default(OriginReply::Json(DIFFERENT));
     orders.gather("mismatched", 1).await;
     let shut = reasons(&orders.flip("dark").await);
     assert!(shut.contains("open mismatch"), "{shut}");
@@ -224,7 +224,7 @@ async fn stored_mismatches_stay_open_when_a_kill_loses_one_more() {
     let mut orders = Orders::start().await;
     orders.flip("shadow").await;
     orders.gather("shadow_pairs", PAIRS).await;
-    orders.legacy.otherwise(OriginReply::Json(DIFFERENT));
+    orders.legacy.set_default(OriginReply::Json(DIFFERENT));
     orders.gather("mismatched", 3).await;
     assert_eq!(orders.pointsman.stop().await, Some(0), "they are stored");
     orders.pointsman = Pointsman::start(&orders.start).await;
@@ -233,7 +233,7 @@ async fn stored_mismatches_stay_open_when_a_kill_loses_one_more() {
     orders.gather("mismatched", 1).await;
     orders.pointsman.kill().await;
 
-    orders.legacy.otherwise(OriginReply::Json(LEGACYS));
+    orders.legacy.set_default(OriginReply::Json(LEGACYS));
     orders.pointsman = Pointsman::start(&orders.start).await;
     orders.gather("shadow_pairs", PAIRS).await;
     let shut = reasons(&orders.flip("dark").await);

@@ -26,7 +26,7 @@ const FROZEN: Duration = Duration::from_millis(300);
 const CLIENTS: u64 = 8;
 
 /// The engine answers orders from the start; `more` goes into pointsman.yaml.
-async fn live(more: &str) -> TestSystem {
+async fn live_system(more: &str) -> TestSystem {
     TestSystem::with(|flags| {
         flags.edit("routes/orders.yaml", |text| {
             ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
@@ -52,7 +52,7 @@ async fn freeze(system: &TestSystem, arguments: &[&str]) -> String {
 /// A request's head was decided while the route was live, its body comes after the freeze: legacy takes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_begins_nothing() {
-    let system = live("").await;
+    let system = live_system("").await;
     assert!(is_engines(&system.order().await));
     let body = some_order(7).to_string();
     let mut client =
@@ -100,11 +100,12 @@ async fn calls_that_wait_for_a_permit_are_not_sent() {
     .await;
     system.allowed.unacknowledged = true;
     let all: Vec<usize> = (0..CALLS).collect();
-    let ask = json!({ "workflow": "pay-all", "input": { "all": all } });
+    let request = json!({ "workflow": "pay-all", "input": { "all": all } });
     let path = "/api/v2/orchestrate/run";
     let client = pointsman::demo::http::Client::new(crate::support::PATIENCE);
     let url = format!("{}{path}", system.pointsman.admin_url());
-    let begun = client.json(Method::POST, &url, &[("prefer", "respond-async")], &ask).await.expect("a reply").json();
+    let begun =
+        client.json(Method::POST, &url, &[("prefer", "respond-async")], &request).await.expect("a reply").json();
     let run = begun["data"]["run_id"].as_str().unwrap_or_else(|| panic!("{begun}")).to_owned();
     let charged = || system.world.ledger().balance().total("charge");
     until("the first calls", || async { (charged() >= 2).then_some(()) }).await;
@@ -134,7 +135,7 @@ async fn calls_that_wait_for_a_permit_are_not_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     const ROUNDS: usize = 30;
-    let mut system = live("limits: { answer_ms: 20000 }\n").await;
+    let mut system = live_system("limits: { answer_ms: 20000 }\n").await;
     system.allowed.unacknowledged = true;
     let (over, by_engine) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = async {
@@ -153,7 +154,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
         futures_util::future::join_all((0..CLIENTS).map(one)).await;
     };
     // The time from an acknowledgement to the request for its end.
-    let throwing = async {
+    let switching = async {
         let (mut instances, mut effects) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             let with_effects = round % 2 == 1;
@@ -177,7 +178,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
         over.store(true, Ordering::SeqCst);
         (instances, effects)
     };
-    let ((), (instances, effects)) = tokio::join!(load, throwing);
+    let ((), (instances, effects)) = tokio::join!(load, switching);
     let mut wrong = Vec::new();
     let mut made = 0;
     let mut before = String::new();
@@ -218,7 +219,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
 /// The kill switch is set while the store takes nothing: it is in force at once, the answer says that it is not
 /// recorded, its end is refused, and once the store takes it, a restart finds it.
 async fn while_the_store_takes_nothing(test: &str, calls: &str, fault: &str) {
-    let mut system = live("limits: { move_answer_ms: 2000 }\n").await;
+    let mut system = live_system("limits: { move_answer_ms: 2000 }\n").await;
     system.allowed.unacknowledged = true;
     assert!(is_engines(&system.order().await));
     system.wait_for_runs_to_end().await;
@@ -269,7 +270,7 @@ async fn a_freeze_while_the_store_hangs_is_in_force_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_freeze_in_force_after_freezes_and_their_ends_is_the_one_that_a_restart_finds() {
     const ROUNDS: usize = 40;
-    let mut system = live("").await;
+    let mut system = live_system("").await;
     let switch = async |system: &TestSystem, body: Value| {
         let reply = system.pointsman.api(Method::POST, "/api/v2/freeze", body).await;
         assert!(matches!(reply.status.as_u16(), 200 | 202 | 409), "{} {}", reply.status, reply.json());
@@ -298,7 +299,7 @@ async fn the_freeze_in_force_after_freezes_and_their_ends_is_the_one_that_a_rest
     system.finish().await;
     let figures = format!("{ROUNDS} rounds, in force after them: {seen:?}");
     report_violations(
-        "freeze::what_is_in_force_after_freezes_and_their_ends_is_what_a_restart_finds",
+        "freeze::the_freeze_in_force_after_freezes_and_their_ends_is_the_one_that_a_restart_finds",
         seed(),
         &figures,
         &[],

@@ -42,7 +42,14 @@ async fn ambiguous_requests_never_reach_legacy() {
     ];
     for head in heads {
         let request = format!("POST /x HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\nhello{smuggled}");
-        let answer = RawConnection::connect(pointsman.listen).await.send(&request).await.done().await.rest().await;
+        let answer = RawConnection::connect(pointsman.listen)
+            .await
+            .send(&request)
+            .await
+            .close_sending()
+            .await
+            .read_to_close()
+            .await;
         let text = String::from_utf8_lossy(&answer);
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{head:?} got {text}");
     }
@@ -55,7 +62,14 @@ async fn ambiguous_requests_never_reach_legacy() {
         format!("GET /x HTTP/1.1\r\nhost: a\r\nx-big: {}\r\n\r\n", "y".repeat(200_000)),
     ];
     for request in &requests {
-        let answer = RawConnection::connect(pointsman.listen).await.send(request).await.done().await.rest().await;
+        let answer = RawConnection::connect(pointsman.listen)
+            .await
+            .send(request)
+            .await
+            .close_sending()
+            .await
+            .read_to_close()
+            .await;
         let text = String::from_utf8_lossy(&answer);
         let shown: String = request.chars().take(80).collect();
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{shown:?} got {text}");
@@ -171,7 +185,7 @@ async fn oversized_and_hostile_bodies_are_answered_by_legacy_and_counted() {
     system
         .pointsman
         .until_metric("everything to be settled", |m| {
-            checker::identity(m);
+            checker::check_balance(m);
             let waiting = m.sum("pointsman_shadow_queue_depth", &[]) + m.sum("pointsman_shadow_in_flight", &[]);
             waiting == 0.0 && m.sum("pointsman_offered_total", &[("route", "orders.create")]) >= 5.0
         })

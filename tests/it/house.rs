@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Which rooms each room may import, beside itself and these leaves.
+/// Rooms that every room may import.
 const LEAVES: &[&str] = &["limits", "names", "problem", "secret", "expression"];
-const ARROWS: &[(&str, &[&str])] = &[
+/// Which rooms each room may import, beside itself and the leaves.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("names", &[]),
     ("problem", &[]),
@@ -40,7 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("build", &[]), // the build script
 ];
 /// Rooms that may import every room.
-const KNOWS_ALL: &[&str] = &["app", "lib"];
+const MAY_IMPORT_ALL: &[&str] = &["app", "lib"];
 /// Rooms whose files still import each other in a circle. Nothing is added here; a room without a circle is taken out.
 const CIRCLES: &[&str] = &[];
 /// No clock, no IO, no async.
@@ -99,7 +100,7 @@ fn rooms() -> Vec<(PathBuf, String, String)> {
 }
 
 /// Every `crate::name` in a piece of code, also inside `use crate::{a, b}`.
-fn knows(code: &str) -> Vec<String> {
+fn imported_rooms(code: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
@@ -132,33 +133,34 @@ fn knows(code: &str) -> Vec<String> {
 
 #[test]
 fn rooms_import_only_the_rooms_in_the_table() {
-    let table: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
-    let known_rooms: Vec<&str> = ARROWS.iter().map(|(room, _)| *room).chain(KNOWS_ALL.iter().copied()).collect();
+    let table: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let known_rooms: Vec<&str> =
+        MAY_IMPORT.iter().map(|(room, _)| *room).chain(MAY_IMPORT_ALL.iter().copied()).collect();
     let mut wrong = Vec::new();
     for (path, room, code) in rooms() {
-        if KNOWS_ALL.contains(&room.as_str()) {
+        if MAY_IMPORT_ALL.contains(&room.as_str()) {
             continue;
         }
         let Some(allowed) = table.get(room.as_str()) else {
-            wrong.push(format!("{}: the room `{room}` stands in no list of arrows", path.display()));
+            wrong.push(format!("{}: the room `{room}` is not in the table MAY_IMPORT", path.display()));
             continue;
         };
         // Tests of a room may use the memory store and types of other rooms.
         let is_test =
             path.iter().any(|p| p == "tests" || p == "tests.rs" || p.to_string_lossy().ends_with("_tests.rs"));
         let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        for name in knows(code) {
+        for name in imported_rooms(code) {
             let fine = is_test
                 || name == room
                 || LEAVES.contains(&name.as_str())
                 || allowed.contains(&name.as_str())
                 || !known_rooms.contains(&name.as_str());
             if !fine {
-                wrong.push(format!("{}: `{room}` may not know `{name}`", path.display()));
+                wrong.push(format!("{}: `{room}` may not import `{name}`", path.display()));
             }
         }
     }
-    assert!(wrong.is_empty(), "wrong arrows:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "forbidden imports:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -188,9 +190,9 @@ fn no_two_files_of_a_room_import_each_other_in_a_circle() {
 
 #[test]
 fn every_form_of_import_is_found() {
-    assert_eq!(knows("use crate::flag::State;"), ["flag"]);
-    assert_eq!(knows("use crate::{flag::{A, B}, store, names::X};"), ["flag", "store", "names"]);
-    assert_eq!(knows("let x = crate::engine::run();"), ["engine"]);
+    assert_eq!(imported_rooms("use crate::flag::State;"), ["flag"]);
+    assert_eq!(imported_rooms("use crate::{flag::{A, B}, store, names::X};"), ["flag", "store", "names"]);
+    assert_eq!(imported_rooms("let x = crate::engine::run();"), ["engine"]);
 }
 
 #[test]

@@ -72,5 +72,5 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
     assert!(!asked.is_empty(), "nothing was written down");
     assert!(asked.len() <= bound, "{} statements, at most {bound} are explained: {kinds:#?}", asked.len());
     system.allowed.unacknowledged = true;
-    system.finish_waiting().await;
+    system.finish_with_open_runs().await;
 }

@@ -88,7 +88,7 @@ struct Front {
 }
 
 impl Front {
-    async fn ask(&self, method: Method, path: &str, body: &Value) -> Reply {
+    async fn send_ok(&self, method: Method, path: &str, body: &Value) -> Reply {
         let url = format!("{}{path}", self.pointsman.url());
         let reply = self.client.json(method.clone(), &url, &[], body).await;
         let reply = reply.unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.pointsman.log()));
@@ -99,7 +99,7 @@ impl Front {
     async fn create_read_cancel(&mut self) -> Value {
         let n = self.made.len();
         let post = json!({ "title": format!("post {n}, \u{e9}"), "views": n });
-        let made = self.ask(Method::POST, "/posts", &post).await.json();
+        let made = self.send_ok(Method::POST, "/posts", &post).await.json();
         assert_eq!((&made["title"], &made["views"]), (&post["title"], &post["views"]));
         self.made.push(made.clone());
         // A follow-up that arrives before its dark twin exists could not be compared.
@@ -116,7 +116,7 @@ impl Front {
     }
     async fn read(&self, made: &Value) {
         let id = made["id"].as_str().map_or_else(|| made["id"].to_string(), str::to_owned);
-        let read = self.ask(Method::GET, &format!("/posts/{id}"), &Value::Null).await.json();
+        let read = self.send_ok(Method::GET, &format!("/posts/{id}"), &Value::Null).await.json();
         assert_eq!(&read, made);
     }
     /// Up through the gate, with traffic until it opens.
@@ -169,7 +169,7 @@ async fn all_five_states_up_and_down() {
             front.raise("posts.create", state).await;
         }
         by_state.push(front.create_read_cancel().await);
-        checker::identity(&front.pointsman.metrics().await);
+        checker::check_balance(&front.pointsman.metrics().await);
     }
     let engines: Vec<bool> = by_state.iter().map(|made| made["id"].is_string()).collect();
     assert_eq!(engines, [false, false, false, true, true]);
@@ -180,7 +180,7 @@ async fn all_five_states_up_and_down() {
             assert!(output.status.success(), "{}", output_text(&output));
         }
         front.create_read_cancel().await;
-        checker::identity(&front.pointsman.metrics().await);
+        checker::check_balance(&front.pointsman.metrics().await);
     }
     for made in &by_state {
         front.read(made).await;

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::legacy_keys::{charges, force, full_disk, keyed};
+use crate::legacy_keys::{charges, force, full_disk, send_keyed};
 use crate::support::process::{Start, cli, output_text};
 use crate::support::test_system::TestSystem;
 use crate::support::{FlagsDir, Pointsman};
@@ -20,7 +20,7 @@ fn keep_in(flags: &FlagsDir, dir: &TempDir) {
 /// Lets legacy take an order while the store takes nothing, and kills the process. Returns its number at legacy.
 async fn taken_by_legacy(system: &mut TestSystem, key: &str) -> Value {
     let full = full_disk(system).await;
-    let first = keyed(system, key, 1).await;
+    let first = send_keyed(system, key, 1).await;
     assert!(first.json()["id"].is_number(), "{}", first.json());
     system.kill().await;
     full.end().await;
@@ -31,7 +31,7 @@ async fn taken_by_legacy(system: &mut TestSystem, key: &str) -> Value {
 async fn retry_stays_with_legacy(system: &TestSystem, key: &str, id: &Value) {
     force(system, "live").await;
     let before = charges(system);
-    let again = keyed(system, key, 1).await;
+    let again = send_keyed(system, key, 1).await;
     assert_eq!((again.status, &again.json()["id"]), (StatusCode::CREATED, id), "{}", again.json());
     assert_eq!(charges(system), before, "it was performed again");
 }
@@ -104,7 +104,7 @@ async fn gate_after(change: Change, is_damage: bool) -> String {
     system.allowed.unacknowledged = true;
     let full = full_disk(&system).await;
     for number in 1..=6 {
-        let taken = keyed(&system, &format!("key-{number}"), number).await;
+        let taken = send_keyed(&system, &format!("key-{number}"), number).await;
         assert!(taken.json()["id"].is_number(), "{}", taken.json());
     }
     system.kill().await;
@@ -126,8 +126,8 @@ async fn gate_after(change: Change, is_damage: bool) -> String {
         assert_eq!(shown.contains("retry keys: "), is_damage, "{shown}");
         system.kill().await;
     }
-    let said = system.pointsman.log().matches("the file of retry keys is damaged").count();
-    assert_eq!(said, usize::from(is_damage), "{}", system.pointsman.log());
+    let reports = system.pointsman.log().matches("the file of retry keys is damaged").count();
+    assert_eq!(reports, usize::from(is_damage), "{}", system.pointsman.log());
     system.restart().await;
     system.finish().await;
     why
@@ -185,15 +185,15 @@ async fn a_backup_has_the_keys_that_wait_in_the_file() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let full = full_disk(&system).await;
-    let first = keyed(&system, "one", 1).await;
+    let first = send_keyed(&system, "one", 1).await;
     assert!(first.json()["id"].is_number(), "{}", first.json());
     let copy = system.flags.file("copy.db");
     let source = format!("sqlite:{}", system.store().display());
     let backup = cli(&["store", "backup", copy.to_str().expect("a path"), "--store", &source, "--json"], &[]).await;
     assert!(backup.status.success(), "{}", output_text(&backup));
-    let told: Value = serde_json::from_slice(&backup.stdout).expect("JSON");
-    assert!(told["waiting_keys"].as_u64().is_some_and(|keys| keys > 0), "{told}");
-    assert_eq!(told["unread"], json!([]), "{told}");
+    let report: Value = serde_json::from_slice(&backup.stdout).expect("JSON");
+    assert!(report["waiting_keys"].as_u64().is_some_and(|keys| keys > 0), "{report}");
+    assert_eq!(report["unread"], json!([]), "{report}");
     system.kill().await;
     full.end().await;
     system.restart_on(copy).await;

@@ -15,7 +15,7 @@ use crate::support::test_system::{TestSystem, id, some_order};
 use crate::support::until_true;
 
 /// A system in which the engine answers all routes from the start.
-async fn live() -> TestSystem {
+async fn live_system() -> TestSystem {
     let mut system = TestSystem::with(|flags| {
         for file in ["routes/orders.yaml", "routes/campaigns.yaml"] {
             flags.edit(file, |text| {
@@ -32,7 +32,7 @@ async fn live() -> TestSystem {
 }
 
 /// Sends requests of every kind concurrently and records the acknowledged ones; returns whether all were answered.
-async fn traffic(system: &TestSystem, round: u64) -> bool {
+async fn send_traffic(system: &TestSystem, round: u64) -> bool {
     let one = |number: u64| async move {
         let made = system.send(Method::POST, "/orders", &some_order(number)).await?;
         if made.status.is_success() {
@@ -51,7 +51,7 @@ async fn traffic(system: &TestSystem, round: u64) -> bool {
 }
 
 /// How many calls were repeated since an entry of the ledger, and which were repeated more than once.
-fn again(system: &TestSystem, since: usize) -> (usize, Vec<String>) {
+fn repeated_calls(system: &TestSystem, since: usize) -> (usize, Vec<String>) {
     let mut extra: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
     for line in system.world.ledger().entries().into_iter().skip(since).filter(|line| line.duplicate) {
         *extra.entry((line.operation, line.key)).or_default() += 1;
@@ -61,17 +61,18 @@ fn again(system: &TestSystem, since: usize) -> (usize, Vec<String>) {
     (extra.values().sum(), wrong.collect())
 }
 
-async fn killed_at(test: &str, calls: &str, stride: usize) {
+/// Kills the process at every `stride`-th of these system calls, one kill in each round.
+async fn kill_at_each(test: &str, calls: &str, stride: usize) {
     let seed = seed();
     let (first, stride) =
         if tries_everything() { (1, 1) } else { (1 + usize::try_from(seed).unwrap_or(0) % stride, stride) };
-    let mut system = live().await;
-    assert!(traffic(&system, 0).await); // connections and caches are warm, so that boundaries are those of events
+    let mut system = live_system().await;
+    assert!(send_traffic(&system, 0).await); // connections and caches are warm, so that boundaries are those of events
     let (mut kills, mut sent_again, mut wrong) = (0, 0, Vec::new());
     for n in (first..2_000).step_by(stride) {
         let since = system.world.ledger().len();
         let strace = Strace::inject(system.pointsman.pid(), calls, &format!("signal=SIGKILL:when={n}")).await;
-        if traffic(&system, n as u64).await && !system.pointsman.is_gone() {
+        if send_traffic(&system, n as u64).await && !system.pointsman.is_gone() {
             strace.end().await;
             break;
         }
@@ -81,7 +82,7 @@ async fn killed_at(test: &str, calls: &str, stride: usize) {
         system.allowed.crashes += 1;
         system.restart().await;
         system.wait_for_runs_to_end().await;
-        let (times, twice) = again(&system, since);
+        let (times, twice) = repeated_calls(&system, since);
         sent_again += times;
         wrong.extend(twice.into_iter().map(|what| format!("kill at {calls} no. {n}: {what}")));
         let paused = system.pointsman.get("/api/v2/orchestrate/runs?status=paused&limit=10").await;
@@ -96,10 +97,10 @@ async fn killed_at(test: &str, calls: &str, stride: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_each_sync_of_the_store() {
-    killed_at("kills::killed_at_each_sync_of_the_store", "fsync,fdatasync", 3).await;
+    kill_at_each("kills::killed_at_each_sync_of_the_store", "fsync,fdatasync", 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_each_write_to_a_socket() {
-    killed_at("kills::killed_at_each_write_to_a_socket", "sendto,writev", 5).await;
+    kill_at_each("kills::killed_at_each_write_to_a_socket", "sendto,writev", 5).await;
 }

@@ -235,7 +235,7 @@ async fn responses_are_legacys_bytes_in_off_shadow_and_dark() {
             assert!(output.status.success(), "{}", output_text(&output));
         }
         for answer in &answers {
-            origin.next(answer.clone(), 2);
+            origin.script(answer.clone(), 2);
             let direct = RawConnection::connect(origin.address()).await.send(request).await.reply().await;
             let through = RawConnection::connect(pointsman.listen).await.send(request).await.reply().await;
             assert_eq!(through.without_hop_fields(), direct.without_hop_fields(), "in {state} for {answer:?}");
@@ -243,7 +243,7 @@ async fn responses_are_legacys_bytes_in_off_shadow_and_dark() {
     }
     let seen = origin.seen();
     assert!(seen.iter().all(|s| s.line == "POST /things?x=%20y&&z HTTP/1.1" && s.body == b"{\"a\": 1}"));
-    crate::support::checker::identity(&pointsman.metrics().await);
+    crate::support::checker::check_balance(&pointsman.metrics().await);
     assert_eq!(pointsman.stop().await, Some(0));
 }
 
@@ -328,7 +328,7 @@ async fn a_file_alone_puts_nothing_above_shadow() {
     assert!(is_engines(&system.order().await));
     let _answered = system.send_with(Method::POST, "/campaigns", &staff, &brief).await.expect("a reply");
     until("the cohort's run", || async { (runs().await > 0).then_some(()) }).await;
-    system.finish_waiting().await;
+    system.finish_with_open_runs().await;
 }
 
 /// The commands that a refused flip prints pass when they are typed unchanged.

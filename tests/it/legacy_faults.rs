@@ -33,7 +33,7 @@ impl Front {
     }
 }
 
-fn is_problem(reply: &RawReply, status: u16) {
+fn check_problem(reply: &RawReply, status: u16) {
     assert_eq!(reply.status, status, "{reply:?}");
     assert_eq!(reply.header("x-pointsman-source"), Some("proxy"));
     assert_eq!(reply.header("content-type"), Some("application/problem+json"));
@@ -44,11 +44,11 @@ fn is_problem(reply: &RawReply, status: u16) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_legacy_is_a_504_in_time() {
     let mut front = front().await;
-    front.origin.next(OriginReply::Stall, 1);
+    front.origin.script(OriginReply::Stall, 1);
     let begun = Instant::now();
-    is_problem(&front.get().await, 504);
+    check_problem(&front.get().await, 504);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    front.origin.next(OriginReply::Slow(Duration::from_millis(50), "{}"), 1);
+    front.origin.script(OriginReply::Slow(Duration::from_millis(50), "{}"), 1);
     assert_eq!(front.get().await.status, 200);
     assert_eq!(front.pointsman.stop().await, Some(0));
 }
@@ -56,14 +56,14 @@ async fn a_stalled_legacy_is_a_504_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_legacy_that_closes_is_a_502_and_a_cut_body_is_never_completed() {
     let mut front = front().await;
-    front.origin.next(OriginReply::Close, 1);
+    front.origin.script(OriginReply::Close, 1);
     let closed = front.get().await;
     // A fresh connection that was closed without a byte: whether legacy saw the request is unknown.
-    is_problem(&closed, 502);
+    check_problem(&closed, 502);
     for act in [OriginReply::CutMidBody, OriginReply::CutMidChunks] {
-        front.origin.next(act.clone(), 1);
+        front.origin.script(act.clone(), 1);
         let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
-        let bytes = RawConnection::connect(front.pointsman.listen).await.send(request).await.rest().await;
+        let bytes = RawConnection::connect(front.pointsman.listen).await.send(request).await.read_to_close().await;
         let text = String::from_utf8_lossy(&bytes);
         let whole = text.ends_with("0\r\n\r\n") || text.contains("content-length: 9\r\n");
         assert!(!whole, "{act:?} was passed on as whole: {text}");
@@ -83,7 +83,7 @@ async fn a_dead_legacy_is_a_502() {
         Start { flags: dead.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
     let mut other = Pointsman::start(&start).await;
     let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
-    is_problem(&RawConnection::connect(other.listen).await.send(request).await.reply().await, 502);
+    check_problem(&RawConnection::connect(other.listen).await.send(request).await.reply().await, 502);
     assert_eq!(other.stop().await, Some(0));
     assert_eq!(front.pointsman.stop().await, Some(0));
 }
@@ -113,8 +113,8 @@ async fn an_upload_waits_for_100_continue_and_arrives_whole() {
     let mut front = front().await;
     let mut raw = RawConnection::connect(front.pointsman.listen).await;
     raw.send("POST /up HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n").await;
-    let said = raw.reply().await;
-    assert_eq!(said.status, 100);
+    let reply = raw.reply().await;
+    assert_eq!(reply.status, 100);
     let reply = raw.send("upload").await.reply().await;
     assert_eq!(reply.status, 200);
     assert_eq!(front.origin.seen()[0].body, b"upload");

@@ -36,7 +36,7 @@ pub async fn full_disk(system: &TestSystem) -> Strace {
     Strace::inject_on(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC", &files).await
 }
 
-pub async fn keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
+pub async fn send_keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
     let headers = [("idempotency-key", key)];
     let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
@@ -59,7 +59,7 @@ pub fn charges(system: &TestSystem) -> u64 {
 
 /// In each round legacy answers some keyed orders, the process is killed some milliseconds after the last answer and
 /// restarted, the route goes to `live`, and the clients try again.
-async fn killed_after_legacy(test: &str, is_full: bool) {
+async fn kill_after_legacy(test: &str, is_full: bool) {
     const ORDERS: u64 = 12;
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
@@ -78,7 +78,7 @@ async fn killed_after_legacy(test: &str, is_full: bool) {
         for _ in 0..ORDERS {
             number += 1;
             let key = format!("key-{number}");
-            let reply = keyed(&system, &key, number).await;
+            let reply = send_keyed(&system, &key, number).await;
             if reply.status != StatusCode::CREATED {
                 wrong.push(format!("{state}: {} {}", reply.status, reply.json()));
             } else if reply.json()["id"].is_number() {
@@ -101,7 +101,7 @@ async fn killed_after_legacy(test: &str, is_full: bool) {
             wrong.push(format!("{state}: legacy took only {} of {ORDERS}", taken.len()));
         }
         for (key, number, id) in &taken {
-            let again = keyed(&system, key, *number).await;
+            let again = send_keyed(&system, key, *number).await;
             if (again.status, &again.json()["id"]) != (StatusCode::CREATED, id) {
                 wrong.push(format!(
                     "{state}, {key}: legacy made {id}, the retry got {} {}",
@@ -123,12 +123,12 @@ async fn killed_after_legacy(test: &str, is_full: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_legacy_answered() {
-    killed_after_legacy("legacy_keys::killed_after_legacy_answered", false).await;
+    kill_after_legacy("legacy_keys::killed_after_legacy_answered", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_legacy_answered_on_a_full_disk() {
-    killed_after_legacy("legacy_keys::killed_after_legacy_answered_on_a_full_disk", true).await;
+    kill_after_legacy("legacy_keys::killed_after_legacy_answered_on_a_full_disk", true).await;
 }
 
 /// Nothing can be written: below `live` legacy serves and the gate to `live` stays shut, also after a restart; in
@@ -142,7 +142,7 @@ async fn a_key_that_cannot_be_recorded() {
     force(&system, "live").await;
     let sick = nothing_written(&system).await;
     let before = charges(&system);
-    let refused = keyed(&system, "in-live", 1).await;
+    let refused = send_keyed(&system, "in-live", 1).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.json());
     let said_so = refused.json();
     assert!(said_so["type"].as_str().is_some_and(|kind| kind.ends_with("retry-key-not-noted")), "{said_so}");
@@ -150,7 +150,7 @@ async fn a_key_that_cannot_be_recorded() {
     assert_eq!(charges(&system), before, "neither arm has begun");
     sick.end().await;
     until("the refused order to be taken", || async {
-        (keyed(&system, "in-live", 1).await.status == StatusCode::CREATED).then_some(())
+        (send_keyed(&system, "in-live", 1).await.status == StatusCode::CREATED).then_some(())
     })
     .await;
     assert_eq!(charges(&system), before + 1, "once");
@@ -158,7 +158,7 @@ async fn a_key_that_cannot_be_recorded() {
 
     system.lower("dark").await;
     let sick = nothing_written(&system).await;
-    let served = keyed(&system, "in-dark", 2).await;
+    let served = send_keyed(&system, "in-dark", 2).await;
     assert_eq!(served.status, StatusCode::CREATED, "below `live` legacy serves: {}", served.json());
     system
         .pointsman
@@ -263,7 +263,7 @@ fn token_until(subject: &str, n: u64, seconds: i64) -> String {
     encode(&Header::new(Algorithm::EdDSA), &claims, &key).expect("a token")
 }
 
-async fn with_token(system: &TestSystem, key: &str, token: &str, number: u64) -> Reply {
+async fn send_with_token(system: &TestSystem, key: &str, token: &str, number: u64) -> Reply {
     let bearer = format!("Bearer {token}");
     let headers = [("idempotency-key", key), ("authorization", bearer.as_str())];
     let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
@@ -285,26 +285,26 @@ async fn a_refreshed_token_is_the_same_caller() {
     .await;
     let mut system = system;
     system.allowed.unacknowledged = true;
-    let by_legacy = with_token(&system, "one", &token("ada", 1), 1).await;
+    let by_legacy = send_with_token(&system, "one", &token("ada", 1), 1).await;
     assert!(by_legacy.json()["id"].is_number(), "{}", by_legacy.json());
     force(&system, "live").await;
     let before = charges(&system);
-    let again = with_token(&system, "one", &token("ada", 2), 1).await;
+    let again = send_with_token(&system, "one", &token("ada", 2), 1).await;
     assert_eq!((again.status, &again.json()["id"]), (StatusCode::CREATED, &by_legacy.json()["id"]));
-    let by_engine = with_token(&system, "two", &token("ada", 3), 2).await;
+    let by_engine = send_with_token(&system, "two", &token("ada", 3), 2).await;
     assert!(by_engine.json()["id"].is_string(), "{}", by_engine.json());
-    let others = with_token(&system, "two", &token("eve", 1), 2).await;
+    let others = send_with_token(&system, "two", &token("eve", 1), 2).await;
     assert!(others.json()["id"].is_string() && others.json()["id"] != by_engine.json()["id"], "another caller's own");
     for (state, n) in [("live", 4), ("off", 5)] {
         system.lower(state).await;
-        let again = with_token(&system, "two", &token("ada", n), 2).await;
+        let again = send_with_token(&system, "two", &token("ada", n), 2).await;
         assert_eq!(again.json()["id"], by_engine.json()["id"], "{state}: {}", again.json());
     }
     // The token of the retry expired an hour ago; it still identifies the same caller on both arms.
     for state in ["off", "live"] {
         force(&system, state).await;
         for (key, number, first) in [("one", 1, &by_legacy), ("two", 2, &by_engine)] {
-            let again = with_token(&system, key, &token_until("ada", 6, -3_600), number).await;
+            let again = send_with_token(&system, key, &token_until("ada", 6, -3_600), number).await;
             assert_eq!(again.json()["id"], first.json()["id"], "{state}, {key}: {}", again.json());
         }
     }
@@ -321,13 +321,13 @@ async fn a_refreshed_token_is_the_same_caller() {
 async fn a_key_that_legacy_took_stays_there_under_another_credential() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
-    let first = with_token(&system, "one", "first", 1).await;
+    let first = send_with_token(&system, "one", "first", 1).await;
     assert!(first.json()["id"].is_number(), "{}", first.json());
     let before = charges(&system);
     system.kill().await;
     system.restart().await;
     force(&system, "live").await;
-    let again = with_token(&system, "one", "second", 1).await;
+    let again = send_with_token(&system, "one", "second", 1).await;
     assert_eq!((again.status, &again.json()["id"]), (StatusCode::CREATED, &first.json()["id"]), "{}", again.json());
     assert_eq!(charges(&system), before);
     system.finish().await;
@@ -347,23 +347,23 @@ async fn a_key_that_the_engine_took_is_refused_under_another_credential() {
     system.allowed.unacknowledged = true;
     force(&system, "live").await;
     let before = charges(&system);
-    let first = with_token(&system, "one", "first", 1).await;
+    let first = send_with_token(&system, "one", "first", 1).await;
     assert!(first.json()["id"].is_string(), "{}", first.json());
     let refused = async |system: &TestSystem, when: &str| {
-        let again = with_token(system, "one", "second", 1).await;
+        let again = send_with_token(system, "one", "second", 1).await;
         assert_eq!(again.status, StatusCode::CONFLICT, "{when}: {}", again.json());
         let problem = again.json();
         assert!(problem["type"].as_str().is_some_and(|kind| kind.ends_with("retry-key-held")), "{when}: {problem}");
         assert!(problem["detail"].as_str().is_some_and(|why| why.contains("Nothing was done")), "{when}: {problem}");
-        let own = with_token(system, "one", "first", 1).await;
+        let own = send_with_token(system, "one", "first", 1).await;
         assert_eq!((own.status, &own.json()["id"]), (StatusCode::CREATED, &first.json()["id"]), "{when}");
     };
     refused(&system, "live").await;
-    let other_body = with_token(&system, "one", "third", 2).await;
+    let other_body = send_with_token(&system, "one", "third", 2).await;
     assert!(other_body.json()["id"].is_string(), "another caller's own: {}", other_body.json());
     system.lower("off").await;
     refused(&system, "off").await;
-    let by_legacy = with_token(&system, "one", "fourth", 3).await;
+    let by_legacy = send_with_token(&system, "one", "fourth", 3).await;
     assert!(by_legacy.json()["id"].is_number(), "another caller's own: {}", by_legacy.json());
     assert_eq!(charges(&system), before + 3, "each once");
     for order in [&first, &other_body] {
@@ -380,13 +380,13 @@ async fn a_key_that_the_engine_took_before_a_kill_is_refused_under_another_crede
     system.allowed.unacknowledged = true;
     force(&system, "live").await;
     let before = charges(&system);
-    let first = with_token(&system, "one", "first", 1).await;
+    let first = send_with_token(&system, "one", "first", 1).await;
     system.wait_for_runs_to_end().await;
     system.kill().await;
     system.restart().await;
     for state in ["live", "off"] {
         system.lower(state).await;
-        let again = with_token(&system, "one", "second", 1).await;
+        let again = send_with_token(&system, "one", "second", 1).await;
         assert_eq!(again.status, StatusCode::CONFLICT, "{state}: {}", again.json());
     }
     system

@@ -58,12 +58,12 @@ fn faults(random: &mut fastrand::Rng) -> BTreeMap<&'static str, Vec<Fault>> {
 }
 
 /// Repeats one order under one key until it is confirmed; returns how often it was sent.
-async fn insists(system: &TestSystem, number: u64, mut random: fastrand::Rng) -> u64 {
+async fn send_until_confirmed(system: &TestSystem, number: u64, mut random: fastrand::Rng) -> u64 {
     let (key, order) = (format!("key-{number}"), some_order(number));
     let headers = [("idempotency-key", key.as_str())];
-    let (mut asked, deadline) = (0, tokio::time::Instant::now() + PATIENCE);
+    let (mut times_sent, deadline) = (0, tokio::time::Instant::now() + PATIENCE);
     loop {
-        asked += 1;
+        times_sent += 1;
         let sent = system.send_with(Method::POST, "/orders", &headers, &order);
         // Some callers hang up before they are answered.
         let patience = if random.u8(0..4) == 0 { Duration::from_millis(random.u64(1..80)) } else { PATIENCE };
@@ -72,7 +72,7 @@ async fn insists(system: &TestSystem, number: u64, mut random: fastrand::Rng) ->
             assert!(matches!(status, 201 | 409 | 503 | 504), "{status}: {}\n{}", reply.json(), system.pointsman.log());
             if status == 201 {
                 system.record_order(reply.json());
-                return asked;
+                return times_sent;
             }
         }
         assert!(tokio::time::Instant::now() < deadline, "order {number} is not confirmed:\n{}", system.pointsman.log());
@@ -89,7 +89,7 @@ async fn key_of(system: &TestSystem, run: &str, conflict: &Value) -> Option<Stri
 }
 
 /// Decides every conflict by the ledger until all is done; returns how many there were.
-async fn person(system: &TestSystem, done: &Cell<bool>) -> u64 {
+async fn resolve_conflicts(system: &TestSystem, done: &Cell<bool>) -> u64 {
     let mut decided = 0;
     loop {
         let paused = system.pointsman.get("/api/v2/orchestrate/runs?status=paused").await;
@@ -126,15 +126,15 @@ async fn replies_are_lost(test: &str, keyed: bool) {
     }
     let done = Cell::new(false);
     let all = async {
-        let mut asked = 0;
+        let mut times_sent = 0;
         for some in (0..ORDERS).collect::<Vec<_>>().chunks(8) {
-            let some = some.iter().map(|number| insists(&system, *number, random.fork()));
-            asked += futures_util::future::join_all(some).await.iter().sum::<u64>();
+            let some = some.iter().map(|number| send_until_confirmed(&system, *number, random.fork()));
+            times_sent += futures_util::future::join_all(some).await.iter().sum::<u64>();
         }
         done.set(true);
-        asked
+        times_sent
     };
-    let (asked, decided) = tokio::join!(all, person(&system, &done));
+    let (times_sent, decided) = tokio::join!(all, resolve_conflicts(&system, &done));
     let met = |operation: &str| usize::try_from(system.world.arrived(operation)).expect("few").min(CALLS);
     let met = drawn.iter().map(|(operation, faults)| {
         faults[..met(operation)].iter().filter(|fault| **fault != Fault::None).count() as u64
@@ -153,7 +153,7 @@ async fn replies_are_lost(test: &str, keyed: bool) {
     system.allowed.lost_replies = met;
     system.finish().await;
     let figures = format!(
-        "{ORDERS} orders, asked {asked} times, {met} faults, {again} calls made again, {decided} decisions of a person"
+        "{ORDERS} orders, sent {times_sent} times, {met} faults, {again} calls made again, {decided} decisions of a person"
     );
     report_violations(test, seed, &figures, &wrong);
 }

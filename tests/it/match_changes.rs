@@ -4,7 +4,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::legacy_keys::{charges, force, keyed};
+use crate::legacy_keys::{charges, force, send_keyed};
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::TestSystem;
 use crate::support::until;
@@ -17,7 +17,7 @@ async fn row(system: &TestSystem, route: &str) -> Value {
 }
 
 /// Changes the route that creates orders, and waits until the files are in force.
-async fn edited(system: &TestSystem, from: &str, to: &str) {
+async fn edit_files(system: &TestSystem, from: &str, to: &str) {
     let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
     system.flags.edit(ORDERS, |text| {
@@ -29,7 +29,7 @@ async fn edited(system: &TestSystem, from: &str, to: &str) {
 
 /// Places an order, or sends it again; its id.
 async fn order(system: &TestSystem, key: &str, number: u64) -> Value {
-    let reply = keyed(system, key, number).await;
+    let reply = send_keyed(system, key, number).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{key}: {}", reply.json());
     reply.json()["id"].clone()
 }
@@ -44,7 +44,7 @@ async fn a_live_route_that_gets_another_match_is_held_while_retries_may_come() {
     assert!(by_legacy.is_number(), "no route has it: {by_legacy}");
     let before = charges(&system);
 
-    edited(&system, &elsewhere, CREATE).await;
+    edit_files(&system, &elsewhere, CREATE).await;
     for when in ["after a reload", "after a restart"] {
         let shown = row(&system, "orders.create").await;
         assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "gate" }), "{when}: {shown}");
@@ -63,7 +63,7 @@ async fn a_live_route_that_gets_another_match_is_held_while_retries_may_come() {
     }
     // By force it is live, and stays so.
     system.flip("orders.create", "live", &["--force", "--reason", "no client retries"]).await.expect("it is forced");
-    edited(&system, CREATE, &format!("{CREATE} # as it was")).await;
+    edit_files(&system, CREATE, &format!("{CREATE} # as it was")).await;
     let by_engine = order(&system, "two", 2).await;
     assert!(by_engine.is_string(), "the engine answers: {by_engine}");
     assert_eq!(order(&system, "one", 1).await, by_legacy, "it came under its key while the route was held");
@@ -93,7 +93,7 @@ async fn a_retry_of_a_request_of_another_route_is_found() {
     let by_legacy = order(&system, "one", 1).await;
     assert!(by_legacy.is_number(), "orders.create is `off`: {by_legacy}");
     let before = charges(&system);
-    edited(&system, CREATE, "match: { method: POST, path: /orders, host: other.example }").await;
+    edit_files(&system, CREATE, "match: { method: POST, path: /orders, host: other.example }").await;
     for when in ["after a reload", "after a restart"] {
         let shown = row(&system, "any.create").await;
         assert_eq!(shown["row"]["effective"]["state"], "live", "{when}: all keys were recorded: {shown}");

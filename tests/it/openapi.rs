@@ -78,9 +78,9 @@ respond: { status: 200, body: { said: '${steps.greet.output.hello}' } }
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(TIME_MAX, run).await.expect("in time").expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let summary = said.find("SUMMARY").map_or(said.as_str(), |at| &said[at..]);
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    let summary = report.find("SUMMARY").map_or(report.as_str(), |at| &report[at..]);
     println!("seed {seed} (POINTSMAN_SEED)\n{summary}");
-    assert!(output.status.success(), "seed {seed}\n{said}\n{}", pointsman.log());
+    assert!(output.status.success(), "seed {seed}\n{report}\n{}", pointsman.log());
     assert_eq!(pointsman.stop().await, Some(0), "{}", pointsman.log());
 }

@@ -36,7 +36,7 @@ async fn a_slow_engine_arm_fills_the_queue_and_is_counted() {
         system.order().await;
         shadow.push(begun.elapsed());
         if n % 10 == 0 {
-            checker::identity(&system.pointsman.metrics().await);
+            checker::check_balance(&system.pointsman.metrics().await);
         }
     }
     let (off, shadow) = (p50(off), p50(shadow));
@@ -47,7 +47,7 @@ async fn a_slow_engine_arm_fills_the_queue_and_is_counted() {
     assert!(metrics.sum("pointsman_comparisons_total", &full) > 0.0, "the queue was never full");
     until("the shadow to be idle", || async {
         let m = system.pointsman.metrics().await;
-        checker::identity(&m);
+        checker::check_balance(&m);
         let busy = m.sum("pointsman_shadow_queue_depth", &[]) + m.sum("pointsman_shadow_in_flight", &[]);
         (busy == 0.0).then_some(())
     })
@@ -67,7 +67,7 @@ async fn a_dead_engine_arm_is_counted_as_failed() {
     system
         .pointsman
         .until_metric("a failed comparison", |m| {
-            checker::identity(m);
+            checker::check_balance(m);
             m.sum("pointsman_comparisons_total", &[("outcome", "failed")])
                 + m.sum("pointsman_comparisons_total", &[("outcome", "mismatched")])
                 > 0.0
@@ -78,24 +78,24 @@ async fn a_dead_engine_arm_is_counted_as_failed() {
 }
 
 /// Scrapes continuously until the load is over: the comparison counts have to balance in every scrape.
-async fn balances_while(system: &TestSystem, load: impl Future<Output = ()>) {
+async fn check_balance_while(system: &TestSystem, load: impl Future<Output = ()>) {
     let over = AtomicBool::new(false);
     let load = async {
         load.await;
         over.store(true, Ordering::SeqCst);
     };
-    let looking = async {
+    let scraping = async {
         let (mut scrapes, mut busy) = (0, 0);
         while !over.load(Ordering::SeqCst) {
             let metrics = system.pointsman.metrics().await;
-            checker::identity(&metrics);
+            checker::check_balance(&metrics);
             let of = |name: &str| metrics.sum(name, &[]);
             busy += u32::from(of("pointsman_shadow_queue_depth") + of("pointsman_shadow_in_flight") > 0.0);
             scrapes += 1;
         }
         (scrapes, busy)
     };
-    let ((), (scrapes, busy)) = tokio::join!(load, looking);
+    let ((), (scrapes, busy)) = tokio::join!(load, scraping);
     let offered = system.pointsman.metrics().await.sum("pointsman_offered_total", &[]);
     eprintln!("balanced in {scrapes} scrapes, {busy} of them with work under way; {offered} offered");
     assert!(scrapes >= 10 && busy > 0, "{scrapes} scrapes, {busy} with work under way");
@@ -122,7 +122,7 @@ async fn the_account_balances_at_every_scrape_under_load_and_flips() {
             }
         }
     };
-    balances_while(&system, async {
+    check_balance_while(&system, async {
         tokio::join!(many_rounds(&system), flipping);
     })
     .await;
@@ -138,7 +138,7 @@ async fn the_account_balances_at_every_scrape_in_dark_too() {
             system.flip(route, state, &why).await.expect("forced");
         }
     }
-    balances_while(&system, many_rounds(&system)).await;
+    check_balance_while(&system, many_rounds(&system)).await;
     let metrics = system.pointsman.metrics().await;
     let ended = |outcome| metrics.sum("pointsman_comparisons_total", &[("outcome", outcome)]);
     assert!(ended("matched") + ended("ignored") > 0.0 && ended("skipped") > 0.0, "some were taken and some were not");

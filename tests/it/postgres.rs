@@ -26,24 +26,24 @@ const CALLERS: u64 = 4;
 /// A database server, a system that is connected to it through a lossy proxy, with its family raised to a state.
 struct Scene {
     cluster: Cluster,
-    line: LossyProxy,
+    proxy: LossyProxy,
     system: TestSystem,
 }
 
 impl Scene {
-    async fn set(state: &str) -> Option<Self> {
+    async fn start(state: &str) -> Option<Self> {
         let Some(cluster) = block_in_place(Cluster::start) else {
             eprintln!("not tried: PostgreSQL is not installed");
             return None;
         };
-        let line = LossyProxy::to(cluster.address(), seed()).await;
-        let url = cluster.url().replace(&cluster.address().to_string(), &line.address().to_string());
+        let proxy = LossyProxy::to(cluster.address(), seed()).await;
+        let url = cluster.url().replace(&cluster.address().to_string(), &proxy.address().to_string());
         let change = |flags: &FlagsDir| flags.edit("pointsman.yaml", |text| text + LIMITS);
         let mut system = TestSystem::on(Some(url + "?sslmode=disable"), Latency::instant(), change).await;
         system.climb_to(state).await;
         system.wait_for_runs_to_end().await;
         system.allowed.unacknowledged = true;
-        Some(Self { cluster, line, system })
+        Some(Self { cluster, proxy, system })
     }
 }
 
@@ -55,8 +55,8 @@ struct Load {
 }
 
 impl Load {
-    /// Waits until the engine has answered some more orders, without a fault being ended meanwhile.
-    async fn busy(&self) -> Duration {
+    /// Waits until the engine has answered some more orders; returns how long that took.
+    async fn wait_for_answers(&self) -> Duration {
         let begun = Instant::now();
         let wanted = self.by_engine.load(Ordering::Relaxed) + 40;
         until_true("the engine to answer", || self.by_engine.load(Ordering::Relaxed) >= wanted).await;
@@ -108,23 +108,27 @@ async fn drive(system: &TestSystem, load: &Load) -> Seen {
 }
 
 /// The faults, and the longest time after one until the engine had answered some orders.
-struct Done {
+struct FaultReport {
     faults: u64,
     kind: &'static str,
     back: Duration,
 }
 
 /// Runs faults under load, and then the checker.
-async fn under_load(test: &str, state: &str, faults: impl AsyncFnOnce(&mut Cluster, &LossyProxy, &Load) -> Done) {
-    let Some(Scene { mut cluster, line, system }) = Scene::set(state).await else { return };
+async fn under_load(
+    test: &str,
+    state: &str,
+    faults: impl AsyncFnOnce(&mut Cluster, &LossyProxy, &Load) -> FaultReport,
+) {
+    let Some(Scene { mut cluster, proxy, system }) = Scene::start(state).await else { return };
     let load = Load::default();
     let fault = async {
-        load.busy().await;
-        let done = faults(&mut cluster, &line, &load).await;
+        load.wait_for_answers().await;
+        let done = faults(&mut cluster, &proxy, &load).await;
         load.stop.store(true, Ordering::Relaxed);
         done
     };
-    let (seen, Done { faults, kind, back }) = tokio::join!(drive(&system, &load), fault);
+    let (seen, FaultReport { faults, kind, back }) = tokio::join!(drive(&system, &load), fault);
     let Seen { answers, slowest } = seen;
     let cases: u64 = answers.values().sum();
     system.finish().await;
@@ -136,15 +140,15 @@ async fn under_load(test: &str, state: &str, faults: impl AsyncFnOnce(&mut Clust
 }
 
 /// Repeatedly stops the server and starts it again after some time.
-async fn restarts(cluster: &Cluster, load: &Load, mode: &str) -> Done {
+async fn restarts(cluster: &Cluster, load: &Load, mode: &str) -> FaultReport {
     let mut back = Duration::ZERO;
     for away in [0, 300, 1_500] {
         block_in_place(|| cluster.stop(mode));
         tokio::time::sleep(Duration::from_millis(away)).await;
         block_in_place(|| cluster.start_again());
-        back = back.max(load.busy().await);
+        back = back.max(load.wait_for_answers().await);
     }
-    Done { faults: 3, kind: "restarts", back }
+    FaultReport { faults: 3, kind: "restarts", back }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +172,7 @@ async fn sessions_terminated_repeatedly() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert!(ended > 30, "{ended}");
-        Done { faults: ended, kind: "sessions ended", back: load.busy().await }
+        FaultReport { faults: ended, kind: "sessions ended", back: load.wait_for_answers().await }
     })
     .await;
 }
@@ -181,9 +185,9 @@ async fn hanging_for_longer_than_any_timeout() {
             block_in_place(|| cluster.freeze());
             tokio::time::sleep(Duration::from_secs(5)).await;
             block_in_place(|| cluster.thaw());
-            back = back.max(load.busy().await);
+            back = back.max(load.wait_for_answers().await);
         }
-        Done { faults: 2, kind: "hangs of the whole server", back }
+        FaultReport { faults: 2, kind: "hangs of the whole server", back }
     })
     .await;
 }
@@ -197,10 +201,10 @@ async fn sessions_that_hang() {
             hung += block_in_place(|| cluster.freeze_sessions());
             tokio::time::sleep(Duration::from_secs(4)).await;
             block_in_place(|| cluster.thaw());
-            back = back.max(load.busy().await);
+            back = back.max(load.wait_for_answers().await);
         }
         assert!(hung >= 4, "{hung}");
-        Done { faults: hung, kind: "hung sessions", back }
+        FaultReport { faults: hung, kind: "hung sessions", back }
     })
     .await;
 }
@@ -213,9 +217,9 @@ async fn tables_locked_by_another_session() {
         for table in ["runs", "appends", "retry_keys"] {
             let text = format!("BEGIN; LOCK TABLE pointsman.{table}; SELECT pg_sleep(3); ROLLBACK");
             block_in_place(|| cluster.query(&text)).expect("the lock is had");
-            back = back.max(load.busy().await);
+            back = back.max(load.wait_for_answers().await);
         }
-        Done { faults: 3, kind: "tables locked up", back }
+        FaultReport { faults: 3, kind: "tables locked up", back }
     })
     .await;
 }
@@ -225,7 +229,7 @@ async fn tables_locked_by_another_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_no_writes() {
     under_load("a_server_that_takes_no_writes", "live", async |cluster, _, load| {
-        let set = |text: &str| {
+        let alter = |text: &str| {
             let text = format!("ALTER SYSTEM {text}");
             block_in_place(|| cluster.query(&text).and_then(|_| cluster.query("SELECT pg_reload_conf()")))
                 .expect("set");
@@ -235,13 +239,13 @@ async fn a_server_that_takes_no_writes() {
         for _ in 0..3 {
             let before = writer();
             assert!(before.parse::<u32>().is_ok(), "{before}");
-            set("SET default_transaction_read_only = on");
+            alter("SET default_transaction_read_only = on");
             until("the writer to give its session up", || async { (writer() != before).then_some(()) }).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
-            set("RESET default_transaction_read_only");
-            back = back.max(load.busy().await);
+            alter("RESET default_transaction_read_only");
+            back = back.max(load.wait_for_answers().await);
         }
-        Done { faults: 3, kind: "times read-only", back }
+        FaultReport { faults: 3, kind: "times read-only", back }
     })
     .await;
 }
@@ -253,15 +257,15 @@ const WRITER: &str =
 /// The server commits and its reply is lost: the append is recognised, and neither written nor performed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn committed_and_the_reply_was_lost() {
-    under_load("committed_and_the_reply_was_lost", "only", async |_, line, load| {
+    under_load("committed_and_the_reply_was_lost", "only", async |_, proxy, load| {
         let mut back = Duration::ZERO;
         for round in 1..=6 {
-            line.lose_one_in(8);
-            until_true("replies to be lost", || line.lost() >= 10 * round).await;
-            line.stop_losing();
-            back = back.max(load.busy().await);
+            proxy.lose_one_in(8);
+            until_true("replies to be lost", || proxy.lost() >= 10 * round).await;
+            proxy.stop_losing();
+            back = back.max(load.wait_for_answers().await);
         }
-        Done { faults: line.lost(), kind: "replies to commits lost", back }
+        FaultReport { faults: proxy.lost(), kind: "replies to commits lost", back }
     })
     .await;
 }
@@ -269,16 +273,16 @@ async fn committed_and_the_reply_was_lost() {
 /// The primary is lost under load, and the standby that has all its commits takes its place under the same name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_takes_over() {
-    under_load("a_standby_takes_over", "only", async |cluster, line, load| {
+    under_load("a_standby_takes_over", "only", async |cluster, proxy, load| {
         let standby = block_in_place(|| cluster.standby());
-        load.busy().await;
+        load.wait_for_answers().await;
         block_in_place(|| cluster.stop("immediate"));
         tokio::time::sleep(Duration::from_secs(1)).await;
         block_in_place(|| standby.promote());
-        line.redirect_to(standby.address());
-        let back = load.busy().await;
+        proxy.redirect_to(standby.address());
+        let back = load.wait_for_answers().await;
         *cluster = standby;
-        Done { faults: 1, kind: "takeovers by a standby", back }
+        FaultReport { faults: 1, kind: "takeovers by a standby", back }
     })
     .await;
 }

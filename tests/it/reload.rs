@@ -111,8 +111,8 @@ async fn files_that_lead_away_from_existing_instances_are_refused() {
     ];
     for (text, says) in &edits {
         system.flags.write(name, text);
-        let told = crate::support::until("the refusal", || last_error(&system)).await;
-        assert!(told.contains("the engine owns") && told.contains(says), "{told}");
+        let error = crate::support::until("the refusal", || last_error(&system)).await;
+        assert!(error.contains("the engine owns") && error.contains(says), "{error}");
         assert_eq!(system.read(&kept).await["id"], kept["id"], "the set before stays in force");
         system.flags.write(name, &good);
         crate::support::until("the good set to be back", || async {
@@ -217,8 +217,8 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
     let mut system = with_pairs("").await;
     let full = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
     let good = two_moves(&system);
-    let told = until("the refusal", || last_error(&system)).await;
-    assert!(told.contains("nothing changed"), "{told}");
+    let error = until("the refusal", || last_error(&system)).await;
+    assert!(error.contains("nothing changed"), "{error}");
     assert_eq!(both(&system).await, states(BEFORE, 0));
     assert_eq!(pairs(&system).await, 5, "the workflow is the one before, and so is its evidence");
     for (name, text) in &good {
@@ -241,8 +241,8 @@ async fn files_that_wait_for_a_hanging_store_are_reported_and_come_into_force_as
     let system = with_pairs("limits: { move_answer_ms: 1500 }\n").await;
     let hangs = Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "delay_enter=15000000").await;
     two_moves(&system);
-    let told = until("the word", || last_error(&system)).await;
-    assert!(told.contains("not known yet") && !told.contains("nothing changed"), "{told}");
+    let error = until("the word", || last_error(&system)).await;
+    assert!(error.contains("not known yet") && !error.contains("nothing changed"), "{error}");
     assert_eq!(both(&system).await.0, BEFORE);
     assert_eq!(pairs(&system).await, 5);
     let refused = system.flip("orders.create", "off", &["--reason", "meanwhile"]).await.expect_err("it waits");

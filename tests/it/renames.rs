@@ -32,7 +32,7 @@ fn family(text: &str, names: Names, was: &[Names]) -> String {
 }
 
 /// Changes the files, and waits until they are in force.
-async fn reloaded(system: &TestSystem, text: &str) {
+async fn reload(system: &TestSystem, text: &str) {
     let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
     system.flags.write(ORDERS, text);
@@ -40,7 +40,7 @@ async fn reloaded(system: &TestSystem, text: &str) {
 }
 
 /// Moves the family to a state by hand, a rung at a time, followers first on the way up.
-async fn stand(system: &TestSystem, names: Names, to: &str) {
+async fn move_to(system: &TestSystem, names: Names, to: &str) {
     const RUNGS: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
     let rank = |state: &str| RUNGS.iter().position(|rung| *rung == state).expect("a state");
     for rung in &RUNGS[..=rank(to)] {
@@ -56,7 +56,7 @@ async fn stand(system: &TestSystem, names: Names, to: &str) {
     }
 }
 
-async fn keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
+async fn send_keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
     let headers = [("idempotency-key", key)];
     let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
@@ -89,16 +89,16 @@ async fn flips(system: &TestSystem, route: &str) -> usize {
 }
 
 impl Before {
-    async fn made(system: &TestSystem) -> Self {
-        stand(system, FIRST, "dark").await;
+    async fn create(system: &TestSystem) -> Self {
+        move_to(system, FIRST, "dark").await;
         let twin = system.order().await;
-        let by_legacy = keyed(system, "legacy-took-it", 1).await.json();
+        let by_legacy = send_keyed(system, "legacy-took-it", 1).await.json();
         assert!(by_legacy["id"].is_number(), "{by_legacy}");
         system.wait_for_shadow_idle().await;
-        stand(system, FIRST, "live").await;
-        let by_engine = keyed(system, "the-engine-took-it", 2).await.json();
+        move_to(system, FIRST, "live").await;
+        let by_engine = send_keyed(system, "the-engine-took-it", 2).await.json();
         assert!(by_engine["id"].is_string(), "{by_engine}");
-        stand(system, FIRST, "off").await;
+        move_to(system, FIRST, "off").await;
         system.wait_for_runs_to_end().await;
         let (pairs, flips) = (pairs(system, FIRST[0]).await, flips(system, FIRST[0]).await);
         assert!(pairs >= 2 && flips >= 4, "{pairs} {flips}");
@@ -107,7 +107,7 @@ impl Before {
     }
 
     /// Checks that all of it is found under these ids, and follows up one more order of the engine.
-    async fn is_there(&mut self, system: &TestSystem, names: Names, engine_owns: u64) {
+    async fn check_found(&mut self, system: &TestSystem, names: Names, engine_owns: u64) {
         let [creator, reader, _] = names;
         let order = self.by_engine.0.clone();
         assert_eq!(system.read(&order).await["id"], order["id"], "{creator}: legacy knows nothing of it");
@@ -115,8 +115,8 @@ impl Before {
         for (order, key, number) in [(&self.by_legacy.0, self.by_legacy.1, 1), (&self.by_engine.0, self.by_engine.1, 2)]
         {
             for state in ["off", "live"] {
-                stand(system, names, state).await;
-                let again = keyed(system, key, number).await;
+                move_to(system, names, state).await;
+                let again = send_keyed(system, key, number).await;
                 let (status, again) = (again.status, again.json());
                 assert_eq!((status, &again["id"]), (StatusCode::CREATED, &order["id"]), "{creator}, {state}, {key}");
             }
@@ -137,7 +137,7 @@ impl Before {
         assert_eq!((owned(&metrics, creator), all), (engine_owns as f64, engine_owns as f64));
 
         // The twin of legacy's order is found.
-        stand(system, names, "dark").await;
+        move_to(system, names, "dark").await;
         let compared = |metrics: &crate::support::Metrics| {
             let of = |outcome| metrics.sum("pointsman_comparisons_total", &[("route", reader), ("outcome", outcome)]);
             of("matched") + of("ignored")
@@ -146,10 +146,10 @@ impl Before {
         system.read(&self.twin).await;
         system.pointsman.until_metric("the pair", |metrics| compared(metrics) > before).await;
 
-        stand(system, names, "live").await;
+        move_to(system, names, "live").await;
         let more = system.order().await;
         assert!(more["id"].is_string(), "{more}");
-        stand(system, names, "off").await;
+        move_to(system, names, "off").await;
         assert_eq!(system.read(&more).await["id"], more["id"]);
         self.pairs = pairs(system, creator).await;
         self.flips = flips(system, creator).await;
@@ -161,31 +161,31 @@ async fn a_renamed_route_keeps_the_records_of_its_earlier_ids() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
-    let mut before = Before::made(&system).await;
+    let mut before = Before::create(&system).await;
     system.record_order(before.by_engine.0.clone());
 
     // Without `was:` no route would follow up the engine's instances: the files are refused.
     system.flags.write(ORDERS, &family(&good, SECOND, &[]));
-    let told = until("the refusal", || async {
+    let error = until("the refusal", || async {
         system.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
     })
     .await;
-    assert!(told.contains("the engine owns 1 of `orders.create`") && told.contains("`was: [orders.get]`"), "{told}");
+    assert!(error.contains("the engine owns 1 of `orders.create`") && error.contains("`was: [orders.get]`"), "{error}");
 
-    reloaded(&system, &family(&good, SECOND, &[FIRST])).await;
-    before.is_there(&system, SECOND, 1).await;
+    reload(&system, &family(&good, SECOND, &[FIRST])).await;
+    before.check_found(&system, SECOND, 1).await;
     system.kill().await;
     system.restart().await;
-    before.is_there(&system, SECOND, 2).await;
+    before.check_found(&system, SECOND, 2).await;
 
     // A second rename, over a restart.
     system.kill().await;
     system.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
     system.restart().await;
-    before.is_there(&system, THIRD, 3).await;
+    before.check_found(&system, THIRD, 3).await;
     // Back to the first ids: the oldest id of the route is another one now.
-    reloaded(&system, &family(&good, FIRST, &[THIRD, SECOND])).await;
-    before.is_there(&system, FIRST, 4).await;
+    reload(&system, &family(&good, FIRST, &[THIRD, SECOND])).await;
+    before.check_found(&system, FIRST, 4).await;
     system.cancel(&before.by_engine.0).await;
     assert_eq!(id(&system.read(&before.by_engine.0).await), id(&before.by_engine.0));
     system.finish().await;
@@ -203,9 +203,9 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
-    stand(&system, FIRST, "dark").await;
+    move_to(&system, FIRST, "dark").await;
     let sick = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
-    assert_eq!(keyed(&system, "unnoted", 1).await.status, StatusCode::CREATED);
+    assert_eq!(send_keyed(&system, "unnoted", 1).await.status, StatusCode::CREATED);
     sick.end().await;
     let shut = async |system: &TestSystem, names: Names| {
         for follower in &names[1..] {
@@ -217,7 +217,7 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
         assert!(reply.status == StatusCode::CONFLICT && why.contains("could not be noted"), "{names:?}: {why}");
     };
     shut(&system, FIRST).await;
-    reloaded(&system, &family(&good, SECOND, &[FIRST])).await;
+    reload(&system, &family(&good, SECOND, &[FIRST])).await;
     shut(&system, SECOND).await;
     unnoted_route_is_written(&system).await;
     system.kill().await;

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::legacy_keys::{charges, force, keyed};
+use crate::legacy_keys::{charges, force, send_keyed};
 use crate::support::process::{cli, output_text};
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::TestSystem;
 
 /// Makes a backup of the store; its path.
-async fn backed_up(system: &TestSystem, name: &str) -> PathBuf {
+async fn make_backup(system: &TestSystem, name: &str) -> PathBuf {
     let (copy, source) = (system.flags.file(name), format!("sqlite:{}", system.store().display()));
     let done = cli(&["store", "backup", copy.to_str().expect("a path"), "--store", &source], &[]).await;
     assert!(done.status.success(), "{}", output_text(&done));
@@ -23,7 +23,7 @@ async fn row(system: &TestSystem, route: &str) -> Value {
 }
 
 async fn order(system: &TestSystem, key: &str, number: u64) -> Value {
-    let reply = keyed(system, key, number).await;
+    let reply = send_keyed(system, key, number).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{key}: {}", reply.json());
     reply.json()["id"].clone()
 }
@@ -37,7 +37,7 @@ async fn live_routes_of_a_restored_backup_are_held() {
     let by_engine = order(&system, "before", 1).await;
     assert!(by_engine.is_string(), "{by_engine}");
     system.wait_for_runs_to_end().await;
-    let copy = backed_up(&system, "copy.db").await;
+    let copy = make_backup(&system, "copy.db").await;
     system.kill().await;
     for end in ["", "-wal", "-shm", ".keys", ".evidence", ".lock"] {
         let _ = std::fs::remove_file(format!("{}{end}", system.store().display())); // not each one is there
@@ -72,7 +72,7 @@ async fn live_routes_of_a_restored_backup_are_held() {
     assert_eq!(row(&system, "orders.create").await["row"]["effective"]["state"], "live", "it stays forced");
     // A backup of it is another one.
     system.wait_for_runs_to_end().await;
-    let again = backed_up(&system, "again.db").await;
+    let again = make_backup(&system, "again.db").await;
     system.kill().await;
     system.restart_on(again).await;
     assert_eq!(

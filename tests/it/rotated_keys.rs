@@ -57,16 +57,16 @@ async fn send(system: &TestSystem, number: u64, token: &str) -> Reply {
 }
 
 /// The id of the order.
-async fn ordered(system: &TestSystem, number: u64, token: &str) -> Value {
+async fn order_id(system: &TestSystem, number: u64, token: &str) -> Value {
     let reply = send(system, number, token).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{number}: {}", reply.json());
     reply.json()["id"].clone()
 }
 
 /// One order under two tokens of a pair that verifies: they are one caller's.
-async fn is_accepted(system: &TestSystem, number: u64, pair: &Pair) -> Value {
-    let id = ordered(system, number, &pair.token(1)).await;
-    assert_eq!(ordered(system, number, &pair.token(2)).await, id, "a refreshed token");
+async fn check_accepted(system: &TestSystem, number: u64, pair: &Pair) -> Value {
+    let id = order_id(system, number, &pair.token(1)).await;
+    assert_eq!(order_id(system, number, &pair.token(2)).await, id, "a refreshed token");
     id
 }
 
@@ -91,7 +91,7 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     let mut system = TestSystem::with(by_token).await;
     system.allowed.unacknowledged = true;
     force(&system, "live").await;
-    let first = is_accepted(&system, 1, &OLD).await;
+    let first = check_accepted(&system, 1, &OLD).await;
     assert!(first.is_string(), "the engine answers: {first}");
 
     // A broken file: refused, with file and place, and what is in force stays.
@@ -102,8 +102,8 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
         assert!(why.contains(part), "{part}: {why}");
     }
     assert_eq!(flags(&system).await["generation"], before["generation"]);
-    is_accepted(&system, 2, &OLD).await;
-    assert_eq!(ordered(&system, 1, &OLD.token(3)).await, first);
+    check_accepted(&system, 2, &OLD).await;
+    assert_eq!(order_id(&system, 1, &OLD.token(3)).await, first);
 
     // The new pair: its tokens are verified, those of the old one are headers like any other.
     replace(&system, NEW.public);
@@ -112,20 +112,20 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
         (flags["generation"].as_u64() > before["generation"].as_u64() && flags["last_error"].is_null()).then_some(())
     })
     .await;
-    let third = is_accepted(&system, 3, &NEW).await;
+    let third = check_accepted(&system, 3, &NEW).await;
     let with_old = async |system: &TestSystem, when: &str| {
-        ordered(system, 4, &OLD.token(1)).await;
+        order_id(system, 4, &OLD.token(1)).await;
         let held = send(system, 4, &OLD.token(2)).await;
         let kind = held.json()["type"].as_str().unwrap_or_default().to_owned();
         assert!(held.status == StatusCode::CONFLICT && kind.ends_with("retry-key-held"), "{when}: {kind}");
         // What came while the old pair verified is looked up as it was then.
-        assert_eq!(ordered(system, 1, &OLD.token(4)).await, first, "{when}");
+        assert_eq!(order_id(system, 1, &OLD.token(4)).await, first, "{when}");
     };
     with_old(&system, "after the reload").await;
     system.wait_for_runs_to_end().await;
     system.kill().await;
     system.restart().await;
-    assert_eq!(ordered(&system, 3, &NEW.token(5)).await, third);
+    assert_eq!(order_id(&system, 3, &NEW.token(5)).await, third);
     with_old(&system, "after a restart").await;
     system.wait_for_runs_to_end().await;
     assert_eq!(charges(&system), 4, "each order once");

@@ -15,7 +15,7 @@ use crate::support::test_system::{FAMILY, TestSystem, some_order};
 use crate::support::{until, until_true};
 
 /// Moves the family up to `live` by hand.
-async fn live(system: &TestSystem) {
+async fn force_live(system: &TestSystem) {
     for rung in ["shadow", "dark", "live"] {
         for route in FAMILY {
             system.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
@@ -75,7 +75,7 @@ async fn order(system: &TestSystem, headers: &[(&str, &str)], order: &Value) -> 
 async fn a_retry_under_a_refreshed_credential_goes_to_legacy() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
-    live(&system).await;
+    force_live(&system).await;
     let (before, body) = (charges(&system), some_order(1));
     let first = SlowOrder::begin(&system, &[("idempotency-key", "k"), ("authorization", "Bearer old")], &body).await;
     system.lower("off").await;
@@ -97,7 +97,7 @@ async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     })
     .await;
     system.allowed.unacknowledged = true;
-    live(&system).await;
+    force_live(&system).await;
     system.flip("orders.create", "live", &["--percent", "50", "--reason", "a share"]).await.expect("it moves");
     // One token inside the share and one outside.
     let (mut inside, mut outside) = (None, None);
@@ -141,7 +141,7 @@ async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
     })
     .await;
     system.allowed.unacknowledged = true;
-    live(&system).await;
+    force_live(&system).await;
     let (before, body) = (charges(&system), some_order(1));
     let headers = [("idempotency-key", "k")];
     let mut first = SlowOrder::begin(&system, &headers, &body).await;
@@ -177,7 +177,7 @@ const ORDERS: &str = "routes/orders.yaml";
 async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, new: &[(&str, &str)]) {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
-    live(&system).await;
+    force_live(&system).await;
     let (before, body) = (charges(&system), some_order(1));
     let headers = [("idempotency-key", "k"), ("x-request-id", "r"), ("authorization", "Bearer t"), ("x-customer", "c")];
     let first = SlowOrder::begin(&system, &headers, &body).await;

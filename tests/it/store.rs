@@ -31,8 +31,8 @@ async fn a_store_is_checked_and_backed_up_under_load() {
         assert!(output_text(&checked).contains("no faults"), "{}", output_text(&checked));
         let backup = cli(&["store", "backup", name, "--store", &source, "--json"], &[]).await;
         assert!(backup.status.success(), "{}", output_text(&backup));
-        let told: Value = serde_json::from_slice(&backup.stdout).expect("JSON");
-        assert_eq!((&told["check"]["fine"], told["bytes"].as_u64().is_some_and(|b| b > 0)), (&json!(true), true));
+        let report: Value = serde_json::from_slice(&backup.stdout).expect("JSON");
+        assert_eq!((&report["check"]["fine"], report["bytes"].as_u64().is_some_and(|b| b > 0)), (&json!(true), true));
         let again = cli(&["store", "backup", name, "--store", &source], &[]).await;
         assert!(!again.status.success() && output_text(&again).contains("exists already"), "{}", output_text(&again));
     };
@@ -51,8 +51,8 @@ async fn a_store_is_checked_and_backed_up_under_load() {
     std::fs::write(&damaged, bytes).expect("written");
     let checked = cli(&["store", "check", "--store", &url(&damaged), "--json"], &[]).await;
     assert_eq!(checked.status.code(), Some(1), "{}", output_text(&checked));
-    let told: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
-    assert!(told["findings"].as_array().is_some_and(|findings| !findings.is_empty()), "{told}");
+    let report: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
+    assert!(report["findings"].as_array().is_some_and(|findings| !findings.is_empty()), "{report}");
     let nowhere = cli(&["store", "check", "--store", "sqlite:/nowhere/at/all.db"], &[]).await;
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(output_text(&nowhere).contains("there is no database"), "{}", output_text(&nowhere));
@@ -73,8 +73,8 @@ async fn a_database_is_checked_under_load_and_pg_dump_copies_it() {
     let looks = async {
         let sound = check().await;
         assert!(sound.status.success(), "{}", output_text(&sound));
-        let told: Value = serde_json::from_slice(&sound.stdout).expect("JSON");
-        assert_eq!((&told["fine"], told["runs"].as_u64().is_some_and(|runs| runs > 0)), (&Value::Bool(true), true));
+        let report: Value = serde_json::from_slice(&sound.stdout).expect("JSON");
+        assert_eq!((&report["fine"], report["runs"].as_u64().is_some_and(|runs| runs > 0)), (&Value::Bool(true), true));
     };
     let load = async {
         loop {
@@ -155,19 +155,21 @@ async fn events_and_tables_of_a_newer_version_are_refused_at_the_start() {
     system.allowed.unacknowledged = true;
     system.wait_for_runs_to_end().await;
     assert_eq!(system.pointsman.stop().await, Some(0));
-    let ask = |text: &str| block_in_place(|| cluster.query(text)).expect("done").trim().to_owned();
+    let query = |text: &str| block_in_place(|| cluster.query(text)).expect("done").trim().to_owned();
     let some = "(run_id, first) = (SELECT run_id, first FROM pointsman.appends ORDER BY run_id DESC, first LIMIT 1)";
-    let version = ask(&format!("SELECT version FROM pointsman.appends WHERE {some}"));
-    ask(&format!("UPDATE pointsman.appends SET version = 99 WHERE {some}"));
+    let version = query(&format!("SELECT version FROM pointsman.appends WHERE {some}"));
+    query(&format!("UPDATE pointsman.appends SET version = 99 WHERE {some}"));
     let refused = system.try_restart().await;
     assert!(refused.contains("events of version 99 (such as event 1 of run_"), "{refused}");
     assert!(refused.contains("start that one"), "{refused}");
-    ask(&format!("UPDATE pointsman.appends SET version = {version} WHERE version = 99"));
-    ask("INSERT INTO pointsman._sqlx_migrations (version, description, success, checksum, execution_time) \
-         VALUES (77, 'later', true, '', 1)");
+    query(&format!("UPDATE pointsman.appends SET version = {version} WHERE version = 99"));
+    query(
+        "INSERT INTO pointsman._sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (77, 'later', true, '', 1)",
+    );
     let refused = system.try_restart().await;
     assert!(refused.contains("tables of version 77"), "{refused}");
-    ask("DELETE FROM pointsman._sqlx_migrations WHERE version = 77");
+    query("DELETE FROM pointsman._sqlx_migrations WHERE version = 77");
     system.restart().await;
     system.create_read_cancel().await;
     system.finish().await;

@@ -46,13 +46,13 @@ async fn requests_that_legacy_answers_do_not_wait() {
             system.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
         }
     }
-    let keyed = async |system: &TestSystem, key: &str, number| {
+    let send_keyed = async |system: &TestSystem, key: &str, number| {
         system
             .send_with(Method::POST, "/orders", &[("idempotency-key", key)], &some_order(number))
             .await
             .expect("a reply")
     };
-    let engines = keyed(&system, "the engine's", 1).await;
+    let engines = send_keyed(&system, "the engine's", 1).await;
     assert!(engines.status == StatusCode::CREATED && engines.json()["id"].is_string(), "{}", engines.json());
     system.wait_for_runs_to_end().await;
     let mut wrong = Vec::new();
@@ -86,7 +86,7 @@ async fn requests_that_legacy_answers_do_not_wait() {
         let calls = "pread64,pwrite64,fsync,fdatasync";
         let hangs = Strace::inject_on(system.pointsman.pid(), calls, "delay_enter=4000000", &files).await;
         for n in 0..12 {
-            let reply = keyed(&system, &format!("{state}-{n}"), n).await;
+            let reply = send_keyed(&system, &format!("{state}-{n}"), n).await;
             if reply.status != StatusCode::CREATED || !reply.json()["id"].is_number() {
                 wrong.push(format!("{state}: a keyed order gets {} {}", reply.status, reply.json()));
             }

@@ -20,11 +20,11 @@ const SLACK: Duration = Duration::from_secs(3);
 const RUNS: usize = 6;
 
 /// Starts runs at the first process; returns once their charges are in flight.
-async fn under_way(two: &TwoProcesses) -> Vec<String> {
+async fn start_runs_in_flight(two: &TwoProcesses) -> Vec<String> {
     two.world.fault("charge", Fault::DelayReply(Duration::from_secs(12)), RUNS);
     let mut runs = Vec::new();
     for _ in 0..RUNS {
-        runs.push(two.begin(0, "10ms").await);
+        runs.push(two.start_run(0, "10ms").await);
     }
     until_true("their charges to arrive", || two.world.arrived("charge") >= RUNS as u64).await;
     runs
@@ -41,12 +41,12 @@ async fn check_that_runs_complete(two: &TwoProcesses) {
     for _ in 0..3 {
         // When the link is restored, each of the pool's four connections may fail once, and so may a new one; each
         // refusal says that nothing was started.
-        more.push(two.begin_after_refusals(0, "10ms", 8).await);
+        more.push(two.start_run_after_refusals(0, "10ms", 8).await);
     }
-    two.completed(1, &more).await;
+    two.wait_until_completed(1, &more).await;
 }
 
-fn judged(test: &str, took: Duration, mut wrong: Vec<String>) {
+fn report_takeover(test: &str, took: Duration, mut wrong: Vec<String>) {
     if took > 2 * LEASE + SLACK {
         wrong.push(format!("the work moved within {took:?}, and the lease is {LEASE:?}"));
     }
@@ -62,42 +62,46 @@ fn judged(test: &str, took: Duration, mut wrong: Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_resumes_after_its_lease_is_fenced() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };
-    let runs = under_way(&two).await;
+    let runs = start_runs_in_flight(&two).await;
     two.processes[0].signal(Signal::STOP);
     let since = Instant::now();
-    two.completed(1, &runs).await;
+    two.wait_until_completed(1, &runs).await;
     let took = since.elapsed();
     two.processes[0].signal(Signal::CONT);
     check_that_runs_complete(&two).await;
-    judged("two_processes::a_process_that_resumes_after_its_lease_is_fenced", took, two.finish(1).await);
+    report_takeover("two_processes::a_process_that_resumes_after_its_lease_is_fenced", took, two.finish(1).await);
 }
 
 /// A process loses its database in the middle of calls: the other one continues its runs, and it recovers by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_without_its_database_loses_its_runs_and_comes_back() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };
-    let runs = under_way(&two).await;
+    let runs = start_runs_in_flight(&two).await;
     two.link.reset();
     let since = Instant::now();
-    two.completed(1, &runs).await;
+    two.wait_until_completed(1, &runs).await;
     let took = since.elapsed();
     two.link.restore();
     check_that_runs_complete(&two).await;
-    judged("two_processes::a_process_without_its_database_loses_its_runs_and_comes_back", took, two.finish(1).await);
+    report_takeover(
+        "two_processes::a_process_without_its_database_loses_its_runs_and_comes_back",
+        took,
+        two.finish(1).await,
+    );
 }
 
 /// As the test above, but packets are dropped silently instead of connections being reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };
-    let runs = under_way(&two).await;
+    let runs = start_runs_in_flight(&two).await;
     two.link.drop_silently();
     let since = Instant::now();
-    two.completed(1, &runs).await;
+    two.wait_until_completed(1, &runs).await;
     let took = since.elapsed();
     two.link.restore();
     check_that_runs_complete(&two).await;
-    judged(
+    report_takeover(
         "two_processes::a_process_whose_database_is_silent_loses_its_runs_and_comes_back",
         took,
         two.finish(1).await,
@@ -107,14 +111,14 @@ async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
 const PAUSE: Duration = Duration::from_secs(4);
 
 /// Runs of both processes wait; one process has a wrong clock, or its clock jumps.
-async fn waits_with(test: &str, time: &[(&'static str, String)], jump: impl Fn(usize)) {
+async fn check_waits(test: &str, time: &[(&'static str, String)], jump: impl Fn(usize)) {
     let Some(two) = TwoProcesses::start(time).await else { return };
     let mut runs = Vec::new();
     for n in 0..2 * RUNS {
-        runs.push(two.begin(n % 2, &format!("{}s", PAUSE.as_secs())).await);
+        runs.push(two.start_run(n % 2, &format!("{}s", PAUSE.as_secs())).await);
         jump(n);
     }
-    two.completed(0, &runs).await;
+    two.wait_until_completed(0, &runs).await;
     let mut wrong = Vec::new();
     let (mut earliest, mut latest) = (Duration::MAX, Duration::ZERO);
     let ledger = two.world.ledger().entries();
@@ -148,19 +152,20 @@ async fn waits_with(test: &str, time: &[(&'static str, String)], jump: impl Fn(u
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_ahead_ends_no_wait_early() {
-    waits_with("two_processes::a_clock_that_is_ahead_ends_no_wait_early", &faketime::offset("+2h"), |_| {}).await;
+    check_waits("two_processes::a_clock_that_is_ahead_ends_no_wait_early", &faketime::offset("+2h"), |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_behind_delays_no_other_process() {
-    waits_with("two_processes::a_clock_that_is_behind_delays_no_other_process", &faketime::offset("-2h"), |_| {}).await;
+    check_waits("two_processes::a_clock_that_is_behind_delays_no_other_process", &faketime::offset("-2h"), |_| {})
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_ends_no_wait_early() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = FakeClock::in_dir(dir.path());
-    waits_with("two_processes::a_clock_that_jumps_ends_no_wait_early", &clock.env(), |n| match n {
+    check_waits("two_processes::a_clock_that_jumps_ends_no_wait_early", &clock.env(), |n| match n {
         4 => clock.set("+1h"),
         8 => clock.set("-1h"),
         _ => {}

@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
-use crate::legacy_keys::{charges, force, keyed};
+use crate::legacy_keys::{charges, force, send_keyed};
 use crate::support::process::output_text;
 use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{PATIENCE, until, until_true};
@@ -56,20 +56,20 @@ async fn leave_a_run_in_flight(system: &TestSystem) {
         until_true("the charge to be sent", || system.world.arrived("charge") == 1).await;
     };
     tokio::select! {
-        reply = keyed(system, "the run's", 1) => panic!("it is answered: {}", reply.json()),
+        reply = send_keyed(system, "the run's", 1) => panic!("it is answered: {}", reply.json()),
         () = began => {}
     }
     system.lower("off").await;
 }
 
 /// The process was started on a store that takes no writes.
-async fn serves_without_the_store(system: &TestSystem) {
+async fn check_serving_without_the_store(system: &TestSystem) {
     for (key, number) in [("new", 2), ("newer", 3)] {
-        let new = keyed(system, key, number).await;
+        let new = send_keyed(system, key, number).await;
         assert_eq!(new.status, StatusCode::CREATED, "{}", new.json());
         assert!(new.json()["id"].is_number(), "legacy answers: {}", new.json());
     }
-    system.ask(Method::GET, "/orders", &Value::Null).await;
+    system.send_ok(Method::GET, "/orders", &Value::Null).await;
     let status = system.pointsman.get("/api/v2/status").await;
     assert_eq!(status["engine_healthy"], false, "{status}");
     assert!(status["recovery_trouble"].is_string(), "{status}");
@@ -87,20 +87,20 @@ async fn serves_without_the_store(system: &TestSystem) {
     assert!(started.json()["detail"].as_str().is_some_and(|why| why.contains("not resumed yet")), "{}", started.json());
     assert_eq!(started.headers["retry-after"], "1");
     let charged = charges(system);
-    let retried = keyed(system, "the run's", 1).await;
+    let retried = send_keyed(system, "the run's", 1).await;
     assert_eq!(retried.status, StatusCode::SERVICE_UNAVAILABLE, "{}", retried.json());
     assert_eq!(charges(system), charged, "nothing is begun anew");
 }
 
 /// The store takes writes again.
-async fn resumes_the_run(system: TestSystem) {
+async fn check_resumed_run(system: TestSystem) {
     until("the process to be ready", || async {
         let ready = system.pointsman.api(Method::GET, "/readyz", Value::Null).await;
         (ready.status == StatusCode::OK).then_some(())
     })
     .await;
     system.wait_for_runs_to_end().await;
-    let retried = keyed(&system, "the run's", 1).await;
+    let retried = send_keyed(&system, "the run's", 1).await;
     assert_eq!(retried.status, StatusCode::CREATED, "{}", retried.json());
     assert!(retried.json()["id"].is_string(), "the run's answer: {}", retried.json());
     assert_eq!(charges(&system), 3, "one of the run, two of legacy's orders");
@@ -125,9 +125,9 @@ async fn on_a_full_disk() {
         system.restart().await;
         until_true("the log to say why", || system.pointsman.log().contains("cannot be resumed yet")).await;
     }
-    serves_without_the_store(&system).await;
+    check_serving_without_the_store(&system).await;
     std::fs::remove_file(filler).expect("removed");
-    resumes_the_run(system).await;
+    check_resumed_run(system).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,8 +140,8 @@ async fn on_a_store_that_another_program_has_locked() {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("it is locked");
     system.kill().await;
     system.restart().await;
-    serves_without_the_store(&system).await;
+    check_serving_without_the_store(&system).await;
     sqlx::query("ROLLBACK").execute(&mut other).await.expect("it is free");
     other.close().await.expect("it closes");
-    resumes_the_run(system).await;
+    check_resumed_run(system).await;
 }

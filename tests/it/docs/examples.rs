@@ -36,14 +36,14 @@ fn write(flags: &FlagsDir, name: &str, value: &Value) {
     flags.write(name, &format!("{value:#}\n"));
 }
 
-async fn checked(flags: &FlagsDir, what: &str) {
+async fn check_files(flags: &FlagsDir, what: &str) {
     let dir = flags.path().display().to_string();
     let output = cli(&["check", &dir, "--no-secrets"], &[]).await;
     assert!(output.status.success(), "{what}:\n{}", output_text(&output));
 }
 
 /// The files that a document shows, together; where it shows one twice, the first version has passed before.
-async fn whole_files(document: &Document) {
+async fn check_whole_files(document: &Document) {
     let flags = FlagsDir::empty();
     write(&flags, FILES[0], &base(FILES[0]));
     write(&flags, FILES[2], &base(FILES[2]));
@@ -51,12 +51,12 @@ async fn whole_files(document: &Document) {
     for block in document.blocks("yaml") {
         let Some(name) = shown_file(block) else { continue };
         if shown.contains(&name) {
-            checked(&flags, &document.name).await;
+            check_files(&flags, &document.name).await;
         }
         shown.push(name);
         flags.write(name, block);
     }
-    checked(&flags, &document.name).await;
+    check_files(&flags, &document.name).await;
 }
 
 fn fields(of: &mut Value) -> &mut Map<String, Value> {
@@ -64,7 +64,7 @@ fn fields(of: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// One part of a file, put where it belongs.
-async fn part(document: &Document, block: &str) {
+async fn check_part(document: &Document, block: &str) {
     let place = block.lines().next().unwrap_or_default();
     let value: Value = serde_saphyr::from_str(block).unwrap_or_else(|e| panic!("{}: {e}:\n{block}", document.name));
     let part = value.as_object().unwrap_or_else(|| panic!("{}: no map:\n{block}", document.name)).clone();
@@ -84,16 +84,16 @@ async fn part(document: &Document, block: &str) {
     for (name, value) in FILES.iter().zip(&files) {
         write(&flags, name, value);
     }
-    checked(&flags, &format!("{}:\n{block}", document.name)).await;
+    check_files(&flags, &format!("{}:\n{block}", document.name)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_passes_the_check() {
     let mut parts = 0;
     for document in documents() {
-        whole_files(&document).await;
+        check_whole_files(&document).await;
         for block in document.blocks("yaml").into_iter().filter(|block| shown_file(block).is_none()) {
-            part(&document, block).await;
+            check_part(&document, block).await;
             parts += 1;
         }
     }
@@ -106,7 +106,7 @@ async fn an_example_that_the_check_refuses_is_found() {
     for name in FILES {
         write(&flags, name, &base(name));
     }
-    checked(&flags, "the base").await;
+    check_files(&flags, "the base").await;
     let mut wrong = base(FILES[1]);
     fields(&mut wrong["routes"][0]).insert("percents".to_owned(), json!(3));
     write(&flags, FILES[1], &wrong);

@@ -21,7 +21,7 @@ respond: {{ status: 200, body: {{ id: '${{steps.ask.output.id}}', by: '${{steps.
     )
 }
 
-async fn asked(test: &EngineTest, run: &str) -> Value {
+async fn pending_checkpoint(test: &EngineTest, run: &str) -> Value {
     test.wait_for_status(run, "waiting_checkpoint").await["pending_checkpoint"].clone()
 }
 
@@ -53,7 +53,7 @@ async fn a_checkpoint_without_an_answer_times_out_as_declared() {
     let data = test.wait_for_status(&runs[3], "failed").await;
     assert!(data["error"]["message"].as_str().unwrap().contains("nobody answered in time"), "{data}");
     test.wait_for_events(&runs[2], "checkpoint_escalated", 1).await;
-    let pending = asked(&test, &runs[2]).await;
+    let pending = pending_checkpoint(&test, &runs[2]).await;
     assert_eq!(pending["who"], json!(["eve"]), "{pending}");
     let explained = test.explanation(&runs[2]).await;
     assert!(explained.contains("waits for eve: Which, you?"), "{explained}");
@@ -91,8 +91,8 @@ fn tokens(flags: &FlagsDir) {
 async fn the_first_permitted_answer_counts_and_a_second_one_gets_the_first() {
     let who = question("private", "who: [ada]");
     let test = EngineTest::with_settings("", &[&who], tokens).await;
-    let ask = json!({ "workflow": "private", "input": { "who": "ada" } });
-    let started = test.call(Method::POST, RUN, &[EVE], &ask).await.json()["data"].clone();
+    let request = json!({ "workflow": "private", "input": { "who": "ada" } });
+    let started = test.call(Method::POST, RUN, &[EVE], &request).await.json()["data"].clone();
     let place = started["pending_checkpoint"]["answer"].as_str().unwrap().to_owned();
     let say = async |token, id: &str| {
         let body = json!({ "values": { "id": id }, "as": "ada" });
@@ -159,11 +159,11 @@ async fn no_command_bypasses_a_checkpoint_in_a_branch_or_a_child_run() {
         })
         .await;
         below = list.iter().map(|row| format!("{RUN}/{}", row["run_id"].as_str().unwrap())).collect();
-        // No order that could bypass the checkpoint, to the parent or to a child, leads to a payment.
+        // No command that could bypass the checkpoint, to the parent or to a child, leads to a payment.
         for of in &[&run, &below[0], &below[1]] {
             test.post_refused(&format!("{of}/resume"), json!({})).await;
             test.post_refused(&format!("{of}/retry"), json!({})).await;
-            // An order to the parent reaches its children a moment later.
+            // A command to the parent reaches its children a moment later.
             let reaches: Vec<&String> = if **of == run { below.iter().collect() } else { vec![*of] };
             test.post_accepted(&format!("{of}/pause"), json!({})).await;
             for below in &reaches {
@@ -181,11 +181,11 @@ async fn no_command_bypasses_a_checkpoint_in_a_branch_or_a_child_run() {
     let (status, rerun) = test.post(&format!("{}/rerun", below[0]), json!({ "from": "pay" })).await;
     if status < 300 {
         let again = path(&rerun["data"]);
-        asked(&test, &again).await;
+        pending_checkpoint(&test, &again).await;
         test.post_accepted(&format!("{again}/cancel"), json!({})).await;
     }
     // Another input opens another checkpoint; the answer to the earlier one does not count for it.
-    let before = asked(&test, &below[0]).await;
+    let before = pending_checkpoint(&test, &below[0]).await;
     test.post_accepted(&format!("{}/adjust", below[0]), json!({ "step": "pay", "input": { "amount": 1_000 } })).await;
     let after = crate::support::until("the new question", || async {
         let now = test.data(&below[0]).await["pending_checkpoint"].clone();
@@ -199,7 +199,7 @@ async fn no_command_bypasses_a_checkpoint_in_a_branch_or_a_child_run() {
 
     test.post_accepted(after["answer"].as_str().unwrap(), json!({ "approve": true })).await;
     test.wait_for_status(&below[0], "completed").await;
-    let other = asked(&test, &below[1]).await;
+    let other = pending_checkpoint(&test, &below[1]).await;
     assert_eq!(
         (test.step_service.count("POST /payments"), test.step_service.count("POST /lasts")),
         (1, 0),

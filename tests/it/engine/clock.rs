@@ -148,8 +148,8 @@ async fn a_restart_takes_the_machines_time_but_never_goes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
     let (test, clock) = test("retention: { completed: 20h, failed: 5s }").await;
-    let ask = json!({ "workflow": "waits", "input": { "pause": "1ms" }, "idempotency_key": "k-1" });
-    let (status, first) = test.post(super::RUN, ask.clone()).await;
+    let request = json!({ "workflow": "waits", "input": { "pause": "1ms" }, "idempotency_key": "k-1" });
+    let (status, first) = test.post(super::RUN, request.clone()).await;
     assert_eq!(status, 200, "{first}");
     set(&test, &clock, "+3d", 3.0 * DAY_S).await;
     // In this time nothing is removed. Then another key is written.
@@ -158,7 +158,7 @@ async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
         .post(super::RUN, json!({ "workflow": "waits", "input": { "pause": "1s" }, "idempotency_key": "k-2" }))
         .await;
     assert_eq!(status, 200, "{other}");
-    let (status, again) = test.post(super::RUN, ask).await;
+    let (status, again) = test.post(super::RUN, request).await;
     assert_eq!(status, 200, "{again}");
     assert_eq!(again["data"]["run_id"], first["data"]["run_id"], "the same key is the same run");
     assert_eq!(test.step_service.effects("POST /ships"), 2);

@@ -154,8 +154,8 @@ respond: { status: 200, body: '${steps.charge.output}' }
             status => test.wait_for_status(run, status).await,
         };
         assert_eq!(data["output"].get("paid").cloned().unwrap_or_default(), *paid, "{kind} {choice}: {data}");
-        let said = test.wait_for_events(run, "resolved", 1).await;
-        assert_eq!((&said["by"], &said["reason"]), (&json!("ada (unverified)"), &json!("it has to go on")));
+        let resolved = test.wait_for_events(run, "resolved", 1).await;
+        assert_eq!((&resolved["by"], &resolved["reason"]), (&json!("ada (unverified)"), &json!("it has to go on")));
         if *choice == "cancel" {
             let rows = data["undone"].as_array().expect("a list");
             let reserve = rows.iter().find(|row| row["step_id"] == "reserve").expect("it was done");

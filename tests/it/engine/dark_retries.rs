@@ -20,7 +20,7 @@ routes:
 ";
 
 /// Sends a request, and waits until its comparison is settled: all in all this many.
-async fn sent(test: &EngineTest, key: &str, credential: &str, settled: f64) {
+async fn send_and_settle(test: &EngineTest, key: &str, credential: &str, settled: f64) {
     let url = format!("{}/dark", test.pointsman.url());
     let headers = [("idempotency-key", key), ("authorization", credential)];
     let reply = test.client.json(Method::POST, &url, &headers, &json!({ "n": 1 })).await.expect("legacy answers");
@@ -34,7 +34,7 @@ async fn sent(test: &EngineTest, key: &str, credential: &str, settled: f64) {
         .await;
 }
 
-async fn retried(test: &EngineTest) -> f64 {
+async fn retries(test: &EngineTest) -> f64 {
     let all = [("route", "dark"), ("outcome", "skipped"), ("reason", "retried")];
     test.pointsman.metrics().await.sum("pointsman_comparisons_total", &all)
 }
@@ -44,20 +44,20 @@ async fn private_effects_of_a_retry_in_dark_are_sent_once() {
     let mut test = EngineTest::with_settings("", &[DRAFT], |flags| flags.write("routes/dark.yaml", ROUTE)).await;
     // Legacy is idempotent.
     test.step_service.set_default("POST /dark", ScriptedReply::RefuseWith(200, Vec::new(), json!({ "id": 1 })));
-    sent(&test, "k", "a", 1.0).await;
+    send_and_settle(&test, "k", "a", 1.0).await;
     assert_eq!(test.step_service.count("POST /drafts"), 1);
-    sent(&test, "k", "a", 2.0).await;
-    sent(&test, "k", "b", 3.0).await;
-    assert_eq!((test.step_service.count("POST /drafts"), retried(&test).await), (1, 2.0), "another credential");
+    send_and_settle(&test, "k", "a", 2.0).await;
+    send_and_settle(&test, "k", "b", 3.0).await;
+    assert_eq!((test.step_service.count("POST /drafts"), retries(&test).await), (1, 2.0), "another credential");
 
     assert_eq!(test.pointsman.stop().await, Some(0), "it ends in order");
     test.restart().await;
-    sent(&test, "k", "a", 1.0).await;
-    assert_eq!((test.step_service.count("POST /drafts"), retried(&test).await), (1, 1.0), "the next process");
+    send_and_settle(&test, "k", "a", 1.0).await;
+    assert_eq!((test.step_service.count("POST /drafts"), retries(&test).await), (1, 1.0), "the next process");
     test.kill_and_restart().await;
-    sent(&test, "k", "c", 1.0).await;
-    assert_eq!((test.step_service.count("POST /drafts"), retried(&test).await), (1, 1.0), "both");
-    sent(&test, "new", "a", 2.0).await;
-    assert_eq!((test.step_service.count("POST /drafts"), retried(&test).await), (2, 1.0), "a new request");
+    send_and_settle(&test, "k", "c", 1.0).await;
+    assert_eq!((test.step_service.count("POST /drafts"), retries(&test).await), (1, 1.0), "both");
+    send_and_settle(&test, "new", "a", 2.0).await;
+    assert_eq!((test.step_service.count("POST /drafts"), retries(&test).await), (2, 1.0), "a new request");
     test.finish().await;
 }

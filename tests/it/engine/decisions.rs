@@ -94,7 +94,7 @@ impl EngineTest {
         })
         .await
     }
-    async fn says_no(&self, run: &str) {
+    async fn reject(&self, run: &str) {
         self.wait_for_events(run, "checkpoint_opened", 1).await;
         let opened = &self.data(run).await["pending_checkpoint"];
         let place = opened["answer"].as_str().unwrap_or_else(|| panic!("{opened}"));
@@ -169,7 +169,7 @@ async fn legacy_does_not_perform_what_was_decided_against() {
                 LockHeld => {}
                 Reject => {
                     let run = test.open_run(below).await;
-                    test.says_no(&run).await;
+                    test.reject(&run).await;
                     test.step_service.release("POST /looks", 1);
                 }
                 NobodyAnswers => {

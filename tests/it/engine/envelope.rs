@@ -23,8 +23,8 @@ fn names(value: &Value) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_envelope_has_the_documented_form() {
     let test = EngineTest::with(&[PAY]).await;
-    let ask = json!({ "workflow": "pay", "input": { "ask": true } });
-    let reply = test.call(Method::POST, RUN, &[], &ask).await;
+    let request = json!({ "workflow": "pay", "input": { "ask": true } });
+    let reply = test.call(Method::POST, RUN, &[], &request).await;
     let envelope = reply.json();
     assert_eq!((reply.status, names(&envelope)), (StatusCode::OK, vec!["object", "data"]));
     assert_eq!(reply.headers["content-type"], "application/json");

@@ -63,8 +63,8 @@ async fn the_fallback_of_an_item_survives_a_kill_and_is_undone_by_its_own_undo()
     // A replay shows the same decisions; a workflow whose fallback sends something else shows a difference.
     let (file, flags) = (test.flags.path().join("other.yaml"), test.flags.path().display().to_string());
     std::fs::write(&file, MAILS.trim_start().replace("item}', nth: '${index}'", "item}', nth: 7")).unwrap();
-    let told = test.cli(&["replay", id(&run), "--with", &file.display().to_string(), "--flags", &flags]).await;
-    assert!(told.contains("letter") && told.contains(r#""nth":7"#), "{told}");
+    let report = test.cli(&["replay", id(&run), "--with", &file.display().to_string(), "--flags", &flags]).await;
+    assert!(report.contains("letter") && report.contains(r#""nth":7"#), "{report}");
     std::fs::remove_file(&file).unwrap();
 
     // The run fails later: each item is undone once, by the `undo` of the step that performed it.

@@ -78,8 +78,8 @@ respond: { status: 200, body: '${steps.use.output}' }
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_belongs_to_one_run_for_as_long_as_the_limit_says() {
     let mut test = EngineTest::with_settings("limits: { retry_window_s: 2 }", &[QUICK], |_| {}).await;
-    let ask = json!({ "workflow": "quick", "input": { "a": 1, "b": 2 }, "idempotency_key": "k" });
-    let (status, first) = test.post(RUN, ask.clone()).await;
+    let request = json!({ "workflow": "quick", "input": { "a": 1, "b": 2 }, "idempotency_key": "k" });
+    let (status, first) = test.post(RUN, request.clone()).await;
     assert_eq!(status, 200, "{first}");
     test.kill_and_restart().await;
     let same = json!({ "workflow": "quick", "input": { "b": 2, "a": 1 }, "idempotency_key": "k" });
@@ -90,7 +90,7 @@ async fn a_key_belongs_to_one_run_for_as_long_as_the_limit_says() {
     assert_eq!((status, &problem["run_id"]), (422, &first["data"]["run_id"]), "{problem}");
     assert_eq!(test.step_service.count("POST /uses"), 1);
     let later = until("the key to be free again", || async {
-        let (status, later) = test.post(RUN, ask.clone()).await;
+        let (status, later) = test.post(RUN, request.clone()).await;
         (status == 200 && later["data"]["run_id"] != first["data"]["run_id"]).then_some(later)
     })
     .await;

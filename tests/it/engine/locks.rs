@@ -23,7 +23,7 @@ respond: {{ status: 200, body: {{ used: '${{!steps.use.skipped}}' }} }}
 }
 
 /// Starts a run that is in the queue or holds the lock.
-async fn queued(test: &EngineTest, workflow: &str, who: u64) -> String {
+async fn start_queued(test: &EngineTest, workflow: &str, who: u64) -> String {
     let run = test.start_run(workflow, json!({ "sku": "a", "who": who })).await;
     test.wait_for_events(&run, "lock_queued", 1).await;
     run
@@ -39,7 +39,7 @@ async fn first_come_is_first_served_over_pauses_and_a_kill() {
     test.step_service.hold("POST /uses");
     let mut runs = Vec::new();
     for who in 0..6 {
-        runs.push(queued(&test, "wait", who).await);
+        runs.push(start_queued(&test, "wait", who).await);
     }
     test.wait_for_calls("POST /uses", 1).await;
     let explained = test.wait_for_explanation(&runs[3], "stands in the queue of the lock `sku:a`").await;
@@ -73,22 +73,22 @@ async fn busy_decides_whether_a_run_waits_skips_ends_or_asks() {
     let texts = ["wait", "skip", "cancel", "ask"].map(|busy| taking(busy, busy));
     let mut test = EngineTest::with(&texts.each_ref().map(String::as_str)).await;
     test.step_service.hold("POST /uses");
-    let holder = queued(&test, "wait", 1).await;
+    let holder = start_queued(&test, "wait", 1).await;
     test.wait_for_calls("POST /uses", 1).await;
-    let skips = queued(&test, "skip", 2).await;
+    let skips = start_queued(&test, "skip", 2).await;
     let data = test.wait_for_status(&skips, "completed").await;
     assert_eq!(
         (&data["output"], &step(&data, "use")["status"]),
         (&json!({ "used": false }), &json!("skipped")),
         "{data}"
     );
-    let ends = queued(&test, "cancel", 3).await;
+    let ends = start_queued(&test, "cancel", 3).await;
     let data = test.wait_for_status(&ends, "cancelled").await;
     assert!(data["run"]["note"].as_str().unwrap().contains(&format!("is held by {}", id(&holder))), "{data}");
     assert_eq!(data["undone"][0]["state"], "undone", "{data}");
     let mut asks = Vec::new();
     for choice in ["wait", "skip", "cancel"] {
-        let run = queued(&test, "ask", 4).await;
+        let run = start_queued(&test, "ask", 4).await;
         let conflict = test.wait_for_status(&run, "paused").await["conflicts"][0].clone();
         assert_eq!((&conflict["kind"], &conflict["choices"]), (&json!("busy"), &json!(["wait", "skip", "cancel"])));
         assert!(conflict["message"].as_str().unwrap().contains(id(&holder)), "{conflict}");
@@ -218,8 +218,8 @@ async fn dark_runs_have_locks_of_their_own() {
     test.wait_for_calls("POST /uses", 2).await;
     let list = test.pointsman.get("/api/v2/orchestrate/runs?mode=dark").await;
     let dark = format!("{RUN}/{}", list["runs"][0]["run_id"].as_str().expect("a dark run"));
-    let told: Vec<Value> = test.events_of_kind(&dark, "lock_taken").await;
-    assert_eq!(told[0]["name"], "dark:sku:a", "{told:?}");
+    let locks: Vec<Value> = test.events_of_kind(&dark, "lock_taken").await;
+    assert_eq!(locks[0]["name"], "dark:sku:a", "{locks:?}");
     test.step_service.release_all("POST /uses");
     test.wait_for_status(&dark, "completed").await;
     test.wait_for_status(&real, "completed").await;

@@ -28,16 +28,16 @@ respond: { status: 200, body: { paid: true } }
 ";
 
 impl EngineTest {
-    async fn waits_for_go(&self, workflow: &str) -> String {
+    async fn start_and_wait_for_go(&self, workflow: &str) -> String {
         let run = self.start_run(workflow, json!({})).await;
         self.wait_for_status(&run, "waiting_signal").await;
         run
     }
-    async fn goes(&self, run: &str) {
+    async fn signal_go(&self, run: &str) {
         self.post_accepted(&format!("{run}/signals/go"), json!({})).await;
     }
     /// The conflict "missing" of a paused run.
-    async fn misses(&self, run: &str, what: &str) -> Value {
+    async fn check_missing(&self, run: &str, what: &str) -> Value {
         let data = self.wait_for_status(run, "paused").await;
         let conflict = data["conflicts"][0].clone();
         assert_eq!((&conflict["kind"], &conflict["step_id"]), (&json!("missing"), &json!("charge")), "{data}");
@@ -61,10 +61,10 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     let mut test = EngineTest::with_settings(MORE, &texts, |flags| flags.write("key.secret", "k")).await;
     let mut runs = Vec::new();
     for workflow in ["by-service", "by-service", "by-service", "by-service", "by-secret", "by-run"] {
-        runs.push(test.waits_for_go(workflow).await);
+        runs.push(test.start_and_wait_for_go(workflow).await);
     }
     // The service, the secret and the child workflow get other names in one reload.
-    test.reloaded(|| {
+    test.reload(|| {
         test.flags.edit("workflows/by-service.yaml", |text| text.replace("services.old", "services.new"));
         test.flags.edit("workflows/by-secret.yaml", |text| text.replace("secrets.key", "secrets.other"));
         test.flags.edit("workflows/by-run.yaml", |text| text.replace("run: below", "run: under"));
@@ -76,11 +76,11 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
 
     // The check names beforehand what the open runs will miss.
     let flags = test.flags.path().display().to_string();
-    let (code, said) = test.cli_output(&["check", &flags, "--against-open-runs"]).await;
-    assert_eq!(code, Some(1), "{said}");
+    let (code, output) = test.cli_output(&["check", &flags, "--against-open-runs"]).await;
+    assert_eq!(code, Some(1), "{output}");
     for (run, what) in [(0, "the service `old`"), (4, "the secret `key`"), (5, "the workflow `below`")] {
-        let of = said.split("\nrun_").find(|part| part.starts_with(id(&runs[run]).trim_start_matches("run_")));
-        assert!(of.is_some_and(|of| of.contains(&format!("`charge` needs {what}"))), "{what}: {said}");
+        let of = output.split("\nrun_").find(|part| part.starts_with(id(&runs[run]).trim_start_matches("run_")));
+        assert!(of.is_some_and(|of| of.contains(&format!("`charge` needs {what}"))), "{what}: {output}");
     }
 
     // A cancel is answered at once, and undoes the finished steps.
@@ -89,25 +89,25 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     assert_eq!(data["undone"][0]["state"], "undone", "{data}");
 
     for run in &runs[1..] {
-        test.goes(run).await;
+        test.signal_go(run).await;
     }
-    test.misses(&runs[1], "the service `old`").await;
-    test.misses(&runs[4], "the secret `key`").await;
-    test.misses(&runs[5], "the workflow `below`").await;
+    test.check_missing(&runs[1], "the service `old`").await;
+    test.check_missing(&runs[4], "the secret `key`").await;
+    test.check_missing(&runs[5], "the workflow `below`").await;
     assert_eq!(test.step_service.count("POST /charges"), 0, "nothing was sent");
     // A person may skip the step; a retry while it is still missing leads to the same conflict.
     let choose = |choice: &str| json!({ "step": "charge", "choice": choice });
     test.post_accepted(&format!("{}/resolve", runs[1]), choose("skip")).await;
     test.wait_for_status(&runs[1], "completed").await;
-    test.misses(&runs[2], "the service `old`").await;
+    test.check_missing(&runs[2], "the service `old`").await;
     test.post_accepted(&format!("{}/resolve", runs[2]), choose("retry")).await;
-    test.misses(&runs[2], "the service `old`").await;
+    test.check_missing(&runs[2], "the service `old`").await;
     test.post_accepted(&format!("{}/resolve", runs[3]), choose("cancel")).await;
     test.wait_for_status(&runs[3], "cancelled").await;
 
     // With corrected files each run that has all it needs continues by itself, after a reload and after a restart.
     let url = test.step_service.url();
-    test.reloaded(|| {
+    test.reload(|| {
         test.flags.edit("pointsman.yaml", |text| text.replace("  new: ", &format!("  old: {url}\n  new: ")))
     })
     .await;
@@ -115,7 +115,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     assert_eq!(step(&data, "charge")["attempts"], json!(1), "no attempt is lost: {data}");
     let resolved = test.events_of_kind(&runs[2], "resolved").await;
     assert_eq!(resolved.last().expect("by the reload")["by"], "the files in force");
-    test.misses(&runs[4], "the secret `key`").await;
+    test.check_missing(&runs[4], "the secret `key`").await;
     test.kill().await;
     test.flags.edit("pointsman.yaml", |text| text.replace("{ other:", "{ key: { file: key.secret }, other:"));
     test.flags.write("workflows/below.yaml", BELOW.trim_start());
@@ -144,11 +144,11 @@ respond: { status: 200, body: paid }
     test.flags.edit("pointsman.yaml", |text| text.replace("  old: ", "  new: "));
     test.flags.edit("workflows/sent.yaml", |text| text.replace("services.old", "services.new"));
     test.restart().await;
-    let conflict = test.misses(&run, "the service `old`").await;
+    let conflict = test.check_missing(&run, "the service `old`").await;
     assert!(conflict["idempotency_key"].is_string(), "it may have been sent before: {conflict}");
     test.step_service.release_all("POST /charges");
     let both = format!("  old: {{ urls: [\"{}\"], keyed: true }}\n  new: ", test.step_service.url());
-    test.reloaded(|| test.flags.edit("pointsman.yaml", |text| text.replace("  new: ", &both))).await;
+    test.reload(|| test.flags.edit("pointsman.yaml", |text| text.replace("  new: ", &both))).await;
     let data = test.wait_for_status(&run, "completed").await;
     let sent = test.step_service.seen("POST /charges");
     assert!(sent.len() >= 2 && sent.iter().all(|call| call.key == sent[0].key), "{data}");
@@ -177,12 +177,12 @@ respond: { status: 200, body: paid }
     test.flags.edit("pointsman.yaml", |text| text.replace("  old: ", "  new: "));
     test.flags.edit("workflows/probed.yaml", |text| text.replace("services.old", "services.new"));
     test.restart().await;
-    let conflict = test.misses(&run, "the service `old`").await;
+    let conflict = test.check_missing(&run, "the service `old`").await;
     assert_eq!((&conflict["part"], &conflict["attempt"]), (&json!("probe"), &json!(1)), "{conflict}");
     assert!(conflict["idempotency_key"].is_string(), "by which a person can ask: {conflict}");
     test.step_service.release_all("POST /charges");
     let both = format!("  old: {}\n  new: ", test.step_service.url());
-    test.reloaded(|| test.flags.edit("pointsman.yaml", |text| text.replace("  new: ", &both))).await;
+    test.reload(|| test.flags.edit("pointsman.yaml", |text| text.replace("  new: ", &both))).await;
     test.wait_for_status(&run, "completed").await;
     assert_eq!(test.step_service.count("POST /charges"), 1, "it is not sent a second time");
     assert_eq!(test.step_service.count("GET /charges"), 1);

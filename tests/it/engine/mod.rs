@@ -122,8 +122,8 @@ impl EngineTest {
     }
     /// Starts a run and does not wait for it; its path.
     async fn start_run(&self, workflow: &str, input: Value) -> String {
-        let ask = json!({ "workflow": workflow, "input": input });
-        let reply = self.call(Method::POST, RUN, &[("prefer", "respond-async")], &ask).await;
+        let request = json!({ "workflow": workflow, "input": input });
+        let reply = self.call(Method::POST, RUN, &[("prefer", "respond-async")], &request).await;
         let envelope = reply.json();
         assert!(reply.status.is_success(), "{workflow}: {envelope}\n{}", self.pointsman.log());
         path(&envelope["data"])
@@ -156,8 +156,8 @@ impl EngineTest {
     /// Waits until a run has this many events of a kind; the last of them.
     async fn wait_for_events(&self, run: &str, kind: &str, count: usize) -> Value {
         until(&format!("{count} {kind} of {run}"), || async {
-            let told = self.events_of_kind(run, kind).await;
-            (told.len() >= count).then(|| told.last().cloned().unwrap_or_default())
+            let events = self.events_of_kind(run, kind).await;
+            (events.len() >= count).then(|| events.last().cloned().unwrap_or_default())
         })
         .await
     }
@@ -168,10 +168,11 @@ impl EngineTest {
     }
     /// What a run waits for, in a sentence.
     async fn explanation(&self, run: &str) -> String {
-        let told = self.pointsman.get(&format!("{run}/explain")).await;
-        assert_eq!(told["stuck"], false, "{told}");
-        let waits: Vec<&str> = told["waits"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-        format!("{}\n{}", told["sentence"].as_str().expect("a sentence"), waits.join("\n"))
+        let explained = self.pointsman.get(&format!("{run}/explain")).await;
+        assert_eq!(explained["stuck"], false, "{explained}");
+        let waits: Vec<&str> =
+            explained["waits"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        format!("{}\n{}", explained["sentence"].as_str().expect("a sentence"), waits.join("\n"))
     }
     /// Waits until the explanation of a run contains a text.
     async fn wait_for_explanation(&self, run: &str, part: &str) -> String {
@@ -185,7 +186,7 @@ impl EngineTest {
         }
     }
     /// Changes the files, and waits until they are in force.
-    async fn reloaded(&self, change: impl FnOnce()) {
+    async fn reload(&self, change: impl FnOnce()) {
         let generation = || async { self.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
         let before = generation().await;
         change();

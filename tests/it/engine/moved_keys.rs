@@ -37,9 +37,9 @@ async fn test(workflows: &[&str], routes: &[String]) -> EngineTest {
 
 impl EngineTest {
     async fn reroute(&self, routes: &[String]) {
-        self.reloaded(|| self.flags.write("routes/all.yaml", &format!("routes:\n{}", routes.concat()))).await;
+        self.reload(|| self.flags.write("routes/all.yaml", &format!("routes:\n{}", routes.concat()))).await;
     }
-    async fn keyed(&self, path: &str, key: &str) -> (StatusCode, Value) {
+    async fn send_keyed(&self, path: &str, key: &str) -> (StatusCode, Value) {
         let url = format!("{}{path}", self.pointsman.url());
         let headers = [("idempotency-key", key), ("authorization", "a")];
         let reply = self.client.json(Method::POST, &url, &headers, &json!({ "amount": 1 })).await.expect("an answer");
@@ -56,13 +56,13 @@ async fn a_retry_is_found_after_files_took_its_requests_from_the_route() {
     let mut test = test(&[PAY], &all).await;
     let mut firsts = Vec::new();
     for name in NAMES {
-        let (status, first) = test.keyed(&format!("/{name}/tea"), "k").await;
+        let (status, first) = test.send_keyed(&format!("/{name}/tea"), "k").await;
         assert_eq!(status, StatusCode::CREATED, "{name}: {first}");
         firsts.push((name, first));
     }
     let found = async |test: &EngineTest, when: &str| {
         for (name, first) in &firsts {
-            let again = test.keyed(&format!("/{name}/tea"), "k").await;
+            let again = test.send_keyed(&format!("/{name}/tea"), "k").await;
             assert_eq!(again, (StatusCode::CREATED, first.clone()), "{when}: {name}");
         }
         assert_eq!(test.step_service.count("POST /charges"), NAMES.len(), "{when}: each once");
@@ -97,7 +97,7 @@ async fn a_retry_is_found_after_files_took_its_requests_from_the_route() {
     found(&test, "without any of the routes").await;
 
     for (n, name) in NAMES.iter().enumerate() {
-        let (status, new) = test.keyed(&format!("/{name}/coffee"), &format!("new-{n}")).await;
+        let (status, new) = test.send_keyed(&format!("/{name}/coffee"), &format!("new-{n}")).await;
         assert_eq!((status, test.step_service.count(&format!("POST /{name}"))), (StatusCode::OK, 1), "{new}");
     }
     test.finish().await;
@@ -108,18 +108,18 @@ async fn a_retry_is_found_after_the_workflow_only_reads_and_no_run_is_kept() {
     let reads = |state: &str| route("a", "/a/{kind}", &format!("workflow: read, state: {state}, keep: none"));
     let mut test = test(&[PAY, READ], &[live("a", "")]).await;
     test.step_service.set_default("GET /looks", ScriptedReply::Done(200, json!({ "n": 1 })));
-    let (status, first) = test.keyed("/a/tea", "k").await;
+    let (status, first) = test.send_keyed("/a/tea", "k").await;
     assert_eq!(status, StatusCode::CREATED, "{first}");
     for state in ["live", "off"] {
         test.reroute(&[reads(state)]).await;
         for when in ["after a reload", "after a restart"] {
-            assert_eq!(test.keyed("/a/tea", "k").await, (StatusCode::CREATED, first.clone()), "{state}, {when}");
+            assert_eq!(test.send_keyed("/a/tea", "k").await, (StatusCode::CREATED, first.clone()), "{state}, {when}");
             test.kill_and_restart().await;
         }
     }
     assert_eq!((test.step_service.count("POST /charges"), test.step_service.count("POST /a")), (1, 0), "once");
     // What legacy took may be read by the engine, as ever.
-    let (status, by_legacy) = test.keyed("/a/tea", "other").await;
+    let (status, by_legacy) = test.send_keyed("/a/tea", "other").await;
     assert_eq!((status, test.step_service.count("POST /a")), (StatusCode::OK, 1), "{by_legacy}");
     test.finish().await;
 }

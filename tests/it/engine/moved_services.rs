@@ -52,7 +52,7 @@ impl EngineTest {
         self.flags.edit("pointsman.yaml", |text| text.replace(&from.url(), &to.url()));
     }
     /// The run waits for a person, who is told both addresses.
-    async fn is_asked_about(&self, run: &str, other: &StepService) -> Value {
+    async fn check_asked_about(&self, run: &str, other: &StepService) -> Value {
         let data = self.wait_for_status(run, "paused").await;
         let conflict = data["conflicts"][0].clone();
         assert_eq!((&conflict["kind"], &conflict["step_id"]), (&json!("outcome_unknown"), &json!("charge")), "{data}");
@@ -63,7 +63,7 @@ impl EngineTest {
         assert!(conflict["idempotency_key"].is_string(), "by which a person can ask: {conflict}");
         conflict
     }
-    async fn chooses_retry(&self, run: &str) {
+    async fn choose_retry(&self, run: &str) {
         self.post_accepted(&format!("{run}/resolve"), json!({ "step": "charge", "choice": "retry" })).await;
     }
 }
@@ -84,24 +84,24 @@ async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
     // The check names beforehand where the open runs will pause.
     let (flags, store) = (test.flags.path().display().to_string(), test.dir.path().join("pointsman.db"));
     let store = format!("sqlite:{}", store.display());
-    let (code, said) = test.cli_output(&["check", &flags, "--against-open-runs", "--store", &store]).await;
-    assert_eq!(code, Some(1), "{said}");
+    let (code, output) = test.cli_output(&["check", &flags, "--against-open-runs", "--store", &store]).await;
+    assert_eq!(code, Some(1), "{output}");
     for run in &runs {
-        let of = said.split("\nrun_").find(|part| part.starts_with(id(run).trim_start_matches("run_")));
-        let of = of.unwrap_or_else(|| panic!("{run} is not listed: {said}"));
+        let of = output.split("\nrun_").find(|part| part.starts_with(id(run).trim_start_matches("run_")));
+        let of = of.unwrap_or_else(|| panic!("{run} is not listed: {output}"));
         let from = format!("`charge`: the outcome of its call to {}/charges is not known", test.step_service.url());
         assert!(of.contains(&from) && of.contains(&format!("` at {}: with these files", other.url())), "{of}");
     }
     test.restart().await;
     for run in &runs {
-        test.is_asked_about(run, &other).await;
+        test.check_asked_about(run, &other).await;
     }
     let calls = ["POST /charges", "GET /found"];
     assert_eq!(calls.map(|call| other.count(call)), [0, 0], "the new address is sent nothing and asked nothing");
     assert_eq!(calls.map(|call| test.step_service.count(call)), [4, 0]);
 
     // A person sends it to the new address all the same: the same body and key.
-    test.chooses_retry(&runs[1]).await;
+    test.choose_retry(&runs[1]).await;
     test.wait_for_status(&runs[1], "completed").await;
     let first = test.step_service.seen("POST /charges");
     let there = other.seen("POST /charges").remove(0);
@@ -109,9 +109,9 @@ async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
     assert_eq!((&there.text, there.headers["authorization"].to_str().ok()), (&same.text, Some("Bearer k")));
 
     // The files name the old address again: there the repeat is harmless.
-    test.reloaded(|| test.move_services(&other, &test.step_service)).await;
+    test.reload(|| test.move_services(&other, &test.step_service)).await;
     for run in [&runs[0], &runs[2]] {
-        test.chooses_retry(run).await;
+        test.choose_retry(run).await;
         let data = test.wait_for_status(run, "completed").await;
         assert_eq!(step(&data, "charge")["attempts"], json!(2), "{data}");
     }
@@ -143,13 +143,13 @@ async fn after_a_reload_only_what_was_not_done_goes_to_the_services_new_url() {
             test.wait_for_events(&run, "retry_scheduled", 1).await;
             runs.push(run);
         }
-        test.reloaded(|| test.move_services(&test.step_service, &other)).await;
+        test.reload(|| test.move_services(&test.step_service, &other)).await;
         let (here, there) = (test.step_service.count("POST /charges"), other.count("POST /charges"));
         for run in &runs {
             test.post_accepted(&format!("{run}/resume"), json!({})).await;
             match reply {
                 ScriptedReply::Refuse(429) => drop(test.wait_for_status(run, "completed").await),
-                _ => drop(test.is_asked_about(run, &other).await),
+                _ => drop(test.check_asked_about(run, &other).await),
             }
         }
         let sent = if matches!(reply, ScriptedReply::Refuse(429)) { runs.len() } else { 0 };
@@ -158,7 +158,7 @@ async fn after_a_reload_only_what_was_not_done_goes_to_the_services_new_url() {
             (here, there + sent),
             "{reply:?}"
         );
-        test.reloaded(|| test.move_services(&other, &test.step_service)).await;
+        test.reload(|| test.move_services(&other, &test.step_service)).await;
     }
     let keys = |service: &StepService| service.seen("POST /charges").into_iter().map(|call| call.key);
     let first: Vec<_> = keys(&test.step_service).skip(3).collect();

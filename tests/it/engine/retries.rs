@@ -110,8 +110,8 @@ async fn retry_after_of_a_service_is_respected() {
     assert_eq!(data["status"], "completed", "{data}");
     let run = super::path(&data);
     let events = test.events(&run).await;
-    let told: Vec<&Value> = events.iter().filter(|event| event["kind"] == "retry_scheduled").collect();
-    let pauses: Vec<_> = told
+    let retries: Vec<&Value> = events.iter().filter(|event| event["kind"] == "retry_scheduled").collect();
+    let pauses: Vec<_> = retries
         .iter()
         .map(|event| {
             let next: jiff::Timestamp = event["event"]["retry_scheduled"]["at"].as_str().unwrap().parse().unwrap();

@@ -47,7 +47,7 @@ steps:
 respond: { status: 200, body: done }
 ";
 
-async fn asked(test: &EngineTest, run: &str) -> Value {
+async fn pending_checkpoint(test: &EngineTest, run: &str) -> Value {
     test.wait_for_status(run, "waiting_checkpoint").await["pending_checkpoint"].clone()
 }
 
@@ -62,14 +62,14 @@ async fn only_approved_items_are_performed_also_over_a_kill() {
     assert_eq!((&data["status"], test.step_service.count("POST /mails")), (&json!("completed"), 1), "low runs: {data}");
 
     let run = test.start_run("mails", json!({ "people": ["a", "b"] })).await;
-    let pending = asked(&test, &run).await;
+    let pending = pending_checkpoint(&test, &run).await;
     assert_eq!((&pending["kind"], &pending["risk"]), (&json!("approval"), &json!("medium")), "{pending}");
     answer(&test, &pending, json!({ "approve": true, "as": "ada" })).await;
     test.wait_for_status(&run, "completed").await;
     assert_eq!(test.step_service.count("POST /mails"), 3);
 
     let run = test.start_run("mails", json!({ "people": ["c", "d", "e"] })).await;
-    let pending = asked(&test, &run).await;
+    let pending = pending_checkpoint(&test, &run).await;
     assert_eq!((&pending["kind"], &pending["question"]), (&json!("review"), &json!("Mail 3 people?")), "{pending}");
     let items: Vec<(Value, bool)> = pending["items"]
         .as_array()
@@ -80,7 +80,7 @@ async fn only_approved_items_are_performed_also_over_a_kill() {
     let mail = |to: &str| (json!({ "to": to }), true);
     assert_eq!(items, [mail("c"), mail("d"), mail("e")], "each with what it would touch");
     test.kill_and_restart().await;
-    assert_eq!(asked(&test, &run).await, pending, "it asks the very same");
+    assert_eq!(pending_checkpoint(&test, &run).await, pending, "it asks the very same");
     let place = pending["answer"].as_str().unwrap();
     for (said, why) in [
         (json!({ "approved": [0, 1] }), "neither approved nor struck out"),
@@ -102,7 +102,7 @@ async fn only_approved_items_are_performed_also_over_a_kill() {
     // All items struck out, or the step rejected: nothing is performed, and with `on_reject: skip` the run continues.
     for said in [json!({ "struck": [0, 1, 2], "as": "ada" }), json!({ "approve": false, "as": "ada" })] {
         let run = test.start_run("mails", json!({ "people": ["c", "d", "e"] })).await;
-        let pending = asked(&test, &run).await;
+        let pending = pending_checkpoint(&test, &run).await;
         answer(&test, &pending, said).await;
         let data = test.wait_for_status(&run, "completed").await;
         assert_eq!(
@@ -119,13 +119,13 @@ async fn only_approved_items_are_performed_also_over_a_kill() {
 async fn a_policy_judges_effect_method_number_and_missing_undo() {
     let test = EngineTest::with(&[POLICY]).await;
     let run = test.start_run("policy", json!({})).await;
-    let pending = asked(&test, &run).await;
+    let pending = pending_checkpoint(&test, &run).await;
     assert_eq!((&pending["step_id"], &pending["risk"]), (&json!("refunds"), &json!("high")), "{pending}");
     assert_eq!(pending["items"].as_array().unwrap().len(), 3, "every item of its body: {pending}");
     assert_eq!(test.step_service.count("GET /looks"), 1, "a read is nobody's risk");
     answer(&test, &pending, json!({ "approved": [0, 2], "struck": [1] })).await;
     let pending = crate::support::until("the next question", || async {
-        let pending = asked(&test, &run).await;
+        let pending = pending_checkpoint(&test, &run).await;
         (pending["step_id"] == "purge").then_some(pending)
     })
     .await;
@@ -147,7 +147,7 @@ async fn a_policy_judges_effect_method_number_and_missing_undo() {
     );
     // A rejection fails the run, and the failure names who rejected.
     let run = test.start_run("policy", json!({})).await;
-    let pending = asked(&test, &run).await;
+    let pending = pending_checkpoint(&test, &run).await;
     answer(&test, &pending, json!({ "approve": false, "note": "too much", "as": "ada" })).await;
     let data = test.wait_for_status(&run, "failed").await;
     let message = data["error"]["message"].as_str().unwrap();

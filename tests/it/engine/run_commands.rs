@@ -17,7 +17,7 @@ respond: { status: 200, body: { mailed: '${!steps.mail.skipped}' } }
 ";
 
 /// A run whose second step is under way.
-async fn under_way(test: &EngineTest) -> String {
+async fn start_run_in_flight(test: &EngineTest) -> String {
     let before = test.step_service.count("POST /packs");
     let run = test.start_run("job", json!({})).await;
     test.wait_for_calls("POST /packs", before + 1).await;
@@ -28,7 +28,7 @@ async fn under_way(test: &EngineTest) -> String {
 async fn a_run_is_paused_changed_and_resumed_over_a_kill() {
     let mut test = EngineTest::with(&[JOB]).await;
     test.step_service.hold("POST /packs");
-    let run = under_way(&test).await;
+    let run = start_run_in_flight(&test).await;
     let run_id = id(&run).to_owned();
     test.cli(&["runs", "pause", &run_id, "--reason", "it looks odd", "--as", "ada"]).await;
     assert_eq!(test.data(&run).await["status"], "paused");
@@ -61,9 +61,9 @@ async fn a_run_is_paused_changed_and_resumed_over_a_kill() {
         (0, 1),
         "what was finished stays"
     );
-    let told: Vec<Value> = test.events(&run).await.iter().map(|event| event["kind"].clone()).collect();
+    let kinds: Vec<Value> = test.events(&run).await.iter().map(|event| event["kind"].clone()).collect();
     for kind in ["pause_ordered", "input_adjusted", "step_skipped", "resumed"] {
-        assert!(told.contains(&json!(kind)), "{kind} is in the trail: {told:?}");
+        assert!(kinds.contains(&json!(kind)), "{kind} is in the trail: {kinds:?}");
     }
     test.finish().await;
 }
@@ -72,7 +72,7 @@ async fn a_run_is_paused_changed_and_resumed_over_a_kill() {
 async fn a_run_is_cancelled_with_and_without_undoing_its_steps() {
     let test = EngineTest::with(&[JOB]).await;
     test.step_service.hold("POST /packs");
-    let (kept, undone) = (under_way(&test).await, under_way(&test).await);
+    let (kept, undone) = (start_run_in_flight(&test).await, start_run_in_flight(&test).await);
     test.cli(&["runs", "cancel", id(&kept), "--no-undo", "--reason", "sold out"]).await;
     test.post_accepted(&format!("{undone}/cancel"), json!({ "reason": "sold out", "as": "ada" })).await;
     let refused = test.post_refused(&format!("{undone}/cancel"), json!({})).await;
@@ -112,8 +112,8 @@ respond: { status: 200, body: '${steps.third.output.id}' }
     let (status, problem) = test.post(&format!("{run}/rerun"), json!({ "from": "thrd" })).await;
     assert!(status == 422 && problem.to_string().contains("third"), "{problem}");
     test.kill_and_restart().await;
-    let said = test.cli(&["runs", "rerun", id(&run), "--from", "third", "--json"]).await;
-    let again: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("stdout is data: {said}"));
+    let output = test.cli(&["runs", "rerun", id(&run), "--from", "third", "--json"]).await;
+    let again: Value = serde_json::from_str(&output).unwrap_or_else(|_| panic!("stdout is data: {output}"));
     let again = test.wait_for_status(&path(&again["data"]), "completed").await;
     assert_eq!((&again["job_id"], &again["run"]["rerun_of"]), (&failed["job_id"], &failed["run_id"]), "{again}");
     assert_eq!(
@@ -203,7 +203,7 @@ respond: { status: 200, body: paid }
 async fn commands_that_do_not_apply_are_refused_with_status_and_reason() {
     let test = EngineTest::with(&[JOB]).await;
     test.step_service.hold("POST /packs");
-    let run = under_way(&test).await;
+    let run = start_run_in_flight(&test).await;
     let cases = [
         ("resume", json!({}), "it is not paused"),
         ("skip", json!({ "step": "reserve" }), "`reserve` has ended"),
@@ -217,31 +217,31 @@ async fn commands_that_do_not_apply_are_refused_with_status_and_reason() {
         ("rerun", json!({ "from": "bill" }), "the run is running: pause or cancel it first"),
         ("signals/paid", json!({}), "paid"),
     ];
-    for (order, body, why) in &cases {
-        let (status, problem) = test.post(&format!("{run}/{order}"), body.clone()).await;
-        assert_eq!(status, 409, "{order} {body}: {problem}");
-        assert!(problem["detail"].as_str().unwrap().contains(why), "{order}: {problem}");
+    for (command, body, why) in &cases {
+        let (status, problem) = test.post(&format!("{run}/{command}"), body.clone()).await;
+        assert_eq!(status, 409, "{command} {body}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(why), "{command}: {problem}");
     }
-    for order in ["skip", "adjust", "resolve"] {
+    for command in ["skip", "adjust", "resolve"] {
         let body = json!({ "step": "bil", "input": 1, "choice": "skip" });
-        let body: serde_json::Map<String, Value> = match (order, body) {
-            (order, Value::Object(all)) => {
+        let body: serde_json::Map<String, Value> = match (command, body) {
+            (command, Value::Object(all)) => {
                 let fits = |name: &str| {
                     name == "step"
-                        || (name == "input") == (order == "adjust") && (name == "choice") == (order == "resolve")
+                        || (name == "input") == (command == "adjust") && (name == "choice") == (command == "resolve")
                 };
                 all.into_iter().filter(|(name, _)| fits(name)).collect()
             }
             _ => unreachable!(),
         };
-        let (status, problem) = test.post(&format!("{run}/{order}"), Value::Object(body)).await;
-        assert_eq!((status, &problem["hint"]), (422, &json!("did you mean `bill`?")), "{order}: {problem}");
+        let (status, problem) = test.post(&format!("{run}/{command}"), Value::Object(body)).await;
+        assert_eq!((status, &problem["hint"]), (422, &json!("did you mean `bill`?")), "{command}: {problem}");
     }
     let refused = test.cli_refused(&["runs", "skip", id(&run), "reserve"]).await;
     assert!(refused.contains("`reserve` has ended"), "{refused}");
     test.step_service.release_all("POST /packs");
     test.wait_for_status(&run, "completed").await;
-    for (order, body) in [
+    for (command, body) in [
         ("pause", json!({})),
         ("resume", json!({})),
         ("cancel", json!({})),
@@ -251,7 +251,7 @@ async fn commands_that_do_not_apply_are_refused_with_status_and_reason() {
         ("resolve", json!({ "step": "bill", "choice": "retry" })),
         ("signals/paid", json!({})),
     ] {
-        let problem = test.post_refused(&format!("{run}/{order}"), body).await;
+        let problem = test.post_refused(&format!("{run}/{command}"), body).await;
         assert_eq!((&problem["run_status"], &problem["detail"]), (&json!("completed"), &json!("the run has ended")));
     }
     let refused = test.cli_refused(&["runs", "cancel", id(&run)]).await;

@@ -86,8 +86,11 @@ async fn a_stuck_run_is_counted_logged_and_shown() {
         .await;
     let shown = test.cli(&["status"]).await;
     assert!(shown.contains("stuck") && shown.contains(id(&stuck)), "{shown}");
-    let told = test.pointsman.get(&format!("{stuck}/explain")).await;
-    assert!(told["stuck"] == true && told["sentence"].as_str().unwrap().contains("cannot be moved"), "{told}");
+    let explained = test.pointsman.get(&format!("{stuck}/explain")).await;
+    assert!(
+        explained["stuck"] == true && explained["sentence"].as_str().unwrap().contains("cannot be moved"),
+        "{explained}"
+    );
     assert!(test.pointsman.log().contains("the run is stuck"), "{}", test.pointsman.log());
     // Other runs continue meanwhile, and the stuck run continues once its plan is back.
     test.step_service.release_all("POST /charges");

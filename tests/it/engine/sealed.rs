@@ -76,8 +76,8 @@ async fn a_token_that_a_step_fetched_is_not_in_clear_in_the_store() {
     // Without a key nothing can be sealed, and the files are refused.
     test.flags.edit("pointsman.yaml", |text| text.replace(KEY, ""));
     let flags = test.flags.path().display().to_string();
-    let (code, said) = test.cli_output(&["check", &flags]).await;
-    assert_eq!((code, said.matches("there is no `store_key` to seal it with").count()), (Some(1), 2), "{said}");
+    let (code, output) = test.cli_output(&["check", &flags]).await;
+    assert_eq!((code, output.matches("there is no `store_key` to seal it with").count()), (Some(1), 2), "{output}");
     test.finish().await;
 }
 
@@ -195,9 +195,9 @@ async fn what_is_computed_of_a_sensitive_value_or_typed_in_its_place_is_not_in_c
     let data = test.wait_for_status(&run, "waiting_checkpoint").await;
     assert_hidden(&test, &run, "asked").await;
     let checkpoint = data["pending_checkpoint"]["id"].as_str().expect("an id");
-    let said = json!({ "approve": true, "values": { "pin": "pin-90210-typed" }, "note": "note-7745-typed" });
+    let answer_body = json!({ "approve": true, "values": { "pin": "pin-90210-typed" }, "note": "note-7745-typed" });
     let answer = format!("{run}/checkpoints/{checkpoint}");
-    test.post_accepted(&answer, said.clone()).await;
+    test.post_accepted(&answer, answer_body.clone()).await;
     let second = test.post(&answer, json!({ "approve": false })).await.1.to_string();
     assert!(!second.contains("typed"), "who answers second is not told: {second}");
     test.wait_for_status(&run, "waiting_signal").await;
@@ -532,9 +532,9 @@ async fn a_text_that_is_made_from_a_short_sensitive_value_is_shown_nowhere() {
     let (_, explained) = test.cli_output(&["explain", super::id(&first)]).await;
     assert!(explained.contains("`ask` waits for anybody who may decide: ***"), "{explained}");
     until("the webhook", || async { (test.step_service.effects("POST /hooks") >= 1).then_some(()) }).await;
-    let told = test.step_service.seen("POST /hooks")[0].json();
-    assert_eq!((&told["step"], &told["question"]), (&json!("ask"), &json!("***")), "{told}");
-    let mut shown = format!("{asked} {list} {listed} {explained} {told}");
+    let notice = test.step_service.seen("POST /hooks")[0].json();
+    assert_eq!((&notice["step"], &notice["question"]), (&json!("ask"), &json!("***")), "{notice}");
+    let mut shown = format!("{asked} {list} {listed} {explained} {notice}");
 
     let checkpoint = asked["pending_checkpoint"]["id"].as_str().expect("a checkpoint").to_owned();
     test.post_accepted(&format!("{first}/checkpoints/{checkpoint}"), json!({ "approve": true })).await;

@@ -53,8 +53,8 @@ async fn what_several_declarations_cover_is_sent_as_it_is_after_a_restart() {
     let data = test.wait_for_status(&run, "waiting_checkpoint").await;
     test.kill_and_restart().await;
     let checkpoint = data["pending_checkpoint"]["id"].as_str().expect("an id");
-    let said = json!({ "approve": true, "values": { "pin": "pin-90210-typed" } });
-    test.post_accepted(&format!("{run}/checkpoints/{checkpoint}"), said).await;
+    let answer = json!({ "approve": true, "values": { "pin": "pin-90210-typed" } });
+    test.post_accepted(&format!("{run}/checkpoints/{checkpoint}"), answer).await;
     // While it waits for the signal the run has no task, and it is read from the store again without a restart.
     test.wait_for_status(&run, "waiting_signal").await;
     let payload = json!({ "otp": { "code": "otp-331-771" } });
@@ -151,6 +151,6 @@ async fn a_store_with_notes_that_show_sensitive_values_has_no_faults() {
         let run = test.start_run(workflow, json!({ "card": "4111-2222-3333" })).await;
         test.wait_for_status(&run, status).await;
     }
-    // Checks the store.
+    // The checker runs `store check` over the sealed values.
     test.finish().await;
 }

@@ -209,10 +209,14 @@ async fn a_run_keeps_the_plan_that_it_started_with() {
         None
     })
     .await;
-    // The check lists the open run that these files could not have produced.
-    let said = test.cli_output(&["check", &flags, "--against-open-runs"]).await;
-    assert!(said.1.contains(id(&old)) && !said.1.contains(id(&new)) && said.1.contains("Shall it?"), "{}", said.1);
-    assert_eq!(said.0, Some(1), "{}", said.1);
+    // The check lists the open run that does not fit these files.
+    let output = test.cli_output(&["check", &flags, "--against-open-runs"]).await;
+    assert!(
+        output.1.contains(id(&old)) && !output.1.contains(id(&new)) && output.1.contains("Shall it?"),
+        "{}",
+        output.1
+    );
+    assert_eq!(output.0, Some(1), "{}", output.1);
     test.kill_and_restart().await;
     for (run, output) in [(&old, "old"), (&new, "new")] {
         let pending = test.data(run).await["pending_checkpoint"].clone();

@@ -77,9 +77,9 @@ async fn steps_are_undone_once_in_reverse_and_concurrent_ones_concurrently() {
     test.step_service.release_all("DELETE /flights");
     test.step_service.release_all("POST /cancellations");
     let data = test.wait_for_status(&run, "failed").await;
-    let said = states(&data);
+    let rows = states(&data);
     let row = |step: &str, item: Value, state: &str| (step.to_owned(), item, state.to_owned());
-    assert_eq!(said.len(), 5, "reads, and runs that did nothing, are no loss: {data}");
+    assert_eq!(rows.len(), 5, "reads, and runs that did nothing, are no loss: {data}");
     for wanted in [
         row("flight", Value::Null, "undone"),
         row("hotel", Value::Null, "undone"),
@@ -87,7 +87,7 @@ async fn steps_are_undone_once_in_reverse_and_concurrent_ones_concurrently() {
         row("nights", json!(1), "undone"),
         row("letter", Value::Null, "left"),
     ] {
-        assert!(said.contains(&wanted), "{wanted:?} in {said:?}");
+        assert!(rows.contains(&wanted), "{wanted:?} in {rows:?}");
     }
     assert!(data["run"]["note"].as_str().unwrap().contains("not undone: `letter`"), "{}", data["run"]["note"]);
     for place in ["DELETE /flights", "POST /cancellations"] {
@@ -174,18 +174,18 @@ async fn effects_of_a_completed_child_stay_without_an_undo_and_check_warns() {
         "{data}"
     );
     let flags = test.flags.path().display().to_string();
-    let (code, said) = test.cli_output(&["check", &flags]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = test.cli_output(&["check", &flags]).await;
+    assert_eq!(code, Some(0), "{output}");
     let warning = "`sub` runs `writes`, which has effects, and declares no `undo`";
-    assert!(said.contains(warning) && said.contains("afterwards (`last`)"), "{said}");
+    assert!(output.contains(warning) && output.contains("afterwards (`last`)"), "{output}");
     for mended in ["run: writes, undo: 'DELETE ${services.works}/writes/1'", "run: writes, reversible: false"] {
         test.flags.edit("workflows/above.yaml", |text| {
             let end = text.find(" }\n  last").expect("the step's end");
             let at = text.find("run: writes").expect("the step");
             format!("{}{mended}{}", &text[..at], &text[end..])
         });
-        let (code, said) = test.cli_output(&["check", &flags]).await;
-        assert!(code == Some(0) && !said.contains(warning), "{mended}: {said}");
+        let (code, output) = test.cli_output(&["check", &flags]).await;
+        assert!(code == Some(0) && !output.contains(warning), "{mended}: {output}");
     }
     test.finish().await;
 }

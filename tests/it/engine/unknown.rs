@@ -43,10 +43,14 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     let data = test.run("knows", json!({})).await;
     assert_eq!((&data["status"], &data["output"]["number"]), (&json!("completed"), &json!(1)), "{data}");
     let flags = test.flags.path().display().to_string();
-    let (code, said) = test.cli_output(&["check", &flags]).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert_eq!(said.matches("a 503 does not lead to the fallback").count(), 2, "of the two that do not say: {said}");
-    assert!(said.contains("not_done: [503]"), "{said}");
+    let (code, output) = test.cli_output(&["check", &flags]).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert_eq!(
+        output.matches("a 503 does not lead to the fallback").count(),
+        2,
+        "of the two that do not say: {output}"
+    );
+    assert!(output.contains("not_done: [503]"), "{output}");
     test.finish().await;
 }
 

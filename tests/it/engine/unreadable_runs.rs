@@ -59,7 +59,7 @@ impl EngineTest {
         self.wait_for_status(&run, "waiting_signal").await;
         run
     }
-    async fn is_stuck(&self, count: f64) {
+    async fn check_stuck(&self, count: f64) {
         self.pointsman
             .until_metric("as many are stuck", |metrics| metrics.sum("pointsman_runs_stuck", &[]) == count)
             .await;
@@ -84,16 +84,19 @@ impl EngineTest {
         list["runs"].as_array().map(|runs| runs.iter().filter(open).count()).expect("a list")
     }
     /// Checks that the run is shown as stuck.
-    async fn is_shown_as_stuck(&self, run: &str, why: &str) {
+    async fn check_shown_as_stuck(&self, run: &str, why: &str) {
         let data = self.data(run).await;
         assert!(data["trouble"].as_str().is_some_and(|trouble| trouble.contains(why)), "{data}");
-        let told = self.pointsman.get(&format!("{run}/explain")).await;
-        assert!(told["stuck"] == true && told["sentence"].as_str().unwrap().contains("--no-undo"), "{told}");
+        let explained = self.pointsman.get(&format!("{run}/explain")).await;
+        assert!(
+            explained["stuck"] == true && explained["sentence"].as_str().unwrap().contains("--no-undo"),
+            "{explained}"
+        );
         let shown = self.cli(&["runs", "show", id(run)]).await;
         assert!(shown.contains("cannot be moved") && shown.contains(why), "{shown}");
     }
     /// Checks that a cancel with undo is refused, and that one without undo ends the run.
-    async fn is_cancelled_unread(&self, run: &str) -> Value {
+    async fn cancel_unread(&self, run: &str) -> Value {
         let refused = self.post_refused(&format!("{run}/cancel"), json!({})).await;
         assert!(refused["detail"].as_str().unwrap().contains("--no-undo"), "{refused}");
         let other = self.post(&format!("{run}/signals/go"), json!({})).await;
@@ -125,19 +128,19 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
     test.kill().await;
     let (plan, source) = test.spoil_plan("waiting", ("body: paid", "body: done")).await;
     test.restart().await;
-    test.is_stuck(3.0).await;
+    test.check_stuck(3.0).await;
     let (status, list) = (test.cli(&["status"]).await, test.cli(&["runs", "list"]).await);
     for run in [&first, &second, &child] {
         assert!(status.contains(id(run)) && test.pointsman.log().contains(id(run)), "{status}");
-        test.is_shown_as_stuck(run, &plan).await;
+        test.check_shown_as_stuck(run, &plan).await;
     }
     assert_eq!(list.matches("stuck: its plan").count(), 3, "{list}");
 
-    let data = test.is_cancelled_unread(&first).await;
+    let data = test.cancel_unread(&first).await;
     assert_eq!(data["undone"][0]["state"], "left", "{data}");
-    test.is_stuck(2.0).await;
+    test.check_stuck(2.0).await;
     // The parent learns that its child has ended.
-    test.is_cancelled_unread(&child).await;
+    test.cancel_unread(&child).await;
     let data = test.wait_for_status(&parent, "failed").await;
     assert!(data["error"]["message"].as_str().unwrap().contains("cancelled"), "{data}");
 
@@ -145,7 +148,7 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
     let mend = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(source).bind(&plan);
     mend.execute(&mut database(&test.database_path()).await).await.expect("it is mended");
     test.flags.edit("workflows/parent.yaml", |text| text.replace("status: 200", "status: 201"));
-    test.is_stuck(0.0).await;
+    test.check_stuck(0.0).await;
     test.post_accepted(&format!("{second}/signals/go"), json!({})).await;
     test.wait_for_status(&second, "completed").await;
     test.finish().await;
@@ -181,13 +184,13 @@ async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
     test.restart().await;
     for run in [&garbled, &contradicting] {
         // The process has not tried to load the run yet.
-        let told = test.pointsman.get(&format!("{run}/explain")).await;
-        assert!(told["stuck"] == true, "{told}");
-        test.is_cancelled_unread(run).await;
+        let explained = test.pointsman.get(&format!("{run}/explain")).await;
+        assert!(explained["stuck"] == true, "{explained}");
+        test.cancel_unread(run).await;
         let shown = test.cli(&["runs", "show", id(run)]).await;
         assert!(shown.contains("its events cannot be read"), "{shown}");
     }
-    test.is_stuck(0.0).await;
+    test.check_stuck(0.0).await;
     test.post_accepted(&format!("{whole}/signals/go"), json!({})).await;
     test.wait_for_status(&whole, "completed").await;
 
@@ -219,7 +222,7 @@ async fn the_children_of_a_run_that_was_cancelled_unread_end_after_a_kill() {
     test.kill().await;
     test.spoil_plan("parent", ("status: 200", "status: 201")).await;
     test.restart().await;
-    test.is_stuck(1.0).await;
+    test.check_stuck(1.0).await;
     test.post_accepted(&format!("{parent}/cancel"), json!({ "compensate": false })).await;
     test.kill_and_restart().await;
     assert_eq!(test.data(&parent).await["status"], "cancelled");

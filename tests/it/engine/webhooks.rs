@@ -30,7 +30,7 @@ async fn test(more: &str) -> EngineTest {
 }
 
 /// Starts this many runs one after the other; their ids.
-async fn begun(test: &EngineTest, workflow: &str, count: usize) -> Vec<String> {
+async fn start_runs(test: &EngineTest, workflow: &str, count: usize) -> Vec<String> {
     let mut runs = Vec::new();
     for _ in 0..count {
         let run = test.start_run(workflow, json!({})).await;
@@ -61,10 +61,10 @@ async fn wait_for_notifications(test: &EngineTest, place: &str, runs: &[String])
 async fn a_receiver_that_does_not_answer_delays_no_other_receiver() {
     let test = test("").await;
     test.step_service.hold(DEAD);
-    let dead = begun(&test, "dead", 5).await;
+    let dead = start_runs(&test, "dead", 5).await;
     test.wait_for_calls(DEAD, 1).await;
     let since = Instant::now();
-    let alive = begun(&test, "alive", 3).await;
+    let alive = start_runs(&test, "alive", 3).await;
     wait_for_notifications(&test, ALIVE, &alive).await;
     let took = since.elapsed();
     assert!(took < Duration::from_secs(4), "it took {took:?}, and one try at the dead one takes five seconds");
@@ -91,14 +91,14 @@ async fn a_receiver_that_does_not_answer_delays_no_other_receiver() {
 async fn more_than_a_hundred_messages_wait_and_none_is_lost_over_a_restart() {
     let mut test = test("").await;
     test.step_service.set_default(DEAD, ScriptedReply::Refuse(503));
-    let dead = begun(&test, "dead", 120).await;
+    let dead = start_runs(&test, "dead", 120).await;
     let since = Instant::now();
-    let alive = begun(&test, "alive", 10).await;
+    let alive = start_runs(&test, "alive", 10).await;
     wait_for_notifications(&test, ALIVE, &alive).await;
     let took = since.elapsed();
     assert!(took < Duration::from_secs(8), "behind 120 messages to another receiver it took {took:?}");
     test.kill_and_restart().await;
-    let more = begun(&test, "alive", 110).await;
+    let more = start_runs(&test, "alive", 110).await;
     let alive = [alive, more].concat();
     wait_for_notifications(&test, ALIVE, &alive).await;
     assert!(test.pointsman.log().contains("a message to a webhook was not delivered"), "{}", test.pointsman.log());
@@ -122,7 +122,7 @@ async fn more_than_a_hundred_messages_wait_and_none_is_lost_over_a_restart() {
 async fn beyond_the_bound_the_oldest_messages_are_dropped_and_counted() {
     let test = test("limits: { notices_waiting_max: 4, notice_attempts_max: 2 }").await;
     test.step_service.set_default(DEAD, ScriptedReply::Refuse(503));
-    let dead = begun(&test, "dead", 10).await;
+    let dead = start_runs(&test, "dead", 10).await;
     let dropped = |metrics: &crate::support::Metrics| {
         (metrics.sum("pointsman_notices_total", &[("service", "works"), ("outcome", "dropped")]) - 6.0).abs() < 0.5
     };

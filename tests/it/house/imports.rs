@@ -345,11 +345,11 @@ fn group_end(tokens: &[Token], open: usize) -> usize {
 fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
     let name = |text: &str| Token::Name(text.into());
     let test = [Token::Sign('#'), Token::Sign('['), name("cfg"), Token::Sign('('), name("test"), Token::Sign(')')];
-    let (mut kept, mut modules) = (Vec::with_capacity(tokens.len()), Vec::new());
+    let (mut remaining, mut modules) = (Vec::with_capacity(tokens.len()), Vec::new());
     let mut at = 0;
     while at < tokens.len() {
         if !tokens[at..].starts_with(&test) {
-            kept.push(tokens[at].clone());
+            remaining.push(tokens[at].clone());
             at += 1;
             continue;
         }
@@ -365,7 +365,7 @@ fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
         }
         at = end + 1;
     }
-    (kept, modules)
+    (remaining, modules)
 }
 
 /// The last token of the item or statement that begins here.

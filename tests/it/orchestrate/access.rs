@@ -32,10 +32,10 @@ const BOSS: (&str, &str) = ("authorization", "Bearer boss-0123456789abcdef");
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_determines_the_recorded_name_and_the_permitted_actions() {
     let test = guarded().await;
-    let ask = json!({ "workflow": "pick" });
-    assert_eq!(test.call(Method::POST, RUN, &[], &ask).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(test.call(Method::POST, RUN, &[BOSS], &ask).await.status, StatusCode::FORBIDDEN);
-    let envelope = test.call(Method::POST, RUN, &[APP], &ask).await.json();
+    let request = json!({ "workflow": "pick" });
+    assert_eq!(test.call(Method::POST, RUN, &[], &request).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(test.call(Method::POST, RUN, &[BOSS], &request).await.status, StatusCode::FORBIDDEN);
+    let envelope = test.call(Method::POST, RUN, &[APP], &request).await.json();
     let data = &envelope["data"];
     assert_eq!((&data["run"]["started_by"], &data["audit_receipt"]["auth_mode"]), (&json!("app"), &json!("token")));
     let place = data["pending_checkpoint"]["answer"].as_str().expect("it asks");
@@ -44,8 +44,9 @@ async fn a_token_determines_the_recorded_name_and_the_permitted_actions() {
     assert_eq!(test.call(Method::POST, place, &[BOSS], &answer).await.status, StatusCode::OK);
     let events =
         test.call(Method::GET, &format!("{}/events", super::path(&envelope)), &[APP], &Value::Null).await.json();
-    let said = events.as_array().unwrap().iter().find(|event| event["kind"] == "checkpoint_answered").expect("there");
-    assert_eq!(said["event"]["checkpoint_answered"]["by"], "boss");
+    let answered =
+        events.as_array().unwrap().iter().find(|event| event["kind"] == "checkpoint_answered").expect("there");
+    assert_eq!(answered["event"]["checkpoint_answered"]["by"], "boss");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,9 +57,9 @@ async fn applications_have_a_listener_of_their_own() {
     let call = async |method: Method, path: &str, headers: &[(&str, &str)], body: Value| {
         client.json(method, &format!("http://{api}{path}"), headers, &body).await.expect("an answer")
     };
-    let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
-    assert_eq!(call(Method::POST, RUN, &[], ask.clone()).await.status, StatusCode::UNAUTHORIZED);
-    let done = call(Method::POST, RUN, &[APP], ask).await;
+    let request = json!({ "workflow": "order", "input": { "sku": "a" } });
+    assert_eq!(call(Method::POST, RUN, &[], request.clone()).await.status, StatusCode::UNAUTHORIZED);
+    let done = call(Method::POST, RUN, &[APP], request).await;
     assert_eq!((done.status, &done.json()["data"]["status"]), (StatusCode::OK, &json!("completed")));
     for path in ["/metrics", "/api/v2/routes", "/api/v2/status"] {
         assert_eq!(call(Method::GET, path, &[APP], Value::Null).await.status, StatusCode::NOT_FOUND, "{path}");
@@ -73,14 +74,14 @@ async fn applications_have_a_listener_of_their_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deprecated_path_works_until_it_is_switched_off() {
     let test = BankTest::open().await;
-    let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
-    let older = test.call(Method::POST, "/api/maestro/produce", &[], &ask).await;
+    let request = json!({ "workflow": "order", "input": { "sku": "a" } });
+    let older = test.call(Method::POST, "/api/maestro/produce", &[], &request).await;
     assert_eq!((older.status, &older.json()["data"]["status"]), (StatusCode::OK, &json!("completed")));
     for header in ["deprecation", "sunset", "link"] {
         assert!(older.headers.contains_key(header), "{header}");
     }
-    let from_elsewhere = test.call(Method::POST, "/api/maestro/produce", &[("via", "1.1 edge")], &ask).await;
+    let from_elsewhere = test.call(Method::POST, "/api/maestro/produce", &[("via", "1.1 edge")], &request).await;
     assert_eq!(from_elsewhere.status, StatusCode::FORBIDDEN);
     let closed = BankTest::with("api: { maestro: false }").await;
-    assert_eq!(closed.call(Method::POST, "/api/maestro/produce", &[], &ask).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(closed.call(Method::POST, "/api/maestro/produce", &[], &request).await.status, StatusCode::FORBIDDEN);
 }

@@ -47,9 +47,9 @@ async fn a_run_is_started_shown_and_replayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shown_command_resolves_a_conflict() {
     let test = BankTest::open().await;
-    test.bank.next(OriginReply::Status(409), 1);
-    let run = test.begun("order", json!({ "sku": "a" })).await;
-    test.comes_to(&run, "paused").await;
+    test.bank.script(OriginReply::Status(409), 1);
+    let run = test.start_run("order", json!({ "sku": "a" })).await;
+    test.wait_for_status(&run, "paused").await;
     let id = run.rsplit('/').next().unwrap();
     let shown = output_text(&test.pointsman.cli(&["runs", "show", id]).await);
     let commands = lines(&shown, "pointsman runs resolve");
@@ -57,7 +57,7 @@ async fn the_shown_command_resolves_a_conflict() {
     let words: Vec<&str> = ["runs", "resolve"].into_iter().chain(retry.split(' ')).collect();
     let resolved = test.pointsman.cli(&words).await;
     assert!(resolved.status.success(), "{}", output_text(&resolved));
-    test.comes_to(&run, "completed").await;
+    test.wait_for_status(&run, "completed").await;
     let refused = test.pointsman.cli(&words).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stdout.is_empty() && output_text(&refused).contains("refused"), "{}", output_text(&refused));
@@ -66,8 +66,8 @@ async fn the_shown_command_resolves_a_conflict() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shown_command_answers_a_checkpoint() {
     let test = BankTest::open().await;
-    let run = test.begun("pick", json!({})).await;
-    test.comes_to(&run, "waiting_checkpoint").await;
+    let run = test.start_run("pick", json!({})).await;
+    test.wait_for_status(&run, "waiting_checkpoint").await;
     let id = run.rsplit('/').next().unwrap();
     let shown = output_text(&test.pointsman.cli(&["runs", "show", id]).await);
     let command = lines(&shown, "pointsman runs answer").into_iter().next().unwrap_or_else(|| panic!("{shown}"));
@@ -75,13 +75,13 @@ async fn the_shown_command_answers_a_checkpoint() {
     let words: Vec<&str> = ["runs", "answer"].into_iter().chain(command.split(' ')).collect();
     let answered = test.pointsman.cli(&words).await;
     assert!(answered.status.success(), "{}", output_text(&answered));
-    test.comes_to(&run, "completed").await;
-    let run = test.begun("payment", json!({})).await;
-    test.comes_to(&run, "waiting_signal").await;
+    test.wait_for_status(&run, "completed").await;
+    let run = test.start_run("payment", json!({})).await;
+    test.wait_for_status(&run, "waiting_signal").await;
     let id = run.rsplit('/').next().unwrap();
     let sent = test.pointsman.cli(&["runs", "signal", id, "paid", "--payload", r#"{"amount":5}"#]).await;
     assert!(sent.status.success(), "{}", output_text(&sent));
-    test.comes_to(&run, "completed").await;
+    test.wait_for_status(&run, "completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +94,7 @@ async fn wrong_usage_exits_with_2_and_a_refusal_with_1() {
     assert!(output_text(&nothing).contains("did you mean `order`?"), "{}", output_text(&nothing));
     let no_json = test.pointsman.cli(&["runs", "start", "order", "--input", "{nope"]).await;
     assert_eq!(no_json.status.code(), Some(1));
-    let key = test.fresh();
+    let key = test.new_key();
     let start = ["runs", "start", "order", "--input", r#"{"sku":"a"}"#, "--key", key.as_str()];
     assert!(test.pointsman.cli(&start).await.status.success());
     assert!(test.pointsman.cli(&start).await.status.success());
@@ -106,8 +106,8 @@ async fn replay_shows_what_changed_files_would_have_decided() {
     let mut test = BankTest::open().await;
     let (_, envelope) = test.run("order", json!({ "sku": "a" })).await;
     let done = envelope["data"]["run_id"].as_str().unwrap().to_owned();
-    let open = test.begun("pick", json!({})).await;
-    test.comes_to(&open, "waiting_checkpoint").await;
+    let open = test.start_run("pick", json!({})).await;
+    test.wait_for_status(&open, "waiting_checkpoint").await;
     let open = open.rsplit('/').next().unwrap();
     // The changed workflow is in a file beside the files in force.
     let other = tempfile::tempdir().expect("a directory");

@@ -10,9 +10,9 @@ use crate::support::origin::OriginReply;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_is_shown_and_decided() {
     let test = BankTest::open().await;
-    test.bank.next(OriginReply::Status(409), 1);
-    let run = test.begun("order", json!({ "sku": "a", "password": "hunter2" })).await;
-    let data = test.comes_to(&run, "paused").await["data"].clone();
+    test.bank.script(OriginReply::Status(409), 1);
+    let run = test.start_run("order", json!({ "sku": "a", "password": "hunter2" })).await;
+    let data = test.wait_for_status(&run, "paused").await["data"].clone();
     let conflict = &data["conflicts"][0];
     assert_eq!(
         (&conflict["kind"], &conflict["step_id"], &conflict["status"]),
@@ -25,23 +25,23 @@ async fn a_conflict_is_shown_and_decided() {
     let take = json!({ "step": "charge", "choice": "take", "output": { "id": "by hand" }, "reason": "looked it up", "as": "ada" });
     let (status, after) = test.post(&format!("{run}/resolve"), take.clone()).await;
     assert_eq!(status, 200, "{after}");
-    assert_eq!(test.comes_to(&run, "completed").await["data"]["output"], json!({ "id": "by hand" }));
+    assert_eq!(test.wait_for_status(&run, "completed").await["data"]["output"], json!({ "id": "by hand" }));
     let (status, refused) = test.post(&format!("{run}/resolve"), take).await;
     assert_eq!((status, &refused["run_status"]), (409, &json!("completed")), "{refused}");
     let events = test.pointsman.get(&format!("{run}/events")).await;
-    let said = events.as_array().unwrap().iter().find(|event| event["kind"] == "resolved").expect("in the trail");
-    assert_eq!(said["event"]["resolved"]["by"], "ada (unverified)");
+    let resolved = events.as_array().unwrap().iter().find(|event| event["kind"] == "resolved").expect("in the trail");
+    assert_eq!(resolved["event"]["resolved"]["by"], "ada (unverified)");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_the_steps_output_and_a_second_one_gets_the_first() {
     let mut test = BankTest::open().await;
-    let run = test.begun("pick", json!({})).await;
-    let pending = test.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
+    let run = test.start_run("pick", json!({})).await;
+    let pending = test.wait_for_status(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
     assert_eq!((&pending["question"], &pending["kind"]), (&json!("Which one?"), &json!("question")));
-    let told = test.pointsman.get(&format!("{run}/explain")).await;
-    assert!(!told["sentence"].as_str().unwrap().is_empty() && told["stuck"] == false, "{told}");
-    test.killed_and_back().await;
+    let explained = test.pointsman.get(&format!("{run}/explain")).await;
+    assert!(!explained["sentence"].as_str().unwrap().is_empty() && explained["stuck"] == false, "{explained}");
+    test.kill_and_restart().await;
     let place = pending["answer"].as_str().unwrap();
     let (status, refused) = test.post(place, json!({ "values": { "asset": 1 } })).await;
     assert_eq!(status, 422, "{refused}");
@@ -50,7 +50,7 @@ async fn an_answer_is_the_steps_output_and_a_second_one_gets_the_first() {
     let values = json!({ "selected_asset_id": "asset_1" });
     let (status, after) = test.post(place, json!({ "values": values, "as": "ada" })).await;
     assert_eq!(status, 200, "{after}");
-    assert_eq!(test.comes_to(&run, "completed").await["data"]["output"], json!({ "picked": "asset_1" }));
+    assert_eq!(test.wait_for_status(&run, "completed").await["data"]["output"], json!({ "picked": "asset_1" }));
     let output = test.pointsman.get(&format!("{run}/steps/choose/output")).await;
     assert_eq!(output, values);
     let (status, second) = test.post(place, json!({ "approve": false, "as": "bob" })).await;
@@ -75,7 +75,7 @@ respond: { status: 200, body: done }
         (status == 200).then(|| super::path(&envelope))
     })
     .await;
-    let pending = test.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
+    let pending = test.wait_for_status(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
     let place = pending["answer"].as_str().unwrap();
     let (ada, bob) = tokio::join!(
         test.post(place, json!({ "approve": true, "as": "ada" })),
@@ -90,21 +90,21 @@ respond: { status: 200, body: done }
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_is_delivered_once() {
     let test = BankTest::open().await;
-    let run = test.begun("payment", json!({})).await;
-    test.comes_to(&run, "waiting_signal").await;
+    let run = test.start_run("payment", json!({})).await;
+    test.wait_for_status(&run, "waiting_signal").await;
     let (status, refused) = test.post(&format!("{run}/signals/other"), json!({ "payload": 1 })).await;
     assert_eq!((status, &refused["run_status"]), (409, &json!("waiting_signal")), "no step waits for it: {refused}");
     let paid = json!({ "payload": { "amount": 5 }, "id": "d1" });
     let (status, after) = test.post(&format!("{run}/signals/paid"), paid.clone()).await;
     assert_eq!(status, 200, "{after}");
-    assert_eq!(test.comes_to(&run, "completed").await["data"]["output"], json!({ "amount": 5 }));
+    assert_eq!(test.wait_for_status(&run, "completed").await["data"]["output"], json!({ "amount": 5 }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_are_paused_resumed_and_cancelled() {
     let test = BankTest::open().await;
-    let run = test.begun("pick", json!({})).await;
-    test.comes_to(&run, "waiting_checkpoint").await;
+    let run = test.start_run("pick", json!({})).await;
+    test.wait_for_status(&run, "waiting_checkpoint").await;
     let (status, paused) = test.post(&format!("{run}/pause"), json!({ "reason": "a drill", "as": "ada" })).await;
     assert_eq!((status, &paused["data"]["status"]), (200, &json!("paused")), "{paused}");
     assert_eq!(paused["data"]["run"]["note"], "ada (unverified) paused it: a drill");
@@ -116,11 +116,11 @@ async fn runs_are_paused_resumed_and_cancelled() {
     assert_eq!(status, 409, "{refused}");
     let (status, _) = test.post(&format!("{run}/cancel"), json!({ "reason": "enough" })).await;
     assert_eq!(status, 200);
-    let ended = test.comes_to(&run, "cancelled").await;
+    let ended = test.wait_for_status(&run, "cancelled").await;
     assert!(ended["data"]["run"]["note"].as_str().unwrap().contains("enough"), "{ended}");
-    for order in ["pause", "resume", "cancel"] {
-        let (status, refused) = test.post(&format!("{run}/{order}"), json!({})).await;
-        assert_eq!((status, &refused["run_status"]), (409, &json!("cancelled")), "{order}: {refused}");
+    for command in ["pause", "resume", "cancel"] {
+        let (status, refused) = test.post(&format!("{run}/{command}"), json!({})).await;
+        assert_eq!((status, &refused["run_status"]), (409, &json!("cancelled")), "{command}: {refused}");
     }
 }
 
@@ -142,7 +142,7 @@ respond: { status: 200, body: { mailed: '${!steps.mail.skipped}' } }
         (status == 200).then(|| super::path(&envelope))
     })
     .await;
-    let pending = test.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
+    let pending = test.wait_for_status(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
     let adjust = json!({ "step": "charge", "input": { "sku": "b" }, "reason": "out of a" });
     let (status, after) = test.post(&format!("{run}/adjust"), adjust.clone()).await;
     assert_eq!(status, 200, "{after}");
@@ -150,7 +150,7 @@ respond: { status: 200, body: { mailed: '${!steps.mail.skipped}' } }
     assert_eq!(status, 200, "{after}");
     let (status, _) = test.post(pending["answer"].as_str().unwrap(), json!({ "approve": true })).await;
     assert_eq!(status, 200);
-    test.comes_to(&run, "completed").await;
+    test.wait_for_status(&run, "completed").await;
     let seen = test.bank.seen();
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert_eq!(seen[0].body, br#"{"sku":"b"}"#);
@@ -171,10 +171,10 @@ steps:
 respond: { status: 200, body: done }
 ",
     );
-    test.bank.next(OriginReply::Status(429), 1);
+    test.bank.script(OriginReply::Status(429), 1);
     let run = crate::support::until("the new workflow", || async {
-        let ask = json!({ "workflow": "patient" });
-        let reply = test.call(http::Method::POST, super::RUN, &[("prefer", "respond-async")], &ask).await;
+        let request = json!({ "workflow": "patient" });
+        let reply = test.call(http::Method::POST, super::RUN, &[("prefer", "respond-async")], &request).await;
         (reply.status == 202).then(|| super::path(&reply.json()))
     })
     .await;
@@ -185,7 +185,7 @@ respond: { status: 200, body: done }
     })
     .await;
     assert_eq!(status, 200, "{after}");
-    tokio::time::timeout(Duration::from_secs(30), test.comes_to(&run, "completed"))
+    tokio::time::timeout(Duration::from_secs(30), test.wait_for_status(&run, "completed"))
         .await
         .expect("not after 10 minutes");
 }
@@ -210,9 +210,9 @@ respond: { status: 200, body: '${steps.sub.output}' }
     let place = pending["answer"].as_str().unwrap();
     assert!(place.contains(pending["run_id"].as_str().unwrap()), "{place}");
     let run = super::path(&envelope);
-    let told = test.pointsman.get(&format!("{run}/explain")).await;
-    assert!(told["sentence"].as_str().unwrap().contains("Which one?"), "{told}");
+    let explained = test.pointsman.get(&format!("{run}/explain")).await;
+    assert!(explained["sentence"].as_str().unwrap().contains("Which one?"), "{explained}");
     let (status, after) = test.post(place, json!({ "values": { "selected_asset_id": "a" } })).await;
     assert_eq!(status, 200, "{after}");
-    assert_eq!(test.comes_to(&run, "completed").await["data"]["output"], json!({ "picked": "a" }));
+    assert_eq!(test.wait_for_status(&run, "completed").await["data"]["output"], json!({ "picked": "a" }));
 }

@@ -114,13 +114,13 @@ impl BankTest {
         self.post(RUN, json!({ "workflow": workflow, "input": input })).await
     }
     /// Starts a workflow; the start must be accepted. The run's path.
-    async fn begun(&self, workflow: &str, input: Value) -> String {
+    async fn start_run(&self, workflow: &str, input: Value) -> String {
         let (status, envelope) = self.run(workflow, input).await;
         assert!(status == 200 || status == 202, "{status} {envelope}\n{}", self.pointsman.log());
         path(&envelope)
     }
     /// Waits for a status.
-    async fn comes_to(&self, path: &str, status: &str) -> Value {
+    async fn wait_for_status(&self, path: &str, status: &str) -> Value {
         until(&format!("{path} to be {status}"), || async {
             let envelope = self.pointsman.get(path).await;
             (envelope["data"]["status"] == status).then_some(envelope)
@@ -128,11 +128,11 @@ impl BankTest {
         .await
     }
     /// A name that no other call has.
-    fn fresh(&self) -> String {
+    fn new_key(&self) -> String {
         format!("key-{}", self.numbers.fetch_add(1, Ordering::Relaxed))
     }
     /// SIGKILL, and another process on the same store.
-    async fn killed_and_back(&mut self) {
+    async fn kill_and_restart(&mut self) {
         self.pointsman.kill().await;
         self.pointsman = Pointsman::start(&self.start).await;
     }

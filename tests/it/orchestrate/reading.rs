@@ -20,7 +20,7 @@ const LOOKS: usize = 12;
 async fn reads_for_people_use_threads_that_move_no_runs() {
     let test = BankTest::with_workflow("workflows/report.yaml", REPORT).await;
     let rows: Vec<Value> = (0..ROWS).map(|n| json!({ "n": n, "text": format!("row {n}") })).collect();
-    let run = test.begun("report", json!({ "rows": rows })).await;
+    let run = test.start_run("report", json!({ "rows": rows })).await;
     let of = |threads: &str| test.pointsman.cpu_of_threads(threads);
     let before = (of("engine"), of("admin"));
     for _ in 0..LOOKS {

@@ -36,12 +36,12 @@ async fn a_run_is_answered_when_it_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_posts_with_one_key_are_one_run_and_one_answer() {
     let test = Arc::new(BankTest::open().await);
-    test.bank.otherwise(OriginReply::Slow(Duration::from_millis(300), r#"{"id":"c1"}"#));
+    test.bank.set_default(OriginReply::Slow(Duration::from_millis(300), r#"{"id":"c1"}"#));
     let posts = (0..200).map(|_| {
         let test = test.clone();
         tokio::spawn(async move {
-            let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
-            let reply = test.call(Method::POST, RUN, &[("idempotency-key", "one")], &ask).await;
+            let request = json!({ "workflow": "order", "input": { "sku": "a" } });
+            let reply = test.call(Method::POST, RUN, &[("idempotency-key", "one")], &request).await;
             (reply.status.as_u16(), String::from_utf8_lossy(&reply.body).into_owned())
         })
     });
@@ -60,10 +60,10 @@ async fn two_hundred_posts_with_one_key_are_one_run_and_one_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_holds_over_a_restart() {
     let mut test = BankTest::open().await;
-    let ask = json!({ "workflow": "order", "input": { "sku": "a" }, "idempotency_key": "k" });
-    let (_, first) = test.post(RUN, ask.clone()).await;
-    test.killed_and_back().await;
-    let (status, again) = test.post(RUN, ask).await;
+    let request = json!({ "workflow": "order", "input": { "sku": "a" }, "idempotency_key": "k" });
+    let (_, first) = test.post(RUN, request.clone()).await;
+    test.kill_and_restart().await;
+    let (status, again) = test.post(RUN, request).await;
     assert_eq!((status, again), (200, first));
     assert_eq!(test.bank.count(), 1);
 }
@@ -84,23 +84,23 @@ async fn refused_starts_leave_no_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_takes_longer_is_answered_with_202_and_continues() {
     let test = BankTest::open().await;
-    test.bank.next(OriginReply::Slow(Duration::from_secs(3), r#"{"id":"c1"}"#), 1);
-    let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
-    let reply = test.call(Method::POST, RUN, &[("prefer", "wait=1")], &ask).await;
+    test.bank.script(OriginReply::Slow(Duration::from_secs(3), r#"{"id":"c1"}"#), 1);
+    let request = json!({ "workflow": "order", "input": { "sku": "a" } });
+    let reply = test.call(Method::POST, RUN, &[("prefer", "wait=1")], &request).await;
     assert_eq!((reply.status.as_u16(), &reply.headers["preference-applied"]), (202, &"wait=1".parse().unwrap()));
     let envelope = reply.json();
     assert_eq!(
         (&envelope["data"]["status"], &reply.headers["location"]),
         (&json!("running"), &path(&envelope).parse().unwrap())
     );
-    assert_eq!(test.comes_to(&path(&envelope), "completed").await["data"]["output"], json!({ "id": "c1" }));
+    assert_eq!(test.wait_for_status(&path(&envelope), "completed").await["data"]["output"], json!({ "id": "c1" }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_are_filtered_and_counted() {
     let test = BankTest::open().await;
-    test.begun("order", json!({ "sku": "a" })).await;
-    let asks = test.begun("pick", json!({})).await;
+    test.start_run("order", json!({ "sku": "a" })).await;
+    let asks = test.start_run("pick", json!({})).await;
     let list = async |query: &str| {
         let list = test.pointsman.get(&format!("/api/v2/orchestrate/runs?{query}")).await;
         list["runs"]
@@ -110,7 +110,7 @@ async fn runs_are_filtered_and_counted() {
             .map(|run| run["workflow"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    test.comes_to(&asks, "waiting_checkpoint").await;
+    test.wait_for_status(&asks, "waiting_checkpoint").await;
     assert_eq!(list("").await, ["pick", "order"]);
     assert_eq!(list("status=open").await, ["pick"]);
     assert_eq!(list("status=completed&workflow=order&mode=real").await, ["order"]);

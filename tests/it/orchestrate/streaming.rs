@@ -26,7 +26,7 @@ fn frames(text: &str) -> Vec<(u64, String)> {
 }
 
 /// Reads a stream until it contains a text, and disconnects.
-async fn broken_off(test: &BankTest, path: &str, after: u64, until: &str) -> String {
+async fn read_until(test: &BankTest, path: &str, after: u64, until: &str) -> String {
     let mut stream = TcpStream::connect(test.pointsman.admin).await.expect("it listens");
     let head =
         format!("GET {path}/stream HTTP/1.1\r\nhost: {}\r\nlast-event-id: {after}\r\n\r\n", test.pointsman.admin);
@@ -47,20 +47,20 @@ async fn broken_off(test: &BankTest, path: &str, after: u64, until: &str) -> Str
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_is_followed_to_its_end() {
     let test = BankTest::open().await;
-    test.bank.next(OriginReply::Status(429), 1);
+    test.bank.script(OriginReply::Status(429), 1);
     test.flags.write("workflows/order.yaml", &super::WORKFLOWS[0].1.replace("attempts: 1", "attempts: 3, base: 10ms"));
     let names = crate::support::until("a retry in the stream", || async {
-        let ask = json!({ "workflow": "order", "input": { "sku": "a" }, "stream": true });
-        let reply = test.call(Method::POST, RUN, &[], &ask).await;
+        let request = json!({ "workflow": "order", "input": { "sku": "a" }, "stream": true });
+        let reply = test.call(Method::POST, RUN, &[], &request).await;
         assert_eq!(
             (reply.status, &reply.headers["content-type"]),
             (StatusCode::OK, &"text/event-stream".parse().unwrap())
         );
-        let told = frames(&String::from_utf8_lossy(&reply.body));
-        let ids: Vec<u64> = told.iter().map(|(id, _)| *id).collect();
+        let received = frames(&String::from_utf8_lossy(&reply.body));
+        let ids: Vec<u64> = received.iter().map(|(id, _)| *id).collect();
         assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "without a gap");
-        let names: Vec<String> = told.into_iter().map(|(_, name)| name).collect();
-        test.bank.next(OriginReply::Status(429), usize::from(!names.iter().any(|name| name == "step_retrying")));
+        let names: Vec<String> = received.into_iter().map(|(_, name)| name).collect();
+        test.bank.script(OriginReply::Status(429), usize::from(!names.iter().any(|name| name == "step_retrying")));
         names.iter().any(|name| name == "step_retrying").then_some(names)
     })
     .await;
@@ -71,14 +71,14 @@ async fn a_start_is_followed_to_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reconnects_misses_nothing_over_a_restart() {
     let mut test = BankTest::open().await;
-    let run = test.begun("pick", json!({})).await;
-    let first = frames(&broken_off(&test, &run, 0, "event: checkpoint").await);
+    let run = test.start_run("pick", json!({})).await;
+    let first = frames(&read_until(&test, &run, 0, "event: checkpoint").await);
     let last = first.last().expect("frames").0;
-    test.killed_and_back().await;
-    let pending = test.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
+    test.kill_and_restart().await;
+    let pending = test.wait_for_status(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
     let answer = json!({ "values": { "selected_asset_id": "a" } });
     let (rest, answered) = tokio::join!(
-        broken_off(&test, &run, last, "event: end"),
+        read_until(&test, &run, last, "event: end"),
         test.post(pending["answer"].as_str().unwrap(), answer),
     );
     assert_eq!(answered.0, 200, "{}", answered.1);
@@ -95,7 +95,7 @@ async fn a_client_that_reconnects_misses_nothing_over_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_bounded_and_a_disconnected_client_frees_its_slot() {
     let test = BankTest::with("limits: { api_streams_max: 1, api_heartbeat_ms: 50 }").await;
-    let run = test.begun("pick", json!({})).await;
+    let run = test.start_run("pick", json!({})).await;
     let mut held = TcpStream::connect(test.pointsman.admin).await.expect("it listens");
     let head = format!("GET {run}/stream HTTP/1.1\r\nhost: {}\r\n\r\n", test.pointsman.admin);
     held.write_all(head.as_bytes()).await.expect("sent");
@@ -117,5 +117,5 @@ async fn streams_are_bounded_and_a_disconnected_client_frees_its_slot() {
         }
     });
     again.await.expect("the place is given back");
-    test.comes_to(&run, "waiting_checkpoint").await;
+    test.wait_for_status(&run, "waiting_checkpoint").await;
 }

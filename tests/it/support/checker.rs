@@ -35,11 +35,11 @@ pub struct Allowed {
     /// Old runs were purged: what is in the ledger may be of runs that are gone.
     pub purged: bool,
     /// Routes with `keep: none`: what they answered has no run.
-    pub unkept: Vec<&'static str>,
+    pub keep_none_routes: Vec<&'static str>,
 }
 
 /// I7.
-pub fn identity(metrics: &Metrics) {
+pub fn check_balance(metrics: &Metrics) {
     let wrong = metrics.unbalanced();
     assert!(wrong.is_empty(), "I7: {}", wrong.join("; "));
 }
@@ -47,7 +47,7 @@ pub fn identity(metrics: &Metrics) {
 /// I1 to I5, over a store that no process has open.
 pub async fn check(store: &Path, ledger: &Ledger, placed: &[Value], allowed: &Allowed) {
     let mut wrong = Vec::new();
-    let modes = check_store_file(store, placed, &allowed.unkept, &mut wrong).await;
+    let modes = check_store_file(store, placed, &allowed.keep_none_routes, &mut wrong).await;
     check_ledger(&ledger.entries(), &modes, placed, allowed, &mut wrong);
     assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
     eprintln!("checked: {} runs, {} ledger lines, {} orders, 0 violations", modes.len(), ledger.len(), placed.len());
@@ -65,13 +65,13 @@ pub async fn check_runs(store: &Path, placed: &[Value]) {
 async fn check_store_file(
     store: &Path,
     placed: &[Value],
-    unkept: &[&str],
+    keep_none_routes: &[&str],
     wrong: &mut Vec<String>,
 ) -> BTreeMap<String, Mode> {
     let path = store;
     let store = open(store).await;
     let modes = check_store(&store, placed, wrong).await;
-    all_runs(&store).await.iter().for_each(|run| check_kept(run, unkept, wrong));
+    all_runs(&store).await.iter().for_each(|run| check_not_kept(run, keep_none_routes, wrong));
     store.close().await;
     let checked = match postgres(path) {
         Some(url) => PostgresStore::check(&url, None, &Limits::default()).await.map(|(checked, _)| checked),
@@ -139,9 +139,9 @@ async fn all_runs(store: &SharedStore) -> Vec<RunSummary> {
     }
 }
 
-/// I1 of a run's route: it keeps runs.
-pub fn check_kept(run: &RunSummary, unkept: &[&str], wrong: &mut Vec<String>) {
-    if let Some(route) = run.route.as_ref().filter(|route| unkept.contains(&route.as_str())) {
+/// I1 of a run: it is not of a route with `keep: none`.
+pub fn check_not_kept(run: &RunSummary, keep_none_routes: &[&str], wrong: &mut Vec<String>) {
+    if let Some(route) = run.route.as_ref().filter(|route| keep_none_routes.contains(&route.as_str())) {
         wrong.push(format!("I1: {} of `{route}` is kept, and its route says `keep: none`", run.run_id));
     }
 }
@@ -175,7 +175,7 @@ pub fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<Strin
             let holds_sensitive = folded.holds_sensitive();
             let mut folded = RunSummary { wake: run.wake, ..folded.summary(last.at) };
             if holds_sensitive {
-                // Stars here, sealed there: `store check` compares the two.
+                // Folded, the note has `***` where the stored one is sealed; `store check` compares what is sealed.
                 folded.note.clone_from(&run.note);
             }
             if folded != *run {

@@ -73,11 +73,12 @@ impl InProcessEngine {
         self.world.clear_faults();
         let store: SharedStore = Arc::new(MemoryStore::new());
         let engine = Some(self.engine(&store).await);
-        let mut prepare = WorkflowRun { rig: self, store, engine, workflow: workflow.clone(), instance: None, from: 0 };
+        let mut prepare =
+            WorkflowRun { rig: self, store, engine, workflow: workflow.clone(), instance: None, ledger_start: 0 };
         if self.plan(workflow).reads.iter().any(|path| path.root() == "instance") {
             prepare.instance = Some(prepare.create().await);
         }
-        prepare.from = self.world.ledger().len();
+        prepare.ledger_start = self.world.ledger().len();
         prepare
     }
     /// The checked workflow.
@@ -114,7 +115,7 @@ pub struct WorkflowRun<'a> {
     workflow: WorkflowName,
     instance: Option<InstanceId>,
     /// The length of the ledger before the run.
-    from: usize,
+    ledger_start: usize,
 }
 
 impl WorkflowRun<'_> {
@@ -132,7 +133,7 @@ impl WorkflowRun<'_> {
         InstanceId { key: InstanceKey { family: RouteId::from("orders.create").into(), id }, run: answer.report.run }
     }
     /// Sends the request and awaits the answer; starts a workflow without a route, and waits until the run rests.
-    pub async fn ask(&self) {
+    pub async fn send_and_wait(&self) {
         let routes = &self.rig.setup.routes;
         if routes.iter().any(|route| route.workflow.as_ref() == Some(&self.workflow)) {
             self.request_answered(&self.workflow, self.instance.clone()).await;
@@ -141,7 +142,7 @@ impl WorkflowRun<'_> {
         let input = request_body(self.workflow.as_str());
         let start = Start { workflow: self.workflow.clone(), input, by: "ann".into(), key: None };
         self.engine().start(start).await.expect("it starts");
-        self.rest().await;
+        self.wait_until_at_rest().await;
     }
     async fn request_answered(&self, workflow: &WorkflowName, instance: Option<InstanceId>) -> ArmReply {
         let route = self.rig.setup.routes.iter().find(|route| route.workflow.as_ref() == Some(workflow));
@@ -194,17 +195,18 @@ impl WorkflowRun<'_> {
         runs.into_iter().next()
     }
     /// Waits until the run has ended or waits for a person to resolve a conflict. Approves every checkpoint.
-    pub async fn rest(&self) -> Option<RunSummary> {
+    pub async fn wait_until_at_rest(&self) -> Option<RunSummary> {
         let resting = until("the run to come to rest", || async {
             let run = self.run().await;
             if let Some(asking) = run.as_ref().filter(|run| run.checkpoint.is_some()) {
                 let run = asking.run_id;
-                let asked = self.folded(run).await.open_checkpoints().next().cloned()?;
+                let asked = self.state_of(run).await.open_checkpoints().next().cloned()?;
                 // All items of a review.
                 let approved = asked.items.iter().map(|item| item.index).collect();
-                let said = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };
+                let answer = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };
                 let checkpoint = asked.checkpoint;
-                let _said_before = self.engine().order(run, Order::Answer { checkpoint, said }, "ann".into()).await;
+                let _earlier_answer =
+                    self.engine().order(run, Order::Answer { checkpoint, said: answer }, "ann".into()).await;
             }
             let rests = run.as_ref().is_none_or(|run| run.status.is_final() || run.status == RunStatus::Paused);
             (rests && self.engine().runs_in_flight() == 0).then_some(run)
@@ -223,12 +225,12 @@ impl WorkflowRun<'_> {
         self.store.events(run, Seq::FIRST).await.expect("events")
     }
     /// The run folded from its events.
-    pub async fn folded(&self, run: RunId) -> Run {
+    pub async fn state_of(&self, run: RunId) -> Run {
         fold(self.events(run).await.iter().map(|stored| &stored.event)).expect("it folds")
     }
     /// The ledger's entries of this run.
     pub fn ledger(&self) -> Vec<LedgerEntry> {
-        self.rig.world.ledger().entries().split_off(self.from)
+        self.rig.world.ledger().entries().split_off(self.ledger_start)
     }
     /// Accepted effects by operation.
     pub fn effects(&self) -> BTreeMap<String, u64> {

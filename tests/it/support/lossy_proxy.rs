@@ -83,9 +83,9 @@ impl Drop for LossyProxy {
 }
 
 impl State {
-    fn loses(&self, asked: usize, reply: &[u8]) -> bool {
+    fn loses(&self, request_bytes: usize, reply: &[u8]) -> bool {
         let says = |what: &[u8]| reply.windows(what.len()).any(|part| part == what);
-        let commit = reply.ends_with(READY) && (says(COMMITTED) || asked >= WRITE_BYTES_MIN && says(CALLED));
+        let commit = reply.ends_with(READY) && (says(COMMITTED) || request_bytes >= WRITE_BYTES_MIN && says(CALLED));
         let one_in = self.one_in.load(Ordering::Relaxed);
         let lost = commit && one_in > 0 && self.random.lock().expect("unpoisoned").usize(..one_in) == 0;
         self.lost.fetch_add(u64::from(lost), Ordering::Relaxed);
@@ -98,12 +98,12 @@ async fn forward(mut near: TcpStream, state: &State) {
     let Ok(mut far) = TcpStream::connect(there).await else { return };
     let _set = (near.set_nodelay(true), far.set_nodelay(true));
     let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    let (mut asked, mut answered) = (0, true);
+    let (mut request_bytes, mut answered) = (0, true);
     loop {
         tokio::select! {
             read = near.read(&mut ours) => match read {
                 Ok(n @ 1..) if far.write_all(&ours[..n]).await.is_ok() => {
-                    asked = if answered { n } else { asked + n };
+                    request_bytes = if answered { n } else { request_bytes + n };
                     answered = false;
                 }
                 _ => return,
@@ -111,7 +111,7 @@ async fn forward(mut near: TcpStream, state: &State) {
             read = far.read(&mut theirs) => match read {
                 Ok(n @ 1..) => {
                     answered = true;
-                    if state.loses(asked, &theirs[..n]) || near.write_all(&theirs[..n]).await.is_err() {
+                    if state.loses(request_bytes, &theirs[..n]) || near.write_all(&theirs[..n]).await.is_err() {
                         return;
                     }
                 }

@@ -52,7 +52,7 @@ impl ReceivedRequest {
 
 struct Inner {
     script: VecDeque<OriginReply>,
-    otherwise: OriginReply,
+    default_reply: OriginReply,
     seen: Vec<ReceivedRequest>,
 }
 
@@ -64,11 +64,11 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Listens; answers `otherwise` whenever the script is empty.
-    pub async fn start(otherwise: OriginReply) -> Self {
+    /// Listens; answers `default_reply` whenever the script is empty.
+    pub async fn start(default_reply: OriginReply) -> Self {
         let listener = TcpListener::bind(LOCAL).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let inner = Arc::new(Mutex::new(Inner { script: VecDeque::new(), otherwise, seen: Vec::new() }));
+        let inner = Arc::new(Mutex::new(Inner { script: VecDeque::new(), default_reply, seen: Vec::new() }));
         let shared = inner.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -89,12 +89,12 @@ impl Origin {
         self.address
     }
     /// Answers the next `times` requests like this.
-    pub fn next(&self, act: OriginReply, times: usize) {
-        self.inner.lock().expect("unpoisoned").script.extend(std::iter::repeat_n(act, times));
+    pub fn script(&self, reply: OriginReply, times: usize) {
+        self.inner.lock().expect("unpoisoned").script.extend(std::iter::repeat_n(reply, times));
     }
     /// Sets the answer while the script is empty.
-    pub fn otherwise(&self, act: OriginReply) {
-        self.inner.lock().expect("unpoisoned").otherwise = act;
+    pub fn set_default(&self, reply: OriginReply) {
+        self.inner.lock().expect("unpoisoned").default_reply = reply;
     }
     /// The requests that arrived completely.
     pub fn seen(&self) -> Vec<ReceivedRequest> {
@@ -118,7 +118,7 @@ async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
         let act = {
             let mut inner = inner.lock().expect("unpoisoned");
             inner.seen.push(seen);
-            inner.script.pop_front().unwrap_or_else(|| inner.otherwise.clone())
+            inner.script.pop_front().unwrap_or_else(|| inner.default_reply.clone())
         };
         let bytes = match act {
             OriginReply::Bytes(bytes) => bytes,

@@ -182,10 +182,10 @@ impl Pointsman {
     /// Any signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid().try_into().expect("a pid")).expect("a pid");
-        rustix::process::kill_process(pid, signal).expect("it could be told");
+        rustix::process::kill_process(pid, signal).expect("the signal could be sent");
     }
     /// Waits until it ends; the exit code.
-    pub async fn ended(&mut self) -> Option<i32> {
+    pub async fn wait_for_exit(&mut self) -> Option<i32> {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let status = ended.unwrap_or_else(|_| panic!("it did not end:\n{}", read(&self.log)));
         status.expect("it could be waited for").code()
@@ -193,7 +193,7 @@ impl Pointsman {
     /// SIGTERM; the exit code.
     pub async fn stop(&mut self) -> Option<i32> {
         self.terminate();
-        self.ended().await
+        self.wait_for_exit().await
     }
     /// Waits until a scrape satisfies a condition, and returns that scrape.
     pub async fn until_metric(&self, what: &str, holds: impl Fn(&Metrics) -> bool) -> Metrics {

@@ -20,12 +20,12 @@ impl RawConnection {
         self
     }
     /// Closes the sending side.
-    pub async fn done(&mut self) -> &mut Self {
+    pub async fn close_sending(&mut self) -> &mut Self {
         let _shut = self.0.shutdown().await;
         self
     }
     /// Reads until the other side closes, or nothing comes for two seconds.
-    pub async fn rest(&mut self) -> Vec<u8> {
+    pub async fn read_to_close(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_secs(2), self.0.read(&mut buffer)).await {

@@ -63,7 +63,7 @@ impl ReceivedCall {
 #[derive(Default)]
 struct Endpoint {
     script: VecDeque<ScriptedReply>,
-    otherwise: Option<ScriptedReply>,
+    default_reply: Option<ScriptedReply>,
     hold: Option<Arc<Semaphore>>,
     seen: Vec<ReceivedCall>,
     active: usize,
@@ -102,12 +102,12 @@ impl StepService {
         &self.state.ledger
     }
     /// Replies to the next `times` calls of an endpoint like this.
-    pub fn script(&self, endpoint: &str, say: ScriptedReply, times: usize) {
-        self.state.at(endpoint, |endpoint| endpoint.script.extend(std::iter::repeat_n(say, times)));
+    pub fn script(&self, endpoint: &str, reply: ScriptedReply, times: usize) {
+        self.state.at(endpoint, |endpoint| endpoint.script.extend(std::iter::repeat_n(reply, times)));
     }
     /// Sets the reply of an endpoint while its script is empty.
-    pub fn set_default(&self, endpoint: &str, say: ScriptedReply) {
-        self.state.at(endpoint, |endpoint| endpoint.otherwise = Some(say));
+    pub fn set_default(&self, endpoint: &str, reply: ScriptedReply) {
+        self.state.at(endpoint, |endpoint| endpoint.default_reply = Some(reply));
     }
     /// Makes the calls of an endpoint wait.
     pub fn hold(&self, endpoint: &str) {
@@ -153,11 +153,11 @@ impl State {
         let text = String::from_utf8_lossy(&call.body).into_owned();
         let seen =
             ReceivedCall { path: call.path.clone(), key, text, headers: call.headers.clone(), at: Instant::now() };
-        let (say, hold) = self.at(&name, |endpoint| {
+        let (scripted, hold) = self.at(&name, |endpoint| {
             endpoint.seen.push(seen.clone());
             endpoint.active += 1;
             endpoint.active_max = endpoint.active_max.max(endpoint.active);
-            (endpoint.script.pop_front().or_else(|| endpoint.otherwise.clone()), endpoint.hold.clone())
+            (endpoint.script.pop_front().or_else(|| endpoint.default_reply.clone()), endpoint.hold.clone())
         });
         let _inside = ActiveCall(self, &name);
         if let Some(hold) = hold
@@ -165,7 +165,7 @@ impl State {
         {
             permit.forget();
         }
-        match say {
+        match scripted {
             Some(ScriptedReply::Refuse(status)) => Ok(reply(code(status), &json!({ "error": "no" }))),
             Some(ScriptedReply::RefuseWith(status, headers, body)) => {
                 let mut answer = reply(code(status), &body);
@@ -211,9 +211,10 @@ impl State {
         name: &str,
         seen: &ReceivedCall,
         method: &Method,
-        says: Option<Value>,
+        with_body: Option<Value>,
     ) -> Result<Value, Box<Response<Full<Bytes>>>> {
-        let answer = |number| says.unwrap_or_else(|| json!({ "id": format!("{name} {number}"), "number": number }));
+        let answer =
+            |number| with_body.unwrap_or_else(|| json!({ "id": format!("{name} {number}"), "number": number }));
         if *method == Method::GET {
             return Ok(answer(0));
         }

@@ -103,7 +103,7 @@ impl TestSystem {
         self.client.json(method, &format!("{}{path}", self.pointsman.url()), &all, body).await
     }
     /// Sends a request that must succeed.
-    pub async fn ask(&self, method: Method, path: &str, body: &Value) -> Value {
+    pub async fn send_ok(&self, method: Method, path: &str, body: &Value) -> Value {
         let reply = self.send(method.clone(), path, body).await;
         let reply = reply.unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.pointsman.log()));
         let text = String::from_utf8_lossy(&reply.body).into_owned();
@@ -113,7 +113,7 @@ impl TestSystem {
     /// Places an order; the checker will require its effects.
     pub async fn order(&self) -> Value {
         let number = self.requests.load(Ordering::Relaxed);
-        let order = self.ask(Method::POST, "/orders", &some_order(number)).await;
+        let order = self.send_ok(Method::POST, "/orders", &some_order(number)).await;
         self.record_order(order.clone());
         order
     }
@@ -123,11 +123,11 @@ impl TestSystem {
     }
     /// Reads the order.
     pub async fn read(&self, order: &Value) -> Value {
-        self.ask(Method::GET, &format!("/orders/{}", id(order)), &Value::Null).await
+        self.send_ok(Method::GET, &format!("/orders/{}", id(order)), &Value::Null).await
     }
     /// Cancels the order.
     pub async fn cancel(&self, order: &Value) -> Value {
-        self.ask(Method::POST, &format!("/orders/{}/cancel", id(order)), &Value::Null).await
+        self.send_ok(Method::POST, &format!("/orders/{}/cancel", id(order)), &Value::Null).await
     }
     /// Places, reads and cancels one order.
     pub async fn create_read_cancel(&self) {
@@ -262,7 +262,7 @@ impl TestSystem {
         self.finish_then(|_| async {}).await;
     }
     /// As [`TestSystem::finish`], but neither waits for runs to end nor checks the metrics.
-    pub async fn finish_waiting(mut self) {
+    pub async fn finish_with_open_runs(mut self) {
         self.finished = true;
         assert_eq!(self.pointsman.stop().await, Some(0), "it exits with code 0:\n{}", self.pointsman.log());
         let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
@@ -273,7 +273,7 @@ impl TestSystem {
         self.finished = true;
         self.wait_for_runs_to_end().await;
         let metrics = self.pointsman.metrics().await;
-        checker::identity(&metrics);
+        checker::check_balance(&metrics);
         assert_eq!(self.pointsman.stop().await, Some(0), "it exits with code 0:\n{}", self.pointsman.log());
         let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
         checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;

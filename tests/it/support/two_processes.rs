@@ -94,7 +94,7 @@ impl TwoProcesses {
         Some(Self { world, link, processes: [first, second], cluster, _legacy: legacy, _flags: flags, _dir: dir })
     }
     /// Starts a run of `relay` at one of them; does not wait for it.
-    pub async fn begin(&self, at: usize, pause: &str) -> String {
+    pub async fn start_run(&self, at: usize, pause: &str) -> String {
         let body = json!({ "workflow": "relay", "input": { "pause": pause }, "stream": false });
         let reply =
             self.processes[at].api_with(Method::POST, "/api/v2/orchestrate/run", &[("prefer", "respond-async")], body);
@@ -103,7 +103,7 @@ impl TwoProcesses {
         reply.json()["data"]["run_id"].as_str().expect("a run").to_owned()
     }
     /// Starts a run at a process that may refuse with "nothing was started": tries at most this many times more.
-    pub async fn begin_after_refusals(&self, at: usize, pause: &str, refusals_max: usize) -> String {
+    pub async fn start_run_after_refusals(&self, at: usize, pause: &str, refusals_max: usize) -> String {
         for _ in 0..refusals_max {
             let body = json!({ "workflow": "relay", "input": { "pause": pause }, "stream": false });
             let path = "/api/v2/orchestrate/run";
@@ -111,17 +111,17 @@ impl TwoProcesses {
             if reply.status.is_success() {
                 return reply.json()["data"]["run_id"].as_str().expect("a run").to_owned();
             }
-            let said = reply.json();
-            assert_eq!((reply.status.as_u16(), &said["title"]), (503, &json!("Nothing was started")), "{said}");
+            let body = reply.json();
+            assert_eq!((reply.status.as_u16(), &body["title"]), (503, &json!("Nothing was started")), "{body}");
         }
-        self.begin(at, pause).await
+        self.start_run(at, pause).await
     }
     /// A run as one of them shows it.
     pub async fn show(&self, at: usize, run: &str) -> Value {
         self.processes[at].get(&format!("/api/v2/orchestrate/run/{run}")).await["data"].clone()
     }
     /// Waits until runs have completed, as one of them shows it.
-    pub async fn completed(&self, at: usize, runs: &[String]) {
+    pub async fn wait_until_completed(&self, at: usize, runs: &[String]) {
         for run in runs {
             until(&format!("{run} to complete"), || async {
                 let shown = self.show(at, run).await;

@@ -169,7 +169,7 @@ impl Core {
     pub async fn events(&self, run: RunId) -> Result<Vec<StoredEvent>, StoreError> {
         Ok(event_sealer::open(&self.ports.sealer, run, self.ports.store.events(run, Seq::FIRST).await?))
     }
-    /// The files of a version; the newest where that version is not kept.
+    /// The files of a version; the newest files if that version is no longer held.
     pub fn snapshot_of(&self, files_version: Option<u64>) -> Arc<Snapshot> {
         let newest = self.files.snapshot.load_full();
         let Some(files_version) = files_version.filter(|files_version| *files_version != newest.files_version) else {

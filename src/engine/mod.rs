@@ -5,7 +5,7 @@
 //! (`machine`) what to do and does it through `ports`. Which run has a task is decided by `scheduler`: a resting run
 //! has none, and a message to it starts one. Always true: a run's state is its events; a rehearsal can send only reads;
 //! a private or shared call is sent only after its event is durable. What a run does next is decided by `workflow`,
-//! which is pure; events are kept by `store`; which arm answers a request is decided by the proxy.
+//! which is pure; `store` stores the events; the proxy decides which arm answers a request.
 //!
 //! When a service is slow, its attempts time out and other steps go on; when the store is slow, effects and answers
 //! wait; when the process ends, the next one resumes its runs from the store ([`Engine::recover`]).
@@ -76,7 +76,7 @@ pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 
 /// What an engine is built from.
 pub struct EngineParts {
-    /// The store of its runs.
+    /// The store of the engine's runs.
     pub store: SharedStore,
     /// The plans in force.
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
@@ -114,7 +114,7 @@ impl Engine {
     /// made, rehearsals and dark runs on the runtime from which the arm is called.
     ///
     /// # Panics
-    /// Outside a runtime.
+    /// If called outside a Tokio runtime.
     pub fn new(parts: EngineParts) -> Self {
         let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins, clock } = parts;
         let (started, copy_started) = (clock.now(), pins.copy_started());

@@ -1,10 +1,10 @@
 //! Creates the child of a run, exactly once.
 //!
 //! Always true: a child's id is durable, in an event of its parent, before the child is created. The task that creates
-//! it holds the child's slot, and has checked while holding it that the store has no such run: so it is created once,
-//! however often this is called. The children of a run that ends are not created, and those of a paused run only after
-//! it is resumed. A child has its parent's mode. The child of a rehearsal is kept in memory and driven within its
-//! parent's task.
+//! it holds the child's slot, and has checked while holding the slot that the store has no such run. So the child is
+//! created once, however often `ensure_child` is called. The children of a run that ends are not created, and those of
+//! a paused run only after it is resumed. A child has its parent's mode. The child of a rehearsal is kept in memory and
+//! driven within its parent's task.
 //!
 //! When the store does not answer, or refuses the first append, the creation is tried again; a child that can never
 //! start counts as failed. If its workflow was removed from the files after its parent decided on it, the child is not

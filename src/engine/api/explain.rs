@@ -104,7 +104,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
     Ok((Explanation { run: summary, sentence, waits: lines, stuck }, person))
 }
 
-/// Whether a child that a run waits for itself waits for a person, and a description of the child's state.
+/// The state of a child: whether the child waits for a person, and a description.
 fn explain_child<'a>(
     core: &'a Arc<Core>,
     child: RunId,

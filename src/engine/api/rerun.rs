@@ -212,7 +212,7 @@ fn check_credentials(old: &Run, credentials: &BTreeMap<String, String>) -> Resul
 
 /// The first half of a rerun, for the test of a crash after it.
 #[cfg(test)]
-pub(in crate::engine) async fn tests_hand_over(engine: &crate::engine::Engine, of: RunId, from: &str) -> RunId {
+pub(in crate::engine) async fn hand_over_for_test(engine: &crate::engine::Engine, of: RunId, from: &str) -> RunId {
     let predecessor = read(&engine.core, of).await.unwrap_or_else(|error| panic!("{error}"));
     hand_over(&engine.core, &predecessor, &from.into(), "ann".into()).await.unwrap_or_else(|error| panic!("{error}"));
     let after = read(&engine.core, of).await.unwrap_or_else(|error| panic!("{error}"));

@@ -32,7 +32,7 @@ pub struct Started {
     pub fresh: bool,
 }
 
-/// Why nothing was started.
+/// Why a run was not started, or why it is unknown whether it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum StartError {
     /// There is no such workflow.
@@ -62,7 +62,7 @@ pub enum StartError {
     /// There is no such run.
     #[error("there is no such run")]
     NoRun,
-    /// The store refused the write, or did not answer; in the second case `unknown` is true.
+    /// The store refused an operation, or did not answer.
     #[error("{why}")]
     Store {
         /// What happened.
@@ -72,7 +72,7 @@ pub enum StartError {
     },
 }
 
-/// Why an order was not carried out.
+/// Why an order was not carried out, or why it is unknown whether it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum OrderError {
     /// There is no such run.
@@ -89,7 +89,7 @@ pub enum OrderError {
     /// This process cannot move the run: its plan or events cannot be read.
     #[error("{0}")]
     Unreadable(String),
-    /// The store refused the write, or did not answer; in the second case `unknown` is true.
+    /// The store refused an operation, or did not answer.
     #[error("{why}")]
     Store {
         /// What happened.

@@ -31,7 +31,7 @@ pub(in crate::engine) enum Measure {
 }
 
 impl Measure {
-    /// What is recorded of an event: `None` for most.
+    /// The fact to record about an event; `None` for most events.
     pub fn of(event: &Event, run: &Run) -> Option<Self> {
         Some(match event {
             Event::StepStarted(started) if started.attempt == 1 && started.part.is_do() => {

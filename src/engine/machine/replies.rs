@@ -42,7 +42,7 @@ pub(in crate::engine) fn of_run(
             let detail = shown_note(run, plan).unwrap_or_else(|| "it asks a person".into());
             let detail = format!(
                 "The run waits for a person: {detail}. A person decides how it goes on. Sending the request again with the same \
-                 retry key does nothing twice and gets the run's answer; without one it could."
+                 retry key does nothing twice and gets the run's answer; without one it could do the work twice."
             );
             let problem = Problem {
                 status: 503,
@@ -277,7 +277,7 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         FailureKind::Unavailable => "A service that the workflow needs is not available",
         FailureKind::TimedOut => "A service that the workflow needs did not answer in time",
         FailureKind::Broken => "A service that the workflow needs failed",
-        FailureKind::Schema => "A service gave a step of the workflow what its schema refuses",
+        FailureKind::Schema => "A service's reply does not match the schema of a step of the workflow",
         FailureKind::Cancelled => "The run was cancelled",
         FailureKind::Rejected => "A person said no to a step of the workflow",
         FailureKind::ChildFailed => "A workflow that this one runs did not complete",

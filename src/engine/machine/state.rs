@@ -47,7 +47,7 @@ pub(in crate::engine) struct CallerTerms {
 
 /// Pauses a run when it is recovered, before anything else happens to it.
 pub(in crate::engine) struct RecoveryPause {
-    /// Who pauses it, as its events name it.
+    /// The name under which the run's events record who paused it.
     pub by: String,
     pub reason: String,
 }
@@ -209,7 +209,7 @@ impl Machine {
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
-    /// Replaces what expressions see of the files, after a reload.
+    /// Replaces the values from the files that expressions see, after a reload.
     pub fn set_world(&mut self, world: Arc<World>) {
         self.world = world;
     }

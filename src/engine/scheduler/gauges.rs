@@ -51,7 +51,7 @@ impl CountedRuns {
             unfinished_runs(&workflow, status).increment(1.0);
         }
     }
-    /// Counts these runs and no others.
+    /// Makes these runs the counted ones, in place of all that were counted before.
     pub fn replace(&self, runs: HashMap<RunId, (WorkflowName, RunStatus)>) {
         let mut counted = self.lock();
         let mut numbers: BTreeMap<&(WorkflowName, RunStatus), u64> = counted.values().map(|label| (label, 0)).collect();

@@ -1,6 +1,6 @@
 //! Reads a run from the store and folds its events.
 //!
-//! Always true: a snapshot only saves work. One that is missing, damaged, written by a version with another fold
+//! Always true: a snapshot only saves work. A snapshot that is missing, damaged, written by a version with another fold
 //! function, or not consistent with the events after it is ignored and counted, and all events are folded. Reading
 //! fails only where the store does not return the events, or where they contradict each other.
 

@@ -182,7 +182,7 @@ async fn a_successor_has_the_credentials_of_the_caller() {
     harness.send(arm_request).await;
     let run = harness.runs().await[0].run_id;
     // The process ends after the predecessor was ended and before the successor is created.
-    let successor = crate::engine::api::rerun::tests_hand_over(&harness.engine, run, "a").await;
+    let successor = crate::engine::api::rerun::hand_over_for_test(&harness.engine, run, "a").await;
     harness.crash().await;
     assert_eq!(rerun(&harness, run, "a").await.unwrap().run, successor);
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);

@@ -357,7 +357,8 @@ pub(super) fn pieces(text: &str, bounds: &Bounds) -> Result<Vec<Piece>, Expressi
     Ok(pieces)
 }
 
-/// The byte offset of the `}` that closes a `${`: the first that is not in a string and closes no `{` of the expression.
+/// The byte offset of the `}` that closes a `${`: the first that is not in a string and closes no `{` of the
+/// expression.
 fn end_of(rest: &str) -> Option<usize> {
     let mut open = 0usize;
     for (item, range) in Items::new(rest) {

@@ -77,8 +77,8 @@ pub(super) fn moved(
 }
 
 /// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services
-/// have other base URLs in the files in force. The run pauses there instead of sending such a call, or its probe, again.
-/// A call whose recorded URL is sealed is left out, because the URL is not known here.
+/// have other base URLs in the files in force. The run pauses there instead of sending such a call, or its probe,
+/// again. A call whose recorded URL is sealed is left out, because the URL is not known here.
 pub fn moved_calls(run: &Run, plan: &Plan, world: &World) -> BTreeMap<StepItem, Moved> {
     let of_steps = run.steps.iter().flat_map(|(step, state)| {
         let open = match state {

@@ -240,7 +240,8 @@ fn answer_events(run: &Run, step: &Step, question: &RunQuestion, said: Checkpoin
     match (approve, on_reject) {
         (true, _) if all_struck => events.extend(skip(run, step, asked.item)),
         (true, _) => {}
-        // The rejected question was about the other input that a person gave in a conflict: that conflict is open again.
+        // The rejected question was about the other input that a person gave in a conflict: that conflict is open
+        // again.
         (false, _) if is_renewed(run, step, asked.item) => events.push(reopened(run, step, asked.item, by)),
         (false, OnReject::Skip) => events.extend(skip(run, step, asked.item)),
         (false, OnReject::Fail) => {

@@ -4,8 +4,8 @@
 //! step that needs one is asked about again or skipped, never given a value.
 //!
 //! What each choice keeps: *retry*: the bytes and the key. *retry_with*: neither; an unknown earlier attempt stays
-//! listed, and no fallback is taken any more. *skip*: the list of calls to undo and of calls with unknown effect. *take*:
-//! the same lists; only the output is replaced. *fallback*: nothing, because certainly nothing was done.
+//! listed, and no fallback is taken any more. *skip*: the list of calls to undo and of calls with unknown effect.
+//! *take*: the same lists; only the output is replaced. *fallback*: nothing, because certainly nothing was done.
 
 use super::calls::CallState;
 use super::{Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};

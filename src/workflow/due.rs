@@ -268,8 +268,8 @@ impl Due<'_> {
         }
     }
 
-    /// Begins another attempt once its time has come. While effects are held, no attempt of an effect begins, not even a
-    /// repeated one.
+    /// Begins another attempt once its time has come. While effects are held, no attempt of an effect begins, not even
+    /// a repeated one.
     fn next_attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part, at: Timestamp) {
         let is_effect = match part {
             Part::Do => is_effect(self.run, step),

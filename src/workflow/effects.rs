@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "was anything private or shared done, or may it have been?" Always true: an attempt counts
 //! from the moment at which it may be sent; it does not count any more once it is certain that it did nothing (it was
-//! never sent, or the service or a probe said so). A run whose only effect was certainly not done can still fall back to
-//! legacy, or tell its caller that nothing was done.
+//! never sent, or the service or a probe said so). A run whose only effect was certainly not done can still fall back
+//! to legacy, or tell its caller that nothing was done.
 
 use super::calls::{CallState, Phase, StepState};
 use super::performed_effects::PerformedEffects;

@@ -80,7 +80,8 @@ impl FailureKind {
             FailureKind::NeedsSignal => "needs_signal",
         }
     }
-    /// Whether a person's decision against the request may be the cause. Every other kind means that something went wrong.
+    /// Whether a person's decision against the request may be the cause. Every other kind means that something went
+    /// wrong.
     pub fn may_follow_decision(self) -> bool {
         match self {
             FailureKind::Cancelled | FailureKind::Rejected | FailureKind::ChildFailed => true,

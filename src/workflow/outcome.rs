@@ -82,7 +82,8 @@ impl EndedAttempt<'_> {
             }
             (Class::NotDone, result) => {
                 let breaker_open = matches!(result, AttemptResult::BreakerOpen { .. });
-                // The caller waits for this step, and the step declares no `deadline` until which it may wait for the breaker.
+                // The caller waits for this step, and the step declares no `deadline` until which it may wait for the
+                // breaker.
                 let caller_waits = self.part == Part::Do
                     && state.until.is_none()
                     && self.run.started.route.is_some()

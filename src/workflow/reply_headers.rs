@@ -1,8 +1,8 @@
 //! Which headers of a step's replies are recorded in the run's events.
 //!
 //! Always true: every header that an expression of the plan can read is recorded. So is every header that the plan
-//! declares as sensitive, because its value has to be found wherever it occurs. No other header is recorded: no decision
-//! depends on it, and it would be stored with every step.
+//! declares as sensitive, because its value has to be found wherever it occurs. No other header is recorded: no
+//! decision depends on it, and it would be stored with every step.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

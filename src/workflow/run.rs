@@ -165,8 +165,9 @@ impl Run {
     }
     /// Whether it was decided that the request, or a part of it, is not to be done in this way: a person cancelled the
     /// run, said no, struck out an item, skipped a step or replaced the run, or a rule of the workflow did
-    /// (`busy: cancel`, `on_timeout: reject`); here or in a child run. Legacy knows nothing of such a decision and would
-    /// perform the whole request, so the run is not given back to legacy any more. A failure of the engine is no decision.
+    /// (`busy: cancel`, `on_timeout: reject`); here or in a child run. Legacy knows nothing of such a decision and
+    /// would perform the whole request, so the run is not given back to legacy any more. A failure of the engine is no
+    /// decision.
     pub fn is_decided_against(&self) -> bool {
         self.decided_against
     }

@@ -90,7 +90,7 @@ impl<'a> Harness<'a> {
     fn due(&self) -> Vec<Action> {
         due(&self.run, self.plan, &self.world, self.conditions())
     }
-    fn ask(&mut self, command: Command) -> Result<usize, Refusal> {
+    fn command(&mut self, command: Command) -> Result<usize, Refusal> {
         let events = decide(&self.run, self.plan, &self.world, command, self.now)?;
         let count = events.len();
         assert!(count > 0, "a decision without events leaves the run where it was");
@@ -104,13 +104,13 @@ impl<'a> Harness<'a> {
             self.run = evolve(Some(self.run.clone()), &event).unwrap();
             self.events.push(event);
             assert_eq!(fold(&self.events).unwrap(), self.run, "the fold of the events is the live state");
-            self.ends_unread();
+            self.check_cancelled_unread();
             assert!(self.run.undo_counts_agree(), "{:?}", self.run.note());
         }
         Ok(count)
     }
-    /// A run can be cancelled unread in any state, and the summary written then equals the one that its events give.
-    fn ends_unread(&self) {
+    /// Checks that the run can be cancelled unread now, and that the summary of it equals the one that its events give.
+    fn check_cancelled_unread(&self) {
         if self.run.is_final() {
             return;
         }
@@ -119,7 +119,7 @@ impl<'a> Harness<'a> {
         assert_eq!(ended.summary(row.updated), row);
         assert!(ended.in_flight().is_empty() && ended.children().next().is_none(), "nothing of it goes on");
     }
-    /// Performs all actions that need no reply; calls stay in flight.
+    /// Performs all actions that need no reply, and advances the clock where the run only waits; calls stay in flight.
     fn settle(&mut self) {
         for _ in 0..10_000 {
             let actions = self.due();
@@ -127,7 +127,7 @@ impl<'a> Harness<'a> {
             let mut wake = None;
             for action in actions {
                 match action {
-                    Action::Decide(command) => moved |= self.ask(command).is_ok(),
+                    Action::Decide(command) => moved |= self.command(command).is_ok(),
                     Action::Wait(at) => wake = Some(at),
                     Action::Held(_) | Action::Child { .. } | Action::OrderChild { .. } | Action::Lock { .. } => {}
                 }
@@ -144,9 +144,9 @@ impl<'a> Harness<'a> {
     }
     fn reply(&mut self, step: &str, item: Option<u32>, result: AttemptResult) -> Result<usize, Refusal> {
         let attempt = self.run.attempt(&StepId::from(step), item, super::Part::Do).expect("under way").attempt;
-        let place = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
-        self.ask(Command::Record {
-            step: super::StepIndex(place),
+        let index = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
+        self.command(Command::Record {
+            step: super::StepIndex(index),
             item,
             part: super::Part::Do,
             attempt,
@@ -171,7 +171,7 @@ fn status(status: u16) -> AttemptResult {
     AttemptResult::Reply { status, headers: BTreeMap::new(), output: Arc::new(Value::Null), retry_after_ms: None }
 }
 
-fn order() -> Arc<Plan> {
+fn order_plan() -> Arc<Plan> {
     PlanBuilder::new()
         .call("price", &[], "POST /quotes", json!("${request.body.items}"))
         .effect(EffectClass::Read)
@@ -199,7 +199,7 @@ fn items(count: usize) -> Value {
 
 #[test]
 fn the_order_workflow_completes_and_its_events_survive_json() {
-    let plan = order();
+    let plan = order_plan();
     let mut harness = Harness::new(&plan, Mode::Real, items(3));
     harness.settle();
     harness.reply("price", None, ok(json!({"total": 7}))).unwrap();
@@ -235,7 +235,7 @@ fn the_order_workflow_completes_and_its_events_survive_json() {
 
 #[test]
 fn a_declined_card_ends_with_the_declared_answer() {
-    let plan = order();
+    let plan = order_plan();
     let mut harness = Harness::new(&plan, Mode::Real, items(0));
     harness.settle();
     harness.reply("price", None, ok(json!({"total": 7}))).unwrap();
@@ -249,7 +249,7 @@ fn a_declined_card_ends_with_the_declared_answer() {
 
 #[test]
 fn an_unknown_attempt_is_repeated_where_that_is_harmless_else_the_run_pauses() {
-    let plan = order();
+    let plan = order_plan();
     let mut harness = Harness::new(&plan, Mode::Real, items(1));
     harness.settle();
     harness.reply("price", None, status(500)).unwrap();
@@ -267,7 +267,7 @@ fn an_unknown_attempt_is_repeated_where_that_is_harmless_else_the_run_pauses() {
     harness.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
     harness.settle();
     assert_eq!(harness.run.status(), RunStatus::Paused);
-    assert_eq!(harness.ask(Command::Abandon { reason: "x" }), Err(Refusal::EffectsBegun));
+    assert_eq!(harness.command(Command::Abandon { reason: "x" }), Err(Refusal::EffectsBegun));
 }
 
 #[test]
@@ -354,8 +354,8 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
     let mut written = serde_json::to_value(rehearsed).unwrap();
     let outcome = &mut written["step_finished"]["outcome"]["rehearsed"];
     assert_eq!(outcome["output"], Value::Null);
-    // An earlier version wrote a declared null without the mark. An output that nobody declared is written in the same
-    // way.
+    // An earlier version wrote a declared null without `declares_null`. An output that nobody declared is written like
+    // that as well.
     outcome.as_object_mut().unwrap().remove("declares_null").unwrap();
     let Event::StepFinished(finished) = serde_json::from_value(written).unwrap() else { panic!("a step's end") };
     assert!(matches!(finished.outcome, super::Outcome::Rehearsed { output: None, .. }));
@@ -363,19 +363,19 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
 
 #[test]
 fn held_steps_are_offered_as_held() {
-    let plan = order();
+    let plan = order_plan();
     let mut harness = Harness::new(&plan, Mode::Real, items(1));
     harness.settle();
     harness.reply("price", None, ok(json!({"total": 7}))).unwrap();
     let command = Command::Advance { step: super::StepIndex(1) };
-    harness.ask(command).unwrap();
+    harness.command(command).unwrap();
     let conditions = Conditions { now: harness.now, hold_effects: true };
     assert_eq!(due(&harness.run, &plan, &harness.world, conditions), [Action::Held(super::StepIndex(1))]);
 }
 
 /// What a fake service does with an attempt.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum ServiceReply {
     Ok,
     Refused,
     NotDone,
@@ -384,29 +384,29 @@ enum Fate {
     Declined,
 }
 
-impl Fate {
+impl ServiceReply {
     fn result(self, step: &StepId, item: Option<u32>) -> AttemptResult {
         match self {
-            Fate::Ok => ok(json!({"of": step.as_str(), "item": item, "total": 3, "list": [1, 2, 3]})),
-            Fate::Refused => status(404),
-            Fate::NotDone => status(429),
-            Fate::Unknown => AttemptResult::TimedOut("x".into()),
-            Fate::NotSent => AttemptResult::NotSent("x".into()),
-            Fate::Declined => status(402),
+            ServiceReply::Ok => ok(json!({"of": step.as_str(), "item": item, "total": 3, "list": [1, 2, 3]})),
+            ServiceReply::Refused => status(404),
+            ServiceReply::NotDone => status(429),
+            ServiceReply::Unknown => AttemptResult::TimedOut("x".into()),
+            ServiceReply::NotSent => AttemptResult::NotSent("x".into()),
+            ServiceReply::Declined => status(402),
         }
     }
 }
 
-fn fates() -> impl Strategy<Value = Vec<Fate>> {
-    let fate = prop_oneof![
-        8 => Just(Fate::Ok), 1 => Just(Fate::Refused), 2 => Just(Fate::NotDone), 2 => Just(Fate::Unknown),
-        1 => Just(Fate::NotSent), 1 => Just(Fate::Declined),
+fn replies() -> impl Strategy<Value = Vec<ServiceReply>> {
+    let reply = prop_oneof![
+        8 => Just(ServiceReply::Ok), 1 => Just(ServiceReply::Refused), 2 => Just(ServiceReply::NotDone),
+        2 => Just(ServiceReply::Unknown), 1 => Just(ServiceReply::NotSent), 1 => Just(ServiceReply::Declined),
     ];
-    proptest::collection::vec(fate, 40)
+    proptest::collection::vec(reply, 40)
 }
 
 #[derive(Clone, Debug)]
-struct Shape {
+struct StepShape {
     kind: u8,
     effect: u8,
     keyed: bool,
@@ -418,7 +418,7 @@ struct Shape {
     rehearse: bool,
 }
 
-fn shapes() -> impl Strategy<Value = Vec<Shape>> {
+fn shapes() -> impl Strategy<Value = Vec<StepShape>> {
     let shape = (
         0u8..8,
         0u8..3,
@@ -431,27 +431,27 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
         any::<bool>(),
     );
     let shape = shape.prop_map(|(kind, effect, keyed, attempts, needs, needs_any, condition, fan_out, rehearse)| {
-        Shape { kind, effect, keyed, attempts, needs, needs_any, condition, fan_out, rehearse }
+        StepShape { kind, effect, keyed, attempts, needs, needs_any, condition, fan_out, rehearse }
     });
     proptest::collection::vec(shape, 1..7)
 }
 
-fn plan_of(shapes: &[Shape], early: bool) -> Arc<Plan> {
+fn plan_of(shapes: &[StepShape], early: bool) -> Arc<Plan> {
     let mut plan = PlanBuilder::new();
-    for (place, shape) in shapes.iter().enumerate() {
-        let id = format!("s{place}");
+    for (index, shape) in shapes.iter().enumerate() {
+        let id = format!("s{index}");
         let names: BTreeSet<String> =
-            shape.needs.iter().filter(|_| place > 0).map(|need| format!("s{}", need % place.max(1))).collect();
+            shape.needs.iter().filter(|_| index > 0).map(|need| format!("s{}", need % index.max(1))).collect();
         let needs: Vec<&str> = names.iter().map(String::as_str).collect();
         plan = match shape.kind {
-            0 => plan.set(&id, &needs, json!({"n": place})),
-            1 if shape.condition == 1 => plan.fail(&id, &needs, 409, json!({"at": place})),
+            0 => plan.set(&id, &needs, json!({"n": index})),
+            1 if shape.condition == 1 => plan.fail(&id, &needs, 409, json!({"at": index})),
             _ => {
                 let effect = [EffectClass::Read, EffectClass::Private, EffectClass::Shared][usize::from(shape.effect)];
-                // Some read what they need: then a rehearsal may end as unresolved.
+                // Some steps read what they need, so a rehearsal may end as unresolved.
                 let body = match needs.first() {
                     Some(need) if shape.condition == 2 => json!({"v": format!("${{steps.{need}.output}}")}),
-                    _ => json!({"v": place}),
+                    _ => json!({"v": index}),
                 };
                 let plan = plan.call(&id, &needs, "POST /x", body).effect(effect).attempts(shape.attempts);
                 let plan = if shape.keyed { plan.keyed() } else { plan };
@@ -471,12 +471,12 @@ fn plan_of(shapes: &[Shape], early: bool) -> Arc<Plan> {
     plan.build("any")
 }
 
-/// Drives a run until it ends or pauses. `order` picks which call is answered next, `fates` with what; after `crash_at`
-/// events the run is folded again, and what was in flight is sent again or recorded as interrupted.
-fn play(
+/// Drives a run until it ends or pauses. `order` picks which call is answered next, `replies` with what; after
+/// `crash_at` events the run is folded again, and what was in flight is sent again or recorded as interrupted.
+fn drive(
     plan: &Plan,
     mode: Mode,
-    fates: &[Fate],
+    replies: &[ServiceReply],
     order: &[u8],
     crash_at: Option<usize>,
     flag: bool,
@@ -502,9 +502,11 @@ fn play(
         }
         let pick = &in_flight_names[usize::from(order[round % order.len()]) % in_flight_names.len()];
         // The result depends only on the call, so that it is the same in every order of replies.
-        let place = plan.steps.iter().position(|step| step.id == pick.step).unwrap();
-        let seed = place * 7 + pick.item.unwrap_or(0) as usize * 3 + pick.attempt as usize;
-        harness.reply(pick.step.as_str(), pick.item, fates[seed % fates.len()].result(&pick.step, pick.item)).unwrap();
+        let index = plan.steps.iter().position(|step| step.id == pick.step).unwrap();
+        let seed = index * 7 + pick.item.unwrap_or(0) as usize * 3 + pick.attempt as usize;
+        harness
+            .reply(pick.step.as_str(), pick.item, replies[seed % replies.len()].result(&pick.step, pick.item))
+            .unwrap();
         answers += 1;
     }
     for (step, _, _, effect) in &harness.sent {
@@ -524,12 +526,12 @@ proptest! {
 
     #[test]
     fn any_run_comes_to_rest_and_its_events_fold_to_it(
-        shapes in shapes(), fates in fates(), order in proptest::collection::vec(any::<u8>(), 16),
+        shapes in shapes(), replies in replies(), order in proptest::collection::vec(any::<u8>(), 16),
         mode in prop_oneof![Just(Mode::Rehearse), Just(Mode::Dark), Just(Mode::Real)],
         early in any::<bool>(), flag in any::<bool>(),
     ) {
         let plan = plan_of(&shapes, early);
-        let (run, events, _) = play(&plan, mode, &fates, &order, None, flag);
+        let (run, events, _) = drive(&plan, mode, &replies, &order, None, flag);
         prop_assert!(run.is_final() || run.conflict().is_some());
         if mode == Mode::Rehearse {
             prop_assert!(!run.effects_begun());
@@ -565,10 +567,10 @@ proptest! {
         early in any::<bool>(), flag in any::<bool>(),
     ) {
         // If every call succeeds, a crash costs at most repeats; where a repeat could harm, the run pauses.
-        let fates = [Fate::Ok];
+        let replies = [ServiceReply::Ok];
         let plan = plan_of(&shapes, early);
-        let (whole, events, _) = play(&plan, Mode::Real, &fates, &order, None, flag);
-        let (cut, _, _) = play(&plan, Mode::Real, &fates, &order, Some(crash.min(events.len())), flag);
+        let (whole, events, _) = drive(&plan, Mode::Real, &replies, &order, None, flag);
+        let (cut, _, _) = drive(&plan, Mode::Real, &replies, &order, Some(crash.min(events.len())), flag);
         let harmless = plan.steps.iter().all(|step| match &step.kind {
             StepKind::Call(call) => call.repeat_is_harmless(),
             _ => true,
@@ -582,9 +584,11 @@ proptest! {
     }
 
     #[test]
-    fn events_survive_json(shapes in shapes(), fates in fates(), order in proptest::collection::vec(any::<u8>(), 16)) {
+    fn events_survive_json(
+        shapes in shapes(), replies in replies(), order in proptest::collection::vec(any::<u8>(), 16),
+    ) {
         let plan = plan_of(&shapes, false);
-        let (_, events, _) = play(&plan, Mode::Real, &fates, &order, None, true);
+        let (_, events, _) = drive(&plan, Mode::Real, &replies, &order, None, true);
         let text = serde_json::to_string(&events).unwrap();
         prop_assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), events.clone());
         prop_assert!(view(events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).is_ok());

@@ -1,8 +1,8 @@
 //! What a run reports to the run that began it: the effects of its whole tree, which is the run and all runs below it,
 //! and whether it was decided there that something is not to be done.
 //!
-//! Always true: an attempt at any depth counts unless it is certain that it did nothing. Events of earlier versions have
-//! no report; then everything that depends on it assumes the worst.
+//! Always true: an attempt at any depth counts unless it is certain that it did nothing. Events of earlier versions
+//! have no report; then everything that depends on it assumes the worst.
 
 use serde::{Deserialize, Serialize};
 

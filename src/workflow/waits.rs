@@ -115,8 +115,9 @@ impl Since {
     }
 }
 
-/// Reasons that a run waits for: first what a person can act on, then what happens by itself. An empty list for a run that
-/// has not ended is a bug. The sentences are for people: stars stand for texts that were made from sensitive values.
+/// Reasons that a run waits for: first what a person can act on, then what happens by itself. An empty list for a run
+/// that has not ended is a bug. The sentences are for people: stars stand for texts that were made from sensitive
+/// values.
 pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
     let texts = ShownTexts::of(plan, run);
     let mut all = Reasons { plan, texts: &texts, since, now: conditions.now, reasons: Vec::new() };

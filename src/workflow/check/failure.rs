@@ -82,7 +82,8 @@ impl Check<'_> {
         compiled(schema, &site.key("output").key("schema"), self.problems)
     }
 
-    /// Checks an undo. `effect` is the effect class of the step's call; without one the method of the undo determines it.
+    /// Checks an undo. `effect` is the effect class of the step's call; without one the method of the undo determines
+    /// it.
     fn undo(
         &mut self,
         site: &Site,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::workflow::Part;
 
-const ALONE: [&str; 4] = ["run_started", "step_started", "step_finished", "retry_scheduled"];
+const UNGROUPED: [&str; 4] = ["run_started", "step_started", "step_finished", "retry_scheduled"];
 
 fn all_kinds() -> Vec<&'static str> {
     let groups = [
@@ -15,7 +15,7 @@ fn all_kinds() -> Vec<&'static str> {
         AnswerEvent::KINDS,
         EndingEvent::KINDS,
     ];
-    ALONE.into_iter().chain(groups.into_iter().flatten().copied()).collect()
+    UNGROUPED.into_iter().chain(groups.into_iter().flatten().copied()).collect()
 }
 
 fn refusal(json: &str) -> String {
@@ -23,12 +23,16 @@ fn refusal(json: &str) -> String {
 }
 
 #[test]
-fn every_kind_is_one_that_its_group_reads() {
+fn every_kind_is_read_by_its_group() {
     let all = all_kinds();
-    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len(), "each name stands once");
+    assert_eq!(
+        all.iter().collect::<std::collections::BTreeSet<_>>().len(),
+        all.len(),
+        "no two kinds have the same name"
+    );
     assert_eq!(all.len(), 39);
     for kind in all {
-        // A number is no event's content: the kind was known, and its content is what is refused.
+        // No event's content is a number, so this error shows that the kind is known and only its content is refused.
         let why = refusal(&format!(r#"{{"{kind}":7}}"#));
         assert!(why.contains("invalid type: integer"), "{kind}: {why}");
     }

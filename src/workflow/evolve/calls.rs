@@ -174,8 +174,8 @@ impl Run {
         Ok(())
     }
 
-    /// Lists a call that was done, because it may have to be undone. A call that was never sent is not listed, even if a
-    /// person gave the step an output.
+    /// Lists a call that was done, because it may have to be undone. A call that was never sent is not listed, even if
+    /// a person gave the step an output.
     pub(super) fn note_done(
         &mut self,
         step: &StepId,

@@ -138,7 +138,8 @@ impl Run {
             self.inputs.insert((step.clone(), item), input.clone());
             self.interactions.withdraw(step, item); // people answered about another input
             if item.is_some() {
-                self.interactions.changed.insert((step.clone(), item)); // nor does their answer about all items count for it
+                // Their answer about all items of the step does not count for this item any more.
+                self.interactions.changed.insert((step.clone(), item));
             }
         }
         let asked_about = part.asked_about();

@@ -50,7 +50,8 @@ pub(in crate::workflow) fn given_with_sensitive_parts(
     record
 }
 
-/// Adds the body where it holds a known sensitive value: a service may have returned one at a place that is not declared.
+/// Adds the body where it holds a known sensitive value: a service may have returned one at a place that is not
+/// declared.
 fn add_known_values(plan: &Plan, run: &Run, record: &mut AnswerRecord) {
     let mut declared = BTreeSet::new();
     plan.sensitive_values().collect_run(run, &mut declared);

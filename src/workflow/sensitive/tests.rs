@@ -62,7 +62,11 @@ fn what_reads_a_sensitive_value_is_sensitive() {
     let output = |step: &str| shown(&taint.steps[step].output);
     let (step, none) = (|step: &str| &taint.steps[step], Vec::<String>::new());
     assert_eq!(output("token"), ["$.access_token"]);
-    assert_eq!(output("copy"), ["$.card.number", "$.whole.access_token"], "a path gives what stands there");
+    assert_eq!(
+        output("copy"),
+        ["$.card.number", "$.whole.access_token"],
+        "an expression that is only a path gives the parts at that path"
+    );
     assert_eq!((output("basic"), output("length")), (vec!["$".to_owned()], vec!["$".to_owned()]));
     assert_eq!((output("plain"), step("plain").is_read), (none.clone(), false));
     assert_eq!(shown(&step("each").items), ["$.name"]);
@@ -71,7 +75,7 @@ fn what_reads_a_sensitive_value_is_sensitive() {
     let used = &step("use").call;
     assert_eq!((used.url, shown(&used.body)), (true, vec!["$[1].a".to_owned()]));
     assert_eq!(used.headers, ["authorization", "x-s"]);
-    assert_eq!(output("use"), ["$.id"], "its fallback's output stands in its place");
+    assert_eq!(output("use"), ["$.id"], "its output may be that of its fallback");
     assert!(step("use").undo.url);
     assert_eq!(output("after"), ["$.id"]);
     assert_eq!(shown(&step("sub").input), ["$.a"]);
@@ -83,7 +87,7 @@ fn what_reads_a_sensitive_value_is_sensitive() {
 }
 
 #[test]
-fn what_others_hand_a_run_spreads_as_what_it_declares() {
+fn sensitive_values_that_a_run_gets_from_others_are_followed_like_declared_ones() {
     let plan = plan(
         r#"
 workflow: w
@@ -108,7 +112,7 @@ respond: { status: 200, body: { b: "${steps.two.output}" } }
 }
 
 #[test]
-fn what_people_give_as_the_output_of_a_step_that_reads_or_gives_something_sensitive_is_sensitive_as_a_whole() {
+fn an_output_that_a_person_gives_is_sensitive_as_a_whole_where_the_step_reads_or_gives_something_sensitive() {
     let plan = plan(PLAN);
     let resolved = |step: &str, part: Part| {
         let choice = Choice::Take { output: std::sync::Arc::new(json!({ "typed": 1 })) };
@@ -117,7 +121,7 @@ fn what_people_give_as_the_output_of_a_step_that_reads_or_gives_something_sensit
     };
     let mut sources = SensitiveSources::default();
     assert!(sources.learn(&resolved("each", Part::Do)) && sources.learn(&resolved("plain", Part::Do)));
-    assert!(!sources.learn(&resolved("use", Part::Undo)), "that gives no output");
+    assert!(!sources.learn(&resolved("use", Part::Undo)), "an undo gives no output");
     let taint = Taint::new(&plan, &sources);
     let is_whole = |taint: &Taint, step: &str| taint.steps[step].output.contains(&SensitivePath::whole());
     assert!(is_whole(&taint, "each") && !is_whole(&taint, "plain") && !is_whole(&taint, "use"));
@@ -129,14 +133,14 @@ fn what_people_give_as_the_output_of_a_step_that_reads_or_gives_something_sensit
         assert_eq!(typed(step), ["$.choice.take.output", "$.reason"], "{step}");
     }
     assert_eq!(typed("plain"), Vec::<String>::new());
-    // What reads such an output is sensitive too.
+    // A step that reads such an output is sensitive, too.
     sources.learn(&resolved("token", Part::Do));
     let taint = Taint::new(&plan, &sources);
     assert!(is_whole(&taint, "token") && is_whole(&taint, "plain"));
 }
 
 #[test]
-fn where_legacy_gives_what_is_declared_its_reply_is_sensitive_there() {
+fn legacy_s_reply_is_sensitive_where_a_sensitive_output_is_rehearsed_from_it() {
     let plan = plan(
         r#"
 workflow: w
@@ -153,7 +157,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn the_name_of_a_lock_that_is_computed_of_a_sensitive_value_is_sensitive() {
+fn the_name_of_a_lock_that_is_computed_from_a_sensitive_value_is_sensitive() {
     let source = json!({
         "workflow": "w",
         "input": { "sensitive": ["$.card"] },

@@ -1,7 +1,7 @@
 //! Services whose base URL changed between two attempts: a call that may have been done at the old one is not sent to
 //! the new one.
 
-use super::harness::lost;
+use super::harness::timed_out;
 use super::*;
 use crate::limits::Limits;
 use crate::workflow::address::moved_calls;
@@ -32,15 +32,15 @@ respond: {{ status: 200 }}
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{yaml}\n{problems:#?}"))
 }
 
-fn locate(harness: &mut Harness<'_>, service: &str, base: &str) {
+fn set_base_url(harness: &mut Harness<'_>, service: &str, base: &str) {
     Arc::make_mut(&mut harness.world.services)[service] = json!(base);
 }
 
 /// A run at its first attempt of `charge`, which goes to `http://old`.
 fn charging(plan: &Plan) -> Harness<'_> {
     let mut harness = Harness::of_route(plan);
-    locate(&mut harness, "stock", "http://old");
-    locate(&mut harness, "bank", "http://bank");
+    set_base_url(&mut harness, "stock", "http://old");
+    set_base_url(&mut harness, "bank", "http://bank");
     harness.settle();
     harness.call("first", ok(json!({})));
     assert_eq!(harness.in_flight_names(), ["charge"]);
@@ -60,11 +60,11 @@ fn moved(record: &CallRecord, to: &str) -> CallRecord {
 /// Results of an attempt that may have taken effect: a time-out, and the end of the process while it was in flight
 /// (sending it again was refused, because the new process has another URL).
 fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
-    let (place, number) = (harness.plan.step(&"charge".into()).unwrap().0, attempt(harness).0);
-    let result = if is_crash { AttemptResult::Missing("x".into()) } else { lost() };
+    let (index, number) = (harness.plan.step(&"charge".into()).unwrap().0, attempt(harness).0);
+    let result = if is_crash { AttemptResult::Missing("x".into()) } else { timed_out() };
     let (item, part) = (None, Part::Do);
     harness
-        .ask(Command::Record { step: place, item, part, attempt: number, result, again: is_crash, jitter: 0.5 })
+        .command(Command::Record { step: index, item, part, attempt: number, result, again: is_crash, jitter: 0.5 })
         .unwrap();
 }
 
@@ -75,7 +75,7 @@ fn assert_paused(harness: &Harness<'_>) {
         assert!(conflict.message.contains(part), "{}", conflict.message);
     }
     assert!(!conflict.message.contains("x="), "a query is not repeated in words: {}", conflict.message);
-    assert!(conflict.key.is_some() && conflict.request.is_some(), "by which a person can ask");
+    assert!(conflict.key.is_some() && conflict.request.is_some(), "with them a person can ask the service");
     assert!(!conflict.choices.contains(&"fallback".to_owned()), "it may have been done");
     assert!(harness.in_flight_names().is_empty() && harness.due().is_empty());
 }
@@ -88,16 +88,16 @@ fn an_unknown_attempt_is_repeated_only_at_the_address_that_it_went_to() {
         let first = attempt(&harness);
         assert!(first.1.url.starts_with("http://old/charges"), "{}", first.1.url);
         ends_unknown(&mut harness, is_crash);
-        locate(&mut harness, "stock", "http://new");
+        set_base_url(&mut harness, "stock", "http://new");
         harness.settle();
         assert_paused(&harness);
         // The files name the old address again: the same request is sent there.
         let mut back = harness;
-        locate(&mut back, "stock", "http://old");
+        set_base_url(&mut back, "stock", "http://old");
         back.choose("charge", None, Choice::Retry).unwrap();
         assert_eq!(attempt(&back), (2, first.1.clone(), first.2.clone()));
         // The reply is lost once more, and the address has not changed: the attempt is repeated without a person.
-        back.call("charge", lost());
+        back.call("charge", timed_out());
         assert_eq!(attempt(&back), (3, first.1, first.2));
     }
 }
@@ -112,13 +112,13 @@ fn calls_of_unknown_outcome_at_another_address_are_listed() {
             found.map(|((step, item), moved)| (step, item, moved.service, moved.from, moved.to)).collect::<Vec<_>>()
         };
         assert_eq!(listed(&harness), []);
-        locate(&mut harness, "stock", "http://new");
+        set_base_url(&mut harness, "stock", "http://new");
         let [(step, item, service, from, to)] = &listed(&harness)[..] else { panic!("it is under way") };
         assert_eq!((step.as_str(), *item, service.as_str(), to.as_str()), ("charge", None, "stock", "http://new"));
         assert!(from.starts_with("http://old/charges") && !from.contains('?'), "{from}");
-        locate(&mut harness, "stock", "http://old");
+        set_base_url(&mut harness, "stock", "http://old");
         ends_unknown(&mut harness, false);
-        locate(&mut harness, "stock", "http://new");
+        set_base_url(&mut harness, "stock", "http://new");
         harness.settle();
         assert_paused(&harness);
         assert_eq!(listed(&harness).len(), 1, "a person decides");
@@ -134,16 +134,16 @@ fn a_person_may_send_an_unknown_attempt_to_the_new_address() {
         let mut harness = charging(&plan);
         let (_, request, key) = attempt(&harness);
         ends_unknown(&mut harness, false);
-        locate(&mut harness, "stock", "http://new");
+        set_base_url(&mut harness, "stock", "http://new");
         harness.settle();
         harness.choose("charge", None, Choice::Retry).unwrap();
         let there = Arc::new(moved(&request, "http://new"));
         assert_eq!(attempt(&harness), (2, there.clone(), key.clone()));
         // From then on the new one is the address of the attempt.
-        harness.call("charge", lost());
+        harness.call("charge", timed_out());
         assert_eq!(attempt(&harness), (3, there, key));
         ends_unknown(&mut harness, false);
-        locate(&mut harness, "stock", "http://old");
+        set_base_url(&mut harness, "stock", "http://old");
         harness.settle();
         assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
     }
@@ -156,12 +156,12 @@ fn an_attempt_that_was_not_done_goes_to_the_present_address() {
         let mut harness = charging(&plan);
         let (_, request, key) = attempt(&harness);
         harness.reply("charge", None, status(429)).unwrap();
-        locate(&mut harness, "stock", "http://new/v1");
+        set_base_url(&mut harness, "stock", "http://new/v1");
         harness.settle();
         let there = Arc::new(moved(&request, "http://new/v1"));
         assert_eq!(attempt(&harness), (2, there.clone(), key.clone()));
         // The attempt at the new address may have taken effect there, so it is repeated there.
-        harness.call("charge", lost());
+        harness.call("charge", timed_out());
         assert_eq!(attempt(&harness), (3, there, key));
     }
 }
@@ -175,37 +175,37 @@ fn an_address_is_compared_as_a_whole() {
     }) {
         let plan = plan_of(call, "");
         let mut harness = Harness::of_route(&plan);
-        locate(&mut harness, "stock", from);
+        set_base_url(&mut harness, "stock", from);
         harness.settle();
         harness.call("first", ok(json!({})));
         ends_unknown(&mut harness, false);
-        locate(&mut harness, "stock", to);
+        set_base_url(&mut harness, "stock", to);
         harness.settle();
         assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::OutcomeUnknown), "{from} {to}");
     }
 }
 
-/// A "no" from the new address tells nothing about an attempt that went to the old one.
+/// A "no" from the new address proves nothing about an attempt that went to the old one.
 #[test]
-fn a_probe_is_asked_only_where_the_attempt_went() {
+fn a_probe_is_sent_only_to_the_address_of_the_attempt() {
     let probe = "probe: { call: 'GET ${services.stock}/charges?key=${key}', retry: { attempts: 3 }, done: '${output.found}' }, timeout: 1s";
     for (call, asked) in CALLS.iter().flat_map(|call| [(call, false), (call, true)]) {
         let plan = plan_of(&call.replace("POST", "PATCH"), &format!("{probe}, effect: shared"));
         let mut harness = charging(&plan);
         for _ in 0..2 {
-            harness.call("charge", lost());
+            harness.call("charge", timed_out());
         }
-        harness.reply("charge", None, lost()).unwrap();
+        harness.reply("charge", None, timed_out()).unwrap();
         if asked {
             harness.settle();
             assert_eq!(harness.in_flight_names(), ["probe charge"]);
             let no = ok(json!({"found": false}));
-            let (place, part) = (plan.step(&"charge".into()).unwrap().0, Part::Probe);
+            let (index, part) = (plan.step(&"charge".into()).unwrap().0, Part::Probe);
             let record =
-                Command::Record { step: place, item: None, part, attempt: 1, result: no, again: false, jitter: 0.5 };
-            harness.ask(record).unwrap();
+                Command::Record { step: index, item: None, part, attempt: 1, result: no, again: false, jitter: 0.5 };
+            harness.command(record).unwrap();
         }
-        locate(&mut harness, "stock", "http://new");
+        set_base_url(&mut harness, "stock", "http://new");
         harness.settle();
         assert_paused(&harness);
         let sent = |part: Part| {
@@ -225,12 +225,12 @@ fn an_unknown_undo_is_repeated_only_at_the_address_that_it_went_to() {
         assert_eq!(harness.in_flight_names(), ["undo first"]);
         let undo = |harness: &Harness<'_>| harness.run.attempt(&"first".into(), None, Part::Undo).unwrap();
         let first = undo(&harness);
-        let (place, item, part) = (plan.step(&"first".into()).unwrap().0, None, Part::Undo);
-        let result = if is_unknown { lost() } else { status(429) };
+        let (index, item, part) = (plan.step(&"first".into()).unwrap().0, None, Part::Undo);
+        let result = if is_unknown { timed_out() } else { status(429) };
         harness
-            .ask(Command::Record { step: place, item, part, attempt: 1, result, again: false, jitter: 0.5 })
+            .command(Command::Record { step: index, item, part, attempt: 1, result, again: false, jitter: 0.5 })
             .unwrap();
-        locate(&mut harness, "bank", "http://new");
+        set_base_url(&mut harness, "bank", "http://new");
         harness.settle();
         if is_unknown {
             let conflict = harness.run.conflict().unwrap();
@@ -251,8 +251,8 @@ fn an_unknown_undo_is_repeated_only_at_the_address_that_it_went_to() {
 fn a_read_is_repeated_at_the_present_address() {
     let plan = plan_of("call: 'GET ${services.stock}/prices'", "");
     let mut harness = charging(&plan);
-    harness.reply("charge", None, lost()).unwrap();
-    locate(&mut harness, "stock", "http://new");
+    harness.reply("charge", None, timed_out()).unwrap();
+    set_base_url(&mut harness, "stock", "http://new");
     harness.settle();
     let read = harness.run.attempt(&"charge".into(), None, Part::Do).unwrap();
     assert_eq!((read.attempt, read.request.url.as_str()), (2, "http://new/prices"));

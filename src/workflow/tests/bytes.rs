@@ -50,7 +50,7 @@ proptest! {
 }
 
 #[test]
-fn bytes_are_passed_on_as_bytes_and_old_events_still_read() {
+fn bytes_are_passed_on_as_bytes_also_in_runs_of_earlier_versions() {
     let plan = plan(ECHO);
     let marked = BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"));
     let bytes = Payload::of(&[1, 2, 255]);
@@ -58,7 +58,7 @@ fn bytes_are_passed_on_as_bytes_and_old_events_still_read() {
     let old = json!({ "$bytes": "AQL/", "content_type": "image/png" });
     assert_eq!(echo(&plan, &old, &old, false), (bytes.clone(), bytes));
     let started = started(&plan, Mode::Real, json!({}));
-    let mut kept = serde_json::to_value(&started).unwrap();
-    kept.as_object_mut().unwrap().remove("bytes_marked");
-    assert!(!serde_json::from_value::<RunStarted>(kept).unwrap().bytes_marked, "of an earlier version");
+    let mut stored = serde_json::to_value(&started).unwrap();
+    stored.as_object_mut().unwrap().remove("bytes_marked");
+    assert!(!serde_json::from_value::<RunStarted>(stored).unwrap().bytes_marked, "of an earlier version");
 }

@@ -22,7 +22,7 @@ respond: { status: 200 }
 fn a_completed_child_is_undone_by_its_step_s_undo_or_reported_as_not_undone() {
     let plan = plan(TRIP);
     let mut harness = Harness::of_route(&plan);
-    harness.rest();
+    harness.perform_due();
     for id in [7, 8] {
         let child = harness.children()[0];
         harness.child_ends(child, RunStatus::Completed, json!({ "id": id }));
@@ -49,7 +49,7 @@ fn a_completed_child_is_undone_by_its_step_s_undo_or_reported_as_not_undone() {
     assert!(note.ends_with(&format!("; not undone: `plain` ({why})")), "{note}");
 }
 
-const PROMISE: &str = "
+const WITH_SCHEMA: &str = "
 workflow: w
 steps:
   sub: { run: invoice, output: { schema: { type: integer } }, undo: 'DELETE ${services.stock}/invoices/${output}' }
@@ -59,10 +59,10 @@ respond: { status: 200 }
 
 #[test]
 fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
-    let plan = plan(PROMISE);
+    let plan = plan(WITH_SCHEMA);
     let asked = || {
         let mut harness = Harness::of_api(&plan);
-        harness.rest();
+        harness.perform_due();
         let child = harness.children()[0];
         harness.child_ends(child, RunStatus::Completed, json!("x"));
         let conflict = harness.run.conflict().unwrap();
@@ -78,12 +78,17 @@ fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
         let mut harness = asked();
         harness.choose("sub", None, choice.clone()).unwrap();
         match choice {
-            Choice::Skip => assert_eq!(harness.status(), RunStatus::Completed, "and so is what needs it"),
+            Choice::Skip => {
+                assert_eq!(harness.status(), RunStatus::Completed, "the step that needs it is skipped, too")
+            }
             _ => {
                 harness.replies("last", None, status(404));
                 assert_eq!(harness.in_flight_names(), ["undo sub"]);
                 let undo = harness.run.attempt(&"sub".into(), None, Part::Undo).unwrap();
-                assert_eq!(undo.request.url, "/invoices/x", "what it did is what it gave, not what a person took");
+                assert_eq!(
+                    undo.request.url, "/invoices/x",
+                    "the undo reads the output that the child gave, not the one that the person gave"
+                );
             }
         }
         assert_eq!(fold(&harness.events).unwrap(), harness.run);
@@ -92,17 +97,17 @@ fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
     harness.cancel(true).unwrap();
     assert_eq!(harness.in_flight_names(), ["undo sub"]);
     let mut harness = Harness::of_route(&plan);
-    harness.rest();
+    harness.perform_due();
     let child = harness.children()[0];
     harness.child_ends(child, RunStatus::Completed, json!("x"));
-    assert_eq!(harness.in_flight_names(), ["undo sub"], "a run of a route fails, and undoes it");
+    assert_eq!(harness.in_flight_names(), ["undo sub"], "a run of a route fails, and the child is undone");
 }
 
 #[test]
 fn the_view_of_a_step_names_its_open_children() {
     let plan = plan(&TRIP.replace("concurrency: 1", "concurrency: 2"));
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let note = |harness: &Harness<'_>| {
         let seen = view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
         (seen.steps[0].note.clone().unwrap(), seen.steps[0].items_ended)
@@ -130,7 +135,7 @@ respond: { status: 200 }
         started.route = None;
         started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
     });
-    harness.rest();
+    harness.perform_due();
     let (pause, resume) = (|| Order::Pause { reason: None }, || Order::Resume { reason: None });
     harness.order_by(&by, pause()).unwrap();
     harness.order_by(&by, resume()).unwrap();
@@ -142,7 +147,7 @@ respond: { status: 200 }
     harness.order_by("bob", resume()).unwrap();
     harness.order_by(&by, pause()).unwrap();
     harness.order_by("ann", resume()).unwrap();
-    assert_eq!(harness.status(), RunStatus::Running, "a person lifts whatever holds it");
+    assert_eq!(harness.status(), RunStatus::Running, "a person lifts any pause");
 }
 
 const CHARGE: &str = "
@@ -154,12 +159,12 @@ respond: { status: 200 }
 ";
 
 /// A child that is paused, because it is unknown whether its `charge` was done.
-fn unsure<'a>(plan: &'a Plan, parent: RunId) -> Harness<'a> {
+fn paused_over_charge<'a>(plan: &'a Plan, parent: RunId) -> Harness<'a> {
     let mut harness = Harness::started_with(plan, |started| {
         started.route = None;
         started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
     });
-    harness.rest();
+    harness.perform_due();
     harness.call("letter", ok(json!({})));
     harness.call("charge", status(500));
     assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::OutcomeUnknown);
@@ -173,14 +178,14 @@ fn only_a_person_closes_the_conflict_over_an_unknown_outcome() {
     let cancel = |automatic| Order::Cancel { compensate: true, reason: None, automatic };
     let left = |harness: &Harness<'_>| harness.run.tree_effects().left.unwrap_or_default();
     for automatic in [true, false] {
-        let mut harness = unsure(&plan, parent);
+        let mut harness = paused_over_charge(&plan, parent);
         let by = if automatic { parent.to_string() } else { "ann".to_owned() };
         harness.order_by(&by, cancel(automatic)).unwrap();
         assert_eq!(harness.status(), if automatic { RunStatus::Paused } else { RunStatus::Cancelled });
         if automatic {
-            assert!(harness.order_by(&by, cancel(true)).is_err(), "once is enough");
+            assert!(harness.order_by(&by, cancel(true)).is_err(), "it was cancelled already");
             assert!(!harness.run.conflict().unwrap().choices.contains(&"fallback".to_owned()));
-            let mut taken = unsure(&plan, parent);
+            let mut taken = paused_over_charge(&plan, parent);
             taken.order_by(&by, cancel(true)).unwrap();
             taken.choose("charge", None, take(json!({}))).unwrap();
             assert_eq!(taken.in_flight_names(), ["undo charge"]);
@@ -208,7 +213,7 @@ fn only_a_person_closes_the_conflict_over_an_unknown_outcome() {
 }
 
 #[test]
-fn a_run_cancels_its_children_as_it_ends_itself() {
+fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
     let plan = plan("{ workflow: w, steps: { sub: { run: x }, f: { call: 'POST ${services.bank}/f' } }, respond: {} }");
     let automatic = |harness: &Harness<'_>| {
         let told = harness.due().into_iter().find_map(|action| match action {
@@ -218,7 +223,7 @@ fn a_run_cancels_its_children_as_it_ends_itself() {
         told.expect("an order")
     };
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.call("f", status(404));
     assert!(automatic(&harness), "the run fails");
     harness.cancel(true).unwrap();
@@ -226,8 +231,8 @@ fn a_run_cancels_its_children_as_it_ends_itself() {
     let child = harness.children()[0];
     let (left, status, output) = (Some("not undone: `c`".to_owned()), RunStatus::Cancelled, Arc::default());
     let tree = Some(TreeEffects { shared: true, unknown: true, left, ..TreeEffects::default() });
-    harness.ask(Command::ChildEnded { child, status, output, note: None, tree, sensitive: Vec::new() }).unwrap();
-    harness.rest();
+    harness.command(Command::ChildEnded { child, status, output, note: None, tree, sensitive: Vec::new() }).unwrap();
+    harness.perform_due();
     let note = harness.run.note().unwrap();
     assert!(note.ends_with(&format!("; left by child runs: `sub` ({child} `x`: not undone: `c`)")), "{note}");
     let report = harness.run.tree_effects();
@@ -237,15 +242,15 @@ fn a_run_cancels_its_children_as_it_ends_itself() {
 }
 
 #[test]
-fn what_a_child_left_is_reported_at_every_depth_and_told_once() {
+fn what_a_child_left_is_reported_at_every_depth_and_named_once_in_a_note() {
     let plan = plan("{ workflow: w, steps: { sub: { run: x }, z: { needs: [sub], run: after } }, respond: {} }");
     let ends = |tree: Option<TreeEffects>, note: &str| {
         let mut harness = Harness::of_api(&plan);
-        harness.rest();
+        harness.perform_due();
         let child = harness.children()[0];
         let (status, output, note) = (RunStatus::Failed, Arc::default(), Some(note.to_owned()));
-        harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive: Vec::new() }).unwrap();
-        harness.rest();
+        harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive: Vec::new() }).unwrap();
+        harness.perform_due();
         harness
     };
     let text = "not undone: `c`";

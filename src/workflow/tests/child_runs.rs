@@ -26,7 +26,7 @@ respond: {{ status: 200, body: '${{steps.sum.output}}' }}
 fn a_run_starts_children_and_uses_their_answers() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let first = harness.children();
     assert_eq!((first.len(), harness.status(), harness.causes()), (2, RunStatus::Running, vec!["child", "child"]));
     harness.child_ends(first[1], RunStatus::Completed, json!(20));
@@ -37,7 +37,7 @@ fn a_run_starts_children_and_uses_their_answers() {
     assert_eq!(harness.run.answer().unwrap().body.value(), json!(60));
     assert!(
         harness
-            .ask(Command::ChildEnded {
+            .command(Command::ChildEnded {
                 child: first[0],
                 status: RunStatus::Completed,
                 output: Arc::default(),
@@ -53,7 +53,7 @@ fn a_run_starts_children_and_uses_their_answers() {
 fn a_failed_child_fails_its_parent_or_pauses_it() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let children = harness.children();
     harness.child_ends(children[0], RunStatus::Failed, Value::Null);
     assert_eq!(
@@ -68,7 +68,7 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
     );
     let asks = parent("on_failure: pause");
     let mut harness = Harness::of_api(&asks);
-    harness.rest();
+    harness.perform_due();
     let children = harness.children();
     harness.child_ends(children[0], RunStatus::Failed, Value::Null);
     assert_eq!(harness.run.conflict().map(|c| (c.kind, c.item)), Some((ConflictKind::ChildFailed, Some(0))));
@@ -87,7 +87,7 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
 fn orders_to_a_run_are_passed_to_its_children() {
     let plan = parent("");
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.order_by("ann", Order::Pause { reason: None }).unwrap();
     assert_eq!(harness.orders_to_children(), ["pause", "pause"]);
     harness.order_by("ann", Order::Resume { reason: None }).unwrap();
@@ -100,7 +100,7 @@ fn orders_to_a_run_are_passed_to_its_children() {
     assert_eq!(harness.status(), RunStatus::Cancelled);
     let rehearsed = parent("rehearse: 7");
     let mut harness = Harness::new(&rehearsed, Mode::Dark, json!({"body": {"items": [1, 2]}}));
-    harness.rest();
+    harness.perform_due();
     assert_eq!((harness.run.answer().unwrap().body.value(), harness.children().len()), (json!(14), 0));
 }
 
@@ -119,7 +119,7 @@ respond: { status: 200, body: '${steps.c.output}' }
 fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
     let plan = plan(CHAIN);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.replies("a", None, ok(json!({"id": 7})));
     let refused = rerun(&harness.run, &plan, &"b".into());
     assert!(matches!(refused, Err(Refusal::NotApplicable(why)) if why.contains("waiting_checkpoint")));
@@ -137,16 +137,16 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
         again.run.evolve_in_place(&event).unwrap();
         again.events.push(event);
     }
-    again.rest();
+    again.perform_due();
     assert_eq!(again.in_flight_names(), ["b"], "the answer before it holds, and the step itself is done again");
     assert_eq!(again.run.in_flight()[0].request.body.value()["n"], json!(7));
     again.replies("b", None, status(404));
-    again.rest();
+    again.perform_due();
     // What the first run did is undone under the first run's key.
     let undo = again.run.attempt(&"a".into(), None, Part::Undo).unwrap();
     assert_eq!(undo.request.url, "/a/7");
     let mut failed = Harness::of_api(&plan);
-    failed.rest();
+    failed.perform_due();
     failed.replies("a", None, ok(json!({"id": 7})));
     failed.answers("ann", yes()).unwrap();
     failed.replies("b", None, status(404));
@@ -170,7 +170,7 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
 fn a_replay_finds_each_kind_of_difference_of_another_plan() {
     let first = plan(CHAIN);
     let mut harness = Harness::of_api(&first);
-    harness.rest();
+    harness.perform_due();
     harness.replies("a", None, ok(json!({"id": 7})));
     harness.answers("ann", yes()).unwrap();
     harness.replies("b", None, ok(json!({"done": 1})));
@@ -216,11 +216,13 @@ respond: { status: 200, body: 1 }
     let shared = TreeEffects { shared: true, ..TreeEffects::default() };
     for (tree, left) in [(Some(TreeEffects::default()), 0), (Some(shared), 1), (None, 1)] {
         let mut harness = Harness::of_api(&plan);
-        harness.rest();
+        harness.perform_due();
         let child = harness.children()[0];
         let (status, output) = (RunStatus::Completed, Arc::new(json!(1)));
-        harness.ask(Command::ChildEnded { child, status, output, note: None, tree, sensitive: Vec::new() }).unwrap();
-        harness.rest();
+        harness
+            .command(Command::ChildEnded { child, status, output, note: None, tree, sensitive: Vec::new() })
+            .unwrap();
+        harness.perform_due();
         assert_eq!((harness.status(), harness.run.undone().len()), (RunStatus::Completed, left));
     }
 }

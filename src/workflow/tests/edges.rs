@@ -20,7 +20,7 @@ fn a_retry_honours_retry_after_up_to_the_longest_pause() {
 
 #[test]
 fn events_that_do_not_fit_are_errors() {
-    let plan = order();
+    let plan = order_plan();
     let harness = Harness::new(&plan, Mode::Real, items(1));
     let finished = Event::StepFinished(crate::workflow::StepFinished {
         step: "price".into(),
@@ -69,7 +69,7 @@ fn respond_may_read_failed_and_input_error() {
     assert_eq!(play(status(200)), (RunStatus::Completed, Some((200, json!({"fine": true})))));
     let failed = Some((409, json!({"at": "price", "status": 404})));
     assert_eq!(play(status(404)), (RunStatus::Failed, failed));
-    assert_eq!(play(status(400)), (RunStatus::Failed, None), "no entry is about that");
+    assert_eq!(play(status(400)), (RunStatus::Failed, None), "no entry matches");
     let run = Harness::new(&plan, Mode::Real, json!({})).run;
     let answer = crate::workflow::input_refused(&run, &plan, &world(), "no items").unwrap();
     assert_eq!((answer.status, answer.body.value()), (422, json!({"bad": "no items"})));

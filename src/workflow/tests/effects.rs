@@ -1,6 +1,6 @@
 //! Which effects count as performed: one that was certainly not done does not.
 
-use super::harness::{lost, plan, shut};
+use super::harness::{breaker_open, plan, timed_out};
 use super::*;
 use crate::workflow::{ChildEvent, EndingEvent, Part, TreeEffects};
 
@@ -15,23 +15,23 @@ respond: { status: 200 }
 /// Whether anything private or shared counts, whether anything shared does, and whether legacy may still answer.
 fn counts(harness: &mut Harness<'_>) -> (bool, bool, bool) {
     let (run, events) = (harness.run.clone(), harness.events.clone());
-    let given = harness.ask(Command::Abandon { reason: "x" }).is_ok();
+    let may_abandon = harness.command(Command::Abandon { reason: "x" }).is_ok();
     (harness.run, harness.events) = (run, events);
-    (harness.run.effects_begun(), harness.run.shared_begun(), given)
+    (harness.run.effects_begun(), harness.run.shared_begun(), may_abandon)
 }
 
 #[test]
 fn an_effect_that_was_certainly_not_done_does_not_count() {
     let plan = plan(TWO);
-    for result in [status(429), AttemptResult::NotSent("x".into()), shut(1_000)] {
+    for result in [status(429), AttemptResult::NotSent("x".into()), breaker_open(1_000)] {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
-        assert_eq!(counts(&mut harness), (true, false, false), "it may leave at any moment");
+        assert_eq!(counts(&mut harness), (true, false, false), "the attempt may be sent at any moment");
         let attempt = harness.run.attempt(&"draft".into(), None, Part::Do).unwrap().attempt;
-        let place = plan.step(&"draft".into()).unwrap().0;
+        let index = plan.step(&"draft".into()).unwrap().0;
         let item = None;
         harness
-            .ask(Command::Record { step: place, item, part: Part::Do, attempt, result, again: false, jitter: 0.5 })
+            .command(Command::Record { step: index, item, part: Part::Do, attempt, result, again: false, jitter: 0.5 })
             .unwrap();
         assert_eq!(counts(&mut harness), (false, false, true));
         harness.settle();
@@ -42,7 +42,7 @@ fn an_effect_that_was_certainly_not_done_does_not_count() {
 #[test]
 fn an_effect_that_was_or_may_have_been_done_counts() {
     let plan = plan(TWO);
-    for result in [status(404), status(500), status(503), lost()] {
+    for result in [status(404), status(500), status(503), timed_out()] {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         harness.call("draft", ok(json!({})));
@@ -74,21 +74,21 @@ fn what_the_tree_of_a_child_did_counts_as_the_run_s_own() {
         (None, (true, true, false)),
     ];
     for status in [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled] {
-        for (tree, wanted) in &cases {
+        for (tree, expected) in &cases {
             let mut harness = Harness::of_route(&plan);
             harness.settle();
             let child = harness.run.children().next().map(|child| child.run);
             let child = child.unwrap_or_else(|| {
                 let (step, child) = (plan.step(&"below".into()).unwrap().0, RunId(uuid::Uuid::from_u128(7)));
-                harness.ask(Command::BeginChild { step, item: None, child }).unwrap();
+                harness.command(Command::BeginChild { step, item: None, child }).unwrap();
                 child
             });
             assert_eq!(counts(&mut harness), (true, true, false), "it may begin something at any moment");
             let (output, note, tree, sensitive) = (Arc::default(), None, tree.clone(), Vec::new());
-            harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
-            assert_eq!(counts(&mut harness), *wanted, "{status:?}");
+            harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+            assert_eq!(counts(&mut harness), *expected, "{status:?}");
             let TreeEffects { private, shared, .. } = harness.run.tree_effects();
-            assert_eq!((private, shared), (wanted.0 && !wanted.1, wanted.1));
+            assert_eq!((private, shared), (expected.0 && !expected.1, expected.1));
         }
     }
 }
@@ -106,13 +106,13 @@ fn what_was_decided_against_in_a_child_is_not_given_to_legacy() {
         let mut harness = Harness::of_route(&plan);
         let child = RunId(uuid::Uuid::from_u128(7));
         let step = plan.step(&"below".into()).unwrap().0;
-        harness.ask(Command::BeginChild { step, item: None, child }).unwrap();
+        harness.command(Command::BeginChild { step, item: None, child }).unwrap();
         let (output, note, sensitive) = (Arc::default(), None, Vec::new());
         let tree = Some(TreeEffects { decided_against, ..TreeEffects::default() });
-        harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+        harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
         assert_eq!(harness.run.tree_effects().decided_against, decided_against);
-        let given = harness.ask(Command::Abandon { reason: "x" });
-        assert_eq!(given.is_ok(), !decided_against, "{status:?}: {given:?}");
+        let abandoned = harness.command(Command::Abandon { reason: "x" });
+        assert_eq!(abandoned.is_ok(), !decided_against, "{status:?}: {abandoned:?}");
     }
 }
 
@@ -123,11 +123,11 @@ fn a_run_of_an_earlier_version_that_was_abandoned_after_its_child_can_be_read() 
     let mut harness = Harness::of_route(&plan);
     let child = RunId(uuid::Uuid::from_u128(7));
     let step = plan.step(&"below".into()).unwrap().0;
-    harness.ask(Command::BeginChild { step, item: None, child }).unwrap();
+    harness.command(Command::BeginChild { step, item: None, child }).unwrap();
     let (status, output, note, sensitive) = (RunStatus::Failed, Arc::default(), None, Vec::new());
     let tree = Some(TreeEffects::default());
-    harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
-    harness.ask(Command::Abandon { reason: "x" }).unwrap();
+    harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+    harness.command(Command::Abandon { reason: "x" }).unwrap();
     let mut stored = serde_json::to_value(&harness.events).unwrap();
     for event in stored.as_array_mut().unwrap() {
         if let Some(ended) = event.get_mut("child_ended").and_then(Value::as_object_mut) {

@@ -1,6 +1,6 @@
-//! Failures, from the cheapest remedy up: retries and deadlines, fallbacks and probes, conflicts that people resolve.
+//! Failures and their remedies: retries and deadlines, fallbacks and probes, conflicts that people resolve.
 
-use super::harness::{lost, plan, shut, take};
+use super::harness::{breaker_open, plan, take, timed_out};
 use super::*;
 use crate::workflow::{AnswerEvent, Choice, ConflictKind, Part, Payload, Skipped, StepEvent};
 
@@ -55,7 +55,7 @@ fn an_unused_fallback_is_skipped_and_after_an_unknown_outcome_none_is_taken() {
 
     let mut harness = Harness::of_route(&plan);
     harness.settle();
-    harness.call("charge", lost());
+    harness.call("charge", timed_out());
     assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
     let refused = harness.choose("charge", None, Choice::Fallback).unwrap_err();
     assert!(refused.to_string().contains("a second time"), "{refused}");
@@ -66,7 +66,7 @@ fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_using_an_attempt(
     let with = plan(CHARGE);
     let mut harness = Harness::of_route(&with);
     harness.settle();
-    harness.call("charge", shut(60_000));
+    harness.call("charge", breaker_open(60_000));
     assert_eq!(harness.in_flight_names(), ["invoice"]);
 
     let without = plan(
@@ -79,17 +79,17 @@ fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_using_an_attempt(
     harness.settle();
     harness.call("invoice", ok(json!({})));
     for _ in 0..2 {
-        harness.call("charge", shut(60_000));
+        harness.call("charge", breaker_open(60_000));
         assert_eq!(harness.in_flight_names(), ["charge"], "it waited for the breaker's next probe");
     }
     assert_eq!(harness.now, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(120));
-    harness.call("charge", shut(60_000));
+    harness.call("charge", breaker_open(60_000));
     let failure = harness.run.failure().unwrap();
     assert!(failure.message.contains("breaker of `bank`"), "the step's deadline is over: {}", failure.message);
 }
 
 #[test]
-fn fallbacks_form_chains_and_one_that_does_not_run_leaves_the_failure() {
+fn fallbacks_form_chains_and_a_step_whose_fallback_does_not_run_fails() {
     let chain = plan(
         "
 workflow: w
@@ -118,7 +118,7 @@ respond: { status: 200, body: '${steps.a.output}' }
 }
 
 #[test]
-fn a_step_s_deadline_ends_its_attempts_and_the_run_s_the_run() {
+fn a_step_s_deadline_ends_its_attempts_and_the_run_s_deadline_ends_the_run() {
     let plan = plan(
         "
 workflow: w
@@ -138,7 +138,11 @@ respond: { status: 200 }
     for _ in 0..3 {
         harness.call("a", status(429)); // half of the pause is drawn
     }
-    assert_eq!(harness.run.status(), RunStatus::Failed, "5 and 10 seconds have passed, and 15 are too many");
+    assert_eq!(
+        harness.run.status(),
+        RunStatus::Failed,
+        "attempts after 5 and 10 seconds; one after 15 would be too late"
+    );
 
     let hour = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
     let mut harness = Harness::started_with(&plan, |started| started.until = Some(hour));
@@ -233,7 +237,7 @@ fn a_refusal_after_an_unknown_attempt_is_a_conflict() {
     for refused in [404, 409] {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
-        harness.call("put", lost());
+        harness.call("put", timed_out());
         harness.call("put", status(refused));
         assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
     }
@@ -283,8 +287,8 @@ fn several_items_may_be_in_conflict_and_each_is_resolved() {
     let plan = plan(ITEMS);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
-    harness.item("each", 0, lost());
-    harness.item("each", 1, lost());
+    harness.item("each", 0, timed_out());
+    harness.item("each", 1, timed_out());
     assert_eq!((harness.run.conflicts().len(), harness.in_flight_names().len()), (2, 0));
     assert!(harness.run.note().unwrap().contains("2 conflicts"));
     harness.choose("each", Some(0), Choice::Skip).unwrap();
@@ -302,10 +306,10 @@ fn the_pending_answer_is_pinned_once() {
     let creates = crate::workflow::Creates::Engine { family: "orders".into(), path: "$.id".into() };
     let mut harness = Harness::started_with(&plan, |started| started.creates = Some(creates));
     harness.settle();
-    harness.ask(Command::AnswerPending).unwrap();
+    harness.command(Command::AnswerPending).unwrap();
     let pinned = harness.run.pinned().cloned();
     assert!(pinned.is_some() && harness.run.pending().is_some_and(|answer| answer.status == 202));
-    assert_eq!(harness.ask(Command::AnswerPending), Err(Refusal::Answered));
+    assert_eq!(harness.command(Command::AnswerPending), Err(Refusal::Answered));
     harness.call("a", ok(json!({})));
     assert!(matches!(
         harness.events.iter().find(|event| event.kind() == "responded"),
@@ -315,7 +319,7 @@ fn the_pending_answer_is_pinned_once() {
 }
 
 #[test]
-fn a_body_that_cannot_be_read_is_named_as_that_and_shows_how_it_begins() {
+fn a_conflict_over_an_unreadable_body_says_so_and_shows_how_the_body_begins() {
     let plan = plan("workflow: w\nsteps: { a: { call: 'POST ${services.bank}/a' } }\nrespond: { status: 200 }");
     let mut harness = Harness::of_api(&plan);
     harness.settle();

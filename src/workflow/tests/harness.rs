@@ -33,9 +33,9 @@ impl<'a> Harness<'a> {
     pub fn record_result(&mut self, step: &str, item: Option<u32>, part: Part, result: AttemptResult) {
         let attempt = self.run.attempt(&step.into(), item, part);
         let attempt = attempt.unwrap_or_else(|| panic!("`{step}` is not under way: {:#?}", self.kinds())).attempt;
-        let place = self.plan.step(&step.into()).unwrap().0;
-        let command = Command::Record { step: place, item, part, attempt, result, again: false, jitter: 0.5 };
-        self.ask(command).unwrap();
+        let index = self.plan.step(&step.into()).unwrap().0;
+        let command = Command::Record { step: index, item, part, attempt, result, again: false, jitter: 0.5 };
+        self.command(command).unwrap();
         self.settle();
     }
     pub fn call(&mut self, step: &str, result: AttemptResult) {
@@ -48,7 +48,7 @@ impl<'a> Harness<'a> {
         self.record_result(step, None, Part::Undo, result);
     }
     pub fn order(&mut self, order: Order) -> Result<usize, Refusal> {
-        let done = self.ask(Command::Order { order, by: "ann".into() });
+        let done = self.command(Command::Order { order, by: "ann".into() });
         self.settle();
         done
     }
@@ -82,10 +82,10 @@ pub(super) fn take(output: Value) -> Choice {
     Choice::Take { output: Arc::new(output) }
 }
 
-pub(super) fn shut(ms: u64) -> AttemptResult {
+pub(super) fn breaker_open(ms: u64) -> AttemptResult {
     AttemptResult::BreakerOpen { service: "bank".into(), retry_after_ms: ms }
 }
 
-pub(super) fn lost() -> AttemptResult {
+pub(super) fn timed_out() -> AttemptResult {
     AttemptResult::TimedOut("x".into())
 }

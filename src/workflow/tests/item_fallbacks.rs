@@ -1,6 +1,6 @@
 //! Fallbacks of single items of a `for_each`.
 
-use super::harness::{lost, plan, shut, take};
+use super::harness::{breaker_open, plan, take, timed_out};
 use super::people_harness::yes;
 use super::*;
 use crate::workflow::{
@@ -43,7 +43,7 @@ fn first_requests(harness: &Harness<'_>, step: &str) -> Vec<(Option<u32>, String
     first.collect()
 }
 
-fn seen(harness: &Harness<'_>) -> crate::workflow::RunView {
+fn view_of(harness: &Harness<'_>) -> crate::workflow::RunView {
     view(harness.events.iter().map(|event| (harness.now, event))).unwrap()
 }
 
@@ -56,7 +56,7 @@ fn a_fallback_replaces_an_item_that_certainly_did_nothing() {
     harness.item("mail", 1, status(429));
     let slot = "the fallback takes its item's `concurrency` slot";
     assert_eq!(harness.in_flight_names(), ["letter[1]", "mail[0]"], "{slot}");
-    let notes: Vec<_> = seen(&harness).steps.into_iter().map(|step| (step.step.to_string(), step.items)).collect();
+    let notes: Vec<_> = view_of(&harness).steps.into_iter().map(|step| (step.step.to_string(), step.items)).collect();
     assert_eq!(notes, [("mail".to_owned(), Some(3)), ("letter".to_owned(), Some(1))]);
     // A retry of its own, under the same key and with the same bytes.
     harness.item("letter", 1, status(429));
@@ -71,7 +71,7 @@ fn a_fallback_replaces_an_item_that_certainly_did_nothing() {
     let [(Some(1), request, Some(key))] = &letters[..] else { panic!("{letters:?}") };
     assert_eq!(request, "PUT /letters/2");
     assert!(first_requests(&harness, "mail").iter().all(|(_, _, other)| other.as_ref() != Some(key)));
-    let view = seen(&harness);
+    let view = view_of(&harness);
     let ended: Vec<_> = view.steps.iter().map(|step| (step.step.as_str(), step.items, step.items_ended)).collect();
     assert_eq!(ended[..2], [("mail", Some(3), Some(3)), ("letter", Some(1), Some(1))]);
     assert!(view.steps.iter().all(|step| step.status == StepStatus::Done), "{view:#?}");
@@ -80,7 +80,7 @@ fn a_fallback_replaces_an_item_that_certainly_did_nothing() {
 #[test]
 fn no_fallback_replaces_an_item_that_may_have_been_done() {
     let plan = plan(MAILS);
-    for result in [lost(), status(503), status(500), AttemptResult::Interrupted] {
+    for result in [timed_out(), status(503), status(500), AttemptResult::Interrupted] {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         harness.item("mail", 0, result);
@@ -89,7 +89,7 @@ fn no_fallback_replaces_an_item_that_may_have_been_done() {
         assert!(!conflict.choices.contains(&"fallback".to_owned()), "{conflict:?}");
         assert!(harness.choose("mail", Some(0), Choice::Fallback).is_err());
     }
-    for result in [shut(60_000), status(429), AttemptResult::NotSent("x".into())] {
+    for result in [breaker_open(60_000), status(429), AttemptResult::NotSent("x".into())] {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         harness.item("mail", 0, result);
@@ -129,7 +129,7 @@ respond: { status: 200, body: '${[steps.a.output, steps.a.by, steps.a.errors]}' 
 ";
 
 #[test]
-fn fallbacks_of_items_form_chains_and_one_that_does_not_run_leaves_the_failure() {
+fn fallbacks_of_items_form_chains_and_an_item_whose_fallback_does_not_run_fails() {
     let plan = plan(CHAIN);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -144,7 +144,10 @@ fn fallbacks_of_items_form_chains_and_one_that_does_not_run_leaves_the_failure()
     assert_eq!((&answer[0], &answer[1]), (&json!([null, null, {"from": 3, "at": 2}]), &json!([null, null, "c"])));
     let errors: Vec<_> = answer[2].as_array().unwrap().iter().map(|error| error["index"].clone()).collect();
     assert_eq!(errors, [json!(0), json!(1)]);
-    assert!(answer[2][1]["message"].as_str().unwrap().contains("`b`"), "what failed last is told: {answer}");
+    assert!(
+        answer[2][1]["message"].as_str().unwrap().contains("`b`"),
+        "the error names the fallback that failed last: {answer}"
+    );
 
     // Without `collect` the first failure fails the run, after the fallback of another item has ended.
     let fast = CHAIN.replace(", failures: collect", "").replace(", steps.a.errors", "");
@@ -221,7 +224,7 @@ fn people_are_asked_about_each_item_that_a_risky_fallback_is_to_do() {
         &MAILS.replace("    accept: [200, 404]\n", "    accept: [200, 404]\n    risk: medium\n    on_reject: skip\n"),
     );
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.replies("mail", Some(0), status(429));
     let asked = harness.open_checkpoint();
     assert_eq!((asked.step.as_str(), asked.item, asked.kind), ("letter", Some(0), CheckpointKind::Approval));
@@ -229,7 +232,7 @@ fn people_are_asked_about_each_item_that_a_risky_fallback_is_to_do() {
     harness.answers("ann", yes()).unwrap();
     assert_eq!(harness.in_flight_names(), ["letter[0]", "mail[1]"]);
     harness.replies("mail", Some(1), status(429));
-    assert_eq!(harness.open_checkpoint().item, Some(1), "the yes was about the other item");
+    assert_eq!(harness.open_checkpoint().item, Some(1), "the approval was for the other item");
     harness.answers("ann", super::people_harness::no()).unwrap();
     harness.replies("letter", Some(0), ok(json!({})));
     harness.replies("mail", Some(2), ok(json!({})));

@@ -15,7 +15,7 @@ steps:
 respond: { status: 200, body: '${steps.charge.by}' }
 ";
 
-fn kept() -> Plan {
+fn stored_plan() -> Plan {
     let source: Value = serde_saphyr::from_str(CHARGE).unwrap();
     Plan::from_stored(&source, &BTreeMap::new(), &Limits { steps_max: 1, ..Limits::default() }).unwrap()
 }
@@ -28,7 +28,7 @@ fn with_gone(harness: &mut Harness<'_>) {
 
 #[test]
 fn a_stored_plan_is_not_checked_against_the_current_files() {
-    let plan = kept();
+    let plan = stored_plan();
     assert_eq!(plan.steps.len(), 4, "nor against today's limits");
     assert!(!plan.step(&"charge".into()).unwrap().1.call(Part::Do).unwrap().keyed);
     let world = world().with_workflows([]);
@@ -41,7 +41,7 @@ fn a_stored_plan_is_not_checked_against_the_current_files() {
 
 #[test]
 fn a_run_pauses_over_a_missing_service_and_goes_on_after_a_reload() {
-    let plan = kept();
+    let plan = stored_plan();
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.call("first", ok(json!({})));
@@ -51,7 +51,7 @@ fn a_run_pauses_over_a_missing_service_and_goes_on_after_a_reload() {
     assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", harness.run.note());
     assert!(harness.in_flight_names().is_empty() && harness.due().is_empty());
     harness.choose("charge", None, Choice::Retry).unwrap();
-    assert!(harness.run.misses_something(), "it is asked again");
+    assert!(harness.run.misses_something(), "it is still missing");
     with_gone(&mut harness);
     assert_eq!(harness.in_flight_names(), ["charge"]);
     let attempt = harness.run.attempt(&"charge".into(), None, Part::Do).unwrap();
@@ -60,7 +60,7 @@ fn a_run_pauses_over_a_missing_service_and_goes_on_after_a_reload() {
 
 #[test]
 fn a_person_may_choose_the_fallback_when_nothing_was_sent() {
-    let plan = kept();
+    let plan = stored_plan();
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.call("first", ok(json!({})));
@@ -70,17 +70,17 @@ fn a_person_may_choose_the_fallback_when_nothing_was_sent() {
 
 #[test]
 fn an_attempt_that_could_not_be_sent_again_uses_no_attempt_and_stays_unknown() {
-    let plan = kept();
+    let plan = stored_plan();
     let mut harness = Harness::of_route(&plan);
     with_gone(&mut harness);
     harness.call("first", ok(json!({})));
     let gone = world();
     harness.world = gone;
-    let place = plan.step(&"charge".into()).unwrap().0;
+    let index = plan.step(&"charge".into()).unwrap().0;
     let result = AttemptResult::Missing("x".into());
     let record =
-        Command::Record { step: place, item: None, part: Part::Do, attempt: 1, result, again: true, jitter: 0.5 };
-    harness.ask(record).unwrap();
+        Command::Record { step: index, item: None, part: Part::Do, attempt: 1, result, again: true, jitter: 0.5 };
+    harness.command(record).unwrap();
     harness.settle();
     let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Missing, 1));
@@ -91,7 +91,7 @@ fn an_attempt_that_could_not_be_sent_again_uses_no_attempt_and_stays_unknown() {
 
 #[test]
 fn an_undo_whose_service_is_missing_waits_for_it() {
-    let plan = kept();
+    let plan = stored_plan();
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.call("first", ok(json!({})));
@@ -112,7 +112,7 @@ fn a_run_waits_for_a_missing_workflow() {
     harness.settle();
     let last = crate::workflow::StepIndex(0);
     let begin = || Command::BeginChild { step: last, item: None, child: RunId(uuid::Uuid::from_u128(9)) };
-    harness.ask(begin()).unwrap();
+    harness.command(begin()).unwrap();
     assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::Missing);
     assert_eq!(
         missing::all(&plan, Some(&harness.run), &harness.world).into_iter().next().unwrap().1,
@@ -120,7 +120,7 @@ fn a_run_waits_for_a_missing_workflow() {
     );
     harness.world = world().with_workflows(["other".into()]);
     harness.settle();
-    harness.ask(begin()).unwrap();
+    harness.command(begin()).unwrap();
     assert_eq!(harness.run.children().count(), 1);
 }
 
@@ -135,9 +135,9 @@ fn a_run_waits_for_a_child_whose_workflow_is_missing() {
     let without_workflow = || {
         let mut harness = Harness::of_api(&plan);
         let (child, begin) = begun(9);
-        harness.ask(begin).unwrap();
+        harness.command(begin).unwrap();
         harness.world = world().with_workflows([]);
-        harness.ask(Command::ChildHasNoWorkflow { child }).unwrap();
+        harness.command(Command::ChildHasNoWorkflow { child }).unwrap();
         harness.settle();
         harness
     };
@@ -151,7 +151,7 @@ fn a_run_waits_for_a_child_whose_workflow_is_missing() {
     harness.settle();
     assert!(!harness.run.misses_something());
     let (child, begin) = begun(10);
-    harness.ask(begin).unwrap();
+    harness.command(begin).unwrap();
     assert_eq!(harness.run.children().map(|known| known.run).collect::<Vec<_>>(), [child], "another id");
     for (choice, status) in
         [(Choice::Skip, RunStatus::Completed), (Choice::Cancel { compensate: true }, RunStatus::Cancelled)]
@@ -162,9 +162,9 @@ fn a_run_waits_for_a_child_whose_workflow_is_missing() {
     }
     let mut harness = Harness::of_api(&plan);
     let (child, begin) = begun(9);
-    harness.ask(begin).unwrap();
+    harness.command(begin).unwrap();
     harness.cancel(true).unwrap();
-    harness.ask(Command::ChildHasNoWorkflow { child }).unwrap();
+    harness.command(Command::ChildHasNoWorkflow { child }).unwrap();
     harness.settle();
     assert_eq!(harness.run.status(), RunStatus::Cancelled, "a run that ends waits for nothing");
 }
@@ -191,25 +191,25 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
         harness.call("charge", AttemptResult::TimedOut("x".into()));
         harness
     };
-    let again = |harness: &Harness<'_>| {
+    let assert_waits = |harness: &Harness<'_>| {
         let conflict = harness.run.conflict().unwrap().clone();
         assert_eq!((conflict.kind, conflict.part), (ConflictKind::Missing, Part::Probe));
         assert!(conflict.message.contains("its probe cannot ask: it needs the service `gone`"), "{}", conflict.message);
-        assert!(conflict.key.is_some() && conflict.request.is_some(), "by which a person can ask");
+        assert!(conflict.key.is_some() && conflict.request.is_some(), "with them a person can ask the service");
         assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"], "no fallback: it may have been done");
         assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)));
         assert!(harness.in_flight_names().is_empty() && harness.due().is_empty(), "{:?}", harness.due());
     };
     let mut harness = unknown();
-    again(&harness);
+    assert_waits(&harness);
     harness.choose("charge", None, Choice::Retry).unwrap();
-    again(&harness);
+    assert_waits(&harness);
     with_gone(&mut harness);
     assert_eq!(harness.in_flight_names(), ["probe charge"], "the step itself is not sent again");
     // The service is removed once more between two of the probe's attempts.
     harness.world = world();
     harness.record_result("charge", None, Part::Probe, status(503));
-    again(&harness);
+    assert_waits(&harness);
     with_gone(&mut harness);
     harness.record_result("charge", None, Part::Probe, ok(json!({"found": true})));
     assert_eq!(harness.run.status(), RunStatus::Completed);

@@ -1,17 +1,17 @@
 //! Choices of people, reruns and answers that cannot be made: no effect is repeated, and no approval is skipped.
 
-use super::harness::{lost, plan, take};
-use super::people_harness::{items, yes};
+use super::harness::{plan, take, timed_out};
+use super::people_harness::{review, yes};
 use super::*;
 use crate::workflow::{
     Cause, Choice, ConflictKind, OnTimeout, Order, Part, StepEvent, StepStatus, Undone, replay_with, rerun,
 };
 
-fn with(input: Value) -> Choice {
+fn retry_with(input: Value) -> Choice {
     Choice::RetryWith { input: Arc::new(input) }
 }
 
-fn seen(harness: &Harness<'_>) -> crate::workflow::RunView {
+fn view_of(harness: &Harness<'_>) -> crate::workflow::RunView {
     view(harness.events.iter().map(|event| (harness.now, event))).unwrap()
 }
 
@@ -32,12 +32,16 @@ respond: { status: 200 }
     );
     let request = Arc::new(json!({"body": {"items": [{"amount": 1}, {"x": 2}]}}));
     let mut harness = Harness::started_with(&plan, |started| (started.route, started.request) = (None, request));
-    harness.rest();
+    harness.perform_due();
     harness.answers("alice", yes()).unwrap();
     assert_eq!(harness.run.conflict().map(|open| (open.kind, open.item)), Some((ConflictKind::Expression, Some(1))));
     harness.replies("pay", Some(0), ok(json!({})));
-    let order =
-        Order::Resolve { step: "pay".into(), item: Some(1), choice: with(json!({"amount": 1_000_000})), reason: None };
+    let order = Order::Resolve {
+        step: "pay".into(),
+        item: Some(1),
+        choice: retry_with(json!({"amount": 1_000_000})),
+        reason: None,
+    };
     harness.order_by("bob", order).unwrap();
     assert_eq!((harness.in_flight_names().len(), harness.status()), (0, RunStatus::WaitingCheckpoint));
     assert_eq!((harness.open_checkpoint().item, harness.open_checkpoint().who), (Some(1), vec!["alice".to_owned()]));
@@ -51,9 +55,9 @@ fn a_question_whose_text_has_no_value_cannot_be_resolved_with_an_output() {
         "{ workflow: w, steps: { ok: { checkpoint: { question: 'For ${request.body.who}?' } }, go: { needs: [ok], call: 'POST ${services.bank}/go' } }, respond: { status: 200 } }",
     );
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     assert_eq!(harness.run.conflict().unwrap().choices, ["retry", "skip", "cancel"]);
-    for choice in [take(json!({"approved": true})), with(json!(1))] {
+    for choice in [take(json!({"approved": true})), retry_with(json!(1))] {
         let refused = harness.choose("ok", None, choice).unwrap_err();
         assert!(refused.to_string().contains("a value would replace their answer"), "{refused}");
     }
@@ -79,12 +83,12 @@ fn no_fallback_is_taken_while_an_earlier_attempt_may_have_been_done() {
     let plan = plan(CHARGE);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
-    harness.call("charge", lost());
-    harness.choose("charge", None, with(json!({"amount": 6}))).unwrap();
+    harness.call("charge", timed_out());
+    harness.choose("charge", None, retry_with(json!({"amount": 6}))).unwrap();
     harness.call("charge", status(429));
     harness.call("charge", status(429));
     let conflict = harness.run.conflict().unwrap();
-    assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp, "no fallback by itself");
+    assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp, "no fallback is taken automatically");
     assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"], "and none is offered");
     let refused = harness.choose("charge", None, Choice::Fallback).unwrap_err();
     assert!(refused.to_string().contains("a second time"), "{refused}");
@@ -105,7 +109,7 @@ fn a_skipped_step_that_may_have_been_done_stays_listed() {
     );
     let mut harness = Harness::of_api(&plan);
     harness.settle();
-    harness.call("charge", lost());
+    harness.call("charge", timed_out());
     harness.call("other", ok(json!({})));
     harness.choose("charge", None, Choice::Skip).unwrap();
     harness.call("z", status(404));
@@ -125,8 +129,8 @@ fn an_item_that_is_listed_twice_as_struck_out_counts_once() {
     let mut harness = Harness::started_with(&plan, |started| {
         (started.route, started.request) = (None, Arc::new(json!({"body": {"items": [1, 2]}})))
     });
-    harness.rest();
-    harness.answers("ann", items(&[1], &[0, 0])).unwrap();
+    harness.perform_due();
+    harness.answers("ann", review(&[1], &[0, 0])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[1]"], "the other one was approved");
     harness.replies("mail", Some(1), ok(json!({})));
     assert_eq!(harness.output("mail")["struck"], json!(1));
@@ -137,7 +141,7 @@ fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
     let plan = plan(CHARGE);
     let mut harness = Harness::of_api(&plan);
     harness.settle();
-    harness.call("charge", lost());
+    harness.call("charge", timed_out());
     assert!(rerun(&harness.run, &plan, &"charge".into()).is_err(), "a person decides that first");
     harness.cancel(false).unwrap();
     assert_eq!(harness.status(), RunStatus::Cancelled);
@@ -147,20 +151,20 @@ fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
     // Paused by hand between two attempts.
     let stock = super::harness::plan(&CHARGE.replace("bank", "stock"));
     let mut harness = Harness::of_api(&stock);
-    harness.rest();
-    harness.reply("charge", None, lost()).unwrap();
+    harness.perform_due();
+    harness.reply("charge", None, timed_out()).unwrap();
     harness.order_by("ann", Order::Pause { reason: None }).unwrap();
     assert!(rerun(&harness.run, &stock, &"charge".into()).is_err());
-    // It was skipped, and the rerun that takes this over knows it.
+    // The step was skipped, and the rerun that takes this over lists its attempt as unknown.
     let mut harness = Harness::of_api(&plan);
     harness.settle();
-    harness.call("charge", lost());
+    harness.call("charge", timed_out());
     harness.choose("charge", None, Choice::Skip).unwrap();
     let taken = rerun(&harness.run, &plan, &"z".into()).unwrap();
-    let carried = taken
+    let has_unknown = taken
         .iter()
         .any(|event| matches!(event, Event::Step(StepEvent::ResultTaken(taken)) if taken.unknown.len() == 1));
-    assert!(carried, "{taken:?}");
+    assert!(has_unknown, "{taken:?}");
 }
 
 #[test]
@@ -171,7 +175,7 @@ fn a_run_ends_when_its_successor_is_ordered() {
     let to = RunId(uuid::Uuid::from_u128(77));
     let over = |from: &str| Order::HandOver { to, from: from.into(), sealed: None };
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     assert!(
         matches!(harness.order_by("ann", over("b")), Err(Refusal::NotApplicable(why)) if why.contains("pause or cancel"))
     );
@@ -190,13 +194,13 @@ fn a_run_ends_when_its_successor_is_ordered() {
     }
     assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the successor is made from it");
     assert!(rerun(&harness.run, &plan, &"a".into()).is_err(), "and no other");
-    assert_eq!(seen(&harness).steps[0].status, StepStatus::Done);
+    assert_eq!(view_of(&harness).steps[0].status, StepStatus::Done);
     // A child run whose parent waits for it cannot be replaced.
     let mut child = Harness::started_with(&plan, |started| {
         started.route = None;
         started.parent = Some(crate::workflow::Parent { run: to, step: "s".into(), item: None });
     });
-    child.rest();
+    child.perform_due();
     child.replies("a", None, status(409));
     assert!(
         matches!(child.order_by("ann", over("a")), Err(Refusal::NotApplicable(why)) if why.contains("waits for it"))
@@ -220,7 +224,7 @@ fn when_no_answer_can_be_made_nothing_is_undone() {
     assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::Answer, "respond"));
     assert_eq!(conflict.choices, ["take", "cancel"]);
     assert_eq!((harness.in_flight_names().len(), harness.status()), (0, RunStatus::Paused));
-    assert_eq!(seen(&harness).steps.len(), 1, "the answer is no step");
+    assert_eq!(view_of(&harness).steps.len(), 1, "the answer is no step");
     assert!(harness.choose("respond", None, Choice::Skip).is_err());
     harness.choose("respond", None, take(json!({"ref": 1}))).unwrap();
     assert_eq!(
@@ -234,7 +238,7 @@ fn when_no_answer_can_be_made_nothing_is_undone() {
     asked.settle();
     asked.call("pay", ok(json!({})));
     asked.choose("respond", None, Choice::Cancel { compensate: true }).unwrap();
-    assert_eq!(asked.in_flight_names(), ["undo pay"], "now somebody asked for it");
+    assert_eq!(asked.in_flight_names(), ["undo pay"], "a person asked for it");
 
     let mut route = Harness::of_route(&plan);
     route.settle();
@@ -242,11 +246,11 @@ fn when_no_answer_can_be_made_nothing_is_undone() {
     assert_eq!((route.status(), route.in_flight_names().len()), (RunStatus::Failed, 0));
     assert_eq!(route.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
     assert!(!route.kinds().contains(&"compensation_began"), "{:?}", route.kinds());
-    let said = super::harness::plan(&ANSWERS.replace(
+    let declares_failed = super::harness::plan(&ANSWERS.replace(
         "respond: { status: 200, body: { ref: '${steps.pay.output.reference}' } }",
         "respond: [{ when: '${failed != null}', status: 500, body: sorry }, { status: 200, body: '${steps.pay.output.x}' }]",
     ));
-    let mut route = Harness::of_route(&said);
+    let mut route = Harness::of_route(&declares_failed);
     route.settle();
     route.call("pay", ok(json!({})));
     assert_eq!(route.run.answer().unwrap().body.value(), json!("sorry"));
@@ -267,13 +271,13 @@ fn the_view_names_the_item_of_a_conflict() {
     harness.item("it", 1, status(409));
     harness.item("it", 0, ok(json!({})));
     harness.item("it", 2, ok(json!({})));
-    let row = &seen(&harness).steps[0];
+    let row = &view_of(&harness).steps[0];
     assert_eq!((row.status, row.items_ended), (StepStatus::Conflict, Some(2)));
     assert!(row.note.as_ref().unwrap().contains("item 1"), "{:?}", row.note);
     let refused = harness.choose("it", None, Choice::Retry).unwrap_err();
     assert!(refused.to_string().contains("one is open over item 1"), "{refused}");
     harness.choose("it", Some(1), Choice::Cancel { compensate: false }).unwrap();
-    assert_eq!((harness.status(), seen(&harness).steps[0].status), (RunStatus::Cancelled, StepStatus::Failed));
+    assert_eq!((harness.status(), view_of(&harness).steps[0].status), (RunStatus::Cancelled, StepStatus::Failed));
     assert_eq!(harness.run.undone().iter().map(|(_, item, _)| *item).collect::<Vec<_>>(), [Some(2), Some(0)]);
     let why = Undone::Left("the run was cancelled without undoing".into());
     assert!(harness.run.undone().iter().all(|(.., left)| *left == why));
@@ -283,14 +287,14 @@ fn the_view_names_the_item_of_a_conflict() {
     route.item("it", 0, ok(json!({})));
     route.item("it", 2, ok(json!({})));
     assert!(route.run.note().unwrap().starts_with("item 1 of `it`: the service answered 400"));
-    assert!(seen(&route).steps[0].note.as_ref().unwrap().contains("item 1"));
-    let mut one = Harness::of_api(&plan);
-    one.settle();
-    one.item("it", 0, lost());
-    one.item("it", 1, ok(json!({})));
-    one.item("it", 2, ok(json!({})));
-    one.choose("it", Some(0), Choice::Cancel { compensate: false }).unwrap();
-    assert_eq!(seen(&one).steps[0].status, StepStatus::Unknown);
+    assert!(view_of(&route).steps[0].note.as_ref().unwrap().contains("item 1"));
+    let mut unknown = Harness::of_api(&plan);
+    unknown.settle();
+    unknown.item("it", 0, timed_out());
+    unknown.item("it", 1, ok(json!({})));
+    unknown.item("it", 2, ok(json!({})));
+    unknown.choose("it", Some(0), Choice::Cancel { compensate: false }).unwrap();
+    assert_eq!(view_of(&unknown).steps[0].status, StepStatus::Unknown);
 }
 
 #[test]
@@ -306,7 +310,7 @@ respond: { status: 200 }
 ",
     );
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let key = harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().key;
     harness.replies("charge", None, {
         let AttemptResult::Reply { headers, retry_after_ms, .. } = status(500) else { panic!() };
@@ -320,7 +324,7 @@ respond: { status: 200 }
     let reasons = harness.reasons();
     assert!(reasons[0].sentence.contains("its probe asks, and nothing is sent again"), "{}", reasons[0].sentence);
     assert!(matches!(reasons[0].cause, Cause::Retry));
-    harness.seconds(5);
+    harness.advance_seconds(5);
     harness.record_result("charge", None, Part::Probe, status(404));
     let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.status), (ConflictKind::OutcomeUnknown, Some(500)));
@@ -339,16 +343,16 @@ respond: { status: 200 }
 ",
     );
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     assert_eq!(harness.open_checkpoint().on_timeout, OnTimeout::Escalate);
-    harness.seconds(3600);
+    harness.advance_seconds(3600);
     assert_eq!(harness.open_checkpoint().on_timeout, OnTimeout::Reject);
-    harness.seconds(3600);
+    harness.advance_seconds(3600);
     assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Rejected));
 }
 
 #[test]
-fn a_replay_ignores_differences_of_a_moment_in_times() {
+fn a_replay_ignores_the_time_between_a_decision_and_its_event() {
     let yaml = "
 workflow: w
 steps:
@@ -359,7 +363,7 @@ respond: { status: 200 }
 ";
     let first = plan(yaml);
     let mut harness = Harness::of_api(&first);
-    harness.rest();
+    harness.perform_due();
     // The recorded time of an event is a moment after the time of its decision.
     let later = harness.now + SignedDuration::from_micros(30);
     let events: Vec<_> = harness.events.iter().map(|event| (later, event.clone())).collect();
@@ -375,7 +379,7 @@ fn a_conflict_shows_no_secret_of_a_form_body() {
         "{ workflow: w, steps: { pay: { call: 'POST ${services.bank}/pay', form: { amount: '7', card_number: '4111111111111111' } } }, respond: { status: 200 } }",
     );
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.replies("pay", None, status(409));
     let shown = harness.run.conflict().unwrap().request.clone().unwrap().body.value();
     assert_eq!(shown, json!("amount=7&card_number=***"));

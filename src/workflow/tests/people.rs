@@ -1,7 +1,7 @@
 //! Checkpoints, waits, signals, pauses and other orders.
 
 use super::harness::plan;
-use super::people_harness::{no, with, yes};
+use super::people_harness::{no, yes, yes_with};
 use super::*;
 use crate::workflow::{Choice, ConflictKind, Order, StepStatus};
 
@@ -28,7 +28,7 @@ respond: { status: 200, body: '${default(steps.use.output, steps.otherwise.outpu
 fn an_answer_is_accepted_once_from_those_who_may_give_it_with_fitting_values() {
     let plan = plan(PICK);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     assert_eq!(
         (harness.status(), harness.open_checkpoint().question.as_str()),
         (RunStatus::WaitingCheckpoint, "Which of 3?")
@@ -36,27 +36,30 @@ fn an_answer_is_accepted_once_from_those_who_may_give_it_with_fitting_values() {
     assert_eq!(harness.run.summary(harness.now).wake, Some("1970-01-01T01:00:00Z".parse().unwrap()));
     let checkpoint = harness.checkpoint();
     assert_eq!(harness.run.summary(harness.now).checkpoint.unwrap().0, checkpoint);
-    let said = harness.answers("eve", with(json!({"id": 2})));
+    let said = harness.answers("eve", yes_with(json!({"id": 2})));
     assert_eq!(said, Err(Refusal::NotYours("only ann or bob may answer this".into())));
     assert_eq!(
-        harness.answers("ann", with(json!({"id": 9}))),
+        harness.answers("ann", yes_with(json!({"id": 9}))),
         Err(Refusal::BadValues(vec!["/id: value is greater than the maximum of 3".into()]))
     );
     assert!(matches!(harness.answers("ann", yes()), Err(Refusal::BadValues(_))), "values are asked for");
-    let unverified = harness.answers("eve (unverified)", with(json!({"id": 2})));
+    let unverified = harness.answers("eve (unverified)", yes_with(json!({"id": 2})));
     assert!(matches!(unverified, Err(Refusal::NotYours(_))), "{unverified:?}");
     let unverified = harness.answers("ann (unverified)", yes());
-    assert!(matches!(unverified, Err(Refusal::BadValues(_))), "whoever says so where nobody verifies: {unverified:?}");
+    assert!(
+        matches!(unverified, Err(Refusal::BadValues(_))),
+        "without tokens any name may answer, so only the values are refused: {unverified:?}"
+    );
     let unknown = Order::Answer { checkpoint: "chk_x".into(), said: yes() };
     assert_eq!(harness.order_by("ann", unknown), Err(Refusal::NoSuchCheckpoint));
-    harness.answers("ann", with(json!({"id": 2}))).unwrap();
+    harness.answers("ann", yes_with(json!({"id": 2}))).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed);
     assert_eq!(harness.run.answer().unwrap().body.value(), json!(2));
     assert_eq!(harness.output("pick"), json!({"output": {"id": 2}, "approved": true, "by": "ann", "skipped": false}));
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.order_by("x", Order::Pause { reason: None }).unwrap();
-    harness.answers("bob", with(json!({"id": 3}))).unwrap();
+    harness.answers("bob", yes_with(json!({"id": 3}))).unwrap();
     let again = harness.order_by("ann", Order::Answer { checkpoint, said: no() }).unwrap_err();
     let Refusal::AnsweredBefore { by, said, seq } = again else { panic!("{again:?}") };
     assert_eq!((by.as_str(), said.values.as_deref(), seq.0), ("bob", Some(&json!({"id": 3})), harness.run.seq().0));
@@ -69,11 +72,11 @@ fn an_answer_is_accepted_once_from_those_who_may_give_it_with_fitting_values() {
 fn an_unanswered_question_escalates_and_then_takes_its_default() {
     let plan = plan(PICK);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
-    harness.seconds(3600);
+    harness.perform_due();
+    harness.advance_seconds(3600);
     assert_eq!(harness.open_checkpoint().who, ["eve"]);
-    assert!(matches!(harness.answers("ann", with(json!({"id": 1}))), Err(Refusal::NotYours(_))));
-    harness.seconds(3600);
+    assert!(matches!(harness.answers("ann", yes_with(json!({"id": 1}))), Err(Refusal::NotYours(_))));
+    harness.advance_seconds(3600);
     assert_eq!(harness.status(), RunStatus::Completed);
     assert_eq!(harness.output("pick")["by"], json!("time-out"));
     assert_eq!(harness.output("use")["output"], json!(1));
@@ -83,7 +86,7 @@ fn an_unanswered_question_escalates_and_then_takes_its_default() {
 fn a_rejection_skips_the_steps_that_need_the_approval_and_another_branch_runs() {
     let plan = plan(PICK);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.answers("ann", no()).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed, "{:?}", harness.run.note());
     assert_eq!(harness.run.answer().unwrap().body.value(), json!("none"));
@@ -106,7 +109,7 @@ fn paid(sum: u64, id: Option<&str>) -> Order {
 }
 
 #[test]
-fn signals_are_kept_until_a_step_takes_them_and_count_once() {
+fn signals_are_stored_until_a_step_takes_them_and_a_repeated_delivery_counts_once() {
     let plan = plan(SHIP);
     let mut harness = Harness::of_api(&plan);
     assert_eq!(harness.order_by("shop", paid(1, Some("a"))), Ok(1));
@@ -122,15 +125,15 @@ fn signals_are_kept_until_a_step_takes_them_and_count_once() {
     assert_eq!(note(&harness).as_deref(), Some("it waits for `paid`; 1 came that its `where` refuses"));
     assert_eq!(harness.order_by("shop", paid(7, None)), Ok(2));
     assert_eq!((harness.status(), harness.causes()), (RunStatus::Running, vec!["time"]));
-    assert_eq!(note(&harness), None, "what it waited for has come");
-    harness.seconds(600);
+    assert_eq!(note(&harness), None, "the signal has come");
+    harness.advance_seconds(600);
     assert_eq!(harness.run.wake(), Some("1970-01-01T02:00:00Z".parse().unwrap()));
-    harness.seconds(6600);
+    harness.advance_seconds(6600);
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([{"sum": 7}, false]));
     let mut early = Harness::of_api(&plan);
-    early.ask(Command::Order { order: paid(8, None), by: "shop".into() }).unwrap();
-    early.rest();
-    assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "it came before anybody waited");
+    early.command(Command::Order { order: paid(8, None), by: "shop".into() }).unwrap();
+    early.perform_due();
+    assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "it came before the step waited");
     let refused = early.order_by("x", Order::Signal { name: "piad".into(), payload: Arc::default(), id: None });
     assert!(matches!(refused, Err(Refusal::NotApplicable(why)) if why.contains("it waits for paid")));
     early.world.signals_max = 2;
@@ -143,18 +146,18 @@ fn signals_are_kept_until_a_step_takes_them_and_count_once() {
 
 #[test]
 fn a_signal_that_does_not_come_fails_its_step_or_lets_the_run_go_on() {
-    let mut bench_plan = plan(SHIP);
-    let mut harness = Harness::of_api(&bench_plan);
-    harness.rest();
-    harness.seconds(3600);
+    let mut ship = plan(SHIP);
+    let mut harness = Harness::of_api(&ship);
+    harness.perform_due();
+    harness.advance_seconds(3600);
     assert_eq!(
         (harness.status(), harness.run.failure().map(|f| f.kind)),
         (RunStatus::Failed, Some(FailureKind::TimedOut))
     );
-    bench_plan = plan(&SHIP.replace("timeout: 1h", "timeout: 1h, on_timeout: continue"));
-    let mut harness = Harness::of_api(&bench_plan);
-    harness.rest();
-    harness.seconds(7200);
+    ship = plan(&SHIP.replace("timeout: 1h", "timeout: 1h, on_timeout: continue"));
+    let mut harness = Harness::of_api(&ship);
+    harness.perform_due();
+    harness.advance_seconds(7200);
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([null, true]));
 }
 
@@ -171,7 +174,7 @@ respond: { status: 200, body: '${default(steps.b.output, \"none\")}' }
 fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let refused = harness.order_by("ann", Order::Resume { reason: None });
     assert_eq!(refused, Err(Refusal::NotApplicable("it is not paused".into())));
     harness.order_by("ann", Order::Pause { reason: Some("stock-taking".into()) }).unwrap();
@@ -188,7 +191,7 @@ fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
 fn an_order_to_retry_starts_the_next_attempt_at_once() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let retry = |step: Option<&str>| Order::Retry { step: step.map(StepId::from) };
     assert!(matches!(harness.order_by("ann", retry(Some("a"))), Err(Refusal::NotApplicable(_))), "it is under way");
     harness.replies("a", None, status(429));
@@ -202,7 +205,7 @@ fn an_order_to_retry_starts_the_next_attempt_at_once() {
 fn an_order_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_possible() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let skip = |step: &str| Order::Skip { step: step.into(), reason: None };
     assert!(
         matches!(harness.order_by("ann", skip("a")), Err(Refusal::NotApplicable(why)) if why.contains("under way"))
@@ -212,12 +215,12 @@ fn an_order_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_possi
     harness.replies("a", None, ok(json!({})));
     assert_eq!((harness.status(), harness.run.was_skipped(&"c".into())), (RunStatus::Completed, true));
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.replies("a", None, status(429));
     harness.order_by("ann", skip("a")).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed, "an attempt that did nothing may be left");
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     harness.replies("a", None, status(409));
     assert_eq!(harness.run.conflict().map(|c| c.kind), Some(ConflictKind::Refused));
     harness.order_by("ann", skip("a")).unwrap();
@@ -228,7 +231,7 @@ fn an_order_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_possi
 fn an_input_is_adjusted_before_its_step_begins() {
     let plan = plan(WORK);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let adjust = |step: &str, item, input: Value| Order::Adjust {
         step: step.into(),
         item,
@@ -242,7 +245,7 @@ fn an_input_is_adjusted_before_its_step_begins() {
     harness.order_by("ann", adjust("b", None, json!({"n": 20}))).unwrap();
     harness.order_by("ann", adjust("c", None, json!(30))).unwrap();
     harness.replies("a", None, ok(json!({})));
-    assert_eq!(harness.bodies(), [json!({"n": 1}), json!({"n": 20})]);
+    assert_eq!(harness.sent_bodies(), [json!({"n": 1}), json!({"n": 20})]);
     harness.replies("b", None, ok(json!({})));
     assert_eq!(harness.output("c")["output"], json!(30));
 }
@@ -253,7 +256,7 @@ fn a_rehearsal_asks_nobody() {
     let run = |yaml: &str, mode| {
         let plan = plan(yaml);
         let mut harness = Harness::new(&plan, mode, json!({"body": {"items": [1]}}));
-        harness.rest();
+        harness.perform_due();
         (harness.status(), harness.run.failure().map(|failure| failure.kind))
     };
     for mode in [Mode::Rehearse, Mode::Dark] {
@@ -266,10 +269,10 @@ fn a_rehearsal_asks_nobody() {
 }
 
 #[test]
-fn the_view_of_a_run() {
+fn the_view_shows_open_checkpoints_until_the_run_is_cancelled() {
     let plan = plan(PICK);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let look = |harness: &Harness<'_>| view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
     let seen = look(&harness);
     assert_eq!(seen.checkpoints.len(), 1);

@@ -10,24 +10,24 @@ pub(super) fn yes() -> CheckpointAnswer {
 pub(super) fn no() -> CheckpointAnswer {
     CheckpointAnswer { approve: false, ..yes() }
 }
-pub(super) fn with(values: Value) -> CheckpointAnswer {
+pub(super) fn yes_with(values: Value) -> CheckpointAnswer {
     CheckpointAnswer { values: Some(Arc::new(values)), ..yes() }
 }
-pub(super) fn items(approved: &[u32], struck: &[u32]) -> CheckpointAnswer {
+pub(super) fn review(approved: &[u32], struck: &[u32]) -> CheckpointAnswer {
     CheckpointAnswer { approved: approved.to_vec(), struck: struck.to_vec(), ..yes() }
 }
 
 impl Harness<'_> {
-    /// Performs all actions that are due now; child runs get the next id.
-    pub fn rest(&mut self) {
+    /// Performs all actions that are due now, without advancing the clock; child runs get the next id.
+    pub fn perform_due(&mut self) {
         for _ in 0..10_000 {
             let mut moved = false;
             for action in self.due() {
                 moved |= match action {
-                    Action::Decide(command) => self.ask(command).is_ok(),
+                    Action::Decide(command) => self.command(command).is_ok(),
                     Action::Child { step, item } => {
                         let child = RunId(uuid::Uuid::from_u128(1000 + self.events.len() as u128));
-                        self.ask(Command::BeginChild { step, item, child }).is_ok()
+                        self.command(Command::BeginChild { step, item, child }).is_ok()
                     }
                     Action::Wait(_) | Action::Held(_) | Action::OrderChild { .. } | Action::Lock { .. } => false,
                 };
@@ -44,12 +44,13 @@ impl Harness<'_> {
         let command = Command::Order { order, by: by.into() };
         let done = match decide(&self.run, self.plan, &self.world, command.clone(), self.now) {
             Ok(events) if events.is_empty() => Ok(0),
-            Ok(_) => self.ask(command),
+            Ok(_) => self.command(command),
             Err(refusal) => Err(refusal),
         };
-        self.rest();
+        self.perform_due();
         done
     }
+    /// Answers the only open question.
     pub fn answers(&mut self, by: &str, said: CheckpointAnswer) -> Result<usize, Refusal> {
         let checkpoint = self.open_checkpoint().checkpoint;
         self.order_by(by, Order::Answer { checkpoint, said })
@@ -62,28 +63,30 @@ impl Harness<'_> {
     pub fn checkpoint(&self) -> CheckpointId {
         self.open_checkpoint().checkpoint
     }
+    /// Records a reply, and performs the actions that follow.
     pub fn replies(&mut self, step: &str, item: Option<u32>, result: AttemptResult) {
         self.reply(step, item, result).unwrap();
-        self.rest();
+        self.perform_due();
     }
-    pub fn seconds(&mut self, seconds: i64) {
+    pub fn advance_seconds(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
-        self.rest();
+        self.perform_due();
     }
     /// The locks that steps wait for.
-    pub fn locks(&self) -> Vec<(String, Option<u32>)> {
+    pub fn awaited_locks(&self) -> Vec<(String, Option<u32>)> {
         let locks = self.due().into_iter().filter_map(|action| match action {
             Action::Lock { item, name, .. } => Some((name, item)),
             _ => None,
         });
         locks.collect()
     }
-    pub fn lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, Refusal> {
-        let place =
-            self.run.interactions.queue_entry(&step.into(), item).map_or(crate::names::Seq(0), |place| place.queued);
+    /// Records what the queue of a lock shows.
+    pub fn see_lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, Refusal> {
+        let entry = self.run.interactions.queue_entry(&step.into(), item);
+        let queued = entry.map_or(crate::names::Seq(0), |entry| entry.queued);
         let step = self.plan.step(&step.into()).unwrap().0;
-        let done = self.ask(Command::LockSeen { step, item, queued: place, seen });
-        self.rest();
+        let done = self.command(Command::LockSeen { step, item, queued, seen });
+        self.perform_due();
         done
     }
     pub fn children(&self) -> Vec<RunId> {
@@ -91,7 +94,7 @@ impl Harness<'_> {
     }
     pub fn child_ends(&mut self, child: RunId, status: RunStatus, output: Value) {
         let note = (status != RunStatus::Completed).then(|| "it broke".to_owned());
-        self.ask(Command::ChildEnded {
+        self.command(Command::ChildEnded {
             child,
             status,
             output: Arc::new(output),
@@ -100,7 +103,7 @@ impl Harness<'_> {
             sensitive: Vec::new(),
         })
         .unwrap();
-        self.rest();
+        self.perform_due();
     }
     pub fn orders_to_children(&self) -> Vec<&'static str> {
         let told = self.due().into_iter().filter_map(|action| match action {
@@ -117,7 +120,7 @@ impl Harness<'_> {
         self.reasons().iter().map(|reason| reason.cause.as_str()).collect()
     }
     /// The bodies that were sent, in order.
-    pub fn bodies(&self) -> Vec<Value> {
+    pub fn sent_bodies(&self) -> Vec<Value> {
         let bodies = self.events.iter().filter_map(|event| match event {
             Event::StepStarted(started) => Some(started.request.as_ref()?.body.value()),
             _ => None,

@@ -1,6 +1,6 @@
 //! Probes of attempts with unknown outcome, and from when on a "no" counts.
 
-use super::harness::{lost, plan, take};
+use super::harness::{plan, take, timed_out};
 use super::*;
 use crate::workflow::{ConflictKind, Order, Part, rerun};
 
@@ -26,7 +26,7 @@ fn a_probe_tells_whether_an_unknown_attempt_took_place() {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         let key = harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().key.unwrap();
-        harness.call("charge", lost());
+        harness.call("charge", timed_out());
         assert_eq!(
             (harness.in_flight_names(), harness.run.status()),
             (vec!["probe charge".to_owned()], RunStatus::Running)
@@ -47,7 +47,10 @@ fn a_probe_tells_whether_an_unknown_attempt_took_place() {
         assert!(no.in_flight_names() == ["charge"] || no.now > asked, "asked again, and later each time");
     }
     assert_eq!(no.in_flight_names(), ["charge"], "the attempt counts as not done, and another is left");
-    assert!(no.now.duration_since(left).as_secs() >= 28, "but not before it could no longer take effect");
+    assert!(
+        no.now.duration_since(left).as_secs() >= 28,
+        "but only after the first attempt could no longer take effect"
+    );
     no.call("charge", status(429));
     assert_eq!(no.run.failure().unwrap().kind, FailureKind::Unavailable);
     let mut unsure = probing();
@@ -56,7 +59,7 @@ fn a_probe_tells_whether_an_unknown_attempt_took_place() {
     assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
     assert!(conflict.message.contains("could not say"), "{}", conflict.message);
     let bad = unsure.choose("charge", None, take(json!({}))).unwrap_err();
-    assert!(matches!(bad, Refusal::BadValues(_)), "what people give is held against the schema: {bad}");
+    assert!(matches!(bad, Refusal::BadValues(_)), "what people give is checked against the schema: {bad}");
     unsure.choose("charge", None, take(json!({"id": 4}))).unwrap();
     assert_eq!(unsure.run.answer().unwrap().body.value(), json!({"id": 4}));
 }
@@ -65,7 +68,9 @@ fn a_probe_tells_whether_an_unknown_attempt_took_place() {
 #[test]
 fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     let plan = plan(PROBED);
-    for (result, commits_after) in [(lost(), 3), (lost(), 29), (AttemptResult::Interrupted, 20), (status(503), 29)] {
+    for (result, commits_after) in
+        [(timed_out(), 3), (timed_out(), 29), (AttemptResult::Interrupted, 20), (status(503), 29)]
+    {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         let sent = harness.now;
@@ -96,7 +101,7 @@ fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too(
     let plan = plan(PROBED);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
-    harness.call("charge", lost());
+    harness.call("charge", timed_out());
     harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
     harness.now += SignedDuration::from_secs(3600);
     let restarted = harness.now;
@@ -114,7 +119,7 @@ fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     let plan = plan(PROBED);
     let mut harness = Harness::of_route(&plan);
     harness.settle();
-    harness.call("charge", lost());
+    harness.call("charge", timed_out());
     harness.record_result("charge", None, Part::Probe, ok(json!({"found": false})));
     let again = crate::workflow::fold(&harness.events).unwrap();
     let settled = |run: &Run| run.call_state(&"charge".into(), None, Part::Do).and_then(|call| call.settled);
@@ -151,8 +156,8 @@ respond: { status: 200 }
         assert!(why.contains("probe"), "{why}");
     };
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
-    harness.reply("charge", None, lost()).unwrap();
+    harness.perform_due();
+    harness.reply("charge", None, timed_out()).unwrap();
     harness.order_by("ann", Order::Pause { reason: None }).unwrap();
     refused(&harness); // the probe is due
     harness.order_by("ann", Order::Resume { reason: None }).unwrap();

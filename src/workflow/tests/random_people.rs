@@ -1,9 +1,9 @@
 //! Any plan with questions, risks, waits, locks and child runs, with any answers, signals, orders and times: the run
 //! always names what it waits for, comes to its end, and begins nothing without its approval and its lock.
 
-use super::harness::{lost, plan, take};
+use super::harness::{plan, take, timed_out};
 use super::locks::wait_link;
-use super::people_harness::{items, no, with, yes};
+use super::people_harness::{no, review, yes, yes_with};
 use super::*;
 use crate::workflow::{
     CheckpointEvent, CheckpointKind, ChildEvent, Choice, LockEvent, LockSeen, Order, Part, TreeEffects, replay_with,
@@ -15,10 +15,10 @@ fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
 
 fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
     let mut all = serde_json::Map::new();
-    for (place, (kind, has, needs)) in steps.iter().enumerate() {
+    for (index, (kind, has, needs)) in steps.iter().enumerate() {
         let bit = |bit: u8| has & (1 << bit) != 0;
         let needs: BTreeSet<String> =
-            (0..place).filter(|need| needs & (1 << need) != 0).map(|need| format!("s{need}")).collect();
+            (0..index).filter(|need| needs & (1 << need) != 0).map(|need| format!("s{need}")).collect();
         let mut step = json!({ "needs": needs });
         if bit(7) && !needs.is_empty() {
             step["needs_any"] = json!(true);
@@ -49,10 +49,10 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
                 step["run"] = json!("child");
                 step["input"] = json!({ "n": 1 });
             }
-            4 => step["set"] = json!(place),
+            4 => step["set"] = json!(index),
             _ => {
                 step["call"] = json!("POST ${services.stock}/x");
-                step["body"] = json!({ "n": [1, 2, place] });
+                step["body"] = json!({ "n": [1, 2, index] });
                 step["retry"] = json!({ "attempts": 2, "base": "1s", "max": "1s" });
                 step["undo"] = json!("DELETE ${services.stock}/x");
             }
@@ -79,7 +79,7 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
         }
         if *kind == 6 && !bit(0) {
             // A fallback for the step or its items that asks people, waits for a lock, or is a child run.
-            step["fallback"] = json!(format!("f{place}"));
+            step["fallback"] = json!(format!("f{index}"));
             let mut by = match bit(3) {
                 true => {
                     json!({ "call": "POST ${services.stock}/y", "retry": { "attempts": 1 }, "lock": { "key": "k" } })
@@ -91,53 +91,55 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
             if bit(4) && bit(7) {
                 by["if"] = json!("${index != 1}");
             }
-            all.insert(format!("f{place}"), by);
+            all.insert(format!("f{index}"), by);
         }
-        all.insert(format!("s{place}"), step);
+        all.insert(format!("s{index}"), step);
     }
     plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())
 }
 
 /// One action of a person, a service or the clock; false where it was not possible.
 fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
-    let in_flight_names = harness.run.in_flight();
+    let in_flight = harness.run.in_flight();
     let asked: Vec<_> = harness.run.open_checkpoints().cloned().collect();
     let steps: Vec<StepId> = harness.plan.steps.iter().map(|step| step.id.clone()).collect();
     let step = steps[usize::from(pick) % steps.len()].clone();
     let what = if late { pick % 6 } else { pick % 16 };
     match what {
-        0 | 6 | 7 if !in_flight_names.is_empty() => {
-            let call = in_flight_names[usize::from(pick / 16) % in_flight_names.len()].clone();
+        0 | 6 | 7 if !in_flight.is_empty() => {
+            let call = in_flight[usize::from(pick / 16) % in_flight.len()].clone();
             let result = match pick / 16 {
                 _ if late => ok(json!({ "n": 1 })),
                 0 => status(404),
                 1 => status(409),
                 2 => status(503),
                 3 => status(423),
-                4 => lost(),
+                4 => timed_out(),
                 _ => ok(json!({ "n": 1 })),
             };
-            let place = harness.plan.step(&call.step).unwrap().0;
+            let index = harness.plan.step(&call.step).unwrap().0;
             let (item, part, attempt) = (call.item, call.part, call.attempt);
-            harness.ask(Command::Record { step: place, item, part, attempt, result, again: false, jitter: 0.5 }).is_ok()
+            harness
+                .command(Command::Record { step: index, item, part, attempt, result, again: false, jitter: 0.5 })
+                .is_ok()
         }
         1 | 8 if !asked.is_empty() => {
             let ask = &asked[usize::from(pick / 16) % asked.len()];
             let said = match (ask.kind, pick / 64) {
                 (_, 0) => no(),
-                (CheckpointKind::Question, _) => with(json!({ "n": 1 })),
+                (CheckpointKind::Question, _) => yes_with(json!({ "n": 1 })),
                 (CheckpointKind::Approval, _) => yes(),
                 (CheckpointKind::Review, half) => {
                     let all: Vec<u32> = ask.items.iter().map(|item| item.index).collect();
                     let at = if half == 1 { all.len() / 2 } else { all.len() };
-                    items(&all[..at], &all[at..])
+                    review(&all[..at], &all[at..])
                 }
             };
             let by = ask.who.first().cloned().unwrap_or_else(|| "ann".into());
             harness.order_by(&by, Order::Answer { checkpoint: ask.checkpoint.clone(), said }).is_ok()
         }
         2 | 9 => {
-            harness.seconds(61);
+            harness.advance_seconds(61);
             true
         }
         3 | 10 => {
@@ -158,7 +160,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
                 1 if !late => LockSeen::Deadlock { links: vec![wait_link(holder, harness.run.id())] },
                 _ => LockSeen::First,
             };
-            harness.ask(Command::LockSeen { step, item, queued, seen }).is_ok()
+            harness.command(Command::LockSeen { step, item, queued, seen }).is_ok()
         }
         4 | 11 => {
             let children = harness.children();
@@ -170,7 +172,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             let effects = |shared| TreeEffects { shared, ..TreeEffects::default() };
             let (tree, sensitive) =
                 ([Some(effects(true)), Some(effects(false)), None][usize::from(pick % 3)].clone(), Vec::new());
-            harness.ask(Command::ChildEnded { child, status, output, note, tree, sensitive }).is_ok()
+            harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive }).is_ok()
         }
         5 => {
             let signal =
@@ -189,7 +191,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
                 "wait" => Choice::Wait,
                 _ => Choice::Cancel { compensate: false },
             };
-            harness.choose_still(&conflict, choice).is_ok()
+            harness.resolve(&conflict, choice).is_ok()
         }
         12 => harness.order_by("ann", Order::Pause { reason: None }).is_ok(),
         13 => harness.order_by("ann", Order::Skip { step, reason: None }).is_ok(),
@@ -207,13 +209,13 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
 }
 
 impl Harness<'_> {
-    fn choose_still(&mut self, conflict: &crate::workflow::Conflict, choice: Choice) -> Result<usize, Refusal> {
+    fn resolve(&mut self, conflict: &crate::workflow::Conflict, choice: Choice) -> Result<usize, Refusal> {
         let (step, item) = (conflict.step.clone(), conflict.item);
         self.order_by("ann", Order::Resolve { step, item, choice, reason: None })
     }
 }
 
-fn promises(harness: &Harness<'_>) {
+fn check_invariants(harness: &Harness<'_>) {
     let mut approved: BTreeMap<StepId, (BTreeSet<u32>, bool)> = BTreeMap::new();
     let mut asked = BTreeMap::new();
     let (mut held, mut queued) = (BTreeSet::new(), BTreeSet::new());
@@ -237,16 +239,16 @@ fn promises(harness: &Harness<'_>) {
                 held.remove(&(step.clone(), *item));
             }
             Event::StepStarted(started) if started.part == Part::Do => {
-                begins(harness, &approved, &held, &started.step, started.item);
+                check_begin(harness, &approved, &held, &started.step, started.item);
             }
-            Event::Child(ChildEvent::Started { step, item, .. }) => begins(harness, &approved, &held, step, *item),
+            Event::Child(ChildEvent::Started { step, item, .. }) => check_begin(harness, &approved, &held, step, *item),
             _ => {}
         }
     }
     assert!(queued.is_empty() && held.is_empty(), "{queued:?} {held:?}");
 }
 
-fn begins(
+fn check_begin(
     harness: &Harness<'_>,
     approved: &BTreeMap<StepId, (BTreeSet<u32>, bool)>,
     held: &BTreeSet<(StepId, Option<u32>)>,
@@ -263,10 +265,10 @@ fn begins(
     }
 }
 
-fn plays(steps: &[(u8, u8, u8)], script: &[u8]) {
+fn check_script(steps: &[(u8, u8, u8)], script: &[u8]) {
     let plan = plan_of(steps);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     for round in 0..2_000 {
         if harness.run.is_final() {
             break;
@@ -274,13 +276,13 @@ fn plays(steps: &[(u8, u8, u8)], script: &[u8]) {
         let late = round > 60;
         let pick = script[round % script.len()].wrapping_add(u8::try_from(round / script.len() * 7 % 256).unwrap_or(0));
         act(&mut harness, pick, late);
-        harness.rest();
+        harness.perform_due();
     }
     assert!(harness.run.is_final(), "{:#?}\n{:?}", harness.reasons(), harness.kinds());
-    promises(&harness);
+    check_invariants(&harness);
     let text = serde_json::to_string(&harness.events).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), harness.events.clone());
-    snapshots::any_place_does(&harness.events);
+    snapshots::check_at_many_points(&harness.events);
     assert!(view(harness.events.iter().map(|event| (harness.now, event))).is_ok());
 }
 
@@ -293,7 +295,7 @@ fn a_step_that_is_retried_queues_for_its_lock_again() {
         2, 52, 78, 221, 45, 115, 2, 20, 2, 86, 2, 34, 2, 47, 2, 2, 2, 2, 2, 2, 2, 9, 2, 2, 2, 2, 9, 2, 2, 2, 2, 2, 57,
         152, 0, 0, 0, 0, 0, 0,
     ];
-    plays(&steps, &script);
+    check_script(&steps, &script);
 }
 
 /// A call that is retried with another input needs an approval, and then the run is cancelled.
@@ -303,7 +305,7 @@ fn a_run_that_is_cancelled_before_an_attempt_with_another_input_ends() {
         2, 126, 248, 1, 1, 8, 22, 56, 1, 16, 0, 0, 0, 0, 38, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 38, 0, 0, 0, 0, 0, 0,
         0, 38, 0, 0, 0, 0,
     ];
-    plays(&[(6, 156, 0)], &script);
+    check_script(&[(6, 156, 0)], &script);
 }
 
 proptest! {
@@ -313,7 +315,7 @@ proptest! {
     fn any_run_names_what_it_waits_for_and_needs_every_approval(
         steps in steps(), script in proptest::collection::vec(any::<u8>(), 40),
     ) {
-        plays(&steps, &script);
+        check_script(&steps, &script);
     }
 
     #[test]
@@ -323,7 +325,7 @@ proptest! {
         let plan = plan_of(&steps);
         let mut harness = Harness::of_api(&plan);
         let mut events: Vec<(Timestamp, Event)> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
-        harness.rest();
+        harness.perform_due();
         for pick in script {
             let now = harness.now;
             let more: Vec<_> = harness.events[events.len()..].iter().map(|event| (now, event.clone())).collect();
@@ -332,7 +334,7 @@ proptest! {
                 continue;
             }
             act(&mut harness, pick, false);
-            harness.rest();
+            harness.perform_due();
         }
         let found = replay_with(&events, &plan, &harness.world).unwrap();
         prop_assert!(found.is_empty(), "{found:#?}");

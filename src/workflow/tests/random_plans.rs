@@ -1,7 +1,7 @@
 //! Any plan with fallbacks, probes, undos and schemas, with any replies, orders and choices: the run comes to its end,
 //! and the invariants hold.
 
-use super::harness::{lost, plan, shut, take};
+use super::harness::{breaker_open, plan, take, timed_out};
 use super::*;
 use crate::workflow::{Choice, ConflictEvent, ConflictKind, ControlEvent, Order, Part, StepEvent, Undone};
 
@@ -23,42 +23,42 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn plan_of(steps: &[Step]) -> Plan {
     let mut all = serde_json::Map::new();
-    for (place, step) in steps.iter().enumerate() {
+    for (index, step) in steps.iter().enumerate() {
         let has = |bit: u8| step.has & (1 << bit) != 0;
         let service = if step.keyed { "stock" } else { "bank" };
         let method = ["GET", "POST", "PUT"][usize::from(step.method)];
         let needs: BTreeSet<_> =
-            step.needs.iter().filter(|_| place > 0).map(|need| format!("s{}", need % place.max(1))).collect();
-        let mut made = json!({
+            step.needs.iter().filter(|_| index > 0).map(|need| format!("s{}", need % index.max(1))).collect();
+        let mut declared = json!({
             "call": format!("{method} ${{services.{service}}}/x"),
             "needs": needs,
             "retry": { "attempts": step.attempts, "base": "1s", "max": "1s" },
         });
         if step.method > 0 && has(0) {
-            made["undo"] = json!(format!("DELETE ${{services.{service}}}/x/${{output.of}}"));
+            declared["undo"] = json!(format!("DELETE ${{services.{service}}}/x/${{output.of}}"));
         }
         if step.method > 0 && has(1) {
-            made["probe"] =
+            declared["probe"] =
                 json!({ "call": "GET ${services.bank}/x", "done": "${output.total > 2}", "retry": { "attempts": 1 } });
         }
         if has(3) {
-            made["output"] = json!({ "schema": { "required": ["of"] } });
+            declared["output"] = json!({ "schema": { "required": ["of"] } });
         }
         if has(4) {
-            made["on_failure"] = json!("pause");
+            declared["on_failure"] = json!("pause");
         }
         if has(7) {
-            made["deadline"] = json!("3s");
+            declared["deadline"] = json!("3s");
         }
         if has(5) {
-            made["for_each"] = json!("${request.body.items}");
-            made["concurrency"] = json!(2);
+            declared["for_each"] = json!("${request.body.items}");
+            declared["concurrency"] = json!(2);
             if has(6) && !has(4) {
-                made["failures"] = json!("collect");
+                declared["failures"] = json!("collect");
             }
         }
         if has(2) {
-            made["fallback"] = json!(format!("f{place}"));
+            declared["fallback"] = json!(format!("f{index}"));
             let mut by =
                 json!({ "call": "POST ${services.bank}/y", "fallback_only": true, "retry": { "attempts": 1 } });
             if has(5) {
@@ -68,36 +68,36 @@ fn plan_of(steps: &[Step]) -> Plan {
                 match step.attempts {
                     1 => by["if"] = json!("${index != 1}"),
                     _ => {
-                        by["fallback"] = json!(format!("g{place}"));
+                        by["fallback"] = json!(format!("g{index}"));
                         all.insert(
-                            format!("g{place}"),
+                            format!("g{index}"),
                             json!({ "set": { "of": "${item}" }, "fallback_only": true, "if": "${item != 2}" }),
                         );
                     }
                 }
             }
-            all.insert(format!("f{place}"), by);
+            all.insert(format!("f{index}"), by);
         }
-        all.insert(format!("s{place}"), made);
+        all.insert(format!("s{index}"), declared);
     }
     plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())
 }
 
-fn result(fate: u8, step: &StepId) -> AttemptResult {
-    match fate % 16 {
+fn result(reply: u8, step: &StepId) -> AttemptResult {
+    match reply % 16 {
         0 => status(404),
         1 => status(409),
         2 => status(503),
         3 => status(429),
-        4 | 5 => lost(),
-        6 => shut(500),
-        7 => ok(json!({ "total": 1 })), // what a schema may refuse
+        4 | 5 => timed_out(),
+        6 => breaker_open(500),
+        7 => ok(json!({ "total": 1 })), // some schemas refuse this
         8 => AttemptResult::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() },
         _ => ok(json!({ "of": step.as_str(), "total": 3 })),
     }
 }
 
-/// A choice that is offered, picked by the script; an end where nothing else ends it.
+/// An offered choice, picked by the script; late in a run always `cancel`, so that the run ends.
 fn choice(offered: &[String], pick: u8, late: bool) -> Choice {
     let name = if late { "cancel" } else { &offered[usize::from(pick) % offered.len()] };
     match name {
@@ -110,7 +110,7 @@ fn choice(offered: &[String], pick: u8, late: bool) -> Choice {
     }
 }
 
-fn play<'a>(plan: &'a Plan, api: bool, fates: &[u8], picks: &[u8], cancel_at: Option<(usize, bool)>) -> Harness<'a> {
+fn drive<'a>(plan: &'a Plan, api: bool, replies: &[u8], picks: &[u8], cancel_at: Option<(usize, bool)>) -> Harness<'a> {
     let mut harness = if api { Harness::of_api(plan) } else { Harness::of_route(plan) };
     for round in 0..600 {
         harness.settle();
@@ -123,8 +123,8 @@ fn play<'a>(plan: &'a Plan, api: bool, fates: &[u8], picks: &[u8], cancel_at: Op
             continue;
         }
         let pick = picks[round % picks.len()];
-        let in_flight_names = harness.run.in_flight();
-        if in_flight_names.is_empty() {
+        let in_flight = harness.run.in_flight();
+        if in_flight.is_empty() {
             let Some(conflict) = harness.run.conflict().cloned() else { panic!("at rest: {:?}", harness.kinds()) };
             let choice = choice(&conflict.choices, pick, round > 80);
             if let Err(refusal) = harness.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
@@ -134,33 +134,33 @@ fn play<'a>(plan: &'a Plan, api: bool, fates: &[u8], picks: &[u8], cancel_at: Op
             }
             continue;
         }
-        let call = in_flight_names[usize::from(pick) % in_flight_names.len()].clone();
-        let fate = if round > 80 { 9 } else { fates[round % fates.len()] };
-        harness.record_result(call.step.as_str(), call.item, call.part, result(fate, &call.step));
+        let call = in_flight[usize::from(pick) % in_flight.len()].clone();
+        let reply = if round > 80 { 9 } else { replies[round % replies.len()] };
+        harness.record_result(call.step.as_str(), call.item, call.part, result(reply, &call.step));
     }
     panic!("it does not come to its end: {:#?}", harness.events);
 }
 
-fn promises(harness: &Harness<'_>) {
+fn check_invariants(harness: &Harness<'_>) {
     let (mut ended, mut undos) = (BTreeSet::new(), BTreeSet::new());
     let mut unknown: BTreeSet<(StepId, Option<u32>)> = BTreeSet::new();
     let (mut cancelled, mut asked) = (false, BTreeSet::new());
     for event in &harness.events {
         match event {
             Event::StepStarted(started) => {
-                let place = (started.step.clone(), started.item);
+                let call = (started.step.clone(), started.item);
                 match started.part {
                     Part::Do => {
-                        let may = started.effect == EffectClass::Read || !cancelled || asked.remove(&place);
+                        let may = started.effect == EffectClass::Read || !cancelled || asked.remove(&call);
                         assert!(may, "`{}` began after the cancel", started.step);
                     }
-                    Part::Undo if started.attempt == 1 => assert!(undos.insert(place), "undone twice"),
+                    Part::Undo if started.attempt == 1 => assert!(undos.insert(call), "undone twice"),
                     Part::Undo | Part::Probe => {}
                 }
             }
             Event::StepFinished(finished) => {
-                let place = (finished.step.clone(), finished.item, finished.part);
-                assert!(ended.insert(place), "two outcomes of `{}`", finished.step);
+                let call = (finished.step.clone(), finished.item, finished.part);
+                assert!(ended.insert(call), "two outcomes of `{}`", finished.step);
             }
             Event::RetryScheduled(retry) if retry.part == Part::Do && retry.unknown => {
                 unknown.insert((retry.step.clone(), retry.item));
@@ -173,7 +173,7 @@ fn promises(harness: &Harness<'_>) {
             Event::Step(StepEvent::Probed { step, item, done: Some(false), .. }) => {
                 unknown.remove(&(step.clone(), *item));
             }
-            // A choice does not change that it may have been done.
+            // After a choice the call may still have been done.
             Event::Conflict(ConflictEvent::Resolved { step, item, .. }) => drop(asked.insert((step.clone(), *item))),
             // A read has no effect, however it ended.
             Event::Step(StepEvent::FallbackTaken { step, item, .. }) => {
@@ -188,8 +188,12 @@ fn promises(harness: &Harness<'_>) {
     let undone = harness.run.undone();
     assert!(undone.iter().all(|(.., undone)| *undone != Undone::NotYet), "{undone:?}");
     let may_be = |state: &Undone| matches!(state, Undone::Left(why) if why.starts_with("it is unknown"));
-    let places: BTreeSet<_> = undone.iter().map(|(step, item, state)| (step, item, may_be(state))).collect();
-    assert_eq!(places.len(), undone.len(), "each is listed once, and an attempt before it that may have been done");
+    let listed: BTreeSet<_> = undone.iter().map(|(step, item, state)| (step, item, may_be(state))).collect();
+    assert_eq!(
+        listed.len(),
+        undone.len(),
+        "each call is listed once, besides earlier attempts of it that may have been done"
+    );
     let compensated = harness.run.status() == RunStatus::Failed;
     for (step, item, state) in &undone {
         let has_undo = harness.plan.step(step).is_some_and(|(_, step)| step.undo.is_some());
@@ -204,16 +208,16 @@ fn promises(harness: &Harness<'_>) {
     }
     let text = serde_json::to_string(&harness.events).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), harness.events);
-    snapshots::any_place_does(&harness.events);
+    snapshots::check_at_many_points(&harness.events);
     let view = view(harness.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
     for step in &view.steps {
         assert!(step.items_ended <= step.items, "more items have ended than there are: {step:?}");
     }
-    by_item(harness, &view);
+    check_item_lists(harness, &view);
 }
 
-/// In a completed run each item has its index in the lists, and `by` names the fallback that ran in its place.
-fn by_item(harness: &Harness<'_>, view: &crate::workflow::RunView) {
+/// In a completed run each item has its entry in the lists, and `by` names the fallback that ran in its place.
+fn check_item_lists(harness: &Harness<'_>, view: &crate::workflow::RunView) {
     if harness.run.status() != RunStatus::Completed {
         return;
     }
@@ -240,12 +244,12 @@ proptest! {
 
     #[test]
     fn any_run_ends_and_its_invariants_hold(
-        steps in steps(), api in any::<bool>(), fates in proptest::collection::vec(any::<u8>(), 24),
+        steps in steps(), api in any::<bool>(), replies in proptest::collection::vec(any::<u8>(), 24),
         picks in proptest::collection::vec(any::<u8>(), 24),
         cancel in proptest::option::of((0usize..24, any::<bool>())),
     ) {
         let plan = plan_of(&steps);
-        let harness = play(&plan, api, &fates, &picks, cancel);
-        promises(&harness);
+        let harness = drive(&plan, api, &replies, &picks, cancel);
+        check_invariants(&harness);
     }
 }

@@ -1,7 +1,7 @@
 //! Risk: who is asked, about what, and that nothing is performed without the approval.
 
 use super::harness::plan;
-use super::people_harness::{items, no, yes};
+use super::people_harness::{no, review, yes};
 use super::*;
 use crate::workflow::{CheckpointKind, Choice, OnTimeout, Order};
 
@@ -27,17 +27,17 @@ respond: {{ status: 200, body: '${{steps.tell.output}}' }}
 fn low_risk_runs_and_medium_risk_waits_for_one_approval() {
     let low = mails("'${item > 5 ? \"high\" : \"low\"}'", "");
     let mut harness = Harness::of_api(&low);
-    harness.rest();
+    harness.perform_due();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
     let medium = mails("'${item == 2 ? \"medium\" : \"low\"}'", "");
     let mut harness = Harness::of_api(&medium);
-    harness.rest();
+    harness.perform_due();
     assert_eq!((harness.open_checkpoint().kind, harness.in_flight_names().len()), (CheckpointKind::Approval, 0));
     assert_eq!(harness.open_checkpoint().question, "May `mail` be performed for 3 items? (POST /mail/1)");
     harness.answers("ann", yes()).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
     let mut harness = Harness::of_api(&medium);
-    harness.rest();
+    harness.perform_due();
     harness.answers("ann", no()).unwrap();
     assert_eq!(
         (harness.status(), harness.run.failure().map(|f| f.kind)),
@@ -45,7 +45,7 @@ fn low_risk_runs_and_medium_risk_waits_for_one_approval() {
     );
     let odd = mails("'${item == 2 ? \"huge\" : \"low\"}'", "");
     let mut harness = Harness::of_route(&odd);
-    harness.rest();
+    harness.perform_due();
     assert_eq!(harness.run.failure().map(|f| f.kind), Some(FailureKind::Expression));
 }
 
@@ -53,7 +53,7 @@ fn low_risk_runs_and_medium_risk_waits_for_one_approval() {
 fn high_risk_is_reviewed_item_by_item_and_only_approved_items_are_performed() {
     let high = mails("high", "ask: { question: 'Send them?', who: [ann] }");
     let mut harness = Harness::of_api(&high);
-    harness.rest();
+    harness.perform_due();
     let asked = harness.open_checkpoint();
     assert_eq!((asked.kind, asked.question.as_str(), asked.items.len()), (CheckpointKind::Review, "Send them?", 3));
     assert_eq!(asked.items[1].what, "POST /mail/2");
@@ -64,11 +64,11 @@ fn high_risk_is_reviewed_item_by_item_and_only_approved_items_are_performed() {
     };
     let mut wrong = wrong;
     assert_eq!(wrong(yes()).matches("neither").count(), 3);
-    assert_eq!(wrong(items(&[0, 1], &[1, 2, 7])), "item 1 is both approved and struck out; there is no item 7");
-    harness.seconds(60);
-    harness.answers("ann", items(&[0, 2], &[1])).unwrap();
+    assert_eq!(wrong(review(&[0, 1], &[1, 2, 7])), "item 1 is both approved and struck out; there is no item 7");
+    harness.advance_seconds(60);
+    harness.answers("ann", review(&[0, 2], &[1])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[2]"]);
-    assert_eq!(harness.bodies()[0]["at"], json!("1970-01-01T00:00:00Z"), "what was shown is what is sent");
+    assert_eq!(harness.sent_bodies()[0]["at"], json!("1970-01-01T00:00:00Z"), "what was shown is what is sent");
     harness.replies("mail", Some(2), ok(json!(2)));
     harness.replies("mail", Some(0), ok(json!(0)));
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([[0, null, 2], 1]));
@@ -78,8 +78,8 @@ fn high_risk_is_reviewed_item_by_item_and_only_approved_items_are_performed() {
 fn a_step_is_skipped_when_all_its_items_are_struck_out() {
     let high = mails("high", "");
     let mut harness = Harness::of_api(&high);
-    harness.rest();
-    harness.answers("ann", items(&[], &[0, 1, 2])).unwrap();
+    harness.perform_due();
+    harness.answers("ann", review(&[], &[0, 1, 2])).unwrap();
     assert!(harness.run.was_skipped(&"mail".into()) && harness.run.was_skipped(&"tell".into()));
     assert!(harness.sent.is_empty());
 }
@@ -103,11 +103,11 @@ respond: { status: 200, body: '${default(steps.fine.output, -1)}' }
 fn a_policy_sets_the_risk_and_struck_out_items_are_left_out_of_the_body() {
     let plan = plan(BATCH);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
+    harness.perform_due();
     let asked = harness.open_checkpoint();
     assert_eq!((asked.kind, asked.items.len(), &*asked.items[2].value), (CheckpointKind::Review, 3, &json!(3)));
-    harness.answers("ann", items(&[0, 2], &[1])).unwrap();
-    assert_eq!(harness.bodies(), [json!({"all": [1, 3], "memo": "m"})]);
+    harness.answers("ann", review(&[0, 2], &[1])).unwrap();
+    assert_eq!(harness.sent_bodies(), [json!({"all": [1, 3], "memo": "m"})]);
     harness.replies("pay", None, ok(json!({})));
     assert_eq!(harness.open_checkpoint().kind, CheckpointKind::Approval);
     harness.answers("ann", no()).unwrap();
@@ -119,7 +119,7 @@ fn a_policy_sets_the_risk_and_struck_out_items_are_left_out_of_the_body() {
 fn no_order_replaces_an_approval() {
     let high = mails("high", "");
     let mut harness = Harness::of_api(&high);
-    harness.rest();
+    harness.perform_due();
     let adjust = |item, input: Value| Order::Adjust {
         step: "mail".into(),
         item: Some(item),
@@ -140,9 +140,9 @@ fn no_order_replaces_an_approval() {
     let after = harness.open_checkpoint();
     assert_ne!(before, after.checkpoint);
     assert_eq!(after.items[1].value["to"], json!("all"));
-    let old = harness.order_by("ann", Order::Answer { checkpoint: before, said: items(&[0, 1, 2], &[]) });
+    let old = harness.order_by("ann", Order::Answer { checkpoint: before, said: review(&[0, 1, 2], &[]) });
     assert!(matches!(old, Err(Refusal::NotApplicable(why)) if why.contains(after.checkpoint.as_str())));
-    harness.answers("ann", items(&[0, 1, 2], &[])).unwrap();
+    harness.answers("ann", review(&[0, 1, 2], &[])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[1]"]);
     // People are asked separately about an item that has not begun; the others go on.
     harness.order_by("eve", adjust(2, json!({"to": "everybody"}))).unwrap();
@@ -150,17 +150,17 @@ fn no_order_replaces_an_approval() {
     assert_eq!((harness.in_flight_names(), harness.open_checkpoint().item), (vec!["mail[1]".to_owned()], Some(2)));
     harness.replies("mail", Some(1), ok(json!(1)));
     assert_eq!(harness.status(), RunStatus::WaitingCheckpoint);
-    harness.answers("ann", items(&[0], &[])).unwrap();
+    harness.answers("ann", review(&[0], &[])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[2]"]);
-    assert_eq!(harness.bodies()[2], json!({"to": "everybody"}));
+    assert_eq!(harness.sent_bodies()[2], json!({"to": "everybody"}));
 }
 
 #[test]
 fn another_input_for_a_retry_needs_approval_and_a_rejection_reopens_the_conflict() {
     let plan = plan(BATCH);
     let mut harness = Harness::of_api(&plan);
-    harness.rest();
-    harness.answers("ann", items(&[0, 1, 2], &[])).unwrap();
+    harness.perform_due();
+    harness.answers("ann", review(&[0, 1, 2], &[])).unwrap();
     harness.replies("pay", None, status(409));
     let retry = || Choice::RetryWith { input: Arc::new(json!({"all": [1, 2, 3, 4]})) };
     let resolve = |choice| Order::Resolve { step: "pay".into(), item: None, choice, reason: None };
@@ -169,22 +169,22 @@ fn another_input_for_a_retry_needs_approval_and_a_rejection_reopens_the_conflict
     harness.answers("ann", no()).unwrap();
     assert_eq!(harness.status(), RunStatus::Paused);
     harness.order_by("eve", resolve(retry())).unwrap();
-    harness.answers("ann", items(&[0, 1, 2], &[3])).unwrap();
-    assert_eq!(harness.bodies()[1], json!({"all": [1, 2, 3]}));
+    harness.answers("ann", review(&[0, 1, 2], &[3])).unwrap();
+    assert_eq!(harness.sent_bodies()[1], json!({"all": [1, 2, 3]}));
 }
 
 #[test]
 fn an_elapsed_question_is_answered_by_its_time_out() {
     let reject = mails("high", "ask: { timeout: 1m, on_timeout: reject }\n    on_reject: skip");
     let mut harness = Harness::of_api(&reject);
-    harness.rest();
+    harness.perform_due();
     assert_eq!(harness.open_checkpoint().on_timeout, OnTimeout::Reject);
-    harness.seconds(60);
+    harness.advance_seconds(60);
     assert!(harness.run.was_skipped(&"mail".into()));
     let approve = mails("medium", "ask: { timeout: 1m, on_timeout: approve }");
     let mut harness = Harness::of_api(&approve);
-    harness.rest();
-    harness.seconds(60);
+    harness.perform_due();
+    harness.advance_seconds(60);
     assert_eq!(harness.in_flight_names().len(), 2);
 }
 
@@ -193,7 +193,7 @@ fn in_shadow_and_dark_nobody_is_asked_and_nothing_risky_is_sent() {
     let run = |more: &str, mode| {
         let plan = mails("high", more);
         let mut harness = Harness::new(&plan, mode, json!({"body": {"items": [1, 2]}}));
-        harness.rest();
+        harness.perform_due();
         (harness.status(), harness.run.failure().map(|f| f.kind), harness.sent.len(), harness.run.intents().count())
     };
     for mode in [Mode::Rehearse, Mode::Dark] {

@@ -1,6 +1,6 @@
-//! Undoing: the order, that each step is undone once, and conflicts over what cannot be undone.
+//! Undoing: its order, that each step is undone once, and conflicts over steps that cannot be undone.
 
-use super::harness::{lost, plan, take};
+use super::harness::{plan, take, timed_out};
 use super::*;
 use crate::workflow::{Choice, ConflictKind, Part, Undone};
 
@@ -48,7 +48,7 @@ fn steps_are_undone_in_reverse_order_and_concurrently_where_they_overlapped() {
         .map(|item| {
             let undo = harness.run.attempt(&"reserve".into(), Some(item), Part::Undo).unwrap();
             assert_eq!(undo.request.url, format!("/reservations/{}?item={}", item + 10, item + 1));
-            harness.record_result("reserve", Some(item), Part::Undo, lost());
+            harness.record_result("reserve", Some(item), Part::Undo, timed_out());
             let again = harness.run.attempt(&"reserve".into(), Some(item), Part::Undo).unwrap();
             assert_eq!((again.attempt, &again.key), (2, &undo.key), "a DELETE is repeated, under its own key");
             harness.record_result("reserve", Some(item), Part::Undo, ok(json!({})));
@@ -68,7 +68,7 @@ fn a_failed_undo_waits_for_a_person() {
         until_last(&mut harness);
         harness.call("last", status(404));
         harness.undo("flight", ok(json!({})));
-        harness.undo("hotel", lost());
+        harness.undo("hotel", timed_out());
         let conflict = harness.run.conflict().unwrap();
         assert_eq!(
             (conflict.kind, conflict.part),
@@ -122,7 +122,7 @@ fn a_cancelled_run_ends_what_is_under_way_and_undoes_it_or_not() {
     harness.settle();
     harness.item("reserve", 0, ok(json!({"id": 1})));
     harness.cancel(false).unwrap();
-    harness.item("reserve", 1, lost());
+    harness.item("reserve", 1, timed_out());
     assert_eq!(harness.run.status(), RunStatus::Cancelled, "unknown, and only listed: {:?}", harness.kinds());
     assert_eq!(harness.run.undone().len(), 2);
 }
@@ -132,10 +132,14 @@ fn an_unknown_effect_is_a_conflict_before_anything_is_undone() {
     let plan = plan(TRIP);
     let mut harness = Harness::of_route(&plan);
     until_last(&mut harness);
-    harness.call("last", lost());
+    harness.call("last", timed_out());
     assert_eq!(harness.run.status(), RunStatus::Paused);
     harness.choose("last", None, Choice::Cancel { compensate: true }).unwrap();
-    assert_eq!(harness.in_flight_names(), ["undo flight", "undo hotel"], "whoever cancels has seen it");
+    assert_eq!(
+        harness.in_flight_names(),
+        ["undo flight", "undo hotel"],
+        "the person who cancels has seen the conflict"
+    );
 
     let mut harness = Harness::of_route(&plan);
     harness.settle();
@@ -144,14 +148,14 @@ fn an_unknown_effect_is_a_conflict_before_anything_is_undone() {
     }
     harness.call("mail", ok(json!({})));
     harness.call("hotel", status(404));
-    harness.call("flight", lost());
+    harness.call("flight", timed_out());
     let conflict = harness.run.conflict().unwrap();
     assert_eq!(
         (conflict.kind, conflict.choices.contains(&"retry_with".to_owned())),
         (ConflictKind::OutcomeUnknown, false)
     );
     harness.choose("flight", None, Choice::Retry).unwrap();
-    assert_eq!(harness.in_flight_names(), ["flight"], "it is found out, although the run fails");
+    assert_eq!(harness.in_flight_names(), ["flight"], "its outcome is found out, although the run fails");
     harness.call("flight", ok(json!({"id": 4})));
     assert_eq!(harness.in_flight_names(), ["undo flight"]);
 }
@@ -196,7 +200,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
     let plan = plan(
         "{ workflow: w, steps: { each: { for_each: '${request.body.items}', call: 'POST ${services.stock}/x', undo: 'DELETE ${services.stock}/x/${index}' } }, respond: { status: 200 } }",
     );
-    let play = |count: usize| {
+    let drive = |count: usize| {
         let items: Vec<usize> = (0..count).collect();
         let first = started(&plan, Mode::Real, json!({"body": {"items": items}}));
         let world = World { items_max: 100_000, ..world() };
@@ -236,16 +240,16 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
             }
         }
         let live = began.elapsed();
-        let kept: Vec<String> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+        let stored: Vec<String> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
         let began = std::time::Instant::now();
-        let read: Vec<Event> = kept.iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+        let read: Vec<Event> = stored.iter().map(|event| serde_json::from_str(event).unwrap()).collect();
         let folded = fold(&read).unwrap();
-        println!("{count} items: {} events, played in {live:?}, read and folded in {:?}", read.len(), began.elapsed());
+        println!("{count} items: {} events, driven in {live:?}, read and folded in {:?}", read.len(), began.elapsed());
         assert_eq!(folded, run);
         assert_eq!(run.status(), RunStatus::Compensating);
         live
     };
-    let (small, large) = (play(1_000), play(8_000));
+    let (small, large) = (drive(1_000), drive(8_000));
     assert!(large < small * 40, "{small:?} for 1,000 items and {large:?} for 8,000");
 }
 
@@ -261,7 +265,7 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
     let world = World { items_max: 100_000, run_calls_max: count, ..world() };
     let mut run = evolve(None, &Event::RunStarted(Arc::new(first))).unwrap();
     let now = Timestamp::UNIX_EPOCH;
-    let ask = |run: &mut Run, command: Command, run_calls_max: usize| {
+    let apply = |run: &mut Run, command: Command, run_calls_max: usize| {
         let world = World { run_calls_max, ..world.clone() };
         for event in decide(run, &plan, &world, command, now).unwrap() {
             run.evolve_in_place(&event).unwrap();
@@ -274,7 +278,7 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
         let actions = due(run, &plan, &world, Conditions { now, hold_effects: false });
         actions
             .into_iter()
-            .filter_map(|action| if let Action::Decide(ask) = action { Some(ask) } else { None })
+            .filter_map(|action| if let Action::Decide(command) = action { Some(command) } else { None })
             .collect()
     };
     super::super::work_count::take_work();
@@ -286,13 +290,13 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
             let step = plan.step(&call.step).unwrap().0;
             let (item, part, result) =
                 (call.item, call.part, if call.item.is_none() { status(404) } else { ok(json!({})) });
-            ask(
+            apply(
                 &mut run,
                 Command::Record { step, item, part, attempt: 1, result, again: false, jitter: 0.5 },
                 calls_max,
             );
         }
-        commands.into_iter().for_each(|command| ask(&mut run, command, calls_max));
+        commands.into_iter().for_each(|command| apply(&mut run, command, calls_max));
     }
     assert_eq!(run.undone().iter().filter(|(.., undone)| *undone != Undone::NotYet).count(), count);
     super::super::work_count::take_work()
@@ -313,7 +317,7 @@ fn the_view_shows_the_status_of_each_step() {
     until_last(&mut harness);
     harness.call("last", status(404));
     harness.undo("flight", ok(json!({})));
-    harness.undo("hotel", lost());
+    harness.undo("hotel", timed_out());
     let seen = |harness: &Harness<'_>| {
         let view = view(harness.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
         let step = |name: &str| view.steps.iter().find(|step| step.step.as_str() == name).unwrap().clone();
@@ -326,5 +330,5 @@ fn the_view_shows_the_status_of_each_step() {
     for item in (0..3).rev() {
         harness.record_result("reserve", Some(item), Part::Undo, ok(json!({})));
     }
-    assert_eq!(seen(&harness), (Undone, Done, Done, (Some(3), 3)), "what is undone is no attempt more");
+    assert_eq!(seen(&harness), (Undone, Done, Done, (Some(3), 3)), "the attempts of an undo do not count");
 }

@@ -2,17 +2,17 @@
 
 use super::*;
 
-/// After any number of events the run may be written and read back: the rest of the events gives the same run.
-pub(super) fn any_place_does(events: &[Event]) {
+/// Writes and reads the run back after different numbers of events: the remaining events have to give the same run.
+pub(super) fn check_at_many_points(events: &[Event]) {
     let whole = fold(events).unwrap();
-    for place in (1..=events.len()).step_by(events.len() / 12 + 1) {
-        let (before, after) = events.split_at(place);
+    for index in (1..=events.len()).step_by(events.len() / 12 + 1) {
+        let (before, after) = events.split_at(index);
         let run = fold(before).unwrap();
         let bytes = run.to_snapshot().unwrap();
         let mut back = Run::from_snapshot(&bytes).unwrap();
-        assert_eq!(back, run, "at {place}: {}", String::from_utf8_lossy(&bytes));
+        assert_eq!(back, run, "at {index}: {}", String::from_utf8_lossy(&bytes));
         after.iter().for_each(|event| back.evolve_in_place(event).unwrap());
-        assert_eq!(back, whole, "at {place}");
+        assert_eq!(back, whole, "at {index}");
     }
 }
 
@@ -36,7 +36,7 @@ fn numbers_of_an_output_keep_all_digits() {
         let open = back.open_step(&"a".into()).unwrap();
         assert_eq!(open.results[&0].output.as_deref(), Some(&output));
         assert_eq!(serde_json::to_string(&open.results[&0].output).unwrap(), serde_json::to_string(&output).unwrap());
-        any_place_does(&harness.events);
+        check_at_many_points(&harness.events);
     }
 }
 
@@ -73,7 +73,7 @@ fn an_output_as_deep_as_the_bound_is_read_back() {
     harness.world = world().with_depth(100);
     harness.settle();
     harness.item("a", 1, ok(deep));
-    any_place_does(&harness.events);
+    check_at_many_points(&harness.events);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn every_key_of_failure_handling_is_accepted() {
-    let plan = good(
+    let plan = checked_plan(
         r#"
 workflow: w
 deadline: 3d
@@ -27,10 +27,10 @@ respond: { status: 200 }
     );
     let step = |name: &str| plan.step(&StepId::new(name)).unwrap();
     let secs = std::time::Duration::from_secs;
-    let (place, a) = step("a");
+    let (original, a) = step("a");
     let (fallback, b) = step("b");
     assert_eq!((plan.deadline, a.failure_handling.deadline), (Some(secs(259_200)), Some(secs(90))));
-    assert_eq!((a.failure_handling.fallback, b.replaces), (Some(fallback), Some(place)));
+    assert_eq!((a.failure_handling.fallback, b.replaces), (Some(fallback), Some(original)));
     assert!(a.probe.as_ref().is_some_and(|probe| probe.after == secs(5) && probe.call.accept.contains(404)));
     assert!(a.undo.as_ref().is_some_and(|undo| undo.retry.attempts == 9 && !undo.accept.contains(404)));
     assert!(b.undo.as_ref().is_some_and(|undo| undo.accept.contains(404) && undo.keyed));
@@ -40,7 +40,7 @@ respond: { status: 200 }
 #[test]
 fn a_fallback_replaces_one_step_and_no_step_needs_it() {
     let call = "call: 'POST ${services.stock}/x', not_done: [503]";
-    wrong(
+    assert_step_problems(
         &format!("a: {{ {call}, fallback: z }}\nb: {{ {call}, fallback: b }}\nc: {{ {call}, fallback: a }}"),
         &[
             "w.steps.a.fallback: unknown step `z` (did you mean `a`?)",
@@ -48,7 +48,7 @@ fn a_fallback_replaces_one_step_and_no_step_needs_it() {
             "w.steps.c.fallback: `a` runs anyway, so it cannot take the place of `c` (say `fallback_only: true` in `a`)",
         ],
     );
-    wrong(
+    assert_step_problems(
         &format!(
             "a: {{ {call}, fallback: f }}\nb: {{ {call}, fallback: f }}\nf: {{ {call}, fallback_only: true }}\ng: {{ set: '${{steps.f.output}}' }}\nh: {{ set: 1, fallback_only: true }}"
         ),
@@ -67,11 +67,11 @@ fn a_fallback_replaces_one_step_and_no_step_needs_it() {
 
 #[test]
 fn what_a_503_means_for_a_fallback_is_explained() {
-    let of = |step: &str| {
+    let problems_of = |step: &str| {
         let by = "b: { call: 'POST ${services.stock}/x', fallback_only: true }";
         Environment::new().check(&steps(&format!("a: {{ {step}, fallback: b }}\n{by}"))).1
     };
-    let warned = of("call: 'POST ${services.stock}/x'");
+    let warned = problems_of("call: 'POST ${services.stock}/x'");
     assert_eq!(warned.len(), 1, "{warned:#?}");
     assert!(warned[0].starts_with("warning: w.steps.a.fallback: a 503 does not lead to the fallback"), "{warned:#?}");
     assert!(warned[0].contains("say `not_done: [503]` if every 503 of `stock`"), "{warned:#?}");
@@ -80,13 +80,13 @@ fn what_a_503_means_for_a_fallback_is_explained() {
         "call: 'POST ${services.stock}/x', accept: [2xx, 503]",
         "call: 'GET ${services.stock}/x'",
     ] {
-        assert_eq!(of(quiet), Vec::<String>::new(), "{quiet}");
+        assert_eq!(problems_of(quiet), Vec::<String>::new(), "{quiet}");
     }
 }
 
 #[test]
 fn an_undo_and_a_probe_name_a_call_that_fits() {
-    wrong(
+    assert_step_problems(
         "a: { call: 'POST ${services.stock}/x', undo: 'GET ${services.stock}/x', probe: { done: '${true}' } }\nb: { call: 'POST ${services.stock}/x', undo: {}, probe: { call: 'GET ${services.stock}/x' } }",
         &[
             "w.steps.a.undo: a GET undoes nothing (name the call that undoes what the step did)",
@@ -100,12 +100,12 @@ fn an_undo_and_a_probe_name_a_call_that_fits() {
 #[test]
 fn only_for_each_steps_and_fallbacks_of_items_read_item() {
     let call = "call: 'POST ${services.stock}/x', not_done: [503]";
-    let plan = good(&steps(&format!(
+    let plan = checked_plan(&steps(&format!(
         "a: {{ for_each: [1], {call}, fallback: b }}\nb: {{ {call}, fallback_only: true, fallback: c, if: '${{item > 0}}', body: '${{index}}', undo: 'DELETE ${{services.stock}}/${{item}}', probe: {{ call: 'GET ${{services.stock}}/${{item}}', done: '${{index == 0}}' }} }}\nc: {{ run: other, input: '${{item}}', fallback_only: true }}\nd: {{ set: '${{steps.a.by[0]}}' }}"
     )));
     let by_item = |name: &str| plan.runs_by_item(plan.step(&StepId::from(name)).unwrap().1);
     assert_eq!(["a", "b", "c", "d"].map(by_item), [true, true, true, false]);
-    wrong(
+    assert_step_problems(
         &format!(
             "a: {{ {call}, fallback: b }}\nb: {{ {call}, fallback_only: true, body: '${{item}}' }}\nc: {{ for_each: [1], {call}, fallback: d }}\nd: {{ fail: {{ status: 409 }}, fallback_only: true }}\ne: {{ for_each: [1], {call}, fallback: f }}\nf: {{ wait: 1s, fallback_only: true }}\ng: {{ for_each: [1], {call} }}\nh: {{ set: '${{steps.g.by}} ${{steps.c.status}}' }}"
         ),
@@ -121,14 +121,14 @@ fn only_for_each_steps_and_fallbacks_of_items_read_item() {
 
 #[test]
 fn keys_that_do_not_belong_together_are_refused_with_a_hint() {
-    wrong(
+    assert_step_problems(
         "a: { for_each: [1], call: 'POST ${services.stock}/x', not_done: [503], fallback: b, failures: collect, on_failure: pause }\nb: { for_each: [1], set: 1, fallback_only: true }",
         &[
             "w.steps.a.on_failure: either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)",
             "w.steps.b.fallback_only: a fallback runs in the place of one call or one item and takes no `for_each`",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'GET ${services.stock}/x', undo: 'GET ${services.stock}/x', probe: { done: '${true}' }, failures: collect, deadline: soon }\nb: { set: 1, undo: x, on_conflict: fail }",
         &[
             "w.steps.a.deadline: `soon` is not a duration; write 50ms, 2s, 1m, 1h or 3d",
@@ -139,7 +139,7 @@ fn keys_that_do_not_belong_together_are_refused_with_a_hint() {
             "w.steps.b.undo: `undo` belongs to a `call`, not to a `set`",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'POST ${services.stock}/x', undo: { call: 'DELETE ${services.stock}/${steps.a.output.id}', body: '${secrets.bank}' }, probe: { call: 'PUT ${services.stock}/x', done: '${output.x}' } }\nb: { set: '${steps.a.by} ${steps.a.errors} ${key}' }",
         &[
             "w.steps.a.undo.body+2: `secrets` can be read only in a call's headers or URL (anywhere else it would be stored and shown)",

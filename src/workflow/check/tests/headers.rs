@@ -1,7 +1,7 @@
 use super::*;
 use crate::workflow::{Part, RecordedHeaders};
 
-fn kept(plan: &Plan, step: &str, part: Part) -> Option<Vec<String>> {
+fn recorded(plan: &Plan, step: &str, part: Part) -> Option<Vec<String>> {
     let (index, _) = plan.step(&StepId::from(step)).unwrap();
     match &*plan.recorded_headers(index, part) {
         RecordedHeaders::All => None,
@@ -10,7 +10,7 @@ fn kept(plan: &Plan, step: &str, part: Part) -> Option<Vec<String>> {
 }
 
 #[test]
-fn headers_of_replies_that_an_expression_can_read_are_kept_and_no_others() {
+fn headers_of_replies_that_an_expression_can_read_are_recorded_and_no_others() {
     let environment = Environment { store_key: true, ..Environment::new() };
     let (plan, problems) = environment.check(
         r#"
@@ -32,12 +32,16 @@ respond: { status: 200, body: '${steps.unread.output}' }
 "#,
     );
     let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
-    let of = |step: &str| kept(&plan, step, Part::Do);
+    let of = |step: &str| recorded(&plan, step, Part::Do);
     let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
-    assert_eq!(of("unread"), names(&["x-session"]), "what is sensitive has to be known to be sealed elsewhere");
+    assert_eq!(
+        of("unread"),
+        names(&["x-session"]),
+        "a sensitive value has to be known, so that it is sealed wherever it occurs"
+    );
     assert_eq!(of("named"), names(&["etag", "location", "x-session"]));
     assert_eq!(of("first"), names(&["etag", "x-session"]));
-    assert_eq!(of("second"), of("first"), "it may take the other's place");
-    assert_eq!(of("any"), None, "which one is read is known only at the time");
-    assert_eq!((kept(&plan, "named", Part::Undo), kept(&plan, "named", Part::Probe)), (names(&[]), None));
+    assert_eq!(of("second"), of("first"), "it may run in place of `first`");
+    assert_eq!(of("any"), None, "the name of the header is computed when the step runs");
+    assert_eq!((recorded(&plan, "named", Part::Undo), recorded(&plan, "named", Part::Probe)), (names(&[]), None));
 }

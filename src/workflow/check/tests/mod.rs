@@ -48,8 +48,9 @@ impl Environment {
     }
 }
 
+/// The plan of a workflow without problems.
 #[track_caller]
-fn good(yaml: &str) -> Plan {
+fn checked_plan(yaml: &str) -> Plan {
     let (plan, problems) = Environment::new().check(yaml);
     assert_eq!(problems, Vec::<String>::new());
     plan.expect("a plan")
@@ -61,13 +62,15 @@ fn steps(steps: &str) -> String {
     format!("workflow: w\nsteps:\n{steps}respond: {{ status: 200 }}\n")
 }
 
+/// Asserts the problems of a workflow with these steps.
 #[track_caller]
-fn wrong(step_lines: &str, expected: &[&str]) {
-    refused(&steps(step_lines), expected);
+fn assert_step_problems(step_lines: &str, expected: &[&str]) {
+    assert_problems(&steps(step_lines), expected);
 }
 
+/// Asserts the problems of a workflow: it becomes a plan only if all of them are warnings.
 #[track_caller]
-fn refused(yaml: &str, expected: &[&str]) {
+fn assert_problems(yaml: &str, expected: &[&str]) {
     let (plan, problems) = Environment::new().check(yaml);
     assert_eq!(problems, expected, "{yaml}");
     assert_eq!(plan.is_some(), expected.iter().all(|line| line.starts_with("warning: ")), "{yaml}");
@@ -111,7 +114,7 @@ respond:
 
 #[test]
 fn a_whole_workflow_becomes_a_plan() {
-    let plan = good(ORDER);
+    let plan = checked_plan(ORDER);
     let names: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
     assert_eq!(names, ["price", "reserve", "charge", "declined", "mail"]);
     let needs: Vec<_> = plan.steps.iter().map(|step| step.needs.iter().map(|n| n.0).collect::<Vec<_>>()).collect();
@@ -138,13 +141,13 @@ fn a_whole_workflow_becomes_a_plan() {
 #[test]
 fn a_plan_is_built_again_from_its_stored_definition() {
     let environment = Environment::new();
-    let plan = good(ORDER);
-    let kept: Value = serde_json::from_str(&plan.source.to_string()).unwrap();
-    let again = Plan::from_source(&kept, &environment.known()).map_err(|p| p.len()).unwrap();
+    let plan = checked_plan(ORDER);
+    let stored: Value = serde_json::from_str(&plan.source.to_string()).unwrap();
+    let again = Plan::from_source(&stored, &environment.known()).map_err(|p| p.len()).unwrap();
     assert_eq!(again.id, plan.id);
     assert!(plan.id.as_str().starts_with("plan_") && plan.id.as_str().len() == 25);
-    // The order of keys is no content; the order of steps, and every value, is.
-    let id = |yaml: &str| good(yaml).id;
+    // The plan's id depends on the order of the steps and on every value, but not on the order of other keys.
+    let id = |yaml: &str| checked_plan(yaml).id;
     let one = "workflow: w\nsteps: { a: { set: 1, if: '${true}' }, b: { set: 2 } }\nrespond: { status: 200 }";
     assert_eq!(
         id(one),
@@ -159,7 +162,7 @@ fn a_plan_is_built_again_from_its_stored_definition() {
         id("workflow: w\nsteps: { a: { set: 1.0, if: '${true}' }, b: { set: 2 } }\nrespond: { status: 200 }")
     );
     let gone = Environment { services: BTreeMap::new(), ..Environment::new() };
-    assert!(Plan::from_source(&kept, &gone.known()).is_err());
+    assert!(Plan::from_source(&stored, &gone.known()).is_err());
 }
 
 #[test]
@@ -183,7 +186,7 @@ fn schemas_and_limits_are_checked() {
         (plan.is_none(), problems),
         (true, vec!["w.steps: 2 steps are more than the limit steps_max (1)".to_owned()])
     );
-    let plan = good(
+    let plan = checked_plan(
         "workflow: w\ninput: { schema: { properties: { n: { type: integer, maximum: 5 }, s: { pattern: '^(a+)+$' } } } }\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }",
     );
     assert_eq!(plan.check_input(&json!({"n": 5, "s": "aaa"})), Ok(()));
@@ -199,13 +202,13 @@ fn everything_is_reported_at_once() {
     assert_eq!(problems.len(), 6, "{problems:#?}");
 }
 
-/// The places of all values in a definition, as JSON pointers.
+/// JSON pointers to all values in a definition.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| pointers(value, &format!("{at}/{key}"), found)),
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(place, value)| pointers(value, &format!("{at}/{place}"), found));
+            list.iter().enumerate().for_each(|(index, value)| pointers(value, &format!("{at}/{index}"), found));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
@@ -219,16 +222,15 @@ proptest! {
     ])) {
         let environment = Environment::new();
         let mut source: Value = serde_saphyr::from_str(ORDER).unwrap();
-        let mut places = Vec::new();
-        pointers(&source, "", &mut places);
-        *source.pointer_mut(at.get::<String>(&places)).unwrap() = with;
+        let mut found = Vec::new();
+        pointers(&source, "", &mut found);
+        *source.pointer_mut(at.get::<String>(&found)).unwrap() = with;
         let mut problems = Problems::default();
         let plan = Plan::check(&source, &Site::file("w"), &environment.known(), &mut problems);
         prop_assert_eq!(plan.is_none(), problems.has_errors());
     }
 }
 
-/// The example set is sound.
 #[test]
 fn the_example_workflows_pass_the_check() {
     let mut environment = Environment::new();
@@ -245,7 +247,7 @@ fn the_example_workflows_pass_the_check() {
         let (plan, problems) = environment.check(&read(path.clone()));
         assert_eq!(problems, Vec::<String>::new(), "{}", path.display());
         let plan = plan.unwrap();
-        // What no route starts is never rehearsed.
+        // A workflow that no route starts is never rehearsed.
         let rehearsed = routes.contains(&format!("workflow: {}\n", plan.workflow));
         assert!(!rehearsed || plan.unrehearsed().count() == 0, "{}", path.display());
     }

@@ -4,11 +4,11 @@ use super::*;
 
 #[test]
 fn cycles_are_named_step_by_step() {
-    wrong(
+    assert_step_problems(
         "a: { set: '${steps.c.output}' }\nb: { needs: [a], set: 1 }\nc: { set: '${steps.b.skipped}' }\nd: { set: '${steps.a.output}' }",
         &["w.steps.a: steps wait for each other: a → c → b → a (a → b: a reads the output of b, or needs it)"],
     );
-    wrong(
+    assert_step_problems(
         "a: { needs: [a], set: 1 }",
         &["w.steps.a: steps wait for each other: a → a (a → b: a reads the output of b, or needs it)"],
     );
@@ -45,13 +45,13 @@ proptest! {
             let (a, b) = (a as usize % size, b as usize % size);
             (rank[a] != rank[b]).then(|| if rank[a] > rank[b] { (a, b, hand) } else { (b, a, hand) })
         }).collect();
-        let plan = good(&graph(size, &edges));
+        let plan = checked_plan(&graph(size, &edges));
         prop_assert_eq!(plan.steps.len(), size);
-        let place = |step: usize| plan.step(&StepId::new(format!("s{step}"))).unwrap().0;
+        let index = |step: usize| plan.step(&StepId::new(format!("s{step}"))).unwrap().0;
         for (from, to, _) in edges {
-            prop_assert!(place(from) > place(to));
-            prop_assert!(plan.steps[place(from).0].needs.contains(&place(to)));
-            prop_assert!(plan.dependents[place(to).0].contains(&place(from)));
+            prop_assert!(index(from) > index(to));
+            prop_assert!(plan.steps[index(from).0].needs.contains(&index(to)));
+            prop_assert!(plan.dependents[index(to).0].contains(&index(from)));
         }
         prop_assert!(plan.steps.iter().enumerate().all(|(at, step)| step.needs.iter().all(|need| need.0 < at)));
     }
@@ -66,7 +66,7 @@ proptest! {
         prop_assert!(plan.is_none());
         prop_assert!(!problems.is_empty());
         for problem in problems {
-            // What is named is a cycle indeed: each step needs the next, and the last is the first.
+            // The steps that the problem names form a cycle: each needs the next, and the last is the first.
             let names = problem.split("each other: ").nth(1).unwrap().split(" (").next().unwrap();
             let steps: Vec<usize> = names.split(" → ").map(|name| name[1..].parse().unwrap()).collect();
             prop_assert_eq!(steps.first(), steps.last());

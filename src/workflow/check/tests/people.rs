@@ -3,7 +3,7 @@ use crate::workflow::{Busy, Level, OnReject, OnTimeout, Risk, Until};
 
 #[test]
 fn checkpoints_waits_locks_and_sub_runs_are_parsed() {
-    let plan = good(
+    let plan = checked_plan(
         r#"
 workflow: publish
 risks:
@@ -63,13 +63,13 @@ respond: { status: 200 }
 
 #[test]
 fn wrong_questions_are_refused() {
-    wrong(
+    assert_step_problems(
         "a: { checkpoint: {} }",
         &[
             "w.steps.a.checkpoint: a checkpoint needs a `question` (for example `checkpoint: { question: \"Is this picture fit to print?\" }`)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { checkpoint: { question: ok, who: [], timeout: 1w, on_timeout: escalate, default: 1 } }",
         &[
             "w.steps.a.checkpoint.who: nobody could answer (name the tokens that may, or leave `who` out: then everybody who may decide)",
@@ -78,7 +78,7 @@ fn wrong_questions_are_refused() {
             "w.steps.a.checkpoint.default: `default` is what a time-out approves with (add `on_timeout: approve`, or leave `default` out)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { checkpoint: { question: ok, timeout: 1h, escalate: { who: [a, ''], on_timeout: escalate } } }",
         &[
             "w.steps.a.checkpoint.timeout: `timeout` without what happens then (add `on_timeout: reject`, or `approve`, or `escalate`)",
@@ -89,15 +89,15 @@ fn wrong_questions_are_refused() {
         ],
     );
     let schema = "schema: { type: object, required: [x] }";
-    wrong(
+    assert_step_problems(
         &format!("a: {{ checkpoint: {{ question: ok, {schema}, timeout: 1h, on_timeout: approve }} }}"),
         &["w.steps.a.checkpoint: the schema asks for values, and a time-out gives none (say which under `default:`)"],
     );
-    wrong(
+    assert_step_problems(
         &format!("a: {{ checkpoint: {{ question: ok, {schema}, timeout: 1h, on_timeout: approve, default: {{}} }} }}"),
         &["w.steps.a.checkpoint.default: `schema` does not take it: \"x\" is a required property"],
     );
-    wrong(
+    assert_step_problems(
         "a: { checkpoint: { question: ok }, risk: high, ask: { who: [x] }, for_each: [1], input: 1 }",
         &[
             "w.steps.a.input: `input` belongs to a `run`, not to a `checkpoint`",
@@ -110,18 +110,21 @@ fn wrong_questions_are_refused() {
 
 #[test]
 fn wrong_waits_are_refused() {
-    wrong("a: { wait: soon }", &["w.steps.a.wait: `soon` is not a duration; write 50ms, 2s, 10m, 3h or 2d"]);
-    wrong(
+    assert_step_problems(
+        "a: { wait: soon }",
+        &["w.steps.a.wait: `soon` is not a duration; write 50ms, 2s, 10m, 3h or 2d"],
+    );
+    assert_step_problems(
         "a: { wait: {} }",
         &[
             "w.steps.a.wait: a `wait` waits for one of `for`, `until` and `signal` (for example `wait: 10m`, or `wait: { signal: paid, timeout: 2d }`)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { wait: { for: 1s, signal: x } }",
         &["w.steps.a.wait.signal: a `wait` waits either `for` or `signal`; make it two steps"],
     );
-    wrong(
+    assert_step_problems(
         "a: { wait: { until: noon, where: '${true}', timeout: 1s } }",
         &[
             "w.steps.a.wait.where: `where` belongs to a `signal`",
@@ -129,14 +132,14 @@ fn wrong_waits_are_refused() {
             "w.steps.a.wait.until: `noon` is not a time: a time is RFC 3339 (2026-01-31T12:00:00Z), or seconds since 1970",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { wait: 1s, rehearse: 1, lock: { key: x } }",
         &[
             "w.steps.a.lock: `lock` belongs to `call` and `run`, not to a `wait`",
             "w.steps.a.rehearse: only a wait for a `signal` is rehearsed (durations and times are over at once where a run is rehearsed)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { wait: { signal: 'a b', on_timeout: fail } }\nb: { set: '${signal.x}' }",
         &[
             "w.steps.a.wait.signal: `a b` cannot be the name of a signal: a letter, then letters, digits, `-` and `_`, at most 64 in all",
@@ -149,36 +152,36 @@ fn wrong_waits_are_refused() {
 #[test]
 fn wrong_risks_and_locks_are_refused() {
     let call = "call: 'POST ${services.mail}/m'";
-    wrong(
+    assert_step_problems(
         &format!("a: {{ {call}, risk: big }}"),
         &[
             "w.steps.a.risk: `big` is not a risk level (`low` runs, `medium` asks yes or no, `high` is reviewed item by item)",
         ],
     );
-    wrong(
+    assert_step_problems(
         &format!("a: {{ {call}, ask: {{ who: [x] }} }}"),
         &[
             "w.steps.a.ask: `ask` without a risk: nobody would be asked (add `risk: medium` or `risk: high`, or `risks:` for the whole workflow)",
         ],
     );
-    wrong(
+    assert_step_problems(
         &format!("a: {{ {call}, risk: high, ask: {{ timeout: 1h, on_timeout: approve }} }}"),
         &[
             "warning: w.steps.a.ask.on_timeout: a step of high risk is performed although nobody looked at it (`reject`, or `escalate` to somebody who looks)",
         ],
     );
-    wrong(
+    assert_step_problems(
         &format!("a: {{ {call}, lock: {{}} }}"),
         &["w.steps.a.lock: a lock needs a `key` (for example `lock: { key: \"order:${request.body.id}\" }`)"],
     );
-    wrong(
+    assert_step_problems(
         &format!("a: {{ {call}, lock: {{ key: '' }}, busy_on: [99] }}"),
         &[
             "w.steps.a.lock.key: the name of a lock must not be empty",
             "w.steps.a.busy_on[0]: `99` is not a status; write 402, or 4xx for all of them",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { set: 1, risk: low, reversible: false, on_reject: skip, busy_on: [423], rehearse: 1 }\nb: { run: w, for_each: [1], input: '${item}' }",
         &[
             "w.steps.a.rehearse: `rehearse` belongs to `call`, `checkpoint`, `wait` and `run`, not to a `set`",
@@ -188,20 +191,20 @@ fn wrong_risks_and_locks_are_refused() {
             "w.steps.a.busy_on: `busy_on` belongs to a `call`, not to a `set`",
         ],
     );
-    refused(
+    assert_problems(
         "workflow: w\nrisks: [ { risk: high }, { method: PUSH, risk: low } ]\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }",
         &[
             "warning: w.risks[0]: the lines after this one are never used: its conditions hold for every call (put it last)",
             "w.risks[1].method: unknown method `PUSH` (did you mean `POST`?)",
         ],
     );
-    refused(
+    assert_problems(
         "workflow: w\nsteps: { a: { call: 'GET ${services.bank}/x', headers: { x-a: '${secrets.bank}', x-b: '${now}' } } }\nrespond: { status: 200 }",
         &[
             "w.steps.a.call: URL and headers cannot read `now` beside a secret or a credential (compute it in a `set` step before: `stamp: { set: \"${now}\" }`)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { set: 1 }\nb: { set: '${[steps.a.approved, steps.a.struck, steps.a.timed_out]}' }",
         &[
             "w.steps.b.set+3: `a` is no checkpoint and has no `approved`",

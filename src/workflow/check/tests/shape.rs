@@ -4,30 +4,30 @@ use super::*;
 
 #[test]
 fn the_shape_of_a_step_is_checked() {
-    wrong(
+    assert_step_problems(
         "a: {}",
         &[
             "w.steps.a: a step has one of `call`, `set`, `checkpoint`, `wait`, `run` and `fail` (for example `call: GET ${services.NAME}/path`)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { set: 1, fail: { status: 400 } }",
         &["w.steps.a.fail: a step is either a `set` or a `fail`; make it two steps"],
     );
-    wrong(
+    assert_step_problems(
         "a: { set: 1, retry: { attempts: 2 }, volatile: true }",
         &[
             "w.steps.a.retry: `retry` belongs to a `call`, not to a `set`",
             "w.steps.a.volatile: `volatile` belongs to a `call`, not to a `set`",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { fail: { status: 400 }, body: 1 }",
         &[
             "w.steps.a.body: `body` belongs to a `call`, not to a `fail` (write it under `fail:`: `fail: { status: …, body: … }`)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { fail: { status: 99 } }\nb: { fail: {} }\nc: { fail: { status: 'a${1}' } }",
         &[
             "w.steps.a.fail.status: 99 is not a status; it is a number from 200 to 599",
@@ -35,13 +35,13 @@ fn the_shape_of_a_step_is_checked() {
             "w.steps.c.fail.status: a status is a number or one `${ … }`",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a b: { set: 1 }",
         &[
             "w.steps.a b: `a b` cannot be the name of a step: a letter, then letters, digits, `-` and `_`, at most 64 in all",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { set: 1, concurrency: 2 }\nb: { for_each: '${[1]}', concurrency: 0, set: 1 }\nc: { for_each: x, set: 1 }",
         &[
             "w.steps.a.concurrency: `concurrency` belongs to `for_each`",
@@ -49,20 +49,20 @@ fn the_shape_of_a_step_is_checked() {
             "w.steps.c.for_each: `for_each` takes a list or one `${ … }` that gives one",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { set: 1, needs_any: true }",
         &[
             "warning: w.steps.a.needs_any: `a` needs no other step (name steps under `needs:`, or leave `needs_any` out)",
         ],
     );
-    wrong("a: { set: '${1 +}' }", &["w.steps.a.set+5: not a CEL expression: it ends too early"]);
-    wrong("a: { if: 'true', set: 1 }", &["w.steps.a.if: `true` is not one expression; write `${ … }`"]);
-    refused("workflow: w\nsteps: {}\nrespond: { status: 200 }", &["w.steps: a workflow has at least one step"]);
+    assert_step_problems("a: { set: '${1 +}' }", &["w.steps.a.set+5: not a CEL expression: it ends too early"]);
+    assert_step_problems("a: { if: 'true', set: 1 }", &["w.steps.a.if: `true` is not one expression; write `${ … }`"]);
+    assert_problems("workflow: w\nsteps: {}\nrespond: { status: 200 }", &["w.steps: a workflow has at least one step"]);
 }
 
 #[test]
 fn calls_are_checked() {
-    wrong(
+    assert_step_problems(
         "a: { call: 'post ${services.bank}/x' }\nb: { call: '${services.bank}/x' }\nc: { call: BREW }\nd: { call: GET }",
         &[
             "w.steps.a.call: unknown method `post` (did you mean `POST`?)",
@@ -71,7 +71,7 @@ fn calls_are_checked() {
             "w.steps.d.call: a call is a method and a URL (write `GET ${services.NAME}/path`)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'GET http://bank:80/x' }\nb: { call: 'GET ${request.body.url}/x' }",
         &[
             "w.steps.a.call+4: a call goes to a declared service, not to an address \
@@ -79,7 +79,7 @@ fn calls_are_checked() {
             "w.steps.b.call+4: a URL begins with `${services.NAME}`; a computed host is not allowed",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'GET ${services.bank}/x', timeout: 0s, retry: { attempts: 0, base: '5', max: 2d } }\n\
          b: { call: 'GET ${services.bank}/x', retry: { base: 2s, max: 1s }, accept: [2xx, 99, x], not_done: [204] }",
         &[
@@ -92,11 +92,11 @@ fn calls_are_checked() {
             "w.steps.b.not_done: a status cannot be both a result (`accept`) and `not_done`",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'GET ${services.bank}/x', retry: { attempts: 0 } }",
         &["w.steps.a.retry.attempts: 0 attempts would never call (`attempts` counts the first one too: 1 is no retry)"],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'POST ${services.stock}/x', body: 1, text: x, headers: { Host: x, 'a b': x, x-a: \"a\\nb\" } }",
         &[
             "w.steps.a.headers.Host: `host` cannot be set here: it is set for every message",
@@ -105,7 +105,7 @@ fn calls_are_checked() {
             "w.steps.a.text: a call has one body: either `body` or `text`",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'POST ${services.stock}/x', raw: '${request.body}' }",
         &[
             "w.steps.a.raw: `raw` passes the bytes of the request on, and nothing else (write `raw: ${request.raw}`; use `text:` or `body:` for anything else)",
@@ -115,20 +115,20 @@ fn calls_are_checked() {
 
 #[test]
 fn what_is_allowed_and_probably_not_meant_is_a_warning() {
-    wrong(
+    assert_step_problems(
         "a: { call: 'DELETE ${services.bank}/x', effect: read }",
         &[
             "warning: w.steps.a.effect: a DELETE that is declared `read` is sent in shadow, beside legacy's own (`read` means that it changes nothing at all)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'POST ${services.bank}/x', retry: { attempts: 3 } }\nb: { call: 'POST ${services.stock}/x', retry: { attempts: 3 } }",
         &[
             "warning: w.steps.a.retry: after an unknown outcome (a timeout, a cut connection) this POST is not tried again: doing it twice could do harm \
          (declare `bank` as `keyed: true` if it honours Idempotency-Key; else `retry` holds only for attempts that certainly did nothing)",
         ],
     );
-    wrong(
+    assert_step_problems(
         "a: { call: 'POST ${services.bank}/x', volatile: true }\nb: { call: 'GET ${services.bank}/x', body: 1 }",
         &[
             "warning: w.steps.a.volatile: `volatile` means something only for a `read`",
@@ -142,43 +142,43 @@ fn respond_is_checked() {
     let with = |respond: &str| {
         format!("workflow: w\nsteps: {{ a: {{ set: 1 }}, b: {{ needs: [a], set: 2 }} }}\nrespond: {respond}\n")
     };
-    refused(
+    assert_problems(
         "workflow: w\nsteps: { a: { set: 1 } }",
         &[
             "w: a workflow says what the caller gets: `respond` is missing (for example `respond: { status: 200, body: \"${steps.NAME.output}\" }`)",
         ],
     );
-    refused(
+    assert_problems(
         &with("[{ after: [a, c], body: '${steps.b.output}' }, { status: 200 }]"),
         &[
             "w.respond[0].after[1]: unknown step `c` (did you mean `a`?)",
             "w.respond[0].after: the answer reads `steps.b`, which may not have ended after a, c (add `b` to `after`)",
         ],
     );
-    refused(
+    assert_problems(
         &with("[{ status: 200 }, { when: '${true}' }]"),
         &[
             "warning: w.respond[1]: this entry is never taken: the one before it has no `when` (put the entries with `when` and `after` first)",
         ],
     );
-    refused(
+    assert_problems(
         &with("[{ when: '${input_error != null}', status: 422 }]"),
         &[
             "warning: w.respond: where no entry holds, the caller gets an error (end the list with an entry without `when` and `after`)",
         ],
     );
-    refused(
+    assert_problems(
         &with("[{ status: 200, pending: { body: '${steps.a.output}' } }, { pending: {} }]"),
         &[
             "w.respond[0].pending: `pending` reads `steps.a`, which may not have ended (`request` and `run` are always there)",
             "w.respond[1].pending: `pending` is declared twice; there is one answer while a run goes on",
         ],
     );
-    refused(&with("[]"), &["w.respond: `respond` is empty"]);
-    let plan = good(&with("{ status: 201, pending: { status: 202 } }"));
+    assert_problems(&with("[]"), &["w.respond: `respond` is empty"]);
+    let plan = checked_plan(&with("{ status: 201, pending: { status: 202 } }"));
     assert!(plan.respond.len() == 1 && plan.pending.is_some());
-    // What after names has ended, and so has all that it needs.
-    good(&with("[{ after: [b], body: '${steps.a.output}' }, { status: 200 }]"));
+    // The steps under `after` have ended, and so have all steps that they need.
+    checked_plan(&with("[{ after: [b], body: '${steps.a.output}' }, { status: 200 }]"));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn the_schema_takes_what_the_check_takes() {
 
 #[test]
 fn the_reason_why_runs_have_to_be_kept_is_named() {
-    let beyond = |step: &str, more: &str| {
+    let reason = |step: &str, more: &str| {
         let text = format!("workflow: w\n{more}\nsteps:\n  s: {step}\nrespond: {{ status: 200 }}\n");
         let (plan, problems) = Environment::new().check(&text);
         plan.unwrap_or_else(|| panic!("{step}: {problems:#?}")).reason_to_keep()
@@ -215,7 +215,7 @@ fn the_reason_why_runs_have_to_be_kept_is_named() {
         ("{ set: 1 }".to_owned(), ""),
         ("{ fail: { status: 404 } }".to_owned(), ""),
     ] {
-        assert_eq!(beyond(&step, more), None, "{step}");
+        assert_eq!(reason(&step, more), None, "{step}");
     }
     for (step, more, named) in [
         ("{ call: 'POST ${services.stock}/x' }".to_owned(), "", "the shared step `s`"),
@@ -238,17 +238,17 @@ fn the_reason_why_runs_have_to_be_kept_is_named() {
             "`s`, about which people may be asked (`risk`)",
         ),
     ] {
-        assert_eq!(beyond(&step, more).as_deref(), Some(named), "{step}");
+        assert_eq!(reason(&step, more).as_deref(), Some(named), "{step}");
     }
     let pending = "workflow: w\nsteps: { s: { set: 1 } }\nrespond: [{ status: 200 }, { pending: { status: 202 } }]\n";
-    let plan = good(pending);
+    let plan = checked_plan(pending);
     assert_eq!(plan.reason_to_keep().as_deref(), Some("`respond.pending`, for runs that go on"));
 }
 
 /// The fallback of a step gives that step's output.
 #[test]
 fn a_step_that_reads_the_replaced_step_reads_its_fallback() {
-    let plan = good(
+    let plan = checked_plan(
         "
 workflow: w
 steps:
@@ -265,5 +265,8 @@ respond: { status: 200, body: '${steps.quote.output}' }
     let mut unrehearsed: Vec<_> = plan.unrehearsed().map(|step| step.id.as_str()).collect();
     unrehearsed.sort_unstable();
     assert_eq!(unrehearsed, ["ask", "guess"]);
-    assert!(plan.reason_to_keep().is_some_and(|what| what.starts_with("the shared step")), "a read may take its place");
+    assert!(
+        plan.reason_to_keep().is_some_and(|what| what.starts_with("the shared step")),
+        "the fallback of a read may be a shared step"
+    );
 }

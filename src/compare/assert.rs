@@ -15,8 +15,8 @@ use super::rules::Rules;
 use super::verdict::Kind;
 use crate::expression::Scope;
 
-/// Judges every assert. One that does not hold, or cannot be evaluated, is a difference: an error is never a pass.
-pub(super) fn judge(
+/// Evaluates every assert. One that does not hold, or cannot be evaluated, is a difference: an error is never a pass.
+pub(super) fn evaluate(
     pair: &Pair<'_>,
     legacy: &ParsedBody,
     engine: &ParsedBody,
@@ -36,8 +36,8 @@ pub(super) fn judge(
         scope.set("engine", Arc::new(engine)).set("intents", Arc::new(intents));
         scope
     };
-    // Also evaluated with the engine's ids replaced by legacy's: an intent that names the engine's own order is
-    // correct.
+    // The asserts are also evaluated with the engine's ids replaced by legacy's, because an intent may name an id that
+    // the engine gave out.
     let with_legacy_ids = (!ids.is_empty()).then(|| {
         let body = engine.get("body").map(|body| ids.value_with_legacy_ids(body)).unwrap_or_default();
         let mut engine = engine.clone();

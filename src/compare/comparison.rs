@@ -12,8 +12,8 @@ use super::verdict::{Comparison, Kind};
 use super::walk::Walk;
 use super::{assert, headers, other_bodies};
 
-/// Compares two observations. `expired` is asked every now and then whether the time is used up: a comparison that has
-/// found a difference by then is a truncated mismatch, one that has not ends with [`BoundExceeded::Time`].
+/// Compares two observations. `expired` is called now and then and says whether the time is used up. A comparison that
+/// has found a difference by then is a truncated mismatch; one that has not ends with [`BoundExceeded::Time`].
 ///
 /// # Errors
 /// The bodies cannot be compared within the bounds: no verdict, so neither a match nor a mismatch.
@@ -24,7 +24,7 @@ pub fn compare(
     expired: &dyn Fn() -> bool,
 ) -> Result<Comparison, BoundExceeded> {
     let mut findings = ComparisonFindings::new(rules, bounds.differences, expired);
-    match judge(pair, rules, bounds, &mut findings) {
+    match compare_parts(pair, rules, bounds, &mut findings) {
         Ok(()) => {}
         Err(BoundExceeded::Time) if findings.has_differences() => findings.truncate(),
         Err(exceeded) => return Err(exceeded),
@@ -32,7 +32,8 @@ pub fn compare(
     Ok(findings.finish(rules))
 }
 
-fn judge(
+/// Compares status, bodies, headers and intents, and evaluates the asserts.
+fn compare_parts(
     pair: &Pair<'_>,
     rules: &Rules,
     bounds: &Bounds,
@@ -73,10 +74,10 @@ fn judge(
         Walk::report(context, "intents", &legacy, &engine)?;
         findings.set_in_intents(false);
     }
-    assert::judge(pair, &legacy, &engine, rules, &ids, findings)
+    assert::evaluate(pair, &legacy, &engine, rules, &ids, findings)
 }
 
-/// Compares the statuses; whether they are of one class.
+/// Compares the statuses, and returns whether they are of one class.
 fn compare_status(pair: &Pair<'_>, rules: &Rules, findings: &mut ComparisonFindings<'_>) -> bool {
     let (legacy, engine) = (pair.legacy.status(), pair.engine.status());
     let same_class = legacy.as_u16() / 100 == engine.as_u16() / 100;

@@ -18,8 +18,9 @@ pub(super) struct Coverage(HashMap<*const Value, CoveringRules>);
 pub(super) struct CoveringRules {
     pub(super) ignore: Option<RuleId>,
     pub(super) id: Option<RuleId>,
-    /// An index into [`Rules::unordered`], and one into [`Rules::tolerance`].
+    /// An index into [`Rules::unordered`].
     pub(super) unordered: Option<usize>,
+    /// An index into [`Rules::tolerance`].
     pub(super) tolerance: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Takes `Content-Encoding` off a body, within a bound.
+//! Decodes the `Content-Encoding` of a body, within a bound.
 
 use std::io::Read;
 
@@ -12,11 +12,11 @@ use super::bounds::BoundExceeded;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
     Plain(Bytes),
-    /// The body as it came: it is not what its header says, or the encoding is not known here.
+    /// The body as it came, because it does not have the encoding that its header names, or that encoding is unknown.
     Opaque(Bytes),
 }
 
-/// Encodings on top of each other; no real reply has more.
+/// The most encodings that may be applied one after the other; no real reply has more.
 const LAYERS_MAX: usize = 4;
 
 pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Result<Decoded, BoundExceeded> {
@@ -55,8 +55,8 @@ pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Res
     Ok(Decoded::Plain(plain))
 }
 
-/// A body without its `Content-Encoding`; `None` where that is not known here, is not what it says, or unpacks to more
-/// than the bound.
+/// A body without its `Content-Encoding`; `None` where the encoding is unknown, the body does not have it, or the
+/// decoded body exceeds the bound.
 pub fn unpacked(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Option<Bytes> {
     match decode(headers, body, bytes_max) {
         Ok(Decoded::Plain(plain)) => Some(plain),

@@ -14,16 +14,16 @@ const STEPS_BETWEEN_CHECKS: u32 = 256;
 /// The differences so far, how often each rule was used, and the bound on the time that the comparison may take.
 pub(super) struct ComparisonFindings<'a> {
     differences: Vec<Difference>,
-    max: usize,
+    differences_max: usize,
     truncated: bool,
     uses: Vec<u32>,
     steps: u32,
     expired: &'a dyn Fn() -> bool,
     stale_reads: bool,
-    intents: bool,
+    in_intents: bool,
 }
 
-/// The findings at one moment, to roll back to where several differences are replaced by one.
+/// The findings at one moment. They are rolled back to it where one difference replaces several.
 pub(super) struct Savepoint {
     differences: usize,
     truncated: bool,
@@ -31,16 +31,16 @@ pub(super) struct Savepoint {
 }
 
 impl<'a> ComparisonFindings<'a> {
-    pub(super) fn new(rules: &Rules, max: usize, expired: &'a dyn Fn() -> bool) -> Self {
+    pub(super) fn new(rules: &Rules, differences_max: usize, expired: &'a dyn Fn() -> bool) -> Self {
         Self {
             differences: Vec::new(),
-            max: max.max(1),
+            differences_max: differences_max.max(1),
             truncated: false,
             uses: vec![0; rules.texts.len()],
             steps: 0,
             expired,
             stale_reads: false,
-            intents: false,
+            in_intents: false,
         }
     }
 
@@ -82,7 +82,7 @@ impl<'a> ComparisonFindings<'a> {
 
     /// While on, differences are of kind `intent`.
     pub(super) fn set_in_intents(&mut self, on: bool) {
-        self.intents = on;
+        self.in_intents = on;
     }
 
     /// A difference of two values: redacted and shortened here.
@@ -107,7 +107,7 @@ impl<'a> ComparisonFindings<'a> {
         if self.is_listed(path, kind) {
             return;
         }
-        if self.differences.len() >= self.max {
+        if self.differences.len() >= self.differences_max {
             self.truncated = true;
             return;
         }
@@ -127,7 +127,7 @@ impl<'a> ComparisonFindings<'a> {
 
     fn reported_kind(&self, kind: Kind) -> Kind {
         match kind {
-            Kind::Missing | Kind::Extra | Kind::Value | Kind::Type | Kind::Order if self.intents => Kind::Intent,
+            Kind::Missing | Kind::Extra | Kind::Value | Kind::Type | Kind::Order if self.in_intents => Kind::Intent,
             Kind::Missing | Kind::Extra | Kind::Value | Kind::Type | Kind::Order if self.stale_reads => Kind::StaleRead,
             other => other,
         }

@@ -12,11 +12,12 @@ pub(super) struct IdMap {
     to_legacy: HashMap<String, String>,
 }
 
-/// Which characters belong to a word: `-` and `.` too, so that `2026-11-17` is one word (strict), or not, so that `17`
-/// in it is a word (lax).
+/// Which characters belong to a word, in addition to letters, digits and `_`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WordBoundary {
+    /// `-` and `.`: `2026-11-17` is one word.
     Strict,
+    /// None: `17` in `2026-11-17` is a word.
     Lax,
 }
 
@@ -108,7 +109,7 @@ fn substitute(text: &str, ids: &HashMap<String, String>, boundary: WordBoundary)
         out.push_str(&rest[..start]);
         let run = &rest[start..];
         let end = run.find(|c| !is_word_char(c)).unwrap_or(run.len());
-        // A full stop behind a word ends a sentence.
+        // A full stop or a dash at the end is punctuation, not part of the word.
         let word = run[..end].trim_end_matches(['.', '-']);
         let word = if word.is_empty() { &run[..end] } else { word };
         let is_reference = boundary == WordBoundary::Lax || is_distinctive(word) || out.ends_with(['/', '=', '#']);

@@ -39,7 +39,7 @@ impl Decimal {
         Some(Self { negative, digits, exponent })
     }
 
-    /// Below zero.
+    /// Whether it is below zero.
     pub(super) fn is_negative(&self) -> bool {
         self.negative
     }
@@ -71,7 +71,7 @@ impl Decimal {
         Some(if self.negative { -value } else { value })
     }
 
-    /// For distances that fit no integer; infinite beyond its range.
+    /// The nearest double, for distances that fit no integer; infinite beyond the range of doubles.
     pub(super) fn float(&self) -> f64 {
         let digits: String = self.digits.iter().map(|d| char::from(b'0' + d)).collect();
         let sign = if self.negative { "-" } else { "" };

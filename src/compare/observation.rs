@@ -23,7 +23,7 @@ pub struct Observation {
 pub enum Body {
     /// All of it.
     Whole(Bytes),
-    /// Larger than the capture limit: nothing is kept.
+    /// Larger than the capture limit: its bytes were not captured.
     TooLarge,
 }
 

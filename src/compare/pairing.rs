@@ -98,11 +98,12 @@ pub(super) fn pair_unordered(
         assign_partners(&all_known(a), &all_known(b), &mut partner, &mut taken);
     }
     let rest: Vec<usize> = (0..engine.len()).filter(|n| !taken[*n]).collect();
-    let alone = partner.iter().filter(|p| p.is_none()).count();
+    let without_partner = partner.iter().filter(|p| p.is_none()).count();
     let mut rest = rest.into_iter().peekable();
-    // One element is left on each side: a difference within says more than one missing and one extra element.
-    let one_each = alone == 1 && rest.len() == 1 && matches!(how, Unordered::Set);
-    let mut pairs: Pairs = Vec::with_capacity(legacy.len() + alone);
+    // Where one element is left on each side, the two are paired: a difference between them says more than one missing
+    // and one extra element.
+    let one_each = without_partner == 1 && rest.len() == 1 && matches!(how, Unordered::Set);
+    let mut pairs: Pairs = Vec::with_capacity(legacy.len() + without_partner);
     for (n, partner) in partner.into_iter().enumerate() {
         let partner = if partner.is_none() && one_each { rest.next() } else { partner };
         pairs.push((Some(n), partner));

@@ -92,10 +92,11 @@ fn as_text(plain: Bytes) -> ParsedBody {
     }
 }
 
-/// The parser's own limit; a body nested deeper than this cannot be read.
+/// The JSON parser's own limit on nesting; it cannot read a deeper body.
 const PARSER_DEPTH_MAX: usize = 127;
 
-/// Parses JSON; `None` where it is none. The depth is checked first, because the parser and all code after it recurse.
+/// Parses JSON; `None` where the body is not JSON. The depth is checked first, because the parser and all code after it
+/// recurse.
 fn json(plain: &[u8], bounds: &Bounds) -> Result<Option<ParsedBody>, BoundExceeded> {
     if depth(plain) > bounds.depth.min(PARSER_DEPTH_MAX) {
         return Err(BoundExceeded::Depth);

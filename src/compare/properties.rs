@@ -115,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(
+    fn no_bytes_make_a_comparison_panic(
         a in prop::collection::vec(any::<u8>(), 0..200), b in prop::collection::vec(any::<u8>(), 0..200),
         kind in prop::sample::select(vec!["application/json", "text/html", "image/png", ""]),
         coding in prop::sample::select(vec!["gzip", "deflate", "br", "zstd", "identity, gzip"]),

@@ -1,4 +1,4 @@
-//! What may be shown and kept of a value.
+//! What may be shown and stored of a value.
 //!
 //! Always true: a value under a key that names a secret (`secret` knows which) is replaced by stars; a value without
 //! any key, which may be anything, by its digest; credentials within strings (queries, bearer tokens) by stars.

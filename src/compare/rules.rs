@@ -19,6 +19,7 @@ pub(super) type RuleId = usize;
 /// Checked rules of one route.
 #[derive(Clone)]
 pub struct Rules {
+    /// Each rule as text, by its id.
     pub(super) texts: Vec<String>,
     pub(super) status: Status,
     pub(super) headers: Vec<HeaderName>,
@@ -78,7 +79,7 @@ impl Rules {
         context: &CompareContext<'_>,
         problems: &mut Problems,
     ) -> Option<Rules> {
-        let before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
+        let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         let mut rules = Rules { hash: hash_of(draft), ..Rules::default() };
         if draft.status == StatusDraft::Class {
             rules.status = Status::Class { rule: rules.register("status class".into()) };
@@ -136,11 +137,11 @@ impl Rules {
                 rules.asserts.push((text.trim().to_owned(), expression));
             }
         }
-        let after = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
-        (after == before).then_some(rules)
+        let errors_after = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
+        (errors_after == errors_before).then_some(rules)
     }
 
-    /// Equal for equal rules: evidence under other rules starts anew.
+    /// Equal for equal rules. Evidence that was collected under other rules does not count.
     pub fn hash(&self) -> &str {
         &self.hash
     }
@@ -225,11 +226,11 @@ fn assert(text: &str, site: &Site, context: &CompareContext<'_>, problems: &mut 
             return None;
         }
     };
-    let mut may = true;
+    let mut may_read_all = true;
     for read in expression.reads() {
-        may &= may_read(read, site, context, problems);
+        may_read_all &= may_read(read, site, context, problems);
     }
-    may.then_some(expression)
+    may_read_all.then_some(expression)
 }
 
 fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> bool {

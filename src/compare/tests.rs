@@ -15,8 +15,8 @@ pub(super) const BOUNDS: Bounds = Bounds { differences: 64, depth: 128, bytes: 8
 pub(super) fn rules(draft: Value) -> Rules {
     let draft: RulesDraft = serde_json::from_value(draft).unwrap();
     let mut problems = Problems::default();
-    let world = CompareContext { steps: &["price", "charge", "mail"] };
-    let rules = Rules::check(&draft, &Site::file("routes.yaml"), &world, &mut problems);
+    let context = CompareContext { steps: &["price", "charge", "mail"] };
+    let rules = Rules::check(&draft, &Site::file("routes.yaml"), &context, &mut problems);
     rules.unwrap_or_else(|| panic!("{problems:?}"))
 }
 
@@ -298,16 +298,16 @@ fn texts_are_compared_by_line_within_a_bound() {
 fn a_comparison_out_of_time_is_no_match() {
     let many: Vec<u32> = (0..10_000).collect();
     let legacy = json_reply(&json!({"many": many}));
-    let looks = Cell::new(0);
+    let checks = Cell::new(0);
     let expired = || {
-        looks.set(looks.get() + 1);
-        looks.get() > 3
+        checks.set(checks.get() + 1);
+        checks.get() > 3
     };
     let pair = Pair { legacy: &legacy, engine: &legacy, request: &Value::Null, stale_reads: false };
     assert_eq!(compare(&pair, &Rules::default(), &BOUNDS, &expired), Err(BoundExceeded::Time));
     let other = json_reply(&json!({"a": 0, "many": many}));
     let pair = Pair { legacy: &other, engine: &json_reply(&json!({"a": 1, "many": many})), ..pair };
-    looks.set(0);
+    checks.set(0);
     let comparison = compare(&pair, &Rules::default(), &BOUNDS, &expired).unwrap();
     assert_eq!((comparison.verdict, comparison.truncated), (Verdict::Mismatch, true));
 }
@@ -320,7 +320,7 @@ fn too_many_differences_are_truncated() {
 }
 
 #[test]
-fn bad_rules_are_all_reported_where_they_stand() {
+fn all_bad_rules_are_reported_with_their_positions() {
     let draft: RulesDraft = serde_json::from_value(json!({
         "headers": ["content type"],
         "ignore": ["$.[", "header.x y", "created_at"],
@@ -331,8 +331,8 @@ fn bad_rules_are_all_reported_where_they_stand() {
     }))
     .unwrap();
     let mut problems = Problems::default();
-    let world = CompareContext { steps: &["price", "charge"] };
-    assert!(Rules::check(&draft, &Site::file("r.yaml").key("compare"), &world, &mut problems).is_none());
+    let context = CompareContext { steps: &["price", "charge"] };
+    assert!(Rules::check(&draft, &Site::file("r.yaml").key("compare"), &context, &mut problems).is_none());
     let all: Vec<String> = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect();
     assert_eq!(all.len(), 14, "{all:#?}");
     assert!(all.iter().any(|p| p.contains("r.yaml.compare.ignore[2]") && p.contains("$.created_at")), "{all:#?}");

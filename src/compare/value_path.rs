@@ -15,7 +15,7 @@ pub(super) struct ValuePath<'a> {
     parts: Vec<Part<'a>>,
 }
 
-/// A key longer than this is data, not a name.
+/// A longer key is treated as an id, not as a name.
 const KEY_CHARS_MAX: usize = 48;
 const PATH_CHARS_MAX: usize = 256;
 

@@ -53,8 +53,8 @@ impl Kind {
 /// One path at which two observations differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
-    /// Where: `status`, `headers.location`, `$.items[*].price`, `intents.charge.body.amount`. Array places are `[*]`
-    /// so that the same difference in another place has the same path.
+    /// Where: `status`, `headers.location`, `$.items[*].price`, `intents.charge.body.amount`. Array indexes are `[*]`,
+    /// so that the same difference in another element has the same path.
     pub path: String,
     /// What kind.
     pub kind: Kind,
@@ -64,14 +64,14 @@ pub struct Difference {
     pub engine: Option<String>,
 }
 
-/// What comparing two observations came to.
+/// The result of comparing two observations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The verdict.
     pub verdict: Verdict,
     /// Where they differ; empty unless a mismatch.
     pub differences: Vec<Difference>,
-    /// There were more differences than the limit lists.
+    /// Whether there were more differences than the limit allows to list.
     pub truncated: bool,
     /// How often each rule made something equal, by the rule's text.
     pub ignored_by: Vec<(String, u32)>,

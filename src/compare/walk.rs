@@ -25,9 +25,9 @@ pub(super) struct Walk<'a, 'f> {
 /// What the pass is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PassPurpose {
-    /// Binds ids that are at the same path in both documents; arrays without an order are left out.
+    /// Binds ids that are at the same path in both documents; unordered arrays are left out.
     BindByPath,
-    /// Binds the ids in arrays without an order: their elements are paired by the ids that are bound already.
+    /// Binds the ids in unordered arrays: their elements are paired by the ids that are bound already.
     BindInUnordered,
     /// Reports differences and binds nothing.
     Report,
@@ -37,10 +37,10 @@ impl<'a, 'f> Walk<'a, 'f> {
     /// Binds the ids of two bodies and reports nothing.
     pub(super) fn bind_ids(context: Context<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
         let mut walk = Self { context, pass: PassPurpose::BindByPath };
-        walk.pair(&mut ValuePath::of("$"), legacy, engine)?;
+        walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;
         if !walk.context.rules.unordered.is_empty() {
             walk.pass = PassPurpose::BindInUnordered;
-            walk.pair(&mut ValuePath::of("$"), legacy, engine)?;
+            walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;
         }
         Ok(())
     }
@@ -51,15 +51,15 @@ impl<'a, 'f> Walk<'a, 'f> {
         legacy: &Value,
         engine: &Value,
     ) -> Result<(), BoundExceeded> {
-        Self { context, pass: PassPurpose::Report }.pair(&mut ValuePath::of(root), legacy, engine)
+        Self { context, pass: PassPurpose::Report }.compare_values(&mut ValuePath::of(root), legacy, engine)
     }
 
-    fn reports(&self) -> bool {
+    fn is_report(&self) -> bool {
         self.pass == PassPurpose::Report
     }
 
     /// Compares two values that are at the same path.
-    fn pair<'v>(
+    fn compare_values<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
         legacy: &'v Value,
@@ -68,33 +68,33 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.context.findings.step()?;
         let covered = self.context.coverage.on_either(legacy, engine);
         if let Some(rule) = covered.ignore {
-            if self.reports() && !same(legacy, engine, self.context.findings)? {
+            if self.is_report() && !same(legacy, engine, self.context.findings)? {
                 self.context.findings.count_use(rule);
             }
             return Ok(());
         }
         if let Some(rule) = covered.id
-            && self.id(path, rule, legacy, engine)
+            && self.bind_or_compare_ids(path, rule, legacy, engine)
         {
             return Ok(());
         }
         if let Some((_, rule, by)) = covered.tolerance.and_then(|n| self.context.rules.tolerance.get(n))
             && within(legacy, engine, by)
         {
-            if self.reports() && !same(legacy, engine, self.context.findings)? {
+            if self.is_report() && !same(legacy, engine, self.context.findings)? {
                 self.context.findings.count_use(*rule);
             }
             return Ok(());
         }
         let same = match (legacy, engine) {
-            (Value::Object(legacy), Value::Object(engine)) => return self.objects(path, legacy, engine),
+            (Value::Object(legacy), Value::Object(engine)) => return self.compare_objects(path, legacy, engine),
             (Value::Array(a), Value::Array(b)) => {
                 return match covered.unordered.and_then(|n| self.context.rules.unordered.get(n)) {
-                    Some((_, rule, how)) => self.unordered(path, a, b, *rule, how),
-                    None => self.ordered(path, (legacy, engine), a, b),
+                    Some((_, rule, how)) => self.compare_unordered(path, a, b, *rule, how),
+                    None => self.compare_ordered(path, (legacy, engine), a, b),
                 };
             }
-            _ if !self.reports() => return Ok(()),
+            _ if !self.is_report() => return Ok(()),
             (Value::Null, Value::Null) => true,
             (Value::Bool(a), Value::Bool(b)) => a == b,
             (Value::Number(a), Value::Number(b)) => number::same(a, b),
@@ -123,9 +123,9 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     /// Binds or compares two ids; `false` where one of them is neither text nor number and is compared as any value.
-    fn id(&mut self, path: &ValuePath<'_>, rule: RuleId, legacy: &Value, engine: &Value) -> bool {
+    fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, rule: RuleId, legacy: &Value, engine: &Value) -> bool {
         let (Some(a), Some(b)) = (id_text(legacy), id_text(engine)) else { return false };
-        if !self.reports() {
+        if !self.is_report() {
             self.context.ids.bind(a, b);
         } else if !self.context.ids.are_bound(a, b) {
             self.context.findings.add_values(path, Kind::Value, Some(legacy), Some(engine));
@@ -136,7 +136,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         true
     }
 
-    fn objects<'v>(
+    fn compare_objects<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
         legacy: &'v Map<String, Value>,
@@ -145,15 +145,15 @@ impl<'a, 'f> Walk<'a, 'f> {
         for (key, value) in legacy {
             path.enter_key(key);
             match engine.get(key) {
-                Some(other) => self.pair(path, value, other)?,
-                None => self.unpaired(path, Kind::Missing, value),
+                Some(other) => self.compare_values(path, value, other)?,
+                None => self.add_unpaired(path, Kind::Missing, value),
             }
             path.leave();
         }
         for (key, value) in engine {
             if !legacy.contains_key(key) {
                 path.enter_key(key);
-                self.unpaired(path, Kind::Extra, value);
+                self.add_unpaired(path, Kind::Extra, value);
                 path.leave();
             }
         }
@@ -161,8 +161,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     /// A value that only one of the documents has.
-    fn unpaired(&mut self, path: &ValuePath<'_>, kind: Kind, value: &Value) {
-        if !self.reports() {
+    fn add_unpaired(&mut self, path: &ValuePath<'_>, kind: Kind, value: &Value) {
+        if !self.is_report() {
             return;
         }
         match (self.context.coverage.on(value).ignore, kind) {
@@ -172,7 +172,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
     }
 
-    fn element<'v>(
+    fn compare_element<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
         legacy: Option<&'v Value>,
@@ -180,16 +180,16 @@ impl<'a, 'f> Walk<'a, 'f> {
     ) -> Result<(), BoundExceeded> {
         path.enter_element();
         match (legacy, engine) {
-            (Some(legacy), Some(engine)) => self.pair(path, legacy, engine)?,
-            (Some(legacy), None) => self.unpaired(path, Kind::Missing, legacy),
-            (None, Some(engine)) => self.unpaired(path, Kind::Extra, engine),
+            (Some(legacy), Some(engine)) => self.compare_values(path, legacy, engine)?,
+            (Some(legacy), None) => self.add_unpaired(path, Kind::Missing, legacy),
+            (None, Some(engine)) => self.add_unpaired(path, Kind::Extra, engine),
             (None, None) => {}
         }
         path.leave();
         Ok(())
     }
 
-    fn ordered<'v>(
+    fn compare_ordered<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
         whole: (&'v Value, &'v Value),
@@ -197,14 +197,14 @@ impl<'a, 'f> Walk<'a, 'f> {
         engine: &'v [Value],
     ) -> Result<(), BoundExceeded> {
         let before = self.context.findings.savepoint();
-        if legacy.len() != engine.len() && self.reports() {
+        if legacy.len() != engine.len() && self.is_report() {
             for (a, b) in pairing::pair_in_order(&mut self.context, legacy, engine)? {
-                self.element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
+                self.compare_element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
             }
             return Ok(());
         }
         for (legacy, engine) in legacy.iter().zip(engine) {
-            self.element(path, Some(legacy), Some(engine))?;
+            self.compare_element(path, Some(legacy), Some(engine))?;
         }
         // The same elements in another order: reported as one difference.
         if self.context.findings.has_more_than(&before) && pairing::is_reordered(&mut self.context, legacy, engine)? {
@@ -214,7 +214,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
-    fn unordered<'v>(
+    fn compare_unordered<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
         legacy: &'v [Value],
@@ -226,11 +226,11 @@ impl<'a, 'f> Walk<'a, 'f> {
             return Ok(());
         }
         let pairs = pairing::pair_unordered(&mut self.context, legacy, engine, how)?;
-        if self.reports() && pairs.iter().any(|(a, b)| matches!((a, b), (Some(a), Some(b)) if a != b)) {
+        if self.is_report() && pairs.iter().any(|(a, b)| matches!((a, b), (Some(a), Some(b)) if a != b)) {
             self.context.findings.count_use(rule);
         }
         for (a, b) in pairs {
-            self.element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
+            self.compare_element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ impl ExpressionError {
     pub(super) fn absent(path: String) -> Self {
         Self { message: format!("`{path}` is absent"), offset: None, absent: Some(path) }
     }
-    /// The same error with the offset of a longer text, in which the expression begins `by` characters from the start.
+    /// The same error with its offset in a longer text, in which the expression begins `by` characters from the start.
     pub(super) fn offset_by(mut self, by: usize) -> Self {
         self.offset = Some(self.offset.unwrap_or(0) + by);
         self

@@ -230,19 +230,19 @@ impl<'s> Evaluation<'s> {
     }
 
     fn path(&self, name: &Arc<str>, parts: &'s [Part]) -> Result<Evaluated<'s>, ExpressionError> {
-        let mut given = self.scope.get(name).ok_or_else(|| ExpressionError::absent(name.to_string()))?;
+        let mut current = self.scope.get(name).ok_or_else(|| ExpressionError::absent(name.to_string()))?;
         let mut rest = parts;
-        while let ScopeValue::Map(members) = given {
+        while let ScopeValue::Map(members) = current {
             let Some((part, after)) = rest.split_first() else { return Ok(Evaluated::Members(members)) };
             let member = match part {
                 Part::Key(key) => members.get(key),
                 Part::Index(_) => None,
             };
             let so_far = parts.len() - after.len();
-            given = member.ok_or_else(|| ExpressionError::absent(node::path_text(name, &parts[..so_far])))?;
+            current = member.ok_or_else(|| ExpressionError::absent(node::path_text(name, &parts[..so_far])))?;
             rest = after;
         }
-        let ScopeValue::Value(value) = given else { return Err(ExpressionError::absent(name.to_string())) };
+        let ScopeValue::Value(value) = current else { return Err(ExpressionError::absent(name.to_string())) };
         lookup(value, rest, || node::path_text(name, &parts[..parts.len() - rest.len()])).map(Evaluated::Ref)
     }
 

@@ -139,10 +139,10 @@ fn check_size(bytes: usize) -> Result<(), ExpressionError> {
 }
 
 fn join(args: &Args<'_>) -> Outcome {
-    let between = args.get(1).map_or(Ok(""), |s| text(s))?;
+    let separator = args.get(1).map_or(Ok(""), |s| text(s))?;
     let parts = list(&args[0])?.iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
-    check_size(between.len().saturating_mul(parts.len()))?;
-    Ok(parts.join(between).into())
+    check_size(separator.len().saturating_mul(parts.len()))?;
+    Ok(parts.join(separator).into())
 }
 
 fn replace(args: &Args<'_>) -> Outcome {

@@ -22,7 +22,7 @@ impl<'s> Evaluation<'s> {
             other => return Err(ExpressionError::new(format!("a macro takes a list or a map, not {}", kind(&other)))),
         };
         self.charge(elements.len() as u64)?;
-        let (mut list, mut held, mut failed) = (Vec::new(), 0, None);
+        let (mut list, mut true_count, mut failed) = (Vec::new(), 0, None);
         for element in elements {
             self.locals.push(element);
             let outcome = self.element(inner);
@@ -33,7 +33,7 @@ impl<'s> Evaluation<'s> {
                     return Ok(Value::Bool(deciding_value));
                 }
                 (MacroKind::Quantifier { .. }, Err(error)) => failed = failed.or(Some(error)),
-                (MacroKind::One, Ok(Some(Value::Bool(true)))) => held += 1,
+                (MacroKind::One, Ok(Some(Value::Bool(true)))) => true_count += 1,
                 (MacroKind::Map, Ok(Some(value))) => list.push(value),
                 (_, Ok(_)) => {}
                 (_, Err(error)) => return Err(error),
@@ -42,7 +42,7 @@ impl<'s> Evaluation<'s> {
         match (inner.kind, failed) {
             (_, Some(error)) => Err(error),
             (MacroKind::Quantifier { deciding_value }, None) => Ok(Value::Bool(!deciding_value)),
-            (MacroKind::One, None) => Ok(Value::Bool(held == 1)),
+            (MacroKind::One, None) => Ok(Value::Bool(true_count == 1)),
             (MacroKind::Map, None) => Ok(Value::Array(list)),
         }
     }

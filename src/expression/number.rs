@@ -31,8 +31,10 @@ impl Num {
         }
     }
 
+    /// The number as JSON.
+    ///
     /// # Errors
-    /// Not finite; an integer that neither i64 nor u64 holds.
+    /// A double that is not finite; an integer that neither i64 nor u64 holds.
     pub(super) fn value(self) -> Result<Value, ExpressionError> {
         match self {
             Num::Int(int) => {
@@ -63,29 +65,29 @@ impl Num {
     }
 
     pub(super) fn add(self, other: Num) -> Result<Num, ExpressionError> {
-        self.with(other, i128::checked_add, |a, b| a + b)
+        self.combine(other, i128::checked_add, |a, b| a + b)
     }
     pub(super) fn subtract(self, other: Num) -> Result<Num, ExpressionError> {
-        self.with(other, i128::checked_sub, |a, b| a - b)
+        self.combine(other, i128::checked_sub, |a, b| a - b)
     }
     pub(super) fn multiply(self, other: Num) -> Result<Num, ExpressionError> {
-        self.with(other, i128::checked_mul, |a, b| a * b)
+        self.combine(other, i128::checked_mul, |a, b| a * b)
     }
     /// Integers divide to an integer, as CEL says; `double(a) / b` keeps the fraction.
     pub(super) fn divide(self, other: Num) -> Result<Num, ExpressionError> {
         if other.double() == 0.0 {
             return Err(ExpressionError::new("division by zero"));
         }
-        self.with(other, i128::checked_div, |a, b| a / b)
+        self.combine(other, i128::checked_div, |a, b| a / b)
     }
     pub(super) fn remainder(self, other: Num) -> Result<Num, ExpressionError> {
         if other.double() == 0.0 {
             return Err(ExpressionError::new("division by zero"));
         }
-        self.with(other, i128::checked_rem, |a, b| a % b)
+        self.combine(other, i128::checked_rem, |a, b| a % b)
     }
 
-    fn with(
+    fn combine(
         self,
         other: Num,
         ints: fn(i128, i128) -> Option<i128>,
@@ -135,25 +137,25 @@ fn round_text(text: &str, digits: usize) -> f64 {
     let Some(next) = fraction.as_bytes().get(digits) else {
         return text.parse().unwrap_or(f64::NAN);
     };
-    let mut kept: Vec<u8> = whole.bytes().chain(fraction.bytes().take(digits)).collect();
+    let mut rounded: Vec<u8> = whole.bytes().chain(fraction.bytes().take(digits)).collect();
     if *next >= b'5' {
-        let mut at = kept.len();
+        let mut at = rounded.len();
         loop {
             if at == 0 {
-                kept.insert(0, b'1');
+                rounded.insert(0, b'1');
                 break;
             }
             at -= 1;
-            if kept[at] == b'9' {
-                kept[at] = b'0';
+            if rounded[at] == b'9' {
+                rounded[at] = b'0';
             } else {
-                kept[at] += 1;
+                rounded[at] += 1;
                 break;
             }
         }
     }
-    let point = kept.len() - digits;
-    let text = String::from_utf8_lossy(&kept);
+    let point = rounded.len() - digits;
+    let text = String::from_utf8_lossy(&rounded);
     let (whole, fraction) = text.split_at(point);
     format!("{whole}.{fraction}0").parse().unwrap_or(f64::NAN)
 }

@@ -51,7 +51,7 @@ fn syntax(source: &str, errors: &cel::ParseErrors) -> ExpressionError {
 struct Lowering<'a> {
     source: &'a str,
     info: &'a SourceInfo,
-    /// The variables of the macros around, outermost first.
+    /// The variables of the enclosing macros, outermost first.
     locals: Vec<Arc<str>>,
 }
 
@@ -169,7 +169,7 @@ impl Lowering<'_> {
         let Some((function, takes)) = Function::of(name) else {
             let known = Function::names()
                 .chain(["default", "matches", "uuid", "random", "has", "map", "filter", "all", "exists"]);
-            let meant = name_in_other_languages(name)
+            let meant = equivalent_function(name)
                 .or_else(|| nearest(name, known))
                 .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
             return Err(self.error(tree, format!("unknown function `{name}`{meant}")));
@@ -185,7 +185,7 @@ impl Lowering<'_> {
         Err(self.error(tree, format!("`{name}` takes {takes} values (the one before the dot included), not {args}")))
     }
 
-    /// Recognises what the standard macros expand to; nothing else makes a comprehension.
+    /// Recognises the comprehensions that the standard macros expand to. The parser makes no others.
     fn comprehension(&mut self, tree: &IdedExpr, loops: &ComprehensionExpr) -> Result<Node, ExpressionError> {
         let unsupported = || ExpressionError::new("a macro that is not supported");
         let range = self.node(&loops.iter_range)?;
@@ -237,8 +237,8 @@ fn member(operand: Node, part: Part) -> Node {
     }
 }
 
-/// The function here that other languages know by this name.
-fn name_in_other_languages(name: &str) -> Option<&'static str> {
+/// The function that corresponds to one of this name in other languages.
+fn equivalent_function(name: &str) -> Option<&'static str> {
     Some(match name {
         "len" | "length" | "count" => "size",
         "lower" | "toLower" | "toLowerCase" | "lowercase" => "lowerAscii",

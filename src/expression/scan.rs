@@ -117,7 +117,7 @@ pub(super) fn check_bounds(source: &str, bounds: &Bounds) -> Result<(), Expressi
     let at = |range: &std::ops::Range<usize>| characters_before(source, range.start);
     let too_deep =
         format!("the expression is nested too deeply; {} levels are allowed (expression_depth_max)", bounds.depth_max);
-    // `chain`: how much of the parser's stack the names and operators read so far take (`OPERATOR`, `CHAIN_MAX`).
+    // `chain`: how much of the parser's stack the names and operators read so far take (`OPERATOR_COST`, `CHAIN_MAX`).
     let (mut open, mut chain, mut tokens, mut unary, mut ternaries) = (Vec::new(), 0, 0, 0, 0);
     for (item, range) in Items::new(source) {
         tokens += 1;
@@ -126,22 +126,22 @@ pub(super) fn check_bounds(source: &str, bounds: &Bounds) -> Result<(), Expressi
             Item::Text { closed: false } => return Err(ExpressionError::at("a string is not closed", at(&range))),
             Item::Open(c) => {
                 open.push((c, chain));
-                chain += OPERATOR;
+                chain += OPERATOR_COST;
             }
             Item::Close(c) => match open.pop() {
                 // The chain within the brackets ends; the call or index itself adds one operator to the outer chain.
-                Some((opened, around)) if closing(opened) == c => chain = around + OPERATOR,
+                Some((opened, outer)) if closing(opened) == c => chain = outer + OPERATOR_COST,
                 _ => return Err(ExpressionError::at(format!("`{c}` closes nothing"), at(&range))),
             },
             Item::Question => ternaries += 1,
-            Item::Unary => chain += OPERATOR,
+            Item::Unary => chain += OPERATOR_COST,
             Item::Text { closed: true } | Item::Word | Item::Other => {
                 chain = match &source[range.clone()] {
-                    "in" | "+" | "*" | "/" | "%" | "<" | ">" => chain + OPERATOR,
-                    "=" => chain + OPERATOR / 2,
+                    "in" | "+" | "*" | "/" | "%" | "<" | ">" => chain + OPERATOR_COST,
+                    "=" => chain + OPERATOR_COST / 2,
                     "." => chain + 1,
                     // The parser builds a balanced tree of `&&` and `||`; a comma begins a new chain.
-                    "&" | "|" | "," | ":" => open.last().map_or(0, |(_, around)| around + OPERATOR),
+                    "&" | "|" | "," | ":" => open.last().map_or(0, |(_, outer)| outer + OPERATOR_COST),
                     _ => chain,
                 }
             }
@@ -161,7 +161,7 @@ pub(super) fn check_bounds(source: &str, bounds: &Bounds) -> Result<(), Expressi
 }
 
 /// How much of the parser's stack an operator or a call in a chain takes; `.name` takes 1.
-const OPERATOR: usize = 4;
+const OPERATOR_COST: usize = 4;
 /// The most that one chain may take, with the chains that enclose it.
 const CHAIN_MAX: usize = 256;
 

@@ -69,8 +69,9 @@ impl<T> fmt::Debug for Lazy<T> {
     }
 }
 
+/// The value of a root name: set, or computed when it is first read.
 #[derive(Clone, Debug)]
-enum Given {
+enum NameValue {
     Known(ScopeValue),
     Lazy(Arc<Lazy<ScopeValue>>),
 }
@@ -80,7 +81,7 @@ enum Given {
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// A list, because they are few: a search is faster than a map.
-    names: Vec<(Cow<'static, str>, Given)>,
+    names: Vec<(Cow<'static, str>, NameValue)>,
     /// The key of `uuid()` and `random()`; without it they are errors.
     random_key: Option<Arc<Lazy<[u8; 32]>>>,
 }
@@ -90,25 +91,25 @@ impl Scope {
     pub fn new() -> Self {
         Self::default()
     }
-    fn put(&mut self, name: Cow<'static, str>, value: Given) -> &mut Self {
+    fn put(&mut self, name: Cow<'static, str>, value: NameValue) -> &mut Self {
         match self.names.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, given)) => *given = value,
+            Some((_, entry)) => *entry = value,
             None => self.names.push((name, value)),
         }
         self
     }
     /// Sets the value of a root name, replacing an earlier one.
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<ScopeValue>) -> &mut Self {
-        self.put(name.into(), Given::Known(value.into()))
+        self.put(name.into(), NameValue::Known(value.into()))
     }
     /// As [`Scope::set`], with a value that is computed when something reads it, and only once.
     pub fn set_lazy(&mut self, name: &'static str, value: impl Fn() -> Value + Send + Sync + 'static) -> &mut Self {
-        self.put(name.into(), Given::Lazy(Lazy::new(move || value().into())))
+        self.put(name.into(), NameValue::Lazy(Lazy::new(move || value().into())))
     }
     /// Sets `root.member` and keeps the other members. A root that is JSON is replaced.
     pub fn set_member(&mut self, root: &'static str, member: &str, value: impl Into<ScopeValue>) -> &mut Self {
         let value = value.into();
-        if let Some((_, Given::Known(ScopeValue::Map(members)))) =
+        if let Some((_, NameValue::Known(ScopeValue::Map(members)))) =
             self.names.iter_mut().find(|(known, _)| &**known == root)
         {
             Arc::make_mut(members).insert(member.into(), value);
@@ -132,10 +133,10 @@ impl Scope {
     }
     /// The value of a root name.
     pub fn get(&self, name: &str) -> Option<&ScopeValue> {
-        let (_, given) = self.names.iter().find(|(known, _)| &**known == name)?;
-        Some(match given {
-            Given::Known(value) => value,
-            Given::Lazy(value) => value.get(),
+        let (_, entry) = self.names.iter().find(|(known, _)| &**known == name)?;
+        Some(match entry {
+            NameValue::Known(value) => value,
+            NameValue::Lazy(value) => value.get(),
         })
     }
     /// All root names.

@@ -27,7 +27,9 @@ struct Inner {
 
 enum Tree {
     Constant(Value),
-    One(Expression),
+    /// A string that is exactly one `${…}`.
+    Single(Expression),
+    /// A string with other text, or with several `${…}`.
     Text(Vec<Piece>),
     List(Vec<Tree>),
     Map(Vec<(String, Tree)>),
@@ -113,14 +115,14 @@ impl Template {
     pub fn as_constant(&self) -> Option<&Value> {
         match &self.0.tree {
             Tree::Constant(value) => Some(value),
-            Tree::One(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
+            Tree::Single(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
         }
     }
 
     /// The expression, where the template is exactly one `${ … }`.
     pub fn single(&self) -> Option<&Expression> {
         match &self.0.tree {
-            Tree::One(expression) => Some(expression),
+            Tree::Single(expression) => Some(expression),
             Tree::Constant(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
         }
     }
@@ -179,7 +181,7 @@ impl Tree {
     fn outline(&self) -> Value {
         match self {
             Tree::Constant(value) => value.clone(),
-            Tree::One(expression) => Value::String(expression.source().to_owned()),
+            Tree::Single(expression) => Value::String(expression.source().to_owned()),
             Tree::Text(pieces) => {
                 let piece = |piece: &Piece| match piece {
                     Piece::Literal(text) => text.clone(),
@@ -195,7 +197,7 @@ impl Tree {
     fn expressions<'a>(&'a self, at: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, &'a Expression, bool)>) {
         match self {
             Tree::Constant(_) => {}
-            Tree::One(expression) => found.push((at.clone(), expression, true)),
+            Tree::Single(expression) => found.push((at.clone(), expression, true)),
             Tree::Text(pieces) => found.extend(pieces.iter().filter_map(|piece| match piece {
                 Piece::Literal(_) => None,
                 Piece::Expression(expression) => Some((at.clone(), expression, false)),
@@ -267,7 +269,7 @@ impl Tree {
         Ok(match pieces.pop() {
             None => Tree::Constant(Value::String(String::new())),
             Some(Piece::Literal(text)) if pieces.is_empty() => Tree::Constant(Value::String(text)),
-            Some(Piece::Expression(expression)) if pieces.is_empty() => Tree::One(expression),
+            Some(Piece::Expression(expression)) if pieces.is_empty() => Tree::Single(expression),
             Some(last) => {
                 pieces.push(last);
                 Tree::Text(pieces)
@@ -278,14 +280,14 @@ impl Tree {
     fn into_constant(self) -> Option<Value> {
         match self {
             Tree::Constant(value) => Some(value),
-            Tree::One(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
+            Tree::Single(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
         }
     }
 
     fn reads<'a>(&'a self, found: &mut Vec<&'a [ReadPath]>) {
         match self {
             Tree::Constant(_) => {}
-            Tree::One(expression) => found.push(expression.reads()),
+            Tree::Single(expression) => found.push(expression.reads()),
             Tree::Text(pieces) => found.extend(pieces.iter().filter_map(|piece| match piece {
                 Piece::Literal(_) => None,
                 Piece::Expression(expression) => Some(expression.reads()),
@@ -298,7 +300,7 @@ impl Tree {
     fn evaluate(&self, scope: &Scope) -> Result<Value, ExpressionError> {
         Ok(match self {
             Tree::Constant(value) => value.clone(),
-            Tree::One(expression) => expression.evaluate(scope)?,
+            Tree::Single(expression) => expression.evaluate(scope)?,
             Tree::Text(pieces) => {
                 let mut text = String::new();
                 for piece in pieces {

@@ -44,7 +44,7 @@ fn fails(source: &str, message: &str) {
 }
 
 #[test]
-fn paths_and_types() {
+fn a_path_gives_the_value_at_it_with_its_type() {
     gives("request.body.n", json!(7));
     gives("request.body.items[1].sku", json!("b"));
     gives("request.body.items[index].sku", json!("b"));
@@ -86,7 +86,7 @@ fn numbers_that_are_passed_on_keep_every_digit() {
 }
 
 #[test]
-fn functions() {
+fn functions_give_the_expected_values_and_name_themselves_in_errors() {
     gives("size(request.body.items) + 'añb'.size()", json!(5));
     gives("'Hello'.lowerAscii().contains('ell') && 'abc'.startsWith('a') && 'abc'.endsWith('c')", json!(true));
     gives("'a,b,c'.split(',').join('-')", json!("a-b-c"));
@@ -118,7 +118,7 @@ fn functions() {
 }
 
 #[test]
-fn macros() {
+fn macros_give_the_expected_values_and_nest_only_to_a_bound() {
     gives("request.body.items.map(i, i.sku)", json!(["a", "b"]));
     gives("request.body.items.map(i, i.qty > 2, i.sku)", json!(["b"]));
     gives("request.body.items.filter(i, i.qty > 2)", json!([{"sku": "b", "qty": 3}]));
@@ -228,9 +228,8 @@ fn work_is_bounded() {
     assert!(fails("s.replace('', s)").contains("too large"));
 }
 
-/// Where the crate `cel` gives a value, ours is the same.
 #[test]
-fn agrees_with_the_crate_where_both_answer() {
+fn values_equal_those_of_the_crate_cel_where_both_give_one() {
     let sources = [
         "1 + 2 * 3 - 4 / 2 % 3",
         "1.5 + 2.5",
@@ -259,18 +258,18 @@ fn agrees_with_the_crate_where_both_answer() {
     ];
     for source in sources {
         let theirs = cel::Program::compile(source).unwrap().execute(&cel::Context::default()).unwrap();
-        assert_eq!(plain(&theirs), eval(source).unwrap(), "{source}");
+        assert_eq!(to_json(&theirs), eval(source).unwrap(), "{source}");
     }
 }
 
-fn plain(value: &cel::Value) -> Value {
+fn to_json(value: &cel::Value) -> Value {
     match value {
         cel::Value::Int(int) => json!(int),
         cel::Value::UInt(int) => json!(int),
         cel::Value::Float(double) => json!(double),
         cel::Value::Bool(bool) => json!(bool),
         cel::Value::String(text) => json!(text.as_str()),
-        cel::Value::List(list) => list.iter().map(plain).collect(),
+        cel::Value::List(list) => list.iter().map(to_json).collect(),
         other => panic!("{other:?}"),
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn templates() {
+fn a_template_keeps_the_type_of_a_single_expression_and_joins_mixed_text() {
     let template = |value: Value| Template::parse(&value).unwrap().evaluate(&scope()).unwrap();
     assert_eq!(template(json!("${request.body.n}")), json!(7));
     assert_eq!(template(json!("${ request.body.n } of ${'}' + \"{\"}")), json!("7 of }{"));
@@ -39,7 +39,7 @@ pub(super) fn url(text: &str, value: Value) -> Result<String, String> {
 }
 
 #[test]
-fn urls() {
+fn a_value_in_a_url_is_one_encoded_component_and_no_host_is_computed() {
     let stock = "${services.stock}/r/${v}?q=${v}&x=1";
     assert_eq!(
         url(stock, json!("a/b?c#d&e %é")),

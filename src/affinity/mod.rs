@@ -16,7 +16,7 @@
 //! `proxy` asks, and `flag` decides what becomes of the request.
 //!
 //! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the
-//! store is gone, the answer is [`OwnerUnknown`]. No other request waits for it.
+//! store is gone, the answer is [`ArmUnknown`]. No other request waits for it.
 
 mod cache;
 mod collision_check;
@@ -59,7 +59,7 @@ use self::sets::Sets;
 pub use self::tries::Took;
 use self::tries::Tries;
 use crate::clock;
-use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown, Remembered};
+use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -229,7 +229,7 @@ impl StoreAffinity {
         Some((if may_have_twin { Owner::LegacyWithTwin } else { Owner::Nobody }, None))
     }
 
-    async fn look_up(&self, key: PinKey) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
+    async fn look_up(&self, key: PinKey) -> Result<(Owner, Option<RunId>), ArmUnknown> {
         let pins_made_before = self.cache.pins_made();
         match tokio::time::timeout(LOOK_UP_MAX, self.store.pin(key.clone())).await {
             Ok(Ok(pin)) => {
@@ -239,11 +239,11 @@ impl StoreAffinity {
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, family = %key.family, "cannot tell who owns an instance");
-                Err(OwnerUnknown)
+                Err(ArmUnknown)
             }
             Err(_) => {
                 tracing::error!(family = %key.family, waited = ?LOOK_UP_MAX, "cannot tell who owns an instance");
-                Err(OwnerUnknown)
+                Err(ArmUnknown)
             }
         }
     }
@@ -270,7 +270,7 @@ fn owner_of(pin: Option<(Arm, Option<RunId>)>) -> (Owner, Option<RunId>) {
 }
 
 impl Affinity for StoreAffinity {
-    fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>> {
+    fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>> {
         let mut known = (Owner::Nobody, None);
         let mut unknown = Vec::new();
         for key in key.pin_keys() {
@@ -304,7 +304,7 @@ impl Affinity for StoreAffinity {
         }
     }
 
-    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>> {
+    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
         if let Some(arm) = self.tries.arm(key, Instant::now()) {
             return ready(Ok(Some(arm))).boxed();
         }
@@ -317,11 +317,11 @@ impl Affinity for StoreAffinity {
                 Ok(Ok(first)) => Ok(first.map(|first| first.arm)),
                 Ok(Err(error)) => {
                     tracing::error!(%error, "cannot tell who took a first try");
-                    Err(OwnerUnknown)
+                    Err(ArmUnknown)
                 }
                 Err(_) => {
                     tracing::error!(waited = ?LOOK_UP_MAX, "cannot tell who took a first try");
-                    Err(OwnerUnknown)
+                    Err(ArmUnknown)
                 }
             }
         }

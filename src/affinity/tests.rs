@@ -96,7 +96,7 @@ impl CountingStore {
     }
 }
 
-async fn owner(pins: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
+async fn owner(pins: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>), ArmUnknown> {
     pins.owner(&pin(id, Arm::Engine).key.into()).await
 }
 
@@ -165,9 +165,9 @@ async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or
     pins.note_legacy_instance(pin("2", Arm::Legacy).key.into());
     pins.collision_checks.flush().await;
     assert_eq!(store.look_ups(), 0, "the store was not asked");
-    assert_eq!(owner(&pins, "3").await, Err(OwnerUnknown));
+    assert_eq!(owner(&pins, "3").await, Err(ArmUnknown));
     assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
-    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(OwnerUnknown));
+    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(ArmUnknown));
 }
 
 #[tokio::test]

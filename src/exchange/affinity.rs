@@ -9,14 +9,14 @@ use crate::names::{RouteId, RunId};
 /// The store did not answer, so the owner of an instance, or the arm that took a first try, is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store did not answer, so it is not known which arm owns this instance or took this first try")]
-pub struct OwnerUnknown;
+pub struct ArmUnknown;
 
 /// What is known of a first try without asking the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remembered {
     /// This arm took the first try.
     By(Arm),
-    /// The engine did not take it. Legacy may have, before this process started.
+    /// The engine did not take it. Legacy may have taken it before this process started.
     NotEngine,
     /// The engine of this process did not take it; only the store knows whether another process's engine did.
     NotEngineHere,
@@ -46,9 +46,9 @@ pub enum LegacyTake {
 /// The keys that a request has by the scopes of earlier files.
 #[derive(Clone, Debug)]
 pub struct EarlierKeys {
-    /// Those that differ from its present keys; nearly always none.
+    /// The keys that differ from its present ones; nearly always none.
     pub keys: Vec<RetryKeys>,
-    /// The version of the files that it is decided by.
+    /// The version of the files by which the request is decided.
     pub files_version: u64,
 }
 
@@ -59,7 +59,7 @@ impl EarlierKeys {
     }
 }
 
-/// The keys of a request that legacy took: of all kinds, with the time of the decision, which is before any was recorded.
+/// All keys under which legacy took a request, and when the request was decided: before any of the keys was recorded.
 #[derive(Clone, Debug)]
 pub struct KeysOfLegacy {
     /// The keys.
@@ -80,7 +80,7 @@ pub enum KnownBody {
 }
 
 impl LegacyTake {
-    /// Legacy has it; `noted` says whether that is recorded.
+    /// Legacy has it; `noted` says whether that survives the end of this process.
     pub fn of(noted: bool) -> Self {
         if noted { Self::Noted } else { Self::NotNoted }
     }
@@ -91,16 +91,15 @@ pub trait Affinity: Send + Sync {
     /// The owner of an instance. Answers at once, without the store, unless the engine may own it. If legacy
     /// owns it with a twin and no run id is returned, it is not certain that the twin exists: a caller that needs the
     /// twin looks it up.
-    fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
-    /// Whether the engine owns any instance of a family: if so, the ids that legacy creates are searched for collisions in
-    /// every state.
-    /// Answers at once.
+    fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>>;
+    /// Whether the engine owns any instance of a family. If so, ids that legacy creates are searched for collisions in
+    /// every state. Answers at once.
     fn engine_owns_any(&self, family: &Family) -> bool;
-    /// What is known of a first try without the store: where the engine cannot have taken it, legacy's answer need not
-    /// wait.
+    /// What is known of a first try without the store. If the engine cannot have taken it, legacy's answer need not
+    /// wait for the store.
     fn remembered(&self, key: &RetryKey) -> Remembered;
-    /// Which arm took the first try, where it was recorded.
-    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>>;
+    /// Which arm took the first try; `None` if none is recorded.
+    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are in
     /// a file before this returns, and are written to the store in the background.
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;

@@ -21,9 +21,9 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
     for read in reads.iter().filter(|read| read.root() == "request") {
         let Some(part) = read.part(0) else { continue };
         match part {
-            "method" => text(&mut request, part, facts.method.as_str()),
-            "path" => text(&mut request, part, facts.path),
-            "peer" => text(&mut request, part, &facts.peer.to_string()),
+            "method" => insert_text(&mut request, part, facts.method.as_str()),
+            "path" => insert_text(&mut request, part, facts.path),
+            "peer" => insert_text(&mut request, part, &facts.peer.to_string()),
             "params" => {
                 let params = facts.params.iter().map(|(name, value)| (name.to_string(), value.clone().into()));
                 request.entry(part).or_insert_with(|| Value::Object(params.collect()));
@@ -31,7 +31,7 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
             "query" => {
                 request.entry(part).or_insert_with(|| parse_form(facts.query.unwrap_or_default()));
             }
-            "headers" => headers(&mut request, read.part(1), facts),
+            "headers" => insert_headers(&mut request, read.part(1), facts),
             _ => {}
         }
     }
@@ -40,12 +40,12 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
     scope
 }
 
-fn text(request: &mut Map<String, Value>, part: &str, value: &str) {
+fn insert_text(request: &mut Map<String, Value>, part: &str, value: &str) {
     request.entry(part).or_insert_with(|| value.into());
 }
 
-/// One header where the expression names one, else all.
-fn headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &RequestFacts<'_>) {
+/// Inserts the one header that the expression names, or all headers if it names none.
+fn insert_headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &RequestFacts<'_>) {
     let Value::Object(map) = request.entry("headers").or_insert_with(|| Value::Object(Map::new())) else { return };
     let mut add = |name: &str| {
         if map.contains_key(name) {

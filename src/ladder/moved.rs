@@ -22,13 +22,13 @@ pub(super) fn add(
     routes: &[Arc<Route>],
     now: Timestamp,
 ) -> BTreeMap<RouteId, RetryScopes> {
-    let forms_before: BTreeSet<String> =
+    let normal_forms_before: BTreeSet<String> =
         before.values().filter_map(matches).map(|matches| matches.normal_form()).collect();
     // Only matches that are new can take requests from a route that did not change.
     let new: Vec<&Match> = routes
         .iter()
         .map(|route| &route.matches)
-        .filter(|matches| !forms_before.contains(&matches.normal_form()))
+        .filter(|matches| !normal_forms_before.contains(&matches.normal_form()))
         .collect();
     let mut known = before.clone();
     for (id, stored) in &mut known {
@@ -54,7 +54,8 @@ pub(super) fn add(
                  another route count as new requests"
             );
         }
-        tracing::info!(route = %id, %matches, "new files may give its requests to another route: their retries are still looked up under its keys");
+        tracing::info!(route = %id, %matches,
+            "new files may give its requests to another route: their retries are still looked up under its keys");
     }
     known
 }

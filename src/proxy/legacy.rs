@@ -24,6 +24,7 @@ pub(super) struct LegacyConnection {
     pub connecting: u64,
     /// When the request was handed to the connection.
     pub sent: u64,
+    /// Whether the connection may return to the pool after this exchange.
     pub reusable: bool,
 }
 
@@ -39,9 +40,9 @@ impl LegacyConnection {
 /// Why there is no reply.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// Nothing was sent.
+    /// There was no connection: nothing was sent.
     Unreachable(ConnectError),
-    /// It was sent, in part or whole, and the connection ended before a reply.
+    /// The request was sent, in part or whole, and the connection ended before a reply.
     Closed(hyper::Error),
     /// The bytes that came back are not an HTTP reply.
     Invalid(hyper::Error),

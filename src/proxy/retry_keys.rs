@@ -4,7 +4,7 @@
 //! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine
 //! took is refused under another credential, and legacy is not called.
 
-use crate::exchange::{Affinity, EarlierKeys, KnownBody, LegacyTake, OwnerUnknown, Remembered};
+use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
 use crate::flag::{Arm, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
 use crate::names::RouteId;
 
@@ -64,7 +64,7 @@ pub(super) async fn engine_holds(
     affinity: &dyn Affinity,
     any_caller: &[RetryKey],
     digest: &[u8; 32],
-) -> Result<bool, OwnerUnknown> {
+) -> Result<bool, ArmUnknown> {
     for key in any_caller {
         let request = key.of_request(digest);
         let (first, held) = tokio::join!(affinity.first_try(key), affinity.first_try(&request));
@@ -192,7 +192,7 @@ impl FirstTry {
                     return;
                 }
                 Ok(None) => {}
-                Err(OwnerUnknown) => self.is_unknown = true,
+                Err(ArmUnknown) => self.is_unknown = true,
             }
         }
     }
@@ -213,7 +213,7 @@ impl FirstTry {
 
 /// Which arm took the first try, according to the store. Under another credential of the same caller, only legacy
 /// counts.
-async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, OwnerUnknown> {
+async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, ArmUnknown> {
     let any_caller = async {
         match &keys.any_caller {
             Some(key) => affinity.first_try(key).await,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_says};
-use crate::exchange::{Outcome, OwnerUnknown};
+use crate::exchange::{ArmUnknown, Outcome};
 use crate::flag::{Arm, SkipReason, State};
 use crate::limits::Limits;
 
@@ -25,14 +25,14 @@ async fn a_retry_stays_on_its_arm() {
     assert_eq!(rig.ask(&keyed).await.status(), 200, "legacy had it first");
     assert!(rig.fakes.keys_of_legacy.lock().unwrap().is_empty(), "the store has it");
     assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::Retried));
-    *rig.fakes.first_try.lock().unwrap() = Some(Err(OwnerUnknown));
+    *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
     assert_eq!(rig.ask(&keyed).await.status(), 503, "the arm of the first try is unknown");
 
     let rig = Rig::new(&origin, at(State::Off)).await;
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
     rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
     assert_eq!(rig.ask(&keyed).await.status(), 201, "the engine had it first");
-    *rig.fakes.first_try.lock().unwrap() = Some(Err(OwnerUnknown));
+    *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
     assert_eq!(rig.ask(&keyed).await.status(), 200, "off goes on serving without the store");
 
     let rig = Rig::new(&origin, at(State::Live)).await;

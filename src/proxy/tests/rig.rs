@@ -19,8 +19,8 @@ use tower::util::BoxCloneSyncService;
 use super::super::{Drained, Proxy, ProxyParts};
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
-    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ComparisonTicket, EarlierKeys, KnownBody,
-    LegacyTake, Offer, Outcome, OwnerUnknown, Problem, Remembered, RunReport, Served, ServedObserver, Settle, Source,
+    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonTicket, EarlierKeys,
+    KnownBody, LegacyTake, Offer, Outcome, Problem, Remembered, RunReport, Served, ServedObserver, Settle, Source,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, RetryKeys, Route, Service, State,
@@ -37,7 +37,7 @@ pub struct Fakes {
     pub asked: Mutex<Vec<ArmRequest>>,
     pub answers: Mutex<VecDeque<ArmReply>>,
     pub owner: Mutex<Option<Owner>>,
-    pub first_try: Mutex<Option<Result<Option<Arm>, OwnerUnknown>>>,
+    pub first_try: Mutex<Option<Result<Option<Arm>, ArmUnknown>>>,
     pub keys_of_legacy: Mutex<Vec<RetryKey>>,
     pub engine_owns: AtomicBool,
     /// The engine takes the key between the lookup and the decision.
@@ -105,11 +105,11 @@ impl ServedObserver for Fakes {
 }
 
 impl Affinity for Fakes {
-    fn owner<'a>(&'a self, _key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>> {
+    fn owner<'a>(&'a self, _key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>> {
         let owner = *self.owner.lock().unwrap();
-        Box::pin(async move { owner.map(|owner| (owner, None)).ok_or(OwnerUnknown) })
+        Box::pin(async move { owner.map(|owner| (owner, None)).ok_or(ArmUnknown) })
     }
-    fn first_try<'a>(&'a self, _key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>> {
+    fn first_try<'a>(&'a self, _key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
         let arm = *self.first_try.lock().unwrap();
         Box::pin(async move { arm.unwrap_or(Ok(None)) })
     }

@@ -30,8 +30,8 @@ pub(super) async fn flip(
             Percent::new(percent).ok_or_else(|| ApiError::bad(format!("percent: {percent} is not between 0 and 100")))
         })
         .transpose()?;
-    let asked = ladder::FlipRequest { to, percent, reason, force, acknowledge, by };
-    let flipped = admin.parts.ladder.flip(route.clone(), asked).await;
+    let flip_request = ladder::FlipRequest { to, percent, reason, force, acknowledge, by };
+    let flipped = admin.parts.ladder.flip(route.clone(), flip_request).await;
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let ladder::Flipped { flip, changed, effective, horizon } = flipped.map_err(|error| ApiError::flip(error, ids))?;
     let shares = admin.parts.ladder.flags().route(&route).map(|flag| flag.shares).or(flip.shares).unwrap_or_default();

@@ -13,9 +13,9 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Sets the process's time from the store's, before anything is recorded or waited for.
 pub(super) async fn set(store: &SharedStore) -> anyhow::Result<()> {
-    let asked = Moment::now();
+    let asked_at = Moment::now();
     match store.time().await.context("asking the store for its time")? {
-        StoreTime::Now(now) => clock::process().follow(now, asked),
+        StoreTime::Now(now) => clock::process().follow(now, asked_at),
         StoreTime::NewestEvent(newest) => {
             if let Some(ahead) = newest.and_then(|newest| clock::process().not_before(newest)) {
                 tracing::warn!(newest_event = ?newest, "{}", Disagreement::StoreAhead(-ahead));

@@ -77,10 +77,10 @@ pub(crate) struct Formatter(pub bool);
 
 impl Formatter {
     /// A formatter for an output stream.
-    pub fn new(asked: Colour, stream: &impl IsTerminal) -> Self {
+    pub fn new(choice: Colour, stream: &impl IsTerminal) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Formatter(match asked {
+        Formatter(match choice {
             Colour::Always => true,
             Colour::Never => false,
             Colour::Auto => stream.is_terminal() && !no_color && !dumb,

@@ -25,12 +25,12 @@ fn serve_once(status: &'static str, body: Value) -> (Server, JoinHandle<String>)
     let admin = format!("http://{}", listener.local_addr().expect("an address"));
     let served = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a client");
-        let mut asked = Vec::new();
+        let mut request = Vec::new();
         let mut chunk = [0; 4_096];
         loop {
             let n = stream.read(&mut chunk).expect("readable");
-            asked.extend_from_slice(&chunk[..n]);
-            let text = String::from_utf8_lossy(&asked).into_owned();
+            request.extend_from_slice(&chunk[..n]);
+            let text = String::from_utf8_lossy(&request).into_owned();
             let Some((head, content)) = text.split_once("\r\n\r\n") else { continue };
             let length =
                 head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
@@ -42,7 +42,7 @@ fn serve_once(status: &'static str, body: Value) -> (Server, JoinHandle<String>)
         let head =
             format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.write_all((head + &body).as_bytes()).expect("writable");
-        String::from_utf8_lossy(&asked).into_owned()
+        String::from_utf8_lossy(&request).into_owned()
     });
     (Server { admin, by: Some("ada".to_owned()), token_file: None }, served)
 }
@@ -215,9 +215,9 @@ fn a_flip_sends_the_request_and_shows_the_response() {
          2 runs in flight continue as they were started\n\
          horizon: 3 orders are known only to the engine\n"
     );
-    let asked = served.join().expect("served");
-    assert!(asked.starts_with("POST /api/v2/routes/orders%2Ecreate/flip HTTP/1.1\r\n"), "{asked}");
-    let body: Value = serde_json::from_str(asked.split_once("\r\n\r\n").expect("a body").1).expect("json");
+    let request = served.join().expect("served");
+    assert!(request.starts_with("POST /api/v2/routes/orders%2Ecreate/flip HTTP/1.1\r\n"), "{request}");
+    let body: Value = serde_json::from_str(request.split_once("\r\n\r\n").expect("a body").1).expect("json");
     let expected =
         json!({ "to": "shadow", "percent": 50.0, "reason": "back", "force": false, "acknowledge": true, "as": "ada" });
     assert_eq!(body, expected);

@@ -50,8 +50,8 @@ impl Launch<'_> {
         self.console.say(&format!("approved: {approved:?}, struck out: {rest:?}"));
         // The first booking gets a 409, which a person has to resolve.
         self.world.fault("book", Fault::Refuse(409), 1);
-        let said = json!({ "approved": approved, "struck": rest, "as": "mara" });
-        let run = self.control.answer(&review.answer, &said).await?;
+        let answer = json!({ "approved": approved, "struck": rest, "as": "mara" });
+        let run = self.control.answer(&review.answer, &answer).await?;
         let run = self.control.wait_for_status(run, &[RunStatus::Paused]).await?;
         let Some(conflict) = run.data.conflicts.first() else {
             self.report_broken(&format!("a 409 did not pause the run: it is {}", run.data.status.as_str()));

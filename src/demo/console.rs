@@ -64,13 +64,13 @@ impl Console {
     }
     /// Prints a promise that held.
     pub fn promise_held(&self, text: &str) {
-        let mark = if self.colour { "ok".green().to_string() } else { "ok".to_owned() };
-        self.print(&format!("    {mark}   {text}"));
+        let verdict = if self.colour { "ok".green().to_string() } else { "ok".to_owned() };
+        self.print(&format!("    {verdict}   {text}"));
     }
     /// Prints a promise that was broken.
     pub fn promise_broken(&self, text: &str) {
-        let mark = if self.colour { "BROKEN".red().to_string() } else { "BROKEN".to_owned() };
-        self.print(&format!("  {mark} {text}"));
+        let verdict = if self.colour { "BROKEN".red().to_string() } else { "BROKEN".to_owned() };
+        self.print(&format!("  {verdict} {text}"));
     }
     /// Shows what happens now.
     pub fn progress(&mut self, text: &str) {

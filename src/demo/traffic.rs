@@ -173,7 +173,7 @@ impl Shared {
         let answer = self.client.json(method.clone(), &format!("{}{path}", self.base), &headers, body).await;
         answer.map_err(|why| format!("{method} {path}: no answer: {why}"))
     }
-    /// Sends a request and compares the status of the answer; counts the result. `None` if it is not `wanted`.
+    /// Sends a request and compares the status of the answer; counts the result. `None` if the status is another one.
     async fn send_expecting(
         &self,
         method: Method,
@@ -181,13 +181,13 @@ impl Shared {
         trace: &str,
         tenant: &str,
         body: &Value,
-        wanted: StatusCode,
+        expected_status: StatusCode,
     ) -> Option<Value> {
         let outcome = match self.send(method.clone(), path, trace, tenant, body).await {
-            Ok(reply) if reply.status == wanted => Ok(reply.json()),
+            Ok(reply) if reply.status == expected_status => Ok(reply.json()),
             Ok(reply) => {
                 let text: String = String::from_utf8_lossy(&reply.body).chars().take(300).collect();
-                Err(format!("{method} {path}: {} instead of {wanted}: {text}", reply.status))
+                Err(format!("{method} {path}: {} instead of {expected_status}: {text}", reply.status))
             }
             Err(why) => Err(why),
         };

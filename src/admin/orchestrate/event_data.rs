@@ -101,8 +101,8 @@ fn of_checkpoint(event: &CheckpointEvent, run: RunId) -> NameAndData {
     match event {
         CheckpointEvent::Opened(asked) => ("checkpoint", json!({ "checkpoint": envelope::checkpoint(asked, run) })),
         CheckpointEvent::Escalated { checkpoint, who, until, on_timeout } => {
-            let said = json!({ "escalated": checkpoint, "who": who, "until": until, "on_timeout": on_timeout });
-            ("checkpoint", said)
+            let data = json!({ "escalated": checkpoint, "who": who, "until": until, "on_timeout": on_timeout });
+            ("checkpoint", data)
         }
         CheckpointEvent::Answered { checkpoint, said, by } => {
             ("progress", json!({ "checkpoint_id": checkpoint, "approve": said.approve, "by": by }))

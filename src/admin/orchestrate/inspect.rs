@@ -93,7 +93,7 @@ pub(in crate::admin) async fn output(
         return Err(ApiError::unknown("step", &step, known.into_iter()));
     };
     let mut items: BTreeMap<u32, Value> = BTreeMap::new();
-    let mut whole = None;
+    let mut step_output = None;
     for stored in &loaded.events {
         let Some((of, item, output)) = output_in(&stored.event) else { continue };
         if of != step {
@@ -101,14 +101,14 @@ pub(in crate::admin) async fn output(
         }
         match item {
             Some(item) => drop(items.insert(item, output.clone())),
-            None => whole = Some(output.clone()),
+            None => step_output = Some(output.clone()),
         }
     }
     if let Some(count) = found.items {
         // An item without an output is null, so that positions are those of the list.
-        whole = Some((0..count).map(|item| items.remove(&item).unwrap_or(Value::Null)).collect());
+        step_output = Some((0..count).map(|item| items.remove(&item).unwrap_or(Value::Null)).collect());
     }
-    whole.map(Json).ok_or_else(|| no_output(&step, &format!("it is {}", step_status_name(found.status))))
+    step_output.map(Json).ok_or_else(|| no_output(&step, &format!("it is {}", step_status_name(found.status))))
 }
 
 fn no_output(step: &str, why: &str) -> ApiError {

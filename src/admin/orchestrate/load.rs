@@ -39,8 +39,8 @@ impl LoadedRun {
                 None => ApiError::no_run(&run.to_string()),
             });
         }
-        let folded = view_and_run(events.iter().map(|stored| (stored.at, &stored.event)));
-        let (view, run) = folded.map_err(ApiError::damaged)?;
+        let view_and_state = view_and_run(events.iter().map(|stored| (stored.at, &stored.event)));
+        let (view, run) = view_and_state.map_err(ApiError::damaged)?;
         let plan = match state.parts.engine.plan_source(&view.plan_id) {
             None => store.plan(view.plan_id.clone()).await?.map(Arc::new),
             cached => cached,

@@ -63,11 +63,12 @@ pub(in crate::admin) async fn start(
             (started, response)
         }
         None => {
-            let (started, rest) = engine.start_watched(start, wait.bound).await.map_err(ApiError::not_started)?;
+            let (started, events_at_rest) =
+                engine.start_watched(start, wait.bound).await.map_err(ApiError::not_started)?;
             let mut events = None;
             if !wait.bound.is_zero() {
                 tokio::select! {
-                    collected = rest => events = collected,
+                    collected = events_at_rest => events = collected,
                     () = admin.parts.stopping.cancelled() => {}
                 }
             }

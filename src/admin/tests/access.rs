@@ -90,12 +90,12 @@ async fn a_name_on_loopback_is_recorded_as_unverified() {
     let by = |answer: super::test_api::TestResponse| answer.json()["flip"]["by"].as_str().unwrap().to_owned();
     assert_eq!(by(api.call(with(flip(), AS, "ada")).await), "ada (unverified)");
     assert_eq!(by(api.call(flip()).await), "somebody on this machine (unverified)");
-    let said = post("/api/v2/routes/orders.create/flip", &json!({ "to": "off", "as": "bob" }));
-    assert_eq!(by(api.call(with(said, AS, "ada")).await), "bob (unverified)");
+    let request = post("/api/v2/routes/orders.create/flip", &json!({ "to": "off", "as": "bob" }));
+    assert_eq!(by(api.call(with(request, AS, "ada")).await), "bob (unverified)");
     let long = "x".repeat(65);
     assert_eq!(api.call(with(flip(), AS, &long)).await.status, StatusCode::BAD_REQUEST);
-    let said = post("/api/v2/routes/orders.create/flip", &json!({ "to": "off", "as": "a\nb" }));
-    assert_eq!(api.call(said).await.status, StatusCode::BAD_REQUEST);
+    let request = post("/api/v2/routes/orders.create/flip", &json!({ "to": "off", "as": "a\nb" }));
+    assert_eq!(api.call(request).await.status, StatusCode::BAD_REQUEST);
 }
 
 fn token(name: &str, secret: &str, may: &[&str]) -> Token {
@@ -124,8 +124,8 @@ async fn off_loopback_a_token_is_needed_and_its_name_is_recorded() {
         assert!(!answer.text.contains("s3cret"), "{}", answer.text);
     }
     assert!(state_is(&api, "off").await, "nothing changed");
-    let said = post("/api/v2/routes/orders.create/flip", &json!({ "to": "shadow", "as": "somebody else" }));
-    let done = api.call(with(said, header::AUTHORIZATION, "bearer s3cret-ops")).await;
+    let request = post("/api/v2/routes/orders.create/flip", &json!({ "to": "shadow", "as": "somebody else" }));
+    let done = api.call(with(request, header::AUTHORIZATION, "bearer s3cret-ops")).await;
     assert_eq!(done.json()["flip"]["by"], "ops");
     assert!(state_is(&api, "shadow").await);
     // Probes and scrapers need no token.

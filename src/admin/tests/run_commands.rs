@@ -106,9 +106,9 @@ async fn a_refused_command_shows_the_runs_status_and_the_reason() {
     assert_eq!(refused(Refusal::NotYours("only bob may say this".into())).await.0, 403);
     let (status, problem) = refused(Refusal::BadValues(vec!["/a: 1 is not of type \"string\"".into()])).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/values/a")));
-    let said =
+    let answer =
         CheckpointAnswer { approve: false, values: None, approved: vec![], struck: vec![], note: Some("no".into()) };
-    let before = Refusal::AnsweredBefore { by: "bob".into(), said: Box::new(said), seq: crate::names::Seq(3) };
+    let before = Refusal::AnsweredBefore { by: "bob".into(), said: Box::new(answer), seq: crate::names::Seq(3) };
     let (status, problem) = refused(before).await;
     assert_eq!((status, &problem["first"]["by"], &problem["first"]["approve"]), (409, &json!("bob"), &json!(false)));
     assert!(problem["first"]["at"].is_string(), "{problem}");

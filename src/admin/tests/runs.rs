@@ -192,7 +192,7 @@ async fn an_invalid_query_or_id_is_named_in_the_error() {
     assert!(status == 400 && text.contains("waiting_checkpoint"), "{text}");
     assert_eq!(detail("/api/v2/orchestrate/runs?mode=rehearse").await.0, 400);
     assert_eq!(detail("/api/v2/orchestrate/run/17").await.0, 400);
-    for (query, said) in [
+    for (query, expected_detail) in [
         ("limit=abc", "the query: `limit` has to be a whole number from 1 to 4294967295, not `abc`"),
         ("limit=0", "the query: `limit` has to be a whole number from 1 to 4294967295, not `0`"),
         ("limit=1&limit=2", "the query: `limit` is given twice"),
@@ -200,7 +200,7 @@ async fn an_invalid_query_or_id_is_named_in_the_error() {
         ("statsu=open", "the query: there is no parameter `statsu` here"),
     ] {
         let path = format!("/api/v2/orchestrate/runs?{query}");
-        assert_eq!(detail(&path).await, (400, said.to_owned()), "{query}");
+        assert_eq!(detail(&path).await, (400, expected_detail.to_owned()), "{query}");
     }
     let answer = api.call(get("/api/v2/orchestrate/runs?statsu=open")).await.json();
     assert_eq!(answer["hint"], "did you mean `status`?");

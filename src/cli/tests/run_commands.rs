@@ -20,8 +20,8 @@ fn events_are_shown_in_full() {
     assert_eq!(lines.len(), 2);
     assert!(lines[0].starts_with("    2  2026-01-02T03:04:05.123Z  step_computed") && lines[0].contains(&long));
     assert_eq!(lines[1].trim_end(), "    3  2026-01-02T03:04:06.000Z  completed");
-    let asked = served.join().expect("served");
-    assert!(asked.starts_with("GET /api/v2/orchestrate/run/run%5F1/events?from=2&limit=2 HTTP"), "{asked}");
+    let request = served.join().expect("served");
+    assert!(request.starts_with("GET /api/v2/orchestrate/run/run%5F1/events?from=2&limit=2 HTTP"), "{request}");
 }
 
 #[test]
@@ -53,8 +53,8 @@ fn store_and_admin_may_both_be_given() {
 #[test]
 fn a_streamed_checkpoint_shows_the_command_and_an_undo_its_step() {
     let progress = |name: &str, data: Value| runs::progress(name, data, Formatter(false));
-    let asked = json!({ "run_id": "run_1", "checkpoint": { "id": "chk_1", "question": "Send it?" } });
-    let text = progress("checkpoint", asked);
+    let checkpoint = json!({ "run_id": "run_1", "checkpoint": { "id": "chk_1", "question": "Send it?" } });
+    let text = progress("checkpoint", checkpoint);
     assert!(text.contains("chk_1 Send it?") && text.contains("pointsman runs answer run_1 chk_1 --yes"), "{text}");
     let undo = progress("step_started", json!({ "run_id": "run_1", "step_id": "pay", "part": "undo", "attempt": 1 }));
     assert!(undo.contains("the undo of pay"), "{undo}");

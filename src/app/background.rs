@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::parts::{InstancesWithoutRoute, Parts};
+use super::parts::{Parts, RefusedFiles};
 use crate::config::{Change, ReloadStatus, Setup};
 
 /// How often the store's health is read.
@@ -59,9 +59,9 @@ pub(super) async fn reload(
                         "the new flag files are valid but could not be put in force: the last good set stays in force"
                     );
                     reload_status.refused_because(format!("{error:#}"));
-                    // A store error may be transient, so the set is tried again. A set that leaves
-                    // instances without a route would be refused again.
-                    to_retry = (!error.is::<InstancesWithoutRoute>()).then_some(loaded);
+                    // A store error may be transient, so the set is tried again. Refused
+                    // files would be refused again.
+                    to_retry = (!error.is::<RefusedFiles>()).then_some(loaded);
                 }
             },
             Change::Refused(failed) => {

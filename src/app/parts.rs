@@ -15,16 +15,16 @@ use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Freeze, Route, State};
-use crate::ladder::{Declared, GateCondition, Ladder, LadderParts, Obey, OpenError};
+use crate::ladder::{Declared, FilesError, GateCondition, Ladder, LadderParts, Obey};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
 
-/// Why a set of files is refused: it removes routes by which the engine's instances are followed up.
+/// A set of files must not be put in force, whatever the store answers ([`FilesError::Refused`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct InstancesWithoutRoute(String);
+pub(super) struct RefusedFiles(String);
 
 /// The parts that live as long as the process.
 #[derive(Clone)]
@@ -78,8 +78,8 @@ impl Parts {
             answer_within: Limits::ms(limits.move_answer_ms),
         };
         let ladder = Ladder::open(declared(setup, 0), ladder).await.map_err(|error| match error {
-            OpenError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
-            OpenError::Orphans(sentences) => InstancesWithoutRoute(sentences.join("\n")).into(),
+            FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
+            FilesError::Refused(sentences) => RefusedFiles(sentences.join("\n")).into(),
         })?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
@@ -113,15 +113,10 @@ impl Parts {
     /// the swap. Returns once the outcome is known.
     ///
     /// # Errors
-    /// The store did not record the flips, or the set would leave instances of the engine without a route. Nothing was
-    /// changed.
+    /// The store did not record the flips, or the set must not be put in force ([`FilesError`]). Nothing was changed.
     pub async fn apply(&self, setup: &Setup) -> anyhow::Result<()> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let declared = declared(setup, files_version);
-        let without_route = self.ladder.orphans(&declared).await.context("looking up what the engine owns")?;
-        if !without_route.is_empty() {
-            return Err(InstancesWithoutRoute(without_route.join("\n")).into());
-        }
         let recorded = {
             let (parts, setup) = (self.clone(), setup.clone());
             move || {
@@ -133,8 +128,12 @@ impl Parts {
                 parts.evidence.set_basis(&bases(&setup));
             }
         };
-        let reloaded = self.ladder.reload(declared, recorded).await;
-        reloaded.context("the store did not record what the files declare, nothing changed")
+        self.ladder.reload(declared, recorded).await.map_err(|error| match error {
+            FilesError::Store(error) => {
+                anyhow::Error::new(error).context("the store did not record what the files declare, nothing changed")
+            }
+            FilesError::Refused(sentences) => RefusedFiles(sentences.join("\n")).into(),
+        })
     }
 
     /// Drains the shadow queue and the engine's runs, then writes the retry keys and the evidence that are still in

@@ -6,10 +6,11 @@
 //! state in the file is shown as requested. The store keeps the older declaration then, so that the move is judged again
 //! at the next reading, also after a restart, until a person flips the route.
 //!
-//! A route in `live` or `only` is held at `dark` if new files make it match requests that legacy served before without
-//! a record of their retry keys, for as long as retries of these may come: the engine would perform them a second time.
-//! A route in `live` is held in the same way while the store is a copy that does not know the newest requests.
-//! The route's last flip is unchanged, so that the route returns to its state when that time is over.
+//! A route in `live` is held at `dark` if new files make it match requests that legacy served before without a record of
+//! their retry keys, for as long as retries of these may come: the engine would perform them a second time. It is held in
+//! the same way while the store is a copy that does not know the newest requests. The route's last flip is unchanged, so
+//! that the route returns to `live` when that time is over. For a route in `only` such files are refused, unless they say
+//! `force`.
 
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::orphans;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::positions::{Positions, RoutePosition, state_of};
 use super::scopes::{self, Unrecorded};
-use super::types::GateCondition;
+use super::types::{FlipSource, GateCondition};
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Instance, Percent, Shares, State};
@@ -201,17 +201,43 @@ impl Gate {
         at.rung() == State::Only && self.copied(positions, at).is_some()
     }
 
-    /// Why a route that a flip put in `live` or `only` is held below that state: files that came after the flip give it
-    /// requests whose retries the engine would perform a second time, or the store is a copy (in `live` alone). A flip by
-    /// force after these files releases the route, and so does `force` in the file.
+    /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
+    /// whose retries the engine would perform a second time, or the store is a copy. A flip by force after these files
+    /// releases the route, and so does `force` in the file. A route in `only` is never held, because legacy is not
+    /// called for it: files that would give it such requests are refused ([`Gate::exposed_in_only`]).
     pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        self.harmful_retries(positions, at).filter(|_| at.route.force.is_none())
+        let is_live = at.rung() == State::Live;
+        self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
+    }
+
+    /// Why new files must not be put in force for a route that is or was in `only`: they let the engine perform retries
+    /// a second time that it would not have performed under the files before. `force` in the file accepts that.
+    pub fn exposed_in_only(&self, before: &Positions, after: &Positions, at: &RoutePosition) -> Option<String> {
+        let was_in_only =
+            at.rung() == State::Only || at.last.as_ref().is_some_and(|flip| state_of(flip) == State::Only);
+        if !was_in_only || at.rung() < State::Live || at.route.force.is_some() {
+            return None;
+        }
+        let Unrecorded { exposed, until, .. } = self.unrecorded(after, at)?;
+        let known = at.route.ids().filter_map(|id| before.scopes.get(id));
+        let known = known.filter_map(|scopes| scopes::before_recorded(scopes, clock::now(), self.retry_window));
+        if known.map(|known| known.exposed).max() >= Some(exposed) {
+            return None;
+        }
+        let id = &at.route.id;
+        Some(format!(
+            "`{id}` is in `only`, where legacy is never called, and these files give it requests whose retry keys were \
+             not recorded when they were served before, or let its workflow do more than read: until {until:.0} a retry \
+             of one may come, and the engine would perform it a second time. Lower the route first, or accept that with \
+             `force: {{ reason: … }}` on the route"
+        ))
     }
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
     fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        let is_accepted =
-            |unrecorded: &Unrecorded| at.last.as_ref().is_some_and(|flip| flip.forced && flip.at >= unrecorded.exposed);
+        // A flip by the files only carries on what was forced before; what they accept themselves is their `force`.
+        let by_force = at.last.as_ref().filter(|flip| flip.forced && flip.by != FlipSource::File.as_str());
+        let is_accepted = |unrecorded: &Unrecorded| by_force.is_some_and(|flip| flip.at >= unrecorded.exposed);
         let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();
         let by_copy = (at.rung() == State::Live).then(|| self.copied(positions, at)).flatten();
         let harmful = by_copy.into_iter().chain(by_files).filter(|unrecorded| !is_accepted(unrecorded));

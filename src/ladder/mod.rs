@@ -51,7 +51,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
-    Declared, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, NotKnown, Obey, OpenError,
+    Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, NotKnown, Obey,
 };
 
 use self::gate::Gate;
@@ -100,8 +100,8 @@ impl Ladder {
     /// state needs `force` in the file and is marked unproven.
     ///
     /// # Errors
-    /// The store does not answer, or these files would orphan instances of the engine ([`Ladder::orphans`]).
-    pub async fn open(declared: Declared, parts: LadderParts) -> Result<Arc<Self>, OpenError> {
+    /// See [`FilesError`].
+    pub async fn open(declared: Declared, parts: LadderParts) -> Result<Arc<Self>, FilesError> {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let mover =
             Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window, copy_started }).await?);
@@ -118,27 +118,18 @@ impl Ladder {
         self.mover.connect_to_kill_switch(other).await;
     }
 
-    /// Sentences about the engine's instances that no route of these files would follow up; empty if there are none.
-    /// Files with such sentences must not be put in force.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn orphans(&self, declared: &Declared) -> Result<Vec<String>, StoreError> {
-        self.mover.orphans(&declared.routes).await
-    }
-
     /// Puts a newly checked set of files in force as one transaction: the set is judged as a whole, its moves and
     /// declarations are recorded together, `recorded` is called, and the flag set is swapped. `recorded` puts in force
     /// what the files have beside flags (workflows, rules); it is called once, or not at all if nothing was recorded.
     /// Returns once the outcome is known, however long the store takes.
     ///
     /// # Errors
-    /// Nothing was recorded and nothing changed.
-    pub async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    /// See [`FilesError`]. Nothing was recorded and nothing changed.
+    pub async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), FilesError> {
         let mover = Arc::clone(&self.mover);
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move { mover.reload(guard, declared, recorded).await });
-        work.await.unwrap_or_else(|error| Err(not_ended(&error)))
+        work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
     /// Lets routes return to `live` that files held below it, once no retry may come any more for which they were held.

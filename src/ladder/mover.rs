@@ -15,10 +15,10 @@ use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
 use super::positions::{Positions, RoutePosition, freeze_of};
 use super::record::{Recording, flip_record, record};
 use super::status::RouteStatus;
-use super::types::{Declared, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey, OpenError};
+use super::types::{Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey};
 use super::{export, files, horizon, orphans, passing_commands, scopes, status};
 use crate::clock;
-use crate::flag::{Arm, FlagSet, Freeze, Route, State};
+use crate::flag::{Arm, FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::problem::nearest;
 use crate::store::{FlipRecord, SharedStore, StoreError};
@@ -41,18 +41,14 @@ pub(super) struct Mover {
 pub(super) type FlipGuard = OwnedMutexGuard<()>;
 
 impl Mover {
-    pub async fn open(declared: Declared, store: SharedStore, gate: Gate) -> Result<Self, OpenError> {
+    pub async fn open(declared: Declared, store: SharedStore, gate: Gate) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
         let kill_switch = flips.iter().find(|flip| flip.route.is_none());
         let freeze = kill_switch.map_or(Freeze::No, freeze_of);
         let before = Positions::remembering(&declared, flips, store.declared().await?);
-        let orphans = orphans::find(&store, &before.followers, &declared.routes).await?;
-        if !orphans.is_empty() {
-            return Err(OpenError::Orphans(orphans));
-        }
         let has_served = !store.is_new() || !before.rows().is_empty();
-        let (after, moves) = files::adopt(&before, declared, has_served, &gate);
+        let (after, moves) = checked(&store, &gate, &before, declared, has_served).await?;
         for at in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %at.route.id,
@@ -104,19 +100,20 @@ impl Mover {
         _guard: FlipGuard,
         declared: Declared,
         recorded: impl FnOnce() + Send,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), FilesError> {
         let before = self.in_force.inputs().positions;
-        let (after, moves) = files::adopt(&before, declared, true, &self.gate);
-        self.record_and_apply(&before, after, moves, recorded).await
+        let (after, moves) = checked(&self.store, &self.gate, &before, declared, true).await?;
+        Ok(self.record_and_apply(&before, after, moves, recorded).await?)
     }
 
     /// Judges the files in force again if the time is over for which they hold a route below `live`.
-    pub async fn release_held(&self, guard: FlipGuard) -> Result<(), StoreError> {
-        let positions = self.in_force.inputs().positions;
-        if positions.held_until().is_none_or(|until| until > clock::now()) {
+    pub async fn release_held(&self, _guard: FlipGuard) -> Result<(), StoreError> {
+        let before = self.in_force.inputs().positions;
+        if before.held_until().is_none_or(|until| until > clock::now()) {
             return Ok(());
         }
-        self.reload(guard, positions.declared, || {}).await
+        let (after, moves) = files::adopt(&before, before.declared.clone(), true, &self.gate);
+        self.record_and_apply(&before, after, moves, || {}).await
     }
 
     /// Records the moves and declarations of new files, calls `recorded`, then puts them in force.
@@ -152,6 +149,7 @@ impl Mover {
                 after.flipped(route, flip.clone());
             }
         }
+        scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
         recorded();
         self.put_in_force(after);
         flips.iter().for_each(|flip| log(flip, FlipSource::File));
@@ -299,12 +297,6 @@ impl Mover {
         Ok(self.read_horizon(&positions, route).await?)
     }
 
-    /// Sentences about the engine's instances that these routes would not follow up.
-    pub async fn orphans(&self, next: &[Arc<Route>]) -> Result<Vec<String>, StoreError> {
-        let before = self.in_force.inputs().positions.followers;
-        orphans::find(&self.store, &before, next).await
-    }
-
     /// The horizon of a route, with the number of the engine's instances from the store.
     async fn read_horizon(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
         let Some(at) = positions.routes.get(route) else { return Ok(Vec::new()) };
@@ -352,6 +344,23 @@ impl Mover {
     fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Obey>>> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The positions under new files, and the flips that they make.
+///
+/// # Errors
+/// The files must not be put in force, or the store does not answer.
+async fn checked(
+    store: &SharedStore,
+    gate: &Gate,
+    before: &Positions,
+    declared: Declared,
+    has_served: bool,
+) -> Result<(Positions, Vec<Move>), FilesError> {
+    let mut refused = orphans::find(store, &before.followers, &declared.routes).await?;
+    let (after, moves) = files::adopt(before, declared, has_served, gate);
+    refused.extend(after.routes.values().filter_map(|at| gate.exposed_in_only(before, &after, at)));
+    if refused.is_empty() { Ok((after, moves)) } else { Err(FilesError::Refused(refused)) }
 }
 
 fn unknown(positions: &Positions, route: &RouteId) -> FlipError {

@@ -81,7 +81,6 @@ pub(super) fn after_files(
             }
         }
         settle(&mut scopes, now, window);
-        log_changes(route, before.get(&route.id), &scopes, now, window);
         after.insert(route.id.clone(), scopes);
     }
     for (id, was) in known {
@@ -94,24 +93,31 @@ pub(super) fn after_files(
     after
 }
 
-fn log_changes(route: &Route, before: Option<&RetryScopes>, scopes: &RetryScopes, now: Timestamp, window: Duration) {
-    let until = until(now, window);
-    if scopes.since == Some(now) {
-        tracing::info!(
-            route = %route.id, %until,
-            "its retry keys are recorded from now on: until then the gate to `live` stays shut unless forced, since \
-             retries may come of requests that legacy served before"
-        );
-    }
-    if scopes.earlier.first().is_some_and(|replaced| replaced.at == now) {
-        tracing::info!(route = %route.id, %until, "what scopes its retry keys changed: the earlier scope is looked up, too");
-    }
-    if scopes.forgotten != before.and_then(|before| before.forgotten) && scopes.forgotten.is_some() {
-        tracing::warn!(
-            route = %route.id, kept = EARLIER_SCOPES_MAX,
-            "what scopes its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
-             what came under it are new requests"
-        );
+/// Logs what changed in the scopes of routes.
+pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
+    for (route, scopes) in after {
+        let before = before.get(route);
+        if let Some(since) = scopes.since.filter(|since| before.and_then(|before| before.since) != Some(*since)) {
+            tracing::info!(
+                %route, until = %until(since, window),
+                "its retry keys are recorded from now on: until then the gate to `live` stays shut unless forced, since \
+                 retries may come of requests that legacy served before"
+            );
+        }
+        let newest = |scopes: &RetryScopes| scopes.earlier.first().map(|replaced| replaced.at);
+        if let Some(at) = newest(scopes).filter(|at| before.and_then(newest).is_none_or(|known| known < *at)) {
+            tracing::info!(
+                %route, until = %until(at, window),
+                "what scopes its retry keys changed: the earlier scope is looked up, too"
+            );
+        }
+        if scopes.forgotten.is_some() && scopes.forgotten != before.and_then(|before| before.forgotten) {
+            tracing::warn!(
+                %route, kept = EARLIER_SCOPES_MAX,
+                "what scopes its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
+                 what came under it are new requests"
+            );
+        }
     }
 }
 

@@ -59,15 +59,16 @@ pub struct Flipped {
     pub horizon: Vec<String>,
 }
 
-/// Why no ladder was opened; nothing was recorded.
+/// Why files were not put in force; nothing was recorded.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum FilesError {
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The engine owns instances that no route of the files would follow up: the sentences say which.
+    /// The files would leave instances of the engine without a route, or let a route in `only` perform retries a second
+    /// time: a sentence for each.
     #[error("{}", .0.join("\n"))]
-    Orphans(Vec<String>),
+    Refused(Vec<String>),
 }
 
 /// Why a move was refused.

@@ -259,18 +259,18 @@ async fn a_route_that_loses_its_workflow_is_off_until_it_has_one_again() {
 #[tokio::test]
 async fn files_that_orphan_instances_of_the_engine_are_reported() {
     let fixture = Fixture::open(files(&[])).await;
-    assert_eq!(fixture.ladder.orphans(&files(&[])).await.unwrap(), Vec::<String>::new());
+    assert_eq!(fixture.orphans(&files(&[])).await.unwrap(), Vec::<String>::new());
     let gone = |id: &str| {
         let mut files = files(&[]);
         files.routes.retain(|route| route.id.as_str() != id);
         files
     };
-    assert!(fixture.ladder.orphans(&gone("plain")).await.unwrap().is_empty(), "`plain` has no instances");
+    assert!(fixture.orphans(&gone("plain")).await.unwrap().is_empty(), "`plain` has no instances");
     for id in ["create", "follow"] {
-        let told = fixture.ladder.orphans(&gone(id)).await.unwrap();
+        let told = fixture.orphans(&gone(id)).await.unwrap();
         assert!(told.len() == 1 && told[0].contains("owns 2 of `create`") && told[0].contains(id), "{told:?}");
         let idle = edited(files(&[]), id, |route| route.workflow = None);
-        assert_eq!(fixture.ladder.orphans(&idle).await.unwrap().len(), 1, "{id} without its workflow");
+        assert_eq!(fixture.orphans(&idle).await.unwrap().len(), 1, "{id} without its workflow");
     }
 }
 
@@ -287,7 +287,7 @@ async fn a_rename_with_was_orphans_no_instance() {
             route.instance = Some(Instance::Follows { creator: creator.0.into(), param: "id".into() });
         })
     };
-    let told = async |fixture: &Fixture, files: &Declared| fixture.ladder.orphans(files).await.unwrap();
+    let told = async |fixture: &Fixture, files: &Declared| fixture.orphans(files).await.unwrap();
     let told_of_both = told(&fixture, &named(("make", &[]), ("read", &[]))).await;
     assert!(told_of_both.len() == 2 && told_of_both[0].contains("`was: [create]`"), "{told_of_both:?}");
     let told_of_one = told(&fixture, &named(("make", &["create"]), ("read", &[]))).await;

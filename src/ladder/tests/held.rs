@@ -1,4 +1,4 @@
-//! Routes in `live` or `only` that new files hold below it, because retries may come of requests that legacy served
+//! Routes in `live` that new files hold below it, or in `only` for which they are refused, because retries may come of requests that legacy served
 //! without a record of their keys.
 
 use super::*;
@@ -18,35 +18,70 @@ fn elsewhere() -> Declared {
 
 #[tokio::test]
 async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
-    for top in [State::Live, State::Only] {
-        let mut fixture = live().await;
-        if top == State::Only {
-            fixture.flip("bare", forced(State::Only)).await.unwrap();
-        }
-        for _ in 0..2 {
-            fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
-            assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate), "{top}");
-            let status = fixture.status("bare");
-            assert_eq!(status.requested, top);
-            for part in ["held at `dark`", "its retry keys are recorded since", "force: { reason", "--force"] {
-                assert!(status.refused.iter().any(|why| why.contains(part)), "{part}: {:?}", status.refused);
-            }
-            assert!(fixture.refused("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
-            fixture = fixture.restarted(elsewhere()).await;
-        }
-        // A person may override it.
-        fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let mut fixture = live().await;
+    for _ in 0..2 {
         fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
-        let fixture = fixture.restarted(elsewhere()).await;
-        assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
-        // The way back is a change, too.
-        fixture.ladder.reload(files(&[]), || {}).await.unwrap();
         assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
-        fixture.flip("bare", to(State::Dark)).await.unwrap();
-        assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
-        assert!(fixture.status("bare").refused.is_empty());
+        let status = fixture.status("bare");
+        assert_eq!(status.requested, State::Live);
+        for part in ["held at `dark`", "its retry keys are recorded since", "force: { reason", "--force"] {
+            assert!(status.refused.iter().any(|why| why.contains(part)), "{part}: {:?}", status.refused);
+        }
+        assert!(fixture.refused("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+        fixture = fixture.restarted(elsewhere()).await;
     }
+    // A person may override it.
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    let fixture = fixture.restarted(elsewhere()).await;
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    // The way back is a change, too.
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    fixture.flip("bare", to(State::Dark)).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+    assert!(fixture.status("bare").refused.is_empty());
+}
+
+/// Legacy is never called for a route in `only`, so it is not held at `dark`.
+#[tokio::test]
+async fn files_that_give_a_route_in_only_unrecorded_requests_are_refused() {
+    let fixture = live().await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    let refused = fixture.ladder.reload(elsewhere(), || panic!("it is not recorded")).await.unwrap_err().to_string();
+    assert!(refused.contains("`bare` is in `only`") && refused.contains("force: { reason"), "{refused}");
+    let at_start = opened(elsewhere(), &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
+    let without_time = |text: &str| text.split("until").next().unwrap().to_owned();
+    assert_eq!(without_time(&at_start), without_time(&refused));
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested), "nothing changed");
+    assert_eq!(fixture.status("bare").requested, State::Only);
+
+    // By force they are accepted once and for all.
+    let by_force = edited(elsewhere(), "bare", |route| route.force = Some("no client retries".into()));
+    fixture.ladder.reload(by_force, || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    assert!(fixture.status("bare").forced.is_some());
+    fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+    let fixture = fixture.restarted(elsewhere()).await;
+    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    let renamed = edited(elsewhere(), "bare", |route| (route.id, route.was) = ("renamed".into(), vec!["bare".into()]));
+    fixture.ladder.reload(renamed, || {}).await.unwrap();
+    assert_eq!(fixture.state("renamed"), effective(State::Only, Why::Requested));
+}
+
+#[tokio::test]
+async fn files_that_lower_a_route_from_only_and_give_it_unrecorded_requests_must_lower_it_below_live() {
+    let fixture = live().await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    let lower = |state| edited(elsewhere(), "bare", |route| route.declared = state);
+    let refused = fixture.ladder.reload(lower(State::Live), || {}).await.unwrap_err().to_string();
+    assert!(refused.contains("`bare` is in `only`"), "{refused}");
+    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    let fixture = fixture.restarted(lower(State::Dark)).await;
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+    assert!(fixture.refused("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ async fn opened(
     files: Declared,
     store: &Arc<FailingStore>,
     evidence: &Arc<Evidence>,
-) -> Result<Arc<Ladder>, OpenError> {
+) -> Result<Arc<Ladder>, FilesError> {
     let parts = LadderParts {
         store: store.clone(),
         evidence: evidence.clone(),
@@ -80,6 +80,13 @@ async fn opened(
         answer_within: Duration::from_secs(5),
     };
     Ladder::open(files, parts).await
+}
+
+/// Sentences about instances of the engine that these files would leave without a route.
+async fn orphans_of(ladder: &Ladder, store: &Arc<FailingStore>, files: &Declared) -> Result<Vec<String>, StoreError> {
+    let before = ladder.mover.in_force().inputs().positions.followers;
+    let store: SharedStore = store.clone();
+    super::orphans::find(&store, &before, &files.routes).await
 }
 
 struct Fixture {
@@ -100,6 +107,9 @@ impl Fixture {
         let Self { store, evidence, ladder: _ } = self;
         let ladder = opened(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
+    }
+    async fn orphans(&self, files: &Declared) -> Result<Vec<String>, StoreError> {
+        orphans_of(&self.ladder, &self.store, files).await
     }
     async fn flip(&self, route: &str, request: FlipRequest) -> Result<Flipped, FlipError> {
         self.ladder.flip(&route.into(), request).await

@@ -9,7 +9,7 @@ async fn a_start_is_refused_as_a_reload_is() {
     for id in ["create", "follow"] {
         let mut gone = files(&[]);
         gone.routes.retain(|route| route.id.as_str() != id);
-        let told = fixture.ladder.orphans(&gone).await.unwrap();
+        let told = fixture.orphans(&gone).await.unwrap();
         let refused = opened(gone, store, &fixture.evidence).await.err().unwrap().to_string();
         assert!(refused.contains(&format!("`{id}` no longer follows them up")) && told == [refused], "{told:?}");
     }
@@ -48,7 +48,7 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
         (beside("GET shop.test/orders/17"), "the engine owns `17` of `create`"),
     ];
     for (files, says) in refused {
-        let told = fixture.ladder.orphans(&files).await.unwrap();
+        let told = fixture.orphans(&files).await.unwrap();
         assert!(told.len() == 1 && told[0].contains(says), "{says}: {told:?}");
         let refused = opened(files, &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
         assert_eq!(told, [refused]);
@@ -72,11 +72,11 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
             }
         });
         let matches: Vec<_> = edited.routes.iter().map(|route| route.matches.to_string()).collect();
-        assert_eq!(fixture.ladder.orphans(&edited).await.unwrap(), Vec::<String>::new(), "{matches:?}");
+        assert_eq!(fixture.orphans(&edited).await.unwrap(), Vec::<String>::new(), "{matches:?}");
     }
     // A route that took requests before does so on: an instance with its text as id came later.
     let store = Arc::default();
     let ladder = opened(beside("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
-    assert_eq!(ladder.orphans(&beside("GET /orders/17")).await.unwrap(), Vec::<String>::new());
+    assert_eq!(orphans_of(&ladder, &store, &beside("GET /orders/17")).await.unwrap(), Vec::<String>::new());
     opened(beside("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
 }

@@ -99,7 +99,7 @@ pub async fn run(
     console.chapter("demo", "A shop's orders move from legacy to the engine, and back, and on.");
     for (what, where_) in [
         ("clients call the proxy", format!("http://{}", product.listen)),
-        ("API and metrics admin", admin.clone()),
+        ("API and metrics", admin.clone()),
         ("sample legacy", legacy.url()),
         ("outside world with ledger", format!("{}/ledger", world.url())),
         ("flag files", flags.display().to_string()),

@@ -24,7 +24,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{LockRow, OrderRecord, PendingRun, RunSnapshot, StoreError, WebhookMessage};
+use super::{Append, LockRow, OrderRecord, PendingRun, RunSnapshot, StoreError, WebhookMessage};
 use crate::names::{Fence, RunId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
@@ -92,6 +92,18 @@ impl RunBodies {
     pub fn of_run(run: &Run) -> Self {
         let input = run.started().request.get("body").cloned();
         Self { input, output: run.answer().map(|answer| answer.body.value()) }
+    }
+}
+
+impl Append {
+    /// Whether the run's summary and bodies are kept when it is purged: it pins an instance, or follow-up requests for
+    /// an instance that an earlier run of its job pinned see its result.
+    pub fn is_pinned(&self) -> bool {
+        let follows_pins = |(_, event): &(_, Event)| match event {
+            Event::RunStarted(started) => !started.pinned_before.is_empty(),
+            _ => false,
+        };
+        !self.pins.is_empty() || self.events.first().is_some_and(follows_pins)
     }
 }
 

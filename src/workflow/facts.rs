@@ -51,6 +51,9 @@ pub struct RunStarted {
     /// The run whose results it takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<RunId>,
+    /// Instances that earlier runs of its job pinned: follow-up requests for them see this run's result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned_before: Vec<Pinned>,
     /// Who started it, where that was not a route: the token's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

@@ -87,8 +87,8 @@ pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &World) -> Result<Ve
     Ok(vec![Event::Answer(AnswerEvent::Pending { answer: Arc::new(answer), pin })])
 }
 
-/// The instance that the answer creates: only a success creates one, and one that is pinned already is not pinned
-/// again.
+/// The instance that the answer creates: only a success creates one, and one that this run or an earlier run of its job
+/// has pinned already is not pinned again.
 fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
     if !(200..300).contains(&answer.status) {
         return None;
@@ -106,7 +106,8 @@ fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
             Pinned { family: family.clone(), id, twin: false }
         }
     };
-    (run.pinned.as_ref() != Some(&pin)).then_some(pin)
+    let is_pinned = run.pinned.as_ref() == Some(&pin) || run.started.pinned_before.contains(&pin);
+    (!is_pinned).then_some(pin)
 }
 
 /// What the caller gets instead of a problem document, where an entry of `respond` reads `name` and holds.

@@ -62,6 +62,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         sensitive: false,
         sensitive_paths: Vec::new(),
         rerun_of: None,
+        pinned_before: Vec::new(),
         by: None,
         until: None,
     }

@@ -38,6 +38,7 @@ fn started(run: RunId) -> Event {
         sensitive: false,
         sensitive_paths: Vec::new(),
         rerun_of: None,
+        pinned_before: Vec::new(),
         by: None,
         until: None,
     }))

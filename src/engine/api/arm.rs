@@ -11,24 +11,21 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::affinity::Took;
+use crate::engine::api::attach::{attach, unknown_outcome};
 use crate::engine::api::prepare::{AdmittedRun, prepare};
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::context::Core;
 use crate::engine::driver::{self, Caller};
 use crate::engine::kill_switch::Operation;
-use crate::engine::machine::Announcement;
 use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
-use crate::engine::scheduler::registry::{AnnouncementReceiver, KeyTaken, Registration};
+use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, Problem};
 use crate::flag::{Arm, RetryKey, SkipReason};
 use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
-use crate::workflow::{Mode, fold};
-
-/// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
-const STORE_READ_TIME: Duration = Duration::from_millis(50);
+use crate::workflow::Mode;
 
 /// Answers a request.
 pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
@@ -351,50 +348,4 @@ fn held_under_other_files() -> Box<ArmReply> {
 fn first_try_unknown() -> ArmReply {
     let why = "the store does not say whether an earlier try was taken";
     ArmReply::Refused(replies::unknown_of(None, why, None), Default::default())
-}
-
-fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
-    let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };
-    ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
-}
-
-/// The answer of another run that has the same retry key, once it has one, or at the deadline. `None` where that run
-/// has ended without events.
-async fn attach(
-    core: &Core,
-    snapshot: &Snapshot,
-    id: RunId,
-    announced: Option<AnnouncementReceiver>,
-    fall_back: bool,
-    deadline: Instant,
-) -> Option<ArmReply> {
-    let until = deadline.checked_sub(STORE_READ_TIME).unwrap_or(deadline);
-    if let Some(mut announced) = announced
-        && let Ok(Ok(announcement)) = timeout_at(until, announced.wait_for(Option::is_some)).await
-    {
-        match announcement.clone() {
-            Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, fall_back)),
-            Some(Announcement::Run(run)) => {
-                let plan = snapshot.plan(&run.started().plan);
-                if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back) {
-                    return Some(reply);
-                }
-            }
-            None => {}
-        }
-    }
-    let events = match timeout_at(deadline, core.events(id)).await {
-        Ok(Ok(events)) if events.is_empty() => return None,
-        Ok(Ok(events)) => events,
-        Ok(Err(_)) | Err(_) => return Some(unknown_outcome(id, "the store does not answer")),
-    };
-    let Ok(run) = fold(events.iter().map(|stored| &stored.event)) else {
-        return Some(unknown_outcome(id, "the run's events cannot be read"));
-    };
-    let plan = snapshot.plan(&run.started().plan);
-    let reply = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back);
-    Some(reply.unwrap_or_else(|| match plan {
-        Some(plan) => replies::still_running(&run, &plan, &snapshot.world),
-        None => unknown_outcome(id, "the run has no answer yet"),
-    }))
 }

@@ -7,6 +7,7 @@
 //! task moves the run.
 
 pub(super) mod arm;
+mod attach;
 pub(super) mod child;
 pub(super) mod children;
 pub(super) mod explain;
@@ -17,4 +18,5 @@ mod prepare;
 pub(super) mod prepared;
 pub(super) mod rerun;
 pub(super) mod start;
+mod successors;
 pub(super) mod types;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::compare::{Body, Observation};
 use crate::engine::api::start;
+use crate::engine::api::successors;
 use crate::engine::context::Core;
 use crate::engine::machine::replies;
 use crate::engine::ports::{decode, sealed_values};
@@ -20,7 +21,7 @@ use crate::engine::scheduler::load;
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{InstanceId, SkipReason};
-use crate::names::RunId;
+use crate::names::{JobId, RunId};
 use crate::store::{RunBodies, StoreError};
 use crate::workflow::{
     Creates, Event, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold, input_refused,
@@ -136,7 +137,7 @@ async fn load_instance(
     let run = instance.run.ok_or("It is not known which run created the instance")?;
     let no_answer = "The store does not say what is known of the instance";
     let creator = timeout_at(deadline, creator_run(core, run)).await.map_err(|_| no_answer)?;
-    let CreatorRun { bodies, status, sensitive_paths } =
+    let CreatorRun { bodies, status, sensitive_paths, job: _ } =
         creator.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
     let value = serde_json::json!({
@@ -153,10 +154,23 @@ struct CreatorRun {
     bodies: RunBodies,
     status: RunStatus,
     sensitive_paths: Vec<SensitivePath>,
+    job: Option<JobId>,
 }
 
-/// Reads the run that created an instance from its events; from its summary if its events were purged.
+/// The newest run of the job that created an instance: a rerun of the run that pinned it takes that run's place.
 async fn creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
+    let Some(creator) = read_creator_run(core, run).await? else { return Ok(None) };
+    if !creator.status.is_final() {
+        return Ok(Some(creator));
+    }
+    match successors::newest_after(core, run, creator.job).await? {
+        Some(newest) => read_creator_run(core, newest).await,
+        None => Ok(Some(creator)),
+    }
+}
+
+/// Reads a run that created an instance from its events; from its summary if its events were purged.
+async fn read_creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
     let (input, output) = (SensitivePath::of(["instance", "input"]), SensitivePath::of(["instance", "output"]));
     let events = core.events(run).await?;
     if let Ok(creator) = fold(events.iter().map(|stored| &stored.event)) {
@@ -170,7 +184,12 @@ async fn creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, Stor
             let answer = creator.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
             sensitive_paths.extend(answer.iter().map(|path| output.then(path)));
         }
-        return Ok(Some(CreatorRun { bodies: RunBodies::of_run(&creator), status: creator.status(), sensitive_paths }));
+        return Ok(Some(CreatorRun {
+            bodies: RunBodies::of_run(&creator),
+            status: creator.status(),
+            sensitive_paths,
+            job: creator.started().job,
+        }));
     }
     if !events.is_empty() {
         return Ok(None);
@@ -183,7 +202,7 @@ async fn creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, Stor
             sensitive_paths.push(path);
         }
     }
-    Ok(Some(CreatorRun { bodies, status: summary.status, sensitive_paths }))
+    Ok(Some(CreatorRun { bodies, status: summary.status, sensitive_paths, job: summary.job }))
 }
 
 /// The run's first event, the credentials that the run may send on, and the sealed key to them.
@@ -233,6 +252,7 @@ fn first_event(
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,
         rerun_of: None,
+        pinned_before: Vec::new(),
         by: None,
         until: start::deadline(plan, now),
     };

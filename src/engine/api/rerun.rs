@@ -1,7 +1,7 @@
 //! Reruns: another run of the same job, the successor, takes over results of a run, the predecessor.
 //!
-//! Always true: the successor has the plan of its predecessor and has no caller; the events that it takes over are in
-//! its first append. A run has at most one successor: only the newest run of a job can be rerun, and of several reruns
+//! Always true: the successor has the plan of its predecessor and has no caller; what the predecessor's answer was to
+//! create, the successor's answer creates and pins; the events that it takes over are in its first append. A run has at most one successor: only the newest run of a job can be rerun, and of several reruns
 //! at the same time one wins, by a claim in the store. A predecessor that has not ended is ended first, by an event
 //! that holds the successor's id and credentials. The successor is created after that event. If the process ends in
 //! between, or the store refuses the append, the successor is created from the outbox (`pending_runs`), or by repeating
@@ -14,13 +14,14 @@ use uuid::{NoContext, Uuid};
 
 use crate::engine::api::orders;
 use crate::engine::api::start::{self, NewRun};
+use crate::engine::api::successors;
 use crate::engine::api::types::{OrderError, StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::scheduler::load::{self, LoadError, LoadedRun};
 use crate::engine::scheduler::stored_run::Beginning;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
-use crate::store::{Claim, RunFilter};
+use crate::store::Claim;
 use crate::workflow::{self, Event, Order, Refusal, Run, RunStarted, Superseded};
 
 fn store_error(why: impl ToString) -> StartError {
@@ -52,12 +53,14 @@ pub(in crate::engine) async fn rerun(
     };
     let Successor { run, by, credentials, sealed, run_key } = successor;
     let now = core.process.clock.now();
+    let mut pinned_before = old.started().pinned_before.clone();
+    pinned_before.extend(old.pinned().filter(|pin| !old.started().pinned_before.contains(pin)).cloned());
     let started = RunStarted {
         run,
         route: None,
         started: now,
         sealed,
-        creates: None,
+        pinned_before,
         job: Some(job),
         parent: None,
         rerun_of: Some(of),
@@ -96,11 +99,8 @@ fn events_to_take_over(predecessor: &LoadedRun, from: &StepId) -> Result<Vec<Eve
 
 /// Refuses a run that is not the newest of its job.
 async fn check_newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartError> {
-    let filter = RunFilter { job: Some(job), limit: 1, ..RunFilter::default() };
-    match core.ports.store.runs(filter).await.map_err(store_error)?.first() {
-        Some(newest) if newest.run_id != of => Err(has_successor(newest.run_id)),
-        Some(_) | None => Ok(()),
-    }
+    let newest = successors::newest_after(core, of, Some(job)).await.map_err(store_error)?;
+    newest.map_or(Ok(()), |newest| Err(has_successor(newest)))
 }
 
 async fn read(core: &Core, of: RunId) -> Result<LoadedRun, StartError> {

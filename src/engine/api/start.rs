@@ -95,6 +95,7 @@ pub(in crate::engine) fn first_event(
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,
         rerun_of: None,
+        pinned_before: Vec::new(),
         by,
         until,
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::exchange::{Announcement, CallerAnswer, End, Output};
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
+use crate::engine::machine::run_report::report;
 use crate::exchange::{Abandoned, ArmReply};
 use crate::workflow::{Command, Mode, Run};
 
@@ -100,7 +101,7 @@ impl Machine {
     pub(super) fn answer_caller_unknown(&mut self, why: &str) {
         if self.caller.take().is_some() {
             let problem = replies::unknown(Some(&self.run), why);
-            let reply = ArmReply::Refused(problem, replies::report(&self.run, Some(&self.plan)));
+            let reply = ArmReply::Refused(problem, report(&self.run, Some(&self.plan)));
             self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
         }
     }

@@ -26,6 +26,7 @@ mod pending_run_record;
 mod query_state;
 pub(super) mod replies;
 mod rest;
+mod run_report;
 mod state;
 mod step;
 #[cfg(test)]

@@ -3,20 +3,14 @@
 //! Always true: a problem says whether trying again could do the work twice, and whether a shared step was done or may
 //! have been.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
-use crate::compare::Intent;
+use crate::engine::machine::run_report::{report, shown_note};
 use crate::exchange::{Abandoned, ArmAnswer, ArmReply, Problem, RunReport, Source};
-use crate::flag::{PinKey, SkipReason};
 use crate::names::RunId;
-use crate::workflow::{
-    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Redaction, Run, RunStatus, ShownTexts, StepKind, World,
-    sends, wire,
-};
+use crate::workflow::{AnswerRecord, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, World, wire};
 
 /// The reply of a run, for its caller and for every request with its retry key; `None` while there is none.
 pub(in crate::engine) fn of_run(
@@ -28,6 +22,9 @@ pub(in crate::engine) fn of_run(
     let report = report(run, plan);
     if let Some(answer) = run.answer() {
         return Some(answered(answer, report));
+    }
+    if let Some(superseded) = run.superseded() {
+        return Some(run_again(run, plan, superseded.by));
     }
     match run.status() {
         RunStatus::Abandoned if may_fall_back => {
@@ -61,6 +58,43 @@ pub(in crate::engine) fn of_run(
         | RunStatus::WaitingSignal
         | RunStatus::Completed => None,
     }
+}
+
+/// The reply of a run whose place another takes, of which nothing is known yet.
+fn run_again(run: &Run, plan: Option<&Plan>, successor: RunId) -> ArmReply {
+    if let Some(answer) = run.pending() {
+        return answered(answer, report(run, plan));
+    }
+    let problem = Problem {
+        status: 503,
+        kind: "run-goes-on".into(),
+        title: "The run has no answer yet".into(),
+        detail: format!(
+            "A person ordered a rerun: {successor} takes the place of this run. Sending the request again with the same \
+             retry key does nothing twice and gets the rerun's answer; without one it could do the work twice."
+        ),
+        source: Source::Workflow,
+        run: Some(successor),
+        retry_after_s: Some(1),
+        shared_step_begun: Some(run.shared_begun()),
+    };
+    ArmReply::Refused(problem, report(run, plan))
+}
+
+/// The `respond.pending` answer that the caller of a run was given, while the run that has taken its place has no
+/// answer: the id in it leads to that run.
+pub(in crate::engine) fn pending_of_predecessor(run: &Run, successor: &Run, plan: Option<&Plan>) -> Option<ArmReply> {
+    let is_open = match successor.status() {
+        RunStatus::Failed | RunStatus::Cancelled | RunStatus::Compensating => successor.superseded().is_some(),
+        RunStatus::Abandoned | RunStatus::Completed => false,
+        RunStatus::Queued
+        | RunStatus::Running
+        | RunStatus::Paused
+        | RunStatus::WaitingCheckpoint
+        | RunStatus::WaitingSignal => true,
+    };
+    let pending = run.pending().filter(|_| is_open && successor.answer().is_none())?;
+    Some(answered(pending, report(successor, plan)))
 }
 
 /// The reply at the caller's deadline, while the run goes on.
@@ -136,15 +170,6 @@ fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
     }
     let answer = wire::pending_answer(plan?, world, run)?;
     Some(answered(&answer, report(run, plan)))
-}
-
-/// Why the run is paused or ended early. Without the run's plan it is not known which texts may be shown.
-fn shown_note(run: &Run, plan: Option<&Plan>) -> Option<String> {
-    match plan {
-        Some(plan) => run.shown_note(plan),
-        None if run.holds_sensitive() => None,
-        None => run.note(),
-    }
 }
 
 /// A recorded answer as an HTTP reply.
@@ -307,64 +332,5 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         run: Some(run.id()),
         retry_after_s: failure.retry_after_ms.map(|ms| ms.div_ceil(1_000)),
         shared_step_begun: Some(run.shared_begun()),
-    }
-}
-
-/// What a run did apart from its answer, for comparison and for metrics.
-pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
-    let position = |step: &crate::names::StepId| {
-        plan.and_then(|plan| plan.steps.iter().position(|known| known.id == *step)).unwrap_or(usize::MAX)
-    };
-    let mut intents: Vec<_> = run.intents().collect();
-    intents.sort_by_key(|(step, item, part, _)| (*part, position(step), *item));
-    let redaction = plan.and_then(|plan| Redaction::of(plan, run)).map(Arc::new);
-    let intents = intents
-        .into_iter()
-        .map(|(step, item, part, record)| {
-            let redacted = redaction.as_ref().map(|redaction| redaction.request(step, part, record));
-            (step, item, part, redacted.unwrap_or_else(|| record.clone()))
-        })
-        .map(|(step, item, part, record)| Intent {
-            // The intent of an `undo` gets a name of its own, so that it is not compared with the intent of the step.
-            step: if part == Part::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
-            item,
-            method: record.method.parse().unwrap_or_default(),
-            url: record.url.clone(),
-            headers: record.headers.clone(),
-            body: record.body.value(),
-        })
-        .collect();
-    let unresolved = match (run.failure(), run.status()) {
-        (Some(failure), _) if failure.kind == FailureKind::Unresolved => {
-            Some((SkipReason::UnresolvedEffect, failure.message.clone()))
-        }
-        (Some(failure), _) if failure.kind == FailureKind::NeedsPerson => {
-            Some((SkipReason::NeedsPerson, failure.message.clone()))
-        }
-        (Some(failure), _) if failure.kind == FailureKind::NeedsSignal => {
-            Some((SkipReason::NeedsSignal, failure.message.clone()))
-        }
-        (_, RunStatus::Paused) if run.mode() != Mode::Real => {
-            Some((SkipReason::NeedsPerson, shown_note(run, plan).unwrap_or_default()))
-        }
-        _ => None,
-    };
-    let volatile = |step: &crate::workflow::Step| match &step.kind {
-        StepKind::Call(call) => call.volatile && sends(run.mode(), call),
-        _ => false,
-    };
-    let unresolved = unresolved.map(|(reason, detail)| match &redaction {
-        Some(redaction) => (reason, redaction.text(&detail)),
-        None => (reason, detail),
-    });
-    RunReport {
-        run: Some(run.id()),
-        status: Some(run.status()),
-        intents,
-        unresolved,
-        pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
-        stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
-        failed_by_decision: run.failed_by_decision(),
-        redaction,
     }
 }

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, checked_plan, copy, request, start};
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, copy, refused, request, start};
 use crate::engine::OrderError;
 use crate::engine::StartError;
 use crate::engine::Started;
+use crate::exchange::ArmRequest;
+use crate::flag::{Arm, Family, InstanceId, PinKey, RetryKey};
 use crate::limits::Limits;
-use crate::names::RunId;
+use crate::names::{RouteId, RunId};
 use crate::secret::Secret;
 use crate::store::{MemoryStore, SqliteStore};
+use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{EndingEvent, Event, Mode, Order, Plan, RunStatus};
 
 /// Two steps; the undo of `one` is a DELETE.
@@ -227,4 +230,113 @@ async fn a_rerun_that_took_over_a_null_item_undoes_it_after_a_restart() {
     let mut undone: Vec<String> = undone.map(|seen| String::from_utf8(seen.body.to_vec()).unwrap()).collect();
     undone.sort();
     assert_eq!(undone, [r#"{"item":7}"#, r#"{"item":null}"#]);
+}
+
+/// A route's request that creates an instance, whose run is paused by a conflict over `two`.
+async fn created_by_a_route(pending: bool, retry_window_s: u64) -> (Arc<StepService>, Harness, ArmRequest) {
+    let step_service = StepService::new(|seen, before| match (seen.path.as_str(), before) {
+        ("/two", 0) => ServiceReply::Json(409, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let mut definition = json!({
+        "workflow": "w",
+        "steps": {
+            "one": { "call": "POST ${services.world}/one" },
+            "two": { "needs": ["one"], "call": "POST ${services.world}/two", "on_conflict": "pause" },
+        },
+        "respond": { "status": 201, "body": { "id": "${run.id}" } },
+    });
+    if pending {
+        definition["respond"]["pending"] = json!({ "status": 202, "body": { "id": "${run.id}" } });
+    }
+    let store = Arc::new(MemoryStore::with_limits(&Limits { retry_window_s, ..Limits::default() }));
+    let harness =
+        Harness::with_store(&step_service, checked_plan(&definition, false), store, Limits::default(), None).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.retry_key = Some(RetryKey([7; 32]));
+    arm_request.creates =
+        Some((Family::from(RouteId::from(FAMILY)), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    (step_service, harness, arm_request)
+}
+
+const FAMILY: &str = "orders.create";
+
+fn pin_key(id: &Value) -> PinKey {
+    PinKey { family: FAMILY.into(), id: id.as_str().unwrap().into() }
+}
+
+/// What a follow-up request on the instance sees of it.
+async fn instance(harness: &Harness, id: &Value) -> Value {
+    let pin = harness.store.pin(pin_key(id)).await.unwrap().expect("it is pinned");
+    assert_eq!(pin.arm, Arm::Engine);
+    let follow =
+        PlanBuilder::new().set("i", &[], json!("${instance}")).respond(200, json!("${steps.i.output}")).build("f");
+    harness.load_plans(&[&follow]);
+    let mut arm_request = request("f", Mode::Real, &json!({}));
+    arm_request.instance = Some(InstanceId { key: pin_key(id).into(), run: pin.run });
+    answer(harness.send(arm_request).await).1
+}
+
+#[tokio::test]
+async fn the_successor_of_a_run_that_creates_an_instance_pins_it_and_answers_retries() {
+    let (step_service, harness, arm_request) = created_by_a_route(false, 600).await;
+    let (problem, report) = refused(harness.send(arm_request.clone()).await);
+    assert_eq!((problem.status, problem.kind.as_str()), (503, "run-paused"));
+    let successor = rerun(&harness, report.run.unwrap(), "two").await.unwrap().run;
+    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
+    let (status, body, report) = answer(harness.send(arm_request.clone()).await);
+    assert_eq!((status, report.run), (201, Some(successor)), "a retry gets the answer of the rerun");
+    assert_eq!(body["id"], successor.0.simple().to_string());
+    assert_eq!(instance(&harness, &body["id"]).await["status"], "completed");
+    assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"]);
+
+    // A caller that was given a success keeps it, whatever a later rerun answers.
+    let newest = rerun(&harness, successor, "two").await.unwrap().run;
+    assert_eq!(harness.wait_until_resting(newest).await.status, RunStatus::Completed);
+    let seen = instance(&harness, &body["id"]).await;
+    assert_eq!(seen["output"]["id"], newest.0.simple().to_string(), "the instance shows the newest run");
+}
+
+#[tokio::test]
+async fn an_id_in_a_pending_answer_leads_to_the_successor() {
+    let (step_service, harness, arm_request) = created_by_a_route(true, 600).await;
+    let (status, body, report) = answer(harness.send(arm_request.clone()).await);
+    assert_eq!(status, 202);
+    let id = body["id"].clone();
+    assert_eq!(instance(&harness, &id).await["status"], "paused");
+    let predecessor = report.run.unwrap();
+
+    // The predecessor has ended, and the successor is not created yet.
+    let to = RunId(uuid::Uuid::now_v7());
+    send_order(&harness, predecessor, Order::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
+    let (status, body, _) = answer(harness.send(arm_request.clone()).await);
+    assert_eq!((status, &body["id"]), (202, &id));
+
+    assert_eq!(rerun(&harness, predecessor, "two").await.unwrap().run, to);
+    assert_eq!(harness.wait_until_resting(to).await.status, RunStatus::Completed);
+    let seen = instance(&harness, &id).await;
+    assert_eq!((&seen["id"], &seen["status"]), (&id, &json!("completed")));
+    let (status, body, _) = answer(harness.send(arm_request).await);
+    assert_eq!((status, &body["id"]), (201, &json!(to.0.simple().to_string())));
+    assert_eq!(seen["output"], body);
+    assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"]);
+}
+
+/// Retention removes the events of both runs, and follow-up requests still see the successor's result.
+#[tokio::test]
+async fn an_id_in_a_pending_answer_leads_to_the_successor_after_a_purge() {
+    let (_step_service, harness, mut arm_request) = created_by_a_route(true, 0).await;
+    arm_request.retry_key = None;
+    let (_, body, report) = answer(harness.send(arm_request).await);
+    let successor = rerun(&harness, report.run.unwrap(), "two").await.unwrap().run;
+    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
+    for status in [RunStatus::Completed, RunStatus::Cancelled] {
+        assert_eq!(harness.store.purge(status, jiff::Timestamp::MAX, 99).await.unwrap().pinned, 1);
+    }
+    let seen = instance(&harness, &body["id"]).await;
+    assert_eq!(
+        (&seen["status"], &seen["output"]["id"]),
+        (&json!("completed"), &json!(successor.0.simple().to_string()))
+    );
 }

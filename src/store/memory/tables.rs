@@ -119,7 +119,7 @@ impl Tables {
             }
         }
 
-        let pinned = !append.pins.is_empty();
+        let pinned = append.is_pinned();
         for pin in append.pins {
             if !self.pin_indexes.contains_key(&pin.key) {
                 self.pin_indexes.insert(pin.key.clone(), self.pins.len());

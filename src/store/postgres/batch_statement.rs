@@ -75,7 +75,7 @@ struct Run<'a> {
 fn runs<'a>(written: &Written<'a>) -> Option<BTreeMap<RunId, Run<'a>>> {
     let mut runs: BTreeMap<RunId, Run<'a>> = BTreeMap::new();
     for (append, _) in written {
-        let pinned = !append.original.pins.is_empty();
+        let pinned = append.original.is_pinned();
         let run = runs.entry(append.run_id).or_insert(Run { first: append, last: append, pinned });
         if !std::ptr::eq(run.last, *append) {
             if append.first != run.last.last() + 1 || append.fence != run.last.fence {

@@ -177,7 +177,7 @@ fn upsert_run(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteErro
         run.owner.as_ref().map(|owner| owner.0.as_bytes().as_slice()),
         run.due_at,
         run.updated,
-        !append.original.pins.is_empty(),
+        append.original.is_pinned(),
         run.job.as_ref().map(|id| id.0.as_bytes().as_slice()),
         run.parent.as_ref().map(|parent| parent.0.as_bytes().as_slice()),
     ])?;

@@ -244,6 +244,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         sensitive: false,
         sensitive_paths: Vec::new(),
         rerun_of: None,
+        pinned_before: Vec::new(),
         by: None,
         until: None,
     }))

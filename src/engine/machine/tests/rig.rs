@@ -106,6 +106,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         job: None,
         parent: None,
         rerun_of: None,
+        pinned_before: Vec::new(),
         by: None,
         bytes_marked: true,
         sensitive: false,

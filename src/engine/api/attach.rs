@@ -1,0 +1,102 @@
+//! The answer of a request whose retry key another run has: that run's answer, or the answer of the run that has taken
+//! its place.
+//!
+//! Always true: nothing is begun here. The result of a run that this process moves is awaited; every other run is read
+//! from the store.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::engine::api::successors;
+use crate::engine::context::Core;
+use crate::engine::machine::Announcement;
+use crate::engine::machine::replies;
+use crate::engine::scheduler::registry::AnnouncementReceiver;
+use crate::engine::snapshot::Snapshot;
+use crate::exchange::ArmReply;
+use crate::names::RunId;
+use crate::workflow::{Run, fold};
+
+/// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
+const STORE_READ_TIME: Duration = Duration::from_millis(50);
+
+pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
+    let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };
+    ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
+}
+
+/// The answer of another run that has the same retry key, once it has one, or at the deadline. `None` where that run
+/// has ended without events.
+pub(super) async fn attach(
+    core: &Core,
+    snapshot: &Snapshot,
+    id: RunId,
+    announced: Option<AnnouncementReceiver>,
+    fall_back: bool,
+    deadline: Instant,
+) -> Option<ArmReply> {
+    let until = deadline.checked_sub(STORE_READ_TIME).unwrap_or(deadline);
+    if let Some(mut announced) = announced
+        && let Ok(Ok(announcement)) = timeout_at(until, announced.wait_for(Option::is_some)).await
+    {
+        match announcement.clone() {
+            Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, fall_back)),
+            Some(Announcement::Run(run)) => {
+                let plan = snapshot.plan(&run.started().plan);
+                if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back) {
+                    return Some(reply);
+                }
+            }
+            None => {}
+        }
+    }
+    match timeout_at(deadline, stored_reply(core, snapshot, id, fall_back)).await {
+        Ok(reply) => reply,
+        Err(_) => Some(unknown_outcome(id, "the store does not answer")),
+    }
+}
+
+/// The reply of a stored run that has a retry key. If the run was run again, and its caller was given no success before
+/// that, it is the reply of the newest run of its job. `None` where the store has neither.
+async fn stored_reply(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bool) -> Option<ArmReply> {
+    let run = match stored_run(core, id).await {
+        Ok(run) => run,
+        Err(reply) => return Some(*reply),
+    };
+    let may_have_successor =
+        |run: &Run| run.is_final() && !run.answer().is_some_and(|answer| (200..300).contains(&answer.status));
+    let newest = match run.as_ref().is_none_or(may_have_successor) {
+        true => successors::newest_after(core, id, run.as_ref().and_then(|run| run.started().job)).await,
+        false => Ok(None),
+    };
+    let successor = match newest {
+        Ok(Some(newest)) => match stored_run(core, newest).await {
+            Ok(successor) => successor,
+            Err(reply) => return Some(*reply),
+        },
+        Ok(None) => None,
+        Err(_) => return Some(unknown_outcome(id, "the store does not answer")),
+    };
+    let shown = successor.as_ref().or(run.as_ref())?;
+    let plan = snapshot.plan(&shown.started().plan);
+    let pending = match (&run, &successor) {
+        (Some(run), Some(successor)) => replies::pending_of_predecessor(run, successor, plan.as_deref()),
+        _ => None,
+    };
+    let reply = pending.or_else(|| replies::of_run(shown, plan.as_deref(), &snapshot.world, fall_back));
+    Some(reply.unwrap_or_else(|| match plan {
+        Some(plan) => replies::still_running(shown, &plan, &snapshot.world),
+        None => unknown_outcome(shown.id(), "the run has no answer yet"),
+    }))
+}
+
+/// A run as it is stored; `None` where it has no events.
+async fn stored_run(core: &Core, id: RunId) -> Result<Option<Run>, Box<ArmReply>> {
+    let events = core.events(id).await.map_err(|_| Box::new(unknown_outcome(id, "the store does not answer")))?;
+    if events.is_empty() {
+        return Ok(None);
+    }
+    let run = fold(events.iter().map(|stored| &stored.event));
+    run.map(Some).map_err(|_| Box::new(unknown_outcome(id, "the run's events cannot be read")))
+}

@@ -1,0 +1,76 @@
+//! What a run did apart from its answer: its intents, and why it could not be compared.
+
+use std::sync::Arc;
+
+use crate::compare::Intent;
+use crate::exchange::RunReport;
+use crate::flag::{PinKey, SkipReason};
+use crate::workflow::{FailureKind, Mode, Part, Plan, Redaction, Run, RunStatus, StepKind, sends};
+
+/// What a run did apart from its answer, for comparison and for metrics.
+pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
+    let position = |step: &crate::names::StepId| {
+        plan.and_then(|plan| plan.steps.iter().position(|known| known.id == *step)).unwrap_or(usize::MAX)
+    };
+    let mut intents: Vec<_> = run.intents().collect();
+    intents.sort_by_key(|(step, item, part, _)| (*part, position(step), *item));
+    let redaction = plan.and_then(|plan| Redaction::of(plan, run)).map(Arc::new);
+    let intents = intents
+        .into_iter()
+        .map(|(step, item, part, record)| {
+            let redacted = redaction.as_ref().map(|redaction| redaction.request(step, part, record));
+            (step, item, part, redacted.unwrap_or_else(|| record.clone()))
+        })
+        .map(|(step, item, part, record)| Intent {
+            // The intent of an `undo` gets a name of its own, so that it is not compared with the intent of the step.
+            step: if part == Part::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
+            item,
+            method: record.method.parse().unwrap_or_default(),
+            url: record.url.clone(),
+            headers: record.headers.clone(),
+            body: record.body.value(),
+        })
+        .collect();
+    let unresolved = match (run.failure(), run.status()) {
+        (Some(failure), _) if failure.kind == FailureKind::Unresolved => {
+            Some((SkipReason::UnresolvedEffect, failure.message.clone()))
+        }
+        (Some(failure), _) if failure.kind == FailureKind::NeedsPerson => {
+            Some((SkipReason::NeedsPerson, failure.message.clone()))
+        }
+        (Some(failure), _) if failure.kind == FailureKind::NeedsSignal => {
+            Some((SkipReason::NeedsSignal, failure.message.clone()))
+        }
+        (_, RunStatus::Paused) if run.mode() != Mode::Real => {
+            Some((SkipReason::NeedsPerson, shown_note(run, plan).unwrap_or_default()))
+        }
+        _ => None,
+    };
+    let volatile = |step: &crate::workflow::Step| match &step.kind {
+        StepKind::Call(call) => call.volatile && sends(run.mode(), call),
+        _ => false,
+    };
+    let unresolved = unresolved.map(|(reason, detail)| match &redaction {
+        Some(redaction) => (reason, redaction.text(&detail)),
+        None => (reason, detail),
+    });
+    RunReport {
+        run: Some(run.id()),
+        status: Some(run.status()),
+        intents,
+        unresolved,
+        pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
+        stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
+        failed_by_decision: run.failed_by_decision(),
+        redaction,
+    }
+}
+
+/// Why the run is paused or ended early. Without the run's plan it is not known which texts may be shown.
+pub(super) fn shown_note(run: &Run, plan: Option<&Plan>) -> Option<String> {
+    match plan {
+        Some(plan) => run.shown_note(plan),
+        None if run.holds_sensitive() => None,
+        None => run.note(),
+    }
+}

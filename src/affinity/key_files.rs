@@ -99,13 +99,13 @@ const OTHER_FILE: &str = "is not there: another file has its name";
 struct Unreadable {
     /// The end of a sentence about the file.
     why: String,
-    /// See [`UnreadKeyFile::is_originals`].
-    is_originals: bool,
+    /// See [`UnreadKeyFile::belongs_to_original`].
+    belongs_to_original: bool,
 }
 
 impl<T: Into<String>> From<T> for Unreadable {
     fn from(why: T) -> Self {
-        Self { why: why.into(), is_originals: false }
+        Self { why: why.into(), belongs_to_original: false }
     }
 }
 
@@ -290,17 +290,20 @@ impl Opening<'_> {
             FileOwnership::Ours => Ok(Some(opened)),
             FileOwnership::OfACopy | FileOwnership::OfAnotherStore => Err(Unreadable {
                 why: format!("belongs to the store {}, of which this one is a copy", record.location),
-                is_originals: true,
+                belongs_to_original: true,
             }),
         }
     }
 
     /// The record of a file that cannot be read; `None` if the retry window has passed since that was first found.
     fn still_unread(&self, record: &KeyFileRecord, found: Unreadable) -> Option<KeyFileRecord> {
-        let Unreadable { why, is_originals } = found;
+        let Unreadable { why, belongs_to_original } = found;
         let since = record.unread.as_ref().map_or(self.now, |unread| unread.since);
         let is_over = since.checked_add(self.window).is_ok_and(|until| until <= self.now);
-        (!is_over).then(|| KeyFileRecord { unread: Some(UnreadKeyFile { since, why, is_originals }), ..record.clone() })
+        (!is_over).then(|| KeyFileRecord {
+            unread: Some(UnreadKeyFile { since, why, belongs_to_original }),
+            ..record.clone()
+        })
     }
 }
 

@@ -169,11 +169,12 @@ impl StoreAffinity {
         unread.collect()
     }
 
-    /// If the store is a copy, namely a restored backup or a copy of a store whose files of retry keys are still in
-    /// place: when it was first started as such. What the original's processes did after the copy was made is not in it.
+    /// If the store is a copy: when it was first started as such. What the original's processes did after the copy was
+    /// made is not in it. A copy is recognised if it is a restored backup, or if it lists files of retry keys that
+    /// belong to the original.
     pub fn copy_started(&self) -> Option<Timestamp> {
         let of_original = |(record, since): (KeyFileRecord, Timestamp)| {
-            record.unread.is_some_and(|unread| unread.is_originals).then_some(since)
+            record.unread.is_some_and(|unread| unread.belongs_to_original).then_some(since)
         };
         let beside_original = self.keys.list.unread().into_iter().filter_map(of_original).max();
         self.store.restored().map(|restored| restored.started).max(beside_original)

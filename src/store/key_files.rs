@@ -15,14 +15,14 @@ pub struct StoreIdentity {
     pub incarnation: String,
 }
 
-/// That a store is a backup which was started: what was done in between is not in it.
+/// Describes a restored backup. What the original did between the two times is not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// When the backup was made.
     pub backed_up: Timestamp,
     /// When it was first started.
     pub started: Timestamp,
-    /// How many real runs it had then that had not ended. They are paused, unless they only read.
+    /// How many real runs had not ended when it was first started. They are paused, unless they only read.
     pub open_runs: u64,
 }
 
@@ -49,9 +49,9 @@ pub struct UnreadKeyFile {
     pub since: Timestamp,
     /// Why, as the end of a sentence about the file.
     pub why: String,
-    /// Whether it is in use by the store of which this one is a copy.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_originals: bool,
+    /// Whether the file belongs to the store of which this one is a copy.
+    #[serde(rename = "is_originals", default, skip_serializing_if = "std::ops::Not::not")]
+    pub belongs_to_original: bool,
 }
 
 /// The key of a key file's row in the table `meta`.

@@ -149,7 +149,7 @@ pub trait Store: Work {
     fn identity(&self) -> StoreIdentity {
         StoreIdentity::default()
     }
-    /// Whether this store is a restored backup. Not known of a database that other tools restored.
+    /// Set if this store is a restored backup; `None` also if other tools than `pointsman store backup` made it.
     fn restored(&self) -> Option<Restored> {
         None
     }

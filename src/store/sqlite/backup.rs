@@ -87,7 +87,8 @@ async fn key_files(conn: &mut SqliteConnection, from: &Path) -> Result<Vec<KeyFi
     found.iter().map(|(record,)| serde_json::from_slice(record).map_err(|e| failed(e.to_string()))).collect()
 }
 
-/// Marks the copy as a backup of this time, and adds first tries that legacy took; returns how many it did not have.
+/// Records in the copy that it is a backup of this time, and adds first tries that legacy took; returns how many the
+/// copy did not have.
 async fn complete(part: &Path, at: Timestamp, keys: Vec<(RetryKey, Timestamp)>, since: i64) -> sqlx::Result<u64> {
     // A crash leaves no copy at all, and the file is synced before it gets its name.
     let options = SqliteConnectOptions::new().filename(part).create_if_missing(false).disable_statement_logging();

@@ -1,8 +1,8 @@
-//! Tells a restored backup from the store that it was made of.
+//! Records in a database that it is a backup, and when it was first started as a store.
 //!
 //! Always true: a backup has the row `backup` in the table `meta` until it is started for the first time. That start
-//! replaces it by the row `restored`, which says when it was. So it is known for good since when this store and the
-//! original differ, also on another machine.
+//! replaces the row by the row `restored`, which has the time of the start. So the store always knows, on any machine,
+//! that it is not the original, and since when the two differ.
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
@@ -13,27 +13,27 @@ use crate::store::Restored;
 const BACKUP: &str = "backup";
 const RESTORED: &str = "restored";
 
-/// Marks a new copy as a backup that was made at this time.
+/// Records in a new copy that it is a backup, and that it was made at this time.
 pub(super) async fn mark_as_backup(copy: &mut SqliteConnection, at: Timestamp) -> sqlx::Result<()> {
     // The original may itself be a restored backup.
     sqlx::query("DELETE FROM meta WHERE key = ?").bind(RESTORED).execute(&mut *copy).await?;
     put(copy, BACKUP, at.to_string().into_bytes()).await
 }
 
-/// Whether the store is a restored backup. At its first start, which is now, that is recorded; where the store takes no
-/// writes, the next start counts as the first one, too.
+/// Reads whether the store is a restored backup. If the row `backup` shows that this is its first start, records that.
+/// If this record cannot be written, the next start counts as the first one too.
 pub(super) async fn read(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<Option<Restored>> {
-    if let Some(made) = get(conn, BACKUP).await? {
+    if let Some(made_at) = get(conn, BACKUP).await? {
         let (open_runs, newest) = open_runs(conn).await?;
-        let backed_up = parsed(&made).unwrap_or(now);
-        // Later than every event in it, also where this machine's clock is behind.
+        let backed_up = parsed_time(&made_at).unwrap_or(now);
+        // Not earlier than any event in the store, even if this machine's clock is behind.
         let restored = Restored { backed_up, started: now.max(newest), open_runs };
         tracing::warn!(
             %backed_up, open_runs,
             "the store is a backup and is started for the first time: what was done after it was made is not in it; runs \
              that were open in it are paused, and routes in `live` are held (`pointsman help store`, \"After a restore\")"
         );
-        if let Err(error) = replace_mark(conn, &restored).await {
+        if let Err(error) = replace_row(conn, &restored).await {
             tracing::warn!(%error, "the first start of the restored backup could not be recorded");
         }
         return Ok(Some(restored));
@@ -42,7 +42,8 @@ pub(super) async fn read(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::R
     Ok(row.and_then(|row| serde_json::from_slice(&row).ok()))
 }
 
-async fn replace_mark(conn: &mut SqliteConnection, restored: &Restored) -> sqlx::Result<()> {
+/// Replaces the row `backup` by the row `restored`.
+async fn replace_row(conn: &mut SqliteConnection, restored: &Restored) -> sqlx::Result<()> {
     let row = serde_json::to_vec(restored).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let mut write = conn.begin().await?;
     put(&mut *write, RESTORED, row).await?;
@@ -71,6 +72,6 @@ async fn put(conn: impl SqliteExecutor<'_>, key: &str, value: Vec<u8>) -> sqlx::
     sqlx::query(text).bind(key).bind(value).execute(conn).await.map(|_| ())
 }
 
-fn parsed(made: &[u8]) -> Option<Timestamp> {
-    std::str::from_utf8(made).ok()?.parse().ok()
+fn parsed_time(text: &[u8]) -> Option<Timestamp> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }

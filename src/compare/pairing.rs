@@ -74,7 +74,7 @@ pub(super) fn pair_unordered(
     how: &Unordered,
 ) -> Result<Pairs, BoundExceeded> {
     let mut partner: Vec<Option<usize>> = vec![None; legacy.len()];
-    let mut taken = vec![false; engine.len()];
+    let mut is_paired = vec![false; engine.len()];
     if let Unordered::Key(field) = how {
         let key = |cx: &Context<'_, '_>, element: &Value, side| {
             let value = element.get(field)?;
@@ -88,27 +88,27 @@ pub(super) fn pair_unordered(
         };
         let a: Vec<_> = legacy.iter().map(|v| key(cx, v, Side::Legacy)).collect();
         let b: Vec<_> = engine.iter().map(|v| key(cx, v, Side::Engine)).collect();
-        assign_partners(&a, &b, &mut partner, &mut taken);
+        assign_partners(&a, &b, &mut partner, &mut is_paired);
     }
     for precision in [Precision::Exact, Precision::Coarse] {
-        if partner.iter().all(Option::is_some) || taken.iter().all(|t| *t) {
+        if partner.iter().all(Option::is_some) || is_paired.iter().all(|t| *t) {
             break;
         }
         let (a, b) = hashes_of_both(cx, legacy, engine, precision)?;
-        assign_partners(&all_known(a), &all_known(b), &mut partner, &mut taken);
+        assign_partners(&all_known(a), &all_known(b), &mut partner, &mut is_paired);
     }
-    let rest: Vec<usize> = (0..engine.len()).filter(|n| !taken[*n]).collect();
+    let unpaired: Vec<usize> = (0..engine.len()).filter(|n| !is_paired[*n]).collect();
     let without_partner = partner.iter().filter(|p| p.is_none()).count();
-    let mut rest = rest.into_iter().peekable();
+    let mut unpaired = unpaired.into_iter().peekable();
     // Where one element is left on each side, the two are paired: a difference between them says more than one missing
     // and one extra element.
-    let one_each = without_partner == 1 && rest.len() == 1 && matches!(how, Unordered::Set);
+    let one_each = without_partner == 1 && unpaired.len() == 1 && matches!(how, Unordered::Set);
     let mut pairs: Pairs = Vec::with_capacity(legacy.len() + without_partner);
     for (n, partner) in partner.into_iter().enumerate() {
-        let partner = if partner.is_none() && one_each { rest.next() } else { partner };
+        let partner = if partner.is_none() && one_each { unpaired.next() } else { partner };
         pairs.push((Some(n), partner));
     }
-    pairs.extend(rest.map(|n| (None, Some(n))));
+    pairs.extend(unpaired.map(|n| (None, Some(n))));
     Ok(pairs)
 }
 
@@ -117,10 +117,15 @@ fn all_known(hashes: Vec<u64>) -> Vec<Option<u64>> {
 }
 
 /// Pairs equal keys that have no partner yet, each side in its order.
-fn assign_partners<K: Hash + Eq>(a: &[Option<K>], b: &[Option<K>], partner: &mut [Option<usize>], taken: &mut [bool]) {
+fn assign_partners<K: Hash + Eq>(
+    a: &[Option<K>],
+    b: &[Option<K>],
+    partner: &mut [Option<usize>],
+    is_paired: &mut [bool],
+) {
     let mut free: HashMap<&K, VecDeque<usize>> = HashMap::new();
     for (n, key) in b.iter().enumerate() {
-        if let Some(key) = key.as_ref().filter(|_| !taken[n]) {
+        if let Some(key) = key.as_ref().filter(|_| !is_paired[n]) {
             free.entry(key).or_default().push_back(n);
         }
     }
@@ -132,7 +137,7 @@ fn assign_partners<K: Hash + Eq>(a: &[Option<K>], b: &[Option<K>], partner: &mut
             continue;
         };
         partner[n] = Some(found);
-        taken[found] = true;
+        is_paired[found] = true;
     }
 }
 

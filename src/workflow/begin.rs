@@ -218,10 +218,10 @@ pub(super) fn first_request(
     let scope = call_scope(&world.plain(run), run, &step.id, item, part);
     // A request without secrets is recorded exactly as it is sent.
     let masked = wire::has_hidden_parts(call).then(|| call_scope(&world.masked(run), run, &step.id, item, part));
-    let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
+    let adjusted = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
     let unstruck = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
-    let given = unstruck.as_ref().or(given.map(|given| &**given));
-    wire::call_record(call, world, run, &scope, masked.as_ref().unwrap_or(&scope), given)
+    let body = unstruck.as_ref().or(adjusted.map(|adjusted| &**adjusted));
+    wire::call_record(call, world, run, &scope, masked.as_ref().unwrap_or(&scope), body)
 }
 
 fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<CallRecord>, item: Option<u32>) -> Event {

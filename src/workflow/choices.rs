@@ -33,9 +33,9 @@ enum ConflictSubject {
 
 fn subject(step: Option<&Step>, item: Option<u32>) -> ConflictSubject {
     let Some(step) = step else { return ConflictSubject::Answer };
-    let whole = step.for_each.is_some() && item.is_none();
+    let is_whole_fan_out = step.for_each.is_some() && item.is_none();
     match &step.kind {
-        StepKind::Call(_) | StepKind::Run(_) if whole => ConflictSubject::Items,
+        StepKind::Call(_) | StepKind::Run(_) if is_whole_fan_out => ConflictSubject::Items,
         StepKind::Call(call) if call.effect == EffectClass::Read => ConflictSubject::Read,
         StepKind::Call(_) | StepKind::Run(_) => ConflictSubject::Effect,
         StepKind::Set(_) => ConflictSubject::Value,

@@ -106,9 +106,9 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
 
 /// Handles a deadline that has passed: the run's own first, then that of a question, then that of a wait.
 fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, Refusal> {
-    let own = ending::elapse(run, now);
-    if !own.is_empty() {
-        return Ok(own);
+    let deadline_events = ending::elapse(run, now);
+    if !deadline_events.is_empty() {
+        return Ok(deadline_events);
     }
     let events = match run.is_paused() || run.is_ending() {
         true => None,
@@ -143,7 +143,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
         Err(events) => return Ok(events),
         Ok(items) => items,
     };
-    let given = run.inputs.get(&(step.id.clone(), None));
+    let adjusted = run.inputs.get(&(step.id.clone(), None));
     Ok(vec![match (&step.kind, items) {
         (StepKind::Call(_) | StepKind::Run(_), Some(items)) => {
             let collect = step.for_each.as_ref().is_some_and(|for_each| for_each.collect);
@@ -153,7 +153,9 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
         (StepKind::Call(_) | StepKind::Run(_), None) => return Err(Refusal::NotDue("a call begins")),
         (StepKind::Checkpoint(question), _) => return Ok(checkpoint::open(run, world, step, question, now)),
         (StepKind::Wait(wait), _) => return Ok(wait::open(run, world, step, wait, now)),
-        (StepKind::Set(_), _) if given.is_some() => computed(run, step, given.cloned().unwrap_or_default(), world),
+        (StepKind::Set(_), _) if adjusted.is_some() => {
+            computed(run, step, adjusted.cloned().unwrap_or_default(), world)
+        }
         (StepKind::Set(template), None) => match template.evaluate(&scope) {
             Ok(output) => computed(run, step, Arc::new(output), world),
             Err(error) => failed(run, step, None, template.reads(), &error),

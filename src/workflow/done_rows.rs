@@ -99,7 +99,7 @@ impl DoneRows {
                 steps.len() - 1
             });
             let (value_there, output_there) = in_step(run, step, *item);
-            let rest = RareFields {
+            let rare = RareFields {
                 value: ValuePlace::of(value.as_ref(), value_there),
                 output: ValuePlace::of(Some(output), output_there),
                 rehearsed: *rehearsed,
@@ -107,8 +107,8 @@ impl DoneRows {
                 origin: *origin,
                 child: child.clone(),
             };
-            let rest = (rest != RareFields::default()).then(|| Box::new(rest));
-            Row(index, *item, *began, *ended, *status, rest)
+            let rare = (rare != RareFields::default()).then(|| Box::new(rare));
+            Row(index, *item, *began, *ended, *status, rare)
         });
         let rows = rows.collect();
         Self { steps, rows }
@@ -120,11 +120,11 @@ impl DoneRows {
     /// A row refers to a step, a value or an output that is not there.
     pub fn read(self, run: &Run) -> Result<Vec<DoneCall>, String> {
         let Self { steps, rows } = self;
-        let calls = rows.into_iter().map(|Row(index, item, began, ended, status, rest)| {
+        let calls = rows.into_iter().map(|Row(index, item, began, ended, status, rare)| {
             let step = steps.get(index).ok_or("a call that was done names no step")?.clone();
             let (value, output) = in_step(run, &step, item);
             let RareFields { value: value_place, output: output_place, rehearsed, harmless, origin, child } =
-                rest.map_or_else(RareFields::default, |rest| *rest);
+                rare.map_or_else(RareFields::default, |rare| *rare);
             let value = value_place.get(value);
             let output = output_place.get(output).ok_or("a call that was done has no output")?;
             Ok(DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child })

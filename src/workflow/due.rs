@@ -82,7 +82,7 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
     } else if run.undoing.is_some() {
         due.compensating();
     } else if run.failing.is_some() {
-        due.failing();
+        due.end_failing_run();
     } else {
         due.running();
         due.interaction_deadlines();
@@ -255,9 +255,9 @@ impl Due<'_> {
             }
             (Some(_), _) | (None, None) => return,
         };
-        let held = self.conditions.hold_effects && is_effect(self.run, step);
+        let is_held = self.conditions.hold_effects && is_effect(self.run, step);
         for slot in next {
-            if held && (open.taken.is_none() || condition_holds(self.run, self.world, step, Some(slot))) {
+            if is_held && (open.taken.is_none() || condition_holds(self.run, self.world, step, Some(slot))) {
                 self.actions.push(Action::Held(index));
                 break;
             }
@@ -293,7 +293,7 @@ impl Due<'_> {
     }
 
     /// Waits for calls under way to end, probes unknown effects, and makes the attempts that a person asked for.
-    fn failing(&mut self) {
+    fn end_failing_run(&mut self) {
         let run = self.run;
         for (index, step) in self.plan.steps.iter().enumerate() {
             let index = StepIndex(index);

@@ -38,11 +38,11 @@ impl Run {
     }
     fn performed_so_far(&self) -> PerformedEffects {
         let mut performed_effects = self.performed_effects;
-        let own = self.steps.values().flat_map(|state| match state {
+        let step_calls = self.steps.values().flat_map(|state| match state {
             StepState::Open(open) => Some(open.calls.values()),
             _ => None,
         });
-        let calls = own.flatten().chain(self.side_calls.values());
+        let calls = step_calls.flatten().chain(self.side_calls.values());
         calls.filter(|call| call.may_be_done()).for_each(|call| performed_effects.note(call.effect));
         // The effects of a child run are not known here before it has ended, and it may begin one at any moment.
         if !self.interactions.children.is_empty() && self.mode() == Mode::Real {

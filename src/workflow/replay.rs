@@ -181,18 +181,18 @@ impl DecisionCheck<'_> {
         let Some((step, declared)) = self.plan.step(id) else {
             return Some((DivergenceKind::NoStep, describe(event), format!("there is no step `{id}`")));
         };
-        // A question about a whole fan-out, or its failure, is decided when the next item would begin.
+        // A question about a whole fan-out, or its failure, names no item, but is decided when the next item would begin.
         let open = self.run.open_step(id).filter(|open| item.is_none() && open.items.is_some());
         let item = open.map_or(item, |open| Some(open.next));
-        let whole = item.is_none() && declared.for_each.is_some();
-        let own = match declared.kind {
-            StepKind::Call(_) if !whole => Command::Begin { step, item, part: Part::Do },
-            StepKind::Run(_) if !whole => Command::BeginChild { step, item, child },
+        let is_whole_fan_out = item.is_none() && declared.for_each.is_some();
+        let begin = match declared.kind {
+            StepKind::Call(_) if !is_whole_fan_out => Command::Begin { step, item, part: Part::Do },
+            StepKind::Run(_) if !is_whole_fan_out => Command::BeginChild { step, item, child },
             _ => Command::Advance { step },
         };
         let mut refused = None;
         // A fallback that is not needed is skipped like any other step.
-        for command in [own, Command::Advance { step }] {
+        for command in [begin, Command::Advance { step }] {
             match decide(self.run, self.plan, self.world, command, self.at) {
                 // One decision may have given several events: only the first is compared.
                 Ok(events) => return self.compare(event, events.first()?),
@@ -270,11 +270,11 @@ impl DecisionCheck<'_> {
     fn check_answer(&self, event: &Event) -> Option<FoundDivergence> {
         let conditions = Conditions { now: self.at, hold_effects: false };
         let actions = due(self.run, self.plan, self.world, conditions);
-        let entry = actions.into_iter().find_map(|action| match action {
+        let respond = actions.into_iter().find_map(|action| match action {
             Action::Decide(command @ Command::Respond { .. }) => Some(command),
             _ => None,
         });
-        let Some(command) = entry else {
+        let Some(command) = respond else {
             return Some((DivergenceKind::Answer, describe(event), "no answer yet".into()));
         };
         let events = decide(self.run, self.plan, self.world, command, self.at).ok()?;

@@ -30,9 +30,9 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
 /// Why this run cannot be run again from this step.
 pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusal> {
     let to_rerun = steps_to_rerun(old, plan, from)?;
-    let all = (0..plan.steps.len()).map(StepIndex).filter(|index| !to_rerun.contains(index));
+    let not_rerun = (0..plan.steps.len()).map(StepIndex).filter(|index| !to_rerun.contains(index));
     let mut taken: Vec<(StepIndex, bool)> =
-        all.map(|index| (index, old.was_skipped(&plan.steps[index.0].id))).collect();
+        not_rerun.map(|index| (index, old.was_skipped(&plan.steps[index.0].id))).collect();
     let undoes = |id: &StepId| plan.step(id).is_some_and(|(_, step)| step.undo.is_some());
     let done = |id: &StepId| -> Vec<_> {
         let needs_undo = |done: &&DoneCall| done.step == *id && !done.rehearsed && (!done.harmless || undoes(id));
@@ -128,16 +128,16 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         index.is_some_and(|index| index != start && to_rerun.contains(&index))
     });
     let repeated = old.left_by_children.iter().find(|(step, left)| {
-        let again = plan.step(step).is_some_and(|(index, _)| index != start && to_rerun.contains(&index));
+        let runs_again = plan.step(step).is_some_and(|(index, _)| index != start && to_rerun.contains(&index));
         // A step that has a result runs again only because a step that it needs does: that is allowed, as for any other
         // step.
         let is_finished = || matches!(old.steps.get(*step), Some(StepState::Done { .. } | StepState::Skipped));
-        again && (left.unknown || !is_finished())
+        runs_again && (left.unknown || !is_finished())
     });
     if let Some((step, left)) = repeated {
-        let left = left.in_words().map_or_else(String::new, |text| format!(" ({text})"));
+        let details = left.in_words().map_or_else(String::new, |text| format!(" ({text})"));
         return not_applicable(format!(
-            "what a run that `{step}` began has done, or may have done, is not undone{left}, and it would be done again; \
+            "what a run that `{step}` began has done, or may have done, is not undone{details}, and it would be done again; \
              to do that all the same, begin at `{step}`"
         ));
     }

@@ -42,8 +42,8 @@ pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPat
 
 /// Handles an error before any call: the step fails, or a person decides.
 pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
-    let begun = run.call_state(&step.id, item, Part::Do).is_some();
-    if begun
+    let has_begun = run.call_state(&step.id, item, Part::Do).is_some();
+    if has_begun
         || run.is_ending()
         || failure.kind == FailureKind::Unresolved
         || !pauses(run, step.failure_handling.on_failure)

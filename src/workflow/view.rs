@@ -184,8 +184,9 @@ impl Steps {
                 if let Some(ended) = &mut step.items_ended {
                     *ended += 1;
                 }
-                let more = step.items_ended < step.items && matches!(status, StepStatus::Done | StepStatus::Rehearsed);
-                step.status = if more { StepStatus::Running } else { status };
+                let has_open_items =
+                    step.items_ended < step.items && matches!(status, StepStatus::Done | StepStatus::Rehearsed);
+                step.status = if has_open_items { StepStatus::Running } else { status };
                 step.http_status = http_status.or(step.http_status);
                 // The end of another item does not remove the note of one that failed.
                 step.note = if step.items.is_some() { note.or(step.note.take()) } else { note };

@@ -112,13 +112,13 @@ impl Check<'_> {
     }
 
     fn body(&mut self, site: &Site, draft: &StepDraft, context: &mut ExpressionContext<'_>) -> Option<CallBody> {
-        let given = [
+        let keys = [
             ("body", draft.body.is_some()),
             ("form", draft.form.is_some()),
             ("text", draft.text.is_some()),
             ("raw", draft.raw.is_some()),
         ];
-        let mut given = given.into_iter().filter(|(_, there)| *there).map(|(key, _)| key);
+        let mut given = keys.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key);
         if let (Some(first), Some(second)) = (given.next(), given.next()) {
             self.problems
                 .error(&site.key(second).at_key(), format!("a call has one body: either `{first}` or `{second}`"));

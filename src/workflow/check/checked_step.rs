@@ -18,7 +18,7 @@ pub(super) struct CheckedStep {
     pub(super) for_each: Option<ForEach>,
     /// `None` where it has an error, which was reported.
     pub(super) kind: Option<StepKind>,
-    pub(super) failing: FailureSettings,
+    pub(super) failure_settings: FailureSettings,
     /// `None` where they have an error, which was reported.
     pub(super) safeguards: Option<Safeguards>,
 }

@@ -47,9 +47,9 @@ impl Check<'_> {
                 "either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)";
             self.problems.error(&site.key("on_failure").at_key(), message);
         }
-        let read = call.is_some_and(|call| call.effect == EffectClass::Read);
-        for (key, there) in [("undo", draft.undo.is_some()), ("probe", draft.probe.is_some())] {
-            if there && read {
+        let is_read = call.is_some_and(|call| call.effect == EffectClass::Read);
+        for (key, is_given) in [("undo", draft.undo.is_some()), ("probe", draft.probe.is_some())] {
+            if is_given && is_read {
                 let message = format!("a `read` changes nothing, so `{key}` has no meaning for it");
                 let hint = "say `effect: private` or `shared` if it does change something";
                 self.problems.error(&site.key(key).at_key(), message).hint(hint);
@@ -63,12 +63,12 @@ impl Check<'_> {
             deadline,
             output,
             undo: match kind {
-                Some(StepKind::Call(call)) if !read => self.undo(site, draft, Some(call.effect), context),
+                Some(StepKind::Call(call)) if !is_read => self.undo(site, draft, Some(call.effect), context),
                 // The undo of a child run is a call like any other. It learns what the run did from the run's output.
                 Some(StepKind::Run(_)) => self.undo(site, draft, None, context),
                 Some(_) | None => None,
             },
-            probe: call.filter(|_| !read).and_then(|call| self.probe(site, draft, call, context)),
+            probe: call.filter(|_| !is_read).and_then(|call| self.probe(site, draft, call, context)),
         }
     }
 
@@ -112,16 +112,16 @@ impl Check<'_> {
             accept: undo.accept,
             ..StepDraft::default()
         };
-        let mut made = self.undo_or_probe_call(text, &call_at, &at, &part, &["output", "status"], context)?;
-        if matches!(made.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-            let message = format!("a {} undoes nothing", made.method);
+        let mut call = self.undo_or_probe_call(text, &call_at, &at, &part, &["output", "status"], context)?;
+        if matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+            let message = format!("a {} undoes nothing", call.method);
             self.problems.error(&call_at, message).hint("name the call that undoes what the step did");
         }
-        if accepts_default && made.method == Method::DELETE {
+        if accepts_default && call.method == Method::DELETE {
             // A repeated DELETE finds nothing: that counts as undone.
-            made.accept.0.extend([(404, 404), (410, 410)]);
+            call.accept.0.extend([(404, 404), (410, 410)]);
         }
-        Some(Box::new(made))
+        Some(Box::new(call))
     }
 
     fn probe(
@@ -153,14 +153,14 @@ impl Check<'_> {
             self.problems.error(&at.key("call"), message).hint("GET, HEAD, or a POST that only searches");
             return None;
         }
-        let made = self.undo_or_probe_call(text, &at.key("call"), &at, &part, &["key"], context);
+        let probe_call = self.undo_or_probe_call(text, &at.key("call"), &at, &part, &["key"], context);
         let after = draft.after.as_ref().map(|text| self.span(text, &at.key("after")));
         let timeout = call.timeout.unwrap_or_else(|| Limits::ms(self.known.limits.step_timeout_ms));
         let settles = match &draft.settles {
             None => Some(PROBE_SETTLES.max(timeout)),
             Some(text) => self.settles(text, timeout, &at.key("settles")),
         };
-        let before = (context.usage, context.extra);
+        let outer = (context.usage, context.extra);
         (context.usage, context.extra) = (Usage::Value, &["key", "output", "status", "headers"]);
         let done = match &draft.done {
             Some(text) => self.condition(text, &at.key("done"), context),
@@ -171,8 +171,8 @@ impl Check<'_> {
             }
         };
         let output = draft.output.as_ref().map(|value| self.template(value, &at.key("output"), context));
-        (context.usage, context.extra) = before;
-        let mut call = made?;
+        (context.usage, context.extra) = outer;
+        let mut call = probe_call?;
         if draft.accept.is_none() {
             call.accept = Statuses(vec![(200, 299), (404, 404)]);
         }
@@ -206,11 +206,11 @@ impl Check<'_> {
         extra: &'static [&'static str],
         context: &mut ExpressionContext<'_>,
     ) -> Option<Call> {
-        let before = (context.usage, context.extra);
+        let outer = (context.usage, context.extra);
         context.extra = extra;
-        let made = self.call(text, call_at, site, draft, context);
-        (context.usage, context.extra) = before;
-        made
+        let call = self.call(text, call_at, site, draft, context);
+        (context.usage, context.extra) = outer;
+        call
     }
 
     /// Finds the fallbacks that replace single items: those named by a step with `for_each`, and their own fallbacks.
@@ -231,7 +231,7 @@ impl Check<'_> {
     pub(super) fn fallbacks(&mut self, checked: &[CheckedStep]) {
         let mut replaced: BTreeMap<&str, &str> = BTreeMap::new();
         for (index, step) in checked.iter().enumerate() {
-            let Some(by) = &step.failing.fallback else { continue };
+            let Some(by) = &step.failure_settings.fallback else { continue };
             let Some((_, site, _)) = self.steps.get(index) else { continue };
             let at = site.key("fallback");
             let Some(other) = checked.iter().find(|other| other.id.as_str() == by) else {
@@ -246,13 +246,13 @@ impl Check<'_> {
                 self.problems.error(&at, "a step cannot be its own fallback").hint("`retry` tries it again");
                 continue;
             }
-            if !other.failing.fallback_only {
+            if !other.failure_settings.fallback_only {
                 let message = format!("`{by}` runs anyway, so it cannot take the place of `{}`", step.id);
                 self.problems.error(&at, message).hint(format!("say `fallback_only: true` in `{by}`"));
             }
-            let takes_no_item =
+            let replaces_no_items =
                 matches!(other.kind, Some(StepKind::Checkpoint(_) | StepKind::Wait(_) | StepKind::Fail(_)));
-            if takes_no_item && self.item_fallbacks.contains(by) {
+            if replaces_no_items && self.item_fallbacks.contains(by) {
                 let message = format!(
                     "`{by}` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can"
                 );
@@ -271,14 +271,14 @@ impl Check<'_> {
         for (index, step) in checked.iter().enumerate() {
             let Some((_, site, _)) = self.steps.get(index) else { continue };
             let site = site.clone();
-            if step.failing.fallback_only && !replaced.contains_key(step.id.as_str()) {
+            if step.failure_settings.fallback_only && !replaced.contains_key(step.id.as_str()) {
                 let message = format!("no step has `{}` as its fallback, so it would never run", step.id);
                 let hint = format!("say `fallback: {}` in the step whose place it takes", step.id);
                 self.problems.error(&site.key("fallback_only"), message).hint(hint);
             }
             for need in &step.needs {
                 let fallback_only =
-                    checked.iter().any(|other| other.id.as_str() == need && other.failing.fallback_only);
+                    checked.iter().any(|other| other.id.as_str() == need && other.failure_settings.fallback_only);
                 if let (true, Some(of)) = (fallback_only, replaced.get(need.as_str())) {
                     let message = format!("`{need}` runs only where it takes the place of `{of}`");
                     let hint = format!("read `steps.{of}`: it has what its fallback gave, and `.by`");

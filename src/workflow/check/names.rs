@@ -319,13 +319,13 @@ fn text_at<'v>(value: &'v Value, at: &[crate::problem::Segment]) -> Option<&'v s
 
 /// The offset at which a path is read in a text, in characters.
 fn find(text: &str, path: &ReadPath) -> Option<usize> {
-    let whole = path.to_string();
+    let full_path = path.to_string();
     let root = path.root();
     let head = match path.part(0) {
         Some(part) => format!("{root}.{part}"),
         None => root.to_owned(),
     };
-    [whole.as_str(), head.as_str(), root].into_iter().find_map(|wanted| {
+    [full_path.as_str(), head.as_str(), root].into_iter().find_map(|wanted| {
         let begins = |at: usize| !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.');
         let ends = |at: usize| !text[at..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         let (byte, _) = text.match_indices(wanted).find(|(at, _)| begins(*at) && ends(at + wanted.len()))?;

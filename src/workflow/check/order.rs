@@ -39,7 +39,7 @@ impl Check<'_> {
         let site = site.clone().at_key();
         let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|index| checked[*index].id.as_str()).collect();
         let message = format!("steps wait for each other: {}", names.join(" → "));
-        let fallbacks = cycle.iter().any(|index| checked[*index].failing.fallback.is_some());
+        let fallbacks = cycle.iter().any(|index| checked[*index].failure_settings.fallback.is_some());
         self.problems.error(&site, message).hint(match fallbacks {
             true => "a → b: a reads the output of b, needs it, or has it as its fallback",
             false => "a → b: a reads the output of b, or needs it",
@@ -54,7 +54,7 @@ fn edges(checked: &[CheckedStep], fallbacks: bool) -> Vec<Vec<usize>> {
     checked
         .iter()
         .map(|step| {
-            let fallback = step.failing.fallback.iter().filter(|name| fallbacks && *name != step.id.as_str());
+            let fallback = step.failure_settings.fallback.iter().filter(|name| fallbacks && *name != step.id.as_str());
             step.needs.iter().chain(fallback).filter_map(|name| indexes.get(name.as_str()).copied()).collect()
         })
         .collect()
@@ -122,14 +122,14 @@ pub(super) fn arrange(checked: Vec<CheckedStep>, order: &[usize]) -> Option<(Vec
     // For each fallback, by its name: the step that it replaces.
     let replaced: StepIndexes = checked
         .iter()
-        .filter_map(|step| Some((step.failing.fallback.clone()?, indexes.get(step.id.as_str()).copied()?)))
+        .filter_map(|step| Some((step.failure_settings.fallback.clone()?, indexes.get(step.id.as_str()).copied()?)))
         .collect();
     let mut checked: Vec<Option<CheckedStep>> = checked.into_iter().map(Some).collect();
     let mut steps = Vec::with_capacity(order.len());
     for index in order {
         let step = checked.get_mut(*index)?.take()?;
         let FailureSettings { fallback, fallback_only, on_conflict, on_failure, deadline, output, undo, probe } =
-            step.failing;
+            step.failure_settings;
         let replaces = fallback_only.then(|| replaced.get(step.id.as_str()).copied()).flatten();
         let failure_handling = FailureHandling {
             fallback: fallback.and_then(|name| indexes.get(name.as_str()).copied()),

@@ -175,7 +175,7 @@ impl Check<'_> {
             ("until", parsed.until.is_some()),
             ("signal", parsed.signal.is_some()),
         ];
-        let mut kinds = kinds.into_iter().filter(|(_, there)| *there).map(|(key, _)| key);
+        let mut kinds = kinds.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key);
         let (first, second) = (kinds.next(), kinds.next());
         match (first, second) {
             (None, _) => {
@@ -196,7 +196,7 @@ impl Check<'_> {
                 ("timeout", parsed.timeout.is_some()),
                 ("on_timeout", parsed.on_timeout.is_some()),
             ];
-            for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
+            for (key, _) in keys.into_iter().filter(|(_, is_given)| *is_given) {
                 self.problems.error(&at.key(key).at_key(), format!("`{key}` belongs to a `signal`"));
             }
         }

@@ -53,7 +53,7 @@ impl Check<'_> {
         let mut failure_needs = BTreeSet::new();
         let item = is_item_fallback || draft.for_each.is_some();
         let mut context = ExpressionContext { usage: Usage::Value, item, needs: &mut failure_needs, extra: &[] };
-        let failing = self.failure_settings(site, draft, kind.as_ref(), &mut context);
+        let failure_settings = self.failure_settings(site, draft, kind.as_ref(), &mut context);
         if failure_needs.remove(name) {
             let problem =
                 self.problems.error(site, format!("`undo` and `probe` of `{name}` cannot read `steps.{name}`"));
@@ -71,7 +71,7 @@ impl Check<'_> {
             condition,
             for_each,
             kind,
-            failing,
+            failure_settings,
             safeguards,
         }
     }
@@ -83,10 +83,10 @@ impl Check<'_> {
                 .error(&at, "with a concurrency of 0 no item would ever begin")
                 .hint("1 takes one item after the other");
         }
-        let most = usize::try_from(self.known.limits.run_calls_max).unwrap_or(usize::MAX).max(1);
-        let concurrency = draft.concurrency.map_or(most, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        if concurrency > most {
-            let message = format!("only {most} calls of a run are under way at the same time (run_calls_max)");
+        let calls_max = usize::try_from(self.known.limits.run_calls_max).unwrap_or(usize::MAX).max(1);
+        let concurrency = draft.concurrency.map_or(calls_max, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        if concurrency > calls_max {
+            let message = format!("only {calls_max} calls of a run are under way at the same time (run_calls_max)");
             self.problems.warn(&at, message);
         }
         let Some(items) = &draft.for_each else {
@@ -105,11 +105,11 @@ impl Check<'_> {
             self.problems.error(&at, "`for_each` takes a list or one `${ … }` that gives one");
         }
         let collect = draft.failures == Some(FailuresDraft::Collect);
-        Some(ForEach { items, concurrency: concurrency.min(most), collect })
+        Some(ForEach { items, concurrency: concurrency.min(calls_max), collect })
     }
 
     fn kind(&mut self, site: &Site, draft: &StepDraft, context: &mut ExpressionContext<'_>) -> Option<StepKind> {
-        let kinds: Vec<&str> = KINDS.into_iter().filter(|(_, there)| there(draft)).map(|(key, _)| key).collect();
+        let kinds: Vec<&str> = KINDS.into_iter().filter(|(_, is_kind)| is_kind(draft)).map(|(key, _)| key).collect();
         match kinds.as_slice() {
             [] => {
                 let problem = self.problems.error(
@@ -174,7 +174,7 @@ impl Check<'_> {
             ("on_failure", draft.on_failure.is_some() && kind == "fail"),
             ("output", draft.output.is_some() && kind == "fail"),
         ];
-        for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
+        for (key, _) in keys.into_iter().filter(|(_, is_given)| *is_given) {
             let problem =
                 self.problems.error(&site.key(key).at_key(), format!("`{key}` belongs to a `call`, not to a `{kind}`"));
             if kind == "fail" && matches!(key, "headers" | "body") {

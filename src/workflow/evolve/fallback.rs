@@ -135,8 +135,8 @@ impl Run {
 
     /// Whether calls of the step, or of the fallback of its items, have begun and not ended.
     pub(super) fn items_under_way(&self, step: &StepId) -> bool {
-        let own = self.open_step(step).is_some_and(Open::has_calls);
-        own || self.item_fallback(step).is_some_and(|by| self.items_under_way(&by))
+        let has_calls = self.open_step(step).is_some_and(Open::has_calls);
+        has_calls || self.item_fallback(step).is_some_and(|by| self.items_under_way(&by))
     }
 
     /// Ends the fallback of a step's items together with the step.

@@ -39,7 +39,7 @@ impl Run {
         item: Option<u32>,
         input: &Arc<Value>,
     ) -> Result<(), String> {
-        let begun = match (self.steps.get(step), item) {
+        let has_begun = match (self.steps.get(step), item) {
             (None, None) => false,
             (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
                 let slot = item.unwrap_or(0);
@@ -47,7 +47,7 @@ impl Run {
             }
             _ => true,
         };
-        if begun {
+        if has_begun {
             return Err(format!("`{step}` has begun, or has no such item"));
         }
         self.inputs.insert((step.clone(), item), input.clone());
@@ -141,11 +141,11 @@ impl Run {
         let indexes: BTreeSet<u32> = said.struck.iter().copied().collect();
         let struck = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
         self.interactions.struck.insert(asked.step.clone(), struck);
-        let all = indexes.len() == asked.items.len();
+        let strikes_all = indexes.len() == asked.items.len();
         if let Some(StepState::Open(open)) = self.steps.get_mut(&asked.step)
             && open.items.is_some()
             && asked.item.is_none()
-            && !all
+            && !strikes_all
         {
             for slot in &indexes {
                 if *slot as usize >= open.all() || open.calls.contains_key(slot) {
@@ -279,8 +279,11 @@ impl Run {
         open.children.remove(&slot);
         match tree {
             Some(tree @ TreeEffects { private, shared, .. }) => {
-                let begun = [(*private, EffectClass::Private), (*shared, EffectClass::Shared)];
-                begun.into_iter().filter(|(begun, _)| *begun).for_each(|(_, effect)| self.note_effect(effect));
+                let effects = [(*private, EffectClass::Private), (*shared, EffectClass::Shared)];
+                effects
+                    .into_iter()
+                    .filter(|(has_begun, _)| *has_begun)
+                    .for_each(|(_, effect)| self.note_effect(effect));
                 self.child_left(step, &format!("{child} `{}`", known.workflow), tree);
                 self.decided_against |= tree.decided_against;
             }

@@ -73,8 +73,15 @@ impl From<Vec<HeaderName>> for CallerScope {
 
 impl CallerScope {
     /// Whether the same caller may send other header values in its next try, because a credential was refreshed.
+    ///
+    /// `check` refuses `proxy-authorization`, but stored scopes of earlier versions may have it.
     pub fn is_refreshable(&self) -> bool {
         self.headers.iter().any(|name| [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name))
+    }
+
+    /// Whether the scope of a request may depend on this header.
+    pub fn depends_on_header(&self, name: &HeaderName) -> bool {
+        self.headers.contains(name) || (self.token.is_some() && *name == AUTHORIZATION)
     }
 
     /// The scope, described for people.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use http::Method;
-use http::header::HOST;
+use http::header::{HOST, HeaderName};
 
 use super::hashes::Salts;
 use super::matcher::{Matcher, Params};
@@ -45,6 +45,12 @@ impl EarlierScopes {
             }
         }
         all
+    }
+
+    /// Whether the keys of a request that belongs to this route now may depend on this header.
+    pub(super) fn depend_on_header(&self, route: &RouteId, name: &HeaderName) -> bool {
+        let own = self.by_route.get(route).into_iter().flatten();
+        own.chain(self.moved.iter().map(|moved| &moved.scope)).any(|scope| scope.depends_on_header(name))
     }
 
     /// The first of the moved requests to which a request belongs, as an index, and the parameters of its path.

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use serde_json::{Map, Value};
 
 use super::RequestFacts;
@@ -14,6 +15,21 @@ use crate::expression::{ReadPath, Scope, parse_form};
 
 /// The members of `request` where the body cannot be read.
 pub const REQUEST_PARTS: [&str; 6] = ["method", "path", "params", "query", "headers", "peer"];
+
+/// Request headers that concern one connection (hop-by-hop). The proxy removes or replaces most of them before the
+/// facts of a request are read, so nothing may depend on them: in a key, every caller would have the same value.
+pub const HOP_BY_HOP_HEADERS: [&str; 10] = [
+    "connection",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// The scope of an expression that reads these paths.
 pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
@@ -38,6 +54,15 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
     let mut scope = Scope::new();
     scope.set("request", Arc::new(Value::Object(request)));
     scope
+}
+
+/// Whether an expression that reads these paths may read this header.
+pub fn reads_header(reads: &[ReadPath], name: &HeaderName) -> bool {
+    reads.iter().filter(|read| read.root() == "request").any(|read| match (read.part(0), read.part(1)) {
+        (None, _) | (Some("headers"), None) => true,
+        (Some("headers"), Some(header)) => header.eq_ignore_ascii_case(name.as_str()),
+        (Some(_), _) => false,
+    })
 }
 
 fn insert_text(request: &mut Map<String, Value>, part: &str, value: &str) {

@@ -5,10 +5,9 @@
 //! and cohorts hash under different keys, so that the sample is independent of the cohort. The family is hashed instead
 //! of the route, so that a caller's follow-ups are on the same side as the request that created the instance.
 
-use http::header::HeaderName;
-
 use super::facts::scope;
 use super::retry::KeyForm;
+use super::route::RETRY_KEY_DEFAULT;
 use super::{CallerScope, EarlierScope, Percent, RequestFacts, RetryKey, RetryKeys, Route, VerifiedCaller};
 use crate::expression::Template;
 use crate::names::RouteId;
@@ -60,7 +59,6 @@ impl Salts {
         form: KeyForm,
         facts: &RequestFacts<'_>,
     ) -> Option<RetryKeys> {
-        const DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
         let mut parts = KeyHasher(blake3::Hasher::new_keyed(&self.retry));
         parts.add(route.as_str().as_bytes());
         match key {
@@ -68,7 +66,7 @@ impl Salts {
                 let key = template.evaluate_text(&scope(template.reads(), facts)).ok();
                 parts.add(key.filter(|key| !key.is_empty())?.as_bytes());
             }
-            None => parts.add(facts.headers.get(DEFAULT).filter(|key| !key.is_empty())?.as_bytes()),
+            None => parts.add(facts.headers.get(RETRY_KEY_DEFAULT).filter(|key| !key.is_empty())?.as_bytes()),
         }
         let mut any_caller = parts.clone();
         let verified = caller.token.as_ref().and_then(|keys| keys.verify(facts.headers));

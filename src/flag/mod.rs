@@ -32,7 +32,7 @@ pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use decide::{decide, decide_with_diagnostics};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierScopes, MovedRequests};
-pub use facts::scope as facts_scope;
+pub use facts::{HOP_BY_HOP_HEADERS, scope as facts_scope};
 pub use overlap::Segment;
 pub use path::{Ambiguity, Normalised, PathRefusal, normalise};
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys};

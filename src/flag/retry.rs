@@ -8,6 +8,7 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::caller::{CallerScope, TokenKeys, TokenSource};
+use super::facts::reads_header;
 use super::route::Route;
 use crate::expression::Template;
 use crate::names::RouteId;
@@ -85,6 +86,13 @@ impl RetryScope {
             headers: headers.iter().map(header).collect::<Result<_, _>>()?,
         };
         Ok(EarlierScope { route: route.clone(), key: key.transpose()?, caller, form: *form, until_s })
+    }
+}
+
+impl EarlierScope {
+    /// Whether the key of a request under this scope may depend on this header.
+    pub(super) fn depends_on_header(&self, name: &HeaderName) -> bool {
+        self.caller.depends_on_header(name) || self.key.as_ref().is_some_and(|key| reads_header(key.reads(), name))
     }
 }
 

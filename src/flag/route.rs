@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde_json_path::JsonPath;
 
+use super::facts::reads_header;
 use super::{CallerScope, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
+
+/// The header that is the retry key of a request where its route has no `retry_key`.
+pub const RETRY_KEY_DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// One endpoint in front of legacy. Only a successful check makes one.
 #[derive(Clone)]
@@ -78,6 +83,17 @@ impl Route {
             guard: None,
             invariants: Vec::new(),
         }
+    }
+
+    /// Whether the rung or the retry key of a request may depend on this header. The default retry key and the usual
+    /// credentials always count.
+    pub fn depends_on_header(&self, name: &HeaderName) -> bool {
+        let mut templates = self.key.iter().chain(&self.retry_key);
+        *name == RETRY_KEY_DEFAULT
+            || [AUTHORIZATION, COOKIE].contains(name)
+            || self.caller.depends_on_header(name)
+            || templates.any(|template| reads_header(template.reads(), name))
+            || self.cohorts.iter().any(|cohort| reads_header(cohort.when.reads(), name))
     }
 
     /// Its id and those that it had before.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, Method};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -268,10 +268,14 @@ impl FlagSet {
         self.salts.retry_keys(&flag.route, facts)
     }
 
-    /// The retry keys of this request under the scopes of earlier files, for as long as a retry under them may come.
-    /// Nearly always none.
+    /// The retry keys of this request under the scopes of earlier files, while a retry may come. Nearly always none.
     pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Vec<RetryKeys> {
         self.earlier_scopes.retry_keys(&flag.route.id, &self.salts, facts)
+    }
+
+    /// Whether arm or retry keys of this route's requests may depend on this header, by these files or earlier ones.
+    pub fn depends_on_header(&self, flag: &RouteFlag, name: &HeaderName) -> bool {
+        flag.route.depends_on_header(name) || self.earlier_scopes.depend_on_header(&flag.route.id, name)
     }
 
     /// The route to which a request belonged by earlier files, if that route had a workflow and its requests may belong

@@ -13,6 +13,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::hygiene::tokens;
+use crate::flag::HOP_BY_HOP_HEADERS;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -126,15 +127,7 @@ fn strip(headers: &mut HeaderMap) {
         return;
     }
     if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(tokens)
-            .filter(|t| !t.eq_ignore_ascii_case(b"close") && !t.eq_ignore_ascii_case(b"keep-alive"))
-            .filter_map(|t| HeaderName::from_bytes(t).ok())
-            .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
-            .collect();
-        for name in named {
+        for name in named_in_connection(headers).collect::<Vec<_>>() {
             headers.remove(name);
         }
         headers.remove(CONNECTION);
@@ -144,6 +137,20 @@ fn strip(headers: &mut HeaderMap) {
     headers.remove(PROXY_AUTHORIZATION);
     headers.remove(TE);
     headers.remove(UPGRADE);
+}
+
+/// The end-to-end fields that `Connection` names: those that only it causes to be removed.
+pub(super) fn end_to_end_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    named_in_connection(headers).filter(|name| !HOP_BY_HOP_HEADERS.contains(&name.as_str()))
+}
+
+/// The fields that `Connection` names, so that they are removed.
+fn named_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let tokens = headers.get_all(CONNECTION).iter().flat_map(tokens);
+    tokens
+        .filter(|t| !t.eq_ignore_ascii_case(b"close") && !t.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|t| HeaderName::from_bytes(t).ok())
+        .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
 }
 
 /// One pass over the fields: most messages have none of these, so it is cheaper than a lookup of each name.
@@ -196,6 +203,14 @@ fn hex(to: &mut [u8], mut number: u128) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `check` refuses them in expressions by the list in `flag`.
+    #[test]
+    fn every_field_that_is_always_removed_is_known_as_hop_by_hop() {
+        for name in HOP.iter().chain(&FOR_PROXY) {
+            assert!(HOP_BY_HOP_HEADERS.contains(&name.as_str()), "{name}");
+        }
+    }
 
     #[test]
     fn a_generated_traceparent_is_valid() {

@@ -15,7 +15,8 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::exchange::{Client, Exchange, FlaggedRequest, declared_length};
-use super::hygiene;
+use super::headers::end_to_end_in_connection;
+use super::hygiene::{self, HeadRefusal};
 use super::plan_capture::plan_capture;
 use super::relay::answer_from_legacy;
 use super::reply_body::ReplyBody;
@@ -62,6 +63,14 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
             former.map(|former| found.unwrap_or(former))
         }
     };
+    // A field that `Connection` names is removed below, and then this request would have another key or caller than its
+    // retry without that `Connection`, so that both arms could perform them.
+    if let Some(FoundRoute { flag, .. }) = &found
+        && end_to_end_in_connection(&head.headers).any(|name| table.set.depends_on_header(flag, &name))
+    {
+        let why = "Connection names a field that the retry key or the arm of this request depends on";
+        return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
+    }
     // The path that was matched is forwarded; usually it equals the path that came.
     let uri = match &resolved.path {
         Cow::Borrowed(_) if head.uri.authority().is_none() => None,

@@ -112,7 +112,7 @@ async fn ambiguous_paths_do_not_bypass_a_route() {
 
 /// Keys and pins bind in `off` too: no spelling gets past them to legacy.
 #[tokio::test(flavor = "multi_thread")]
-async fn ambiguous_paths_do_not_bypass_keys_and_pins_in_off() {
+async fn ambiguous_requests_do_not_bypass_keys_and_pins_in_off() {
     let system = TestSystem::start().await;
     system.climb_to("live").await;
     let body = some_order(1);
@@ -138,6 +138,8 @@ async fn ambiguous_paths_do_not_bypass_keys_and_pins_in_off() {
         ("GET", format!("/orders%2F{id}")),
         ("GET", format!("/orders/{id};v=1")),
         ("POST", format!("/orders/{id}//cancel")),
+        // A field that `Connection` names would be removed before the retry key is read.
+        ("POST", "/orders HTTP/1.1\r\nconnection: idempotency-key\r\nx-rest:".to_owned()),
     ] {
         let request = spelled(method, &path);
         let answer = RawConnection::connect(system.pointsman.listen).await.send(request).await.reply().await;

@@ -7,7 +7,7 @@ use serde_json_path::JsonPath;
 use super::values::{check_name, condition, percentage};
 use super::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, suggest};
 use crate::expression::{Expression, ReadPath, Template};
-use crate::flag::facts::REQUEST_PARTS;
+use crate::flag::facts::{HOP_BY_HOP_HEADERS, REQUEST_PARTS};
 use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
 use crate::problem::{Problems, Site};
 
@@ -136,9 +136,23 @@ fn check_reads_only_head(reads: &[ReadPath], params: &[&str], site: &Site, probl
                     .error(site, format!("the path has no parameter `{name}`"))
                     .hint(suggest(name, params.iter().copied()));
             }
+            (Some("headers"), Some(name)) => {
+                check_end_to_end(name, site, problems);
+            }
             _ => {}
         }
     }
+}
+
+/// Refuses the name of a hop-by-hop header. Returns whether it is the name of another header.
+pub fn check_end_to_end(name: &str, site: &Site, problems: &mut Problems) -> bool {
+    let is_hop_by_hop = HOP_BY_HOP_HEADERS.iter().any(|hop| hop.eq_ignore_ascii_case(name));
+    if is_hop_by_hop {
+        problems
+            .error(site, format!("`{name}` concerns one connection (hop-by-hop) and is not a fact of the request"))
+            .hint("name a header that is passed on to legacy, such as `authorization`");
+    }
+    !is_hop_by_hop
 }
 
 /// Checks what a route does with instances. Whether the creator exists is checked when all routes are known.

@@ -186,7 +186,7 @@ fn caller_scope(
 
 fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<HeaderName> {
     let mut header = |name: &str, site: &Site| match HeaderName::from_bytes(name.as_bytes()) {
-        Ok(name) => Some(name),
+        Ok(name) => parts::check_end_to_end(name.as_str(), site, problems).then_some(name),
         Err(_) => {
             problems.error(site, format!("`{name}` is not a header name")).hint("the name alone: authorization");
             None

@@ -177,6 +177,15 @@ fn each_field_is_checked() {
         (json!({ "instance": { "follows": "x", "key": "path.idd" } }), ".instance.key", "did you mean `id`?"),
         (json!({ "instance": { "follows": "x", "key": "path.id" } }), ".instance.follows", "no route is called `x`"),
         (json!({ "caller": ["a b"] }), ".caller[0]", "is not a header name"),
+        (json!({ "caller": ["Proxy-Authorization"] }), ".caller[0]", "`proxy-authorization` concerns one connection"),
+        (json!({ "caller": "upgrade" }), ".caller", "concerns one connection"),
+        (json!({ "key": "${request.headers.te}" }), ".key", "concerns one connection"),
+        (json!({ "retry_key": "a-${request.headers[\"Keep-Alive\"]}" }), ".retry_key", "concerns one connection"),
+        (
+            json!({ "cohorts": [{ "name": "a", "when": "${has(request.headers.connection)}", "state": "off" }] }),
+            ".cohorts[0].when",
+            "concerns one connection",
+        ),
         (json!({ "caller": { "jwt": { "keys": "gone.pem", "audience": "a" } } }), ".caller.jwt.keys", "cannot be read"),
         (json!({ "caller": { "jwt": { "keys": "bad.pem", "audience": "a" } } }), ".caller.jwt.keys", "neither"),
         (

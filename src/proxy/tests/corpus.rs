@@ -88,6 +88,26 @@ const CORPUS: &[(&str, &str, Expected)] = &[
         BAD,
     ),
     ("connection names the host", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Host\r\n\r\n", BAD),
+    (
+        "connection names the retry key",
+        "POST /orders HTTP/1.1\r\nHost: a\r\nConnection: close, Idempotency-Key\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n",
+        BAD,
+    ),
+    (
+        "connection names a credential",
+        "POST /orders HTTP/1.1\r\nHost: a\r\nConnection: authorization\r\nAuthorization: a\r\nContent-Length: 0\r\n\r\n",
+        BAD,
+    ),
+    (
+        "connection names the retry key where no workflow is",
+        "POST /other HTTP/1.1\r\nHost: a\r\nConnection: idempotency-key\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx",
+        One("POST /other HTTP/1.1", "x"),
+    ),
+    (
+        "connection names a field that decides nothing",
+        "POST /orders HTTP/1.1\r\nHost: a\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 1\r\n\r\nx",
+        One("POST /orders HTTP/1.1", "x"),
+    ),
     ("space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", BAD),
     ("folded field", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n 2\r\n\r\n", BAD),
     ("a NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\x002\r\n\r\n", BAD),

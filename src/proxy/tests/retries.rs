@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_says};
 use crate::exchange::{ArmUnknown, Outcome};
-use crate::flag::{Arm, SkipReason, State};
+use crate::expression::{Expression, Template};
+use crate::flag::{Arm, Cohort, Route, SkipReason, State};
 use crate::limits::Limits;
 
 const ORDER: &str = "{\"items\":[1]}";
@@ -39,6 +40,38 @@ async fn a_retry_stays_on_its_arm() {
     rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
     assert_eq!(rig.ask(&keyed).await.status(), 200);
     assert_eq!(rig.fakes.keys_of_legacy.lock().unwrap().len(), 2, "from now on it is legacy's, under any credential");
+}
+
+/// A field that `Connection` names is removed: the request would lose its key, and its retry could go to the other arm.
+#[tokio::test]
+async fn connection_may_not_name_a_field_that_the_route_depends_on() {
+    let origin = Origin::always_answers(OK).await;
+    let change = |route: &mut Route| {
+        let header = |name: &str| Template::parse_str(&format!("${{request.headers[\"{name}\"]}}")).unwrap();
+        route.retry_key = Some(header("X-Order"));
+        route.key = Some(header("x-tenant"));
+        route.caller = vec!["x-user".parse().unwrap()].into();
+        route.cohorts = vec![Cohort {
+            name: "staff".into(),
+            when: Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap(),
+            state: State::Off,
+            force: None,
+        }];
+    };
+    let rig = Rig::new(&origin, Setup { change, ..at(State::Off) }).await;
+    let ask = |named: &str| {
+        format!("POST /orders HTTP/1.1\r\nHost: a\r\nConnection: {named}\r\nContent-Length: 4\r\n\r\nbody")
+    };
+    for named in ["x-order", "keep-alive, X-Tenant", "x-user", "x-staff", "idempotency-key", "authorization", "cookie"]
+    {
+        let reply = rig.ask(&ask(named)).await;
+        assert_eq!(reply.status(), 400, "{named}");
+        assert!(reply.text().contains("Connection names a field"), "{}", reply.text());
+    }
+    assert!(origin.requests().is_empty());
+    for named in ["keep-alive", "upgrade", "x-other", "te"] {
+        assert_eq!(rig.ask(&ask(named)).await.status(), 200, "{named}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,15 @@
 use serde_json::{Map, Value};
 
 /// A map of strings. A name that occurs several times has a list of them; `+` is a space, as HTML forms encode it.
+/// Bytes that are not UTF-8 are replaced, so that different values may become equal.
 pub fn parse_form(raw: &str) -> Value {
+    parse_form_with(raw, |bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// As [`parse_form`]; `text` makes names and values of the decoded bytes.
+pub fn parse_form_with(raw: &str, text: impl Fn(&[u8]) -> String) -> Value {
+    let decoded =
+        |part: &str| text(&percent_encoding::percent_decode_str(&part.replace('+', " ")).collect::<Vec<u8>>());
     let mut map = Map::new();
     for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -17,10 +25,6 @@ pub fn parse_form(raw: &str) -> Value {
         }
     }
     Value::Object(map)
-}
-
-fn decoded(text: &str) -> String {
-    percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

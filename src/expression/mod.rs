@@ -46,7 +46,7 @@ mod tests;
 pub use bounds::Bounds;
 pub use error::ExpressionError;
 pub use evaluate::DIALECT;
-pub use form::parse_form;
+pub use form::{parse_form, parse_form_with};
 pub use parsed::Expression;
 pub use reads::ReadPath;
 pub use scope::{Scope, ScopeValue};

@@ -3,7 +3,8 @@
 //!
 //! The question it answers: "what does `request` mean in a key, a cohort or a retry key?" Only what the expression
 //! reads is built. A repeated query parameter is a list of its values; the values of a repeated header are joined by
-//! commas.
+//! commas. Always true: values of different bytes are different texts, also where they are not UTF-8, so that
+//! different retry keys never become equal.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use http::HeaderName;
 use serde_json::{Map, Value};
 
 use super::RequestFacts;
-use crate::expression::{ReadPath, Scope, parse_form};
+use crate::expression::{ReadPath, Scope, parse_form_with};
 
 /// The members of `request` where the body cannot be read.
 pub const REQUEST_PARTS: [&str; 6] = ["method", "path", "params", "query", "headers", "peer"];
@@ -45,7 +46,7 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
                 request.entry(part).or_insert_with(|| Value::Object(params.collect()));
             }
             "query" => {
-                request.entry(part).or_insert_with(|| parse_form(facts.query.unwrap_or_default()));
+                request.entry(part).or_insert_with(|| parse_form_with(facts.query.unwrap_or_default(), exact_text));
             }
             "headers" => insert_headers(&mut request, read.part(1), facts),
             _ => {}
@@ -76,7 +77,7 @@ fn insert_headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &
         if map.contains_key(name) {
             return;
         }
-        let values = facts.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()));
+        let values = facts.headers.get_all(name).iter().map(|v| exact_text(v.as_bytes()));
         let values: Vec<_> = values.collect();
         if !values.is_empty() {
             map.insert(name.to_owned(), values.join(", ").into());
@@ -86,6 +87,26 @@ fn insert_headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &
         Some(name) => add(name),
         None => facts.headers.keys().for_each(|name| add(name.as_str())),
     }
+}
+
+/// A text that is different for different bytes. UTF-8 stays as it is. Each other byte becomes one of the last 256
+/// characters of Unicode, which are for private use. So does each byte of such a character itself, hence no UTF-8 text
+/// equals the text of other bytes.
+fn exact_text(bytes: &[u8]) -> String {
+    const FIRST: u32 = 0x10_FF00;
+    let character = |byte: &u8| char::from_u32(FIRST + u32::from(*byte)).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for valid in chunk.valid().chars() {
+            if u32::from(valid) < FIRST {
+                text.push(valid);
+            } else {
+                text.extend(valid.encode_utf8(&mut [0; 4]).as_bytes().iter().map(character));
+            }
+        }
+        text.extend(chunk.invalid().iter().map(character));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -130,5 +151,26 @@ mod tests {
         }
         let absent = Template::parse_str("${request.headers[\"x-other\"]}").unwrap();
         assert!(absent.evaluate_text(&scope(absent.reads(), &facts)).is_err());
+    }
+
+    #[test]
+    fn different_bytes_are_different_texts() {
+        let all: [&[u8]; 9] = [
+            b"M\xfcller",
+            b"M\xf6ller",
+            "Müller".as_bytes(),
+            "M\u{FFFD}ller".as_bytes(),
+            "M\u{10FFFC}ller".as_bytes(),
+            b"M\xf4\x8f\xbfller",
+            b"M%FCller",
+            b"\xfc",
+            b"\xfc\xfc",
+        ];
+        for (n, bytes) in all.iter().enumerate() {
+            for other in &all[..n] {
+                assert_ne!(exact_text(bytes), exact_text(other), "{bytes:?} and {other:?}");
+            }
+        }
+        assert_eq!(exact_text("Müller, \u{10FEFF}".as_bytes()), "Müller, \u{10FEFF}");
     }
 }

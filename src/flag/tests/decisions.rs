@@ -330,3 +330,40 @@ fn retry_keys_are_scoped_by_route_and_caller() {
     assert_eq!(key("create", &[("authorization", "a")]), None);
     assert_eq!(key("create", &[("idempotency-key", "")]), None);
 }
+
+/// A retry key that is not UTF-8, such as a name in Latin-1, is a key of its own.
+#[test]
+fn retry_keys_of_different_bytes_are_different() {
+    let template = |text: &str| Some(Template::parse_str(text).unwrap());
+    let by_header =
+        Route { retry_key: template("${request.headers[\"x-order\"]}"), ..route("by-header", Method::POST, "/orders") };
+    let by_query = Route { retry_key: template("${request.query.order}"), ..route("by-query", Method::POST, "/paid") };
+    let set = set(vec![by_header, by_query], BTreeMap::new(), Freeze::No);
+    let key = |id: &str, header: &[u8], query: &str| {
+        let headers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-order"),
+            http::HeaderValue::from_bytes(header).unwrap(),
+        )]);
+        let facts = RequestFacts {
+            method: &Method::POST,
+            path: "/orders",
+            query: Some(query),
+            headers: &headers,
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            params: &[],
+            random: 0,
+            owner: Owner::Nobody,
+            first_try: None,
+            now_s: 0,
+        };
+        set.retry_keys(set.route(&id.into()).unwrap(), &facts).expect("a key")
+    };
+    let header = |value: &[u8]| key("by-header", value, "");
+    assert_eq!(header(b"M\xfcller"), header(b"M\xfcller"));
+    assert_ne!(header(b"M\xfcller"), header(b"M\xf6ller"));
+    assert_ne!(header(b"M\xfcller"), header("Müller".as_bytes()));
+    let query = |value: &str| key("by-query", b"", &format!("order={value}"));
+    assert_eq!(query("M%FCller"), query("M%fcller"));
+    assert_ne!(query("M%FCller"), query("M%F6ller"));
+    assert_ne!(query("M%FCller"), query("M%25FCller"));
+}

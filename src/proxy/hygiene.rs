@@ -36,6 +36,9 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     if head.method == Method::CONNECT {
         return Err(HeadRefusal::Connect);
     }
+    if is_known_in_another_case(&head.method) {
+        return Err(HeadRefusal::Ambiguous("the method is a known one that is not in upper case"));
+    }
     if head.version != Version::HTTP_11 && head.version != Version::HTTP_10 {
         return Err(HeadRefusal::Ambiguous("the version is neither HTTP/1.1 nor HTTP/1.0"));
     }
@@ -61,6 +64,23 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     let names_upgrade = check_connection(&head.headers)?;
     let upgrade = names_upgrade && head.version == Version::HTTP_11 && wants_upgrade(&head.headers);
     Ok(CheckedHead { upgrade })
+}
+
+/// Whether upper case makes this method another, known one. Methods are case-sensitive, but some frameworks upcase
+/// them: they would perform a request that no route matched.
+fn is_known_in_another_case(method: &Method) -> bool {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+        Method::OPTIONS,
+        Method::CONNECT,
+        Method::TRACE,
+    ];
+    !KNOWN.contains(method) && KNOWN.iter().any(|known| known.as_str().eq_ignore_ascii_case(method.as_str()))
 }
 
 fn check_host(head: &request::Parts) -> Result<Option<&HeaderValue>, HeadRefusal> {

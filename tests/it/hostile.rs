@@ -138,6 +138,8 @@ async fn ambiguous_requests_do_not_bypass_keys_and_pins_in_off() {
         ("GET", format!("/orders%2F{id}")),
         ("GET", format!("/orders/{id};v=1")),
         ("POST", format!("/orders/{id}//cancel")),
+        ("post", "/orders".to_owned()),
+        ("get", format!("/orders/{id}")),
         // A field that `Connection` names would be removed before the retry key is read.
         ("POST", "/orders HTTP/1.1\r\nconnection: idempotency-key\r\nx-rest:".to_owned()),
     ] {

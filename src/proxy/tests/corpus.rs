@@ -108,6 +108,10 @@ const CORPUS: &[(&str, &str, Expected)] = &[
         "POST /orders HTTP/1.1\r\nHost: a\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 1\r\n\r\nx",
         One("POST /orders HTTP/1.1", "x"),
     ),
+    // Frameworks that upcase methods would perform it, and no POST route would match it.
+    ("a known method in lower case", "post /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", BAD),
+    ("a known method in mixed case", "dElete /x HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
+    ("an unknown method in lower case", "purge /x HTTP/1.1\r\nHost: a\r\n\r\n", One("purge /x HTTP/1.1", "")),
     ("space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", BAD),
     ("folded field", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n 2\r\n\r\n", BAD),
     ("a NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\x002\r\n\r\n", BAD),

@@ -145,8 +145,8 @@ pub struct Limits {
     pub signals_max: u64,
     /// Nesting of a step's output and of a request's body; 100 at most.
     pub output_depth_max: u64,
-    /// Values in a step's output and in a request's body, those within lists and maps counted too: each takes many
-    /// times the memory of its bytes.
+    /// Values in a step's output and in a request's body, those within lists and maps and the fields of a form counted
+    /// too: each takes many times the memory of its bytes.
     pub output_values_max: u64,
     /// One step's call, where the step gives no `timeout`.
     pub step_timeout_ms: u64,

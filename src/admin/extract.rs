@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::access::Caller;
 use super::error::ApiError;
 use super::state::ApiState;
+use crate::expression::refuse_reserved_keys;
 use crate::workflow::{is_nested_beyond, values_in};
 
 /// How long the client may take to send the body.
@@ -38,6 +39,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
             let detail = format!("the body has more than {values_max} values (output_values_max)");
             return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail));
         }
+        refuse_reserved_keys(&bytes).map_err(|error| ApiError::bad(format!("the body: {error}")))?;
         let value = serde_json::from_slice(&bytes).map_err(|error| match is_nested_beyond(&error) {
             true => too_deep(state.parts.limits.output_depth_max),
             false => ApiError::bad(format!("the body: {error}")),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::bounds::{BoundExceeded, Bounds};
 use super::decode::{Decoded, decode};
 use super::observation::{Body, Observation};
+use crate::expression::parse_json;
 
 /// A body, decompressed and parsed.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ fn json(plain: &[u8], bounds: &Bounds) -> Result<Option<ParsedBody>, BoundExceed
     if depth(plain) > bounds.depth.min(PARSER_DEPTH_MAX) {
         return Err(BoundExceeded::Depth);
     }
-    Ok(serde_json::from_slice(plain).ok().map(ParsedBody::Json))
+    Ok(parse_json(plain).ok().map(ParsedBody::Json))
 }
 
 /// The deepest nesting of brackets outside strings.

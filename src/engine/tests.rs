@@ -23,3 +23,4 @@ mod slow_store;
 mod snapshots;
 mod starts;
 mod test_stores;
+mod undecodable;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
+use super::json::{RESERVED_KEYS, is_reserved_key};
 use super::lookup::lookup;
 use super::node::{self, Node, Part, Root};
 use super::number::Num;
@@ -207,6 +208,9 @@ impl<'s> Evaluation<'s> {
                     return Err(ExpressionError::new(format!("a map's key is a string, not {}", kind(other))));
                 }
             };
+            if is_reserved_key(&key) {
+                return Err(ExpressionError::new(format!("a map's key may not begin with `{RESERVED_KEYS}`")));
+            }
             let value = self.owned(value)?;
             if map.insert(key.clone(), value).is_some() {
                 return Err(ExpressionError::new(format!("the key `{key}` is in the map twice")));

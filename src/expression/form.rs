@@ -1,6 +1,11 @@
 //! A query or form body (`a=1&b=2`) as expressions see it; routes, workflows and comparisons all parse it here.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
+
+use super::json::{RESERVED_KEYS, is_reserved_key};
 
 /// A map of strings. A name that occurs several times has a list of them; `+` is a space, as HTML forms encode it.
 /// Bytes that are not UTF-8 are replaced, so that different values may become equal.
@@ -10,21 +15,50 @@ pub fn parse_form(raw: &str) -> Value {
 
 /// As [`parse_form`]; `text` makes names and values of the decoded bytes.
 pub fn parse_form_with(raw: &str, text: impl Fn(&[u8]) -> String) -> Value {
-    let decoded =
-        |part: &str| text(&percent_encoding::percent_decode_str(&part.replace('+', " ")).collect::<Vec<u8>>());
+    let decoded = |part: &[u8]| text(&percent_decode(&spaces(part)).collect::<Vec<u8>>());
+    Value::Object(fields(raw.as_bytes()).fold(Map::new(), |map, (name, value)| add(map, decoded(name), decoded(value))))
+}
+
+/// The map of [`parse_form`] for a text whose names and values are all kept as they are.
+///
+/// # Errors
+/// A name or a value is not UTF-8, or a name is reserved: which of the fields, counted from 1.
+pub fn parse_form_strictly(raw: &[u8]) -> Result<Value, String> {
     let mut map = Map::new();
-    for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decoded(name), Value::from(decoded(value)));
-        match map.get_mut(&name) {
-            None => {
-                map.insert(name, value);
-            }
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
+    for (number, (name, value)) in (1..).zip(fields(raw)) {
+        let decoded = |text: &[u8]| percent_decode(&spaces(text)).decode_utf8().map(Cow::into_owned);
+        let (Ok(name), Ok(value)) = (decoded(name), decoded(value)) else {
+            return Err(format!("field {number} is not UTF-8"));
+        };
+        if is_reserved_key(&name) {
+            return Err(format!("the name of field {number} begins with `{RESERVED_KEYS}`, which is reserved"));
         }
+        map = add(map, name, value);
     }
-    Value::Object(map)
+    Ok(Value::Object(map))
+}
+
+/// The names and values, still encoded.
+fn fields(raw: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    raw.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let name_end = pair.iter().position(|byte| *byte == b'=');
+        name_end.map_or((pair, &[][..]), |end| (&pair[..end], &pair[end + 1..]))
+    })
+}
+
+fn spaces(text: &[u8]) -> Vec<u8> {
+    text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect()
+}
+
+fn add(mut map: Map<String, Value>, name: String, value: String) -> Map<String, Value> {
+    match map.get_mut(&name) {
+        None => {
+            map.insert(name, value.into());
+        }
+        Some(Value::Array(values)) => values.push(value.into()),
+        Some(first) => *first = Value::Array(vec![first.take(), value.into()]),
+    }
+    map
 }
 
 #[cfg(test)]
@@ -35,7 +69,24 @@ mod tests {
 
     #[test]
     fn repeated_names_are_lists() {
-        assert_eq!(parse_form("a=1&b=x+y%21&a=2&&c&a=3"), json!({ "a": ["1", "2", "3"], "b": "x y!", "c": "" }));
-        assert_eq!(parse_form(""), json!({}));
+        let (text, map) = ("a=1&b=x+y%21&a=2&&c&a=3", json!({ "a": ["1", "2", "3"], "b": "x y!", "c": "" }));
+        assert_eq!(parse_form(text), map);
+        assert_eq!(parse_form_strictly(text.as_bytes()), Ok(map));
+        assert_eq!((parse_form(""), parse_form_strictly(b"")), (json!({}), Ok(json!({}))));
+    }
+
+    #[test]
+    fn a_strict_form_has_neither_replaced_bytes_nor_reserved_names() {
+        assert_eq!(parse_form("a=%FC"), json!({ "a": "\u{fffd}" }));
+        for (text, fault) in [
+            (&b"a=1&b=%FC"[..], "field 2 is not UTF-8"),
+            (b"a=1&b=\xfc", "field 2 is not UTF-8"),
+            (b"%FF=1", "field 1 is not UTF-8"),
+            (b"a=1&%24serde_json%3A%3Aprivate%3A%3ANumber=5", "the name of field 2 begins with"),
+        ] {
+            let why = parse_form_strictly(text).expect_err(fault);
+            assert!(why.starts_with(fault), "{why}");
+        }
+        assert_eq!(parse_form_strictly(b"a=%C3%BC&b=\xc3\xbc").unwrap(), json!({ "a": "ü", "b": "ü" }));
     }
 }

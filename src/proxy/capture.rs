@@ -15,6 +15,7 @@ use http::{HeaderMap, StatusCode};
 use super::wait::now;
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::{Affinity, Answered, ComparisonTicket, KeysOfLegacy, Offer, RequestCopy};
+use crate::expression::parse_json;
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RetryKey, RouteFlag, SkipReason};
 use crate::workflow::Mode;
 
@@ -180,7 +181,7 @@ fn note_instance(captured: &CapturedRequest, headers: &HeaderMap, reply: &Bytes)
     let note = move || {
         if let Some(Instance::Creates { id }) = &flag.route.instance
             && let Some(reply) = unpacked(&headers, &reply, UNPACKED_BYTES_MAX)
-            && let Ok(json) = serde_json::from_slice::<serde_json::Value>(&reply)
+            && let Ok(json) = parse_json(&reply)
             && let Some(id) = id.query(&json).exactly_one().ok().and_then(id_text)
         {
             affinity.note_legacy_instance(InstanceKey { family: flag.family.clone(), id: id.into() });

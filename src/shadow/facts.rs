@@ -5,7 +5,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
 use crate::exchange::RequestCopy;
-use crate::expression::parse_form;
+use crate::expression::{parse_form, parse_json};
 
 pub(super) fn request_value(request: &RequestCopy) -> Value {
     let params: Map<String, Value> =
@@ -34,7 +34,7 @@ fn body(request: &RequestCopy) -> Value {
         Err(_) | Ok("") => Value::Null,
         Ok(text) if content_type == "application/x-www-form-urlencoded" => parse_form(text),
         Ok(text) if content_type.ends_with("/json") || content_type.ends_with("+json") || content_type.is_empty() => {
-            serde_json::from_str(text).unwrap_or_else(|_| text.into())
+            parse_json(text.as_bytes()).unwrap_or_else(|_| text.into())
         }
         Ok(text) => text.into(),
     }

@@ -18,6 +18,7 @@ use crate::compare::{
 };
 use crate::evidence::{Evidence, EvidenceGeneration, Sample};
 use crate::exchange::{Answered, ArmReply, ArmRequest, EarlierKeys, MayBegin, Outcome, Problem, RunReport};
+use crate::expression::parse_json;
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
 use crate::secret::{STARS, redact_line};
@@ -223,7 +224,7 @@ impl Runner {
 /// A body for a sample, without the run's sensitive values.
 fn redacted(text: String, redaction: Option<&Redaction>, of_body: fn(&Redaction, &mut Value)) -> String {
     let Some(redaction) = redaction else { return text };
-    match serde_json::from_str(&text) {
+    match parse_json(text.as_bytes()) {
         Ok(mut body) => {
             of_body(redaction, &mut body);
             serde_json::to_string_pretty(&body).unwrap_or_else(|_| STARS.to_owned())

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::choices::choices;
 use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, Part, PauseOrFail, Payload, Run, Step};
+use crate::expression::parse_json;
 use crate::secret::{STARS, is_secret, redact_line};
 
 /// Whether the run pauses for a person. Where the file does not say, a run that the API started pauses, because no
@@ -60,7 +61,7 @@ fn shown(record: &CallRecord) -> CallRecord {
     let body = match &record.body {
         Payload::Empty => Payload::Empty,
         Payload::Base64(text) => Payload::Text(format!("{} bytes", text.len() / 4 * 3)),
-        Payload::Text(text) => Payload::Text(match serde_json::from_str::<Value>(text) {
+        Payload::Text(text) => Payload::Text(match parse_json(text.as_bytes()) {
             Ok(value) => shorten(&value, DEPTH_MAX).to_string(),
             Err(_) => cut(text),
         }),

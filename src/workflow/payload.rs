@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::expression::parse_json;
+
 /// Bytes, readable where they are text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,7 +40,7 @@ impl Payload {
     pub fn value(&self) -> Value {
         match self {
             Payload::Empty | Payload::Base64(_) => Value::Null,
-            Payload::Text(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone())),
+            Payload::Text(text) => parse_json(text.as_bytes()).unwrap_or_else(|_| Value::String(text.clone())),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::admin::types::RunStatus;
 use crate::cli::client::{CallError, component};
 use crate::cli::format::{Tone, duration_text};
+use crate::expression::parse_json;
 
 /// The largest input that is read.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
@@ -21,9 +22,9 @@ pub(super) fn path(run: &str, rest: &str) -> String {
 pub(super) fn json_argument(text: &str) -> Result<Value, CallError> {
     let wrong =
         |message: String| CallError::Failed(message, "give JSON, a file with it, or - for standard input".to_owned());
-    let looks_like_json = text.starts_with(['{', '[', '"']) || serde_json::from_str::<Value>(text).is_ok();
+    let looks_like_json = text.starts_with(['{', '[', '"']) || parse_json(text.as_bytes()).is_ok();
     if looks_like_json {
-        return serde_json::from_str(text).map_err(|error| wrong(format!("`{text}` is not JSON: {error}")));
+        return parse_json(text.as_bytes()).map_err(|error| wrong(format!("`{text}` is not JSON: {error}")));
     }
     let mut content = Vec::new();
     let read = match text {
@@ -31,7 +32,7 @@ pub(super) fn json_argument(text: &str) -> Result<Value, CallError> {
         path => std::fs::File::open(path).and_then(|file| file.take(INPUT_BYTES_MAX).read_to_end(&mut content)),
     };
     read.map_err(|error| wrong(format!("`{text}` cannot be read: {error}")))?;
-    serde_json::from_slice(&content).map_err(|error| wrong(format!("`{text}` does not contain JSON: {error}")))
+    parse_json(&content).map_err(|error| wrong(format!("`{text}` does not contain JSON: {error}")))
 }
 
 /// How long a run or a step took; up to now where it has not ended.

@@ -63,6 +63,10 @@ fn text_that_is_not_accepted_yaml_is_an_error_with_its_position() {
         errors("a: 1\nb: 2\na: 3\n"),
         ["3:1: the key `a` is twice in this map (it is in line 1 too; keep one of them)"]
     );
+    assert_eq!(
+        errors("a:\n  $serde_json::private::Number: 5\n"),
+        ["2:3: keys that begin with `$serde_json::private::` are reserved (choose another key)"]
+    );
     assert_eq!(errors("a: 1\n---\nb: 2\n"), ["2:1: a second document in one file (one file holds one document)"]);
     assert_eq!(
         errors("a: !!binary xx"),

@@ -72,9 +72,14 @@ pub(in crate::engine) async fn prepare(
             return not_started("too_many_runs", "The limit of runs in flight (runs_in_flight_max) is reached");
         }
     };
-    let body = decode::request_body(&request.request, decode::Bounds::of(&core.files.limits, &core.files.key_secret));
+    let bounds = decode::Bounds::of(&core.files.limits, &core.files.key_secret);
+    let refused = |body: &Value, why: &[String]| bad_input(core, snapshot, &plan, request, run, body, why);
+    let body = match decode::request_body(&request.request, &plan, bounds) {
+        Ok(body) => body,
+        Err(why) => return Err(Box::new(refused(&Value::Null, &[why]))),
+    };
     if let Err(why) = plan.check_input(&body) {
-        return Err(Box::new(bad_input(core, snapshot, &plan, request, run, &body, &why)));
+        return Err(Box::new(refused(&body, &why)));
     }
     let instance = match load_instance(core, &plan, request.instance.as_ref(), deadline).await {
         Ok(instance) => instance,
@@ -92,8 +97,8 @@ pub(in crate::engine) async fn prepare(
     }
 }
 
-/// The reply to a request whose body the workflow refuses: the one that `respond` declares for it, or a problem
-/// document.
+/// The reply to a request whose body the workflow refuses or cannot read: the one that `respond` declares for it, or a
+/// problem document.
 fn bad_input(
     core: &Core,
     snapshot: &Snapshot,

@@ -193,7 +193,7 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
 pub(in crate::engine) fn bad_input(why: &[String]) -> ArmReply {
     let body = serde_json::json!({
         "type": "urn:pointsman:problem:bad-input",
-        "title": "The workflow does not accept the request's body",
+        "title": "The workflow does not accept the request",
         "status": 422,
         "detail": why.join("; "),
     });

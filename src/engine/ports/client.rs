@@ -268,7 +268,10 @@ impl Transport {
                 output: Arc::new(output),
                 retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
             },
-            Err(why) => AttemptResult::Unreadable { status, why, begins: decode::excerpt(&bytes) },
+            Err(why) => {
+                let why = format!("its body {why}");
+                AttemptResult::Unreadable { status, why, begins: decode::excerpt(&bytes) }
+            }
         })
     }
 }

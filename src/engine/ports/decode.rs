@@ -14,8 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::RequestCopy;
-use crate::expression::ReadPath;
-use crate::expression::parse_form;
+use crate::expression::{RESERVED_KEYS, ReadPath, is_reserved_key, parse_form, parse_form_strictly, parse_json};
 use crate::limits::Limits;
 use crate::workflow::{
     BytesMark, CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, values_in,
@@ -47,7 +46,8 @@ impl Bounds {
 /// Decodes a body by its content type.
 ///
 /// # Errors
-/// The content type says JSON but the body is not JSON, or it exceeds the bounds.
+/// The content type says JSON or form, and the body cannot be read as that or exceeds the bounds: what is wrong, as the
+/// rest of a sentence about the body.
 pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: Bounds) -> Result<Value, String> {
     let Bounds { bytes: _, depth: depth_max, values: values_max, bytes_mark } = bounds;
     if bytes.is_empty() {
@@ -55,19 +55,24 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
     }
     let kind = content_type.unwrap_or_default().to_ascii_lowercase();
     let kind = kind.split(';').next().unwrap_or_default().trim();
+    let too_many = || Err(format!("has more values than the limit output_values_max ({values_max})"));
     if kind.ends_with("/json") || kind.ends_with("+json") {
         if values_in(bytes) > values_max {
-            return Err(format!("its body has more values than the limit output_values_max ({values_max})"));
+            return too_many();
         }
-        let too_deep = || format!("its body is nested deeper than the limit output_depth_max ({depth_max})");
-        let value = serde_json::from_slice(bytes).map_err(|error| match is_nested_beyond(&error) {
+        let too_deep = || format!("is nested deeper than the limit output_depth_max ({depth_max})");
+        let value = parse_json(bytes).map_err(|error| match is_nested_beyond(&error) {
             true => too_deep(),
-            false => format!("its body is not JSON: {error}"),
+            false => format!("cannot be read as JSON: {error}"),
         })?;
         return if deeper_than(&value, depth_max) { Err(too_deep()) } else { Ok(value) };
     }
     if kind == "application/x-www-form-urlencoded" {
-        return Ok(parse_form(&String::from_utf8_lossy(bytes)));
+        // The map, and one value for each field.
+        if bytes.iter().filter(|byte| **byte == b'&').count() + 2 > values_max {
+            return too_many();
+        }
+        return parse_form_strictly(bytes).map_err(|why| format!("cannot be read as a form: {why}"));
     }
     let text = kind.starts_with("text/") || kind.ends_with("/xml") || kind.ends_with("+xml");
     if text && let Ok(text) = std::str::from_utf8(bytes) {
@@ -75,7 +80,7 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
     }
     if kind.is_empty()
         && values_in(bytes) <= values_max
-        && let Ok(value) = serde_json::from_slice(bytes)
+        && let Ok(value) = parse_json(bytes)
         && !deeper_than(&value, depth_max)
     {
         return Ok(value);
@@ -150,19 +155,41 @@ pub(in crate::engine) struct Facts {
     pub credentials: BTreeMap<String, String>,
 }
 
-/// The decoded body of a request. A body that is not JSON, although its content type says so, is treated as text.
-pub(in crate::engine) fn request_body(request: &RequestCopy, bounds: Bounds) -> Value {
-    body_with_headers(&request.headers, &request.body, bounds)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&request.body).into_owned()))
+/// The decoded body of a request; null where the plan neither checks nor reads it, or reads only its bytes
+/// (`request.raw`).
+///
+/// # Errors
+/// The plan reads a body or a query that cannot be decoded: what is wrong, in a sentence.
+pub(in crate::engine) fn request_body(request: &RequestCopy, plan: &Plan, bounds: Bounds) -> Result<Value, String> {
+    let read_paths = request_paths(plan);
+    if reads_part(&read_paths, "query")
+        && let Value::Object(query) = parse_form(request.query.as_deref().unwrap_or_default())
+        && query.keys().any(|name| is_reserved_key(name))
+    {
+        return Err(format!("a name in the query begins with `{RESERVED_KEYS}`, which is reserved"));
+    }
+    match plan.input_schema.is_some() || reads_part(&read_paths, "body") {
+        true => body_with_headers(&request.headers, &request.body, bounds).map_err(|why| format!("the body {why}")),
+        false => Ok(Value::Null),
+    }
+}
+
+/// The paths within a request that a plan reads.
+fn request_paths(plan: &Plan) -> Vec<&[Arc<str>]> {
+    plan.reads.iter().filter(|path| path.root() == "request").map(|path| &path.0[1..]).collect()
+}
+
+/// Whether any of these paths leads to this part of the request, or to the whole request.
+fn reads_part(read_paths: &[&[Arc<str>]], part: &str) -> bool {
+    read_paths.iter().any(|path| path.first().is_none_or(|first| **first == *part))
 }
 
 /// Selects the parts of a request that a plan reads.
 pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, bytes_mark: BytesMark) -> Facts {
     let raw =
         plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
-    let read_paths: Vec<&[Arc<str>]> =
-        plan.reads.iter().filter(|path| path.root() == "request").map(|path| &path.0[1..]).collect();
-    let reads = |part: &str| read_paths.iter().any(|path| path.first().is_none_or(|first| **first == *part));
+    let read_paths = request_paths(plan);
+    let reads = |part: &str| reads_part(&read_paths, part);
     let mut parts = Map::new();
     if reads("method") {
         parts.insert("method".into(), request.method.as_str().into());

@@ -14,6 +14,7 @@ use serde_json::{Number, Value};
 
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::sealed_values::{Piece, open_text, open_value, pieces, seal_number, seal_text, seal_value};
+use crate::expression::parse_json;
 use crate::names::{CheckpointId, RunId, StepId};
 use crate::secret::STARS;
 use crate::store::{Append, LockChange, StoredEvent};
@@ -120,14 +121,12 @@ impl EventSealer {
             for part in parts(&taint, event, &self.checkpoint_steps) {
                 match &part.form {
                     Form::Value | Form::Text => part.at.texts(content, &mut |text| self.known.add_computed(text)),
-                    Form::Json(paths) => {
-                        part.at.texts(content, &mut |text| match serde_json::from_str::<Value>(&text) {
-                            Ok(body) => paths
-                                .iter()
-                                .for_each(|path| path.texts(&body, &mut |text| self.known.add_computed(text))),
-                            Err(_) => self.known.add_computed(text),
-                        })
-                    }
+                    Form::Json(paths) => part.at.texts(content, &mut |text| match parse_json(text.as_bytes()) {
+                        Ok(body) => {
+                            paths.iter().for_each(|path| path.texts(&body, &mut |text| self.known.add_computed(text)))
+                        }
+                        Err(_) => self.known.add_computed(text),
+                    }),
                 }
             }
         }
@@ -192,7 +191,7 @@ impl EventSealer {
     /// whole text if that is not possible.
     fn seal_in_json(&self, text: &str, paths: &[SensitivePath]) -> Option<String> {
         let whole = || self.seal_text(text);
-        let Ok(mut body) = serde_json::from_str::<Value>(text) else {
+        let Ok(mut body) = parse_json(text.as_bytes()) else {
             return if self.is_sealed_in_json(text, paths) { Some(text.to_owned()) } else { whole() };
         };
         let written = body.to_string();
@@ -238,7 +237,7 @@ impl EventSealer {
         if text.contains(PLACEHOLDER_MARKS) {
             return false;
         }
-        let Ok(mut body) = serde_json::from_str::<Value>(&json) else { return false };
+        let Ok(mut body) = parse_json(json.as_bytes()) else { return false };
         let mut clear = Vec::new();
         paths.iter().for_each(|path| path.visit_mut(&mut body, &mut |value| take_values(value, &mut clear)));
         clear.is_empty()

@@ -57,6 +57,14 @@ fn a_path_gives_the_value_at_it_with_its_type() {
 }
 
 #[test]
+fn a_map_has_no_reserved_key() {
+    gives("{'$serde': 1}", json!({"$serde": 1}));
+    for key in ["'$serde_json::private::Number'", "'$serde_json' + '::private::RawValue'"] {
+        fails(&format!("{{{key}: '5'}}"), "a map's key may not begin with `$serde_json::private::`");
+    }
+}
+
+#[test]
 fn arithmetic_mixes_integers_and_doubles() {
     gives("1.5 * 2", json!(3.0));
     gives("request.body.n + 1", json!(8));

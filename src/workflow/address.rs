@@ -147,7 +147,7 @@ pub(super) fn next(
 /// Pauses the run until a person decides over an attempt with unknown effect.
 pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, state: &CallState, moved: &Moved) -> Event {
     let (kind, what) = match part {
-        Part::Undo => (ConflictKind::UndoFailed, format!("it is unknown whether what `{}` did was undone", step.id)),
+        Part::Undo => (ConflictKind::UndoUnknown, format!("it is unknown whether what `{}` did was undone", step.id)),
         Part::Do | Part::Probe => {
             (ConflictKind::OutcomeUnknown, format!("it is unknown whether `{}` was done", step.id))
         }

@@ -50,7 +50,7 @@ fn table(kind: ConflictKind, subject: ConflictSubject) -> &'static [&'static str
     match (kind, subject) {
         (ConflictKind::Answer, _) | (_, ConflictSubject::Answer) => &["take"],
         (_, ConflictSubject::Question | ConflictSubject::End) => &["retry", "skip"],
-        (ConflictKind::UndoFailed, _) => &["retry", "skip", "take"],
+        (ConflictKind::UndoFailed | ConflictKind::UndoUnknown, _) => &["retry", "skip", "take"],
         (ConflictKind::OutcomeUnknown, _) => &["retry", "retry_with", "skip", "take"],
         (ConflictKind::Refused | ConflictKind::AttemptsUsedUp, _) => {
             &["retry", "retry_with", "skip", "take", "fallback"]
@@ -127,7 +127,7 @@ pub(super) fn why_not(
             "it was done, and another attempt would do it a second time"
         }
         (Choice::Wait, ..) => "nothing is waited for",
-        (Choice::RetryWith { .. } | Choice::Fallback, _, ConflictKind::UndoFailed) => {
+        (Choice::RetryWith { .. } | Choice::Fallback, _, ConflictKind::UndoFailed | ConflictKind::UndoUnknown) => {
             "what an undo sends is determined by what was done, so it takes neither another input nor a fallback"
         }
         _ => "it does not fit this conflict, or the run is ending",

@@ -188,6 +188,8 @@ pub enum ConflictKind {
     Expression,
     /// What was done could not be undone.
     UndoFailed,
+    /// It is unknown whether what was done was undone, and another attempt could undo it twice.
+    UndoUnknown,
     /// Attempts are used up, and the step says `on_failure: pause`.
     AttemptsUsedUp,
     /// A lock is held, and the step says `busy: ask`.
@@ -211,6 +213,7 @@ impl ConflictKind {
             ConflictKind::Schema => "schema",
             ConflictKind::Expression => "expression",
             ConflictKind::UndoFailed => "undo_failed",
+            ConflictKind::UndoUnknown => "undo_unknown",
             ConflictKind::AttemptsUsedUp => "attempts_used_up",
             ConflictKind::Busy => "busy",
             ConflictKind::Deadlock => "deadlock",

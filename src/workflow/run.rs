@@ -81,6 +81,9 @@ pub struct Run {
 /// The reason shown for a call with unknown effect, where there is no other.
 pub(super) const UNKNOWN: &str = "it is unknown whether it was done";
 
+/// The reason shown for a call whose `undo` has an unknown outcome.
+pub(super) const UNDO_UNKNOWN: &str = "whether it was undone is unknown";
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum End {

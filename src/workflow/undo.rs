@@ -1,7 +1,8 @@
 //! Undoes what was done: in reverse order of completion, and concurrently where the steps had overlapped.
 //!
 //! Always true: only what was done is undone, and only once; unknown effects are never undone. An undo has a key of its
-//! own, the same for every attempt. What cannot be undone is a conflict: a person decides. A rehearsed call has nothing
+//! own, the same for every attempt. What cannot be undone is a conflict: a person decides. An undo with unknown outcome
+//! is a conflict of another kind, because another attempt could undo twice. A rehearsed call has nothing
 //! to undo: only the intent is recorded.
 
 use std::sync::Arc;
@@ -67,10 +68,15 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
     // The request of the undo cannot be built.
     let cannot_build = |reads: &[ReadPath], error: &ExpressionError| {
         let mut failure = failure(run, Some(&step.id), item, reads, error);
-        failure.message = format!("what `{}` did cannot be undone: {}", step.id, failure.message);
+        let unknown = run.call_state(&step.id, item, Part::Undo).is_some_and(CallState::unknown_effect);
+        let what = match unknown {
+            true => undo_unknown(step),
+            false => format!("what `{}` did cannot be undone", step.id),
+        };
+        failure.message = format!("{what}: {}", failure.message);
         match done.rehearsed {
             true => finished(Outcome::Failed { failure }),
-            false => pause_over_failure(run, step, item, &failure, None),
+            false => pause_over_failure(run, step, item, conflict_kind(unknown), &failure, None),
         }
     };
     let missing = missing::of_call(undo, world).filter(|_| !done.rehearsed);
@@ -109,10 +115,19 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
 /// Handles the result of an undo's attempt.
 pub(super) fn ended(ended: &EndedAttempt<'_>, call: &Call, state: &CallState, result: AttemptResult) -> Vec<Event> {
     let class = classify(call, &result);
-    let mut failure = ended.failure(&result, class);
-    failure.message = format!("what `{}` did could not be undone: {}", ended.step.id, failure.message);
+    let failure = ended.failure(&result, class);
     let unknown = state.uncertain || ended.again || class == Class::Unknown;
     let shown = response(&result);
+    // An attempt before this one may have undone it, whatever this one's result says.
+    let may_be_undone = unknown && state.effect != EffectClass::Read;
+    let pause = |failure: Failure, shown| {
+        let what = match may_be_undone {
+            true => undo_unknown(ended.step),
+            false => format!("what `{}` did could not be undone", ended.step.id),
+        };
+        let failure = Failure { message: format!("{what}: {}", failure.message), ..failure };
+        vec![pause_over_failure(ended.run, ended.step, ended.item, conflict_kind(may_be_undone), &failure, shown)]
+    };
     match (class, result) {
         (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
             vec![ended.finished(Outcome::Done { status, headers, output })]
@@ -124,20 +139,29 @@ pub(super) fn ended(ended: &EndedAttempt<'_>, call: &Call, state: &CallState, re
         }
         (Class::NotDone | Class::Unknown, result) => match ended.retry(call, state, unknown, &failure, &result) {
             Some(retry) => vec![retry],
-            None => vec![pause_over_failure(ended.run, ended.step, ended.item, &failure, shown)],
+            None => pause(failure, shown),
         },
-        (Class::Refused, _) => vec![pause_over_failure(ended.run, ended.step, ended.item, &failure, shown)],
+        (Class::Refused, _) => pause(failure, shown),
     }
+}
+
+fn undo_unknown(step: &Step) -> String {
+    format!("it is unknown whether what `{}` did was undone", step.id)
+}
+
+fn conflict_kind(unknown: bool) -> ConflictKind {
+    if unknown { ConflictKind::UndoUnknown } else { ConflictKind::UndoFailed }
 }
 
 fn pause_over_failure(
     run: &Run,
     step: &Step,
     item: Option<u32>,
+    kind: ConflictKind,
     failure: &Failure,
     response: Option<Arc<serde_json::Value>>,
 ) -> Event {
-    let mut conflict = conflict(run, step, item, Part::Undo, ConflictKind::UndoFailed, failure);
+    let mut conflict = conflict(run, step, item, Part::Undo, kind, failure);
     conflict.response = response;
     conflict.expected = step.call(Part::Undo).map(|call| format!("a status among {}", call.accept));
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })

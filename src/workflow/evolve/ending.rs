@@ -7,7 +7,7 @@ use crate::names::StepId;
 use crate::workflow::calls::{
     CallResult, CallState, Phase, StepItem, StepState, UndoCall, UndoProgress, Undoing, Undone, Unsettled,
 };
-use crate::workflow::run::{Cancel, End, UNKNOWN};
+use crate::workflow::run::{Cancel, End, UNDO_UNKNOWN, UNKNOWN};
 use crate::workflow::{
     Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Part, Run, StepFinished,
 };
@@ -48,7 +48,9 @@ impl Run {
         let Conflict { step, item, part, .. } = conflict;
         if *part == Part::Undo {
             self.side_calls.remove(&(step.clone(), *item, Part::Undo));
-            self.undo_left(step, *item, "it could not be undone".into());
+            let is_unknown = conflict.kind == ConflictKind::UndoUnknown;
+            let why = if is_unknown { UNDO_UNKNOWN } else { "it could not be undone" };
+            self.undo_left(step, *item, why.into());
             return;
         }
         let Some(StepState::Open(open)) = self.steps.get_mut(step) else { return };
@@ -94,10 +96,11 @@ impl Run {
                 let (headers, output) = (headers.clone(), Some(output.clone()));
                 call.gave = Some(Box::new(CallResult { status: Some(*status), headers, output, undeclared: None }));
             }
-            if conflict.kind == ConflictKind::OutcomeUnknown {
+            if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown) {
                 call.uncertain = true;
             }
-            let refused = matches!(conflict.kind, ConflictKind::Refused | ConflictKind::UndoFailed);
+            let refused =
+                matches!(conflict.kind, ConflictKind::Refused | ConflictKind::UndoFailed | ConflictKind::UndoUnknown);
             let effect = call.effect;
             if std::mem::replace(&mut call.phase, Phase::Stuck) == Phase::InFlight {
                 self.in_flight -= 1;
@@ -132,7 +135,7 @@ impl Run {
         if matches!(choice, Choice::Cancel { .. }) {
             return Ok(()); // the next event closes this conflict, with all others
         }
-        self.conflicts.remove(index);
+        let kind = self.conflicts.remove(index).kind;
         self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
@@ -156,7 +159,11 @@ impl Run {
         }
         if part == Part::Undo {
             match choice {
-                Choice::Skip => self.end_undo_by_hand(step, item, Undone::Left(format!("{by} left it as it is"))),
+                Choice::Skip => {
+                    let unknown = (kind == ConflictKind::UndoUnknown).then(|| format!("{UNDO_UNKNOWN}: "));
+                    let why = format!("{}{by} left it as it is", unknown.unwrap_or_default());
+                    self.end_undo_by_hand(step, item, Undone::Left(why));
+                }
                 Choice::Take { .. } => self.end_undo_by_hand(step, item, Undone::Undone),
                 Choice::Retry | Choice::RetryWith { .. } | Choice::Fallback | Choice::Wait | Choice::Cancel { .. } => {}
             }

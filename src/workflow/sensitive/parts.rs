@@ -252,7 +252,11 @@ impl<'a> Parts<'a> {
     fn conflict(&mut self, at: &SensitivePath, conflict: &Conflict) {
         if conflict_quotes(self.taint, conflict) {
             self.text(at.name("message"));
-            if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoFailed) {
+            let names_url = matches!(
+                conflict.kind,
+                ConflictKind::OutcomeUnknown | ConflictKind::UndoFailed | ConflictKind::UndoUnknown
+            );
+            if names_url {
                 self.text(at.name("expected")); // names the same URL
             }
         }

@@ -62,6 +62,7 @@ pub(super) fn conflict_quotes(taint: &Taint, conflict: &Conflict) -> bool {
             | ConflictKind::Deadlock
             | ConflictKind::OutcomeUnknown
             | ConflictKind::UndoFailed
+            | ConflictKind::UndoUnknown
     );
     let is_read = match conflict.step.as_str() == ANSWER {
         true => taint.answer,
@@ -72,7 +73,7 @@ pub(super) fn conflict_quotes(taint: &Taint, conflict: &Conflict) -> bool {
             ConflictKind::Busy | ConflictKind::Deadlock => step.lock,
             // These messages name the earlier URL where the service has another base URL now.
             ConflictKind::OutcomeUnknown => step.call.url && conflict.names_earlier_url(),
-            ConflictKind::UndoFailed => step.undo.url && conflict.names_earlier_url(),
+            ConflictKind::UndoFailed | ConflictKind::UndoUnknown => step.undo.url && conflict.names_earlier_url(),
             _ => step.hides_entered_values(),
         }),
     };

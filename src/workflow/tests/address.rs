@@ -234,7 +234,7 @@ fn an_unknown_undo_is_repeated_only_at_the_address_that_it_went_to() {
         harness.settle();
         if is_unknown {
             let conflict = harness.run.conflict().unwrap();
-            assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoFailed, Part::Undo));
+            assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, Part::Undo));
             assert!(conflict.message.contains("http://bank/first"), "{}", conflict.message);
             assert!(conflict.message.contains("`bank` is at http://new now"), "{}", conflict.message);
             harness.choose("first", None, Choice::Retry).unwrap();

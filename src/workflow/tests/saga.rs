@@ -68,13 +68,10 @@ fn a_failed_undo_waits_for_a_person() {
         until_last(&mut harness);
         harness.call("last", status(404));
         harness.undo("flight", ok(json!({})));
-        harness.undo("hotel", timed_out());
+        harness.undo("hotel", status(400));
         let conflict = harness.run.conflict().unwrap();
-        assert_eq!(
-            (conflict.kind, conflict.part),
-            (ConflictKind::UndoFailed, Part::Undo),
-            "a POST may not be repeated"
-        );
+        assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoFailed, Part::Undo));
+        assert!(conflict.message.starts_with("what `hotel` did could not be undone: "), "{}", conflict.message);
         assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
         harness
     };
@@ -100,6 +97,39 @@ fn a_failed_undo_waits_for_a_person() {
     called_off.cancel(false).unwrap();
     assert_eq!(called_off.run.status(), RunStatus::Cancelled);
     assert!(called_off.run.note().unwrap().contains("not undone: `hotel`"), "{:?}", called_off.run.note());
+}
+
+/// A POST may not be repeated, and a later refusal does not tell whether an earlier attempt undid it.
+#[test]
+fn an_undo_with_unknown_outcome_is_not_shown_as_a_refusal() {
+    let plan = plan(TRIP);
+    for result in [timed_out(), status(500), AttemptResult::CutOff("x".into()), AttemptResult::Interrupted] {
+        let mut harness = Harness::of_route(&plan);
+        until_last(&mut harness);
+        harness.call("last", status(404));
+        harness.undo("flight", ok(json!({})));
+        harness.undo("hotel", result);
+        let is_unknown = |harness: &Harness<'_>| {
+            let conflict = harness.run.conflict().unwrap();
+            assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, Part::Undo));
+            assert!(
+                conflict.message.starts_with("it is unknown whether what `hotel` did was undone: "),
+                "{conflict:?}"
+            );
+            assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
+            assert!(harness.run.note().unwrap().contains("it is unknown whether what `hotel` did was undone"));
+        };
+        is_unknown(&harness);
+        for refusal in [status(400), status(429)] {
+            harness.choose("hotel", None, Choice::Retry).unwrap();
+            harness.undo("hotel", refusal);
+            is_unknown(&harness);
+        }
+        harness.choose("hotel", None, Choice::Skip).unwrap();
+        let undone = harness.run.undone();
+        let left = undone.iter().find(|(step, ..)| step.as_str() == "hotel").map(|(.., undone)| undone);
+        assert_eq!(left, Some(&Undone::Left("whether it was undone is unknown: ann left it as it is".into())));
+    }
 }
 
 #[test]

@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready, try_join_all};
 use jiff::Timestamp;
+use tokio::task::AbortHandle;
 
 use self::cache::Cache;
 use self::collision_check::{CheckMessage, CollisionChecks};
@@ -78,6 +79,8 @@ pub struct StoreAffinity {
     newer_files: NewerFiles,
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
+    /// The task that builds and renews the sets.
+    maintenance: AbortHandle,
     collision_checks: CollisionChecks,
 }
 
@@ -106,7 +109,7 @@ impl StoreAffinity {
         }
         tokio::spawn(keys.clone().move_to_store(store.clone()));
         let sets = Arc::new(Sets::new(limits, Instant::now()));
-        tokio::spawn(sets.clone().build(store.clone()));
+        let maintenance = tokio::spawn(sets.clone().maintain(store.clone())).abort_handle();
         Ok(Arc::new(Self {
             store,
             families,
@@ -116,6 +119,7 @@ impl StoreAffinity {
             newer_files: NewerFiles::new(limits),
             keys,
             sets,
+            maintenance,
             collision_checks,
         }))
     }
@@ -357,6 +361,7 @@ impl Affinity for StoreAffinity {
 
 impl Drop for StoreAffinity {
     fn drop(&mut self) {
+        self.maintenance.abort();
         self.keys.close();
     }
 }

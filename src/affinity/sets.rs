@@ -2,7 +2,7 @@
 //! not" or "perhaps: ask the store".
 //!
 //! Example: the engine takes a first try with the key K, and its run creates the order 17. Then `keys` has a
-//! fingerprint of K for the retry window, and `owned` has one of (`orders.create`, 17) for ever. A request with the key
+//! fingerprint of K for the retry window (as long as the run is open it is inserted again), and `owned` has one of (`orders.create`, 17) for ever. A request with the key
 //! K, or for `/orders/17`, now gets "perhaps", and the store is asked. A request with another key, or for `/orders/18`,
 //! gets "certainly not" (but for a few false positives), and legacy answers without the store. If legacy creates the
 //! order 18 and a dark run follows, `twins` has a fingerprint of (`orders.create`, 18).
@@ -27,17 +27,28 @@ use crate::store::{SharedStore, StoreError};
 const PAGE: usize = 5_000;
 /// The pause before a query that failed is repeated.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The interval at which keys of runs that stay open are inserted again: this part of the retry window, within bounds.
+const RENEWALS_PER_WINDOW: u32 = 24;
+const RENEWAL_MIN: Duration = Duration::from_millis(100);
+const RENEWAL_MAX: Duration = Duration::from_secs(3_600);
 
 /// See the module.
 pub(super) struct Sets {
-    keys: RwLock<WindowSet>,
-    keys_built: AtomicBool,
+    keys: RwLock<EngineKeys>,
+    renewal_interval: Duration,
     /// Instances that the engine owns.
     owned: RwLock<LastingSet>,
     /// Instances that legacy owns and that have a twin.
     twins: RwLock<LastingSet>,
     pins_built: AtomicBool,
     gauges: [Gauges; 3],
+}
+
+struct EngineKeys {
+    set: WindowSet,
+    /// Until when the set has every key that is bound; `None` before it is built. A key whose run is open would expire
+    /// after that.
+    complete_until: Option<Instant>,
 }
 
 /// The metrics of one set.
@@ -52,9 +63,10 @@ impl Sets {
     pub(super) fn new(limits: &Limits, now: Instant) -> Self {
         let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let (keys, pins) = (bytes(limits.engine_keys_set_bytes_max), bytes(limits.pins_set_bytes_max));
+        let window = Duration::from_secs(limits.retry_window_s);
         Self {
-            keys: RwLock::new(WindowSet::new(Duration::from_secs(limits.retry_window_s), keys, now)),
-            keys_built: AtomicBool::new(false),
+            keys: RwLock::new(EngineKeys { set: WindowSet::new(window, keys, now), complete_until: None }),
+            renewal_interval: (window / RENEWALS_PER_WINDOW).clamp(RENEWAL_MIN, RENEWAL_MAX),
             owned: RwLock::new(LastingSet::new(pins)),
             twins: RwLock::new(LastingSet::new(pins)),
             pins_built: AtomicBool::new(false),
@@ -62,17 +74,17 @@ impl Sets {
         }
     }
 
-    /// Whether the engine may have taken a first try with this key within the window.
+    /// Whether the engine may have taken a first try with this key, which is still bound.
     pub(super) fn engine_may_have_taken(&self, key: &RetryKey, now: Instant) -> bool {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        !self.keys_built.load(Ordering::Acquire) || keys.may_contain(key_hash(key), now)
+        keys.complete_until.is_none_or(|until| now >= until) || keys.set.may_contain(key_hash(key), now)
     }
 
     /// Inserts a key whose first try the engine took `ago` before `now`.
     pub(super) fn engine_took(&self, key: &RetryKey, now: Instant, ago: Duration) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let had_room = keys.insert(key_hash(key), now, ago);
-        self.gauges[0].show(keys.size(), had_room);
+        let had_room = keys.set.insert(key_hash(key), now, ago);
+        self.gauges[0].show(keys.set.size(), had_room);
     }
 
     /// Whether the engine may own this instance.
@@ -101,8 +113,42 @@ impl Sets {
         gauges.show(set.size(), had_room);
     }
 
+    /// Inserts the keys again that would expire soon, or have expired, although they are bound because of their run.
+    /// `began` is when this began.
+    async fn renew_keys(&self, store: &SharedStore, began: Instant) -> Result<(), StoreError> {
+        let interval = self.renewal_interval;
+        let mut after = None;
+        loop {
+            // A key that is not found now stays in the set for longer than `ahead`, but for the time that passed between
+            // its first try and its record in the store, for which one interval is reserved.
+            let page = store.long_bound_keys(interval.saturating_mul(3), after, PAGE).await?;
+            for key in &page {
+                self.engine_took(key, began, Duration::ZERO);
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(*last),
+                _ => break,
+            }
+        }
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.complete_until = Some(began + interval.saturating_mul(2));
+        Ok(())
+    }
+
+    /// Builds the sets, then renews keys at intervals; never returns.
+    pub(super) async fn maintain(self: Arc<Self>, store: SharedStore) {
+        self.build(&store).await;
+        loop {
+            tokio::time::sleep(self.renewal_interval).await;
+            while let Err(error) = self.renew_keys(&store, Instant::now()).await {
+                tracing::warn!(%error, "the keys of open runs were not inserted again into the set of retry keys, because the store did not answer");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
     /// Builds the sets from all that the store has.
-    pub(super) async fn build(self: Arc<Self>, store: SharedStore) {
+    async fn build(&self, store: &SharedStore) {
         let began = Instant::now();
         let (mut keys, mut pins) = (0_u64, 0_u64);
         let mut after = None;
@@ -119,7 +165,7 @@ impl Sets {
                 _ => break,
             }
         }
-        self.keys_built.store(true, Ordering::Release);
+        while page_or_pause(self.renew_keys(store, Instant::now()).await).await.is_none() {}
         let mut after = 0;
         loop {
             let Some(page) = page_or_pause(store.pinned(after, PAGE).await).await else { continue };
@@ -191,4 +237,33 @@ fn pin_hash(key: &PinKey) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     u64::from_le_bytes(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{append, run_id};
+    use crate::store::{Append, Claim, MemoryStore, Store as _};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test]
+    async fn the_key_of_an_open_run_stays_in_the_set_after_the_window() {
+        let (limits, begin) = (Limits::default(), Instant::now());
+        // In this store the window after a first try is over at once, as in the set after a day.
+        let store = Arc::new(MemoryStore::with_limits(&Limits { retry_window_s: 0, ..Limits::default() }));
+        let (key, other) = (RetryKey([1; 32]), RetryKey([2; 32]));
+        let claim = Some(Claim { key, request: [0; 32], any_caller: None });
+        store.append(Append { claim, ..append(run_id(1), 1, 1) }.into()).await.unwrap();
+        let (store, sets): (SharedStore, _) = (store, Sets::new(&limits, begin));
+        sets.build(&store).await;
+        assert!(sets.engine_may_have_taken(&key, begin + HOUR));
+        assert!(!sets.engine_may_have_taken(&other, begin + HOUR));
+        let later = begin + 30 * HOUR;
+        assert!(sets.engine_may_have_taken(&other, later), "not renewed for a day: the store is asked");
+        sets.renew_keys(&store, later).await.unwrap();
+        assert!(sets.engine_may_have_taken(&key, later + HOUR));
+        assert!(!sets.engine_may_have_taken(&other, later + HOUR));
+        assert!(sets.engine_may_have_taken(&other, later + 2 * HOUR));
+    }
 }

@@ -25,6 +25,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{Append, LockRow, OrderRecord, PendingRun, RunSnapshot, StoreError, WebhookMessage};
+use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
@@ -221,6 +222,14 @@ pub trait Work: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Purged, StoreError>>;
     /// Removes at most `limit` expired retry keys of both arms; returns how many.
     fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// At most `limit` keys after `after`, in order, that stay bound because of their run, although the window after
+    /// their first try is over, or will be within `ahead`.
+    fn long_bound_keys(
+        &self,
+        ahead: Duration,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RetryKey>, StoreError>>;
     /// The bodies that are kept of a purged pinned run; `None` for every other run.
     fn purged_run_bodies(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunBodies>, StoreError>>;
 

@@ -9,6 +9,7 @@
 //! the run back first).
 
 mod append_row;
+mod bound_keys;
 mod check;
 mod codec;
 mod coordination;
@@ -124,7 +125,8 @@ pub trait Store: Work {
     /// Instances of a family that an arm owns, newest first.
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>>;
 
-    /// The first try with this key, if it was within the retry window.
+    /// The first try with this key, if the key is bound: for the retry window after the first try, and if a run claimed
+    /// it, while the newest run of that run's job is open and for the retry window after its end.
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>>;
     /// At most `limit` keys after `after` that runs claimed within the retry window, in order, each with its time.
     fn engine_tries(

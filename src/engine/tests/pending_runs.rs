@@ -101,6 +101,11 @@ impl Work for SlowStore {
         remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: jiff::Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
+        long_bound_keys(
+            ahead: std::time::Duration,
+            after: Option<crate::flag::RetryKey>,
+            limit: usize
+        ) -> Vec<crate::flag::RetryKey>;
         purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::MemoryStore;
 use super::tables::{Run, Tables};
 use crate::clock;
+use crate::flag::RetryKey;
 use crate::names::{RunId, WorkerId};
 use crate::store::{
     LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RunBodies, RunSnapshot, StoreError, StoreNotification,
@@ -185,6 +186,16 @@ impl Work for MemoryStore {
 
     fn prune_retry_keys(&self, limit: usize) -> StoreFuture<'_, u64> {
         self.with(|tables| tables.prune_retry_keys(limit, clock::now()))
+    }
+
+    fn long_bound_keys(
+        &self,
+        ahead: Duration,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<RetryKey>> {
+        let ahead = SignedDuration::try_from(ahead).unwrap_or(SignedDuration::MAX);
+        self.with(|tables| tables.long_bound_keys(ahead, after, limit, clock::now()))
     }
 
     fn purged_run_bodies(&self, run: RunId) -> StoreFuture<'_, Option<RunBodies>> {

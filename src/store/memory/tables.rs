@@ -232,7 +232,38 @@ impl Tables {
 
     pub(super) fn first_try(&self, key: &RetryKey, now: Timestamp) -> Option<FirstTry> {
         let (first, at) = self.first_tries.get(key)?;
-        (now.duration_since(*at) < self.window).then(|| first.clone())
+        self.is_bound(first, *at, now).then(|| first.clone())
+    }
+
+    fn is_bound(&self, first: &FirstTry, at: Timestamp, now: Timestamp) -> bool {
+        now.duration_since(at) < self.window || self.has_run_since(first, now, self.window)
+    }
+
+    /// Whether a run of the job of the key's run is open, or ended less than `ago` ago.
+    fn has_run_since(&self, first: &FirstTry, now: Timestamp, ago: SignedDuration) -> bool {
+        let Some(of) = first.run else { return false };
+        let of_job = |run: &&Run| run.summary.run_id == of || run.summary.job.is_some_and(|job| job.0 == of.0);
+        let is_recent = |run: &Run| !run.summary.status.is_final() || now.duration_since(run.summary.updated) < ago;
+        self.runs.values().filter(of_job).any(is_recent)
+    }
+
+    pub(super) fn long_bound_keys(
+        &self,
+        ahead: SignedDuration,
+        after: Option<RetryKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Vec<RetryKey> {
+        let soon = self.window.saturating_sub(ahead);
+        let is_long_bound = |(_, (first, at)): &(&RetryKey, &(FirstTry, Timestamp))| {
+            let age = now.duration_since(*at);
+            age >= soon && self.has_run_since(first, now, if age >= self.window { self.window } else { soon })
+        };
+        let all = self.first_tries.iter().filter(is_long_bound).map(|(key, _)| *key);
+        let mut all: Vec<_> = all.filter(|key| Some(*key) > after).collect();
+        all.sort();
+        all.truncate(limit);
+        all
     }
 
     pub(super) fn engine_tries(
@@ -262,12 +293,11 @@ impl Tables {
                 self.first_tries.insert(key, (FirstTry { arm: Arm::Legacy, run: None, request: None, at: now }, now));
             }
         }
-        let window = self.window;
-        self.first_tries.retain(|_, (_, at)| now.duration_since(*at) < window);
+        self.prune_retry_keys(usize::MAX, now);
     }
 
     pub(super) fn prune_retry_keys(&mut self, limit: usize, now: Timestamp) -> u64 {
-        let expired = self.first_tries.iter().filter(|(_, (_, at))| now.duration_since(*at) >= self.window);
+        let expired = self.first_tries.iter().filter(|(_, (first, at))| !self.is_bound(first, *at, now));
         let expired: Vec<RetryKey> = expired.map(|(key, _)| *key).take(limit).collect();
         for key in &expired {
             self.first_tries.remove(key);

@@ -45,14 +45,17 @@ impl BatchStatement {
     }
 
     /// The statement that writes all of these appends and returns the notifications. `None` if two of them conflict.
-    /// Summaries that are stored according to the cache are not written.
+    /// Summaries that are stored according to the cache are not written. Unless the appends are `validated`, the
+    /// statement fails where another run has claimed one of their keys, however long ago: that run may be open.
     pub(super) fn write(
         &self,
         written: &Written<'_>,
         summaries: &SummaryCache,
+        validated: bool,
     ) -> Option<Query<'_, Postgres, PgArguments>> {
         let runs = runs(written)?;
-        let query = sqlx::query(self.text.clone()).bind(&self.origin).bind(self.retry_window_ns);
+        let retry_window_ns = if validated { self.retry_window_ns } else { i64::MAX };
+        let query = sqlx::query(self.text.clone()).bind(&self.origin).bind(retry_window_ns);
         let query = bind_keys(bind_pins(query, written), written)?;
         let query = bind_payloads(bind_appends(bind_runs(query, &runs, summaries), written), written);
         Some(bind_pending_runs(bind_rest(query, written).bind(&self.run_has_ended), written))

@@ -126,7 +126,7 @@ impl Committer {
     async fn try_commit(&mut self, appends: &[EncodedAppend]) -> BatchResult {
         let all: Vec<(&EncodedAppend, &[NewPin])> =
             appends.iter().map(|append| (append, append.original.pins.as_slice())).collect();
-        if let Some(query) = self.statement.write(&all, &self.summaries) {
+        if let Some(query) = self.statement.write(&all, &self.summaries, false) {
             match self.session.query(query).await {
                 Ok(rows) => {
                     self.publish(&rows);
@@ -180,7 +180,7 @@ impl Committer {
             self.session.roll_back().await;
             return BatchResult { error: None, outcomes: Some(outcomes) };
         }
-        let done = match self.statement.write(&written, &self.summaries) {
+        let done = match self.statement.write(&written, &self.summaries, true) {
             Some(query) => self.session.query(query).await.map_err(not_written),
             None => Err(WriteError::NotWritten("valid appends cannot be written together".into())),
         };

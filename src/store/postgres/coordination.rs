@@ -14,6 +14,7 @@ use super::PostgresStore;
 use super::columns::{Result, column, escape, json, parse, record, run_id, sql_limit, time, unescape, utf8_text};
 use super::read;
 use super::take::WriterRequest;
+use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::{
@@ -310,6 +311,16 @@ impl Work for PostgresStore {
 
     fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64>> {
         super::record_writes::prune_retry_keys(&self.pool, self.retry_window_ns, sql_limit(limit)).boxed()
+    }
+
+    fn long_bound_keys(
+        &self,
+        ahead: Duration,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RetryKey>>> {
+        let ahead_ns = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
+        read::long_bound_keys(&self.pool, (self.retry_window_ns, ahead_ns), after, limit).boxed()
     }
 
     fn purged_run_bodies(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunBodies>>> {

@@ -9,6 +9,7 @@ use super::pool::Pool;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
+use crate::store::bound_keys::{has_run_since, is_bound};
 use crate::store::summary::{add_readable, decode_summary};
 use crate::store::{
     FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
@@ -222,8 +223,11 @@ pub(super) async fn pin_counts(pool: &Pool) -> Result<Vec<PinCount>> {
 }
 
 pub(super) async fn first_try(pool: &Pool, key: RetryKey, retry_window_ns: i64) -> Result<Option<FirstTry>> {
-    let text = "SELECT arm, run_id, request, at FROM retry_keys WHERE key = $1 AND at > now_ns() - $2";
-    let found = pool.query(|| sqlx::query(text).bind(key.0.as_slice()).bind(retry_window_ns)).await?;
+    const TEXT: &str = concat!(
+        "SELECT arm, run_id, request, at FROM retry_keys WHERE key = $1 AND ",
+        is_bound!("retry_keys", "(now_ns() - $2)")
+    );
+    let found = pool.query(|| sqlx::query(TEXT).bind(key.0.as_slice()).bind(retry_window_ns)).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let run = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
     let request = column::<Option<&[u8]>>(row, 2)?.and_then(|bytes| bytes.try_into().ok());
@@ -240,12 +244,33 @@ pub(super) async fn engine_tries(
                 ORDER BY key LIMIT $3";
     let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
     let found = pool.query(|| sqlx::query(text).bind(after).bind(retry_window_ns).bind(sql_limit(limit))).await?;
-    let try_of = |row: &PgRow| {
-        let key = column::<&[u8]>(row, 0)?.try_into();
-        let key = key.map_err(|_| StoreError("a stored retry key has a wrong length".into()))?;
-        Ok((RetryKey(key), time(column(row, 1)?)?))
-    };
-    found.iter().map(try_of).collect()
+    found.iter().map(|row| Ok((retry_key(row)?, time(column(row, 1)?)?))).collect()
+}
+
+fn retry_key(row: &PgRow) -> Result<RetryKey> {
+    let key = column::<&[u8]>(row, 0)?.try_into();
+    Ok(RetryKey(key.map_err(|_| StoreError("a stored retry key has a wrong length".into()))?))
+}
+
+/// Keys that stay bound because of their run, although the window after their first try is over, or will be within
+/// `ahead_ns`.
+pub(super) async fn long_bound_keys(
+    pool: &Pool,
+    (retry_window_ns, ahead_ns): (i64, i64),
+    after: Option<RetryKey>,
+    limit: usize,
+) -> Result<Vec<RetryKey>> {
+    const TEXT: &str = concat!(
+        "SELECT key FROM retry_keys WHERE at <= now_ns() - $1 + $2 AND key > $3 AND run_id IS NOT NULL AND ",
+        has_run_since!(
+            "retry_keys",
+            "(CASE WHEN retry_keys.at <= now_ns() - $1 THEN now_ns() - $1 ELSE now_ns() - $1 + $2 END)"
+        ),
+        " ORDER BY key LIMIT $4"
+    );
+    let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
+    let make = || sqlx::query(TEXT).bind(retry_window_ns).bind(ahead_ns).bind(after).bind(sql_limit(limit));
+    pool.query(make).await?.iter().map(retry_key).collect()
 }
 
 pub(super) async fn pinned(pool: &Pool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {

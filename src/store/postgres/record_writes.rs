@@ -9,6 +9,7 @@ use super::columns::{Result, column, escape, json};
 use super::pool::Pool;
 use crate::flag::RetryKey;
 use crate::names::{PlanId, RouteId, RunId};
+use crate::store::bound_keys::{has_run_since, is_bound};
 use crate::store::encoded::nanos;
 use crate::store::key_files::key_file_row;
 use crate::store::{
@@ -58,19 +59,24 @@ pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, retry_win
     keys.sort();
     keys.dedup();
     let keys: Vec<&[u8]> = keys.iter().map(|key| key.0.as_slice()).collect();
-    let put = "INSERT INTO retry_keys AS held (key, arm, at) SELECT key, 'legacy', now_ns() FROM unnest($1) AS n(key) \
-               ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
-               WHERE held.at <= now_ns() - $2";
-    pool.query(|| sqlx::query(put).bind(&keys).bind(retry_window_ns)).await?;
+    const PUT: &str = concat!(
+        "INSERT INTO retry_keys AS held (key, arm, at) SELECT key, 'legacy', now_ns() FROM unnest($1) AS n(key) \
+         ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE NOT ",
+        is_bound!("held", "(now_ns() - $2)")
+    );
+    pool.query(|| sqlx::query(PUT).bind(&keys).bind(retry_window_ns)).await?;
     prune_retry_keys(pool, retry_window_ns, PRUNED_AT_ONCE).await.map(drop)
 }
 
 /// Removes expired keys; returns how many.
 pub(super) async fn prune_retry_keys(pool: &Pool, retry_window_ns: i64, limit: i64) -> Result<u64> {
-    let prune = "WITH gone AS (DELETE FROM retry_keys WHERE key IN (SELECT key FROM retry_keys \
-                     WHERE at <= now_ns() - $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1) \
-                 SELECT count(*) FROM gone";
-    let found = pool.query(|| sqlx::query(prune).bind(retry_window_ns).bind(limit)).await?;
+    const PRUNE: &str = concat!(
+        "WITH gone AS (DELETE FROM retry_keys WHERE key IN (SELECT key FROM retry_keys \
+             WHERE at <= now_ns() - $1 AND NOT ",
+        has_run_since!("retry_keys", "(now_ns() - $1)"),
+        " ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
+    );
+    let found = pool.query(|| sqlx::query(PRUNE).bind(retry_window_ns).bind(limit)).await?;
     Ok(found.first().map(|row| column::<i64>(row, 0)).transpose()?.unwrap_or(0).cast_unsigned())
 }
 

@@ -9,6 +9,7 @@ use super::session::Session;
 use crate::flag::{PinKey, RetryKey};
 use crate::names::{Fence, RouteId};
 use crate::store::Claim;
+use crate::store::bound_keys::is_bound;
 use crate::store::encoded::EncodedAppend;
 use crate::store::validate::{KeyHolder, StoredState};
 use crate::store::write_error::WriteError;
@@ -17,13 +18,15 @@ const RUNS: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) 
 const BATCHES: &str = "SELECT want.run_id, want.seq, a.batch FROM unnest($1, $2) AS want(run_id, seq) \
     CROSS JOIN LATERAL (SELECT batch, last FROM appends WHERE appends.run_id = want.run_id \
         AND appends.first <= want.seq ORDER BY appends.first DESC LIMIT 1) AS a WHERE a.last >= want.seq";
-const CLAIMS: &str = "SELECT key, run_id, request FROM retry_keys \
-    WHERE key = ANY ($1) AND at > now_ns() - $2 ORDER BY key FOR UPDATE";
+const CLAIMS: &str = concat!(
+    "SELECT key, run_id, request FROM retry_keys WHERE key = ANY ($1) AND ",
+    is_bound!("retry_keys", "(now_ns() - $2)"),
+    " ORDER BY key FOR UPDATE"
+);
 const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) AS want(family, id) \
     JOIN pins p ON p.family = want.family AND sha256(p.id) = sha256(want.id)";
 
-/// Reads the rows that these appends may conflict with, and locks their runs. Retry keys older than the window have
-/// expired.
+/// Reads the rows that these appends may conflict with, and locks their runs.
 pub(super) async fn read_stored_state(
     session: &mut Session,
     appends: &[EncodedAppend],

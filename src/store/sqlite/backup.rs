@@ -21,6 +21,7 @@ use super::encoded::nanos;
 use super::{open, restored};
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
+use crate::store::bound_keys::is_bound;
 use crate::store::{KeyFileRecord, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -94,14 +95,17 @@ async fn complete(part: &Path, at: Timestamp, keys: Vec<(RetryKey, Timestamp)>, 
     let options = SqliteConnectOptions::new().filename(part).create_if_missing(false).disable_statement_logging();
     let options = options.journal_mode(SqliteJournalMode::Memory).synchronous(SqliteSynchronous::Off);
     let mut conn = options.connect().await?;
-    let text = "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
-                SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
-                WHERE retry_keys.at <= ?4 AND excluded.at > ?4";
+    const TEXT: &str = concat!(
+        "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
+         SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
+         WHERE excluded.at > ?4 AND NOT ",
+        is_bound!("retry_keys", "?4")
+    );
     let mut write = conn.begin().await?;
     restored::mark_as_backup(&mut write, at).await?;
     let mut added = 0;
     for (key, at) in keys.into_iter().filter(|(_, at)| nanos(*at) > since) {
-        let row = sqlx::query(text).bind(key.0.to_vec()).bind(Arm::Legacy.as_str()).bind(nanos(at)).bind(since);
+        let row = sqlx::query(TEXT).bind(key.0.to_vec()).bind(Arm::Legacy.as_str()).bind(nanos(at)).bind(since);
         added += row.execute(&mut *write).await?.rows_affected();
     }
     write.commit().await?;

@@ -15,6 +15,7 @@ use super::other_writes::OtherWrite;
 use super::run_snapshots::{self, DROPPED_AT_ONCE};
 use super::{SqliteStore, read};
 use crate::clock;
+use crate::flag::RetryKey;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
     LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RunBodies, RunSnapshot, StoreError, StoreNotification,
@@ -177,6 +178,17 @@ impl Work for SqliteStore {
     fn prune_retry_keys(&self, limit: usize) -> StoreFuture<'_, u64> {
         let pruned = |result| if let CoordinationResult::Pruned(keys) = result { Some(keys) } else { None };
         self.write_coordination(CoordinationWrite::PruneRetryKeys(read::sql_limit(limit)), pruned)
+    }
+
+    fn long_bound_keys(
+        &self,
+        ahead: Duration,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<RetryKey>> {
+        let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
+        let soon_since = since.saturating_add(i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX));
+        read::long_bound_keys(&self.readers, (since, soon_since), after, limit).boxed()
     }
 
     fn purged_run_bodies(&self, run: RunId) -> StoreFuture<'_, Option<RunBodies>> {

@@ -13,6 +13,7 @@ use super::run_snapshots::{self, DROPPED_AT_ONCE, SnapshotPart};
 use super::stored_state::run_id;
 use super::write_append::WriteTime;
 use crate::names::{Fence, RunId, WorkerId};
+use crate::store::bound_keys::has_run_since;
 use crate::store::summary::{decode_summary, decoded_or_logged};
 use crate::store::write_error::WriteError;
 use crate::store::{OrderRecord, OwnedRun, StoreError, StoreNotification, TakeResult, no_such_run, run_has_ended};
@@ -139,8 +140,12 @@ pub(super) fn notify_committed(
 
 /// Deletes expired retry keys; returns how many.
 pub(super) fn prune_retry_keys(conn: &Connection, now: WriteTime, limit: i64) -> Result<u64, WriteError> {
-    let text = "DELETE FROM retry_keys WHERE pos IN (SELECT pos FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?)";
-    Ok(conn.prepare_cached(text)?.execute([now.retry_keys_since, limit])? as u64)
+    const TEXT: &str = concat!(
+        "DELETE FROM retry_keys WHERE pos IN (SELECT pos FROM retry_keys WHERE at <= ?1 AND NOT ",
+        has_run_since!("retry_keys", "?1"),
+        " ORDER BY at LIMIT ?2)"
+    );
+    Ok(conn.prepare_cached(TEXT)?.execute([now.retry_keys_since, limit])? as u64)
 }
 
 /// All rows of a cached statement.

@@ -18,6 +18,7 @@ use super::write_append::WriteTime;
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
+use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
@@ -217,10 +218,11 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             conn.execute("DELETE FROM run_keys WHERE run_id = ?", [run.0.as_bytes().as_slice()])?;
         }
         RecordWrite::LegacyTries(keys) => {
-            let mut note = conn.prepare_cached(
+            let mut note = conn.prepare_cached(concat!(
                 "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
-                 SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE retry_keys.at <= ?4",
-            )?;
+                 SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE NOT ",
+                is_bound!("retry_keys", "?4")
+            ))?;
             for key in keys {
                 note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), now.ns, now.retry_keys_since])?;
             }

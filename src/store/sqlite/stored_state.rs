@@ -7,18 +7,19 @@ use super::encoded::{EncodedAppend, arm};
 use super::validate::{KeyHolder, StoredState};
 use crate::names::{Fence, RunId};
 use crate::store::Claim;
+use crate::store::bound_keys::is_bound;
 use crate::store::write_error::WriteError;
 
 const HEAD: &str = "SELECT seq, fence FROM runs WHERE run_id = ?";
 const BATCH: &str = "SELECT last, batch FROM appends WHERE run_id = ? AND first <= ? ORDER BY first DESC LIMIT 1";
-const CLAIM: &str = "SELECT run_id, request FROM retry_keys WHERE key = ? AND at > ?";
+const CLAIM: &str =
+    concat!("SELECT run_id, request FROM retry_keys WHERE key = ?1 AND ", is_bound!("retry_keys", "?2"));
 const PIN: &str = "SELECT arm, run_id FROM pins WHERE family = ? AND id = ?";
 
 /// The run and the hash of its request; neither for a key that legacy took.
 type ClaimRow = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// Reads the rows that this append may conflict with. Retry keys that were recorded at the time `since` or earlier have
-/// expired.
+/// Reads the rows that this append may conflict with. `since` is the time one retry window ago.
 pub(super) fn read_stored_state(
     conn: &Connection,
     append: &EncodedAppend,

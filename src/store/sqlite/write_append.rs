@@ -84,7 +84,7 @@ fn is_running(append: &EncodedAppend) -> bool {
 pub(super) struct WriteTime {
     /// Now, in nanoseconds since 1970.
     pub(super) ns: i64,
-    /// Retry keys that were recorded at this time or earlier have expired.
+    /// The time one retry window ago.
     pub(super) retry_keys_since: i64,
 }
 

@@ -294,9 +294,9 @@ async fn a_retry_key_expires(which: StoreKind) {
     let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
     let store = &fixture.store;
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32], any_caller: None });
-    store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
+    store.append(Arc::new(Append { claim, ..ended_long_ago(append(run_id(1), 1, 1)) })).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
-    store.append(Arc::new(Append { claim, ..append(run_id(2), 1, 1) })).await.unwrap();
+    store.append(Arc::new(Append { claim, ..ended_long_ago(append(run_id(2), 1, 1)) })).await.unwrap();
     store.note_legacy_tries(vec![RetryKey([1; 32])]).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
     store

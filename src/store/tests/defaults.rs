@@ -48,7 +48,7 @@ async fn expired_keys_of_runs_are_pruned(which: StoreKind) {
     let fixture = StoreFixture::with_limits(which, limits).await;
     let claim = |n: u64, key: u8| Append {
         claim: Some(Claim { key: RetryKey([key; 32]), request: [0; 32], any_caller: None }),
-        ..append(run_id(n), 1, 1)
+        ..ended_long_ago(append(run_id(n), 1, 1))
     };
     for n in 1..=5 {
         fixture.store.append(claim(n, n as u8).into()).await.unwrap();

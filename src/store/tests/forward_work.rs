@@ -24,6 +24,11 @@ macro_rules! forward_work {
                 limit: usize
             ) -> $crate::store::Purged;
             prune_retry_keys(limit: usize) -> u64;
+            long_bound_keys(
+                ahead: std::time::Duration,
+                after: Option<$crate::flag::RetryKey>,
+                limit: usize
+            ) -> Vec<$crate::flag::RetryKey>;
             purged_run_bodies(run: $crate::names::RunId) -> Option<$crate::store::RunBodies>;
             put_run_snapshot(snapshot: $crate::store::RunSnapshot) -> ();
             run_snapshot(run: $crate::names::RunId) -> Option<$crate::store::RunSnapshot>;

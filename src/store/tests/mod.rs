@@ -1,5 +1,6 @@
 //! The contract of a store, tested on each of them.
 
+mod bound_keys;
 mod check;
 mod contract;
 mod coordination;
@@ -220,6 +221,12 @@ pub(crate) fn worker(n: u128) -> WorkerId {
 /// The same append with another status.
 pub(crate) fn with_status(append: Append, status: RunStatus) -> Append {
     Append { summary: RunSummary { status, ..append.summary }, ..append }
+}
+
+/// The same append of a run that ended longer ago than any retry window.
+pub(crate) fn ended_long_ago(append: Append) -> Append {
+    let updated = Timestamp::from_second(1_700_000_000).unwrap();
+    Append { summary: RunSummary { status: RunStatus::Completed, updated, ..append.summary }, ..append }
 }
 
 /// The first event of a run.

@@ -10,6 +10,7 @@ use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
+use crate::store::bound_keys::{has_run_since, is_bound};
 use crate::store::{FirstTry, PinCount, PinRecord, PlacedPin, StoreError};
 
 pub(in crate::store::sqlite) async fn plan(pool: &SqlitePool, id: PlanId) -> Result<Option<serde_json::Value>> {
@@ -86,9 +87,10 @@ pub(in crate::store::sqlite) async fn first_try(
     since: i64,
 ) -> Result<Option<FirstTry>> {
     type Row = (String, Option<Vec<u8>>, Option<Vec<u8>>, i64);
-    let text = "SELECT arm, run_id, request, at FROM retry_keys WHERE key = ? AND at > ?";
+    const TEXT: &str =
+        concat!("SELECT arm, run_id, request, at FROM retry_keys WHERE key = ?1 AND ", is_bound!("retry_keys", "?2"));
     let row: Option<Row> =
-        sqlx::query_as(text).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(read_error)?;
+        sqlx::query_as(TEXT).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(read_error)?;
     let Some((arm, run, request, at)) = row else { return Ok(None) };
     let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
     let request = request.and_then(|bytes| bytes.try_into().ok());
@@ -110,11 +112,32 @@ pub(in crate::store::sqlite) async fn engine_tries(
         .fetch_all(pool)
         .await
         .map_err(read_error)?;
-    let try_of = |(key, at): (Vec<u8>, i64)| {
-        let key = key.try_into().map_err(|_| StoreError("a stored retry key has a wrong length".into()))?;
-        Ok((RetryKey(key), time(at)?))
-    };
-    found.into_iter().map(try_of).collect()
+    found.into_iter().map(|(key, at)| Ok((retry_key(key)?, time(at)?))).collect()
+}
+
+fn retry_key(key: Vec<u8>) -> Result<RetryKey> {
+    let key = key.try_into().map_err(|_| StoreError("a stored retry key has a wrong length".into()))?;
+    Ok(RetryKey(key))
+}
+
+/// Keys that stay bound because of their run. The window after their first try is over if that was at `since` or
+/// earlier, and will soon be over if it was at `soon_since` or earlier.
+pub(in crate::store::sqlite) async fn long_bound_keys(
+    pool: &SqlitePool,
+    (since, soon_since): (i64, i64),
+    after: Option<RetryKey>,
+    limit: usize,
+) -> Result<Vec<RetryKey>> {
+    // `+key` keeps the planner from reading all keys in their order instead of the few oldest ones.
+    const TEXT: &str = concat!(
+        "SELECT key FROM retry_keys WHERE at <= ?2 AND +key > ?3 AND run_id IS NOT NULL AND ",
+        has_run_since!("retry_keys", "(CASE WHEN retry_keys.at <= ?1 THEN ?1 ELSE ?2 END)"),
+        " ORDER BY +key LIMIT ?4"
+    );
+    let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
+    let query = sqlx::query_as(TEXT).bind(since).bind(soon_since).bind(after).bind(sql_limit(limit));
+    let found: Vec<(Vec<u8>,)> = query.fetch_all(pool).await.map_err(read_error)?;
+    found.into_iter().map(|(key,)| retry_key(key)).collect()
 }
 
 pub(in crate::store::sqlite) async fn pinned(pool: &SqlitePool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {

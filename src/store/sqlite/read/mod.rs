@@ -15,7 +15,9 @@ pub(super) use self::coordination::{
     due_times, is_purging, locks, order, orders, pending_runs, purgeable_runs, purged_run_bodies, webhook_messages,
 };
 pub(super) use self::list::{open_runs, runs};
-pub(super) use self::lookups::{engine_tries, first_try, pin, pin_counts, pinned, pins, plan, records, run_key};
+pub(super) use self::lookups::{
+    engine_tries, first_try, long_bound_keys, pin, pin_counts, pinned, pins, plan, records, run_key,
+};
 use crate::names::{RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
 use crate::store::summary::decode_summary;

@@ -5,8 +5,9 @@ use pointsman::demo::Latency;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
+use crate::support::Pointsman;
 use crate::support::postgres_server::Cluster;
-use crate::support::process::{cli, output_text};
+use crate::support::process::{Start, cli, output_text};
 use crate::support::test_system::{TestSystem, id};
 
 fn url(path: &std::path::Path) -> String {
@@ -139,6 +140,20 @@ async fn old_runs_are_purged_and_their_orders_still_followed_up() {
     let source = url(&system.store());
     let checked = cli(&["store", "check", "--store", &source], &[]).await;
     assert!(checked.status.success(), "{}", output_text(&checked));
+    system.finish().await;
+}
+
+/// Beside each name of the file SQLite would keep a log of its own, and the two processes would damage the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_on_a_hard_link_of_the_store_does_not_start() {
+    let system = TestSystem::start().await;
+    let beside = |name| system.store().with_file_name(name);
+    std::fs::hard_link(system.store(), beside("link.db")).expect("linked");
+    let second = Start { store: url(&beside("link.db")), log: beside("second"), ..system.arguments() };
+    let refused = Pointsman::try_start(&second).await.map(|_| ()).expect_err("it does not start");
+    assert!(refused.contains("link.db is in use by another process"), "{refused}");
+    assert!(refused.contains("stop that one first") && refused.contains("--store"), "{refused}");
+    system.create_read_cancel().await;
     system.finish().await;
 }
 

@@ -1,12 +1,18 @@
 //! The lock by which a database file belongs to one process at a time.
 //!
-//! Always true: while a [`FileLock`] exists, no other process gets one for the same database; the kernel releases it
-//! when the process ends in any way. If it is held, a start waits for a second, so that a quick restart succeeds, and
-//! then fails with the id of the other process. The lock is on a file of its own: closing a second handle to the
-//! database would release SQLite's locks.
+//! Always true: while a [`FileLock`] exists, no other process gets one for the same database, under whatever name; the
+//! kernel releases it when the process ends in any way. If it is held, a start waits for a second, so that a quick
+//! restart succeeds, and then fails with the id of the other process, if that is known.
+//!
+//! There are two locks. The one on `PATH.lock` comes first, and that file contains the id of the process. The other is
+//! on the database file itself, which may have several names (hard links, bind mounts): beside each of them SQLite
+//! would keep a log of its own, and two processes would damage the file. It is a `flock`, which is independent of
+//! SQLite's own locks (`fcntl`). Those are released when any descriptor of the file is closed, so this one is closed
+//! after the last connection.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,45 +23,89 @@ const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// The lock on one database file.
 pub(super) struct FileLock {
-    file: File,
+    /// `PATH.lock`.
+    by_name: File,
+    /// The database. Nothing is read or written through this descriptor.
+    database: File,
+    is_new: bool,
 }
 
 impl FileLock {
-    /// Acquires the lock of a database.
+    /// Acquires the lock of a database; creates the file if it does not exist.
     pub(super) async fn acquire(database: &Path) -> Result<Self, StoreError> {
         refuse_network_file_system(database)?;
         let path = lock_path(database);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options
-            .open(&path)
-            .map_err(|error| StoreError(format!("cannot open the lock file {}: {error}", path.display())))?;
-        match lock(&file).await {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut owner = String::new();
-                let owner = match file.read_to_string(&mut owner) {
-                    Ok(_) if !owner.trim().is_empty() => format!("process {}", owner.trim()),
-                    Ok(_) | Err(_) => "another process".to_owned(),
-                };
-                return Err(StoreError(format!(
-                    "{} is in use by {owner}: a database belongs to one process at a time; stop that one first, or \
-                     give this one another file with --store",
-                    database.display()
-                )));
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(StoreError(format!("cannot lock {}: {error}", path.display())));
-            }
+        let cannot_open = |error| StoreError(format!("cannot open the lock file {}: {error}", path.display()));
+        let mut by_name = open_private(&path).map_err(cannot_open)?;
+        if let Err(error) = lock(&by_name).await {
+            let mut owner = String::new();
+            let owner = match by_name.read_to_string(&mut owner) {
+                Ok(_) if !owner.trim().is_empty() => format!("process {}", owner.trim()),
+                Ok(_) | Err(_) => "another process".to_owned(),
+            };
+            return Err(refused(error, database, &owner, "stop that one first"));
         }
+        let file = open_private(database)
+            .map_err(|error| StoreError(format!("cannot open {}: {error}", database.display())))?;
+        lock(&file).await.map_err(|error| {
+            let owner = "another process, which has opened it by another name (a hard link, a bind mount) or whose lock \
+                         file was removed";
+            refused(error, database, owner, &format!("stop that one first (`fuser {}` finds it)", database.display()))
+        })?;
         // The id is only for the message above: a full disk does not matter.
-        let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+        let pid = std::process::id();
+        let noted = by_name.set_len(0).and_then(|()| by_name.rewind()).and_then(|()| write!(by_name, "{pid}"));
         if let Err(error) = noted {
             tracing::warn!(%error, path = %path.display(), "the process id was not written to the lock file; the lock is held all the same");
         }
-        Ok(Self { file })
+        let found =
+            file.metadata().map_err(|error| StoreError(format!("cannot read {}: {error}", database.display())))?;
+        warn_of_exposure(database, &found);
+        Ok(Self { by_name, database: file, is_new: found.len() == 0 })
+    }
+
+    /// Whether the database file was empty when it was opened.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+}
+
+/// Opens a file, or creates it readable by its owner only. A database contains what callers sent, and the store's
+/// secret; SQLite gives its other files the same permissions.
+fn open_private(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn refused(error: TryLockError, database: &Path, owner: &str, remedy: &str) -> StoreError {
+    let shown = database.display();
+    match error {
+        TryLockError::WouldBlock => StoreError(format!(
+            "{shown} is in use by {owner}: a database belongs to one process at a time; {remedy}, or give this one \
+             another file with --store"
+        )),
+        TryLockError::Error(error) => StoreError(format!("cannot lock {shown}: {error}")),
+    }
+}
+
+/// Warns of a database that other users may read, or that has several names.
+fn warn_of_exposure(database: &Path, found: &std::fs::Metadata) {
+    let path = database.display();
+    if found.mode() & 0o007 != 0 {
+        tracing::warn!(
+            %path,
+            "all users of this machine may read the store, which contains what callers sent: run `chmod o=` on it"
+        );
+    }
+    if found.nlink() > 1 {
+        tracing::warn!(
+            %path, names = found.nlink(),
+            "the store's file has several names (hard links): keep only this one. After a crash, a start by another name \
+             would not find the newest events, because they are in a log beside this name"
+        );
     }
 }
 
@@ -76,8 +126,9 @@ impl Drop for FileLock {
     fn drop(&mut self) {
         // The file is not removed: another process may wait for its lock, and a third would lock a new file of that
         // name.
-        let _ = self.file.set_len(0);
-        let _ = self.file.unlock();
+        let _ = self.by_name.set_len(0);
+        let _ = self.database.unlock();
+        let _ = self.by_name.unlock();
     }
 }
 
@@ -164,6 +215,23 @@ mod tests {
         };
         let (next, ()) = tokio::join!(next, release);
         next.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_database_is_locked_under_all_of_its_names_and_without_its_lock_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("a.db"), dir.path().join("b.db"));
+        let first = FileLock::acquire(&path).await.unwrap();
+        assert!(first.is_new());
+        std::fs::hard_link(&path, &link).unwrap();
+        let refused = FileLock::acquire(&link).await.map(|_| ()).unwrap_err().0;
+        assert!(refused.contains("b.db is in use by another process") && refused.contains("hard link"), "{refused}");
+        assert!(refused.contains(&format!("`fuser {}`", link.display())), "{refused}");
+        std::fs::remove_file(lock_path(&path)).unwrap();
+        let refused = FileLock::acquire(&path).await.map(|_| ()).unwrap_err().0;
+        assert!(refused.contains("whose lock file was removed") && refused.contains("--store"), "{refused}");
+        drop(first);
+        FileLock::acquire(&link).await.unwrap();
     }
 
     #[test]

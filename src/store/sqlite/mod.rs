@@ -44,6 +44,7 @@ use self::backup::KEY_FILES;
 use self::commit::Committer;
 use self::connection::Connection;
 use self::encoded::{EncodedAppend, expired_since, nanos};
+use self::file_lock::FileLock;
 use self::notifier::Notifier;
 use self::other_writes::{Flips, OtherWrite, RecordWrite};
 use self::queue::{Queue, QueueError, Sizes};
@@ -80,6 +81,8 @@ pub struct SqliteStore {
     notifications: broadcast::Sender<StoreNotification>,
     queue_max: u64,
     duration: metrics::Histogram,
+    /// Released when the writer has ended and the readers are closed.
+    file_lock: Mutex<Option<Arc<FileLock>>>,
 }
 
 impl SqliteStore {
@@ -132,12 +135,6 @@ impl SqliteStore {
         options: connection::Options,
     ) -> Result<Self, StoreError> {
         let open::Opened { file_lock, writer, readers, constants } = open::open(path, &options).await?;
-        let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
-        let sizes = Sizes {
-            queue: size(limits.append_queue_max),
-            batch_events: size(limits.append_batch_events_max),
-            dark_events: size(limits.append_dark_batch_events_max),
-        };
         let retry_window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
         let healthy = Arc::new(AtomicBool::new(true));
         let notifications = broadcast::Sender::new(NOTIFICATIONS_MAX);
@@ -145,11 +142,19 @@ impl SqliteStore {
         let notifier = Notifier::load(&writer, notifications.clone()).map_err(failed)?;
         let committer = Committer::new(Connection::new(options, writer), notifier, retry_window_ns);
         let write_failure = committer.write_failure.clone();
-        let queue = Arc::new(Queue::new(sizes));
+        let file_lock = Arc::new(file_lock);
+        let queue = Arc::new(Queue::new(Sizes::of(limits)));
         let batch_events = metrics::histogram!("pointsman_append_batch_events");
-        Writer { queue: queue.clone(), committer, healthy: healthy.clone(), batch_events, file_lock }.start()?;
+        Writer {
+            queue: queue.clone(),
+            committer,
+            healthy: healthy.clone(),
+            batch_events,
+            file_lock: file_lock.clone(),
+        }
+        .start()?;
         let duration = metrics::histogram!("pointsman_append_duration_seconds");
-        let inline_bytes_max = size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
+        let inline_bytes_max = queue::size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
         let queue_max = limits.append_queue_max;
         Ok(Self {
             queue,
@@ -162,6 +167,7 @@ impl SqliteStore {
             notifications,
             queue_max,
             duration,
+            file_lock: Mutex::new(Some(file_lock)),
         })
     }
 
@@ -319,14 +325,7 @@ impl Store for SqliteStore {
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
-        async move {
-            let text = match route {
-                Some(_) => "SELECT record FROM flips WHERE route = ? ORDER BY number DESC LIMIT ?",
-                None => "SELECT record FROM flips ORDER BY number DESC LIMIT ?",
-            };
-            read::records(&self.readers, text, route.as_ref(), Some(limit)).await
-        }
-        .boxed()
+        read::flips(&self.readers, route, limit).boxed()
     }
 
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
@@ -349,11 +348,7 @@ impl Store for SqliteStore {
     }
 
     fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>> {
-        async move {
-            let text = "SELECT record FROM samples WHERE route = ? ORDER BY pos DESC LIMIT ?";
-            read::records(&self.readers, text, Some(&route), Some(limit)).await
-        }
-        .boxed()
+        read::samples(&self.readers, route, limit).boxed()
     }
 
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -392,6 +387,7 @@ impl Store for SqliteStore {
             self.queue.close(Some(done));
             let _ = closed.await;
             self.readers.close().await;
+            drop(self.file_lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
         .boxed()
     }

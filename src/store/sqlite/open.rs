@@ -1,6 +1,5 @@
 //! Opens a database: locks it for this process, upgrades its tables, and refuses what a newer version wrote.
 
-use std::fs::OpenOptions;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -52,7 +51,6 @@ pub(super) struct Constants {
 /// Opens the database at a canonical path, with these options of the writer's connection.
 pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
     let file_lock = FileLock::acquire(path).await?;
-    let is_file_empty = create_private(path)?;
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
     let mut conn = setup_options(path).connect().await.map_err(failed)?;
@@ -79,7 +77,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         .connect_with(reader)
         .await
         .map_err(failed)?;
-    match is_file_empty {
+    match file_lock.is_new() {
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
@@ -102,25 +100,6 @@ pub(in crate::store) fn setup_options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .pragma("secure_delete", "ON")
         .disable_statement_logging()
-}
-
-/// Creates the file if it does not exist, readable by its owner only: it contains what callers sent, and the store's
-/// secret. SQLite gives its other files the same permissions. Returns whether the file is empty.
-fn create_private(path: &Path) -> Result<bool, StoreError> {
-    let mut private = OpenOptions::new();
-    private.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
-    let failed = |error: std::io::Error| StoreError(format!("cannot open {}: {error}", path.display()));
-    let file = private.open(path).map_err(failed)?.metadata().map_err(failed)?;
-    #[cfg(unix)]
-    if std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o007 != 0 {
-        tracing::warn!(
-            path = %path.display(),
-            "all users of this machine may read the store, which contains what callers sent: run `chmod o=` on it"
-        );
-    }
-    Ok(file.len() == 0)
 }
 
 /// Refuses a database that has tables and none of ours: it belongs to another program and was named by mistake.

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::encoded::EncodedAppend;
 use super::other_writes::OtherWrite;
+use crate::limits::Limits;
 use crate::store::Priority;
 
 /// The bounds of the queues and of a batch.
@@ -19,6 +20,21 @@ pub(super) struct Sizes {
     pub(super) queue: usize,
     pub(super) batch_events: usize,
     pub(super) dark_events: usize,
+}
+
+impl Sizes {
+    pub(super) fn of(limits: &Limits) -> Self {
+        Self {
+            queue: size(limits.append_queue_max),
+            batch_events: size(limits.append_batch_events_max),
+            dark_events: size(limits.append_dark_batch_events_max),
+        }
+    }
+}
+
+/// A limit as a size, at least 1.
+pub(super) fn size(limit: u64) -> usize {
+    usize::try_from(limit.max(1)).unwrap_or(usize::MAX)
 }
 
 /// Why a write was not accepted.

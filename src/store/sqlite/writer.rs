@@ -31,8 +31,8 @@ pub(super) struct Writer {
     pub(super) committer: Committer,
     pub(super) healthy: Arc<AtomicBool>,
     pub(super) batch_events: metrics::Histogram,
-    /// Released after the last commit.
-    pub(super) file_lock: FileLock,
+    /// Held until the last commit at least.
+    pub(super) file_lock: Arc<FileLock>,
 }
 
 /// Fails all callers that wait when the thread ends, even by a panic.

@@ -11,7 +11,7 @@ use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{has_run_since, is_bound};
-use crate::store::{FirstTry, PinCount, PinRecord, PlacedPin, StoreError};
+use crate::store::{FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError};
 
 pub(in crate::store::sqlite) async fn plan(pool: &SqlitePool, id: PlanId) -> Result<Option<serde_json::Value>> {
     let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT source FROM plans WHERE id = ?")
@@ -170,4 +170,27 @@ pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
     }
     let found = query.fetch_all(pool).await.map_err(read_error)?;
     found.iter().map(|(record,)| parse(record)).collect()
+}
+
+/// Flips, newest first, of one route or of all.
+pub(in crate::store::sqlite) async fn flips(
+    pool: &SqlitePool,
+    route: Option<RouteId>,
+    limit: usize,
+) -> Result<Vec<FlipRecord>> {
+    let text = match route {
+        Some(_) => "SELECT record FROM flips WHERE route = ? ORDER BY number DESC LIMIT ?",
+        None => "SELECT record FROM flips ORDER BY number DESC LIMIT ?",
+    };
+    records(pool, text, route.as_ref(), Some(limit)).await
+}
+
+/// Samples of a route, newest first.
+pub(in crate::store::sqlite) async fn samples(
+    pool: &SqlitePool,
+    route: RouteId,
+    limit: usize,
+) -> Result<Vec<SampleRecord>> {
+    let text = "SELECT record FROM samples WHERE route = ? ORDER BY pos DESC LIMIT ?";
+    records(pool, text, Some(&route), Some(limit)).await
 }

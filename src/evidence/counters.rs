@@ -135,7 +135,7 @@ impl Counters {
         (self.dirty, other.dirty) = (true, true);
     }
 
-    pub(super) fn record_pair(&mut self, rung: State, comparison: &Comparison, is_refusal: bool) {
+    pub(super) fn record_pair(&mut self, rung: State, comparison: &Comparison, is_error: bool) {
         let evidence = &mut self.evidence;
         let (pairs, refusals) = match rung {
             State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_refusals),
@@ -144,7 +144,7 @@ impl Counters {
             }
         };
         *pairs += 1;
-        *refusals += u64::from(is_refusal);
+        *refusals += u64::from(is_error);
         match comparison.verdict {
             Verdict::Match => evidence.matched += 1,
             Verdict::Ignored => {

@@ -57,7 +57,7 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
-/// Checks a number of pairs, and how many of them legacy refused. `rung` is inserted into the sentences.
+/// Checks a number of pairs, and how many of them legacy answered with an error. `rung` is inserted into the sentences.
 fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), rung: &str, missing: &mut Vec<String>) {
     if have < PAIRS_MIN {
         let more = PAIRS_MIN - have;
@@ -67,8 +67,8 @@ fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), rung: &st
     }
     if have > 0 && refusals == have {
         missing.push(format!(
-            "needs a compared pair{rung} of a request that legacy did not refuse: with 4xx for all {have} no effect was \
-             compared"
+            "needs a compared pair{rung} that legacy answered without an error: with 4xx or 5xx for all {have} no effect \
+             was compared"
         ));
     }
 }
@@ -154,11 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_refused_requests_alone_open_no_gate() {
+    fn pairs_of_errors_of_legacy_alone_open_no_gate() {
         let mut e = RouteEvidence { shadow_pairs: 30, shadow_refusals: 30, ..Default::default() };
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert!(
-            why.len() == 1 && why[0].contains("of a request that legacy did not refuse: with 4xx for all 30"),
+            why.len() == 1 && why[0].contains("that legacy answered without an error: with 4xx or 5xx for all 30"),
             "{why:?}"
         );
         (e.dark_pairs, e.dark_refusals) = (20, 19);
@@ -166,7 +166,7 @@ mod tests {
         assert!(missing(&e, State::Dark, State::Live, false).is_empty());
         e.dark_refusals = 20;
         let why = missing(&e, State::Dark, State::Live, false);
-        assert!(why.len() == 1 && why[0].contains("pair in dark of a request"), "{why:?}");
+        assert!(why.len() == 1 && why[0].contains("pair in dark that legacy answered"), "{why:?}");
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Evidence {
             let mut counters = shared.lock();
             counters.count_differences(comparison);
             if counters.generation == generation.0 {
-                counters.record_pair(rung, comparison, legacy.status().is_client_error());
+                counters.record_pair(rung, comparison, legacy.status().as_u16() >= 400);
             }
         }
         let (legacy, engine) = (legacy.latency(), engine.latency());

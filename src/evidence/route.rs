@@ -14,7 +14,8 @@ pub struct RouteEvidence {
     pub shadow_pairs: u64,
     /// Pairs made in dark.
     pub dark_pairs: u64,
-    /// Of the pairs made in shadow, those whose request legacy refused (4xx), so that it most likely had no effect.
+    /// Of the pairs made in shadow, those that legacy answered with an error (4xx or 5xx), so that most likely
+    /// nothing was done.
     pub shadow_refusals: u64,
     /// The same of the pairs made in dark.
     pub dark_refusals: u64,

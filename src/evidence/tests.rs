@@ -296,7 +296,7 @@ fn a_scrape_shows_one_copy_of_the_counters() {
 }
 
 #[tokio::test]
-async fn refusals_of_legacy_are_counted_by_rung() {
+async fn errors_of_legacy_are_counted_by_rung() {
     let evidence = evidence_over(&memory()).await;
     for (rung, status) in
         [(State::Shadow, 404), (State::Shadow, 200), (State::Dark, 422), (State::Dark, 409), (State::Dark, 500)]
@@ -306,7 +306,7 @@ async fn refusals_of_legacy_are_counted_by_rung() {
     let counted = evidence.of(&route());
     assert_eq!(
         (counted.shadow_pairs, counted.shadow_refusals, counted.dark_pairs, counted.dark_refusals),
-        (2, 1, 3, 2)
+        (2, 1, 3, 3)
     );
 }
 

@@ -70,7 +70,8 @@ impl Gate {
         let is_raised = requested.shares.of(requested.to) > at.inputs.shares.of(requested.to);
         // An overridden gate stays recorded as such while the route is above it, until it is open without force.
         let earlier = self.overridden(positions, at, requested.to);
-        let missing = match requested.to.below().filter(|_| earlier.is_some() && stays && is_raised) {
+        // More callers on a rung pass its gate again: it may have been forced, or the evidence may have turned bad since.
+        let missing = match requested.to.below().filter(|_| stays && is_raised) {
             Some(below) => self.unmet_conditions_of_gate(positions, at, below, requested.to),
             None => self.unmet_conditions(positions, at, requested.to),
         };
@@ -82,8 +83,9 @@ impl Gate {
             };
         };
         // A flip by force to the state that only the file had set (unproven) overrides every gate below that state.
+        let below = if stays { at.rung().below().unwrap_or(State::Off) } else { at.rung() };
         let overridden_now =
-            if at.inputs.unproven && stays { Some(State::Off) } else { (!missing.is_empty()).then(|| at.rung()) };
+            if at.inputs.unproven && stays { Some(State::Off) } else { (!missing.is_empty()).then_some(below) };
         let from = earlier.as_ref().map(|earlier| earlier.from).into_iter().chain(overridden_now).min();
         let reason = earlier.filter(|_| overridden_now.is_none()).map_or(reason, |earlier| earlier.reason);
         Ok(AllowedMove { overridden: from.map(|from| Overridden { from, reason }) })

@@ -96,7 +96,12 @@ pub(super) async fn answer(
     let route = &flagged.flag.route.id;
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
-            shared.served_observer.served(route, Served::Answered);
+            match answer.status.is_server_error() {
+                true => shared.served_observer.served(route, Served::Error),
+                // Another answer of the same run says nothing new.
+                false if reason == EngineReason::Retry => {}
+                false => shared.served_observer.served(route, Served::Answered),
+            }
             let response = respond(&exchange, answer, rung);
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
             exchange.entry.route_metrics.record_overhead(overhead);

@@ -96,6 +96,37 @@ async fn a_rung_is_proven_by_evidence_and_for_all_callers() {
 }
 
 #[tokio::test]
+async fn a_larger_share_passes_the_gate_of_its_rung_again() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.pairs("plain");
+    fixture.flip("plain", to(State::Shadow)).await.unwrap();
+    fixture.flip("plain", percent(State::Dark, 50.0)).await.unwrap();
+    fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
+    fixture.flip("plain", percent(State::Live, 20.0)).await.unwrap();
+    for _ in 0..3 {
+        fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
+    }
+    let refused = fixture.refused("plain", percent(State::Live, 30.0)).await;
+    assert!(refused.contains("failed runs of the engine"), "{refused}");
+    fixture.flip("plain", percent(State::Live, 15.0)).await.unwrap();
+    assert_eq!(fixture.status("plain").forced, None, "a smaller share needs no force");
+    fixture.flip("plain", FlipRequest { percent: Percent::new(30.0), ..forced(State::Live) }).await.unwrap();
+    assert_eq!(fixture.status("plain").forced.as_deref(), Some("a drill"));
+    fixture.pairs("plain");
+    assert_eq!(fixture.status("plain").forced, None, "fewer than 10 % have failed again");
+    fixture.flip("plain", percent(State::Live, 40.0)).await.unwrap();
+    // The files pass the same gate.
+    for _ in 0..3 {
+        fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
+    }
+    let larger = edited(files(&[("plain", State::Live)]), "plain", |route| {
+        route.shares = Shares { live: Percent::new(50.0).unwrap(), ..route.shares };
+    });
+    fixture.ladder.reload(larger, || {}).await.unwrap();
+    assert_eq!(fixture.status("plain").shares.live, Percent::new(40.0).unwrap());
+}
+
+#[tokio::test]
 async fn only_requires_a_share_of_100_percent_in_live() {
     let fixture = Fixture::open(files(&[])).await;
     let ask = FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) };

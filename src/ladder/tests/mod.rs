@@ -18,9 +18,9 @@ use http::Method;
 use self::failing_store::FailingStore;
 use super::*;
 use crate::compare::{Body, Comparison, Observation, Verdict};
-use crate::exchange::{Served, ServedObserver};
+use crate::exchange::{Outcome, Served, ServedObserver, Settle as _};
 use crate::expression::Template;
-use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Why};
+use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, Why};
 
 /// A family, a list, and two plain routes. `key` is the key of `plain`.
 fn files(states: &[(&str, State)]) -> Declared {

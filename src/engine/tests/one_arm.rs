@@ -154,10 +154,15 @@ async fn values_that_are_nested_too_deeply_to_be_read_back_are_not_stored() {
         .respond(200, json!({}))
         .build("w");
     let mut harness = Harness::new(&step_service, plan).await;
-    for depth in [98, 120] {
+    // A value that `more` makes, and the reply of `charge`.
+    for depth in [98, 1] {
         let reply = harness.send(request("w", Mode::Real, &deep(depth))).await;
         assert_eq!(refused(reply).0.kind, "workflow-bound", "{depth}");
     }
+    let runs = harness.runs().await.len();
+    let (status, problem, _) = answer(harness.send(request("w", Mode::Real, &deep(120))).await);
+    assert!(status == 422 && problem["detail"].as_str().unwrap().contains("output_depth_max"), "{problem}");
+    assert_eq!(harness.runs().await.len(), runs);
     for run in harness.runs().await {
         let events = harness.events(run.run_id).await;
         let text = serde_json::to_string(&events).unwrap();

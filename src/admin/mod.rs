@@ -7,9 +7,10 @@
 //! every JSON type is in [`types`]; errors become responses in `error`; `access` decides who may call what.
 //!
 //! When the store is slow or gone, an endpoint that needs it answers 503 within its own bound, and the others go on. A
-//! client that sends nothing is disconnected after a bound.
+//! client that sends nothing is disconnected after a bound, and earlier if others need its connection.
 
 mod access;
+mod connections;
 mod differences;
 mod endpoints;
 mod error;

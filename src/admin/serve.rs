@@ -1,24 +1,33 @@
 //! Serves the API on a listener, within bounds.
 //!
-//! A client that sends its request head too slowly is disconnected. When `CONNECTIONS_MAX` are open, further ones wait
-//! in the kernel's accept queue. When the process stops, requests in flight are finished, within a bound.
+//! A client that sends its request head too slowly is disconnected. When `CONNECTIONS_MAX` are open, the one that has been
+//! idle for longest is closed for a new one, so that idle clients cannot keep the kill switch out ([`connections`]);
+//! if requests are in progress on all, further ones wait in the kernel's accept queue. When the process stops, requests
+//! in flight are finished, within a bound.
+//!
+//! [`connections`]: super::connections
 
-use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
+
+use super::connections::{Connections, OpenConnection, RequestInProgress};
 
 /// The most connections that are open at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -35,26 +44,22 @@ pub(super) struct PeerAddress(pub SocketAddr);
 
 /// Serves until `stop` resolves, then finishes requests in flight, within `DRAIN_MAX`.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let open = Connections::new(CONNECTIONS_MAX);
     let (stopping, stopped) = watch::channel(false);
     let connections = TaskTracker::new();
     let mut stop = pin!(stop);
     loop {
-        let slot = tokio::select! {
-            () = &mut stop => break,
-            slot = slots.clone().acquire_owned() => slot,
-        };
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, PeerAddress(peer), router.clone(), stopped.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+                let added = tokio::select! {
+                    () = &mut stop => break,
+                    added = open.add() => added,
+                };
+                connections.spawn(connection(stream, PeerAddress(peer), router.clone(), stopped.clone(), added));
             }
             Err(error) => {
                 tracing::warn!(%error, "the API could not accept a connection; it tries again");
@@ -69,14 +74,23 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     }
 }
 
-async fn connection(stream: TcpStream, peer: PeerAddress, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    peer: PeerAddress,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+    open: Arc<OpenConnection>,
+) {
+    let requests = open.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
+        let in_progress = requests.begin_request();
         async move {
+            let in_progress = in_progress.ok_or_else(|| io::Error::other("closed for a new connection"))?;
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
-            let answered = router.oneshot(request).await;
-            Ok::<_, Infallible>(answered.unwrap_or_else(|never: Infallible| match never {}))
+            let response = router.oneshot(request).await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>(response.map(|body| ResponseBody { body, _in_progress: in_progress }))
         }
     });
     let served = http1::Builder::new()
@@ -86,6 +100,10 @@ async fn connection(stream: TcpStream, peer: PeerAddress, router: Router, mut st
     let mut served = pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
+        () = open.must_close() => {
+            tracing::debug!("an idle connection to the API is closed for a new one");
+            return;
+        }
         () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -93,5 +111,31 @@ async fn connection(stream: TcpStream, peer: PeerAddress, router: Router, mut st
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the API ended early");
+    }
+}
+
+/// The body of a response; the request is in progress until it is dropped.
+struct ResponseBody {
+    body: Body,
+    _in_progress: RequestInProgress,
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -78,6 +78,27 @@ async fn a_request_in_flight_begins_nothing() {
     system.finish().await;
 }
 
+/// Idle clients hold more connections to the admin listener than it has room for: the kill switch gets through.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_do_not_keep_the_kill_switch_out() {
+    let system = live_system("").await;
+    let mut idle = Vec::new();
+    for number in 0..300 {
+        let mut client = RawConnection::connect(system.pointsman.admin).await;
+        // Every other one has begun a head.
+        client.send(if number % 2 == 0 { "" } else { "GET /metrics HTTP/1.1\r\nhost: a\r\nx: " }).await;
+        idle.push(client);
+    }
+    let within = Duration::from_secs(5);
+    let ready = tokio::time::timeout(within, system.pointsman.try_api("/readyz")).await.expect("a reply in time");
+    assert_eq!(ready.expect("a reply").status.as_u16(), 200);
+    tokio::time::timeout(within, freeze(&system, &["--reason", "a flood"])).await.expect("it is frozen in time");
+    assert!(!is_engines(&system.order().await));
+    drop(idle);
+    freeze(&system, &["--off"]).await;
+    system.finish().await;
+}
+
 /// Calls wait for their service's rate when effects are frozen: none of them leaves, and none is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_a_permit_are_not_sent() {

@@ -1,0 +1,149 @@
+//! Bounds the number of open connections, so that idle ones do not keep others out.
+//!
+//! Always true: at most so many connections are open as was said at the beginning. When all are taken and another client
+//! connects, the connection that has been idle for longest is closed: no request is in progress on it, though it may be
+//! sending a head. A connection with a request in progress is never closed for another one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The open connections.
+pub(super) struct Connections {
+    max: usize,
+    state: Mutex<State>,
+    /// A connection was closed or became idle.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    open: usize,
+    /// The signals that close the idle connections, in the order in which these became idle.
+    idle: BTreeMap<u64, CancellationToken>,
+    next: u64,
+}
+
+impl State {
+    fn add_idle(&mut self, close: CancellationToken) -> u64 {
+        self.next += 1;
+        self.idle.insert(self.next, close);
+        self.next
+    }
+}
+
+impl Connections {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, state: Mutex::default(), changed: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a connection, which is idle; waits until there is room. Only one task may wait.
+    pub(super) async fn add(self: &Arc<Self>) -> Arc<OpenConnection> {
+        let mut is_one_closing = false;
+        loop {
+            {
+                let mut state = self.state();
+                if state.open < self.max {
+                    state.open += 1;
+                    let close = CancellationToken::new();
+                    let place = AtomicU64::new(state.add_idle(close.clone()));
+                    return Arc::new(OpenConnection { all: self.clone(), close, place });
+                }
+                if !is_one_closing && let Some((_, close)) = state.idle.pop_first() {
+                    close.cancel();
+                    is_one_closing = true;
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+}
+
+/// One of the open connections, until it is dropped.
+pub(super) struct OpenConnection {
+    all: Arc<Connections>,
+    close: CancellationToken,
+    /// Its place in the order of idle connections, since it was last idle.
+    place: AtomicU64,
+}
+
+impl OpenConnection {
+    /// Resolves when this connection has to be closed for another one.
+    pub(super) async fn must_close(&self) {
+        self.close.cancelled().await;
+    }
+
+    /// Marks a request as in progress; `None` if the connection is being closed for another one.
+    pub(super) fn begin_request(self: &Arc<Self>) -> Option<RequestInProgress> {
+        self.all.state().idle.remove(&self.place.load(Ordering::Acquire))?;
+        Some(RequestInProgress(self.clone()))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let mut state = self.all.state();
+        state.idle.remove(&self.place.load(Ordering::Acquire));
+        state.open -= 1;
+        drop(state);
+        self.all.changed.notify_one();
+    }
+}
+
+/// A request in progress, until its response is sent. HTTP/1 has one at a time on a connection.
+pub(super) struct RequestInProgress(Arc<OpenConnection>);
+
+impl Drop for RequestInProgress {
+    fn drop(&mut self) {
+        let place = self.0.all.state().add_idle(self.0.close.clone());
+        self.0.place.store(place, Ordering::Release);
+        self.0.all.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_connection_that_is_idle_for_longest_is_closed_for_a_new_one() {
+        let all = Connections::new(3);
+        let (first, second, third) = (all.add().await, all.add().await, all.add().await);
+        let request = first.begin_request().unwrap();
+        drop(second.begin_request());
+        // Idle for longest is now the third: the first has a request, the second had one later.
+        let mut next = Box::pin(all.add());
+        assert!(next.as_mut().now_or_never().is_none(), "the third is still open");
+        assert!(third.must_close().now_or_never().is_some() && third.begin_request().is_none());
+        assert!(second.must_close().now_or_never().is_none() && first.must_close().now_or_never().is_none());
+        drop(third);
+        let fourth = next.await;
+        drop((second, fourth));
+        drop(request);
+        assert!(first.begin_request().is_some(), "it was never closed");
+    }
+
+    #[tokio::test]
+    async fn while_requests_are_in_progress_on_all_a_new_one_waits() {
+        let all = Connections::new(1);
+        let first = all.add().await;
+        let request = first.begin_request().unwrap();
+        let mut next = Box::pin(all.add());
+        assert!(next.as_mut().now_or_never().is_none());
+        assert!(first.must_close().now_or_never().is_none());
+        drop(request);
+        assert!(next.as_mut().now_or_never().is_none());
+        assert!(first.must_close().now_or_never().is_some(), "it is idle now");
+        drop(first);
+        next.await;
+    }
+}

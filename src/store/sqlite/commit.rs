@@ -159,6 +159,15 @@ impl Committer {
         }
     }
 
+    /// Looks whether the files are still at their paths. If one is not, writes are refused until a later look finds it.
+    pub(super) fn look_at_files(&mut self, healthy: &AtomicBool) {
+        if let Some(error) = self.conn.look_at_files() {
+            healthy.store(false, Ordering::Release);
+            self.note_failure(&error);
+            tracing::error!(error = error.text(), "the store takes no writes");
+        }
+    }
+
     /// Tests whether the store takes commits again.
     pub(super) fn probe(&mut self, healthy: &AtomicBool) {
         self.conn.roll_back();

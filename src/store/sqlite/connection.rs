@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection as Sqlite;
 use rusqlite::hooks::Wal;
 
+use super::open_files::OpenFiles;
 use crate::store::write_error::WriteError;
 
 /// Statements that stay prepared: more than the writer has.
@@ -82,24 +83,44 @@ pub(in crate::store) const SYNCHRONOUS: &str = "POINTSMAN_TEST_SYNCHRONOUS";
 pub(super) struct Connection {
     options: Options,
     open: Option<Sqlite>,
+    files: OpenFiles,
+    /// Which file was no longer at its path at the last look, and what to do. Nothing is written meanwhile.
+    missing: Option<String>,
     /// The number of pages in the log at the last checkpoint. SQLite starts to write the log from its beginning again
     /// once all pages are in the database and nobody reads them; the log then has fewer pages than this.
     pages_at_checkpoint: u32,
 }
 
 impl Connection {
-    pub(super) fn new(options: Options, open: Sqlite) -> Self {
-        Self { options, open: Some(open), pages_at_checkpoint: 0 }
+    pub(super) fn new(options: Options, open: Sqlite, files: OpenFiles) -> Self {
+        Self { options, open: Some(open), files, missing: None, pages_at_checkpoint: 0 }
     }
 
-    /// The open connection, or a new one.
+    /// The open connection, or a new one. An error if a file was not at its path at the last look.
     pub(super) fn get(&mut self) -> Result<&Sqlite, WriteError> {
+        if let Some(why) = &self.missing {
+            return Err(WriteError::NotWritten(why.clone()));
+        }
         let open = match self.open.take() {
             Some(open) => open,
-            // Certain: without a connection no transaction was begun.
-            None => self.options.open().map_err(|error| WriteError::NotWritten(error.to_string()))?,
+            None => {
+                // Certain: without a connection no transaction was begun.
+                let open = self.options.open().map_err(|error| WriteError::NotWritten(error.to_string()))?;
+                self.files.note_log();
+                open
+            }
         };
         Ok(self.open.insert(open))
+    }
+
+    /// Looks whether the files are still at their paths. If one is not since this look, returns which, and what to do.
+    pub(super) fn look_at_files(&mut self) -> Option<WriteError> {
+        let was_missing = self.missing.is_some();
+        self.missing = self.files.missing(self.open.is_some());
+        let why = self.missing.clone().filter(|_| !was_missing)?;
+        // If only the log was removed, this connection still reads it: what was acknowledged is not lost then.
+        self.copy_log();
+        Some(WriteError::NotWritten(why))
     }
 
     /// Copies the log to the database (checkpoint) if it has grown by at least this many pages. Only the next commit
@@ -108,8 +129,14 @@ impl Connection {
     pub(super) fn checkpoint(&mut self, pages: u32) {
         let wal_pages = WAL_PAGES.get();
         let before = if wal_pages < self.pages_at_checkpoint { 0 } else { self.pages_at_checkpoint };
-        let Some(open) = self.open.as_ref().filter(|_| wal_pages - before >= pages) else { return };
-        self.pages_at_checkpoint = wal_pages;
+        if self.open.is_some() && wal_pages - before >= pages {
+            self.pages_at_checkpoint = wal_pages;
+            self.copy_log();
+        }
+    }
+
+    fn copy_log(&self) {
+        let Some(open) = &self.open else { return };
         if let Err(error) = open.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::debug!(%error, "the log was not copied to the database");
         }

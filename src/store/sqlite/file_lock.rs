@@ -64,6 +64,11 @@ impl FileLock {
         Ok(Self { by_name, database: file, is_new: found.len() == 0 })
     }
 
+    /// The database file, to identify it: nothing is read or written through this descriptor.
+    pub(super) fn database(&self) -> &File {
+        &self.database
+    }
+
     /// Whether the database file was empty when it was opened.
     pub(super) fn is_new(&self) -> bool {
         self.is_new

@@ -5,7 +5,8 @@
 //!
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
 //! When the disk is full or gone, each append gets an error that says whether it may have been written ([`commit`]),
-//! [`Store::healthy`] is false, and the writer probes the disk. Dropping the future of a write drops only its reply.
+//! [`Store::healthy`] is false, and the writer probes the disk. The same holds while a file is removed or replaced
+//! ([`open_files`]). Dropping the future of a write drops only its reply.
 
 mod backup;
 mod check;
@@ -16,6 +17,7 @@ mod coordination_writes;
 mod file_lock;
 mod notifier;
 mod open;
+mod open_files;
 mod other_writes;
 mod queue;
 mod read;
@@ -46,6 +48,7 @@ use self::connection::Connection;
 use self::encoded::{EncodedAppend, expired_since, nanos};
 use self::file_lock::FileLock;
 use self::notifier::Notifier;
+use self::open_files::OpenFiles;
 use self::other_writes::{Flips, OtherWrite, RecordWrite};
 use self::queue::{Queue, QueueError, Sizes};
 use self::writer::Writer;
@@ -140,7 +143,9 @@ impl SqliteStore {
         let notifications = broadcast::Sender::new(NOTIFICATIONS_MAX);
         let failed = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
         let notifier = Notifier::load(&writer, notifications.clone()).map_err(failed)?;
-        let committer = Committer::new(Connection::new(options, writer), notifier, retry_window_ns);
+        let files = OpenFiles::new(path, file_lock.database())
+            .map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
+        let committer = Committer::new(Connection::new(options, writer, files), notifier, retry_window_ns);
         let write_failure = committer.write_failure.clone();
         let file_lock = Arc::new(file_lock);
         let queue = Arc::new(Queue::new(Sizes::of(limits)));

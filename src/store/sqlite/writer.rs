@@ -4,7 +4,8 @@
 //! everything that waits is committed together (group commit) without an added delay, in the order of [`super::queue`].
 //!
 //! When the disk is slow, the next batch is larger. When the disk is gone, each append gets an error that says what is
-//! certain (not written, or outcome unknown), and a probe each second finds out when the disk is back.
+//! certain (not written, or outcome unknown), and a probe each second finds out when the disk is back. Before each batch,
+//! and each second, it looks whether the files are still at their paths.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +17,8 @@ use super::other_writes;
 use super::queue::{NextWork, Queue};
 use crate::store::StoreError;
 
-/// The interval of probes while the store is not healthy.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// While no work waits, the interval of looks at the files, and of probes if the store is not healthy.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// While no work waits, the log is copied to the database (checkpoint) once it has grown by this many pages, so that
 /// under load little is left to copy.
@@ -58,9 +59,10 @@ impl Writer {
         let abandon = AbandonOnDrop(self.queue.clone(), self.healthy.clone());
         let on_closed = loop {
             // No probes while closing: a dead disk must not delay the end.
-            let timeout = (!self.healthy.load(Ordering::Acquire) && !self.queue.is_closed()).then_some(PROBE_INTERVAL);
+            let timeout = (!self.queue.is_closed()).then_some(IDLE_INTERVAL);
             match self.queue.next(timeout) {
                 NextWork::Writes(batch, other) => {
+                    self.committer.look_at_files(&self.healthy);
                     if !batch.is_empty() {
                         self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
                         self.committer.commit(batch, &self.healthy);
@@ -77,7 +79,12 @@ impl Writer {
                         CHECKPOINT_PAGES
                     });
                 }
-                NextWork::TimedOut => self.committer.probe(&self.healthy),
+                NextWork::TimedOut => {
+                    self.committer.look_at_files(&self.healthy);
+                    if !self.healthy.load(Ordering::Acquire) {
+                        self.committer.probe(&self.healthy);
+                    }
+                }
                 NextWork::Closed(on_closed) => break on_closed,
             }
         };

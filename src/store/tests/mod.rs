@@ -17,6 +17,7 @@ mod process_kill;
 mod purge;
 mod rate;
 mod records;
+mod removed_files;
 mod retention;
 mod run_snapshots;
 mod sqlite;

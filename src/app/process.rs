@@ -37,7 +37,7 @@ pub struct App {
 
 impl App {
     /// Reads the files, starts all parts, and listens. Resumes the runs that the last process left, in the background:
-    /// until the store takes the writes for that, the process serves as it does while the store is not healthy.
+    /// until the store accepts the writes that this needs, the process serves as it does with an unhealthy store.
     ///
     /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
     /// caller's.

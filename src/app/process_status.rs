@@ -36,7 +36,7 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
 fn missing_retry_keys(parts: &Parts) -> Option<String> {
     let unread = parts.pins.unread_key_files().into_iter().chain(parts.pins.unnoted_of_any_route());
     let files = unread.map(|(file, until)| {
-        format!("{file}: until {until:.0} retries with such keys are taken for first tries, and no route goes up to `live` unless forced")
+        format!("{file}: until {until:.0} retries with the missing keys are treated as first tries, and no route goes up to `live` unless forced")
     });
     let copy = parts.ladder.copy_held_until().map(|until| {
         let restored = |Restored { backed_up, open_runs, .. }| {

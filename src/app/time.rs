@@ -9,7 +9,7 @@ use crate::clock::{self, ClockChange, Disagreement, Moment};
 use crate::store::{SharedStore, StoreTime};
 
 /// How often the machine's clock is compared with the process's time.
-const EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sets the process's time from the store's, before anything is recorded or waited for.
 pub(super) async fn set(store: &SharedStore) -> anyhow::Result<()> {
@@ -30,7 +30,7 @@ pub(super) async fn track_machine_clock() {
     let jumps = metrics::counter!("pointsman_clock_jumps_total");
     let offset = metrics::gauge!("pointsman_clock_offset_seconds");
     jumps.increment(0);
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(CHECK_INTERVAL);
     loop {
         ticks.tick().await;
         let (change, ahead) = clock::process().check();

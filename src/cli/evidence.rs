@@ -60,5 +60,5 @@ fn upper_bound_text(view: &EvidenceView) -> String {
         Some(0) | None => String::new(),
         Some(pairs) => format!("; {} more pairs without a difference would prove less than 0.1%", count(pairs)),
     };
-    format!("at most {percent:.2}% of requests differ (95% confidence, however often it is read){more}")
+    format!("at most {percent:.2}% of requests differ (95% confidence, no matter how often you look){more}")
 }

@@ -347,7 +347,7 @@ fn evidence_shows_what_the_next_rung_requires() {
     let clean = crate::evidence::RouteEvidence { dark_pairs: 449, matched: 449, ..Default::default() };
     let view = json!({ "route": "r", "evidence": serde_json::to_value(clean).expect("json"), "next": null });
     let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
-    let bound = "at most 1.00% of requests differ (95% confidence, however often it is read); 4,063 more pairs";
+    let bound = "at most 1.00% of requests differ (95% confidence, no matter how often you look); 4,063 more pairs";
     assert!(text.contains(bound), "{text}");
 }
 

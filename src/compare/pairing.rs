@@ -66,7 +66,8 @@ pub(super) fn is_reordered(
     Ok(a == b)
 }
 
-/// Arrays whose order does not matter, in legacy's order.
+/// Pairs the elements of arrays whose order does not matter. The result follows legacy's order; the engine's unpaired
+/// elements come last.
 pub(super) fn pair_unordered(
     cx: &mut Context<'_, '_>,
     legacy: &[Value],
@@ -80,7 +81,8 @@ pub(super) fn pair_unordered(
             let value = element.get(field)?;
             let text = id_text(value)?;
             match (cx.coverage.on(value).id, side) {
-                // A key that is itself an id has a partner only once it is bound.
+                // Where the key is itself an id, the engine's element has a key only once that id is bound to one of
+                // legacy's.
                 (Some(_), Side::Engine) => cx.ids.legacy_of(text).map(str::to_owned),
                 (_, Side::Engine) => Some(cx.ids.with_legacy_ids(text)),
                 (_, Side::Legacy) => Some(text.to_owned()),

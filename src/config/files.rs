@@ -43,7 +43,7 @@ pub(crate) struct Files {
     pub hash: [u8; 32],
 }
 
-/// How often a set is read at most, if its files change each time while they are read.
+/// The most times a set is read, if its files change during each reading.
 const READINGS_MAX: usize = 5;
 
 /// Reads a directory. Reads it again if its files changed meanwhile, at most `READINGS_MAX` times in all.
@@ -107,7 +107,7 @@ pub(crate) fn is_temporary(path: &Path) -> bool {
     name.starts_with('.')
         || name.starts_with('#')
         || name.ends_with('~')
-        || name == "4913"
+        || name == "4913" // Vim creates and removes this file to test whether it may write in the directory
         || [".swp", ".swx", ".tmp", ".bak", ".orig", ".part"].iter().any(|end| name.ends_with(end))
 }
 

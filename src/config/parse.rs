@@ -193,8 +193,9 @@ impl Builder<'_> {
         self.values = self.values.saturating_add(values);
         self.bytes = self.bytes.saturating_add(bytes);
         if self.values > FLAG_FILE_VALUES_MAX || self.bytes > FLAG_FILE_TEXT_BYTES_MAX {
-            let message =
-                format!("the file is too large: more than {FLAG_FILE_VALUES_MAX} values with aliases expanded");
+            let message = format!(
+                "the file is too large with aliases expanded: more than {FLAG_FILE_VALUES_MAX} values, or more than {FLAG_FILE_TEXT_BYTES_MAX} bytes of text"
+            );
             return Err(parse_error(span.clone(), message, "split it, or use fewer aliases"));
         }
         Ok(())

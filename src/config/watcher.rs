@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "has the set of files changed, and is the new one valid?" Always true: a change is reported
 //! at most once, as a whole checked set or as the reason why it was refused; the set in force is not changed here.
-//! Directories are watched, not files, so that editors' renames and Kubernetes' symlink swaps are seen_hash; polling
+//! Directories are watched, not files, so that editors' renames and Kubernetes' symlink swaps are seen; polling
 //! the content catches what the kernel does not report (network file systems, a directory that was replaced, a watch
 //! that could not be set up). It waits until a burst of changes has ended, within a bound. A receiver that does not
 //! take changes blocks this thread only, and a dropped receiver ends it.

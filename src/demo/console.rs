@@ -31,7 +31,8 @@ impl Default for Console {
 }
 
 impl Console {
-    /// A console that animates and colours only if stderr and stdout are terminals.
+    /// A console that animates only if stderr is a terminal, and colours only if stdout is one and `NO_COLOR` is not
+    /// set.
     pub fn new() -> Self {
         let live = std::io::stderr().is_terminal();
         let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

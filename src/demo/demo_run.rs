@@ -1,9 +1,10 @@
 //! The demo from start to end: starts the sample services and the product, moves routes up the ladder, checks the
 //! promises.
 //!
-//! The question it answers: "did every promise hold, from the first request to the last?" A function of the caller
-//! starts the product with a directory of files and the addresses to listen on, so that the demo shows the same program
-//! as `serve`. Always true: the files and the store are in a directory of their own, which is removed at the end.
+//! The question it answers: "did every promise hold, from the first request to the last?" The caller passes
+//! the function that starts the product with a directory of files and the addresses to listen on, so that the demo
+//! shows the same program as `serve`. Always true: the files and the store are in a directory of their own, which is
+//! removed at the end.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -171,8 +172,8 @@ async fn asked_to_end(output_closed: &Notify) {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminated) = signal(SignalKind::terminate()) else { return };
     tokio::select! {
-        _heard = tokio::signal::ctrl_c() => {}
-        _heard = terminated.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
         () = output_closed.notified() => {}
     }
 }
@@ -204,7 +205,7 @@ fn report(console: &Console, promises: &[Promise], traffic: &Traffic, interrupte
         console.say(failure);
     }
     match broken.len() {
-        0 if interrupted => console.chapter("balanced", "What was done until then is as promised."),
+        0 if interrupted => console.chapter("balanced", "Up to the interruption every promise held."),
         0 => console.chapter("balanced", "Every promise held."),
         1 => console.chapter("BROKEN", "1 promise did not hold."),
         n => console.chapter("BROKEN", &format!("{n} promises did not hold.")),

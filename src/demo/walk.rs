@@ -158,7 +158,7 @@ impl Walk<'_> {
     async fn outage_in_live(&mut self) -> anyhow::Result<()> {
         self.console.chapter("outage", "Legacy goes down, every connection is cut. The routes in live go on.");
         self.traffic.set_list_requests(false);
-        // Only legacy can answer for orders that it created: rounds with such orders end first.
+        // Only legacy can answer for orders that it created, so the outage begins after all rounds with such orders.
         self.traffic.wait_for_full_round().await;
         let before = self.failed();
         self.legacy.outage(Outage::Gone);
@@ -169,7 +169,7 @@ impl Walk<'_> {
     }
 
     async fn back_and_up_again(&mut self) -> anyhow::Result<()> {
-        self.console.chapter("step back", "Down is always open, at once, under load: from live to off.");
+        self.console.chapter("step back", "A route can always go down, at once and under load: here from live to off.");
         let before = self.failed();
         let engine_order = self.traffic.tally().engine_order.clone();
         for route in [CREATOR].into_iter().chain(FOLLOWERS.into_iter().rev()) {

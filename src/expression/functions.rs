@@ -66,8 +66,8 @@ static TABLE: &[FunctionEntry] = &[
     entry!("indexOf", 2..=2, index_of),
     // numbers
     entry!("round", 1..=2, round),
-    entry!("floor", 1..=1, |a| whole(&a[0], f64::floor)),
-    entry!("ceil", 1..=1, |a| whole(&a[0], f64::ceil)),
+    entry!("floor", 1..=1, |a| round_with(&a[0], f64::floor)),
+    entry!("ceil", 1..=1, |a| round_with(&a[0], f64::ceil)),
     entry!("abs", 1..=1, |a| match number(&a[0])? {
         negative if negative.double() < 0.0 => negative.negate()?.value(),
         positive => positive.value(),
@@ -78,7 +78,7 @@ static TABLE: &[FunctionEntry] = &[
         let start = Ok(Num::Int(0));
         list(&a[0])?.iter().fold(start, |sum, value| sum?.add(number(value)?))?.value()
     }),
-    // kinds
+    // conversions
     entry!("string", 1..=1, |a| Ok(scalar(&a[0])?.into())),
     entry!("int", 1..=1, int),
     entry!("uint", 1..=1, int),
@@ -130,7 +130,8 @@ pub(super) fn scalar(value: &Value) -> Result<String, ExpressionError> {
     }
 }
 
-/// Refuses a result that is too large, before memory is allocated for it.
+/// Refuses a result that exceeds the budget of one evaluation (32 bytes of text are one unit, see [`WORK_MAX`]), before
+/// memory is allocated for it.
 fn check_size(bytes: usize) -> Result<(), ExpressionError> {
     match bytes as u64 / 32 > WORK_MAX {
         true => Err(ExpressionError::new("the result is too large")),
@@ -179,7 +180,7 @@ fn round(args: &Args<'_>) -> Outcome {
     }
 }
 
-fn whole(value: &Value, how: fn(f64) -> f64) -> Outcome {
+fn round_with(value: &Value, how: fn(f64) -> f64) -> Outcome {
     match number(value)? {
         Num::Double(double) => Num::Double(how(double)).whole()?.value(),
         int => int.value(),

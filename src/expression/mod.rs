@@ -1,4 +1,4 @@
-//! PURE. Templates and CEL: parse, what an expression reads, evaluate.
+//! PURE. Templates and CEL expressions: parses them, lists what they read, evaluates them.
 //!
 //! The question it answers: "what is the value of `${ … }` here, and what does it read?" One expression language for
 //! workflows, keys, cohorts and assertions.

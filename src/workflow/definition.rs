@@ -122,8 +122,8 @@ pub struct StepDraft {
     /// The output where the call is rehearsed instead of sent. May read `legacy`.
     #[serde(deserialize_with = "present")]
     pub rehearse: Option<Value>,
-    /// `true` on a read whose reply may be another one after legacy has acted: differences that follow from it are of
-    /// kind `stale_read`.
+    /// `true` on a read whose reply may change once legacy has acted: differences that result from this are of kind
+    /// `stale_read`.
     pub volatile: bool,
 
     /// The risk of the step: `low`, `medium`, `high`, or an expression that gives one of them.

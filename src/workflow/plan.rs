@@ -261,7 +261,7 @@ pub struct Call {
     pub not_done: Statuses,
     /// The output where the call is rehearsed.
     pub rehearse: Option<Template>,
-    /// Whether it is a read whose reply may be another one after legacy has acted.
+    /// Whether it is a read whose reply may change once legacy has acted.
     pub volatile: bool,
 }
 

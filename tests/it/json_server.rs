@@ -96,7 +96,7 @@ impl Front {
         reply
     }
     /// Creates a post and reads it back, twice.
-    async fn create_read_cancel(&mut self) -> Value {
+    async fn create_and_read_twice(&mut self) -> Value {
         let n = self.made.len();
         let post = json!({ "title": format!("post {n}, \u{e9}"), "views": n });
         let made = self.send_ok(Method::POST, "/posts", &post).await.json();
@@ -119,7 +119,7 @@ impl Front {
         let read = self.send_ok(Method::GET, &format!("/posts/{id}"), &Value::Null).await.json();
         assert_eq!(&read, made);
     }
-    /// Up through the gate, with traffic until it opens.
+    /// Raises a route: sends traffic until its gate opens.
     async fn raise(&mut self, route: &str, to: &str) {
         for _ in 0..40 {
             let output = self.pointsman.cli(&["flip", route, to, "--reason", "the walk"]).await;
@@ -127,7 +127,7 @@ impl Front {
                 return;
             }
             for _ in 0..10 {
-                self.create_read_cancel().await;
+                self.create_and_read_twice().await;
             }
         }
         let output = self.pointsman.cli(&["flip", route, to, "--reason", "the walk"]).await;
@@ -168,7 +168,7 @@ async fn all_five_states_up_and_down() {
             front.raise("posts.get", state).await;
             front.raise("posts.create", state).await;
         }
-        by_state.push(front.create_read_cancel().await);
+        by_state.push(front.create_and_read_twice().await);
         checker::check_balance(&front.pointsman.metrics().await);
     }
     let engines: Vec<bool> = by_state.iter().map(|made| made["id"].is_string()).collect();
@@ -179,7 +179,7 @@ async fn all_five_states_up_and_down() {
             let output = front.pointsman.cli(&flip).await;
             assert!(output.status.success(), "{}", output_text(&output));
         }
-        front.create_read_cancel().await;
+        front.create_and_read_twice().await;
         checker::check_balance(&front.pointsman.metrics().await);
     }
     for made in &by_state {

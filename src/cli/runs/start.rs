@@ -51,7 +51,10 @@ fn watch(client: &Client, mut stream: RunStream, out: Formatter, err: Formatter)
         let _ = std::io::stderr().write_all(progress(&event, err).as_bytes());
     }
     let run = stream.run().ok_or_else(|| {
-        CallError::Failed("the stream ended without a run".to_owned(), "look with `pointsman runs list`".to_owned())
+        CallError::Failed(
+            "the event stream ended before it named the run".to_owned(),
+            "find the run with `pointsman runs list`".to_owned(),
+        )
     })?;
     let (envelope, json) = client.get::<Orchestration>(&path(run, ""))?;
     Ok(run_output(&envelope.data, json, out))

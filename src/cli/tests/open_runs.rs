@@ -11,8 +11,8 @@ use crate::cli::format::Formatter;
 use crate::cli::open_runs::{Bounds, check_runs};
 use crate::cli::run_source::{OpenRuns, ReadError};
 
-/// A fake source of runs, in pages of two. Each entry is the workflow of a run; `damaged`, `gone` and `later` fail in
-/// different ways.
+/// A fake source of runs, in pages of two. Each entry is the workflow of a run. The events of `damaged` cannot be read,
+/// the source does not answer for `gone`, and the plan of `later` is one that this version cannot read.
 struct Runs(Vec<&'static str>);
 
 fn run_id(place: usize) -> String {
@@ -102,5 +102,9 @@ fn runs_beyond_the_bounds_are_left_out_and_the_report_says_so() {
     assert_eq!(json["looked_at"], json!(0), "{json}");
     assert!(text.contains("took longer"), "{text}");
     let (json, _) = bounded(Bounds { runs: 5, ..Bounds::default() });
-    assert_eq!((&json["looked_at"], &json["left_out"]), (&json!(5), &Value::Null), "just as many");
+    assert_eq!(
+        (&json["looked_at"], &json["left_out"]),
+        (&json!(5), &Value::Null),
+        "as many runs as the bound: none is left out"
+    );
 }

@@ -13,7 +13,7 @@ fn cases() -> Vec<(&'static str, Set)> {
     vec![
         ("a good set", good()),
         ("an unknown key", edit(ROUTES_PATH, "percent: 50", "percnt: 50")),
-        ("an unknown key that is like none", edit(ROUTES_PATH, "percent: 50", "zzz: 50")),
+        ("an unknown key that resembles no known key", edit(ROUTES_PATH, "percent: 50", "zzz: 50")),
         ("an unknown key of compare", edit(ROUTES_PATH, "ignore:", "ingore:")),
         ("an unknown key of a step", edit(WORKFLOW_PATH, "rehearse:", "reherse:")),
         ("a missing key", edit(ROUTES_PATH, "    match: { method: POST, path: /orders }\n", "")),
@@ -28,7 +28,7 @@ fn cases() -> Vec<(&'static str, Set)> {
             ),
         ),
         ("a key twice", edit(MAIN_PATH, "store: memory", "listen: 127.0.0.1:1\nstore: memory")),
-        ("no YAML", edit(ROUTES_PATH, "percent: 50", "percent: [50")),
+        ("not YAML", edit(ROUTES_PATH, "percent: 50", "percent: [50")),
         ("a colon in a value", edit(MAIN_PATH, "store: memory", "store: memory:")),
         ("a tab", edit(MAIN_PATH, "  shop:", "\tshop:")),
         ("an empty file", good().put(ROUTES_PATH, "")),
@@ -50,7 +50,7 @@ fn cases() -> Vec<(&'static str, Set)> {
             edit(WORKFLOW_PATH, "workflow: create-order\n", "workflow: create-order\ndeadline: 30\n"),
         ),
         ("a duration in quotes without a unit", edit(WORKFLOW_PATH, "workflow: create-order\n", "workflow: create-order\ndeadline: '30'\n")),
-        ("no default", edit(MAIN_PATH, "default_legacy: shop\n", "")),
+        ("no default_legacy", edit(MAIN_PATH, "default_legacy: shop\n", "")),
         ("an unknown workflow", edit(ROUTES_PATH, "workflow: create-order", "workflow: create-ordr")),
         ("a workflow whose file is not YAML is not reported as unknown", good().put(WORKFLOW_PATH, "workflow: [\n")),
         ("a service of a step that is unknown", edit(WORKFLOW_PATH, "services.bank", "services.bnk")),
@@ -264,7 +264,7 @@ fn the_example_set_is_valid() {
     assert!(!loaded.setup.routes.is_empty());
 }
 
-/// A pending answer pins the instance whose id it has.
+/// A pending answer pins the instance whose id its body contains.
 #[test]
 fn a_pending_answer_that_does_not_pin_its_instance_causes_a_warning() {
     let shown = |pending: &str| {

@@ -51,8 +51,9 @@ impl Check<'_> {
                 || asking.escalate.as_ref().is_some_and(|escalate| escalate.timeout.is_some() && escalate.approve)
         });
         if default.is_some() && !approves_by_itself {
-            let problem =
-                self.problems.error(&at.key("default").at_key(), "`default` is what a time-out approves with");
+            let problem = self
+                .problems
+                .error(&at.key("default").at_key(), "`default` is the answer that an approval by time-out gives");
             problem.hint("add `on_timeout: approve`, or leave `default` out");
         }
         let automatic =

@@ -22,7 +22,7 @@ fn each() -> Plan {
     )
 }
 
-/// An output may be absent, `null`, or a number that no machine word holds.
+/// An output may be `null`, contain `null` and empty maps, or hold numbers that no machine type can represent.
 #[test]
 fn numbers_of_an_output_keep_all_digits() {
     let numbers = r#"{ "n": 123456789012345678901234567890.10, "e": 1e400, "z": -0, "big": 18446744073709551615 }"#;
@@ -77,11 +77,12 @@ fn an_output_as_deep_as_the_bound_is_read_back() {
 }
 
 #[test]
-fn events_that_form_no_run_are_an_error() {
+fn bytes_that_are_no_snapshot_are_an_error() {
     let plan = each();
     let bytes = Harness::of_route(&plan).run.to_snapshot().unwrap();
     for broken in [&bytes[..bytes.len() - 1], b"", b"{}", b"null"] {
         assert!(Run::from_snapshot(broken).unwrap_err().contains("a snapshot cannot be read"));
     }
+    // The identifier of the fold is a hash of 32 hex digits.
     assert_eq!(crate::workflow::FOLD.len(), 32);
 }

@@ -42,7 +42,8 @@ async fn check_files(flags: &FlagsDir, what: &str) {
     assert!(output.status.success(), "{what}:\n{}", output_text(&output));
 }
 
-/// The files that a document shows, together; where it shows one twice, the first version has passed before.
+/// Checks the files that a document shows, together. Where it shows a file twice, they are checked with the first
+/// version before the second one replaces it.
 async fn check_whole_files(document: &Document) {
     let flags = FlagsDir::empty();
     write(&flags, FILES[0], &base(FILES[0]));
@@ -63,7 +64,7 @@ fn fields(of: &mut Value) -> &mut Map<String, Value> {
     of.as_object_mut().expect("a map")
 }
 
-/// One part of a file, put where it belongs.
+/// Checks one part of a file, put where it belongs in the small set of files.
 async fn check_part(document: &Document, block: &str) {
     let place = block.lines().next().unwrap_or_default();
     let value: Value = serde_saphyr::from_str(block).unwrap_or_else(|e| panic!("{}: {e}:\n{block}", document.name));

@@ -1,4 +1,5 @@
-//! Every kind of conflict with every choice: the run continues from exactly there, also over a kill.
+//! Every kind of conflict with every choice: after the choice the run continues from the conflict, even if the process
+//! was killed in between.
 
 use serde_json::{Value, json};
 

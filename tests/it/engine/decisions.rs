@@ -1,5 +1,5 @@
-//! A request in `live` that somebody, or a rule of the workflow, decided against is not performed by legacy either; one
-//! that the engine only failed at is.
+//! In `live`, legacy does not perform a request that a person or a rule of the workflow decided against. It does
+//! perform one that the engine merely failed at.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ respond: { status: 200, body: { by: engine } }
 ",
 ];
 
-/// The workflows with one above each of them that runs it as its child.
+/// The workflows, and for each of them a parent workflow that runs it as its child.
 fn workflows() -> Vec<String> {
     let above = WORKFLOWS.iter().map(|text| {
         let name = text.lines().next().and_then(|line| line.strip_prefix("workflow: ")).unwrap();
@@ -247,7 +247,7 @@ async fn legacy_performs_what_the_engine_only_failed_at() {
         test.step_service.script("POST /tries", late(), 1);
         falls_back("timed out", name).await;
     }
-    // A child that is started by a run pauses over these.
+    // On these a child run pauses for a decision, so only the workflow itself is tried.
     for (what, reply) in [("expression", sum(json!("x"))), ("no answer", sum(json!(5)))] {
         test.step_service.script("POST /tries", reply, 1);
         falls_back(what, "fails").await;

@@ -142,7 +142,7 @@ async fn the_deprecated_path_accepts_tokens_with_the_scope_and_local_callers_onl
     let test = EngineTest::with_settings("", &[PAY], tokens).await;
     let produce = async |headers: &[(&str, &str)]| {
         let reply = test.call(Method::POST, "/api/maestro/produce", headers, &json!({ "workflow": "pay" })).await;
-        assert!(reply.headers.contains_key("deprecation"), "refusals say so too");
+        assert!(reply.headers.contains_key("deprecation"), "a refusal has the deprecation header too");
         reply.status.as_u16()
     };
     let (app, desk) =

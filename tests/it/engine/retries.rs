@@ -25,7 +25,7 @@ steps:
 respond: { status: 200, body: paid }
 ";
 
-const TOLD: &str = "
+const RETRY_AFTER: &str = "
 workflow: told
 steps:
   charge:
@@ -87,7 +87,7 @@ async fn attempts_that_were_not_done_are_repeated_with_the_same_key() {
     assert_eq!((&data["status"], &step(&data, "charge")["attempts"]), (&json!("completed"), &json!(3)), "{data}");
     let seen = test.step_service.seen("POST /charges");
     assert!(seen[0].key.is_some() && seen.iter().all(|call| call.key == seen[0].key), "{seen:?}");
-    // All attempts were not done: the run fails, and the failure names the reason.
+    // The service refuses every attempt as not done: the run fails, and the failure names the reason.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(429), 3);
     let data = test.run("pay", json!({})).await;
     assert_eq!((&data["status"], &data["error"]["step_id"]), (&json!("failed"), &json!("charge")), "{data}");
@@ -103,7 +103,7 @@ async fn attempts_that_were_not_done_are_repeated_with_the_same_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_of_a_service_is_respected() {
-    let test = EngineTest::with(&[TOLD]).await;
+    let test = EngineTest::with(&[RETRY_AFTER]).await;
     test.step_service.script("POST /charges", busy_for(1), 1);
     test.step_service.script("POST /charges", busy_for(86_400), 1);
     let data = test.run("told", json!({})).await;
@@ -128,7 +128,7 @@ async fn retry_after_of_a_service_is_respected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timer_survives_the_process() {
-    let mut test = EngineTest::with(&[LATER, TOLD]).await;
+    let mut test = EngineTest::with(&[LATER, RETRY_AFTER]).await;
     test.step_service.script("POST /charges", ScriptedReply::Refuse(503), 1);
     let far = test.start_run("later", json!({})).await;
     let before = test.wait_for_events(&far, "retry_scheduled", 1).await;
@@ -175,7 +175,7 @@ async fn statuses_are_classified_as_the_step_declares() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deadlines_end_steps_and_runs_also_over_a_restart() {
+async fn deadlines_end_steps_and_runs_even_across_a_restart() {
     let mut test = EngineTest::with(&[BOUNDED, HURRIED]).await;
     // A `Retry-After` beyond the step's deadline is not waited for.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(429), 1);
@@ -200,8 +200,8 @@ async fn deadlines_end_steps_and_runs_also_over_a_restart() {
         (2, 2),
         "both were undone"
     );
-    let lasted = test.events(&run).await;
-    let passed = lasted.iter().find(|event| event["kind"] == "deadline_passed").expect("in the trail");
-    assert!(at(passed).duration_since(at(&lasted[0])).as_millis() >= 1_000, "not early");
+    let events = test.events(&run).await;
+    let passed = events.iter().find(|event| event["kind"] == "deadline_passed").expect("in the trail");
+    assert!(at(passed).duration_since(at(&events[0])).as_millis() >= 1_000, "not early");
     test.finish().await;
 }

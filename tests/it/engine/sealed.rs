@@ -1,4 +1,4 @@
-//! Sensitive values, and what is computed of them, are not in clear in the store, and are still sent after a restart.
+//! Sensitive values, and values computed from them, are not in the store in clear, and are still sent after a restart.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ pub(super) fn is_in_store(test: &EngineTest, text: &str) -> bool {
     is_in_files(test.dir.path(), "pointsman.db", text)
 }
 
-/// Whether a text is in any file of a directory whose name begins so.
+/// Whether a text is in any file of this directory whose file name starts with `begins`.
 fn is_in_files(dir: &Path, begins: &str, text: &str) -> bool {
     let files = std::fs::read_dir(dir).expect("readable").flatten();
     let found = files.filter(|file| file.file_name().to_string_lossy().starts_with(begins));
@@ -199,7 +199,7 @@ async fn what_is_computed_of_a_sensitive_value_or_typed_in_its_place_is_not_in_c
     let answer = format!("{run}/checkpoints/{checkpoint}");
     test.post_accepted(&answer, answer_body.clone()).await;
     let second = test.post(&answer, json!({ "approve": false })).await.1.to_string();
-    assert!(!second.contains("typed"), "who answers second is not told: {second}");
+    assert!(!second.contains("typed"), "the reply to a second answer does not show what the first one typed: {second}");
     test.wait_for_status(&run, "waiting_signal").await;
     let adjusted = json!({ "part": "adjusted-8871-x", "n": 1 });
     test.post_accepted(&format!("{run}/adjust"), json!({ "step": "late", "input": adjusted })).await;
@@ -252,7 +252,7 @@ steps:
 respond: { status: 200, body: { id: "${instance.id}", made: "${steps.made.output}" } }
 "#;
 
-const KEEPING: &str = "routes:
+const ORDER_ROUTES: &str = "routes:
 - { id: orders.create, match: { method: POST, path: /orders }, legacy: plain, workflow: keeper, state: live,
     force: { reason: a test }, instance: { creates: $.id } }
 - { id: orders.check, match: { method: POST, path: '/orders/{id}/check' }, legacy: plain, workflow: follower, state: live,
@@ -264,7 +264,7 @@ async fn what_runs_hand_to_each_other_stays_sealed_where_only_one_of_them_declar
     let mut test =
         EngineTest::with_settings("store_key: { file: store.key }\n", &[OUTER, BELOW, KEEPER, FOLLOWER], |flags| {
             flags.write("store.key", &"0123456789abcdef".repeat(4));
-            flags.write("routes/orders.yaml", KEEPING);
+            flags.write("routes/orders.yaml", ORDER_ROUTES);
         })
         .await;
     let hidden = ["ownkey-5512-b", "OWNKEY-5512-B", "iban-7702-typed", "IBAN-7702-TYPED"];

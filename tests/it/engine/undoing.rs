@@ -68,18 +68,14 @@ async fn steps_are_undone_once_in_reverse_and_concurrent_ones_concurrently() {
     let shown = test.cli(&["runs", "show", id(&run)]).await;
     assert!(shown.contains("compensating"), "{shown}");
     let nights: Vec<String> = test.step_service.seen("DELETE /nights").into_iter().map(|call| call.path).collect();
-    assert_eq!(
-        nights,
-        ["/nights/2", "/nights/2", "/nights/1"],
-        "one after the other, each again where it was not done"
-    );
+    assert_eq!(nights, ["/nights/2", "/nights/2", "/nights/1"], "in reverse order, and the refused one is sent again");
     test.kill_and_restart().await;
     test.step_service.release_all("DELETE /flights");
     test.step_service.release_all("POST /cancellations");
     let data = test.wait_for_status(&run, "failed").await;
     let rows = states(&data);
     let row = |step: &str, item: Value, state: &str| (step.to_owned(), item, state.to_owned());
-    assert_eq!(rows.len(), 5, "reads, and runs that did nothing, are no loss: {data}");
+    assert_eq!(rows.len(), 5, "neither the read nor the child run that only read is listed: {data}");
     for wanted in [
         row("flight", Value::Null, "undone"),
         row("hotel", Value::Null, "undone"),

@@ -201,7 +201,7 @@ impl TestSystem {
         }
         panic!("no evidence for {rung}:\n{}", self.pointsman.log());
     }
-    /// Moves one route up to a rung. Leaves a route that is on that rung already, or on a higher one.
+    /// Moves one route up to a rung. Does nothing if it is on that rung already, or on a higher one.
     async fn raise(&self, route: &str, rung: &str) {
         let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
         let rank = |state: &str| ["off", "shadow", "dark", "live", "only"].iter().position(|s| *s == state);
@@ -244,7 +244,7 @@ impl TestSystem {
     /// Starts the process again, and requires that it fails to start. Returns its log.
     pub async fn try_restart(&self) -> String {
         match Pointsman::try_start(&self.start).await {
-            Ok(_) => panic!("it starts"),
+            Ok(_) => panic!("the process started, and should have refused to"),
             Err(log) => log,
         }
     }

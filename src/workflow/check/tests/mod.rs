@@ -56,7 +56,7 @@ fn checked_plan(yaml: &str) -> Plan {
     plan.expect("a plan")
 }
 
-/// Steps in one workflow, with an answer that reads nothing.
+/// A workflow with these steps, whose answer reads none of them.
 fn steps(steps: &str) -> String {
     let steps: String = steps.lines().map(|line| format!("  {line}\n")).collect();
     format!("workflow: w\nsteps:\n{steps}respond: {{ status: 200 }}\n")
@@ -161,8 +161,8 @@ fn a_plan_is_built_again_from_its_stored_definition() {
         id(one),
         id("workflow: w\nsteps: { a: { set: 1.0, if: '${true}' }, b: { set: 2 } }\nrespond: { status: 200 }")
     );
-    let gone = Environment { services: BTreeMap::new(), ..Environment::new() };
-    assert!(Plan::from_source(&stored, &gone.known()).is_err());
+    let without_services = Environment { services: BTreeMap::new(), ..Environment::new() };
+    assert!(Plan::from_source(&stored, &without_services.known()).is_err());
 }
 
 #[test]

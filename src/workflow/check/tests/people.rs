@@ -75,7 +75,7 @@ fn wrong_questions_are_refused() {
             "w.steps.a.checkpoint.who: nobody could answer (name the tokens that may, or leave `who` out: then everybody who may decide)",
             "w.steps.a.checkpoint.timeout: `1w` is not a duration; write 50ms, 2s, 10m, 3h or 2d",
             "w.steps.a.checkpoint.on_timeout: `escalate` is missing: it names who is asked then (add `escalate: { who: [NAME] }`)",
-            "w.steps.a.checkpoint.default: `default` is what a time-out approves with (add `on_timeout: approve`, or leave `default` out)",
+            "w.steps.a.checkpoint.default: `default` is the answer that an approval by time-out gives (add `on_timeout: approve`, or leave `default` out)",
         ],
     );
     assert_step_problems(

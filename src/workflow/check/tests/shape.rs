@@ -114,7 +114,7 @@ fn calls_are_checked() {
 }
 
 #[test]
-fn what_is_allowed_and_probably_not_meant_is_a_warning() {
+fn what_is_allowed_but_probably_unintended_is_a_warning() {
     assert_step_problems(
         "a: { call: 'DELETE ${services.bank}/x', effect: read }",
         &[
@@ -182,7 +182,7 @@ fn respond_is_checked() {
 }
 
 #[test]
-fn the_schema_takes_what_the_check_takes() {
+fn the_json_schema_accepts_what_the_check_accepts() {
     let schema = schemars::schema_for!(crate::workflow::WorkflowDraft).to_value();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let errors = |yaml: &str| -> Vec<String> {

@@ -183,7 +183,7 @@ pub struct Limits {
     /// Marks in memory. For `retry_window_s` after a route's `caller` or `retry_key` changed, each new request leaves a
     /// mark: the key that it would have had before the change. By this mark a first try that began before the change,
     /// and is still in flight, finds that its retry was taken. Beyond this number all marks are dropped: keyed requests
-    /// that began before the change get 503, and nothing of them is begun.
+    /// that began before the change get 503, and neither arm begins them.
     pub retry_key_marks_max: u64,
     /// The set in memory of the retry keys that the engine took within the window, about 2 bytes each; when it is full
     /// every keyed request asks the store.

@@ -88,7 +88,7 @@ impl SlotFile {
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn open_unlocked(path: &Path) -> io::Result<Self> {
+    pub fn open_read_only(path: &Path) -> io::Result<Self> {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         OpenOptions::new().read(true).custom_flags(flags).open(path).map(Self)
     }
@@ -272,7 +272,7 @@ mod tests {
             file.write(index, [u8::try_from(index % 250).unwrap() + 1; SLOT_BYTES]).unwrap();
         }
         let (mut next, mut found) = (0, Vec::new());
-        SlotFile::open_unlocked(&path)
+        SlotFile::open_read_only(&path)
             .unwrap()
             .read(0..slots, |index, slot| {
                 assert_eq!(index, next);

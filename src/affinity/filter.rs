@@ -1,8 +1,9 @@
 //! Compact sets without false negatives: their answer is "certainly not in the set" or "perhaps".
 //!
 //! Always true: an inserted entry is found for as long as its slice is kept; of several thousand entries that were not
-//! inserted, about one is found too (a false positive). An entry takes about two bytes. A set never grows beyond its
-//! bound: where an entry has no room, the set is *saturated*, answers "perhaps" for everything, and `insert` says so.
+//! inserted, each table also finds about one (a false positive), so a set of many tables finds more. An entry takes
+//! about two bytes. A set never grows beyond its bound: where an entry has no room, the set is *saturated*, answers
+//! "perhaps" for everything, and `insert` says so.
 //!
 //! Each table is a cuckoo filter (Fan et al., 2014): 16 bits of an entry's hash, its fingerprint, are stored in one of
 //! two buckets of four slots, and are moved to the other bucket to make room.
@@ -25,7 +26,7 @@ const SLICES: u32 = 24;
 struct Table {
     buckets: Vec<[u16; BUCKET]>,
     entries: usize,
-    /// The fingerprint for which the last insertion found no slot, and one of its buckets. The table is full then.
+    /// One of the buckets, and the fingerprint, for which the last insertion found no slot. The table is full then.
     without_slot: Option<(usize, u16)>,
 }
 
@@ -184,7 +185,7 @@ pub(super) struct WindowSet {
     bytes: usize,
     bytes_max: usize,
     slice: Duration,
-    /// When this set was created, and how much earlier slice 0 began: the first entries may be as old as the window.
+    /// When this set was created, and the age of slice 0 at that time: the first entries may be as old as the window.
     made_and_origin: (Instant, Duration),
     /// The newest slice that had no room for an entry. Until it has expired the answer is always "perhaps".
     saturated: Option<u64>,

@@ -211,7 +211,7 @@ impl KeyFile {
     /// # Errors
     /// The file cannot be read, or it is shorter than when it was created.
     pub(super) fn peek(path: &Path) -> io::Result<(Option<Tag>, Vec<Record>)> {
-        let slots = SlotFile::open_unlocked(path)?;
+        let slots = SlotFile::open_read_only(path)?;
         let mut head = [[0; SLOT_BYTES]; 2];
         slots.read(0..2, |index, slot| head[index as usize] = *slot)?;
         let [header, progress] = head;

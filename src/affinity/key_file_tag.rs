@@ -14,12 +14,12 @@ pub(super) struct Tag {
     /// The id of the file.
     pub file: Uuid,
     /// The store that uses it.
-    pub owner: Owner,
+    pub owner: StoreTag,
 }
 
 /// Identifies a store in the header of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct StoreTag {
     /// A hash of the store's secret: copies of a store have the same.
     store: [u8; 16],
     location: [u8; 8],
@@ -37,7 +37,7 @@ pub(super) enum FileOwnership {
     OfAnotherStore,
 }
 
-impl Owner {
+impl StoreTag {
     pub(super) fn new(secret: &[u8; 32], identity: &StoreIdentity) -> Self {
         let store = blake3::derive_key("pointsman 2026 store of a file of retry keys", secret);
         Self {
@@ -62,19 +62,20 @@ impl Owner {
 
 impl Tag {
     /// A tag with a random id, for a file that has none.
-    pub(super) fn random(owner: Owner) -> Self {
+    pub(super) fn random(owner: StoreTag) -> Self {
         Self { file: Uuid::from_u128(fastrand::u128(1..)), owner }
     }
 
     /// Decodes it from a slot; `None` if an older version wrote the slot.
     pub(super) fn read(slot: &Slot) -> Option<Self> {
         let file = Uuid::from_bytes(bytes_at(slot, 16));
-        let owner = Owner { store: bytes_at(slot, 32), location: bytes_at(slot, 48), incarnation: bytes_at(slot, 56) };
+        let owner =
+            StoreTag { store: bytes_at(slot, 32), location: bytes_at(slot, 48), incarnation: bytes_at(slot, 56) };
         (!file.is_nil()).then_some(Self { file, owner })
     }
 
     pub(super) fn write(&self, slot: &mut Slot) {
-        let Self { file, owner: Owner { store, location, incarnation } } = self;
+        let Self { file, owner: StoreTag { store, location, incarnation } } = self;
         slot[16..32].copy_from_slice(file.as_bytes());
         slot[32..48].copy_from_slice(store);
         slot[48..56].copy_from_slice(location);

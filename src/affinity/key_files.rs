@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::key_file::{KeyFile, KeyFileError, Opened};
-use super::key_file_tag::{FileOwnership, Owner, Tag};
+use super::key_file_tag::{FileOwnership, StoreTag, Tag};
 use super::key_list::ListChanges;
 use super::key_log::KeyLog;
 use crate::clock;
@@ -54,7 +54,7 @@ pub async fn open_key_log(
     let (secret, listed) = (store.secret().await.map_err(failed)?, store.key_files().await.map_err(failed)?);
     let identity = store.identity();
     let opening = Opening {
-        owner: Owner::new(&secret, &identity),
+        owner: StoreTag::new(&secret, &identity),
         identity,
         is_shared: store.is_shared(),
         host: host(),
@@ -110,7 +110,7 @@ impl<T: Into<String>> From<T> for Unreadable {
 }
 
 struct Opening<'a> {
-    owner: Owner,
+    owner: StoreTag,
     identity: StoreIdentity,
     is_shared: bool,
     host: String,
@@ -162,7 +162,7 @@ impl Opening<'_> {
         };
         let own_path = record.path.clone();
         let mut changes = ListChanges::default();
-        // Written only if the store does not list the file yet, because a full store could not be written to.
+        // Left out if the store has this very record: a store whose disk is full could not take it.
         changes.put.extend((!self.listed.contains(&record)).then_some(record));
         changes.remove.extend(id_before.filter(|id| *id != tag.file));
         let log = KeyLog::new(Some(own), limits);
@@ -203,7 +203,7 @@ impl Opening<'_> {
 
     /// Opens a file. On a store of one process it waits while the file is locked; on a shared store a locked file is
     /// another process's.
-    async fn open_unlocked(&self, path: &Path, for_own_use: bool) -> Result<Opened, KeyFileError> {
+    async fn open_when_unlocked(&self, path: &Path, for_own_use: bool) -> Result<Opened, KeyFileError> {
         let is_waited_for = |error: &KeyFileError| matches!(error, KeyFileError::Locked(_)) && !self.is_shared;
         wait_while_locked(self.retry_lock_until, || KeyFile::open(path, self.bytes_max, for_own_use), is_waited_for)
             .await
@@ -211,7 +211,7 @@ impl Opening<'_> {
 
     /// Opens the only file of a store that belongs to one process.
     async fn open_file(&self, path: &Path) -> Result<Opened, KeyFileError> {
-        let opened = self.open_unlocked(path, true).await?;
+        let opened = self.open_when_unlocked(path, true).await?;
         match self.owner.ownership(opened.tag.as_ref()) {
             // A copy of the file was made with the copy of the store: its keys were taken before the two stores
             // differed.
@@ -229,10 +229,10 @@ impl Opening<'_> {
         let path = |n: usize| dir.join(format!("pointsman-{id:016x}-{n}.keys"));
         let (mut own, mut earlier): (Option<Opened>, Vec<Opened>) = (None, Vec::new());
         for n in 0..FILES_MAX {
-            let opened = match self.open_unlocked(&path(n), own.is_none()).await {
+            let opened = match self.open_when_unlocked(&path(n), own.is_none()).await {
                 Ok(opened) => opened,
                 Err(KeyFileError::Locked(_)) => continue,
-                // The file does not exist, or this process may not read it: it is left for a process that can.
+                // The file does not exist, and only this process's own file is created.
                 Err(KeyFileError::Io { source, .. })
                     if own.is_some() && source.kind() == std::io::ErrorKind::NotFound =>
                 {
@@ -272,7 +272,7 @@ impl Opening<'_> {
     /// Opens a listed file that is not among those that [`Opening::open_in`] or [`Opening::open_file`] found. `None` if
     /// another living process of the store has it, or may have it.
     async fn open_listed(&self, record: &KeyFileRecord) -> Result<Option<Opened>, Unreadable> {
-        let opened = match self.open_unlocked(Path::new(&record.path), false).await {
+        let opened = match self.open_when_unlocked(Path::new(&record.path), false).await {
             Ok(opened) => opened,
             // A process on another machine may be alive.
             Err(_) if self.is_shared && record.host != self.host => return Ok(None),
@@ -312,8 +312,8 @@ fn log_unread(record: &KeyFileRecord) {
     tracing::error!(
         path = record.path,
         host = record.host,
-        "a file of retry keys that legacy took {why}: for the retry window no route goes up to `live` unless forced; \
-         bring the file back there and start again, or force it"
+        "a file with retry keys of requests that legacy took {why}: for the retry window no route goes up to `live` unless \
+         forced; make the file readable at this path and start again, or force the flip"
     );
 }
 

@@ -143,11 +143,11 @@ impl KeyLog {
         for (route, at) in &opened.unnoted {
             ring.set_unnoted(*route, *at);
         }
-        // They are marked as stored in the old file only after a power cut cannot lose them here.
+        // Synced here first: once the old file says that they are stored, only this file has them.
         let synced = ring.file.as_ref().map_or(Ok(()), KeyFile::sync);
         drop(ring);
         if let Err(error) = synced.and_then(|()| opened.file.write_progress(opened.last, opened.last)) {
-            tracing::warn!(%error, %path, "retry keys are taken over again at the next start");
+            tracing::warn!(%error, %path, "the copies of an earlier process's retry keys could not be synced, or its file could not be updated: they are taken over again at the next start");
             return false;
         }
         if !opened.waiting.is_empty() {
@@ -189,7 +189,7 @@ impl KeyLog {
         if let Some(file) = &ring.file
             && let Err(error) = file.write_progress(ring.stored, seq)
         {
-            // The record is in the file. Only if it is lost later, that loss is not recognised.
+            // The record is in the file. If it is lost later (by a power cut), nothing shows that it was there.
             tracing::debug!(%error, "the number of the last record was not written to the file of retry keys");
         }
         if std::mem::take(&mut ring.failing) {
@@ -215,7 +215,7 @@ impl KeyLog {
     }
 
     /// Records the time at which legacy serves a request of a route although the request's key could not be noted.
-    pub(super) fn serve_unnoted(&self, route: &RouteId) {
+    pub(super) fn record_served_unnoted(&self, route: &RouteId) {
         let now = clock::now();
         self.ring().set_unnoted(SlotRoute::of(route), now);
     }
@@ -233,8 +233,8 @@ impl KeyLog {
         served.checked_add(self.window).ok().filter(|until| *until > clock::now())
     }
 
-    /// If keys that legacy took are missing and it is not known of which routes: why they are missing, and until when a
-    /// retry with one of them may come.
+    /// If keys that legacy took are lost and their routes are not known: why they are lost, and until when a retry with
+    /// one of them may come.
     pub(super) fn unnoted_of_any_route(&self) -> Option<(String, Timestamp)> {
         let ring = self.ring();
         let until = ring.unnoted.get(&SlotRoute::Any)?.checked_add(self.window).ok();
@@ -309,7 +309,7 @@ impl KeyLog {
         }
     }
 
-    /// Removes the records up to this number, if the store has more of them now, and announces how far the store is.
+    /// With a number: removes the records up to it, because the store has them now. Announces how far the store is.
     fn advance(&self, stored: Option<u64>) {
         let mut ring = self.ring();
         if let Some(stored) = stored {

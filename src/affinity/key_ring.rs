@@ -31,7 +31,8 @@ pub(super) struct Ring {
     pub waiting_keys: HashMap<RetryKey, u64>,
     /// For each route, when legacy last served a request with a key that could not be noted.
     pub unnoted: HashMap<SlotRoute, Timestamp>,
-    /// The signs that records were missing in this process's file, or in one whose keys it took over, at its opening.
+    /// The signs, found when a file was opened, that records were missing in it: this process's file, or one whose keys
+    /// it took over.
     pub damage: Option<String>,
     /// The routes in `unnoted` whose time is not in the file.
     pub unnoted_unwritten: Vec<SlotRoute>,
@@ -84,7 +85,7 @@ impl Ring {
             let error = error.map(ToString::to_string);
             tracing::error!(
                 %path, waiting = self.waiting.len(), error,
-                "retry keys cannot be noted in their file: {why}; keyed requests of routes in `live` get 503 instead of legacy"
+                "retry keys cannot be noted in their file: {why}; requests with a retry key, of routes that are in `live` or would return there without a gate, get 503 and are not sent to legacy"
             );
         }
     }

@@ -85,7 +85,7 @@ pub struct StoreAffinity {
 }
 
 impl StoreAffinity {
-    /// Like [`StoreAffinity::open`], but keeps retry keys that the store does not have yet in memory only.
+    /// Like [`StoreAffinity::open`], but without a file: until the store has a retry key, it is in memory only.
     ///
     /// # Errors
     /// The store does not answer.
@@ -155,8 +155,8 @@ impl StoreAffinity {
         ids.filter_map(|id| self.keys.unnoted_until(id)).max()
     }
 
-    /// If keys that legacy took are missing and it is not known of which routes: why they are missing, and until when a
-    /// retry with one of them may come.
+    /// If keys that legacy took are lost and their routes are not known: why they are lost, and until when a retry with
+    /// one of them may come.
     pub fn unnoted_of_any_route(&self) -> Option<(String, Timestamp)> {
         self.keys.unnoted_of_any_route()
     }
@@ -206,7 +206,7 @@ impl StoreAffinity {
         !matches!(self.remembered(key), Remembered::NotEngine | Remembered::NotEngineHere)
     }
 
-    /// Releases a key that the engine took and began no run with: either arm may take it now.
+    /// Releases a key that the engine took without beginning a run for it: either arm may take it now.
     pub fn release(&self, key: &RetryKey) {
         self.tries.release(key);
     }
@@ -254,8 +254,8 @@ impl StoreAffinity {
     }
 }
 
-/// The owner of an instance that has pins under several ids of its family. A pin of the engine counts before one of
-/// legacy, because legacy does not know the engine's instances.
+/// The owner of an instance that has pins under several ids of its family. A pin of the engine takes precedence over
+/// one of legacy, because legacy does not know the engine's instances.
 fn stronger(one: (Owner, Option<RunId>), other: (Owner, Option<RunId>)) -> (Owner, Option<RunId>) {
     let rank = |(owner, run): &(Owner, Option<RunId>)| match owner {
         Owner::Unknown => 4,
@@ -341,9 +341,9 @@ impl Affinity for StoreAffinity {
         self.give_request_to_legacy(keys)
     }
 
-    fn serve_unnoted(&self, route: &RouteId) {
+    fn record_served_unnoted(&self, route: &RouteId) {
         metrics::counter!("pointsman_retry_keys_unnoted_total", "route" => route.to_string()).increment(1);
-        self.keys.serve_unnoted(route);
+        self.keys.record_served_unnoted(route);
     }
 
     fn note_legacy_instance(&self, key: InstanceKey) {

@@ -150,7 +150,7 @@ impl Marks {
             tracing::warn!(
                 retry_key_marks_max = self.marks_max,
                 "since the retry keys of a route changed, more requests came than are remembered: keyed requests that began \
-                 before the change and are still in flight get 503, and nothing of them is begun"
+                 before the change and are still in flight get 503, and neither arm begins them"
             );
         }
         self.dropped_total.increment(self.count as u64);

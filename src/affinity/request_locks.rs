@@ -5,8 +5,8 @@
 //! verifies. One is decided for legacy, the other for the engine. Both have the key A (for any caller) and R (A
 //! combined with the digest of the request). Legacy's try looks for R and takes A; the engine's try looks for A and
 //! takes R. If each looked before the other took, both arms would perform the order. Therefore each try looks and takes
-//! while it holds the lock of A: if the engine's try is first, `tries` has R for the engine when legacy's looks, and
-//! legacy does not get the order.
+//! while it holds the lock of A: if the engine's try is first, R is in `tries` as taken by the engine before legacy's
+//! try looks for it, and legacy does not get the order.
 //!
 //! Nothing is awaited under a lock.
 

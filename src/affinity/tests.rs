@@ -328,7 +328,7 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     assert!(open().is_err(), "it is locked");
     killed(pins);
 
-    let keys = open_once_unlocked(open).await;
+    let keys = open_when_unlocked(open).await;
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     assert_eq!(pins.remembered(&numbered(1)), Remembered::By(Arm::Legacy));
     assert_eq!(pins.take_for_engine(numbered(1)), Took::OtherArmHasIt);
@@ -337,12 +337,12 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     pins.flush().await;
     assert_eq!(store.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
     killed(pins);
-    let keys = open_once_unlocked(open).await;
+    let keys = open_when_unlocked(open).await;
     assert!(keys.waiting().is_empty(), "the store has it");
 }
 
 /// Opens the file once it is free: the task that moves keys and the thread that syncs hold it a moment longer.
-async fn open_once_unlocked(open: impl Fn() -> Result<Arc<KeyLog>, KeyFileError>) -> Arc<KeyLog> {
+async fn open_when_unlocked(open: impl Fn() -> Result<Arc<KeyLog>, KeyFileError>) -> Arc<KeyLog> {
     loop {
         match open() {
             Ok(keys) => return keys,
@@ -377,14 +377,14 @@ async fn a_full_ring_notes_no_key_and_an_unnoted_route_is_known_after_a_restart(
         "it is noted already"
     );
     assert_eq!(pins.unnoted_until(std::iter::once(&route)), None);
-    pins.serve_unnoted(&route);
+    pins.record_served_unnoted(&route);
     assert!(
         pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
     );
     assert_eq!(pins.remembered(&numbered(960)), Remembered::By(Arm::Legacy), "in memory at least");
     killed(pins);
 
-    let pins = StoreAffinity::open(store.clone(), &limits, open_once_unlocked(open).await).await.unwrap();
+    let pins = StoreAffinity::open(store.clone(), &limits, open_when_unlocked(open).await).await.unwrap();
     assert!(
         pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
     );

@@ -77,8 +77,8 @@ fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), rung: &st
 fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
     let since = evidence.lost_differences.map(|at| {
         format!(
-            "; {counted} are counted since {at:.0}, because the process before that ended before one or more differences \
-             were stored"
+            "; {counted} are counted since {at:.0}: one or more differences were not stored when the process that ran before \
+             then ended"
         )
     });
     since.unwrap_or_default()
@@ -86,9 +86,9 @@ fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
 
 /// If differences were lost: a note that there were more than are counted. Else empty.
 fn more_were_lost(evidence: &RouteEvidence) -> String {
-    let lost = evidence
-        .lost_differences
-        .map(|at| format!("; more are not counted, because the process before {at:.0} ended before they were stored"));
+    let lost = evidence.lost_differences.map(|at| {
+        format!("; more are not counted: they were not stored when the process that ran before {at:.0} ended")
+    });
     lost.unwrap_or_default()
 }
 
@@ -176,10 +176,8 @@ mod tests {
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert_eq!(
             why,
-            [
-                "needs 1 more compared pair (19 of 20); pairs are counted since 2026-03-01T10:00:00Z, because the process \
-                 before that ended before one or more differences were stored"
-            ]
+            ["needs 1 more compared pair (19 of 20); pairs are counted since 2026-03-01T10:00:00Z: one or more \
+                 differences were not stored when the process that ran before then ended"]
         );
         e.shadow_pairs = 20;
         assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());

@@ -74,7 +74,7 @@ impl Marks {
         match place {
             MarksPlace::Nowhere => {}
             MarksPlace::File(path) => {
-                let opened = Self::open_once_unlocked(path).await?;
+                let opened = Self::open_when_unlocked(path).await?;
                 marks.state().add_file(opened);
             }
             MarksPlace::Dir(dir, name) => {
@@ -97,7 +97,7 @@ impl Marks {
         Ok(marks)
     }
 
-    async fn open_once_unlocked(path: &Path) -> Result<(MarkFile, Vec<(SlotRoute, u64)>), MarkFileError> {
+    async fn open_when_unlocked(path: &Path) -> Result<(MarkFile, Vec<(SlotRoute, u64)>), MarkFileError> {
         let is_locked = |error: &MarkFileError| matches!(error, MarkFileError::Locked(_));
         wait_while_locked(Instant::now() + WAIT_FOR_PREDECESSOR, || MarkFile::open(path, true), is_locked).await
     }
@@ -119,7 +119,7 @@ impl Marks {
         UncountedDifference { marks: self, route: self.state().mark(SlotRoute::of(route)) }
     }
 
-    /// The marks that may be cleared once evidence is stored that is copied after this call.
+    /// The marks that may be cleared once evidence that was copied after this call is stored.
     pub(super) fn clearable(&self) -> ClearableMarks {
         let state = self.state();
         let clearable = state.marked.iter().filter(|(_, mark)| mark.uncounted == 0);

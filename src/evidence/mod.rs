@@ -334,7 +334,7 @@ impl Settle for Evidence {
 
 impl ServedObserver for Evidence {
     fn served(&self, route: &RouteId, served: Served) {
-        // The answer to the caller waits for this write of 64 bytes, at the first error since evidence was stored.
+        // Only at the first error since evidence was stored does the caller's answer wait, for a write of 64 bytes.
         let _uncounted = (served != Served::Answered).then(|| self.marks.mark(&self.current_id(route)));
         self.counters(route).lock().served(served);
     }

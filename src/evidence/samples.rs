@@ -63,8 +63,8 @@ impl PendingSamples {
     pub(super) fn take(&mut self) -> Self {
         std::mem::take(self)
     }
-    /// Puts back what could not be written: the changes before those that were added meanwhile, and the samples if
-    /// there is room.
+    /// Puts back what could not be written: its changes in front of those that were added meanwhile, and as many of its
+    /// samples as there is room for.
     pub(super) fn put_back(&mut self, Self { mut changes, samples }: Self) {
         for mut sample in samples {
             // Changes added meanwhile apply to these samples too.

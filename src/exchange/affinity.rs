@@ -100,15 +100,15 @@ pub trait Affinity: Send + Sync {
     fn remembered(&self, key: &RetryKey) -> Remembered;
     /// Which arm took the first try; `None` if none is recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>>;
-    /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are in
-    /// a file before this returns, and are written to the store in the background.
+    /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are
+    /// in a file before this returns, and are written to the store in the background.
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;
     /// Records for legacy a first try that the engine gave back.
     fn give_to_legacy(&self, keys: RetryKeys) -> LegacyTake;
     /// Reports that legacy serves a request whose key could not be recorded: counted, and the gate to `live` stays shut
     /// as long as a retry may come.
-    fn serve_unnoted(&self, route: &RouteId);
-    /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the id.
-    /// Never waits.
+    fn record_served_unnoted(&self, route: &RouteId);
+    /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the
+    /// id. Never waits.
     fn note_legacy_instance(&self, key: InstanceKey);
 }

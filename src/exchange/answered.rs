@@ -20,7 +20,7 @@ pub struct RequestCopy {
     pub path: String,
     /// The raw query.
     pub query: Option<String>,
-    /// The template's parameters.
+    /// The parameters of the route's path template, by name.
     pub params: Vec<(Arc<str>, String)>,
     /// The headers as the client sent them, hop-by-hop ones removed.
     pub headers: HeaderMap,

@@ -30,8 +30,8 @@ pub struct ArmRequest {
     pub legacy: Option<Arc<Observation>>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
-    /// The family and the JSONPath of a created instance's id in the reply: the engine pins the instance before the reply
-    /// leaves.
+    /// The family and the JSONPath of a created instance's id in the reply: the engine pins the instance before the
+    /// reply leaves.
     pub creates: Option<(Family, serde_json_path::JsonPath)>,
     /// The key that its retries share: the same key gets the answer of the same run.
     pub retry_key: Option<RetryKey>,
@@ -41,11 +41,11 @@ pub struct ArmRequest {
     pub any_caller: Option<RetryKey>,
     /// Its keys under the scopes of earlier files: a request that the engine took under one of these is refused.
     pub earlier: EarlierKeys,
-    /// In [`Mode::Dark`]: the keys under which legacy took the request. If one of them was taken before, this request is a
-    /// retry, and its first try had the dark run.
+    /// In [`Mode::Dark`]: the keys under which legacy took the request. If one of them was taken before, this request
+    /// is a retry, and its first try had the dark run.
     pub legacy_keys: Option<KeysOfLegacy>,
-    /// Whether the run is kept in the store. A run that is not kept may only read: nothing of it is written to the store,
-    /// and it is dropped if it cannot answer in time.
+    /// Whether the run is kept in the store. A run that is not kept may only read: nothing of it is written to the
+    /// store, and it is dropped if it cannot answer in time.
     pub keep: bool,
     /// Legacy may still answer: where nothing has begun, the engine may return the request as [`Abandoned`].
     pub may_fall_back: bool,
@@ -106,8 +106,8 @@ pub struct RunReport {
     pub pinned: Option<PinKey>,
     /// A `volatile: true` read was sent after legacy acted: differences that depend on it are of kind `stale_read`.
     pub stale_reads: bool,
-    /// The run ended early because of a decision, not because the engine failed: a person cancelled it or said no, or a
-    /// rule of the workflow did.
+    /// The run ended early on purpose, not because the engine failed: a person cancelled it or said no, or a rule of
+    /// the workflow ended it.
     pub failed_by_decision: bool,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
@@ -169,7 +169,8 @@ impl Problem {
         }
     }
 
-    /// The engine has the same request under the keys that other files give it: the files changed while it was under way.
+    /// The engine has the same request under the keys that other files give it: the files changed while it was under
+    /// way.
     pub fn held_under_other_files() -> Self {
         Self {
             title: "The retry key was used before, under other flag files".into(),

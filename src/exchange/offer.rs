@@ -34,8 +34,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether a request with this outcome counts as without twin. It does not where legacy created no instance, where
-    /// it is a client's retry, or where the instance that it follows up has no twin.
+    /// Whether a dark request with this outcome counts as one whose twin (the engine's run of the same request) is
+    /// missing. It does not where legacy created no instance, where it is a client's retry, or where the instance that
+    /// it follows up has no twin.
     fn counts_as_without_twin(self) -> bool {
         !matches!(
             self,

@@ -1,8 +1,9 @@
 //! PURE. The scopes of retry keys that earlier files had, and which requests came under them.
 //!
-//! The question it answers: "under which keys that only earlier files gave it may the first try of this request be
-//! recorded?" Always true: a request is looked up under the earlier scopes of its route, and under the scope of each
-//! route that matched it by earlier files, whichever route it belongs to now, if any.
+//! The question it answers: "under which keys, other than its present ones, may the first try of this request be
+//! recorded, because earlier files gave it those?" Always true: a request is looked up under the earlier scopes of its
+//! route, and under the scope of each route that matched it by earlier files, whichever route it belongs to now, if
+//! any.
 
 use std::collections::HashMap;
 
@@ -83,8 +84,8 @@ impl MovedRequests {
         Self { route, matcher: Matcher::of([&matches]), matches, scope }
     }
 
-    /// The parameters of a request, by a key that [`match_key`] made. `None` if the request is not one of these, or if
-    /// the time in which a retry of one may come is over.
+    /// The path parameters of a request; `key` is its path after [`match_key`]. `None` if the request is not one of
+    /// these, or if a retry of one can no longer come.
     fn find(&self, method: &Method, host: Option<&str>, key: &str, now_s: i64) -> Option<Params> {
         let may_come = now_s < self.scope.until_s;
         may_come.then(|| self.matcher.find(method, host, key)).flatten().map(|(_, params)| params)

@@ -169,7 +169,8 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         }
     }
 
-    /// A set of first halves has one entry for a request of an unverified caller, whichever of its keys is looked up.
+    /// The sets in `affinity` hold a part of the first half, so all keys of one request of an unverified caller take
+    /// one entry.
     #[test]
     fn the_keys_of_an_unverified_caller_share_the_first_half() {
         let unverified =

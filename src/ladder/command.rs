@@ -16,7 +16,7 @@ pub struct FlipCommand {
     pub percent: Option<Percent>,
     /// The reason, if the gate is overridden (`--force`).
     pub force: Option<String>,
-    /// The person has read the horizon (`--yes`).
+    /// The person has read what follows from the move (the *horizon*, see `horizon.rs`; `--yes`).
     pub acknowledge: bool,
 }
 

@@ -50,8 +50,8 @@ pub(super) fn add(
         if stored.moved.len() > MOVED_REQUESTS_MAX {
             tracing::warn!(
                 route = %id, kept = MOVED_REQUESTS_MAX,
-                "its `match` or what scopes its retry keys changed too often: retries of the oldest requests that went to \
-                 another route count as new requests"
+                "its `match` or the scope of its retry keys changed more often than is remembered: requests from before the \
+                 oldest changes that now go to another route are no longer recognised when they are retried"
             );
         }
         tracing::info!(route = %id, %matches,
@@ -61,7 +61,7 @@ pub(super) fn add(
 }
 
 /// Sorts them newest first, and removes duplicates, expired ones, and those beyond the bound.
-pub(super) fn settle(moved: &mut Vec<ReplacedMatch>, may_come: impl Fn(Timestamp) -> bool) {
+pub(super) fn prune(moved: &mut Vec<ReplacedMatch>, may_come: impl Fn(Timestamp) -> bool) {
     moved.sort_by_key(|replaced| Reverse(replaced.at));
     let mut remaining: Vec<ReplacedMatch> = Vec::new();
     for replaced in moved.drain(..) {

@@ -195,7 +195,7 @@ fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     *since = since.filter(|since| now.is_some() && until(*since, window) > at);
     *exposed = exposed.filter(|_| since.is_some());
     *earlier = kept;
-    moved::settle(moved, |at_replaced| until(at_replaced, window) > at);
+    moved::prune(moved, |at_replaced| until(at_replaced, window) > at);
 }
 
 /// The earlier scopes in the form in which requests are looked up under them.

@@ -20,7 +20,7 @@ pub struct RouteStatus {
     pub effective: Effective,
     /// The shares in force.
     pub shares: Shares,
-    /// The state comes from the file alone: there is no flip.
+    /// Whether no flip was recorded: the state is the one that the file declares.
     pub unproven: bool,
     /// The reason with which a flip or the file overrode the gate, until the gate would be open without it.
     pub forced: Option<String>,

@@ -74,7 +74,7 @@ pub enum FilesError {
 /// Why a move was refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FlipError {
-    /// There is no such route; with the most similar name.
+    /// There is no such route; the second field is the most similar id.
     #[error("no route `{0}`")]
     UnknownRoute(RouteId, Option<String>),
     /// The gate is shut.
@@ -128,7 +128,7 @@ pub enum FreezeError {
     NotKnown(#[from] NotKnown),
 }
 
-/// The store did not answer in time.
+/// The store does not answer: the move was not begun, or its outcome is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotKnown {
     /// The move was not begun, because an earlier one waits for the store.

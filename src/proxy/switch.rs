@@ -126,8 +126,9 @@ async fn answer_flagged(
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
     exchange.entry.route_metrics.count_diagnostics(diagnostics);
-    // Some first tries are known only to the store. It is asked only if that can change this decision: a decision for
-    // the engine, if legacy took the first try; one for legacy, if the engine of another process did.
+    // Some first tries are known only to the store. It is asked only if its answer can change this decision: that
+    // legacy took the first try changes a decision for the engine; that the engine of another process did, one for
+    // legacy.
     if first_try.arm.is_none() {
         match &decision {
             Decision::Engine { .. } => first_try.look_up_takes_by_legacy(&*shared.affinity).await,
@@ -141,13 +142,13 @@ async fn answer_flagged(
     if let (Decision::Legacy { rung, .. }, None, false) = (&decision, first_try.arm, first_try.is_unknown)
         && retry_keys::engine_may_hold(&*shared.affinity, &first_try.any_caller)
     {
-        let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
+        let waiting = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         body = waiting.check_not_held(&mut upload, &mut first_try).await?;
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
-    // An unknown first try is ignored in two cases. The engine answers, and its workflow only reads. Or the state is
-    // `off` or `shadow`, where legacy answers even while the store does not, and only another process's engine may have
-    // it.
+    // In two cases the request is answered although it is not known who took the first try: the engine answers and its
+    // workflow only reads; or the state is `off` or `shadow`, where legacy answers even while the store does not, and
+    // of all engines only another process's may have taken it.
     let only_reads = !flag.route.keeps_runs && matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
     if only_reads || (!first_try.this_engine_may_have_it && flag.is_granted_at_most(State::Shadow)) {
         first_try.is_unknown = false;
@@ -165,12 +166,12 @@ async fn answer_flagged(
     // flight under another flag set. The loop repeats only after the body was read.
     let mut key_not_noted = false;
     while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
-        let waiting = WaitingForLegacy { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
+        let waiting = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         let earlier = first_try.earlier_keys(table.set.files_version);
         match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body) {
             LegacyTake::Noted => {}
             LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
-            LegacyTake::NotNoted => shared.affinity.serve_unnoted(&flag.route.id),
+            LegacyTake::NotNoted => shared.affinity.record_served_unnoted(&flag.route.id),
             LegacyTake::HeldByEngine => {
                 facts.first_try = Some(Arm::Engine);
                 decision = decide(&table.set, flag, &facts);
@@ -247,7 +248,7 @@ fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: Re
 }
 
 /// A request that was decided for legacy and that legacy has not taken yet.
-struct WaitingForLegacy<'a> {
+struct NotYetTaken<'a> {
     exchange: &'a Exchange<'a>,
     flag: &'a RouteFlag,
     head: &'a request::Parts,
@@ -255,7 +256,7 @@ struct WaitingForLegacy<'a> {
     rung: State,
 }
 
-impl WaitingForLegacy<'_> {
+impl NotYetTaken<'_> {
     /// Reads the body and checks that the engine does not have the same request under another credential. Updates
     /// `first_try`: an arm may have taken it meanwhile, or the store may not answer.
     ///

@@ -130,7 +130,7 @@ impl WaitLimits {
     }
 }
 
-/// The state of one client connection's wait.
+/// The state of one client connection's wait. Times are in microseconds, as [`now`] returns them.
 #[derive(Default)]
 pub(super) struct ConnectionWait {
     phase: AtomicU8,
@@ -145,7 +145,7 @@ pub(super) struct ConnectionWait {
     /// When the client closed its sending side; 0 before.
     fin: AtomicU64,
     overdue_reported: AtomicU8,
-    /// Wakes the connection's task, which keeps it registered.
+    /// Wakes the connection's task, which registers itself at each poll.
     pub(super) waker: AtomicWaker,
 }
 

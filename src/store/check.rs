@@ -56,7 +56,7 @@ impl StoreChecked {
     }
 }
 
-pub(super) const RESTORE: &str = "restore a backup, or keep the store for a repair: nothing was changed";
+pub(super) const RESTORE: &str = "restore a backup, or keep the store for a repair; this check changed nothing";
 pub(super) const HARMLESS: &str = "nothing depends on it; report it to the maintainers";
 const NEWER: &str = "start the newer pointsman that wrote it";
 const REPORT_SUMMARY: &str = "the events are right and listings are wrong; report it to the maintainers";
@@ -66,7 +66,7 @@ const REPORT_SUMMARY: &str = "the events are right and listings are wrong; repor
 /// run, seq and version.
 pub(super) fn newer_events_problem(noted: Option<u16>, found: Option<(Option<RunId>, i64, i64)>) -> Option<String> {
     let supported = Event::VERSION;
-    let reads = format!("this binary reads them up to version {supported}: it was written by a newer pointsman");
+    let reads = format!("this binary reads them up to version {supported}: a newer pointsman wrote the store");
     match (noted, found) {
         (_, Some((run, seq, version))) => {
             let run = run.map(|run| format!(" of {run}")).unwrap_or_default();

@@ -28,8 +28,8 @@ pub struct RetryScopes {
     /// no retry of such a request may come any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// When files last made a retry of a request from before `since` harmful, if they did so after `since`. Until then
-    /// the workflow only read, or those requests belonged to another route.
+    /// When the files last changed so that performing a request from before `since` a second time does harm: the
+    /// workflow got a step that writes, or the route got requests of another route. Counts only if it is after `since`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Timestamp>,
     /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries

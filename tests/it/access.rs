@@ -136,7 +136,7 @@ async fn recorded_traffic_is_redacted_and_shown_as_inert_text() {
         flags: flags.path().to_owned(),
         store: format!("sqlite:{}", dir.path().join("db").display()),
         log: dir.path().join("log"),
-        env: vec![("KEY".into(), key), ("RUST_LOG".into(), "debug".into())],
+        env: vec![("KEY".into(), key), ("POINTSMAN_LOG".into(), "debug".into())],
     };
     let mut pointsman = Pointsman::start(&start).await;
     let body = format!(r#"{{"password":"{SECRET}","card":{{"number":"{SECRET}"}},"name":"<i>me</i>"}}"#);

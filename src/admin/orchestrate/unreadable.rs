@@ -39,7 +39,7 @@ fn of_row(row: RunSummary, trouble: String, delivery: Delivery) -> Orchestration
     let (auth_mode, source) = match (&row.parent, &route) {
         (Some(parent), _) => (AuthMode::Run, parent.to_string()),
         (None, Some(route)) => (AuthMode::Route, route.to_string()),
-        // Who started it is in its first event.
+        // Not known: only its first event says who started it, and that cannot be read.
         (None, None) => (AuthMode::Loopback, String::new()),
     };
     Orchestration {

@@ -366,7 +366,7 @@ pub enum AuthMode {
 pub struct ReceiptSource {
     /// The method; empty for a route that no longer exists.
     pub method: String,
-    /// The path or its template; for a sub-run, the run that started it.
+    /// The path or its template; for a child run, the run that started it.
     pub route: String,
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::affinity::key_file_tag::Owner;
+use crate::affinity::key_file_tag::StoreTag;
 use crate::flag::RetryKey;
 use crate::names::RouteId;
 use crate::slot_file::testing::file_of;
@@ -146,7 +146,7 @@ fn files_of_earlier_versions_are_read_and_the_same_bytes_are_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.keys");
     let identity = StoreIdentity { location: "/data/pointsman.db".into(), incarnation: "inode 7".into() };
-    let tag = Tag { file: uuid::Uuid::from_u128(0x1234), owner: Owner::new(&[9; 32], &identity) };
+    let tag = Tag { file: uuid::Uuid::from_u128(0x1234), owner: StoreTag::new(&[9; 32], &identity) };
     let (create, at) = (SlotRoute::of(&RouteId::from("orders.create")), Timestamp::from_second(1_000_000).unwrap());
 
     let mut file = KeyFile::open(&path, 65_536, true).unwrap().file;

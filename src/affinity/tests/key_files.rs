@@ -39,7 +39,7 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
     let (one, two) = (open_in(&store, dir.path()).await, open_in(&store, dir.path()).await);
     one.note(numbered(1)).unwrap();
     two.note(numbered(2)).unwrap();
-    two.serve_unnoted(&RouteId::new("r"));
+    two.record_served_unnoted(&RouteId::new("r"));
     ended(one).await;
     ended(two).await;
     let both = open_in(&store, dir.path()).await;

@@ -173,11 +173,11 @@ pub struct ServiceMapDraft {
     /// Whether the service honours `Idempotency-Key`.
     #[serde(default)]
     pub keyed: bool,
-    /// The longest time to connect, as legacy and for steps: `2s`.
+    /// The longest time to connect, whether a request is forwarded to it or a step calls it: `2s`.
     pub connect: Option<String>,
-    /// The longest time until a reply's first byte, as legacy and for steps (within the step's `timeout`): `30s`.
+    /// The longest time until a reply's first byte, in both cases (within a step's `timeout`): `30s`.
     pub first_byte: Option<String>,
-    /// Calls of steps in flight at the same time.
+    /// The most calls of steps that may be in flight at the same time.
     pub calls_max: Option<u64>,
     /// When calls of steps are refused without being tried; on by default, `off` switches it off.
     pub breaker: Option<BreakerDraft>,
@@ -394,7 +394,7 @@ impl JsonSchema for ServiceDraft {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = ServiceMapDraft::json_schema(generator);
         schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
-        schema.insert("description".to_owned(), "A named HTTP base: one URL, or a map with more.".into());
+        schema.insert("description".to_owned(), "A named HTTP base: one URL, or a map with more settings.".into());
         schema
     }
 }

@@ -8,7 +8,7 @@ use super::{ServiceDraft, ServiceMapDraft};
 use crate::flag::{Ambiguity, Service, normalise};
 use crate::problem::{Problems, Site};
 
-/// Checks one entry of `services:`; `site` is its value.
+/// Checks one entry of `services:`; `site` is where its value stands.
 pub fn check_service(name: &str, draft: &ServiceDraft, site: &Site, problems: &mut Problems) -> Option<Service> {
     let mut own = Problems::default();
     check_name("name for a service", name, &site.clone().at_key(), &mut own);

@@ -367,7 +367,7 @@ fn schemas_refuse_unknown_keys() {
 }
 
 #[test]
-fn an_earlier_id_belongs_to_one_route_and_to_none_that_exists() {
+fn an_earlier_id_is_listed_by_one_route_only_and_is_not_the_present_id_of_another() {
     let at = |id: &str, path: &str, was: &[&str]| {
         with(json!({ "id": id, "match": { "method": "GET", "path": path }, "was": was }))
     };

@@ -70,7 +70,7 @@ impl Store for FailingStore {
     fn run_key(&self, run: RunId) -> StoreFuture<'_, Option<Vec<u8>>> {
         self.inner.run_key(run)
     }
-    /// One of them has the id 17.
+    /// The engine owns the instance 17 of `create`.
     fn pin(&self, key: PinKey) -> StoreFuture<'_, Option<PinRecord>> {
         if (key.family.as_str(), &*key.id) == ("create", "17") {
             let pin = PinRecord { key, arm: Arm::Engine, run: None, at: jiff::Timestamp::UNIX_EPOCH };

@@ -75,7 +75,7 @@ async fn a_forced_rung_stays_marked_whatever_moves_after_it() {
     assert_eq!(fixture.status("plain").forced, None);
 }
 
-/// Up to which rung cohorts go without `force`.
+/// Above `proven`, and above `shadow`, a cohort needs `force`.
 #[tokio::test]
 async fn a_rung_is_proven_by_evidence_and_for_all_callers() {
     let fixture = Fixture::open(files(&[])).await;
@@ -198,7 +198,7 @@ async fn the_way_down_shows_the_horizon() {
     assert_eq!(done.horizon[1], "`list` (GET /orders) is answered by legacy and will not show them");
 
     let done = fixture.flip("create", to(State::Off)).await.unwrap();
-    assert_eq!(done.horizon.len(), 2, "from live it is shown, and nothing is asked");
+    assert_eq!(done.horizon.len(), 2, "from `live` the horizon is shown, and no acknowledgement is required");
     assert_eq!(fixture.ladder.horizon(&"follow".into()).await.unwrap().len(), 2);
     assert_eq!(fixture.ladder.horizon(&"plain".into()).await.unwrap(), Vec::<String>::new());
 }

@@ -14,7 +14,7 @@ async fn recorded(fixture: &Fixture) {
     }
 }
 
-fn words(flips: &[FlipRecord]) -> Vec<(&str, &str)> {
+fn from_and_to(flips: &[FlipRecord]) -> Vec<(&str, &str)> {
     flips.iter().rev().map(|flip| (flip.from.as_str(), flip.to.as_str())).collect()
 }
 
@@ -37,7 +37,11 @@ async fn a_freeze_is_in_force_though_the_store_refuses_it_and_is_recorded_when_i
     fixture.store.refuse_flips.store(false, Ordering::SeqCst);
     recorded(&fixture).await;
     let flips = fixture.store.flips(None, 9).await.unwrap();
-    assert_eq!(words(&flips), [("off", "live"), ("no", "effects")], "the newest, as it was before the first");
+    assert_eq!(
+        from_and_to(&flips),
+        [("off", "live"), ("no", "effects")],
+        "one record: the newest freeze, and the state before the first"
+    );
     let fixture = fixture.restarted(files(&[])).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
 }
@@ -62,7 +66,7 @@ async fn the_end_of_a_freeze_that_waits_is_recorded_with_it() {
     assert!(lifted.recorded && !fixture.ladder.freeze_is_unrecorded());
     tokio::time::sleep(Duration::from_secs(60)).await;
     let flips = fixture.store.flips(None, 9).await.unwrap();
-    assert_eq!(words(&flips), [("no", "instances"), ("instances", "no")]);
+    assert_eq!(from_and_to(&flips), [("no", "instances"), ("instances", "no")]);
     assert_eq!(lifted.flip.number, flips[0].number);
 }
 
@@ -82,7 +86,7 @@ async fn a_freeze_is_not_lifted_by_an_end_that_was_asked_for_before() {
     recorded(&fixture).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
     let flips = fixture.store.flips(None, 9).await.unwrap();
-    assert_eq!(words(&flips), [("no", "instances"), ("instances", "no"), ("instances", "effects")]);
+    assert_eq!(from_and_to(&flips), [("no", "instances"), ("instances", "no"), ("instances", "effects")]);
     let fixture = fixture.restarted(files(&[])).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
 }

@@ -22,7 +22,8 @@ use crate::exchange::{Outcome, Served, ServedObserver, Settle as _};
 use crate::expression::Template;
 use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, Why};
 
-/// A family, a list, and two plain routes. `key` is the key of `plain`.
+/// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The
+/// route `plain` has a key.
 fn files(states: &[(&str, State)]) -> Declared {
     let shop = Arc::new(Service {
         name: "shop".into(),

@@ -1,4 +1,4 @@
-//! Files that lead away from instances of the engine.
+//! Files that would leave instances of the engine without a route that follows them up: they are refused.
 
 use super::*;
 
@@ -74,7 +74,7 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
         let matches: Vec<_> = edited.routes.iter().map(|route| route.matches.to_string()).collect();
         assert_eq!(fixture.orphans(&edited).await.unwrap(), Vec::<String>::new(), "{matches:?}");
     }
-    // A route that took requests before does so on: an instance with its text as id came later.
+    // A route that was in the files before goes on getting its requests: the instance `17` was made after it.
     let store = Arc::default();
     let ladder = opened(beside("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
     assert_eq!(orphans_of(&ladder, &store, &beside("GET /orders/17")).await.unwrap(), Vec::<String>::new());

@@ -11,15 +11,15 @@ use crate::limits::Limits;
 
 /// An origin that answers when it is told to.
 async fn origin_that_waits() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
-    let (go, gone) = watch::channel(false);
+    let (may_answer, gone) = watch::channel(false);
     let (asked, count) = watch::channel(0);
     let asked = std::sync::Arc::new(asked);
     let origin = Origin::script(move |mut wire, _| {
-        let (mut go, asked) = (gone.clone(), asked.clone());
+        let (mut may_answer, asked) = (gone.clone(), asked.clone());
         async move {
             while wire.message(true).await.is_some() {
                 asked.send_modify(|n| *n += 1);
-                if go.wait_for(|go| *go).await.is_err() {
+                if may_answer.wait_for(|may| *may).await.is_err() {
                     return;
                 }
                 wire.send(OK).await;
@@ -27,12 +27,12 @@ async fn origin_that_waits() -> (Origin, watch::Sender<bool>, watch::Receiver<us
         }
     })
     .await;
-    (origin, go, count)
+    (origin, may_answer, count)
 }
 
 #[tokio::test]
 async fn requests_in_flight_finish_and_other_connections_close() {
-    let (origin, go, mut asked) = origin_that_waits().await;
+    let (origin, may_answer, mut asked) = origin_that_waits().await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut busy = rig.connect().await;
     busy.send(get("/busy")).await;
@@ -48,7 +48,7 @@ async fn requests_in_flight_finish_and_other_connections_close() {
         }
     })
     .await;
-    go.send_replace(true);
+    may_answer.send_replace(true);
     for wire in [&mut busy, &mut fresh] {
         let reply = wire.reply().await;
         assert_eq!((reply.status(), reply.field("connection")), (200, Some("close")));

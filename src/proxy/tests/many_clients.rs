@@ -106,7 +106,7 @@ async fn no_client_gets_the_reply_of_another() {
     let settled = rig.fakes.outcomes.lock().unwrap().len();
     assert!(settled <= asked, "{settled} outcomes of {asked} requests");
     println!(
-        "{asked} requests: {} whole, {} cut, {} left, {} failed; {settled} tickets settled; 0 violations",
+        "{asked} requests: {} whole, {} cut, {} abandoned by the client, {} failed; {settled} tickets settled; 0 violations",
         whole.load(SeqCst),
         cut.load(SeqCst),
         left.load(SeqCst),

@@ -135,7 +135,7 @@ impl Affinity for Fakes {
         self.keys_of_legacy.lock().unwrap().extend([scoped].into_iter().chain(any_caller));
         LegacyTake::Noted
     }
-    fn serve_unnoted(&self, _route: &RouteId) {
+    fn record_served_unnoted(&self, _route: &RouteId) {
         self.served_unnoted.fetch_add(1, SeqCst);
     }
     fn note_legacy_instance(&self, key: InstanceKey) {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_full_queue_skips_at_once_by_entries_and_by_bytes() {
+async fn a_queue_that_is_full_by_entries_or_by_bytes_skips_at_once() {
     for (limits, padding) in [
         (Limits { shadow_queue_entries_max: 8, shadow_in_flight_max: 1, ..limits() }, 0),
         (Limits { shadow_queue_bytes_max: 100_000, shadow_in_flight_max: 1, ..limits() }, 8_000),

@@ -57,11 +57,11 @@ impl PostgresStore {
         make: impl FnOnce(oneshot::Sender<Result<T>>) -> WriterRequest,
     ) -> BoxFuture<'_, Result<T>> {
         let (reply, replied) = oneshot::channel();
-        let sent = self
-            .queues
-            .requests
-            .try_send(make(reply))
-            .map_err(|_| StoreError("the store is closed, or too much waits for it (append_queue_max)".to_owned()));
+        let sent = self.queues.requests.try_send(make(reply)).map_err(|_| {
+            StoreError(
+                "the store is closed, or its queue of requests is full (append_queue_max): nothing was done".to_owned(),
+            )
+        });
         async move {
             sent?;
             replied.await.unwrap_or_else(|_| Err(StoreError("the store's writer has ended".into())))
@@ -69,7 +69,8 @@ impl PostgresStore {
         .boxed()
     }
 
-    /// Sends the notifications that a statement returned within this process; the database sends them to the others.
+    /// Publishes within this process the notifications that a statement returned; the database sends them to the other
+    /// processes.
     fn publish(&self, found: &[PgRow]) -> Result<()> {
         if let Some(row) = found.first() {
             self.notifier.publish(&column::<Vec<String>>(row, 0)?);
@@ -78,6 +79,7 @@ impl PostgresStore {
     }
 
     async fn read_due_times(&self, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
+        // The column `turn`: when the run is due.
         let text = "SELECT turn, run_id FROM runs WHERE NOT ended AND owner IS NULL AND turn IS NOT NULL \
                     ORDER BY turn, run_id LIMIT $1";
         let found = self.pool.query(|| sqlx::query(text).bind(sql_limit(limit))).await?;
@@ -273,6 +275,7 @@ impl Work for PostgresStore {
 
     fn pending_runs(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PendingRun>>> {
         async move {
+            // The table `births` holds the pending runs.
             let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT $1";
             let found = self.pool.query(|| sqlx::query(text).bind(sql_limit(limit))).await?;
             let pending_run = |row: &PgRow| {
@@ -325,6 +328,7 @@ impl Work for PostgresStore {
 
     fn purged_run_bodies(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunBodies>>> {
         async move {
+            // The column `remains`: the bodies that a purge left.
             let text = "SELECT remains FROM runs WHERE run_id = $1 AND remains IS NOT NULL";
             let found = self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
             found.first().map(|row| record(row, 0)).transpose()

@@ -1,4 +1,5 @@
-//! Tests with a disk that fails: each append has the outcome that its result says, in the process and after its end.
+//! Tests with a disk that fails: what the result of an append says is true once the process has ended and the store is
+//! opened again.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -74,7 +75,8 @@ async fn the_result_of_an_append_is_true_when_the_disk_fails() {
         println!("not tried: strace is not installed");
         return;
     }
-    // Calls are counted by thread, and every reopened connection has a new thread: low numbers hit the read back too.
+    // strace counts the calls of each thread, and every reopened connection has a new thread: faults with low numbers
+    // also hit the connection that reads back whether an append was stored.
     let mut faults = 0;
     for fault in [
         "fsync,fdatasync:error=EIO:when=12+5",

@@ -182,7 +182,7 @@ async fn contents(store: &SharedStore) -> String {
     text
 }
 
-/// Performs the operation and returns its result. All workers but worker 7 are dead.
+/// Performs what follows an append, and returns its result. All workers but worker 7 are dead.
 async fn perform(store: &SharedStore, follow_up: &FollowUp) -> String {
     match follow_up {
         FollowUp::Nothing => String::new(),

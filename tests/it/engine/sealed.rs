@@ -339,7 +339,7 @@ respond:
         flags: flags.path().to_owned(),
         store: format!("sqlite:{}", dir.path().join("db").display()),
         log: dir.path().join("log"),
-        env: vec![("KEY".into(), "ab".repeat(32)), ("RUST_LOG".into(), "debug".into())],
+        env: vec![("KEY".into(), "ab".repeat(32)), ("POINTSMAN_LOG".into(), "debug".into())],
     };
     let mut pointsman = Pointsman::start(&start).await;
     let body = json!({ "memo": MEMO, "name": "me" }).to_string();

@@ -63,7 +63,7 @@ async fn every_panel_shows_data() {
     let mut demo = child(
         Command::new(env!("CARGO_BIN_EXE_pointsman")).args(["demo"]).stdout(Stdio::piped()).stderr(Stdio::null()),
     );
-    let admin = line_with(demo.stdout.take().expect("a pipe"), "admin http://").await;
+    let admin = line_with(demo.stdout.take().expect("a pipe"), "API and metrics http://").await;
 
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("prometheus.yml");

@@ -217,3 +217,28 @@ async fn a_limit_on_file_sizes_does_not_end_the_process() {
     assert_eq!(left("copy"), ["copy.db"]);
     pointsman::store::Store::close(&store).await;
 }
+
+/// While the file is gone nothing is acknowledged, because a restart would not find it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_removed_is_reported_and_takes_no_runs() {
+    let mut system = TestSystem::start().await;
+    system.climb_to("live").await;
+    system.create_read_cancel().await;
+    system.wait_for_runs_to_end().await;
+    system.allowed.unacknowledged = true;
+    let away = system.store().with_file_name("away.db");
+    std::fs::rename(system.store(), &away).expect("moved");
+    let ready = || async { Some(system.pointsman.try_api("/readyz").await?.status.as_u16()) };
+    crate::support::until("it to be not ready", || async { (ready().await? == 503).then_some(()) }).await;
+    let trouble = system.pointsman.get("/api/v2/status").await["store_trouble"].clone();
+    assert!(trouble.as_str().is_some_and(|why| why.contains("was removed or replaced")), "{trouble}");
+    assert!(system.pointsman.log().contains("the store takes no writes"));
+    // The engine begins nothing: legacy takes the order.
+    assert!(!system.order().await["id"].is_string());
+    let start = json!({ "workflow": "launch-campaign", "input": { "product": "tea", "channels": [{ "channel": "radio", "amount": 70 }] } });
+    let refused = system.pointsman.api(Method::POST, "/api/v2/orchestrate/run", start).await;
+    assert_eq!(refused.status.as_u16(), 503, "{}", refused.json());
+    std::fs::rename(&away, system.store()).expect("moved back");
+    crate::support::until("it to be ready", || async { (ready().await? == 200).then_some(()) }).await;
+    system.finish().await;
+}

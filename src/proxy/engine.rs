@@ -96,11 +96,10 @@ pub(super) async fn answer(
     let route = &flagged.flag.route.id;
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
-            match answer.status.is_server_error() {
-                true => shared.served_observer.served(route, Served::Error),
-                // Another answer of the same run says nothing new.
-                false if reason == EngineReason::Retry => {}
-                false => shared.served_observer.served(route, Served::Answered),
+            // The run's answer was counted when its first caller got it.
+            if reason != EngineReason::Retry {
+                let is_error = answer.status.is_server_error();
+                shared.served_observer.served(route, if is_error { Served::Error } else { Served::Answered });
             }
             let response = respond(&exchange, answer, rung);
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);

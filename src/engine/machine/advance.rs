@@ -37,13 +37,10 @@ impl Machine {
     /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first. Attempts in flight
     /// are sent again where they are repeatable and the run is not paused; the outcome of the others is unknown.
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
-        let sends = pause.is_none();
-        if let Some(RecoveryPause { by, reason }) = pause {
-            self.pause(by, reason);
-        }
+        let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| self.pause(by, reason));
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
-            if attempt.repeatable && sends {
+            if attempt.repeatable && !is_paused {
                 self.possible_repeats.insert(name.clone());
                 self.unsent_attempts.push((Seq(0), name));
             } else if let Some(step) = self.step_indexes.get(&attempt.step).copied() {
@@ -58,11 +55,17 @@ impl Machine {
         }
     }
 
-    /// Pauses the run, unless it is paused or ending already.
-    fn pause(&mut self, by: String, reason: String) {
+    /// Pauses the run, unless it is paused or ending already; whether it did.
+    fn pause(&mut self, by: String, reason: String) -> bool {
         match self.apply_command(Command::Order { order: Order::Pause { reason: Some(reason) }, by }) {
-            Ok(_) => self.require_durable(self.run.seq()),
-            Err(refusal) => tracing::info!(run = %self.run.id(), %refusal, "the run is not paused"),
+            Ok(_) => {
+                self.require_durable(self.run.seq());
+                true
+            }
+            Err(refusal) => {
+                tracing::info!(run = %self.run.id(), %refusal, "the run is not paused");
+                false
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Prepares the run of a request to a route, or the reply that says why no run is created.
 //!
 //! Always true: nothing of the run has begun when `prepare` returns. The first event holds only those parts of the
-//! request that the plan reads, and credentials only sealed. Which arm or run owns the retry key was decided before, by
-//! `arm`.
+//! request that the plan reads; credentials in it are sealed. `arm` has decided before which arm or run owns the retry
+//! key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -39,7 +39,11 @@ pub(super) async fn read(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::R
         return Ok(Some(restored));
     }
     let row = get(conn, RESTORED).await?;
-    Ok(row.and_then(|row| serde_json::from_slice(&row).ok()))
+    // Without this row the open runs would go on, so one that cannot be read stops the start.
+    let unreadable = |error: serde_json::Error| {
+        sqlx::Error::Decode(format!("the row `{RESTORED}` of the table meta is damaged: {error}").into())
+    };
+    row.map(|row| serde_json::from_slice(&row).map_err(unreadable)).transpose()
 }
 
 /// Replaces the row `backup` by the row `restored`.

@@ -75,7 +75,7 @@ fn valid_name(name: &str) -> Result<&str, ApiError> {
 struct KnownToken {
     name: String,
     hash: blake3::Hash,
-    permissions: Vec<String>,
+    scopes: Vec<String>,
 }
 
 /// The tokens in force, and where the listener is bound.
@@ -89,7 +89,7 @@ impl AccessControl {
         let known = |token: &Token| KnownToken {
             name: token.name.clone(),
             hash: blake3::hash(token.secret.reveal().as_bytes()),
-            permissions: token.permissions.clone(),
+            scopes: token.scopes.clone(),
         };
         Self { tokens: tokens.iter().map(known).collect(), listen }
     }
@@ -191,10 +191,10 @@ impl AccessControl {
             tracing::warn!("a request with an unknown token was refused");
             return Err(unauthorized("the token is not known"));
         };
-        if !token.permissions.iter().any(|may| may == scope.as_str()) {
+        if !token.scopes.iter().any(|may| may == scope.as_str()) {
             let detail = format!("the token `{}` does not have the scope `{}`", token.name, scope.as_str());
             return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "The token lacks the scope", detail)
-                .hint(format!("its scopes: {}", token.permissions.join(", "))));
+                .hint(format!("its scopes: {}", token.scopes.join(", "))));
         }
         Ok(Caller::Token(token.name.clone()))
     }

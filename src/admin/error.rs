@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::types::ApiProblem;
 use crate::exchange::Source;
-use crate::ladder::{FlipCommand, FlipError, FreezeError, NotKnown};
+use crate::ladder::{FlipCommand, FlipError, FreezeError, StoreSilent};
 use crate::names::RouteId;
 use crate::store::StoreError;
 
@@ -79,15 +79,15 @@ impl ApiError {
                 format!("{error}; that newer freeze stays in force, nothing was changed"),
             ),
             FreezeError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, error.to_string()),
-            FreezeError::NotKnown(not_known) => Self::not_known(not_known),
+            FreezeError::StoreSilent(store_silent) => Self::store_silent(store_silent),
         }
     }
 
     /// 503: the store did not confirm a flip or freeze in time.
-    fn not_known(why: NotKnown) -> Self {
+    fn store_silent(why: StoreSilent) -> Self {
         let (kind, title) = match why {
-            NotKnown::Busy => ("move-waits", "Another move is under way"),
-            NotKnown::Pending => ("outcome-unknown", "It is not known yet whether the change is recorded"),
+            StoreSilent::Busy => ("move-waits", "Another move is under way"),
+            StoreSilent::Pending => ("outcome-unknown", "It is not known yet whether the change is recorded"),
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, why.to_string())
     }
@@ -139,7 +139,7 @@ impl ApiError {
                 Self::new(StatusCode::CONFLICT, "flip-refused", TITLE, text).commands(commands)
             }
             FlipError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, text),
-            FlipError::NotKnown(not_known) => Self::not_known(not_known),
+            FlipError::StoreSilent(store_silent) => Self::store_silent(store_silent),
         }
     }
 }

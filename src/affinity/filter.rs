@@ -185,8 +185,9 @@ pub(super) struct WindowSet {
     bytes: usize,
     bytes_max: usize,
     slice: Duration,
-    /// When this set was created, and the age of slice 0 at that time: the first entries may be as old as the window.
-    made_and_origin: (Instant, Duration),
+    created: Instant,
+    /// The age of slice 0 when this set was created: the first entries may be as old as the window.
+    slice_0_age: Duration,
     /// The newest slice that had no room for an entry. Until it has expired the answer is always "perhaps".
     saturated: Option<u64>,
 }
@@ -195,15 +196,14 @@ impl WindowSet {
     pub(super) fn new(window: Duration, bytes_max: usize, now: Instant) -> Self {
         let slice = (window / SLICES).max(Duration::from_secs(1));
         let slices_kept = window.as_nanos().div_ceil(slice.as_nanos());
-        let before = slice.saturating_mul(u32::try_from(slices_kept).unwrap_or(u32::MAX).saturating_add(1));
-        Self { slices: VecDeque::new(), bytes: 0, bytes_max, slice, made_and_origin: (now, before), saturated: None }
+        let slice_0_age = slice.saturating_mul(u32::try_from(slices_kept).unwrap_or(u32::MAX).saturating_add(1));
+        Self { slices: VecDeque::new(), bytes: 0, bytes_max, slice, created: now, slice_0_age, saturated: None }
     }
 
     /// The number of the slice for an entry whose window began `ago`.
     fn number(&self, now: Instant, ago: Duration) -> u64 {
-        let (made, before) = self.made_and_origin;
-        let since_origin = before.saturating_add(now.saturating_duration_since(made)).saturating_sub(ago);
-        u64::try_from(since_origin.as_nanos() / self.slice.as_nanos()).unwrap_or(u64::MAX)
+        let age_of_slice_0 = self.slice_0_age.saturating_add(now.saturating_duration_since(self.created));
+        u64::try_from(age_of_slice_0.saturating_sub(ago).as_nanos() / self.slice.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// The number of the oldest slice that may have an entry whose window is not over.

@@ -180,8 +180,8 @@ impl StoreAffinity {
         let of_original = |(record, since): (KeyFileRecord, Timestamp)| {
             record.unread.is_some_and(|unread| unread.belongs_to_original).then_some(since)
         };
-        let beside_original = self.keys.list.unread().into_iter().filter_map(of_original).max();
-        self.store.restored().map(|restored| restored.started).max(beside_original)
+        let found_files_of_original_at = self.keys.list.unread().into_iter().filter_map(of_original).max();
+        self.store.restored().map(|restored| restored.started).max(found_files_of_original_at)
     }
 
     /// Takes this process's file off the store's list, if the store has all of its keys. For the end of a process:

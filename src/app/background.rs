@@ -47,7 +47,7 @@ pub(super) async fn reload(
                 Ok(()) => {
                     reload_status.accepted(loaded.warnings);
                     tracing::info!("a new set of flag files is in force");
-                    let mut waiting = started_with.settings.differing_until_restart(&loaded.setup.settings);
+                    let mut waiting = started_with.settings.settings_needing_restart(&loaded.setup.settings);
                     waiting.extend((started_with.limits != loaded.setup.limits).then_some("limits"));
                     if !waiting.is_empty() {
                         tracing::warn!(keys = waiting.join(", "), "changed settings take effect only after a restart");

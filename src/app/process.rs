@@ -127,7 +127,7 @@ impl App {
             traffic: {
                 let proxy = proxy.clone();
                 Arc::new(move |route| {
-                    let (requests, overhead_p50_us) = proxy.status_counts(route);
+                    let (requests, overhead_p50_us) = proxy.traffic_counts(route);
                     RouteTraffic { requests, overhead_p50_us }
                 })
             },

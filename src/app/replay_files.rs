@@ -82,13 +82,13 @@ impl ReplayFiles {
         Ok(Self::of(loaded.setup, secret))
     }
     fn of(setup: Setup, secret: Option<[u8; 32]>) -> Self {
-        let base = |uri: &http::Uri| uri.to_string().trim_end_matches('/').to_owned();
-        let bases =
-            setup.services.iter().map(|(name, service)| (name, service.urls.first().map_or(String::new(), base)));
+        let base_url = |uri: &http::Uri| uri.to_string().trim_end_matches('/').to_owned();
+        let base_urls =
+            setup.services.iter().map(|(name, service)| (name, service.urls.first().map_or(String::new(), base_url)));
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let limits = &setup.limits;
         let world = World::new(
-            bases,
+            base_urls,
             setup.settings.secrets.keys().map(String::as_str),
             secret.unwrap_or_default(),
             size(limits.items_max),

@@ -66,12 +66,12 @@ async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
 
 /// The retention in force: that of the files, else the default with which the store was created.
 pub(super) fn in_force(configured: Option<Retention>, store: &SharedStore) -> Retention {
-    configured.unwrap_or_else(|| Retention::all(store.usual_retention()))
+    configured.unwrap_or_else(|| Retention::all(store.default_retention()))
 }
 
 /// Logs at the start how long runs are kept, if the files do not say it.
 pub(super) fn log_default(configured: Option<Retention>, store: &SharedStore) {
-    match (configured, store.usual_retention()) {
+    match (configured, store.default_retention()) {
         (Some(_), _) => {}
         (None, Some(age)) => tracing::info!(
             "ended runs are kept for {} days, the default of this store: `retention:` changes it",

@@ -2,12 +2,12 @@
 
 use super::bounds::{BoundExceeded, Bounds};
 use super::context::Context;
-use super::coverage::Coverage;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::pair::Pair;
 use super::parsed_body::ParsedBody;
 use super::rules::{Rules, Status};
+use super::rules_by_node::RulesByNode;
 use super::verdict::{Comparison, Kind};
 use super::walk::Walk;
 use super::{assert, headers, other_bodies};
@@ -45,16 +45,16 @@ fn compare_parts(
 
     let mut ids = IdMap::default();
     if let (ParsedBody::Json(legacy), ParsedBody::Json(engine)) = (&legacy, &engine) {
-        let coverage = Coverage::of(rules, legacy, engine, findings)?;
+        let rules_by_node = RulesByNode::of(rules, legacy, engine, findings)?;
         if rules.has_ids() {
-            Walk::bind_ids(Context { rules, coverage: &coverage, ids: &mut ids, findings }, legacy, engine)?;
+            Walk::bind_ids(Context { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings }, legacy, engine)?;
         }
         headers::compare(pair, rules, &mut ids, findings);
         // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status
         // is reported.
         if same_class {
             findings.set_stale_reads(pair.stale_reads);
-            let context = Context { rules, coverage: &coverage, ids: &mut ids, findings };
+            let context = Context { rules, rules_by_node: &rules_by_node, ids: &mut ids, findings };
             Walk::report(context, "$", legacy, engine)?;
             findings.set_stale_reads(false);
         }
@@ -70,7 +70,7 @@ fn compare_parts(
     if !pair.legacy.intents().is_empty() && !pair.engine.intents().is_empty() {
         let (legacy, engine) = (assert::intents(pair.legacy), assert::intents(pair.engine));
         findings.set_in_intents(true);
-        let context = Context { rules, coverage: &Coverage::default(), ids: &mut ids, findings };
+        let context = Context { rules, rules_by_node: &RulesByNode::default(), ids: &mut ids, findings };
         Walk::report(context, "intents", &legacy, &engine)?;
         findings.set_in_intents(false);
     }

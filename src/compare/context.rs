@@ -1,14 +1,14 @@
 //! What every part of a walk over two JSON documents needs.
 
-use super::coverage::Coverage;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::rules::Rules;
+use super::rules_by_node::RulesByNode;
 
 /// The rules, which nodes they cover, the ids that are bound, and what was found so far.
 pub(super) struct Context<'a, 'f> {
     pub(super) rules: &'a Rules,
-    pub(super) coverage: &'a Coverage,
+    pub(super) rules_by_node: &'a RulesByNode,
     pub(super) ids: &'a mut IdMap,
     pub(super) findings: &'a mut ComparisonFindings<'f>,
 }

@@ -80,7 +80,7 @@ pub(super) fn pair_unordered(
         let key = |cx: &Context<'_, '_>, element: &Value, side| {
             let value = element.get(field)?;
             let text = id_text(value)?;
-            match (cx.coverage.on(value).id, side) {
+            match (cx.rules_by_node.on(value).id, side) {
                 // Where the key is itself an id, the engine's element has a key only once that id is bound to one of
                 // legacy's.
                 (Some(_), Side::Engine) => cx.ids.legacy_of(text).map(str::to_owned),
@@ -159,7 +159,7 @@ fn hashes_of_both(
 /// The hash of a value, as far as the rules compare it.
 fn hash_of(cx: &mut Context<'_, '_>, value: &Value, side: Side, precision: Precision) -> Result<u64, BoundExceeded> {
     cx.findings.step()?;
-    let covered = cx.coverage.on(value);
+    let covered = cx.rules_by_node.on(value);
     let mut hasher = DefaultHasher::new();
     if covered.ignore.is_some() {
         return Ok(0);
@@ -208,7 +208,7 @@ fn hash_of(cx: &mut Context<'_, '_>, value: &Value, side: Side, precision: Preci
             5u8.hash(&mut hasher);
             let mut sum = 0u64;
             for (key, value) in map {
-                if cx.coverage.on(value).ignore.is_some() {
+                if cx.rules_by_node.on(value).ignore.is_some() {
                     continue;
                 }
                 let mut entry = DefaultHasher::new();

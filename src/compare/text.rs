@@ -43,12 +43,12 @@ pub(super) fn compare(legacy: &str, engine: &str, findings: &mut ComparisonFindi
             let text = lines.concat();
             format!("line {}: {} lines, {}", front + from + 1, lines.len(), digest(text.as_bytes()))
         };
-        let (was, is) = (show(&a[old.clone()], old.start), show(&b[new.clone()], new.start));
+        let (legacy_lines, engine_lines) = (show(&a[old.clone()], old.start), show(&b[new.clone()], new.start));
         match tag {
             DiffTag::Equal => {}
-            DiffTag::Delete => findings.add_text("text", Kind::Missing, Some(&was), None),
-            DiffTag::Insert => findings.add_text("text", Kind::Extra, None, Some(&is)),
-            DiffTag::Replace => findings.add_text("text", Kind::Value, Some(&was), Some(&is)),
+            DiffTag::Delete => findings.add_text("text", Kind::Missing, Some(&legacy_lines), None),
+            DiffTag::Insert => findings.add_text("text", Kind::Extra, None, Some(&engine_lines)),
+            DiffTag::Replace => findings.add_text("text", Kind::Value, Some(&legacy_lines), Some(&engine_lines)),
         }
     }
     Ok(())

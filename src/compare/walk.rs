@@ -66,7 +66,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         engine: &'v Value,
     ) -> Result<(), BoundExceeded> {
         self.context.findings.step()?;
-        let covered = self.context.coverage.on_either(legacy, engine);
+        let covered = self.context.rules_by_node.on_either(legacy, engine);
         if let Some(rule) = covered.ignore {
             if self.is_report() && !same(legacy, engine, self.context.findings)? {
                 self.context.findings.count_use(rule);
@@ -165,7 +165,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         if !self.is_report() {
             return;
         }
-        match (self.context.coverage.on(value).ignore, kind) {
+        match (self.context.rules_by_node.on(value).ignore, kind) {
             (Some(rule), _) => self.context.findings.count_use(rule),
             (None, Kind::Missing) => self.context.findings.add_values(path, kind, Some(value), None),
             (None, _) => self.context.findings.add_values(path, kind, None, Some(value)),

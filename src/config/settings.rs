@@ -308,7 +308,7 @@ fn tokens(
                     .error(&site, format!("the token `{}` is shorter than 16 characters", draft.name))
                     .hint("make one with `openssl rand -hex 32`");
             }
-            let permissions = draft.may.iter().map(|scope| {
+            let scopes = draft.may.iter().map(|scope| {
                 match scope {
                     Scope::Read => "read",
                     Scope::Run => "run",
@@ -317,11 +317,7 @@ fn tokens(
                 }
                 .to_owned()
             });
-            tokens.push(Token {
-                name: draft.name.clone(),
-                secret: Secret::new(value),
-                permissions: permissions.collect(),
-            });
+            tokens.push(Token { name: draft.name.clone(), secret: Secret::new(value), scopes: scopes.collect() });
         }
     }
     tokens

@@ -85,7 +85,7 @@ pub struct Settings {
 
 impl Settings {
     /// The names of the settings that differ in `newer` and take effect only at the next start.
-    pub fn differing_until_restart(&self, newer: &Settings) -> Vec<&'static str> {
+    pub fn settings_needing_restart(&self, newer: &Settings) -> Vec<&'static str> {
         let key = |settings: &Settings| settings.store_key.as_ref().map(|key| key.reveal().to_owned());
         let differs = [
             ("listen", self.listen != newer.listen),
@@ -110,7 +110,7 @@ pub struct Token {
     /// The token.
     pub secret: Secret,
     /// What it allows: `read`, `run`, `decide`, `flip`.
-    pub permissions: Vec<String>,
+    pub scopes: Vec<String>,
 }
 
 /// The location of the store.

@@ -30,7 +30,8 @@ pub struct LedgerEntry {
     /// The trace that the caller's request belongs to.
     pub trace: Option<String>,
     /// Whether a delivery with this key was accepted before, so that this one has no effect.
-    pub duplicate: bool,
+    #[serde(rename = "duplicate")]
+    pub repeated: bool,
 }
 
 impl LedgerEntry {
@@ -117,7 +118,7 @@ impl Ledger {
             amount: delivery.amount,
             caused_by: delivery.caused_by.to_owned(),
             trace: delivery.trace.map(str::to_owned),
-            duplicate: false,
+            repeated: false,
         };
         let keyed = delivery.key.map(|key| (delivery.service.to_owned(), key.to_owned()));
         if let Some((body, first)) = keyed.as_ref().and_then(|keyed| records.keys.get(keyed)) {
@@ -125,7 +126,7 @@ impl Ledger {
                 return DeliveryResult::KeyReused;
             }
             let first = first.clone();
-            entry.duplicate = true;
+            entry.repeated = true;
             records.entries.push(entry);
             return DeliveryResult::Repeated(first);
         }
@@ -157,7 +158,7 @@ impl Ledger {
         // An order is charged once and mailed once: a second such effect of the same trace is a duplicate.
         let mut once: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for entry in &records.entries {
-            if entry.duplicate {
+            if entry.repeated {
                 balance.repeated_deliveries += 1;
                 continue;
             }

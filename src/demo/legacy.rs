@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::http::{Call, Client, HandlerResult, Outage, Server, json as reply};
 use super::latency::Latency;
-use super::studio;
+use super::sample_answers;
 
 type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
 
@@ -119,12 +119,12 @@ impl Shop {
     }
 
     fn quote(&self, call: &Call) -> Result<Response, Refusal> {
-        let mut quote = studio::quote(&call.json()["items"]).map_err(unprocessable)?;
-        quote["total"] = studio::total(&quote).into();
+        let mut quote = sample_answers::quote(&call.json()["items"]).map_err(unprocessable)?;
+        quote["total"] = sample_answers::total(&quote).into();
         Ok(reply(StatusCode::OK, &quote))
     }
 
-    fn number(&self) -> u64 {
+    fn next_number(&self) -> u64 {
         let mut state = self.state();
         state.last += 1;
         state.last
@@ -143,9 +143,9 @@ impl Shop {
             return Ok(created(status, &body));
         }
         let request = call.json();
-        let quote = studio::quote(&request["items"]).map_err(unprocessable)?;
-        let total = studio::total(&quote);
-        let cause = Cause { number: self.number(), trace: call.header("traceparent").to_owned() };
+        let quote = sample_answers::quote(&request["items"]).map_err(unprocessable)?;
+        let total = sample_answers::total(&quote);
+        let cause = Cause { number: self.next_number(), trace: call.header("traceparent").to_owned() };
 
         let mut reservations = Vec::new();
         for (place, item) in request["items"].as_array().into_iter().flatten().enumerate() {
@@ -198,7 +198,7 @@ impl Shop {
     /// Generates four parts one after the other, although they do not depend on each other.
     async fn campaign(&self, call: &Call) -> Result<Response, Refusal> {
         let brief = call.json();
-        let cause = Cause { number: self.number(), trace: call.header("traceparent").to_owned() };
+        let cause = Cause { number: self.next_number(), trace: call.header("traceparent").to_owned() };
         let mut assets = Vec::new();
         for kind in ["headline", "body", "image", "audience"] {
             assets.push(self.post(&format!("studio/{kind}"), &cause, kind, &brief).await?);

@@ -15,7 +15,7 @@ pub mod latency;
 pub mod ledger;
 pub mod legacy;
 pub mod promises;
-pub mod studio;
+pub mod sample_answers;
 pub mod traffic;
 pub mod walk;
 pub mod world;

@@ -31,7 +31,7 @@ pub fn check(ledger: &Ledger, tally: &Tally) -> Vec<Promise> {
     let mut rehearsed = 0;
     let mut both = 0;
     // Drafts are not counted, since only the engine makes them, nor are ads, since no request started their runs.
-    let is_counted = |e: &&super::LedgerEntry| !e.duplicate && e.operation != "draft" && e.service != "ads";
+    let is_counted = |e: &&super::LedgerEntry| !e.repeated && e.operation != "draft" && e.service != "ads";
     for entry in ledger.entries().iter().filter(is_counted) {
         let answered_by_engine = entry.trace.as_ref().is_some_and(|t| tally.engine_traces.contains(t));
         match (entry.by_engine(), answered_by_engine) {

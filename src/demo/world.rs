@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::http::{Call, Dropped, HandlerResult, Server, empty, json as reply};
 use super::latency::Latency;
 use super::ledger::{Delivery, DeliveryResult, Ledger};
-use super::studio;
+use super::sample_answers;
 
 /// The fault that is injected into one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,11 +165,11 @@ impl WorldServices {
         let body = call.json();
         let last = call.segments().last().map(|s| (*s).to_owned()).unwrap_or_default();
         match operation {
-            "quote" => match studio::quote(&body["items"]) {
+            "quote" => match sample_answers::quote(&body["items"]) {
                 Ok(quote) => reply(StatusCode::OK, &quote),
                 Err(why) => reply(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": why })),
             },
-            "generate" => reply(StatusCode::OK, &studio::asset(&last, &body)),
+            "generate" => reply(StatusCode::OK, &sample_answers::asset(&last, &body)),
             "look" => match self.state().charges.get(&last) {
                 Some(charge) => {
                     let status = if charge.refunded { "refunded" } else { "captured" };

@@ -50,7 +50,7 @@ struct Mark {
     /// Where the mark is written: the index of the file in `files`, and the index of the slot.
     slots: Vec<(usize, u64)>,
     /// How many differences were marked since the mark was written.
-    seq: u64,
+    difference_count: u64,
     /// How many of them are not counted yet.
     uncounted: u64,
 }
@@ -61,7 +61,7 @@ pub(super) struct UncountedDifference<'a> {
     route: Option<SlotRoute>,
 }
 
-/// Marks whose differences are all counted, each with its `seq` at that moment.
+/// Marks whose differences are all counted, each with its count of differences at that moment.
 pub(super) struct ClearableMarks(Vec<(SlotRoute, u64)>);
 
 impl Marks {
@@ -123,14 +123,14 @@ impl Marks {
     pub(super) fn clearable(&self) -> ClearableMarks {
         let state = self.state();
         let clearable = state.marked.iter().filter(|(_, mark)| mark.uncounted == 0);
-        ClearableMarks(clearable.map(|(route, mark)| (*route, mark.seq)).collect())
+        ClearableMarks(clearable.map(|(route, mark)| (*route, mark.difference_count)).collect())
     }
 
     /// Clears these marks, save those with further differences since.
     pub(super) fn clear(&self, ClearableMarks(clearable): ClearableMarks) {
         let mut state = self.state();
-        for (route, seq) in clearable {
-            state.clear(route, seq);
+        for (route, difference_count) in clearable {
+            state.clear(route, difference_count);
         }
     }
 }
@@ -171,13 +171,15 @@ impl State {
             }
         }
         let mark = self.marked.entry(marked).or_default();
-        mark.seq += 1;
+        mark.difference_count += 1;
         mark.uncounted += 1;
         Some(marked)
     }
 
-    fn clear(&mut self, route: SlotRoute, seq: u64) {
-        let Some(mark) = self.marked.get_mut(&route).filter(|mark| mark.seq == seq) else { return };
+    fn clear(&mut self, route: SlotRoute, difference_count: u64) {
+        let Some(mark) = self.marked.get_mut(&route).filter(|mark| mark.difference_count == difference_count) else {
+            return;
+        };
         let files = &mut self.files;
         // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before that,
         // the route's evidence is restarted although nothing was lost.

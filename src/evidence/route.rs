@@ -72,8 +72,8 @@ impl RouteEvidence {
     }
     /// The share of offered requests that was compared, 0 to 1; 1 where nothing was offered.
     pub fn coverage(&self) -> f64 {
-        let not = self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>();
-        let all = self.pairs() + not;
+        let not_compared = self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>();
+        let all = self.pairs() + not_compared;
         if all == 0 { 1.0 } else { self.pairs() as f64 / all as f64 }
     }
 }

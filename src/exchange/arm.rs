@@ -108,7 +108,7 @@ pub struct RunReport {
     pub stale_reads: bool,
     /// The run ended early on purpose, not because the engine failed: a person cancelled it or said no, or a rule of
     /// the workflow ended it.
-    pub failed_by_decision: bool,
+    pub ended_on_purpose: bool,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
 }

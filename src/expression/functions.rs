@@ -180,9 +180,9 @@ fn round(args: &Args<'_>) -> Outcome {
     }
 }
 
-fn round_with(value: &Value, how: fn(f64) -> f64) -> Outcome {
+fn round_with(value: &Value, rounding: fn(f64) -> f64) -> Outcome {
     match number(value)? {
-        Num::Double(double) => Num::Double(how(double)).whole()?.value(),
+        Num::Double(double) => Num::Double(rounding(double)).whole()?.value(),
         int => int.value(),
     }
 }

@@ -109,7 +109,7 @@ pub struct StateInputs {
     /// The shares in force.
     pub shares: Shares,
     /// Whether no flip was recorded for it.
-    pub unproven: bool,
+    pub has_no_flip: bool,
     /// The highest state that the gate let through, where the file asks for more.
     pub gate: Option<State>,
     /// The highest state that the guard allows.
@@ -138,7 +138,7 @@ pub struct ResolvedPath<'set, 'raw> {
 
 impl FlagSet {
     /// Builds a set. `secret` keys the hashes of shares and cohorts, so that no client can choose its bucket. A route
-    /// without inputs has the state that its file declares, unproven.
+    /// without inputs has the state that its file declares, and no flip.
     pub fn new(
         generation: u64,
         routes: Vec<Arc<Route>>,
@@ -345,12 +345,12 @@ impl RouteFlag {
 }
 
 impl StateInputs {
-    /// The inputs of a route as its file declares it: unproven, and lowered by nothing.
+    /// The inputs of a route as its file declares it: without a flip, and lowered by nothing.
     pub fn declared(route: &Route) -> Self {
         Self {
             requested: route.declared,
             shares: route.shares,
-            unproven: true,
+            has_no_flip: true,
             gate: None,
             guard: None,
             healthy: true,
@@ -362,7 +362,7 @@ impl StateInputs {
     pub fn effective(&self, freeze: Freeze) -> Effective {
         let mut effective = match self.gate {
             Some(gate) if gate < self.requested => Effective { state: gate, why: Why::Gate },
-            _ if self.unproven => Effective { state: self.requested, why: Why::Unproven },
+            _ if self.has_no_flip => Effective { state: self.requested, why: Why::Unproven },
             _ => Effective { state: self.requested, why: Why::Requested },
         };
         if effective.state == State::Only {

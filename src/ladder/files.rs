@@ -60,7 +60,7 @@ fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition
     if let Some(flip) = &last {
         inputs.requested = state_of(flip);
         inputs.shares = flip.shares.unwrap_or(inputs.shares);
-        inputs.unproven = false;
+        inputs.has_no_flip = false;
     } else if let Some(remembered) = before.remembered(route) {
         // The store does not record whether that state was in force.
         inputs.requested = remembered.state.min(UNPROVEN_MAX);
@@ -86,7 +86,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     let changed = remembered.map_or(has_flip, |remembered| remembered != now);
     let mut made = None;
     if !changed && !has_flip {
-        at.inputs.unproven = true;
+        at.inputs.has_no_flip = true;
         at.inputs.shares = now.shares;
         at.inputs.requested = now.state;
         if now.state > UNPROVEN_MAX && route.force.is_none() {
@@ -148,7 +148,7 @@ fn judge_and_move(
             let from = at.rung();
             at.inputs.requested = to;
             at.inputs.shares = shares;
-            at.inputs.unproven = false;
+            at.inputs.has_no_flip = false;
             at.inputs.gate = None;
             Some(Move {
                 route: route.id.clone(),

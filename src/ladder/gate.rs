@@ -82,10 +82,10 @@ impl Gate {
                 Err(Refusal::GateShut(missing))
             };
         };
-        // A flip by force to the state that only the file had set (unproven) overrides every gate below that state.
+        // A flip by force to the state that only the file had set overrides every gate below that state.
         let below = if stays { at.rung().below().unwrap_or(State::Off) } else { at.rung() };
         let overridden_now =
-            if at.inputs.unproven && stays { Some(State::Off) } else { (!missing.is_empty()).then_some(below) };
+            if at.inputs.has_no_flip && stays { Some(State::Off) } else { (!missing.is_empty()).then_some(below) };
         let from = earlier.as_ref().map(|earlier| earlier.from).into_iter().chain(overridden_now).min();
         let reason = earlier.filter(|_| overridden_now.is_none()).map_or(reason, |earlier| earlier.reason);
         Ok(AllowedMove { overridden: from.map(|from| Overridden { from, reason }) })

@@ -51,7 +51,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
-    Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, NotKnown, Obey,
+    Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, Obey, StoreSilent,
 };
 
 use self::gate::Gate;
@@ -150,13 +150,13 @@ impl Ladder {
     /// Moves a route. A move to its present state changes nothing; the result says so.
     ///
     /// # Errors
-    /// See [`FlipError`]; nothing changed, unless it is [`NotKnown::Pending`].
+    /// See [`FlipError`]; nothing changed, unless it is [`StoreSilent::Pending`].
     pub async fn flip(&self, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
         let until = Instant::now() + self.answer_within;
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
-        let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| NotKnown::Busy)?;
+        let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
         let work = tokio::spawn(async move { mover.flip(guard, &route, request).await });
-        let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
+        let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
@@ -165,14 +165,14 @@ impl Ladder {
     /// works without the store; the end of a freeze is recorded first.
     ///
     /// # Errors
-    /// See [`FreezeError`]; nothing changed, unless it is [`NotKnown::Pending`].
+    /// See [`FreezeError`]; nothing changed, unless it is [`StoreSilent::Pending`].
     pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Frozen, FreezeError> {
         let mover = Arc::clone(&self.mover);
         if freeze == Freeze::No {
             let (until, version) = (Instant::now() + self.answer_within, mover.kill_switch().request_end());
-            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| NotKnown::Busy)?;
+            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| StoreSilent::Busy)?;
             let work = tokio::spawn(async move { mover.end_freeze(guard, version, reason, by).await });
-            let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
+            let joined = timeout_at(until, work).await.map_err(|_| StoreSilent::Pending)?;
             let flip = joined.unwrap_or_else(|error| Err(not_ended(&error).into()))?;
             return Ok(Frozen { flip, recorded: true });
         }

@@ -32,7 +32,7 @@ pub(super) fn add(
         .collect();
     let mut known = before.clone();
     for (id, stored) in &mut known {
-        let Some((scope, matches)) = stored.now.clone().zip(matches(stored)) else { continue };
+        let Some((scope, matches)) = stored.present.clone().zip(matches(stored)) else { continue };
         let successor = routes.iter().find(|route| route.ids().any(|own| own == id));
         let has_all = successor
             .is_some_and(|route| route.workflow.is_some() && route.matches.normal_form() == matches.normal_form());

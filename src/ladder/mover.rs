@@ -172,7 +172,7 @@ impl Mover {
             None => at.inputs.shares,
         };
         let leaves = matches!(from, State::Live | State::Only) && to < from;
-        if at.is_at(to, shares) && !(force && at.inputs.unproven) {
+        if at.is_at(to, shares) && !(force && at.inputs.has_no_flip) {
             return Ok(self.unchanged(at, by));
         }
         let requested = RequestedMove { to, shares, force, reason };

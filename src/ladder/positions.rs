@@ -60,7 +60,7 @@ impl RoutePosition {
     fn moved(&mut self, to: State, shares: Shares, flip: FlipRecord) {
         self.inputs.requested = to;
         self.inputs.shares = shares;
-        self.inputs.unproven = false;
+        self.inputs.has_no_flip = false;
         self.inputs.gate = None;
         self.last = Some(flip);
         self.refused.clear();

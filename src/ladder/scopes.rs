@@ -48,16 +48,16 @@ pub(super) fn after_files(
     for route in &declared.routes {
         // Without a workflow no key is noted.
         let mut scopes = RetryScopes {
-            now: route.workflow.is_some().then(|| RetryScope::of(route)),
+            present: route.workflow.is_some().then(|| RetryScope::of(route)),
             matches: Some(route.matches.to_string()),
             reads_only: declared.read_only.contains(&route.id),
             ..Default::default()
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
         let gets_effects = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
-        let matched = own.iter().any(|was| was.now.is_some() && has_matched(was, route));
+        let matched = own.iter().any(|was| was.present.is_some() && has_matched(was, route));
         // Of several routes that became this one, each may have served what is this one's now.
-        let served = own.iter().filter(|was| was.now.is_some() || was.matches.is_some());
+        let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
         let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
         for was in own {
             scopes.exposed = scopes.exposed.max(was.exposed);
@@ -69,7 +69,7 @@ pub(super) fn after_files(
         if !is_recorded && has_served {
             scopes.since = Some(now);
         }
-        if scopes.now.is_some() {
+        if scopes.present.is_some() {
             for was in matches_before.taken_over_by(route, matched) {
                 if was.since.is_some() {
                     scopes.exposed = Some(now);
@@ -80,13 +80,13 @@ pub(super) fn after_files(
                 replace(&mut scopes, RetryScopes { moved: Vec::new(), ..was.clone() }, now);
             }
         }
-        settle(&mut scopes, now, window);
+        prune(&mut scopes, now, window);
         after.insert(route.id.clone(), scopes);
     }
     for (id, was) in known {
         let mut gone = RetryScopes::default();
         replace(&mut gone, was, now);
-        settle(&mut gone, now, window);
+        prune(&mut gone, now, window);
         after.insert(id, gone);
     }
     after.retain(|_, scopes| *scopes != RetryScopes::default());
@@ -130,7 +130,7 @@ fn has_matched(was: &RetryScopes, route: &Route) -> bool {
 /// Whether the earlier scope finds a retry by the same key as the present one: requests without the earlier key came
 /// under no key at all.
 fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
-    was.now.as_ref().zip(scopes.now.as_ref()).is_some_and(|(was, now)| was.key == now.key)
+    was.present.as_ref().zip(scopes.present.as_ref()).is_some_and(|(was, now)| was.key == now.key)
 }
 
 /// Which requests each route matched by the files that were read last.
@@ -161,15 +161,17 @@ impl<'a> MatchesBefore<'a> {
 /// The scopes without the expired ones.
 pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scopes {
     let mut scopes = scopes.clone();
-    scopes.values_mut().for_each(|scopes| settle(scopes, now, window));
+    scopes.values_mut().for_each(|scopes| prune(scopes, now, window));
     scopes.retain(|_, scopes| *scopes != RetryScopes::default());
     scopes
 }
 
 /// Replaces the present scope by the newer scopes given; it becomes an earlier one.
 fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
-    let RetryScopes { now, earlier, forgotten, since, moved, matches: _, reads_only: _, exposed: _ } = was;
-    scopes.earlier.extend(now.filter(|now| scopes.now.as_ref() != Some(now)).map(|scope| ReplacedScope { scope, at }));
+    let RetryScopes { present, earlier, forgotten, since, moved, matches: _, reads_only: _, exposed: _ } = was;
+    scopes.earlier.extend(
+        present.filter(|scope| scopes.present.as_ref() != Some(scope)).map(|scope| ReplacedScope { scope, at }),
+    );
     scopes.earlier.extend(earlier);
     scopes.forgotten = scopes.forgotten.max(forgotten);
     scopes.since = scopes.since.max(since);
@@ -177,12 +179,12 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
 }
 
 /// Sorts earlier scopes newest first, and removes duplicates, expired ones, and those beyond the bound.
-fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
-    let RetryScopes { now, earlier, forgotten, since, exposed, moved, matches: _, reads_only: _ } = scopes;
+fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
+    let RetryScopes { present, earlier, forgotten, since, exposed, moved, matches: _, reads_only: _ } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut kept: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {
-        let is_known = now.iter().chain(kept.iter().map(|kept| &kept.scope)).any(|scope| *scope == replaced.scope);
+        let is_known = present.iter().chain(kept.iter().map(|kept| &kept.scope)).any(|scope| *scope == replaced.scope);
         if !is_known && until(replaced.at, window) > at {
             kept.push(replaced);
         }
@@ -192,7 +194,7 @@ fn settle(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         kept.truncate(EARLIER_SCOPES_MAX);
     }
     *forgotten = forgotten.filter(|at_replaced| until(*at_replaced, window) > at);
-    *since = since.filter(|since| now.is_some() && until(*since, window) > at);
+    *since = since.filter(|since| present.is_some() && until(*since, window) > at);
     *exposed = exposed.filter(|_| since.is_some());
     *earlier = kept;
     moved::prune(moved, |at_replaced| until(at_replaced, window) > at);

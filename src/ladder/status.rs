@@ -21,7 +21,8 @@ pub struct RouteStatus {
     /// The shares in force.
     pub shares: Shares,
     /// Whether no flip was recorded: the state is the one that the file declares.
-    pub unproven: bool,
+    #[serde(rename = "unproven")]
+    pub has_no_flip: bool,
     /// The reason with which a flip or the file overrode the gate, until the gate would be open without it.
     pub forced: Option<String>,
     /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
@@ -48,7 +49,7 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> 
         requested: at.inputs.requested,
         effective: inputs.effective(at),
         shares: at.inputs.shares,
-        unproven: at.inputs.unproven,
+        has_no_flip: at.inputs.has_no_flip,
         forced: gate.still_forced(&inputs.positions, at),
         refused: at.refused.clone(),
         last: at.last.clone(),

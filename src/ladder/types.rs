@@ -97,9 +97,9 @@ pub enum FlipError {
     /// The store did not record the move: nothing changed.
     #[error("the store did not record the flip, nothing changed: {0}")]
     Store(#[from] StoreError),
-    /// See [`NotKnown`].
+    /// See [`StoreSilent`].
     #[error(transparent)]
-    NotKnown(#[from] NotKnown),
+    StoreSilent(#[from] StoreSilent),
 }
 
 /// The kill switch is set.
@@ -123,14 +123,14 @@ pub enum FreezeError {
     /// The store did not record the end of a freeze: nothing changed.
     #[error("the store did not record that the freeze ends, so it stays in force: {0}")]
     Store(#[from] StoreError),
-    /// See [`NotKnown`].
+    /// See [`StoreSilent`].
     #[error(transparent)]
-    NotKnown(#[from] NotKnown),
+    StoreSilent(#[from] StoreSilent),
 }
 
 /// The store does not answer: the move was not begun, or its outcome is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotKnown {
+pub enum StoreSilent {
     /// The move was not begun, because an earlier one waits for the store.
     #[error("an earlier move still waits for the store; this one was not begun, nothing changed")]
     Busy,

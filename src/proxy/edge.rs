@@ -120,7 +120,7 @@ fn spawn_connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, p
     shared.clone().tasks.spawn(async move {
         let wait = Arc::new(ConnectionWait::new());
         let stream = Arc::new(stream);
-        let _open = shared.open_connections.enter(wait.clone());
+        let _open = shared.open_connections.register(wait.clone());
         let peer = peer.ip();
         let forwarder = Forwarder::new(peer, shared.trust_forwarded);
         let connection_permit = Arc::new(permit);

@@ -129,7 +129,7 @@ pub(super) async fn answer(
                 retry_keys::count_held(route);
             }
             // A person or a rule of the workflow decided so: neither an answer nor an error of the engine is counted.
-            if !report.failed_by_decision {
+            if !report.ended_on_purpose {
                 shared.served_observer.served(route, served_as(&problem));
             }
             Failure::Engine(problem)
@@ -200,8 +200,8 @@ fn respond(exchange: &Exchange<'_>, answer: ArmAnswer, rung: State) -> Response<
     }
     let wait = &exchange.client.wait;
     wait.enter(Phase::Reply);
-    let finish = exchange.finish(rung, AnsweredBy::Engine, status);
-    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(finish)));
+    let answer_to_count = exchange.answer_to_count(rung, AnsweredBy::Engine, status);
+    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(answer_to_count)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

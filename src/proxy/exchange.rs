@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::headers::Forwarder;
 use super::respond::{Failure, Refused};
-use super::route_metrics::{AnsweredBy, Finish};
+use super::route_metrics::{AnswerToCount, AnsweredBy};
 use super::shared::Shared;
 use super::table::{RouteEntry, Table};
 use super::wait::ConnectionWait;
@@ -46,8 +46,8 @@ impl Exchange<'_> {
     pub(super) fn refused(&self, rung: State, failure: Failure) -> Refused {
         Refused { failure, counted: Some((self.entry.route_metrics.clone(), rung)) }
     }
-    pub(super) fn finish(&self, rung: State, answered_by: AnsweredBy, status: StatusCode) -> Finish {
-        Finish { route_metrics: self.entry.route_metrics.clone(), rung, answered_by, status, began: self.began }
+    pub(super) fn answer_to_count(&self, rung: State, answered_by: AnsweredBy, status: StatusCode) -> AnswerToCount {
+        AnswerToCount { route_metrics: self.entry.route_metrics.clone(), rung, answered_by, status, began: self.began }
     }
 }
 

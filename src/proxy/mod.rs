@@ -107,8 +107,8 @@ impl Proxy {
 
     /// The number of requests of a route answered since the start, and the median of the proxy's overhead in
     /// microseconds.
-    pub fn status_counts(&self, route: &RouteId) -> (u64, Option<f64>) {
-        self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.status_counts())
+    pub fn traffic_counts(&self, route: &RouteId) -> (u64, Option<f64>) {
+        self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
     }
 
     /// Serves a listener until `shutdown`, then drains: nothing new is accepted, requests in flight finish within

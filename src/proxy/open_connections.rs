@@ -25,7 +25,7 @@ pub(super) struct OpenConnection<'a> {
 }
 
 impl OpenConnections {
-    pub(super) fn enter(&self, wait: Arc<ConnectionWait>) -> OpenConnection<'_> {
+    pub(super) fn register(&self, wait: Arc<ConnectionWait>) -> OpenConnection<'_> {
         let id = self.next.fetch_add(1, Relaxed);
         self.shard(id).lock().unwrap_or_else(PoisonError::into_inner).insert(id, wait);
         OpenConnection { open: self, id }

@@ -55,12 +55,12 @@ pub(super) async fn answer_from_legacy(
             connection.reusable = strip_reply(&mut parts.headers, switching) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
             let capture = captured.and_then(|captured| captured.on_reply_head(parts.status, &parts.headers, length));
-            let finish = exchange.finish(rung, AnsweredBy::Legacy, parts.status);
+            let answer_to_count = exchange.answer_to_count(rung, AnsweredBy::Legacy, parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
             entry.route_metrics.record_overhead(asked.saturating_sub(exchange.began) + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
             let unmodified = parts.status == StatusCode::NOT_MODIFIED && parts.headers.contains_key(CONTENT_LENGTH);
-            let mut body = ReplyBody::legacy(incoming, connection, capture, wait.clone(), Some(finish));
+            let mut body = ReplyBody::legacy(incoming, connection, capture, wait.clone(), Some(answer_to_count));
             if unmodified {
                 body = body.unmodified();
             }

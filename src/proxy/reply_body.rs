@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use super::capture::CapturedReply;
 use super::legacy::LegacyConnection;
 use super::request_body::BoxError;
-use super::route_metrics::Finish;
+use super::route_metrics::AnswerToCount;
 use super::wait::ConnectionWait;
 
 enum Reply {
@@ -31,15 +31,15 @@ pub(super) struct ReplyBody {
     reply: Reply,
     connection: Option<LegacyConnection>,
     capture: Option<Box<CapturedReply>>,
-    finish: Option<Finish>,
+    answer_to_count: Option<AnswerToCount>,
     wait: Arc<ConnectionWait>,
     ended: bool,
 }
 
 impl ReplyBody {
     /// The proxy's problem document, or the engine's answer.
-    pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, finish: Option<Finish>) -> Self {
-        Self { reply: Reply::Full(Some(bytes)), connection: None, capture: None, finish, wait, ended: false }
+    pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, answer_to_count: Option<AnswerToCount>) -> Self {
+        Self { reply: Reply::Full(Some(bytes)), connection: None, capture: None, answer_to_count, wait, ended: false }
     }
     /// Legacy's reply, streamed.
     pub(super) fn legacy(
@@ -47,9 +47,9 @@ impl ReplyBody {
         connection: LegacyConnection,
         capture: Option<Box<CapturedReply>>,
         wait: Arc<ConnectionWait>,
-        finish: Option<Finish>,
+        answer_to_count: Option<AnswerToCount>,
     ) -> Self {
-        Self { reply: Reply::Legacy(body), connection: Some(connection), capture, finish, wait, ended: false }
+        Self { reply: Reply::Legacy(body), connection: Some(connection), capture, answer_to_count, wait, ended: false }
     }
     /// The body of a 304 whose head declares a length.
     pub(super) fn unmodified(mut self) -> Self {
@@ -135,8 +135,8 @@ impl Drop for ReplyBody {
         {
             capture.finish();
         }
-        if let Some(finish) = self.finish.take() {
-            finish.record();
+        if let Some(answer) = self.answer_to_count.take() {
+            answer.record();
         }
         if self.wait.is_request_done() {
             self.wait.enter(super::wait::Phase::Idle);

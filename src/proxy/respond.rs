@@ -13,7 +13,7 @@ use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
 use super::pool::ConnectError;
 use super::reply_body::ReplyBody;
-use super::route_metrics::{AnsweredBy, Finish, RouteMetrics};
+use super::route_metrics::{AnswerToCount, AnsweredBy, RouteMetrics};
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::exchange::{Problem, Source};
 use crate::flag::{PathRefusal, State};
@@ -215,9 +215,10 @@ pub(super) fn refuse(refused: Refused, wait: &Arc<ConnectionWait>, began: u64) -
         }
     };
     let answered_by = if source == Source::Workflow { AnsweredBy::Engine } else { AnsweredBy::Proxy };
-    let finish = counted.map(|(route_metrics, rung)| Finish { route_metrics, rung, answered_by, status, began });
+    let answer_to_count =
+        counted.map(|(route_metrics, rung)| AnswerToCount { route_metrics, rung, answered_by, status, began });
     wait.enter(Phase::Reply);
-    let mut response = Response::new(ReplyBody::full(body, wait.clone(), finish));
+    let mut response = Response::new(ReplyBody::full(body, wait.clone(), answer_to_count));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);

@@ -33,20 +33,20 @@ pub(super) struct RouteMetrics {
     duration: [OnceLock<Histogram>; 3],
     overhead: Histogram,
     fallbacks: OnceLock<Counter>,
-    status_counts: StatusCounts,
+    traffic_counts: TrafficCounts,
 }
 
 /// The counts that `status` shows: requests, and a histogram of the proxy's overhead by powers of two of a microsecond.
 #[derive(Default)]
-struct StatusCounts {
+struct TrafficCounts {
     requests: AtomicU64,
     overhead: [AtomicU64; 24],
 }
 
 impl RouteMetrics {
     /// Requests answered, and the median of the proxy's overhead in microseconds (interpolated within a power of two).
-    pub(super) fn status_counts(&self) -> (u64, Option<f64>) {
-        let counts: Vec<u64> = self.status_counts.overhead.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+    pub(super) fn traffic_counts(&self) -> (u64, Option<f64>) {
+        let counts: Vec<u64> = self.traffic_counts.overhead.iter().map(|n| n.load(Ordering::Relaxed)).collect();
         let half = counts.iter().sum::<u64>() as f64 / 2.0;
         let mut below = 0.0;
         let mut median = None;
@@ -59,7 +59,7 @@ impl RouteMetrics {
             }
             below += count;
         }
-        (self.status_counts.requests.load(Ordering::Relaxed), median)
+        (self.traffic_counts.requests.load(Ordering::Relaxed), median)
     }
     pub(super) fn new(route: &str) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl RouteMetrics {
             duration: [const { OnceLock::new() }; 3],
             overhead: histogram!("pointsman_proxy_overhead_seconds"),
             fallbacks: OnceLock::new(),
-            status_counts: StatusCounts::default(),
+            traffic_counts: TrafficCounts::default(),
         }
     }
     /// The route that it counts for.
@@ -88,7 +88,7 @@ impl RouteMetrics {
             )
         });
         requests.increment(1);
-        self.status_counts.requests.fetch_add(1, Ordering::Relaxed);
+        self.traffic_counts.requests.fetch_add(1, Ordering::Relaxed);
         let duration = self.duration[answered_by as usize].get_or_init(
             || histogram!("pointsman_request_duration_seconds", "route" => self.label(), "arm" => ANSWERED_BY[answered_by as usize]),
         );
@@ -98,7 +98,7 @@ impl RouteMetrics {
     pub(super) fn record_overhead(&self, micros: u64) {
         self.overhead.record(seconds(micros));
         let power = (u64::BITS - micros.leading_zeros()) as usize;
-        self.status_counts.overhead[power.min(self.status_counts.overhead.len() - 1)].fetch_add(1, Ordering::Relaxed);
+        self.traffic_counts.overhead[power.min(self.traffic_counts.overhead.len() - 1)].fetch_add(1, Ordering::Relaxed);
     }
     /// Counts a request without a key value, and cohort rules that failed. Rare, so the series are looked up by name.
     pub(super) fn count_diagnostics(&self, diagnostics: DecisionDiagnostics) {
@@ -121,7 +121,7 @@ fn seconds(micros: u64) -> f64 {
 }
 
 /// One answer, to be counted when its last byte has been passed on.
-pub(super) struct Finish {
+pub(super) struct AnswerToCount {
     pub route_metrics: Arc<RouteMetrics>,
     pub rung: State,
     pub answered_by: AnsweredBy,
@@ -129,9 +129,9 @@ pub(super) struct Finish {
     pub began: u64,
 }
 
-impl Finish {
+impl AnswerToCount {
     pub(super) fn record(self) {
-        let Finish { route_metrics, rung, answered_by, status, began } = self;
+        let AnswerToCount { route_metrics, rung, answered_by, status, began } = self;
         route_metrics.count_answer(rung, answered_by, status, now().saturating_sub(began));
     }
 }
@@ -143,11 +143,11 @@ mod tests {
     #[test]
     fn the_median_overhead_is_within_its_power_of_two() {
         let route_metrics = RouteMetrics::new("orders.create");
-        assert_eq!(route_metrics.status_counts(), (0, None));
+        assert_eq!(route_metrics.traffic_counts(), (0, None));
         for micros in [3, 90, 100, 110, 5_000] {
             route_metrics.record_overhead(micros);
         }
-        let (_, median) = route_metrics.status_counts();
+        let (_, median) = route_metrics.traffic_counts();
         assert!(median.is_some_and(|us| (64.0..128.0).contains(&us)), "{median:?}");
     }
 }

@@ -142,8 +142,8 @@ async fn answer_flagged(
     if let (Decision::Legacy { rung, .. }, None, false) = (&decision, first_try.arm, first_try.is_unknown)
         && retry_keys::engine_may_hold(&*shared.affinity, &first_try.any_caller)
     {
-        let waiting = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
-        body = waiting.check_not_held(&mut upload, &mut first_try).await?;
+        let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
+        body = not_taken.check_not_held(&mut upload, &mut first_try).await?;
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
     // In two cases the request is answered although it is not known who took the first try: the engine answers and its
@@ -166,7 +166,7 @@ async fn answer_flagged(
     // flight under another flag set. The loop repeats only after the body was read.
     let mut key_not_noted = false;
     while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
-        let waiting = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
+        let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         let earlier = first_try.earlier_keys(table.set.files_version);
         match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body) {
             LegacyTake::Noted => {}
@@ -177,13 +177,13 @@ async fn answer_flagged(
                 decision = decide(&table.set, flag, &facts);
             }
             LegacyTake::HeldUnderAnotherCredential => {
-                return Err(waiting.refused_as_held(Problem::held_under_another_credential()));
+                return Err(not_taken.refused_as_held(Problem::held_under_another_credential()));
             }
-            LegacyTake::HeldUnderNewerFiles => return Err(waiting.refused_as_held(Problem::held_under_other_files())),
+            LegacyTake::HeldUnderNewerFiles => return Err(not_taken.refused_as_held(Problem::held_under_other_files())),
             LegacyTake::Unknown => first_try.is_unknown = true,
             // Since the lookup above, the engine took a request with the same key, perhaps under another credential.
             LegacyTake::NeedsBody => {
-                body = waiting.check_not_held(&mut upload, &mut first_try).await?;
+                body = not_taken.check_not_held(&mut upload, &mut first_try).await?;
                 decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
                 continue;
             }
@@ -236,8 +236,8 @@ fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: Re
         Decision::Engine { reason: EngineReason::Rung, rung, .. } => unless_frozen(*rung),
         Decision::Engine { reason: EngineReason::Retry, may_fall_back, .. } => {
             match decide(set, flag, &RequestFacts { first_try: None, ..facts }) {
-                Decision::Engine { rung, may_fall_back: new_may, .. } => {
-                    *may_fall_back &= new_may;
+                Decision::Engine { rung, may_fall_back: would_fall_back, .. } => {
+                    *may_fall_back &= would_fall_back;
                     unless_frozen(rung)
                 }
                 Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,

@@ -12,9 +12,9 @@
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and
 //! counted; when it is gone or panics, each run fails by itself; an answer after the time-out is ignored.
 
-mod facts;
 mod parts;
 mod queue;
+mod request_value;
 mod run;
 
 #[cfg(test)]

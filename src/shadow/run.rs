@@ -9,9 +9,9 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::facts::request_value;
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::QueuedRequest;
+use super::request_value::request_value;
 use crate::clock;
 use crate::compare::{
     Body, BoundExceeded, Bounds, Comparison, Observation, Pair, Rules, Verdict, compare, sample_text, shorten,

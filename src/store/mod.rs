@@ -191,7 +191,7 @@ pub trait Store: Work {
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;
     /// How long runs are kept after their end unless the configuration says otherwise: [`NEW_STORE_RETENTION`], or for
     /// ever (`None`) in a store that an older version created.
-    fn usual_retention(&self) -> Option<Duration> {
+    fn default_retention(&self) -> Option<Duration> {
         None
     }
     /// Whether this opening created the store: no process served a request with it before.

@@ -10,7 +10,8 @@ use crate::flag::RetryScope;
 pub struct RetryScopes {
     /// The scope in the files that were read last; `None` if no keys are recorded, because the route has no workflow or
     /// was removed.
-    pub now: Option<RetryScope>,
+    #[serde(rename = "now")]
+    pub present: Option<RetryScope>,
     /// Earlier scopes under which retries may still come, the newest first.
     pub earlier: Vec<ReplacedScope>,
     /// When the newest of the scopes that were dropped from `earlier` had been replaced; `None` if none was dropped.

@@ -54,12 +54,12 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
         if stored.batches.get(&(append.run_id, append.first)) == Some(&append.batch) {
             return AppendOutcome::AlreadyStored;
         }
-        let (stored, fence) = heads.get(&append.run_id).copied().unwrap_or((0, append.fence));
+        let (last_seq, fence) = heads.get(&append.run_id).copied().unwrap_or((0, append.fence));
         if append.fence != fence {
             return AppendOutcome::Reject(AppendError::Fenced(append.run_id));
         }
-        if append.first != stored + 1 {
-            return AppendOutcome::Reject(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) }));
+        if append.first != last_seq + 1 {
+            return AppendOutcome::Reject(AppendError::Conflict(Conflict::Seq { stored: Seq(last_seq) }));
         }
     }
     for (claim, key) in append.claim.iter().flat_map(|claim| claim.keys().map(move |key| (claim, key))) {

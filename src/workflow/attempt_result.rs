@@ -81,8 +81,8 @@ pub(super) fn describe(result: &AttemptResult) -> String {
 pub(super) fn response(result: &AttemptResult) -> Option<Arc<Value>> {
     match result {
         AttemptResult::Reply { output, .. } => shorten_value(output),
-        AttemptResult::Unreadable { begins, .. } => {
-            shorten_value(&Value::from(begins.as_str())).filter(|_| !begins.is_empty())
+        AttemptResult::Unreadable { body_start, .. } => {
+            shorten_value(&Value::from(body_start.as_str())).filter(|_| !body_start.is_empty())
         }
         AttemptResult::NotSent(_)
         | AttemptResult::BreakerOpen { .. }

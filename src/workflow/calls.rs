@@ -147,7 +147,8 @@ pub(super) struct CallState {
     /// The deadline of all its attempts and the pauses between them.
     pub until: Option<Timestamp>,
     /// The result of a call that was done, but whose output does not fit the schema that the step declares.
-    pub gave: Option<Box<CallResult>>,
+    #[serde(rename = "gave")]
+    pub unfit_result: Option<Box<CallResult>>,
     /// How the last attempt ended, for people.
     pub why: Option<String>,
     /// Only of a probe: when its latest attempt was decided.
@@ -320,7 +321,7 @@ impl CallState {
             renew: false,
             requested: false,
             until: started.until,
-            gave: None,
+            unfit_result: None,
             why: None,
             at: started.at,
             settled: None,

@@ -177,7 +177,7 @@ pub enum AttemptResult {
         /// What is wrong with it.
         why: String,
         /// The beginning of the body.
-        begins: String,
+        body_start: String,
     },
     /// The request was never sent.
     NotSent(String),

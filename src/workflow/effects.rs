@@ -13,7 +13,7 @@ use crate::names::StepId;
 impl CallState {
     /// Whether it may have taken effect, as far as is known now.
     pub(super) fn may_be_done(&self) -> bool {
-        self.uncertain || self.gave.is_some() || matches!(self.phase, Phase::InFlight | Phase::Probing)
+        self.uncertain || self.unfit_result.is_some() || matches!(self.phase, Phase::InFlight | Phase::Probing)
     }
 }
 
@@ -32,7 +32,7 @@ impl Run {
     }
     /// As [`Run::effects_begun`], but a child run that ended without a report counts as having done nothing. Only for
     /// the replay of `Abandoned` events: earlier versions decided by this whether a run may be abandoned.
-    pub(super) fn effects_known(&self) -> bool {
+    pub(super) fn reported_effects_begun(&self) -> bool {
         let PerformedEffects { private, shared } = self.performed_so_far();
         private || shared
     }
@@ -78,7 +78,7 @@ impl Run {
             _ => None,
         });
         open.flat_map(|(step, open)| open.calls.values().map(move |call| (step, call)))
-            .filter(|(_, call)| call.unknown_effect() && call.gave.is_none())
+            .filter(|(_, call)| call.unknown_effect() && call.unfit_result.is_none())
     }
     /// Whether an attempt of a step (an item) that will not be repeated may have taken effect.
     pub(super) fn may_have_happened(&self, step: &StepId, item: Option<u32>) -> bool {

@@ -175,7 +175,7 @@ impl Run {
         self.decided_against
     }
     /// Whether the run ends or ended early because of such a decision.
-    pub fn failed_by_decision(&self) -> bool {
+    pub fn ended_on_purpose(&self) -> bool {
         self.decided_against && self.failure().is_some_and(|failure| failure.kind.may_follow_decision())
     }
     /// The oldest open conflict.

@@ -287,7 +287,7 @@ fn results_of_attempts_are_classified() {
     assert_eq!(try_once(status(404)), (RunStatus::Failed, Some(FailureKind::Refused)));
     assert_eq!(try_once(status(500)), (RunStatus::Paused, None));
     assert_eq!(try_once(AttemptResult::Interrupted), (RunStatus::Paused, None));
-    let large = AttemptResult::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() };
+    let large = AttemptResult::Unreadable { status: 200, why: "x".into(), body_start: "[[[".into() };
     assert_eq!(try_once(large), (RunStatus::Failed, Some(FailureKind::Bound)));
 }
 

@@ -2,7 +2,7 @@
 """What our store does alone: appends against bare SQLite, and how long a long run takes to be read and folded.
 
   appends   1 to 128 callers, 1 or 4 events each, against SQLite itself with the same bytes in batches as large as ours
-            were: a row for each event, and a row for each append (`src/store/tests/rate.rs` says what the two leave out)
+            were: a row for each event, and a row for each append (`src/store/tests/benchmarks.rs` says what the two leave out)
   long-run  a run of 20,000 events that waits for a signal: read and folded from all of its events, and from its snapshot
             and the events after it; and from outside, how long the signal takes until the run has ended, which includes
             that another task takes it up from the store
@@ -41,7 +41,7 @@ def run_measuring_test(test, folder, rounds, cargo, **variables):
 
 
 def appends(folder, args, emit):
-    for row in run_measuring_test("store::tests::rate::events_a_second", folder, args.rounds, args.cargo):
+    for row in run_measuring_test("store::tests::benchmarks::events_a_second", folder, args.rounds, args.cargo):
         emit(row)
 
 
@@ -75,7 +75,7 @@ def long_run(folder, args, emit):
         wait_until("the run ends", lambda: status_of(pointsman, run) == "completed")
         emit(dict(work="signal to a long run", round=n, status=status, ms=round(took * 1e3, 1), snapshots=written(), rss_mb=round(rig.rss_mb(pointsman.process.pid), 1)))
     rig.stop(pointsman.process)
-    for row in run_measuring_test("store::tests::rate::read_and_fold", folder, args.rounds, args.cargo, POINTSMAN_STORE=str(pointsman.folder / "bench.db")):
+    for row in run_measuring_test("store::tests::benchmarks::read_and_fold", folder, args.rounds, args.cargo, POINTSMAN_STORE=str(pointsman.folder / "bench.db")):
         emit(row)
 
 

@@ -22,7 +22,7 @@ fn line(operation: &str, key: &str, caused_by: &str, trace: &str) -> LedgerEntry
         amount: None,
         caused_by: caused_by.into(),
         trace: Some(trace.into()),
-        duplicate: false,
+        repeated: false,
     }
 }
 
@@ -44,7 +44,7 @@ fn wrong(lines: &[LedgerEntry], placed: &[Value], allowed: &Allowed) -> Vec<Stri
 fn violations_in_the_ledger_are_found() {
     let (lines, placed) = sound();
     assert!(wrong(&lines, &placed, &Allowed::default()).is_empty());
-    let again = |entry: LedgerEntry| LedgerEntry { duplicate: true, ..entry };
+    let again = |entry: LedgerEntry| LedgerEntry { repeated: true, ..entry };
     let cases: [(&str, &str, Vec<LedgerEntry>); 8] = [
         ("a key accepted twice", "I3", vec![line("mail", "mail", "engine:r1", "t1")]),
         ("a delivery that no crash explains", "I3", vec![again(line("charge", "charge", "engine:r1", "t1"))]),

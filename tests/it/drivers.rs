@@ -190,8 +190,7 @@ async fn each_call_fails_in_turn(keyed: bool) {
                 let end = wait_for_exit(&workflow_run, &clean, &mut found).await;
                 found.extend(workflow_run.violations(times as u64).await);
                 // Where a repetition could have a second effect, nothing is sent again automatically.
-                if !keyed && workflow_run.ledger().iter().any(|line| line.duplicate && !is_repeatable(&line.operation))
-                {
+                if !keyed && workflow_run.ledger().iter().any(|line| line.repeated && !is_repeatable(&line.operation)) {
                     found.push("a call whose outcome is unknown was sent again".into());
                 }
                 if let Some(run) = workflow_run.run().await.filter(|run| run.status.is_final()) {
@@ -238,10 +237,10 @@ async fn each_call_is_made_twice(keyed: bool) {
             if keyed && !matches!(end, "completed" | "none") {
                 found.push(format!("it is {end}, though a repeat is harmless"));
             }
-            if !keyed && workflow_run.ledger().iter().any(|line| line.duplicate && !is_repeatable(&line.operation)) {
+            if !keyed && workflow_run.ledger().iter().any(|line| line.repeated && !is_repeatable(&line.operation)) {
                 found.push("a call whose outcome is unknown was sent again".into());
             }
-            extra += workflow_run.ledger().iter().filter(|line| line.duplicate).count();
+            extra += workflow_run.ledger().iter().filter(|line| line.repeated).count();
             wrong.extend(found.into_iter().map(|found| format!("{workflow}, {place:?}: {found}")));
             *ends.entry(end).or_default() += 1;
             cases += 1;

@@ -223,7 +223,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     let late = jiff::SignedDuration::try_from(IN_TRANSIT).expect("short");
     let entries = system.world.ledger().entries();
     let held = |at: Timestamp| effects.iter().any(|(from, to)| at > *from + late && at < *to);
-    let begun = entries.iter().filter(|entry| entry.by_engine() && !entry.duplicate && held(entry.at));
+    let begun = entries.iter().filter(|entry| entry.by_engine() && !entry.repeated && held(entry.at));
     wrong.extend(begun.map(|entry| format!("`{}` began at {}", entry.operation, entry.at)));
     let engines = entries.iter().filter(|entry| entry.by_engine()).count();
     assert!(made > ROUNDS && engines > ROUNDS, "the engine worked in between: {made} runs, {engines} effects");

@@ -53,7 +53,7 @@ async fn send_traffic(system: &TestSystem, round: u64) -> bool {
 /// How many calls were repeated since an entry of the ledger, and which were repeated more than once.
 fn repeated_calls(system: &TestSystem, since: usize) -> (usize, Vec<String>) {
     let mut extra: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
-    for line in system.world.ledger().entries().into_iter().skip(since).filter(|line| line.duplicate) {
+    for line in system.world.ledger().entries().into_iter().skip(since).filter(|line| line.repeated) {
         *extra.entry((line.operation, line.key)).or_default() += 1;
     }
     let wrong =

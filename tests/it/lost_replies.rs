@@ -98,7 +98,7 @@ async fn resolve_conflicts(system: &TestSystem, done: &Cell<bool>) -> u64 {
             let shown = system.pointsman.get(&format!("{RUNS}/{run}")).await;
             for conflict in shown["data"]["conflicts"].as_array().into_iter().flatten() {
                 let key = key_of(system, run, conflict).await;
-                let took_place = system.world.ledger().entries().iter().any(|line| line.key == key && !line.duplicate);
+                let took_place = system.world.ledger().entries().iter().any(|line| line.key == key && !line.repeated);
                 let mut body = json!({ "step": conflict["step_id"], "item": conflict["item"], "choice": "retry" });
                 if took_place {
                     body["choice"] = "take".into();
@@ -140,7 +140,7 @@ async fn replies_are_lost(test: &str, keyed: bool) {
         faults[..met(operation)].iter().filter(|fault| **fault != Fault::None).count() as u64
     });
     let met = met.sum::<u64>();
-    let again = system.world.ledger().entries().iter().filter(|line| line.duplicate).count() as u64;
+    let again = system.world.ledger().entries().iter().filter(|line| line.repeated).count() as u64;
     let mut wrong = Vec::new();
     if again > if keyed { met } else { 0 } {
         wrong.push(format!("{again} calls were made again after {met} faults, keys honoured: {keyed}"));

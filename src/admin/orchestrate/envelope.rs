@@ -130,7 +130,7 @@ fn undone(step: &StepId, item: Option<u32>, undone: Undone) -> UndoRow {
         Undone::NotYet => (UndoState::NotYet, None),
         Undone::Undone => (UndoState::Undone, None),
         Undone::Rehearsed => (UndoState::Rehearsed, None),
-        Undone::Left(why) => (UndoState::Left, Some(why)),
+        Undone::Left(why) => (UndoState::NotUndone, Some(why)),
     };
     UndoRow { step_id: step.to_string(), item, state, why }
 }

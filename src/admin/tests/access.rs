@@ -99,11 +99,7 @@ async fn a_name_on_loopback_is_recorded_as_unverified() {
 }
 
 fn token(name: &str, secret: &str, may: &[&str]) -> Token {
-    Token {
-        name: name.into(),
-        secret: Secret::new(secret),
-        permissions: may.iter().map(|may| (*may).to_owned()).collect(),
-    }
+    Token { name: name.into(), secret: Secret::new(secret), scopes: may.iter().map(|may| (*may).to_owned()).collect() }
 }
 
 async fn api_with_tokens() -> TestApi {
@@ -195,7 +191,7 @@ pub fn tokens() -> Vec<Token> {
     let token = |name: &str, bearer: &str, may: &[&str]| Token {
         name: name.into(),
         secret: Secret::new(bearer.trim_start_matches("Bearer ").to_owned()),
-        permissions: may.iter().map(ToString::to_string).collect(),
+        scopes: may.iter().map(ToString::to_string).collect(),
     };
     vec![
         token("runner", RUNNER, &["read", "run"]),

@@ -323,7 +323,8 @@ pub enum UndoState {
     /// The effect was rehearsed: nothing was sent, so there is nothing to undo.
     Rehearsed,
     /// It was not undone.
-    Left,
+    #[serde(rename = "left")]
+    NotUndone,
 }
 
 /// The request that started a run. It never changes: a repeated start returns the same receipt.

@@ -39,7 +39,7 @@ pub(crate) enum Runs {
         #[arg(long)]
         no_undo: bool,
         #[command(flatten)]
-        plain: RunArgs,
+        args: RunArgs,
     },
     /// Skip a step that has not begun, or that waits for a time, a signal, its next attempt or the resolution of its
     /// conflict.
@@ -47,7 +47,7 @@ pub(crate) enum Runs {
         #[command(flatten)]
         of: StepArgs,
         #[command(flatten)]
-        rest: ReasonArgs,
+        reason_args: ReasonArgs,
     },
     /// Replace the input of a step that has not begun.
     Adjust {
@@ -60,7 +60,7 @@ pub(crate) enum Runs {
         #[arg(long, value_name = "JSON|FILE")]
         input: String,
         #[command(flatten)]
-        rest: ReasonArgs,
+        reason_args: ReasonArgs,
     },
     /// Start the next attempt now, of one step or of all steps that wait for one.
     Retry {
@@ -175,7 +175,7 @@ pub(crate) struct RunArgs {
     /// The run's id, or its job's.
     pub run: String,
     #[command(flatten)]
-    pub rest: ReasonArgs,
+    pub reason_args: ReasonArgs,
 }
 
 /// The reason of a command, and the server.
@@ -218,7 +218,7 @@ pub(crate) struct Resolve {
     #[arg(long)]
     pub no_undo: bool,
     #[command(flatten)]
-    pub rest: ReasonArgs,
+    pub reason_args: ReasonArgs,
 }
 
 /// The ways to resolve a conflict.

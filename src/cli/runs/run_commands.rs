@@ -16,9 +16,9 @@ use crate::cli::output::Output;
 pub(crate) enum RunCommand {
     Pause(RunArgs),
     Resume(RunArgs),
-    Cancel { no_undo: bool, plain: RunArgs },
-    Skip { of: StepArgs, rest: ReasonArgs },
-    Adjust { of: StepArgs, item: Option<u32>, input: String, rest: ReasonArgs },
+    Cancel { no_undo: bool, args: RunArgs },
+    Skip { of: StepArgs, reason_args: ReasonArgs },
+    Adjust { of: StepArgs, item: Option<u32>, input: String, reason_args: ReasonArgs },
     Retry { run: String, step: Option<String>, server: Server },
     Rerun { run: String, from: String, server: Server },
     Resolve(Resolve),
@@ -30,14 +30,14 @@ impl RunCommand {
     /// The server that receives it.
     pub(crate) fn server(&self) -> &Server {
         match self {
-            RunCommand::Pause(plain) | RunCommand::Resume(plain) | RunCommand::Cancel { plain, .. } => {
-                &plain.rest.server
+            RunCommand::Pause(args) | RunCommand::Resume(args) | RunCommand::Cancel { args, .. } => {
+                &args.reason_args.server
             }
-            RunCommand::Skip { rest, .. } | RunCommand::Adjust { rest, .. } => &rest.server,
+            RunCommand::Skip { reason_args, .. } | RunCommand::Adjust { reason_args, .. } => &reason_args.server,
             RunCommand::Retry { server, .. } | RunCommand::Rerun { server, .. } | RunCommand::Signal { server, .. } => {
                 server
             }
-            RunCommand::Resolve(resolve) => &resolve.rest.server,
+            RunCommand::Resolve(resolve) => &resolve.reason_args.server,
             RunCommand::Answer(answer) => &answer.server,
         }
     }
@@ -48,26 +48,26 @@ pub(crate) fn send_command(client: &Client, command: RunCommand, format: Formatt
     let by = command.server().caller_name();
     let pauses = matches!(command, RunCommand::Pause(_));
     let (path, request) = match command {
-        RunCommand::Pause(RunArgs { run, rest }) => {
-            (path(&run, "/pause"), json!(PauseRequest { reason: rest.reason, by }))
+        RunCommand::Pause(RunArgs { run, reason_args }) => {
+            (path(&run, "/pause"), json!(PauseRequest { reason: reason_args.reason, by }))
         }
-        RunCommand::Resume(RunArgs { run, rest }) => {
-            (path(&run, "/resume"), json!(PauseRequest { reason: rest.reason, by }))
+        RunCommand::Resume(RunArgs { run, reason_args }) => {
+            (path(&run, "/resume"), json!(PauseRequest { reason: reason_args.reason, by }))
         }
-        RunCommand::Cancel { no_undo, plain: RunArgs { run, rest } } => {
-            (path(&run, "/cancel"), json!(CancelRequest { compensate: !no_undo, reason: rest.reason, by }))
+        RunCommand::Cancel { no_undo, args: RunArgs { run, reason_args } } => {
+            (path(&run, "/cancel"), json!(CancelRequest { compensate: !no_undo, reason: reason_args.reason, by }))
         }
-        RunCommand::Skip { of: StepArgs { run, step }, rest } => {
-            (path(&run, "/skip"), json!(SkipRequest { step, reason: rest.reason, by }))
+        RunCommand::Skip { of: StepArgs { run, step }, reason_args } => {
+            (path(&run, "/skip"), json!(SkipRequest { step, reason: reason_args.reason, by }))
         }
-        RunCommand::Adjust { of: StepArgs { run, step }, item, input, rest } => (
+        RunCommand::Adjust { of: StepArgs { run, step }, item, input, reason_args } => (
             path(&run, "/adjust"),
-            json!(AdjustRequest { step, item, input: json_argument(&input)?, reason: rest.reason, by }),
+            json!(AdjustRequest { step, item, input: json_argument(&input)?, reason: reason_args.reason, by }),
         ),
         RunCommand::Retry { run, step, server: _ } => (path(&run, "/retry"), json!(RetryRequest { step, by })),
         RunCommand::Rerun { run, from, server: _ } => (path(&run, "/rerun"), json!(RerunRequest { from, by })),
         RunCommand::Resolve(resolve) => {
-            let Resolve { of: StepArgs { run, step }, choice, item, input, output, no_undo, rest } = resolve;
+            let Resolve { of: StepArgs { run, step }, choice, item, input, output, no_undo, reason_args } = resolve;
             let request = ResolveRequest {
                 step,
                 item,
@@ -75,7 +75,7 @@ pub(crate) fn send_command(client: &Client, command: RunCommand, format: Formatt
                 input: input.as_deref().map(json_argument).transpose()?,
                 output: output.as_deref().map(json_argument).transpose()?,
                 compensate: (choice == Choice::Cancel).then_some(!no_undo),
-                reason: rest.reason,
+                reason: reason_args.reason,
                 by,
             };
             (path(&run, "/resolve"), json!(request))

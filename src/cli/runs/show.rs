@@ -140,7 +140,7 @@ fn undone(row: &UndoRow) -> Vec<TableCell> {
     let tone = match state {
         UndoState::Undone | UndoState::Rehearsed => Tone::Good,
         UndoState::NotYet => Tone::Info,
-        UndoState::Left => Tone::Warn,
+        UndoState::NotUndone => Tone::Warn,
     };
     let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
     vec![(place, Tone::Strong), (word(state), tone), plain(why.as_deref().unwrap_or_default())]

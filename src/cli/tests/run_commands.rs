@@ -81,11 +81,10 @@ fn a_command_to_a_paused_run_shows_how_to_resume_it() {
     let text_of = |envelope: Value| {
         let (server, served) = serve_once("200 OK", envelope);
         let client = Client::new(&server).expect("a client");
-        let rest = crate::cli::args::ReasonArgs { reason: None, server };
-        let plain = crate::cli::args::RunArgs { run: "run_1".into(), rest };
+        let reason_args = crate::cli::args::ReasonArgs { reason: None, server };
         let command = runs::RunCommand::Skip {
             of: crate::cli::args::StepArgs { run: "run_1".into(), step: "a".into() },
-            rest: plain.rest,
+            reason_args,
         };
         let text = runs::send_command(&client, command, Formatter(false)).expect("accepted").text;
         served.join().expect("served");

@@ -181,7 +181,7 @@ proptest! {
     /// within 500 ppm, and never past the machine's clock as it was last read.
     #[test]
     fn the_time_advances_like_the_steady_clock(
-        happens in prop::collection::vec((0_u64..5_000_000_000, prop_oneof![
+        steps in prop::collection::vec((0_u64..5_000_000_000, prop_oneof![
             4 => Just(0_i64),
             2 => -70_000_000_000_i64..70_000_000_000,
             1 => -1_000_000_000_000_000_i64..1_000_000_000_000_000,
@@ -194,7 +194,7 @@ proptest! {
         keeper.not_before(event, machine.0);
         let mut last = (keeper.now(machine.0), machine.0);
         prop_assert!(last.0 >= event);
-        for (nanos, set, checked) in happens {
+        for (nanos, set, checked) in steps {
             let passed = Duration::from_nanos(nanos);
             machine.passes(passed);
             let reading = machine.set(SignedDuration::from_nanos(set));
@@ -203,9 +203,9 @@ proptest! {
                 prop_assert_eq!(keeper.disagreement(reading).is_some(), apart.abs() > FOLLOWED_MAX);
             }
             let now = keeper.now(reading);
-            let went = now.duration_since(last.0).as_nanos();
+            let advanced = now.duration_since(last.0).as_nanos();
             let bound = i128::from(nanos) / SLEW_DIVISOR + 1;
-            prop_assert!(went >= 0 && (went - i128::from(nanos)).abs() <= bound, "{went} ns in {nanos} ns");
+            prop_assert!(advanced >= 0 && (advanced - i128::from(nanos)).abs() <= bound, "{advanced} ns in {nanos} ns");
             last = (now, reading);
         }
     }

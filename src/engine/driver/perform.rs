@@ -147,9 +147,9 @@ impl Driver {
     fn append_stored(&mut self, seq: Seq) {
         let append = self.writer.as_mut().and_then(Writer::take_stored);
         let run = self.machine.run();
-        let is_all = run.seq() == seq;
-        self.core.schedule.watchers.stored(run.id(), seq, append, is_all);
-        if is_all {
+        let is_current = run.seq() == seq;
+        self.core.schedule.watchers.stored(run.id(), seq, append, is_current);
+        if is_current {
             children::notify_ancestors_of_wait(&self.core, run);
         }
     }

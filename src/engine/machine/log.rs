@@ -30,7 +30,7 @@ pub(in crate::engine) struct AppendHeader {
 }
 
 /// Half of the first pause before an append is retried; each failure doubles the pause.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
+const HALF_OF_FIRST_RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// After this many failures the pause no longer grows.
 const DOUBLINGS_MAX: u32 = 7;
 
@@ -212,7 +212,7 @@ impl Log {
             Err(error @ (AppendError::Refused(_) | AppendError::Unavailable(_))) => {
                 self.had_unknown_outcome |= matches!(error, AppendError::Unavailable(_));
                 self.failures = self.failures.saturating_add(1);
-                let pause = RETRY_PAUSE.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX));
+                let pause = HALF_OF_FIRST_RETRY_PAUSE.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX));
                 AppendOutcome::Retry { why: error.to_string(), failures: self.failures, pause }
             }
         })

@@ -61,7 +61,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         unresolved,
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
-        failed_by_decision: run.failed_by_decision(),
+        ended_on_purpose: run.ended_on_purpose(),
         redaction,
     }
 }

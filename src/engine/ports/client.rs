@@ -255,9 +255,13 @@ impl Transport {
         let status = head.status.as_u16();
         let bytes = match body {
             Ok(bytes) => bytes,
-            Err(begins) => {
+            Err(body_start) => {
                 let why = format!("its body is larger than the limit output_bytes_max ({})", self.bounds.bytes);
-                return secrets.masked(AttemptResult::Unreadable { status, why, begins: decode::excerpt(&begins) });
+                return secrets.masked(AttemptResult::Unreadable {
+                    status,
+                    why,
+                    body_start: decode::excerpt(&body_start),
+                });
             }
         };
         self.pool.give_back(&full_uri, connection).await;
@@ -270,7 +274,7 @@ impl Transport {
             },
             Err(why) => {
                 let why = format!("its body {why}");
-                AttemptResult::Unreadable { status, why, begins: decode::excerpt(&bytes) }
+                AttemptResult::Unreadable { status, why, body_start: decode::excerpt(&bytes) }
             }
         })
     }

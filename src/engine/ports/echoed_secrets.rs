@@ -47,9 +47,9 @@ impl EchoedSecrets {
                     self.mask_value(std::sync::Arc::make_mut(output));
                 }
             }
-            AttemptResult::Unreadable { why, begins, .. } => {
+            AttemptResult::Unreadable { why, body_start, .. } => {
                 self.mask(why);
-                self.mask(begins);
+                self.mask(body_start);
             }
             _ => {}
         }
@@ -146,8 +146,10 @@ mod tests {
         let unreadable = AttemptResult::Unreadable {
             status: 200,
             why: "its body is not JSON".into(),
-            begins: "<k-1234567890>".into(),
+            body_start: "<k-1234567890>".into(),
         };
-        assert!(matches!(sent.masked(unreadable), AttemptResult::Unreadable { begins, .. } if begins == "<***>"));
+        assert!(
+            matches!(sent.masked(unreadable), AttemptResult::Unreadable { body_start, .. } if body_start == "<***>")
+        );
     }
 }

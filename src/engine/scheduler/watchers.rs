@@ -116,8 +116,9 @@ impl Watchers {
         entry.woken_by_append += usize::from(woken_by == WokenBy::Append);
         entry.sender.subscribe()
     }
-    /// Reports that a run is durable up to `seq`, by this append. `is_all`: whether the run's task has no newer events.
-    pub fn stored(&self, run: RunId, seq: Seq, append: Option<Arc<Append>>, is_all: bool) {
+    /// Reports that a run is durable up to `seq`, by this append. `is_current`: whether the run's task has no newer
+    /// events.
+    pub fn stored(&self, run: RunId, seq: Seq, append: Option<Arc<Append>>, is_current: bool) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -130,7 +131,7 @@ impl Watchers {
                 *collected = append.clone().and_then(|append| before.with(append, room));
                 *bytes += collected.as_ref().map_or(0, |collected| collected.bytes);
             }
-            let last = append.filter(|_| is_all);
+            let last = append.filter(|_| is_current);
             let wakes = *woken_by_append > 0 || last.as_ref().is_some_and(|last| last.summary.status.rests());
             sender.send_if_modified(|seen| {
                 *seen = DurableState { seq: Some(seq), last, ended: false, descendant_waits: seen.descendant_waits };

@@ -86,7 +86,7 @@ impl Work for SlowStore {
         })
     }
     forward_to_inner! {
-        heartbeat(worker: WorkerId, name: String, lives: Duration) -> Option<jiff::Timestamp>;
+        heartbeat(worker: WorkerId, name: String, lease: Duration) -> Option<jiff::Timestamp>;
         deregister(worker: WorkerId) -> ();
         take_due(worker: WorkerId, limit: usize) -> Vec<OwnedRun>;
         due_times(limit: usize) -> Vec<(jiff::Timestamp, RunId)>;

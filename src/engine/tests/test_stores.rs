@@ -153,13 +153,13 @@ macro_rules! forward_to_inner {
 }
 
 impl Work for TestStore {
-    fn heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> StoreReply<'_, Option<Timestamp>> {
+    fn heartbeat(&self, worker: WorkerId, name: String, lease: Duration) -> StoreReply<'_, Option<Timestamp>> {
         if let Some(shared_state) = &self.shared_state {
             shared_state.lock().unwrap().alive.insert(worker);
         }
         Box::pin(async move {
             self.heartbeats.go_through().await;
-            self.inner.heartbeat(worker, name, lives).await
+            self.inner.heartbeat(worker, name, lease).await
         })
     }
     fn deregister(&self, worker: WorkerId) -> StoreReply<'_, ()> {

@@ -173,7 +173,7 @@ fn guard_health_and_freeze_lower_every_state_but_only() {
     let healthy = state_inputs(State::Live);
     for (state_inputs, freeze, state, why) in [
         (healthy.clone(), Freeze::No, State::Live, Why::Requested),
-        (StateInputs { unproven: true, ..healthy.clone() }, Freeze::No, State::Live, Why::Unproven),
+        (StateInputs { has_no_flip: true, ..healthy.clone() }, Freeze::No, State::Live, Why::Unproven),
         (StateInputs { gate: Some(State::Dark), ..healthy.clone() }, Freeze::No, State::Dark, Why::Gate),
         (StateInputs { guard: Some(State::Dark), ..healthy.clone() }, Freeze::No, State::Dark, Why::Guard),
         (StateInputs { healthy: false, ..healthy.clone() }, Freeze::No, State::Shadow, Why::Health),

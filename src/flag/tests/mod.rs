@@ -38,7 +38,7 @@ pub fn state_inputs(state: State) -> StateInputs {
     StateInputs {
         requested: state,
         shares: Shares::default(),
-        unproven: false,
+        has_no_flip: false,
         gate: None,
         guard: None,
         healthy: true,

@@ -16,13 +16,13 @@ prop_compose! {
         gate in proptest::option::weighted(0.2, some_state()),
         guard in proptest::option::weighted(0.3, some_state()),
         healthy in proptest::bool::weighted(0.8),
-        unproven in any::<bool>(),
+        has_no_flip in any::<bool>(),
         proven in some_state(),
     ) -> StateInputs {
         StateInputs {
             requested,
             shares: percents(shadow.into(), dark.into(), live.into()),
-            unproven, gate, guard, healthy, proven,
+            has_no_flip, gate, guard, healthy, proven,
         }
     }
 }

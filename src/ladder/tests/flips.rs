@@ -215,7 +215,7 @@ async fn flips_and_the_kill_switch_survive_a_restart() {
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
     assert_eq!(fixture.status("plain").shares.shadow, Percent::new(25.0).unwrap());
-    assert!(!fixture.status("plain").unproven && fixture.status("create").unproven);
+    assert!(!fixture.status("plain").has_no_flip && fixture.status("create").has_no_flip);
     assert_eq!(fixture.status("bare").forced.as_deref(), Some("a drill"));
     let thaw = fixture.ladder.freeze(Freeze::No, None, "bob".into()).await.unwrap().flip;
     assert_eq!((thaw.from.as_str(), thaw.to.as_str(), thaw.route), ("effects", "no", None));

@@ -11,11 +11,11 @@ use crate::limits::Limits;
 
 /// An origin that answers when it is told to.
 async fn origin_that_waits() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
-    let (may_answer, gone) = watch::channel(false);
+    let (may_answer, receiver) = watch::channel(false);
     let (asked, count) = watch::channel(0);
     let asked = std::sync::Arc::new(asked);
     let origin = Origin::script(move |mut wire, _| {
-        let (mut may_answer, asked) = (gone.clone(), asked.clone());
+        let (mut may_answer, asked) = (receiver.clone(), asked.clone());
         async move {
             while wire.message(true).await.is_some() {
                 asked.send_modify(|n| *n += 1);

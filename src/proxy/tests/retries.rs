@@ -46,7 +46,7 @@ async fn a_retry_stays_on_its_arm() {
 #[tokio::test]
 async fn connection_may_not_name_a_field_that_the_route_depends_on() {
     let origin = Origin::always_answers(OK).await;
-    let change = |route: &mut Route| {
+    let edit_route = |route: &mut Route| {
         let header = |name: &str| Template::parse_str(&format!("${{request.headers[\"{name}\"]}}")).unwrap();
         route.retry_key = Some(header("X-Order"));
         route.key = Some(header("x-tenant"));
@@ -58,7 +58,7 @@ async fn connection_may_not_name_a_field_that_the_route_depends_on() {
             force: None,
         }];
     };
-    let rig = Rig::new(&origin, Setup { change, ..at(State::Off) }).await;
+    let rig = Rig::new(&origin, Setup { edit_route, ..at(State::Off) }).await;
     let ask = |named: &str| {
         format!("POST /orders HTTP/1.1\r\nHost: a\r\nConnection: {named}\r\nContent-Length: 4\r\n\r\nbody")
     };

@@ -225,13 +225,13 @@ pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConte
 pub struct Setup {
     pub state: State,
     pub limits: Limits,
-    pub trust: bool,
-    pub change: fn(&mut Route),
+    pub trust_forwarded: bool,
+    pub edit_route: fn(&mut Route),
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { state: State::Off, limits: Limits::default(), trust: false, change: |_| {} }
+        Self { state: State::Off, limits: Limits::default(), trust_forwarded: false, edit_route: |_| {} }
     }
 }
 
@@ -263,7 +263,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
         caller: vec![http::header::AUTHORIZATION].into(),
         ..Route::without_workflow(id.into(), Match { method, path: path.into(), host: None }, legacy.clone())
     };
-    (setup.change)(&mut route);
+    (setup.edit_route)(&mut route);
     Arc::new(route)
 }
 
@@ -303,7 +303,7 @@ impl Rig {
         let proxy = Proxy::new(ProxyParts {
             flags: flags.clone(),
             limits: Arc::new(setup.limits),
-            trust_forwarded: setup.trust,
+            trust_forwarded: setup.trust_forwarded,
             engine: BoxCloneSyncService::new(engine),
             affinity: fakes.clone(),
             offer: Arc::new(FakeOffer(fakes.clone())),

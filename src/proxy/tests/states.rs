@@ -262,7 +262,7 @@ async fn a_refusal_of_the_engine_is_the_callers_answer_and_legacy_is_not_called(
 async fn only_never_calls_legacy_whatever_the_engine_says() {
     let origin = Origin::always_answers(OK).await;
     let setup =
-        Setup { change: |route| route.deadline = Some(std::time::Duration::from_millis(50)), ..at(State::Only) };
+        Setup { edit_route: |route| route.deadline = Some(std::time::Duration::from_millis(50)), ..at(State::Only) };
     let rig = Rig::new(&origin, setup).await;
     rig.fakes.answers.lock().unwrap().extend([engine_says("{}"), engine_gives_back(), engine_refuses("x")]);
     let statuses = [201, 503, 503, 504];

@@ -245,7 +245,7 @@ impl Store for MemoryStore {
         self.with(|tables| tables.secret()).map(|done| done?).boxed()
     }
 
-    fn usual_retention(&self) -> Option<Duration> {
+    fn default_retention(&self) -> Option<Duration> {
         Some(NEW_STORE_RETENTION)
     }
 

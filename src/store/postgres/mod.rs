@@ -70,7 +70,7 @@ pub struct PostgresStore {
     /// The last error, to show to people.
     write_failure: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
-    usual_retention: Option<Duration>,
+    default_retention: Option<Duration>,
     is_new: bool,
     identity: StoreIdentity,
     retry_window_ns: i64,
@@ -89,7 +89,7 @@ impl PostgresStore {
     /// newer version. The text says which and what to do, and contains no password.
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
-        let open::Opened { secret, usual_retention, is_new, identity } = open::open(&address).await?;
+        let open::Opened { secret, default_retention, is_new, identity } = open::open(&address).await?;
         let retry_window_ns = retry_window_ns(limits);
         let inline_bytes_max =
             usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
@@ -108,7 +108,7 @@ impl PostgresStore {
             healthy,
             write_failure,
             secret,
-            usual_retention,
+            default_retention,
             is_new,
             identity,
             retry_window_ns,
@@ -324,8 +324,8 @@ impl Store for PostgresStore {
         ready(Ok(self.secret)).boxed()
     }
 
-    fn usual_retention(&self) -> Option<Duration> {
-        self.usual_retention
+    fn default_retention(&self) -> Option<Duration> {
+        self.default_retention
     }
 
     fn is_new(&self) -> bool {

@@ -19,8 +19,8 @@ const VERSION_MIN: i32 = 130_000;
 /// What is read from a database when it is opened.
 pub(super) struct Opened {
     pub(super) secret: [u8; 32],
-    /// See [`crate::store::Store::usual_retention`].
-    pub(super) usual_retention: Option<Duration>,
+    /// See [`crate::store::Store::default_retention`].
+    pub(super) default_retention: Option<Duration>,
     /// See [`crate::store::Store::is_new`].
     pub(super) is_new: bool,
     pub(super) identity: StoreIdentity,
@@ -39,10 +39,10 @@ pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
     upgrade::migrate(&mut conn, address).await?;
     check_version(&mut conn, address).await?;
     let secret = secret(&mut conn).await?;
-    let usual_retention = usual_retention(&mut conn, is_new).await.map_err(failed)?;
+    let default_retention = default_retention(&mut conn, is_new).await.map_err(failed)?;
     let identity = identity(&mut conn, address).await;
     let _ = address.within(conn.close()).await;
-    Ok(Opened { secret, usual_retention, is_new, identity })
+    Ok(Opened { secret, default_retention, is_new, identity })
 }
 
 #[cfg(test)]
@@ -149,7 +149,7 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
 }
 
 /// The retention that was stored when the tables were created; `None` if a version created them that stored none.
-async fn usual_retention(conn: &mut PgConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
+async fn default_retention(conn: &mut PgConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
     if is_new {
         let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', $1) ON CONFLICT DO NOTHING";
         let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();

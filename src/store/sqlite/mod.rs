@@ -371,8 +371,8 @@ impl Store for SqliteStore {
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
         ready(Ok(self.constants.secret)).boxed()
     }
-    fn usual_retention(&self) -> Option<Duration> {
-        self.constants.usual_retention
+    fn default_retention(&self) -> Option<Duration> {
+        self.constants.default_retention
     }
     fn is_new(&self) -> bool {
         self.constants.is_new

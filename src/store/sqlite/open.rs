@@ -39,8 +39,8 @@ pub(super) struct Opened {
 /// What was read from the database when it was opened and does not change while it is open.
 pub(super) struct Constants {
     pub(super) secret: [u8; 32],
-    /// See [`crate::store::Store::usual_retention`].
-    pub(super) usual_retention: Option<Duration>,
+    /// See [`crate::store::Store::default_retention`].
+    pub(super) default_retention: Option<Duration>,
     /// See [`crate::store::Store::is_new`].
     pub(super) is_new: bool,
     pub(super) identity: StoreIdentity,
@@ -59,7 +59,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     migrate(&mut conn, path).await?;
     check_version(&mut conn, path).await?;
     let secret = secret(&mut conn).await?;
-    let usual_retention = usual_retention(&mut conn, is_new).await.map_err(failed)?;
+    let default_retention = default_retention(&mut conn, is_new).await.map_err(failed)?;
     let restored = restored::read(&mut conn, clock::now()).await.map_err(failed)?;
     let identity = identity(path).map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
     let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
@@ -81,7 +81,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    let constants = Constants { secret, usual_retention, is_new, identity, restored };
+    let constants = Constants { secret, default_retention, is_new, identity, restored };
     Ok(Opened { file_lock, writer, readers, constants })
 }
 
@@ -290,7 +290,7 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
 }
 
 /// The retention that was stored when the store was created; `None` if a version created it that stored none.
-async fn usual_retention(conn: &mut SqliteConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
+async fn default_retention(conn: &mut SqliteConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
     if is_new {
         let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', ?) ON CONFLICT DO NOTHING";
         let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();

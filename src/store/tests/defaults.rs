@@ -8,10 +8,10 @@ use crate::store::{Claim, NEW_STORE_RETENTION};
 
 async fn a_new_store_has_a_default_retention_and_an_older_one_has_none(which: StoreKind) {
     let mut fixture = StoreFixture::new(which).await;
-    assert_eq!(fixture.store.usual_retention(), Some(NEW_STORE_RETENTION));
+    assert_eq!(fixture.store.default_retention(), Some(NEW_STORE_RETENTION));
     assert_eq!(NEW_STORE_RETENTION, Duration::from_secs(30 * 86_400));
     fixture.reopen().await;
-    assert_eq!(fixture.store.usual_retention(), Some(NEW_STORE_RETENTION));
+    assert_eq!(fixture.store.default_retention(), Some(NEW_STORE_RETENTION));
     // Removes the stored retention, as in a store that an older version created.
     let was_removed = match &fixture.storage {
         Storage::Memory => false,
@@ -27,7 +27,7 @@ async fn a_new_store_has_a_default_retention_and_an_older_one_has_none(which: St
     };
     if was_removed {
         fixture.reopen().await;
-        assert_eq!(fixture.store.usual_retention(), None);
+        assert_eq!(fixture.store.default_retention(), None);
     }
 }
 

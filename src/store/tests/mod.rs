@@ -1,5 +1,6 @@
 //! The contract of a store, tested on each of them.
 
+mod benchmarks;
 mod bound_keys;
 mod check;
 mod contract;
@@ -15,7 +16,6 @@ mod postgres;
 mod power;
 mod process_kill;
 mod purge;
-mod rate;
 mod records;
 mod removed_files;
 mod retention;

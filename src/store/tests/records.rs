@@ -117,10 +117,10 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     };
     let at = Timestamp::from_second(7).unwrap();
     let earlier = vec![ReplacedScope { scope: scope("x-b"), at }];
-    let retry = |now| {
+    let retry = |present| {
         let (earlier, matches) = (earlier.clone(), Some("POST /a".into()));
         Some(RetryScopes {
-            now,
+            present,
             earlier,
             forgotten: Some(at),
             matches,

@@ -166,8 +166,8 @@ impl Run {
         };
         let rehearsed = matches!(outcome, Outcome::Rehearsed { .. });
         // Where a person gave another output, the undo still uses the one of the service.
-        let gave = call.as_ref().and_then(|call| call.gave.as_ref()?.output.clone());
-        let output = gave.or_else(|| result.output.clone()).unwrap_or_default();
+        let unfit = call.as_ref().and_then(|call| call.unfit_result.as_ref()?.output.clone());
+        let output = unfit.or_else(|| result.output.clone()).unwrap_or_default();
         self.note_done(step, *item, call.as_ref(), result.status, output, rehearsed);
         self.open_step_mut(step, *item)?;
         self.call_ended(step, item.unwrap_or(0), result);

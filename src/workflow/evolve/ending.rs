@@ -56,11 +56,11 @@ impl Run {
         let Some(StepState::Open(open)) = self.steps.get_mut(step) else { return };
         let slot = item.unwrap_or(0);
         if let Some(call) = open.calls.get(&slot).filter(|call| call.phase == Phase::Stuck) {
-            let (unknown, gave, call) = (call.unknown_effect(), call.gave.clone(), call.clone());
+            let (unknown, unfit, call) = (call.unknown_effect(), call.unfit_result.clone(), call.clone());
             open.calls.remove(&slot);
-            if let Some(gave) = gave {
-                let output = gave.output.unwrap_or_default();
-                self.note_done(step, *item, Some(&call), gave.status, output, false);
+            if let Some(unfit) = unfit {
+                let output = unfit.output.unwrap_or_default();
+                self.note_done(step, *item, Some(&call), unfit.status, output, false);
             } else if unknown {
                 self.note_effect(call.effect);
                 self.stays_unknown(step, *item, UNKNOWN.into());
@@ -94,7 +94,8 @@ impl Run {
             }
             if let Some(Outcome::Unfit { status, headers, output, .. }) = gave {
                 let (headers, output) = (headers.clone(), Some(output.clone()));
-                call.gave = Some(Box::new(CallResult { status: Some(*status), headers, output, undeclared: None }));
+                call.unfit_result =
+                    Some(Box::new(CallResult { status: Some(*status), headers, output, undeclared: None }));
             }
             if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown) {
                 call.uncertain = true;
@@ -168,11 +169,11 @@ impl Run {
                 Choice::Retry | Choice::RetryWith { .. } | Choice::Fallback | Choice::Wait | Choice::Cancel { .. } => {}
             }
         }
-        let done = self.call_state(step, item, part).filter(|call| call.gave.is_some()).cloned();
+        let done = self.call_state(step, item, part).filter(|call| call.unfit_result.is_some()).cloned();
         if let (Some(call), Choice::Skip) = (done, choice) {
             // The step is skipped, although the call was done.
-            let gave = call.gave.clone().unwrap_or_default();
-            self.note_done(step, item, Some(&call), gave.status, gave.output.unwrap_or_default(), false);
+            let unfit = call.unfit_result.clone().unwrap_or_default();
+            self.note_done(step, item, Some(&call), unfit.status, unfit.output.unwrap_or_default(), false);
         }
         let call = match part {
             Part::Do => self.do_call(step, item).ok(),
@@ -182,7 +183,7 @@ impl Run {
             call.free = call.attempt; // the attempts so far do not count any more
             call.requested = true;
             call.until = None;
-            call.gave = None;
+            call.unfit_result = None;
             if matches!(choice, Choice::RetryWith { .. }) {
                 call.renew = true;
                 call.renewed += 1;
@@ -353,7 +354,7 @@ impl Run {
                 _ => None,
             })
             .flat_map(|(step, open)| {
-                let calls = open.calls.iter().filter(|(_, call)| is_unknown(call) && call.gave.is_none());
+                let calls = open.calls.iter().filter(|(_, call)| is_unknown(call) && call.unfit_result.is_none());
                 let sent = calls.filter(|(_, call)| call.unknown_effect() || call.phase == Phase::InFlight);
                 sent.map(move |(slot, _)| (step.clone(), open.items.as_ref().map(|_| *slot)))
             })

@@ -165,7 +165,7 @@ impl Run {
                 self.ended(End::Cancelled(cancelled_by(by, reason.as_deref())))
             }
             EndingEvent::Abandoned { reason, .. } => {
-                if self.effects_known() || self.answer.is_some() {
+                if self.reported_effects_begun() || self.answer.is_some() {
                     return Err("a private or shared step has begun, or the caller has an answer".into());
                 }
                 self.end = Some(End::Abandoned(reason.clone()));

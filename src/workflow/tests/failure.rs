@@ -324,7 +324,7 @@ fn a_conflict_over_an_unreadable_body_says_so_and_shows_how_the_body_begins() {
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     let why = "its body is larger than the limit output_bytes_max (9)".to_owned();
-    harness.call("a", AttemptResult::Unreadable { status: 200, why, begins: "<html>".into() });
+    harness.call("a", AttemptResult::Unreadable { status: 200, why, body_start: "<html>".into() });
     let conflict = &harness.run.conflicts()[0];
     assert_eq!(conflict.status, Some(200));
     assert!(conflict.message.contains("output_bytes_max"), "{}", conflict.message);

@@ -92,7 +92,7 @@ fn result(reply: u8, step: &StepId) -> AttemptResult {
         4 | 5 => timed_out(),
         6 => breaker_open(500),
         7 => ok(json!({ "total": 1 })), // some schemas refuse this
-        8 => AttemptResult::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() },
+        8 => AttemptResult::Unreadable { status: 200, why: "x".into(), body_start: "[[[".into() },
         _ => ok(json!({ "of": step.as_str(), "total": 3 })),
     }
 }

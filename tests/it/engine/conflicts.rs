@@ -32,7 +32,7 @@ type End = (&'static str, Value);
 struct Case {
     kind: &'static str,
     workflow: String,
-    says: ScriptedReply,
+    reply: ScriptedReply,
     choices: Vec<(&'static str, End)>,
 }
 
@@ -54,10 +54,10 @@ fn ends(choices: &[&'static str]) -> Vec<(&'static str, End)> {
 
 fn cases() -> Vec<Case> {
     let plain = format!("    call: POST ${{services.plain}}/charges\n{BODY}");
-    let of = |kind, charge: &str, more: &str, says: ScriptedReply, choices: &[&'static str]| Case {
+    let of = |kind, charge: &str, more: &str, reply: ScriptedReply, choices: &[&'static str]| Case {
         kind,
         workflow: workflow(&kind.replace('_', "-"), charge, more),
-        says,
+        reply,
         choices: ends(choices),
     };
     let refused = format!("{plain}    fallback: cash\n");
@@ -112,7 +112,7 @@ respond: { status: 200, body: '${steps.charge.output}' }
         for (choice, end) in &case.choices {
             let name = case.kind.replace('_', "-");
             if case.kind != "expression" {
-                test.step_service.script("POST /charges", case.says.clone(), 1);
+                test.step_service.script("POST /charges", case.reply.clone(), 1);
             }
             let data = test.run(&name, json!({})).await;
             assert_eq!(

@@ -129,7 +129,7 @@ async fn lists_are_paged_without_gap_or_repetition_while_runs_are_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_deprecated_path_accepts_tokens_with_the_scope_and_local_callers_only() {
+async fn the_deprecated_path_accepts_only_local_callers_and_tokens_that_may_run() {
     let tokens = |flags: &crate::support::FlagsDir| {
         let mut rows = Vec::new();
         for (name, may) in [("app", "run"), ("desk", "decide")] {

@@ -16,8 +16,8 @@ steps:
 respond: { status: 200, body: '${steps.charge.output}' }
 ";
 
-const LATER: &str = "
-workflow: later
+const LONG_PAUSE: &str = "
+workflow: long-pause
 steps:
   charge:
     call: POST ${services.works}/charges
@@ -26,7 +26,7 @@ respond: { status: 200, body: paid }
 ";
 
 const RETRY_AFTER: &str = "
-workflow: told
+workflow: retry-after
 steps:
   charge:
     call: POST ${services.works}/charges
@@ -106,7 +106,7 @@ async fn retry_after_of_a_service_is_respected() {
     let test = EngineTest::with(&[RETRY_AFTER]).await;
     test.step_service.script("POST /charges", busy_for(1), 1);
     test.step_service.script("POST /charges", busy_for(86_400), 1);
-    let data = test.run("told", json!({})).await;
+    let data = test.run("retry-after", json!({})).await;
     assert_eq!(data["status"], "completed", "{data}");
     let run = super::path(&data);
     let events = test.events(&run).await;
@@ -128,12 +128,12 @@ async fn retry_after_of_a_service_is_respected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timer_survives_the_process() {
-    let mut test = EngineTest::with(&[LATER, RETRY_AFTER]).await;
+    let mut test = EngineTest::with(&[LONG_PAUSE, RETRY_AFTER]).await;
     test.step_service.script("POST /charges", ScriptedReply::Refuse(503), 1);
-    let far = test.start_run("later", json!({})).await;
+    let far = test.start_run("long-pause", json!({})).await;
     let before = test.wait_for_events(&far, "retry_scheduled", 1).await;
     test.step_service.script("POST /charges", busy_for(1), 1);
-    let near = test.start_run("told", json!({})).await;
+    let near = test.start_run("retry-after", json!({})).await;
     test.wait_for_events(&near, "retry_scheduled", 1).await;
     test.kill_and_restart().await;
     // The run with the near timer completes; the other one still waits for the same time as before.

@@ -168,7 +168,7 @@ async fn assert_hidden(test: &EngineTest, run: &str, at: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_computed_of_a_sensitive_value_or_typed_in_its_place_is_not_in_clear_either() {
+async fn values_computed_from_a_sensitive_value_or_typed_in_its_place_are_not_in_clear_either() {
     const KEY: &str = "store_key: { file: store.key }\n";
     let key = |flags: &FlagsDir| flags.write("store.key", &"0123456789abcdef".repeat(4));
     let mut test = EngineTest::with_settings(KEY, &[COMPUTES, BELOW], key).await;

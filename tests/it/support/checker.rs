@@ -200,9 +200,9 @@ pub fn check_ledger(
     for entry in entries {
         if let Some(key) = &entry.key {
             let (accepted, extra) = deliveries.entry((&entry.service, key)).or_default();
-            *(if entry.duplicate { extra } else { accepted }) += 1;
+            *(if entry.repeated { extra } else { accepted }) += 1;
         }
-        if !entry.duplicate {
+        if !entry.repeated {
             by_cause.entry(&entry.caused_by).or_default().push(entry);
         }
         if entry.by_engine() {
@@ -236,7 +236,7 @@ pub fn check_ledger(
         }
     }
     if !allowed.unacknowledged {
-        let charges = entries.iter().filter(|e| e.operation == "charge" && !e.duplicate).count();
+        let charges = entries.iter().filter(|e| e.operation == "charge" && !e.repeated).count();
         if charges != placed.len() {
             wrong.push(format!("I5: {charges} charges for {} acknowledged orders", placed.len()));
         }
@@ -249,7 +249,7 @@ pub fn check_ledger(
 /// Traces in which one operation has effects of more than one cause.
 fn effects_of_two_causes(entries: &[LedgerEntry]) -> Vec<String> {
     let mut causes: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
-    for entry in entries.iter().filter(|e| !e.duplicate && e.operation != "draft") {
+    for entry in entries.iter().filter(|e| !e.repeated && e.operation != "draft") {
         if let Some(trace) = &entry.trace {
             causes.entry((trace, &entry.operation)).or_default().insert(&entry.caused_by);
         }

@@ -235,7 +235,7 @@ impl WorkflowRun<'_> {
     /// Accepted effects by operation.
     pub fn effects(&self) -> BTreeMap<String, u64> {
         let mut effects = BTreeMap::new();
-        self.ledger().iter().filter(|entry| !entry.duplicate).for_each(|entry| {
+        self.ledger().iter().filter(|entry| !entry.repeated).for_each(|entry| {
             *effects.entry(entry.operation.clone()).or_default() += 1;
         });
         effects
@@ -254,7 +254,7 @@ impl WorkflowRun<'_> {
                 continue;
             };
             let (accepted, extra) = keys.entry((entry.service, key)).or_default();
-            *(if entry.duplicate { extra } else { accepted }) += 1;
+            *(if entry.repeated { extra } else { accepted }) += 1;
         }
         for ((service, key), (accepted, extra)) in keys {
             if accepted != 1 || extra > extra_max {

@@ -136,7 +136,7 @@ impl StepService {
     /// How many effects an endpoint had; repeated deliveries do not count.
     pub fn effects(&self, endpoint: &str) -> usize {
         let entries = self.ledger().entries();
-        entries.iter().filter(|entry| entry.operation == endpoint && !entry.duplicate).count()
+        entries.iter().filter(|entry| entry.operation == endpoint && !entry.repeated).count()
     }
 }
 

@@ -150,7 +150,7 @@ impl TwoProcesses {
         let mut keys: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
         for entry in self.world.ledger().entries() {
             let (accepted, extra) = keys.entry((entry.service, entry.key.unwrap_or_default())).or_default();
-            *(if entry.duplicate { extra } else { accepted }) += 1;
+            *(if entry.repeated { extra } else { accepted }) += 1;
         }
         for ((service, key), (accepted, extra)) in keys {
             if accepted != 1 || extra > extra_max {

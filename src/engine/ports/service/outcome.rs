@@ -72,7 +72,7 @@ mod tests {
         for status in [500, 502, 503, 504, 599] {
             assert_eq!(of(&reply(status), times(0, 1), |_| false), CallOutcome::Failed, "{status}");
         }
-        let unreadable = |status| AttemptResult::Unreadable { status, why: "x".into(), begins: "[[[".into() };
+        let unreadable = |status| AttemptResult::Unreadable { status, why: "x".into(), body_start: "[[[".into() };
         assert_eq!(of(&unreadable(200), times(0, 1), |_| false), CallOutcome::Succeeded);
         assert_eq!(of(&unreadable(500), times(0, 1), |_| false), CallOutcome::Failed);
     }

@@ -28,7 +28,7 @@ macro_rules! with_faults {
 }
 
 impl Work for Shared {
-    fn heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> StoreReply<'_, Option<Timestamp>> {
+    fn heartbeat(&self, worker: WorkerId, name: String, lease: Duration) -> StoreReply<'_, Option<Timestamp>> {
         let store = self.0.clone();
         Box::pin(detached(async move {
             if store.state.lock().unwrap().blocked.contains(&worker) {
@@ -37,8 +37,8 @@ impl Work for Shared {
             let backend = store.clone();
             store
                 .with_fault(async {
-                    backend.state.lock().unwrap().alive.insert(worker, Instant::now() + lives);
-                    backend.inner.heartbeat(worker, name, lives).await?;
+                    backend.state.lock().unwrap().alive.insert(worker, Instant::now() + lease);
+                    backend.inner.heartbeat(worker, name, lease).await?;
                     Ok(clock::simulated::time().filter(|_| backend.shared))
                 })
                 .await

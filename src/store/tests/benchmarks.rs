@@ -1,7 +1,7 @@
 //! Benchmarks, run by hand.
 //!
 //! Events per second of the store, and of bare SQLite with the same batches:
-//! `cargo test --release --lib store::tests::rate -- --ignored --nocapture`, or `tests/bench/store_alone.py`, which
+//! `cargo test --release --lib store::tests::benchmarks -- --ignored --nocapture`, or `tests/bench/store_alone.py`, which
 //! keeps the rows. The database is in a temporary folder: where that is in memory, set TMPDIR to a folder on a disk.
 //!
 //! The time to read and fold the longest run of a store, from its events and from its snapshot:
@@ -44,9 +44,9 @@ struct Measured {
 
 fn measured(mut latencies: Vec<Duration>, events: f64, took: Duration, cpu: Duration) -> Measured {
     latencies.sort();
-    let share = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
+    let percentile = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
     let (rate, cpu_us) = (events / took.as_secs_f64(), cpu.as_secs_f64() * 1e6 / events);
-    Measured { rate, cpu_us, p50: share(50), p99: share(99) }
+    Measured { rate, cpu_us, p50: percentile(50), p99: percentile(99) }
 }
 
 /// The processor time that the process has used, in steps of 10 ms.

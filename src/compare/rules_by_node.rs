@@ -11,7 +11,7 @@ use super::rules::{RuleId, Rules};
 /// Which rules cover which nodes. A node is identified by its address: the documents are not moved or changed
 /// meanwhile.
 #[derive(Default)]
-pub(super) struct Coverage(HashMap<*const Value, CoveringRules>);
+pub(super) struct RulesByNode(HashMap<*const Value, CoveringRules>);
 
 /// The rules that cover one node.
 #[derive(Clone, Copy, Default)]
@@ -24,33 +24,33 @@ pub(super) struct CoveringRules {
     pub(super) tolerance: Option<usize>,
 }
 
-impl Coverage {
+impl RulesByNode {
     pub(super) fn of(
         rules: &Rules,
         legacy: &Value,
         engine: &Value,
         findings: &ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
-        let mut coverage = Coverage::default();
+        let mut rules_by_node = RulesByNode::default();
         for document in [legacy, engine] {
             for (path, rule) in &rules.ignore {
                 findings.check_time()?;
-                coverage.add(path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));
+                rules_by_node.add(path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));
             }
             for (path, rule) in &rules.ids {
                 findings.check_time()?;
-                coverage.add(path, document, |rules| rules.id = rules.id.or(Some(*rule)));
+                rules_by_node.add(path, document, |rules| rules.id = rules.id.or(Some(*rule)));
             }
             for (n, (path, ..)) in rules.unordered.iter().enumerate() {
                 findings.check_time()?;
-                coverage.add(path, document, |rules| rules.unordered = rules.unordered.or(Some(n)));
+                rules_by_node.add(path, document, |rules| rules.unordered = rules.unordered.or(Some(n)));
             }
             for (n, (path, ..)) in rules.tolerance.iter().enumerate() {
                 findings.check_time()?;
-                coverage.add(path, document, |rules| rules.tolerance = rules.tolerance.or(Some(n)));
+                rules_by_node.add(path, document, |rules| rules.tolerance = rules.tolerance.or(Some(n)));
             }
         }
-        Ok(coverage)
+        Ok(rules_by_node)
     }
     fn add(&mut self, path: &serde_json_path::JsonPath, document: &Value, cover: impl Fn(&mut CoveringRules)) {
         for node in path.query(document) {

@@ -122,12 +122,12 @@ impl Sets {
             // A key that is not found now stays in the set for longer than `ahead`, but for the time that passed between
             // its first try and its record in the store, for which one interval is reserved.
             let page = store.long_bound_keys(interval.saturating_mul(3), after, PAGE).await?;
-            for key in &page {
+            for key in &page.result {
                 self.engine_took(key, began, Duration::ZERO);
             }
-            match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(*last),
-                _ => break,
+            after = page.next;
+            if after.is_none() {
+                break;
             }
         }
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);

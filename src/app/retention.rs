@@ -17,7 +17,7 @@ use crate::store::{Purged, SharedStore, StoreError};
 
 /// How many runs are deleted in one batch.
 const RUNS_AT_ONCE: usize = 50;
-/// How many retry keys are deleted in one batch.
+/// How many retry keys are examined in one batch.
 const KEYS_AT_ONCE: usize = 1_000;
 /// The pause after a batch, as a multiple of the time that the batch took.
 const PAUSE_FACTOR: u32 = 4;
@@ -46,18 +46,26 @@ pub(super) async fn purge_periodically(store: SharedStore, retention: Arc<ArcSwa
         if let Err(error) = done {
             tracing::warn!(%error, "old runs could not be purged; the next round tries again");
         }
+    }
+}
+
+/// Removes expired retry keys of both arms at intervals; never returns. Not part of a round of purging runs, which may
+/// take long, since keys come with every request of some routes.
+pub(super) async fn prune_periodically(store: SharedStore) {
+    loop {
+        tokio::time::sleep(ROUND_MAX).await;
         if let Err(error) = prune_retry_keys(&store).await {
             tracing::warn!(%error, "expired retry keys could not be removed; the next round tries again");
         }
     }
 }
 
-/// Removes the expired retry keys of both arms. The store also removes some whenever it records a key that legacy took,
-/// but without such requests nothing would be removed.
 async fn prune_retry_keys(store: &SharedStore) -> Result<(), StoreError> {
+    let mut after = None;
     loop {
         let began = Instant::now();
-        if store.prune_retry_keys(KEYS_AT_ONCE).await? < KEYS_AT_ONCE as u64 {
+        after = store.prune_retry_keys(after, KEYS_AT_ONCE).await?.next;
+        if after.is_none() {
             return Ok(());
         }
         tokio::time::sleep((began.elapsed() * PAUSE_FACTOR).max(PAUSE_MIN)).await;

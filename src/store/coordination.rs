@@ -24,7 +24,9 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Append, LockRow, OrderRecord, PendingRun, RunSnapshot, StoreError, WebhookMessage};
+use super::{
+    Append, LockRow, OrderRecord, PendingRun, RetryKeyPage, RetryKeyPosition, RunSnapshot, StoreError, WebhookMessage,
+};
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
@@ -220,16 +222,21 @@ pub trait Work: Send + Sync + 'static {
         ended_before: Timestamp,
         limit: usize,
     ) -> BoxFuture<'_, Result<Purged, StoreError>>;
-    /// Removes at most `limit` expired retry keys of both arms; returns how many.
-    fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64, StoreError>>;
-    /// At most `limit` keys after `after`, in order, that stay bound because of their run, although the window after
-    /// their first try is over, or will be within `ahead`.
+    /// Examines at most `limit` retry keys of both arms after a position, of those whose window after the first try is
+    /// over. Removes the ones that no run keeps bound, and returns how many.
+    fn prune_retry_keys(
+        &self,
+        after: Option<RetryKeyPosition>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<RetryKeyPage<u64>, StoreError>>;
+    /// Examines at most `limit` retry keys of both arms after a position, of those whose window after the first try is
+    /// over, or will be within `ahead`. Returns the ones that stay bound because of their run.
     fn long_bound_keys(
         &self,
         ahead: Duration,
-        after: Option<RetryKey>,
+        after: Option<RetryKeyPosition>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<RetryKey>, StoreError>>;
+    ) -> BoxFuture<'_, Result<RetryKeyPage<Vec<RetryKey>>, StoreError>>;
     /// The bodies that are kept of a purged pinned run; `None` for every other run.
     fn purged_run_bodies(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunBodies>, StoreError>>;
 

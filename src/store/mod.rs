@@ -35,6 +35,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use check::{StoreChecked, StoreFinding};
 pub use coordination::{OwnedRun, Purged, RunBodies, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
 pub use error::{AppendError, Conflict, StoreError};

@@ -1,4 +1,5 @@
 use super::*;
+use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::store::tests::{append, run_id, with_status};
 use crate::store::{Append, MemoryStore, RunFilter};
@@ -53,4 +54,16 @@ async fn retention_in_the_files_overrides_the_default_of_the_store() {
     assert_eq!(in_force(Some(Retention::default()), &store).ages().count(), 0, "`retention: forever`");
     let failed = Retention { failed: Some(Duration::from_secs(60)), ..Retention::default() };
     assert_eq!(in_force(Some(failed), &store), failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_keys_are_removed_although_no_run_is_purged_and_legacy_takes_no_key() {
+    let store = MemoryStore::with_limits(&Limits { retry_window_s: 0, ..Limits::default() });
+    let store: SharedStore = Arc::new(store);
+    let keys = |n: u32| (0..n).map(|n| RetryKey([n.to_le_bytes(); 8].as_flattened().try_into().unwrap()));
+    store.note_legacy_tries(keys(2_500).collect()).await.unwrap();
+    let pruning = tokio::spawn(prune_periodically(store.clone()));
+    tokio::time::sleep(ROUND_MAX + Duration::from_secs(1)).await;
+    assert_eq!(store.prune_retry_keys(None, 5_000).await.unwrap().result, 0, "none is left");
+    pruning.abort();
 }

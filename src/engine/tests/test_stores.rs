@@ -235,12 +235,15 @@ impl Work for TestStore {
         pending_runs(limit: usize) -> Vec<crate::store::PendingRun>;
         remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
-        prune_retry_keys(limit: usize) -> u64;
+        prune_retry_keys(
+            after: Option<crate::store::RetryKeyPosition>,
+            limit: usize
+        ) -> crate::store::RetryKeyPage<u64>;
         long_bound_keys(
             ahead: std::time::Duration,
-            after: Option<crate::flag::RetryKey>,
+            after: Option<crate::store::RetryKeyPosition>,
             limit: usize
-        ) -> Vec<crate::flag::RetryKey>;
+        ) -> crate::store::RetryKeyPage<Vec<crate::flag::RetryKey>>;
         purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;

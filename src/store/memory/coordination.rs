@@ -14,8 +14,8 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::{RunId, WorkerId};
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RunBodies, RunSnapshot, StoreError, StoreNotification,
-    TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
+    StoreError, StoreNotification, TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -184,16 +184,16 @@ impl Work for MemoryStore {
         self.with(|tables| tables.purge(status, ended_before, limit, clock::now()))
     }
 
-    fn prune_retry_keys(&self, limit: usize) -> StoreFuture<'_, u64> {
-        self.with(|tables| tables.prune_retry_keys(limit, clock::now()))
+    fn prune_retry_keys(&self, after: Option<RetryKeyPosition>, limit: usize) -> StoreFuture<'_, RetryKeyPage<u64>> {
+        self.with(|tables| tables.prune_retry_keys(after, limit, clock::now()))
     }
 
     fn long_bound_keys(
         &self,
         ahead: Duration,
-        after: Option<RetryKey>,
+        after: Option<RetryKeyPosition>,
         limit: usize,
-    ) -> StoreFuture<'_, Vec<RetryKey>> {
+    ) -> StoreFuture<'_, RetryKeyPage<Vec<RetryKey>>> {
         let ahead = SignedDuration::try_from(ahead).unwrap_or(SignedDuration::MAX);
         self.with(|tables| tables.long_bound_keys(ahead, after, limit, clock::now()))
     }

@@ -6,6 +6,7 @@
 
 mod coordination;
 mod coordination_tables;
+mod retry_keys;
 mod tables;
 
 use std::sync::atomic::{AtomicBool, Ordering};

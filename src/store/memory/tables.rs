@@ -8,13 +8,15 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::coordination_tables::CoordinationTables;
+use super::retry_keys::RetryKeys;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
+use crate::store::bound_keys::{OldKey, page_of};
 use crate::store::coordination::due_at_of;
 use crate::store::{
     Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PendingRun,
-    PinCount, PinRecord, PlacedPin, RunBodies, RunFilter, RunSnapshot, SampleRecord, StoreError, StoreNotification,
-    StoredEvent,
+    PinCount, PinRecord, PlacedPin, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord,
+    StoreError, StoreNotification, StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -42,7 +44,7 @@ pub(super) struct Tables {
     /// In the order in which they were made; the map has the index of each.
     pins: Vec<PinRecord>,
     pin_indexes: HashMap<PinKey, usize>,
-    first_tries: HashMap<RetryKey, (FirstTry, Timestamp)>,
+    retry_keys: RetryKeys,
     /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
     pub(super) declared: BTreeMap<RouteId, DeclaredState>,
@@ -65,7 +67,7 @@ impl Tables {
             run_keys: HashMap::new(),
             pins: Vec::new(),
             pin_indexes: HashMap::new(),
-            first_tries: HashMap::new(),
+            retry_keys: RetryKeys::default(),
             flips: Vec::new(),
             declared: BTreeMap::new(),
             samples: Vec::new(),
@@ -131,7 +133,7 @@ impl Tables {
             // A run that claims its key again keeps the time of the first claim.
             for key in claim.keys() {
                 if self.first_try(&key, now).is_none() {
-                    self.first_tries.insert(key, (first.clone(), now));
+                    self.retry_keys.insert(key, first.clone());
                 }
             }
         }
@@ -231,12 +233,9 @@ impl Tables {
     }
 
     pub(super) fn first_try(&self, key: &RetryKey, now: Timestamp) -> Option<FirstTry> {
-        let (first, at) = self.first_tries.get(key)?;
-        self.is_bound(first, *at, now).then(|| first.clone())
-    }
-
-    fn is_bound(&self, first: &FirstTry, at: Timestamp, now: Timestamp) -> bool {
-        now.duration_since(at) < self.window || self.has_run_since(first, now, self.window)
+        let first = self.retry_keys.get(key)?;
+        let is_bound = now.duration_since(first.at) < self.window || self.has_run_since(first, now, self.window);
+        is_bound.then(|| first.clone())
     }
 
     /// Whether a run of the job of the key's run is open, or ended less than `ago` ago.
@@ -247,23 +246,33 @@ impl Tables {
         self.runs.values().filter(of_job).any(is_recent)
     }
 
+    /// Old keys, each with whether its run keeps it bound. The window after the first try is over, or will be within
+    /// `ahead`.
+    fn old_keys(
+        &self,
+        ahead: SignedDuration,
+        after: Option<RetryKeyPosition>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Vec<OldKey> {
+        let soon = self.window.saturating_sub(ahead);
+        let Ok(until) = now.checked_sub(soon) else { return Vec::new() };
+        let old_key = |(position, first): (RetryKeyPosition, &FirstTry)| {
+            let is_over = now.duration_since(first.at) >= self.window;
+            let is_bound = self.has_run_since(first, now, if is_over { self.window } else { soon });
+            OldKey { position, is_bound }
+        };
+        self.retry_keys.old(until, after, limit).map(old_key).collect()
+    }
+
     pub(super) fn long_bound_keys(
         &self,
         ahead: SignedDuration,
-        after: Option<RetryKey>,
+        after: Option<RetryKeyPosition>,
         limit: usize,
         now: Timestamp,
-    ) -> Vec<RetryKey> {
-        let soon = self.window.saturating_sub(ahead);
-        let is_long_bound = |(_, (first, at)): &(&RetryKey, &(FirstTry, Timestamp))| {
-            let age = now.duration_since(*at);
-            age >= soon && self.has_run_since(first, now, if age >= self.window { self.window } else { soon })
-        };
-        let all = self.first_tries.iter().filter(is_long_bound).map(|(key, _)| *key);
-        let mut all: Vec<_> = all.filter(|key| Some(*key) > after).collect();
-        all.sort();
-        all.truncate(limit);
-        all
+    ) -> RetryKeyPage<Vec<RetryKey>> {
+        page_of(&self.old_keys(ahead, after, limit, now), limit, true)
     }
 
     pub(super) fn engine_tries(
@@ -272,11 +281,10 @@ impl Tables {
         limit: usize,
         now: Timestamp,
     ) -> Vec<(RetryKey, Timestamp)> {
-        let valid = self
-            .first_tries
-            .iter()
-            .filter(|(_, (first, at))| first.run.is_some() && now.duration_since(*at) < self.window);
-        let mut all: Vec<_> = valid.map(|(key, (_, at))| (*key, *at)).filter(|(key, _)| Some(*key) > after).collect();
+        let is_valid = |first: &FirstTry| first.run.is_some() && now.duration_since(first.at) < self.window;
+        let valid = self.retry_keys.iter().filter(|(_, first)| is_valid(first));
+        let mut all: Vec<_> =
+            valid.map(|(key, first)| (*key, first.at)).filter(|(key, _)| Some(*key) > after).collect();
         all.sort();
         all.truncate(limit);
         all
@@ -290,19 +298,23 @@ impl Tables {
     pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {
         for key in keys {
             if self.first_try(&key, now).is_none() {
-                self.first_tries.insert(key, (FirstTry { arm: Arm::Legacy, run: None, request: None, at: now }, now));
+                self.retry_keys.insert(key, FirstTry { arm: Arm::Legacy, run: None, request: None, at: now });
             }
         }
-        self.prune_retry_keys(usize::MAX, now);
     }
 
-    pub(super) fn prune_retry_keys(&mut self, limit: usize, now: Timestamp) -> u64 {
-        let expired = self.first_tries.iter().filter(|(_, (first, at))| !self.is_bound(first, *at, now));
-        let expired: Vec<RetryKey> = expired.map(|(key, _)| *key).take(limit).collect();
+    pub(super) fn prune_retry_keys(
+        &mut self,
+        after: Option<RetryKeyPosition>,
+        limit: usize,
+        now: Timestamp,
+    ) -> RetryKeyPage<u64> {
+        let old = self.old_keys(SignedDuration::ZERO, after, limit, now);
+        let RetryKeyPage { result: expired, next } = page_of(&old, limit, false);
         for key in &expired {
-            self.first_tries.remove(key);
+            self.retry_keys.remove(key);
         }
-        expired.len() as u64
+        RetryKeyPage { result: expired.len() as u64, next }
     }
 
     pub(super) fn put_flip(&mut self, mut flip: FlipRecord) -> u64 {

@@ -18,8 +18,8 @@ use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RunBodies, RunSnapshot, StoreError, StoreNotification,
-    StoreTime, TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
+    StoreError, StoreNotification, StoreTime, TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -312,16 +312,20 @@ impl Work for PostgresStore {
         self.purge_batch(status, ended_before, limit).boxed()
     }
 
-    fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64>> {
-        super::record_writes::prune_retry_keys(&self.pool, self.retry_window_ns, sql_limit(limit)).boxed()
+    fn prune_retry_keys(
+        &self,
+        after: Option<RetryKeyPosition>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<RetryKeyPage<u64>>> {
+        super::record_writes::prune_retry_keys(&self.pool, self.retry_window_ns, after, limit).boxed()
     }
 
     fn long_bound_keys(
         &self,
         ahead: Duration,
-        after: Option<RetryKey>,
+        after: Option<RetryKeyPosition>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<RetryKey>>> {
+    ) -> BoxFuture<'_, Result<RetryKeyPage<Vec<RetryKey>>>> {
         let ahead_ns = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
         read::long_bound_keys(&self.pool, (self.retry_window_ns, ahead_ns), after, limit).boxed()
     }

@@ -9,7 +9,8 @@ use super::pool::Pool;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
-use crate::store::bound_keys::{has_run_since, is_bound};
+use crate::store::bound_keys::{OldKey, RetryKeyPage, RetryKeyPosition, has_run_since, is_bound, page_of};
+use crate::store::encoded::nanos;
 use crate::store::summary::{add_readable, decode_summary};
 use crate::store::{
     FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
@@ -247,30 +248,41 @@ pub(super) async fn engine_tries(
     found.iter().map(|row| Ok((retry_key(row)?, time(column(row, 1)?)?))).collect()
 }
 
-fn retry_key(row: &PgRow) -> Result<RetryKey> {
+/// Decodes the key in the first column.
+pub(super) fn retry_key(row: &PgRow) -> Result<RetryKey> {
     let key = column::<&[u8]>(row, 0)?.try_into();
     Ok(RetryKey(key.map_err(|_| StoreError("a stored retry key has a wrong length".into()))?))
 }
 
-/// Keys that stay bound because of their run, although the window after their first try is over, or will be within
-/// `ahead_ns`.
+/// The columns `at` and `key` of a position.
+pub(super) fn position(after: &Option<RetryKeyPosition>) -> (i64, &[u8]) {
+    after.as_ref().map_or((i64::MIN, &[]), |after| (nanos(after.at), &after.key.0))
+}
+
+/// Keys after a position that stay bound because of their run, of those whose window after the first try is over, or
+/// will be within `ahead_ns`.
 pub(super) async fn long_bound_keys(
     pool: &Pool,
     (retry_window_ns, ahead_ns): (i64, i64),
-    after: Option<RetryKey>,
+    after: Option<RetryKeyPosition>,
     limit: usize,
-) -> Result<Vec<RetryKey>> {
+) -> Result<RetryKeyPage<Vec<RetryKey>>> {
     const TEXT: &str = concat!(
-        "SELECT key FROM retry_keys WHERE at <= now_ns() - $1 + $2 AND key > $3 AND run_id IS NOT NULL AND ",
+        "SELECT key, at, ",
         has_run_since!(
             "retry_keys",
             "(CASE WHEN retry_keys.at <= now_ns() - $1 THEN now_ns() - $1 ELSE now_ns() - $1 + $2 END)"
         ),
-        " ORDER BY key LIMIT $4"
+        " FROM retry_keys WHERE at <= now_ns() - $1 + $2 AND (at, key) > ($3, $4) ORDER BY at, key LIMIT $5"
     );
-    let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
-    let make = || sqlx::query(TEXT).bind(retry_window_ns).bind(ahead_ns).bind(after).bind(sql_limit(limit));
-    pool.query(make).await?.iter().map(retry_key).collect()
+    let (at, key) = position(&after);
+    let make = || sqlx::query(TEXT).bind(retry_window_ns).bind(ahead_ns).bind(at).bind(key).bind(sql_limit(limit));
+    let old_key = |row: &PgRow| {
+        let position = RetryKeyPosition { at: time(column(row, 1)?)?, key: retry_key(row)? };
+        Ok(OldKey { position, is_bound: column(row, 2)? })
+    };
+    let old: Vec<OldKey> = pool.query(make).await?.iter().map(old_key).collect::<Result<_>>()?;
+    Ok(page_of(&old, limit, true))
 }
 
 pub(super) async fn pinned(pool: &Pool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {

@@ -5,19 +5,17 @@
 
 use uuid::Uuid;
 
-use super::columns::{Result, column, escape, json};
+use super::columns::{Result, column, escape, json, sql_limit, time};
 use super::pool::Pool;
+use super::read::{position, retry_key};
 use crate::flag::RetryKey;
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::bound_keys::{has_run_since, is_bound};
+use crate::store::bound_keys::{RetryKeyPage, RetryKeyPosition, is_bound};
 use crate::store::encoded::nanos;
 use crate::store::key_files::key_file_row;
 use crate::store::{
     DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, RunSnapshot, SampleRecord, StoreError, codec,
 };
-
-/// Expired retry keys that one statement removes.
-const PRUNED_AT_ONCE: i64 = 1_000;
 
 pub(super) async fn plan(pool: &Pool, id: PlanId, source: serde_json::Value) -> Result<()> {
     let source = json(&source)?;
@@ -64,20 +62,35 @@ pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, retry_win
          ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE NOT ",
         is_bound!("held", "(now_ns() - $2)")
     );
-    pool.query(|| sqlx::query(PUT).bind(&keys).bind(retry_window_ns)).await?;
-    prune_retry_keys(pool, retry_window_ns, PRUNED_AT_ONCE).await.map(drop)
+    pool.query(|| sqlx::query(PUT).bind(&keys).bind(retry_window_ns)).await.map(drop)
 }
 
-/// Removes expired keys; returns how many.
-pub(super) async fn prune_retry_keys(pool: &Pool, retry_window_ns: i64, limit: i64) -> Result<u64> {
+/// Examines keys after a position whose window after the first try is over, and removes those that no run keeps bound;
+/// returns how many.
+pub(super) async fn prune_retry_keys(
+    pool: &Pool,
+    retry_window_ns: i64,
+    after: Option<RetryKeyPosition>,
+    limit: usize,
+) -> Result<RetryKeyPage<u64>> {
+    // Skips rows that another process prunes or claims at this moment.
     const PRUNE: &str = concat!(
-        "WITH gone AS (DELETE FROM retry_keys WHERE key IN (SELECT key FROM retry_keys \
-             WHERE at <= now_ns() - $1 AND NOT ",
-        has_run_since!("retry_keys", "(now_ns() - $1)"),
-        " ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
+        "WITH old AS MATERIALIZED (SELECT key, at FROM retry_keys \
+             WHERE at <= now_ns() - $1 AND (at, key) > ($2, $3) ORDER BY at, key LIMIT $4), \
+         expired AS MATERIALIZED (SELECT key FROM retry_keys WHERE key IN (SELECT key FROM old) AND NOT ",
+        is_bound!("retry_keys", "(now_ns() - $1)"),
+        " ORDER BY key FOR UPDATE SKIP LOCKED), \
+         gone AS (DELETE FROM retry_keys WHERE key IN (SELECT key FROM expired) RETURNING 1) \
+         SELECT key, at, (SELECT count(*) FROM old), (SELECT count(*) FROM gone) FROM old \
+         ORDER BY at DESC, key DESC LIMIT 1"
     );
-    let found = pool.query(|| sqlx::query(PRUNE).bind(retry_window_ns).bind(limit)).await?;
-    Ok(found.first().map(|row| column::<i64>(row, 0)).transpose()?.unwrap_or(0).cast_unsigned())
+    let (at, key) = position(&after);
+    let make = || sqlx::query(PRUNE).bind(retry_window_ns).bind(at).bind(key).bind(sql_limit(limit));
+    let found = pool.query(make).await?;
+    let Some(last) = found.first() else { return Ok(RetryKeyPage { result: 0, next: None }) };
+    let position = RetryKeyPosition { at: time(column(last, 1)?)?, key: retry_key(last)? };
+    let is_full = column::<i64>(last, 2)? >= sql_limit(limit);
+    Ok(RetryKeyPage { result: column::<i64>(last, 3)?.cast_unsigned(), next: is_full.then_some(position) })
 }
 
 pub(super) async fn flips(

@@ -17,9 +17,10 @@ use super::{SqliteStore, read};
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::{RunId, Seq, WorkerId};
+use crate::store::bound_keys::page_of;
 use crate::store::{
-    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RunBodies, RunSnapshot, StoreError, StoreNotification,
-    TakeResult, WebhookMessage, Work,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
+    StoreError, StoreNotification, TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::RunStatus;
 
@@ -175,20 +176,35 @@ impl Work for SqliteStore {
         self.purge_batch(status, ended_before, limit).boxed()
     }
 
-    fn prune_retry_keys(&self, limit: usize) -> StoreFuture<'_, u64> {
-        let pruned = |result| if let CoordinationResult::Pruned(keys) = result { Some(keys) } else { None };
-        self.write_coordination(CoordinationWrite::PruneRetryKeys(read::sql_limit(limit)), pruned)
+    fn prune_retry_keys(&self, after: Option<RetryKeyPosition>, limit: usize) -> StoreFuture<'_, RetryKeyPage<u64>> {
+        let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
+        async move {
+            // A reader looks for them, so that the writer is not delayed by those that stay.
+            let old = read::old_keys(&self.readers, (since, since), after, limit).await?;
+            let RetryKeyPage { result: expired, next } = page_of(&old, limit, false);
+            if expired.is_empty() {
+                return Ok(RetryKeyPage { result: 0, next });
+            }
+            let pruned = |result| if let CoordinationResult::Pruned(keys) = result { Some(keys) } else { None };
+            let result = self.write_coordination(CoordinationWrite::PruneRetryKeys(expired), pruned).await?;
+            Ok(RetryKeyPage { result, next })
+        }
+        .boxed()
     }
 
     fn long_bound_keys(
         &self,
         ahead: Duration,
-        after: Option<RetryKey>,
+        after: Option<RetryKeyPosition>,
         limit: usize,
-    ) -> StoreFuture<'_, Vec<RetryKey>> {
+    ) -> StoreFuture<'_, RetryKeyPage<Vec<RetryKey>>> {
         let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
         let soon_since = since.saturating_add(i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX));
-        read::long_bound_keys(&self.readers, (since, soon_since), after, limit).boxed()
+        async move {
+            let old = read::old_keys(&self.readers, (since, soon_since), after, limit).await?;
+            Ok(page_of(&old, limit, true))
+        }
+        .boxed()
     }
 
     fn purged_run_bodies(&self, run: RunId) -> StoreFuture<'_, Option<RunBodies>> {

@@ -12,8 +12,9 @@ use super::notifier::Notifier;
 use super::run_snapshots::{self, DROPPED_AT_ONCE, SnapshotPart};
 use super::stored_state::run_id;
 use super::write_append::WriteTime;
+use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
-use crate::store::bound_keys::has_run_since;
+use crate::store::bound_keys::is_bound;
 use crate::store::summary::{decode_summary, decoded_or_logged};
 use crate::store::write_error::WriteError;
 use crate::store::{OrderRecord, OwnedRun, StoreError, StoreNotification, TakeResult, no_such_run, run_has_ended};
@@ -39,8 +40,8 @@ pub(super) enum CoordinationWrite {
     MarkPurged(Vec<(RunId, Option<Vec<u8>>)>),
     /// Deletes a portion of the rows of purged runs.
     DeletePurged,
-    /// Deletes at most this many expired retry keys.
-    PruneRetryKeys(i64),
+    /// Deletes those of these retry keys that have expired.
+    PruneRetryKeys(Vec<RetryKey>),
 }
 
 /// The result of such a write.
@@ -113,7 +114,7 @@ pub(super) fn write(
             let (payloads, done) = delete_purged(conn)?;
             CoordinationResult::Deleted(payloads, done)
         }
-        CoordinationWrite::PruneRetryKeys(limit) => CoordinationResult::Pruned(prune_retry_keys(conn, now, *limit)?),
+        CoordinationWrite::PruneRetryKeys(keys) => CoordinationResult::Pruned(prune_retry_keys(conn, now, keys)?),
     };
     Ok((result, notifications))
 }
@@ -138,14 +139,16 @@ pub(super) fn notify_committed(
     notifier.send(notifications);
 }
 
-/// Deletes expired retry keys; returns how many.
-pub(super) fn prune_retry_keys(conn: &Connection, now: WriteTime, limit: i64) -> Result<u64, WriteError> {
-    const TEXT: &str = concat!(
-        "DELETE FROM retry_keys WHERE pos IN (SELECT pos FROM retry_keys WHERE at <= ?1 AND NOT ",
-        has_run_since!("retry_keys", "?1"),
-        " ORDER BY at LIMIT ?2)"
-    );
-    Ok(conn.prepare_cached(TEXT)?.execute([now.retry_keys_since, limit])? as u64)
+/// Deletes those of these retry keys that have expired; returns how many. One may have been claimed again since it was
+/// found.
+fn prune_retry_keys(conn: &Connection, now: WriteTime, keys: &[RetryKey]) -> Result<u64, WriteError> {
+    const TEXT: &str = concat!("DELETE FROM retry_keys WHERE key = ?1 AND NOT ", is_bound!("retry_keys", "?2"));
+    let mut delete = conn.prepare_cached(TEXT)?;
+    let mut deleted = 0;
+    for key in keys {
+        deleted += delete.execute(params![key.0.as_slice(), now.retry_keys_since])? as u64;
+    }
+    Ok(deleted)
 }
 
 /// All rows of a cached statement.

@@ -61,9 +61,6 @@ pub(super) struct Flips {
     pub declared: Option<Vec<DeclaredState>>,
 }
 
-/// Expired retry keys that one transaction removes.
-const PRUNED_AT_ONCE: i64 = 1_000;
-
 /// Performs a write and sends its reply.
 pub(super) fn perform(write: OtherWrite, committer: &mut Committer, healthy: &AtomicBool) {
     match write {
@@ -226,7 +223,6 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             for key in keys {
                 note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), now.ns, now.retry_keys_since])?;
             }
-            coordination_writes::prune_retry_keys(conn, now, PRUNED_AT_ONCE)?;
         }
         RecordWrite::Samples { samples, per_fingerprint, fingerprints } => {
             for sample in samples {
@@ -278,4 +274,47 @@ fn put_sample(
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, WriteError> {
     serde_json::to_vec(value)
         .map_err(|error| WriteError::NotWritten(format!("a record cannot be written as JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::store::sqlite::Options;
+    use crate::store::tests::{append, run_id};
+    use crate::store::{Append, Claim, SqliteStore, Store};
+
+    /// The steps of SQLite's virtual machine that recording a key of legacy takes, where so many open runs have claimed
+    /// keys long ago.
+    async fn steps_of_a_legacy_key(open_runs: u64) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+        for n in 1..=open_runs {
+            let claim = Claim { key: RetryKey([n as u8; 32]), request: [0; 32], any_caller: None };
+            store.append(Append { claim: Some(claim), ..append(run_id(n), 1, 1) }.into()).await.unwrap();
+        }
+        store.close().await;
+        let conn = Options::new(&path).open().unwrap();
+        let steps = Arc::new(AtomicU64::new(0));
+        let counted = steps.clone();
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        conn.progress_handler(1, Some(count)).unwrap();
+        let now = nanos(clock::now());
+        let write = RecordWrite::LegacyTries(vec![RetryKey([255; 32])]);
+        write_records(&conn, &write, WriteTime { ns: now, retry_keys_since: now }).unwrap();
+        steps.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn recording_a_key_of_legacy_costs_the_same_however_many_keys_stay_bound() {
+        let (few, many) = (steps_of_a_legacy_key(2).await, steps_of_a_legacy_key(200).await);
+        assert!(few > 0 && many < few + 50, "{few} steps with 2 bound keys, {many} with 200");
+    }
 }

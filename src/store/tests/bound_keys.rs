@@ -10,12 +10,23 @@ use crate::store::{AppendError, Claim, Conflict};
 on_every_store! {
     a_retry_key_is_bound_while_a_run_of_its_job_is_open,
     a_retry_key_is_bound_for_the_window_after_the_end_of_its_run,
+    a_page_of_old_keys_examines_no_more_than_its_limit,
 }
 
 const KEY: RetryKey = RetryKey([1; 32]);
 
 fn claiming(append: Append) -> Append {
-    Append { claim: Some(Claim { key: KEY, request: [1; 32], any_caller: None }), ..append }
+    claiming_key(append, KEY)
+}
+
+fn claiming_key(append: Append, key: RetryKey) -> Append {
+    Append { claim: Some(Claim { key, request: [1; 32], any_caller: None }), ..append }
+}
+
+async fn long_bound(store: &SharedStore) -> Vec<RetryKey> {
+    let page = store.long_bound_keys(Duration::ZERO, None, 9).await.unwrap();
+    assert_eq!(page.next, None);
+    page.result
 }
 
 /// Asserts that the key is run 1's, whoever else wants it.
@@ -24,10 +35,9 @@ async fn assert_bound(store: &SharedStore) {
     store.note_legacy_tries(vec![KEY]).await.unwrap();
     let taken = AppendError::Conflict(Conflict::Claim { run: run_id(1), same_request: true });
     assert_eq!(store.append(claiming(append(run_id(9), 1, 1)).into()).await, Err(taken));
-    assert_eq!(store.prune_retry_keys(9).await.unwrap(), 0);
+    assert_eq!(store.prune_retry_keys(None, 9).await.unwrap().result, 0);
     assert_eq!(store.first_try(KEY).await.unwrap().and_then(|first| first.run), Some(run_id(1)));
-    assert_eq!(store.long_bound_keys(Duration::ZERO, None, 9).await.unwrap(), [KEY]);
-    assert_eq!(store.long_bound_keys(Duration::ZERO, Some(KEY), 9).await.unwrap(), []);
+    assert_eq!(long_bound(store).await, [KEY]);
 }
 
 async fn a_retry_key_is_bound_while_a_run_of_its_job_is_open(which: StoreKind) {
@@ -48,7 +58,7 @@ async fn a_retry_key_is_bound_while_a_run_of_its_job_is_open(which: StoreKind) {
     end.summary.job = successor.summary.job;
     store.append(end.into()).await.unwrap();
     assert_eq!(store.first_try(KEY).await.unwrap(), None);
-    assert_eq!(store.long_bound_keys(Duration::ZERO, None, 9).await.unwrap(), []);
+    assert_eq!(long_bound(store).await, []);
     store.append(claiming(append(run_id(9), 1, 1)).into()).await.unwrap();
     assert_eq!(store.first_try(KEY).await.unwrap().and_then(|first| first.run), Some(run_id(9)));
 }
@@ -62,4 +72,35 @@ async fn a_retry_key_is_bound_for_the_window_after_the_end_of_its_run(which: Sto
     end.summary.updated = jiff::Timestamp::from_second(4_000_000_000).unwrap();
     store.append(end.into()).await.unwrap();
     assert_bound(store).await;
+}
+
+/// Keys 1 to 4 are bound by open runs, legacy's keys 5 to 7 have expired.
+async fn a_page_of_old_keys_examines_no_more_than_its_limit(which: StoreKind) {
+    let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
+    let store = &fixture.store;
+    let key = |n: u8| RetryKey([n; 32]);
+    for n in 1..=4 {
+        store.append(claiming_key(append(run_id(n.into()), 1, 1), key(n)).into()).await.unwrap();
+    }
+    store.note_legacy_tries(vec![key(5), key(6), key(7)]).await.unwrap();
+
+    let (mut after, mut found) = (None, Vec::new());
+    loop {
+        let page = store.long_bound_keys(Duration::ZERO, after, 3).await.unwrap();
+        found.push((page.result, page.next.map(|next| next.key)));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected = [(vec![key(1), key(2), key(3)], Some(key(3))), (vec![key(4)], Some(key(6))), (Vec::new(), None)];
+    assert_eq!(found, expected);
+
+    let first = store.prune_retry_keys(None, 3).await.unwrap();
+    assert_eq!((first.result, first.next.map(|next| next.key)), (0, Some(key(3))));
+    let second = store.prune_retry_keys(first.next, 3).await.unwrap();
+    assert_eq!((second.result, second.next.map(|next| next.key)), (2, Some(key(6))));
+    let third = store.prune_retry_keys(second.next, 3).await.unwrap();
+    assert_eq!((third.result, third.next), (1, None));
+    assert_eq!(long_bound(store).await, [key(1), key(2), key(3), key(4)]);
 }

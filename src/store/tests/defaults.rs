@@ -53,12 +53,13 @@ async fn expired_keys_of_runs_are_pruned(which: StoreKind) {
     for n in 1..=5 {
         fixture.store.append(claim(n, n as u8).into()).await.unwrap();
     }
-    assert_eq!(fixture.store.prune_retry_keys(10).await.unwrap(), 0);
+    let prune = async |limit| fixture.store.prune_retry_keys(None, limit).await.unwrap().result;
+    assert_eq!(prune(10).await, 0);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     fixture.store.append(claim(6, 6).into()).await.unwrap();
-    assert_eq!(fixture.store.prune_retry_keys(3).await.unwrap(), 3);
-    assert_eq!(fixture.store.prune_retry_keys(10).await.unwrap(), 2);
-    assert_eq!(fixture.store.prune_retry_keys(10).await.unwrap(), 0);
+    assert_eq!(prune(3).await, 3);
+    assert_eq!(prune(10).await, 2);
+    assert_eq!(prune(10).await, 0);
     assert!(fixture.store.first_try(RetryKey([6; 32])).await.unwrap().is_some());
 }
 

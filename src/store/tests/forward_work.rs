@@ -23,12 +23,15 @@ macro_rules! forward_work {
                 ended_before: jiff::Timestamp,
                 limit: usize
             ) -> $crate::store::Purged;
-            prune_retry_keys(limit: usize) -> u64;
+            prune_retry_keys(
+                after: Option<$crate::store::RetryKeyPosition>,
+                limit: usize
+            ) -> $crate::store::RetryKeyPage<u64>;
             long_bound_keys(
                 ahead: std::time::Duration,
-                after: Option<$crate::flag::RetryKey>,
+                after: Option<$crate::store::RetryKeyPosition>,
                 limit: usize
-            ) -> Vec<$crate::flag::RetryKey>;
+            ) -> $crate::store::RetryKeyPage<Vec<$crate::flag::RetryKey>>;
             purged_run_bodies(run: $crate::names::RunId) -> Option<$crate::store::RunBodies>;
             put_run_snapshot(snapshot: $crate::store::RunSnapshot) -> ();
             run_snapshot(run: $crate::names::RunId) -> Option<$crate::store::RunSnapshot>;

@@ -5,12 +5,12 @@ use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use uuid::Uuid;
 
-use super::super::encoded::arm;
+use super::super::encoded::{arm, nanos};
 use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::bound_keys::{has_run_since, is_bound};
+use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound};
 use crate::store::{FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError};
 
 pub(in crate::store::sqlite) async fn plan(pool: &SqlitePool, id: PlanId) -> Result<Option<serde_json::Value>> {
@@ -120,24 +120,27 @@ fn retry_key(key: Vec<u8>) -> Result<RetryKey> {
     Ok(RetryKey(key))
 }
 
-/// Keys that stay bound because of their run. The window after their first try is over if that was at `since` or
-/// earlier, and will soon be over if it was at `soon_since` or earlier.
-pub(in crate::store::sqlite) async fn long_bound_keys(
+/// At most `limit` keys after a position whose window after the first try will soon be over: the try was at `soon_since`
+/// or earlier. The window is over if it was at `since` or earlier.
+pub(in crate::store::sqlite) async fn old_keys(
     pool: &SqlitePool,
     (since, soon_since): (i64, i64),
-    after: Option<RetryKey>,
+    after: Option<RetryKeyPosition>,
     limit: usize,
-) -> Result<Vec<RetryKey>> {
-    // `+key` keeps the planner from reading all keys in their order instead of the few oldest ones.
+) -> Result<Vec<OldKey>> {
     const TEXT: &str = concat!(
-        "SELECT key FROM retry_keys WHERE at <= ?2 AND +key > ?3 AND run_id IS NOT NULL AND ",
+        "SELECT key, at, ",
         has_run_since!("retry_keys", "(CASE WHEN retry_keys.at <= ?1 THEN ?1 ELSE ?2 END)"),
-        " ORDER BY +key LIMIT ?4"
+        " FROM retry_keys WHERE at <= ?2 AND (at, key) > (?3, ?4) ORDER BY at, key LIMIT ?5"
     );
-    let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
-    let query = sqlx::query_as(TEXT).bind(since).bind(soon_since).bind(after).bind(sql_limit(limit));
-    let found: Vec<(Vec<u8>,)> = query.fetch_all(pool).await.map_err(read_error)?;
-    found.into_iter().map(|(key,)| retry_key(key)).collect()
+    let (at, key) = after.as_ref().map_or((i64::MIN, [].as_slice()), |after| (nanos(after.at), after.key.0.as_slice()));
+    let query = sqlx::query_as(TEXT).bind(since).bind(soon_since).bind(at).bind(key).bind(sql_limit(limit));
+    let found: Vec<(Vec<u8>, i64, bool)> = query.fetch_all(pool).await.map_err(read_error)?;
+    let old_key = |(key, at, is_bound)| {
+        let position = RetryKeyPosition { at: time(at)?, key: retry_key(key)? };
+        Ok(OldKey { position, is_bound })
+    };
+    found.into_iter().map(old_key).collect()
 }
 
 pub(in crate::store::sqlite) async fn pinned(pool: &SqlitePool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {

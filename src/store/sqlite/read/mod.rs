@@ -16,7 +16,7 @@ pub(super) use self::coordination::{
 };
 pub(super) use self::list::{open_runs, runs};
 pub(super) use self::lookups::{
-    engine_tries, first_try, flips, long_bound_keys, pin, pin_counts, pinned, pins, plan, records, run_key, samples,
+    engine_tries, first_try, flips, old_keys, pin, pin_counts, pinned, pins, plan, records, run_key, samples,
 };
 use crate::names::{RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};

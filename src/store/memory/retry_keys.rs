@@ -1,0 +1,50 @@
+//! The first tries of retry keys, also in the order of their times.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
+
+use jiff::Timestamp;
+
+use crate::flag::RetryKey;
+use crate::store::{FirstTry, RetryKeyPosition};
+
+#[derive(Default)]
+pub(super) struct RetryKeys {
+    first_tries: HashMap<RetryKey, FirstTry>,
+    by_age: BTreeSet<RetryKeyPosition>,
+}
+
+impl RetryKeys {
+    pub(super) fn get(&self, key: &RetryKey) -> Option<&FirstTry> {
+        self.first_tries.get(key)
+    }
+
+    /// Replaces the first try of this key.
+    pub(super) fn insert(&mut self, key: RetryKey, first: FirstTry) {
+        self.remove(&key);
+        self.by_age.insert(RetryKeyPosition { at: first.at, key });
+        self.first_tries.insert(key, first);
+    }
+
+    pub(super) fn remove(&mut self, key: &RetryKey) {
+        if let Some(first) = self.first_tries.remove(key) {
+            self.by_age.remove(&RetryKeyPosition { at: first.at, key: *key });
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RetryKey, &FirstTry)> {
+        self.first_tries.iter()
+    }
+
+    /// At most `limit` keys after a position whose first try was at `until` or earlier.
+    pub(super) fn old(
+        &self,
+        until: Timestamp,
+        after: Option<RetryKeyPosition>,
+        limit: usize,
+    ) -> impl Iterator<Item = (RetryKeyPosition, &FirstTry)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let old = self.by_age.range((after, Bound::Unbounded)).take_while(move |position| position.at <= until);
+        old.take(limit).filter_map(|position| Some((*position, self.first_tries.get(&position.key)?)))
+    }
+}

@@ -89,7 +89,7 @@ mod tests {
         let cache = Cache::default();
         for n in 0..3 * OWNERS_MAX {
             cache.looked_up(&key(n), Some((Arm::Engine, None)), 0);
-            assert!(cache.get(&key(0)).is_some(), "asked for all the time");
+            assert!(cache.get(&key(0)).is_some(), "an entry that is read all the time stays cached");
         }
         let halves = cache.halves();
         assert!(halves.young.len() + halves.old.len() <= OWNERS_MAX);

@@ -47,11 +47,11 @@ impl Families {
     /// creator is in no file are shown under the id that is stored with them.
     pub(super) fn publish<'a>(&self, families: impl Iterator<Item = &'a flag::Family>) {
         let by_id = self.by_id.load();
-        let now: HashMap<&RouteId, &RouteId> =
+        let present_ids: HashMap<&RouteId, &RouteId> =
             families.flat_map(|family| family.ids().map(|id| (id, family.id()))).collect();
         let mut counts: HashMap<RouteId, Counts> = HashMap::new();
         for (id, family) in &**by_id {
-            let shown = now.get(id).copied().unwrap_or(id);
+            let shown = present_ids.get(id).copied().unwrap_or(id);
             let counts = counts.entry(shown.clone()).or_default();
             counts.engine += family.engine.load(Ordering::Acquire);
             counts.legacy += family.legacy.load(Ordering::Acquire);

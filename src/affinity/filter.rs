@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Slots of a bucket.
-const BUCKET: usize = 4;
+const BUCKET_SLOTS: usize = 4;
 /// Slots of the first table, of the second, and of all further ones.
 const TABLE_SLOTS: [usize; 3] = [1 << 12, 1 << 16, 1 << 19];
 /// A table counts as full when this share of its slots is taken.
@@ -24,7 +24,7 @@ const SLICES: u32 = 24;
 
 /// One cuckoo filter.
 struct Table {
-    buckets: Vec<[u16; BUCKET]>,
+    buckets: Vec<[u16; BUCKET_SLOTS]>,
     entries: usize,
     /// One of the buckets, and the fingerprint, for which the last insertion found no slot. The table is full then.
     without_slot: Option<(usize, u16)>,
@@ -32,7 +32,7 @@ struct Table {
 
 impl Table {
     fn new(slots: usize) -> Self {
-        Self { buckets: vec![[0; BUCKET]; slots / BUCKET], entries: 0, without_slot: None }
+        Self { buckets: vec![[0; BUCKET_SLOTS]; slots / BUCKET_SLOTS], entries: 0, without_slot: None }
     }
 
     /// The fingerprint of an entry, and its first bucket. A fingerprint is never 0, which is an empty slot.
@@ -58,7 +58,7 @@ impl Table {
     }
 
     fn is_full(&self) -> bool {
-        self.without_slot.is_some() || self.entries >= self.buckets.len() * BUCKET * LOAD_PERCENT / 100
+        self.without_slot.is_some() || self.entries >= self.buckets.len() * BUCKET_SLOTS * LOAD_PERCENT / 100
     }
 
     /// Inserts into a table that is not full.
@@ -75,7 +75,7 @@ impl Table {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            std::mem::swap(&mut self.buckets[bucket][random as usize % BUCKET], &mut fingerprint);
+            std::mem::swap(&mut self.buckets[bucket][random as usize % BUCKET_SLOTS], &mut fingerprint);
             bucket = self.other_bucket(fingerprint, bucket);
             if self.put(bucket, fingerprint) {
                 return;
@@ -91,7 +91,7 @@ impl Table {
     }
 
     fn bytes(&self) -> usize {
-        self.buckets.len() * size_of::<[u16; BUCKET]>()
+        self.buckets.len() * size_of::<[u16; BUCKET_SLOTS]>()
     }
 }
 
@@ -321,15 +321,15 @@ mod tests {
         assert!((KEYS * 99 / 100..=KEYS).contains(&(size.entries as u64)), "{size:?}");
         assert!(size.bytes < 40_000_000, "{size:?}");
         let now = begin + 24 * HOUR;
-        let wrong = (0..100_000).filter(|_| set.may_contain(draw(), now)).count();
-        assert!(wrong < 3_000, "{wrong} of 100,000 others are found");
+        let false_positives = (0..100_000).filter(|_| set.may_contain(draw(), now)).count();
+        assert!(false_positives < 3_000, "{false_positives} of 100,000 others are found");
         let mut lasting = LastingSet::new(64 << 20);
         for _ in 0..1_000_000 {
             assert!(lasting.insert(draw()));
         }
         assert!(lasting.size().bytes < 4_000_000, "{:?}", lasting.size());
-        let wrong = (0..100_000).filter(|_| lasting.may_contain(draw())).count();
-        assert!(wrong < 200, "{wrong} of 100,000 others are found");
+        let false_positives = (0..100_000).filter(|_| lasting.may_contain(draw())).count();
+        assert!(false_positives < 200, "{false_positives} of 100,000 others are found");
     }
 
     #[test]

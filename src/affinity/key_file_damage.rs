@@ -44,8 +44,8 @@ impl RingContent<'_> {
         if lost > 0 {
             found.push(format!("{lost} records are missing"));
         }
-        let in_progress = self.last % self.records;
-        let unreadable = self.unreadable.iter().filter(|index| **index != in_progress).count();
+        let slot_being_written = self.last % self.records;
+        let unreadable = self.unreadable.iter().filter(|index| **index != slot_being_written).count();
         if unreadable > 0 {
             found.push(format!("{unreadable} records cannot be read"));
         }

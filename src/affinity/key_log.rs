@@ -104,7 +104,7 @@ impl KeyLog {
                 tracing::warn!(%path, skipped, "records of retry keys were torn and are skipped: a power cut may lose the last second");
             }
             if !waiting.is_empty() {
-                tracing::info!(keys = waiting.len(), "retry keys that legacy took are moved to the store");
+                tracing::info!(keys = waiting.len(), "retry keys of requests that legacy took are moved to the store");
             }
             ring.records = file.records();
             // Numbers that are missing between the records belong to torn ones, whose content is lost already.
@@ -193,7 +193,7 @@ impl KeyLog {
             tracing::debug!(%error, "the number of the last record was not written to the file of retry keys");
         }
         if std::mem::take(&mut ring.failing) {
-            tracing::info!("retry keys that legacy takes are noted again");
+            tracing::info!("retry keys can be noted in their file again");
         }
         ring.waiting_keys.insert(key, seq);
         ring.waiting.push_back(record);
@@ -309,7 +309,8 @@ impl KeyLog {
         }
     }
 
-    /// With a number: removes the records up to it, because the store has them now. Announces how far the store is.
+    /// Removes the records up to `stored`, if given, because the store has them now; then announces the number up to
+    /// which the store has all records.
     fn advance(&self, stored: Option<u64>) {
         let mut ring = self.ring();
         if let Some(stored) = stored {

@@ -301,7 +301,7 @@ impl Affinity for StoreAffinity {
     fn remembered(&self, key: &RetryKey) -> Remembered {
         let now = Instant::now();
         match self.tries.arm(key, now) {
-            Some(arm) => Remembered::By(arm),
+            Some(arm) => Remembered::TakenBy(arm),
             None if self.sets.engine_may_have_taken(key, now) => Remembered::Unknown,
             // In a shared store the engine of another process may have taken it since this process started.
             None if self.store.is_shared() => Remembered::NotEngineHere,

@@ -2,10 +2,11 @@
 //! not" or "perhaps: ask the store".
 //!
 //! Example: the engine takes a first try with the key K, and its run creates the order 17. Then `keys` has a
-//! fingerprint of K for the retry window (as long as the run is open it is inserted again), and `owned` has one of (`orders.create`, 17) for ever. A request with the key
-//! K, or for `/orders/17`, now gets "perhaps", and the store is asked. A request with another key, or for `/orders/18`,
-//! gets "certainly not" (but for a few false positives), and legacy answers without the store. If legacy creates the
-//! order 18 and a dark run follows, `twins` has a fingerprint of (`orders.create`, 18).
+//! fingerprint of K for the retry window (as long as the run is open it is inserted again), and `owned` has one of
+//! (`orders.create`, 17) for ever. A request with the key K, or for `/orders/17`, now gets "perhaps", and the store is
+//! asked. A request with another key, or for `/orders/18`, gets "certainly not" (but for a few false positives), and
+//! legacy answers without the store. If legacy creates the order 18 and a dark run follows, `twins` has a fingerprint
+//! of (`orders.create`, 18).
 //!
 //! Always true: until the sets are built from the store the answer is "perhaps"; from then on they have all that the
 //! store has, because a new entry is inserted before any client can know of it.
@@ -46,8 +47,8 @@ pub(super) struct Sets {
 
 struct EngineKeys {
     set: WindowSet,
-    /// Until when the set has every key that is bound; `None` before it is built. A key whose run is open would expire
-    /// after that.
+    /// Until when the set has every key whose retries go to the engine; `None` before it is built. A key whose run is
+    /// still open may expire after that, unless it is inserted again.
     complete_until: Option<Instant>,
 }
 
@@ -74,7 +75,7 @@ impl Sets {
         }
     }
 
-    /// Whether the engine may have taken a first try with this key, which is still bound.
+    /// Whether the engine may have taken a first try with this key, so that a retry has to go to the engine.
     pub(super) fn engine_may_have_taken(&self, key: &RetryKey, now: Instant) -> bool {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.complete_until.is_none_or(|until| now >= until) || keys.set.may_contain(key_hash(key), now)
@@ -113,14 +114,14 @@ impl Sets {
         gauges.show(set.size(), had_room);
     }
 
-    /// Inserts the keys again that would expire soon, or have expired, although they are bound because of their run.
-    /// `began` is when this began.
+    /// Inserts the keys again that would expire soon, or have expired, although their run is still open. `began` is when
+    /// this renewal began.
     async fn renew_keys(&self, store: &SharedStore, began: Instant) -> Result<(), StoreError> {
         let interval = self.renewal_interval;
         let mut after = None;
         loop {
-            // A key that is not found now stays in the set for longer than `ahead`, but for the time that passed between
-            // its first try and its record in the store, for which one interval is reserved.
+            // A key that this query does not return stays in the set for three intervals, less the time that passed
+            // between its first try and its record in the store: one interval is reserved for that time.
             let page = store.long_bound_keys(interval.saturating_mul(3), after, PAGE).await?;
             for key in &page.result {
                 self.engine_took(key, began, Duration::ZERO);

@@ -124,7 +124,7 @@ async fn the_owner_of_a_pin_is_known_at_once_and_after_a_restart() {
     assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, Some(run_id(2)))));
     assert_eq!(store.look_ups(), 0);
 
-    let pins = built(&store).await;
+    let pins = affinity_with_built_sets(&store).await;
     for _ in 0..3 {
         assert_eq!(owner(&pins, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
         assert_eq!(owner(&pins, "99").await, Ok((Owner::Nobody, None)));
@@ -140,7 +140,7 @@ async fn the_owner_of_a_pin_is_known_at_once_and_after_a_restart() {
 }
 
 /// Pins and retry keys over this store, with the sets built.
-async fn built(store: &Arc<CountingStore>) -> Arc<StoreAffinity> {
+async fn affinity_with_built_sets(store: &Arc<CountingStore>) -> Arc<StoreAffinity> {
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     while !pins.sets.are_built() {
         tokio::task::yield_now().await;
@@ -151,13 +151,13 @@ async fn built(store: &Arc<CountingStore>) -> Arc<StoreAffinity> {
 #[tokio::test]
 async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or_have_taken() {
     let store = CountingStore::new();
-    let pins = built(&store).await;
+    let pins = affinity_with_built_sets(&store).await;
     create(&store, &pins, 1, pin("1", Arm::Legacy)).await;
     create(&store, &pins, 3, pin("3", Arm::Engine)).await;
     let claim = Some(crate::store::Claim { key: RetryKey([1; 32]), request: [0; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(9), 1, 1) })).await.unwrap();
 
-    let pins = built(&store).await;
+    let pins = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(owner(&pins, "1").await, Ok((Owner::LegacyWithTwin, None)));
     assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
@@ -176,7 +176,7 @@ async fn the_store_is_asked_while_the_sets_are_not_built() {
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
     assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Ok(None));
-    let pins = built(&store).await;
+    let pins = affinity_with_built_sets(&store).await;
     assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::NotEngine);
 }
 
@@ -184,7 +184,7 @@ async fn the_store_is_asked_while_the_sets_are_not_built() {
 #[tokio::test]
 async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
     let store = CountingStore::new();
-    let pins = built(&store).await;
+    let pins = affinity_with_built_sets(&store).await;
     for n in 0..150_000 {
         assert_eq!(pins.take_for_engine(numbered(n)), Took::Fresh);
     }
@@ -198,19 +198,19 @@ async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
 async fn a_retry_stays_on_its_arm_across_a_restart() {
     let store = CountingStore::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let (engines, legacys) = (RetryKey([1; 32]), RetryKey([2; 32]));
-    let claim = Some(crate::store::Claim { key: engines, request: [0; 32], any_caller: None });
+    let (engine_key, legacy_key) = (RetryKey([1; 32]), RetryKey([2; 32]));
+    let claim = Some(crate::store::Claim { key: engine_key, request: [0; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
-    assert_eq!(pins.take_for_legacy(legacys.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
-    assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));
+    assert_eq!(pins.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
+    assert_eq!(pins.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
     assert_eq!(store.look_ups(), 0, "known in memory");
-    assert_eq!(pins.first_try(&engines).await, Ok(Some(Arm::Engine)));
+    assert_eq!(pins.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
     assert_eq!(pins.first_try(&RetryKey([3; 32])).await, Ok(None));
     pins.flush().await;
 
     let pins = StoreAffinity::load(store, &Limits::default()).await.unwrap();
-    assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));
-    assert_eq!(pins.first_try(&engines).await, Ok(Some(Arm::Engine)));
+    assert_eq!(pins.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
+    assert_eq!(pins.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
 #[tokio::test]
 async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
     let store = CountingStore::new();
-    let pins = built(&store).await;
+    let pins = affinity_with_built_sets(&store).await;
     let under = |family: &str, id: &str, arm| NewPin { key: PinKey { family: family.into(), id: id.into() }, arm };
     create(&store, &pins, 1, under("oldest", "1", Arm::Engine)).await;
     create(&store, &pins, 2, under("old", "2", Arm::Engine)).await;
@@ -268,7 +268,7 @@ async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
     create(&store, &pins, 4, under("oldest", "3", Arm::Engine)).await;
     create(&store, &pins, 5, under("others", "5", Arm::Engine)).await;
     let (family, other) = (renamed("now", &["old", "oldest"]), Family::from(RouteId::new("other")));
-    let restarted = built(&store).await;
+    let restarted = affinity_with_built_sets(&store).await;
     for pins in [&pins, &restarted] {
         let owner = async |id: &str| pins.owner(&InstanceKey { family: family.clone(), id: id.into() }).await;
         assert_eq!(owner("1").await, Ok((Owner::Engine, Some(run_id(1)))));
@@ -312,7 +312,7 @@ fn numbered(n: u32) -> RetryKey {
 }
 
 /// Ends a process as `kill -9` does: its memory is lost, its file stays.
-fn killed(pins: Arc<StoreAffinity>) {
+fn kill(pins: Arc<StoreAffinity>) {
     drop(pins);
 }
 
@@ -326,17 +326,17 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
     assert_eq!(pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
     assert!(open().is_err(), "it is locked");
-    killed(pins);
+    kill(pins);
 
     let keys = open_when_unlocked(open).await;
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
-    assert_eq!(pins.remembered(&numbered(1)), Remembered::By(Arm::Legacy));
+    assert_eq!(pins.remembered(&numbered(1)), Remembered::TakenBy(Arm::Legacy));
     assert_eq!(pins.take_for_engine(numbered(1)), Took::OtherArmHasIt);
     store.is_gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     pins.flush().await;
     assert_eq!(store.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
-    killed(pins);
+    kill(pins);
     let keys = open_when_unlocked(open).await;
     assert!(keys.waiting().is_empty(), "the store has it");
 }
@@ -381,8 +381,8 @@ async fn a_full_ring_notes_no_key_and_an_unnoted_route_is_known_after_a_restart(
     assert!(
         pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
     );
-    assert_eq!(pins.remembered(&numbered(960)), Remembered::By(Arm::Legacy), "in memory at least");
-    killed(pins);
+    assert_eq!(pins.remembered(&numbered(960)), Remembered::TakenBy(Arm::Legacy), "in memory at least");
+    kill(pins);
 
     let pins = StoreAffinity::open(store.clone(), &limits, open_when_unlocked(open).await).await.unwrap();
     assert!(
@@ -444,9 +444,9 @@ async fn many_new_keys_stay_with_legacy() {
 async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     const ROUNDS: u32 = 2_000;
     let store = CountingStore::new();
-    let pins = built(&store).await;
+    let pins = affinity_with_built_sets(&store).await;
     let digest = [7; 32];
-    let (mut engines, mut legacys) = (0, 0);
+    let (mut taken_by_engine, mut taken_by_legacy) = (0, 0);
     for n in 0..ROUNDS {
         let any_caller = numbered(n);
         let keys = RetryKeys { scoped: numbered(n + 1_000_000), any_caller: Some(any_caller) };
@@ -464,12 +464,12 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
             (engine.join().unwrap(), legacy)
         });
         match (engine, legacy) {
-            (Took::Fresh, LegacyTake::HeldUnderAnotherCredential) => engines += 1,
-            (Took::OtherArmHasIt, LegacyTake::Noted) => legacys += 1,
+            (Took::Fresh, LegacyTake::HeldUnderAnotherCredential) => taken_by_engine += 1,
+            (Took::OtherArmHasIt, LegacyTake::Noted) => taken_by_legacy += 1,
             both => panic!("{both:?}"),
         }
     }
-    assert_eq!(engines + legacys, ROUNDS);
+    assert_eq!(taken_by_engine + taken_by_legacy, ROUNDS);
     // Another request with the same key is not the engine's.
     pins.take_for_engine_under_any_credential(&numbered(ROUNDS), &digest, 0);
     let keys = RetryKeys { scoped: numbered(ROUNDS + 1_000_000), any_caller: Some(numbered(ROUNDS)) };

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn legacys_keys_take_no_room_from_the_engines() {
+    fn keys_of_legacy_take_no_room_from_keys_of_the_engine() {
         let tries = Tries::new(Duration::from_secs(1_000), 16);
         let now = Instant::now();
         for n in 0..30_000 {

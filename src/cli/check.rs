@@ -12,7 +12,7 @@ use crate::config::{self, FileKind, Findings, Overrides};
 
 pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
     let over = Overrides { secrets_may_be_absent: no_secrets, ..Overrides::default() };
-    // For each route with a workflow: its id, and what scopes its retry keys.
+    // For each route with a workflow: its id, and how its retry keys are scoped by caller.
     let mut scopes: Vec<(String, String)> = Vec::new();
     let (findings, counts) = match config::read(dir, &over) {
         Ok(loaded) => {

@@ -15,7 +15,7 @@ pub struct ArmUnknown;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remembered {
     /// This arm took the first try.
-    By(Arm),
+    TakenBy(Arm),
     /// The engine did not take it. Legacy may have taken it before this process started.
     NotEngine,
     /// The engine of this process did not take it; only the store knows whether another process's engine did.

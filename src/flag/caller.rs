@@ -19,7 +19,7 @@ const TOKEN_BYTES_MAX: usize = 16 << 10;
 const RSA: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
-/// What scopes a route's retry keys by caller.
+/// How a route's retry keys are scoped by caller.
 #[derive(Clone, Debug)]
 pub struct CallerScope {
     /// Verifies bearer tokens. The issuer and subject of a verified one are the scope.

@@ -90,8 +90,8 @@ fn insert_headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &
 }
 
 /// A text that is different for different bytes. UTF-8 stays as it is. Each other byte becomes one of the last 256
-/// characters of Unicode, which are for private use. If the bytes are such a character in
-/// UTF-8, each of them is replaced too, so that no other bytes give the same text.
+/// characters of Unicode, which are for private use. If the bytes are such a character in UTF-8, each of them is replaced
+/// too, so that no other bytes give the same text.
 fn exact_text(bytes: &[u8]) -> String {
     const FIRST: u32 = 0x10_FF00;
     let character = |byte: &u8| char::from_u32(FIRST + u32::from(*byte)).unwrap_or(char::REPLACEMENT_CHARACTER);

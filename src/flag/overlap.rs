@@ -24,14 +24,14 @@ impl Match {
 
     /// Whether one request can match both.
     pub fn overlaps(&self, other: &Match) -> bool {
-        let hosts = self.host.is_none() || other.host.is_none() || self.host == other.host;
-        let methods = self.method == other.method || (self.takes_head() && other.takes_head());
+        let hosts_overlap = self.host.is_none() || other.host.is_none() || self.host == other.host;
+        let methods_overlap = self.method == other.method || (self.matches_head() && other.matches_head());
         let (own, others) = (shape(&self.path), shape(&other.path));
         let (own, others): (Vec<_>, Vec<_>) = (own.split('/').collect(), others.split('/').collect());
         // A parameter is never empty.
-        let meet =
+        let segments_overlap =
             |(a, b): (&&str, &&str)| a == b || (*a == PARAMETER && !b.is_empty()) || (*b == PARAMETER && !a.is_empty());
-        hosts && methods && own.len() == others.len() && own.iter().zip(&others).all(meet)
+        hosts_overlap && methods_overlap && own.len() == others.len() && own.iter().zip(&others).all(segments_overlap)
     }
 
     /// Whether a request that matches both goes to this one.
@@ -49,12 +49,13 @@ impl Match {
 
     /// Whether every request that matches `other` matches this too.
     pub fn covers(&self, other: &Match) -> bool {
-        let methods = self.method == other.method || (self.method == Method::GET && other.method == Method::HEAD);
+        let methods_covered =
+            self.method == other.method || (self.method == Method::GET && other.method == Method::HEAD);
         let (own, others) = (shape(&self.path), shape(&other.path));
-        let within = |(own, other): (&str, &str)| own == other || (own == PARAMETER && !other.is_empty());
-        let paths =
-            own.split('/').count() == others.split('/').count() && own.split('/').zip(others.split('/')).all(within);
-        methods && (self.host.is_none() || self.host == other.host) && paths
+        let segment_covered = |(own, other): (&str, &str)| own == other || (own == PARAMETER && !other.is_empty());
+        let path_covered = own.split('/').count() == others.split('/').count()
+            && own.split('/').zip(others.split('/')).all(segment_covered);
+        methods_covered && (self.host.is_none() || self.host == other.host) && path_covered
     }
 
     /// The segment of this path at the position that the parameter `param` has in the path of `other`.
@@ -65,7 +66,7 @@ impl Match {
     }
 
     /// Whether HEAD requests match, which they do for a GET route too.
-    fn takes_head(&self) -> bool {
+    fn matches_head(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
     }
 }

@@ -79,7 +79,8 @@ impl PathRefusal {
 
 /// What one pass over the bytes finds.
 struct PathScan {
-    dots: bool,
+    /// Whether there may be dot segments.
+    may_have_dots: bool,
     ambiguity: Ambiguity,
 }
 
@@ -89,7 +90,7 @@ struct PathScan {
 /// A path that no origin should see.
 pub fn normalise(raw: &str) -> Result<Normalised<'_>, PathRefusal> {
     let scan = scan(raw)?;
-    if !scan.dots {
+    if !scan.may_have_dots {
         return Ok(Normalised { path: Cow::Borrowed(raw), ambiguity: scan.ambiguity });
     }
     match resolve_dots(raw, DotRules { encoded: true, refuse_above_root: true })? {
@@ -107,13 +108,13 @@ fn scan(path: &str) -> Result<PathScan, PathRefusal> {
     if bytes.first() != Some(&b'/') {
         return Err(PathRefusal::NotAbsolute);
     }
-    let mut scan = PathScan { dots: false, ambiguity: Ambiguity::None };
+    let mut scan = PathScan { may_have_dots: false, ambiguity: Ambiguity::None };
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'/' => match bytes.get(at + 1) {
                 Some(b'/') => scan.ambiguity = Ambiguity::Slashes,
-                Some(b'.' | b'%') => scan.dots = true,
+                Some(b'.' | b'%') => scan.may_have_dots = true,
                 _ => {}
             },
             b'\\' => scan.ambiguity = Ambiguity::Slashes,

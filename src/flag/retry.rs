@@ -36,7 +36,7 @@ pub enum KeyForm {
     /// It shares no bytes with the key for any caller: in older versions, and where no key for any caller exists.
     #[default]
     Whole,
-    /// Its first half is derived from the key for any caller, as are those of all keys of that retry key.
+    /// Its first half is derived from the key for any caller, as are the first halves of the keys of single requests.
     SharedHalf,
 }
 

@@ -42,7 +42,7 @@ pub struct Route {
     pub instance: Option<Instance>,
     /// The same value marks a retry of the same request; the default is the `Idempotency-Key` header.
     pub retry_key: Option<Template>,
-    /// What scopes the retry key by caller (default: the header `authorization`).
+    /// How the retry key is scoped by caller (default: by the header `authorization`).
     pub caller: CallerScope,
     /// Whether the engine's runs are kept in the store. If not (`keep: none`), they only read, each is deleted once it
     /// has answered, and its retry key is not remembered.

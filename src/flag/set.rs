@@ -239,9 +239,9 @@ impl FlagSet {
                 continue;
             }
             let is_as_written = found.as_ref().is_some_and(|found| Arc::ptr_eq(found.flag, flag));
-            let follows = matches!(flag.route.instance, Some(Instance::Follows { .. }));
-            let shifts = flag.can_be_above_off() && normalised.ambiguity == Ambiguity::Slashes;
-            if !is_as_written || follows || shifts {
+            let is_follower = matches!(flag.route.instance, Some(Instance::Follows { .. }));
+            let may_shift_parameters = flag.can_be_above_off() && normalised.ambiguity == Ambiguity::Slashes;
+            if !is_as_written || is_follower || may_shift_parameters {
                 return Err(PathRefusal::Ambiguous);
             }
         }

@@ -11,13 +11,13 @@ use crate::store::FlipRecord;
 const KILL_SWITCH: &str = "*";
 
 /// Sets the metrics of every route of a set, and resets those of removed routes.
-pub(super) fn set_states(set: &FlagSet, gone: &[RouteId]) {
+pub(super) fn set_states(set: &FlagSet, removed: &[RouteId]) {
     for flag in &set.routes {
         let route = flag.route.id.as_str();
         show(route, "requested", flag.requested.rank());
         show(route, "effective", flag.effective.state.rank());
     }
-    for route in gone {
+    for route in removed {
         show(route.as_str(), "requested", 0);
         show(route.as_str(), "effective", 0);
     }

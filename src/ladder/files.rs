@@ -103,7 +103,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         }
     }
     if made.is_none() && has_flip_of_another {
-        // A route that is held goes down for good: this flip by the files is nobody's word that it may be live.
+        // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to, shares) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung(), at.inputs.shares);
         let reason = Some("it keeps its own state and not that of the route whose place it takes".to_owned());
         let overridden = at.last.as_ref().and_then(|flip| flip.overridden.clone());
@@ -159,8 +159,8 @@ fn judge_and_move(
                 overridden: passed.overridden,
             })
         }
-        Err(shut) => {
-            at.refused = match shut {
+        Err(refusal) => {
+            at.refused = match refusal {
                 Refusal::GateShut(sentences) => sentences,
                 Refusal::Impossible(sentence) => vec![sentence],
             };

@@ -168,8 +168,8 @@ impl Gate {
         if follows && (from, to) == (State::Shadow, State::Dark) {
             return Vec::new();
         }
-        let all = at.inputs.shares.live == Percent::ALL;
-        let mut missing = gate(&self.evidence_of(positions, at), from, to, all).err().unwrap_or_default();
+        let is_live_for_all = at.inputs.shares.live == Percent::ALL;
+        let mut missing = gate(&self.evidence_of(positions, at), from, to, is_live_for_all).err().unwrap_or_default();
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
         if let (State::Live, Some(scopes)) = (to, positions.scopes.get(&at.route.id)) {
             let (now, window) = (clock::now(), self.retry_window);
@@ -237,7 +237,7 @@ impl Gate {
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
     fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        // A flip by the files only carries on what was forced before; what they accept themselves is their `force`.
+        // A flip by `file` keeps what was forced before and accepts nothing new: only `force` in the file does that.
         let by_force = at.last.as_ref().filter(|flip| flip.forced && flip.by != FlipSource::File.as_str());
         let is_accepted = |unrecorded: &Unrecorded| by_force.is_some_and(|flip| flip.at >= unrecorded.exposed);
         let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();

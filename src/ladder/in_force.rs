@@ -43,19 +43,19 @@ impl Inputs {
     }
 
     /// The inputs of a route's effective state: its position with the limits of guard and health.
-    fn inputs(&self, position: &RoutePosition) -> StateInputs {
+    fn state_inputs(&self, position: &RoutePosition) -> StateInputs {
         let guard = self.guards.get(&position.route.id).and_then(|limit| *limit.get());
         StateInputs { guard, healthy: *self.health.get(), ..position.inputs.clone() }
     }
 
     /// The effective state of a route, and why.
     pub fn effective(&self, position: &RoutePosition) -> Effective {
-        self.inputs(position).effective(self.freeze())
+        self.state_inputs(position).effective(self.freeze())
     }
 
     fn flag_set(&self) -> FlagSet {
         let positions = &self.positions;
-        let inputs = positions.routes.iter().map(|(id, position)| (id.clone(), self.inputs(position))).collect();
+        let inputs = positions.routes.iter().map(|(id, position)| (id.clone(), self.state_inputs(position))).collect();
         let Declared { files_version, routes, default_legacy, services, bases: _, read_only: _ } =
             positions.declared.clone();
         FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
@@ -139,8 +139,8 @@ impl InForce {
         inputs.generation += 1;
         let set = Arc::new(inputs.flag_set());
         let before = self.flags.swap(Arc::clone(&set));
-        let gone = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());
-        export::set_states(&set, &gone.cloned().collect::<Vec<_>>());
+        let removed = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());
+        export::set_states(&set, &removed.cloned().collect::<Vec<_>>());
         true
     }
 

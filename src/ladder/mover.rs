@@ -48,7 +48,7 @@ impl Mover {
         let freeze = kill_switch.map_or(Freeze::No, freeze_of);
         let before = Positions::remembering(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
-        let (after, moves) = checked(&store, &gate, &before, declared, has_served).await?;
+        let (after, moves) = check_and_adopt(&store, &gate, &before, declared, has_served).await?;
         for at in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %at.route.id,
@@ -102,7 +102,7 @@ impl Mover {
         recorded: impl FnOnce() + Send,
     ) -> Result<(), FilesError> {
         let before = self.in_force.inputs().positions;
-        let (after, moves) = checked(&self.store, &self.gate, &before, declared, true).await?;
+        let (after, moves) = check_and_adopt(&self.store, &self.gate, &before, declared, true).await?;
         Ok(self.record_and_apply(&before, after, moves, recorded).await?)
     }
 
@@ -159,7 +159,7 @@ impl Mover {
     pub async fn flip(&self, _guard: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
         let FlipRequest { to, percent, reason, force, acknowledge, by } = request;
         let Inputs { mut positions, .. } = self.in_force.inputs();
-        let at = positions.routes.get(route).ok_or_else(|| unknown(&positions, route))?;
+        let at = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
         let from = at.rung();
         let shares = match percent {
             Some(_) if matches!(to, State::Off | State::Only) => {
@@ -171,7 +171,7 @@ impl Mover {
             Some(percent) => at.inputs.shares.with(to, percent),
             None => at.inputs.shares,
         };
-        let leaves = matches!(from, State::Live | State::Only) && to < from;
+        let needs_horizon = matches!(from, State::Live | State::Only) && to < from;
         if at.is_at(to, shares) && !(force && at.inputs.has_no_flip) {
             return Ok(self.unchanged(at, by));
         }
@@ -186,11 +186,11 @@ impl Mover {
                 requested.reason.as_deref(),
             )
         };
-        let passed = self.gate.judge(&positions, at, &requested).map_err(|shut| match shut {
+        let passed = self.gate.judge(&positions, at, &requested).map_err(|refusal| match refusal {
             Refusal::GateShut(reasons) => FlipError::GateShut { reasons, commands: passing(&requested) },
             Refusal::Impossible(why) => FlipError::Refused { why, commands: passing(&requested) },
         })?;
-        let horizon = if leaves { self.read_horizon(&positions, route).await? } else { Vec::new() };
+        let horizon = if needs_horizon { self.read_horizon(&positions, route).await? } else { Vec::new() };
         if from == State::Only && to < from && !acknowledge {
             let why = "in `only` legacy was not called at all; going down needs an acknowledgement";
             let known = if horizon.is_empty() { String::new() } else { format!(": {}", horizon.join("; ")) };
@@ -292,7 +292,7 @@ impl Mover {
     pub async fn horizon(&self, route: &RouteId) -> Result<Vec<String>, FlipError> {
         let positions = self.in_force.inputs().positions;
         if !positions.routes.contains_key(route) {
-            return Err(unknown(&positions, route));
+            return Err(unknown_route(&positions, route));
         }
         Ok(self.read_horizon(&positions, route).await?)
     }
@@ -350,7 +350,7 @@ impl Mover {
 ///
 /// # Errors
 /// The files must not be put in force, or the store does not answer.
-async fn checked(
+async fn check_and_adopt(
     store: &SharedStore,
     gate: &Gate,
     before: &Positions,
@@ -363,7 +363,7 @@ async fn checked(
     if refused.is_empty() { Ok((after, moves)) } else { Err(FilesError::Refused(refused)) }
 }
 
-fn unknown(positions: &Positions, route: &RouteId) -> FlipError {
+fn unknown_route(positions: &Positions, route: &RouteId) -> FlipError {
     let near = nearest(route.as_str(), positions.routes.keys().map(RouteId::as_str));
     FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
 }

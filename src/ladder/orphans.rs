@@ -79,22 +79,22 @@ fn compare(pins: &[PinCount], before: &Followers, next: &[Arc<Route>]) -> Found 
         found.sentences.push(no_longer_followed(owned[creator], creator, creator));
     }
     for (route, followed) in before {
-        for to in followed.family.iter().filter(|id| owned.contains_key(id)) {
+        for pinned_under in followed.family.iter().filter(|id| owned.contains_key(id)) {
             let is_same_route = |other: &&Arc<Route>| other.ids().any(|own| own == route);
-            if next.iter().filter(is_same_route).any(|other| follows_up(other, to, next)) {
-                check_requests(&mut found, route, followed, (to, owned[to]), next);
+            if next.iter().filter(is_same_route).any(|other| follows_up(other, pinned_under, next)) {
+                check_requests(&mut found, route, followed, (pinned_under, owned[pinned_under]), next);
             } else {
-                found.sentences.push(no_longer_followed(owned[to], to, route));
+                found.sentences.push(no_longer_followed(owned[pinned_under], pinned_under, route));
             }
         }
     }
     found
 }
 
-fn no_longer_followed(count: u64, to: &RouteId, route: &RouteId) -> String {
+fn no_longer_followed(count: u64, pinned_under: &RouteId, route: &RouteId) -> String {
     format!(
-        "the engine owns {count} of `{to}`, and `{route}` no longer follows them up (it is gone, or has lost its workflow \
-         or `instance`): their requests would go to legacy, which does not know them. Leave the route in the files; its \
+        "the engine owns {count} of `{pinned_under}`, and `{route}` no longer follows them up (it is gone, or has lost its \
+         workflow or `instance`): their requests would go to legacy, which does not know them. Leave the route in the files; its \
          state may be `off`. If it has another id now, add `was: [{route}]` to it"
     )
 }
@@ -104,7 +104,7 @@ fn check_requests(
     found: &mut Found,
     route: &RouteId,
     followed: &FollowedPath,
-    (to, count): (&RouteId, u64),
+    (pinned_under, count): (&RouteId, u64),
     next: &[Arc<Route>],
 ) {
     let FollowedPath { family, matches, param, except } = followed;
@@ -119,30 +119,31 @@ fn check_requests(
                 (Some(Instance::Follows { param, .. }), Some(Segment::Parameter(name))) => param == name,
                 _ => false,
             };
-            follows && follows_up(other, to, next) && other.matches.covers(&matches)
+            follows && follows_up(other, pinned_under, next) && other.matches.covers(&matches)
         })
         .collect();
     let legacy = "their requests would go to legacy, which does not know them";
     if followers.is_empty() {
         // If no route creates these any more, only the creator is reported.
-        if !next.iter().any(|route| creates(route, to)) {
+        if !next.iter().any(|route| creates(route, pinned_under)) {
             return;
         }
         found.sentences.push(format!(
-            "the engine owns {count} of `{to}`, and `{matches}`, by which `{route}` followed them up, no longer leads to a route \
-             that does: {legacy}. Keep that `match` and `key`, and make another path a route of its own, with the same \
+            "the engine owns {count} of `{pinned_under}`, and `{matches}`, by which `{route}` followed them up, no longer \
+             leads to a route that does: {legacy}. Keep that `match` and `key`, and make another path a route of its own, with the same \
              workflow and `instance`"
         ));
         return;
     }
-    for other in next.iter().filter(|other| !follows_up(other, to, next) && other.matches.overlaps(&matches)) {
+    for other in next.iter().filter(|other| !follows_up(other, pinned_under, next) && other.matches.overlaps(&matches))
+    {
         let is_first = followers.iter().all(|follower| other.matches.wins_over(&follower.matches));
         if !is_first || except.contains(&other.matches.normal_form()) {
             continue;
         }
         let sentence = |what: &str| {
             format!(
-                "the engine owns {what} of `{to}`, and `{}` (`{}`) would take requests for them from `{route}` \
+                "the engine owns {what} of `{pinned_under}`, and `{}` (`{}`) would take requests for them from `{route}` \
                  (`{matches}`) without following them up: {legacy}. Give it the workflow and the `instance` of `{route}`, \
                  or leave it out",
                 other.id, other.matches
@@ -164,21 +165,21 @@ fn takes_requests(first: &Match, second: &Match) -> bool {
 }
 
 /// Whether a route creates instances that are pinned under this id.
-fn creates(route: &Route, to: &RouteId) -> bool {
+fn creates(route: &Route, pinned_under: &RouteId) -> bool {
     route.workflow.is_some()
         && matches!(route.instance, Some(Instance::Creates { .. }))
-        && route.ids().any(|own| own == to)
+        && route.ids().any(|own| own == pinned_under)
 }
 
 /// Whether a route follows up the instances that are pinned under this id. If no route creates these any more, any
 /// follower counts, because then only the creator is reported.
-fn follows_up(route: &Route, to: &RouteId, routes: &[Arc<Route>]) -> bool {
+fn follows_up(route: &Route, pinned_under: &RouteId, routes: &[Arc<Route>]) -> bool {
     if route.workflow.is_none() || !matches!(route.instance, Some(Instance::Follows { .. })) {
         return false;
     }
-    let is_family = |family: Family| family.ids().any(|id| id == to);
+    let is_family = |family: Family| family.ids().any(|id| id == pinned_under);
     match family(route, routes) {
-        Some(family) if routes.iter().any(|route| creates(route, to)) => is_family(family),
+        Some(family) if routes.iter().any(|route| creates(route, pinned_under)) => is_family(family),
         Some(_) | None => creator(route).is_some(),
     }
 }

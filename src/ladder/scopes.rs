@@ -2,11 +2,10 @@
 //!
 //! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more,
 //! also by a route that gets requests of another one (which was removed, or matches others now), and where no route
-//! with a workflow gets them (`moved`). The number of earlier scopes
-//! is bounded: if the oldest is dropped, that is logged, and the gate to `live` stays shut for as long as a retry under
-//! it may come. The gate also stays shut for retries of requests whose keys were not recorded when legacy served them:
-//! from before the route had a workflow, matched them, or had its present `retry_key`. A route in `live` is held below
-//! it for the same time (`files`).
+//! with a workflow gets them (`moved`). The number of earlier scopes is bounded: if the oldest is dropped, that is
+//! logged, and the gate to `live` stays shut for as long as a retry under it may come. The gate also stays shut for
+//! retries of requests whose keys were not recorded when legacy served them: from before the route had a workflow,
+//! matched them, or had its present `retry_key`. A route in `live` is held below it for the same time (`files`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +53,7 @@ pub(super) fn after_files(
             ..Default::default()
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
-        let gets_effects = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
+        let starts_writing = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
         let matched = own.iter().any(|was| was.present.is_some() && has_matched(was, route));
         // Of several routes that became this one, each may have served what is this one's now.
         let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
@@ -63,7 +62,7 @@ pub(super) fn after_files(
             scopes.exposed = scopes.exposed.max(was.exposed);
             replace(&mut scopes, was, now);
         }
-        if gets_effects && scopes.since.is_some() {
+        if starts_writing && scopes.since.is_some() {
             scopes.exposed = Some(now);
         }
         if !is_recorded && has_served {
@@ -84,10 +83,10 @@ pub(super) fn after_files(
         after.insert(route.id.clone(), scopes);
     }
     for (id, was) in known {
-        let mut gone = RetryScopes::default();
-        replace(&mut gone, was, now);
-        prune(&mut gone, now, window);
-        after.insert(id, gone);
+        let mut removed = RetryScopes::default();
+        replace(&mut removed, was, now);
+        prune(&mut removed, now, window);
+        after.insert(id, removed);
     }
     after.retain(|_, scopes| *scopes != RetryScopes::default());
     after
@@ -108,13 +107,13 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
         if let Some(at) = newest(scopes).filter(|at| before.and_then(newest).is_none_or(|known| known < *at)) {
             tracing::info!(
                 %route, until = %until(at, window),
-                "what scopes its retry keys changed: the earlier scope is looked up, too"
+                "the scope of its retry keys changed: the earlier scope is looked up, too"
             );
         }
         if scopes.forgotten.is_some() && scopes.forgotten != before.and_then(|before| before.forgotten) {
             tracing::warn!(
                 %route, kept = EARLIER_SCOPES_MAX,
-                "what scopes its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
+                "the scope of its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
                  what came under it are new requests"
             );
         }
@@ -246,9 +245,9 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
         exposed: since.max(scopes.exposed.unwrap_or(since)),
         until,
         why: format!(
-            "its retry keys are recorded since {since:.0}, when its workflow, its `match` or its `retry_key` came, or \
-             requests of another route: until {until:.0} a retry may come of a request that legacy served before, and \
-             the engine would perform it a second time"
+            "its retry keys are recorded since {since:.0}, when it got its workflow, its present `match` or \
+             `retry_key`, or requests of another route: until {until:.0} a retry may come of a request that legacy \
+             served before, and the engine would perform it a second time"
         ),
     })
 }
@@ -272,7 +271,7 @@ pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) 
     let until = until(scopes.forgotten?, window);
     (until > now).then(|| {
         format!(
-            "what scopes the retry keys changed more than {EARLIER_SCOPES_MAX} times: until {until:.0} the engine could \
+            "the scope of the retry keys changed more than {EARLIER_SCOPES_MAX} times: until {until:.0} the engine could \
              perform a retry of what came under an older scope again"
         )
     })

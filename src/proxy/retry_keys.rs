@@ -47,13 +47,13 @@ pub(super) fn engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) 
 
 /// Whether legacy took a request with one of these keys under any credential, as far as this process remembers.
 pub(super) fn legacy_took(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
-    any_caller.iter().any(|key| affinity.remembered(key) == Remembered::By(Arm::Legacy))
+    any_caller.iter().any(|key| affinity.remembered(key) == Remembered::TakenBy(Arm::Legacy))
 }
 
 /// Whether the engine of this process may have a request with one of these keys under another credential.
 pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     let here = |key: &RetryKey| {
-        matches!(affinity.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::By(Arm::Engine))
+        matches!(affinity.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::TakenBy(Arm::Engine))
     };
     any_caller.iter().any(here)
 }
@@ -137,7 +137,7 @@ impl FirstTry {
         let mut perhaps_in_engine = Vec::new();
         for keys in found.all().collect::<Vec<_>>() {
             match affinity.remembered(&keys.scoped) {
-                Remembered::By(arm) => {
+                Remembered::TakenBy(arm) => {
                     found.set_taken(keys, arm);
                     return found;
                 }

@@ -21,7 +21,7 @@ fn waiting_and_unread(log: &Arc<KeyLog>) -> (Vec<RetryKey>, Vec<String>) {
 }
 
 /// Ends a process as `kill -9` does. The thread that syncs holds the file for a moment longer.
-async fn ended(log: Arc<KeyLog>) {
+async fn kill(log: Arc<KeyLog>) {
     let weak = Arc::downgrade(&log);
     drop(log);
     while weak.strong_count() > 0 {
@@ -40,8 +40,8 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
     one.note(numbered(1)).unwrap();
     two.note(numbered(2)).unwrap();
     two.record_served_unnoted(&RouteId::new("r"));
-    ended(one).await;
-    ended(two).await;
+    kill(one).await;
+    kill(two).await;
     let both = open_in(&store, dir.path()).await;
     assert_eq!(waiting_and_unread(&both), (vec![numbered(1), numbered(2)], vec![]));
     assert!(both.unnoted_until(&RouteId::new("r")).is_some());
@@ -56,11 +56,11 @@ async fn a_file_at_an_earlier_place_is_taken_over_once() {
     let store = CountingStore::new();
     let log = open_in(&store, earlier.path()).await;
     log.note(numbered(1)).unwrap();
-    ended(log).await;
+    kill(log).await;
     let log = open_in(&store, later.path()).await;
     assert_eq!(waiting_and_unread(&log), (vec![numbered(1)], vec![]));
     assert_eq!(listed_count(&store).await, 1, "its own");
-    ended(log).await;
+    kill(log).await;
     drop(earlier);
     assert_eq!(waiting_and_unread(&open_in(&store, later.path()).await), (vec![numbered(1)], vec![]));
 }
@@ -71,13 +71,13 @@ async fn a_listed_file_that_is_gone_is_reported_until_it_is_back() {
     let store = CountingStore::new();
     let log = open_in(&store, earlier.path()).await;
     log.note(numbered(1)).unwrap();
-    ended(log).await;
+    kill(log).await;
     let hidden = later.path().join("hidden");
     std::fs::rename(earlier.path(), &hidden).unwrap();
     for _ in 0..2 {
         let log = open_in(&store, later.path()).await;
         assert_eq!(waiting_and_unread(&log), (vec![], vec!["is not there".to_owned()]));
-        ended(log).await;
+        kill(log).await;
     }
     std::fs::rename(&hidden, earlier.path()).unwrap();
     let log = open_in(&store, later.path()).await;
@@ -106,12 +106,12 @@ async fn after_an_orderly_end_the_store_lists_no_file() {
 
 #[tokio::test]
 async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
-    let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let location = place.path().display().to_string();
+    let (dir, original_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let location = original_dir.path().display().to_string();
     let original = CountingStore::with_content(Arc::default(), &location);
     let log = open_in(&original, dir.path()).await;
     log.note(numbered(1)).unwrap();
-    ended(log).await;
+    kill(log).await;
 
     let copy = CountingStore::with_content(original.inner.clone(), "elsewhere");
     let log = open_in(&copy, dir.path()).await;
@@ -120,12 +120,12 @@ async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
     assert!(unread.len() == 1 && unread[0].contains(&format!("belongs to the store {location}")), "{unread:?}");
     let both = open_in(&original, dir.path()).await;
     assert_eq!(waiting_and_unread(&both).0, [numbered(1)], "also beside the copy");
-    ended(log).await;
-    ended(both).await;
+    kill(log).await;
+    kill(both).await;
 
     // No store is at the earlier path: the store was moved.
-    drop(place);
-    let moved = CountingStore::with_content(original.inner.clone(), "elsewhere else");
+    drop(original_dir);
+    let moved = CountingStore::with_content(original.inner.clone(), "a third path");
     assert_eq!(waiting_and_unread(&open_in(&moved, dir.path()).await).0, [numbered(1)]);
 }
 
@@ -136,7 +136,7 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     let (one, other): (SharedStore, SharedStore) = (CountingStore::new(), CountingStore::new());
     let log = open_key_log(&one, &place, &limits()).await.unwrap();
     log.note(numbered(1)).unwrap();
-    ended(log).await;
+    kill(log).await;
     let refused = open_key_log(&other, &place, &limits()).await.err().unwrap().to_string();
     assert!(refused.contains("a.db.keys") && refused.contains("another store"), "{refused}");
     let log = open_key_log(&one, &place, &limits()).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     log.flush().await;
     mover.abort();
     let _cancelled = mover.await;
-    ended(log).await;
+    kill(log).await;
     assert_eq!(
         waiting_and_unread(&open_key_log(&other, &place, &limits()).await.unwrap()),
         (vec![], vec![]),

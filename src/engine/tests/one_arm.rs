@@ -56,7 +56,7 @@ async fn legacy_cannot_take_a_request_of_the_engine_before_its_run_is_durable() 
         step_service.wait_for_calls(1).await;
         assert!(harness.runs().await.is_empty(), "nothing is on disk");
         let pins = &harness.engine.core.ports.pins;
-        assert_eq!(pins.remembered(&KEY), Remembered::By(Arm::Engine));
+        assert_eq!(pins.remembered(&KEY), Remembered::TakenBy(Arm::Engine));
         assert_eq!(pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::HeldByEngine);
         step_service.open_gate();
     };
@@ -96,7 +96,7 @@ async fn the_key_of_a_request_that_falls_back_is_legacys_before_its_caller_is_an
     let step_service = StepService::new(|_, _| ServiceReply::Json(404, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "engine_failed");
-    assert_eq!(harness.engine.core.ports.pins.remembered(&KEY), Remembered::By(Arm::Legacy));
+    assert_eq!(harness.engine.core.ports.pins.remembered(&KEY), Remembered::TakenBy(Arm::Legacy));
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
     assert_eq!(step_service.paths(), ["GET /price"]);
 }
@@ -120,7 +120,7 @@ async fn a_retry_without_a_first_try_begins_no_run() {
     let harness = Harness::new(&step_service, plan()).await;
     let retry = ArmRequest { may_begin: MayBegin::Never, ..keyed() };
     assert_eq!(abandoned(harness.send(retry.clone()).await).reason, NO_FIRST_TRY);
-    assert_eq!(harness.engine.core.ports.pins.remembered(&KEY), Remembered::By(Arm::Legacy));
+    assert_eq!(harness.engine.core.ports.pins.remembered(&KEY), Remembered::TakenBy(Arm::Legacy));
     let other = ArmRequest { retry_key: Some(RetryKey([8; 32])), ..keyed() };
     let first = answer(harness.send(other.clone()).await).1;
     let retry = ArmRequest { may_begin: MayBegin::Never, ..other };

@@ -59,18 +59,18 @@ fn jwk() -> Value {
 }
 
 #[test]
-fn a_token_is_verified_only_where_all_its_claims_are_valid() {
+fn a_token_is_verified_only_for_its_audience_and_with_all_required_claims() {
     let keys = keys(ED_PUBLIC);
     assert_eq!(caller(&keys, &claims()), ada());
-    let also = |name: &str, value: Value| {
+    let caller_with = |name: &str, value: Value| {
         let mut claims = claims();
         claims[name] = value;
         caller(&keys, &claims)
     };
-    assert_eq!(also("aud", json!(["other", "shop"])), ada());
-    assert_eq!(also("exp", json!(NOW + 1)), ada());
-    assert_eq!(also("exp", json!(NOW - 86_400)), ada(), "a retry after the expiry is the same caller's");
-    assert_eq!(also("jti", json!("another one")), ada(), "a refreshed token is the same caller");
+    assert_eq!(caller_with("aud", json!(["other", "shop"])), ada());
+    assert_eq!(caller_with("exp", json!(NOW + 1)), ada());
+    assert_eq!(caller_with("exp", json!(NOW - 86_400)), ada(), "a retry after the expiry is the same caller's");
+    assert_eq!(caller_with("jti", json!("another one")), ada(), "a refreshed token is the same caller");
     for (name, value) in [
         ("exp", Value::Null),
         ("aud", json!("another-api")),
@@ -78,14 +78,14 @@ fn a_token_is_verified_only_where_all_its_claims_are_valid() {
         ("iss", Value::Null),
         ("sub", json!("")),
     ] {
-        assert_eq!(also(name, value.clone()), None, "{name}: {value}");
+        assert_eq!(caller_with(name, value.clone()), None, "{name}: {value}");
     }
     for name in ["exp", "aud", "iss", "sub"] {
         let mut claims = claims();
         claims.as_object_mut().unwrap().remove(name);
         assert_eq!(caller(&keys, &claims), None, "without {name}");
     }
-    assert_ne!(also("sub", json!("eve")), ada());
+    assert_ne!(caller_with("sub", json!("eve")), ada());
 }
 
 #[test]

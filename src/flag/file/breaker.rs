@@ -84,7 +84,7 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
     };
     let mut time = |key: &str, text: &Option<String>| duration(text.as_ref()?, &site.key(key), problems);
     let (over, slow) = (time("over", over), time("slow", slow));
-    let (opens, opens_max) = (time("open", open), time("open_max", open_max));
+    let (declared_open, declared_open_max) = (time("open", open), time("open_max", open_max));
     let failures = failures.as_ref().and_then(|text| percentage(text, &site.key("failures"), problems));
     if failures == Some(0.0) {
         problems
@@ -104,9 +104,9 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
         }
         Some(_) | None => {}
     }
-    let open_for = opens.unwrap_or(default.open);
+    let open_for = declared_open.unwrap_or(default.open);
     // An `open` longer than the default `open_max` raises `open_max` with it.
-    let open_max = opens_max.unwrap_or(default.open_max.max(open_for));
+    let open_max = declared_open_max.unwrap_or(default.open_max.max(open_for));
     if open_max < open_for {
         let message = format!("`open` is {}, and `open_max` is only {}", text_of(open_for), text_of(open_max));
         problems.error(&site.key("open_max"), message).hint("`open_max` must be at least `open`");

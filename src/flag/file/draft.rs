@@ -52,7 +52,7 @@ pub struct RouteDraft {
     pub instance: Option<InstanceDraft>,
     /// The same value marks a retry of the same request; the default is the header `Idempotency-Key`.
     pub retry_key: Option<String>,
-    /// What scopes the retry key by caller: headers (the default is `authorization`), or a verified token.
+    /// How the retry key is scoped by caller: by headers (the default is `authorization`), or by a verified token.
     pub caller: Option<CallerDraft>,
     /// Which of the engine's runs are kept in the store: `all` (the default), or `none`, for a workflow that only
     /// reads: its runs leave nothing behind, and a retry reads again.
@@ -196,7 +196,7 @@ pub enum PercentDraft {
     Each(BTreeMap<String, f64>),
 }
 
-/// What scopes a route's retry keys by caller.
+/// How a route's retry keys are scoped by caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallerDraft {
     /// The values of headers.
@@ -327,7 +327,7 @@ impl JsonSchema for CallerDraft {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "What scopes the retry key by caller: headers, or a verified token.",
+            "description": "How the retry key is scoped by caller: by headers, or by a verified token.",
             "type": ["string", "array", "object"],
             "items": { "type": "string" },
             "properties": {

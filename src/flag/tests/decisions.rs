@@ -28,7 +28,7 @@ impl TestRequest {
         self.headers.push((name, value.to_owned()));
         self
     }
-    pub(super) fn request(&self, set: &FlagSet, id: &str) -> (Decision, DecisionDiagnostics) {
+    pub(super) fn decide_with_diagnostics(&self, set: &FlagSet, id: &str) -> (Decision, DecisionDiagnostics) {
         let headers: HeaderMap = self
             .headers
             .iter()
@@ -52,7 +52,7 @@ impl TestRequest {
         (decision, diagnostics)
     }
     pub(super) fn decide(&self, set: &FlagSet, id: &str) -> Decision {
-        self.request(set, id).0
+        self.decide_with_diagnostics(set, id).0
     }
 }
 
@@ -203,10 +203,10 @@ fn cohorts_are_taken_in_order_and_capped() {
     let staff = "request.headers[\"x-staff\"] == \"1\"";
     let cohorts = [("request.headers[\"absent\"] == 1", State::Off), (staff, State::Live), ("true", State::Dark)];
     let set = family(&state_inputs(State::Off), Freeze::No, &cohorts);
-    let (decision, diagnostics) = TestRequest::new().with("x-staff", "1").request(&set, "create");
+    let (decision, diagnostics) = TestRequest::new().with("x-staff", "1").decide_with_diagnostics(&set, "create");
     assert_eq!(decision, engine(State::Live, true, EngineReason::Rung));
     assert_eq!(diagnostics.cohort_errors, 1, "an absent header is an error, which counts as false");
-    let (decision, diagnostics) = TestRequest::new().request(&set, "create");
+    let (decision, diagnostics) = TestRequest::new().decide_with_diagnostics(&set, "create");
     assert_eq!((decision, diagnostics.cohort_errors), (legacy(State::Dark, EngineWork::Dark), 2));
     assert!(set.route(&"create".into()).unwrap().can_be_above_off(), "its cohort is above `off`");
 
@@ -235,7 +235,7 @@ fn a_cohort_without_force_needs_what_its_route_has_proven() {
     let live = engine(State::Live, true, EngineReason::Rung);
     let dark = legacy(State::Dark, EngineWork::Dark);
     assert_eq!(staff(&with(State::Live, 0.0, State::Live)), live);
-    assert_eq!(staff(&with(State::Live, 0.0, State::Dark)), dark, "the route is in `live` for nobody by evidence");
+    assert_eq!(staff(&with(State::Live, 0.0, State::Dark)), dark, "the evidence supports `dark` only");
     assert_eq!(staff(&with(State::Live, 0.0, State::Off)), dark, "by the share of the route");
     assert_eq!(staff(&with(State::Live, 100.0, State::Off)), live, "like everybody else");
     assert_eq!(staff(&with(State::Off, 100.0, State::Off)), legacy(State::Shadow, EngineWork::Rehearse));
@@ -245,12 +245,12 @@ fn a_cohort_without_force_needs_what_its_route_has_proven() {
 fn callers_without_a_key_value_are_outside_shares_of_dark_and_live() {
     let set = with_shares(State::Live, percents(100.0, 50.0, 50.0));
     for request in [TestRequest::new(), TestRequest::tenant("")] {
-        let (decision, diagnostics) = request.request(&set, "create");
+        let (decision, diagnostics) = request.decide_with_diagnostics(&set, "create");
         assert_eq!(decision, legacy(State::Shadow, EngineWork::Rehearse));
         assert!(diagnostics.without_key);
     }
     let everybody = with_shares(State::Live, percents(100.0, 50.0, 100.0));
-    let (decision, diagnostics) = TestRequest::new().request(&everybody, "create");
+    let (decision, diagnostics) = TestRequest::new().decide_with_diagnostics(&everybody, "create");
     assert_eq!((decision, diagnostics.without_key), (engine(State::Live, true, EngineReason::Rung), false));
 }
 

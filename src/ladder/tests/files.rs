@@ -10,8 +10,8 @@ fn forcing(states: &[(&str, State)], routes: &[&str]) -> Declared {
 
 #[tokio::test]
 async fn without_a_flip_a_file_counts_up_to_shadow() {
-    let asks = [("bare", State::Live), ("plain", State::Shadow), ("follow", State::Only)];
-    let mut fixture = Fixture::open(files(&asks)).await;
+    let declared = [("bare", State::Live), ("plain", State::Shadow), ("follow", State::Only)];
+    let mut fixture = Fixture::open(files(&declared)).await;
     for _ in 0..3 {
         assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate));
         assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Unproven));
@@ -20,12 +20,12 @@ async fn without_a_flip_a_file_counts_up_to_shadow() {
         assert_eq!((status.requested, status.declared, status.forced), (State::Live, State::Live, None));
         assert!(status.refused.iter().any(|why| why.contains("force: { reason")), "{:?}", status.refused);
         assert_eq!(fixture.flips().await, 0);
-        fixture.ladder.reload(files(&asks), || {}).await.unwrap();
+        fixture.ladder.reload(files(&declared), || {}).await.unwrap();
         assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate));
-        fixture = fixture.restarted(files(&asks)).await;
+        fixture = fixture.restart(files(&declared)).await;
     }
     // The refused declaration has no effect later either.
-    fixture = fixture.restarted(files(&[("bare", State::Dark)])).await;
+    fixture = fixture.restart(files(&[("bare", State::Dark)])).await;
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
@@ -33,12 +33,12 @@ async fn without_a_flip_a_file_counts_up_to_shadow() {
 
 #[tokio::test]
 async fn by_force_a_file_counts_without_a_flip_and_is_unproven() {
-    let asks = forcing(&[("bare", State::Live), ("plain", State::Only)], &["bare", "plain"]);
-    let fixture = Fixture::open(asks.clone()).await;
+    let declared = forcing(&[("bare", State::Live), ("plain", State::Only)], &["bare", "plain"]);
+    let fixture = Fixture::open(declared.clone()).await;
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Unproven));
     assert_eq!(fixture.state("plain"), effective(State::Only, Why::Unproven));
     assert_eq!((fixture.status("bare").forced.as_deref(), fixture.flips().await), (Some("we know"), 0));
-    let fixture = fixture.restarted(asks).await;
+    let fixture = fixture.restart(declared).await;
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Unproven));
 
     let done = fixture.flip("bare", forced(State::Live)).await.unwrap();
@@ -68,7 +68,7 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
     fixture.ladder.reload(renamed(&["plain"]), || {}).await.unwrap();
     assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
     assert_eq!(fixture.status("new").forced.as_deref(), Some("a drill"));
-    let fixture = fixture.restarted(renamed(&["plain"])).await;
+    let fixture = fixture.restart(renamed(&["plain"])).await;
     assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
     fixture.ladder.reload(renamed(&[]), || {}).await.unwrap();
     assert_eq!(fixture.state("new"), effective(State::Shadow, Why::Gate), "without `was` it is a new route");
@@ -91,7 +91,7 @@ async fn a_route_that_takes_the_place_of_another_one_keeps_its_own_state() {
         let flips = fixture.flips().await;
         fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
         assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
-        let fixture = fixture.restarted(merged).await;
+        let fixture = fixture.restart(merged).await;
         assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
     }
 }
@@ -102,7 +102,7 @@ async fn only_a_change_of_the_file_is_a_flip() {
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
     fixture.ladder.reload(files(&[("plain", State::Off)]), || {}).await.unwrap();
     assert_eq!(fixture.state("plain").state, State::Shadow, "the file says what it said before");
-    let fixture = fixture.restarted(files(&[("plain", State::Off)])).await;
+    let fixture = fixture.restart(files(&[("plain", State::Off)])).await;
     assert_eq!(fixture.state("plain").state, State::Shadow, "also over a restart");
 
     fixture.ladder.reload(files(&[("plain", State::Shadow)]), || {}).await.unwrap();
@@ -113,9 +113,9 @@ async fn only_a_change_of_the_file_is_a_flip() {
     assert_eq!(fixture.state("plain").state, State::Off);
 
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
-    let fixture = fixture.restarted(files(&[("plain", State::Off)])).await;
+    let fixture = fixture.restart(files(&[("plain", State::Off)])).await;
     assert_eq!(fixture.state("plain").state, State::Shadow, "the last flip wins");
-    let fixture = fixture.restarted(edited(files(&[("plain", State::Off)]), "plain", |route| {
+    let fixture = fixture.restart(edited(files(&[("plain", State::Off)]), "plain", |route| {
         route.shares.shadow = Percent::new(5.0).unwrap();
     }));
     let fixture = fixture.await;
@@ -126,8 +126,8 @@ async fn only_a_change_of_the_file_is_a_flip() {
 async fn files_that_the_gate_refuses_load_and_the_route_keeps_its_state() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
-    let asks = files(&[("plain", State::Live), ("bare", State::Dark)]);
-    fixture.ladder.reload(asks.clone(), || {}).await.unwrap();
+    let declared = files(&[("plain", State::Live), ("bare", State::Dark)]);
+    fixture.ladder.reload(declared.clone(), || {}).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Gate));
     assert_eq!(fixture.state("bare"), effective(State::Off, Why::Gate));
     let status = fixture.status("plain");
@@ -136,19 +136,19 @@ async fn files_that_the_gate_refuses_load_and_the_route_keeps_its_state() {
     assert_eq!(fixture.flips().await, 1);
 
     // It is still requested after a restart, and dropped when the file takes it back.
-    let fixture = fixture.restarted(asks.clone()).await;
+    let fixture = fixture.restart(declared.clone()).await;
     assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Gate));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Requested));
     assert!(fixture.status("plain").refused.is_empty());
 
     // A flip ends it, also over a restart.
-    fixture.ladder.reload(asks.clone(), || {}).await.unwrap();
+    fixture.ladder.reload(declared.clone(), || {}).await.unwrap();
     assert!(fixture.flip("plain", to(State::Shadow)).await.unwrap().changed);
     assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Requested));
-    fixture.ladder.reload(asks.clone(), || {}).await.unwrap();
+    fixture.ladder.reload(declared.clone(), || {}).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Requested));
-    let fixture = fixture.restarted(asks).await;
+    let fixture = fixture.restart(declared).await;
     assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Requested));
 }
 
@@ -223,7 +223,7 @@ async fn only_a_changed_declaration_moves_a_route_that_comes_back() {
         let flips = fixture.flips().await;
         for files in [without(), declared()] {
             if restarts {
-                fixture = fixture.restarted(files).await;
+                fixture = fixture.restart(files).await;
             } else {
                 fixture.ladder.reload(files, || {}).await.unwrap();
             }
@@ -260,15 +260,18 @@ async fn a_route_that_loses_its_workflow_is_off_until_it_has_one_again() {
 async fn files_that_orphan_instances_of_the_engine_are_reported() {
     let fixture = Fixture::open(files(&[])).await;
     assert_eq!(fixture.orphans(&files(&[])).await.unwrap(), Vec::<String>::new());
-    let gone = |id: &str| {
+    let without = |id: &str| {
         let mut files = files(&[]);
         files.routes.retain(|route| route.id.as_str() != id);
         files
     };
-    assert!(fixture.orphans(&gone("plain")).await.unwrap().is_empty(), "`plain` has no instances");
+    assert!(fixture.orphans(&without("plain")).await.unwrap().is_empty(), "`plain` has no instances");
     for id in ["create", "follow"] {
-        let told = fixture.orphans(&gone(id)).await.unwrap();
-        assert!(told.len() == 1 && told[0].contains("owns 2 of `create`") && told[0].contains(id), "{told:?}");
+        let sentences = fixture.orphans(&without(id)).await.unwrap();
+        assert!(
+            sentences.len() == 1 && sentences[0].contains("owns 2 of `create`") && sentences[0].contains(id),
+            "{sentences:?}"
+        );
         let idle = edited(files(&[]), id, |route| route.workflow = None);
         assert_eq!(fixture.orphans(&idle).await.unwrap().len(), 1, "{id} without its workflow");
     }
@@ -287,11 +290,11 @@ async fn a_rename_with_was_orphans_no_instance() {
             route.instance = Some(Instance::Follows { creator: creator.0.into(), param: "id".into() });
         })
     };
-    let told = async |fixture: &Fixture, files: &Declared| fixture.orphans(files).await.unwrap();
-    let told_of_both = told(&fixture, &named(("make", &[]), ("read", &[]))).await;
-    assert!(told_of_both.len() == 2 && told_of_both[0].contains("`was: [create]`"), "{told_of_both:?}");
-    let told_of_one = told(&fixture, &named(("make", &["create"]), ("read", &[]))).await;
-    assert!(told_of_one.len() == 1 && told_of_one[0].contains("`was: [follow]`"), "{told_of_one:?}");
+    let orphans = async |fixture: &Fixture, files: &Declared| fixture.orphans(files).await.unwrap();
+    let sentences_on_both = orphans(&fixture, &named(("make", &[]), ("read", &[]))).await;
+    assert!(sentences_on_both.len() == 2 && sentences_on_both[0].contains("`was: [create]`"), "{sentences_on_both:?}");
+    let sentences_on_one = orphans(&fixture, &named(("make", &["create"]), ("read", &[]))).await;
+    assert!(sentences_on_one.len() == 1 && sentences_on_one[0].contains("`was: [follow]`"), "{sentences_on_one:?}");
     // A chain of renames; then the first id again; and an id under which nothing is stored.
     for (creator, follower) in [
         (("make", &["create"][..]), ("read", &["follow"][..])),
@@ -300,12 +303,12 @@ async fn a_rename_with_was_orphans_no_instance() {
         (("create", &["new", "make", "older"]), ("follow", &["read"])),
     ] {
         let files = named(creator, follower);
-        assert_eq!(told(&fixture, &files).await, Vec::<String>::new(), "{creator:?}");
+        assert_eq!(orphans(&fixture, &files).await, Vec::<String>::new(), "{creator:?}");
         fixture.ladder.reload(files, || {}).await.unwrap();
         let horizon = fixture.ladder.horizon(&creator.0.into()).await.unwrap();
         assert!(horizon[0].contains("the engine owns 2 instances"), "{horizon:?}");
     }
-    let dropped = told(&fixture, &named(("other", &["create"]), ("other.read", &["read"]))).await;
+    let dropped = orphans(&fixture, &named(("other", &["create"]), ("other.read", &["read"]))).await;
     assert!(dropped.len() == 1 && dropped[0].contains("`follow` no longer follows them up"), "{dropped:?}");
 }
 
@@ -315,7 +318,7 @@ async fn a_route_is_renamed_and_moved_at_once() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     fixture.evidence.set_basis(&[("plain".into(), "one".into())]);
-    fixture.answers("plain");
+    fixture.record_engine_answers("plain");
     let mut next = edited(files(&[("plain", State::Only)]), "plain", |route| {
         (route.id, route.was) = ("new".into(), vec!["plain".into()]);
     });

@@ -9,16 +9,16 @@ use super::*;
 async fn a_share_of_a_forced_rung_is_raised_by_force_only() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
-    assert!(fixture.refused("plain", percent(State::Live, 100.0)).await.contains("pairs"));
+    assert!(fixture.refusal("plain", percent(State::Live, 100.0)).await.contains("pairs"));
     fixture.flip("plain", percent(State::Live, 5.0)).await.unwrap();
     assert!(fixture.status("plain").forced.is_some(), "a smaller share proves nothing");
-    assert!(fixture.refused("plain", percent(State::Live, 100.0)).await.contains("pairs"));
-    let ask = FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) };
-    assert!(fixture.flip("plain", ask).await.unwrap().flip.forced);
+    assert!(fixture.refusal("plain", percent(State::Live, 100.0)).await.contains("pairs"));
+    let request = FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) };
+    assert!(fixture.flip("plain", request).await.unwrap().flip.forced);
 }
 
 #[tokio::test]
-async fn up_one_rung_at_a_time_and_only_through_the_gate() {
+async fn a_route_goes_up_one_rung_at_a_time_and_only_through_the_gate() {
     let fixture = Fixture::open(files(&[])).await;
     assert_eq!(fixture.state("plain"), effective(State::Off, Why::Unproven));
     let done = fixture.flip("plain", to(State::Shadow)).await.unwrap();
@@ -27,12 +27,12 @@ async fn up_one_rung_at_a_time_and_only_through_the_gate() {
     assert_eq!(fixture.state("plain"), done.effective);
 
     assert!(
-        fixture.refused("plain", to(State::Dark)).await.starts_with("the gate is shut: needs 20 more compared pairs")
+        fixture.refusal("plain", to(State::Dark)).await.starts_with("the gate is shut: needs 20 more compared pairs")
     );
     assert!(
-        fixture.refused("plain", to(State::Live)).await.contains("goes up one rung at a time, and `shadow` to `live`")
+        fixture.refusal("plain", to(State::Live)).await.contains("goes up one rung at a time, and `shadow` to `live`")
     );
-    assert!(fixture.refused("plain", FlipRequest { force: true, ..to(State::Dark) }).await.contains("needs a reason"));
+    assert!(fixture.refusal("plain", FlipRequest { force: true, ..to(State::Dark) }).await.contains("needs a reason"));
 
     let done = fixture.flip("plain", forced(State::Live)).await.unwrap();
     assert!(done.flip.forced && done.flip.evidence.is_object());
@@ -42,7 +42,7 @@ async fn up_one_rung_at_a_time_and_only_through_the_gate() {
     let next = status.next.unwrap();
     assert!(next.to == State::Only && next.missing.len() == 1, "{next:?}");
 
-    fixture.answers("plain");
+    fixture.record_engine_answers("plain");
     let done = fixture
         .flip("plain", FlipRequest { force: true, reason: Some("no need".into()), ..to(State::Only) })
         .await
@@ -59,7 +59,7 @@ async fn a_forced_rung_stays_marked_whatever_moves_after_it() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.answers("plain");
+    fixture.record_engine_answers("plain");
     for (request, marked) in [
         (to(State::Only), true),
         (FlipRequest { acknowledge: true, ..to(State::Live) }, true),
@@ -71,7 +71,7 @@ async fn a_forced_rung_stays_marked_whatever_moves_after_it() {
         assert_eq!(done.flip.forced, marked, "{}", done.flip.to);
         assert_eq!(fixture.status("plain").forced.as_deref(), marked.then_some("a drill"), "{}", done.flip.to);
     }
-    let fixture = fixture.restarted(files(&[])).await;
+    let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.status("plain").forced, None);
 }
 
@@ -85,7 +85,7 @@ async fn a_rung_is_proven_by_evidence_and_for_all_callers() {
     assert_eq!(proven("plain"), State::Shadow);
     fixture.flip("plain", FlipRequest { percent: Percent::new(1.0), ..forced(State::Live) }).await.unwrap();
     assert_eq!(proven("plain"), State::Shadow, "the gate to `dark` would be shut");
-    fixture.pairs("plain");
+    fixture.record_pairs("plain");
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(fixture.status("plain").forced, None, "the evidence caught up");
     assert_eq!(proven("plain"), State::Dark, "`live` is for a few");
@@ -98,7 +98,7 @@ async fn a_rung_is_proven_by_evidence_and_for_all_callers() {
 #[tokio::test]
 async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     let fixture = Fixture::open(files(&[])).await;
-    fixture.pairs("plain");
+    fixture.record_pairs("plain");
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
     fixture.flip("plain", percent(State::Dark, 50.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
@@ -106,13 +106,13 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     for _ in 0..3 {
         fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
     }
-    let refused = fixture.refused("plain", percent(State::Live, 30.0)).await;
+    let refused = fixture.refusal("plain", percent(State::Live, 30.0)).await;
     assert!(refused.contains("failed runs of the engine"), "{refused}");
     fixture.flip("plain", percent(State::Live, 15.0)).await.unwrap();
     assert_eq!(fixture.status("plain").forced, None, "a smaller share needs no force");
     fixture.flip("plain", FlipRequest { percent: Percent::new(30.0), ..forced(State::Live) }).await.unwrap();
     assert_eq!(fixture.status("plain").forced.as_deref(), Some("a drill"));
-    fixture.pairs("plain");
+    fixture.record_pairs("plain");
     assert_eq!(fixture.status("plain").forced, None, "fewer than 10 % have failed again");
     fixture.flip("plain", percent(State::Live, 40.0)).await.unwrap();
     // The files pass the same gate.
@@ -129,12 +129,12 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
 #[tokio::test]
 async fn only_requires_a_share_of_100_percent_in_live() {
     let fixture = Fixture::open(files(&[])).await;
-    let ask = FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) };
-    fixture.flip("plain", ask).await.unwrap();
-    fixture.answers("plain");
-    assert!(fixture.refused("plain", to(State::Only)).await.contains("needs a share of 100 % in live"));
-    let ask = FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) };
-    let done = fixture.flip("plain", ask).await.unwrap();
+    let request = FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) };
+    fixture.flip("plain", request).await.unwrap();
+    fixture.record_engine_answers("plain");
+    assert!(fixture.refusal("plain", to(State::Only)).await.contains("needs a share of 100 % in live"));
+    let request = FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) };
+    let done = fixture.flip("plain", request).await.unwrap();
     assert!(done.changed, "a share alone is a flip too");
     fixture.flip("plain", to(State::Only)).await.unwrap();
 }
@@ -143,8 +143,8 @@ async fn only_requires_a_share_of_100_percent_in_live() {
 async fn a_flip_to_the_present_state_is_not_recorded() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", percent(State::Shadow, 50.0)).await.unwrap();
-    for ask in [to(State::Shadow), percent(State::Shadow, 50.0), forced(State::Shadow)] {
-        let done = fixture.flip("plain", ask).await.unwrap();
+    for request in [to(State::Shadow), percent(State::Shadow, 50.0), forced(State::Shadow)] {
+        let done = fixture.flip("plain", request).await.unwrap();
         assert!(!done.changed && done.flip.number == 0);
         assert_eq!(done.flip.reason.as_deref(), Some("`plain` is `shadow` already"));
     }
@@ -155,7 +155,7 @@ async fn a_flip_to_the_present_state_is_not_recorded() {
 #[tokio::test]
 async fn impossible_moves_are_refused_also_with_force() {
     let fixture = Fixture::open(files(&[])).await;
-    for (route, ask, sentence) in [
+    for (route, request, sentence) in [
         ("list", forced(State::Shadow), "`list` has no workflow"),
         (
             "bare",
@@ -165,7 +165,7 @@ async fn impossible_moves_are_refused_also_with_force() {
         ("plain", percent(State::Off, 5.0), "`off` has no share"),
         ("create", forced(State::Dark), "`create` cannot go above its followers, they go first: `follow` is `off`"),
     ] {
-        assert!(fixture.refused(route, ask).await.contains(sentence), "{sentence}");
+        assert!(fixture.refusal(route, request).await.contains(sentence), "{sentence}");
     }
     let error = fixture.flip("plian", to(State::Shadow)).await.unwrap_err();
     assert!(matches!(error, FlipError::UnknownRoute(_, Some(near)) if near == "plain"));
@@ -174,13 +174,13 @@ async fn impossible_moves_are_refused_also_with_force() {
 #[tokio::test]
 async fn a_family_moves_together_and_followers_go_first() {
     let fixture = Fixture::open(files(&[])).await;
-    assert!(fixture.refused("create", to(State::Shadow)).await.contains("followers"));
+    assert!(fixture.refusal("create", to(State::Shadow)).await.contains("followers"));
     fixture.flip("follow", to(State::Shadow)).await.unwrap();
     fixture.flip("create", to(State::Shadow)).await.unwrap();
     // A follower has nothing to be compared on until its creator is dark.
     fixture.flip("follow", to(State::Dark)).await.unwrap();
-    assert!(fixture.refused("create", to(State::Dark)).await.contains("needs 20 more"));
-    assert!(fixture.refused("follow", to(State::Live)).await.contains("needs 20 more"));
+    assert!(fixture.refusal("create", to(State::Dark)).await.contains("needs 20 more"));
+    assert!(fixture.refusal("follow", to(State::Live)).await.contains("needs 20 more"));
     fixture.flip("follow", to(State::Off)).await.unwrap();
 }
 
@@ -191,7 +191,7 @@ async fn the_way_down_shows_the_horizon() {
         fixture.flip(route, forced(State::Only)).await.unwrap();
     }
     let known = "the engine owns 2 instances of `create` that legacy does not know; they stay with the engine";
-    let refusal = fixture.refused("create", to(State::Live)).await;
+    let refusal = fixture.refusal("create", to(State::Live)).await;
     assert!(refusal.contains("needs an acknowledgement") && refusal.contains(known), "{refusal}");
     let done = fixture.flip("create", FlipRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
     assert!(done.horizon[0].starts_with(known), "{:?}", done.horizon);
@@ -211,7 +211,7 @@ async fn flips_and_the_kill_switch_survive_a_restart() {
     fixture.ladder.freeze(Freeze::Effects, Some("fire".into()), "ann".into()).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
 
-    let fixture = fixture.restarted(files(&[])).await;
+    let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Freeze));
     assert_eq!(fixture.status("plain").shares.shadow, Percent::new(25.0).unwrap());
@@ -269,8 +269,8 @@ async fn flips_at_the_same_time_are_judged_one_after_the_other() {
     let fixture = Fixture::open(files(&[])).await;
     let flips = (0..20).map(|n| {
         let ladder = fixture.ladder.clone();
-        let ask = if n % 2 == 0 { to(State::Shadow) } else { to(State::Off) };
-        tokio::spawn(async move { ladder.flip(&"plain".into(), ask).await.unwrap() })
+        let request = if n % 2 == 0 { to(State::Shadow) } else { to(State::Off) };
+        tokio::spawn(async move { ladder.flip(&"plain".into(), request).await.unwrap() })
     });
     let flips: Vec<_> = flips.collect();
     let mut changed = 0;

@@ -8,7 +8,7 @@ async fn freeze(fixture: &Fixture, to: Freeze) -> Result<Frozen, FreezeError> {
 }
 
 /// Waits until the store has the newest freeze.
-async fn recorded(fixture: &Fixture) {
+async fn wait_until_recorded(fixture: &Fixture) {
     while fixture.ladder.freeze_is_unrecorded() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -35,14 +35,14 @@ async fn a_freeze_is_in_force_though_the_store_refuses_it_and_is_recorded_when_i
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
 
     fixture.store.refuse_flips.store(false, Ordering::SeqCst);
-    recorded(&fixture).await;
+    wait_until_recorded(&fixture).await;
     let flips = fixture.store.flips(None, 9).await.unwrap();
     assert_eq!(
         from_and_to(&flips),
         [("off", "live"), ("no", "effects")],
         "one record: the newest freeze, and the state before the first"
     );
-    let fixture = fixture.restarted(files(&[])).await;
+    let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
 }
 
@@ -51,7 +51,7 @@ async fn a_restart_loses_a_freeze_that_was_not_recorded() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
     freeze(&fixture, Freeze::Effects).await.unwrap();
-    let fixture = fixture.restarted(files(&[])).await;
+    let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::No);
 }
 
@@ -83,10 +83,10 @@ async fn a_freeze_is_not_lifted_by_an_end_that_was_asked_for_before() {
     assert!(!freeze(&fixture, Freeze::Effects).await.unwrap().recorded, "the end still waits for the store");
     fixture.store.fail_reads.store(false, Ordering::SeqCst);
     fixture.store.lose_replies.store(false, Ordering::SeqCst);
-    recorded(&fixture).await;
+    wait_until_recorded(&fixture).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
     let flips = fixture.store.flips(None, 9).await.unwrap();
     assert_eq!(from_and_to(&flips), [("no", "instances"), ("instances", "no"), ("instances", "effects")]);
-    let fixture = fixture.restarted(files(&[])).await;
+    let fixture = fixture.restart(files(&[])).await;
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::Effects);
 }

@@ -1,24 +1,25 @@
-//! Routes in `live` that new files hold below it, or in `only` for which they are refused, because retries may come of requests that legacy served
-//! without a record of their keys.
+//! Routes in `live` that new files hold below it, or in `only` for which they are refused, because retries may come of
+//! requests that legacy served without a record of their keys.
 
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Puts `bare` in `live` by force.
-async fn live() -> Fixture {
+async fn bare_in_live() -> Fixture {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture
 }
 
+/// The files with `bare` on another path.
 fn elsewhere() -> Declared {
     edited(files(&[]), "bare", |route| route.matches.path = "/elsewhere".into())
 }
 
 #[tokio::test]
 async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
-    let mut fixture = live().await;
+    let mut fixture = bare_in_live().await;
     for _ in 0..2 {
         fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
         assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
@@ -27,14 +28,14 @@ async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
         for part in ["held at `dark`", "its retry keys are recorded since", "force: { reason", "--force"] {
             assert!(status.refused.iter().any(|why| why.contains(part)), "{part}: {:?}", status.refused);
         }
-        assert!(fixture.refused("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
-        fixture = fixture.restarted(elsewhere()).await;
+        assert!(fixture.refusal("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+        fixture = fixture.restart(elsewhere()).await;
     }
     // A person may override it.
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
-    let fixture = fixture.restarted(elsewhere()).await;
+    let fixture = fixture.restart(elsewhere()).await;
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
     // The way back is a change, too.
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
@@ -47,11 +48,11 @@ async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
 /// Legacy is never called for a route in `only`, so it is not held at `dark`.
 #[tokio::test]
 async fn files_that_give_a_route_in_only_unrecorded_requests_are_refused() {
-    let fixture = live().await;
+    let fixture = bare_in_live().await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let refused = fixture.ladder.reload(elsewhere(), || panic!("it is not recorded")).await.unwrap_err().to_string();
     assert!(refused.contains("`bare` is in `only`") && refused.contains("force: { reason"), "{refused}");
-    let at_start = opened(elsewhere(), &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
+    let at_start = open_ladder(elsewhere(), &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
     let without_time = |text: &str| text.split("until").next().unwrap().to_owned();
     assert_eq!(without_time(&at_start), without_time(&refused));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
@@ -64,7 +65,7 @@ async fn files_that_give_a_route_in_only_unrecorded_requests_are_refused() {
     assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
     assert!(fixture.status("bare").forced.is_some());
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
-    let fixture = fixture.restarted(elsewhere()).await;
+    let fixture = fixture.restart(elsewhere()).await;
     assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
     let renamed = edited(elsewhere(), "bare", |route| (route.id, route.was) = ("renamed".into(), vec!["bare".into()]));
     fixture.ladder.reload(renamed, || {}).await.unwrap();
@@ -73,20 +74,20 @@ async fn files_that_give_a_route_in_only_unrecorded_requests_are_refused() {
 
 #[tokio::test]
 async fn files_that_lower_a_route_from_only_and_give_it_unrecorded_requests_must_lower_it_below_live() {
-    let fixture = live().await;
+    let fixture = bare_in_live().await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let lower = |state| edited(elsewhere(), "bare", |route| route.declared = state);
     let refused = fixture.ladder.reload(lower(State::Live), || {}).await.unwrap_err().to_string();
     assert!(refused.contains("`bare` is in `only`"), "{refused}");
     assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
-    let fixture = fixture.restarted(lower(State::Dark)).await;
+    let fixture = fixture.restart(lower(State::Dark)).await;
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
-    assert!(fixture.refused("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+    assert!(fixture.refusal("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
 }
 
 #[tokio::test]
 async fn a_file_with_force_is_not_held_and_says_so() {
-    let fixture = live().await;
+    let fixture = bare_in_live().await;
     let by_force = edited(elsewhere(), "bare", |route| route.force = Some("a new path".into()));
     fixture.ladder.reload(by_force, || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
@@ -94,19 +95,19 @@ async fn a_file_with_force_is_not_held_and_says_so() {
     assert_eq!(
         fixture.state("bare"),
         effective(State::Dark, Why::Gate),
-        "without it it is held for the rest of the time"
+        "without `force` it is held for the rest of the time"
     );
 }
 
 #[tokio::test]
 async fn a_held_route_cannot_be_raised_by_its_file_and_can_be_lowered() {
-    let fixture = live().await;
-    let asks = |state| edited(elsewhere(), "bare", |route| route.declared = state);
-    fixture.ladder.reload(asks(State::Only), || {}).await.unwrap();
+    let fixture = bare_in_live().await;
+    let declaring = |state| edited(elsewhere(), "bare", |route| route.declared = state);
+    fixture.ladder.reload(declaring(State::Only), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
     assert_eq!(fixture.flips().await, 1);
     for state in [State::Dark, State::Shadow] {
-        fixture.ladder.reload(asks(state), || {}).await.unwrap();
+        fixture.ladder.reload(declaring(state), || {}).await.unwrap();
         assert_eq!(fixture.state("bare"), effective(state, Why::Requested));
         assert_eq!(fixture.status("bare").last.unwrap().by, "file");
     }
@@ -115,7 +116,7 @@ async fn a_held_route_cannot_be_raised_by_its_file_and_can_be_lowered() {
 /// It takes the place of another route, whose last flip is newer, and is held for what that one served.
 #[tokio::test]
 async fn a_held_route_that_takes_the_place_of_another_one_goes_down() {
-    let fixture = live().await;
+    let fixture = bare_in_live().await;
     fixture.flip("plain", forced(State::Shadow)).await.unwrap();
     let mut merged = edited(elsewhere(), "bare", |route| route.was = vec!["plain".into()]);
     merged.routes.retain(|route| route.id.as_str() != "plain");
@@ -123,8 +124,8 @@ async fn a_held_route_that_takes_the_place_of_another_one_goes_down() {
         fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
         assert_eq!(fixture.state("bare").state, State::Dark);
     }
-    assert!(fixture.refused("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
-    let fixture = fixture.restarted(merged).await;
+    assert!(fixture.refusal("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+    let fixture = fixture.restart(merged).await;
     assert_eq!(fixture.state("bare").state, State::Dark);
 }
 
@@ -133,8 +134,8 @@ async fn a_held_route_that_takes_the_place_of_another_one_goes_down() {
 async fn a_file_is_judged_by_the_match_that_it_has_now() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Dark)).await.unwrap();
-    let asks = edited(elsewhere(), "bare", |route| route.declared = State::Live);
-    fixture.ladder.reload(asks, || {}).await.unwrap();
+    let declared = edited(elsewhere(), "bare", |route| route.declared = State::Live);
+    fixture.ladder.reload(declared, || {}).await.unwrap();
     let why = fixture.status("bare").refused.join("; ");
     assert!(why.contains("its retry keys are recorded since"), "{why}");
 }
@@ -142,16 +143,16 @@ async fn a_file_is_judged_by_the_match_that_it_has_now() {
 #[tokio::test]
 async fn a_route_that_stops_reading_only_is_held() {
     let reads = |reads: bool| Declared { read_only: reads.then(|| "bare".into()).into_iter().collect(), ..elsewhere() };
-    let fixture = live().await;
+    let fixture = bare_in_live().await;
     fixture.ladder.reload(reads(true), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "reading twice does no harm");
     // By force, but for another reason than what the next edit does.
     fixture.flip("bare", to(State::Dark)).await.unwrap();
     fixture.flip("bare", forced(State::Live)).await.unwrap();
-    let fixture = fixture.restarted(reads(true)).await;
+    let fixture = fixture.restart(reads(true)).await;
     fixture.ladder.reload(reads(false), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
-    let fixture = fixture.restarted(reads(false)).await;
+    let fixture = fixture.restart(reads(false)).await;
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.ladder.reload(reads(false), || {}).await.unwrap();
@@ -161,7 +162,7 @@ async fn a_route_that_stops_reading_only_is_held() {
 /// The time in which retries may come is over.
 #[tokio::test]
 async fn a_held_route_returns_by_itself() {
-    let mut fixture = live().await;
+    let mut fixture = bare_in_live().await;
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
     fixture.ladder.release_held().await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
@@ -171,7 +172,7 @@ async fn a_held_route_returns_by_itself() {
     retry.exposed = retry.since;
     retry.since = Some(retry.since.unwrap() - (25 * HOUR - HOUR * 5 / 6 - Duration::from_millis(200)));
     fixture.store.put_flips(Vec::new(), Some(rows)).await.unwrap();
-    fixture = fixture.restarted(elsewhere()).await;
+    fixture = fixture.restart(elsewhere()).await;
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
     let until = tokio::time::Instant::now() + Duration::from_secs(5);
     while fixture.state("bare") != effective(State::Live, Why::Requested) {

@@ -67,7 +67,7 @@ fn edited(mut files: Declared, id: &str, edit: impl FnOnce(&mut Route)) -> Decla
     files
 }
 
-async fn opened(
+async fn open_ladder(
     files: Declared,
     store: &Arc<FailingStore>,
     evidence: &Arc<Evidence>,
@@ -100,13 +100,13 @@ impl Fixture {
     async fn open(files: Declared) -> Self {
         let store = Arc::new(FailingStore::default());
         let evidence = Evidence::load(store.clone()).await.unwrap();
-        let ladder = opened(files, &store, &evidence).await.unwrap();
+        let ladder = open_ladder(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
     }
     /// A new process on the same store.
-    async fn restarted(self, files: Declared) -> Self {
+    async fn restart(self, files: Declared) -> Self {
         let Self { store, evidence, ladder: _ } = self;
-        let ladder = opened(files, &store, &evidence).await.unwrap();
+        let ladder = open_ladder(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
     }
     async fn orphans(&self, files: &Declared) -> Result<Vec<String>, StoreError> {
@@ -116,7 +116,7 @@ impl Fixture {
         self.ladder.flip(&route.into(), request).await
     }
     /// The error text of a refused flip.
-    async fn refused(&self, route: &str, request: FlipRequest) -> String {
+    async fn refusal(&self, route: &str, request: FlipRequest) -> String {
         let before = self.flips().await;
         let error = self.flip(route, request).await.unwrap_err().to_string();
         assert_eq!(self.flips().await, before, "a refused flip is not recorded");
@@ -132,7 +132,7 @@ impl Fixture {
         self.store.flips(None, 1_000).await.unwrap().len()
     }
     /// Pairs that open the gates to `dark` and `live`.
-    fn pairs(&self, route: &str) {
+    fn record_pairs(&self, route: &str) {
         let route = RouteId::from(route);
         let (status, body) = (http::StatusCode::OK, Body::Whole(bytes::Bytes::new()));
         let reply = Observation::new(status, http::HeaderMap::new(), body, Duration::ZERO, Vec::new());
@@ -148,7 +148,7 @@ impl Fixture {
         }
     }
     /// Answers of the engine that open the gate to `only`.
-    fn answers(&self, route: &str) {
+    fn record_engine_answers(&self, route: &str) {
         for _ in 0..50 {
             self.evidence.served(&route.into(), Served::Answered);
         }

@@ -7,13 +7,16 @@ async fn a_start_is_refused_as_a_reload_is() {
     let fixture = Fixture::open(files(&[])).await;
     let store = &fixture.store;
     for id in ["create", "follow"] {
-        let mut gone = files(&[]);
-        gone.routes.retain(|route| route.id.as_str() != id);
-        let told = fixture.orphans(&gone).await.unwrap();
-        let refused = opened(gone, store, &fixture.evidence).await.err().unwrap().to_string();
-        assert!(refused.contains(&format!("`{id}` no longer follows them up")) && told == [refused], "{told:?}");
+        let mut files_without = files(&[]);
+        files_without.routes.retain(|route| route.id.as_str() != id);
+        let sentences = fixture.orphans(&files_without).await.unwrap();
+        let refused = open_ladder(files_without, store, &fixture.evidence).await.err().unwrap().to_string();
+        assert!(
+            refused.contains(&format!("`{id}` no longer follows them up")) && sentences == [refused],
+            "{sentences:?}"
+        );
     }
-    opened(files(&[]), store, &fixture.evidence).await.unwrap();
+    open_ladder(files(&[]), store, &fixture.evidence).await.unwrap();
 }
 
 /// The requests by which instances of the engine are followed up.
@@ -22,17 +25,17 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
     let fixture = Fixture::open(files(&[])).await;
     let parse = |text: &str| text.parse::<Match>().unwrap();
     let matching = |text: &str| edited(files(&[]), "follow", |route| route.matches = parse(text));
-    let more = |mut files: Declared, id: &str, text: &str, edit: &dyn Fn(&mut Route)| {
+    let with_route = |mut files: Declared, id: &str, text: &str, edit: &dyn Fn(&mut Route)| {
         let follow = files.routes.iter().find(|route| route.id.as_str() == "follow").unwrap();
         let mut route = Route { id: id.into(), matches: parse(text), ..(**follow).clone() };
         edit(&mut route);
         files.routes.push(Arc::new(route));
         files
     };
-    let plain = |route: &mut Route| (route.workflow, route.instance) = (None, None);
-    let beside = |text: &str| more(files(&[]), "beside", text, &plain);
-    let alone = |route: &mut Route| route.instance = None;
-    let by_other = |route: &mut Route| {
+    let without_workflow = |route: &mut Route| (route.workflow, route.instance) = (None, None);
+    let with_plain_route = |text: &str| with_route(files(&[]), "added", text, &without_workflow);
+    let without_instance = |route: &mut Route| route.instance = None;
+    let by_order_parameter = |route: &mut Route| {
         route.instance = Some(Instance::Follows { creator: "create".into(), param: "order".into() });
     };
     let refused = [
@@ -41,27 +44,27 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
         (matching("POST /orders/{id}"), "by which `follow` followed them up"),
         (matching("GET /orders/{id}/{x}"), "by which `follow` followed them up"),
         (edited(matching("GET /{id}/{order}"), "follow", |_| {}), "by which `follow` followed them up"),
-        (beside("GET shop.test/orders/{id}"), "Give it the workflow"),
-        (beside("HEAD /orders/{id}"), "Give it the workflow"),
-        (more(files(&[]), "beside", "GET shop.test/orders/{id}", &alone), "Give it the workflow"),
-        (beside("GET /orders/17"), "the engine owns `17` of `create`"),
-        (beside("GET shop.test/orders/17"), "the engine owns `17` of `create`"),
+        (with_plain_route("GET shop.test/orders/{id}"), "Give it the workflow"),
+        (with_plain_route("HEAD /orders/{id}"), "Give it the workflow"),
+        (with_route(files(&[]), "added", "GET shop.test/orders/{id}", &without_instance), "Give it the workflow"),
+        (with_plain_route("GET /orders/17"), "the engine owns `17` of `create`"),
+        (with_plain_route("GET shop.test/orders/17"), "the engine owns `17` of `create`"),
     ];
-    for (files, says) in refused {
-        let told = fixture.orphans(&files).await.unwrap();
-        assert!(told.len() == 1 && told[0].contains(says), "{says}: {told:?}");
-        let refused = opened(files, &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
-        assert_eq!(told, [refused]);
+    for (files, part) in refused {
+        let sentences = fixture.orphans(&files).await.unwrap();
+        assert!(sentences.len() == 1 && sentences[0].contains(part), "{part}: {sentences:?}");
+        let refused = open_ladder(files, &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
+        assert_eq!(sentences, [refused]);
     }
     let accepted = [
         matching("GET /orders/{order}"),
-        more(matching("GET /bills/{id}"), "old", "GET /orders/{id}", &|_| {}),
-        more(files(&[]), "other", "GET shop.test/orders/{id}", &|_| {}),
-        more(matching("GET /{kind}/{id}"), "other", "GET /orders/{order}", &by_other),
-        beside("GET /orders/export"),
-        beside("GET /{kind}/{id}"),
-        beside("POST /orders/{id}"),
-        beside("GET /orders/{id}/items"),
+        with_route(matching("GET /bills/{id}"), "old", "GET /orders/{id}", &|_| {}),
+        with_route(files(&[]), "other", "GET shop.test/orders/{id}", &|_| {}),
+        with_route(matching("GET /{kind}/{id}"), "other", "GET /orders/{order}", &by_order_parameter),
+        with_plain_route("GET /orders/export"),
+        with_plain_route("GET /{kind}/{id}"),
+        with_plain_route("POST /orders/{id}"),
+        with_plain_route("GET /orders/{id}/items"),
     ];
     for files in accepted {
         let edited = edited(files, "follow", |route| {
@@ -76,7 +79,7 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
     }
     // A route that was in the files before goes on getting its requests: the instance `17` was made after it.
     let store = Arc::default();
-    let ladder = opened(beside("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
-    assert_eq!(orphans_of(&ladder, &store, &beside("GET /orders/17")).await.unwrap(), Vec::<String>::new());
-    opened(beside("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
+    let ladder = open_ladder(with_plain_route("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
+    assert_eq!(orphans_of(&ladder, &store, &with_plain_route("GET /orders/17")).await.unwrap(), Vec::<String>::new());
+    open_ladder(with_plain_route("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
 }

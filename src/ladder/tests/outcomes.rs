@@ -11,7 +11,7 @@ fn three_moves() -> Declared {
     edited(edited(all, "plain", force), "bare", force)
 }
 
-async fn before() -> Fixture {
+async fn fixture_before_the_moves() -> Fixture {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("follow", to(State::Shadow)).await.unwrap();
     fixture.ladder.reload(files(&[("follow", State::Shadow)]), || {}).await.unwrap();
@@ -27,45 +27,45 @@ const AFTER: [State; 3] = [State::Live, State::Dark, State::Off];
 
 #[tokio::test]
 async fn files_that_the_store_refuses_change_nothing_also_after_a_restart() {
-    let fixture = before().await;
+    let fixture = fixture_before_the_moves().await;
     let generation = fixture.ladder.flags().load().generation;
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
-    let told = Arc::new(AtomicBool::new(false));
-    let recorded = told.clone();
-    let refused = fixture.ladder.reload(three_moves(), move || recorded.store(true, Ordering::SeqCst)).await;
-    assert!(refused.is_err() && !told.load(Ordering::SeqCst), "workflows and rules stay as they are too");
+    let called = Arc::new(AtomicBool::new(false));
+    let on_recorded = called.clone();
+    let refused = fixture.ladder.reload(three_moves(), move || on_recorded.store(true, Ordering::SeqCst)).await;
+    assert!(refused.is_err() && !called.load(Ordering::SeqCst), "workflows and rules stay as they are too");
     assert_eq!((states(&fixture), fixture.ladder.flags().load().generation), (BEFORE, generation));
     assert_eq!(fixture.flips().await, 1);
     fixture.store.refuse_flips.store(false, Ordering::SeqCst);
-    let fixture = fixture.restarted(files(&[("follow", State::Shadow)])).await;
+    let fixture = fixture.restart(files(&[("follow", State::Shadow)])).await;
     assert_eq!((states(&fixture), fixture.flips().await), (BEFORE, 1));
     // The same files again, with a store that records them: all moves are in force.
     fixture.ladder.reload(three_moves(), || {}).await.unwrap();
     assert_eq!((states(&fixture), fixture.flips().await), (AFTER, 4));
-    let fixture = fixture.restarted(three_moves()).await;
+    let fixture = fixture.restart(three_moves()).await;
     assert_eq!((states(&fixture), fixture.flips().await), (AFTER, 4));
 }
 
 #[tokio::test]
 async fn files_whose_reply_was_lost_are_in_force_as_a_whole() {
-    let fixture = before().await;
+    let fixture = fixture_before_the_moves().await;
     fixture.store.lose_replies.store(true, Ordering::SeqCst);
-    let told = Arc::new(AtomicBool::new(false));
-    let recorded = told.clone();
-    fixture.ladder.reload(three_moves(), move || recorded.store(true, Ordering::SeqCst)).await.unwrap();
-    assert!(told.load(Ordering::SeqCst));
+    let called = Arc::new(AtomicBool::new(false));
+    let on_recorded = called.clone();
+    fixture.ladder.reload(three_moves(), move || on_recorded.store(true, Ordering::SeqCst)).await.unwrap();
+    assert!(called.load(Ordering::SeqCst));
     assert_eq!((states(&fixture), fixture.flips().await), (AFTER, 4));
     fixture.store.lose_replies.store(false, Ordering::SeqCst);
-    let fixture = fixture.restarted(three_moves()).await;
+    let fixture = fixture.restart(three_moves()).await;
     assert_eq!((states(&fixture), fixture.flips().await), (AFTER, 4));
 }
 
-/// The store's reply is lost and nothing can be read back for a while: the caller is not told that nothing changed,
+/// The store's reply is lost and nothing can be read back for a while: the caller is not called that nothing changed,
 /// nothing else moves meanwhile, and once the store answers, what it recorded is in force.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_reported_as_unknown_until_it_is_known() {
     for taken in [true, false] {
-        let fixture = before().await;
+        let fixture = fixture_before_the_moves().await;
         fixture.store.fail_reads.store(true, Ordering::SeqCst);
         (if taken { &fixture.store.lose_replies } else { &fixture.store.refuse_flips }).store(true, Ordering::SeqCst);
         let pending = fixture.flip("plain", forced(State::Live)).await.unwrap_err();
@@ -85,14 +85,14 @@ async fn an_unknown_outcome_is_reported_as_unknown_until_it_is_known() {
         let plain = if taken { State::Live } else { State::Off };
         assert_eq!(states(&fixture), [plain, State::Shadow, State::Shadow]);
         let flips = if taken { 3 } else { 2 };
-        let fixture = fixture.restarted(files(&[("follow", State::Shadow)])).await;
+        let fixture = fixture.restart(files(&[("follow", State::Shadow)])).await;
         assert_eq!((states(&fixture), fixture.flips().await), ([plain, State::Shadow, State::Shadow], flips));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn files_with_an_unknown_outcome_come_in_force_as_a_whole_once_it_is_known() {
-    let fixture = before().await;
+    let fixture = fixture_before_the_moves().await;
     fixture.store.fail_reads.store(true, Ordering::SeqCst);
     fixture.store.lose_replies.store(true, Ordering::SeqCst);
     let ladder = fixture.ladder.clone();
@@ -107,10 +107,11 @@ async fn files_with_an_unknown_outcome_come_in_force_as_a_whole_once_it_is_known
 
 #[tokio::test]
 async fn files_that_move_nothing_need_no_store() {
-    let fixture = before().await;
+    let fixture = fixture_before_the_moves().await;
     fixture.store.refuse_flips.store(true, Ordering::SeqCst);
-    let rekeyed = edited(files(&[("follow", State::Shadow)]), "bare", |route| route.deadline = Some(Duration::ZERO));
-    fixture.ladder.reload(rekeyed, || {}).await.unwrap();
+    let with_deadline =
+        edited(files(&[("follow", State::Shadow)]), "bare", |route| route.deadline = Some(Duration::ZERO));
+    fixture.ladder.reload(with_deadline, || {}).await.unwrap();
     assert!(fixture.ladder.flags().load().route(&"bare".into()).unwrap().route.deadline.is_some());
 }
 
@@ -120,7 +121,7 @@ async fn the_gate_looks_at_evidence_of_the_files_that_it_judges() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     fixture.evidence.set_basis(&[("plain".into(), "one".into())]);
-    fixture.answers("plain");
+    fixture.record_engine_answers("plain");
     let based = |basis: &str| {
         let mut files = files(&[("plain", State::Only)]);
         files.bases.insert("plain".into(), basis.into());
@@ -156,8 +157,8 @@ async fn other_conditions_keep_a_gate_shut() {
     let ladder = Ladder::open(files(&[]), parts).await.unwrap();
     let fixture = Fixture { store, evidence, ladder };
     fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.answers("plain");
-    assert!(fixture.refused("plain", to(State::Only)).await.contains("a key of plain was not noted"));
+    fixture.record_engine_answers("plain");
+    assert!(fixture.refusal("plain", to(State::Only)).await.contains("a key of plain was not noted"));
     assert_eq!(fixture.status("plain").next.unwrap().missing, ["a key of plain was not noted"]);
     let done = fixture.flip("plain", forced(State::Only)).await.unwrap();
     assert!(done.flip.forced);

@@ -184,7 +184,7 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
         fixture.ladder.reload(with_workflow(), || {}).await.unwrap();
         fixture.flip("bare", forced(State::Dark)).await.unwrap();
         assert_eq!(why(&fixture, "bare").contains(since), !reads, "{}", why(&fixture, "bare"));
-        assert_eq!(fixture.refused("bare", to(State::Live)).await.contains(since), !reads);
+        assert_eq!(fixture.refusal("bare", to(State::Live)).await.contains(since), !reads);
         fixture.flip("bare", to(State::Off)).await.unwrap();
         fixture.flip("bare", to(State::Shadow)).await.unwrap();
         assert!(!why(&fixture, "bare").contains(since), "the gates below `live` do not wait for it");
@@ -192,9 +192,9 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
     fixture.flip("plain", forced(State::Dark)).await.unwrap();
     assert!(!why(&fixture, "plain").contains(since), "it had its workflow from the first files on");
     // Also in the next process, until `force` overrides it.
-    let fixture = fixture.restarted(files(&[])).await;
+    let fixture = fixture.restart(files(&[])).await;
     fixture.flip("bare", forced(State::Dark)).await.unwrap();
-    assert!(fixture.refused("bare", to(State::Live)).await.contains(since));
+    assert!(fixture.refusal("bare", to(State::Live)).await.contains(since));
     assert!(fixture.flip("bare", forced(State::Live)).await.unwrap().flip.forced);
 }
 

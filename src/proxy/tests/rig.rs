@@ -118,7 +118,7 @@ impl Affinity for Fakes {
     }
     fn remembered(&self, _key: &RetryKey) -> Remembered {
         match *self.first_try.lock().unwrap() {
-            Some(Ok(Some(Arm::Engine))) => Remembered::By(Arm::Engine),
+            Some(Ok(Some(Arm::Engine))) => Remembered::TakenBy(Arm::Engine),
             _ => Remembered::NotEngine,
         }
     }

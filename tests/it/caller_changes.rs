@@ -154,7 +154,7 @@ async fn a_change_of_caller_loses_no_retry() {
     assert!(with_token.id().is_number(), "legacy took it: {}", with_token.id());
 
     // Now not scoped, by a restart and by a reload: the keys that verify tokens are still stored.
-    assert_eq!(system.pointsman.stop().await, Some(0), "it ends in order");
+    assert_eq!(system.pointsman.stop().await, Some(0), "it ends with exit code 0");
     system.flags.write(ORDERS, &scoped(&good, BY_NOBODY));
     std::fs::remove_file(system.flags.file("issuer.pem")).expect("it was there");
     system.restart().await;

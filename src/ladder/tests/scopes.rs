@@ -12,24 +12,24 @@ fn at(hours: i64) -> jiff::Timestamp {
 }
 
 /// The route `bare`, scoped by a header.
-fn by(header: &str) -> Vec<Arc<Route>> {
+fn scoped_by(header: &str) -> Vec<Arc<Route>> {
     let route = files(&[]).routes.into_iter().find(|route| route.id.as_str() == "bare").unwrap();
     let header: http::HeaderName = header.parse().unwrap();
     vec![Arc::new(Route { caller: vec![header].into(), ..(*route).clone() })]
 }
 
-fn only(routes: &[Arc<Route>]) -> Declared {
+fn declaring(routes: &[Arc<Route>]) -> Declared {
     Declared { routes: routes.to_vec(), ..files(&[]) }
 }
 
 /// Requests may have come before any files.
 fn after_files(before: &Scopes, routes: &[Arc<Route>], now: jiff::Timestamp, window: Duration) -> Scopes {
-    scopes::after_files(before, &only(routes), true, now, window)
+    scopes::after_files(before, &declaring(routes), true, now, window)
 }
 
 /// The first files of a new store.
-fn first(routes: &[Arc<Route>]) -> Scopes {
-    scopes::after_files(&Scopes::new(), &only(routes), false, at(0), 24 * HOUR)
+fn after_first_files(routes: &[Arc<Route>]) -> Scopes {
+    scopes::after_files(&Scopes::new(), &declaring(routes), false, at(0), 24 * HOUR)
 }
 
 fn earlier(scopes: &Scopes, route: &str) -> Vec<String> {
@@ -42,7 +42,7 @@ fn a_scope_is_looked_up_until_no_retry_may_come() {
     let window = 24 * HOUR;
     let mut scopes = Scopes::new();
     let mut next = |header: &str, hour: i64| {
-        scopes = after_files(&scopes, &by(header), at(hour), window);
+        scopes = after_files(&scopes, &scoped_by(header), at(hour), window);
         earlier(&scopes, "bare")
     };
     assert!(next("a", 0).is_empty(), "the first scope has no earlier one");
@@ -59,16 +59,17 @@ fn a_scope_is_looked_up_until_no_retry_may_come() {
 #[test]
 fn a_route_that_goes_and_comes_back_under_another_scope_is_not_forgotten() {
     let (window, none) = (24 * HOUR, Vec::new());
-    let first = after_files(&Scopes::new(), &by("a"), at(0), window);
-    let gone = after_files(&first, &none, at(1), window);
-    assert_eq!(earlier(&gone, "bare"), ["a"]);
-    assert_eq!(earlier(&after_files(&gone, &by("b"), at(20), window), "bare"), ["a"]);
-    assert!(after_files(&gone, &none, at(26), window).is_empty());
-    let idle: Vec<_> = by("a").iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect();
-    assert_eq!(earlier(&after_files(&first, &idle, at(1), window), "bare"), ["a"]);
+    let first = after_files(&Scopes::new(), &scoped_by("a"), at(0), window);
+    let removed = after_files(&first, &none, at(1), window);
+    assert_eq!(earlier(&removed, "bare"), ["a"]);
+    assert_eq!(earlier(&after_files(&removed, &scoped_by("b"), at(20), window), "bare"), ["a"]);
+    assert!(after_files(&removed, &none, at(26), window).is_empty());
+    let without_workflow: Vec<_> =
+        scoped_by("a").iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect();
+    assert_eq!(earlier(&after_files(&first, &without_workflow, at(1), window), "bare"), ["a"]);
     // Under another id, and then back under the first one, which changes the oldest id.
     let renamed = |id: &str, was: &str| {
-        let route = by("a").remove(0);
+        let route = scoped_by("a").remove(0);
         vec![Arc::new(Route { id: id.into(), was: vec![was.into()], ..(*route).clone() })]
     };
     let other = after_files(&first, &renamed("new", "bare"), at(1), window);
@@ -83,9 +84,9 @@ fn scopes_beyond_the_bound_are_forgotten_and_shut_the_gate() {
     let window = 24 * HOUR;
     let mut scopes = Scopes::new();
     for n in 0..=EARLIER_SCOPES_MAX + 1 {
-        let said = scopes.get(&RouteId::from("bare")).and_then(|scopes| forgotten(scopes, at(0), window));
-        assert_eq!(said, None, "{n}");
-        scopes = after_files(&scopes, &by(&format!("x-{n}")), at(n as i64), window);
+        let why = scopes.get(&RouteId::from("bare")).and_then(|scopes| forgotten(scopes, at(0), window));
+        assert_eq!(why, None, "{n}");
+        scopes = after_files(&scopes, &scoped_by(&format!("x-{n}")), at(n as i64), window);
     }
     let scopes = &scopes[&RouteId::from("bare")];
     assert_eq!(scopes.earlier.len(), EARLIER_SCOPES_MAX);
@@ -94,7 +95,7 @@ fn scopes_beyond_the_bound_are_forgotten_and_shut_the_gate() {
 }
 
 /// Why a route's gate to `live` is shut.
-fn shut(scopes: &Scopes, route: &str, hour: i64, window: Duration) -> Option<String> {
+fn why_shut(scopes: &Scopes, route: &str, hour: i64, window: Duration) -> Option<String> {
     before_recorded(scopes.get(&RouteId::from(route))?, at(hour), window).map(|unrecorded| unrecorded.why)
 }
 
@@ -106,36 +107,39 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
     };
     let renamed = |id: &str, was: &[&str]| {
         let was = was.iter().map(|id| RouteId::from(*id)).collect();
-        vec![Arc::new(Route { id: id.into(), was, ..(*by("a").remove(0)).clone() })]
+        vec![Arc::new(Route { id: id.into(), was, ..(*scoped_by("a").remove(0)).clone() })]
     };
     // The first files of a new store: there were no requests before.
-    let new = first(&by("a"));
-    assert_eq!(shut(&new, "bare", 0, window), None);
+    let new = after_first_files(&scoped_by("a"));
+    assert_eq!(why_shut(&new, "bare", 0, window), None);
     assert_eq!(
-        shut(&after_files(&new, &by("b"), at(1), window), "bare", 1, window),
+        why_shut(&after_files(&new, &scoped_by("b"), at(1), window), "bare", 1, window),
         None,
         "its keys were recorded all along"
     );
-    assert_eq!(shut(&after_files(&new, &renamed("other", &["bare"]), at(1), window), "other", 1, window), None);
+    assert_eq!(why_shut(&after_files(&new, &renamed("other", &["bare"]), at(1), window), "other", 1, window), None);
     // Requests came before: unmatched ones, or those of a route without a workflow.
-    let idle = first(&without(by("a")));
-    for before in [&Scopes::new(), &idle] {
-        let first = after_files(before, &by("a"), at(0), window);
-        let why = shut(&first, "bare", 0, window).expect("it is shut");
+    let without_workflow = after_first_files(&without(scoped_by("a")));
+    for before in [&Scopes::new(), &without_workflow] {
+        let first = after_files(before, &scoped_by("a"), at(0), window);
+        let why = why_shut(&first, "bare", 0, window).expect("it is shut");
         assert!(why.contains("since 1970-01-12T13:46:40Z") && why.contains("until 1970-01-13T13:56:40Z"), "{why}");
         // Another scope, another id, a restart: it counts from the first time.
-        let later = after_files(&first, &by("b"), at(12), window);
+        let later = after_files(&first, &scoped_by("b"), at(12), window);
         let later = after_files(&later, &renamed("other", &["bare"]), at(20), window);
-        assert_eq!(shut(&later, "other", 20, window), Some(why.clone()));
-        assert!(shut(&later, "other", 24, window).is_some(), "a request under way then may be served a little later");
-        assert_eq!(shut(&later, "other", 25, window), None);
+        assert_eq!(why_shut(&later, "other", 20, window), Some(why.clone()));
+        assert!(
+            why_shut(&later, "other", 24, window).is_some(),
+            "a request under way then may be served a little later"
+        );
+        assert_eq!(why_shut(&later, "other", 25, window), None);
         let over = after_files(&later, &renamed("other", &["bare"]), at(25), window);
         assert_eq!(over[&RouteId::from("other")].since, None, "it is not kept for ever");
         // Without its workflow for an hour: its keys were not recorded then.
-        let gone = after_files(&over, &without(renamed("other", &["bare"])), at(30), window);
-        assert_eq!(shut(&gone, "other", 30, window), None, "it can only be off");
-        let back = after_files(&gone, &renamed("other", &["bare"]), at(31), window);
-        assert!(shut(&back, "other", 54, window).is_some() && shut(&back, "other", 56, window).is_none());
+        let workflow_removed = after_files(&over, &without(renamed("other", &["bare"])), at(30), window);
+        assert_eq!(why_shut(&workflow_removed, "other", 30, window), None, "it can only be off");
+        let back = after_files(&workflow_removed, &renamed("other", &["bare"]), at(31), window);
+        assert!(why_shut(&back, "other", 54, window).is_some() && why_shut(&back, "other", 56, window).is_none());
     }
 }
 
@@ -144,29 +148,29 @@ fn requests_before_a_routes_first_workflow_shut_the_gate_for_a_window() {
 fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
     let window = 24 * HOUR;
     let with = |change: &dyn Fn(&mut Route)| {
-        let mut route = (*by("a").remove(0)).clone();
+        let mut route = (*scoped_by("a").remove(0)).clone();
         change(&mut route);
         vec![Arc::new(route)]
     };
-    let before = first(&by("a"));
+    let before = after_first_files(&scoped_by("a"));
     let changes: [&dyn Fn(&mut Route); 3] =
         [&|route| route.matches.path = "/{kind}".into(), &|route| route.matches.host = Some("shop".into()), &|route| {
             route.retry_key = Some(Template::parse_str("${request.headers.x}").unwrap())
         }];
     for change in changes {
         let changed = after_files(&before, &with(change), at(1), window);
-        assert!(shut(&changed, "bare", 1, window).is_some_and(|why| why.contains("`match`")));
+        assert!(why_shut(&changed, "bare", 1, window).is_some_and(|why| why.contains("`match`")));
         let again = after_files(&changed, &with(change), at(2), window);
         assert_eq!(again[&RouteId::from("bare")].since, Some(at(1)), "it counts from the change");
-        assert_eq!(shut(&again, "bare", 26, window), None);
-        let back = after_files(&again, &by("a"), at(26), window);
+        assert_eq!(why_shut(&again, "bare", 26, window), None);
+        let back = after_files(&again, &scoped_by("a"), at(26), window);
         let why = "requests that came in between were not recorded under this match and key";
-        assert!(shut(&back, "bare", 26, window).is_some(), "{why}");
+        assert!(why_shut(&back, "bare", 26, window).is_some(), "{why}");
     }
     let mut older = before.clone();
     older.values_mut().for_each(|scopes| scopes.matches = None);
     assert_eq!(
-        shut(&after_files(&older, &by("a"), at(1), window), "bare", 1, window),
+        why_shut(&after_files(&older, &scoped_by("a"), at(1), window), "bare", 1, window),
         None,
         "stored by an earlier version"
     );
@@ -174,10 +178,10 @@ fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
 
 #[tokio::test]
 async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
-    let idle = || edited(files(&[]), "bare", |route| route.workflow = None);
+    let without_workflow = || edited(files(&[]), "bare", |route| route.workflow = None);
     let why = |fixture: &Fixture, id: &str| fixture.status(id).next.unwrap().missing.join("; ");
     let since = "its retry keys are recorded since";
-    let fixture = Fixture::open(idle()).await;
+    let fixture = Fixture::open(without_workflow()).await;
     for reads in [false, true] {
         let with_workflow =
             || Declared { read_only: reads.then(|| RouteId::from("bare")).into_iter().collect(), ..files(&[]) };
@@ -202,7 +206,7 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
 fn routes(all: &[(&str, &str, Option<&str>)]) -> Vec<Arc<Route>> {
     let route = |(id, matches, key): &(&str, &str, Option<&str>)| {
         let key = key.map(|name| Template::parse_str(&format!("${{request.headers.{name}}}")).unwrap());
-        let route = (*by("a").remove(0)).clone();
+        let route = (*scoped_by("a").remove(0)).clone();
         Arc::new(Route { id: (*id).into(), matches: matches.parse().unwrap(), retry_key: key, ..route })
     };
     all.iter().map(route).collect()
@@ -218,8 +222,8 @@ fn looks_up(scopes: &Scopes, route: &str) -> Vec<String> {
 fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
     let (window, key) = (24 * HOUR, Some("k"));
     let wide = ("wide", "POST /{kind}", key);
-    let both = first(&routes(&[wide, ("special", "POST /orders", key)]));
-    for (after, by, finds, why) in [
+    let both = after_first_files(&routes(&[wide, ("special", "POST /orders", key)]));
+    for (after, route, found, why) in [
         (vec![wide], "wide", &["special"][..], "it is removed"),
         (vec![wide, ("special", "POST shop/orders", key)], "wide", &["special"], "it has a host now"),
         (vec![wide, ("special", "PUT /orders", key)], "wide", &["special"], "another method"),
@@ -230,44 +234,49 @@ fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
     ] {
         let why = format!("{why}: {after:?}");
         let after = after_files(&both, &routes(&after), at(1), window);
-        assert_eq!(looks_up(&after, by), finds, "{why}");
-        assert_eq!(shut(&after, by, 1, window).is_some(), by == "new", "the keys of the others are recorded: {why}");
+        assert_eq!(looks_up(&after, route), found, "{why}");
+        assert_eq!(
+            why_shut(&after, route, 1, window).is_some(),
+            route == "new",
+            "the keys of the others are recorded: {why}"
+        );
     }
     // A new route takes requests of another one, which keeps the rest.
-    let before = first(&routes(&[wide]));
+    let before = after_first_files(&routes(&[wide]));
     assert_eq!(
         looks_up(&after_files(&before, &routes(&[wide, ("new", "POST /a", key)]), at(1), window), "new"),
         ["wide"]
     );
     // The other route had another key, or no workflow, so that not all of its requests were recorded.
     let removed = |special: Vec<Arc<Route>>| {
-        let before = first(&[routes(&[wide]), special].concat());
+        let before = after_first_files(&[routes(&[wide]), special].concat());
         after_files(&before, &routes(&[wide]), at(1), window)
     };
     let other_key = removed(routes(&[("special", "POST /orders", None)]));
     assert_eq!(looks_up(&other_key, "wide"), ["special"]);
-    assert!(shut(&other_key, "wide", 1, window).is_some());
-    let idle = routes(&[("special", "POST /orders", key)]);
-    let idle: Vec<_> = idle.iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect();
-    assert!(shut(&removed(idle), "wide", 1, window).is_some_and(|why| why.contains("another route")));
+    assert!(why_shut(&other_key, "wide", 1, window).is_some());
+    let without_workflow = routes(&[("special", "POST /orders", key)]);
+    let without_workflow: Vec<_> =
+        without_workflow.iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect();
+    assert!(why_shut(&removed(without_workflow), "wide", 1, window).is_some_and(|why| why.contains("another route")));
     // Requests of the other route that were not recorded shut the gate too.
     let late = after_files(&before, &routes(&[wide, ("special", "POST /orders", key)]), at(20), window);
     let taken = after_files(&late, &routes(&[wide]), at(30), window);
-    assert!(shut(&taken, "wide", 30, window).is_some());
+    assert!(why_shut(&taken, "wide", 30, window).is_some());
     let wide = &taken[&RouteId::from("wide")];
     assert_eq!((wide.since, wide.exposed), (Some(at(20)), Some(at(30))));
 }
 
 /// Two routes were merged: both had served requests that the merged route gets now.
 #[test]
-fn a_route_of_several_earlier_ones_is_recorded_where_all_were() {
+fn the_keys_of_a_merged_route_count_as_recorded_where_those_of_all_its_parts_were() {
     let (window, key) = (24 * HOUR, Some("k"));
     let before = |other_key, has_workflow: bool| {
         let mut two = routes(&[("one", "POST /{kind}", key), ("two", "POST /orders", other_key)]);
         if !has_workflow {
             Arc::make_mut(&mut two[1]).workflow = None;
         }
-        first(&two)
+        after_first_files(&two)
     };
     let merged = |was: &[&str]| {
         let mut all = routes(&[("both", "POST /{kind}", key)]);
@@ -275,13 +284,14 @@ fn a_route_of_several_earlier_ones_is_recorded_where_all_were() {
         all
     };
     for was in [["one", "two"], ["two", "one"]] {
-        let shut = |before: &Scopes| shut(&after_files(before, &merged(&was), at(1), window), "both", 1, window);
-        assert_eq!(shut(&before(key, true)), None, "{was:?}: both were recorded");
-        assert!(shut(&before(Some("j"), true)).is_some(), "{was:?}: by another key");
-        assert!(shut(&before(key, false)).is_some(), "{was:?}: one had no workflow");
+        let why_shut =
+            |before: &Scopes| why_shut(&after_files(before, &merged(&was), at(1), window), "both", 1, window);
+        assert_eq!(why_shut(&before(key, true)), None, "{was:?}: both were recorded");
+        assert!(why_shut(&before(Some("j"), true)).is_some(), "{was:?}: by another key");
+        assert!(why_shut(&before(key, false)).is_some(), "{was:?}: one had no workflow");
     }
     let unserved = after_files(&before(key, true), &merged(&["one", "never"]), at(1), window);
-    assert_eq!(shut(&unserved, "both", 1, window), None, "the other id served nothing");
+    assert_eq!(why_shut(&unserved, "both", 1, window), None, "the other id served nothing");
 }
 
 /// The routes whose requests are looked up wherever they go, each with their match.
@@ -294,7 +304,7 @@ fn moved(scopes: &Scopes) -> Vec<String> {
 fn requests_that_files_take_from_a_route_are_looked_up_until_no_retry_may_come() {
     let (window, key) = (24 * HOUR, Some("k"));
     let pay = ("pay", "POST /pay/{kind}", key);
-    let before = first(&routes(&[pay]));
+    let before = after_first_files(&routes(&[pay]));
     let without_workflow = |all: &[(&str, &str, Option<&str>)]| -> Vec<Arc<Route>> {
         routes(all).iter().map(|r| Arc::new(Route { workflow: None, ..(**r).clone() })).collect()
     };
@@ -321,17 +331,17 @@ fn requests_that_files_take_from_a_route_are_looked_up_until_no_retry_may_come()
     }
     // The scope before is looked up with them, and a renamed route keeps them.
     let other_key = after_files(&before, &routes(&[("pay", "POST /pay/{kind}", Some("j"))]), at(1), window);
-    let gone = after_files(&other_key, &[], at(20), window);
-    assert_eq!(moved(&gone).len(), 2);
+    let removed = after_files(&other_key, &[], at(20), window);
+    assert_eq!(moved(&removed).len(), 2);
     let mut renamed = routes(&[("bill", "POST /bill", key)]);
     Arc::make_mut(&mut renamed[0]).was = vec!["pay".into()];
-    let renamed = after_files(&gone, &renamed, at(26), window);
+    let renamed = after_files(&removed, &renamed, at(26), window);
     assert_eq!((moved(&renamed).len(), renamed.len()), (1, 1), "the older of the two is over");
 }
 
 #[test]
 fn the_number_of_moved_requests_is_bounded() {
-    let mut scopes = first(&routes(&[("pay", "POST /0", Some("k"))]));
+    let mut scopes = after_first_files(&routes(&[("pay", "POST /0", Some("k"))]));
     for n in 1..=MOVED_REQUESTS_MAX + 2 {
         scopes = after_files(&scopes, &routes(&[("pay", &format!("POST /{n}"), Some("k"))]), at(1), 24 * HOUR);
         scopes.values_mut().flat_map(|scopes| &mut scopes.moved).for_each(|moved| moved.at -= Duration::from_secs(1));

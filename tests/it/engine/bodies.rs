@@ -28,7 +28,7 @@ async fn json_that_looks_like_encoded_bytes_stays_json_and_bytes_stay_bytes() {
     test.step_service.script("POST /echoes", ScriptedReply::Done(200, page.clone()), 1);
     let reply = test.client.json(Method::POST, &url, &[], &page).await.expect("an answer");
     assert_eq!((reply.status.as_u16(), reply.json()), (200, page.clone()));
-    assert_eq!(reply.headers["content-type"], "application/json", "and no page of a stranger");
+    assert_eq!(reply.headers["content-type"], "application/json", "not the type that the body claims");
     let seen = (test.step_service.seen("POST /echoes"), test.step_service.seen("POST /raws"));
     assert_eq!((seen.0[0].json(), seen.1[0].json()), (page.clone(), page));
     assert_eq!(seen.0[0].headers["content-type"], "application/json");
@@ -104,11 +104,12 @@ async fn reserved_keys_are_refused_and_every_stored_run_is_readable_after_a_rest
     }
     assert_eq!(test.step_service.count("POST /keeps"), 0, "nor did legacy get them");
     // So is what the API is given.
-    let marked = json!({ "$serde_json::private::Number": "abc" });
-    let (status, problem) = test.post(super::RUN, json!({ "workflow": "keeps", "input": marked })).await;
+    let with_reserved_key = json!({ "$serde_json::private::Number": "abc" });
+    let (status, problem) = test.post(super::RUN, json!({ "workflow": "keeps", "input": with_reserved_key })).await;
     assert!(status == 400 && problem["detail"].as_str().unwrap().contains("reserved"), "{status} {problem}");
-    let whole = test.start_run("keeps", json!({ "n": 5 })).await;
-    let (status, problem) = test.post(&format!("{whole}/signals/go"), json!({ "payload": marked })).await;
+    let waiting_run = test.start_run("keeps", json!({ "n": 5 })).await;
+    let (status, problem) =
+        test.post(&format!("{waiting_run}/signals/go"), json!({ "payload": with_reserved_key })).await;
     assert!(status == 400 && problem["detail"].as_str().unwrap().contains("reserved"), "{status} {problem}");
     // A service's reply cannot be read, and a person decides.
     let reply = bytes::Bytes::from_static(br#"{"$serde_json::private::Number":"abc"}"#);
@@ -126,8 +127,8 @@ async fn reserved_keys_are_refused_and_every_stored_run_is_readable_after_a_rest
         let data = test.data(&super::path(run)).await;
         assert!(data["trouble"].is_null() && data["status"] == run["status"], "{data}");
     }
-    test.post_accepted(&format!("{whole}/signals/go"), json!({})).await;
-    test.wait_for_status(&whole, "completed").await;
+    test.post_accepted(&format!("{waiting_run}/signals/go"), json!({})).await;
+    test.wait_for_status(&waiting_run, "completed").await;
     assert_eq!(test.step_service.seen("POST /echoes")[0].json(), json!({ "n": 5 }));
     let take = json!({ "step": "call", "choice": "take", "output": 1 });
     let paused = super::path(&data);

@@ -100,10 +100,10 @@ async fn refused_starts_say_what_is_wrong_and_where() {
     test.finish().await;
 }
 
-async fn spoil(test: &EngineTest, statement: &'static str) {
+async fn edit_store(test: &EngineTest, statement: &'static str) {
     let path = test.dir.path().join("pointsman.db");
     let mut store = SqliteConnectOptions::new().filename(path).connect().await.expect("it opens");
-    let done = sqlx::query(statement).execute(&mut store).await.expect("it is spoilt");
+    let done = sqlx::query(statement).execute(&mut store).await.expect("it is edited");
     assert!(done.rows_affected() > 0);
 }
 
@@ -122,14 +122,14 @@ async fn a_newer_damaged_or_killed_store_never_loses_data_silently() {
     let checked = cli(&["store", "check", "--store", &store], &[]).await;
     assert!(checked.status.success(), "{}", output_text(&checked));
     // Events of a newer version: the process names the run and does not start.
-    spoil(&test, "UPDATE appends SET version = 99 WHERE last > 1").await;
-    spoil(&test, "UPDATE meta SET value = CAST('99' AS BLOB) WHERE key = 'event_version'").await;
+    edit_store(&test, "UPDATE appends SET version = 99 WHERE last > 1").await;
+    edit_store(&test, "UPDATE meta SET value = CAST('99' AS BLOB) WHERE key = 'event_version'").await;
     let Err(log) = Pointsman::try_start(&test.start).await else { panic!("it starts over events that it cannot read") };
     assert!(log.contains("99") && log.contains(super::id(&run)) && log.contains("newer"), "{log}");
     let checked = cli(&["store", "check", "--store", &store], &[]).await;
     assert!(!checked.status.success() && output_text(&checked).contains(super::id(&run)), "{}", output_text(&checked));
-    spoil(&test, "UPDATE appends SET version = 2 WHERE version = 99").await;
-    spoil(&test, "UPDATE meta SET value = CAST('2' AS BLOB) WHERE key = 'event_version'").await;
+    edit_store(&test, "UPDATE appends SET version = 2 WHERE version = 99").await;
+    edit_store(&test, "UPDATE meta SET value = CAST('2' AS BLOB) WHERE key = 'event_version'").await;
     test.restart().await;
     test.wait_for_status(&run, "completed").await;
     assert_eq!(test.pointsman.stop().await, Some(0));

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{EngineTest, RUN, id};
 use crate::support::step_service::ScriptedReply;
 
-const TOLD: &str = "
-workflow: told
+const NOTIFIES: &str = "
+workflow: notifies
 notify: ${services.works}/hooks
 steps:
   charge: { call: 'POST ${services.works}/charges', body: '${request.body}' }
@@ -19,10 +19,10 @@ respond: { status: 200, body: done }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_are_notified_of_pauses_and_questions_over_a_restart() {
-    let mut test = EngineTest::with(&[TOLD]).await;
+    let mut test = EngineTest::with(&[NOTIFIES]).await;
     test.step_service.set_default("POST /hooks", ScriptedReply::Refuse(503));
     test.step_service.script("POST /charges", ScriptedReply::Refuse(409), 1);
-    let run = test.start_run("told", json!({ "note": "hunter2" })).await;
+    let run = test.start_run("notifies", json!({ "note": "hunter2" })).await;
     test.wait_for_status(&run, "paused").await;
     test.wait_for_calls("POST /hooks", 1).await;
     test.kill().await;
@@ -40,7 +40,7 @@ async fn webhooks_are_notified_of_pauses_and_questions_over_a_restart() {
         (&first["event"], &first["run_id"], &first["step"]),
         (&json!("paused"), &json!(id(&run)), &json!("charge"))
     );
-    assert_eq!(first["id"], seen[1].json()["id"], "the same message comes again, and says so");
+    assert_eq!(first["id"], seen[1].json()["id"], "the repeated message has the id of the first");
     assert_eq!((&last["event"], &last["question"]), (&json!("checkpoint_opened"), &json!("Go on?")), "{last}");
     assert!(seen.iter().all(|hook| !hook.text.contains("hunter2")), "no bodies");
     let pending = test.data(&run).await["pending_checkpoint"].clone();
@@ -91,10 +91,10 @@ async fn a_caller_never_waits_for_a_person() {
         let url = format!("{}{path}", test.pointsman.url());
         let sent = Instant::now();
         let reply = test.client.json(Method::POST, &url, &[("idempotency-key", key)], &json!({})).await;
-        assert!(sent.elapsed() < Duration::from_secs(10), "it waits for nobody");
+        assert!(sent.elapsed() < Duration::from_secs(10), "it does not wait for a person");
         reply.expect("an answer")
     };
-    let of = async |workflow: &str| {
+    let only_run_of = async |workflow: &str| {
         let list = test.pointsman.get(&format!("/api/v2/orchestrate/runs?workflow={workflow}")).await;
         let runs = list["runs"].as_array().unwrap().clone();
         assert_eq!(runs.len(), 1, "one run for one key: {list}");
@@ -105,7 +105,7 @@ async fn a_caller_never_waits_for_a_person() {
     let reply = send("/pays", "a").await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{}", reply.json());
     assert!(reply.headers.contains_key("retry-after"), "{:?}", reply.headers);
-    let (problem, run) = (reply.json(), of("pauses").await);
+    let (problem, run) = (reply.json(), only_run_of("pauses").await);
     assert!(problem.to_string().contains(id(&run).trim_start_matches("run_")), "{problem}");
     assert_eq!(send("/pays", "a").await.status, StatusCode::SERVICE_UNAVAILABLE, "and again, while it is paused");
     test.post_accepted(&format!("{run}/resolve"), json!({ "step": "charge", "choice": "retry" })).await;
@@ -115,7 +115,7 @@ async fn a_caller_never_waits_for_a_person() {
 
     let reply = send("/asked", "b").await;
     assert_eq!((reply.status, reply.json()), (StatusCode::ACCEPTED, json!({ "state": "somebody looks at it" })));
-    let run = of("asks").await;
+    let run = only_run_of("asks").await;
     let pending = test.wait_for_status(&run, "waiting_checkpoint").await["pending_checkpoint"].clone();
     test.post_accepted(pending["answer"].as_str().unwrap(), json!({ "approve": true, "as": "ada" })).await;
     test.wait_for_status(&run, "completed").await;

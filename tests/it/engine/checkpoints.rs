@@ -57,14 +57,14 @@ async fn a_checkpoint_without_an_answer_times_out_as_declared() {
     assert_eq!(pending["who"], json!(["eve"]), "{pending}");
     let explained = test.explanation(&runs[2]).await;
     assert!(explained.contains("waits for eve: Which, you?"), "{explained}");
-    let place = pending["answer"].as_str().unwrap();
-    let (status, problem) = test.post(place, json!({ "values": { "id": "a" }, "as": "ada" })).await;
+    let answer_path = pending["answer"].as_str().unwrap();
+    let (status, problem) = test.post(answer_path, json!({ "values": { "id": "a" }, "as": "ada" })).await;
     assert!(status == 403 && problem["detail"].as_str().unwrap().contains("only eve may answer"), "{problem}");
     // No token is required here: a caller with `--as eve` may answer, and the name is recorded as unverified.
-    test.post_accepted(place, json!({ "values": { "id": "a" }, "as": "eve" })).await;
+    test.post_accepted(answer_path, json!({ "values": { "id": "a" }, "as": "eve" })).await;
     let data = test.wait_for_status(&runs[2], "completed").await;
     assert_eq!(data["output"], json!({ "id": "a", "by": "eve (unverified)" }), "{data}");
-    let (status, second) = test.post(place, json!({ "values": { "id": "b" }, "as": "eve" })).await;
+    let (status, second) = test.post(answer_path, json!({ "values": { "id": "b" }, "as": "eve" })).await;
     assert!(matches!(status, 409) && second["run_status"] == "completed", "{second}");
     assert_eq!(test.step_service.effects("POST /uses"), 2);
     test.finish().await;
@@ -93,17 +93,17 @@ async fn the_first_permitted_answer_counts_and_a_second_one_gets_the_first() {
     let test = EngineTest::with_settings("", &[&who], tokens).await;
     let request = json!({ "workflow": "private", "input": { "who": "ada" } });
     let started = test.call(Method::POST, RUN, &[EVE], &request).await.json()["data"].clone();
-    let place = started["pending_checkpoint"]["answer"].as_str().unwrap().to_owned();
-    let say = async |token, id: &str| {
+    let answer_path = started["pending_checkpoint"]["answer"].as_str().unwrap().to_owned();
+    let answer_as = async |token, id: &str| {
         let body = json!({ "values": { "id": id }, "as": "ada" });
-        let reply = test.call(Method::POST, &place, &[token], &body).await;
+        let reply = test.call(Method::POST, &answer_path, &[token], &body).await;
         (reply.status.as_u16(), reply.json())
     };
-    let (status, problem) = say(EVE, "x").await;
-    assert_eq!(status, 403, "a name that is only said is not who the token is: {problem}");
-    let all = futures_util::future::join_all((0..8).map(|n| say(ADA, if n % 2 == 0 { "a" } else { "b" }))).await;
-    let won: Vec<&Value> = all.iter().filter(|(status, _)| *status == 200).map(|(_, body)| body).collect();
-    assert_eq!(won.len(), 1, "{all:?}");
+    let (status, problem) = answer_as(EVE, "x").await;
+    assert_eq!(status, 403, "the name in the body does not replace the token's: {problem}");
+    let all = futures_util::future::join_all((0..8).map(|n| answer_as(ADA, if n % 2 == 0 { "a" } else { "b" }))).await;
+    let accepted: Vec<&Value> = all.iter().filter(|(status, _)| *status == 200).map(|(_, body)| body).collect();
+    assert_eq!(accepted.len(), 1, "{all:?}");
     let first = crate::support::until("the run to end", || async {
         let seen = test.call(Method::GET, &path(&started), &[ADA], &Value::Null).await.json()["data"].clone();
         (seen["status"] == "completed").then(|| seen["output"].clone())
@@ -203,7 +203,7 @@ async fn no_command_bypasses_a_checkpoint_in_a_branch_or_a_child_run() {
     assert_eq!(
         (test.step_service.count("POST /payments"), test.step_service.count("POST /lasts")),
         (1, 0),
-        "one yes is for one"
+        "one approval releases one payment"
     );
     test.post_accepted(other["answer"].as_str().unwrap(), json!({ "approve": true })).await;
     let data = test.wait_for_status(&run, "completed").await;

@@ -78,13 +78,13 @@ async fn legacy_is_called_only_where_no_run_of_the_tree_began_anything() {
                 let before = test.step_service.count(&legacy);
                 let url = format!("{}/{state}-{name}", test.pointsman.url());
                 let reply = test.client.json(Method::POST, &url, &[], &json!({})).await.expect("an answer");
-                let asked = test.step_service.count(&legacy) - before;
+                let legacy_calls = test.step_service.count(&legacy) - before;
                 let (status, body) = (reply.status.as_u16(), reply.json());
                 let case = format!("{state} {name} {replies:?}: {status} {body}");
                 let falls_back = state == "live" && !any;
-                assert_eq!((asked, status == 200), (usize::from(falls_back), falls_back), "{case}");
+                assert_eq!((legacy_calls, status == 200), (usize::from(falls_back), falls_back), "{case}");
                 if !falls_back {
-                    assert_truthful(&body, any, shared, &case);
+                    assert_says_what_was_done(&body, any, shared, &case);
                 }
             }
         }
@@ -92,7 +92,7 @@ async fn legacy_is_called_only_where_no_run_of_the_tree_began_anything() {
     test.finish().await;
 }
 
-fn assert_truthful(problem: &Value, any: bool, shared: bool, case: &str) {
+fn assert_says_what_was_done(problem: &Value, any: bool, shared: bool, case: &str) {
     assert_eq!(problem["shared_step_begun"], json!(shared), "{case}");
     let detail = problem["detail"].as_str().unwrap_or_default();
     assert_eq!(detail.contains("Nothing but reads was done"), !any, "{case}");
@@ -141,11 +141,11 @@ async fn with_paused_child(test: &EngineTest, workflow: &str) -> (String, String
     let run = test.start_run(workflow, json!({})).await;
     let child = child_of(test, &run).await;
     test.wait_for_explanation(&run, "a person decides").await;
-    assert_open(&test.data(&child).await);
+    assert_outcome_unknown(&test.data(&child).await);
     (run, child)
 }
 
-fn assert_open(data: &Value) {
+fn assert_outcome_unknown(data: &Value) {
     assert_eq!(
         (&data["status"], &data["conflicts"][0]["kind"]),
         (&json!("paused"), &json!("outcome_unknown")),
@@ -165,17 +165,17 @@ async fn an_unknown_outcome_of_a_child_is_decided_by_a_person_when_its_parent_fa
     let (run, child) = with_paused_child(&test, "parent").await;
     test.step_service.release_all("POST /side");
     test.wait_for_events(&child, "cancel_ordered", 1).await;
-    assert_open(&test.data(&child).await);
+    assert_outcome_unknown(&test.data(&child).await);
     // The parent's deadline passes, which is also the child's.
     let (short, of_short) = with_paused_child(&test, "short").await;
     test.wait_for_events(&short, "deadline_passed", 1).await;
     test.wait_for_events(&of_short, "cancel_ordered", 1).await;
-    assert_open(&test.data(&of_short).await);
+    assert_outcome_unknown(&test.data(&of_short).await);
     test.kill_and_restart().await;
     for (run, child) in [(&run, &child), (&short, &of_short)] {
         let explained = test.wait_for_explanation(run, "a person decides").await;
         assert!(explained.contains(id(child)), "{explained}");
-        assert_open(&test.data(child).await);
+        assert_outcome_unknown(&test.data(child).await);
     }
     let decide = async |child: &str, choice: &str| {
         let mut body = json!({ "step": "charge", "choice": choice, "as": "ada" });
@@ -184,17 +184,17 @@ async fn an_unknown_outcome_of_a_child_is_decided_by_a_person_when_its_parent_fa
         }
         test.post_accepted(&format!("{child}/resolve"), body).await;
     };
-    let undone = test.step_service.count("DELETE /charges");
+    let undo_calls = test.step_service.count("DELETE /charges");
     decide(&child, "take").await;
     let data = test.wait_for_status(&run, "failed").await;
-    assert_eq!(test.step_service.count("DELETE /charges"), undone + 1, "a person said that it was done");
+    assert_eq!(test.step_service.count("DELETE /charges"), undo_calls + 1, "a person said that it was done");
     assert!(
         note(&data).contains(&format!("left by child runs: `kid` ({} `kid`: not undone: `letter`)", id(&child))),
         "{data}"
     );
     decide(&of_short, "skip").await;
     let data = test.wait_for_status(&short, "failed").await;
-    assert_eq!(test.step_service.count("DELETE /charges"), undone + 1, "what is unknown is not undone");
+    assert_eq!(test.step_service.count("DELETE /charges"), undo_calls + 1, "what is unknown is not undone");
     assert!(note(&data).contains("not undone: `charge`, `letter`"), "{data}");
     // A person may cancel the child, too.
     let (short, of_short) = with_paused_child(&test, "short").await;

@@ -38,15 +38,15 @@ async fn test(more: &str) -> (EngineTest, FakeClock) {
 }
 
 /// Sets the machine's clock, and waits until the process has noticed.
-async fn set(test: &EngineTest, clock: &FakeClock, by: &str, seconds: f64) {
+async fn set_clock(test: &EngineTest, clock: &FakeClock, by: &str, seconds: f64) {
     clock.set(by);
     let near =
         |metrics: &crate::support::Metrics| (metrics.sum("pointsman_clock_offset_seconds", &[]) - seconds).abs() < 30.0;
     test.pointsman.until_metric("the process has noticed", near).await;
 }
 
-/// A run that waits for a second: how long it took.
-async fn waits_a_second(test: &EngineTest) -> Duration {
+/// How long a run takes that waits for one second.
+async fn time_of_a_run(test: &EngineTest) -> Duration {
     let begun = Instant::now();
     let run = test.start_run("waits", json!({ "pause": "1s" })).await;
     test.wait_for_status(&run, "completed").await;
@@ -69,9 +69,9 @@ async fn a_jump_of_the_machines_clock_ends_no_wait() {
     for (by, seconds, says) in
         [("+1d", DAY_S, "ahead of the process's time"), ("-1d", -DAY_S, "behind the process's time")]
     {
-        set(&test, &clock, by, seconds).await;
+        set_clock(&test, &clock, by, seconds).await;
         // A run that begins to wait now waits as long as declared; its timer also makes the process look for due runs.
-        let took = waits_a_second(&test).await;
+        let took = time_of_a_run(&test).await;
         assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "{by}: it waited {took:?}");
         assert_eq!(test.data(&asks).await["status"], "waiting_checkpoint", "{by}: nobody has approved it");
         assert_eq!(test.data(&waits).await["status"], "running", "{by}: its time has not come");
@@ -84,15 +84,15 @@ async fn a_jump_of_the_machines_clock_ends_no_wait() {
     }
     let jumps = test.pointsman.metrics().await.sum("pointsman_clock_jumps_total", &[]);
     assert!((jumps - 2.0).abs() < f64::EPSILON, "{jumps} jumps");
-    set(&test, &clock, "+0", 0.0).await;
+    set_clock(&test, &clock, "+0", 0.0).await;
     until("the log says that it is right again", || async {
         test.pointsman.log().contains("within a minute of the process's time again").then_some(())
     })
     .await;
     assert!(!test.cli(&["status"]).await.contains("clock:"));
     // A jump of less than a minute is followed slowly and has no visible effect.
-    set(&test, &clock, "+50s", 50.0).await;
-    let took = waits_a_second(&test).await;
+    set_clock(&test, &clock, "+50s", 50.0).await;
+    let took = time_of_a_run(&test).await;
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "it waited {took:?}");
     assert!(!test.cli(&["status"]).await.contains("clock:"));
     for run in [asks, waits] {
@@ -106,7 +106,7 @@ async fn a_restart_takes_the_machines_time_but_never_goes_back() {
     let (mut test, clock) = test("").await;
     let first = test.start_run("asks", json!({})).await;
     test.wait_for_status(&first, "waiting_checkpoint").await;
-    set(&test, &clock, "+1d", DAY_S).await;
+    set_clock(&test, &clock, "+1d", DAY_S).await;
     assert_eq!(test.data(&first).await["status"], "waiting_checkpoint");
     test.kill_and_restart().await;
     // At the start the process takes the machine's clock, and no event in the store is later: twelve hours have passed.
@@ -131,7 +131,7 @@ async fn a_restart_takes_the_machines_time_but_never_goes_back() {
         .await
         .sum("pointsman_clock_offset_seconds", &[]);
     assert!((offset + DAY_S).abs() < 60.0, "{offset}");
-    let took = waits_a_second(&test).await;
+    let took = time_of_a_run(&test).await;
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "it waited {took:?}");
     let second = test.start_run("waits", json!({ "pause": "1ms" })).await;
     test.wait_for_status(&second, "completed").await;
@@ -151,7 +151,7 @@ async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
     let request = json!({ "workflow": "waits", "input": { "pause": "1ms" }, "idempotency_key": "k-1" });
     let (status, first) = test.post(super::RUN, request.clone()).await;
     assert_eq!(status, 200, "{first}");
-    set(&test, &clock, "+3d", 3.0 * DAY_S).await;
+    set_clock(&test, &clock, "+3d", 3.0 * DAY_S).await;
     // In this time nothing is removed. Then another key is written.
     tokio::time::sleep(OBSERVED).await;
     let (status, other) = test

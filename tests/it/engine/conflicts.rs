@@ -83,7 +83,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-fn chosen(choice: &str) -> Value {
+fn resolution(choice: &str) -> Value {
     let mut body = json!({ "step": "charge", "choice": choice, "reason": "it has to go on", "as": "ada" });
     match choice {
         "retry_with" => body["input"] = json!({ "amount": 6 }),
@@ -137,7 +137,7 @@ respond: { status: 200, body: '${steps.charge.output}' }
     let explained = test.explanation(&first).await;
     assert!(explained.contains("a person decides") && explained.contains("choose one of retry"), "{explained}");
     // A choice that does not apply is refused, and the error lists those that do.
-    let problem = test.post_refused(&format!("{first}/resolve"), chosen("wait")).await;
+    let problem = test.post_refused(&format!("{first}/resolve"), resolution("wait")).await;
     assert!(problem["detail"].as_str().unwrap().contains("choose one of retry, retry_with"), "{problem}");
     let (status, wrong) =
         test.post(&format!("{}/resolve", runs[11].3), json!({ "step": "charge", "choice": "fallback" })).await;
@@ -145,7 +145,7 @@ respond: { status: 200, body: '${steps.charge.output}' }
     let (status, wrong) = test.post(&format!("{first}/resume"), json!({})).await;
     assert!(status == 409 && wrong["detail"].as_str().unwrap().contains("a decision about `charge`"), "{wrong}");
     for (kind, choice, (status, paid), run) in &runs {
-        test.post_accepted(&format!("{run}/resolve"), chosen(choice)).await;
+        test.post_accepted(&format!("{run}/resolve"), resolution(choice)).await;
         let data = match *status {
             // It pauses again with the same conflict.
             "paused" => {

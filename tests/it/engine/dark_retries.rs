@@ -50,7 +50,7 @@ async fn private_effects_of_a_retry_in_dark_are_sent_once() {
     send_and_settle(&test, "k", "b", 3.0).await;
     assert_eq!((test.step_service.count("POST /drafts"), retries(&test).await), (1, 2.0), "another credential");
 
-    assert_eq!(test.pointsman.stop().await, Some(0), "it ends in order");
+    assert_eq!(test.pointsman.stop().await, Some(0), "it ends with exit code 0");
     test.restart().await;
     send_and_settle(&test, "k", "a", 1.0).await;
     assert_eq!((test.step_service.count("POST /drafts"), retries(&test).await), (1, 1.0), "the next process");

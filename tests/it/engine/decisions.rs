@@ -97,8 +97,8 @@ impl EngineTest {
     async fn reject(&self, run: &str) {
         self.wait_for_events(run, "checkpoint_opened", 1).await;
         let opened = &self.data(run).await["pending_checkpoint"];
-        let place = opened["answer"].as_str().unwrap_or_else(|| panic!("{opened}"));
-        self.post_accepted(place, json!({ "approve": false, "as": "ada" })).await;
+        let answer_path = opened["answer"].as_str().unwrap_or_else(|| panic!("{opened}"));
+        self.post_accepted(answer_path, json!({ "approve": false, "as": "ada" })).await;
     }
     /// Errors and fallbacks of the engine that the evidence of a route has counted.
     async fn counted(&self, route: &str) -> (u64, f64) {
@@ -150,7 +150,7 @@ async fn legacy_does_not_perform_what_was_decided_against() {
         (NobodyAnswers, "asks-briefly", (403, "rejected"), "nobody answered in time"),
         (NobodyAnswers, "above-asks-briefly", (500, "child-failed"), "nobody answered in time"),
     ];
-    for (decision, name, (status, kind), says) in cases {
+    for (decision, name, (status, kind), detail_part) in cases {
         let case = format!("{decision:?} {name}");
         let below = name.trim_start_matches("above-");
         let act = async {
@@ -189,7 +189,7 @@ async fn legacy_does_not_perform_what_was_decided_against() {
         }
         assert_eq!((got, calls), (status, 0), "{case}: {problem}");
         let detail = problem["detail"].as_str().unwrap_or_default();
-        assert!(problem["type"].as_str().unwrap().ends_with(kind) && detail.contains(says), "{case}: {problem}");
+        assert!(problem["type"].as_str().unwrap().ends_with(kind) && detail.contains(detail_part), "{case}: {problem}");
         assert_eq!(problem["shared_step_begun"], false, "{case}: {problem}");
         if kind != "run-goes-on" {
             assert!(detail.contains("Nothing but reads was done"), "{case}: {problem}");

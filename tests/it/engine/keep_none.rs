@@ -80,7 +80,7 @@ async fn a_hundred_answers_store_no_run() {
     test.step_service.script("GET /looks", ScriptedReply::Refuse(400), 1);
     let (status, problem) = test.get_thing().await;
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{problem}");
-    assert!(!problem.to_string().contains("run_"), "nobody would find it: {problem}");
+    assert!(!problem.to_string().contains("run_"), "no run is kept, so none is named: {problem}");
     test.step_service.hold("GET /looks");
     let (status, problem) = test.get_thing().await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{problem}");
@@ -163,14 +163,14 @@ async fn reads_that_are_not_kept_do_not_wait_for_a_hanging_store() {
     let mut test = test("only").await;
     assert_eq!(test.get_thing().await.0, StatusCode::OK);
     let store = test.dir.path().join("pointsman.db");
-    let beside = store.with_extension("db-wal");
+    let wal = store.with_extension("db-wal");
     let calls = "pread64,pwrite64,fsync,fdatasync";
-    let hangs = Strace::inject_on(test.pointsman.pid(), calls, "delay_enter=20000000", &[store.clone(), beside]).await;
-    let asked = Instant::now();
+    let hangs = Strace::inject_on(test.pointsman.pid(), calls, "delay_enter=20000000", &[store.clone(), wal]).await;
+    let sent_at = Instant::now();
     for _ in 0..10 {
         assert_eq!(test.get_thing().await, (StatusCode::OK, json!({ "n": 1 })));
     }
-    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    assert!(sent_at.elapsed() < Duration::from_secs(15), "{:?}", sent_at.elapsed());
     test.kill().await;
     hangs.end().await;
     test.restart().await;

@@ -60,7 +60,7 @@ async fn pseudo_random_values_and_call_keys_stay_the_same() {
         each.iter().map(|call| (call.json()["item"].to_string(), call.key.clone())).collect();
     assert_eq!((each.len(), keys.len()), (6, 3), "one key for each item, whatever restarts: {keys:?}");
     let others: BTreeSet<&Option<String>> = keys.iter().map(|(_, key)| key).chain([&uses[0].key]).collect();
-    assert_eq!(others.len(), 4, "and none of it twice");
+    assert_eq!(others.len(), 4, "and no two are equal");
     // A replay gives the same random values; another run has others.
     let replayed = test.cli(&["replay", id(&run), "--json"]).await;
     assert!(replayed.contains("completed"), "{replayed}");
@@ -84,7 +84,7 @@ async fn a_key_belongs_to_one_run_for_as_long_as_the_limit_says() {
     test.kill_and_restart().await;
     let same = json!({ "workflow": "quick", "input": { "b": 2, "a": 1 }, "idempotency_key": "k" });
     let (status, again) = test.post(RUN, same).await;
-    assert_eq!((status, &again), (200, &first), "the order of keys is no difference");
+    assert_eq!((status, &again), (200, &first), "the order of the members makes no difference");
     let other = json!({ "workflow": "quick", "input": { "a": 2 }, "idempotency_key": "k" });
     let (status, problem) = test.post(RUN, other).await;
     assert_eq!((status, &problem["run_id"]), (422, &first["data"]["run_id"]), "{problem}");
@@ -94,8 +94,8 @@ async fn a_key_belongs_to_one_run_for_as_long_as_the_limit_says() {
         (status == 200 && later["data"]["run_id"] != first["data"]["run_id"]).then_some(later)
     })
     .await;
-    let lasted = |data: &Value| data["run"]["started"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    assert!(lasted(&later["data"]).duration_since(lasted(&first["data"])).as_millis() >= 1_990, "not sooner");
+    let started_at = |data: &Value| data["run"]["started"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(started_at(&later["data"]).duration_since(started_at(&first["data"])).as_millis() >= 1_990, "not sooner");
     test.wait_for_status(&path(&later["data"]), "completed").await;
     test.finish().await;
 }

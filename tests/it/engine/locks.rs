@@ -6,7 +6,7 @@ use super::{EngineTest, RUN, id, step};
 use crate::support::step_service::ScriptedReply;
 use crate::support::until;
 
-fn taking(name: &str, busy: &str) -> String {
+fn workflow_with_lock(name: &str, busy: &str) -> String {
     format!(
         "workflow: {name}
 steps:
@@ -29,13 +29,13 @@ async fn start_queued(test: &EngineTest, workflow: &str, who: u64) -> String {
     run
 }
 
-fn users(test: &EngineTest) -> Vec<u64> {
+fn uses_in_order(test: &EngineTest) -> Vec<u64> {
     test.step_service.seen("POST /uses").iter().filter_map(|call| call.json()["who"].as_u64()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn first_come_is_first_served_over_pauses_and_a_kill() {
-    let mut test = EngineTest::with(&[&taking("wait", "wait")]).await;
+    let mut test = EngineTest::with(&[&workflow_with_lock("wait", "wait")]).await;
     test.step_service.hold("POST /uses");
     let mut runs = Vec::new();
     for who in 0..6 {
@@ -64,13 +64,13 @@ async fn first_come_is_first_served_over_pauses_and_a_kill() {
     for run in &runs {
         test.wait_for_status(run, "completed").await;
     }
-    assert_eq!(users(&test), [0, 1, 1, 3, 4, 5, 2], "in the order in which they came");
+    assert_eq!(uses_in_order(&test), [0, 1, 1, 3, 4, 5, 2], "in the order in which they came");
     test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_decides_whether_a_run_waits_skips_ends_or_asks() {
-    let texts = ["wait", "skip", "cancel", "ask"].map(|busy| taking(busy, busy));
+    let texts = ["wait", "skip", "cancel", "ask"].map(|busy| workflow_with_lock(busy, busy));
     let mut test = EngineTest::with(&texts.each_ref().map(String::as_str)).await;
     test.step_service.hold("POST /uses");
     let holder = start_queued(&test, "wait", 1).await;
@@ -108,10 +108,10 @@ async fn busy_decides_whether_a_run_waits_skips_ends_or_asks() {
     let data = test.wait_for_status(&asks[0].1, "completed").await;
     assert_eq!(data["output"], json!({ "used": true }), "{data}");
     // A reply that says "locked" (423, or a status under `busy_on`) is handled by `busy:` too.
-    for (workflow, says, end) in
+    for (workflow, status, end) in
         [("skip", 423, "completed"), ("cancel", 420, "cancelled"), ("ask", 423, "paused"), ("wait", 420, "completed")]
     {
-        test.step_service.script("POST /uses", ScriptedReply::Refuse(says), 1);
+        test.step_service.script("POST /uses", ScriptedReply::Refuse(status), 1);
         let run = test.start_run(workflow, json!({ "sku": "b", "who": 9 })).await;
         let data = test.wait_for_status(&run, end).await;
         match workflow {

@@ -179,7 +179,7 @@ respond: { status: 200, body: paid }
     test.restart().await;
     let conflict = test.check_missing(&run, "the service `old`").await;
     assert_eq!((&conflict["part"], &conflict["attempt"]), (&json!("probe"), &json!(1)), "{conflict}");
-    assert!(conflict["idempotency_key"].is_string(), "by which a person can ask: {conflict}");
+    assert!(conflict["idempotency_key"].is_string(), "with it a person can ask the service: {conflict}");
     test.step_service.release_all("POST /charges");
     let both = format!("  old: {}\n  new: ", test.step_service.url());
     test.reload(|| test.flags.edit("pointsman.yaml", |text| text.replace("  new: ", &both))).await;

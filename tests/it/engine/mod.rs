@@ -162,9 +162,11 @@ impl EngineTest {
         .await
     }
     /// Waits until this many calls have arrived at an endpoint.
-    async fn wait_for_calls(&self, place: &str, count: usize) {
-        until(&format!("{count} × {place}"), || async { (self.step_service.count(place) >= count).then_some(()) })
-            .await;
+    async fn wait_for_calls(&self, endpoint: &str, count: usize) {
+        until(&format!("{count} × {endpoint}"), || async {
+            (self.step_service.count(endpoint) >= count).then_some(())
+        })
+        .await;
     }
     /// What a run waits for, in a sentence.
     async fn explanation(&self, run: &str) -> String {
@@ -226,7 +228,7 @@ impl EngineTest {
     /// Stops the binary gracefully and runs the checker.
     async fn finish(mut self) {
         self.finished = true;
-        assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
+        assert_eq!(self.pointsman.stop().await, Some(0), "it ends with exit code 0:\n{}", self.pointsman.log());
         checker::check(&self.dir.path().join("pointsman.db"), self.step_service.ledger(), &[], &self.allowed).await;
     }
 }

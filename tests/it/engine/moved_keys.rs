@@ -25,7 +25,7 @@ fn route(id: &str, path: &str, more: &str) -> String {
     format!("- {{ id: {id}, match: {{ method: POST, path: '{path}' }}, legacy: plain, {more} }}\n")
 }
 
-fn live(name: &str, more: &str) -> String {
+fn live_route(name: &str, more: &str) -> String {
     let more = format!("workflow: pay, state: live, force: {{ reason: a test }}{more}");
     route(name, &format!("/{name}/{{kind}}"), &more)
 }
@@ -52,7 +52,7 @@ async fn a_retry_is_found_after_files_took_its_requests_from_the_route() {
     const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     let by_kind = ", retry_key: '${request.params.kind}'";
     let more = |name: &str| if name == "f" { by_kind } else { "" };
-    let all: Vec<String> = NAMES.iter().map(|name| live(name, more(name))).collect();
+    let all: Vec<String> = NAMES.iter().map(|name| live_route(name, more(name))).collect();
     let mut test = test(&[PAY], &all).await;
     let mut firsts = Vec::new();
     for name in NAMES {
@@ -60,7 +60,7 @@ async fn a_retry_is_found_after_files_took_its_requests_from_the_route() {
         assert_eq!(status, StatusCode::CREATED, "{name}: {first}");
         firsts.push((name, first));
     }
-    let found = async |test: &EngineTest, when: &str| {
+    let check_found = async |test: &EngineTest, when: &str| {
         for (name, first) in &firsts {
             let again = test.send_keyed(&format!("/{name}/tea"), "k").await;
             assert_eq!(again, (StatusCode::CREATED, first.clone()), "{when}: {name}");
@@ -70,31 +70,31 @@ async fn a_retry_is_found_after_files_took_its_requests_from_the_route() {
             assert_eq!(test.step_service.count(&format!("POST /{name}")), 0, "{when}: legacy is not called for {name}");
         }
     };
-    found(&test, "at once").await;
+    check_found(&test, "at once").await;
 
     let moved = [
         route("a", "/a/{kind}", "state: off"),
         // `b` and `f` are removed.
-        live("c", ""),
+        live_route("c", ""),
         route("c.tea", "/c/tea", "state: off"),
-        live("d", ""),
+        live_route("d", ""),
         route("d.tea", "/d/tea", "workflow: pay, state: off"),
         route("e", "/elsewhere/{kind}", "workflow: pay, state: live"),
     ];
     test.reroute(&moved).await;
-    found(&test, "after a reload").await;
+    check_found(&test, "after a reload").await;
     test.kill_and_restart().await;
-    found(&test, "after a restart").await;
+    check_found(&test, "after a restart").await;
 
     // The requests of those that were removed get a route again, under another id.
     let again =
         [&moved[..], &[route("g", "/b/{kind}", "workflow: pay, state: off"), route("h", "/f/{any}", "state: off")]];
     test.reroute(&again.concat()).await;
-    found(&test, "under another route").await;
+    check_found(&test, "under another route").await;
     test.kill().await;
     test.flags.write("routes/all.yaml", &format!("routes:\n{}", route("z", "/z", "state: off")));
     test.restart().await;
-    found(&test, "without any of the routes").await;
+    check_found(&test, "without any of the routes").await;
 
     for (n, name) in NAMES.iter().enumerate() {
         let (status, new) = test.send_keyed(&format!("/{name}/coffee"), &format!("new-{n}")).await;
@@ -106,7 +106,7 @@ async fn a_retry_is_found_after_files_took_its_requests_from_the_route() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_is_found_after_the_workflow_only_reads_and_no_run_is_kept() {
     let reads = |state: &str| route("a", "/a/{kind}", &format!("workflow: read, state: {state}, keep: none"));
-    let mut test = test(&[PAY, READ], &[live("a", "")]).await;
+    let mut test = test(&[PAY, READ], &[live_route("a", "")]).await;
     test.step_service.set_default("GET /looks", ScriptedReply::Done(200, json!({ "n": 1 })));
     let (status, first) = test.send_keyed("/a/tea", "k").await;
     assert_eq!(status, StatusCode::CREATED, "{first}");

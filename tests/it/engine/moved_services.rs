@@ -60,7 +60,7 @@ impl EngineTest {
         for part in [format!("{}/charges", self.step_service.url()), format!("is at {} now", other.url())] {
             assert!(message.contains(&part), "{part}: {message}");
         }
-        assert!(conflict["idempotency_key"].is_string(), "by which a person can ask: {conflict}");
+        assert!(conflict["idempotency_key"].is_string(), "with it a person can ask the service: {conflict}");
         conflict
     }
     async fn choose_retry(&self, run: &str) {

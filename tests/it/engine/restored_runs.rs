@@ -53,8 +53,8 @@ impl EngineTest {
 #[tokio::test(flavor = "multi_thread")]
 async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
     let mut test = EngineTest::with(&[BILL, PARENT, PACK, LOOK]).await;
-    for place in ["POST /packs", "GET /stock"] {
-        test.step_service.hold(place);
+    for endpoint in ["POST /packs", "GET /stock"] {
+        test.step_service.hold(endpoint);
     }
     let (bill, parent) = (test.start_run("bill", json!({})).await, test.start_run("parent", json!({})).await);
     let (pack, look) = (test.start_run("pack", json!({})).await, test.start_run("look", json!({})).await);
@@ -82,8 +82,11 @@ async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
 
     for run in [&bill, &kid, &parent, &pack] {
         test.wait_for_status(run, "paused").await;
-        let told = test.events_of_kind(run, "pause_ordered").await;
-        assert!(told[0]["reason"].as_str().is_some_and(|why| why.contains("such as a restored backup")), "{told:?}");
+        let ordered = test.events_of_kind(run, "pause_ordered").await;
+        assert!(
+            ordered[0]["reason"].as_str().is_some_and(|why| why.contains("such as a restored backup")),
+            "{ordered:?}"
+        );
     }
     test.wait_for_status(&look, "completed").await;
     let listed = test.cli(&["runs", "list", "--status", "paused"]).await;

@@ -165,8 +165,8 @@ async fn statuses_are_classified_as_the_step_declares() {
     test.step_service.script("POST /charges", ScriptedReply::Refuse(400), 1);
     let data = test.run("picky", json!({})).await;
     assert_eq!((&data["status"], &data["error"]["status"]), (&json!("failed"), &json!(400)), "{data}");
-    for say in [ScriptedReply::Refuse(500), ScriptedReply::Close] {
-        test.step_service.script("POST /charges", say, 1);
+    for reply in [ScriptedReply::Refuse(500), ScriptedReply::Close] {
+        test.step_service.script("POST /charges", reply, 1);
         let data = test.run("picky", json!({})).await;
         assert_eq!((&data["status"], &data["conflicts"][0]["kind"]), (&json!("paused"), &json!("outcome_unknown")));
     }

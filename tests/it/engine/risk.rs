@@ -80,15 +80,15 @@ async fn only_approved_items_are_performed_also_over_a_kill() {
     let mail = |to: &str| (json!({ "to": to }), true);
     assert_eq!(items, [mail("c"), mail("d"), mail("e")], "each with what it would touch");
     test.kill_and_restart().await;
-    assert_eq!(pending_checkpoint(&test, &run).await, pending, "it asks the very same");
-    let place = pending["answer"].as_str().unwrap();
-    for (said, why) in [
+    assert_eq!(pending_checkpoint(&test, &run).await, pending, "the checkpoint is the same after the restart");
+    let answer_path = pending["answer"].as_str().unwrap();
+    for (body, why) in [
         (json!({ "approved": [0, 1] }), "neither approved nor struck out"),
         (json!({ "approved": [0, 1, 2], "struck": [2] }), "both approved and struck out"),
         (json!({ "approved": [0, 1, 2, 7] }), "no item 7"),
         (json!({ "approve": true }), "neither approved nor struck out"),
     ] {
-        let (status, problem) = test.post(place, said).await;
+        let (status, problem) = test.post(answer_path, body).await;
         assert!(status == 422 && problem["detail"].as_str().unwrap().contains(why), "{problem}");
     }
     assert_eq!(test.step_service.count("POST /mails"), 3, "nothing was sent meanwhile");
@@ -100,10 +100,10 @@ async fn only_approved_items_are_performed_also_over_a_kill() {
     assert!(!sent.contains(&json!("d")) && sent.len() == 5, "{sent:?}");
 
     // All items struck out, or the step rejected: nothing is performed, and with `on_reject: skip` the run continues.
-    for said in [json!({ "struck": [0, 1, 2], "as": "ada" }), json!({ "approve": false, "as": "ada" })] {
+    for body in [json!({ "struck": [0, 1, 2], "as": "ada" }), json!({ "approve": false, "as": "ada" })] {
         let run = test.start_run("mails", json!({ "people": ["c", "d", "e"] })).await;
         let pending = pending_checkpoint(&test, &run).await;
-        answer(&test, &pending, said).await;
+        answer(&test, &pending, body).await;
         let data = test.wait_for_status(&run, "completed").await;
         assert_eq!(
             (&data["output"]["sent"], &step(&data, "mail")["status"]),
@@ -122,7 +122,7 @@ async fn a_policy_judges_effect_method_number_and_missing_undo() {
     let pending = pending_checkpoint(&test, &run).await;
     assert_eq!((&pending["step_id"], &pending["risk"]), (&json!("refunds"), &json!("high")), "{pending}");
     assert_eq!(pending["items"].as_array().unwrap().len(), 3, "every item of its body: {pending}");
-    assert_eq!(test.step_service.count("GET /looks"), 1, "a read is nobody's risk");
+    assert_eq!(test.step_service.count("GET /looks"), 1, "a read needs no approval");
     answer(&test, &pending, json!({ "approved": [0, 2], "struck": [1] })).await;
     let pending = crate::support::until("the next question", || async {
         let pending = pending_checkpoint(&test, &run).await;

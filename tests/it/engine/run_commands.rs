@@ -187,9 +187,9 @@ respond: { status: 200, body: paid }
     test.cli(&["freeze", "--effects", "--reason", "the bank is odd"]).await;
     test.step_service.release_all("POST /payments");
     test.wait_for_explanation(&run, "`ship` is held").await;
-    let asked = std::time::Instant::now();
+    let sent_at = std::time::Instant::now();
     let (status, answer) = test.post(&format!("{run}/cancel"), json!({ "reason": "sold out" })).await;
-    assert!(asked.elapsed() < std::time::Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(sent_at.elapsed() < std::time::Duration::from_secs(2), "{:?}", sent_at.elapsed());
     assert_eq!((status, &answer["data"]["status"]), (202, &json!("compensating")), "{answer}");
     assert!(answer["data"]["waits"][0].as_str().unwrap().contains("the end of the freeze"), "{answer}");
     assert_eq!((test.step_service.count("DELETE /payments"), test.step_service.count("POST /ships")), (0, 0));

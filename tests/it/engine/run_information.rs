@@ -27,8 +27,11 @@ async fn a_run_is_replayed_state_by_state_and_under_another_plan() {
     test.step_service.script("POST /charges", ScriptedReply::Refuse(503), 1);
     let run = test.start_run("long", json!({ "amount": 5 })).await;
     let pending = test.wait_for_status(&run, "waiting_checkpoint").await["pending_checkpoint"].clone();
-    let said_so = test.cli(&["explain", id(&run)]).await;
-    assert!(said_so.contains("Ship it?") && said_so.contains("since") && said_so.contains("answer chk_"), "{said_so}");
+    let explained = test.cli(&["explain", id(&run)]).await;
+    assert!(
+        explained.contains("Ship it?") && explained.contains("since") && explained.contains("answer chk_"),
+        "{explained}"
+    );
     test.post_accepted(pending["answer"].as_str().unwrap(), json!({ "approve": true, "as": "ada" })).await;
     let data = test.wait_for_status(&run, "completed").await;
     let replayed = test.cli(&["replay", id(&run), "--json"]).await;
@@ -77,7 +80,7 @@ async fn a_stuck_run_is_counted_logged_and_shown() {
     let mut store = SqliteConnectOptions::new().filename(&path).connect().await.expect("it opens");
     let (plan, source): (String, Vec<u8>) =
         sqlx::query_as("SELECT id, source FROM plans").fetch_one(&mut store).await.expect("a plan");
-    sqlx::query("DELETE FROM plans").execute(&mut store).await.expect("it is gone");
+    sqlx::query("DELETE FROM plans").execute(&mut store).await.expect("they are deleted");
     drop(store);
     test.flags.edit("workflows/long.yaml", |text| text.replace("Ship it?", "Ship this?"));
     test.restart().await;

@@ -39,10 +39,10 @@ pub(super) fn is_in_store(test: &EngineTest, text: &str) -> bool {
     is_in_files(test.dir.path(), "pointsman.db", text)
 }
 
-/// Whether a text is in any file of this directory whose file name starts with `begins`.
-fn is_in_files(dir: &Path, begins: &str, text: &str) -> bool {
+/// Whether a text is in any file of this directory whose file name starts with `prefix`.
+fn is_in_files(dir: &Path, prefix: &str, text: &str) -> bool {
     let files = std::fs::read_dir(dir).expect("readable").flatten();
-    let found = files.filter(|file| file.file_name().to_string_lossy().starts_with(begins));
+    let found = files.filter(|file| file.file_name().to_string_lossy().starts_with(prefix));
     found
         .map(|file| std::fs::read(file.path()).expect("readable"))
         .any(|bytes| String::from_utf8_lossy(&bytes).contains(text))

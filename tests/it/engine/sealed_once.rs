@@ -77,7 +77,7 @@ async fn what_several_declarations_cover_is_sent_as_it_is_after_a_restart() {
     test.finish().await;
 }
 
-/// The call only reads the sensitive value, and a person says what it gave.
+/// The call only reads the sensitive value, and a person enters its output.
 const TAKES: &str = r#"
 workflow: takes
 input: { sensitive: [$.card] }

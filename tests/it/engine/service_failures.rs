@@ -147,7 +147,7 @@ async fn a_probe_says_what_an_unknown_attempt_did() {
     assert_eq!(
         (test.step_service.effects("POST /charges"), test.step_service.count("POST /cash")),
         (3, 0),
-        "a fallback never is"
+        "no fallback is taken after an unknown outcome"
     );
     test.finish().await;
 }

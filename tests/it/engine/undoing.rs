@@ -86,14 +86,14 @@ async fn steps_are_undone_once_in_reverse_and_concurrent_ones_concurrently() {
         assert!(rows.contains(&wanted), "{wanted:?} in {rows:?}");
     }
     assert!(data["run"]["note"].as_str().unwrap().contains("not undone: `letter`"), "{}", data["run"]["note"]);
-    for place in ["DELETE /flights", "POST /cancellations"] {
-        let seen = test.step_service.seen(place);
+    for endpoint in ["DELETE /flights", "POST /cancellations"] {
+        let seen = test.step_service.seen(endpoint);
         assert_eq!(
-            (seen.len(), test.step_service.effects(place)),
+            (seen.len(), test.step_service.effects(endpoint)),
             (2, 1),
-            "{place}: sent again after the kill, done once"
+            "{endpoint}: sent again after the kill, done once"
         );
-        assert!(seen[0].key.is_some() && seen[0].key == seen[1].key, "{place}: {seen:?}");
+        assert!(seen[0].key.is_some() && seen[0].key == seen[1].key, "{endpoint}: {seen:?}");
     }
     assert_eq!(
         test.step_service.seen("POST /cancellations")[0].json(),
@@ -104,8 +104,8 @@ async fn steps_are_undone_once_in_reverse_and_concurrent_ones_concurrently() {
     test.finish().await;
 }
 
-const GONE: &str = "
-workflow: gone
+const SOLD_OUT: &str = "
+workflow: sold-out
 steps:
   reserve: { call: 'POST ${services.works}/stock', undo: 'DELETE ${services.works}/stock/1' }
   charge: { needs: [reserve], call: 'POST ${services.plain}/charges', undo: 'POST ${services.plain}/refunds' }
@@ -116,17 +116,17 @@ respond: { status: 200, body: shipped }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_effect_counts_as_undone_and_an_unknown_one_is_asked_about_first() {
-    let test = EngineTest::with(&[GONE]).await;
+    let test = EngineTest::with(&[SOLD_OUT]).await;
     // A `fail:` step answers the caller and starts the undo; a DELETE that gets 404 counts as undone.
     test.step_service.script("DELETE /stock", ScriptedReply::Refuse(404), 1);
-    let data = test.run("gone", json!({ "sold": true })).await;
+    let data = test.run("sold-out", json!({ "sold": true })).await;
     let data = test.wait_for_status(&path(&data), "completed").await;
     assert_eq!((&data["output"], &data["error"]), (&json!({ "error": "sold out" }), &json!(null)), "{data}");
     assert_eq!(states(&data).iter().filter(|(_, _, state)| state == "undone").count(), 2, "{data}");
     // The outcome of the charge is unknown: nothing is undone before a person decides.
     test.step_service.hold("POST /charges");
     test.step_service.script("POST /charges", ScriptedReply::LoseReply, 1);
-    let run = test.start_run("gone", json!({ "sold": true })).await;
+    let run = test.start_run("sold-out", json!({ "sold": true })).await;
     test.wait_for_calls("POST /charges", 2).await;
     let before = (test.step_service.count("DELETE /stock"), test.step_service.count("POST /refunds"));
     test.post_accepted(&format!("{run}/cancel"), json!({})).await;
@@ -174,14 +174,14 @@ async fn effects_of_a_completed_child_stay_without_an_undo_and_check_warns() {
     assert_eq!(code, Some(0), "{output}");
     let warning = "`sub` runs `writes`, which has effects, and declares no `undo`";
     assert!(output.contains(warning) && output.contains("afterwards (`last`)"), "{output}");
-    for mended in ["run: writes, undo: 'DELETE ${services.works}/writes/1'", "run: writes, reversible: false"] {
+    for corrected in ["run: writes, undo: 'DELETE ${services.works}/writes/1'", "run: writes, reversible: false"] {
         test.flags.edit("workflows/above.yaml", |text| {
             let end = text.find(" }\n  last").expect("the step's end");
             let at = text.find("run: writes").expect("the step");
-            format!("{}{mended}{}", &text[..at], &text[end..])
+            format!("{}{corrected}{}", &text[..at], &text[end..])
         });
         let (code, output) = test.cli_output(&["check", &flags]).await;
-        assert!(code == Some(0) && !output.contains(warning), "{mended}: {output}");
+        assert!(code == Some(0) && !output.contains(warning), "{corrected}: {output}");
     }
     test.finish().await;
 }

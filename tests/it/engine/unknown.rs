@@ -8,8 +8,8 @@ use super::{EngineTest, id, step};
 use crate::support::step_service::ScriptedReply;
 use crate::support::until_true;
 
-const SAID_503: &str = "
-workflow: said-503
+const ANSWERS_503: &str = "
+workflow: answers-503
 steps:
   charge:
     call: POST ${services.plain}/charges
@@ -22,12 +22,14 @@ respond: { status: 200, body: '${steps.charge.output}' }
 /// A mesh's proxy also answers 503 if the service was cut off after it had the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
-    let keyed = SAID_503.replace("said-503", "keyed-503").replace("services.plain", "services.works");
-    let knows = SAID_503.replace("said-503", "knows").replace("    fallback:", "    not_done: [503]\n    fallback:");
-    let mut test = EngineTest::with(&[SAID_503, &keyed, &knows]).await;
+    let keyed = ANSWERS_503.replace("answers-503", "keyed-503").replace("services.plain", "services.works");
+    let declared = ANSWERS_503
+        .replace("answers-503", "declares-503")
+        .replace("    fallback:", "    not_done: [503]\n    fallback:");
+    let mut test = EngineTest::with(&[ANSWERS_503, &keyed, &declared]).await;
     let performed = ScriptedReply::Done(503, json!({ "error": "upstream connect error" }));
     test.step_service.script("POST /charges", performed, 4);
-    let data = test.run("said-503", json!({})).await;
+    let data = test.run("answers-503", json!({})).await;
     let conflict = &data["conflicts"][0];
     assert_eq!((&data["status"], &conflict["kind"]), (&json!("paused"), &json!("outcome_unknown")), "{data}");
     assert!(!conflict["choices"].as_array().unwrap().contains(&json!("fallback")), "{conflict}");
@@ -40,7 +42,7 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     test.allowed.lost_replies = 2; // deliveries under one key
     // A step may declare that 503 means "not done".
     test.step_service.set_default("POST /charges", ScriptedReply::Refuse(503));
-    let data = test.run("knows", json!({})).await;
+    let data = test.run("declares-503", json!({})).await;
     assert_eq!((&data["status"], &data["output"]["number"]), (&json!("completed"), &json!(1)), "{data}");
     let flags = test.flags.path().display().to_string();
     let (code, output) = test.cli_output(&["check", &flags]).await;
@@ -101,8 +103,8 @@ async fn a_probe_that_asked_too_early_asks_again_also_over_a_restart() {
     assert_eq!(step(&data, "charge")["attempts"], json!(2), "{data}");
     let sent = test.step_service.seen("POST /charges");
     assert!(sent[2].at - sent[1].at >= Duration::from_secs(5), "not before it settles");
-    let asked = test.step_service.seen("GET /found").into_iter().filter(|probe| probe.at > sent[1].at).count();
-    assert!((2..=12).contains(&asked), "{asked} times, with back-off");
+    let probes = test.step_service.seen("GET /found").into_iter().filter(|probe| probe.at > sent[1].at).count();
+    assert!((2..=12).contains(&probes), "{probes} times, with back-off");
     // `settles` shorter than the step's timeout is refused.
     test.flags.edit("workflows/settles.yaml", |text| text.replace("settles: 5s", "settles: 400ms"));
     let flags = test.flags.path().display().to_string();

@@ -61,19 +61,19 @@ impl EngineTest {
     }
     async fn check_stuck(&self, count: f64) {
         self.pointsman
-            .until_metric("as many are stuck", |metrics| metrics.sum("pointsman_runs_stuck", &[]) == count)
+            .until_metric("this many runs to be stuck", |metrics| metrics.sum("pointsman_runs_stuck", &[]) == count)
             .await;
     }
     /// Replaces a workflow's kept plan by one that this version cannot read, and its file by another version. The
     /// process must not run meanwhile. Returns the plan's id and source.
-    async fn spoil_plan(&self, workflow: &str, answer: (&str, &str)) -> (String, Vec<u8>) {
+    async fn damage_plan(&self, workflow: &str, answer: (&str, &str)) -> (String, Vec<u8>) {
         let mut database = database(&self.database_path()).await;
         let like = format!("%\"workflow\":\"{workflow}\"%");
         let plan = sqlx::query_as("SELECT id, source FROM plans WHERE CAST(source AS TEXT) LIKE ?").bind(like);
         let (plan, source): (String, Vec<u8>) = plan.fetch_one(&mut database).await.expect("a plan");
-        let spoil = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(br#"{"workflow":7}"#.to_vec());
-        let spoilt = spoil.bind(&plan).execute(&mut database).await.expect("it is spoilt");
-        assert_eq!(spoilt.rows_affected(), 1);
+        let damage = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(br#"{"workflow":7}"#.to_vec());
+        let damaged = damage.bind(&plan).execute(&mut database).await.expect("it is damaged");
+        assert_eq!(damaged.rows_affected(), 1);
         self.flags.edit(&format!("workflows/{workflow}.yaml"), |text| text.replace(answer.0, answer.1));
         (plan, source)
     }
@@ -126,7 +126,7 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
     .await;
     // The plan is replaced by one that this version cannot read.
     test.kill().await;
-    let (plan, source) = test.spoil_plan("waiting", ("body: paid", "body: done")).await;
+    let (plan, source) = test.damage_plan("waiting", ("body: paid", "body: done")).await;
     test.restart().await;
     test.check_stuck(3.0).await;
     let (status, list) = (test.cli(&["status"]).await, test.cli(&["runs", "list"]).await);
@@ -145,8 +145,8 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
     assert!(data["error"]["message"].as_str().unwrap().contains("cancelled"), "{data}");
 
     // The plan is restored: the next reload loads the run.
-    let mend = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(source).bind(&plan);
-    mend.execute(&mut database(&test.database_path()).await).await.expect("it is mended");
+    let restore = sqlx::query("UPDATE plans SET source = ? WHERE id = ?").bind(source).bind(&plan);
+    restore.execute(&mut database(&test.database_path()).await).await.expect("it is restored");
     test.flags.edit("workflows/parent.yaml", |text| text.replace("status: 200", "status: 201"));
     test.check_stuck(0.0).await;
     test.post_accepted(&format!("{second}/signals/go"), json!({})).await;
@@ -158,7 +158,7 @@ async fn a_run_whose_plan_cannot_be_read_is_shown_and_can_be_cancelled() {
 async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
     let mut test = EngineTest::with(&[WAITING]).await;
     let (garbled, contradicting) = (test.waiting_run().await, test.waiting_run().await);
-    let whole = test.waiting_run().await;
+    let undamaged = test.waiting_run().await;
     test.kill().await;
     let mut database = database(&test.database_path()).await;
     let mut before: Vec<(Vec<u8>, i64, Vec<u8>)> = Vec::new();
@@ -170,14 +170,14 @@ async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
             .expect("its events");
         let (first, events) = rows.into_iter().max().expect("events");
         let text = String::from_utf8_lossy(&events).into_owned();
-        let spoilt = match run == &garbled {
+        let damaged = match run == &garbled {
             true => "0 {]".repeat(3),
             false => text.replace("\"step\":\"go\"", "\"step\":\"reserve\""),
         };
-        assert_ne!(spoilt, text);
-        let spoil = sqlx::query("UPDATE appends SET events = ? WHERE run_id = ? AND first = ?");
-        let spoil = spoil.bind(spoilt.into_bytes()).bind(run_key(run)).bind(first);
-        spoil.execute(&mut database).await.expect("it is spoilt");
+        assert_ne!(damaged, text);
+        let damage = sqlx::query("UPDATE appends SET events = ? WHERE run_id = ? AND first = ?");
+        let damage = damage.bind(damaged.into_bytes()).bind(run_key(run)).bind(first);
+        damage.execute(&mut database).await.expect("it is damaged");
         before.push((run_key(run), first, events));
     }
     drop(database);
@@ -191,15 +191,15 @@ async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
         assert!(shown.contains("its events cannot be read"), "{shown}");
     }
     test.check_stuck(0.0).await;
-    test.post_accepted(&format!("{whole}/signals/go"), json!({})).await;
-    test.wait_for_status(&whole, "completed").await;
+    test.post_accepted(&format!("{undamaged}/signals/go"), json!({})).await;
+    test.wait_for_status(&undamaged, "completed").await;
 
     // When the events are readable again, folding them gives the summary in the run's row.
     test.kill().await;
     let mut database = self::database(&test.database_path()).await;
     for (run, first, events) in before {
-        let mend = sqlx::query("UPDATE appends SET events = ? WHERE run_id = ? AND first = ?");
-        mend.bind(events).bind(run).bind(first).execute(&mut database).await.expect("it is mended");
+        let restore = sqlx::query("UPDATE appends SET events = ? WHERE run_id = ? AND first = ?");
+        restore.bind(events).bind(run).bind(first).execute(&mut database).await.expect("it is restored");
     }
     drop(database);
     test.restart().await;
@@ -220,7 +220,7 @@ async fn the_children_of_a_run_that_was_cancelled_unread_end_after_a_kill() {
     until("all children to begin", || async { (test.open_children(&parent).await == MANY_CHILDREN).then_some(()) })
         .await;
     test.kill().await;
-    test.spoil_plan("parent", ("status: 200", "status: 201")).await;
+    test.damage_plan("parent", ("status: 200", "status: 201")).await;
     test.restart().await;
     test.check_stuck(1.0).await;
     test.post_accepted(&format!("{parent}/cancel"), json!({ "compensate": false })).await;

@@ -52,9 +52,9 @@ fn notified_runs(seen: &[ReceivedCall]) -> Vec<String> {
     runs
 }
 
-async fn wait_for_notifications(test: &EngineTest, place: &str, runs: &[String]) {
-    until("every message", || async { (test.step_service.effects(place) >= runs.len()).then_some(()) }).await;
-    assert_eq!(notified_runs(&test.step_service.seen(place)), runs, "each, and in order");
+async fn wait_for_notifications(test: &EngineTest, endpoint: &str, runs: &[String]) {
+    until("every message", || async { (test.step_service.effects(endpoint) >= runs.len()).then_some(()) }).await;
+    assert_eq!(notified_runs(&test.step_service.seen(endpoint)), runs, "each, and in order");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,10 +38,10 @@ async fn a_token_determines_the_recorded_name_and_the_permitted_actions() {
     let envelope = test.call(Method::POST, RUN, &[APP], &request).await.json();
     let data = &envelope["data"];
     assert_eq!((&data["run"]["started_by"], &data["audit_receipt"]["auth_mode"]), (&json!("app"), &json!("token")));
-    let place = data["pending_checkpoint"]["answer"].as_str().expect("it asks");
+    let answer_path = data["pending_checkpoint"]["answer"].as_str().expect("it asks");
     let answer = json!({ "values": { "selected_asset_id": "a" }, "as": "somebody else" });
-    assert_eq!(test.call(Method::POST, place, &[APP], &answer).await.status, StatusCode::FORBIDDEN);
-    assert_eq!(test.call(Method::POST, place, &[BOSS], &answer).await.status, StatusCode::OK);
+    assert_eq!(test.call(Method::POST, answer_path, &[APP], &answer).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(test.call(Method::POST, answer_path, &[BOSS], &answer).await.status, StatusCode::OK);
     let events =
         test.call(Method::GET, &format!("{}/events", super::path(&envelope)), &[APP], &Value::Null).await.json();
     let answered =

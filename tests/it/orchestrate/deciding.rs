@@ -42,18 +42,18 @@ async fn an_answer_is_the_steps_output_and_a_second_one_gets_the_first() {
     let explained = test.pointsman.get(&format!("{run}/explain")).await;
     assert!(!explained["sentence"].as_str().unwrap().is_empty() && explained["stuck"] == false, "{explained}");
     test.kill_and_restart().await;
-    let place = pending["answer"].as_str().unwrap();
-    let (status, refused) = test.post(place, json!({ "values": { "asset": 1 } })).await;
+    let answer_path = pending["answer"].as_str().unwrap();
+    let (status, refused) = test.post(answer_path, json!({ "values": { "asset": 1 } })).await;
     assert_eq!(status, 422, "{refused}");
     let (status, _) = test.post(&format!("{run}/checkpoints/chk_none"), json!({ "approve": true })).await;
     assert_eq!(status, 404);
     let values = json!({ "selected_asset_id": "asset_1" });
-    let (status, after) = test.post(place, json!({ "values": values, "as": "ada" })).await;
+    let (status, after) = test.post(answer_path, json!({ "values": values, "as": "ada" })).await;
     assert_eq!(status, 200, "{after}");
     assert_eq!(test.wait_for_status(&run, "completed").await["data"]["output"], json!({ "picked": "asset_1" }));
     let output = test.pointsman.get(&format!("{run}/steps/choose/output")).await;
     assert_eq!(output, values);
-    let (status, second) = test.post(place, json!({ "approve": false, "as": "bob" })).await;
+    let (status, second) = test.post(answer_path, json!({ "approve": false, "as": "bob" })).await;
     assert_eq!(status, 409, "{second}");
 }
 
@@ -76,10 +76,10 @@ respond: { status: 200, body: done }
     })
     .await;
     let pending = test.wait_for_status(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
-    let place = pending["answer"].as_str().unwrap();
+    let answer_path = pending["answer"].as_str().unwrap();
     let (ada, bob) = tokio::join!(
-        test.post(place, json!({ "approve": true, "as": "ada" })),
-        test.post(place, json!({ "approve": true, "as": "bob" })),
+        test.post(answer_path, json!({ "approve": true, "as": "ada" })),
+        test.post(answer_path, json!({ "approve": true, "as": "bob" })),
     );
     let (won, lost, winner) = if ada.0 == 200 { (ada, bob, "ada") } else { (bob, ada, "bob") };
     assert_eq!((won.0, lost.0), (200, 409), "{won:?} {lost:?}");
@@ -207,12 +207,12 @@ respond: { status: 200, body: '${steps.sub.output}' }
     let pending = &data["pending_checkpoint"];
     assert_eq!((status, &data["status"], &pending["question"]), (200, &json!("running"), &json!("Which one?")));
     assert_ne!(pending["run_id"], data["run_id"]);
-    let place = pending["answer"].as_str().unwrap();
-    assert!(place.contains(pending["run_id"].as_str().unwrap()), "{place}");
+    let answer_path = pending["answer"].as_str().unwrap();
+    assert!(answer_path.contains(pending["run_id"].as_str().unwrap()), "{answer_path}");
     let run = super::path(&envelope);
     let explained = test.pointsman.get(&format!("{run}/explain")).await;
     assert!(explained["sentence"].as_str().unwrap().contains("Which one?"), "{explained}");
-    let (status, after) = test.post(place, json!({ "values": { "selected_asset_id": "a" } })).await;
+    let (status, after) = test.post(answer_path, json!({ "values": { "selected_asset_id": "a" } })).await;
     assert_eq!(status, 200, "{after}");
     assert_eq!(test.wait_for_status(&run, "completed").await["data"]["output"], json!({ "picked": "a" }));
 }

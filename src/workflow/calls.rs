@@ -136,7 +136,8 @@ pub(super) struct CallState {
     /// Whether it is unknown if an earlier attempt took effect.
     pub uncertain: bool,
     pub phase: Phase,
-    /// Attempts that do not count towards the limit: the breaker was open, or a person asked for another.
+    /// Attempts that do not count towards the limit: the breaker was open, the process ended, or a person asked for
+    /// another.
     pub free: u32,
     /// How many times a person gave it another input.
     pub renewed: u32,

@@ -254,7 +254,7 @@ pub struct RetryScheduled {
     pub why: String,
     /// When the next one starts.
     pub at: Timestamp,
-    /// Whether it does not count as an attempt, because the breaker was open.
+    /// Whether it does not count as an attempt, because the breaker was open or the process ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub free: bool,
     /// Whether the probe of the attempt starts then, instead of another attempt.

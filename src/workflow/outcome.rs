@@ -228,11 +228,18 @@ impl EndedAttempt<'_> {
         failure: &Failure,
         result: &AttemptResult,
     ) -> Option<Event> {
-        // Nothing was sent, so it does not count as an attempt.
-        let not_counted = matches!(
-            result,
-            AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_)
-        );
+        let not_counted = match result {
+            // Nothing was sent.
+            AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_) => true,
+            // The process ended, not the service failed. Where the run goes on at once, the same attempt is sent again
+            // without an event and is not counted either.
+            AttemptResult::Interrupted => true,
+            AttemptResult::Reply { .. }
+            | AttemptResult::Unreadable { .. }
+            | AttemptResult::NotSent(_)
+            | AttemptResult::TimedOut(_)
+            | AttemptResult::CutOff(_) => false,
+        };
         let stops = self.part == Part::Do && self.run.is_ending();
         if stops || (unknown && !state.repeatable) || (!not_counted && state.counted() >= call.retry.attempts) {
             return None;

@@ -34,10 +34,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first. Attempts in flight
-    /// are sent again where they are repeatable and the run is not paused; the outcome of the others is unknown.
+    /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, and then nothing is
+    /// sent before it is resumed. Otherwise attempts in flight are sent again where they are repeatable. The outcome of
+    /// the others is unknown.
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
-        let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| self.pause(by, reason));
+        let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| {
+            self.pause(by, reason);
+            self.run.is_pause_ordered() && !self.run.is_ending()
+        });
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
             if attempt.repeatable && !is_paused {
@@ -55,17 +59,11 @@ impl Machine {
         }
     }
 
-    /// Pauses the run, unless it is paused or ending already; whether it did.
-    fn pause(&mut self, by: String, reason: String) -> bool {
+    /// Pauses the run, unless it is paused or ending already.
+    fn pause(&mut self, by: String, reason: String) {
         match self.apply_command(Command::Order { order: Order::Pause { reason: Some(reason) }, by }) {
-            Ok(_) => {
-                self.require_durable(self.run.seq());
-                true
-            }
-            Err(refusal) => {
-                tracing::info!(run = %self.run.id(), %refusal, "the run is not paused");
-                false
-            }
+            Ok(_) => self.require_durable(self.run.seq()),
+            Err(refusal) => tracing::info!(run = %self.run.id(), %refusal, "the run is not paused"),
         }
     }
 

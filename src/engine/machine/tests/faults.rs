@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::rig::{Crash, Pending, Rig, machine};
-use crate::engine::machine::{CallRequest, ChildEnd, ChildState, Delivery, End, Input, OrderId};
+use crate::engine::machine::{CallRequest, ChildEnd, ChildState, Delivery, End, Input, OrderId, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::store::{Append, AppendError};
 use crate::workflow::{AttemptResult, CheckpointAnswer, EffectClass, Event, LockSeen, Order, Part, RunStatus, fold};
@@ -123,6 +123,15 @@ impl Rig {
 
     /// Loads the run from the stored events into another driver, unless it has ended or was never stored.
     pub fn recover(&mut self) {
+        self.load(None);
+    }
+
+    /// Like [`Rig::recover`], on a store that is a copy: the run is to be paused.
+    pub fn recover_copy(&mut self) {
+        self.load(Some(RecoveryPause { by: "pointsman".into(), reason: "the store is a copy".into() }));
+    }
+
+    fn load(&mut self, pause: Option<RecoveryPause>) {
         self.pending.clear();
         (self.end, self.timer) = (None, None);
         self.acknowledged = self.stored.len();
@@ -136,7 +145,7 @@ impl Rig {
         }
         self.fence += 1;
         self.machine = machine(&self.plan, &self.world, run, self.stored.len() as u64, self.fence, None, self.now);
-        self.machine.recover(false, None);
+        self.machine.recover(false, pause);
         self.mailbox = self.next_human_action().into_iter().collect();
         self.begin();
     }
@@ -270,6 +279,6 @@ pub(super) fn child_end(child: RunId) -> ChildEnd {
     }
 }
 
-fn reply(status: u16, output: Value) -> AttemptResult {
+pub(super) fn reply(status: u16, output: Value) -> AttemptResult {
     AttemptResult::Reply { status, headers: BTreeMap::new(), output: Arc::new(output), retry_after_ms: None }
 }

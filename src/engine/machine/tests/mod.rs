@@ -1,6 +1,7 @@
 //! Tests of the machine alone, without async, store or network: single cases, exhaustive searches and random faults.
 
 mod cases;
+mod copies;
 mod crashes;
 mod faults;
 mod input_pairs;

@@ -128,8 +128,10 @@ pub(super) async fn answer(
             if problem.is_held() {
                 retry_keys::count_held(route);
             }
+            // A run's result was counted when its first caller got it.
+            let is_repeated = reason == EngineReason::Retry && problem.run.is_some();
             // A person or a rule of the workflow decided so: neither an answer nor an error of the engine is counted.
-            if !report.ended_on_purpose {
+            if !report.ended_on_purpose && !is_repeated {
                 shared.served_observer.served(route, served_as(&problem));
             }
             Failure::Engine(problem)

@@ -2,11 +2,15 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_says};
-use crate::exchange::{ArmUnknown, Outcome};
+use http::StatusCode;
+use uuid::Uuid;
+
+use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says};
+use crate::exchange::{ArmAnswer, ArmReply, ArmUnknown, Outcome, Problem, Served};
 use crate::expression::{Expression, Template};
 use crate::flag::{Arm, Cohort, Route, SkipReason, State};
 use crate::limits::Limits;
+use crate::names::RunId;
 
 const ORDER: &str = "{\"items\":[1]}";
 
@@ -40,6 +44,41 @@ async fn a_retry_stays_on_its_arm() {
     rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
     assert_eq!(rig.ask(&keyed).await.status(), 200);
     assert_eq!(rig.fakes.keys_of_legacy.lock().unwrap().len(), 2, "from now on it is legacy's, under any credential");
+}
+
+/// The gate to `only` and the guard count the answers and errors of a route: a client that repeats its request must not
+/// count the same one again.
+#[tokio::test]
+async fn only_the_first_try_s_answer_is_counted() {
+    let origin = Origin::always_answers(OK).await;
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    let with_status = |status| match engine_says("{}") {
+        ArmReply::Answer(answer) => ArmReply::Answer(ArmAnswer { status, ..answer }),
+        reply => reply,
+    };
+    let of_run = || match engine_refuses("workflow-failed") {
+        ArmReply::Refused(problem, report) => {
+            let run = Some(RunId(Uuid::from_u128(1)));
+            ArmReply::Refused(Problem { run, ..problem }, report)
+        }
+        reply => reply,
+    };
+    let of_engine = || engine_refuses("engine-unavailable");
+    let cases = [
+        (with_status(StatusCode::CREATED), Some(Served::Answered), None),
+        (with_status(StatusCode::BAD_GATEWAY), Some(Served::Error), None),
+        (of_run(), Some(Served::Error), None),
+        (of_engine(), Some(Served::Error), Some(Served::Error)),
+    ];
+    for (reply, first, retry) in cases {
+        for (first_try, counted) in [(None, first), (Some(Ok(Some(Arm::Engine))), retry)] {
+            let rig = Rig::new(&origin, at(State::Live)).await;
+            *rig.fakes.first_try.lock().unwrap() = first_try;
+            rig.fakes.answers.lock().unwrap().push_back(reply.clone());
+            rig.ask(keyed).await;
+            assert_eq!(*rig.fakes.served.lock().unwrap(), Vec::from_iter(counted), "{reply:?}, {first_try:?}");
+        }
+    }
 }
 
 /// A field that `Connection` names is removed: the request would lose its key, and its retry could go to the other arm.

@@ -110,11 +110,12 @@ impl FailureKind {
             | FailureKind::Bound
             | FailureKind::NoAnswer
             | FailureKind::Declared
-            | FailureKind::Cancelled
             | FailureKind::ChildFailed
             | FailureKind::NeedsPerson
             | FailureKind::NeedsSignal => 500,
             FailureKind::Rejected => 403,
+            // Nothing failed, and a retry with the same key gets the same answer.
+            FailureKind::Cancelled => 409,
         }
     }
 }

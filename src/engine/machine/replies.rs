@@ -314,7 +314,20 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         | FailureKind::NeedsSignal => "The workflow failed",
         FailureKind::Declared => "The workflow ended early",
     };
+    let is_decided = run.ended_on_purpose();
     let consequence = match (run.shared_begun(), run.effects_begun()) {
+        (true, _) if is_decided => {
+            "A shared step was done or may have been. Sending the request again with the same retry key does nothing and gets \
+             this answer; without one it is a new request, which could do work twice."
+        }
+        (false, true) if is_decided => {
+            "No shared step was done. Sending the request again with the same retry key does nothing and gets this answer; \
+             without one it is a new request."
+        }
+        (false, false) if is_decided => {
+            "Nothing but reads was done. Sending the request again with the same retry key does nothing and gets this answer; \
+             without one it is a new request."
+        }
         (true, _) => "A shared step was done or may have been, so sending the request again could do work twice.",
         (false, true) => "No shared step was done.",
         (false, false) => "Nothing but reads was done, so sending the request again does nothing twice.",
@@ -324,7 +337,11 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         None => failure.message.as_str().into(),
     };
     Problem {
-        status: failure.kind.default_status(),
+        status: match failure.kind {
+            // The child did not fail: a person or a rule of its workflow decided against it.
+            FailureKind::ChildFailed if is_decided => FailureKind::Cancelled.default_status(),
+            kind => kind.default_status(),
+        },
         kind: format!("workflow-{}", failure.kind.as_str().replace('_', "-")),
         title: title.into(),
         detail: format!("{message}. {consequence}"),

@@ -80,8 +80,11 @@ fn route(name: &str, more: &str) -> String {
 
 impl EngineTest {
     async fn request(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.request_with(path, body, &[]).await
+    }
+    async fn request_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> (u16, Value) {
         let url = format!("{}{path}", self.pointsman.url());
-        let reply = self.client.json(Method::POST, &url, &[], body).await.expect("an answer");
+        let reply = self.client.json(Method::POST, &url, headers, body).await.expect("an answer");
         (reply.status.as_u16(), reply.json())
     }
     /// The path of the only open run of a workflow.
@@ -139,16 +142,16 @@ async fn legacy_does_not_perform_what_was_decided_against() {
     test.wait_for_calls("POST /uses", 1).await;
     let by_lock = format!("is held by {}", id(&holder));
     let cases = [
-        (Cancel, "waits", (500, "cancelled"), "ada (unverified) cancelled it: not this one"),
-        (CancelWithoutUndo, "waits", (500, "cancelled"), "ada (unverified) cancelled it: not this one"),
-        (Cancel, "above-waits", (500, "child-failed"), "ada (unverified) cancelled it: not this one"),
+        (Cancel, "waits", (409, "cancelled"), "ada (unverified) cancelled it: not this one"),
+        (CancelWithoutUndo, "waits", (409, "cancelled"), "ada (unverified) cancelled it: not this one"),
+        (Cancel, "above-waits", (409, "child-failed"), "ada (unverified) cancelled it: not this one"),
         (CancelLate, "reads", (503, "run-goes-on"), ""),
-        (LockHeld, "locks", (500, "cancelled"), &by_lock),
-        (LockHeld, "above-locks", (500, "child-failed"), &by_lock),
+        (LockHeld, "locks", (409, "cancelled"), &by_lock),
+        (LockHeld, "above-locks", (409, "child-failed"), &by_lock),
         (Reject, "asks", (403, "rejected"), "ada (unverified) said no"),
-        (Reject, "above-asks", (500, "child-failed"), "ada (unverified) said no"),
+        (Reject, "above-asks", (409, "child-failed"), "ada (unverified) said no"),
         (NobodyAnswers, "asks-briefly", (403, "rejected"), "nobody answered in time"),
-        (NobodyAnswers, "above-asks-briefly", (500, "child-failed"), "nobody answered in time"),
+        (NobodyAnswers, "above-asks-briefly", (409, "child-failed"), "nobody answered in time"),
     ];
     for (decision, name, (status, kind), detail_part) in cases {
         let case = format!("{decision:?} {name}");
@@ -180,7 +183,8 @@ async fn legacy_does_not_perform_what_was_decided_against() {
             }
         };
         let (path, body) = (format!("/{name}"), json!({}));
-        let ((got, problem), ()) = tokio::join!(test.request(&path, &body), act);
+        let key = [("idempotency-key", case.as_str())];
+        let ((got, problem), ()) = tokio::join!(test.request_with(&path, &body, &key), act);
         let calls = test.step_service.count(&format!("POST /{name}"));
         // Where the store has the question of a child before the read beside it, the caller does not wait for a person.
         if name != below && problem["type"].as_str().unwrap().ends_with("run-goes-on") {
@@ -193,6 +197,9 @@ async fn legacy_does_not_perform_what_was_decided_against() {
         assert_eq!(problem["shared_step_begun"], false, "{case}: {problem}");
         if kind != "run-goes-on" {
             assert!(detail.contains("Nothing but reads was done"), "{case}: {problem}");
+            assert!(detail.contains("with the same retry key does nothing and gets this answer"), "{case}: {problem}");
+            let again = test.request_with(&path, &body, &key).await;
+            assert_eq!((again, test.step_service.count(&format!("POST /{name}"))), ((status, problem), 0), "{case}");
         }
         if matches!(decision, CancelLate) {
             test.step_service.release("POST /looks", 1);
@@ -210,6 +217,42 @@ async fn legacy_does_not_perform_what_was_decided_against() {
     }
     test.step_service.release_all("POST /uses");
     test.wait_for_status(&holder, "completed").await;
+    test.finish().await;
+}
+
+/// The caller and its retries read that a shared step was done, who cancelled the run, and what sending the request again
+/// would do.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_caller_of_a_cancelled_run_learns_what_was_done() {
+    let workflow = "workflow: pays
+steps:
+  charge: { call: 'POST ${services.works}/charges' }
+  go: { needs: [charge], wait: 1h }
+respond: { status: 200, body: { by: engine } }
+";
+    let routes = format!("routes:\n{}", route("pays", ""));
+    let test = EngineTest::with_settings("", &[workflow], |flags| flags.write("routes/all.yaml", &routes)).await;
+    let (body, key) = (json!({}), [("idempotency-key", "pay-1")]);
+    let cancel = async {
+        let run = test.open_run("pays").await;
+        test.wait_for_events(&run, "step_finished", 1).await;
+        test.post_accepted(&format!("{run}/cancel"), json!({ "reason": "not this one", "as": "ada" })).await;
+        run
+    };
+    let ((status, problem), run) = tokio::join!(test.request_with("/pays", &body, &key), cancel);
+    assert_eq!(status, 409, "{problem}");
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    for says in [
+        "ada (unverified) cancelled it: not this one",
+        "A shared step was done or may have been",
+        "with the same retry key does nothing and gets this answer",
+        "without one it is a new request, which could do work twice",
+    ] {
+        assert!(detail.contains(says), "{says}: {problem}");
+    }
+    assert_eq!((&problem["shared_step_begun"], &problem["run_id"]), (&json!(true), &json!(id(&run))), "{problem}");
+    assert_eq!(test.request_with("/pays", &body, &key).await, (409, problem), "a retry gets the same answer");
+    assert_eq!((test.step_service.effects("POST /charges"), test.step_service.count("POST /pays")), (1, 0));
     test.finish().await;
 }
 

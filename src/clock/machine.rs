@@ -57,11 +57,13 @@ pub(crate) mod simulated {
     thread_local! {
         static BEGUN: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
         static SKEW: Cell<SignedDuration> = const { Cell::new(SignedDuration::ZERO) };
+        static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
 
     /// Starts the simulated time, which then advances with tokio's.
     pub fn begin(at: Timestamp) {
         BEGUN.set(Some((at, Instant::now())));
+        SLEPT.set(Duration::ZERO);
         skew(SignedDuration::ZERO);
     }
     /// Ends the simulation: the machine's own clocks are read again.
@@ -72,15 +74,18 @@ pub(crate) mod simulated {
     pub fn skew(by: SignedDuration) {
         SKEW.set(by);
     }
+    /// Lets the machine sleep: its clocks go on, and tokio's does not.
+    pub fn sleep_of_machine(by: Duration) {
+        SLEPT.set(SLEPT.get() + by);
+    }
     /// The simulated time, without the deviation.
     pub fn time() -> Option<Timestamp> {
-        let (at, since) = BEGUN.get()?;
-        at.checked_add(SignedDuration::try_from(since.elapsed()).ok()?).ok()
+        BEGUN.get()?.0.checked_add(SignedDuration::try_from(boot_time()?).ok()?).ok()
     }
     pub(super) fn wall() -> Option<Timestamp> {
         time()?.checked_add(SKEW.get()).ok()
     }
     pub(super) fn boot_time() -> Option<Duration> {
-        Some(BEGUN.get()?.1.elapsed())
+        Some(BEGUN.get()?.1.elapsed() + SLEPT.get())
     }
 }

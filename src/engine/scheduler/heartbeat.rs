@@ -6,8 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::clock::Moment;
 use crate::engine::context::Core;
 use crate::limits::Limits;
@@ -15,10 +13,10 @@ use crate::limits::Limits;
 /// Renews the lease now.
 pub(in crate::engine) async fn renew(core: &Core) -> Result<(), crate::store::StoreError> {
     let duration = Limits::ms(core.files.limits.lease_ms);
-    let (sent_at, moment) = (Instant::now(), Moment::now());
+    let sent_at = Moment::now();
     let (worker, name) = (core.schedule.worker, core.schedule.worker_name.clone());
     if let Some(store_time) = core.ports.store.heartbeat(worker, name, duration).await? {
-        core.process.clock.follow(store_time, moment);
+        core.process.clock.follow(store_time, sent_at);
     }
     core.schedule.lease.renewed(sent_at);
     Ok(())

@@ -3,7 +3,7 @@
 //! Always true: appends are guarded by fencing tokens, and the lease only keeps other processes from taking runs that
 //! are moved here. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only where
 //! the lease certainly did not run out between the append of its `StepStarted` and the sending. Times are those of the
-//! monotonic clock.
+//! steady clock, which counts the machine's sleep: the database's clock goes on meanwhile.
 //!
 //! When renewals fail for the duration of the lease, other processes take the runs. Then the store refuses this
 //! process's appends, and this process sends no private or shared call.
@@ -11,7 +11,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::clock::Moment;
 
 /// The lease of this process.
 pub(in crate::engine) struct Lease {
@@ -25,7 +25,7 @@ struct LeaseState {
     /// The number of the present tenure: a new one begins each time the lease may have run out.
     tenure: u64,
     /// When the last successful renewal was sent.
-    renewal_sent: Option<Instant>,
+    renewal_sent: Option<Moment>,
 }
 
 impl Lease {
@@ -37,7 +37,7 @@ impl Lease {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Records that a renewal, which was sent at this time, has succeeded.
-    pub fn renewed(&self, sent_at: Instant) {
+    pub fn renewed(&self, sent_at: Moment) {
         let Some(duration) = self.duration else { return };
         let mut state = self.state();
         // The store may have received the renewal only now, after the lease had run out.
@@ -83,28 +83,48 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn begin_simulation() {
+        crate::clock::simulated::begin("2026-03-01T12:00:00Z".parse().unwrap());
+    }
+
+    /// Timers and the monotonic clock stand still while the machine sleeps, and other processes take its runs.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_runs_out_while_the_machine_sleeps() {
+        begin_simulation();
+        let lease = Lease::new(Some(s(10)));
+        lease.renewed(Moment::now());
+        let proof = lease.proof();
+        crate::clock::simulated::sleep_of_machine(s(9));
+        assert!(proof.is_valid());
+        crate::clock::simulated::sleep_of_machine(s(2));
+        assert!(!proof.is_valid());
+        crate::clock::simulated::end();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_proof_stays_invalid_once_the_lease_may_have_run_out() {
+        begin_simulation();
         let lease = Lease::new(Some(s(10)));
         assert!(!lease.proof().is_valid(), "the lease was never acquired");
-        lease.renewed(Instant::now());
+        lease.renewed(Moment::now());
         let first = lease.proof();
         tokio::time::sleep(s(9)).await;
         assert!(first.is_valid());
-        let sent_at = Instant::now();
+        let sent_at = Moment::now();
         tokio::time::sleep(s(2)).await;
         assert!(!first.is_valid(), "the renewal is still unanswered");
         lease.renewed(sent_at);
         assert!(!first.is_valid(), "the store may have received it too late, and others may have taken the run");
         let second = lease.proof();
         assert!(second.is_valid(), "it was taken after the renewal");
-        lease.renewed(Instant::now());
+        lease.renewed(Moment::now());
         tokio::time::sleep(s(9)).await;
-        lease.renewed(Instant::now());
+        lease.renewed(Moment::now());
         tokio::time::sleep(s(9)).await;
         assert!(second.is_valid(), "each renewal came in time");
         tokio::time::sleep(s(1)).await;
         assert!(!second.is_valid());
         assert!(Lease::new(None).proof().is_valid(), "no other process exists");
+        crate::clock::simulated::end();
     }
 }

@@ -69,6 +69,21 @@ fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition
     RoutePosition { route: route.clone(), inputs, last, refused: Vec::new(), held_until: None }
 }
 
+/// Logs the routes that do not have their requested state. To be called once the positions are in force.
+pub(super) fn log_refused(positions: &Positions) {
+    for at in positions.routes.values().filter(|at| !at.refused.is_empty()) {
+        let (wanted, stays, why) = (at.inputs.requested, at.rung(), at.refused.join("; "));
+        match at.held_until {
+            Some(_) => tracing::warn!(
+                route = %at.route.id, %wanted, %stays, why, "this route is held below its requested state"
+            ),
+            None => tracing::warn!(
+                route = %at.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
+            ),
+        }
+    }
+}
+
 fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Move> {
     let mut at = positions.routes.get(&route.id)?.clone();
     // An earlier refusal is dropped; the move is judged anew if the file still requests it.
@@ -112,10 +127,6 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     if let Some(Unrecorded { until, why, .. }) = held
         && at.inputs.requested > HELD_AT
     {
-        tracing::warn!(
-            route = %route.id, wanted = %at.inputs.requested, stays = %at.rung(), %why,
-            "this route is held below its requested state"
-        );
         at.held_until = Some(until);
         at.refused.push(format!(
             "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a \
@@ -171,10 +182,6 @@ fn judge_and_move(
                      overrides the gate"
                 ));
             }
-            tracing::warn!(
-                route = %route.id, wanted = %to, %stays, why = %at.refused.join("; "),
-                "the file asks for more than the gate allows"
-            );
             at.inputs.gate = Some(stays);
             at.inputs.requested = to;
             None

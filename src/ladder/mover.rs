@@ -151,7 +151,8 @@ impl Mover {
         }
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
         recorded();
-        self.put_in_force(after);
+        self.put_in_force(after.clone());
+        files::log_refused(&after);
         flips.iter().for_each(|flip| log(flip, FlipSource::File));
         Ok(())
     }

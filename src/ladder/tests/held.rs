@@ -1,6 +1,8 @@
 //! Routes in `live` that new files hold below it, or in `only` for which they are refused, because retries may come of
 //! requests that legacy served without a record of their keys.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -43,6 +45,43 @@ async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
     fixture.flip("bare", to(State::Dark)).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
     assert!(fixture.status("bare").refused.is_empty());
+}
+
+/// What is logged on this thread while the guard lives.
+fn capture_log() -> (Arc<std::sync::Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    struct Writer(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Writer {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(text);
+            Ok(text.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let to = log.clone();
+    let all = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Writer(to.clone())).finish();
+    (log, tracing::subscriber::set_default(all))
+}
+
+/// Whoever is paged reads what is in force.
+#[tokio::test]
+async fn a_route_is_logged_as_held_only_when_the_files_are_in_force() {
+    let fixture = bare_in_live().await;
+    fixture.flip("plain", forced(State::Only)).await.unwrap();
+    let both = || edited(elsewhere(), "plain", |route| route.matches.path = "/plain/elsewhere".into());
+    let (log, _guard) = capture_log();
+    let held = || String::from_utf8_lossy(&log.lock().unwrap()).matches("held below its requested state").count();
+    fixture.ladder.reload(both(), || {}).await.unwrap_err();
+    assert_eq!(held(), 0, "the files were refused because of `plain`, and `bare` stays in `live`");
+    fixture.store.refuse_flips.store(true, Ordering::SeqCst);
+    fixture.ladder.reload(elsewhere(), || {}).await.unwrap_err();
+    assert_eq!(held(), 0, "the files were not recorded");
+    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
+    fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert_eq!(held(), 1);
 }
 
 /// Legacy is never called for a route in `only`, so it is not held at `dark`.

@@ -77,7 +77,7 @@ async fn changes_require_a_token_with_the_scope() {
     }
     for path in ["status", "routes", "routes/things", "routes/things/diffs", "flips", "services", "orchestrate/runs"] {
         let line = format!("GET /api/v2/{path}");
-        assert_eq!(send(&pointsman, &line, &[], &Value::Null).await.status, 401, "{path} is nobody's to read");
+        assert_eq!(send(&pointsman, &line, &[], &Value::Null).await.status, 401, "{path} without a token");
         assert_eq!(send(&pointsman, &line, &[("authorization", &looker)], &Value::Null).await.status, 200, "{path}");
     }
     let env = [("POINTSMAN_ADMIN", pointsman.admin_url()), ("POINTSMAN_TOKEN", LOOKER.to_owned())];
@@ -164,7 +164,7 @@ async fn recorded_traffic_is_redacted_and_shown_as_inert_text() {
     assert!(!shown.contains(SECRET), "shown by the API: {shown}");
     let diffs = output_text(&pointsman.cli(&["diffs", "things"]).await);
     assert!(diffs.contains("$.id") && !diffs.contains(SECRET), "{diffs}");
-    assert!(!diffs.contains('\u{1b}'), "recorded text steers nobody's terminal: {diffs:?}");
+    assert!(!diffs.contains('\u{1b}'), "recorded text cannot control a terminal: {diffs:?}");
     let runs = pointsman.get("/api/v2/orchestrate/runs?limit=20").await.to_string();
     assert!(!runs.contains(SECRET), "{runs}");
     assert_eq!(pointsman.stop().await, Some(0));

@@ -27,18 +27,18 @@ const LEGACY: &str = r#"{"id":"l1"}"#;
 const GOOD: &str = r#"{"id":"b1"}"#;
 
 impl TestSystem {
-    /// `terms` are the settings of the service `bank` beside its URL.
-    async fn start(terms: &str) -> Self {
-        Self::at(None, "only", terms).await
+    /// `settings` are those of the service `bank`, besides its URL.
+    async fn start(settings: &str) -> Self {
+        Self::at(None, "only", settings).await
     }
     /// As [`TestSystem::start`], with another address of the bank, and the route in another state.
-    async fn at(address: Option<SocketAddr>, state: &str, terms: &str) -> Self {
+    async fn at(address: Option<SocketAddr>, state: &str, settings: &str) -> Self {
         let legacy = Origin::start(OriginReply::Json(LEGACY)).await;
         let bank = Origin::start(OriginReply::Json(GOOD)).await;
         let flags = FlagsDir::passthrough(&legacy.url());
         let url = address.map_or_else(|| bank.url(), |address| format!("http://{address}"));
         flags.edit("pointsman.yaml", |text| {
-            text.replace("services:\n", &format!("services:\n  bank: {{ urls: [\"{url}\"]{terms} }}\n"))
+            text.replace("services:\n", &format!("services:\n  bank: {{ urls: [\"{url}\"]{settings} }}\n"))
                 + "limits: { connect_ms: 20000 }\n"
         });
         flags.write(
@@ -259,7 +259,7 @@ async fn the_timeouts_of_a_service_apply_to_steps() {
     assert!(system.pay().await.is_server_error());
     assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the step's own 20 s");
 
-    let (address, _crowd) = unreachable().await;
+    let (address, _backlog) = unreachable().await;
     let system = TestSystem::at(Some(address), "only", ", connect: 200ms").await;
     let begun = Instant::now();
     assert!(system.pay().await.is_server_error());
@@ -273,12 +273,12 @@ async fn unreachable() -> (SocketAddr, impl Sized) {
     bind(&listener, &LOCAL).expect("a port");
     listen(&listener, 0).expect("it listens");
     let address: SocketAddr = getsockname(&listener).expect("an address").try_into().expect("an address");
-    let mut crowd = Vec::new();
+    let mut backlog = Vec::new();
     for _ in 0..16 {
         match tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => crowd.push(stream),
+            Ok(Ok(stream)) => backlog.push(stream),
             Ok(Err(error)) => panic!("{error}"),
-            Err(_) => return (address, (listener, crowd)),
+            Err(_) => return (address, (listener, backlog)),
         }
     }
     panic!("its queue never fills")

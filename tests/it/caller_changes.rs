@@ -79,6 +79,7 @@ impl Order {
         let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(self.number)).await;
         reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
     }
+    /// Checks that a retry of the order gets the first answer.
     async fn check_found(&self, system: &TestSystem, when: &str) {
         let again = self.send(system).await;
         let (status, again) = (again.status, again.json());

@@ -32,7 +32,7 @@ fn sound() -> (Vec<LedgerEntry>, Vec<Value>) {
     (lines.to_vec(), vec![json!({ "id": "r1", "reservations": [{ "id": 1 }] })])
 }
 
-fn wrong(lines: &[LedgerEntry], placed: &[Value], allowed: &Allowed) -> Vec<String> {
+fn violations_in(lines: &[LedgerEntry], placed: &[Value], allowed: &Allowed) -> Vec<String> {
     let modes = [("r1", Mode::Real), ("r2", Mode::Dark), ("r3", Mode::Rehearse)];
     let modes: BTreeMap<String, Mode> = modes.into_iter().map(|(run, mode)| (run.to_owned(), mode)).collect();
     let mut wrong = Vec::new();
@@ -43,34 +43,34 @@ fn wrong(lines: &[LedgerEntry], placed: &[Value], allowed: &Allowed) -> Vec<Stri
 #[test]
 fn violations_in_the_ledger_are_found() {
     let (lines, placed) = sound();
-    assert!(wrong(&lines, &placed, &Allowed::default()).is_empty());
-    let again = |entry: LedgerEntry| LedgerEntry { repeated: true, ..entry };
+    assert!(violations_in(&lines, &placed, &Allowed::default()).is_empty());
+    let repeat_of = |entry: LedgerEntry| LedgerEntry { repeated: true, ..entry };
     let cases: [(&str, &str, Vec<LedgerEntry>); 8] = [
         ("a key accepted twice", "I3", vec![line("mail", "mail", "engine:r1", "t1")]),
-        ("a delivery that no crash explains", "I3", vec![again(line("charge", "charge", "engine:r1", "t1"))]),
+        ("a delivery that no crash explains", "I3", vec![repeat_of(line("charge", "charge", "engine:r1", "t1"))]),
         ("a second charge of one order", "I5", vec![line("charge", "other", "engine:r1", "t1")]),
         ("a charge of nobody's order", "I5", vec![line("charge", "other", "legacy:7", "t2")]),
         ("the other arm's effect for one request", "I5", vec![line("mail", "other", "legacy:7", "t1")]),
         ("a shared effect of a dark run", "I5", vec![line("reserve", "other", "engine:r2", "t2")]),
         ("a private effect of a rehearsal", "I5", vec![line("draft", "other", "engine:r3", "t3")]),
-        ("an effect of a run that is nowhere", "I5", vec![line("draft", "other", "engine:r9", "t9")]),
+        ("an effect of a run that does not exist", "I5", vec![line("draft", "other", "engine:r9", "t9")]),
     ];
     for (what, invariant, more) in cases {
         let all: Vec<LedgerEntry> = lines.iter().cloned().chain(more).collect();
-        let found = wrong(&all, &placed, &Allowed::default());
+        let found = violations_in(&all, &placed, &Allowed::default());
         assert!(found.iter().any(|text| text.starts_with(invariant)), "{what}: {found:?}");
     }
     for missing in 0..lines.len() {
         let mut some = lines.clone();
-        let gone = some.remove(missing).operation;
-        assert!(!wrong(&some, &placed, &Allowed::default()).is_empty(), "an order without its {gone}");
+        let removed = some.remove(missing).operation;
+        assert!(!violations_in(&some, &placed, &Allowed::default()).is_empty(), "an order without its {removed}");
     }
     // Repeated deliveries are tolerated only as far as crashes and lost replies explain them.
     let crashed = Allowed { crashes: 1, ..Allowed::default() };
-    let charge = || again(line("charge", "charge", "engine:r1", "t1"));
+    let charge = || repeat_of(line("charge", "charge", "engine:r1", "t1"));
     let with = |more: Vec<LedgerEntry>| lines.iter().cloned().chain(more).collect::<Vec<_>>();
-    assert!(wrong(&with(vec![charge()]), &placed, &crashed).is_empty());
-    assert!(!wrong(&with(vec![charge(), charge()]), &placed, &crashed).is_empty());
+    assert!(violations_in(&with(vec![charge()]), &placed, &crashed).is_empty());
+    assert!(!violations_in(&with(vec![charge(), charge()]), &placed, &crashed).is_empty());
 }
 
 #[test]
@@ -99,23 +99,23 @@ async fn violations_in_a_runs_events_are_found() {
         wrong
     };
     assert!(events.len() > 5 && found(&events, &run).is_empty());
-    let says = |wrong: Vec<String>, invariant: &str| {
+    let assert_names = |wrong: Vec<String>, invariant: &str| {
         assert!(wrong.iter().any(|text| text.starts_with(invariant)), "{invariant}: {wrong:?}");
     };
     let mut gap = events.clone();
     gap.remove(3);
-    says(found(&gap, &run), "I1");
+    assert_names(found(&gap, &run), "I1");
     let mut twice = events.clone();
     let done = events.iter().find(|stored| matches!(stored.event, Event::StepFinished(_))).expect("a finished step");
     twice.push(done.clone());
-    says(found(&twice, &run), "I2");
-    says(found(&events[..events.len() - 1], &run), "I4");
-    says(found(&events, &RunSummary { mode: Mode::Dark, ..run.clone() }), "I4");
+    assert_names(found(&twice, &run), "I2");
+    assert_names(found(&events[..events.len() - 1], &run), "I4");
+    assert_names(found(&events, &RunSummary { mode: Mode::Dark, ..run.clone() }), "I4");
     let kept = |keep_none_routes: &[&str]| {
         let mut wrong = Vec::new();
         checker::check_not_kept(&run, keep_none_routes, &mut wrong);
         wrong
     };
-    says(kept(&["orders.create"]), "I1");
+    assert_names(kept(&["orders.create"]), "I1");
     assert!(kept(&["orders.get"]).is_empty());
 }

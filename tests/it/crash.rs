@@ -17,10 +17,10 @@ async fn kill_during(operation: &'static str) {
     system.world.fault(operation, Fault::Delay(Duration::from_secs(30)), 1);
     {
         let body = some_order(1);
-        let asked = system.send(Method::POST, "/orders", &body);
+        let request = system.send(Method::POST, "/orders", &body);
         let arrived = until_true("the call to arrive", || system.world.arrived(operation) > before);
         tokio::select! {
-            _ = asked => panic!("it was answered before it was killed"),
+            _ = request => panic!("it was answered before it was killed"),
             () = arrived => {}
         }
     }
@@ -74,8 +74,8 @@ async fn killed_repeatedly_under_load() {
             let load = async {
                 loop {
                     let bodies: Vec<_> = (0..4).map(|n| some_order(n + kill * 10)).collect();
-                    let asked = bodies.iter().map(|body| system.send(Method::POST, "/orders", body));
-                    for reply in futures_util::future::join_all(asked).await.into_iter().flatten() {
+                    let requests = bodies.iter().map(|body| system.send(Method::POST, "/orders", body));
+                    for reply in futures_util::future::join_all(requests).await.into_iter().flatten() {
                         if reply.status.is_success() {
                             system.record_order(reply.json());
                         }

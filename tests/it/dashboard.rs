@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 /// The pause between two rounds of queries; a round ends as soon as all have data.
-const ASKED_EVERY: Duration = Duration::from_millis(300);
+const QUERY_INTERVAL: Duration = Duration::from_millis(300);
 /// The whole walk of the demo, and some more on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -35,7 +35,7 @@ fn queries() -> BTreeSet<String> {
     queries
 }
 
-/// The first line of a stream that holds `mark`, from there on; the rest is read away in the background.
+/// The first line of a stream that holds `mark`, from there on; the rest is read and discarded in the background.
 async fn line_with(stream: impl AsyncRead + Send + Unpin + 'static, mark: &str) -> String {
     let mut lines = BufReader::new(stream).lines();
     let mut before = String::new();
@@ -51,7 +51,7 @@ async fn line_with(stream: impl AsyncRead + Send + Unpin + 'static, mark: &str) 
     })
     .await;
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    found.ok().flatten().unwrap_or_else(|| panic!("never said `{mark}`:\n{before}"))
+    found.ok().flatten().unwrap_or_else(|| panic!("`{mark}` was never printed:\n{before}"))
 }
 
 fn child(command: &mut Command) -> Child {
@@ -99,12 +99,12 @@ async fn every_panel_shows_data() {
                 missing.remove(&query);
             }
         }
-        tokio::time::sleep(ASKED_EVERY).await;
+        tokio::time::sleep(QUERY_INTERVAL).await;
     }
     eprintln!("{all} queries, all with data");
     // SIGTERM, so that it removes its directory.
     let pid = demo.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-    rustix::process::kill_process(pid.expect("it runs"), rustix::process::Signal::TERM).expect("it could be told");
+    rustix::process::kill_process(pid.expect("it runs"), rustix::process::Signal::TERM).expect("the signal is sent");
     tokio::time::timeout(PATIENCE, demo.wait()).await.expect("it ends").expect("it ended");
     prometheus.kill().await.expect("it could be killed");
 }

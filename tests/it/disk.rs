@@ -29,12 +29,12 @@ impl DiskFault {
 }
 
 /// From now on the process cannot write to files.
-async fn full_disk(system: &TestSystem) -> DiskFault {
+async fn fill_disk(system: &TestSystem) -> DiskFault {
     DiskFault::Calls(Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await)
 }
 
 /// From now on the process cannot write to files beyond this many bytes (`ulimit -f`).
-async fn limited_files(system: &TestSystem) -> DiskFault {
+async fn limit_files(system: &TestSystem) -> DiskFault {
     let pid = i32::try_from(system.pointsman.pid()).ok().and_then(Pid::from_raw).expect("a process");
     limit(pid, Some(1_024));
     DiskFault::Limit(pid)
@@ -46,7 +46,7 @@ fn limit(pid: Pid, current: Option<u64>) {
 }
 
 /// From now on every sync of the process fails with an error.
-async fn broken_disk(system: &TestSystem) -> DiskFault {
+async fn break_disk(system: &TestSystem) -> DiskFault {
     DiskFault::Calls(Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "error=EIO").await)
 }
 
@@ -85,7 +85,7 @@ fn effects(system: &TestSystem, operation: &str) -> u64 {
 }
 
 /// The disk fails while a run waits for a person: the answer is repeated until it is accepted, and performed once.
-async fn while_it_waits(test: &str, fault: impl AsyncFn(&TestSystem) -> DiskFault) {
+async fn fail_while_a_run_waits(test: &str, fault: impl AsyncFn(&TestSystem) -> DiskFault) {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let campaign = start_campaign(&system).await;
@@ -103,7 +103,7 @@ async fn while_it_waits(test: &str, fault: impl AsyncFn(&TestSystem) -> DiskFaul
 }
 
 /// The disk fails while a run is undone: every effect is undone once, and the run ends.
-async fn while_it_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> DiskFault) {
+async fn fail_while_a_run_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> DiskFault) {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let campaign = start_campaign(&system).await;
@@ -114,11 +114,11 @@ async fn while_it_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> Di
     let fault = fault(&system).await;
     let in_flight = async || system.pointsman.metrics().await.sum("pointsman_service_calls_in_flight", &[]);
     until("their answers to come", || async { (in_flight().await == 0.0).then_some(()) }).await;
-    until("something not to be written down", || async {
+    until("a write to fail", || async {
         system.pointsman.get("/api/v2/status").await["store_trouble"].is_string().then_some(())
     })
     .await;
-    assert_eq!(effects(&system, "budget-back"), 0, "the next is taken back when that is on disk");
+    assert_eq!(effects(&system, "budget-back"), 0, "the next effect is undone only once these undos are on disk");
     fault.end().await;
     let shown = wait_for_status(&system, &campaign.0, "failed").await;
     let counts = ["book", "book-back", "budget", "budget-back"].map(|operation| effects(&system, operation));
@@ -130,36 +130,36 @@ async fn while_it_compensates(test: &str, fault: impl AsyncFn(&TestSystem) -> Di
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_while_a_run_waits() {
-    while_it_waits("disk::full_while_a_run_waits", full_disk).await;
+    fail_while_a_run_waits("disk::full_while_a_run_waits", fill_disk).await;
 }
 
 /// A write beyond the limit raises SIGXFSZ, which by default ends the process.
 #[tokio::test(flavor = "multi_thread")]
 async fn limited_while_a_run_waits() {
-    while_it_waits("disk::limited_while_a_run_waits", limited_files).await;
+    fail_while_a_run_waits("disk::limited_while_a_run_waits", limit_files).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limited_while_a_run_compensates() {
-    while_it_compensates("disk::limited_while_a_run_compensates", limited_files).await;
+    fail_while_a_run_compensates("disk::limited_while_a_run_compensates", limit_files).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_while_a_run_waits() {
-    while_it_waits("disk::broken_while_a_run_waits", broken_disk).await;
+    fail_while_a_run_waits("disk::broken_while_a_run_waits", break_disk).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_while_a_run_compensates() {
-    while_it_compensates("disk::full_while_a_run_compensates", full_disk).await;
+    fail_while_a_run_compensates("disk::full_while_a_run_compensates", fill_disk).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_while_a_run_compensates() {
-    while_it_compensates("disk::broken_while_a_run_compensates", broken_disk).await;
+    fail_while_a_run_compensates("disk::broken_while_a_run_compensates", break_disk).await;
 }
 
-fn is_engines(order: &Value) -> bool {
+fn is_from_engine(order: &Value) -> bool {
     order["id"].is_string()
 }
 
@@ -167,15 +167,15 @@ fn is_engines(order: &Value) -> bool {
 async fn live_falls_back_and_recovers_unaided() {
     let system = TestSystem::start().await;
     system.climb_to("live").await;
-    assert!(is_engines(&system.order().await));
+    assert!(is_from_engine(&system.order().await));
     system.wait_for_runs_to_end().await;
-    let full = full_disk(&system).await;
+    let full = fill_disk(&system).await;
     for _ in 0..3 {
-        assert!(!is_engines(&system.order().await), "nothing was begun, so legacy answers");
+        assert!(!is_from_engine(&system.order().await), "nothing was begun, so legacy answers");
         system.send_ok(Method::GET, "/orders", &Value::Null).await;
     }
     full.end().await;
-    until("the engine to answer again", || async { is_engines(&system.order().await).then_some(()) }).await;
+    until("the engine to answer again", || async { is_from_engine(&system.order().await).then_some(()) }).await;
     system.finish().await;
     report_violations("disk::live_falls_back_and_recovers_unaided", seed(), "3 orders on a full disk", &[]);
 }
@@ -185,7 +185,7 @@ async fn only_says_that_nothing_was_started() {
     let system = TestSystem::start().await;
     system.climb_to("only").await;
     system.wait_for_runs_to_end().await;
-    let full = full_disk(&system).await;
+    let full = fill_disk(&system).await;
     let charges = system.world.ledger().balance().total("charge");
     let refused = system.send(Method::POST, "/orders", &some_order(1)).await.expect("a reply");
     assert_eq!(refused.status.as_u16(), 503, "{:?}", refused.body);
@@ -212,29 +212,30 @@ async fn a_slow_disk_delays_only_requests_that_append() {
     let slow = Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "delay_exit=120000").await;
     let (mut wrong, mut legacy, mut engine) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ORDERS {
-        let asked = Instant::now();
-        if !is_engines(&system.order().await) {
+        let sent_at = Instant::now();
+        if !is_from_engine(&system.order().await) {
             wrong.push("a slow disk is no reason to fall back".to_owned());
         }
-        engine.push(asked.elapsed());
+        engine.push(sent_at.elapsed());
         // A route that is off, while the disk is busy with the order's last events.
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         system.send_ok(Method::GET, "/orders", &Value::Null).await;
-        legacy.push(asked.elapsed());
+        legacy.push(sent_at.elapsed());
     }
     slow.end().await;
     legacy.sort();
     engine.sort();
-    let (usual, late) = (legacy[ORDERS / 2], engine[ORDERS / 2]);
-    if usual > SYNC {
-        wrong.push(format!("legacy's answers take {usual:?} behind a sync of {SYNC:?}"));
+    let (legacy_median, engine_median) = (legacy[ORDERS / 2], engine[ORDERS / 2]);
+    if legacy_median > SYNC {
+        wrong.push(format!("legacy's answers take {legacy_median:?} behind a sync of {SYNC:?}"));
     }
     // One append for the start with the first call, one for each further call in sequence, one for the answer.
-    if late > 12 * SYNC {
-        wrong.push(format!("the engine's answers take {late:?}"));
+    if engine_median > 12 * SYNC {
+        wrong.push(format!("the engine's answers take {engine_median:?}"));
     }
     system.finish().await;
-    let figures =
-        format!("{ORDERS} orders, each sync {SYNC:?}: legacy answers in {usual:.1?}, the engine in {late:.1?}");
+    let figures = format!(
+        "{ORDERS} orders, each sync {SYNC:?}: legacy answers in {legacy_median:.1?}, the engine in {engine_median:.1?}"
+    );
     report_violations("disk::a_slow_disk_delays_only_requests_that_append", seed(), &figures, &wrong);
 }

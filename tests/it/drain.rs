@@ -20,13 +20,13 @@ async fn requests_in_flight_are_answered_and_new_ones_refused() {
     system.world.fault("charge", Fault::Delay(Duration::from_millis(800)), 6);
     let terminated = AtomicBool::new(false);
     let bodies: Vec<_> = (0..6).map(some_order).collect();
-    let asked = futures_util::future::join_all(bodies.iter().map(|body| system.send(Method::POST, "/orders", body)));
+    let requests = futures_util::future::join_all(bodies.iter().map(|body| system.send(Method::POST, "/orders", body)));
     let terminating = async {
         until_true("all to be under way", || system.world.arrived("charge") >= before + 6).await;
         system.pointsman.terminate();
         terminated.store(true, Ordering::SeqCst);
     };
-    let (replies, ()) = tokio::join!(asked, terminating);
+    let (replies, ()) = tokio::join!(requests, terminating);
     assert!(terminated.load(Ordering::SeqCst));
     for reply in replies {
         let reply = reply.expect("an answer in spite of SIGTERM");

@@ -76,8 +76,8 @@ fn is_repeatable(operation: &str) -> bool {
     matches!(operation, "release" | "budget-back" | "book-back")
 }
 
-/// The final state of a run; records a violation where it is none.
-async fn wait_for_exit(
+/// Waits until a run is at rest and returns its state; records a violation where that is no end.
+async fn wait_for_end(
     workflow_run: &WorkflowRun<'_>,
     clean: &BTreeMap<String, u64>,
     wrong: &mut Vec<String>,
@@ -100,10 +100,10 @@ async fn wait_for_exit(
 }
 
 /// Repeats a run that waits for a person once for each possible decision: all of them have to end.
-async fn each_choice(
+async fn try_each_choice(
     rig: &InProcessEngine,
     workflow: &WorkflowName,
-    place: CallPosition,
+    position: CallPosition,
     fault: Fault,
     wrong: &mut Vec<String>,
 ) -> usize {
@@ -111,7 +111,7 @@ async fn each_choice(
     let mut tried = 0;
     while choices.as_ref().is_none_or(|choices| tried < choices.len()) {
         let workflow_run = rig.prepare(workflow).await;
-        inject_fault(rig, place, fault, 1);
+        inject_fault(rig, position, fault, 1);
         workflow_run.send_and_wait().await;
         let Some(run) = workflow_run.wait_until_at_rest().await.filter(|run| run.status == RunStatus::Paused) else {
             return tried;
@@ -127,7 +127,7 @@ async fn each_choice(
             "fallback" => Choice::Fallback,
             "cancel" => Choice::Cancel { compensate: true },
             other => {
-                wrong.push(format!("`{other}` is no choice that anybody knows"));
+                wrong.push(format!("this test does not know the choice `{other}`"));
                 continue;
             }
         };
@@ -140,10 +140,10 @@ async fn each_choice(
         if end.status == RunStatus::Paused && matches!(choice.as_str(), "retry_with" | "take" | "skip") {
             // The chosen output, or the skipped step, left a later step or the answer without a value: there is another
             // conflict, which can be resolved.
-            let asked = workflow_run.state_of(run.run_id).await.conflict().cloned().expect("a conflict");
-            let (step, item, choice) = (asked.step, asked.item, Choice::Cancel { compensate: true });
-            let out = Order::Resolve { step, item, choice, reason: None };
-            workflow_run.engine().order(run.run_id, out, "ann".into()).await.expect("it is offered");
+            let next = workflow_run.state_of(run.run_id).await.conflict().cloned().expect("a conflict");
+            let (step, item, choice) = (next.step, next.item, Choice::Cancel { compensate: true });
+            let cancel = Order::Resolve { step, item, choice, reason: None };
+            workflow_run.engine().order(run.run_id, cancel, "ann".into()).await.expect("it is offered");
             end = workflow_run.wait_until_at_rest().await.expect("the run");
         }
         if !end.status.is_final() {
@@ -165,12 +165,12 @@ fn not_undone(
     rig: &InProcessEngine,
     workflow: &WorkflowName,
     run: &Run,
-    but: Option<&(StepId, Option<u32>)>,
+    except: Option<&(StepId, Option<u32>)>,
 ) -> Vec<String> {
     let plan = rig.plan(workflow);
     let declared = |step| plan.step(step).is_some_and(|(_, step)| step.undo.is_some());
     let left = run.undone().into_iter().filter(|(step, item, undone)| {
-        let known = but.is_some_and(|(id, of)| *step == id && item == of);
+        let known = except.is_some_and(|(id, of)| *step == id && item == of);
         declared(step) && !known && *undone != Undone::Undone
     });
     left.map(|(step, item, undone)| format!("`{step}` {item:?} is left: {undone:?}")).collect()
@@ -180,14 +180,14 @@ async fn each_call_fails_in_turn(keyed: bool) {
     let rig = rig(keyed).await;
     let (mut cases, mut choices, mut wrong, mut ends) = (0, 0, Vec::new(), BTreeMap::<_, u32>::new());
     for workflow in rig.workflows() {
-        let (places, clean) = calls(&rig, &workflow).await;
-        for place in places {
+        let (positions, clean) = calls(&rig, &workflow).await;
+        for position in positions {
             for (name, fault, times) in FAULTS {
                 let workflow_run = rig.prepare(&workflow).await;
-                inject_fault(&rig, place, fault, times);
+                inject_fault(&rig, position, fault, times);
                 workflow_run.send_and_wait().await;
                 let mut found = Vec::new();
-                let end = wait_for_exit(&workflow_run, &clean, &mut found).await;
+                let end = wait_for_end(&workflow_run, &clean, &mut found).await;
                 found.extend(workflow_run.violations(times as u64).await);
                 // Where a repetition could have a second effect, nothing is sent again automatically.
                 if !keyed && workflow_run.ledger().iter().any(|line| line.repeated && !is_repeatable(&line.operation)) {
@@ -197,9 +197,9 @@ async fn each_call_fails_in_turn(keyed: bool) {
                     found.extend(not_undone(&rig, &workflow, &workflow_run.state_of(run.run_id).await, None));
                 }
                 if end == "paused" && name != "broken" {
-                    choices += each_choice(&rig, &workflow, place, fault, &mut found).await;
+                    choices += try_each_choice(&rig, &workflow, position, fault, &mut found).await;
                 }
-                wrong.extend(found.into_iter().map(|found| format!("{workflow}, {place:?} {name}: {found}")));
+                wrong.extend(found.into_iter().map(|found| format!("{workflow}, {position:?} {name}: {found}")));
                 *ends.entry((name, end)).or_default() += 1;
                 cases += 1;
             }
@@ -207,7 +207,7 @@ async fn each_call_fails_in_turn(keyed: bool) {
     }
     let choices = format!("{choices} choices of a person");
     eprintln!("{cases} cases, {cases} faults, {choices}, {} violations; ends: {ends:?}", wrong.len());
-    eprintln!("again: cargo test --test it drivers::each_call_fails");
+    eprintln!("to repeat: cargo test --test it drivers::each_call_fails");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -215,24 +215,24 @@ async fn each_call_is_made_twice(keyed: bool) {
     let rig = rig(keyed).await;
     let (mut cases, mut wrong, mut ends, mut extra) = (0, Vec::new(), BTreeMap::<_, u32>::new(), 0);
     for workflow in rig.workflows() {
-        let (places, clean) = calls(&rig, &workflow).await;
-        for place in places {
+        let (positions, clean) = calls(&rig, &workflow).await;
+        for position in positions {
             let mut workflow_run = rig.prepare(&workflow).await;
-            let arrived = rig.world.arrived(place.0);
-            inject_fault(&rig, place, Fault::DelayReply(Duration::from_secs(30)), 1);
+            let arrived = rig.world.arrived(position.0);
+            inject_fault(&rig, position, Fault::DelayReply(Duration::from_secs(30)), 1);
             {
                 // The outside world performs a call when it arrives.
-                let asked = workflow_run.send_and_wait();
-                let done = until_true("the call to be done", || rig.world.arrived(place.0) > arrived + place.1);
+                let request = workflow_run.send_and_wait();
+                let done = until_true("the call to be done", || rig.world.arrived(position.0) > arrived + position.1);
                 tokio::select! {
-                    _ = asked => panic!("{workflow} {place:?}: it was answered before the process ended"),
+                    _ = request => panic!("{workflow} {position:?}: it was answered before the process ended"),
                     () = done => {}
                 }
             }
             rig.world.clear_faults();
             workflow_run.crash().await;
             let mut found = Vec::new();
-            let end = wait_for_exit(&workflow_run, &clean, &mut found).await;
+            let end = wait_for_end(&workflow_run, &clean, &mut found).await;
             found.extend(workflow_run.violations(1).await);
             if keyed && !matches!(end, "completed" | "none") {
                 found.push(format!("it is {end}, though a repeat is harmless"));
@@ -241,13 +241,13 @@ async fn each_call_is_made_twice(keyed: bool) {
                 found.push("a call whose outcome is unknown was sent again".into());
             }
             extra += workflow_run.ledger().iter().filter(|line| line.repeated).count();
-            wrong.extend(found.into_iter().map(|found| format!("{workflow}, {place:?}: {found}")));
+            wrong.extend(found.into_iter().map(|found| format!("{workflow}, {position:?}: {found}")));
             *ends.entry(end).or_default() += 1;
             cases += 1;
         }
     }
     eprintln!("{cases} cases, {cases} crashes, {extra} calls sent again, {} violations; ends: {ends:?}", wrong.len());
-    eprintln!("again: cargo test --test it drivers::each_call_is_made_twice");
+    eprintln!("to repeat: cargo test --test it drivers::each_call_is_made_twice");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -257,7 +257,7 @@ async fn each_call_fails_in_turn_where_keys_are_honoured() {
 }
 
 #[tokio::test]
-async fn each_call_fails_in_turn_where_they_are_not() {
+async fn each_call_fails_in_turn_where_keys_are_not_honoured() {
     each_call_fails_in_turn(false).await;
 }
 
@@ -267,6 +267,6 @@ async fn each_call_is_made_twice_where_keys_are_honoured() {
 }
 
 #[tokio::test]
-async fn each_call_is_made_twice_where_they_are_not() {
+async fn each_call_is_made_twice_where_keys_are_not_honoured() {
     each_call_is_made_twice(false).await;
 }

@@ -31,7 +31,7 @@ async fn another_body_is_refused(system: &TestSystem) {
     assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", other.json());
 }
 
-async fn runs(system: &TestSystem) -> usize {
+async fn count_runs(system: &TestSystem) -> usize {
     let runs = system.pointsman.get("/api/v2/orchestrate/runs?route=orders.create&mode=real&limit=1000").await;
     runs["runs"].as_array().map_or(0, Vec::len)
 }
@@ -40,7 +40,7 @@ async fn runs(system: &TestSystem) -> usize {
 async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     let mut system = TestSystem::start().await;
     system.climb_to("live").await;
-    let before = (runs(&system).await, system.world.ledger().balance().total("charge"));
+    let before = (count_runs(&system).await, system.world.ledger().balance().total("charge"));
     let body = some_order(7);
     let first = deliver_concurrently(&system, 200, &body).await;
     assert!(first["id"].is_string(), "the engine made it: {first}");
@@ -48,11 +48,15 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     another_body_is_refused(&system).await;
     system.kill().await;
     system.restart().await;
-    assert_eq!(deliver_concurrently(&system, 200, &body).await, first, "the answer of before the kill is given again");
+    assert_eq!(
+        deliver_concurrently(&system, 200, &body).await,
+        first,
+        "the answer from before the kill is given again"
+    );
     another_body_is_refused(&system).await;
     system.lower("off").await;
     assert_eq!(deliver_concurrently(&system, 20, &body).await, first, "and whatever the flag says");
-    let after = (runs(&system).await, system.world.ledger().balance().total("charge"));
+    let after = (count_runs(&system).await, system.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     system.finish().await;
     let test = "duplicates::two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill";
@@ -63,7 +67,7 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
 async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
     let mut system = TestSystem::start().await;
     system.climb_to("live").await;
-    let before = (runs(&system).await, system.world.ledger().balance().total("charge"));
+    let before = (count_runs(&system).await, system.world.ledger().balance().total("charge"));
     let body = some_order(9);
     let arrived = system.world.arrived("charge");
     system.world.fault("charge", Fault::Delay(Duration::from_secs(30)), 1);
@@ -81,7 +85,7 @@ async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
     let order = deliver_concurrently(&system, 20, &body).await;
     system.record_order(order);
     another_body_is_refused(&system).await;
-    let after = (runs(&system).await, system.world.ledger().balance().total("charge"));
+    let after = (count_runs(&system).await, system.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     system.finish().await;
     let test = "duplicates::deliveries_repeated_after_a_kill_get_the_recovered_run";
@@ -122,7 +126,7 @@ async fn two_hundred_starts_with_one_key_are_one_run_also_after_a_kill() {
     system.kill().await;
     system.restart().await;
     let answers = start_concurrently(&system, 200, &input, StatusCode::OK).await;
-    assert_eq!(*one_answer(&answers), first, "the answer of before the kill is given again");
+    assert_eq!(*one_answer(&answers), first, "the answer from before the kill is given again");
     start_concurrently(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
     let balance = system.world.ledger().balance();
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 0), "{balance:?}");

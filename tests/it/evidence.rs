@@ -23,12 +23,12 @@ struct Orders {
     _dir: TempDir,
 }
 
-const LEGACYS: &str = r#"{"total":7}"#;
+const LEGACY_REPLY: &str = r#"{"total":7}"#;
 
 impl Orders {
     async fn start() -> Self {
         let (legacy, bank) =
-            (Origin::start(OriginReply::Json(LEGACYS)).await, Origin::start(OriginReply::Json("{}")).await);
+            (Origin::start(OriginReply::Json(LEGACY_REPLY)).await, Origin::start(OriginReply::Json("{}")).await);
         let flags = FlagsDir::empty();
         services(&flags, &legacy, &bank, "");
         for (name, runs) in [("create", "outer"), ("outer", "inner")] {
@@ -99,11 +99,13 @@ impl Orders {
     }
 }
 
-fn services(flags: &FlagsDir, legacy: &Origin, bank: &Origin, of_bank: &str) {
+fn services(flags: &FlagsDir, legacy: &Origin, bank: &Origin, bank_settings: &str) {
     let (legacy, bank) = (legacy.url(), bank.url());
     flags.write(
         "pointsman.yaml",
-        &format!("services:\n  shop: {legacy}\n  bank: {{ urls: [ \"{bank}\" ]{of_bank} }}\ndefault_legacy: shop\n"),
+        &format!(
+            "services:\n  shop: {legacy}\n  bank: {{ urls: [ \"{bank}\" ]{bank_settings} }}\ndefault_legacy: shop\n"
+        ),
     );
 }
 
@@ -134,10 +136,14 @@ async fn evidence_starts_anew_when_a_service_or_legacy_moves_and_not_when_its_li
     let orders = Orders::start().await;
     orders.climb_to_dark().await;
     let (legacy, bank) =
-        (Origin::start(OriginReply::Json(LEGACYS)).await, Origin::start(OriginReply::Json("{}")).await);
+        (Origin::start(OriginReply::Json(LEGACY_REPLY)).await, Origin::start(OriginReply::Json("{}")).await);
     let limits = ", keyed: true, calls_max: 9, rate: 1000/s, breaker: off";
     orders.reload(|flags| services(flags, &orders.legacy, &orders.bank, limits)).await;
-    assert_eq!(orders.count("dark_pairs").await, PAIRS, "when it is asked, not what it says");
+    assert_eq!(
+        orders.count("dark_pairs").await,
+        PAIRS,
+        "these settings limit when the service is called, not what it answers"
+    );
     orders.reload(|flags| services(flags, &orders.legacy, &bank, limits)).await;
     assert_eq!(orders.flip("live").await.status, StatusCode::CONFLICT);
     assert_eq!(orders.count("dark_pairs").await, 0, "a service that only a child of a child calls");
@@ -182,7 +188,7 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_a_full_disk_and_kill_9()
     assert!(shut.contains("open mismatches"), "{shut}");
     orders.pointsman.kill().await;
 
-    orders.legacy.set_default(OriginReply::Json(LEGACYS));
+    orders.legacy.set_default(OriginReply::Json(LEGACY_REPLY));
     orders.pointsman = Pointsman::start(&orders.start).await;
     let shut = reasons(&orders.flip("dark").await);
     assert!(shut.contains("one or more differences were not stored"), "{shut}");
@@ -233,7 +239,7 @@ async fn stored_mismatches_stay_open_when_a_kill_loses_one_more() {
     orders.gather("mismatched", 1).await;
     orders.pointsman.kill().await;
 
-    orders.legacy.set_default(OriginReply::Json(LEGACYS));
+    orders.legacy.set_default(OriginReply::Json(LEGACY_REPLY));
     orders.pointsman = Pointsman::start(&orders.start).await;
     orders.gather("shadow_pairs", PAIRS).await;
     let shut = reasons(&orders.flip("dark").await);

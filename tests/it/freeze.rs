@@ -39,7 +39,7 @@ async fn live_system(more: &str) -> TestSystem {
     .await
 }
 
-fn is_engines(order: &Value) -> bool {
+fn is_from_engine(order: &Value) -> bool {
     order["id"].is_string()
 }
 
@@ -53,7 +53,7 @@ async fn freeze(system: &TestSystem, arguments: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_begins_nothing() {
     let system = live_system("").await;
-    assert!(is_engines(&system.order().await));
+    assert!(is_from_engine(&system.order().await));
     let body = some_order(7).to_string();
     let mut client =
         RawConnection::connect(system.pointsman.url()["http://".len()..].parse().expect("an address")).await;
@@ -69,7 +69,7 @@ async fn a_request_in_flight_begins_nothing() {
     client.send(body).await;
     let reply = client.reply().await;
     let order: Value = serde_json::from_slice(&reply.body).expect("JSON");
-    assert!(reply.status == 201 && !is_engines(&order), "{} {order}", reply.status);
+    assert!(reply.status == 201 && !is_from_engine(&order), "{} {order}", reply.status);
     system.record_order(order);
     // This is no failure of the engine: its count of consecutive answers is not reset.
     let evidence = system.pointsman.get("/api/v2/routes/orders.create/evidence").await["evidence"].clone();
@@ -93,7 +93,7 @@ async fn idle_connections_do_not_keep_the_kill_switch_out() {
     let ready = tokio::time::timeout(within, system.pointsman.try_api("/readyz")).await.expect("a reply in time");
     assert_eq!(ready.expect("a reply").status.as_u16(), 200);
     tokio::time::timeout(within, freeze(&system, &["--reason", "a flood"])).await.expect("it is frozen in time");
-    assert!(!is_engines(&system.order().await));
+    assert!(!is_from_engine(&system.order().await));
     drop(idle);
     freeze(&system, &["--off"]).await;
     system.finish().await;
@@ -158,15 +158,15 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     const ROUNDS: usize = 30;
     let mut system = live_system("limits: { answer_ms: 20000 }\n").await;
     system.allowed.unacknowledged = true;
-    let (over, by_engine) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stopped, by_engine) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = async {
         let one = async |worker: u64| {
             let mut number = worker;
-            while !over.load(Ordering::SeqCst) {
+            while !stopped.load(Ordering::SeqCst) {
                 number += CLIENTS;
                 let reply = system.send(Method::POST, "/orders", &some_order(number)).await.expect("a reply");
                 if reply.status.is_success() {
-                    by_engine.fetch_add(u64::from(is_engines(&reply.json())), Ordering::SeqCst);
+                    by_engine.fetch_add(u64::from(is_from_engine(&reply.json())), Ordering::SeqCst);
                     system.record_order(reply.json());
                 }
                 short_pause().await;
@@ -196,12 +196,12 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
             let answered = by_engine.load(Ordering::SeqCst) + CLIENTS;
             until_true("the engine to begin runs again", || by_engine.load(Ordering::SeqCst) > answered).await;
         }
-        over.store(true, Ordering::SeqCst);
+        stopped.store(true, Ordering::SeqCst);
         (instances, effects)
     };
     let ((), (instances, effects)) = tokio::join!(load, switching);
     let mut wrong = Vec::new();
-    let mut made = 0;
+    let mut instances_made = 0;
     let mut before = String::new();
     loop {
         let page = system.pointsman.get(&format!("/api/v2/orchestrate/runs?limit=500{before}")).await;
@@ -209,7 +209,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
         for run in &runs {
             let started: Timestamp =
                 run["started"].as_str().unwrap_or_else(|| panic!("{run}")).parse().expect("a time");
-            made += usize::from(run["route"] == "orders.create");
+            instances_made += usize::from(run["route"] == "orders.create");
             let inside = instances.iter().any(|(from, to)| *from < started && started < *to);
             if inside && run["route"] == "orders.create" {
                 wrong.push(format!("an instance began at {started}"));
@@ -225,10 +225,13 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     let held = |at: Timestamp| effects.iter().any(|(from, to)| at > *from + late && at < *to);
     let begun = entries.iter().filter(|entry| entry.by_engine() && !entry.repeated && held(entry.at));
     wrong.extend(begun.map(|entry| format!("`{}` began at {}", entry.operation, entry.at)));
-    let engines = entries.iter().filter(|entry| entry.by_engine()).count();
-    assert!(made > ROUNDS && engines > ROUNDS, "the engine worked in between: {made} runs, {engines} effects");
+    let engine_effects = entries.iter().filter(|entry| entry.by_engine()).count();
+    assert!(
+        instances_made > ROUNDS && engine_effects > ROUNDS,
+        "the engine worked in between: {instances_made} runs, {engine_effects} effects"
+    );
     system.finish().await;
-    let figures = format!("{ROUNDS} freezes, {made} instances and {engines} effects in between");
+    let figures = format!("{ROUNDS} freezes, {instances_made} instances and {engine_effects} effects in between");
     report_violations(
         "freeze::under_load_nothing_begins_between_an_acknowledgement_and_its_end",
         seed(),
@@ -242,35 +245,35 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
 async fn while_the_store_takes_nothing(test: &str, calls: &str, fault: &str) {
     let mut system = live_system("limits: { move_answer_ms: 2000 }\n").await;
     system.allowed.unacknowledged = true;
-    assert!(is_engines(&system.order().await));
+    assert!(is_from_engine(&system.order().await));
     system.wait_for_runs_to_end().await;
     let switch = async |system: &TestSystem, body: Value| {
         let reply = system.pointsman.api(Method::POST, "/api/v2/freeze", body).await;
         (reply.status.as_u16(), reply.json())
     };
     let unrecorded = async |system: &TestSystem, count: f64| {
-        let is_so = |metrics: &crate::support::Metrics| metrics.sum("pointsman_freeze_unrecorded", &[]) == count;
-        system.pointsman.until_metric("the freeze to be recorded or not", is_so).await;
+        let matches = |metrics: &crate::support::Metrics| metrics.sum("pointsman_freeze_unrecorded", &[]) == count;
+        system.pointsman.until_metric("the freeze to be recorded or not", matches).await;
     };
     let store = system.store();
     let files = ["", "-wal", "-journal"].map(|end| std::path::PathBuf::from(format!("{}{end}", store.display())));
-    let sick = Strace::inject_on(system.pointsman.pid(), calls, fault, &files).await;
+    let store_fault = Strace::inject_on(system.pointsman.pid(), calls, fault, &files).await;
     let (status, frozen) = switch(&system, json!({ "on": true, "effects": true, "reason": "an alarm" })).await;
     assert_eq!((status, &frozen["freeze"], &frozen["recorded"]), (202, &json!("effects"), &json!(false)), "{frozen}");
     assert!(frozen["note"].as_str().is_some_and(|note| note.contains("in force")), "{frozen}");
     unrecorded(&system, 1.0).await;
-    assert!(!is_engines(&system.order().await), "legacy answers while it is frozen");
+    assert!(!is_from_engine(&system.order().await), "legacy answers while it is frozen");
     let (status, lifted) = switch(&system, json!({ "on": false })).await;
     assert_eq!(status, 503, "{lifted}");
-    assert!(!is_engines(&system.order().await), "legacy answers: the freeze stays in force");
-    sick.end().await;
+    assert!(!is_from_engine(&system.order().await), "legacy answers: the freeze stays in force");
+    store_fault.end().await;
     unrecorded(&system, 0.0).await;
     system.kill().await;
     system.restart().await;
     let status = system.pointsman.get("/api/v2/status").await;
     assert_eq!((&status["freeze"], &status["freeze_unrecorded"]), (&json!("effects"), &json!(false)), "{status}");
     freeze(&system, &["--off"]).await;
-    assert!(is_engines(&system.order().await));
+    assert!(is_from_engine(&system.order().await));
     system.finish().await;
     report_violations(test, seed(), "1 freeze, 4 orders", &[]);
 }

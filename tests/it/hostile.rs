@@ -184,7 +184,7 @@ async fn oversized_and_hostile_bodies_are_answered_by_legacy_and_counted() {
         }
         let request = request.body(Full::new(body.into())).expect("a request");
         let reply = client.send(request).await.unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert!(reply.status.is_client_error(), "{what}: legacy says no itself: {}", reply.status);
+        assert!(reply.status.is_client_error(), "{what}: legacy refuses it itself: {}", reply.status);
     }
     system
         .pointsman

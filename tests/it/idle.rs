@@ -59,18 +59,18 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
     .await;
     let before = block_in_place(|| cluster.logged_statements()).len();
     tokio::time::sleep(WINDOW).await;
-    let asked = block_in_place(|| cluster.logged_statements()).split_off(before);
+    let sent = block_in_place(|| cluster.logged_statements()).split_off(before);
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    for statement in &asked {
+    for statement in &sent {
         let text = statement.split_once(": ").map_or(statement.as_str(), |(_, text)| text);
         *kinds.entry(text.chars().take(70).collect()).or_default() += 1;
     }
     let times = |every: Duration| (WINDOW.as_millis() / every.as_millis()) as usize + 1;
     // Heartbeats, polls, and one statement on the listening session.
     let bound = times(LEASE / 3) + times(SWEEP) * POLL_STATEMENTS_MAX + 1;
-    println!("{} statements in {WINDOW:?} (bound {bound}) while {WAITING} runs wait: {kinds:#?}", asked.len());
-    assert!(!asked.is_empty(), "nothing was written down");
-    assert!(asked.len() <= bound, "{} statements, at most {bound} are explained: {kinds:#?}", asked.len());
+    println!("{} statements in {WINDOW:?} (bound {bound}) while {WAITING} runs wait: {kinds:#?}", sent.len());
+    assert!(!sent.is_empty(), "no statement was logged");
+    assert!(sent.len() <= bound, "{} statements, at most {bound} are explained: {kinds:#?}", sent.len());
     system.allowed.unacknowledged = true;
     system.finish_with_open_runs().await;
 }

@@ -80,14 +80,14 @@ steps:
 respond: { status: 200, body: { title: "${steps.post.output.title}", views: "${steps.post.output.views}", id: "${instance.id}" } }
 "#;
 
-struct Front {
+struct JsonServerSystem {
     pointsman: Pointsman,
     legacy: String,
     client: Client,
     made: Vec<Value>,
 }
 
-impl Front {
+impl JsonServerSystem {
     async fn send_ok(&self, method: Method, path: &str, body: &Value) -> Reply {
         let url = format!("{}{path}", self.pointsman.url());
         let reply = self.client.json(method.clone(), &url, &[], body).await;
@@ -160,38 +160,38 @@ async fn all_five_states_up_and_down() {
         env: vec![],
     };
     let pointsman = Pointsman::start(&start).await;
-    let mut front = Front { pointsman, legacy, client: Client::new(PATIENCE), made: Vec::new() };
+    let mut system = JsonServerSystem { pointsman, legacy, client: Client::new(PATIENCE), made: Vec::new() };
 
     let mut by_state = Vec::new();
     for state in ["off", "shadow", "dark", "live", "only"] {
         if state != "off" {
-            front.raise("posts.get", state).await;
-            front.raise("posts.create", state).await;
+            system.raise("posts.get", state).await;
+            system.raise("posts.create", state).await;
         }
-        by_state.push(front.create_and_read_twice().await);
-        checker::check_balance(&front.pointsman.metrics().await);
+        by_state.push(system.create_and_read_twice().await);
+        checker::check_balance(&system.pointsman.metrics().await);
     }
-    let engines: Vec<bool> = by_state.iter().map(|made| made["id"].is_string()).collect();
-    assert_eq!(engines, [false, false, false, true, true]);
+    let by_engine: Vec<bool> = by_state.iter().map(|made| made["id"].is_string()).collect();
+    assert_eq!(by_engine, [false, false, false, true, true]);
     for state in ["live", "dark", "shadow", "off"] {
         for route in ["posts.create", "posts.get"] {
             let flip = ["flip", route, state, "--reason", "back again", "--acknowledge"];
-            let output = front.pointsman.cli(&flip).await;
+            let output = system.pointsman.cli(&flip).await;
             assert!(output.status.success(), "{}", output_text(&output));
         }
-        front.create_and_read_twice().await;
-        checker::check_balance(&front.pointsman.metrics().await);
+        system.create_and_read_twice().await;
+        checker::check_balance(&system.pointsman.metrics().await);
     }
     for made in &by_state {
-        front.read(made).await;
+        system.read(made).await;
     }
     // For one request the shared effect comes from exactly one arm: an entry for each post of the engine, no other.
-    let mut wanted: Vec<&Value> = front.made.iter().map(|made| &made["id"]).filter(|id| id.is_string()).collect();
-    let entries = front.entries().await;
+    let mut wanted: Vec<&Value> = system.made.iter().map(|made| &made["id"]).filter(|id| id.is_string()).collect();
+    let entries = system.entries().await;
     let mut written: Vec<&Value> = entries.iter().map(|entry| &entry["by"]).collect();
     wanted.sort_by_key(|id| id.to_string());
     written.sort_by_key(|id| id.to_string());
     assert_eq!(written, wanted);
-    assert_eq!(front.pointsman.stop().await, Some(0));
-    checker::check_runs(&store, &front.made).await;
+    assert_eq!(system.pointsman.stop().await, Some(0));
+    checker::check_runs(&store, &system.made).await;
 }

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::legacy_keys::{charges, force, full_disk, send_keyed};
+use crate::legacy_keys::{charges, fill_disk, force, send_keyed};
 use crate::support::process::{Start, cli, output_text};
 use crate::support::test_system::TestSystem;
 use crate::support::{FlagsDir, Pointsman};
@@ -18,8 +18,8 @@ fn keep_in(flags: &FlagsDir, dir: &TempDir) {
 }
 
 /// Lets legacy take an order while the store takes nothing, and kills the process. Returns its number at legacy.
-async fn taken_by_legacy(system: &mut TestSystem, key: &str) -> Value {
-    let full = full_disk(system).await;
+async fn let_legacy_take(system: &mut TestSystem, key: &str) -> Value {
+    let full = fill_disk(system).await;
     let first = send_keyed(system, key, 1).await;
     assert!(first.json()["id"].is_number(), "{}", first.json());
     system.kill().await;
@@ -28,7 +28,7 @@ async fn taken_by_legacy(system: &mut TestSystem, key: &str) -> Value {
 }
 
 /// Checks that the client's retry, with the route in `live`, is answered with legacy's order.
-async fn retry_stays_with_legacy(system: &TestSystem, key: &str, id: &Value) {
+async fn check_retry_stays_with_legacy(system: &TestSystem, key: &str, id: &Value) {
     force(system, "live").await;
     let before = charges(system);
     let again = send_keyed(system, key, 1).await;
@@ -52,10 +52,10 @@ async fn another_directory_for_the_file_forgets_no_key() {
     let (earlier, later) = (tempdir(), tempdir());
     let mut system = TestSystem::with(|flags| keep_in(flags, &earlier)).await;
     system.allowed.unacknowledged = true;
-    let id = taken_by_legacy(&mut system, "one").await;
+    let id = let_legacy_take(&mut system, "one").await;
     keep_in(&system.flags, &later);
     system.restart().await;
-    retry_stays_with_legacy(&system, "one", &id).await;
+    check_retry_stays_with_legacy(&system, "one", &id).await;
     system.finish().await;
 }
 
@@ -64,7 +64,7 @@ async fn a_file_that_is_gone_shuts_the_gate_until_it_is_back() {
     let (dir, hidden) = (tempdir(), tempdir());
     let mut system = TestSystem::with(|flags| keep_in(flags, &dir)).await;
     system.allowed.unacknowledged = true;
-    let id = taken_by_legacy(&mut system, "one").await;
+    let id = let_legacy_take(&mut system, "one").await;
     let named: Vec<_> =
         std::fs::read_dir(dir.path()).expect("a directory").map(|e| e.expect("a file").path()).collect();
     assert_eq!(named.len(), 1, "{named:?}");
@@ -88,7 +88,7 @@ async fn a_file_that_is_gone_shuts_the_gate_until_it_is_back() {
     system.restart().await;
     force(&system, "dark").await;
     assert!(!why_shut(&system).await.contains("file of retry keys"));
-    retry_stays_with_legacy(&system, "one", &id).await;
+    check_retry_stays_with_legacy(&system, "one", &id).await;
     system.finish().await;
 }
 
@@ -99,10 +99,10 @@ const RECORD: usize = 64;
 type Change = fn(&mut Vec<u8>);
 
 /// Legacy takes six orders, the process is killed, and its file is changed: why the gate to `live` is shut then.
-async fn gate_after(change: Change, is_damage: bool) -> String {
+async fn gate_reasons_after(change: Change, is_damage: bool) -> String {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
-    let full = full_disk(&system).await;
+    let full = fill_disk(&system).await;
     for number in 1..=6 {
         let taken = send_keyed(&system, &format!("key-{number}"), number).await;
         assert!(taken.json()["id"].is_number(), "{}", taken.json());
@@ -142,7 +142,7 @@ async fn a_damaged_file_shuts_the_gate() {
         ("a record that cannot be read", |bytes| bytes[RING + 2 * RECORD + 30] ^= 1),
     ];
     for (damage, change) in damages {
-        let why = gate_after(change, true).await;
+        let why = gate_reasons_after(change, true).await;
         assert!(why.contains("could not be noted"), "{damage}: {why}");
     }
 }
@@ -155,7 +155,7 @@ async fn a_record_that_was_being_written_shuts_no_gate() {
         assert!(noted >= 6 && bytes[next..next + RECORD].iter().all(|byte| *byte == 0), "{noted}");
         bytes[next + 10..next + 40].fill(7);
     };
-    let why = gate_after(tear_next, false).await;
+    let why = gate_reasons_after(tear_next, false).await;
     assert!(!why.contains("retry keys"), "{why}");
 }
 
@@ -164,18 +164,18 @@ async fn a_process_on_a_copy_of_the_store_takes_no_key_away() {
     let dir = tempdir();
     let mut system = TestSystem::with(|flags| keep_in(flags, &dir)).await;
     system.allowed.unacknowledged = true;
-    let id = taken_by_legacy(&mut system, "one").await;
+    let id = let_legacy_take(&mut system, "one").await;
     let copy = system.flags.file("copy.db");
     for end in ["", "-wal"] {
-        let beside = |path: &std::path::Path| format!("{}{end}", path.display());
-        std::fs::copy(beside(&system.store()), beside(&copy)).expect("copied");
+        let with_suffix = |path: &std::path::Path| format!("{}{end}", path.display());
+        std::fs::copy(with_suffix(&system.store()), with_suffix(&copy)).expect("copied");
     }
     let start =
         Start { store: format!("sqlite:{}", copy.display()), log: system.flags.file("copy.log"), ..system.arguments() };
     let mut other = Pointsman::start(&start).await;
     assert!(other.log().contains("belongs to the store"), "{}", other.log());
     system.restart().await;
-    retry_stays_with_legacy(&system, "one", &id).await;
+    check_retry_stays_with_legacy(&system, "one", &id).await;
     assert_eq!(other.stop().await, Some(0), "{}", other.log());
     system.finish().await;
 }
@@ -184,7 +184,7 @@ async fn a_process_on_a_copy_of_the_store_takes_no_key_away() {
 async fn a_backup_has_the_keys_that_wait_in_the_file() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
-    let full = full_disk(&system).await;
+    let full = fill_disk(&system).await;
     let first = send_keyed(&system, "one", 1).await;
     assert!(first.json()["id"].is_number(), "{}", first.json());
     let copy = system.flags.file("copy.db");
@@ -197,6 +197,6 @@ async fn a_backup_has_the_keys_that_wait_in_the_file() {
     system.kill().await;
     full.end().await;
     system.restart_on(copy).await;
-    retry_stays_with_legacy(&system, "one", &first.json()["id"]).await;
+    check_retry_stays_with_legacy(&system, "one", &first.json()["id"]).await;
     system.finish().await;
 }

@@ -14,24 +14,24 @@ use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, id, some_order};
 use crate::support::{FlagsDir, Pointsman, until};
 
-fn is_engines(order: &Value) -> bool {
+fn is_from_engine(order: &Value) -> bool {
     order["id"].is_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_family_walks_up_through_its_gates_and_down_again() {
     let system = TestSystem::start().await;
-    assert!(!is_engines(&system.order().await));
+    assert!(!is_from_engine(&system.order().await));
     system.climb_to("live").await;
     let made = system.order().await;
-    assert!(is_engines(&made));
+    assert!(is_from_engine(&made));
     assert_eq!(system.read(&made).await["total"], made["total"]);
     system.climb_to("only").await;
     system.legacy.outage(Outage::Gone);
     system.create_read_cancel().await;
     system.legacy.outage(Outage::None);
     system.lower("off").await;
-    assert!(!is_engines(&system.order().await));
+    assert!(!is_from_engine(&system.order().await));
     assert_eq!(system.cancel(&made).await["status"], "cancelled");
     system.finish().await;
 }
@@ -75,15 +75,15 @@ async fn a_defect_corrected_under_load_leaves_no_trace_in_the_new_evidence() {
     let system =
         TestSystem::with(|flags| flags.edit("workflows/create-order.yaml", |text| text.replace(right, wrong))).await;
     system.climb_to("shadow").await;
-    let over = AtomicBool::new(false);
+    let stopped = AtomicBool::new(false);
     let load = async {
-        while !over.load(Ordering::SeqCst) {
+        while !stopped.load(Ordering::SeqCst) {
             futures_util::future::join_all((0..4).map(|_| system.order())).await;
         }
     };
     let evidence = || async { system.pointsman.get("/api/v2/routes/orders.create/evidence").await["evidence"].clone() };
     let count = |evidence: &Value, name: &str| evidence[name].as_u64().unwrap_or_default();
-    let mending = async {
+    let correcting = async {
         for (from, to) in [(wrong, right), (right, wrong), (wrong, right), (right, wrong), (wrong, right)] {
             let before = until("pairs", || async {
                 let now = evidence().await;
@@ -98,9 +98,9 @@ async fn a_defect_corrected_under_load_leaves_no_trace_in_the_new_evidence() {
             .await;
         }
         until("pairs", || async { (count(&evidence().await, "shadow_pairs") > 20).then_some(()) }).await;
-        over.store(true, Ordering::SeqCst);
+        stopped.store(true, Ordering::SeqCst);
     };
-    tokio::join!(load, mending);
+    tokio::join!(load, correcting);
     system.wait_for_shadow_idle().await;
     let now = evidence().await;
     assert_eq!(count(&now, "mismatched"), 0, "{now}");
@@ -129,18 +129,18 @@ async fn instances_of_the_engine_stay_with_it_after_off_and_a_restart() {
 async fn a_retry_stays_on_the_arm_of_its_first_try() {
     let system = TestSystem::start().await;
     system.climb_to("live").await;
-    let (engines, legacys) = ([("idempotency-key", "k-engine")], [("idempotency-key", "k-legacy")]);
+    let (engine_key, legacy_key) = ([("idempotency-key", "k-engine")], [("idempotency-key", "k-legacy")]);
     let body = some_order(3);
-    let first = system.send_with(Method::POST, "/orders", &engines, &body).await.expect("a reply").json();
+    let first = system.send_with(Method::POST, "/orders", &engine_key, &body).await.expect("a reply").json();
     system.record_order(first.clone());
-    assert!(is_engines(&first));
+    assert!(is_from_engine(&first));
     system.lower("off").await;
-    let retried = system.send_with(Method::POST, "/orders", &engines, &body).await.expect("a reply").json();
+    let retried = system.send_with(Method::POST, "/orders", &engine_key, &body).await.expect("a reply").json();
     assert_eq!(retried["id"], first["id"], "the engine took it, in off too");
-    let second = system.send_with(Method::POST, "/orders", &legacys, &body).await.expect("a reply").json();
+    let second = system.send_with(Method::POST, "/orders", &legacy_key, &body).await.expect("a reply").json();
     system.record_order(second.clone());
     system.climb_to("live").await;
-    let retried = system.send_with(Method::POST, "/orders", &legacys, &body).await.expect("a reply").json();
+    let retried = system.send_with(Method::POST, "/orders", &legacy_key, &body).await.expect("a reply").json();
     assert_eq!(retried["id"], second["id"], "legacy took it, in live too");
     system.finish().await;
 }
@@ -174,7 +174,7 @@ async fn live_falls_back_where_nothing_had_begun_and_only_answers_503() {
     system.climb_to("live").await;
     system.world.fault("quote", Fault::Refuse(503), 8);
     let order = system.order().await;
-    assert!(!is_engines(&order), "legacy answered: {order}");
+    assert!(!is_from_engine(&order), "legacy answered: {order}");
     system.world.clear_faults();
     let fallbacks = system.pointsman.metrics().await.sum("pointsman_fallbacks_total", &[]);
     assert_eq!(fallbacks, 1.0);
@@ -254,11 +254,11 @@ async fn freeze_stops_new_instances_and_keeps_the_engines_own() {
     let made = system.order().await;
     let output = system.pointsman.cli(&["freeze", "--reason", "a look around"]).await;
     assert!(output.status.success(), "{}", output_text(&output));
-    assert!(!is_engines(&system.order().await));
+    assert!(!is_from_engine(&system.order().await));
     assert_eq!(system.read(&made).await["id"], made["id"]);
     let output = system.pointsman.cli(&["freeze", "--off", "--reason", "seen enough"]).await;
     assert!(output.status.success(), "{}", output_text(&output));
-    assert!(is_engines(&system.order().await));
+    assert!(is_from_engine(&system.order().await));
     system.finish().await;
 }
 
@@ -297,7 +297,7 @@ async fn a_file_alone_puts_nothing_above_shadow() {
         });
     })
     .await;
-    assert!(!is_engines(&system.order().await), "legacy answers");
+    assert!(!is_from_engine(&system.order().await), "legacy answers");
     let row = async || system.pointsman.get("/api/v2/routes/orders.create").await;
     let shown = row().await;
     assert_eq!(shown["row"]["effective"], json!({ "state": "shadow", "why": "gate" }), "{shown}");
@@ -325,7 +325,7 @@ async fn a_file_alone_puts_nothing_above_shadow() {
     until("the files", || async { (row().await["row"]["effective"]["state"] == "live").then_some(()) }).await;
     let shown = row().await["row"].clone();
     assert_eq!((&shown["effective"]["why"], &shown["forced"]), (&json!("unproven"), &json!("we know")));
-    assert!(is_engines(&system.order().await));
+    assert!(is_from_engine(&system.order().await));
     let _answered = system.send_with(Method::POST, "/campaigns", &staff, &brief).await.expect("a reply");
     until("the cohort's run", || async { (runs().await > 0).then_some(()) }).await;
     system.finish_with_open_runs().await;
@@ -335,7 +335,7 @@ async fn a_file_alone_puts_nothing_above_shadow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_flip_prints_the_commands_that_pass() {
     let system = TestSystem::start().await;
-    let obey = async |refusal: &str| {
+    let run_commands_of = async |refusal: &str| {
         let commands: Vec<&str> = refusal.lines().filter_map(|line| line.trim().strip_prefix("pointsman ")).collect();
         assert!(!commands.is_empty(), "{refusal}");
         for command in &commands {
@@ -347,13 +347,13 @@ async fn a_refused_flip_prints_the_commands_that_pass() {
     };
     let state = async || system.pointsman.get("/api/v2/routes/orders.create").await["row"]["requested"].clone();
     let followers_first = system.flip("orders.create", "shadow", &[]).await.expect_err("above its followers");
-    assert_eq!((obey(&followers_first).await, state().await), (3, json!("shadow")));
+    assert_eq!((run_commands_of(&followers_first).await, state().await), (3, json!("shadow")));
     let gate = system.flip("orders.create", "only", &["--reason", "drill"]).await.expect_err("shut");
     assert!(gate.contains("--force --reason 'drill'"), "{gate}");
-    assert_eq!((obey(&gate).await, state().await), (3, json!("only")));
+    assert_eq!((run_commands_of(&gate).await, state().await), (3, json!("only")));
     let down = system.flip("orders.create", "live", &[]).await.expect_err("needs an acknowledgement");
     assert!(down.contains("pointsman flip orders.create live --yes"), "{down}");
-    assert_eq!((obey(&down).await, state().await), (1, json!("live")));
+    assert_eq!((run_commands_of(&down).await, state().await), (1, json!("live")));
     let nothing_helps = system.flip("orders.list", "shadow", &[]).await.expect_err("no workflow");
     assert!(!nothing_helps.contains("pointsman flip"), "{nothing_helps}");
     system.finish().await;

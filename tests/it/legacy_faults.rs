@@ -7,14 +7,14 @@ use crate::support::process::Start;
 use crate::support::raw_connection::{RawConnection, RawReply};
 use crate::support::{FlagsDir, Pointsman};
 
-struct Front {
+struct TestProxy {
     pointsman: Pointsman,
     origin: Origin,
     _dir: tempfile::TempDir,
     _flags: FlagsDir,
 }
 
-async fn front() -> Front {
+async fn start_proxy() -> TestProxy {
     let origin = Origin::start(OriginReply::Json("{}")).await;
     let flags = FlagsDir::passthrough(&origin.url());
     flags.edit("pointsman.yaml", |text| {
@@ -23,10 +23,10 @@ async fn front() -> Front {
     let dir = tempfile::tempdir().expect("a directory");
     let start =
         Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
-    Front { pointsman: Pointsman::start(&start).await, origin, _dir: dir, _flags: flags }
+    TestProxy { pointsman: Pointsman::start(&start).await, origin, _dir: dir, _flags: flags }
 }
 
-impl Front {
+impl TestProxy {
     async fn get(&self) -> RawReply {
         let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
         RawConnection::connect(self.pointsman.listen).await.send(request).await.reply().await
@@ -43,39 +43,39 @@ fn check_problem(reply: &RawReply, status: u16) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_legacy_is_a_504_in_time() {
-    let mut front = front().await;
-    front.origin.script(OriginReply::Stall, 1);
+    let mut proxy = start_proxy().await;
+    proxy.origin.script(OriginReply::Stall, 1);
     let begun = Instant::now();
-    check_problem(&front.get().await, 504);
+    check_problem(&proxy.get().await, 504);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    front.origin.script(OriginReply::Slow(Duration::from_millis(50), "{}"), 1);
-    assert_eq!(front.get().await.status, 200);
-    assert_eq!(front.pointsman.stop().await, Some(0));
+    proxy.origin.script(OriginReply::Slow(Duration::from_millis(50), "{}"), 1);
+    assert_eq!(proxy.get().await.status, 200);
+    assert_eq!(proxy.pointsman.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_legacy_that_closes_is_a_502_and_a_cut_body_is_never_completed() {
-    let mut front = front().await;
-    front.origin.script(OriginReply::Close, 1);
-    let closed = front.get().await;
+    let mut proxy = start_proxy().await;
+    proxy.origin.script(OriginReply::Close, 1);
+    let closed = proxy.get().await;
     // A fresh connection that was closed without a byte: whether legacy saw the request is unknown.
     check_problem(&closed, 502);
-    for act in [OriginReply::CutMidBody, OriginReply::CutMidChunks] {
-        front.origin.script(act.clone(), 1);
+    for reply in [OriginReply::CutMidBody, OriginReply::CutMidChunks] {
+        proxy.origin.script(reply.clone(), 1);
         let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
-        let bytes = RawConnection::connect(front.pointsman.listen).await.send(request).await.read_to_close().await;
+        let bytes = RawConnection::connect(proxy.pointsman.listen).await.send(request).await.read_to_close().await;
         let text = String::from_utf8_lossy(&bytes);
         let whole = text.ends_with("0\r\n\r\n") || text.contains("content-length: 9\r\n");
-        assert!(!whole, "{act:?} was passed on as whole: {text}");
+        assert!(!whole, "{reply:?} was passed on as whole: {text}");
     }
-    assert_eq!(front.get().await.status, 200);
-    assert_eq!(front.pointsman.stop().await, Some(0));
+    assert_eq!(proxy.get().await.status, 200);
+    assert_eq!(proxy.pointsman.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_legacy_is_a_502() {
-    let mut front = front().await;
-    let Front { origin, .. } = &front;
+    let mut proxy = start_proxy().await;
+    let TestProxy { origin, .. } = &proxy;
     assert_eq!(origin.count(), 0);
     let dead = FlagsDir::passthrough("http://127.0.0.1:1");
     let dir = tempfile::tempdir().expect("a directory");
@@ -85,38 +85,38 @@ async fn a_dead_legacy_is_a_502() {
     let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
     check_problem(&RawConnection::connect(other.listen).await.send(request).await.reply().await, 502);
     assert_eq!(other.stop().await, Some(0));
-    assert_eq!(front.pointsman.stop().await, Some(0));
+    assert_eq!(proxy.pointsman.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hop_by_hop_fields_stay_on_their_hop() {
-    let mut front = front().await;
+    let mut proxy = start_proxy().await;
     let request = "GET /x?a=%20 HTTP/1.1\r\nhost: shop.example\r\nconnection: keep-alive, x-mine\r\nx-mine: 1\r\n\
                    te: trailers\r\nproxy-authorization: secret\r\nx-forwarded-for: 6.6.6.6\r\nx-kept: yes\r\n\r\n";
-    let reply = RawConnection::connect(front.pointsman.listen).await.send(request).await.reply().await;
+    let reply = RawConnection::connect(proxy.pointsman.listen).await.send(request).await.reply().await;
     assert_eq!(reply.status, 200);
-    let seen = front.origin.seen().remove(0);
+    let seen = proxy.origin.seen().remove(0);
     assert_eq!(seen.line, "GET /x?a=%20 HTTP/1.1");
     assert_eq!(seen.header("x-kept"), Some("yes"));
     assert_eq!(seen.header("host"), Some("shop.example"));
-    for gone in ["x-mine", "proxy-authorization"] {
-        assert_eq!(seen.header(gone), None, "{gone} was passed on");
+    for removed in ["x-mine", "proxy-authorization"] {
+        assert_eq!(seen.header(removed), None, "{removed} was passed on");
     }
-    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"), "a stranger's word is not trusted");
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"), "the client's own value is not trusted");
     assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
     assert!(seen.header("via").is_some() && seen.header("traceparent").is_some());
-    assert_eq!(front.pointsman.stop().await, Some(0));
+    assert_eq!(proxy.pointsman.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_waits_for_100_continue_and_arrives_whole() {
-    let mut front = front().await;
-    let mut raw = RawConnection::connect(front.pointsman.listen).await;
+    let mut proxy = start_proxy().await;
+    let mut raw = RawConnection::connect(proxy.pointsman.listen).await;
     raw.send("POST /up HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n").await;
     let reply = raw.reply().await;
     assert_eq!(reply.status, 100);
     let reply = raw.send("upload").await.reply().await;
     assert_eq!(reply.status, 200);
-    assert_eq!(front.origin.seen()[0].body, b"upload");
-    assert_eq!(front.pointsman.stop().await, Some(0));
+    assert_eq!(proxy.origin.seen()[0].body, b"upload");
+    assert_eq!(proxy.pointsman.stop().await, Some(0));
 }

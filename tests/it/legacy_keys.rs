@@ -29,10 +29,10 @@ pub async fn force(system: &TestSystem, to: &str) {
 }
 
 /// From now on the disk is full: the store cannot write, but allocated blocks can be overwritten.
-pub async fn full_disk(system: &TestSystem) -> Strace {
+pub async fn fill_disk(system: &TestSystem) -> Strace {
     let store = system.store();
-    let beside = |end: &str| PathBuf::from(format!("{}{end}", store.display()));
-    let files = [store.clone(), beside("-wal"), beside("-journal")];
+    let with_suffix = |end: &str| PathBuf::from(format!("{}{end}", store.display()));
+    let files = [store.clone(), with_suffix("-wal"), with_suffix("-journal")];
     Strace::inject_on(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC", &files).await
 }
 
@@ -44,7 +44,7 @@ pub async fn send_keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
 
 /// Waits until the file of retry keys has the first route of which a key could not be noted. It is written as soon as
 /// that is possible, in the first slot for such routes.
-pub async fn unnoted_route_is_written(system: &TestSystem) {
+pub async fn wait_until_unnoted_route_is_written(system: &TestSystem) {
     let file = PathBuf::from(format!("{}.keys", system.store().display()));
     until("the route to be written down", || async {
         let slot = std::fs::read(&file).ok()?.get(2 * 64..3 * 64)?.to_vec();
@@ -73,7 +73,7 @@ async fn kill_after_legacy(test: &str, is_full: bool) {
                 .await
                 .expect("it moves");
         }
-        let full = if is_full { Some(full_disk(&system).await) } else { None };
+        let full = if is_full { Some(fill_disk(&system).await) } else { None };
         let (mut taken, before) = (Vec::new(), charges(&system));
         for _ in 0..ORDERS {
             number += 1;
@@ -140,15 +140,15 @@ async fn a_key_that_cannot_be_recorded() {
     let nothing_written =
         async |system: &TestSystem| Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
     force(&system, "live").await;
-    let sick = nothing_written(&system).await;
+    let refused_writes = nothing_written(&system).await;
     let before = charges(&system);
     let refused = send_keyed(&system, "in-live", 1).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.json());
-    let said_so = refused.json();
-    assert!(said_so["type"].as_str().is_some_and(|kind| kind.ends_with("retry-key-not-noted")), "{said_so}");
-    assert!(said_so["detail"].as_str().is_some_and(|why| why.contains("Nothing was begun")), "{said_so}");
+    let problem = refused.json();
+    assert!(problem["type"].as_str().is_some_and(|kind| kind.ends_with("retry-key-not-noted")), "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|why| why.contains("Nothing was begun")), "{problem}");
     assert_eq!(charges(&system), before, "neither arm has begun");
-    sick.end().await;
+    refused_writes.end().await;
     until("the refused order to be taken", || async {
         (send_keyed(&system, "in-live", 1).await.status == StatusCode::CREATED).then_some(())
     })
@@ -157,7 +157,7 @@ async fn a_key_that_cannot_be_recorded() {
     system.wait_for_runs_to_end().await;
 
     system.lower("dark").await;
-    let sick = nothing_written(&system).await;
+    let refused_writes = nothing_written(&system).await;
     let served = send_keyed(&system, "in-dark", 2).await;
     assert_eq!(served.status, StatusCode::CREATED, "below `live` legacy serves: {}", served.json());
     system
@@ -166,7 +166,7 @@ async fn a_key_that_cannot_be_recorded() {
             metrics.sum("pointsman_retry_keys_unnoted_total", &[("route", "orders.create")]) == 1.0
         })
         .await;
-    sick.end().await;
+    refused_writes.end().await;
     for follower in ["orders.get", "orders.cancel"] {
         system.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
     }
@@ -177,7 +177,7 @@ async fn a_key_that_cannot_be_recorded() {
     };
     let (status, why) = shut(&system).await;
     assert!(status == StatusCode::CONFLICT && why.contains("could not be noted"), "{status} {why}");
-    unnoted_route_is_written(&system).await;
+    wait_until_unnoted_route_is_written(&system).await;
     system.kill().await;
     system.restart().await;
     let (status, why) = shut(&system).await;

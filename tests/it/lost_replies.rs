@@ -127,33 +127,33 @@ async fn replies_are_lost(test: &str, keyed: bool) {
     let done = Cell::new(false);
     let all = async {
         let mut times_sent = 0;
-        for some in (0..ORDERS).collect::<Vec<_>>().chunks(8) {
-            let some = some.iter().map(|number| send_until_confirmed(&system, *number, random.fork()));
-            times_sent += futures_util::future::join_all(some).await.iter().sum::<u64>();
+        for chunk in (0..ORDERS).collect::<Vec<_>>().chunks(8) {
+            let orders = chunk.iter().map(|number| send_until_confirmed(&system, *number, random.fork()));
+            times_sent += futures_util::future::join_all(orders).await.iter().sum::<u64>();
         }
         done.set(true);
         times_sent
     };
     let (times_sent, decided) = tokio::join!(all, resolve_conflicts(&system, &done));
-    let met = |operation: &str| usize::try_from(system.world.arrived(operation)).expect("few").min(CALLS);
-    let met = drawn.iter().map(|(operation, faults)| {
-        faults[..met(operation)].iter().filter(|fault| **fault != Fault::None).count() as u64
+    let calls_made = |operation: &str| usize::try_from(system.world.arrived(operation)).expect("few").min(CALLS);
+    let faults_met = drawn.iter().map(|(operation, faults)| {
+        faults[..calls_made(operation)].iter().filter(|fault| **fault != Fault::None).count() as u64
     });
-    let met = met.sum::<u64>();
+    let faults_met = faults_met.sum::<u64>();
     let again = system.world.ledger().entries().iter().filter(|line| line.repeated).count() as u64;
     let mut wrong = Vec::new();
-    if again > if keyed { met } else { 0 } {
-        wrong.push(format!("{again} calls were made again after {met} faults, keys honoured: {keyed}"));
+    if again > if keyed { faults_met } else { 0 } {
+        wrong.push(format!("{again} calls were made again after {faults_met} faults, keys honoured: {keyed}"));
     }
     until("every run to end", || async {
         let open = system.pointsman.get("/api/v2/orchestrate/runs?status=open").await;
         open["runs"].as_array().is_some_and(Vec::is_empty).then_some(())
     })
     .await;
-    system.allowed.lost_replies = met;
+    system.allowed.lost_replies = faults_met;
     system.finish().await;
     let figures = format!(
-        "{ORDERS} orders, sent {times_sent} times, {met} faults, {again} calls made again, {decided} decisions of a person"
+        "{ORDERS} orders, sent {times_sent} times, {faults_met} faults, {again} calls made again, {decided} decisions of a person"
     );
     report_violations(test, seed, &figures, &wrong);
 }

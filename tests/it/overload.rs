@@ -40,7 +40,10 @@ async fn a_slow_engine_arm_fills_the_queue_and_is_counted() {
         }
     }
     let (off, shadow) = (p50(off), p50(shadow));
-    assert!(shadow < off * 4 + Duration::from_millis(20), "the caller noticed: {off:?} in off, {shadow:?} in shadow");
+    assert!(
+        shadow < off * 4 + Duration::from_millis(20),
+        "comparison delays callers: {off:?} in off, {shadow:?} in shadow"
+    );
     system.world.clear_faults();
     let metrics = system.pointsman.metrics().await;
     let full = [("outcome", "skipped"), ("reason", "queue_full")];
@@ -79,14 +82,14 @@ async fn a_dead_engine_arm_is_counted_as_failed() {
 
 /// Scrapes continuously until the load is over: the comparison counts have to balance in every scrape.
 async fn check_balance_while(system: &TestSystem, load: impl Future<Output = ()>) {
-    let over = AtomicBool::new(false);
+    let stopped = AtomicBool::new(false);
     let load = async {
         load.await;
-        over.store(true, Ordering::SeqCst);
+        stopped.store(true, Ordering::SeqCst);
     };
     let scraping = async {
         let (mut scrapes, mut busy) = (0, 0);
-        while !over.load(Ordering::SeqCst) {
+        while !stopped.load(Ordering::SeqCst) {
             let metrics = system.pointsman.metrics().await;
             checker::check_balance(&metrics);
             let of = |name: &str| metrics.sum(name, &[]);
@@ -108,7 +111,7 @@ async fn many_rounds(system: &TestSystem) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_account_balances_at_every_scrape_under_load_and_flips() {
+async fn comparison_counts_balance_at_every_scrape_under_load_and_flips() {
     let system = TestSystem::with(small_queue).await;
     system.climb_to("shadow").await;
     let flipping = async {
@@ -130,11 +133,11 @@ async fn the_account_balances_at_every_scrape_under_load_and_flips() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_account_balances_at_every_scrape_in_dark_too() {
+async fn comparison_counts_balance_at_every_scrape_in_dark_too() {
     let system = TestSystem::with(small_queue).await;
     for state in ["shadow", "dark"] {
         for route in FAMILY {
-            let why = ["--force", "--reason", "the account is looked at, not the evidence"];
+            let why = ["--force", "--reason", "the counts are checked, not the evidence"];
             system.flip(route, state, &why).await.expect("forced");
         }
     }

@@ -24,13 +24,13 @@ const BOUND: Duration = Duration::from_secs(20);
 const CALLERS: u64 = 4;
 
 /// A database server, a system that is connected to it through a lossy proxy, with its family raised to a state.
-struct Scene {
+struct PostgresSystem {
     cluster: Cluster,
     proxy: LossyProxy,
     system: TestSystem,
 }
 
-impl Scene {
+impl PostgresSystem {
     async fn start(state: &str) -> Option<Self> {
         let Some(cluster) = block_in_place(Cluster::start) else {
             eprintln!("not tried: PostgreSQL is not installed");
@@ -66,23 +66,23 @@ impl Load {
 
 /// The results of callers.
 #[derive(Default)]
-struct Seen {
+struct CallerResults {
     answers: BTreeMap<String, u64>,
     slowest: Duration,
 }
 
 /// Callers place orders until it ends; every answer is a success or a clear error, within the bound.
-async fn drive(system: &TestSystem, load: &Load) -> Seen {
+async fn send_orders(system: &TestSystem, load: &Load) -> CallerResults {
     let number = AtomicU64::new(seed() % 1_000);
     let caller = async || {
-        let mut seen = Seen::default();
+        let mut results = CallerResults::default();
         while !load.stop.load(Ordering::Relaxed) {
             let body = some_order(number.fetch_add(1, Ordering::Relaxed));
             let begun = Instant::now();
             let reply = tokio::time::timeout(BOUND, system.send(Method::POST, "/orders", &body)).await;
             let reply = reply.unwrap_or_else(|_| panic!("a caller waits for more than {BOUND:?}"));
             let reply = reply.unwrap_or_else(|error| panic!("a caller got no answer: {error}"));
-            seen.slowest = seen.slowest.max(begun.elapsed());
+            results.slowest = results.slowest.max(begun.elapsed());
             let name = if reply.status.is_success() {
                 let order = reply.json();
                 let by_engine = order["id"].is_string();
@@ -95,14 +95,14 @@ async fn drive(system: &TestSystem, load: &Load) -> Seen {
                 assert!(text.contains("\"detail\""), "an error says what is known: {text}");
                 reply.status.as_str().to_owned()
             };
-            *seen.answers.entry(name).or_default() += 1;
+            *results.answers.entry(name).or_default() += 1;
         }
-        seen
+        results
     };
-    let mut all = Seen::default();
-    for seen in futures_util::future::join_all((0..CALLERS).map(|_| caller())).await {
-        all.slowest = all.slowest.max(seen.slowest);
-        seen.answers.into_iter().for_each(|(name, count)| *all.answers.entry(name).or_default() += count);
+    let mut all = CallerResults::default();
+    for results in futures_util::future::join_all((0..CALLERS).map(|_| caller())).await {
+        all.slowest = all.slowest.max(results.slowest);
+        results.answers.into_iter().for_each(|(name, count)| *all.answers.entry(name).or_default() += count);
     }
     all
 }
@@ -111,7 +111,7 @@ async fn drive(system: &TestSystem, load: &Load) -> Seen {
 struct FaultReport {
     faults: u64,
     kind: &'static str,
-    back: Duration,
+    recovered_after: Duration,
 }
 
 /// Runs faults under load, and then the checker.
@@ -120,7 +120,7 @@ async fn under_load(
     state: &str,
     faults: impl AsyncFnOnce(&mut Cluster, &LossyProxy, &Load) -> FaultReport,
 ) {
-    let Some(Scene { mut cluster, proxy, system }) = Scene::start(state).await else { return };
+    let Some(PostgresSystem { mut cluster, proxy, system }) = PostgresSystem::start(state).await else { return };
     let load = Load::default();
     let fault = async {
         load.wait_for_answers().await;
@@ -128,39 +128,43 @@ async fn under_load(
         load.stop.store(true, Ordering::Relaxed);
         done
     };
-    let (seen, FaultReport { faults, kind, back }) = tokio::join!(drive(&system, &load), fault);
-    let Seen { answers, slowest } = seen;
+    let (results, FaultReport { faults, kind, recovered_after }) = tokio::join!(send_orders(&system, &load), fault);
+    let CallerResults { answers, slowest } = results;
     let cases: u64 = answers.values().sum();
     system.finish().await;
     let figures = format!(
         "{cases} orders {answers:?}, {faults} {kind}, slowest answer {slowest:.1?} (bound {BOUND:?}), 40 orders by the \
-         engine at most {back:.1?} after a fault"
+         engine at most {recovered_after:.1?} after a fault"
     );
     report_violations(&format!("postgres::{test}"), seed(), &figures, &[]);
 }
 
 /// Repeatedly stops the server and starts it again after some time.
-async fn restarts(cluster: &Cluster, load: &Load, mode: &str) -> FaultReport {
-    let mut back = Duration::ZERO;
+async fn restart_repeatedly(cluster: &Cluster, load: &Load, mode: &str) -> FaultReport {
+    let mut recovered_after = Duration::ZERO;
     for away in [0, 300, 1_500] {
         block_in_place(|| cluster.stop(mode));
         tokio::time::sleep(Duration::from_millis(away)).await;
         block_in_place(|| cluster.start_again());
-        back = back.max(load.wait_for_answers().await);
+        recovered_after = recovered_after.max(load.wait_for_answers().await);
     }
-    FaultReport { faults: 3, kind: "restarts", back }
+    FaultReport { faults: 3, kind: "restarts", recovered_after }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarted_after_a_shutdown() {
-    under_load("restarted_after_a_shutdown", "live", async |cluster, _, load| restarts(cluster, load, "fast").await)
-        .await;
+    under_load("restarted_after_a_shutdown", "live", async |cluster, _, load| {
+        restart_repeatedly(cluster, load, "fast").await
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarted_after_a_crash() {
-    under_load("restarted_after_a_crash", "only", async |cluster, _, load| restarts(cluster, load, "immediate").await)
-        .await;
+    under_load("restarted_after_a_crash", "only", async |cluster, _, load| {
+        restart_repeatedly(cluster, load, "immediate").await
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +176,7 @@ async fn sessions_terminated_repeatedly() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert!(ended > 30, "{ended}");
-        FaultReport { faults: ended, kind: "sessions ended", back: load.wait_for_answers().await }
+        FaultReport { faults: ended, kind: "sessions ended", recovered_after: load.wait_for_answers().await }
     })
     .await;
 }
@@ -180,14 +184,14 @@ async fn sessions_terminated_repeatedly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_for_longer_than_any_timeout() {
     under_load("hanging_for_longer_than_any_timeout", "live", async |cluster, _, load| {
-        let mut back = Duration::ZERO;
+        let mut recovered_after = Duration::ZERO;
         for _ in 0..2 {
             block_in_place(|| cluster.freeze());
             tokio::time::sleep(Duration::from_secs(5)).await;
             block_in_place(|| cluster.thaw());
-            back = back.max(load.wait_for_answers().await);
+            recovered_after = recovered_after.max(load.wait_for_answers().await);
         }
-        FaultReport { faults: 2, kind: "hangs of the whole server", back }
+        FaultReport { faults: 2, kind: "hangs of the whole server", recovered_after }
     })
     .await;
 }
@@ -196,15 +200,15 @@ async fn hanging_for_longer_than_any_timeout() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_hang() {
     under_load("sessions_that_hang", "live", async |cluster, _, load| {
-        let (mut back, mut hung) = (Duration::ZERO, 0);
+        let (mut recovered_after, mut hung) = (Duration::ZERO, 0);
         for _ in 0..2 {
             hung += block_in_place(|| cluster.freeze_sessions());
             tokio::time::sleep(Duration::from_secs(4)).await;
             block_in_place(|| cluster.thaw());
-            back = back.max(load.wait_for_answers().await);
+            recovered_after = recovered_after.max(load.wait_for_answers().await);
         }
         assert!(hung >= 4, "{hung}");
-        FaultReport { faults: hung, kind: "hung sessions", back }
+        FaultReport { faults: hung, kind: "hung sessions", recovered_after }
     })
     .await;
 }
@@ -213,13 +217,13 @@ async fn sessions_that_hang() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_locked_by_another_session() {
     under_load("tables_locked_by_another_session", "only", async |cluster, _, load| {
-        let mut back = Duration::ZERO;
+        let mut recovered_after = Duration::ZERO;
         for table in ["runs", "appends", "retry_keys"] {
             let text = format!("BEGIN; LOCK TABLE pointsman.{table}; SELECT pg_sleep(3); ROLLBACK");
             block_in_place(|| cluster.query(&text)).expect("the lock is had");
-            back = back.max(load.wait_for_answers().await);
+            recovered_after = recovered_after.max(load.wait_for_answers().await);
         }
-        FaultReport { faults: 3, kind: "tables locked up", back }
+        FaultReport { faults: 3, kind: "tables locked up", recovered_after }
     })
     .await;
 }
@@ -235,7 +239,7 @@ async fn a_server_that_takes_no_writes() {
                 .expect("set");
         };
         let writer = || block_in_place(|| cluster.query(WRITER)).unwrap_or_default().trim().to_owned();
-        let mut back = Duration::ZERO;
+        let mut recovered_after = Duration::ZERO;
         for _ in 0..3 {
             let before = writer();
             assert!(before.parse::<u32>().is_ok(), "{before}");
@@ -243,9 +247,9 @@ async fn a_server_that_takes_no_writes() {
             until("the writer to give its session up", || async { (writer() != before).then_some(()) }).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             alter("RESET default_transaction_read_only");
-            back = back.max(load.wait_for_answers().await);
+            recovered_after = recovered_after.max(load.wait_for_answers().await);
         }
-        FaultReport { faults: 3, kind: "times read-only", back }
+        FaultReport { faults: 3, kind: "times read-only", recovered_after }
     })
     .await;
 }
@@ -258,14 +262,14 @@ const WRITER: &str =
 #[tokio::test(flavor = "multi_thread")]
 async fn committed_and_the_reply_was_lost() {
     under_load("committed_and_the_reply_was_lost", "only", async |_, proxy, load| {
-        let mut back = Duration::ZERO;
+        let mut recovered_after = Duration::ZERO;
         for round in 1..=6 {
             proxy.lose_one_in(8);
             until_true("replies to be lost", || proxy.lost() >= 10 * round).await;
             proxy.stop_losing();
-            back = back.max(load.wait_for_answers().await);
+            recovered_after = recovered_after.max(load.wait_for_answers().await);
         }
-        FaultReport { faults: proxy.lost(), kind: "replies to commits lost", back }
+        FaultReport { faults: proxy.lost(), kind: "replies to commits lost", recovered_after }
     })
     .await;
 }
@@ -280,9 +284,9 @@ async fn a_standby_takes_over() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         block_in_place(|| standby.promote());
         proxy.redirect_to(standby.address());
-        let back = load.wait_for_answers().await;
+        let recovered_after = load.wait_for_answers().await;
         *cluster = standby;
-        FaultReport { faults: 1, kind: "takeovers by a standby", back }
+        FaultReport { faults: 1, kind: "takeovers by a standby", recovered_after }
     })
     .await;
 }

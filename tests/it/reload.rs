@@ -7,7 +7,7 @@ use crate::support::test_system::{TestSystem, short_pause};
 use crate::support::until;
 
 /// A damaged version of a file, as a person, an editor or a disk might cause it.
-fn spoil(random: &mut fastrand::Rng, good: &str) -> String {
+fn damage(random: &mut fastrand::Rng, good: &str) -> String {
     match random.u8(0..8) {
         0 => good[..random.usize(1..good.len())].to_owned() + "\n  - {",
         1 => good.replacen("state:", "stat:", 1),
@@ -33,12 +33,12 @@ async fn a_hundred_invalid_files_change_nothing() {
             short_pause().await;
         }
     };
-    let spoiling = async {
+    let damaging = async {
         let mut random = fastrand::Rng::with_seed(5);
         let failures = |m: &crate::support::Metrics| m.sum("pointsman_flags_reload_failures_total", &[]);
         let mut tried = 0;
         while tried < 100 {
-            let bad = spoil(&mut random, &good);
+            let bad = damage(&mut random, &good);
             if bad == good {
                 continue;
             }
@@ -61,7 +61,7 @@ async fn a_hundred_invalid_files_change_nothing() {
         .await;
         stop.store(true, Ordering::SeqCst);
     };
-    tokio::join!(load, spoiling);
+    tokio::join!(load, damaging);
     eprintln!("100 bad files, {} rounds meanwhile, 0 failed", answered.load(Ordering::SeqCst));
     system.finish().await;
 }
@@ -137,7 +137,7 @@ async fn files_that_lead_away_from_existing_instances_are_refused() {
 }
 
 /// The example set with its orders in shadow; `more` goes into pointsman.yaml.
-async fn in_shadow(more: &'static str) -> TestSystem {
+async fn with_orders_in_shadow(more: &'static str) -> TestSystem {
     TestSystem::with(|flags| {
         flags.edit("routes/orders.yaml", |text| {
             ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
@@ -151,7 +151,7 @@ async fn in_shadow(more: &'static str) -> TestSystem {
 }
 
 /// Two routes go up and the workflow of a third changes, in files that pass the check; the files as they were.
-fn two_moves(system: &TestSystem) -> [(&'static str, String); 3] {
+fn write_two_moves(system: &TestSystem) -> [(&'static str, String); 3] {
     let edits: [(&str, &str, &str); 3] = [
         ("routes/orders.yaml", "workflow: cancel-order\n    state: shadow", "workflow: cancel-order\n    state: dark"),
         ("routes/campaigns.yaml", "state: off", "state: shadow"),
@@ -174,7 +174,7 @@ async fn last_error(system: &TestSystem) -> Option<String> {
 
 /// The states of the two routes by API, the same by metrics, and the number of their recorded flips. The three are read
 /// one after the other: while a move is under way they may differ.
-async fn both(system: &TestSystem) -> ([String; 2], [String; 2], usize) {
+async fn states_and_flips(system: &TestSystem) -> ([String; 2], [String; 2], usize) {
     const ROUTES: [&str; 2] = ["orders.cancel", "campaigns.create"];
     let metrics = system.pointsman.metrics().await;
     let mut states = ROUTES.map(str::to_owned);
@@ -191,8 +191,8 @@ async fn both(system: &TestSystem) -> ([String; 2], [String; 2], usize) {
     (states, measured, flips.as_array().expect("a list").iter().filter(of_both).count())
 }
 
-/// What [`both`] gives where API and metrics agree.
-fn states(of_both: [&str; 2], flips: usize) -> ([String; 2], [String; 2], usize) {
+/// What [`states_and_flips`] gives where API and metrics agree.
+fn expected_states(of_both: [&str; 2], flips: usize) -> ([String; 2], [String; 2], usize) {
     (of_both.map(str::to_owned), of_both.map(str::to_owned), flips)
 }
 
@@ -203,7 +203,7 @@ async fn pairs(system: &TestSystem) -> u64 {
 
 /// The creator has pairs, which a changed workflow would clear.
 async fn with_pairs(more: &'static str) -> TestSystem {
-    let system = in_shadow(more).await;
+    let system = with_orders_in_shadow(more).await;
     for _ in 0..5 {
         system.order().await;
     }
@@ -216,10 +216,10 @@ async fn with_pairs(more: &'static str) -> TestSystem {
 async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
     let mut system = with_pairs("").await;
     let full = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
-    let good = two_moves(&system);
+    let good = write_two_moves(&system);
     let error = until("the refusal", || last_error(&system)).await;
     assert!(error.contains("nothing changed"), "{error}");
-    assert_eq!(both(&system).await, states(BEFORE, 0));
+    assert_eq!(states_and_flips(&system).await, expected_states(BEFORE, 0));
     assert_eq!(pairs(&system).await, 5, "the workflow is the one before, and so is its evidence");
     for (name, text) in &good {
         system.flags.write(name, text);
@@ -228,9 +228,10 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
     full.end().await;
     system.kill().await;
     system.restart().await;
-    assert_eq!(both(&system).await, states(BEFORE, 0));
-    two_moves(&system);
-    until("both to move", || async { (both(&system).await == states(AFTER, 2)).then_some(()) }).await;
+    assert_eq!(states_and_flips(&system).await, expected_states(BEFORE, 0));
+    write_two_moves(&system);
+    until("both to move", || async { (states_and_flips(&system).await == expected_states(AFTER, 2)).then_some(()) })
+        .await;
     system.finish().await;
 }
 
@@ -240,16 +241,17 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
 async fn files_that_wait_for_a_hanging_store_are_reported_and_come_into_force_as_a_whole() {
     let system = with_pairs("limits: { move_answer_ms: 1500 }\n").await;
     let hangs = Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "delay_enter=15000000").await;
-    two_moves(&system);
-    let error = until("the word", || last_error(&system)).await;
+    write_two_moves(&system);
+    let error = until("the report", || last_error(&system)).await;
     assert!(error.contains("not known yet") && !error.contains("nothing changed"), "{error}");
-    assert_eq!(both(&system).await.0, BEFORE);
+    assert_eq!(states_and_flips(&system).await.0, BEFORE);
     assert_eq!(pairs(&system).await, 5);
     let refused = system.flip("orders.create", "off", &["--reason", "meanwhile"]).await.expect_err("it waits");
     assert!(refused.contains("not begun") && refused.contains("nothing changed"), "{refused}");
-    until("both to move", || async { (both(&system).await == states(AFTER, 2)).then_some(()) }).await;
+    until("both to move", || async { (states_and_flips(&system).await == expected_states(AFTER, 2)).then_some(()) })
+        .await;
     hangs.end().await;
-    until("the word to go", || async { last_error(&system).await.is_none().then_some(()) }).await;
+    until("the report to go", || async { last_error(&system).await.is_none().then_some(()) }).await;
     system.finish().await;
 }
 
@@ -258,10 +260,10 @@ async fn files_that_wait_for_a_hanging_store_are_reported_and_come_into_force_as
 async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
     for calls in ["pwrite64", "fdatasync"] {
         for n in 1..=3 {
-            let mut system = in_shadow("").await;
+            let mut system = with_orders_in_shadow("").await;
             let fault = format!("signal=SIGKILL:when={n}");
             let strace = Strace::inject(system.pointsman.pid(), calls, &fault).await;
-            let good = two_moves(&system);
+            let good = write_two_moves(&system);
             // The process dies at this write, or the reload has fewer writes.
             let gone = || async { system.pointsman.try_api("/api/v2/status").await.is_none() };
             for _ in 0..100 {
@@ -277,7 +279,7 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
                 system.flags.write(name, text);
             }
             system.restart().await;
-            let (states, measured, flips) = both(&system).await;
+            let (states, measured, flips) = states_and_flips(&system).await;
             assert_eq!((states, measured), (BEFORE.map(str::to_owned), BEFORE.map(str::to_owned)), "{calls} {n}");
             assert!(flips == 0 || flips == 4, "{calls} {n}: both up and both down again, or nothing: {flips}");
             system.finish().await;

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use pointsman::demo::http::Reply;
 use serde_json::{Value, json};
 
-use crate::legacy_keys::unnoted_route_is_written;
+use crate::legacy_keys::wait_until_unnoted_route_is_written;
 use crate::support::seed::{report_violations, seed};
 use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, id, some_order};
@@ -204,10 +204,10 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
     system.allowed.unacknowledged = true;
     let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
     move_to(&system, FIRST, "dark").await;
-    let sick = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    let refused_writes = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
     assert_eq!(send_keyed(&system, "unnoted", 1).await.status, StatusCode::CREATED);
-    sick.end().await;
-    let shut = async |system: &TestSystem, names: Names| {
+    refused_writes.end().await;
+    let check_shut = async |system: &TestSystem, names: Names| {
         for follower in &names[1..] {
             system.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
         }
@@ -216,14 +216,14 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
         let why = reply.json().to_string();
         assert!(reply.status == StatusCode::CONFLICT && why.contains("could not be noted"), "{names:?}: {why}");
     };
-    shut(&system, FIRST).await;
+    check_shut(&system, FIRST).await;
     reload(&system, &family(&good, SECOND, &[FIRST])).await;
-    shut(&system, SECOND).await;
-    unnoted_route_is_written(&system).await;
+    check_shut(&system, SECOND).await;
+    wait_until_unnoted_route_is_written(&system).await;
     system.kill().await;
     system.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
     system.restart().await;
-    shut(&system, THIRD).await;
+    check_shut(&system, THIRD).await;
     system.finish().await;
     report_violations(
         "renames::a_renamed_route_stays_shut_after_a_key_was_not_recorded",

@@ -74,7 +74,7 @@ async fn flags(system: &TestSystem) -> Value {
     system.pointsman.get("/api/v2/status").await["flags"].clone()
 }
 
-fn replace(system: &TestSystem, text: &str) {
+fn replace_key_file(system: &TestSystem, text: &str) {
     system.flags.write(FILE, text);
     system.pointsman.signal(rustix::process::Signal::HUP);
 }
@@ -96,7 +96,7 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
 
     // A broken file: refused, with file and place, and what is in force stays.
     let before = flags(&system).await;
-    replace(&system, "-----BEGIN PUBLIC KEY-----\nno key\n-----END PUBLIC KEY-----\n");
+    replace_key_file(&system, "-----BEGIN PUBLIC KEY-----\nno key\n-----END PUBLIC KEY-----\n");
     let why = until("the refusal", || async { flags(&system).await["last_error"].as_str().map(str::to_owned) }).await;
     for part in [FILE, "routes/orders.yaml:", "keys"] {
         assert!(why.contains(part), "{part}: {why}");
@@ -106,7 +106,7 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     assert_eq!(order_id(&system, 1, &OLD.token(3)).await, first);
 
     // The new pair: its tokens are verified, those of the old one are headers like any other.
-    replace(&system, NEW.public);
+    replace_key_file(&system, NEW.public);
     until("the new key", || async {
         let flags = flags(&system).await;
         (flags["generation"].as_u64() > before["generation"].as_u64() && flags["last_error"].is_null()).then_some(())
@@ -115,7 +115,7 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     let third = check_accepted(&system, 3, &NEW).await;
     // The old pair's tokens are compared byte for byte now, and each one says when it expires: the same token each time.
     let old_token = OLD.token(1);
-    let with_old = async |system: &TestSystem, when: &str| {
+    let check_old_token = async |system: &TestSystem, when: &str| {
         order_id(system, 4, &old_token).await;
         let held = send(system, 4, &OLD.token(2)).await;
         let kind = held.json()["type"].as_str().unwrap_or_default().to_owned();
@@ -123,12 +123,12 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
         // What came while the old pair verified is looked up as it was then.
         assert_eq!(order_id(system, 1, &OLD.token(4)).await, first, "{when}");
     };
-    with_old(&system, "after the reload").await;
+    check_old_token(&system, "after the reload").await;
     system.wait_for_runs_to_end().await;
     system.kill().await;
     system.restart().await;
     assert_eq!(order_id(&system, 3, &NEW.token(5)).await, third);
-    with_old(&system, "after a restart").await;
+    check_old_token(&system, "after a restart").await;
     system.wait_for_runs_to_end().await;
     assert_eq!(charges(&system), 4, "each order once");
     system.finish().await;

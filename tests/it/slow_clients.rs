@@ -18,10 +18,10 @@ use crate::support::test_system::short_pause;
 use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
 /// Clients of each kind.
-const EACH: usize = 60;
+const CLIENTS_OF_EACH_KIND: usize = 60;
 /// The memory that all of them may cost: clients that do not read fill the buffers of their connections on both sides;
 /// the others less.
-const GROWTH_KIB_MAX: u64 = (EACH as u64) * (2 << 10) + (16 << 10);
+const GROWTH_KIB_MAX: u64 = (CLIENTS_OF_EACH_KIND as u64) * (2 << 10) + (16 << 10);
 /// The pause between two bytes of a slow sender.
 const DRIBBLE: Duration = Duration::from_millis(100);
 /// How much later than its limit a client may be disconnected on a busy machine.
@@ -113,16 +113,19 @@ async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
 
     let listen = pointsman.listen;
     let slow = join_all(KINDS.iter().map(|kind| async move {
-        let times = join_all((0..EACH).map(|_| time_until_closed(listen, kind))).await;
+        let times = join_all((0..CLIENTS_OF_EACH_KIND).map(|_| time_until_closed(listen, kind))).await;
         let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
         let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
-        eprintln!("{EACH} clients, each {}: cut after {first:?} to {last:?}, limit {:?}", kind.what, kind.limit);
-        assert!(first + Duration::from_millis(50) >= kind.limit, "who {} was cut after {first:?}", kind.what);
-        assert!(last <= kind.limit + LATE, "who {} was cut after {last:?}", kind.what);
+        eprintln!(
+            "{CLIENTS_OF_EACH_KIND} clients, each {}: cut after {first:?} to {last:?}, limit {:?}",
+            kind.what, kind.limit
+        );
+        assert!(first + Duration::from_millis(50) >= kind.limit, "a client that {} was cut after {first:?}", kind.what);
+        assert!(last <= kind.limit + LATE, "a client that {} was cut after {last:?}", kind.what);
     }));
     let unread = async {
         let mut held = Vec::new();
-        for _ in 0..EACH {
+        for _ in 0..CLIENTS_OF_EACH_KIND {
             let mut stream = TcpStream::connect(listen).await.expect("a connection");
             let request = format!("GET /down/{} HTTP/1.1\r\nhost: a\r\n\r\n", 64 << 20);
             stream.write_all(request.as_bytes()).await.expect("a head is taken");
@@ -133,10 +136,10 @@ async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
             .await;
         drop(held);
     };
-    let over = AtomicBool::new(false);
+    let stopped = AtomicBool::new(false);
     let healthy = async {
         let mut times = Vec::new();
-        while !over.load(Ordering::SeqCst) {
+        while !stopped.load(Ordering::SeqCst) {
             let begun = Instant::now();
             let reply = client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
             assert!(reply.status.is_success() && reply.body.len() == 1_000);
@@ -147,7 +150,7 @@ async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
     };
     let all = async {
         tokio::join!(slow, unread);
-        over.store(true, Ordering::SeqCst);
+        stopped.store(true, Ordering::SeqCst);
     };
     let (mut times, ()) = tokio::join!(healthy, all);
     times.sort();

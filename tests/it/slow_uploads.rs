@@ -167,7 +167,7 @@ async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
     assert_eq!(charges(&system), before + 1, "once");
     drop(store);
     system.finish().await;
-    let test = "slow_uploads::a_retry_whose_first_try_came_to_nothing_begins_no_run_below_live";
+    let test = "slow_uploads::a_retry_whose_first_try_began_no_run_begins_none_below_live";
     report_violations(test, seed(), "1 order, its client went away", &[]);
 }
 

@@ -26,7 +26,7 @@ async fn a_store_is_checked_and_backed_up_under_load() {
             system.create_read_cancel().await;
         }
     };
-    let looks = async {
+    let operations = async {
         let checked = cli(&["store", "check", "--store", &source], &[]).await;
         assert!(checked.status.success(), "{}", output_text(&checked));
         assert!(output_text(&checked).contains("no faults"), "{}", output_text(&checked));
@@ -39,7 +39,7 @@ async fn a_store_is_checked_and_backed_up_under_load() {
     };
     tokio::select! {
         () = load => {}
-        () = looks => {}
+        () = operations => {}
     }
     system.allowed.unacknowledged = true;
     system.wait_for_runs_to_end().await;
@@ -71,7 +71,7 @@ async fn a_database_is_checked_under_load_and_pg_dump_copies_it() {
     system.climb_to("live").await;
     system.allowed.unacknowledged = true;
     let check = async || cli(&["store", "check", "--store", &url, "--json"], &[]).await;
-    let looks = async {
+    let operations = async {
         let sound = check().await;
         assert!(sound.status.success(), "{}", output_text(&sound));
         let report: Value = serde_json::from_slice(&sound.stdout).expect("JSON");
@@ -84,7 +84,7 @@ async fn a_database_is_checked_under_load_and_pg_dump_copies_it() {
     };
     tokio::select! {
         () = load => {}
-        () = looks => {}
+        () = operations => {}
     }
     system.wait_for_runs_to_end().await;
     let copy = cli(&["store", "backup", "copy.db", "--store", &url], &[]).await;
@@ -100,7 +100,7 @@ async fn a_database_is_checked_under_load_and_pg_dump_copies_it() {
     let damaged = check().await;
     assert_eq!(damaged.status.code(), Some(1), "{}", output_text(&damaged));
     assert!(output_text(&damaged).contains("is stored where event 1 should be"), "{}", output_text(&damaged));
-    block_in_place(|| cluster.query("INSERT INTO pointsman.appends TABLE kept; DROP TABLE kept")).expect("mended");
+    block_in_place(|| cluster.query("INSERT INTO pointsman.appends TABLE kept; DROP TABLE kept")).expect("restored");
 
     block_in_place(|| cluster.query("CREATE DATABASE empty")).expect("made");
     let empty = url.replace("/postgres", "/empty").replace("//empty", "//postgres");
@@ -129,9 +129,9 @@ async fn old_runs_are_purged_and_their_orders_still_followed_up() {
     };
     crate::support::until("the order's run to be purged", || async { (events().await == 0).then_some(()) }).await;
     let output = format!("/api/v2/orchestrate/run/{run}/steps/charge/output");
-    let gone = system.pointsman.api(Method::GET, &output, Value::Null).await;
-    assert_eq!((gone.status.as_u16(), &gone.json()["run_status"]), (410, &json!("completed")), "{}", gone.json());
-    assert!(gone.json()["detail"].as_str().is_some_and(|text| text.contains("were purged")), "{}", gone.json());
+    let purged = system.pointsman.api(Method::GET, &output, Value::Null).await;
+    assert_eq!((purged.status.as_u16(), &purged.json()["run_status"]), (410, &json!("completed")), "{}", purged.json());
+    assert!(purged.json()["detail"].as_str().is_some_and(|text| text.contains("were purged")), "{}", purged.json());
     // The engine still owns the instance, and the follower reads the input and output that were kept of the run.
     assert_eq!(system.read(&order).await["total"], order["total"]);
     assert_eq!(system.cancel(&order).await["status"], "cancelled");
@@ -147,9 +147,9 @@ async fn old_runs_are_purged_and_their_orders_still_followed_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_a_hard_link_of_the_store_does_not_start() {
     let system = TestSystem::start().await;
-    let beside = |name| system.store().with_file_name(name);
-    std::fs::hard_link(system.store(), beside("link.db")).expect("linked");
-    let second = Start { store: url(&beside("link.db")), log: beside("second"), ..system.arguments() };
+    let neighbour = |name| system.store().with_file_name(name);
+    std::fs::hard_link(system.store(), neighbour("link.db")).expect("linked");
+    let second = Start { store: url(&neighbour("link.db")), log: neighbour("second"), ..system.arguments() };
     let refused = Pointsman::try_start(&second).await.map(|_| ()).expect_err("it does not start");
     assert!(refused.contains("link.db is in use by another process"), "{refused}");
     assert!(refused.contains("stop that one first") && refused.contains("--store"), "{refused}");

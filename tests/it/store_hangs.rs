@@ -20,7 +20,7 @@ const KEYS: u64 = 110_000;
 /// 10,000.
 const FALSE_POSITIVES_MAX: usize = 1;
 
-/// Writes them into a store that no process has open, all of one run.
+/// Adds [`KEYS`] random keys, all of one run of the engine, to a store that no process has open.
 async fn fill(system: &TestSystem) {
     let options = SqliteConnectOptions::new().filename(system.store());
     let mut store = options.connect().await.expect("the store opens");
@@ -52,8 +52,12 @@ async fn requests_that_legacy_answers_do_not_wait() {
             .await
             .expect("a reply")
     };
-    let engines = send_keyed(&system, "the engine's", 1).await;
-    assert!(engines.status == StatusCode::CREATED && engines.json()["id"].is_string(), "{}", engines.json());
+    let engine_order = send_keyed(&system, "the engine's", 1).await;
+    assert!(
+        engine_order.status == StatusCode::CREATED && engine_order.json()["id"].is_string(),
+        "{}",
+        engine_order.json()
+    );
     system.wait_for_runs_to_end().await;
     let mut wrong = Vec::new();
     for state in ["off", "shadow", "dark"] {
@@ -66,7 +70,7 @@ async fn requests_that_legacy_answers_do_not_wait() {
                 break;
             }
         }
-        let legacys = system.order().await;
+        let legacy_order = system.order().await;
         system.wait_for_shadow_idle().await;
         system.wait_for_runs_to_end().await;
         system.kill().await;
@@ -81,8 +85,8 @@ async fn requests_that_legacy_answers_do_not_wait() {
                 entries("engine_keys") > KEYS as f64 * 0.99 && entries("engine_pins") >= 1.0
             })
             .await;
-        let beside = |end: &str| PathBuf::from(format!("{}{end}", system.store().display()));
-        let files = [system.store(), beside("-wal")];
+        let with_suffix = |end: &str| PathBuf::from(format!("{}{end}", system.store().display()));
+        let files = [system.store(), with_suffix("-wal")];
         let calls = "pread64,pwrite64,fsync,fdatasync";
         let hangs = Strace::inject_on(system.pointsman.pid(), calls, "delay_enter=4000000", &files).await;
         for n in 0..12 {
@@ -90,8 +94,10 @@ async fn requests_that_legacy_answers_do_not_wait() {
             if reply.status != StatusCode::CREATED || !reply.json()["id"].is_number() {
                 wrong.push(format!("{state}: a keyed order gets {} {}", reply.status, reply.json()));
             }
-            let read =
-                system.send(Method::GET, &format!("/orders/{}", id(&legacys)), &Value::Null).await.expect("a reply");
+            let read = system
+                .send(Method::GET, &format!("/orders/{}", id(&legacy_order)), &Value::Null)
+                .await
+                .expect("a reply");
             if !read.status.is_success() {
                 wrong.push(format!("{state}: an order of legacy's reads as {} {}", read.status, read.json()));
             }

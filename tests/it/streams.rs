@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::bulk_server::{BulkServer, CHUNK, discard, head, send_bytes};
+use crate::support::bulk_server::{BulkServer, CHUNK, discard, read_head, send_bytes};
 use crate::support::process::{Start, output_text};
 use crate::support::{FlagsDir, Pointsman, checker};
 
@@ -21,7 +21,7 @@ async fn upload(to: SocketAddr, bytes: u64) {
     stream.write_all(request.as_bytes()).await.expect("a head is taken");
     send_bytes(&mut stream, bytes).await.expect("the body is taken");
     let mut buffer = vec![0; CHUNK];
-    let reply = head(&mut stream, &mut buffer).await.expect("an answer");
+    let reply = read_head(&mut stream, &mut buffer).await.expect("an answer");
     assert!(reply.line.starts_with("http/1.1 200"), "{}", reply.line);
     let text = String::from_utf8_lossy(&buffer);
     assert!(text.contains(&bytes.to_string()), "legacy counted all of them");
@@ -32,7 +32,7 @@ async fn download(from: SocketAddr, bytes: u64) {
     let request = format!("GET /down/{bytes} HTTP/1.1\r\nhost: a\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("a head is taken");
     let mut buffer = vec![0; CHUNK];
-    let reply = head(&mut stream, &mut buffer).await.expect("an answer");
+    let reply = read_head(&mut stream, &mut buffer).await.expect("an answer");
     assert_eq!(reply.length, bytes);
     discard(&mut stream, &mut buffer, reply.length - reply.rest).await.expect("the whole body, not a byte more");
 }

@@ -109,7 +109,7 @@ async fn check_resumed_run(system: TestSystem) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_full_disk() {
+async fn a_start_on_a_full_disk_serves_and_resumes_later() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("not tried: this user may not mount a file system");
         return;
@@ -131,7 +131,7 @@ async fn on_a_full_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_store_that_another_program_has_locked() {
+async fn a_start_on_a_locked_store_serves_and_resumes_later() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     leave_a_run_in_flight(&system).await;

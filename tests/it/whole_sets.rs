@@ -48,19 +48,19 @@ async fn no_request_sees_two_sets() {
     let base = tempfile::tempdir().expect("a directory");
     write(base.path(), "..a", &legacy.url(), &a.url());
     write(base.path(), "..b", &legacy.url(), &b.url());
-    let point = |name: &str| {
+    let point_to = |name: &str| {
         symlink(name, base.path().join("..next")).expect("a link");
         std::fs::rename(base.path().join("..next"), base.path().join("..data")).expect("a renamed link");
     };
-    point("..a");
+    point_to("..a");
     for part in ["pointsman.yaml", "routes", "workflows"] {
         symlink(format!("..data/{part}"), base.path().join(part)).expect("a link");
     }
-    let aside = tempfile::tempdir().expect("a directory");
+    let other_dir = tempfile::tempdir().expect("a directory");
     let start = Start {
         flags: base.path().to_owned(),
-        store: format!("sqlite:{}", aside.path().join("db").display()),
-        log: aside.path().join("log"),
+        store: format!("sqlite:{}", other_dir.path().join("db").display()),
+        log: other_dir.path().join("log"),
         env: vec![],
     };
     let mut pointsman = Pointsman::start(&start).await;
@@ -77,10 +77,10 @@ async fn no_request_sees_two_sets() {
         assert!(whole, "a mix of two sets: {answer}");
         answer["workflow"].clone()
     };
-    let over = AtomicBool::new(false);
+    let stopped = AtomicBool::new(false);
     let load = || async {
         let mut answers = 0;
-        while !over.load(Ordering::SeqCst) {
+        while !stopped.load(Ordering::SeqCst) {
             get().await;
             answers += 1;
         }
@@ -89,10 +89,10 @@ async fn no_request_sees_two_sets() {
     let swapping = async {
         for swap in 1..=SWAPS {
             let name = if swap % 2 == 0 { "a" } else { "b" };
-            point(&format!("..{name}"));
+            point_to(&format!("..{name}"));
             until("the other set to answer", || async { (get().await == name).then_some(()) }).await;
         }
-        over.store(true, Ordering::SeqCst);
+        stopped.store(true, Ordering::SeqCst);
     };
     let (one, two, three, four, ()) = tokio::join!(load(), load(), load(), load(), swapping);
     eprintln!("{SWAPS} swaps under {} requests, 0 mixed", one + two + three + four);

@@ -73,8 +73,8 @@ async fn every_key_is_named_somewhere() {
             code.split(|c: char| !c.is_ascii_lowercase() && c != '_' && !c.is_ascii_digit()).map(str::to_owned),
         );
     }
-    let untold: Vec<String> = keys().await.into_iter().filter(|key| !named.contains(key)).collect();
-    assert!(untold.is_empty(), "keys that no document names: {untold:?}");
+    let unnamed: Vec<String> = keys().await.into_iter().filter(|key| !named.contains(key)).collect();
+    assert!(unnamed.is_empty(), "keys that no document names: {unnamed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,13 +165,13 @@ fn every_environment_variable_that_is_named_is_read() {
         for (at, _) in document.text.match_indices("POINTSMAN_") {
             let name: String =
                 document.text[at..].chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
-            assert!(code.contains(&format!("\"{name}\"")), "{}: nobody reads {name}", document.name);
+            assert!(code.contains(&format!("\"{name}\"")), "{}: no code reads `{name}`", document.name);
         }
     }
 }
 
 /// The entry of an API path in the OpenAPI description. The documents may leave out the prefix of the paths of runs.
-fn described<'a>(document: &'a Value, method: Option<&str>, path: &str) -> Option<&'a Value> {
+fn find_path_entry<'a>(document: &'a Value, method: Option<&str>, path: &str) -> Option<&'a Value> {
     let under = ["", "/api/v2/orchestrate"].map(|prefix| format!("{prefix}{path}"));
     let paths = document["paths"].as_object()?;
     let found = paths.iter().find(|(known, _)| under.contains(known))?.1;
@@ -211,7 +211,7 @@ async fn every_path_of_the_api_that_is_named_is_served() {
             }
             let path = path.split_whitespace().next().unwrap_or(path);
             found += 1;
-            assert!(described(&openapi, method, path).is_some(), "{}: `{span}` is not served", document.name);
+            assert!(find_path_entry(&openapi, method, path).is_some(), "{}: `{span}` is not served", document.name);
         }
     }
     assert!(found > 15, "paths were found: {found}");

@@ -41,7 +41,7 @@ async fn help_describes_commands_and_suggests_what_was_meant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_shows_the_same_as_text_and_as_a_page() {
+async fn the_api_shows_the_reference_as_text_and_as_a_page() {
     let flags = FlagsDir::passthrough("http://127.0.0.1:9");
     let dir = tempfile::tempdir().expect("a directory");
     let start = Start {

@@ -39,9 +39,10 @@ impl Shop {
 }
 
 /// The commands of the block that contains this one, with the addresses of this test.
-fn script(readme: &Document, holds: &str, addresses: &[(&str, String)]) -> String {
+fn script(readme: &Document, marker: &str, addresses: &[(&str, String)]) -> String {
     let blocks = readme.blocks("sh");
-    let block = blocks.iter().find(|block| block.contains(holds)).unwrap_or_else(|| panic!("no block with `{holds}`"));
+    let block =
+        blocks.iter().find(|block| block.contains(marker)).unwrap_or_else(|| panic!("no block with `{marker}`"));
     let lines = block.lines().filter(|line| !line.starts_with("pointsman serve") && !line.starts_with("cargo "));
     let mut script = lines.collect::<Vec<_>>().join("\n");
     for (shown, real) in addresses {
@@ -109,7 +110,7 @@ async fn the_steps_of_the_readme_work_in_order() {
     let shadow = script(&readme, "flip orders.create shadow", &addresses);
     let printed = run_script(&shadow, home.path(), &pointsman).await;
     assert!(printed.contains("orders.create off -> shadow"), "{printed}");
-    idle(&pointsman).await;
+    wait_until_compared(&pointsman).await;
     let evidence = run_script("pointsman evidence orders.create", home.path(), &pointsman).await;
     assert!(evidence.contains("the gate to dark is open"), "{evidence}");
     assert_eq!(shop.charges.load(Ordering::SeqCst), 0, "a rehearsed step sends nothing");
@@ -121,7 +122,7 @@ async fn the_steps_of_the_readme_work_in_order() {
     let orders: String =
         shadow.lines().skip_while(|line| !line.starts_with("for ")).take(4).collect::<Vec<_>>().join("\n");
     run_script(&orders.replace("order-$n", "dark-$n"), home.path(), &pointsman).await;
-    idle(&pointsman).await;
+    wait_until_compared(&pointsman).await;
     let refused = shell("pointsman flip orders.create live", home.path(), &pointsman.admin_url()).await;
     let why = output_text(&refused);
     let missing: Vec<_> = why.lines().filter(|line| line.trim_start().starts_with("- ")).collect();
@@ -139,7 +140,7 @@ async fn the_steps_of_the_readme_work_in_order() {
 }
 
 /// Waits until everything that was offered for comparison has been compared.
-async fn idle(pointsman: &Pointsman) {
+async fn wait_until_compared(pointsman: &Pointsman) {
     pointsman
         .until_metric("all comparisons", |metrics| {
             metrics.sum("pointsman_shadow_queue_depth", &[]) + metrics.sum("pointsman_shadow_in_flight", &[]) == 0.0

@@ -10,7 +10,7 @@ use super::{BankTest, RUN};
 use crate::support::PATIENCE;
 
 /// Two tokens, and a listener for applications.
-async fn guarded() -> BankTest {
+async fn start_with_tokens() -> BankTest {
     let dir = tempfile::tempdir().expect("a directory");
     let token = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -31,7 +31,7 @@ const BOSS: (&str, &str) = ("authorization", "Bearer boss-0123456789abcdef");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_determines_the_recorded_name_and_the_permitted_actions() {
-    let test = guarded().await;
+    let test = start_with_tokens().await;
     let request = json!({ "workflow": "pick" });
     assert_eq!(test.call(Method::POST, RUN, &[], &request).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(test.call(Method::POST, RUN, &[BOSS], &request).await.status, StatusCode::FORBIDDEN);
@@ -51,7 +51,7 @@ async fn a_token_determines_the_recorded_name_and_the_permitted_actions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applications_have_a_listener_of_their_own() {
-    let test = guarded().await;
+    let test = start_with_tokens().await;
     let api: SocketAddr = test.pointsman.api.expect("it says where applications come in");
     let client = Client::new(PATIENCE);
     let call = async |method: Method, path: &str, headers: &[(&str, &str)], body: Value| {

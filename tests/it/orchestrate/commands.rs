@@ -6,7 +6,7 @@ use super::BankTest;
 use crate::support::origin::OriginReply;
 use crate::support::process::{cli, output_text};
 
-fn lines(text: &str, start: &str) -> Vec<String> {
+fn lines_after(text: &str, start: &str) -> Vec<String> {
     text.lines().filter_map(|line| Some(line.trim().strip_prefix(start)?.trim().to_owned())).collect()
 }
 
@@ -52,7 +52,7 @@ async fn the_shown_command_resolves_a_conflict() {
     test.wait_for_status(&run, "paused").await;
     let id = run.rsplit('/').next().unwrap();
     let shown = output_text(&test.pointsman.cli(&["runs", "show", id]).await);
-    let commands = lines(&shown, "pointsman runs resolve");
+    let commands = lines_after(&shown, "pointsman runs resolve");
     let retry = commands.iter().find(|command| command.ends_with("retry")).unwrap_or_else(|| panic!("{shown}"));
     let words: Vec<&str> = ["runs", "resolve"].into_iter().chain(retry.split(' ')).collect();
     let resolved = test.pointsman.cli(&words).await;
@@ -70,7 +70,7 @@ async fn the_shown_command_answers_a_checkpoint() {
     test.wait_for_status(&run, "waiting_checkpoint").await;
     let id = run.rsplit('/').next().unwrap();
     let shown = output_text(&test.pointsman.cli(&["runs", "show", id]).await);
-    let command = lines(&shown, "pointsman runs answer").into_iter().next().unwrap_or_else(|| panic!("{shown}"));
+    let command = lines_after(&shown, "pointsman runs answer").into_iter().next().unwrap_or_else(|| panic!("{shown}"));
     let command = command.replace("JSON", r#"{"selected_asset_id":"a"}"#);
     let words: Vec<&str> = ["runs", "answer"].into_iter().chain(command.split(' ')).collect();
     let answered = test.pointsman.cli(&words).await;
@@ -115,8 +115,8 @@ async fn replay_shows_what_changed_files_would_have_decided() {
     std::fs::write(&order, super::WORKFLOWS[0].1.replace("/charges", "/payments")).expect("written");
     let flags = test.flags.path().display().to_string();
     let order = order.display().to_string();
-    let asked = ["replay", &done, "--with", &order, "--flags", &flags, "--json"];
-    let replayed = test.pointsman.cli(&asked).await;
+    let arguments = ["replay", &done, "--with", &order, "--flags", &flags, "--json"];
+    let replayed = test.pointsman.cli(&arguments).await;
     assert!(replayed.status.success(), "{}", output_text(&replayed));
     let found: Value = serde_json::from_slice(&replayed.stdout).expect("stdout is data");
     let first = &found["divergences"][0];

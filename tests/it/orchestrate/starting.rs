@@ -24,7 +24,7 @@ async fn a_run_is_answered_when_it_ends() {
     assert_eq!(data["job"]["durability"], "persisted");
     assert_eq!(data["audit_receipt"]["source"], json!({ "method": "POST", "route": RUN }));
     assert_eq!(data["audit_receipt"]["auth_mode"], "loopback");
-    assert_eq!(test.pointsman.get(&path(&envelope)).await, envelope, "who looks later sees the same");
+    assert_eq!(test.pointsman.get(&path(&envelope)).await, envelope, "a later read returns the same");
     let job = format!("{RUN}/{}", data["job_id"].as_str().unwrap());
     assert_eq!(test.pointsman.get(&job).await, envelope);
     let output = test.pointsman.get(&format!("{}/steps/charge/output", path(&envelope))).await;

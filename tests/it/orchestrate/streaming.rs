@@ -116,6 +116,6 @@ async fn streams_are_bounded_and_a_disconnected_client_frees_its_slot() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    again.await.expect("the place is given back");
+    again.await.expect("the slot is free again");
     test.wait_for_status(&run, "waiting_checkpoint").await;
 }

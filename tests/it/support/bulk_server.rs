@@ -48,11 +48,11 @@ impl Drop for BulkServer {
 async fn serve(mut stream: TcpStream) -> Option<()> {
     let mut buffer = vec![b'x'; CHUNK];
     loop {
-        let Head { line, length, rest } = head(&mut stream, &mut buffer).await?;
+        let Head { line, length, rest } = read_head(&mut stream, &mut buffer).await?;
         discard(&mut stream, &mut buffer, length - rest).await?;
         let path = line.split(' ').nth(1)?;
-        let asked = path.rsplit('/').next()?.parse::<u64>();
-        match asked {
+        let requested = path.rsplit('/').next()?.parse::<u64>();
+        match requested {
             Ok(n) => {
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {n}\r\n\r\n");
                 stream.write_all(head.as_bytes()).await.ok()?;
@@ -78,7 +78,7 @@ pub struct Head {
 }
 
 /// Reads a head; `None` where the other side has closed.
-pub async fn head(stream: &mut TcpStream, buffer: &mut [u8]) -> Option<Head> {
+pub async fn read_head(stream: &mut TcpStream, buffer: &mut [u8]) -> Option<Head> {
     let mut have = 0;
     let end = loop {
         let n = stream.read(&mut buffer[have..]).await.ok().filter(|n| *n > 0)?;

@@ -153,7 +153,7 @@ impl WorkflowRun<'_> {
         let params = instance.iter().map(|instance| ("id".into(), instance.key.id.to_string())).collect();
         let request = RequestCopy {
             method: Method::POST,
-            path: "/asked".into(),
+            path: "/request".into(),
             query: None,
             params,
             headers,
@@ -198,13 +198,13 @@ impl WorkflowRun<'_> {
     pub async fn wait_until_at_rest(&self) -> Option<RunSummary> {
         let resting = until("the run to come to rest", || async {
             let run = self.run().await;
-            if let Some(asking) = run.as_ref().filter(|run| run.checkpoint.is_some()) {
-                let run = asking.run_id;
-                let asked = self.state_of(run).await.open_checkpoints().next().cloned()?;
+            if let Some(waiting) = run.as_ref().filter(|run| run.checkpoint.is_some()) {
+                let run = waiting.run_id;
+                let open = self.state_of(run).await.open_checkpoints().next().cloned()?;
                 // All items of a review.
-                let approved = asked.items.iter().map(|item| item.index).collect();
+                let approved = open.items.iter().map(|item| item.index).collect();
                 let answer = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };
-                let checkpoint = asked.checkpoint;
+                let checkpoint = open.checkpoint;
                 let _earlier_answer =
                     self.engine().order(run, Order::Answer { checkpoint, said: answer }, "ann".into()).await;
             }

@@ -84,8 +84,9 @@ impl Drop for LossyProxy {
 
 impl State {
     fn loses(&self, request_bytes: usize, reply: &[u8]) -> bool {
-        let says = |what: &[u8]| reply.windows(what.len()).any(|part| part == what);
-        let commit = reply.ends_with(READY) && (says(COMMITTED) || request_bytes >= WRITE_BYTES_MIN && says(CALLED));
+        let contains = |what: &[u8]| reply.windows(what.len()).any(|part| part == what);
+        let commit =
+            reply.ends_with(READY) && (contains(COMMITTED) || request_bytes >= WRITE_BYTES_MIN && contains(CALLED));
         let one_in = self.one_in.load(Ordering::Relaxed);
         let lost = commit && one_in > 0 && self.random.lock().expect("unpoisoned").usize(..one_in) == 0;
         self.lost.fetch_add(u64::from(lost), Ordering::Relaxed);

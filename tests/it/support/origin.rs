@@ -115,12 +115,12 @@ impl Drop for Origin {
 async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
     let mut buffer = Vec::new();
     while let Some(seen) = request(&mut stream, &mut buffer).await {
-        let act = {
+        let reply = {
             let mut inner = inner.lock().expect("unpoisoned");
             inner.seen.push(seen);
             inner.script.pop_front().unwrap_or_else(|| inner.default_reply.clone())
         };
-        let bytes = match act {
+        let bytes = match reply {
             OriginReply::Bytes(bytes) => bytes,
             OriginReply::Json(body) => ok(body),
             OriginReply::Status(status) => {

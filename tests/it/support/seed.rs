@@ -13,6 +13,6 @@ pub fn tries_everything() -> bool {
 /// The end of a fault test: prints cases, faults, violations and the command that repeats it; fails on violations.
 pub fn report_violations(test: &str, seed: u64, figures: &str, wrong: &[String]) {
     eprintln!("{test}: {figures}, {} violations", wrong.len());
-    eprintln!("again: POINTSMAN_SEED={seed} cargo test --test it {test}");
+    eprintln!("to repeat: POINTSMAN_SEED={seed} cargo test --test it {test}");
     assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
 }

@@ -9,7 +9,7 @@
 //!   the engine reports it ([`StoreAffinity::pinned`]).
 //! - A first try belongs to one arm from the moment it is taken, before anything of it is on disk.
 //! - A key that legacy takes is in a file ([`KeyLog`]) before legacy is called, or the result says that it is not
-//!   ([`LegacyTake::NotNoted`]).
+//!   ([`LegacyTake::Taken`]).
 //! - The keys that the engine took and the instances that it owns are in sets without false negatives (`sets`), so that
 //!   the store is asked only where these say "perhaps".
 //!

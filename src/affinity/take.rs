@@ -174,17 +174,22 @@ impl StoreAffinity {
             }
             newer_files.legacy_takes(earlier);
         }
-        match (self.take_key_for_legacy(scoped), any_caller) {
-            (LegacyTake::Noted, Some(any_caller)) => self.give_key_to_legacy(any_caller),
-            (took, _) => took,
-        }
+        self.take_for_any_caller(self.take_key_for_legacy(scoped), any_caller)
     }
 
     /// Records that legacy has a request, which the engine gave back.
     pub(super) fn give_request_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
-        match (self.give_key_to_legacy(scoped), any_caller) {
-            (LegacyTake::Noted, Some(any_caller)) => self.give_key_to_legacy(any_caller),
-            (took, _) => took,
+        self.take_for_any_caller(self.give_key_to_legacy(scoped), any_caller)
+    }
+
+    /// Takes the key for any caller too, where legacy has the caller's own key and that is recorded.
+    fn take_for_any_caller(&self, own: LegacyTake, any_caller: Option<RetryKey>) -> LegacyTake {
+        let (LegacyTake::Taken { noted: true, again }, Some(any_caller)) = (own, any_caller) else { return own };
+        match self.give_key_to_legacy(any_caller) {
+            LegacyTake::Taken { noted, again: under_another_credential } => {
+                LegacyTake::Taken { noted, again: again || under_another_credential }
+            }
+            not_taken => not_taken,
         }
     }
 }

@@ -201,7 +201,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let (engine_key, legacy_key) = (RetryKey([1; 32]), RetryKey([2; 32]));
     let claim = Some(crate::store::Claim { key: engine_key, request: [0; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
-    assert_eq!(pins.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
+    assert_eq!(pins.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::FIRST);
     assert_eq!(pins.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
     assert_eq!(store.look_ups(), 0, "known in memory");
     assert_eq!(pins.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
@@ -223,7 +223,7 @@ async fn keys_that_the_store_refused_are_written_later() {
         key[..2].copy_from_slice(&n.to_be_bytes());
         assert_eq!(
             pins.take_for_legacy(RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread),
-            LegacyTake::Noted
+            LegacyTake::FIRST
         );
     }
     pins.flush().await;
@@ -324,7 +324,7 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     store.is_gone.store(true, Ordering::Relaxed);
     let open = || KeyLog::open(&path, &limits);
     let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
-    assert_eq!(pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::Noted);
+    assert_eq!(pins.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread), LegacyTake::FIRST);
     assert!(open().is_err(), "it is locked");
     kill(pins);
 
@@ -364,16 +364,16 @@ async fn a_full_ring_notes_no_key_and_an_unnoted_route_is_known_after_a_restart(
     for n in 0..960 {
         assert_eq!(
             pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread),
-            LegacyTake::Noted
+            LegacyTake::FIRST
         );
     }
     assert_eq!(
         pins.take_for_legacy(numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread),
-        LegacyTake::NotNoted
+        LegacyTake::NOT_NOTED
     );
     assert_eq!(
         pins.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread),
-        LegacyTake::Noted,
+        LegacyTake::Taken { noted: true, again: true },
         "it is noted already"
     );
     assert_eq!(pins.unnoted_until(std::iter::once(&route)), None);
@@ -390,14 +390,14 @@ async fn a_full_ring_notes_no_key_and_an_unnoted_route_is_known_after_a_restart(
     );
     assert_eq!(
         pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread),
-        LegacyTake::NotNoted
+        LegacyTake::NOT_NOTED
     );
     store.is_gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     pins.flush().await;
     assert_eq!(
         pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread),
-        LegacyTake::Noted,
+        LegacyTake::Taken { noted: true, again: true },
         "there is room again"
     );
 }
@@ -415,7 +415,7 @@ async fn many_new_keys_stay_with_legacy() {
     for n in 0..KEYS {
         assert_eq!(
             pins.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread),
-            LegacyTake::Noted
+            LegacyTake::FIRST
         );
         match n % 25_000 {
             5_000 => store.is_gone.store(true, Ordering::Relaxed),
@@ -465,7 +465,7 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
         });
         match (engine, legacy) {
             (Took::Fresh, LegacyTake::HeldUnderAnotherCredential) => taken_by_engine += 1,
-            (Took::OtherArmHasIt, LegacyTake::Noted) => taken_by_legacy += 1,
+            (Took::OtherArmHasIt, LegacyTake::FIRST) => taken_by_legacy += 1,
             both => panic!("{both:?}"),
         }
     }
@@ -474,5 +474,29 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     pins.take_for_engine_under_any_credential(&numbered(ROUNDS), &digest, 0);
     let keys = RetryKeys { scoped: numbered(ROUNDS + 1_000_000), any_caller: Some(numbered(ROUNDS)) };
     assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread), LegacyTake::NeedsBody);
-    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])), LegacyTake::Noted);
+    assert_eq!(pins.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])), LegacyTake::FIRST);
+}
+
+/// Only one of two simultaneous tries gets a dark run.
+#[tokio::test]
+async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
+    const ROUNDS: u32 = 2_000;
+    let pins = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
+    for n in 0..ROUNDS {
+        // The second half of the rounds: two credentials of one caller.
+        let keys = |credential: u32| match n < ROUNDS / 2 {
+            true => RetryKeys::from(numbered(n)),
+            false => RetryKeys { scoped: numbered(credential * 1_000_000 + n), any_caller: Some(numbered(n)) },
+        };
+        let together = std::sync::Barrier::new(2);
+        let take = |credential| {
+            together.wait();
+            pins.take_for_legacy(keys(credential), &EarlierKeys::none(), KnownBody::Digest([8; 32]))
+        };
+        let took = std::thread::scope(|scope| {
+            let other = scope.spawn(|| take(1));
+            [take(2), other.join().unwrap()]
+        });
+        assert_eq!(took.iter().filter(|took| **took == LegacyTake::FIRST).count(), 1, "{n}: {took:?}");
+    }
 }

@@ -118,12 +118,12 @@ impl Tries {
             if !*noted {
                 *noted = note();
             }
-            return LegacyTake::of(*noted);
+            return LegacyTake::Taken { noted: *noted, again: true };
         }
         let noted = note();
         let until = self.until(now, Duration::ZERO);
         self.insert_legacy(shard, key, until, now, noted);
-        LegacyTake::of(noted)
+        LegacyTake::Taken { noted, again: false }
     }
 
     fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, until: Instant, now: Instant, noted: bool) {
@@ -211,15 +211,16 @@ mod tests {
         let tries = Tries::new(Duration::from_secs(10), 100);
         let begin = Instant::now();
         let noted = || true;
-        assert_eq!(tries.take_for_legacy(key(1), begin, noted), LegacyTake::Noted);
+        let again = LegacyTake::Taken { noted: true, again: true };
+        assert_eq!(tries.take_for_legacy(key(1), begin, noted), LegacyTake::FIRST);
         let not_called = || panic!("it is noted already");
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(9), not_called), LegacyTake::Noted);
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(9), not_called), again);
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(9)), Some(Arm::Legacy));
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(10)), None);
         let file_is_full = || false;
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(10), file_is_full), LegacyTake::NotNoted);
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(10), file_is_full), LegacyTake::NOT_NOTED);
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(11)), Some(Arm::Legacy), "a first try again");
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(12), noted), LegacyTake::Noted);
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(12), noted), again);
     }
 
     #[test]
@@ -245,13 +246,14 @@ mod tests {
         assert_eq!(tries.take_for_engine(key(1), now), Took::Again);
         let not_called = || panic!("it is not legacy's");
         assert_eq!(tries.take_for_legacy(key(1), now, not_called), LegacyTake::HeldByEngine);
-        assert_eq!(tries.give_to_legacy(key(1), now, || true), LegacyTake::Noted, "given back");
+        assert_eq!(tries.give_to_legacy(key(1), now, || true), LegacyTake::FIRST, "given back");
         tries.release(&key(1));
         assert_eq!(tries.take_for_engine(key(1), now), Took::OtherArmHasIt);
-        assert_eq!(tries.take_for_legacy(key(1), now, || true), LegacyTake::Noted);
+        let again = LegacyTake::Taken { noted: true, again: true };
+        assert_eq!(tries.take_for_legacy(key(1), now, || true), again);
         assert_eq!(tries.take_for_engine(key(2), now), Took::Fresh);
         tries.release(&key(2));
-        assert_eq!(tries.take_for_legacy(key(2), now, || true), LegacyTake::Noted);
+        assert_eq!(tries.take_for_legacy(key(2), now, || true), LegacyTake::FIRST);
     }
 
     #[test]

@@ -27,10 +27,13 @@ pub enum Remembered {
 /// The result of taking a first try for legacy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegacyTake {
-    /// Legacy has it, and that is recorded: it survives the end of this process.
-    Noted,
-    /// Legacy has it, and only this process knows: after its end, the engine could perform a retry.
-    NotNoted,
+    /// Legacy has it.
+    Taken {
+        /// That is recorded, and survives the end of this process. If not, the engine could perform a retry after it.
+        noted: bool,
+        /// Legacy had it before: this request is a retry.
+        again: bool,
+    },
     /// The engine has it.
     HeldByEngine,
     /// The engine may have the same request under another credential; only the body can tell. Nothing was taken.
@@ -80,9 +83,14 @@ pub enum KnownBody {
 }
 
 impl LegacyTake {
-    /// Legacy has it; `noted` says whether that survives the end of this process.
-    pub fn of(noted: bool) -> Self {
-        if noted { Self::Noted } else { Self::NotNoted }
+    /// Legacy has it for the first time, and that is recorded.
+    pub const FIRST: Self = Self::Taken { noted: true, again: false };
+    /// Legacy has it for the first time, and only this process knows.
+    pub const NOT_NOTED: Self = Self::Taken { noted: false, again: false };
+
+    /// Whether legacy has it and that is not recorded.
+    pub fn is_not_noted(self) -> bool {
+        matches!(self, Self::Taken { noted: false, .. })
     }
 }
 

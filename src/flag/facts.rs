@@ -4,7 +4,7 @@
 //! The question it answers: "what does `request` mean in a key, a cohort or a retry key?" Only what the expression
 //! reads is built. A repeated query parameter is a list of its values; the values of a repeated header are joined by
 //! commas. Always true: values of different bytes are different texts, also where they are not UTF-8, so that
-//! different retry keys never become equal.
+//! different retry keys never become equal (`exact_text`).
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use http::HeaderName;
 use serde_json::{Map, Value};
 
 use super::RequestFacts;
+use super::exact_text::{ByteForm, exact_text, replaced, replaced_parameter};
 use crate::expression::{ReadPath, Scope, parse_form_with};
 
 /// The members of `request` where the body cannot be read.
@@ -34,6 +35,19 @@ pub const HOP_BY_HOP_HEADERS: [&str; 10] = [
 
 /// The scope of an expression that reads these paths.
 pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
+    scope_in(ByteForm::Exact, reads, facts)
+}
+
+/// As [`scope`], with the texts that this version or earlier ones make of bytes that are not UTF-8.
+pub fn scope_in(form: ByteForm, reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
+    let text = |bytes: &[u8]| match form {
+        ByteForm::Exact => exact_text(bytes),
+        ByteForm::Replaced => replaced(bytes),
+    };
+    let parameter = |text: &str| match form {
+        ByteForm::Exact => text.to_owned(),
+        ByteForm::Replaced => replaced_parameter(text),
+    };
     let mut request = Map::new();
     for read in reads.iter().filter(|read| read.root() == "request") {
         let Some(part) = read.part(0) else { continue };
@@ -42,13 +56,13 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
             "path" => insert_text(&mut request, part, facts.path),
             "peer" => insert_text(&mut request, part, &facts.peer.to_string()),
             "params" => {
-                let params = facts.params.iter().map(|(name, value)| (name.to_string(), value.clone().into()));
+                let params = facts.params.iter().map(|(name, value)| (name.to_string(), parameter(value).into()));
                 request.entry(part).or_insert_with(|| Value::Object(params.collect()));
             }
             "query" => {
-                request.entry(part).or_insert_with(|| parse_form_with(facts.query.unwrap_or_default(), exact_text));
+                request.entry(part).or_insert_with(|| parse_form_with(facts.query.unwrap_or_default(), text));
             }
-            "headers" => insert_headers(&mut request, read.part(1), facts),
+            "headers" => insert_headers(&mut request, read.part(1), facts, &text),
             _ => {}
         }
     }
@@ -71,14 +85,18 @@ fn insert_text(request: &mut Map<String, Value>, part: &str, value: &str) {
 }
 
 /// Inserts the one header that the expression names, or all headers if it names none.
-fn insert_headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &RequestFacts<'_>) {
+fn insert_headers(
+    request: &mut Map<String, Value>,
+    name: Option<&str>,
+    facts: &RequestFacts<'_>,
+    text: &dyn Fn(&[u8]) -> String,
+) {
     let Value::Object(map) = request.entry("headers").or_insert_with(|| Value::Object(Map::new())) else { return };
     let mut add = |name: &str| {
         if map.contains_key(name) {
             return;
         }
-        let values = facts.headers.get_all(name).iter().map(|v| exact_text(v.as_bytes()));
-        let values: Vec<_> = values.collect();
+        let values: Vec<_> = facts.headers.get_all(name).iter().map(|value| text(value.as_bytes())).collect();
         if !values.is_empty() {
             map.insert(name.to_owned(), values.join(", ").into());
         }
@@ -87,26 +105,6 @@ fn insert_headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &
         Some(name) => add(name),
         None => facts.headers.keys().for_each(|name| add(name.as_str())),
     }
-}
-
-/// A text that is different for different bytes. UTF-8 stays as it is. Each other byte becomes one of the last 256
-/// characters of Unicode, which are for private use. If the bytes are such a character in UTF-8, each of them is replaced
-/// too, so that no other bytes give the same text.
-fn exact_text(bytes: &[u8]) -> String {
-    const FIRST: u32 = 0x10_FF00;
-    let character = |byte: &u8| char::from_u32(FIRST + u32::from(*byte)).unwrap_or(char::REPLACEMENT_CHARACTER);
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for valid in chunk.valid().chars() {
-            if u32::from(valid) < FIRST {
-                text.push(valid);
-            } else {
-                text.extend(valid.encode_utf8(&mut [0; 4]).as_bytes().iter().map(character));
-            }
-        }
-        text.extend(chunk.invalid().iter().map(character));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -151,26 +149,5 @@ mod tests {
         }
         let absent = Template::parse_str("${request.headers[\"x-other\"]}").unwrap();
         assert!(absent.evaluate_text(&scope(absent.reads(), &facts)).is_err());
-    }
-
-    #[test]
-    fn different_bytes_are_different_texts() {
-        let all: [&[u8]; 9] = [
-            b"M\xfcller",
-            b"M\xf6ller",
-            "Müller".as_bytes(),
-            "M\u{FFFD}ller".as_bytes(),
-            "M\u{10FFFC}ller".as_bytes(),
-            b"M\xf4\x8f\xbfller",
-            b"M%FCller",
-            b"\xfc",
-            b"\xfc\xfc",
-        ];
-        for (n, bytes) in all.iter().enumerate() {
-            for other in &all[..n] {
-                assert_ne!(exact_text(bytes), exact_text(other), "{bytes:?} and {other:?}");
-            }
-        }
-        assert_eq!(exact_text("Müller, \u{10FEFF}".as_bytes()), "Müller, \u{10FEFF}");
     }
 }

@@ -5,11 +5,10 @@
 //! and cohorts hash under different keys, so that the sample is independent of the cohort. The family is hashed instead
 //! of the route, so that a caller's follow-ups are on the same side as the request that created the instance.
 
-use super::facts::scope;
+use super::exact_text::ByteForm;
+use super::key_text::{AmbiguousKey, key_of_request};
 use super::retry::KeyForm;
-use super::route::RETRY_KEY_DEFAULT;
 use super::{CallerScope, EarlierScope, Percent, RequestFacts, RetryKey, RetryKeys, Route, VerifiedCaller};
-use crate::expression::Template;
 use crate::names::RouteId;
 
 /// The keys of the hashes, one for each purpose.
@@ -39,35 +38,34 @@ impl Salts {
     }
     /// The hashed retry key, scoped by route and caller. `None` where the request has none. The route's oldest id is
     /// hashed, so that a renamed route keeps its keys.
-    pub fn retry_keys(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
+    ///
+    /// # Errors
+    /// See [`AmbiguousKey`].
+    pub fn retry_keys(&self, route: &Route, facts: &RequestFacts<'_>) -> Result<Option<RetryKeys>, AmbiguousKey> {
         let form = KeyForm::of(&route.caller);
-        self.derive_retry_keys(route.first_id(), route.retry_key.as_ref(), &route.caller, form, facts)
+        let key = key_of_request(route.retry_key.as_ref(), ByteForm::Exact, facts)?;
+        Ok(key.map(|key| self.derive_retry_keys(route.first_id(), &key, &route.caller, form, facts)))
     }
     /// The retry key under a scope of earlier files; `None` also where that scope is not looked up any more.
     pub fn earlier_retry_keys(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
-        let EarlierScope { route, key, caller, form, until_s } = earlier;
+        let EarlierScope { route, key, caller, form, bytes, until_s } = earlier;
         if facts.now_s >= *until_s {
             return None;
         }
-        self.derive_retry_keys(route, key.as_ref(), caller, *form, facts)
+        let key = key_of_request(key.as_ref(), *bytes, facts).ok().flatten()?;
+        Some(self.derive_retry_keys(route, &key, caller, *form, facts))
     }
     fn derive_retry_keys(
         &self,
         route: &RouteId,
-        key: Option<&Template>,
+        key: &[u8],
         caller: &CallerScope,
         form: KeyForm,
         facts: &RequestFacts<'_>,
-    ) -> Option<RetryKeys> {
+    ) -> RetryKeys {
         let mut parts = KeyHasher(blake3::Hasher::new_keyed(&self.retry));
         parts.add(route.as_str().as_bytes());
-        match key {
-            Some(template) => {
-                let key = template.evaluate_text(&scope(template.reads(), facts)).ok();
-                parts.add(key.filter(|key| !key.is_empty())?.as_bytes());
-            }
-            None => parts.add(facts.headers.get(RETRY_KEY_DEFAULT).filter(|key| !key.is_empty())?.as_bytes()),
-        }
+        parts.add(key);
         let mut any_caller = parts.clone();
         let verified = caller.token.as_ref().and_then(|keys| keys.verify(facts.headers));
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
@@ -76,7 +74,7 @@ impl Salts {
             // Without a verified token a list of parts ends in a header name, or has only two parts: the two kinds of
             // key never collide.
             parts.add(b"\0verified");
-            return Some(RetryKeys { scoped: parts.key(), any_caller: None });
+            return RetryKeys { scoped: parts.key(), any_caller: None };
         }
         for name in &caller.headers {
             for value in facts.headers.get_all(name) {
@@ -90,7 +88,7 @@ impl Salts {
             (KeyForm::SharedHalf, Some(any_caller)) => any_caller.of_caller(parts.key()),
             (KeyForm::SharedHalf | KeyForm::Whole, _) => parts.key(),
         };
-        Some(RetryKeys { scoped, any_caller })
+        RetryKeys { scoped, any_caller }
     }
 }
 

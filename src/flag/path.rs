@@ -8,7 +8,8 @@
 //! refused. `matcher` finds the route.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+
+use super::exact_text::{exact_text, raw_byte};
 
 /// A longer ambiguous path is refused, because each of its readings costs a pass over it.
 pub const AMBIGUOUS_BYTES_MAX: usize = 4_096;
@@ -203,19 +204,23 @@ fn resolve_dots(path: &str, rule: DotRules) -> Result<Option<String>, PathRefusa
     Ok(Some(resolved))
 }
 
-/// The key that a path is matched by: every encoding is decoded once, except those of slash and backslash. Bytes that
-/// are not UTF-8 stay encoded, so that different bytes give different keys.
+/// The key that a path is matched by: every encoding is decoded once. Different bytes give different keys: an encoded
+/// slash or backslash, and bytes that are not UTF-8, become characters that stand for them (`exact_text`).
 pub fn match_key(path: &str) -> Cow<'_, str> {
     let bytes = path.as_bytes();
-    if !bytes.contains(&b'%') {
+    if !bytes.contains(&b'%') && path.is_ascii() {
         return Cow::Borrowed(path);
     }
-    let mut decoded = Vec::with_capacity(bytes.len());
+    let (mut text, mut decoded) = (String::with_capacity(bytes.len()), Vec::new());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match (byte == b'%').then(|| encoded(bytes, at)).flatten() {
-            Some(b'/') => decoded.extend_from_slice(b"%2F"),
-            Some(b'\\') => decoded.extend_from_slice(b"%5C"),
+            // Neither is a part of a longer character, so what came before is complete.
+            Some(separator @ (b'/' | b'\\')) => {
+                text.push_str(&exact_text(&decoded));
+                text.push(raw_byte(separator));
+                decoded.clear();
+            }
             Some(other) => decoded.push(other),
             None => {
                 decoded.push(byte);
@@ -225,17 +230,8 @@ pub fn match_key(path: &str) -> Cow<'_, str> {
         }
         at += 3;
     }
-    Cow::Owned(String::from_utf8(decoded).unwrap_or_else(|error| {
-        let mut text = String::new();
-        for chunk in error.as_bytes().utf8_chunks() {
-            text.push_str(chunk.valid());
-            for byte in chunk.invalid() {
-                // Writing to a string does not fail.
-                let _ = write!(text, "%{byte:02X}");
-            }
-        }
-        text
-    }))
+    text.push_str(&exact_text(&decoded));
+    Cow::Owned(text)
 }
 
 /// Every key by which an origin may match an ambiguous path. An origin may or may not

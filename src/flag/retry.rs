@@ -8,6 +8,7 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::caller::{CallerScope, TokenKeys, TokenSource};
+use super::exact_text::ByteForm;
 use super::facts::reads_header;
 use super::route::Route;
 use crate::expression::Template;
@@ -27,6 +28,9 @@ pub struct RetryScope {
     /// How keys are derived from these.
     #[serde(default, skip_serializing_if = "KeyForm::is_whole")]
     pub form: KeyForm,
+    /// How the template in `key` sees bytes that are not UTF-8.
+    #[serde(default, skip_serializing_if = "ByteForm::is_replaced")]
+    pub bytes: ByteForm,
 }
 
 /// How the key of one caller is derived where its scope is an unverified credential.
@@ -55,6 +59,7 @@ pub struct EarlierScope {
     pub(super) key: Option<Template>,
     pub(super) caller: CallerScope,
     pub(super) form: KeyForm,
+    pub(super) bytes: ByteForm,
     /// It is looked up until then, because until then a retry may come: seconds since 1970.
     pub(super) until_s: i64,
 }
@@ -69,6 +74,7 @@ impl RetryScope {
             headers: headers.iter().map(|name| name.as_str().to_owned()).collect(),
             token: token.as_ref().map(|keys| keys.source().clone()),
             form: KeyForm::of(&route.caller),
+            bytes: if route.retry_key.is_some() { ByteForm::Exact } else { ByteForm::Replaced },
         }
     }
 
@@ -77,7 +83,7 @@ impl RetryScope {
     /// # Errors
     /// Another version stored it, and this one cannot parse it.
     pub fn parse_earlier(&self, until_s: i64) -> Result<EarlierScope, String> {
-        let Self { route, key, headers, token, form } = self;
+        let Self { route, key, headers, token, form, bytes } = self;
         let key = key.as_ref().map(|text| Template::parse_str(text).map_err(|error| error.to_string()));
         let header = |name: &String| HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string());
         let token = token.as_ref().map(|source| TokenKeys::read(&source.keys, source.audience.clone()));
@@ -85,7 +91,8 @@ impl RetryScope {
             token: token.transpose()?.map(std::sync::Arc::new),
             headers: headers.iter().map(header).collect::<Result<_, _>>()?,
         };
-        Ok(EarlierScope { route: route.clone(), key: key.transpose()?, caller, form: *form, until_s })
+        let (route, key) = (route.clone(), key.transpose()?);
+        Ok(EarlierScope { route, key, caller, form: *form, bytes: *bytes, until_s })
     }
 }
 
@@ -135,7 +142,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             now_s,
         };
         let flag = &set.routes[0];
-        (set.retry_keys(flag, &facts), set.earlier_retry_keys(flag, &facts))
+        (set.retry_keys(flag, &facts).unwrap(), set.earlier_retry_keys(flag, &facts))
     }
 
     fn of_route_a(scope: EarlierScope) -> EarlierScopes {
@@ -187,6 +194,50 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         let before = keys(&set_of(unverified).with_earlier_scopes(Arc::new(earlier)), 1).1;
         assert_eq!((before.len(), before[0].any_caller), (1, any_caller));
         assert_ne!(before[0].scoped.0[..16], scoped.0[..16]);
+    }
+
+    /// Older versions replaced the bytes that are not UTF-8, and stored their scopes without `bytes`.
+    #[test]
+    fn a_key_that_is_not_utf8_is_looked_up_in_the_form_of_older_versions() {
+        let template = "${request.headers[\"x-key\"]} ${request.query.q} ${request.params.id}";
+        let keyed = Route {
+            retry_key: Some(Template::parse_str(template).unwrap()),
+            ..route("a", Method::POST, "/orders/{id}")
+        };
+        let mut stored = serde_json::to_value(RetryScope::of(&keyed)).unwrap();
+        assert!(stored.as_object_mut().unwrap().remove("bytes").is_some());
+        let stored: RetryScope = serde_json::from_value(stored).unwrap();
+        assert_ne!(stored, RetryScope::of(&keyed), "it was replaced");
+        let set = set_of(keyed).with_earlier_scopes(Arc::new(of_route_a(stored.parse_earlier(100).unwrap())));
+        let keys = |header: &[u8], query: &str, path: &str| {
+            let headers = [("x-key".parse().unwrap(), http::HeaderValue::from_bytes(header).unwrap())];
+            let headers: HeaderMap = headers.into_iter().collect();
+            let found = set.find(&Method::POST, None, path).unwrap();
+            let facts = RequestFacts {
+                method: &Method::POST,
+                path,
+                query: Some(query),
+                headers: &headers,
+                peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                params: &found.params,
+                random: 0,
+                owner: Owner::Nobody,
+                first_try: None,
+                now_s: 1,
+            };
+            (set.retry_keys(found.flag, &facts).unwrap().unwrap(), set.earlier_retry_keys(found.flag, &facts))
+        };
+        // What the older version saw of the first request, spelled in UTF-8.
+        let (now, earlier) = keys(b"\xfc", "q=%F6", "/orders/%E4");
+        let (as_before, _) = keys("\u{fffd}".as_bytes(), "q=%EF%BF%BD", "/orders/%25E4");
+        assert_eq!(earlier, [as_before]);
+        assert_ne!(now, as_before);
+        // Of UTF-8 the older version made the same key.
+        let (now, earlier) = keys("ü".as_bytes(), "q=%C3%B6", "/orders/17");
+        assert_eq!(earlier, [now]);
+        // The default header is no template: its bytes always were the key.
+        let plain = serde_json::to_value(RetryScope::of(&route("a", Method::POST, "/orders"))).unwrap();
+        assert_eq!(plain.get("bytes"), None);
     }
 
     #[test]

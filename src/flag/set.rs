@@ -9,11 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::hashes::Salts;
+use super::key_text::AmbiguousKey;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, Ambiguity, PathRefusal, match_key, normalise, readings};
 use super::{
-    Cohort, EarlierScopes, Family, Instance, InstanceKey, MovedRequests, RequestFacts, RetryKeys, Route, Service,
-    Shares, State,
+    Cohort, EarlierScopes, Family, Freeze, Instance, InstanceKey, MovedRequests, RequestFacts, RetryKeys, Route,
+    Service, Shares, State,
 };
 use crate::names::{RouteId, ServiceName};
 
@@ -86,19 +87,6 @@ pub enum Why {
     Health,
     /// The kill switch is on.
     Freeze,
-}
-
-/// The kill switch, ordered: each value stops what the one before does, and more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Freeze {
-    /// The kill switch is off.
-    #[default]
-    No,
-    /// No new engine instances.
-    Instances,
-    /// No new engine instances, and every private and shared step that has not begun is held.
-    Effects,
 }
 
 /// The inputs of a route's effective state: flips, gate, guard and health.
@@ -264,7 +252,10 @@ impl FlagSet {
     }
 
     /// The retry keys of this request; `None` where it has none.
-    pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
+    ///
+    /// # Errors
+    /// See [`AmbiguousKey`].
+    pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Result<Option<RetryKeys>, AmbiguousKey> {
         self.salts.retry_keys(&flag.route, facts)
     }
 

@@ -158,3 +158,16 @@ impl Shares {
         self
     }
 }
+
+/// The kill switch, ordered: each value stops what the one before does, and more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Freeze {
+    /// The kill switch is off.
+    #[default]
+    No,
+    /// No new engine instances.
+    Instances,
+    /// No new engine instances, and every private and shared step that has not begun is held.
+    Effects,
+}

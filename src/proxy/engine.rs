@@ -66,8 +66,8 @@ pub(super) async fn answer(
                 KnownBody::TooLarge,
             );
             match take {
-                LegacyTake::Noted => {}
-                LegacyTake::NotNoted => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
+                LegacyTake::Taken { noted: true, .. } => {}
+                LegacyTake::Taken { noted: false, .. } => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
                 LegacyTake::Unknown => return Err(exchange.refused(rung, Failure::FirstTryUnknown)),
                 LegacyTake::HeldByEngine
                 | LegacyTake::NeedsBody
@@ -108,7 +108,7 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
-            if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys) == LegacyTake::NotNoted {
+            if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys).is_not_noted() {
                 shared.served_observer.served(route, Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }

@@ -36,9 +36,6 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     if head.method == Method::CONNECT {
         return Err(HeadRefusal::Connect);
     }
-    if is_known_in_another_case(&head.method) {
-        return Err(HeadRefusal::Ambiguous("the method is a known one that is not in upper case"));
-    }
     if head.version != Version::HTTP_11 && head.version != Version::HTTP_10 {
         return Err(HeadRefusal::Ambiguous("the version is neither HTTP/1.1 nor HTTP/1.0"));
     }
@@ -66,9 +63,8 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     Ok(CheckedHead { upgrade })
 }
 
-/// Whether upper case makes this method another, known one. Methods are case-sensitive, but some frameworks upcase
-/// them: they would perform a request that no route matched.
-fn is_known_in_another_case(method: &Method) -> bool {
+/// The known method that upper case makes of this one; `None` if it is known as it is, or not at all.
+pub(super) fn known_in_another_case(method: &Method) -> Option<Method> {
     const KNOWN: [Method; 9] = [
         Method::GET,
         Method::HEAD,
@@ -80,7 +76,10 @@ fn is_known_in_another_case(method: &Method) -> bool {
         Method::CONNECT,
         Method::TRACE,
     ];
-    !KNOWN.contains(method) && KNOWN.iter().any(|known| known.as_str().eq_ignore_ascii_case(method.as_str()))
+    if KNOWN.contains(method) {
+        return None;
+    }
+    KNOWN.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(method.as_str()))
 }
 
 fn check_host(head: &request::Parts) -> Result<Option<&HeaderValue>, HeadRefusal> {

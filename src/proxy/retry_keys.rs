@@ -5,23 +5,26 @@
 //! took is refused under another credential, and legacy is not called.
 
 use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
-use crate::flag::{Arm, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
+use crate::flag::{AmbiguousKey, Arm, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
 use crate::names::RouteId;
 
 /// The retry keys of a request: the present ones, and those by the scopes of earlier files. If its route has no
 /// workflow now, the newest earlier keys serve as the present ones, as if the former route still existed in `off`.
+///
+/// # Errors
+/// It is not clear which key the request has.
 pub(super) fn keys_of_request(
     set: &FlagSet,
     flag: &RouteFlag,
     facts: &RequestFacts<'_>,
-) -> (Option<RetryKeys>, Vec<RetryKeys>) {
+) -> Result<(Option<RetryKeys>, Vec<RetryKeys>), AmbiguousKey> {
     let mut earlier = set.earlier_retry_keys(flag, facts);
     let present = match flag.route.workflow {
-        Some(_) => set.retry_keys(flag, facts),
+        Some(_) => set.retry_keys(flag, facts)?,
         None => earlier.first().copied(),
     };
     earlier.retain(|keys| Some(*keys) != present);
-    (present, earlier)
+    Ok((present, earlier))
 }
 
 /// Takes a request for legacy, unless the engine has it.
@@ -31,12 +34,12 @@ pub(super) fn take_for_legacy(
     earlier: &EarlierKeys,
     body: KnownBody,
 ) -> LegacyTake {
-    keys.map_or(LegacyTake::Noted, |keys| affinity.take_for_legacy(keys, earlier, body))
+    keys.map_or(LegacyTake::FIRST, |keys| affinity.take_for_legacy(keys, earlier, body))
 }
 
 /// Records for legacy a request that the engine gave back.
 pub(super) fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
-    keys.map_or(LegacyTake::Noted, |keys| affinity.give_to_legacy(keys))
+    keys.map_or(LegacyTake::FIRST, |keys| affinity.give_to_legacy(keys))
 }
 
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same

@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::{Request, Response, Uri, request};
+use http::{Method, Request, Response, Uri, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -28,8 +28,8 @@ use super::wait::Phase;
 use crate::clock;
 use crate::exchange::{KnownBody, LegacyTake, MayBegin, Problem, request_digest};
 use crate::flag::{
-    Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, RequestFacts,
-    RouteFlag, SkipReason, State, decide, decide_with_diagnostics,
+    Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, PathRefusal,
+    RequestFacts, ResolvedPath, RouteFlag, SkipReason, State, decide, decide_with_diagnostics,
 };
 
 /// Answers one request.
@@ -50,6 +50,15 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     let checked = hygiene::check(&head).map_err(|refusal| Refused::early(Failure::Head(refusal)))?;
     let table = client.shared.table();
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    // Methods are case-sensitive, and `post` matches no route; but some frameworks upcase methods, and would perform a
+    // request for which neither the state of a route nor a retry key was looked up.
+    if let Some(method) = hygiene::known_in_another_case(&head.method)
+        && reaches_workflow(&table.set, &method, host, head.uri.path())
+    {
+        let why =
+            "the method is in upper case that of a route with a workflow, and servers disagree whether it is the same";
+        return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
+    }
     let resolved = table.set.resolve(&head.method, host, head.uri.path());
     let resolved = resolved.map_err(|why| Refused::early(Failure::Path(why)))?;
     let found = resolved.found;
@@ -88,6 +97,18 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
     }
 }
 
+/// Whether a request belongs to a route that has a workflow or had one by earlier files, at least as some servers read
+/// its path.
+fn reaches_workflow(set: &FlagSet, method: &Method, host: Option<&str>, path: &str) -> bool {
+    match set.resolve(method, host, path) {
+        Ok(ResolvedPath { path, found }) => {
+            found.is_some_and(|found| found.flag.route.workflow.is_some())
+                || set.former_route(method, host, &path, || clock::now().as_second()).is_some()
+        }
+        Err(refusal) => refusal == PathRefusal::Ambiguous,
+    }
+}
+
 /// A request of a route that has a workflow, or had one by earlier files.
 async fn answer_flagged(
     exchange: Exchange<'_>,
@@ -112,6 +133,11 @@ async fn answer_flagged(
         first_try: None,
         now_s: decided_at.as_second(),
     };
+    // Without one clear key this request and its retry could go to different arms.
+    let keys = retry_keys::keys_of_request(&table.set, flag, &facts).map_err(|ambiguous| {
+        let failure = Failure::Head(HeadRefusal::Ambiguous(ambiguous.as_str()));
+        exchange.refused(flag.effective.state, failure)
+    })?;
     let mut instance = None;
     if flag.route.workflow.is_some()
         && let Some(key) = flag.follows(&params)
@@ -120,7 +146,6 @@ async fn answer_flagged(
         facts.owner = owner;
         instance = Some(InstanceId { key, run });
     }
-    let keys = retry_keys::keys_of_request(&table.set, flag, &facts);
     let mut first_try = FirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
     facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
@@ -156,11 +181,8 @@ async fn answer_flagged(
     // If legacy took the first try under another credential, its dark run has sent the private effects, and there is no
     // second dark run. This process knows only first tries since its start; the store is asked for others after the
     // reply.
-    if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = &mut decision
-        && flag.route.keeps_runs
-        && retry_keys::legacy_took(&*shared.affinity, &first_try.any_caller)
-    {
-        *work = EngineWork::Skip(SkipReason::Retried);
+    if retry_keys::legacy_took(&*shared.affinity, &first_try.any_caller) {
+        skip_second_dark_run(&mut decision, flag);
     }
     // From here on legacy has the request, unless the engine took it first: another request with the same key may be in
     // flight under another flag set. The loop repeats only after the body was read.
@@ -168,10 +190,19 @@ async fn answer_flagged(
     while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
         let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
         let earlier = first_try.earlier_keys(table.set.files_version);
+        let could_be_live = flag.could_be_live() || *rung >= State::Live;
         match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body) {
-            LegacyTake::Noted => {}
-            LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
-            LegacyTake::NotNoted => shared.affinity.record_served_unnoted(&flag.route.id),
+            LegacyTake::Taken { noted, again } => {
+                // Another try with the same key was taken since the look-up above, and the dark run is that one's.
+                if again {
+                    skip_second_dark_run(&mut decision, flag);
+                }
+                match (noted, could_be_live) {
+                    (true, _) => {}
+                    (false, true) => key_not_noted = true,
+                    (false, false) => shared.affinity.record_served_unnoted(&flag.route.id),
+                }
+            }
             LegacyTake::HeldByEngine => {
                 facts.first_try = Some(Arm::Engine);
                 decision = decide(&table.set, flag, &facts);
@@ -210,6 +241,16 @@ async fn answer_flagged(
         Decision::Nobody { rung, why } => Err(exchange.refused(rung, Failure::Nobody(why))),
     }
     .map_err(Box::new)
+}
+
+/// Skips the dark run of a retry: the first try has had one, which has sent the private effects. A run that only reads
+/// may be repeated.
+fn skip_second_dark_run(decision: &mut Decision, flag: &RouteFlag) {
+    if let Decision::Legacy { engine_work: work @ EngineWork::Dark, .. } = decision
+        && flag.route.keeps_runs
+    {
+        *work = EngineWork::Skip(SkipReason::Retried);
+    }
 }
 
 /// Decides again once it is known which arm took the first try.

@@ -78,7 +78,7 @@ async fn the_engine_refuses_a_key_that_legacy_took() {
     let harness = Harness::new(&step_service, plan()).await;
     assert_eq!(
         harness.engine.core.ports.pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
-        LegacyTake::Noted
+        LegacyTake::FIRST
     );
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
     let only = ArmRequest { may_fall_back: false, ..keyed() };
@@ -109,7 +109,7 @@ async fn the_key_of_a_request_that_was_refused_before_it_began_is_free() {
     assert_eq!(refused(harness.send(unknown).await).0.kind, "no-workflow");
     assert_eq!(
         harness.engine.core.ports.pins.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread),
-        LegacyTake::Noted
+        LegacyTake::FIRST
     );
 }
 

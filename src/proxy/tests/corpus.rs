@@ -110,7 +110,19 @@ const CORPUS: &[(&str, &str, Expected)] = &[
     ),
     // Frameworks that upcase methods would perform it, and no POST route would match it.
     ("a known method in lower case", "post /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", BAD),
-    ("a known method in mixed case", "dElete /x HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
+    ("a known method in mixed case", "gEt /plain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
+    ("a known method in lower case, slashes", "get //plain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
+    (
+        "a known method in lower case where no workflow is",
+        "post /other HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+        One("post /other HTTP/1.1", "x"),
+    ),
+    (
+        "the path of a workflow with another method in lower case",
+        "delete /orders HTTP/1.1\r\nHost: a\r\n\r\n",
+        One("delete /orders HTTP/1.1", ""),
+    ),
+    ("CONNECT in lower case", "connect /x HTTP/1.1\r\nHost: a\r\n\r\n", One("connect /x HTTP/1.1", "")),
     ("an unknown method in lower case", "purge /x HTTP/1.1\r\nHost: a\r\n\r\n", One("purge /x HTTP/1.1", "")),
     ("space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", BAD),
     ("folded field", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n 2\r\n\r\n", BAD),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use http::StatusCode;
 use uuid::Uuid;
 
-use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says};
+use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says};
 use crate::exchange::{ArmAnswer, ArmReply, ArmUnknown, Outcome, Problem, Served};
 use crate::expression::{Expression, Template};
 use crate::flag::{Arm, Cohort, Route, SkipReason, State};
@@ -111,6 +111,46 @@ async fn connection_may_not_name_a_field_that_the_route_depends_on() {
     for named in ["keep-alive", "upgrade", "x-other", "te"] {
         assert_eq!(rig.ask(&ask(named)).await.status(), 200, "{named}");
     }
+}
+
+/// Neither as a request with one of these keys nor as one without a key.
+#[tokio::test]
+async fn a_request_with_several_retry_keys_is_refused() {
+    let origin = Origin::always_answers(OK).await;
+    for state in [State::Off, State::Dark, State::Live, State::Only] {
+        let rig = Rig::new(&origin, at(state)).await;
+        let twice = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: a\r\nIdempotency-Key: b\r\nContent-Length: 1\r\n\r\nx";
+        let reply = rig.ask(twice).await;
+        assert_eq!(reply.status(), 400, "{state}");
+        assert!(reply.text().contains("retry key is read from is repeated"), "{}", reply.text());
+        let change = |route: &mut Route| {
+            route.retry_key = Some(Template::parse_str("${request.query.k}").unwrap());
+        };
+        let rig = Rig::new(&origin, Setup { change, ..at(state) }).await;
+        let reply = rig.ask("POST /orders?k=1&k=2 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await;
+        assert_eq!(reply.status(), 400, "{state}");
+        assert!(rig.fakes.keys_of_legacy.lock().unwrap().is_empty());
+    }
+    assert!(origin.requests().is_empty());
+    let rig = Rig::new(&origin, at(State::Live)).await;
+    let elsewhere =
+        "POST /other HTTP/1.1\r\nHost: a\r\nIdempotency-Key: a\r\nIdempotency-Key: b\r\nContent-Length: 1\r\n\r\nx";
+    assert_eq!(rig.ask(elsewhere).await.status(), 200, "no workflow");
+}
+
+/// Both were decided before legacy took the first of them.
+#[tokio::test]
+async fn of_two_tries_in_the_same_instant_one_has_a_dark_run() {
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, at(State::Dark)).await;
+    assert_eq!(rig.ask(keyed).await.status(), 200);
+    rig.fakes.until("the first is offered", |fakes| (fakes.offered.lock().unwrap().len() == 1).then_some(())).await;
+    assert_eq!(rig.ask(keyed).await.status(), 200);
+    let both = |fakes: &Fakes| Some(fakes.outcomes.lock().unwrap().clone()).filter(|outcomes| outcomes.len() == 2);
+    let outcomes = rig.fakes.until("both outcomes", both).await;
+    assert_eq!(outcomes, [Outcome::Matched, Outcome::Skipped(SkipReason::Retried)]);
+    assert_eq!((origin.requests().len(), rig.fakes.offered.lock().unwrap().len()), (2, 1));
 }
 
 #[tokio::test]

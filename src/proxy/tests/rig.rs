@@ -130,10 +130,12 @@ impl Affinity for Fakes {
     }
     fn give_to_legacy(&self, RetryKeys { scoped, any_caller }: RetryKeys) -> LegacyTake {
         if self.records_no_keys.load(SeqCst) {
-            return LegacyTake::NotNoted;
+            return LegacyTake::NOT_NOTED;
         }
-        self.keys_of_legacy.lock().unwrap().extend([scoped].into_iter().chain(any_caller));
-        LegacyTake::Noted
+        let mut keys = self.keys_of_legacy.lock().unwrap();
+        let again = keys.contains(&scoped);
+        keys.extend([scoped].into_iter().chain(any_caller));
+        LegacyTake::Taken { noted: true, again }
     }
     fn record_served_unnoted(&self, _route: &RouteId) {
         self.served_unnoted.fetch_add(1, SeqCst);

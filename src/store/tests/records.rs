@@ -110,6 +110,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     assert_eq!(fixture.store.flips(None, 9).await.unwrap().len(), 2);
     let scope = |header: &str| RetryScope {
         form: crate::flag::KeyForm::SharedHalf,
+        bytes: crate::flag::ByteForm::Exact,
         route: "a".into(),
         key: Some("${request.headers.x}".into()),
         headers: vec![header.into()],

@@ -11,6 +11,10 @@
 //! the same way while the store is a copy that does not know the newest requests. The route's last flip is unchanged, so
 //! that the route returns to `live` when that time is over. For a route in `only` such files are refused, unless they say
 //! `force`.
+//!
+//! Files lower a route from `only` only with `force` beside its state, which is the acknowledgement that a flip asks for.
+//! Without it a reload is refused as a whole, also where it removes the route. A start is not refused for that, because
+//! all other routes would be without service: the route stays in `only` and says why, and a removed one is logged.
 
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::orphans;
@@ -76,6 +80,10 @@ pub(super) fn log_refused(positions: &Positions) {
         match at.held_until {
             Some(_) => tracing::warn!(
                 route = %at.route.id, %wanted, %stays, why, "this route is held below its requested state"
+            ),
+            None if wanted == stays => tracing::warn!(
+                route = %at.route.id, declared = %at.route.declared, %stays, why,
+                "the file lowers this route without an acknowledgement"
             ),
             None => tracing::warn!(
                 route = %at.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
@@ -154,6 +162,10 @@ fn judge_and_move(
 ) -> Option<Move> {
     let (shares, reason) = (route.shares, route.force.clone());
     let requested = RequestedMove { to, shares, force: reason.is_some(), reason };
+    if at.rung() == State::Only && to < State::Only && !requested.force {
+        at.refused = vec![no_acknowledgement(&route.id, to)];
+        return None;
+    }
     match gate.judge(positions, at, &requested) {
         Ok(passed) => {
             let from = at.rung();
@@ -187,4 +199,40 @@ fn judge_and_move(
             None
         }
     }
+}
+
+/// Why a route in `only` does not go down as its file says.
+fn no_acknowledgement(id: &RouteId, to: State) -> String {
+    format!(
+        "`{id}` is in `only`, where legacy is not called at all, and going down needs an acknowledgement: write \
+         `force: {{ reason: … }}` beside `state: {to}`, or flip it down first (`pointsman flip {id} {to} --yes`)"
+    )
+}
+
+/// A sentence for each route in `only` that new files lower or remove without an acknowledgement. At a start nothing
+/// was in force before, so there are none.
+pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positions) -> Vec<String> {
+    let in_only = before.routes.values().filter(|at| at.rung() == State::Only);
+    let sentence = |at: &RoutePosition| {
+        let id = &at.route.id;
+        let Some(next) = after.routes.values().find(|next| next.route.ids().any(|own| own == id)) else {
+            return Some(format!(
+                "`{id}` is in `only`, where legacy is not called at all, and without it legacy would get its requests. Flip \
+                 it down first (`pointsman flip {id} off --yes`), then remove it; if it has another id now, add `was: [{id}]` \
+                 to it"
+            ));
+        };
+        let is_refused = next.refused.contains(&no_acknowledgement(&next.route.id, next.route.declared));
+        let has_no_workflow = next.route.workflow.is_none() && next.route.force.is_none();
+        (is_refused || has_no_workflow).then(|| no_acknowledgement(&next.route.id, next.route.declared))
+    };
+    in_only.filter_map(sentence).collect()
+}
+
+/// At a start: the routes that a flip put in `only` and that have left the files since they were last read.
+pub(super) fn removed_in_only<'a>(before: &'a Positions, after: &'a Positions) -> impl Iterator<Item = &'a RouteId> {
+    let is_present = |id: &RouteId| after.routes.values().any(|at| at.route.ids().any(|own| own == id));
+    let was_present = |id: &RouteId| before.scopes.get(id).is_some_and(|scopes| scopes.matches.is_some());
+    let in_only = before.flips.iter().filter(|(_, flip)| state_of(flip) == State::Only).map(|(id, _)| id);
+    in_only.filter(move |id| was_present(id) && !is_present(id))
 }

@@ -15,6 +15,7 @@ use super::types::{FlipSource, GateCondition};
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Instance, Percent, Shares, State};
+use crate::names::RouteId;
 use crate::store::Overridden;
 
 /// Judges moves, by evidence and other conditions.
@@ -212,37 +213,25 @@ impl Gate {
         self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
     }
 
-    /// Why new files must not be put in force for a route that is or was in `only`: they let the engine perform retries
-    /// a second time that it would not have performed under the files before. `force` in the file accepts that.
-    pub fn exposed_in_only(&self, before: &Positions, after: &Positions, at: &RoutePosition) -> Option<String> {
+    /// For a route that is or was in `only`: the requests whose retries the engine would perform a second time, unless
+    /// a flip by force or an earlier `force` in the file has accepted that. It does not matter whether these files or
+    /// earlier ones brought them: an older version stored them while it held the route at `dark`, and accepted nothing.
+    pub fn exposed_in_only(&self, after: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let was_in_only =
             at.rung() == State::Only || at.last.as_ref().is_some_and(|flip| state_of(flip) == State::Only);
-        if !was_in_only || at.rung() < State::Live || at.route.force.is_some() {
+        if !was_in_only || at.rung() < State::Live {
             return None;
         }
-        let Unrecorded { exposed, until, .. } = self.unrecorded(after, at)?;
-        let known = at.route.ids().filter_map(|id| before.scopes.get(id));
-        let known = known.filter_map(|scopes| scopes::before_recorded(scopes, clock::now(), self.retry_window));
-        if known.map(|known| known.exposed).max() >= Some(exposed) {
-            return None;
-        }
-        let id = &at.route.id;
-        Some(format!(
-            "`{id}` is in `only`, where legacy is never called, and these files give it requests whose retry keys were \
-             not recorded when they were served before, or let its workflow do more than read: until {until:.0} a retry \
-             of one may come, and the engine would perform it a second time. Lower the route first, or accept that with \
-             `force: {{ reason: … }}` on the route"
-        ))
+        let accepted = after.scopes.get(&at.route.id).and_then(|scopes| scopes.accepted);
+        let unrecorded = self.unrecorded(after, at)?;
+        (accepted < Some(unrecorded.exposed) && !is_accepted_by_flip(at, &unrecorded)).then_some(unrecorded)
     }
 
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
     fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        // A flip by `file` keeps what was forced before and accepts nothing new: only `force` in the file does that.
-        let by_force = at.last.as_ref().filter(|flip| flip.forced && flip.by != FlipSource::File.as_str());
-        let is_accepted = |unrecorded: &Unrecorded| by_force.is_some_and(|flip| flip.at >= unrecorded.exposed);
         let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();
         let by_copy = (at.rung() == State::Live).then(|| self.copied(positions, at)).flatten();
-        let harmful = by_copy.into_iter().chain(by_files).filter(|unrecorded| !is_accepted(unrecorded));
+        let harmful = by_copy.into_iter().chain(by_files).filter(|unrecorded| !is_accepted_by_flip(at, unrecorded));
         harmful.max_by_key(|unrecorded| unrecorded.until)
     }
 
@@ -254,6 +243,23 @@ impl Gate {
             None => self.evidence.of(&at.route.id),
         }
     }
+}
+
+/// Whether a person's flip by force has accepted that the engine performs such requests a second time. A flip by
+/// `file` keeps what was forced before and accepts nothing new: only `force` in the file does that.
+fn is_accepted_by_flip(at: &RoutePosition, unrecorded: &Unrecorded) -> bool {
+    let by_force = at.last.as_ref().filter(|flip| flip.forced && flip.by != FlipSource::File.as_str());
+    by_force.is_some_and(|flip| flip.at >= unrecorded.exposed)
+}
+
+/// Why files must not be put in force that let the engine perform such requests of a route in `only` a second time.
+pub(super) fn exposed_sentence(id: &RouteId, until: Timestamp) -> String {
+    format!(
+        "`{id}` is in `only`, where legacy is never called, and by its files it gets requests whose retry keys were not \
+         recorded when they were served before, or its workflow does more than read now: until {until:.0} a retry of one \
+         may come, and the engine would perform it a second time. Lower the route first, or accept that with \
+         `force: {{ reason: … }}` on the route"
+    )
 }
 
 /// Whether a request that the engine performs a second time does harm.

@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::family::family;
-use super::gate::{Gate, Refusal, RequestedMove};
+use super::gate::{Gate, Refusal, RequestedMove, exposed_sentence};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
 use super::positions::{Positions, RoutePosition, freeze_of};
 use super::record::{Recording, flip_record, record};
+use super::scopes::Unrecorded;
 use super::status::RouteStatus;
 use super::types::{Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey};
 use super::{export, files, horizon, orphans, passing_commands, scopes, status};
@@ -54,6 +55,13 @@ impl Mover {
                 route = %at.route.id,
                 "the store is a copy, and this route stays in `only`: retries of requests that came after the copy was made \
                  are performed again"
+            );
+        }
+        for id in files::removed_in_only(&before, &after) {
+            tracing::error!(
+                route = %id,
+                "this route was in `only`, and the files do not have it any more: legacy gets its requests now. Put it back \
+                 if that is not wanted; its state is still stored"
             );
         }
         let in_force = InForce::new(before.clone(), freeze, secret);
@@ -359,8 +367,21 @@ async fn check_and_adopt(
     has_served: bool,
 ) -> Result<(Positions, Vec<Move>), FilesError> {
     let mut refused = orphans::find(store, &before.followers, &declared.routes).await?;
-    let (after, moves) = files::adopt(before, declared, has_served, gate);
-    refused.extend(after.routes.values().filter_map(|at| gate.exposed_in_only(before, &after, at)));
+    let (mut after, moves) = files::adopt(before, declared, has_served, gate);
+    refused.extend(files::lowered_without_acknowledgement(before, &after));
+    let exposed = after.routes.values().filter_map(|at| Some((at, gate.exposed_in_only(&after, at)?)));
+    let mut accepted = Vec::new();
+    for (at, Unrecorded { exposed, until, .. }) in exposed {
+        match at.route.force {
+            Some(_) => accepted.push((at.route.id.clone(), exposed)),
+            None => refused.push(exposed_sentence(&at.route.id, until)),
+        }
+    }
+    for (route, exposed) in accepted {
+        if let Some(scopes) = after.scopes.get_mut(&route) {
+            scopes.accepted = Some(exposed);
+        }
+    }
     if refused.is_empty() { Ok((after, moves)) } else { Err(FilesError::Refused(refused)) }
 }
 

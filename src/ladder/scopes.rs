@@ -60,6 +60,7 @@ pub(super) fn after_files(
         let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
         for was in own {
             scopes.exposed = scopes.exposed.max(was.exposed);
+            scopes.accepted = scopes.accepted.max(was.accepted);
             replace(&mut scopes, was, now);
         }
         if starts_writing && scopes.since.is_some() {
@@ -167,7 +168,8 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
 
 /// Replaces the present scope by the newer scopes given; it becomes an earlier one.
 fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
-    let RetryScopes { present, earlier, forgotten, since, moved, matches: _, reads_only: _, exposed: _ } = was;
+    let RetryScopes { present, earlier, forgotten, since, moved, matches: _, reads_only: _, exposed: _, accepted: _ } =
+        was;
     scopes.earlier.extend(
         present.filter(|scope| scopes.present.as_ref() != Some(scope)).map(|scope| ReplacedScope { scope, at }),
     );
@@ -179,7 +181,8 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
 
 /// Sorts earlier scopes newest first, and removes duplicates, expired ones, and those beyond the bound.
 fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
-    let RetryScopes { present, earlier, forgotten, since, exposed, moved, matches: _, reads_only: _ } = scopes;
+    let RetryScopes { present, earlier, forgotten, since, exposed, accepted, moved, matches: _, reads_only: _ } =
+        scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut kept: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {
@@ -195,6 +198,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     *forgotten = forgotten.filter(|at_replaced| until(*at_replaced, window) > at);
     *since = since.filter(|since| present.is_some() && until(*since, window) > at);
     *exposed = exposed.filter(|_| since.is_some());
+    *accepted = accepted.filter(|_| since.is_some());
     *earlier = kept;
     moved::prune(moved, |at_replaced| until(at_replaced, window) > at);
 }

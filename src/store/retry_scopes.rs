@@ -33,6 +33,10 @@ pub struct RetryScopes {
     /// workflow got a step that writes, or the route got requests of another route. Counts only if it is after `since`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Timestamp>,
+    /// The change of the files (`exposed`, or `since`) up to which `force` in the file of the route in `only` has
+    /// accepted that the engine performs such requests a second time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Timestamp>,
     /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries
     /// of them may still come. The newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,6 +1,8 @@
 //! Declarations in files, with and without flips.
 
 use super::*;
+use crate::ladder::files::removed_in_only;
+use crate::ladder::positions::Positions;
 
 /// The same files with `force` at these routes.
 fn forcing(states: &[(&str, State)], routes: &[&str]) -> Declared {
@@ -45,7 +47,8 @@ async fn by_force_a_file_counts_without_a_flip_and_is_unproven() {
     assert!(done.changed && done.flip.forced, "a flip to the state that the file forced is a flip too");
     assert_eq!(fixture.status("bare").forced.as_deref(), Some("a drill"));
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
-    fixture.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
+    let lowered = edited(files(&[("bare", State::Live)]), "plain", |route| route.force = Some("back".into()));
+    fixture.ladder.reload(lowered, || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "it has a flip now");
     assert_eq!(fixture.state("plain").state, State::Off, "and the file of the other has changed");
 }
@@ -180,12 +183,81 @@ async fn files_raise_followers_before_their_creator() {
     assert_eq!(fixture.state("create"), effective(State::Shadow, Why::Gate));
 }
 
+/// The acknowledgement that a flip asks for is `force` in the file.
 #[tokio::test]
-async fn files_go_down_from_only_without_being_asked() {
-    let fixture = Fixture::open(forcing(&[("bare", State::Only)], &["bare"])).await;
-    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Unproven));
-    fixture.ladder.reload(files(&[("bare", State::Off)]), || {}).await.unwrap();
+async fn files_go_down_from_only_with_an_acknowledgement() {
+    let refused = async |fixture: &Fixture, files| {
+        let refused = fixture.ladder.reload(files, || panic!("it is not recorded")).await.unwrap_err().to_string();
+        assert!(refused.contains("`bare` is in `only`, where legacy is not called at all"), "{refused}");
+        assert_eq!(fixture.state("bare").state, State::Only);
+        refused
+    };
+    let without = |id: &str| {
+        let mut files = files(&[]);
+        files.routes.retain(|route| route.id.as_str() != id);
+        files
+    };
+    let by_file = Fixture::open(forcing(&[("bare", State::Only)], &["bare"])).await;
+    let by_flip = Fixture::open(files(&[("bare", State::Shadow)])).await;
+    by_flip.flip("bare", forced(State::Only)).await.unwrap();
+    for fixture in [by_file, by_flip] {
+        let flips = fixture.flips().await;
+        for state in [State::Off, State::Live] {
+            let sentence = refused(&fixture, files(&[("bare", state)])).await;
+            assert!(
+                sentence.contains(&format!("write `force: {{ reason: … }}` beside `state: {state}`")),
+                "{sentence}"
+            );
+        }
+        let sentence = refused(&fixture, without("bare")).await;
+        assert!(sentence.contains("`pointsman flip bare off --yes`"), "{sentence}");
+        refused(&fixture, edited(files(&[]), "bare", |route| route.workflow = None)).await;
+        // Files that change other routes are not refused for it.
+        fixture
+            .ladder
+            .reload(forcing(&[("bare", State::Only), ("plain", State::Shadow)], &["bare"]), || {})
+            .await
+            .unwrap();
+        assert_eq!((fixture.state("bare").state, fixture.state("plain").state), (State::Only, State::Shadow));
+        fixture.ladder.reload(forcing(&[], &["bare"]), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+        assert_eq!(fixture.flips().await, flips + 3, "of `bare`, and of `plain` up and down");
+        fixture.ladder.reload(without("bare"), || {}).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_start_keeps_a_route_in_only_whose_file_lowers_it_without_an_acknowledgement() {
+    let fixture = Fixture::open(files(&[("bare", State::Shadow)])).await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    let fixture = fixture.restart(files(&[])).await.restart(files(&[])).await;
+    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+    let why = fixture.status("bare").refused.join("; ");
+    assert!(why.contains("going down needs an acknowledgement"), "{why}");
+    let fixture = fixture.restart(forcing(&[], &["bare"])).await;
     assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested));
+    assert!(fixture.status("bare").refused.is_empty());
+}
+
+/// A start serves the other routes although the file of a route in `only` is gone; that is logged.
+#[tokio::test]
+async fn a_start_tells_which_route_in_only_has_left_the_files() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    let mut without = files(&[]);
+    without.routes.retain(|route| !["bare", "plain"].contains(&route.id.as_str()));
+    let before = stored(&fixture).await;
+    let fixture = fixture.restart(without).await;
+    let after = fixture.ladder.mover.in_force().inputs().positions;
+    assert_eq!(removed_in_only(&before, &after).map(RouteId::as_str).collect::<Vec<_>>(), ["bare"]);
+    // Once, not at every later start.
+    assert_eq!(removed_in_only(&stored(&fixture).await, &after).count(), 0);
+}
+
+async fn stored(fixture: &Fixture) -> Positions {
+    let (flips, rows) = (fixture.store.last_flips().await.unwrap(), fixture.store.declared().await.unwrap());
+    Positions::remembering(&files(&[]), flips, rows)
 }
 
 #[tokio::test]

@@ -111,15 +111,34 @@ async fn files_that_give_a_route_in_only_unrecorded_requests_are_refused() {
     assert_eq!(fixture.state("renamed"), effective(State::Only, Why::Requested));
 }
 
+/// An older version held such a route at `dark`, and accepted nothing: its store says since when keys are recorded.
+#[tokio::test]
+async fn a_route_in_only_that_an_older_version_held_is_refused_at_the_start() {
+    let fixture = bare_in_live().await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    let by_force = || edited(elsewhere(), "bare", |route| route.force = Some("no client retries".into()));
+    fixture.ladder.reload(by_force(), || {}).await.unwrap();
+    let mut rows = fixture.store.declared().await.unwrap();
+    let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
+    assert!(retry.since.is_some() && retry.accepted.take() >= retry.since, "{retry:?}");
+    fixture.store.put_flips(Vec::new(), Some(rows)).await.unwrap();
+    let refused = open_ladder(elsewhere(), &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
+    assert!(refused.contains("`bare` is in `only`") && refused.contains("force: { reason"), "{refused}");
+    // What is accepted is accepted for the later starts, too.
+    let fixture = fixture.restart(by_force()).await.restart(elsewhere()).await;
+    assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+}
+
 #[tokio::test]
 async fn files_that_lower_a_route_from_only_and_give_it_unrecorded_requests_must_lower_it_below_live() {
     let fixture = bare_in_live().await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let lower = |state| edited(elsewhere(), "bare", |route| route.declared = state);
     let refused = fixture.ladder.reload(lower(State::Live), || {}).await.unwrap_err().to_string();
-    assert!(refused.contains("`bare` is in `only`"), "{refused}");
+    assert!(refused.contains("`bare` is in `only`, where legacy is never called"), "{refused}");
     assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
-    let fixture = fixture.restart(lower(State::Dark)).await;
+    let by_force = edited(lower(State::Dark), "bare", |route| route.force = Some("back to legacy".into()));
+    let fixture = fixture.restart(by_force).await;
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
     assert!(fixture.refusal("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
 }

@@ -61,16 +61,19 @@ fn a_scope_is_looked_up_until_no_retry_may_come() {
 #[test]
 fn the_keys_of_an_older_version_are_looked_up() {
     let template = Template::parse_str("${request.query.order}").unwrap();
-    let keyed = vec![Arc::new(Route { retry_key: Some(template), ..(*by("a")[0]).clone() })];
-    let mut before = first(&keyed);
+    let keyed = vec![Arc::new(Route { retry_key: Some(template), ..(*scoped_by("a")[0]).clone() })];
+    let mut before = after_first_files(&keyed);
     let bare = RouteId::from("bare");
-    before.get_mut(&bare).unwrap().now.as_mut().unwrap().bytes = ByteForm::Replaced;
+    before.get_mut(&bare).unwrap().present.as_mut().unwrap().bytes = ByteForm::Replaced;
     let after = after_files(&before, &keyed, at(1), 24 * HOUR);
     let forms = |scopes: &Scopes| scopes[&bare].earlier.iter().map(|earlier| earlier.scope.bytes).collect::<Vec<_>>();
     assert_eq!(forms(&after), [ByteForm::Replaced]);
     assert_eq!(after[&bare].since, None, "the keys were recorded");
     assert!(forms(&after_files(&after, &keyed, at(30), 24 * HOUR)).is_empty());
-    assert!(forms(&after_files(&first(&by("a")), &by("a"), at(1), 24 * HOUR)).is_empty(), "no template");
+    assert!(
+        forms(&after_files(&after_first_files(&scoped_by("a")), &scoped_by("a"), at(1), 24 * HOUR)).is_empty(),
+        "no template"
+    );
 }
 
 #[test]

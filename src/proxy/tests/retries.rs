@@ -123,10 +123,10 @@ async fn a_request_with_several_retry_keys_is_refused() {
         let reply = rig.ask(twice).await;
         assert_eq!(reply.status(), 400, "{state}");
         assert!(reply.text().contains("retry key is read from is repeated"), "{}", reply.text());
-        let change = |route: &mut Route| {
+        let edit_route = |route: &mut Route| {
             route.retry_key = Some(Template::parse_str("${request.query.k}").unwrap());
         };
-        let rig = Rig::new(&origin, Setup { change, ..at(state) }).await;
+        let rig = Rig::new(&origin, Setup { edit_route, ..at(state) }).await;
         let reply = rig.ask("POST /orders?k=1&k=2 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await;
         assert_eq!(reply.status(), 400, "{state}");
         assert!(rig.fakes.keys_of_legacy.lock().unwrap().is_empty());

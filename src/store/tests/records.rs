@@ -128,6 +128,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             reads_only: true,
             since: Some(at),
             exposed: Some(at),
+            accepted: Some(at),
             moved: vec![ReplacedMatch { matches: "POST /b".into(), scope: scope("x-c"), at }],
         })
     };

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_replaces_a_cached_nobody_and_an_older_look_up_does_not_replace_the_pin() {
+    fn a_pin_replaces_a_cached_absence_and_an_older_look_up_does_not_replace_the_pin() {
         let cache = Cache::default();
         let pins_made_before = cache.pins_made();
         assert!(cache.pinned(&key(1), Arm::Engine, None));

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_bytes_and_headers_that_are_missing_are_damage() {
+    fn missing_records_missing_bytes_and_an_unreadable_header_are_damage() {
         let damage = RingContent { waiting: 5, missing_bytes: 64, is_head_readable: false, ..undamaged() }.damage();
         let expected =
             "it is 64 bytes shorter than when it was created, its header cannot be read, 2 records are missing";

@@ -130,7 +130,7 @@ async fn a_change_of_caller_loses_no_retry() {
     reload(&system, &scoped(&good, BY_CUSTOMER)).await;
     check_all_found(&system, &[&by_legacy, &by_engine], "a reload").await;
     let third = Order::place(&system, "three", 3, "a").await;
-    assert!(third.id().is_string(), "a key that nobody had is new: {}", third.id());
+    assert!(third.id().is_string(), "a key that was not used before is new: {}", third.id());
     // A refreshed credential, under the scope of that time.
     by_legacy.with("b").check_found(&system, "a refreshed credential").await;
     for state in ["live", "off"] {

@@ -49,7 +49,7 @@ fn violations_in_the_ledger_are_found() {
         ("a key accepted twice", "I3", vec![line("mail", "mail", "engine:r1", "t1")]),
         ("a delivery that no crash explains", "I3", vec![repeat_of(line("charge", "charge", "engine:r1", "t1"))]),
         ("a second charge of one order", "I5", vec![line("charge", "other", "engine:r1", "t1")]),
-        ("a charge of nobody's order", "I5", vec![line("charge", "other", "legacy:7", "t2")]),
+        ("a charge of an order that nobody placed", "I5", vec![line("charge", "other", "legacy:7", "t2")]),
         ("the other arm's effect for one request", "I5", vec![line("mail", "other", "legacy:7", "t1")]),
         ("a shared effect of a dark run", "I5", vec![line("reserve", "other", "engine:r2", "t2")]),
         ("a private effect of a rehearsal", "I5", vec![line("draft", "other", "engine:r3", "t3")]),

@@ -90,8 +90,8 @@ async fn fail_while_a_run_waits(test: &str, fault: impl AsyncFn(&TestSystem) -> 
     system.allowed.unacknowledged = true;
     let campaign = start_campaign(&system).await;
     let fault = fault(&system).await;
-    assert!(!approve(&system, &campaign).await, "nothing is taken that is not on disk");
-    assert_eq!(effects(&system, "book"), 0, "nothing is booked that nobody is known to have approved");
+    assert!(!approve(&system, &campaign).await, "no answer is accepted that is not on disk");
+    assert_eq!(effects(&system, "book"), 0, "nothing is booked before the approval is on disk");
     let status = system.pointsman.get("/api/v2/status").await;
     assert!(status["store_trouble"].is_string(), "it says what is wrong: {status}");
     fault.end().await;
@@ -181,7 +181,7 @@ async fn live_falls_back_and_recovers_unaided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_says_that_nothing_was_started() {
+async fn the_state_only_answers_503_and_begins_nothing() {
     let system = TestSystem::start().await;
     system.climb_to("only").await;
     system.wait_for_runs_to_end().await;
@@ -197,7 +197,7 @@ async fn only_says_that_nothing_was_started() {
     })
     .await;
     system.finish().await;
-    report_violations("disk::only_says_that_nothing_was_started", seed(), "1 order on a full disk", &[]);
+    report_violations("disk::the_state_only_answers_503_and_begins_nothing", seed(), "1 order on a full disk", &[]);
 }
 
 /// Every sync is slow: requests that legacy answers are not delayed; requests that the engine answers wait for their

@@ -151,11 +151,11 @@ async fn try_each_choice(
         }
         let again = u64::from(choice == "retry");
         wrong.extend(workflow_run.violations(again).await.into_iter().map(|found| format!("{choice}: {found}")));
-        let over = (conflict.step.clone(), conflict.item);
+        let left_effect = (conflict.step.clone(), conflict.item);
         let run = workflow_run.state_of(run.run_id).await;
         // A cancel or skip of an unknown outcome leaves the effect as it is, and the run lists it.
         let left = matches!(choice.as_str(), "cancel" | "skip");
-        wrong.extend(not_undone(rig, workflow, &run, left.then_some(&over)));
+        wrong.extend(not_undone(rig, workflow, &run, left.then_some(&left_effect)));
     }
     tried
 }

@@ -80,7 +80,7 @@ async fn a_request_in_flight_begins_nothing() {
 
 /// Idle clients hold more connections to the admin listener than it has room for: the kill switch gets through.
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_do_not_keep_the_kill_switch_out() {
+async fn idle_connections_do_not_block_the_kill_switch() {
     let system = live_system("").await;
     let mut idle = Vec::new();
     for number in 0..300 {
@@ -292,7 +292,7 @@ async fn a_freeze_while_the_store_hangs_is_in_force_at_once() {
 
 /// Freezes and their ends are requested at the same time: the one in force is the last one in the store.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_freeze_in_force_after_freezes_and_their_ends_is_the_one_that_a_restart_finds() {
+async fn a_restart_finds_the_freeze_that_was_in_force_after_freezes_and_their_ends() {
     const ROUNDS: usize = 40;
     let mut system = live_system("").await;
     let switch = async |system: &TestSystem, body: Value| {
@@ -323,7 +323,7 @@ async fn the_freeze_in_force_after_freezes_and_their_ends_is_the_one_that_a_rest
     system.finish().await;
     let figures = format!("{ROUNDS} rounds, in force after them: {seen:?}");
     report_violations(
-        "freeze::the_freeze_in_force_after_freezes_and_their_ends_is_the_one_that_a_restart_finds",
+        "freeze::a_restart_finds_the_freeze_that_was_in_force_after_freezes_and_their_ends",
         seed(),
         &figures,
         &[],

@@ -169,7 +169,7 @@ async fn a_key_with_another_body_is_refused_and_concurrent_repetitions_make_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_falls_back_where_nothing_had_begun_and_only_answers_503() {
+async fn live_falls_back_where_nothing_had_begun() {
     let system = TestSystem::start().await;
     system.climb_to("live").await;
     system.world.fault("quote", Fault::Refuse(503), 8);
@@ -182,7 +182,7 @@ async fn live_falls_back_where_nothing_had_begun_and_only_answers_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_never_calls_legacy() {
+async fn the_state_only_never_calls_legacy() {
     let system = TestSystem::start().await;
     system.climb_to("only").await;
     let served = system.legacy.served();

@@ -265,9 +265,9 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
             let strace = Strace::inject(system.pointsman.pid(), calls, &fault).await;
             let good = write_two_moves(&system);
             // The process dies at this write, or the reload has fewer writes.
-            let gone = || async { system.pointsman.try_api("/api/v2/status").await.is_none() };
+            let has_ended = || async { system.pointsman.try_api("/api/v2/status").await.is_none() };
             for _ in 0..100 {
-                if gone().await {
+                if has_ended().await {
                     break;
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;

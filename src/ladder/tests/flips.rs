@@ -127,7 +127,7 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
 }
 
 #[tokio::test]
-async fn only_requires_a_share_of_100_percent_in_live() {
+async fn the_state_only_requires_a_share_of_100_percent_in_live() {
     let fixture = Fixture::open(files(&[])).await;
     let request = FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) };
     fixture.flip("plain", request).await.unwrap();

@@ -86,7 +86,7 @@ async fn a_route_is_logged_as_held_only_when_the_files_are_in_force() {
 
 /// Legacy is never called for a route in `only`, so it is not held at `dark`.
 #[tokio::test]
-async fn files_that_give_a_route_in_only_unrecorded_requests_are_refused() {
+async fn files_that_give_unrecorded_requests_to_a_route_in_the_state_only_are_refused() {
     let fixture = bare_in_live().await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let refused = fixture.ladder.reload(elsewhere(), || panic!("it is not recorded")).await.unwrap_err().to_string();
@@ -130,7 +130,7 @@ async fn a_route_in_only_that_an_older_version_held_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn files_that_lower_a_route_from_only_and_give_it_unrecorded_requests_must_lower_it_below_live() {
+async fn files_that_lower_a_route_from_the_state_only_and_give_it_unrecorded_requests_must_lower_it_below_live() {
     let fixture = bare_in_live().await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let lower = |state| edited(elsewhere(), "bare", |route| route.declared = state);

@@ -259,7 +259,7 @@ async fn a_refusal_of_the_engine_is_the_callers_answer_and_legacy_is_not_called(
 }
 
 #[tokio::test]
-async fn only_never_calls_legacy_whatever_the_engine_says() {
+async fn the_state_only_never_calls_legacy_whatever_the_engine_says() {
     let origin = Origin::always_answers(OK).await;
     let setup =
         Setup { edit_route: |route| route.deadline = Some(std::time::Duration::from_millis(50)), ..at(State::Only) };

@@ -66,11 +66,11 @@ fn fields(of: &mut Value) -> &mut Map<String, Value> {
 
 /// Checks one part of a file, put where it belongs in the small set of files.
 async fn check_part(document: &Document, block: &str) {
-    let place = block.lines().next().unwrap_or_default();
+    let file_comment = block.lines().next().unwrap_or_default();
     let value: Value = serde_saphyr::from_str(block).unwrap_or_else(|e| panic!("{}: {e}:\n{block}", document.name));
     let part = value.as_object().unwrap_or_else(|| panic!("{}: no map:\n{block}", document.name)).clone();
     let mut files = FILES.map(base);
-    match place {
+    match file_comment {
         "# in pointsman.yaml" => fields(&mut files[0]).extend(part),
         "# in a route" => fields(&mut files[1]["routes"][0]).extend(part),
         "# in a step" => fields(&mut files[2]["steps"]["charge"]).extend(part),

@@ -257,7 +257,7 @@ respond: { status: 200, body: { by: engine } }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn legacy_performs_what_the_engine_only_failed_at() {
+async fn legacy_performs_requests_whose_runs_failed_without_a_decision() {
     let texts = workflows();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let names = ["fails", "above-fails", "late", "above-late"];

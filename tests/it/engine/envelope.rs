@@ -152,6 +152,6 @@ async fn the_deprecated_path_accepts_only_local_callers_and_tokens_that_may_run(
     assert_eq!(produce(&[elsewhere]).await, 403);
     assert_eq!(produce(&[elsewhere, desk]).await, 403, "a token that may not start runs");
     assert_eq!(produce(&[elsewhere, ("authorization", "Bearer app")]).await, 403);
-    assert_eq!(produce(&[]).await, 200, "somebody on this machine");
+    assert_eq!(produce(&[]).await, 200, "a caller on this machine");
     test.finish().await;
 }

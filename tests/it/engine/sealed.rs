@@ -161,7 +161,7 @@ async fn assert_hidden(test: &EngineTest, run: &str, at: &str) {
     let shown = format!("{data}\n{}\n{explained}\n{hooks:?}", Value::from(events));
     for text in HIDDEN {
         assert!(!is_in_store(test, text), "{at}: {text} is in the store");
-        let around = shown.find(text).map(|place| shown.get(place.saturating_sub(300)..place + 60).unwrap_or(&shown));
+        let around = shown.find(text).map(|start| shown.get(start.saturating_sub(300)..start + 60).unwrap_or(&shown));
         assert!(around.is_none(), "{at}: {text} is shown: {around:?}");
         assert!(!test.pointsman.log().contains(text), "{at}: {text} is in the log");
     }
@@ -523,7 +523,7 @@ async fn a_text_that_is_made_from_a_short_sensitive_value_is_shown_nowhere() {
     .await;
     test.step_service.hold("POST /uses");
     let first = test.start_run("short", json!({ "pin": PIN })).await;
-    let asked = test.wait_for_status(&first, "waiting_checkpoint").await;
+    let waiting = test.wait_for_status(&first, "waiting_checkpoint").await;
     let list = test.pointsman.get("/api/v2/orchestrate/runs").await;
     assert_eq!(list["runs"][0]["note"], "`ask`: ***", "{list}");
     let (_, listed) = test.cli_output(&["runs", "list"]).await;
@@ -534,16 +534,16 @@ async fn a_text_that_is_made_from_a_short_sensitive_value_is_shown_nowhere() {
     until("the webhook", || async { (test.step_service.effects("POST /hooks") >= 1).then_some(()) }).await;
     let notice = test.step_service.seen("POST /hooks")[0].json();
     assert_eq!((&notice["step"], &notice["question"]), (&json!("ask"), &json!("***")), "{notice}");
-    let mut shown = format!("{asked} {list} {listed} {explained} {notice}");
+    let mut shown = format!("{waiting} {list} {listed} {explained} {notice}");
 
-    let checkpoint = asked["pending_checkpoint"]["id"].as_str().expect("a checkpoint").to_owned();
+    let checkpoint = waiting["pending_checkpoint"]["id"].as_str().expect("a checkpoint").to_owned();
     test.post_accepted(&format!("{first}/checkpoints/{checkpoint}"), json!({ "approve": true })).await;
     test.wait_for_calls("POST /uses", 1).await;
     let explained = test.explanation(&first).await;
     assert!(explained.contains("is under way (POST ***)"), "{explained}");
     let second = test.start_run("short", json!({ "pin": PIN })).await;
-    let asked = test.wait_for_status(&second, "waiting_checkpoint").await;
-    let checkpoint = asked["pending_checkpoint"]["id"].as_str().expect("a checkpoint").to_owned();
+    let waiting = test.wait_for_status(&second, "waiting_checkpoint").await;
+    let checkpoint = waiting["pending_checkpoint"]["id"].as_str().expect("a checkpoint").to_owned();
     test.post_accepted(&format!("{second}/checkpoints/{checkpoint}"), json!({ "approve": true })).await;
     let cancelled = test.wait_for_status(&second, "cancelled").await;
     let list = test.pointsman.get("/api/v2/orchestrate/runs?status=cancelled").await;

@@ -45,7 +45,7 @@ respond: { status: 200 }
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_several_declarations_cover_is_sent_as_it_is_after_a_restart() {
+async fn a_value_that_several_declarations_cover_is_sent_unchanged_after_a_restart() {
     let mut test = start(&[OVERLAPS, PART]).await;
     let card = json!({ "number": "4111-2222-3333", "cvc": "cvc-7788-99", "n": 1234567 });
     test.step_service.set_default("POST /tokens", ScriptedReply::Done(200, json!({ "card": card })));

@@ -202,7 +202,7 @@ respond: { status: 200, body: '${steps.sub.output}' }
     let test = BankTest::with_workflow("workflows/outer.yaml", outer).await;
     let begun = std::time::Instant::now();
     let (status, envelope) = test.run("outer", json!({})).await;
-    assert!(begun.elapsed() < Duration::from_secs(20), "it is answered when somebody is asked, not after 25 s");
+    assert!(begun.elapsed() < Duration::from_secs(20), "it is answered when the checkpoint opens, not after 25 s");
     let data = &envelope["data"];
     let pending = &data["pending_checkpoint"];
     assert_eq!((status, &data["status"], &pending["question"]), (200, &json!("running"), &json!("Which one?")));

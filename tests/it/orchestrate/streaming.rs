@@ -88,8 +88,8 @@ async fn a_client_that_reconnects_misses_nothing_over_a_restart() {
     let all: Vec<u64> = events.as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert_eq!(ids, all);
     let end = all.len().to_string();
-    let over = test.call(Method::GET, &format!("{run}/stream"), &[("last-event-id", &end)], &Value::Null).await;
-    assert_eq!(over.status, StatusCode::NO_CONTENT);
+    let after_end = test.call(Method::GET, &format!("{run}/stream"), &[("last-event-id", &end)], &Value::Null).await;
+    assert_eq!(after_end.status, StatusCode::NO_CONTENT);
 }
 
 #[tokio::test(flavor = "multi_thread")]

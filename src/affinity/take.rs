@@ -132,8 +132,13 @@ impl StoreAffinity {
             return Some(LegacyTake::HeldByEngine);
         }
         for any_caller in [keys].iter().chain(&earlier.keys).filter_map(|keys| keys.any_caller) {
-            if body == KnownBody::Unread && self.engine_here_may_have_taken(&any_caller.of_request(&[0; 32])) {
-                return Some(LegacyTake::NeedsBody);
+            if self.engine_here_may_have_taken(&any_caller.of_request(&[0; 32])) {
+                match body {
+                    KnownBody::Unread => return Some(LegacyTake::NeedsBody),
+                    // The engine may have taken it while it took larger bodies, before a restart.
+                    KnownBody::TooLarge => return Some(LegacyTake::HeldUnderAnotherCredential),
+                    KnownBody::Digest(_) => {}
+                }
             }
             if of_request(any_caller).is_some_and(|key| engine_has(&key)) {
                 return Some(LegacyTake::HeldUnderAnotherCredential);

@@ -73,7 +73,7 @@ pub(super) async fn answer(
                 | LegacyTake::NeedsBody
                 | LegacyTake::HeldUnderAnotherCredential
                 | LegacyTake::HeldUnderNewerFiles => {
-                    return Err(exchange.refused(rung, Failure::TooLarge));
+                    return Err(exchange.refused(rung, Failure::RetryTooLarge));
                 }
             }
             count_fallback(&exchange, &flagged);
@@ -81,7 +81,11 @@ pub(super) async fn answer(
             return answer_from_legacy(exchange, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
                 .await;
         }
-        Ok(ReadBody::TooLarge(..)) => return Err(exchange.refused(rung, Failure::TooLarge)),
+        Ok(ReadBody::TooLarge(..)) => {
+            let is_retry = reason == EngineReason::Retry;
+            let failure = if is_retry { Failure::RetryTooLarge } else { Failure::TooLarge };
+            return Err(exchange.refused(rung, failure));
+        }
         Ok(ReadBody::Broken) => return Err(exchange.refused(rung, Failure::Body)),
     };
     let read_at = now();

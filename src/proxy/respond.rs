@@ -34,6 +34,8 @@ pub(super) enum Failure {
     Body,
     /// The body is larger than the engine takes, and legacy may not be called.
     TooLarge,
+    /// As [`Failure::TooLarge`], and the engine may have taken an earlier try of the request.
+    RetryTooLarge,
     /// A wait was too long.
     Overdue(Overdue),
     /// Legacy gave no reply.
@@ -107,6 +109,14 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
         Failure::TooLarge => {
             let detail =
                 format!("The body is larger than a workflow takes (limits: body_engine_bytes_max). {NOT_BEGUN}");
+            (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail, true)
+        }
+        Failure::RetryTooLarge => {
+            let detail =
+                "The body is larger than a workflow takes now (limits: body_engine_bytes_max), and the engine \
+                          may have taken an earlier try of this request. Nothing was begun now; that try may have been \
+                          carried out, so trying again under another key could do the work twice."
+                    .into();
             (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail, true)
         }
         Failure::Overdue(Overdue::Client) => {

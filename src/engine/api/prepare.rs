@@ -20,7 +20,7 @@ use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
-use crate::flag::{InstanceId, SkipReason};
+use crate::flag::SkipReason;
 use crate::names::{JobId, RunId};
 use crate::store::{RunBodies, StoreError};
 use crate::workflow::{
@@ -81,7 +81,7 @@ pub(in crate::engine) async fn prepare(
     if let Err(why) = plan.check_input(&body) {
         return Err(Box::new(refused(&body, &why)));
     }
-    let instance = match load_instance(core, &plan, request.instance.as_ref(), deadline).await {
+    let instance = match load_instance(core, &plan, request, deadline).await {
         Ok(instance) => instance,
         Err(why) => {
             let mut reply = replies::not_started(fall_back, 503, "no_instance", why);
@@ -132,18 +132,22 @@ struct InstanceFacts {
 async fn load_instance(
     core: &Core,
     plan: &Plan,
-    instance: Option<&InstanceId>,
+    request: &ArmRequest,
     deadline: Instant,
 ) -> Result<InstanceFacts, &'static str> {
-    let Some(instance) = instance else { return Ok(InstanceFacts::default()) };
+    let Some(instance) = &request.instance else { return Ok(InstanceFacts::default()) };
     if !plan.reads.iter().any(|path| path.root() == "instance") {
         return Ok(InstanceFacts::default());
     }
     let run = instance.run.ok_or("It is not known which run created the instance")?;
     let no_answer = "The store does not say what is known of the instance";
     let creator = timeout_at(deadline, creator_run(core, run)).await.map_err(|_| no_answer)?;
-    let CreatorRun { bodies, status, sensitive_paths, job: _ } =
+    let CreatorRun { bodies, mode, status, sensitive_paths, job: _ } =
         creator.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
+    if request.mode == Mode::Real && mode != Mode::Real {
+        // Its shared steps were rehearsed, so its results are not those of the instance.
+        return Err("Legacy created the instance; the engine has only a dark run of it");
+    }
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
     let value = serde_json::json!({
         "id": &*instance.key.id,
@@ -157,6 +161,7 @@ async fn load_instance(
 /// What is known of the run that created an instance.
 struct CreatorRun {
     bodies: RunBodies,
+    mode: Mode,
     status: RunStatus,
     sensitive_paths: Vec<SensitivePath>,
     job: Option<JobId>,
@@ -191,6 +196,7 @@ async fn read_creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>,
         }
         return Ok(Some(CreatorRun {
             bodies: RunBodies::of_run(&creator),
+            mode: creator.started().mode,
             status: creator.status(),
             sensitive_paths,
             job: creator.started().job,
@@ -207,7 +213,7 @@ async fn read_creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>,
             sensitive_paths.push(path);
         }
     }
-    Ok(Some(CreatorRun { bodies, status: summary.status, sensitive_paths, job: summary.job }))
+    Ok(Some(CreatorRun { bodies, mode: summary.mode, status: summary.status, sensitive_paths, job: summary.job }))
 }
 
 /// The run's first event, the credentials that the run may send on, and the sealed key to them.

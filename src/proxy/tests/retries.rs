@@ -177,7 +177,9 @@ async fn a_retry_of_an_engine_request_does_not_fall_back_because_of_its_size() {
     let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
-    assert_eq!(rig.ask(keyed).await.status(), 413);
+    let reply = rig.ask(keyed).await;
+    assert_eq!(reply.status(), 413);
+    assert!(reply.text().contains("that try may have been carried out"), "{}", reply.text());
     assert!(origin.requests().is_empty());
 }
 

@@ -54,6 +54,8 @@ impl Pointsman {
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--store", &start.store])
             .arg("--flags")
             .arg(&start.flags)
+            // With a store that is not a file, the file of retry keys is here.
+            .env("STATE_DIRECTORY", start.log.parent().expect("a directory"))
             .envs(start.env.iter().map(|(k, v)| (k.as_str(), v.as_str())))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
 use crate::legacy_keys::{charges, force, send_keyed};
 use crate::support::process::{cli, output_text};
@@ -16,6 +18,13 @@ async fn make_backup(system: &TestSystem, name: &str) -> PathBuf {
     let done = cli(&["store", "backup", copy.to_str().expect("a path"), "--store", &source], &[]).await;
     assert!(done.status.success(), "{}", output_text(&done));
     copy
+}
+
+/// Changes the store of a killed process.
+async fn change(system: &TestSystem, text: &'static str) {
+    let mut store = SqliteConnectOptions::new().filename(system.store()).connect().await.expect("it opens");
+    sqlx::raw_sql(text).execute(&mut store).await.expect("it is changed");
+    store.close().await.expect("it closes");
 }
 
 async fn row(system: &TestSystem, route: &str) -> Value {
@@ -68,6 +77,21 @@ async fn live_routes_of_a_restored_backup_are_held() {
     assert!(order(&system, "two", 3).await.is_string(), "the engine answers");
     assert_eq!(charges(&system), before + 2, "each once");
     system.kill().await;
+    // Without the record of the restore it would not be known that keys are missing.
+    change(
+        &system,
+        "INSERT INTO meta SELECT 'aside', value FROM meta WHERE key = 'restored'; \
+                     UPDATE meta SET value = CAST('{' AS BLOB) WHERE key = 'restored'",
+    )
+    .await;
+    let refused = system.try_restart().await;
+    assert!(refused.contains("the row `restored` of the table meta is damaged"), "{refused}");
+    change(
+        &system,
+        "UPDATE meta SET value = (SELECT value FROM meta WHERE key = 'aside') WHERE key = 'restored'; \
+                     DELETE FROM meta WHERE key = 'aside'",
+    )
+    .await;
     system.restart().await;
     assert_eq!(row(&system, "orders.create").await["row"]["effective"]["state"], "live", "it stays forced");
     // A backup of it is another one.

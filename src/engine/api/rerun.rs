@@ -17,6 +17,7 @@ use crate::engine::api::start::{self, NewRun};
 use crate::engine::api::successors;
 use crate::engine::api::types::{OrderError, StartError, Started};
 use crate::engine::context::Core;
+use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::load::{self, LoadError, LoadedRun};
 use crate::engine::scheduler::stored_run::Beginning;
 use crate::flag::RetryKey;
@@ -41,6 +42,10 @@ pub(in crate::engine) async fn rerun(
     let mut predecessor = read(core, of).await?;
     events_to_take_over(&predecessor, &from)?;
     let permit = start::acquire_permit(core)?;
+    // The successor may have begun in the store of which this one is a copy.
+    let pause = predecessor.run.superseded().and_then(|_| {
+        copied_runs::pause_of_successor(core, &predecessor.run, &predecessor.plan, predecessor.last_event_at)
+    });
     if !predecessor.run.is_final() {
         hand_over(core, &predecessor, &from, by.clone()).await?;
         predecessor = read(core, of).await?;
@@ -74,7 +79,7 @@ pub(in crate::engine) async fn rerun(
         Ok(Err(other)) | Err(StartError::KeyReused(other)) => return Err(has_successor(other)),
         Err(error) => return Err(error),
     };
-    let new_run = NewRun { plan, started, taken_over, credentials, run_key, claim: Some(claim) };
+    let new_run = NewRun { plan, started, taken_over, pause, credentials, run_key, claim: Some(claim) };
     match start::create(core, new_run, registration, permit).await {
         Ok(Started { run, fresh: false, .. }) | Err(StartError::KeyReused(run)) => Err(has_successor(run)),
         Err(StartError::Store { why, .. }) if old.superseded().is_some() => {

@@ -21,7 +21,7 @@ use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::types::{Start, StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::driver;
-use crate::engine::machine::StartAnswer;
+use crate::engine::machine::{RecoveryPause, StartAnswer};
 use crate::engine::ports::decode;
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::exchange::RequestCopy;
@@ -137,8 +137,13 @@ pub(in crate::engine) async fn start(
     let started = first_event(&plan, run, &input, origin, core.process.clock.now());
     let (credentials, run_key) = Default::default();
     before_create(run);
-    create(core, NewRun { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, registration, permit)
-        .await
+    create(
+        core,
+        NewRun { plan, started, taken_over: Vec::new(), pause: None, credentials, run_key, claim },
+        registration,
+        permit,
+    )
+    .await
 }
 
 /// Refuses a start while the runs that the last process left are not resumed yet.
@@ -166,6 +171,8 @@ pub(in crate::engine) struct NewRun {
     pub started: RunStarted,
     /// Events that a rerun takes over from the run that it supersedes.
     pub taken_over: Vec<Event>,
+    /// Pauses the run before it does anything.
+    pub pause: Option<RecoveryPause>,
     pub credentials: BTreeMap<String, String>,
     pub run_key: Option<Vec<u8>>,
     pub claim: Option<Claim>,
@@ -181,7 +188,7 @@ pub(in crate::engine) async fn create(
     registration: Registration,
     permit: OwnedSemaphorePermit,
 ) -> Result<Started, StartError> {
-    let NewRun { plan, started, taken_over, credentials, run_key, claim } = new_run;
+    let NewRun { plan, started, taken_over, pause, credentials, run_key, claim } = new_run;
     let store = |why: String, unknown| StartError::Store { why, unknown };
     core.run_tasks.supervise(core);
     let (id, job, plan_id) = (started.run, started.job, plan.id.clone());
@@ -192,6 +199,7 @@ pub(in crate::engine) async fn create(
     let (answer_sender, answer) = oneshot::channel();
     let mut driver = prepared.driver(core, Waiter::Starter(answer_sender));
     driver.record_taken_over(taken_over).map_err(|why| store(why, false))?;
+    driver.pause_before_start(pause);
     driver::spawn_in_engine(core, driver, Some(permit));
     match answer.await {
         Ok(StartAnswer::Stored) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),

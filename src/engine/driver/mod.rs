@@ -207,6 +207,10 @@ impl Driver {
     pub fn record_taken_over(&mut self, events: Vec<Event>) -> Result<(), String> {
         self.machine.record_taken_over(events)
     }
+    /// Pauses a new run in its first append.
+    pub fn pause_before_start(&mut self, pause: Option<RecoveryPause>) {
+        self.machine.pause_before_start(pause);
+    }
     /// Continues a run that an earlier driver left unfinished; with `pause`, pauses it first.
     pub fn recover(&mut self, pause: Option<RecoveryPause>) {
         self.machine.recover(self.core.ports.store.is_shared(), pause);

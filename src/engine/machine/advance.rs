@@ -34,6 +34,13 @@ impl Machine {
         Ok(())
     }
 
+    /// Pauses a new run in its first append.
+    pub fn pause_before_start(&mut self, pause: Option<RecoveryPause>) {
+        if let Some(RecoveryPause { by, reason }) = pause {
+            self.pause(by, reason);
+        }
+    }
+
     /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, and then nothing is
     /// sent before it is resumed. Otherwise attempts in flight are sent again where they are repeatable. The outcome of
     /// the others is unknown.

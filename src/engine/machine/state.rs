@@ -45,7 +45,7 @@ pub(in crate::engine) struct CallerTerms {
     pub answer_by: Timestamp,
 }
 
-/// Pauses a run when it is recovered, before anything else happens to it.
+/// Pauses a run when it is recovered, or created again, before anything else happens to it.
 pub(in crate::engine) struct RecoveryPause {
     /// The name under which the run's events record who paused it.
     pub by: String,

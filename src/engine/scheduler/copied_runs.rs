@@ -3,7 +3,8 @@
 //! Always true: if the store is a copy, a real run whose events are all older than the first start on the copy is
 //! paused when it is loaded, before it sends anything. The effects that it performed after the copy was made are not in
 //! its events, so it would perform them again. The run continues when a person resumes it; a child also when its parent
-//! is resumed. A run that only reads, or that is ending, is not paused.
+//! is resumed. A run that only reads, or that is ending, is not paused. A successor that was decided on before that
+//! start and has no events is paused in its first append.
 
 use jiff::Timestamp;
 
@@ -21,16 +22,31 @@ pub(in crate::engine) fn pause_of(
     plan: &Plan,
     last_event_at: Timestamp,
 ) -> Option<RecoveryPause> {
+    // A pause under the parent's name ends when the parent is resumed.
+    let by = run.started().parent.as_ref().map_or_else(|| PAUSED_BY.to_owned(), |parent| parent.run.to_string());
+    pause(core, run.mode(), plan, last_event_at, by)
+}
+
+/// The pause of a successor that this run, its predecessor, has decided on with its last event; `None` if it may
+/// continue.
+pub(in crate::engine) fn pause_of_successor(
+    core: &Core,
+    predecessor: &Run,
+    plan: &Plan,
+    last_event_at: Timestamp,
+) -> Option<RecoveryPause> {
+    pause(core, predecessor.mode(), plan, last_event_at, PAUSED_BY.to_owned())
+}
+
+fn pause(core: &Core, mode: Mode, plan: &Plan, last_event_at: Timestamp, by: String) -> Option<RecoveryPause> {
     let started = core.process.copy_started.filter(|started| last_event_at <= *started)?;
-    if run.mode() != Mode::Real || plan.reason_to_keep().is_none() {
+    if mode != Mode::Real || plan.reason_to_keep().is_none() {
         return None;
     }
     let reason = format!(
         "the store is a copy, such as a restored backup, that was first started at {started:.0}: what this run did after \
          the copy was made is not in it, and it would do that again; check its steps, then resume or cancel it"
     );
-    // A pause under the parent's name ends when the parent is resumed.
-    let by = run.started().parent.as_ref().map_or_else(|| PAUSED_BY.to_owned(), |parent| parent.run.to_string());
     Some(RecoveryPause { by, reason })
 }
 

@@ -1,11 +1,14 @@
 //! Runs that were open when a backup was made are paused when it is restored: what they did afterwards is not in it.
 
 use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
 use super::child_effects::child_of;
 use super::{EngineTest, id};
 use crate::support::process::{cli, output_text};
 use crate::support::seed::{report_violations, seed};
+use crate::support::until;
 
 const BILL: &str = "
 workflow: bill
@@ -119,4 +122,57 @@ async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
     test.finish().await;
     let name = "engine::restored_runs::open_runs_of_a_restored_backup_are_paused_unless_they_only_read";
     report_violations(name, seed(), "5 runs, 1 backup, 2 kills", &[]);
+}
+
+/// The state between the two appends of a rerun: the first run has ended and names the second, which has no events.
+const NOT_BEGUN: &str = "
+CREATE TEMP TABLE second AS SELECT run_id FROM runs WHERE ended = 0;
+DELETE FROM appends WHERE run_id IN second;
+DELETE FROM runs WHERE run_id IN second;
+DELETE FROM retry_keys WHERE run_id IN second;
+INSERT INTO births (run_id, parent, at, record)
+    SELECT (SELECT run_id FROM second), run_id, updated, CAST('{\"kind\":\"heir\",\"from\":\"go\"}' AS BLOB) FROM runs;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_that_had_not_begun_when_a_backup_was_made_is_paused() {
+    let mut test = EngineTest::with(&[BILL]).await;
+    let first = test.start_run("bill", json!({})).await;
+    test.wait_for_status(&first, "waiting_signal").await;
+    test.cli(&["runs", "pause", id(&first)]).await;
+    test.wait_for_status(&first, "paused").await;
+    let (status, rerun) = test.post(&format!("{first}/rerun"), json!({ "from": "go" })).await;
+    assert_eq!(status, 202, "{rerun}");
+    let second = super::path(&rerun["data"]);
+    test.wait_for_status(&second, "waiting_signal").await;
+    test.back_up("copy.db").await;
+    let copy = SqliteConnectOptions::new().filename(test.dir.path().join("copy.db"));
+    let mut copy = copy.connect().await.expect("it opens");
+    sqlx::raw_sql(NOT_BEGUN).execute(&mut copy).await.expect("it is changed");
+    copy.close().await.expect("it closes");
+
+    // What the backup does not know.
+    test.post_accepted(&format!("{second}/signals/go"), json!({})).await;
+    test.wait_for_status(&second, "completed").await;
+    test.kill().await;
+    test.replace_store("copy.db");
+    test.restart().await;
+
+    until("the second run to begin again", || async {
+        let listed = test.cli(&["runs", "list", "--status", "paused"]).await;
+        listed.contains(id(&second)).then_some(())
+    })
+    .await;
+    let told = test.events_of_kind(&second, "pause_ordered").await;
+    assert!(told[0]["reason"].as_str().is_some_and(|why| why.contains("such as a restored backup")), "{told:?}");
+    test.kill_and_restart().await;
+    test.wait_for_status(&second, "paused").await;
+    test.cli(&["runs", "resume", id(&second)]).await;
+    test.wait_for_status(&second, "waiting_signal").await;
+    test.cli(&["runs", "cancel", id(&second)]).await;
+    test.wait_for_status(&second, "cancelled").await;
+    assert_eq!(test.step_service.count("POST /bills"), 1, "it is not sent again");
+    test.finish().await;
+    let name = "engine::restored_runs::a_rerun_that_had_not_begun_when_a_backup_was_made_is_paused";
+    report_violations(name, seed(), "2 runs, 1 backup, 2 kills", &[]);
 }

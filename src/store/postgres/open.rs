@@ -132,8 +132,8 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
     let row = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_one(&mut *conn).await.map_err(failed)?;
     let noted: i32 = row.try_get(0).map_err(failed)?;
-    // `version > 2` selects the partial index.
-    let text = "SELECT run_id, first, version FROM appends WHERE version > 2 AND version > $1 \
+    // `version > 3` selects the partial index.
+    let text = "SELECT run_id, first, version FROM appends WHERE version > 3 AND version > $1 \
                 ORDER BY version DESC, run_id, first LIMIT 1";
     let newest = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_optional(conn).await.map_err(failed)?;
     let newer_event = newest.map(|row| {

@@ -66,8 +66,10 @@ async fn check_older(conn: &mut SqliteConnection, checked: &mut StoreChecked) ->
         Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0.cast_unsigned())
     };
     checked.runs = count(conn, "SELECT count(*) FROM runs").await?;
-    checked.events = count(conn, "SELECT count(*) FROM events").await?;
-    // Some of the events may have been moved to this table by an interrupted upgrade.
+    // The events are in one of these tables, or in both of them after an interrupted upgrade.
+    if count(conn, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'events'").await? > 0 {
+        checked.events += count(conn, "SELECT count(*) FROM events").await?;
+    }
     if count(conn, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'appends'").await? > 0 {
         checked.events += count(conn, "SELECT coalesce(sum(last - first + 1), 0) FROM appends").await?;
     }

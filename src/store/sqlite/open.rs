@@ -134,6 +134,7 @@ fn migrations(last: i64) -> Migrator {
     let appends = include_str!("../schema/0007_appends.sql").into_sql_str();
     let moved = include_str!("../schema/0008_events_moved.sql").into_sql_str();
     let run_snapshots = include_str!("../schema/0009_run_snapshots.sql").into_sql_str();
+    let event_version_3 = include_str!("../schema/0010_event_version_3.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
@@ -143,7 +144,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(6, "births".into(), MigrationType::Simple, births, false),
         Migration::new(CREATES_APPENDS, "appends".into(), MigrationType::Simple, appends, false),
         Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
-        Migration::new(NEWEST_VERSION, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
+        Migration::new(9, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
+        Migration::new(NEWEST_VERSION, "event version 3".into(), MigrationType::Simple, event_version_3, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)
@@ -152,7 +154,7 @@ fn migrations(last: i64) -> Migrator {
 /// The migration that creates the table of appends. The events of an older file are moved after it.
 const CREATES_APPENDS: i64 = 7;
 /// The last migration.
-const NEWEST_VERSION: i64 = 9;
+const NEWEST_VERSION: i64 = 10;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(
@@ -270,8 +272,8 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
         .await
         .map_err(failed)?;
     let noted = noted.and_then(|(text,)| String::from_utf8(text).ok()?.parse::<u16>().ok());
-    // `version > 2` selects the partial index.
-    let text = "SELECT run_id, first, version FROM appends WHERE version > 2 AND version > ? \
+    // `version > 3` selects the partial index.
+    let text = "SELECT run_id, first, version FROM appends WHERE version > 3 AND version > ? \
                 ORDER BY version DESC, run_id, first LIMIT 1";
     let newest: Option<(Vec<u8>, i64, i64)> =
         sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;

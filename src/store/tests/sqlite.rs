@@ -73,41 +73,77 @@ async fn a_store_of_a_newer_version_is_refused() {
     open(&dir).await.unwrap().close().await;
 }
 
-/// Events as the first version wrote them: one of each kind, of two runs.
-const FIRST_VERSION: [&[&str]; 2] = [
-    &[
-        r#"{"run_started":{"run":"RUN","workflow":"create-order","plan":"plan_1","mode":"real","route":"orders.create","started":"2027-01-15T08:00:00Z","request":{"body":{"items":[1]}},"credentials":["authorization"],"sealed":"c2VhbGVk","legacy":null,"instance":null,"creates":{"engine":{"family":"orders.create","path":"$.id"}},"traceparent":null}}"#,
-        r#"{"step_computed":{"step":"a","output":{"n":12345678901234567890}}}"#,
-        r#"{"step_skipped":{"step":"b","reason":"condition"}}"#,
-        r#"{"step_started":{"step":"c","item":null,"attempt":1,"key":"k","effect":"shared","repeatable":true,"request":{"method":"POST","url":"http://h/","headers":[["content-type","application/json"]],"body":{"text":"{}"}}}}"#,
-        r#"{"retry_scheduled":{"step":"c","item":null,"attempt":1,"unknown":false,"why":"429","at":"2027-01-15T08:00:01Z"}}"#,
-        r#"{"step_started":{"step":"c","item":null,"attempt":2,"key":"k","effect":"shared","repeatable":true,"request":null}}"#,
-        r#"{"step_finished":{"step":"c","item":null,"attempt":2,"outcome":{"done":{"status":200,"headers":{"a":"b"},"output":{"id":1}}}}}"#,
-        r#"{"fan_out_opened":{"step":"d","items":[{"sku":"x"}]}}"#,
-        r#"{"step_finished":{"step":"d","item":0,"attempt":0,"outcome":{"rehearsed":{"intent":{"method":"POST","url":"http://h/","headers":[],"body":"empty"},"output":null,"note":"none"}}}}"#,
-        r#"{"responded":{"answer":{"status":201,"headers":[],"body":{"text":"{\"id\":17}"}},"pin":{"family":"orders.create","id":"17","twin":false}}}"#,
-        r#"{"completed":{}}"#,
-    ],
-    &[
-        r#"{"run_started":{"run":"RUN","workflow":"create-order","plan":"plan_1","mode":"real","route":null,"started":"2027-01-15T08:00:00Z","request":{},"credentials":[],"sealed":null,"legacy":null,"instance":null,"creates":null,"traceparent":null}}"#,
-        r#"{"step_started":{"step":"c","item":null,"attempt":1,"key":"k","effect":"shared","repeatable":false,"request":{"method":"POST","url":"http://h/","headers":[],"body":"empty"}}}"#,
-        r#"{"paused":{"conflict":{"kind":"outcome_unknown","step":"c","item":null,"attempt":1,"message":"m","status":null,"request":null}}}"#,
-    ],
+/// Events as each version wrote them, and the status of their run.
+const KEPT: [(u16, RunStatus, &[&str]); 4] = [
+    (
+        1,
+        RunStatus::Completed,
+        &[
+            r#"{"run_started":{"run":"RUN","workflow":"create-order","plan":"plan_1","mode":"real","route":"orders.create","started":"2027-01-15T08:00:00Z","request":{"body":{"items":[1]}},"credentials":["authorization"],"sealed":"c2VhbGVk","legacy":null,"instance":null,"creates":{"engine":{"family":"orders.create","path":"$.id"}},"traceparent":null}}"#,
+            r#"{"step_computed":{"step":"a","output":{"n":12345678901234567890}}}"#,
+            r#"{"step_skipped":{"step":"b","reason":"condition"}}"#,
+            r#"{"step_started":{"step":"c","item":null,"attempt":1,"key":"k","effect":"shared","repeatable":true,"request":{"method":"POST","url":"http://h/","headers":[["content-type","application/json"]],"body":{"text":"{}"}}}}"#,
+            r#"{"retry_scheduled":{"step":"c","item":null,"attempt":1,"unknown":false,"why":"429","at":"2027-01-15T08:00:01Z"}}"#,
+            r#"{"step_started":{"step":"c","item":null,"attempt":2,"key":"k","effect":"shared","repeatable":true,"request":null}}"#,
+            r#"{"step_finished":{"step":"c","item":null,"attempt":2,"outcome":{"done":{"status":200,"headers":{"a":"b"},"output":{"id":1}}}}}"#,
+            r#"{"fan_out_opened":{"step":"d","items":[{"sku":"x"}]}}"#,
+            r#"{"step_finished":{"step":"d","item":0,"attempt":0,"outcome":{"rehearsed":{"intent":{"method":"POST","url":"http://h/","headers":[],"body":"empty"},"output":null,"note":"none"}}}}"#,
+            r#"{"responded":{"answer":{"status":201,"headers":[],"body":{"text":"{\"id\":17}"}},"pin":{"family":"orders.create","id":"17","twin":false}}}"#,
+            r#"{"completed":{}}"#,
+        ],
+    ),
+    (
+        1,
+        RunStatus::Paused,
+        &[
+            r#"{"run_started":{"run":"RUN","workflow":"create-order","plan":"plan_1","mode":"real","route":null,"started":"2027-01-15T08:00:00Z","request":{},"credentials":[],"sealed":null,"legacy":null,"instance":null,"creates":null,"traceparent":null}}"#,
+            r#"{"step_started":{"step":"c","item":null,"attempt":1,"key":"k","effect":"shared","repeatable":false,"request":{"method":"POST","url":"http://h/","headers":[],"body":"empty"}}}"#,
+            r#"{"paused":{"conflict":{"kind":"outcome_unknown","step":"c","item":null,"attempt":1,"message":"m","status":null,"request":null}}}"#,
+        ],
+    ),
+    (
+        2,
+        RunStatus::Paused,
+        &[
+            r#"{"run_started":{"run":"RUN","workflow":"create-order","plan":"plan_1","mode":"real","route":null,"started":"2027-01-15T08:00:00Z","request":{},"credentials":[],"sealed":null,"legacy":null,"instance":null,"creates":null,"traceparent":null}}"#,
+            r#"{"step_started":{"step":"c","item":null,"attempt":1,"key":"k","effect":"shared","repeatable":false,"request":{"method":"POST","url":"http://h/","headers":[],"body":"empty"}}}"#,
+            r#"{"step_finished":{"step":"c","item":null,"attempt":1,"outcome":{"done":{"status":200,"headers":{},"output":{"id":1}}}}}"#,
+            r#"{"cancel_ordered":{"by":"ann","compensate":true,"reason":null}}"#,
+            r#"{"compensation_began":{"undo":[[["c",null]]]}}"#,
+            r#"{"step_started":{"step":"c","item":null,"part":"undo","attempt":1,"key":"u","effect":"shared","repeatable":false,"request":{"method":"DELETE","url":"http://h/1","headers":[],"body":"empty"}}}"#,
+            r#"{"paused":{"conflict":{"kind":"undo_failed","step":"c","item":null,"part":"undo","attempt":1,"message":"m","status":null,"request":null,"choices":["retry","skip","take","cancel"]}}}"#,
+        ],
+    ),
+    (
+        3,
+        RunStatus::Paused,
+        &[
+            r#"{"run_started":{"run":"RUN","workflow":"create-order","plan":"plan_1","mode":"real","route":null,"started":"2027-01-15T08:00:00Z","request":{},"credentials":[],"sealed":null,"legacy":null,"instance":null,"creates":null,"traceparent":null}}"#,
+            r#"{"step_started":{"step":"c","item":null,"attempt":1,"key":"k","effect":"shared","repeatable":false,"request":{"method":"POST","url":"http://h/","headers":[],"body":"empty"}}}"#,
+            r#"{"step_finished":{"step":"c","item":null,"attempt":1,"outcome":{"done":{"status":200,"headers":{},"output":{"id":1}}}}}"#,
+            r#"{"cancel_ordered":{"by":"ann","compensate":true,"reason":null}}"#,
+            r#"{"compensation_began":{"undo":[[["c",null]]]}}"#,
+            r#"{"step_started":{"step":"c","item":null,"part":"undo","attempt":1,"key":"u","effect":"shared","repeatable":false,"request":{"method":"DELETE","url":"http://h/1","headers":[],"body":"empty"}}}"#,
+            r#"{"paused":{"conflict":{"kind":"undo_unknown","step":"c","item":null,"part":"undo","attempt":1,"message":"m","status":null,"request":null,"choices":["retry","skip","take","cancel"]}}}"#,
+        ],
+    ),
 ];
 
 #[tokio::test]
-async fn events_of_the_first_version_are_read() {
+async fn events_of_every_version_are_read() {
+    assert_eq!(KEPT.map(|(version, ..)| version).last(), Some(&Event::VERSION), "the newest one is kept too");
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
-    for (n, events) in (1..).zip(FIRST_VERSION) {
+    for (n, (.., events)) in (1..).zip(KEPT) {
         store.append(append(run_id(n), 1, events.len() as u64).into()).await.unwrap();
     }
     store.close().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("test.db"));
     let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    for (n, events) in (1..).zip(FIRST_VERSION) {
+    for (n, (version, _, events)) in (1..).zip(KEPT) {
         let lines = events.iter().map(|event| format!("0 {}", event.replace("RUN", &run_id(n).0.to_string())));
-        sqlx::query("UPDATE appends SET version = 1, events = ? WHERE run_id = ?")
+        sqlx::query("UPDATE appends SET version = ?, events = ? WHERE run_id = ?")
+            .bind(version)
             .bind(lines.collect::<Vec<_>>().join("\n").into_bytes())
             .bind(run_id(n).0.as_bytes().as_slice())
             .execute(&mut conn)
@@ -117,10 +153,15 @@ async fn events_of_the_first_version_are_read() {
     sqlx::Connection::close(conn).await.unwrap();
     edit(&dir, "UPDATE meta SET value = x'31' WHERE key = 'event_version'").await;
     let store = open(&dir).await.unwrap();
-    for (n, status) in [(1, RunStatus::Completed), (2, RunStatus::Paused)] {
+    for (n, (version, status, _)) in (1..).zip(KEPT) {
         let events = store.events(run_id(n), Seq::FIRST).await.unwrap();
         let run = fold(events.iter().map(|stored| &stored.event)).unwrap();
-        assert_eq!(run.status(), status);
+        assert_eq!(run.status(), status, "version {version}");
+        // What is written today is read again.
+        for stored in &events {
+            let text = serde_json::to_string(&stored.event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), stored.event);
+        }
     }
     store.close().await;
 }

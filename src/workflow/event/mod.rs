@@ -83,8 +83,9 @@ pub enum Event {
 }
 
 impl Event {
-    /// The version of this event's shape; a reader refuses newer ones.
-    pub const VERSION: u16 = 2;
+    /// The version of this event's shape; a reader refuses newer ones. Whatever an older binary could not read needs a
+    /// new version: a kind of event, but also a name within one, such as a [`super::ConflictKind`].
+    pub const VERSION: u16 = 3;
 
     /// The name of its kind in the store and in listings (`step_started`).
     pub fn kind(&self) -> &'static str {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::workflow::Part;
+use crate::workflow::{ConflictKind, Part};
 
 const UNGROUPED: [&str; 4] = ["run_started", "step_started", "step_finished", "retry_scheduled"];
 
@@ -65,4 +65,14 @@ fn numbers_keep_their_digits_within_a_group() {
     else {
         panic!("it is a resolution of item 2");
     };
+}
+
+/// An older binary cannot read a name that it does not know, and refuses a store only by the version of its events.
+#[test]
+fn a_new_kind_of_conflict_needs_a_new_version() {
+    let names = serde_json::from_str::<ConflictKind>(r#""unknown""#).unwrap_err().to_string();
+    let names = names.split_once("expected one of ").unwrap().1.split_once(" at line").unwrap().0.to_owned();
+    let expected = "`outcome_unknown`, `refused`, `schema`, `expression`, `undo_failed`, `undo_unknown`, \
+                    `attempts_used_up`, `busy`, `deadlock`, `child_failed`, `answer`, `missing`";
+    assert_eq!((Event::VERSION, names.as_str()), (3, expected));
 }

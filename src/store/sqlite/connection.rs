@@ -1,20 +1,27 @@
 //! The writer's only connection. It is opened again after an error that leaves its state unknown. Its calls block the
 //! writer's thread.
+//!
+//! Always true: nothing is written while a file of the database is not at its path, or while the log is shorter than
+//! what SQLite has written to it.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection as Sqlite;
 use rusqlite::hooks::Wal;
 
-use super::open_files::OpenFiles;
+use super::open_files::{Missing, OpenFiles};
 use crate::store::write_error::WriteError;
 
 /// Statements that stay prepared: more than the writer has.
 const STATEMENTS_MAX: usize = 64;
 /// How long a statement waits for a lock on the file, such as a backup takes for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The header of the write-ahead log, and that of each page in it.
+const LOG_HEADER_BYTES: u64 = 32;
+const LOG_PAGE_HEADER_BYTES: u64 = 24;
 
 thread_local! {
     /// The number of pages in the write-ahead log after the last commit of this thread.
@@ -79,26 +86,66 @@ fn synchronous() -> &'static str {
 #[cfg(test)]
 pub(in crate::store) const SYNCHRONOUS: &str = "POINTSMAN_TEST_SYNCHRONOUS";
 
+/// The state of the log after a checkpoint.
+#[derive(Clone, Copy)]
+struct LogPages {
+    /// The pages in it; negative if another connection makes a checkpoint at this moment.
+    all: i64,
+    /// Those of them that the database has.
+    copied: i64,
+}
+
+impl LogPages {
+    fn is_copied(self) -> bool {
+        self.all >= 0 && self.all == self.copied
+    }
+}
+
+/// Says how much of a removed log is not in the database yet, and to wait for it.
+fn uncopied(pages: Option<LogPages>) -> String {
+    let why = match pages {
+        Some(LogPages { all, copied }) if all >= 0 => {
+            format!("{} of the log's {all} pages are not, because something still reads an older state", all - copied)
+        }
+        Some(_) | None => "the log could not be copied".to_owned(),
+    };
+    format!(
+        "but wait until all that was acknowledged is in the database, which is tried each second; a kill before that \
+         loses events and may damage the database: {why}"
+    )
+}
+
+/// The size of a page of the database; SQLite's smallest one if it cannot be read.
+fn page_bytes(open: &Sqlite) -> u64 {
+    open.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0)).map_or(512, i64::unsigned_abs)
+}
+
 /// The open connection, if any, and the options to open the next one.
 pub(super) struct Connection {
     options: Options,
     open: Option<Sqlite>,
-    files: OpenFiles,
-    /// Which file was no longer at its path at the last look, and what to do. Nothing is written meanwhile.
-    missing: Option<String>,
+    files: Arc<OpenFiles>,
+    /// What was wrong with the files at the last look, and what to do. Nothing is written meanwhile.
+    problem: Option<String>,
+    /// Whether the database has all that is in a log which was removed.
+    is_log_copied: bool,
+    /// The size of a page.
+    page_bytes: u64,
     /// The number of pages in the log at the last checkpoint. SQLite starts to write the log from its beginning again
     /// once all pages are in the database and nobody reads them; the log then has fewer pages than this.
     pages_at_checkpoint: u32,
 }
 
 impl Connection {
-    pub(super) fn new(options: Options, open: Sqlite, files: OpenFiles) -> Self {
-        Self { options, open: Some(open), files, missing: None, pages_at_checkpoint: 0 }
+    pub(super) fn new(options: Options, open: Sqlite, files: Arc<OpenFiles>) -> Self {
+        let page_bytes = page_bytes(&open);
+        let open = Some(open);
+        Self { options, open, files, problem: None, is_log_copied: false, page_bytes, pages_at_checkpoint: 0 }
     }
 
-    /// The open connection, or a new one. An error if a file was not at its path at the last look.
+    /// The open connection, or a new one. An error if something was wrong with the files at the last look.
     pub(super) fn get(&mut self) -> Result<&Sqlite, WriteError> {
-        if let Some(why) = &self.missing {
+        if let Some(why) = &self.problem {
             return Err(WriteError::NotWritten(why.clone()));
         }
         let open = match self.open.take() {
@@ -107,20 +154,71 @@ impl Connection {
                 // Certain: without a connection no transaction was begun.
                 let open = self.options.open().map_err(|error| WriteError::NotWritten(error.to_string()))?;
                 self.files.note_log();
+                // The pages of the last connection's log, which SQLite may have removed.
+                WAL_PAGES.set(0);
                 open
             }
         };
         Ok(self.open.insert(open))
     }
 
-    /// Looks whether the files are still at their paths. If one is not since this look, returns which, and what to do.
+    /// Looks whether the files are still at their paths, and whether the log is complete. If this look has found another
+    /// state than the last one, and it is not sound, returns what is wrong and what to do.
     pub(super) fn look_at_files(&mut self) -> Option<WriteError> {
-        let was_missing = self.missing.is_some();
-        self.missing = self.files.missing(self.open.is_some());
-        let why = self.missing.clone().filter(|_| !was_missing)?;
-        // If only the log was removed, this connection still reads it: what was acknowledged is not lost then.
-        self.copy_log();
-        Some(WriteError::NotWritten(why))
+        let before = self.problem.take();
+        self.problem = match self.files.find() {
+            Ok(log_bytes) => log_bytes.and_then(|bytes| self.lost_pages(bytes)),
+            Err(missing) => {
+                // What was acknowledged is in the log, which this connection still reads. It tries again at each look,
+                // since a reader may keep it from copying all.
+                let pages = (!self.is_log_copied).then(|| self.checkpoint_pragma("PASSIVE")).flatten();
+                self.is_log_copied |= pages.is_some_and(LogPages::is_copied);
+                Some(match missing {
+                    Missing::Database(text) => text,
+                    Missing::Log(text) if self.is_log_copied => {
+                        format!("{text}; all that was acknowledged is in the database")
+                    }
+                    Missing::Log(text) => format!("{text}; {}", uncopied(pages)),
+                })
+            }
+        };
+        let Some(why) = &self.problem else {
+            self.is_log_copied = false;
+            return None;
+        };
+        (before.as_ref() != Some(why)).then(|| WriteError::NotWritten(why.clone()))
+    }
+
+    /// Says that the log is too short for the pages that SQLite has written to it, because somebody has truncated it.
+    fn lost_pages(&self, log_bytes: u64) -> Option<String> {
+        if log_bytes >= self.log_bytes_min(WAL_PAGES.get()) {
+            return None;
+        }
+        // Another program may have emptied it by a checkpoint: SQLite knows of no pages in it then.
+        let LogPages { all, copied } = self.checkpoint_pragma("NOOP")?;
+        let pages = u32::try_from(all).unwrap_or(0);
+        if log_bytes >= self.log_bytes_min(pages) {
+            WAL_PAGES.set(pages);
+            return None;
+        }
+        let log = self.files.log().display();
+        let remedy = match all == copied {
+            true => "all that was acknowledged is in the database: stop this process (SIGTERM) and start it again"
+                .to_owned(),
+            false => format!(
+                "{} of its {all} pages were not in the database yet, so that acknowledged events are lost: stop this                  process, restore a backup and start again",
+                all - copied
+            ),
+        };
+        Some(format!("the file {log} was truncated while it is open: {remedy}"))
+    }
+
+    /// The least size of a log with so many pages.
+    fn log_bytes_min(&self, pages: u32) -> u64 {
+        match pages {
+            0 => 0,
+            pages => LOG_HEADER_BYTES + u64::from(pages) * (LOG_PAGE_HEADER_BYTES + self.page_bytes),
+        }
     }
 
     /// Copies the log to the database (checkpoint) if it has grown by at least this many pages. Only the next commit
@@ -129,17 +227,18 @@ impl Connection {
     pub(super) fn checkpoint(&mut self, pages: u32) {
         let wal_pages = WAL_PAGES.get();
         let before = if wal_pages < self.pages_at_checkpoint { 0 } else { self.pages_at_checkpoint };
-        if self.open.is_some() && wal_pages - before >= pages {
+        if self.open.is_some() && self.problem.is_none() && wal_pages - before >= pages {
             self.pages_at_checkpoint = wal_pages;
-            self.copy_log();
+            self.checkpoint_pragma("PASSIVE");
         }
     }
 
-    fn copy_log(&self) {
-        let Some(open) = &self.open else { return };
-        if let Err(error) = open.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tracing::debug!(%error, "the log was not copied to the database");
-        }
+    /// Makes a checkpoint in this mode; `NOOP` only reads the state of the log. `None` without a connection, or after an
+    /// error.
+    fn checkpoint_pragma(&self, mode: &str) -> Option<LogPages> {
+        let row = |row: &rusqlite::Row<'_>| Ok(LogPages { all: row.get(1)?, copied: row.get(2)? });
+        let done = self.open.as_ref()?.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], row);
+        done.inspect_err(|error| tracing::debug!(%error, mode, "the checkpoint failed")).ok()
     }
 
     /// Rolls back a transaction that an error left open: later statements would otherwise be part of it and be lost. A
@@ -155,6 +254,7 @@ impl Connection {
     /// on the disk.
     pub(super) fn discard(&mut self) {
         if let Some(open) = self.open.take() {
+            self.files.forget_log();
             // If no thread can be started, it is closed here.
             let _ = std::thread::Builder::new().name("store-closes".into()).spawn(move || drop(open));
         }

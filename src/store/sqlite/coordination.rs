@@ -168,8 +168,11 @@ impl Work for SqliteStore {
     }
 
     fn run_snapshot(&self, run: RunId) -> StoreFuture<'_, Option<RunSnapshot>> {
-        async move { run_snapshots::read_newest(&self.readers, run).await.map_err(read::read_error)?.transpose() }
-            .boxed()
+        async move {
+            let found = run_snapshots::read_newest(self.readers.pool()?, run).await;
+            found.map_err(read::read_error)?.transpose()
+        }
+        .boxed()
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> StoreFuture<'_, Purged> {

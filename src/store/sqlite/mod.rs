@@ -21,6 +21,7 @@ mod open_files;
 mod other_writes;
 mod queue;
 mod read;
+mod readers;
 mod restored;
 mod run_snapshots;
 mod stored_state;
@@ -37,7 +38,6 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use jiff::Timestamp;
-use sqlx::sqlite::SqlitePool;
 use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
 
@@ -48,9 +48,9 @@ use self::connection::Connection;
 use self::encoded::{EncodedAppend, expired_since, nanos};
 use self::file_lock::FileLock;
 use self::notifier::Notifier;
-use self::open_files::OpenFiles;
 use self::other_writes::{Flips, OtherWrite, RecordWrite};
 use self::queue::{Queue, QueueError, Sizes};
+use self::readers::Readers;
 use self::writer::Writer;
 use super::codec::INLINE_BYTES_MIN;
 use super::coordination::NOTIFICATIONS_MAX;
@@ -70,12 +70,12 @@ use crate::workflow::{RunStatus, RunSummary};
 #[cfg(test)]
 pub(super) use self::connection::{Options, SYNCHRONOUS};
 #[cfg(test)]
-pub(super) use self::open::{migrate_to, setup_options};
+pub(super) use self::open::{NEWEST_VERSION, migrate_to, setup_options};
 
 /// A store in one SQLite file.
 pub struct SqliteStore {
     queue: Arc<Queue>,
-    readers: SqlitePool,
+    readers: Readers,
     healthy: Arc<AtomicBool>,
     write_failure: Arc<Mutex<Option<String>>>,
     constants: open::Constants,
@@ -137,14 +137,12 @@ impl SqliteStore {
         limits: &Limits,
         options: connection::Options,
     ) -> Result<Self, StoreError> {
-        let open::Opened { file_lock, writer, readers, constants } = open::open(path, &options).await?;
+        let open::Opened { file_lock, writer, files, readers, constants } = open::open(path, &options).await?;
         let retry_window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
         let healthy = Arc::new(AtomicBool::new(true));
         let notifications = broadcast::Sender::new(NOTIFICATIONS_MAX);
         let failed = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
         let notifier = Notifier::load(&writer, notifications.clone()).map_err(failed)?;
-        let files = OpenFiles::new(path, file_lock.database())
-            .map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
         let committer = Committer::new(Connection::new(options, writer, files), notifier, retry_window_ns);
         let write_failure = committer.write_failure.clone();
         let file_lock = Arc::new(file_lock);

@@ -2,16 +2,17 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
 
 use super::connection::Options;
 use super::file_lock::FileLock;
+use super::open_files::OpenFiles;
+use super::readers::Readers;
 use super::restored;
 use super::stored_state::run_id;
 use super::upgrade::{self, UpgradeError};
@@ -21,18 +22,12 @@ use crate::store::check::newer_events_problem;
 use crate::store::{NEW_STORE_RETENTION, Restored, StoreError, StoreIdentity};
 use crate::workflow::Event;
 
-/// The number of reading connections, and how long a read waits for one.
-const READERS_MAX: u32 = 4;
-/// The most memory that a reader keeps pages in (a negative number is KiB; SQLite's default is four times as much). The
-/// file's pages are in the system's memory too.
-const READER_CACHE: &str = "-512";
-const READER_WAIT: Duration = Duration::from_secs(5);
-
 /// The parts of an open database.
 pub(super) struct Opened {
     pub(super) file_lock: FileLock,
     pub(super) writer: rusqlite::Connection,
-    pub(super) readers: SqlitePool,
+    pub(super) files: Arc<OpenFiles>,
+    pub(super) readers: Readers,
     pub(super) constants: Constants,
 }
 
@@ -63,26 +58,17 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     let restored = restored::read(&mut conn, clock::now()).await.map_err(failed)?;
     let identity = identity(path).map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
     let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
+    let files = OpenFiles::new(path, file_lock.database())
+        .map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
+    let files = Arc::new(files);
     conn.close().await.map_err(failed)?;
-    let reader = SqliteConnectOptions::new()
-        .filename(path)
-        .pragma("query_only", "ON")
-        .pragma("cache_size", READER_CACHE)
-        .row_buffer_size(1_000)
-        .thread_name(|id| format!("store-reader-{id}"))
-        .disable_statement_logging();
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS_MAX)
-        .acquire_timeout(READER_WAIT)
-        .connect_with(reader)
-        .await
-        .map_err(failed)?;
+    let readers = Readers::open(path, files.clone()).await.map_err(failed)?;
     match file_lock.is_new() {
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
     let constants = Constants { secret, default_retention, is_new, identity, restored };
-    Ok(Opened { file_lock, writer, readers, constants })
+    Ok(Opened { file_lock, writer, files, readers, constants })
 }
 
 fn identity(path: &Path) -> std::io::Result<StoreIdentity> {
@@ -154,7 +140,7 @@ fn migrations(last: i64) -> Migrator {
 /// The migration that creates the table of appends. The events of an older file are moved after it.
 const CREATES_APPENDS: i64 = 7;
 /// The last migration.
-const NEWEST_VERSION: i64 = 10;
+pub(in crate::store) const NEWEST_VERSION: i64 = 10;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(

@@ -1,16 +1,18 @@
 //! Finds out whether the files of an open database are still at their paths.
 //!
 //! SQLite does not notice when they are removed, moved or replaced. It goes on with the files that it has open, and
-//! after the end of the process nothing finds what was written to them.
+//! after the end of the process nothing finds what was written to them. A connection that is opened afterwards opens
+//! the other file.
 //!
-//! Only inode numbers are read, never times. A file whose times were read gets a new time at its next write (since Linux
-//! 6.13, multigrain timestamps), which the next sync then has to commit to the file system's journal: on ext4, a write
-//! with its sync took 120 us, and 190 us with a `stat` before it.
+//! Only inode numbers and sizes are read, never times. A file whose times were read gets a new time at its next write
+//! (since Linux 6.13, multigrain timestamps), which the next sync then has to commit to the file system's journal: on
+//! ext4, a write with its sync took 120 us, and 190 us with a `stat` before it.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
@@ -25,16 +27,18 @@ struct FileId {
 
 impl FileId {
     fn of(file: &File) -> io::Result<Self> {
-        Ok(Self::read(file, Path::new(""), AtFlags::EMPTY_PATH)?)
+        Ok(Self::read(file, Path::new(""), AtFlags::EMPTY_PATH)?.0)
     }
 
-    fn at(path: &Path) -> Result<Self, Errno> {
+    /// The file that a path names, and its size.
+    fn at(path: &Path) -> Result<(Self, u64), Errno> {
         Self::read(CWD, path, AtFlags::empty())
     }
 
-    fn read(folder: impl AsFd, path: &Path, flags: AtFlags) -> Result<Self, Errno> {
-        let found = statx(folder, path, flags, StatxFlags::INO)?;
-        Ok(Self { device_major: found.stx_dev_major, device_minor: found.stx_dev_minor, inode: found.stx_ino })
+    fn read(folder: impl AsFd, path: &Path, flags: AtFlags) -> Result<(Self, u64), Errno> {
+        let found = statx(folder, path, flags, StatxFlags::INO | StatxFlags::SIZE)?;
+        let (device_major, device_minor) = (found.stx_dev_major, found.stx_dev_minor);
+        Ok((Self { device_major, device_minor, inode: found.stx_ino }, found.stx_size))
     }
 }
 
@@ -43,8 +47,23 @@ pub(super) struct OpenFiles {
     database: PathBuf,
     database_id: FileId,
     log: PathBuf,
-    /// `None` until [`OpenFiles::note_log`] has found it.
-    log_id: Option<FileId>,
+    /// `None` while the writer has no connection: SQLite may remove the log then.
+    log_id: Mutex<Option<FileId>>,
+}
+
+/// A file that is no longer at its path.
+pub(super) enum Missing {
+    Database(String),
+    Log(String),
+}
+
+impl Missing {
+    /// Which file it is, and what to do.
+    pub(super) fn text(self) -> String {
+        match self {
+            Missing::Database(text) | Missing::Log(text) => text,
+        }
+    }
 }
 
 impl OpenFiles {
@@ -53,20 +72,33 @@ impl OpenFiles {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let database_id = FileId::of(file)?;
-        let mut files = Self { database: path.to_owned(), database_id, log: log.into(), log_id: None };
+        let files = Self { database: path.to_owned(), database_id, log: log.into(), log_id: Mutex::new(None) };
         files.note_log();
         Ok(files)
     }
 
-    /// Remembers the write-ahead log of a connection that was just opened. It stays the same file while a connection is
-    /// open.
-    pub(super) fn note_log(&mut self) {
-        self.log_id = FileId::at(&self.log).ok();
+    /// The path of the write-ahead log.
+    pub(super) fn log(&self) -> &Path {
+        &self.log
     }
 
-    /// Says which file is no longer at its path, and what to do; `None` if both are. Without a connection
-    /// (`has_connection`) SQLite may have removed the log.
-    pub(super) fn missing(&self, has_connection: bool) -> Option<String> {
+    /// Remembers the write-ahead log of a connection that the writer has just opened. It stays the same file while a
+    /// connection is open.
+    pub(super) fn note_log(&self) {
+        self.set_log(FileId::at(&self.log).ok().map(|(id, _)| id));
+    }
+
+    /// Forgets the log of a connection that is closed.
+    pub(super) fn forget_log(&self) {
+        self.set_log(None);
+    }
+
+    fn set_log(&self, id: Option<FileId>) {
+        *self.log_id.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+
+    /// The size of the log, if it and the database are at their paths; `None` if it is unknown.
+    pub(super) fn find(&self) -> Result<Option<u64>, Missing> {
         let text = |path: &Path, remedy: &str| {
             format!(
                 "the file {} was removed or replaced while it is open, so that what is written now would be lost when \
@@ -74,20 +106,33 @@ impl OpenFiles {
                 path.display()
             )
         };
-        if !is_at(&self.database, self.database_id) {
+        if !matches!(find(&self.database, self.database_id), Found::There(_) | Found::Unknown) {
             let remedy =
                 "move it back with the files beside it, or stop this process, restore a backup and start again";
-            return Some(text(&self.database, remedy));
+            return Err(Missing::Database(text(&self.database, remedy)));
         }
-        let log_id = self.log_id.filter(|_| has_connection)?;
-        (!is_at(&self.log, log_id)).then(|| text(&self.log, "stop this process (SIGTERM) and start it again"))
+        let log_id = *self.log_id.lock().unwrap_or_else(PoisonError::into_inner);
+        match log_id.map(|id| find(&self.log, id)) {
+            Some(Found::There(size)) => Ok(Some(size)),
+            Some(Found::Gone) => Err(Missing::Log(text(&self.log, "stop this process (SIGTERM) and start it again"))),
+            Some(Found::Unknown) | None => Ok(None),
+        }
     }
 }
 
-/// Whether a path names this file. `true` if that cannot be found out: SQLite's own errors tell about a broken disk.
-fn is_at(path: &Path, id: FileId) -> bool {
+enum Found {
+    /// With this size.
+    There(u64),
+    /// The path names no file, or another one.
+    Gone,
+    /// SQLite's own errors tell about a broken disk.
+    Unknown,
+}
+
+fn find(path: &Path, id: FileId) -> Found {
     match FileId::at(path) {
-        Ok(found) => found == id,
-        Err(error) => !matches!(error, Errno::NOENT | Errno::NOTDIR),
+        Ok((found, size)) if found == id => Found::There(size),
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Found::Gone,
+        Err(_) => Found::Unknown,
     }
 }

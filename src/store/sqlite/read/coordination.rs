@@ -1,20 +1,20 @@
 //! Reads of due runs, orders, locks, messages and outbox rows, and of runs to purge.
 
 use jiff::Timestamp;
-use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
 
+use super::super::readers::Readers;
 use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::names::{RunId, StepId};
 use crate::store::{LockRow, OrderRecord, PendingRun, RunBodies, StoreError, WebhookMessage};
 use crate::workflow::RunStatus;
 
-pub(in crate::store::sqlite) async fn due_times(pool: &SqlitePool, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
+pub(in crate::store::sqlite) async fn due_times(readers: &Readers, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
     let text = "SELECT turn, run_id FROM runs WHERE turn IS NOT NULL ORDER BY turn, run_id LIMIT ?";
     let found: Vec<(i64, Vec<u8>)> =
-        sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
+        sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(readers.pool()?).await.map_err(read_error)?;
     found.into_iter().map(|(turn, run)| Ok((time(turn)?, known_run(run)?))).collect()
 }
 
@@ -25,22 +25,25 @@ fn order_record((record, answer): OrderRow) -> Result<OrderRecord> {
     Ok(OrderRecord { answer, ..parse(&record)? })
 }
 
-pub(in crate::store::sqlite) async fn orders(pool: &SqlitePool, run: RunId) -> Result<Vec<OrderRecord>> {
+pub(in crate::store::sqlite) async fn orders(readers: &Readers, run: RunId) -> Result<Vec<OrderRecord>> {
     let text = "SELECT record, answer FROM orders WHERE run_id = ? AND answer IS NULL ORDER BY pos";
     let found: Vec<OrderRow> =
-        sqlx::query_as(text).bind(run.0.as_bytes().as_slice()).fetch_all(pool).await.map_err(read_error)?;
+        sqlx::query_as(text).bind(run.0.as_bytes().as_slice()).fetch_all(readers.pool()?).await.map_err(read_error)?;
     found.into_iter().map(order_record).collect()
 }
 
-pub(in crate::store::sqlite) async fn order(pool: &SqlitePool, id: Uuid) -> Result<Option<OrderRecord>> {
+pub(in crate::store::sqlite) async fn order(readers: &Readers, id: Uuid) -> Result<Option<OrderRecord>> {
     let text = "SELECT record, answer FROM orders WHERE id = ?";
-    let found: Option<OrderRow> =
-        sqlx::query_as(text).bind(id.as_bytes().as_slice()).fetch_optional(pool).await.map_err(read_error)?;
+    let found: Option<OrderRow> = sqlx::query_as(text)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(readers.pool()?)
+        .await
+        .map_err(read_error)?;
     found.map(order_record).transpose()
 }
 
 pub(in crate::store::sqlite) async fn locks(
-    pool: &SqlitePool,
+    readers: &Readers,
     names: Option<Vec<String>>,
     limit: usize,
 ) -> Result<Vec<LockRow>> {
@@ -55,7 +58,7 @@ pub(in crate::store::sqlite) async fn locks(
     }
     query.push(" ORDER BY place LIMIT ").push_bind(sql_limit(limit));
     type Row = (i64, Vec<u8>, String, String, i64, i64);
-    let found: Vec<Row> = query.build_query_as().fetch_all(pool).await.map_err(read_error)?;
+    let found: Vec<Row> = query.build_query_as().fetch_all(readers.pool()?).await.map_err(read_error)?;
     let row = |(place, run, name, step, item, since): Row| {
         Ok(LockRow {
             name,
@@ -70,7 +73,7 @@ pub(in crate::store::sqlite) async fn locks(
 }
 
 pub(in crate::store::sqlite) async fn webhook_messages(
-    pool: &SqlitePool,
+    readers: &Readers,
     after: u64,
     limit: usize,
 ) -> Result<Vec<WebhookMessage>> {
@@ -78,7 +81,7 @@ pub(in crate::store::sqlite) async fn webhook_messages(
     let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(text)
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
         .bind(sql_limit(limit))
-        .fetch_all(pool)
+        .fetch_all(readers.pool()?)
         .await
         .map_err(read_error)?;
     let message =
@@ -86,10 +89,11 @@ pub(in crate::store::sqlite) async fn webhook_messages(
     found.iter().map(message).collect()
 }
 
-pub(in crate::store::sqlite) async fn pending_runs(pool: &SqlitePool, limit: usize) -> Result<Vec<PendingRun>> {
+pub(in crate::store::sqlite) async fn pending_runs(readers: &Readers, limit: usize) -> Result<Vec<PendingRun>> {
     type Row = (Vec<u8>, Option<Vec<u8>>, i64, Vec<u8>);
     let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT ?";
-    let found: Vec<Row> = sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
+    let found: Vec<Row> =
+        sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(readers.pool()?).await.map_err(read_error)?;
     let pending_run = |(run, parent, at, record): Row| {
         let parent = parent.map(known_run).transpose()?;
         Ok(PendingRun { run: known_run(run)?, parent, record: parse(&record)?, at: time(at)? })
@@ -100,7 +104,7 @@ pub(in crate::store::sqlite) async fn pending_runs(pool: &SqlitePool, limit: usi
 /// Runs that ended with this status before a time, in the order of their end, and whether each is pinned. Left out:
 /// runs whose parent has not ended, and runs for which the outbox still has a run to create.
 pub(in crate::store::sqlite) async fn purgeable_runs(
-    pool: &SqlitePool,
+    readers: &Readers,
     status: RunStatus,
     before: i64,
     limit: usize,
@@ -114,23 +118,23 @@ pub(in crate::store::sqlite) async fn purgeable_runs(
         .bind(status.as_str())
         .bind(before)
         .bind(sql_limit(limit))
-        .fetch_all(pool)
+        .fetch_all(readers.pool()?)
         .await
         .map_err(read_error)?;
     found.into_iter().map(|(run, pinned)| Ok((known_run(run)?, pinned))).collect()
 }
 
 /// Whether rows of purged runs are left.
-pub(in crate::store::sqlite) async fn is_purging(pool: &SqlitePool) -> Result<bool> {
+pub(in crate::store::sqlite) async fn is_purging(readers: &Readers) -> Result<bool> {
     let (left,): (bool,) =
-        sqlx::query_as("SELECT EXISTS (SELECT 1 FROM purging)").fetch_one(pool).await.map_err(read_error)?;
+        sqlx::query_as("SELECT EXISTS (SELECT 1 FROM purging)").fetch_one(readers.pool()?).await.map_err(read_error)?;
     Ok(left)
 }
 
-pub(in crate::store::sqlite) async fn purged_run_bodies(pool: &SqlitePool, run: RunId) -> Result<Option<RunBodies>> {
+pub(in crate::store::sqlite) async fn purged_run_bodies(readers: &Readers, run: RunId) -> Result<Option<RunBodies>> {
     let found: Option<(Vec<u8>,)> = sqlx::query_as("SELECT remains FROM runs WHERE run_id = ? AND remains IS NOT NULL")
         .bind(run.0.as_bytes().as_slice())
-        .fetch_optional(pool)
+        .fetch_optional(readers.pool()?)
         .await
         .map_err(read_error)?;
     Ok(found.map(|(remains,)| parse(&remains)).transpose()?.flatten())

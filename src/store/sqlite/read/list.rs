@@ -3,20 +3,20 @@
 //! Always true: with every combination of filters a listing scans the narrow rows of an index in the order of ids, and
 //! reads summaries only of the runs that it returns. So one that finds nothing is quick too.
 
-use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite};
 
+use super::super::readers::Readers;
 use super::{Result, read_error, sql_limit};
 use crate::store::summary::{add_readable, decode_summary};
 use crate::store::{RunFilter, StoreError};
 use crate::workflow::{RunStatus, RunSummary};
 
-pub(in crate::store::sqlite) async fn runs(pool: &SqlitePool, filter: RunFilter) -> Result<Vec<RunSummary>> {
+pub(in crate::store::sqlite) async fn runs(readers: &Readers, filter: RunFilter) -> Result<Vec<RunSummary>> {
     let mut page = Vec::new();
     let mut rest = Some(filter);
     while let Some(filter) = rest {
         let found: Vec<(Vec<u8>, i64, i64, Vec<u8>)> =
-            statement(filter.clone()).build_query_as().fetch_all(pool).await.map_err(read_error)?;
+            statement(filter.clone()).build_query_as().fetch_all(readers.pool()?).await.map_err(read_error)?;
         let decode = |(summary, seq, updated, run_id): (Vec<u8>, i64, i64, Vec<u8>)| {
             (run_id, decode_summary(&summary, seq, Some(updated)))
         };
@@ -80,9 +80,9 @@ fn statement(filter: RunFilter) -> QueryBuilder<Sqlite> {
 }
 
 /// The number of runs that have not ended, by status.
-pub(in crate::store::sqlite) async fn open_runs(pool: &SqlitePool) -> Result<Vec<(RunStatus, u64)>> {
+pub(in crate::store::sqlite) async fn open_runs(readers: &Readers) -> Result<Vec<(RunStatus, u64)>> {
     let text = "SELECT status, count(*) FROM runs INDEXED BY runs_open WHERE ended = 0 GROUP BY status";
-    let found: Vec<(String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(read_error)?;
+    let found: Vec<(String, i64)> = sqlx::query_as(text).fetch_all(readers.pool()?).await.map_err(read_error)?;
     let count = |(status, count): (String, i64)| {
         let known = RunStatus::OPEN.into_iter().find(|known| known.as_str() == status);
         let known = known.ok_or_else(|| StoreError(format!("a run that has not ended is `{status}`")))?;

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use sqlx::Row;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::super::encoded::{arm, nanos};
+use super::super::readers::Readers;
 use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -13,36 +14,36 @@ use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound};
 use crate::store::{FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError};
 
-pub(in crate::store::sqlite) async fn plan(pool: &SqlitePool, id: PlanId) -> Result<Option<serde_json::Value>> {
+pub(in crate::store::sqlite) async fn plan(readers: &Readers, id: PlanId) -> Result<Option<serde_json::Value>> {
     let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT source FROM plans WHERE id = ?")
         .bind(id.as_str())
-        .fetch_optional(pool)
+        .fetch_optional(readers.pool()?)
         .await
         .map_err(read_error)?;
     row.map(|(source,)| parse(&source)).transpose()
 }
 
-pub(in crate::store::sqlite) async fn run_key(pool: &SqlitePool, run: RunId) -> Result<Option<Vec<u8>>> {
+pub(in crate::store::sqlite) async fn run_key(readers: &Readers, run: RunId) -> Result<Option<Vec<u8>>> {
     let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT key FROM run_keys WHERE run_id = ?")
         .bind(run.0.as_bytes().as_slice())
-        .fetch_optional(pool)
+        .fetch_optional(readers.pool()?)
         .await
         .map_err(read_error)?;
     Ok(row.map(|(key,)| key))
 }
 
-pub(in crate::store::sqlite) async fn pin(pool: &SqlitePool, key: PinKey) -> Result<Option<PinRecord>> {
+pub(in crate::store::sqlite) async fn pin(readers: &Readers, key: PinKey) -> Result<Option<PinRecord>> {
     let row = sqlx::query("SELECT family, id, arm, run_id, at FROM pins WHERE family = ? AND id = ?")
         .bind(key.family.as_str())
         .bind(&*key.id)
-        .fetch_optional(pool)
+        .fetch_optional(readers.pool()?)
         .await
         .map_err(read_error)?;
     row.as_ref().map(pin_record).transpose()
 }
 
 pub(in crate::store::sqlite) async fn pins(
-    pool: &SqlitePool,
+    readers: &Readers,
     family: RouteId,
     arm: Arm,
     limit: usize,
@@ -52,7 +53,7 @@ pub(in crate::store::sqlite) async fn pins(
         .bind(family.as_str())
         .bind(arm.as_str())
         .bind(sql_limit(limit))
-        .fetch_all(pool)
+        .fetch_all(readers.pool()?)
         .await
         .map_err(read_error)?;
     found.iter().map(pin_record).collect()
@@ -70,9 +71,10 @@ fn known_arm(text: &str) -> Result<Arm> {
     arm(text).ok_or_else(|| StoreError(format!("a stored record names an unknown arm `{text}`")))
 }
 
-pub(in crate::store::sqlite) async fn pin_counts(pool: &SqlitePool) -> Result<Vec<PinCount>> {
+pub(in crate::store::sqlite) async fn pin_counts(readers: &Readers) -> Result<Vec<PinCount>> {
     let text = "SELECT family, arm, count(*) FROM pins GROUP BY family, arm";
-    let found: Vec<(String, String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(read_error)?;
+    let found: Vec<(String, String, i64)> =
+        sqlx::query_as(text).fetch_all(readers.pool()?).await.map_err(read_error)?;
     let mut counts = Vec::with_capacity(found.len());
     for (family, arm, count) in found {
         counts.push((RouteId::new(family), known_arm(&arm)?, count.cast_unsigned()));
@@ -82,15 +84,19 @@ pub(in crate::store::sqlite) async fn pin_counts(pool: &SqlitePool) -> Result<Ve
 }
 
 pub(in crate::store::sqlite) async fn first_try(
-    pool: &SqlitePool,
+    readers: &Readers,
     key: RetryKey,
     since: i64,
 ) -> Result<Option<FirstTry>> {
     type Row = (String, Option<Vec<u8>>, Option<Vec<u8>>, i64);
     const TEXT: &str =
         concat!("SELECT arm, run_id, request, at FROM retry_keys WHERE key = ?1 AND ", is_bound!("retry_keys", "?2"));
-    let row: Option<Row> =
-        sqlx::query_as(TEXT).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(read_error)?;
+    let row: Option<Row> = sqlx::query_as(TEXT)
+        .bind(key.0.as_slice())
+        .bind(since)
+        .fetch_optional(readers.pool()?)
+        .await
+        .map_err(read_error)?;
     let Some((arm, run, request, at)) = row else { return Ok(None) };
     let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
     let request = request.and_then(|bytes| bytes.try_into().ok());
@@ -98,7 +104,7 @@ pub(in crate::store::sqlite) async fn first_try(
 }
 
 pub(in crate::store::sqlite) async fn engine_tries(
-    pool: &SqlitePool,
+    readers: &Readers,
     since: i64,
     after: Option<RetryKey>,
     limit: usize,
@@ -109,7 +115,7 @@ pub(in crate::store::sqlite) async fn engine_tries(
         .bind(after)
         .bind(since)
         .bind(sql_limit(limit))
-        .fetch_all(pool)
+        .fetch_all(readers.pool()?)
         .await
         .map_err(read_error)?;
     found.into_iter().map(|(key, at)| Ok((retry_key(key)?, time(at)?))).collect()
@@ -123,7 +129,7 @@ fn retry_key(key: Vec<u8>) -> Result<RetryKey> {
 /// At most `limit` keys after a position whose window after the first try will soon be over: the try was at `soon_since`
 /// or earlier. The window is over if it was at `since` or earlier.
 pub(in crate::store::sqlite) async fn old_keys(
-    pool: &SqlitePool,
+    readers: &Readers,
     (since, soon_since): (i64, i64),
     after: Option<RetryKeyPosition>,
     limit: usize,
@@ -135,7 +141,7 @@ pub(in crate::store::sqlite) async fn old_keys(
     );
     let (at, key) = after.as_ref().map_or((i64::MIN, [].as_slice()), |after| (nanos(after.at), after.key.0.as_slice()));
     let query = sqlx::query_as(TEXT).bind(since).bind(soon_since).bind(at).bind(key).bind(sql_limit(limit));
-    let found: Vec<(Vec<u8>, i64, bool)> = query.fetch_all(pool).await.map_err(read_error)?;
+    let found: Vec<(Vec<u8>, i64, bool)> = query.fetch_all(readers.pool()?).await.map_err(read_error)?;
     let old_key = |(key, at, is_bound)| {
         let position = RetryKeyPosition { at: time(at)?, key: retry_key(key)? };
         Ok(OldKey { position, is_bound })
@@ -143,12 +149,12 @@ pub(in crate::store::sqlite) async fn old_keys(
     found.into_iter().map(old_key).collect()
 }
 
-pub(in crate::store::sqlite) async fn pinned(pool: &SqlitePool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {
+pub(in crate::store::sqlite) async fn pinned(readers: &Readers, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {
     let text = "SELECT pos, family, id, arm FROM pins WHERE pos > ? ORDER BY pos LIMIT ?";
     let found: Vec<(i64, String, String, String)> = sqlx::query_as(text)
         .bind(after.cast_signed())
         .bind(sql_limit(limit))
-        .fetch_all(pool)
+        .fetch_all(readers.pool()?)
         .await
         .map_err(read_error)?;
     let pin_of = |(position, family, id, arm): (i64, String, String, String)| {
@@ -159,7 +165,7 @@ pub(in crate::store::sqlite) async fn pinned(pool: &SqlitePool, after: u64, limi
 
 /// Decodes the JSON records of a statement, whose parameters are an optional route and an optional limit.
 pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
-    pool: &SqlitePool,
+    readers: &Readers,
     text: &'static str,
     route: Option<&RouteId>,
     limit: Option<usize>,
@@ -171,13 +177,13 @@ pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
     if let Some(limit) = limit {
         query = query.bind(sql_limit(limit));
     }
-    let found = query.fetch_all(pool).await.map_err(read_error)?;
+    let found = query.fetch_all(readers.pool()?).await.map_err(read_error)?;
     found.iter().map(|(record,)| parse(record)).collect()
 }
 
 /// Flips, newest first, of one route or of all.
 pub(in crate::store::sqlite) async fn flips(
-    pool: &SqlitePool,
+    readers: &Readers,
     route: Option<RouteId>,
     limit: usize,
 ) -> Result<Vec<FlipRecord>> {
@@ -185,15 +191,15 @@ pub(in crate::store::sqlite) async fn flips(
         Some(_) => "SELECT record FROM flips WHERE route = ? ORDER BY number DESC LIMIT ?",
         None => "SELECT record FROM flips ORDER BY number DESC LIMIT ?",
     };
-    records(pool, text, route.as_ref(), Some(limit)).await
+    records(readers, text, route.as_ref(), Some(limit)).await
 }
 
 /// Samples of a route, newest first.
 pub(in crate::store::sqlite) async fn samples(
-    pool: &SqlitePool,
+    readers: &Readers,
     route: RouteId,
     limit: usize,
 ) -> Result<Vec<SampleRecord>> {
     let text = "SELECT record FROM samples WHERE route = ? ORDER BY pos DESC LIMIT ?";
-    records(pool, text, Some(&route), Some(limit)).await
+    records(readers, text, Some(&route), Some(limit)).await
 }

@@ -8,7 +8,7 @@ mod lookups;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 pub(super) use self::coordination::{
@@ -18,6 +18,7 @@ pub(super) use self::list::{open_runs, runs};
 pub(super) use self::lookups::{
     engine_tries, first_try, flips, old_keys, pin, pin_counts, pinned, pins, plan, records, run_key, samples,
 };
+use super::readers::Readers;
 use crate::names::{RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
 use crate::store::summary::decode_summary;
@@ -38,11 +39,11 @@ pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
-    match events_with_payloads(pool, run, from).await? {
+pub(super) async fn events(readers: &Readers, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
+    match events_with_payloads(readers, run, from).await? {
         Some(events) => Ok(events),
         // The run was purged between the statements: reading again finds no events.
-        None => events_with_payloads(pool, run, from)
+        None => events_with_payloads(readers, run, from)
             .await?
             .ok_or_else(|| StoreError(format!("payloads of {run} are missing: run `pointsman store check`"))),
     }
@@ -51,23 +52,23 @@ pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<V
 /// How many of the last rows are searched for the newest event: appends of one commit are not ordered by time.
 const NEWEST_ROWS_SEARCHED: i64 = 1_000;
 
-pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>> {
+pub(super) async fn newest_event(readers: &Readers) -> Result<Option<Timestamp>> {
     let text = "SELECT max(at) FROM (SELECT at FROM appends ORDER BY pos DESC LIMIT ?)";
     let (newest,): (Option<i64>,) =
-        sqlx::query_as(text).bind(NEWEST_ROWS_SEARCHED).fetch_one(pool).await.map_err(read_error)?;
+        sqlx::query_as(text).bind(NEWEST_ROWS_SEARCHED).fetch_one(readers.pool()?).await.map_err(read_error)?;
     let time = |nanos: i64| Timestamp::from_nanosecond(i128::from(nanos));
     newest.map(time).transpose().map_err(|error| StoreError(format!("the time of an event cannot be read: {error}")))
 }
 
 /// The events of a run; `None` if a payload is missing.
-async fn events_with_payloads(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Option<Vec<StoredEvent>>> {
+async fn events_with_payloads(readers: &Readers, run: RunId, from: Seq) -> Result<Option<Vec<StoredEvent>>> {
     let text = "SELECT first, last, version, parts, events FROM appends WHERE run_id = ?1 AND last >= ?2 AND first >= \
                 coalesce((SELECT max(before.first) FROM appends AS before \
                           WHERE before.run_id = ?1 AND before.first <= ?2), 0) \
                 AND NOT EXISTS (SELECT 1 FROM purging WHERE run_id = ?1) ORDER BY first";
     let id = run.0.as_bytes().as_slice();
     let from_seq = i64::try_from(from.0).unwrap_or(i64::MAX);
-    let found = sqlx::query(text).bind(id).bind(from_seq).fetch_all(pool).await.map_err(read_error)?;
+    let found = sqlx::query(text).bind(id).bind(from_seq).fetch_all(readers.pool()?).await.map_err(read_error)?;
     let mut appends = Vec::with_capacity(found.len());
     let mut expected = 0;
     for row in &found {
@@ -77,7 +78,7 @@ async fn events_with_payloads(pool: &SqlitePool, run: RunId, from: Seq) -> Resul
     let mut refs: Vec<(i64, String, Vec<u8>)> = Vec::new();
     if let Some(append) = appends.first().filter(|_| expected > 0) {
         let text = "SELECT seq, path, hash FROM payload_refs WHERE run_id = ? AND seq >= ? ORDER BY seq, path";
-        refs = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(pool).await.map_err(read_error)?;
+        refs = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(readers.pool()?).await.map_err(read_error)?;
         let last = appends.last().map_or(0, |append| append.last);
         // Ignores payloads of appends that were committed after the first statement.
         refs.retain(|(seq, ..)| *seq <= last);
@@ -85,7 +86,7 @@ async fn events_with_payloads(pool: &SqlitePool, run: RunId, from: Seq) -> Resul
     if refs.len() as i64 != expected {
         return Ok(None);
     }
-    let payloads = payloads(pool, refs.iter().map(|(.., hash)| hash.clone()).collect()).await?;
+    let payloads = payloads(readers, refs.iter().map(|(.., hash)| hash.clone()).collect()).await?;
     let mut parts = PayloadsBySeq::new();
     for (seq, path, hash) in &refs {
         let Some(body) = payloads.get(hash) else { return Ok(None) };
@@ -109,7 +110,7 @@ pub(super) fn append_row(row: &SqliteRow, events: usize) -> sqlx::Result<AppendR
 /// Payloads that one statement reads.
 const PAYLOADS_AT_ONCE: usize = 500;
 
-async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
+async fn payloads(readers: &Readers, mut hashes: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
     hashes.sort();
     hashes.dedup();
     let mut payloads = HashMap::new();
@@ -120,7 +121,8 @@ async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap
             list.push_bind(hash.clone());
         }
         query.push(")");
-        let found: Vec<(Vec<u8>, Vec<u8>)> = query.build_query_as().fetch_all(pool).await.map_err(read_error)?;
+        let found: Vec<(Vec<u8>, Vec<u8>)> =
+            query.build_query_as().fetch_all(readers.pool()?).await.map_err(read_error)?;
         payloads.extend(found);
     }
     Ok(payloads)
@@ -134,10 +136,10 @@ pub(super) fn time(ns: i64) -> Result<jiff::Timestamp> {
     jiff::Timestamp::from_nanosecond(i128::from(ns)).map_err(failed)
 }
 
-pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunSummary>> {
+pub(super) async fn run(readers: &Readers, run: RunId) -> Result<Option<RunSummary>> {
     let row: Option<(Vec<u8>, i64, i64)> = sqlx::query_as("SELECT summary, seq, updated FROM runs WHERE run_id = ?")
         .bind(run.0.as_bytes().as_slice())
-        .fetch_optional(pool)
+        .fetch_optional(readers.pool()?)
         .await
         .map_err(read_error)?;
     row.map(|(summary, seq, updated)| decode_summary(&summary, seq, Some(updated))).transpose()

@@ -88,6 +88,17 @@ async fn key_files(conn: &mut SqliteConnection, from: &Path) -> Result<Vec<KeyFi
     found.iter().map(|(record,)| serde_json::from_slice(record).map_err(|e| failed(e.to_string()))).collect()
 }
 
+/// The statement that adds a key that legacy took, unless the copy has a row of it that is bound.
+macro_rules! add_key {
+    ($($is_bound:tt)*) => {
+        concat!(
+            "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
+             SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE excluded.at > ?4 AND NOT ",
+            $($is_bound)*
+        )
+    };
+}
+
 /// Records in the copy that it is a backup of this time, and adds first tries that legacy took; returns how many the
 /// copy did not have.
 async fn complete(part: &Path, at: Timestamp, keys: Vec<(RetryKey, Timestamp)>, since: i64) -> sqlx::Result<u64> {
@@ -95,22 +106,29 @@ async fn complete(part: &Path, at: Timestamp, keys: Vec<(RetryKey, Timestamp)>, 
     let options = SqliteConnectOptions::new().filename(part).create_if_missing(false).disable_statement_logging();
     let options = options.journal_mode(SqliteJournalMode::Memory).synchronous(SqliteSynchronous::Off);
     let mut conn = options.connect().await?;
-    const TEXT: &str = concat!(
-        "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
-         SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
-         WHERE excluded.at > ?4 AND NOT ",
-        is_bound!("retry_keys", "?4")
-    );
+    let text = match has_jobs(&mut conn).await? {
+        true => add_key!(is_bound!("retry_keys", "?4")),
+        false => add_key!(
+            "(retry_keys.at > ?4 OR EXISTS \
+             (SELECT 1 FROM runs WHERE runs.run_id = retry_keys.run_id AND NOT runs.ended))"
+        ),
+    };
     let mut write = conn.begin().await?;
     restored::mark_as_backup(&mut write, at).await?;
     let mut added = 0;
     for (key, at) in keys.into_iter().filter(|(_, at)| nanos(*at) > since) {
-        let row = sqlx::query(TEXT).bind(key.0.to_vec()).bind(Arm::Legacy.as_str()).bind(nanos(at)).bind(since);
+        let row = sqlx::query(text).bind(key.0.to_vec()).bind(Arm::Legacy.as_str()).bind(nanos(at)).bind(since);
         added += row.execute(&mut *write).await?.rows_affected();
     }
     write.commit().await?;
     conn.close().await?;
     Ok(added)
+}
+
+/// Whether the tables know jobs and when runs ended. Those of the first versions do not.
+async fn has_jobs(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let text = "SELECT count(*) FROM pragma_table_info('runs') WHERE name IN ('job', 'updated')";
+    Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0 == 2)
 }
 
 fn exists(to: &Path) -> StoreError {

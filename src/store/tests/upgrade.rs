@@ -8,8 +8,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use super::*;
+use crate::flag::RetryKey;
 use crate::store::Store;
-use crate::store::sqlite::migrate_to;
+use crate::store::sqlite::{NEWEST_VERSION, migrate_to};
 
 const DATABASE: &str = "POINTSMAN_TEST_UPGRADE_DATABASE";
 /// The last version whose events had rows of their own.
@@ -171,6 +172,68 @@ async fn an_older_file_can_be_backed_up_before_its_upgrade() {
     let mut conn = connect(&copy).await;
     assert_eq!(rows(&mut conn, "SELECT count(*) FROM events").await, Some(240));
     migrate_to(&mut conn, &copy, OLDER).await.unwrap();
+}
+
+/// A file with tables of this version: an open run, its retry key, and an expired one of legacy.
+async fn write_file_of_version(path: &Path, version: i64) {
+    let mut conn = crate::store::sqlite::setup_options(path).connect().await.unwrap();
+    migrate_to(&mut conn, path, version).await.unwrap();
+    let mut write = conn.begin().await.unwrap();
+    let run = run_id(1);
+    let id = run.0.as_bytes().to_vec();
+    let started = run_started(run, at(0));
+    let mut event = serde_json::to_vec(&started).unwrap();
+    let text = match version < 8 {
+        true => "INSERT INTO events (run_id, seq, at, kind, version, batch, event) VALUES (?1, 1, 7, 'k', 2, ?1, ?2)",
+        false => {
+            event.splice(..0, *b"7 ");
+            "INSERT INTO appends (run_id, first, last, at, version, batch, parts, events) VALUES (?1, 1, 1, 7, 2, ?1, 0, ?2)"
+        }
+    };
+    sqlx::query(text).bind(id.clone()).bind(event).execute(&mut *write).await.unwrap();
+    let summary = fold([&started]).unwrap().summary(Timestamp::from_nanosecond(7).unwrap());
+    let text = "INSERT INTO runs (run_id, first, seq, ended, status, workflow, route, mode, summary) \
+                VALUES (?, 1, 1, 0, ?, 'create-order', 'orders.create', 'real', ?)";
+    let put = sqlx::query(text).bind(id.clone()).bind(summary.status.as_str());
+    put.bind(serde_json::to_vec(&summary).unwrap()).execute(&mut *write).await.unwrap();
+    if version >= 3 {
+        sqlx::query("UPDATE runs SET updated = 7").execute(&mut *write).await.unwrap();
+    }
+    for (key, arm, run) in [(1, "engine", Some(id)), (2, "legacy", None)] {
+        let text = "INSERT INTO retry_keys (key, arm, run_id, request, at) VALUES (?, ?, ?, x'00', 1)";
+        let put = sqlx::query(text).bind(vec![key; 32]).bind(arm).bind(run);
+        put.execute(&mut *write).await.unwrap();
+    }
+    sqlx::query("INSERT INTO meta VALUES ('secret', zeroblob(32))").execute(&mut *write).await.unwrap();
+    write.commit().await.unwrap();
+    conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_every_version_can_be_backed_up_with_the_keys_that_wait_beside_it() {
+    for version in 1..=NEWEST_VERSION {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("test.db"), dir.path().join("copy.db"));
+        write_file_of_version(&path, version).await;
+        let window = Duration::from_secs(86_400);
+        let key = |n: u8| RetryKey([n; 32]);
+        let waiting = |_: &[_]| (1..=3).map(|n| (key(n), crate::clock::now())).collect();
+        let copied = SqliteStore::back_up(&path, &copy, window, waiting).await;
+        // Each is read twice; the first one is bound to its run.
+        assert_eq!(copied.map(|copied| copied.waiting_keys), Ok(2), "version {version}");
+        let checked = SqliteStore::check_copy(&copy, window).await.unwrap();
+        let listed: Vec<_> = checked.findings.iter().filter(|finding| !finding.what.contains("plan")).collect();
+        assert_eq!((checked.runs, checked.events), (1, 1), "version {version}");
+        assert!(listed.is_empty(), "version {version}: {listed:?}");
+        let store = SqliteStore::open(&copy, &Limits::default()).await.unwrap();
+        for (n, run) in [(1, Some(run_id(1))), (2, None), (3, None)] {
+            let first = store.first_try(key(n)).await.unwrap().unwrap();
+            assert_eq!((first.arm == Arm::Engine, first.run), (run.is_some(), run), "version {version}, key {n}");
+        }
+        assert_eq!(store.restored().map(|restored| restored.open_runs), Some(1), "version {version}");
+        assert_eq!(store.events(run_id(1), Seq::FIRST).await.unwrap().len(), 1, "version {version}");
+        store.close().await;
+    }
 }
 
 #[tokio::test]

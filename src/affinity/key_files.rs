@@ -299,7 +299,7 @@ impl Opening<'_> {
     fn still_unread(&self, record: &KeyFileRecord, found: Unreadable) -> Option<KeyFileRecord> {
         let Unreadable { why, belongs_to_original } = found;
         let since = record.unread.as_ref().map_or(self.now, |unread| unread.since);
-        let is_over = since.checked_add(self.window).is_ok_and(|until| until <= self.now);
+        let is_over = clock::window_end(since, self.window) <= self.now;
         (!is_over).then(|| KeyFileRecord {
             unread: Some(UnreadKeyFile { since, why, belongs_to_original }),
             ..record.clone()

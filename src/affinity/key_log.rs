@@ -230,14 +230,14 @@ impl KeyLog {
     pub(super) fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
         let ring = self.ring();
         let served = [SlotRoute::of(route), SlotRoute::Any].iter().filter_map(|r| ring.unnoted.get(r)).max()?;
-        served.checked_add(self.window).ok().filter(|until| *until > clock::now())
+        Some(clock::window_end(*served, self.window)).filter(|until| *until > clock::now())
     }
 
     /// If keys that legacy took are lost and their routes are not known: why they are lost, and until when a retry with
     /// one of them may come.
     pub(super) fn unnoted_of_any_route(&self) -> Option<(String, Timestamp)> {
         let ring = self.ring();
-        let until = ring.unnoted.get(&SlotRoute::Any)?.checked_add(self.window).ok();
+        let until = Some(clock::window_end(*ring.unnoted.get(&SlotRoute::Any)?, self.window));
         let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
                      noted";
         let why = || ring.damage.clone().unwrap_or_else(|| lacks.to_owned());

@@ -70,8 +70,7 @@ impl Ring {
 
     /// Drops the records whose window is over: a retry with such a key is a new request.
     pub fn forget_expired(&mut self, window: Duration) {
-        let now = clock::now();
-        let is_over = |record: &Record| record.at.checked_add(window).is_ok_and(|until| until <= now);
+        let is_over = |record: &Record| clock::passed(record.at) >= window;
         let expired = self.waiting.iter().take_while(|record| is_over(record)).last().map(|record| record.seq);
         if let Some(seq) = expired {
             self.set_stored(seq);

@@ -102,10 +102,8 @@ impl StoreAffinity {
         let families = Arc::new(Families::new(store.pin_counts().await?));
         let collision_checks = CollisionChecks::start(store.clone(), families.clone());
         let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);
-        let now = clock::now();
-        let ago = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
         for (key, at) in keys.waiting() {
-            tries.taken_by_legacy(key, Instant::now(), ago(at));
+            tries.taken_by_legacy(key, Instant::now(), clock::passed(at));
         }
         tokio::spawn(keys.clone().move_to_store(store.clone()));
         let sets = Arc::new(Sets::new(limits, Instant::now()));
@@ -166,7 +164,7 @@ impl StoreAffinity {
     pub fn unread_key_files(&self) -> Vec<(String, Timestamp)> {
         let (now, window) = (clock::now(), self.keys.window());
         let unread = self.keys.list.unread().into_iter().filter_map(|(record, since)| {
-            let until = since.checked_add(window).ok().filter(|until| *until > now)?;
+            let until = Some(clock::window_end(since, window)).filter(|until| *until > now)?;
             let why = record.unread.map(|unread| unread.why).unwrap_or_default();
             Some((format!("the file of retry keys {} {why}", record.path), until))
         });

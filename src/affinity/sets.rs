@@ -155,10 +155,8 @@ impl Sets {
         let mut after = None;
         loop {
             let Some(page) = page_or_pause(store.engine_tries(after, PAGE).await).await else { continue };
-            let now = clock::now();
             for (key, at) in &page {
-                let ago = Duration::try_from(now.duration_since(*at)).unwrap_or_default();
-                self.engine_took(key, Instant::now(), ago);
+                self.engine_took(key, Instant::now(), clock::passed(*at));
             }
             keys += page.len() as u64;
             match page.last() {

@@ -62,7 +62,7 @@ impl Parts {
                 Arc::new(MemoryStore::new())
             }
         };
-        time::set(&store).await?;
+        time::set(&store, Duration::from_secs(limits.retry_window_s)).await?;
         let marks = stores::evidence_marks(setup, &store).await?;
         let evidence = Evidence::open(store.clone(), marks, &limits).await.context("reading the evidence")?;
         evidence.set_renames(earlier_ids(setup));

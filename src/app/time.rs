@@ -1,5 +1,5 @@
 //! Sets the process's time at the start, by the store's time or newest event, and then compares it with the machine's
-//! clock.
+//! clock. Notes in the store that the process runs, because only such time counts towards retry windows.
 
 use std::time::Duration;
 
@@ -11,8 +11,11 @@ use crate::store::{SharedStore, StoreTime};
 /// How often the machine's clock is compared with the process's time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the store is told that the process runs.
+const RUNNING_NOTED_EVERY: Duration = Duration::from_secs(600);
+
 /// Sets the process's time from the store's, before anything is recorded or waited for.
-pub(super) async fn set(store: &SharedStore) -> anyhow::Result<()> {
+pub(super) async fn set(store: &SharedStore, retry_window: Duration) -> anyhow::Result<()> {
     let asked_at = Moment::now();
     match store.time().await.context("asking the store for its time")? {
         StoreTime::Now(now) => clock::process().follow(now, asked_at),
@@ -20,9 +23,26 @@ pub(super) async fn set(store: &SharedStore) -> anyhow::Result<()> {
             if let Some(ahead) = newest.and_then(|newest| clock::process().not_before(newest)) {
                 tracing::warn!(newest_event = ?newest, "{}", Disagreement::StoreAhead(-ahead));
             }
+            if let Some(mut times) = store.running_times().await.context("asking the store when it was in use")? {
+                times.start(clock::now(), newest, retry_window);
+                *clock::process().running() = times;
+            }
         }
     }
     Ok(())
+}
+
+/// Tells the store at intervals that the process runs; never returns. Where the store does not take it, less time counts
+/// than has passed: retry keys are kept for longer.
+pub(super) async fn note_running(store: SharedStore) {
+    loop {
+        clock::process().running().note(clock::now());
+        let times = clock::process().running().clone();
+        if let Err(error) = store.put_running_times(times).await {
+            tracing::warn!(%error, "the store was not told that this process runs; it is told again later");
+        }
+        tokio::time::sleep(RUNNING_NOTED_EVERY).await;
+    }
 }
 
 /// Logs and counts each jump of the machine's clock; never returns.

@@ -14,6 +14,7 @@
 
 mod arithmetic;
 mod machine;
+mod running;
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use self::arithmetic::Timekeeper;
 pub use self::arithmetic::{ClockChange, Disagreement};
 #[cfg(test)]
 pub(crate) use self::machine::simulated;
+pub use self::running::RunningTimes;
 
 /// The time of this process. Its first use is the process's start.
 pub fn process() -> &'static Arc<ProcessClock> {
@@ -39,6 +41,22 @@ pub fn now() -> Timestamp {
         return now;
     }
     process().now()
+}
+
+/// When a window began that ends after this time from now. See [`RunningTimes`] for what counts.
+pub fn window_start(ahead: Duration, window: Duration) -> Timestamp {
+    let end = now().checked_add(ahead).unwrap_or(Timestamp::MAX);
+    process().running().window_start(end, window)
+}
+
+/// When a window ends that began at this time.
+pub fn window_end(at: Timestamp, window: Duration) -> Timestamp {
+    process().running().window_end(at, window)
+}
+
+/// How much of a window has passed that began at this time.
+pub fn passed(at: Timestamp) -> Duration {
+    process().running().passed(at, now())
 }
 
 /// A moment on the machine's steady clock, to measure how much time has passed since.
@@ -57,15 +75,22 @@ impl Moment {
 }
 
 /// The time of a process.
-pub struct ProcessClock(Mutex<Timekeeper>);
+pub struct ProcessClock {
+    keeper: Mutex<Timekeeper>,
+    running: Mutex<RunningTimes>,
+}
 
 impl ProcessClock {
     /// The time of a process that starts now.
     pub fn starting() -> Self {
-        Self(Mutex::new(Timekeeper::starting(machine::read())))
+        Self { keeper: Mutex::new(Timekeeper::starting(machine::read())), running: Mutex::default() }
     }
     fn keeper(&self) -> MutexGuard<'_, Timekeeper> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// When processes of the store ran; empty where the store keeps no such record.
+    pub fn running(&self) -> MutexGuard<'_, RunningTimes> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// The time now.
     pub fn now(&self) -> Timestamp {

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use super::moved;
 use super::types::Declared;
+use crate::clock;
 use crate::flag::{EarlierScopes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
@@ -30,8 +31,7 @@ const IN_FLIGHT: Duration = Duration::from_secs(600);
 
 /// Until when a retry may come under a scope that was replaced at this time.
 fn until(at: Timestamp, window: Duration) -> Timestamp {
-    let window = window.saturating_add(IN_FLIGHT);
-    at.checked_add(window).unwrap_or(Timestamp::MAX)
+    clock::window_end(at, window.saturating_add(IN_FLIGHT))
 }
 
 /// The scopes after new files are read. `has_served`: requests may have come before these files.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -226,8 +226,7 @@ fn summary_json(summary: &RunSummary) -> Vec<u8> {
 
 /// Retry keys from this moment or before have expired.
 pub(super) fn expired_since(retry_window: Duration) -> i64 {
-    let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
-    clock::now().checked_sub(window).map_or(i64::MIN, nanos)
+    nanos(clock::window_start(Duration::ZERO, retry_window))
 }
 
 /// Nanoseconds since 1970. Saturates in the year 2262.

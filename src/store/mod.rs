@@ -51,6 +51,7 @@ pub use records::{
 pub use retry_scopes::{ReplacedMatch, ReplacedScope, RetryScopes};
 pub use sqlite::{Copied, SqliteStore};
 
+use crate::clock::RunningTimes;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::workflow::{RunStatus, RunSummary};
@@ -105,6 +106,15 @@ pub trait Store: Work {
     /// The time that the store can tell.
     fn time(&self) -> BoxFuture<'_, Result<StoreTime, StoreError>> {
         Box::pin(std::future::ready(Ok(StoreTime::NewestEvent(None))))
+    }
+    /// When processes of this store ran; `None` in a store that does not survive its process, or whose server tells the
+    /// time.
+    fn running_times(&self) -> BoxFuture<'_, Result<Option<RunningTimes>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+    /// Stores when processes of this store ran. Durable before it returns.
+    fn put_running_times(&self, _times: RunningTimes) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
     /// Stores a plan's source by its id, because a run keeps the plan that it started with. Durable before it returns.
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>>;

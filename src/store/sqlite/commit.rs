@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::Connection as Sqlite;
 
 use super::connection::Connection;
-use super::encoded::{EncodedAppend, nanos};
+use super::encoded::{EncodedAppend, expired_since, nanos};
 use super::notifier::Notifier;
 use super::validate::AppendOutcome;
 use super::write_append::{RunningCache, UsualStatements, WriteTime, validate, write_append};
@@ -29,20 +29,19 @@ pub(super) struct Committer {
     pub(super) conn: Connection,
     pub(super) notifier: Notifier,
     cache: RunningCache,
-    retry_window_ns: i64,
+    retry_window: Duration,
     /// The last error, to show to people.
     pub(super) write_failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Committer {
-    pub(super) fn new(conn: Connection, notifier: Notifier, retry_window_ns: i64) -> Self {
-        Self { conn, notifier, cache: RunningCache::default(), retry_window_ns, write_failure: Arc::default() }
+    pub(super) fn new(conn: Connection, notifier: Notifier, retry_window: Duration) -> Self {
+        Self { conn, notifier, cache: RunningCache::default(), retry_window, write_failure: Arc::default() }
     }
 
     /// The current time, and the time before which retry keys have expired.
     pub(super) fn now(&self) -> WriteTime {
-        let ns = nanos(clock::now());
-        WriteTime { ns, retry_keys_since: ns.saturating_sub(self.retry_window_ns) }
+        WriteTime { ns: nanos(clock::now()), retry_keys_since: expired_since(self.retry_window) }
     }
 
     /// Commits the valid appends and answers all.

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::coordination_writes::{CoordinationResult, CoordinationWrite};
-use super::encoded::nanos;
+use super::encoded::{expired_since, nanos};
 use super::other_writes::OtherWrite;
 use super::run_snapshots::{self, DROPPED_AT_ONCE};
 use super::{SqliteStore, read};
@@ -46,7 +46,7 @@ impl SqliteStore {
         limit: usize,
     ) -> Result<Purged, StoreError> {
         // A run that ended before this time claimed its retry key even earlier, so that the key has expired.
-        let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
+        let since = expired_since(self.retry_window);
         let mut runs = Vec::new();
         for (run, pinned) in read::purgeable_runs(&self.readers, status, nanos(ended_before).min(since), limit).await? {
             let bodies = match pinned {
@@ -180,7 +180,7 @@ impl Work for SqliteStore {
     }
 
     fn prune_retry_keys(&self, after: Option<RetryKeyPosition>, limit: usize) -> StoreFuture<'_, RetryKeyPage<u64>> {
-        let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
+        let since = expired_since(self.retry_window);
         async move {
             // A reader looks for them, so that the writer is not delayed by those that stay.
             let old = read::old_keys(&self.readers, (since, since), after, limit).await?;
@@ -201,8 +201,8 @@ impl Work for SqliteStore {
         after: Option<RetryKeyPosition>,
         limit: usize,
     ) -> StoreFuture<'_, RetryKeyPage<Vec<RetryKey>>> {
-        let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
-        let soon_since = since.saturating_add(i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX));
+        let since = expired_since(self.retry_window);
+        let soon_since = nanos(clock::window_start(ahead, self.retry_window));
         async move {
             let old = read::old_keys(&self.readers, (since, soon_since), after, limit).await?;
             Ok(page_of(&old, limit, true))

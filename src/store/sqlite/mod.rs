@@ -35,8 +35,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, TryFutureExt};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
@@ -45,7 +45,7 @@ pub use self::backup::Copied;
 use self::backup::KEY_FILES;
 use self::commit::Committer;
 use self::connection::Connection;
-use self::encoded::{EncodedAppend, expired_since, nanos};
+use self::encoded::{EncodedAppend, expired_since};
 use self::file_lock::FileLock;
 use self::notifier::Notifier;
 use self::other_writes::{Flips, OtherWrite, RecordWrite};
@@ -61,7 +61,7 @@ use super::{
     StoreTime, StoredEvent,
 };
 use super::{codec, encoded, summary, validate};
-use crate::clock;
+use crate::clock::RunningTimes;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
@@ -72,6 +72,8 @@ pub(super) use self::connection::{Options, SYNCHRONOUS};
 #[cfg(test)]
 pub(super) use self::open::{NEWEST_VERSION, migrate_to, setup_options};
 
+type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
 /// A store in one SQLite file.
 pub struct SqliteStore {
     queue: Arc<Queue>,
@@ -79,7 +81,7 @@ pub struct SqliteStore {
     healthy: Arc<AtomicBool>,
     write_failure: Arc<Mutex<Option<String>>>,
     constants: open::Constants,
-    retry_window_ns: i64,
+    retry_window: Duration,
     inline_bytes_max: usize,
     notifications: broadcast::Sender<StoreNotification>,
     queue_max: u64,
@@ -138,12 +140,12 @@ impl SqliteStore {
         options: connection::Options,
     ) -> Result<Self, StoreError> {
         let open::Opened { file_lock, writer, files, readers, constants } = open::open(path, &options).await?;
-        let retry_window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
+        let retry_window = Duration::from_secs(limits.retry_window_s);
         let healthy = Arc::new(AtomicBool::new(true));
         let notifications = broadcast::Sender::new(NOTIFICATIONS_MAX);
         let failed = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
         let notifier = Notifier::load(&writer, notifications.clone()).map_err(failed)?;
-        let committer = Committer::new(Connection::new(options, writer, files), notifier, retry_window_ns);
+        let committer = Committer::new(Connection::new(options, writer, files), notifier, retry_window);
         let write_failure = committer.write_failure.clone();
         let file_lock = Arc::new(file_lock);
         let queue = Arc::new(Queue::new(Sizes::of(limits)));
@@ -165,7 +167,7 @@ impl SqliteStore {
             healthy,
             write_failure,
             constants,
-            retry_window_ns,
+            retry_window,
             inline_bytes_max,
             notifications,
             queue_max,
@@ -234,110 +236,108 @@ impl Store for SqliteStore {
         .boxed()
     }
 
-    fn events(&self, run: RunId, from: Seq) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+    fn events(&self, run: RunId, from: Seq) -> StoreFuture<'_, Vec<StoredEvent>> {
         read::events(&self.readers, run, from).boxed()
     }
 
-    fn run(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSummary>, StoreError>> {
+    fn run(&self, run: RunId) -> StoreFuture<'_, Option<RunSummary>> {
         read::run(&self.readers, run).boxed()
     }
 
-    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>> {
+    fn runs(&self, filter: RunFilter) -> StoreFuture<'_, Vec<RunSummary>> {
         read::runs(&self.readers, filter).boxed()
     }
 
-    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>> {
+    fn open_runs(&self) -> StoreFuture<'_, Vec<(RunStatus, u64)>> {
         read::open_runs(&self.readers).boxed()
     }
 
-    fn time(&self) -> BoxFuture<'_, Result<StoreTime, StoreError>> {
+    fn time(&self) -> StoreFuture<'_, StoreTime> {
         async move { Ok(StoreTime::NewestEvent(read::newest_event(&self.readers).await?)) }.boxed()
     }
+    fn running_times(&self) -> StoreFuture<'_, Option<RunningTimes>> {
+        read::running_times(&self.readers).map_ok(Some).boxed()
+    }
 
-    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn put_running_times(&self, times: RunningTimes) -> StoreFuture<'_, ()> {
+        self.write(RecordWrite::RunningTimes(times))
+    }
+
+    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::Plan(id, source))
     }
 
-    fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>> {
+    fn plan(&self, id: PlanId) -> StoreFuture<'_, Option<serde_json::Value>> {
         read::plan(&self.readers, id).boxed()
     }
 
-    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::RunKey(run, key))
     }
 
-    fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+    fn run_key(&self, run: RunId) -> StoreFuture<'_, Option<Vec<u8>>> {
         read::run_key(&self.readers, run).boxed()
     }
 
-    fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>> {
+    fn pin(&self, key: PinKey) -> StoreFuture<'_, Option<PinRecord>> {
         read::pin(&self.readers, key).boxed()
     }
 
-    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>> {
+    fn pin_counts(&self) -> StoreFuture<'_, Vec<PinCount>> {
         read::pin_counts(&self.readers).boxed()
     }
 
-    fn pinned(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<PlacedPin>, StoreError>> {
+    fn pinned(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<PlacedPin>> {
         read::pinned(&self.readers, after, limit).boxed()
     }
 
-    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>> {
+    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> StoreFuture<'_, Vec<PinRecord>> {
         read::pins(&self.readers, family, arm, limit).boxed()
     }
 
-    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
-        read::first_try(&self.readers, key, nanos(clock::now()).saturating_sub(self.retry_window_ns)).boxed()
+    fn first_try(&self, key: RetryKey) -> StoreFuture<'_, Option<FirstTry>> {
+        read::first_try(&self.readers, key, expired_since(self.retry_window)).boxed()
     }
 
-    fn engine_tries(
-        &self,
-        after: Option<RetryKey>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>> {
-        let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
+    fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> StoreFuture<'_, Vec<(RetryKey, Timestamp)>> {
+        let since = expired_since(self.retry_window);
         read::engine_tries(&self.readers, since, after, limit).boxed()
     }
 
-    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::LegacyTries(keys))
     }
 
-    fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {
+    fn key_files(&self) -> StoreFuture<'_, Vec<KeyFileRecord>> {
         read::records(&self.readers, KEY_FILES, None, None).boxed()
     }
 
-    fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::KeyFiles { put, remove })
     }
 
     fn identity(&self) -> StoreIdentity {
         self.constants.identity.clone()
     }
-
     fn restored(&self) -> Option<Restored> {
         self.constants.restored
     }
 
-    fn put_flips(
-        &self,
-        flips: Vec<FlipRecord>,
-        declared: Option<Vec<DeclaredState>>,
-    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
+    fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> StoreFuture<'_, Vec<u64>> {
         self.enqueue_write(|reply| OtherWrite::Flips(Flips { flips, declared }, reply))
     }
 
-    fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+    fn flips(&self, route: Option<RouteId>, limit: usize) -> StoreFuture<'_, Vec<FlipRecord>> {
         read::flips(&self.readers, route, limit).boxed()
     }
 
-    fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+    fn last_flips(&self) -> StoreFuture<'_, Vec<FlipRecord>> {
         let text = "SELECT record FROM flips WHERE number IN (SELECT max(number) FROM flips GROUP BY route) \
                     ORDER BY route";
         read::records(&self.readers, text, None, None).boxed()
     }
 
-    fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {
+    fn declared(&self) -> StoreFuture<'_, Vec<DeclaredState>> {
         read::records(&self.readers, "SELECT record FROM declared ORDER BY route", None, None).boxed()
     }
 
@@ -346,27 +346,27 @@ impl Store for SqliteStore {
         samples: Vec<SampleRecord>,
         per_fingerprint: usize,
         fingerprints: usize,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
+    ) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::Samples { samples, per_fingerprint, fingerprints })
     }
 
-    fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>> {
+    fn samples(&self, route: RouteId, limit: usize) -> StoreFuture<'_, Vec<SampleRecord>> {
         read::samples(&self.readers, route, limit).boxed()
     }
 
-    fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn clear_samples(&self, route: RouteId) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::ClearSamples(route))
     }
 
-    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::Evidence(evidence))
     }
 
-    fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
+    fn evidence(&self) -> StoreFuture<'_, Vec<EvidenceRecord>> {
         read::records(&self.readers, "SELECT record FROM evidence ORDER BY route", None, None).boxed()
     }
 
-    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+    fn secret(&self) -> StoreFuture<'_, [u8; 32]> {
         ready(Ok(self.constants.secret)).boxed()
     }
     fn default_retention(&self) -> Option<Duration> {

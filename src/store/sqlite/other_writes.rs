@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::commit::Committer;
 use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
+use super::read::RUNNING_TIMES;
 use super::write_append::WriteTime;
-use crate::clock;
+use crate::clock::{self, RunningTimes};
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::is_bound;
@@ -52,6 +53,7 @@ pub(super) enum RecordWrite {
         put: Vec<KeyFileRecord>,
         remove: Vec<Uuid>,
     },
+    RunningTimes(RunningTimes),
 }
 
 /// Flips that are recorded together, and what the files declare from then on.
@@ -237,6 +239,10 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
                 let text = "INSERT OR REPLACE INTO evidence (route, record) VALUES (?, ?)";
                 conn.prepare_cached(text)?.execute(params![record.route.as_str(), json(record)?])?;
             }
+        }
+        RecordWrite::RunningTimes(times) => {
+            let text = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)";
+            conn.execute(text, params![RUNNING_TIMES, json(times)?])?;
         }
         RecordWrite::KeyFiles { put, remove } => {
             for id in remove {

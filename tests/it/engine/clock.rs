@@ -164,3 +164,46 @@ async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
     assert_eq!(test.step_service.effects("POST /ships"), 2);
     test.finish().await;
 }
+
+const CHARGES: &str = "
+workflow: charges
+steps:
+  pay: { call: 'POST ${services.works}/pays' }
+respond: { status: 200, body: { by: engine } }
+";
+
+/// The machine's clock is a day ahead at one start, and right again at the next. Retries of what was performed before are
+/// not performed again: neither those that the engine took nor those that legacy took.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_ahead_at_a_start_forgets_no_retry_key() {
+    let routes =
+        "routes:\n- { id: charges, match: { method: POST, path: /charges }, legacy: plain, workflow: charges }\n";
+    let mut test = EngineTest::with_settings("", &[CHARGES], |flags| flags.write("routes/all.yaml", routes)).await;
+    let clock = FakeClock::in_dir(test.dir.path());
+    test.start.env.extend(clock.env().into_iter().map(|(name, value)| (name.to_owned(), value)));
+    test.kill_and_restart().await;
+    let request = json!({ "workflow": "charges", "input": {}, "idempotency_key": "k-1" });
+    let (status, first) = test.post(super::RUN, request.clone()).await;
+    assert_eq!(status, 200, "{first}");
+    let to_route = async |test: &EngineTest, key: &str| {
+        let url = format!("{}/charges", test.pointsman.url());
+        let key = [("idempotency-key", key)];
+        test.client.json(http::Method::POST, &url, &key, &json!({})).await.expect("an answer").json()
+    };
+    let by_legacy = to_route(&test, "k-2").await;
+    assert!(by_legacy["by"].is_null(), "{by_legacy}");
+    for by in ["+26h", "+0"] {
+        clock.set(by);
+        test.kill_and_restart().await;
+        test.cli(&["flip", "charges", "live", "--force", "--reason", "no pairs here"]).await;
+        let (status, again) = test.post(super::RUN, request.clone()).await;
+        assert_eq!(status, 200, "{again}");
+        assert_eq!(again["data"]["run_id"], first["data"]["run_id"], "{by}: the same key is the same run");
+        let again = to_route(&test, "k-2").await;
+        assert!(again["by"].is_null(), "{by}: legacy answers a retry of what it took: {again}");
+        let fresh = to_route(&test, &format!("new {by}")).await;
+        assert_eq!(fresh["by"], "engine", "{by}: a new request goes to the engine");
+    }
+    assert_eq!(test.step_service.effects("POST /pays"), 3, "one run of the API, and two new requests");
+    test.finish().await;
+}

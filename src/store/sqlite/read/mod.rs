@@ -19,6 +19,7 @@ pub(super) use self::lookups::{
     engine_tries, first_try, flips, old_keys, pin, pin_counts, pinned, pins, plan, records, run_key, samples,
 };
 use super::readers::Readers;
+use crate::clock::RunningTimes;
 use crate::names::{RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
 use crate::store::summary::decode_summary;
@@ -58,6 +59,17 @@ pub(super) async fn newest_event(readers: &Readers) -> Result<Option<Timestamp>>
         sqlx::query_as(text).bind(NEWEST_ROWS_SEARCHED).fetch_one(readers.pool()?).await.map_err(read_error)?;
     let time = |nanos: i64| Timestamp::from_nanosecond(i128::from(nanos));
     newest.map(time).transpose().map_err(|error| StoreError(format!("the time of an event cannot be read: {error}")))
+}
+
+/// The row of the table `meta` with the [`RunningTimes`].
+pub(super) const RUNNING_TIMES: &str = "running_times";
+
+/// When processes of this store ran; empty in a store of an older version.
+pub(super) async fn running_times(readers: &Readers) -> Result<RunningTimes> {
+    let text = "SELECT value FROM meta WHERE key = ?";
+    let row: Option<(Vec<u8>,)> =
+        sqlx::query_as(text).bind(RUNNING_TIMES).fetch_optional(readers.pool()?).await.map_err(read_error)?;
+    row.map_or_else(|| Ok(RunningTimes::default()), |(row,)| parse(&row))
 }
 
 /// The events of a run; `None` if a payload is missing.

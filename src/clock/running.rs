@@ -1,0 +1,206 @@
+//! When processes of a store ran. Only such time counts towards a window that began before the process's start.
+//!
+//! The question it answers: "how much of a window has passed?" Always true: the time between the end of one process and
+//! the start of the next does not count, however long it seems. By the machine's clock at the start alone it cannot be
+//! told whether that time has passed, or the clock is wrong: with a clock that is a day ahead, retry keys would expire
+//! that clients still use. A shorter time than [`TOLERANCE`] of the window counts as if a process had run.
+//!
+//! It reads no clock and no store; `app` does.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The part of the window that may pass uncounted before a gap counts as one: one part in so many.
+const TOLERANCE: u32 = 24;
+/// The most gaps that are kept; where there are more, the oldest counts as if a process had run.
+const GAPS_MAX: usize = 1_000;
+
+/// When processes of a store ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningTimes {
+    /// A process ran at this time.
+    noted: Option<Timestamp>,
+    /// Times at which none ran: the oldest first, without overlaps.
+    gaps: Vec<Gap>,
+}
+
+/// A time at which no process ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Gap {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+impl RunningTimes {
+    /// A process starts now. `newest_event` is the store's: it tells when the last process ran where that is not noted.
+    pub fn start(&mut self, now: Timestamp, newest_event: Option<Timestamp>, window: Duration) {
+        // What lies after now was noted by a process whose clock was wrong.
+        self.gaps.retain(|gap| gap.from < now);
+        for gap in &mut self.gaps {
+            gap.to = gap.to.min(now);
+        }
+        if let Some(last) =
+            self.noted.or(newest_event).filter(|last| now.duration_since(*last) > signed(window / TOLERANCE))
+        {
+            self.gaps.push(Gap { from: last, to: now });
+        }
+        let counted_from = self.window_start(now, window);
+        self.gaps.retain(|gap| gap.to > counted_from);
+        let surplus = self.gaps.len().saturating_sub(GAPS_MAX);
+        self.gaps.drain(..surplus);
+        self.noted = Some(now);
+    }
+
+    /// A process runs at this time.
+    pub fn note(&mut self, now: Timestamp) {
+        self.noted = Some(now);
+    }
+
+    /// When a window began that ends now.
+    pub fn window_start(&self, now: Timestamp, window: Duration) -> Timestamp {
+        let (mut start, mut left) = (now, signed(window));
+        for gap in self.gaps.iter().rev().filter(|gap| gap.from < now) {
+            let counted = start.duration_since(gap.to.min(start));
+            if counted >= left {
+                break;
+            }
+            left = left.saturating_sub(counted);
+            start = gap.from;
+        }
+        start.checked_sub(left).unwrap_or(Timestamp::MIN)
+    }
+
+    /// When a window ends that began at this time, by what is known now.
+    pub fn window_end(&self, at: Timestamp, window: Duration) -> Timestamp {
+        let mut end = at.checked_add(signed(window)).unwrap_or(Timestamp::MAX);
+        for gap in self.gaps.iter().filter(|gap| gap.to > at) {
+            if gap.from >= end {
+                break;
+            }
+            let uncounted = gap.to.duration_since(gap.from.max(at));
+            end = end.checked_add(uncounted).unwrap_or(Timestamp::MAX);
+        }
+        end
+    }
+
+    /// How much of a window has passed now that began at this time.
+    pub fn passed(&self, at: Timestamp, now: Timestamp) -> Duration {
+        let mut passed = now.duration_since(at);
+        for gap in self.gaps.iter().filter(|gap| gap.to > at && gap.from < now) {
+            passed = passed.saturating_sub(gap.to.min(now).duration_since(gap.from.max(at)));
+        }
+        Duration::try_from(passed).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: i64 = 3_600;
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::from_second(hours * HOUR).unwrap()
+    }
+
+    /// A process ran until hour 0 and noted that, and another one starts at this hour.
+    fn restarted_at(hour: i64) -> RunningTimes {
+        let mut times = RunningTimes::default();
+        times.start(at(-100), None, DAY);
+        times.note(at(0));
+        times.start(at(hour), None, DAY);
+        times
+    }
+
+    #[test]
+    fn the_time_between_two_processes_does_not_count() {
+        let times = restarted_at(26);
+        assert_eq!(times.passed(at(-1), at(26)), Duration::from_secs(3_600));
+        assert_eq!(times.window_end(at(-1), DAY), at(49));
+        assert_eq!(times.window_start(at(49), DAY), at(-1));
+        // What came since the start is not affected.
+        assert_eq!(times.window_end(at(27), DAY), at(51));
+        assert_eq!(times.window_start(at(60), DAY), at(36));
+    }
+
+    /// The clock was 26 hours ahead at one start and is right again at the next.
+    #[test]
+    fn a_clock_that_was_ahead_for_a_while_ends_no_window() {
+        let mut times = restarted_at(26);
+        times.start(at(1), None, DAY);
+        assert_eq!(times.passed(at(-1), at(1)), Duration::from_secs(3_600), "the hour between the two does not count");
+        assert_eq!(times.window_end(at(-1), DAY), at(24));
+        // Or the process's time goes on from an event of the time ahead.
+        let mut times = restarted_at(26);
+        times.note(at(27));
+        times.start(at(27), Some(at(27)), DAY);
+        assert_eq!(times.passed(at(-1), at(27)), Duration::from_secs(2 * 3_600));
+    }
+
+    #[test]
+    fn a_short_gap_counts_and_old_gaps_are_dropped() {
+        assert_eq!(restarted_at(1).gaps, [], "an hour is within the tolerance");
+        let mut times = restarted_at(2);
+        assert_eq!(times.gaps, [Gap { from: at(0), to: at(2) }]);
+        times.note(at(30));
+        times.start(at(30), None, DAY);
+        assert_eq!(times.gaps, [], "a window that began in it is over");
+    }
+
+    #[test]
+    fn a_store_of_an_older_version_has_run_until_its_newest_event() {
+        let mut times = RunningTimes::default();
+        times.start(at(26), Some(at(0)), DAY);
+        assert_eq!(times.gaps, [Gap { from: at(0), to: at(26) }]);
+        let mut times = RunningTimes::default();
+        times.start(at(26), None, DAY);
+        assert_eq!(times.gaps, [], "it is new");
+    }
+
+    proptest! {
+        /// The three functions agree, and what counts is what processes counted.
+        #[test]
+        fn a_window_is_over_exactly_when_it_has_passed(
+            lives in proptest::collection::vec((0..40_i64, 1..40_i64), 1..8), began in 0..200_i64, window in 1..40_u64,
+        ) {
+            let window = Duration::from_secs(window * 3_600);
+            let (mut times, mut now, mut counted) = (RunningTimes::default(), at(0), Duration::ZERO);
+            let mut key = None;
+            for (down, up) in lives {
+                let start = now.checked_add(SignedDuration::from_hours(down)).unwrap();
+                times.start(start, None, window);
+                let is_gap = signed(window / TOLERANCE) < start.duration_since(now);
+                if key.is_some() && !is_gap {
+                    counted += Duration::try_from(start.duration_since(now)).unwrap();
+                }
+                now = start;
+                for _ in 0..up {
+                    now += SignedDuration::from_hours(1);
+                    times.note(now);
+                    match key {
+                        None if now >= at(began) => key = Some(now),
+                        None => {}
+                        Some(_) => counted += Duration::from_secs(3_600),
+                    }
+                    if let Some(key) = key {
+                        let is_over = counted >= window;
+                        prop_assert_eq!(times.window_end(key, window) <= now, is_over);
+                        prop_assert_eq!(times.window_start(now, window) >= key, is_over);
+                        if !is_over {
+                            prop_assert_eq!(times.passed(key, now), counted);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,8 +1,9 @@
-//! Bounds the number of open connections, so that idle ones do not keep others out.
+//! Bounds the number of open connections, so that idle and slow ones do not keep others out.
 //!
 //! Always true: at most so many connections are open as was said at the beginning. When all are taken and another client
-//! connects, the connection that has been idle for longest is closed: no request is in progress on it, though it may be
-//! sending a head. A connection with a request in progress is never closed for another one.
+//! connects, the oldest connection is closed that has no complete request: it has been idle, or has been sending the body
+//! of its request, for longest. A connection whose request has arrived as a whole is never closed for another one, so
+//! that no request is cut off after it took effect.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,22 +16,23 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Connections {
     max: usize,
     state: Mutex<State>,
-    /// A connection was closed or became idle.
+    /// A connection was closed, or may be closed from now on.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     open: usize,
-    /// The signals that close the idle connections, in the order in which these became idle.
-    idle: BTreeMap<u64, CancellationToken>,
+    /// The signals that close the connections without a complete request, in the order in which these became idle or
+    /// began to send a body.
+    incomplete: BTreeMap<u64, CancellationToken>,
     next: u64,
 }
 
 impl State {
-    fn add_idle(&mut self, close: CancellationToken) -> u64 {
+    fn add_incomplete(&mut self, close: CancellationToken) -> u64 {
         self.next += 1;
-        self.idle.insert(self.next, close);
+        self.incomplete.insert(self.next, close);
         self.next
     }
 }
@@ -44,7 +46,7 @@ impl Connections {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection, which is idle; waits until there is room. Only one task may wait.
+    /// Adds a connection, which is idle at first; waits until there is room. Only one task may wait.
     pub(super) async fn add(self: &Arc<Self>) -> Arc<OpenConnection> {
         let mut is_one_closing = false;
         loop {
@@ -53,10 +55,10 @@ impl Connections {
                 if state.open < self.max {
                     state.open += 1;
                     let close = CancellationToken::new();
-                    let place = AtomicU64::new(state.add_idle(close.clone()));
+                    let place = AtomicU64::new(state.add_incomplete(close.clone()));
                     return Arc::new(OpenConnection { all: self.clone(), close, place });
                 }
-                if !is_one_closing && let Some((_, close)) = state.idle.pop_first() {
+                if !is_one_closing && let Some((_, close)) = state.incomplete.pop_first() {
                     close.cancel();
                     is_one_closing = true;
                 }
@@ -70,7 +72,7 @@ impl Connections {
 pub(super) struct OpenConnection {
     all: Arc<Connections>,
     close: CancellationToken,
-    /// Its place in the order of idle connections, since it was last idle.
+    /// Its place in the order of connections without a complete request, since it last had none.
     place: AtomicU64,
 }
 
@@ -80,17 +82,27 @@ impl OpenConnection {
         self.close.cancelled().await;
     }
 
-    /// Marks a request as in progress; `None` if the connection is being closed for another one.
+    /// The head of a request has arrived. `None` if the connection is being closed for another one.
     pub(super) fn begin_request(self: &Arc<Self>) -> Option<RequestInProgress> {
-        self.all.state().idle.remove(&self.place.load(Ordering::Acquire))?;
+        let mut state = self.all.state();
+        let close = state.incomplete.remove(&self.place.load(Ordering::Acquire))?;
+        let place = state.add_incomplete(close);
+        self.place.store(place, Ordering::Release);
+        drop(state);
         Some(RequestInProgress(self.clone()))
+    }
+
+    /// The request has arrived as a whole. `false` if the connection is being closed for another one: the request must
+    /// not take effect.
+    pub(super) fn complete_request(&self) -> bool {
+        self.all.state().incomplete.remove(&self.place.load(Ordering::Acquire)).is_some()
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let mut state = self.all.state();
-        state.idle.remove(&self.place.load(Ordering::Acquire));
+        state.incomplete.remove(&self.place.load(Ordering::Acquire));
         state.open -= 1;
         drop(state);
         self.all.changed.notify_one();
@@ -102,9 +114,14 @@ pub(super) struct RequestInProgress(Arc<OpenConnection>);
 
 impl Drop for RequestInProgress {
     fn drop(&mut self) {
-        let place = self.0.all.state().add_idle(self.0.close.clone());
-        self.0.place.store(place, Ordering::Release);
-        self.0.all.changed.notify_one();
+        let connection = &self.0;
+        let mut state = connection.all.state();
+        // It is there if the response was sent before the body had arrived.
+        state.incomplete.remove(&connection.place.load(Ordering::Acquire));
+        let place = state.add_incomplete(connection.close.clone());
+        connection.place.store(place, Ordering::Release);
+        drop(state);
+        connection.all.changed.notify_one();
     }
 }
 
@@ -119,6 +136,7 @@ mod tests {
         let all = Connections::new(3);
         let (first, second, third) = (all.add().await, all.add().await, all.add().await);
         let request = first.begin_request().unwrap();
+        assert!(first.complete_request());
         drop(second.begin_request());
         // Idle for longest is now the third: the first has a request, the second had one later.
         let mut next = Box::pin(all.add());
@@ -133,10 +151,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_whose_body_has_not_arrived_makes_room_and_does_not_take_effect() {
+        let all = Connections::new(2);
+        let (slow, whole) = (all.add().await, all.add().await);
+        let _slow_request = slow.begin_request().unwrap();
+        let _whole_request = whole.begin_request().unwrap();
+        assert!(whole.complete_request());
+        let mut next = Box::pin(all.add());
+        assert!(next.as_mut().now_or_never().is_none());
+        assert!(slow.must_close().now_or_never().is_some() && whole.must_close().now_or_never().is_none());
+        assert!(!slow.complete_request(), "its body arrives too late");
+    }
+
+    #[tokio::test]
     async fn while_requests_are_in_progress_on_all_a_new_one_waits() {
         let all = Connections::new(1);
         let first = all.add().await;
         let request = first.begin_request().unwrap();
+        assert!(first.complete_request());
         let mut next = Box::pin(all.add());
         assert!(next.as_mut().now_or_never().is_none());
         assert!(first.must_close().now_or_never().is_none());

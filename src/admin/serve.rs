@@ -1,8 +1,9 @@
 //! Serves the API on a listener, within bounds.
 //!
-//! A client that sends its request head too slowly is disconnected. When `CONNECTIONS_MAX` are open, the one that has been
-//! idle for longest is closed for a new one, so that idle clients cannot keep the kill switch out ([`connections`]);
-//! if requests are in progress on all, further ones wait in the kernel's accept queue. When the process stops, requests
+//! A client that sends its request head too slowly is disconnected. When `CONNECTIONS_MAX` are open, the oldest one that is
+//! idle, or whose request body has not arrived, is closed for a new one, so that idle and slow clients cannot keep the
+//! kill switch out ([`connections`]); if complete requests are in progress on all, further ones wait in the kernel's
+//! accept queue. When the process stops, requests
 //! in flight are finished, within a bound.
 //!
 //! [`connections`]: super::connections
@@ -12,13 +13,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -84,10 +85,14 @@ async fn connection(
     let requests = open.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
-        let in_progress = requests.begin_request();
+        let (connection, in_progress) = (requests.clone(), requests.begin_request());
         async move {
-            let in_progress = in_progress.ok_or_else(|| io::Error::other("closed for a new connection"))?;
-            let mut request = request.map(Body::new);
+            let in_progress = in_progress.ok_or_else(|| io::Error::other(CLOSED))?;
+            let mut request = match request.body().is_end_stream() {
+                true if !connection.complete_request() => return Err(io::Error::other(CLOSED)),
+                true => request.map(Body::new),
+                false => request.map(|body| Body::new(RequestBody { body, connection, is_complete: false })),
+            };
             request.extensions_mut().insert(peer);
             let response = router.oneshot(request).await.map_err(io::Error::other)?;
             Ok::<_, io::Error>(response.map(|body| ResponseBody { body, _in_progress: in_progress }))
@@ -101,7 +106,7 @@ async fn connection(
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
         () = open.must_close() => {
-            tracing::debug!("an idle connection to the API is closed for a new one");
+            tracing::debug!("a connection to the API without a complete request is closed for a new one");
             return;
         }
         () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
@@ -111,6 +116,48 @@ async fn connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the API ended early");
+    }
+}
+
+/// Why a request ends early.
+const CLOSED: &str = "closed for a new connection";
+
+/// The body of a request. At its end the request is complete; where it is not read to its end, it is when the body is
+/// dropped, because its response is being made.
+struct RequestBody {
+    body: Incoming,
+    connection: Arc<OpenConnection>,
+    is_complete: bool,
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() && !self.is_complete {
+            self.is_complete = true;
+            if !self.connection.complete_request() {
+                return Poll::Ready(Some(Err(axum::Error::new(CLOSED))));
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            self.connection.complete_request();
+        }
     }
 }
 

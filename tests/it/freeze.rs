@@ -99,6 +99,37 @@ async fn idle_connections_do_not_block_the_kill_switch() {
     system.finish().await;
 }
 
+/// Clients whose bodies do not arrive hold all connections to the admin listener: the kill switch gets through, before
+/// those are cut off for their slowness. The newest of them is still served.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_do_not_keep_the_kill_switch_out() {
+    let system = live_system("").await;
+    let body = "{\"on\": true, \"reason\": \"slowly\"}";
+    let (begin, end) = body.split_at(10);
+    let request = format!(
+        "POST /api/v2/freeze HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{begin}",
+        system.pointsman.admin,
+        body.len()
+    );
+    let mut slow = Vec::new();
+    for _ in 0..300 {
+        let mut client = RawConnection::connect(system.pointsman.admin).await;
+        client.send(&request).await;
+        slow.push(client);
+    }
+    let within = Duration::from_secs(5);
+    tokio::time::timeout(within, freeze(&system, &["--reason", "a flood"])).await.expect("it is frozen in time");
+    assert!(!is_from_engine(&system.order().await));
+    freeze(&system, &["--off"]).await;
+    let newest = slow.last_mut().expect("there are some");
+    newest.send(end).await;
+    let reply = newest.reply().await;
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    drop(slow);
+    freeze(&system, &["--off"]).await;
+    system.finish().await;
+}
+
 /// Calls wait for their service's rate when effects are frozen: none of them leaves, and none is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_a_permit_are_not_sent() {

@@ -186,6 +186,10 @@ pub struct Pinned {
     pub family: RouteId,
     /// The instance's id.
     pub id: String,
+    /// The id of a whole number as clients write it that read JSON numbers as doubles, where `id` is another text:
+    /// `100` for `100.0`. The instance is pinned under both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integer: Option<String>,
     /// Whether legacy owns the instance, and the run is its twin.
     pub twin: bool,
 }

@@ -94,20 +94,30 @@ fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
         return None;
     }
     let pin = match run.started.creates.as_ref()? {
-        Creates::Twin { family, id } => Pinned { family: family.clone(), id: id.clone(), twin: true },
+        Creates::Twin { family, id } => Pinned { family: family.clone(), id: id.clone(), integer: None, twin: true },
         Creates::Engine { family, path } => {
             let body = answer.body.value();
             let path = serde_json_path::JsonPath::parse(path).ok()?;
-            let id = match path.query(&body).first()? {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
+            let (id, integer) = match path.query(&body).first()? {
+                Value::String(text) => (text.clone(), None),
+                Value::Number(number) => (number.to_string(), integer_text(number)),
                 Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
             };
-            Pinned { family: family.clone(), id, twin: false }
+            Pinned { family: family.clone(), id, integer, twin: false }
         }
     };
     let is_pinned = run.pinned.as_ref() == Some(&pin) || run.started.pinned_before.contains(&pin);
     (!is_pinned).then_some(pin)
+}
+
+/// A whole number as clients write it that read JSON numbers as doubles, where the reply has another text.
+fn integer_text(number: &serde_json::Number) -> Option<String> {
+    /// Above it, different integers are the same double.
+    const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
+    let double = number.as_f64().filter(|double| double.fract() == 0.0 && double.abs() <= DOUBLE_INTEGER_MAX)?;
+    // Adding 0 makes -0 positive.
+    let text = (double + 0.0).to_string();
+    (text != number.to_string()).then_some(text)
 }
 
 /// What the caller gets instead of a problem document, where an entry of `respond` reads `name` and holds.

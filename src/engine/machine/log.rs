@@ -153,7 +153,7 @@ impl Log {
             run_id: run.id(),
             first: self.submitted_seq.next(),
             summary: run.shown_summary(*updated, plan),
-            pins: self.pending.iter().filter_map(|(_, event)| pin_of(event)).collect(),
+            pins: self.pending.iter().flat_map(|(_, event)| pins_of(event)).collect(),
             locks: self.pending.iter().filter_map(|(_, event)| lock_change_of(event)).collect(),
             events: std::mem::take(&mut self.pending),
             batch: batch(),
@@ -231,12 +231,14 @@ fn lock_change_of(event: &Event) -> Option<LockChange> {
     }
 }
 
-fn pin_of(event: &Event) -> Option<NewPin> {
-    let Event::Answer(AnswerEvent::Responded { pin: Some(pin), .. } | AnswerEvent::Pending { pin: Some(pin), .. }) =
-        event
-    else {
-        return None;
+fn pins_of(event: &Event) -> impl Iterator<Item = NewPin> {
+    let pin = match event {
+        Event::Answer(AnswerEvent::Responded { pin, .. } | AnswerEvent::Pending { pin, .. }) => pin.as_ref(),
+        _ => None,
     };
-    let key = PinKey { family: pin.family.clone(), id: pin.id.as_str().into() };
-    Some(NewPin { key, arm: if pin.twin { Arm::Legacy } else { Arm::Engine } })
+    pin.into_iter().flat_map(|pin| {
+        let arm = if pin.twin { Arm::Legacy } else { Arm::Engine };
+        let ids = std::iter::once(&pin.id).chain(&pin.integer);
+        ids.map(move |id| NewPin { key: PinKey { family: pin.family.clone(), id: id.as_str().into() }, arm })
+    })
 }

@@ -41,6 +41,40 @@ async fn a_rehearsal_sends_only_reads_and_stores_nothing() {
     assert_eq!(report.unresolved, None);
 }
 
+/// Some clients read `100.0` as 100 and ask for `/orders/100`.
+#[tokio::test]
+async fn an_id_that_is_a_whole_number_is_pinned_as_in_the_reply_and_as_an_integer() {
+    for (id, under, not_under) in [
+        ("100.0", ["100.0", "100"], "1e2"),
+        ("1e2", ["100", "100"], "100.0"),
+        ("100", ["100", "100"], "100.0"),
+        ("100.5", ["100.5", "100.5"], "100"),
+        ("\"100.0\"", ["100.0", "100.0"], "100"),
+        ("9007199254740993", ["9007199254740993", "9007199254740993"], "9007199254740992"),
+    ] {
+        let reply: Value = serde_json::from_str(&format!("{{\"id\":{id}}}")).unwrap();
+        let step_service = StepService::new(move |_, _| ServiceReply::Json(200, reply.clone())).await;
+        let family = RouteId::from("orders.create");
+        let plan = PlanBuilder::new()
+            .call("make", &[], "POST /make", json!(null))
+            .respond(201, json!({"id": "${steps.make.output.id}"}))
+            .build("w");
+        let harness = Harness::new(&step_service, plan).await;
+        let mut arm_request = request("w", Mode::Real, &json!({}));
+        arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+        let (status, _, report) = answer(harness.send(arm_request).await);
+        assert_eq!(status, 201, "{id}");
+        let run = async |id: &str| {
+            let key = PinKey { family: family.clone(), id: id.into() };
+            harness.store.pin(key).await.unwrap().and_then(|pin| pin.run)
+        };
+        for text in under {
+            assert_eq!(run(text).await, report.run, "{id}: {text}");
+        }
+        assert_eq!(run(not_under).await, None, "{id}: {not_under}");
+    }
+}
+
 #[tokio::test]
 async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5, "id": "e"}))).await;

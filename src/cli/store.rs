@@ -64,7 +64,9 @@ pub(super) fn report(report: &StoreReport, format: Formatter) -> Output {
         0 => String::new(),
         purged => format!(" ({purged} of them purged except for their summaries)"),
     };
-    text += &format!("{location}: {verdict}; {runs} runs{of_them_purged}, {events} events, {payloads} payloads\n");
+    let (run_count, event_count) = (counted(*runs, "run"), counted(*events, "event"));
+    let payload_count = counted(*payloads, "payload");
+    text += &format!("{location}: {verdict}; {run_count}{of_them_purged}, {event_count}, {payload_count}\n");
     let listed =
         findings.iter().map(|StoreFinding { run, what, todo }| json!({ "run": run, "what": what, "todo": todo }));
     let json = json!({
@@ -78,4 +80,9 @@ pub(super) fn report(report: &StoreReport, format: Formatter) -> Output {
         "unlisted": unlisted,
     });
     Output { text, json, is_ok: count == 0 }
+}
+
+/// A number of things: `1 run`, `2 runs`.
+fn counted(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

@@ -478,7 +478,7 @@ fn a_store_check_shows_each_fault_and_what_to_do() {
     assert!(done.is_ok);
     assert_eq!(
         done.text,
-        "sqlite:a.db: no faults; 3 runs (1 of them purged except for their summaries), 5 events, 1 payloads\n"
+        "sqlite:a.db: no faults; 3 runs (1 of them purged except for their summaries), 5 events, 1 payload\n"
     );
     let finding = super::StoreFinding {
         run: Some("run_1".into()),

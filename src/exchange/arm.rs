@@ -194,8 +194,6 @@ impl Problem {
 pub enum Source {
     /// The proxy itself.
     Proxy,
-    /// The legacy service.
-    Legacy,
     /// The workflow.
     Workflow,
 }
@@ -205,7 +203,6 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Source::Proxy => "proxy",
-            Source::Legacy => "legacy",
             Source::Workflow => "workflow",
         }
     }

@@ -62,7 +62,6 @@ pub(super) struct Simulation {
     processes: Vec<Option<Arc<Engine>>>,
     acknowledged: Arc<Mutex<Acknowledged>>,
     kills: u64,
-    orders: u64,
     jumps: u64,
 }
 
@@ -83,7 +82,6 @@ impl Simulation {
             plans: plans::all(),
             acknowledged: Arc::default(),
             kills: 0,
-            orders: 0,
             jumps: 0,
         }
     }
@@ -105,7 +103,6 @@ impl Simulation {
             runs: runs.len(),
             kills: self.kills,
             jumps: self.jumps,
-            orders: self.orders,
             faults: self.store.faults() + self.services.faults(),
             effects: self.services.keys().values().map(|known| known.effects).sum(),
             virtual_s: begun.elapsed().as_secs(),
@@ -261,7 +258,6 @@ impl Simulation {
     fn send_order(&mut self, process: usize, run: RunId, order: Order) {
         let Some(engine) = self.processes[process].clone() else { return };
         let acknowledged = self.acknowledged.clone();
-        self.orders += 1;
         tokio::spawn(async move {
             if let Ok(Ok(_)) = timeout(ANSWER_TIMEOUT, engine.order(run, order, "ann".into())).await {
                 acknowledged.lock().unwrap().orders += 1;

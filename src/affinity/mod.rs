@@ -31,6 +31,7 @@ mod key_files;
 mod key_list;
 mod key_log;
 mod key_ring;
+mod look_ups;
 mod newer_files;
 mod request_locks;
 mod sets;
@@ -54,6 +55,7 @@ pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
+use self::look_ups::LookUps;
 use self::newer_files::NewerFiles;
 use self::request_locks::RequestLocks;
 use self::sets::Sets;
@@ -76,6 +78,7 @@ pub struct StoreAffinity {
     cache: Cache,
     tries: Tries,
     request_locks: RequestLocks,
+    look_ups: LookUps,
     newer_files: NewerFiles,
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
@@ -114,6 +117,7 @@ impl StoreAffinity {
             cache: Cache::default(),
             tries,
             request_locks: RequestLocks::default(),
+            look_ups: LookUps::default(),
             newer_files: NewerFiles::new(limits),
             keys,
             sets,
@@ -315,20 +319,7 @@ impl Affinity for StoreAffinity {
         if self.keys.is_waiting(key) {
             return ready(Ok(Some(Arm::Legacy))).boxed();
         }
-        async move {
-            match tokio::time::timeout(LOOK_UP_MAX, self.store.first_try(*key)).await {
-                Ok(Ok(first)) => Ok(first.map(|first| first.arm)),
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "cannot tell who took a first try");
-                    Err(ArmUnknown)
-                }
-                Err(_) => {
-                    tracing::error!(waited = ?LOOK_UP_MAX, "cannot tell who took a first try");
-                    Err(ArmUnknown)
-                }
-            }
-        }
-        .boxed()
+        self.look_ups.first_try(&self.store, *key, LOOK_UP_MAX).boxed()
     }
 
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake {

@@ -13,6 +13,9 @@ struct CountingStore {
     identity: StoreIdentity,
     look_ups: AtomicU64,
     is_gone: AtomicBool,
+    /// Look-ups of retry keys wait for a permit of `may_answer`.
+    is_slow: AtomicBool,
+    may_answer: tokio::sync::Semaphore,
 }
 
 macro_rules! forward_to_inner {
@@ -60,7 +63,15 @@ impl Store for CountingStore {
     }
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Stored<Option<crate::store::FirstTry>>> {
         self.look_ups.fetch_add(1, Ordering::Relaxed);
-        self.unless_gone(self.inner.first_try(key))
+        let answer = self.unless_gone(self.inner.first_try(key));
+        match self.is_slow.load(Ordering::Relaxed) {
+            true => async move {
+                let _permit = self.may_answer.acquire().await;
+                answer.await
+            }
+            .boxed(),
+            false => answer,
+        }
     }
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Stored<()>> {
         if self.is_gone.load(Ordering::Relaxed) {
@@ -83,7 +94,14 @@ impl CountingStore {
     /// A store with the same content at another location.
     fn with_content(inner: Arc<MemoryStore>, location: &str) -> Arc<Self> {
         let identity = StoreIdentity { location: location.into(), incarnation: location.into() };
-        Arc::new(Self { inner, identity, look_ups: AtomicU64::new(0), is_gone: AtomicBool::new(false) })
+        Arc::new(Self {
+            inner,
+            identity,
+            look_ups: AtomicU64::new(0),
+            is_gone: AtomicBool::new(false),
+            is_slow: AtomicBool::new(false),
+            may_answer: tokio::sync::Semaphore::new(0),
+        })
     }
     fn unless_gone<'a, T: Send + 'a>(&'a self, found: BoxFuture<'a, Stored<T>>) -> BoxFuture<'a, Stored<T>> {
         match self.is_gone.load(Ordering::Relaxed) {
@@ -504,4 +522,29 @@ async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
         });
         assert_eq!(took.iter().filter(|took| **took == LegacyTake::FIRST).count(), 1, "{n}: {took:?}");
     }
+}
+
+/// A thousand tries of one key do not ask the store a thousand times: the last of them would wait past their timeout.
+#[tokio::test]
+async fn simultaneous_tries_of_one_key_share_a_look_up() {
+    let store = CountingStore::new();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let key = RetryKey([9; 32]);
+    store.is_slow.store(true, Ordering::Relaxed);
+    let all = try_join_all((0..1_000).map(|_| pins.first_try(&key)));
+    let (found, ()) = tokio::join!(all, async { store.may_answer.add_permits(1) });
+    assert!(found.unwrap().iter().all(Option::is_none));
+    assert_eq!(store.look_ups(), 2, "one that had begun before the second try came, and one for all others");
+    assert!(pins.look_ups.is_empty());
+    // Who calls after a look-up has begun gets a later one: what was stored meanwhile is found.
+    let claim = Some(crate::store::Claim { key, request: [0; 32], any_caller: None });
+    let permit = store.may_answer.acquire().await.unwrap();
+    let mut earlier = pins.first_try(&key);
+    assert!((&mut earlier).now_or_never().is_none());
+    drop(permit);
+    store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
+    assert_eq!(pins.first_try(&key).await, Ok(Some(Arm::Engine)));
+    drop(earlier);
+    store.is_gone.store(true, Ordering::Relaxed);
+    assert_eq!(pins.first_try(&key).await, Err(ArmUnknown));
 }

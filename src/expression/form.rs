@@ -24,16 +24,29 @@ pub fn parse_form_with(raw: &str, text: impl Fn(&[u8]) -> String) -> Value {
 /// # Errors
 /// A name or a value is not UTF-8, or a name is reserved: which of the fields, counted from 1.
 pub fn parse_form_strictly(raw: &[u8]) -> Result<Value, String> {
+    parse_fields_strictly(raw, |_| true)
+}
+
+/// As [`parse_form_strictly`], for the fields with these names only.
+///
+/// # Errors
+/// One of these fields is not UTF-8, or any name is reserved: which of the fields, counted from 1.
+pub fn parse_fields_strictly(raw: &[u8], is_wanted: impl Fn(&str) -> bool) -> Result<Value, String> {
     let mut map = Map::new();
     for (number, (name, value)) in (1..).zip(fields(raw)) {
-        let decoded = |text: &[u8]| percent_decode(&spaces(text)).decode_utf8().map(Cow::into_owned);
-        let (Ok(name), Ok(value)) = (decoded(name), decoded(value)) else {
-            return Err(format!("field {number} is not UTF-8"));
-        };
-        if is_reserved_key(&name) {
+        let decoded = |text: &[u8]| percent_decode(&spaces(text)).collect::<Vec<u8>>();
+        let name = decoded(name);
+        let shown = String::from_utf8_lossy(&name);
+        if is_reserved_key(&shown) {
             return Err(format!("the name of field {number} begins with `{RESERVED_KEYS}`, which is reserved"));
         }
-        map = add(map, name, value);
+        if !is_wanted(&shown) {
+            continue;
+        }
+        let (Cow::Borrowed(name), Ok(value)) = (shown, String::from_utf8(decoded(value))) else {
+            return Err(format!("field {number} is not UTF-8"));
+        };
+        map = add(map, name.to_owned(), value);
     }
     Ok(Value::Object(map))
 }
@@ -88,5 +101,13 @@ mod tests {
             assert!(why.starts_with(fault), "{why}");
         }
         assert_eq!(parse_form_strictly(b"a=%C3%BC&b=\xc3\xbc").unwrap(), json!({ "a": "ü", "b": "ü" }));
+    }
+
+    #[test]
+    fn fields_that_nobody_reads_need_not_be_utf8() {
+        let text = b"a=1&b=%FC&%FF=2&a=3";
+        assert_eq!(parse_fields_strictly(text, |name| name == "a"), Ok(json!({ "a": ["1", "3"] })));
+        assert_eq!(parse_fields_strictly(text, |name| name == "b"), Err("field 2 is not UTF-8".to_owned()));
+        assert_eq!(parse_fields_strictly(text, |name| name != "b"), Err("field 3 is not UTF-8".to_owned()));
     }
 }

@@ -44,7 +44,7 @@ fn byte_of(character: char) -> Option<u8> {
 }
 
 /// A text that is different for different bytes.
-pub(super) fn exact_text(bytes: &[u8]) -> String {
+pub fn exact_text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for valid in chunk.valid().chars() {

@@ -34,7 +34,7 @@ pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use decide::{decide, decide_with_diagnostics};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierScopes, MovedRequests};
-pub use exact_text::{ByteForm, has_raw_bytes};
+pub use exact_text::{ByteForm, exact_text, has_raw_bytes};
 pub use facts::{HOP_BY_HOP_HEADERS, scope as facts_scope};
 pub use key_text::AmbiguousKey;
 pub use overlap::Segment;

@@ -211,6 +211,8 @@ pub(super) fn refuse(refused: Refused, wait: &Arc<ConnectionWait>, began: u64) -
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
+            // The store may answer again, or have room for keys again.
+            let retry_after = matches!(failure, Failure::FirstTryUnknown | Failure::KeyNotNoted).then_some(1);
             let problem = Problem {
                 status: status.as_u16(),
                 kind: kind.into(),
@@ -218,10 +220,10 @@ pub(super) fn refuse(refused: Refused, wait: &Arc<ConnectionWait>, began: u64) -
                 detail,
                 source,
                 run: None,
-                retry_after_s: None,
+                retry_after_s: retry_after,
                 shared_step_begun: None,
             };
-            (document(&problem, status), None)
+            (document(&problem, status), retry_after)
         }
     };
     let answered_by = if source == Source::Workflow { AnsweredBy::Engine } else { AnsweredBy::Proxy };

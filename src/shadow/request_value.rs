@@ -1,26 +1,26 @@
 //! A request as the expressions of `assert` read it: `request.method`, `.path`, `.params`, `.query`, `.headers`,
-//! `.peer` and `.body`.
+//! `.peer` and `.body`. Values of different bytes are different texts, also where they are not UTF-8.
 
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
 use crate::exchange::RequestCopy;
-use crate::expression::{parse_form, parse_json};
+use crate::expression::{parse_form_with, parse_json};
+use crate::flag::exact_text;
 
 pub(super) fn request_value(request: &RequestCopy) -> Value {
     let params: Map<String, Value> =
         request.params.iter().map(|(name, value)| (name.to_string(), value.clone().into())).collect();
     let mut headers = Map::new();
     for name in request.headers.keys() {
-        let values: Vec<_> =
-            request.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
+        let values: Vec<_> = request.headers.get_all(name).iter().map(|v| exact_text(v.as_bytes())).collect();
         headers.insert(name.as_str().to_owned(), values.join(", ").into());
     }
     json!({
         "method": request.method.as_str(),
         "path": request.path,
         "params": params,
-        "query": parse_form(request.query.as_deref().unwrap_or_default()),
+        "query": parse_form_with(request.query.as_deref().unwrap_or_default(), exact_text),
         "headers": headers,
         "peer": request.peer.to_string(),
         "body": body(request),
@@ -32,7 +32,7 @@ fn body(request: &RequestCopy) -> Value {
     let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match std::str::from_utf8(&request.body) {
         Err(_) | Ok("") => Value::Null,
-        Ok(text) if content_type == "application/x-www-form-urlencoded" => parse_form(text),
+        Ok(text) if content_type == "application/x-www-form-urlencoded" => parse_form_with(text, exact_text),
         Ok(text) if content_type.ends_with("/json") || content_type.ends_with("+json") || content_type.is_empty() => {
             parse_json(text.as_bytes()).unwrap_or_else(|_| text.into())
         }

@@ -63,6 +63,22 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     report_violations(test, seed(), "422 deliveries, 1 kill, 1 run", &[]);
 }
 
+/// Nobody waits in vain until the deadline of the route.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_deliveries_in_one_instant_all_get_the_answer_of_one_run() {
+    let system = TestSystem::start().await;
+    system.climb_to("live").await;
+    let before = (count_runs(&system).await, system.world.ledger().balance().total("charge"));
+    let first = deliver_concurrently(&system, 1_000, &some_order(7)).await;
+    assert_eq!(deliver_concurrently(&system, 1_000, &some_order(7)).await, first, "retries of a run that has ended");
+    system.record_order(first);
+    let after = (count_runs(&system).await, system.world.ledger().balance().total("charge"));
+    assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
+    system.finish().await;
+    let test = "duplicates::a_thousand_deliveries_in_one_instant_all_get_the_answer_of_one_run";
+    report_violations(test, seed(), "2,000 deliveries, 1 run", &[]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
     let mut system = TestSystem::start().await;

@@ -11,14 +11,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::affinity::Took;
-use crate::engine::api::attach::{attach, unknown_outcome};
+use crate::engine::api::attach::{STORE_READ_TIME, attach, unknown_outcome};
 use crate::engine::api::prepare::{AdmittedRun, prepare};
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::context::Core;
 use crate::engine::driver::{self, Caller};
 use crate::engine::kill_switch::Operation;
-use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
+use crate::engine::machine::{Announcement, CallerAnswer};
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, Problem};
@@ -242,15 +242,19 @@ async fn register(
     match timeout_at(deadline, stored).await {
         Ok(Ok((Some(FirstTry { run: Some(run), request, .. }), _))) => {
             registration.retain_keys();
-            drop(registration);
             if request.is_some_and(|request| request != claim.request) {
                 return Err(Box::new(replies::other_request(run)));
             }
             let announced = core.schedule.registry.announcement(run);
-            let reply = attach(core, snapshot, run, announced, fall_back, deadline).await;
-            Err(Box::new(
-                reply.unwrap_or_else(|| unknown_outcome(run, "the other run with the same retry key has no events")),
-            ))
+            let reply = attach(core, snapshot, run, announced, true, deadline).await;
+            let reply =
+                reply.unwrap_or_else(|| unknown_outcome(run, "the other run with the same retry key has no events"));
+            // Simultaneous tries wait for this registration. Without the announcement each of them would read the run
+            // too, one after the other, while the rest look for it again and again.
+            if Instant::now() + STORE_READ_TIME < deadline {
+                registration.announce(|| Announcement::Reply(Box::new(reply.clone())));
+            }
+            Err(Box::new(replies::shared_reply(reply, fall_back)))
         }
         Ok(Ok((Some(FirstTry { arm: Arm::Legacy, .. }), _))) => {
             registration.give_to_legacy(&core.ports.pins);

@@ -19,7 +19,7 @@ use crate::names::RunId;
 use crate::workflow::{Run, fold};
 
 /// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
-const STORE_READ_TIME: Duration = Duration::from_millis(50);
+pub(super) const STORE_READ_TIME: Duration = Duration::from_millis(50);
 
 pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
     let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };

@@ -273,7 +273,7 @@ pub(in crate::engine) enum OrderAnswer {
 pub(in crate::engine) enum Announcement {
     /// The run has an answer, has ended, or waits for a person.
     Run(Arc<Run>),
-    /// Nothing of the run is stored; this was the reply to its caller.
+    /// Nothing of the run is stored, or it belongs to an earlier try; this was the reply to its caller.
     Reply(Box<ArmReply>),
 }
 

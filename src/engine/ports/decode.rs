@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::RequestCopy;
-use crate::expression::{RESERVED_KEYS, ReadPath, is_reserved_key, parse_form, parse_form_strictly, parse_json};
+use crate::expression::{ReadPath, parse_fields_strictly, parse_form_strictly, parse_json};
+use crate::flag::has_raw_bytes;
 use crate::limits::Limits;
 use crate::workflow::{
     BytesMark, CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, values_in,
@@ -159,19 +160,39 @@ pub(in crate::engine) struct Facts {
 /// (`request.raw`).
 ///
 /// # Errors
-/// The plan reads a body or a query that cannot be decoded: what is wrong, in a sentence.
+/// The plan reads a body, or a part of the head, that cannot be decoded: what is wrong, in a sentence.
 pub(in crate::engine) fn request_body(request: &RequestCopy, plan: &Plan, bounds: Bounds) -> Result<Value, String> {
     let read_paths = request_paths(plan);
-    if reads_part(&read_paths, "query")
-        && let Value::Object(query) = parse_form(request.query.as_deref().unwrap_or_default())
-        && query.keys().any(|name| is_reserved_key(name))
-    {
-        return Err(format!("a name in the query begins with `{RESERVED_KEYS}`, which is reserved"));
-    }
+    check_head(request, &read_paths)?;
     match plan.input_schema.is_some() || reads_part(&read_paths, "body") {
         true => body_with_headers(&request.headers, &request.body, bounds).map_err(|why| format!("the body {why}")),
         false => Ok(Value::Null),
     }
+}
+
+/// Checks that the path parameters, query values and headers that a plan reads are UTF-8: a workflow never sends on a
+/// value in which bytes were replaced.
+fn check_head(request: &RequestCopy, read_paths: &[&[Arc<str>]]) -> Result<(), String> {
+    let raw = |(name, value): &&(Arc<str>, String)| has_raw_bytes(value) && reads_member(read_paths, "params", name);
+    if let Some((name, _)) = request.params.iter().find(raw) {
+        return Err(format!("the part of the path that is `{name}` is not UTF-8"));
+    }
+    if reads_part(read_paths, "query") {
+        query(request, read_paths).map_err(|why| format!("the query cannot be read: {why}"))?;
+    }
+    let raw = |(name, value): &(&HeaderName, &HeaderValue)| {
+        std::str::from_utf8(value.as_bytes()).is_err() && reads_member(read_paths, "headers", name.as_str())
+    };
+    match request.headers.iter().find(raw) {
+        Some((name, _)) => Err(format!("the header `{name}` is not UTF-8")),
+        None => Ok(()),
+    }
+}
+
+/// The query parameters that a plan reads.
+fn query(request: &RequestCopy, read_paths: &[&[Arc<str>]]) -> Result<Value, String> {
+    let query = request.query.as_deref().unwrap_or_default();
+    parse_fields_strictly(query.as_bytes(), |name| reads_member(read_paths, "query", name))
 }
 
 /// The paths within a request that a plan reads.
@@ -184,7 +205,14 @@ fn reads_part(read_paths: &[&[Arc<str>]], part: &str) -> bool {
     read_paths.iter().any(|path| path.first().is_none_or(|first| **first == *part))
 }
 
-/// Selects the parts of a request that a plan reads.
+/// Whether any of these paths leads to this member of a part of the request, or to the whole part.
+fn reads_member(read_paths: &[&[Arc<str>]], part: &str, member: &str) -> bool {
+    let leads = |path: &&[Arc<str>]| path.get(1).is_none_or(|name| name.eq_ignore_ascii_case(member));
+    read_paths.iter().filter(|path| path.first().is_none_or(|first| **first == *part)).any(leads)
+}
+
+/// Selects the parts of a request that a plan reads. What is not UTF-8 is left out: no run begins with such a part, but
+/// `respond` may answer about it.
 pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, bytes_mark: BytesMark) -> Facts {
     let raw =
         plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
@@ -198,15 +226,18 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
         parts.insert("path".into(), request.path.clone().into());
     }
     if reads("params") {
-        let params = request.params.iter().map(|(name, value)| (name.to_string(), value.clone().into())).collect();
+        let params = request.params.iter().filter(|(_, value)| !has_raw_bytes(value));
+        let params = params.map(|(name, value)| (name.to_string(), value.clone().into())).collect();
         parts.insert("params".into(), Value::Object(params));
     }
     if reads("query") {
-        parts.insert("query".into(), parse_form(request.query.as_deref().unwrap_or_default()));
+        parts.insert("query".into(), query(request, &read_paths).unwrap_or_else(|_| Value::Object(Map::new())));
     }
     let mut credentials = BTreeMap::new();
     if reads("headers") {
-        let all = headers(&request.headers);
+        let mut all = headers(&request.headers);
+        let is_utf8 = |value: &HeaderValue| std::str::from_utf8(value.as_bytes()).is_ok();
+        all.retain(|name, _| request.headers.get_all(name).iter().all(is_utf8));
         let (hidden, shown): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.into_iter().partition(|(name, _)| CREDENTIALS.contains(&name.as_str()));
         parts.insert(

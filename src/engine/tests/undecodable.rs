@@ -104,3 +104,39 @@ async fn a_query_with_a_reserved_name_is_refused_where_the_workflow_reads_the_qu
         assert_eq!(given, status, "{reads}: {body}");
     }
 }
+
+/// Nothing in which bytes were replaced is sent on. What the workflow does not read may be anything.
+#[tokio::test]
+async fn a_head_that_is_not_utf8_is_refused_where_the_workflow_reads_it() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let body = json!(["${request.query.a}", "${request.params.id}", "${request.headers[\"x-name\"]}"]);
+    let plan = PlanBuilder::new().call("send", &[], "POST /send", body).respond(200, json!("done")).build("w");
+    let harness = Harness::new(&step_service, plan).await;
+    let head = |query: &str, id: &str, header: &'static [u8]| {
+        let mut request = request("w", Mode::Real, &Value::Null);
+        let copy = Arc::make_mut(&mut request.request);
+        copy.query = Some(query.to_owned());
+        copy.params = vec![("id".into(), id.to_owned()), ("other".into(), crate::flag::exact_text(b"\xfc"))];
+        copy.headers.insert("x-name", http::HeaderValue::from_bytes(header).unwrap());
+        copy.headers.insert("x-other", http::HeaderValue::from_bytes(b"\xfc").unwrap());
+        request
+    };
+    let raw = crate::flag::exact_text(b"\xfc");
+    for (request, told) in [
+        (head("b=1&a=%FC", "1", b"n"), "the query cannot be read: field 2 is not UTF-8"),
+        (head("a=1&a=%FC", "1", b"n"), "the query cannot be read: field 2 is not UTF-8"),
+        (
+            head("a=1&%24serde_json%3A%3Aprivate%3A%3ANumber=5", "1", b"n"),
+            "the query cannot be read: the name of field 2",
+        ),
+        (head("a=1", &raw, b"n"), "the part of the path that is `id` is not UTF-8"),
+        (head("a=1", "1", b"M\xfcller"), "the header `x-name` is not UTF-8"),
+    ] {
+        let (status, problem, report) = answer(harness.send(request).await);
+        assert_eq!((status, report.run), (422, None), "{told}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(told), "{told}: {problem}");
+    }
+    assert!(harness.runs().await.is_empty() && step_service.paths().is_empty());
+    let (status, ..) = answer(harness.send(head("a=%C3%BC&b=%FC", "ü", "ü".as_bytes())).await);
+    assert_eq!((status, step_service.paths()), (200, vec!["POST /send".to_owned()]));
+}

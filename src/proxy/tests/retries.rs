@@ -31,7 +31,10 @@ async fn a_retry_stays_on_its_arm() {
     assert!(rig.fakes.keys_of_legacy.lock().unwrap().is_empty(), "the store has it");
     assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::Retried));
     *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
-    assert_eq!(rig.ask(&keyed).await.status(), 503, "the arm of the first try is unknown");
+    let reply = rig.ask(&keyed).await;
+    assert_eq!(reply.status(), 503, "the arm of the first try is unknown");
+    assert!(reply.text().contains("Nothing was begun, so trying again cannot do the work twice"), "{}", reply.text());
+    assert!(reply.head.to_ascii_lowercase().contains("retry-after: 1"), "{}", reply.head);
 
     let rig = Rig::new(&origin, at(State::Off)).await;
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));

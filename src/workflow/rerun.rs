@@ -2,9 +2,11 @@
 //!
 //! Always true: results of steps that finished and do not depend on that step are taken over, and their `undo` uses the
 //! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
-//! are asked about them again. A step that may have been done is repeated only if the rerun begins at it. A run that is
-//! not final ends when it is handed over: it records the id of its successor before that one is created, so the two are
-//! never active at the same time; if creating the successor fails, giving the same order again creates it.
+//! are asked about them again. A step that may have been done is repeated only if the rerun begins at it. A call that
+//! was done and is not undone is repeated only if the rerun begins at its step, or if its step has a result and depends
+//! on the one where the rerun begins. A run that is not final ends when it is handed over: it records the id of its
+//! successor before that one is created, so the two are never active at the same time; if creating the successor fails,
+//! giving the same order again creates it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,8 +17,8 @@ use super::calls::{DoneCall, Phase, StepState, Undone};
 use super::run::UNKNOWN;
 use super::sensitive::result_paths;
 use super::{
-    ConflictKind, DoneBefore, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run, RunStatus,
-    StepEvent, StepIndex, Superseded, UnknownBefore,
+    ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run,
+    RunStatus, Step, StepEvent, StepIndex, Superseded, UnknownBefore,
 };
 use crate::names::{RunId, StepId};
 
@@ -131,8 +133,7 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         let runs_again = plan.step(step).is_some_and(|(index, _)| index != start && to_rerun.contains(&index));
         // A step that has a result runs again only because a step that it needs does: that is allowed, as for any other
         // step.
-        let is_finished = || matches!(old.steps.get(*step), Some(StepState::Done { .. } | StepState::Skipped));
-        runs_again && (left.unknown || !is_finished())
+        runs_again && (left.unknown || !is_finished(old, step))
     });
     if let Some((step, left)) = repeated {
         let details = left.in_words().map_or_else(String::new, |text| format!(" ({text})"));
@@ -141,36 +142,85 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
              to do that all the same, begin at `{step}`"
         ));
     }
-    match done_twice {
-        None => Ok(to_rerun),
-        Some(call) => not_applicable(format!(
+    if let Some(call) = done_twice {
+        let step = &call.step;
+        return not_applicable(format!(
             "it is unknown whether `{step}` was done, and it would be done again; to do that all the same, begin at \
-             `{step}`",
-            step = call.step
-        )),
+             `{step}`"
+        ));
     }
+    match repeated_effect(old, plan, start, &to_rerun) {
+        None => Ok(to_rerun),
+        Some((step, item)) => {
+            let call = item.map_or_else(|| format!("`{step}`"), |item| format!("`{step}[{item}]`"));
+            not_applicable(format!(
+                "{call} was done and is not undone, and it would be done again; to do that all the same, begin at \
+                 `{step}`"
+            ))
+        }
+    }
+}
+
+/// A call that was done and is not undone, and that the rerun would repeat although nobody asked for that: its step
+/// neither is the one where the rerun begins, nor has a result and depends on it.
+fn repeated_effect<'a>(
+    old: &'a Run,
+    plan: &Plan,
+    start: StepIndex,
+    to_rerun: &BTreeSet<StepIndex>,
+) -> Option<(&'a StepId, Option<u32>)> {
+    let dependents = closure(plan, start, |_| false);
+    let is_linked = |index: StepIndex| {
+        let step = &plan.steps[index.0];
+        index == start || step.replaces == Some(start) || step.failure_handling.fallback == Some(start)
+    };
+    let is_unasked = |id: &StepId| {
+        plan.step(id).is_some_and(|(index, _)| {
+            let is_asked_for = is_linked(index) || (is_finished(old, id) && dependents.contains(&index));
+            to_rerun.contains(&index) && !is_asked_for
+        })
+    };
+    let unfit = old.steps.iter().filter_map(|(step, state)| match state {
+        StepState::Open(open) => Some((step, open)),
+        _ => None,
+    });
+    // Done, but its output fits no schema, and nobody has decided what takes its place.
+    let unfit = unfit.flat_map(|(step, open)| {
+        let calls =
+            open.calls.iter().filter(|(_, call)| call.unfit_result.is_some() && call.effect != EffectClass::Read);
+        calls.map(move |(slot, _)| (step, open.items.as_ref().map(|_| *slot)))
+    });
+    let done = old.done.iter().filter(|done| !done.rehearsed && !done.harmless && !old.was_undone(done));
+    done.map(|done| (&done.step, done.item)).chain(unfit).find(|(step, _)| is_unasked(step))
+}
+
+fn is_finished(old: &Run, step: &StepId) -> bool {
+    matches!(old.steps.get(step), Some(StepState::Done { .. } | StepState::Skipped))
 }
 
 /// A step, its dependents, and every step without a result that could be taken over.
 fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
     let undone: BTreeSet<&StepId> =
         old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
-    let finished =
-        |step: &super::Step| matches!(old.steps.get(&step.id), Some(StepState::Done { .. } | StepState::Skipped));
-    let mut to_rerun: BTreeSet<StepIndex> = BTreeSet::from([start]);
+    closure(plan, start, |step| !is_finished(old, &step.id) || undone.contains(&step.id))
+}
+
+/// A step, those for which `runs_again` holds, and all that depend on one of these.
+fn closure(plan: &Plan, start: StepIndex, runs_again: impl Fn(&Step) -> bool) -> BTreeSet<StepIndex> {
+    let mut closed: BTreeSet<StepIndex> = BTreeSet::from([start]);
     loop {
-        let before = to_rerun.len();
+        let before = closed.len();
         for (index, step) in plan.steps.iter().enumerate() {
-            let needs = step.needs.iter().any(|need| to_rerun.contains(need));
+            let needs = step.needs.iter().any(|need| closed.contains(need));
             // A fallback and the step that it replaces run again together.
-            let replaces = step.replaces.is_some_and(|original| to_rerun.contains(&original));
-            let replaced = step.failure_handling.fallback.is_some_and(|by| to_rerun.contains(&by));
-            if needs || replaces || replaced || !finished(step) || undone.contains(&step.id) {
-                to_rerun.insert(StepIndex(index));
+            let replaces = step.replaces.is_some_and(|original| closed.contains(&original));
+            let replaced = step.failure_handling.fallback.is_some_and(|by| closed.contains(&by));
+            if needs || replaces || replaced || runs_again(step) {
+                closed.insert(StepIndex(index));
             }
         }
-        if to_rerun.len() == before {
-            return to_rerun;
+        if closed.len() == before {
+            return closed;
         }
     }
 }

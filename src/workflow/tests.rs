@@ -17,6 +17,7 @@ mod people_harness;
 mod probing;
 mod random_people;
 mod random_plans;
+mod rerun_repeats;
 mod risk;
 mod saga;
 mod snapshots;

@@ -41,6 +41,12 @@ impl Run {
         })
     }
 
+    /// Whether this call was undone.
+    pub(super) fn was_undone(&self, done: &DoneCall) -> bool {
+        let call = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(done.step.clone(), done.item)));
+        call.is_some_and(|call| call.undone == Undone::Undone)
+    }
+
     fn undone_call(&self, done: &DoneCall, call: Option<&UndoCall>) -> Undone {
         match (call, &self.cancel) {
             (Some(call), _) if call.undone == Undone::NotYet && self.end.is_some() => {

@@ -1,0 +1,116 @@
+//! A rerun repeats an effect that was done and is not undone only where a person asks for it.
+
+use super::harness::plan;
+use super::*;
+use crate::workflow::{Choice, ConflictKind, Order, Part, rerun};
+
+const ITEMS: &str = "
+workflow: w
+steps:
+  charge: { for_each: '${request.body.items}', concurrency: 1, call: 'POST ${services.stock}/charges' }
+  mail: { call: 'POST ${services.stock}/mails' }
+respond: { status: 200 }
+";
+
+/// The reason for which the rerun is refused.
+fn refusal(harness: &Harness<'_>, from: &str) -> String {
+    rerun(&harness.run, harness.plan, &from.into()).expect_err("it would repeat an effect").to_string()
+}
+
+#[test]
+fn items_that_were_done_are_repeated_only_from_their_step() {
+    let plan = plan(ITEMS);
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.item("charge", 0, ok(json!({})));
+    harness.call("mail", status(400));
+    harness.item("charge", 1, ok(json!({})));
+    assert_eq!(harness.status(), RunStatus::Failed);
+    let why = refusal(&harness, "mail");
+    assert!(why.contains("`charge[0]` was done and is not undone") && why.contains("begin at `charge`"), "{why}");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a person asks for that");
+}
+
+#[test]
+fn items_whose_undo_was_left_are_repeated_only_from_their_step() {
+    let undo = "/charges', undo: 'DELETE ${services.bank}/charges/${output.id}' }";
+    let plan = plan(
+        &ITEMS
+            .replace("/charges' }", undo)
+            .replace("call: 'POST ${services.stock}/mails'", "needs: [charge], call: 'POST ${services.stock}/mails'"),
+    );
+    let run_with = |leaves_one: bool| {
+        let mut harness = Harness::of_api(&plan);
+        harness.settle();
+        (0..3).for_each(|item| harness.item("charge", item, ok(json!({ "id": item }))));
+        harness.call("mail", status(400));
+        for item in [2, 1, 0] {
+            let reply = if leaves_one && item == 2 { status(400) } else { ok(json!({})) };
+            harness.record_result("charge", Some(item), Part::Undo, reply);
+            if leaves_one && item == 2 {
+                harness.choose("charge", Some(item), Choice::Skip).unwrap();
+            }
+        }
+        assert_eq!(harness.status(), RunStatus::Failed);
+        harness
+    };
+    let why = refusal(&run_with(true), "mail");
+    assert!(why.contains("`charge[2]` was done and is not undone"), "{why}");
+    assert!(rerun(&run_with(true).run, &plan, &"charge".into()).is_ok());
+    let undone = rerun(&run_with(false).run, &plan, &"mail".into()).unwrap();
+    assert_eq!(undone, [], "what was undone is done again");
+}
+
+#[test]
+fn a_call_that_needs_an_undone_step_is_repeated_only_if_asked_for() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  reserve: { call: 'POST ${services.stock}/r', undo: 'DELETE ${services.stock}/r' }
+  charge: { needs: [reserve], call: 'POST ${services.stock}/c' }
+  ship: { needs: [charge], call: 'POST ${services.stock}/s' }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("reserve", ok(json!({})));
+    harness.call("charge", ok(json!({})));
+    harness.call("ship", status(400));
+    harness.undo("reserve", ok(json!({})));
+    assert_eq!(harness.status(), RunStatus::Failed);
+    let why = refusal(&harness, "ship");
+    assert!(why.contains("`charge` was done and is not undone"), "{why}");
+    for from in ["charge", "reserve"] {
+        assert!(rerun(&harness.run, &plan, &from.into()).is_ok(), "a step that depends on `{from}` runs again with it");
+    }
+}
+
+#[test]
+fn a_call_whose_output_did_not_fit_is_repeated_only_from_its_step() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  charge: { call: 'POST ${services.stock}/c', output: { schema: { required: [id] } } }
+  look: { call: 'GET ${services.stock}/l', output: { schema: { required: [id] } } }
+  mail: { call: 'POST ${services.stock}/m' }
+respond: { status: 200 }
+",
+    );
+    for is_cancelled in [false, true] {
+        let mut harness = Harness::of_api(&plan);
+        harness.settle();
+        harness.call("look", ok(json!({})));
+        harness.call("charge", ok(json!({ "other": 1 })));
+        harness.call("mail", status(409));
+        assert_eq!(harness.run.conflict_over(&"charge".into(), None).unwrap().kind, ConflictKind::Schema);
+        if is_cancelled {
+            harness.order(Order::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
+        }
+        let why = refusal(&harness, "mail");
+        assert!(why.contains("`charge` was done and is not undone"), "{why}");
+        assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a read may be repeated");
+    }
+}

@@ -23,7 +23,8 @@ use crate::clock::ProcessClock;
 use crate::engine::kill_switch::KillSwitch;
 use crate::engine::machine::{AppendHeader, ChildSpec, ChildState, Ids};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
-use crate::engine::ports::event_sealer::{self, EventSealer};
+use crate::engine::ports::event_sealer::EventSealer;
+use crate::engine::ports::opened_events::{self, OpenedEvents};
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::writer::{KnownPlans, Writer, WriterParts};
 use crate::engine::scheduler::gauges::CountedRuns;
@@ -166,8 +167,17 @@ impl Process {
 
 impl Core {
     /// All events of a run, its sensitive values in clear.
+    ///
+    /// # Errors
+    /// The store does not return the events, or they hold values that another `store_key` sealed.
     pub async fn events(&self, run: RunId) -> Result<Vec<StoredEvent>, StoreError> {
-        Ok(event_sealer::open(&self.ports.sealer, run, self.ports.store.events(run, Seq::FIRST).await?))
+        let stored = self.ports.store.events(run, Seq::FIRST).await?;
+        match opened_events::open(&self.ports.sealer, run, stored) {
+            OpenedEvents { none_opens: true, .. } => {
+                Err(StoreError(opened_events::why_none_opens(&self.ports.sealer).to_owned()))
+            }
+            OpenedEvents { events, none_opens: false } => Ok(events),
+        }
     }
     /// The files of a version; the newest files if that version is no longer held.
     pub fn snapshot_of(&self, files_version: Option<u64>) -> Arc<Snapshot> {

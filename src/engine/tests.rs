@@ -14,6 +14,7 @@ mod keep_none;
 mod modes;
 mod one_arm;
 mod orders;
+mod other_store_key;
 mod owners;
 mod pending_runs;
 mod reruns;

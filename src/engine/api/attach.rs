@@ -93,7 +93,7 @@ async fn stored_reply(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bo
 
 /// A run as it is stored; `None` where it has no events.
 async fn stored_run(core: &Core, id: RunId) -> Result<Option<Run>, Box<ArmReply>> {
-    let events = core.events(id).await.map_err(|_| Box::new(unknown_outcome(id, "the store does not answer")))?;
+    let events = core.events(id).await.map_err(|error| Box::new(unknown_outcome(id, &error.to_string())))?;
     if events.is_empty() {
         return Ok(None);
     }

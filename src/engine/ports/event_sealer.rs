@@ -13,7 +13,9 @@ use std::sync::Arc;
 use serde_json::{Number, Value};
 
 use crate::engine::ports::seal::Sealer;
-use crate::engine::ports::sealed_values::{Piece, open_text, open_value, pieces, seal_number, seal_text, seal_value};
+use crate::engine::ports::sealed_values::{
+    Piece, open_text, pieces, seal_number, seal_text, seal_value, text_has_sealed_form,
+};
 use crate::expression::parse_json;
 use crate::names::{CheckpointId, RunId, StepId};
 use crate::secret::STARS;
@@ -131,6 +133,32 @@ impl EventSealer {
             }
         }
         self.known.sort();
+    }
+    /// Whether a sensitive part of these events, which are as they are stored, has the form of a sealed value. What a
+    /// caller writes in that form is sealed itself where it is sensitive.
+    pub fn has_sealed_parts<'a>(&self, events: impl IntoIterator<Item = &'a Event>) -> bool {
+        let Some(taint) = self.taint.as_deref() else { return false };
+        events.into_iter().any(|event| {
+            let written = serde_json::to_value(event).ok();
+            let Some(content) = written.as_ref().and_then(content) else { return false };
+            let mut found = false;
+            for part in parts(taint, event, &self.checkpoint_steps) {
+                part.at.texts(content, &mut |text| {
+                    found |= match (&part.form, parse_json(text.as_bytes())) {
+                        (Form::Json(paths), Ok(body)) => {
+                            let mut within = false;
+                            paths.iter().for_each(|path| {
+                                path.texts(&body, &mut |text| within |= text_has_sealed_form(&text));
+                            });
+                            within
+                        }
+                        // A sealed number has no quotation marks around it, so that the text is not JSON any more.
+                        (Form::Json(_) | Form::Value | Form::Text, _) => text_has_sealed_form(&text),
+                    }
+                });
+            }
+            found
+        })
     }
     /// The append as it is stored; `None` if a sensitive value cannot be sealed.
     pub fn seal(&mut self, append: Arc<Append>) -> Option<Arc<Append>> {
@@ -336,25 +364,6 @@ fn is_sealed(event: &Event) -> bool {
         Event::Child(ChildEvent::Ended { sensitive, .. }) => !sensitive.is_empty(),
         Event::Step(StepEvent::ResultTaken(taken)) => !taken.sensitive.is_empty(),
         _ => false,
-    }
-}
-
-/// Opens sealed events, as far as this process has the key.
-pub(in crate::engine) fn open(sealer: &Sealer, run: RunId, events: Vec<StoredEvent>) -> Vec<StoredEvent> {
-    if !sealer.has_key() || !are_sealed(&events) {
-        return events;
-    }
-    events.into_iter().map(|stored| opened(sealer, run, stored)).collect()
-}
-
-fn opened(sealer: &Sealer, run: RunId, stored: StoredEvent) -> StoredEvent {
-    let Ok(mut value) = serde_json::to_value(&stored.event) else { return stored };
-    if !open_value(sealer, run, &mut value) {
-        return stored;
-    }
-    match serde_json::from_value(value) {
-        Ok(event) => StoredEvent { event, ..stored },
-        Err(_) => stored,
     }
 }
 

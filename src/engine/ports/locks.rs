@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::engine::context::Core;
 use crate::engine::ports::seal::Sealer;
-use crate::names::{RunId, StepId};
+use crate::names::{RunId, Seq, StepId};
 use crate::store::{LockRow, StoreError};
 use crate::workflow::{Event, LockSeen, Parent, WaitLink};
 
@@ -179,7 +179,7 @@ impl Ancestry<'_> {
         if let Some(parent) = self.parents.get(&run) {
             return Ok(parent.clone());
         }
-        let events = self.core.events(run).await?;
+        let events = self.core.ports.store.events(run, Seq::FIRST).await?;
         let parent = events.first().and_then(|first| match &first.event {
             Event::RunStarted(started) => started.parent.clone(),
             _ => None,

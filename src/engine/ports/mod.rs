@@ -11,6 +11,7 @@ pub(super) mod decode;
 pub(super) mod echoed_secrets;
 pub(super) mod event_sealer;
 pub(super) mod locks;
+pub(super) mod opened_events;
 pub(super) mod order_sealer;
 pub(super) mod outgoing;
 pub(super) mod seal;

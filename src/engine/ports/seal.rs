@@ -17,6 +17,8 @@ use crate::workflow::HASHED_LOCK;
 
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
+/// The length of the tag by which a sealed value is authenticated.
+const TAG_BYTES: usize = 16;
 
 /// Encrypts and decrypts.
 pub(in crate::engine) struct Sealer {
@@ -65,6 +67,11 @@ impl Sealer {
     /// Opens what [`Self::seal_text`] sealed for this run.
     pub fn open_text(&self, run: RunId, sealed: &str) -> Option<String> {
         String::from_utf8(decrypt(self.values.as_ref()?, run, &STANDARD.decode(sealed).ok()?)?).ok()
+    }
+
+    /// Whether this has the form of what [`Self::seal_text`] returns, under whatever key.
+    pub fn has_sealed_form(sealed: &str) -> bool {
+        STANDARD.decode(sealed).is_ok_and(|bytes| bytes.len() >= NONCE_BYTES + TAG_BYTES)
     }
 
     /// Seals credentials with a new key, and that key with the store key. `None` without a store key or randomness.

@@ -95,6 +95,21 @@ pub(in crate::engine) fn open_value(sealer: &Sealer, run: RunId, value: &mut Val
     }
 }
 
+/// Whether anything in a value has the form of a sealed value, whether or not it can be opened.
+pub(super) fn has_sealed_form(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(has_sealed_form),
+        Value::Object(members) => members.values().any(has_sealed_form),
+        Value::String(text) => text_has_sealed_form(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+pub(super) fn text_has_sealed_form(text: &str) -> bool {
+    let parts = text.split(OPENS).skip(1).filter_map(|rest| rest.split_once(CLOSES));
+    parts.into_iter().any(|(sealed, _)| Sealer::has_sealed_form(sealed))
+}
+
 /// A text with everything in it opened.
 pub(super) fn open_text(sealer: &Sealer, run: RunId, text: &str) -> String {
     opened(sealer, run, text, NESTING_MAX).map_or_else(|| text.to_owned(), written)

@@ -1,6 +1,7 @@
 //! Reads a run from the store, with its plan and its credentials.
 //!
-//! Always true: a run that cannot be read is left unchanged, and the error says why.
+//! Always true: a run that cannot be read is left unchanged, and the error says why. A run whose sealed values cannot be
+//! opened counts as one that cannot be read: it would send them sealed, and repeat an attempt with another body.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use crate::engine::context::Core;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::locks::ROWS_MAX;
+use crate::engine::ports::opened_events;
 use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
 use crate::engine::snapshot::Snapshot;
 use crate::names::{PlanId, RunId, StepId};
@@ -43,16 +45,17 @@ pub(in crate::engine) struct LoadedRun {
 /// Reads a run, whether or not this process owns it.
 pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<LoadedRun, LoadError> {
     let _permit = core.schedule.load_permits.0.acquire().await; // never closed
-    let StoredRun { run, last_event_at, events, from_snapshot } = match stored_run::read(core, id, beginning).await {
-        Ok(stored) => stored,
-        Err(error @ ReadError::Misfit(_)) => return Err(LoadError::Unreadable(error.to_string())),
-        Err(ReadError::Store(error)) => {
-            // Where the store answers this query, only this run's events cannot be read, and other runs are not
-            // affected.
-            core.ports.store.run(id).await.map_err(LoadError::Store)?;
-            return Err(LoadError::EventsUnavailable(format!("its events cannot be read: {error}")));
-        }
-    };
+    let StoredRun { run, last_event_at, events, from_snapshot, none_opens } =
+        match stored_run::read(core, id, beginning).await {
+            Ok(stored) => stored,
+            Err(error @ ReadError::Misfit(_)) => return Err(LoadError::Unreadable(error.to_string())),
+            Err(ReadError::Store(error)) => {
+                // Where the store answers this query, only this run's events cannot be read, and other runs are not
+                // affected.
+                core.ports.store.run(id).await.map_err(LoadError::Store)?;
+                return Err(LoadError::EventsUnavailable(format!("its events cannot be read: {error}")));
+            }
+        };
     if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.holds_sensitive() {
         core.schedule.run_snapshots.request(id);
     }
@@ -60,6 +63,9 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
     let mut sealer = EventSealer::of(&core.ports.sealer, &plan, &run, events.iter().map(|stored| &stored.event));
+    if none_opens && sealer.has_sealed_parts(events.iter().map(|stored| &stored.event)) {
+        return Err(LoadError::Unreadable(opened_events::why_none_opens(&core.ports.sealer).to_owned()));
+    }
     drop(events);
     for (step, item, name) in sealer.sensitive_locks(&run).map(into_owned).collect::<Vec<_>>() {
         // Rows of an earlier version have the name in clear.
@@ -71,11 +77,18 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let credentials = match &started.sealed {
         None => Default::default(),
         Some(sealed) => {
-            let key = core.ports.store.run_key(id).await.map_err(LoadError::Store)?.unwrap_or_default();
-            core.ports.sealer.open(id, sealed, &key).unwrap_or_else(|| {
-                tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
-                Default::default()
-            })
+            let key = core.ports.store.run_key(id).await.map_err(LoadError::Store)?;
+            match core.ports.sealer.open(id, sealed, key.as_deref().unwrap_or_default()) {
+                Some(credentials) => credentials,
+                None if key.is_some() && !run.is_final() => {
+                    let why = opened_events::why_none_opens(&core.ports.sealer);
+                    return Err(LoadError::Unreadable(why.to_owned()));
+                }
+                None => {
+                    tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
+                    Default::default()
+                }
+            }
         }
     };
     Ok(LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_snapshot })

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::context::Core;
 use crate::engine::driver;
+use crate::engine::ports::opened_events;
 use crate::engine::scheduler::claim;
 use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::heartbeat;
@@ -134,6 +135,16 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     }
     supervisor::refill(core).await?;
     to_be_paused.into_iter().for_each(|run| core.wake(run));
+    let why = opened_events::why_none_opens(&core.ports.sealer);
+    let unopened = core.schedule.stuck.count_because(why);
+    if unopened > 0 {
+        tracing::warn!(
+            runs = unopened,
+            why,
+            "runs have sealed values that this process cannot open: nothing is sent for them; others that wait for a \
+             time or a message are found when they are due"
+        );
+    }
     recovered.waiting = open.saturating_sub(recovered.resumed + recovered.unreadable + recovered.paused);
     if recovered != Recovered::default() {
         let Recovered { resumed, unreadable, paused, waiting } = recovered;

@@ -7,9 +7,9 @@
 use jiff::Timestamp;
 
 use crate::engine::context::Core;
-use crate::engine::ports::event_sealer;
+use crate::engine::ports::opened_events::{self, OpenedEvents};
 use crate::engine::scheduler::run_snapshots::SnapshotOutcome;
-use crate::names::RunId;
+use crate::names::{RunId, Seq};
 use crate::store::{StoreError, StoredEvent};
 use crate::workflow::{FOLD, Misfit, Run, fold};
 
@@ -41,6 +41,8 @@ pub(in crate::engine) struct StoredRun {
     pub events: Vec<StoredEvent>,
     /// Whether the run was read from its snapshot.
     pub from_snapshot: bool,
+    /// See [`OpenedEvents::none_opens`]. What has the form of a sealed value is still in the run as it was read.
+    pub none_opens: bool,
 }
 
 /// Reads and folds a run.
@@ -49,20 +51,21 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
         && let Some((run, at)) = read_snapshot(core, id).await
     {
         let events = core.ports.store.events(id, run.seq().next()).await.map_err(ReadError::Store)?;
-        let events = event_sealer::open(&core.ports.sealer, id, events);
+        let OpenedEvents { events, none_opens } = opened_events::open(&core.ports.sealer, id, events);
         match fold_onto(run, &events) {
             Ok(run) => {
                 SnapshotOutcome::Read.count();
                 let last_event_at = events.last().map_or(at, |stored| stored.at);
-                return Ok(StoredRun { run, last_event_at, events, from_snapshot: true });
+                return Ok(StoredRun { run, last_event_at, events, from_snapshot: true, none_opens });
             }
             Err(misfit) => report_unusable_snapshot(id, &misfit.to_string()),
         }
     }
-    let events = core.events(id).await.map_err(ReadError::Store)?;
+    let events = core.ports.store.events(id, Seq::FIRST).await.map_err(ReadError::Store)?;
+    let OpenedEvents { events, none_opens } = opened_events::open(&core.ports.sealer, id, events);
     let run = fold(events.iter().map(|stored| &stored.event)).map_err(ReadError::Misfit)?;
     let last_event_at = events.last().map_or(run.started().started, |stored| stored.at);
-    Ok(StoredRun { run, last_event_at, events, from_snapshot: false })
+    Ok(StoredRun { run, last_event_at, events, from_snapshot: false, none_opens })
 }
 
 /// Folds further events onto a run.

@@ -76,6 +76,10 @@ impl StuckRuns {
     pub fn first(&self, limit: usize) -> Vec<(RunId, Arc<str>)> {
         self.state().runs.iter().take(limit).map(|(run, stuck)| (*run, stuck.why.clone())).collect()
     }
+    /// How many runs are stuck for this reason.
+    pub fn count_because(&self, why: &str) -> usize {
+        self.state().runs.values().filter(|stuck| &*stuck.why == why).count()
+    }
     pub fn count(&self) -> usize {
         self.state().runs.len()
     }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::engine::ports::sealed_values::open_value;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::Secret;

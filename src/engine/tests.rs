@@ -4,6 +4,7 @@ mod arm;
 mod children;
 mod connections;
 mod crash;
+mod damaged_summaries;
 mod descendants;
 mod end_children;
 mod failing;

@@ -54,6 +54,13 @@ pub enum TakeResult {
     },
     /// It has ended.
     Ended(RunSummary),
+    /// Its summary cannot be read.
+    Unreadable {
+        /// Its fencing token, if the caller owns it now; `None` if it has ended.
+        fence: Option<Fence>,
+        /// The error.
+        why: String,
+    },
     /// There is no such run.
     Unknown,
 }
@@ -214,8 +221,9 @@ pub trait Work: Send + Sync + 'static {
 
     /// Removes at most `limit` runs that ended with this status before this time, those that ended first before others,
     /// with their events and orders. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
-    /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), and while it
-    /// has a [`PendingRun`] row. Appends wait meanwhile: keep `limit` small.
+    /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), while an earlier
+    /// run of its job is kept (that run has at most one successor, and has to know it), and while it has a
+    /// [`PendingRun`] row. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,
         status: RunStatus,

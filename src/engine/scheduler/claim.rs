@@ -5,6 +5,8 @@
 //! unchanged, listed as stuck, and tried again at each reload; a person may cancel it ([`unreadable`]). In a shared
 //! store this process gives the run up, so that a process that can read it takes it.
 //!
+//! A summary that cannot be read is made again from the run's events, so that orders reach such a run too.
+//!
 //! When the store does not answer, the waiting messages are answered with an error, and the run is tried again after
 //! `RETRY_AFTER`.
 
@@ -19,12 +21,13 @@ use crate::engine::context::Core;
 use crate::engine::driver::{Driver, DriverParts};
 use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::lease::LeaseProof;
-use crate::engine::scheduler::load::{LoadError, LoadedRun, read};
+use crate::engine::scheduler::load::{LoadError, LoadedRun, plan_of, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
-use crate::engine::scheduler::stored_run::Beginning;
+use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun};
 use crate::engine::scheduler::unreadable;
+use crate::names::RunId;
 use crate::store::{OwnedRun, StoreError, TakeResult};
-use crate::workflow::Refusal;
+use crate::workflow::{Refusal, RunSummary};
 
 /// The pause before the next try to load a run, where the store did not answer.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(5);
@@ -59,6 +62,23 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
             (core.ports.store.take(core.schedule.worker, run).await, lease_proof)
         }
     };
+    let taken = match taken {
+        Ok(TakeResult::Unreadable { fence, why }) => match rebuild_summary(core, run).await {
+            Ok(summary) => {
+                tracing::error!(%run, why, "the run's summary cannot be read: it is made from the run's events");
+                Ok(fence
+                    .map_or(TakeResult::Ended(summary.clone()), |fence| TakeResult::Taken(OwnedRun { summary, fence })))
+            }
+            Err(events) => {
+                // No timer is set: neither the summary nor the events become readable by waiting.
+                let why = format!("neither its summary nor its events can be read: {why}; {events}");
+                tracing::error!(%run, why, "the run cannot be moved by this process");
+                slot.reject_all(|| Reply::Error(OrderError::Unreadable(why.clone())));
+                return;
+            }
+        },
+        taken => taken,
+    };
     let owned = match taken {
         Ok(TakeResult::Taken(owned)) => owned,
         Ok(TakeResult::Elsewhere { worker, name }) => {
@@ -74,7 +94,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
             slot.reject_all(|| Reply::Error(refused()));
             return;
         }
-        Ok(TakeResult::Unknown) => {
+        Ok(TakeResult::Unknown | TakeResult::Unreadable { .. }) => {
             core.schedule.timers.remove(run);
             slot.reject_all(|| Reply::Error(OrderError::NoRun));
             return;
@@ -94,6 +114,17 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
             drop(slot);
         }
     }
+}
+
+/// The summary of a run as its events give it.
+async fn rebuild_summary(core: &Core, run: RunId) -> Result<RunSummary, String> {
+    let stored = stored_run::read(core, run, Beginning::FirstEvent).await.map_err(|error| error.to_string())?;
+    let StoredRun { run, last_event_at, .. } = stored;
+    let snapshot = core.files.snapshot.load_full();
+    Ok(match plan_of(core, &snapshot, &run.started().plan).await {
+        Ok(plan) => run.shown_summary(last_event_at, &plan),
+        Err(_) => RunSummary { note: None, ..run.summary(last_event_at) },
+    })
 }
 
 /// Answers the waiting messages with the store's error, and sets a timer for the next attempt.

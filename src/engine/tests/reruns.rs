@@ -331,7 +331,7 @@ async fn an_id_in_a_pending_answer_leads_to_the_successor_after_a_purge() {
     let (_, body, report) = answer(harness.send(arm_request).await);
     let successor = rerun(&harness, report.run.unwrap(), "two").await.unwrap().run;
     assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
-    for status in [RunStatus::Completed, RunStatus::Cancelled] {
+    for status in [RunStatus::Cancelled, RunStatus::Completed] {
         assert_eq!(harness.store.purge(status, jiff::Timestamp::MAX, 99).await.unwrap().pinned, 1);
     }
     let seen = instance(&harness, &body["id"]).await;

@@ -12,7 +12,7 @@ use super::MemoryStore;
 use super::tables::{Run, Tables};
 use crate::clock;
 use crate::flag::RetryKey;
-use crate::names::{RunId, WorkerId};
+use crate::names::{JobId, RunId, WorkerId};
 use crate::store::{
     LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
     StoreError, StoreNotification, TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
@@ -90,6 +90,11 @@ impl Tables {
         let is_running = |id| self.runs.get(&id).is_some_and(|parent| !parent.summary.status.is_final());
         let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(is_running));
         let old = old.filter(|(id, _)| !self.pending_runs.iter().any(|pending| pending.parent == Some(**id)));
+        let is_later = |id: RunId, job: JobId| {
+            let before = self.runs.range(..id).filter(|(_, run)| !run.purged);
+            before.into_iter().any(|(earlier, run)| earlier.0 == job.0 || run.summary.job == Some(job))
+        };
+        let old = old.filter(|(id, run)| !run.summary.job.is_some_and(|job| is_later(**id, job)));
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();

@@ -156,11 +156,16 @@ impl PostgresStore {
 
     async fn purge_batch(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged> {
         // Only runs that ended before the retry window: their retry keys, claimed even earlier, have expired. Only runs
-        // whose parent has ended: a parent that has not recorded the end of its child would begin the child again.
+        // whose parent has ended: a parent that has not recorded the end of its child would begin the child again. Only
+        // runs without an earlier run of their job: that one could be run again if its successor were forgotten.
         let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
                     AND updated < least($2, now_ns() - $3) AND NOT purged \
                     AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND NOT above.ended) \
                     AND NOT EXISTS (SELECT FROM births WHERE births.parent = runs.run_id) \
+                    AND NOT EXISTS (SELECT FROM runs AS first WHERE first.run_id = runs.job \
+                        AND first.run_id < runs.run_id AND NOT first.purged) \
+                    AND NOT EXISTS (SELECT FROM runs AS earlier WHERE earlier.job = runs.job \
+                        AND earlier.run_id < runs.run_id AND NOT earlier.purged) \
                     ORDER BY updated, run_id LIMIT $4";
         let make = || {
             let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before)).bind(self.retry_window_ns);

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use sqlx::Row;
-use sqlx::postgres::PgRow;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -147,12 +146,19 @@ async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Tak
     loop {
         attempts -= 1;
         if let Some(row) = session.query(sqlx::query(TAKE).bind(me).bind(id)).await?.first() {
-            return Ok(TakeResult::Taken(owned(row)?));
+            let fence = Fence(row.try_get::<i64, _>(0)?.cast_unsigned());
+            return Ok(match summary(row, 1) {
+                Ok(summary) => TakeResult::Taken(OwnedRun { summary, fence }),
+                Err(error) => TakeResult::Unreadable { fence: Some(fence), why: error.0 },
+            });
         }
         let owner = session.query(sqlx::query(OWNER).bind(id)).await?;
         let Some(row) = owner.first() else { return Ok(TakeResult::Unknown) };
         if row.try_get(0)? {
-            return Ok(TakeResult::Ended(summary(row, 1)?));
+            return Ok(match summary(row, 1) {
+                Ok(summary) => TakeResult::Ended(summary),
+                Err(error) => TakeResult::Unreadable { fence: None, why: error.0 },
+            });
         }
         match row.try_get::<Option<&[u8]>, _>(4)? {
             Some(other) => {
@@ -181,8 +187,4 @@ async fn take_due(
         runs.extend(summary.map(|summary| OwnedRun { fence, summary }));
     }
     Ok(DuePage { needs_another: runs.len() < found.len() && found.len() == limit, runs })
-}
-
-fn owned(row: &PgRow) -> Result<OwnedRun, WriteError> {
-    Ok(OwnedRun { fence: Fence(row.try_get::<i64, _>(0)?.cast_unsigned()), summary: summary(row, 1)? })
 }

@@ -127,9 +127,10 @@ pub(super) fn notify_committed(
     notifier: &mut Notifier,
 ) {
     match (request, result) {
-        (CoordinationWrite::Take(worker, _), CoordinationResult::Taken(TakeResult::Taken(_))) => {
-            notifier.took_run(*worker)
-        }
+        (
+            CoordinationWrite::Take(worker, _),
+            CoordinationResult::Taken(TakeResult::Taken(_) | TakeResult::Unreadable { fence: Some(_), .. }),
+        ) => notifier.took_run(*worker),
         (CoordinationWrite::TakeDue(worker, _), _) => notifier.took_all_due(*worker),
         (CoordinationWrite::PutOrder(order), _) if notifications.contains(&StoreNotification::Run(order.run)) => {
             notifier.order_added(order.run, order.id)
@@ -167,11 +168,15 @@ fn take(conn: &Connection, worker: WorkerId, run: RunId) -> Result<TakeResult, W
                 RETURNING fence, summary, seq, updated";
     let taken = query_rows(conn, text, params![worker.0.as_bytes().as_slice(), run], owned_row)?;
     if let Some(row) = taken.into_iter().next() {
-        return Ok(TakeResult::Taken(owned(row)?));
+        let fence = Some(Fence(row.0.cast_unsigned()));
+        return Ok(owned(row).map_or_else(|error| TakeResult::Unreadable { fence, why: error.0 }, TakeResult::Taken));
     }
     let text = "SELECT fence, summary, seq, updated FROM runs WHERE run_id = ?";
     match conn.prepare_cached(text)?.query_row([run], owned_row).optional()? {
-        Some(row) => Ok(TakeResult::Ended(owned(row)?.summary)),
+        Some(row) => Ok(match owned(row) {
+            Ok(owned) => TakeResult::Ended(owned.summary),
+            Err(error) => TakeResult::Unreadable { fence: None, why: error.0 },
+        }),
         None => Ok(TakeResult::Unknown),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::flag::RetryKey;
+use crate::names::JobId;
 use crate::store::{Claim, Purged, RunBodies, RunFilter, StoredEvent};
 
 on_every_store! {
@@ -9,6 +10,7 @@ on_every_store! {
     a_purged_run_with_a_pin_keeps_its_summary_and_bodies,
     a_run_whose_retry_key_has_not_expired_is_not_purged,
     a_child_is_not_purged_before_its_parent_has_ended,
+    a_run_is_not_purged_before_the_earlier_runs_of_its_job,
     purged_runs_stay_purged_after_a_restart,
     large_payloads_are_read_as_they_were_written,
 }
@@ -70,6 +72,30 @@ async fn a_child_is_not_purged_before_its_parent_has_ended(which: StoreKind) {
     store.append(last.into()).await.unwrap();
     assert_eq!(purge().await, 1);
     assert_eq!(listed_runs(store).await, [run_id(1)]);
+}
+
+/// The earlier run could be run again a second time if its successor were forgotten.
+async fn a_run_is_not_purged_before_the_earlier_runs_of_its_job(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let of_job = |run, status| {
+        let mut rerun = ended(run, status, past(2));
+        rerun.summary.job = Some(JobId(run_id(1).0));
+        rerun
+    };
+    store.append(ended(run_id(1), RunStatus::Failed, past(1)).into()).await.unwrap();
+    store.append(of_job(run_id(2), RunStatus::Failed).into()).await.unwrap();
+    store.append(of_job(run_id(3), RunStatus::Completed).into()).await.unwrap();
+    store.append(ended(run_id(4), RunStatus::Completed, past(3)).into()).await.unwrap();
+    let purge = async |status, limit| store.purge(status, at(0), limit).await.unwrap().runs;
+    assert_eq!(purge(RunStatus::Completed, 9).await, 1, "only the run of another job");
+    assert_eq!(listed_runs(store).await, [run_id(1), run_id(2), run_id(3)]);
+    assert_eq!(purge(RunStatus::Failed, 9).await, 1);
+    assert_eq!(listed_runs(store).await, [run_id(2), run_id(3)]);
+    assert_eq!(purge(RunStatus::Completed, 9).await, 0);
+    assert_eq!(purge(RunStatus::Failed, 9).await, 1);
+    assert_eq!(purge(RunStatus::Completed, 9).await, 1);
+    assert_eq!(listed_runs(store).await, []);
 }
 
 async fn a_purged_run_with_a_pin_keeps_its_summary_and_bodies(which: StoreKind) {

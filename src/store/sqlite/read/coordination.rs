@@ -102,17 +102,22 @@ pub(in crate::store::sqlite) async fn pending_runs(readers: &Readers, limit: usi
 }
 
 /// Runs that ended with this status before a time, in the order of their end, and whether each is pinned. Left out:
-/// runs whose parent has not ended, and runs for which the outbox still has a run to create.
+/// runs whose parent has not ended, runs with an earlier run of their job that is not purged, and runs for which the outbox still has a run to create.
 pub(in crate::store::sqlite) async fn purgeable_runs(
     readers: &Readers,
     status: RunStatus,
     before: i64,
     limit: usize,
 ) -> Result<Vec<(RunId, bool)>> {
-    // A parent that has not recorded the end of its child would begin the child again.
+    // A parent that has not recorded the end of its child would begin the child again. An earlier run of the same job
+    // could be run again if its successor were forgotten.
     let text = "SELECT run_id, pinned FROM runs WHERE status = ? AND ended = 1 AND remains IS NULL AND updated < ? \
                 AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND above.ended = 0) \
                 AND NOT EXISTS (SELECT 1 FROM births WHERE births.parent = runs.run_id) \
+                AND NOT EXISTS (SELECT 1 FROM runs AS first WHERE first.run_id = runs.job \
+                    AND first.run_id < runs.run_id AND first.remains IS NULL) \
+                AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.job = runs.job \
+                    AND earlier.run_id < runs.run_id AND earlier.remains IS NULL) \
                 ORDER BY updated, run_id LIMIT ?";
     let found: Vec<(Vec<u8>, bool)> = sqlx::query_as(text)
         .bind(status.as_str())

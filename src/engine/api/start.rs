@@ -1,6 +1,7 @@
 //! Runs that people and programs start.
 //!
 //! Always true: of all starts with one key, in this process and in earlier ones, one creates a run, and all return it.
+//! The key is looked up before any check that may refuse a new run: the files may have changed since the first start.
 //! A start returns only after the run's first event is durable. Such a run has no route and no caller: the value of
 //! `respond` is its output.
 //!
@@ -109,18 +110,18 @@ pub(in crate::engine) async fn start(
     before_create: impl FnOnce(RunId) + Send,
 ) -> Result<Started, StartError> {
     let Start { workflow, input, by, key } = start;
-    let snapshot = core.files.snapshot.load_full();
-    let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
-        let known = snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect();
-        return Err(StartError::UnknownWorkflow { workflow: workflow.as_str().to_owned(), known });
-    };
-    plan.check_input(&input).map_err(StartError::BadInput)?;
     let claim = key.map(|(key, request)| Claim { key, request, any_caller: None });
     let run = RunId(core.process.new_id());
     let registration = match register(core, run, claim).await? {
         Ok(registration) => registration,
         Err(other) => return earlier_start(core, other).await,
     };
+    let snapshot = core.files.snapshot.load_full();
+    let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
+        let known = snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect();
+        return Err(StartError::UnknownWorkflow { workflow: workflow.as_str().to_owned(), known });
+    };
+    plan.check_input(&input).map_err(StartError::BadInput)?;
     refuse_while_recovering(core)?;
     let permit = acquire_permit(core)?;
     let origin = Origin {

@@ -78,6 +78,31 @@ async fn an_invalid_start_is_refused() {
     assert!(harness.runs().await.is_empty());
 }
 
+#[tokio::test]
+async fn a_repeated_start_returns_its_run_after_the_workflow_was_changed_or_removed() {
+    let harness = harness().await;
+    let first = harness.engine.start(keyed(1, 1)).await.unwrap();
+    harness.wait_until_resting(first.run).await;
+    let mut narrowed = definition();
+    narrowed["input"]["schema"]["required"] = json!(["n", "more"]);
+    let mut other = definition();
+    other["workflow"] = json!("other");
+    for definition in [narrowed, other] {
+        let plan = checked_plan(&definition, false);
+        let plans = [(plan.workflow.clone(), plan.clone())].into();
+        harness.engine.reload(0, &plans, &Default::default(), &Default::default());
+        let again = harness.engine.start(keyed(1, 1)).await.unwrap();
+        assert_eq!((again.run, again.fresh), (first.run, false));
+        let new = Start { key: Some((RetryKey([8; 32]), [1; 32])), ..keyed(1, 1) };
+        let refused = harness.engine.start(new).await;
+        assert!(
+            matches!(refused, Err(StartError::BadInput(_) | StartError::UnknownWorkflow { .. })),
+            "a new key: {refused:?}"
+        );
+    }
+    assert_eq!(harness.runs().await.len(), 1);
+}
+
 async fn two_hundred_starts(harness: &Harness) -> Vec<Started> {
     let all = (0..200).map(|_| harness.engine.start(keyed(1, 1)));
     futures_util::future::join_all(all).await.into_iter().map(Result::unwrap).collect()

@@ -1,7 +1,8 @@
 //! The orders that a run passes on to its child runs when it ends, is paused or goes on.
 //!
 //! Always true: a run that ends by itself closes no question of a child that only a person can answer; a person who
-//! cancels the run cancels its children in the same way.
+//! cancels the run cancels its children in the same way. A run that is ending and paused pauses its children: they are
+//! cancelled, and undo what they did, only when it is resumed.
 
 use super::{Order, Run};
 use crate::names::RunId;
@@ -9,7 +10,7 @@ use crate::names::RunId;
 /// The orders that child runs have to get: to end, pause or resume together with this run.
 pub(super) fn orders_to_children(run: &Run) -> impl Iterator<Item = (RunId, Order)> + '_ {
     let order = |paused: bool| {
-        if let Some(failure) = run.failing.as_ref() {
+        if let Some(failure) = run.failing.as_ref().filter(|_| run.pause.is_none()) {
             let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
             let automatic = run.cancel.as_ref().is_none_or(|cancel| cancel.automatic);
             let reason = Some(format!("the run that began it ends: {}", failure.message));

@@ -84,6 +84,13 @@ pub enum Command {
         /// Who gave it.
         by: String,
     },
+    /// Pause a run that was open in a store when it was copied, even if it is ending.
+    PauseCopied {
+        /// The name under which its events record who paused it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// Record the result of an attempt.
     Record {
         /// The step.

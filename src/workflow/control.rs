@@ -36,6 +36,15 @@ pub(super) fn pause(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<E
     }
 }
 
+/// Pauses a run of a store that is a copy. A run that is ending is paused too: what it undid after the copy was made is
+/// not in its events, and would be undone a second time.
+pub(super) fn pause_copied(run: &Run, reason: String, by: String) -> Result<Vec<Event>, Refusal> {
+    match &run.pause {
+        Some(pause) => not_applicable(format!("{} has paused it already", pause.by)),
+        None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by, reason: Some(reason) })]),
+    }
+}
+
 pub(super) fn resume(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
     if let Some(pause) = &run.pause {
         // A parent lifts only its own pause: it may repeat its orders much later.

@@ -74,6 +74,7 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
             Order::Answer { checkpoint, said } => checkpoint::answer(run, plan, world, &checkpoint, said, &by),
             Order::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
         },
+        Command::PauseCopied { by, reason } => control::pause_copied(run, reason, by),
         Command::RetryMissing { step, item } => retry_missing(run, plan, world, &step, item, now),
         Command::Elapse => elapse(run, plan, now),
         Command::BeginChild { step, item, child: id } => {

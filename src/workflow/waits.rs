@@ -127,7 +127,11 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
     if let Some(pause) = &run.pause {
         let why = pause.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
         let what = format!("{} paused it{why}", pause.by);
-        all.push(Cause::Paused, None, since.paused, None, what, "resume it");
+        let action = match run.is_ending() && run.compensates() {
+            true => "resume it, and it ends and undoes what it did; `cancel --no-undo` ends it without undoing",
+            false => "resume it",
+        };
+        all.push(Cause::Paused, None, since.paused, None, what, action);
     }
     for conflict in run.conflicts() {
         let what = format!("a person decides: {}", texts.conflict(conflict));

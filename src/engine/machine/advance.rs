@@ -7,7 +7,7 @@ use super::measure::Measure;
 use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
-    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Order, Refusal, decide, due,
+    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Refusal, decide, due,
 };
 
 impl Machine {
@@ -41,13 +41,13 @@ impl Machine {
         }
     }
 
-    /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, and then nothing is
-    /// sent before it is resumed. Otherwise attempts in flight are sent again where they are repeatable. The outcome of
-    /// the others is unknown.
+    /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, even if it is ending,
+    /// and then nothing is sent before it is resumed. Otherwise attempts in flight are sent again where they are
+    /// repeatable. The outcome of the others is unknown.
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
         let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| {
             self.pause(by, reason);
-            self.run.is_pause_ordered() && !self.run.is_ending()
+            self.run.is_pause_ordered()
         });
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
@@ -66,9 +66,9 @@ impl Machine {
         }
     }
 
-    /// Pauses the run, unless it is paused or ending already.
+    /// Pauses the run, unless it is paused already.
     fn pause(&mut self, by: String, reason: String) {
-        match self.apply_command(Command::Order { order: Order::Pause { reason: Some(reason) }, by }) {
+        match self.apply_command(Command::PauseCopied { by, reason }) {
             Ok(_) => self.require_durable(self.run.seq()),
             Err(refusal) => tracing::info!(run = %self.run.id(), %refusal, "the run is not paused"),
         }

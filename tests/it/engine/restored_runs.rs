@@ -8,6 +8,7 @@ use super::child_effects::child_of;
 use super::{EngineTest, id};
 use crate::support::process::{cli, output_text};
 use crate::support::seed::{report_violations, seed};
+use crate::support::step_service::ScriptedReply;
 use crate::support::until;
 
 const BILL: &str = "
@@ -33,6 +34,15 @@ const LOOK: &str = "
 workflow: look
 steps:
   look: { call: 'GET ${services.works}/stock' }
+respond: { status: 200, body: {} }
+";
+
+const RETURNS: &str = "
+workflow: returns
+steps:
+  charge: { call: 'POST ${services.plain}/charges', undo: 'POST ${services.plain}/refunds' }
+  reserve: { needs: [charge], call: 'POST ${services.works}/reserves', undo: 'DELETE ${services.works}/reserves' }
+  bad: { needs: [reserve], call: 'POST ${services.works}/bads' }
 respond: { status: 200, body: {} }
 ";
 
@@ -175,4 +185,34 @@ async fn a_rerun_that_had_not_begun_when_a_backup_was_made_is_paused() {
     test.finish().await;
     let name = "engine::restored_runs::a_rerun_that_had_not_begun_when_a_backup_was_made_is_paused";
     report_violations(name, seed(), "2 runs, 1 backup, 2 kills", &[]);
+}
+
+/// The original undoes the rest after the backup, and the copy does not know that.
+#[tokio::test(flavor = "multi_thread")]
+async fn undos_of_a_run_that_was_ending_in_the_backup_are_held() {
+    let mut test = EngineTest::with(&[RETURNS]).await;
+    test.step_service.set_default("POST /bads", ScriptedReply::Done(400, json!({})));
+    test.step_service.hold("DELETE /reserves");
+    let run = test.start_run("returns", json!({})).await;
+    test.wait_for_calls("DELETE /reserves", 1).await;
+    test.back_up("copy.db").await;
+    test.step_service.release_all("DELETE /reserves");
+    test.wait_for_status(&run, "failed").await;
+    assert_eq!(test.step_service.count("POST /refunds"), 1);
+    test.kill().await;
+    test.replace_store("copy.db");
+    test.restart().await;
+
+    test.wait_for_status(&run, "paused").await;
+    let listed = test.cli(&["runs", "list", "--status", "paused"]).await;
+    assert!(listed.contains(id(&run)), "{listed}");
+    let explained = test.explanation(&run).await;
+    assert!(explained.contains("its undos are held") && explained.contains("--no-undo"), "{explained}");
+    test.cli(&["runs", "cancel", id(&run), "--no-undo", "--reason", "it is refunded"]).await;
+    test.wait_for_status(&run, "cancelled").await;
+    let undone = ["DELETE /reserves", "POST /refunds"].map(|endpoint| test.step_service.count(endpoint));
+    assert_eq!(undone, [1, 1], "nothing is undone a second time");
+    test.finish().await;
+    let name = "engine::restored_runs::undos_of_a_run_that_was_ending_in_the_backup_are_held";
+    report_violations(name, seed(), "1 run, 1 backup, 1 kill", &[]);
 }

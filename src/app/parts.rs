@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 
 use super::basis::bases;
 use super::{retention, stores, time};
@@ -14,7 +15,7 @@ use crate::clock;
 use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
-use crate::flag::{Freeze, Route, State};
+use crate::flag::{Freeze, Route};
 use crate::ladder::{Declared, FilesError, GateCondition, Ladder, LadderParts, Obey};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
@@ -194,19 +195,17 @@ impl Obey for Engine {
     }
 }
 
-/// Keeps the gate to `live` shut while the engine would perform retries a second time. These are retries of requests
-/// that legacy served and whose retry keys could not be noted, or are in a file that cannot be read.
+/// Keeps the gate to `live` shut, and routes below `live`, while the engine would perform retries a second time. These are
+/// retries of requests that legacy served and whose retry keys could not be noted, or are in a file that cannot be read.
 impl GateCondition for StoreAffinity {
-    fn missing(&self, route: &Route, from: State, to: State) -> Vec<String> {
-        if to != State::Live || from >= to {
-            return Vec::new();
-        }
+    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<(Timestamp, String)> {
         let again = "the engine would perform retries of them a second time";
-        let unnoted = self.unnoted_until(route.ids()).map(|until| {
-            format!("legacy served requests whose retry keys could not be noted: until {until:.0} {again}")
+        let unnoted = self.unnoted_until(routes.iter().copied()).map(|until| {
+            (until, format!("legacy served requests whose retry keys could not be noted: until {until:.0} {again}"))
         });
         let unread = self.unread_key_files().into_iter().map(|(file, until)| {
-            format!("{file}, and it may have retry keys of requests that legacy served: until {until:.0} {again}")
+            let why = format!("{file}, and it may have retry keys of requests that legacy served");
+            (until, format!("{why}: until {until:.0} {again}"))
         });
         unnoted.into_iter().chain(unread).collect()
     }

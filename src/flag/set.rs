@@ -56,6 +56,8 @@ pub struct RouteFlag {
     pub cap: State,
     /// The requested rung, as far as the gate granted it.
     pub granted: State,
+    /// Whether it is held below `live` and returns there without a gate.
+    pub is_held: bool,
     /// The highest rung that it reached by evidence for all callers; a cohort above that rung needs `force`.
     pub proven: State,
     /// The family of the route that creates the instances; the route's own where it neither creates nor follows any.
@@ -100,6 +102,8 @@ pub struct StateInputs {
     pub has_no_flip: bool,
     /// The highest state that the gate let through, where the file asks for more.
     pub gate: Option<State>,
+    /// Whether `gate` holds a route below `live` that returns there without a gate when the time is over.
+    pub is_held: bool,
     /// The highest state that the guard allows.
     pub guard: Option<State>,
     /// Whether the engine can take instances.
@@ -298,6 +302,7 @@ impl RouteFlag {
             shares: inputs.shares,
             cap: inputs.cap(freeze),
             granted: inputs.granted(),
+            is_held: inputs.is_held,
             proven: inputs.proven,
             family,
             route,
@@ -309,9 +314,10 @@ impl RouteFlag {
         let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
-    /// Whether it is in `live` or above, or returns there without a gate once health is back or a freeze is lifted.
+    /// Whether it is in `live` or above, or returns there without a gate once health is back, a freeze is lifted, or the
+    /// time is over for which it is held.
     pub fn could_be_live(&self) -> bool {
-        self.granted >= State::Live
+        self.granted >= State::Live || self.is_held
     }
     /// Whether files, gate and flips allow this rung at most.
     pub fn is_granted_at_most(&self, state: State) -> bool {
@@ -343,6 +349,7 @@ impl StateInputs {
             shares: route.shares,
             has_no_flip: true,
             gate: None,
+            is_held: false,
             guard: None,
             healthy: true,
             proven: State::Off,

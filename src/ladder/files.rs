@@ -8,21 +8,26 @@
 //!
 //! A route in `live` is held at `dark` if new files make it match requests that legacy served before without a record of
 //! their retry keys, for as long as retries of these may come: the engine would perform them a second time. It is held in
-//! the same way while the store is a copy that does not know the newest requests. The route's last flip is unchanged, so
-//! that the route returns to `live` when that time is over. For a route in `only` such files are refused, unless they say
+//! the same way while the store is a copy that does not know the newest requests, or while keys of requests that legacy
+//! served are not known. The route's last flip is unchanged, so that the route returns to `live` when that time is over and
+//! nothing else holds it. For a route in `only` such files are refused, unless they say
 //! `force`.
 //!
 //! Files lower a route from `only` only with `force` beside its state, which is the acknowledgement that a flip asks for.
 //! Without it a reload is refused as a whole, also where it removes the route. A start is not refused for that, because
 //! all other routes would be without service: the route stays in `only` and says why, and a removed one is logged.
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::orphans;
 use super::positions::{Positions, RoutePosition, state_of};
-use super::scopes::{self, Unrecorded};
-use super::types::{Declared, Move};
+use super::scopes;
+use super::types::{Declared, Move, Unrecorded};
 use crate::clock;
-use crate::flag::{Instance, Route, State, StateInputs};
+use crate::flag::{Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
@@ -38,8 +43,7 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     let mut routes = declared.routes.clone();
     let mut after = Positions { declared, ..before.clone() };
     after.routes = routes.iter().map(|route| (route.id.clone(), take_over(before, route))).collect();
-    // Followers first, because a creator cannot go above them.
-    routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
+    followers_first(&mut routes);
     // The gate judges by the scopes of the new files.
     after.followers = orphans::followers(&routes);
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, clock::now(), gate.retry_window);
@@ -52,9 +56,27 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     (after, moves)
 }
 
+/// The positions once the time is over for which routes are held, and the flips by `file` of these routes. The files of
+/// the other routes are not judged again: nobody has read them.
+pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Positions, Vec<Move>) {
+    let mut after = before.clone();
+    after.scopes = scopes::current(&before.scopes, now, gate.retry_window);
+    after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
+    let is_due = |at: &&RoutePosition| at.held_until.is_some_and(|until| until <= now);
+    let mut due: Vec<Arc<Route>> = before.routes.values().filter(is_due).map(|at| at.route.clone()).collect();
+    followers_first(&mut due);
+    let moves = due.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
+    (after, moves)
+}
+
+/// A creator cannot go above its followers.
+fn followers_first(routes: &mut [Arc<Route>]) {
+    routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
+}
+
 /// The position of a route before its new file is judged: as it was, else by its last flip, else by the stored
 /// declaration, else by the file.
-fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition {
+fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
     if let Some(known) = before.routes.get(&route.id) {
         let last = before.last_flip(route).cloned();
         return RoutePosition { route: route.clone(), last, ..known.clone() };
@@ -83,7 +105,7 @@ pub(super) fn log_refused(positions: &Positions) {
             ),
             None if wanted == stays => tracing::warn!(
                 route = %at.route.id, declared = %at.route.declared, %stays, why,
-                "the file lowers this route without an acknowledgement"
+                "this route does not go down as its file says"
             ),
             None => tracing::warn!(
                 route = %at.route.id, %wanted, %stays, why, "the file asks for more than the gate allows"
@@ -101,6 +123,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     at.held_until = None;
     let held = gate.held(positions, &at);
     at.inputs.gate = held.as_ref().map(|_| HELD_AT);
+    at.inputs.is_held = false;
 
     let now = at.declared();
     let remembered = positions.remembered(route);
@@ -121,7 +144,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         positions.remembered.insert(route.id.clone(), now);
     } else {
         made = judge_and_move(positions, &mut at, now.state, route, gate);
-        if made.is_some() {
+        if made.is_some() && at.refused.is_empty() {
             positions.remembered.insert(route.id.clone(), now);
         }
     }
@@ -136,6 +159,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         && at.inputs.requested > HELD_AT
     {
         at.held_until = Some(until);
+        at.inputs.is_held = true;
         at.refused.push(format!(
             "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a \
              flip with `--force`",
@@ -147,8 +171,27 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         at.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
         at.inputs.gate = Some(State::Off);
     }
+    let by_key = highest_by_key(&at);
+    if by_key < at.rung() {
+        at.refused.push(format!(
+            "`{}` has no `key` any more, so that no caller is in its shares below 100 %: it is in `{by_key}` until the `key` is \
+             back or a flip gives it a share of 100 %",
+            route.id
+        ));
+        at.inputs.gate = Some(by_key);
+    }
     positions.routes.insert(route.id.clone(), at);
     made
+}
+
+/// The rung of a route; without a `key` the highest one up to it that has a share of 100 % or takes no callers.
+fn highest_by_key(at: &RoutePosition) -> State {
+    let lacks_key = |rung: State| matches!(rung, State::Dark | State::Live) && at.inputs.shares.of(rung) < Percent::ALL;
+    let mut rung = at.rung();
+    while let Some(below) = rung.below().filter(|_| at.route.key.is_none() && lacks_key(rung)) {
+        rung = below;
+    }
+    rung
 }
 
 /// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the
@@ -160,13 +203,24 @@ fn judge_and_move(
     route: &Route,
     gate: &Gate,
 ) -> Option<Move> {
-    let (shares, reason) = (route.shares, route.force.clone());
-    let requested = RequestedMove { to, shares, force: reason.is_some(), reason };
+    let reason = route.force.clone();
+    let mut requested = RequestedMove { to, shares: route.shares, force: reason.is_some(), reason };
     if at.rung() == State::Only && to < State::Only && !requested.force {
         at.refused = vec![no_acknowledgement(&route.id, to)];
         return None;
     }
-    match gate.judge(positions, at, &requested) {
+    let mut judged = gate.judge(positions, at, &requested);
+    // Going down does not wait for the gate of a larger share: the route goes down with the share that it has.
+    if let Err(Refusal::GateShut(why)) = &judged
+        && to < at.rung()
+    {
+        let present = at.inputs.shares.of(to);
+        at.refused = vec![format!("its share of `{to}` stays {present}: {}", why.join("; "))];
+        requested.shares = requested.shares.with(to, present);
+        judged = gate.judge(positions, at, &requested);
+    }
+    let shares: Shares = requested.shares;
+    match judged {
         Ok(passed) => {
             let from = at.rung();
             at.inputs.requested = to;

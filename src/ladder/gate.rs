@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::positions::{Positions, RoutePosition, state_of};
-use super::scopes::{self, Unrecorded};
-use super::types::{FlipSource, GateCondition};
+use super::types::{FlipSource, GateCondition, Unrecorded};
+use super::{moved, scopes};
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Instance, Percent, Shares, State};
@@ -68,11 +68,15 @@ impl Gate {
             return Err(Refusal::Impossible(sentence));
         }
         let stays = requested.to == at.rung();
-        let is_raised = requested.shares.of(requested.to) > at.inputs.shares.of(requested.to);
+        // The share of callers who are on the requested rung or above it now.
+        let rungs = State::ALL.into_iter().filter(|rung| (requested.to..=at.rung()).contains(rung));
+        let reached = rungs.map(|rung| at.inputs.shares.of(rung)).max();
+        let is_raised = reached.is_some_and(|reached| requested.shares.of(requested.to) > reached);
         // An overridden gate stays recorded as such while the route is above it, until it is open without force.
         let earlier = self.overridden(positions, at, requested.to);
-        // More callers on a rung pass its gate again: it may have been forced, or the evidence may have turned bad since.
-        let missing = match requested.to.below().filter(|_| stays && is_raised) {
+        // More callers on a rung pass its gate again, also on the way down to it: it may have been forced, or the
+        // evidence may have turned bad since.
+        let missing = match requested.to.below().filter(|_| is_raised) {
             Some(below) => self.unmet_conditions_of_gate(positions, at, below, requested.to),
             None => self.unmet_conditions(positions, at, requested.to),
         };
@@ -172,13 +176,36 @@ impl Gate {
         let is_live_for_all = at.inputs.shares.live == Percent::ALL;
         let mut missing = gate(&self.evidence_of(positions, at), from, to, is_live_for_all).err().unwrap_or_default();
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
-        if let (State::Live, Some(scopes)) = (to, positions.scopes.get(&at.route.id)) {
-            let (now, window) = (clock::now(), self.retry_window);
-            missing.extend(scopes::forgotten(scopes, now, window));
-            missing.extend(self.unrecorded(positions, at).map(|unrecorded| unrecorded.why));
-            missing.extend(self.copied(positions, at).map(|unrecorded| unrecorded.why));
+        if to == State::Live {
+            let unrecorded = self.unknown_retries(positions, at).into_iter();
+            let unrecorded = unrecorded.chain(self.unrecorded(positions, at)).chain(self.copied(positions, at));
+            missing.extend(unrecorded.map(|unrecorded| unrecorded.why));
         }
         missing
+    }
+
+    /// Requests whose keys were noted under a scope that is forgotten, or are not known for another reason than a
+    /// change of the files; none if a repeat does no harm.
+    fn unknown_retries(&self, positions: &Positions, at: &RoutePosition) -> Vec<Unrecorded> {
+        if !does_harm(positions, at) {
+            return Vec::new();
+        }
+        let scopes = positions.scopes.get(&at.route.id);
+        let forgotten = scopes.and_then(|scopes| scopes::forgotten(scopes, clock::now(), self.retry_window));
+        let own: Vec<&RouteId> = at.route.ids().collect();
+        let other = moved::sources(&positions.scopes, &at.route).map(|(id, since)| (vec![id], Some(since)));
+        let of_conditions = [(own, None)].into_iter().chain(other).flat_map(|(ids, since)| {
+            let unknown = self.conditions.iter().flat_map(move |condition| condition.unknown_retries(&ids));
+            unknown.map(move |(until, why)| {
+                let served = until.checked_sub(self.retry_window).unwrap_or(until);
+                Unrecorded { exposed: since.map_or(served, |since| since.max(served)), until, why }
+            })
+        });
+        let mut unknown: Vec<Unrecorded> = forgotten.into_iter().chain(of_conditions).collect();
+        // What holds for every route is found once for this one and once for each route of which it got requests.
+        unknown.sort_by(|a, b| (&a.why, b.exposed).cmp(&(&b.why, a.exposed)));
+        unknown.dedup_by(|a, b| a.why == b.why);
+        unknown
     }
 
     /// Requests that legacy served without a record and whose retries may still come; `None` if a repeat does no harm.
@@ -205,8 +232,8 @@ impl Gate {
     }
 
     /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
-    /// whose retries the engine would perform a second time, or the store is a copy. A flip by force after these files
-    /// releases the route, and so does `force` in the file. A route in `only` is never held, because legacy is not
+    /// whose retries the engine would perform a second time, the store is a copy, or legacy served requests whose keys
+    /// are not known. A flip by force after that releases the route, and so does `force` in the file. A route in `only` is never held, because legacy is not
     /// called for it: files that would give it such requests are refused ([`Gate::exposed_in_only`]).
     pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let is_live = at.rung() == State::Live;
@@ -230,8 +257,11 @@ impl Gate {
     /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
     fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();
-        let by_copy = (at.rung() == State::Live).then(|| self.copied(positions, at)).flatten();
-        let harmful = by_copy.into_iter().chain(by_files).filter(|unrecorded| !is_accepted_by_flip(at, unrecorded));
+        let is_live = at.rung() == State::Live;
+        let by_copy = is_live.then(|| self.copied(positions, at)).flatten();
+        let unknown = if is_live { self.unknown_retries(positions, at) } else { Vec::new() };
+        let harmful = unknown.into_iter().chain(by_copy).chain(by_files);
+        let harmful = harmful.filter(|unrecorded| !is_accepted_by_flip(at, unrecorded));
         harmful.max_by_key(|unrecorded| unrecorded.until)
     }
 

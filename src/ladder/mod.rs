@@ -21,6 +21,7 @@ mod command;
 mod export;
 mod family;
 mod files;
+mod files_check;
 mod gate;
 mod horizon;
 mod in_force;

@@ -74,6 +74,18 @@ pub(super) fn prune(moved: &mut Vec<ReplacedMatch>, may_come: impl Fn(Timestamp)
     *moved = remaining;
 }
 
+/// The other routes of which this one may have got requests, each with the time of the last change that gave it some.
+pub(super) fn sources<'a>(
+    scopes: &'a BTreeMap<RouteId, RetryScopes>,
+    route: &'a Route,
+) -> impl Iterator<Item = (&'a RouteId, Timestamp)> {
+    let gets_some =
+        |moved: &&ReplacedMatch| moved.matches.parse::<Match>().is_ok_and(|matches| matches.overlaps(&route.matches));
+    let others = scopes.iter().filter(|(id, _)| !route.ids().any(|own| own == *id));
+    others
+        .filter_map(move |(id, stored)| Some((id, stored.moved.iter().filter(gets_some).map(|moved| moved.at).max()?)))
+}
+
 /// Parses stored moved requests, so that requests can be matched against them.
 ///
 /// # Errors

@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::family::family;
-use super::gate::{Gate, Refusal, RequestedMove, exposed_sentence};
+use super::files_check::{CheckedFiles, check_and_adopt};
+use super::gate::{Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
 use super::positions::{Positions, RoutePosition, freeze_of};
 use super::record::{Recording, flip_record, record};
-use super::scopes::Unrecorded;
 use super::status::RouteStatus;
 use super::types::{Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey};
 use super::{export, files, horizon, orphans, passing_commands, scopes, status};
@@ -49,7 +49,8 @@ impl Mover {
         let freeze = kill_switch.map_or(Freeze::No, freeze_of);
         let before = Positions::remembering(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
-        let (after, moves) = check_and_adopt(&store, &gate, &before, declared, has_served).await?;
+        let CheckedFiles { after, moves, may_orphan: _ } =
+            check_and_adopt(&store, &gate, &before, declared, has_served).await?;
         for at in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %at.route.id,
@@ -110,17 +111,29 @@ impl Mover {
         recorded: impl FnOnce() + Send,
     ) -> Result<(), FilesError> {
         let before = self.in_force.inputs().positions;
-        let (after, moves) = check_and_adopt(&self.store, &self.gate, &before, declared, true).await?;
-        Ok(self.record_and_apply(&before, after, moves, recorded).await?)
+        let CheckedFiles { after, moves, may_orphan } =
+            check_and_adopt(&self.store, &self.gate, &before, declared, true).await?;
+        let routes = after.declared.routes.clone();
+        self.record_and_apply(&before, after, moves, recorded).await?;
+        // Requests that were decided by the set before may have begun runs since the check.
+        if may_orphan {
+            match orphans::find(&self.store, &before.families(), &routes).await {
+                Ok(found) => found.new.iter().for_each(|sentence| {
+                    tracing::error!("since these files were checked, an instance or a run was begun: {sentence}");
+                }),
+                Err(error) => tracing::warn!(%error, "it is not known whether the new files follow up all instances"),
+            }
+        }
+        Ok(())
     }
 
-    /// Judges the files in force again if the time is over for which they hold a route below `live`.
+    /// Judges the routes again for which the time is over for which they are held below `live`.
     pub async fn release_held(&self, _guard: FlipGuard) -> Result<(), StoreError> {
-        let before = self.in_force.inputs().positions;
-        if before.held_until().is_none_or(|until| until > clock::now()) {
+        let (before, now) = (self.in_force.inputs().positions, clock::now());
+        if before.held_until().is_none_or(|until| until > now) {
             return Ok(());
         }
-        let (after, moves) = files::adopt(&before, before.declared.clone(), true, &self.gate);
+        let (after, moves) = files::release(&before, now, &self.gate);
         self.record_and_apply(&before, after, moves, || {}).await
     }
 
@@ -154,7 +167,12 @@ impl Mover {
         }
         for flip in &flips {
             if let Some(route) = &flip.route {
+                // A share that the gate refused on the way down stays shown, which a person's flip would end.
+                let refused = after.routes.get(route).filter(|at| at.held_until.is_none()).map(|at| at.refused.clone());
                 after.flipped(route, flip.clone());
+                if let Some((at, refused)) = after.routes.get_mut(route).zip(refused) {
+                    at.refused = refused;
+                }
             }
         }
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
@@ -353,36 +371,6 @@ impl Mover {
     fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Obey>>> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The positions under new files, and the flips that they make.
-///
-/// # Errors
-/// The files must not be put in force, or the store does not answer.
-async fn check_and_adopt(
-    store: &SharedStore,
-    gate: &Gate,
-    before: &Positions,
-    declared: Declared,
-    has_served: bool,
-) -> Result<(Positions, Vec<Move>), FilesError> {
-    let mut refused = orphans::find(store, &before.followers, &declared.routes).await?;
-    let (mut after, moves) = files::adopt(before, declared, has_served, gate);
-    refused.extend(files::lowered_without_acknowledgement(before, &after));
-    let exposed = after.routes.values().filter_map(|at| Some((at, gate.exposed_in_only(&after, at)?)));
-    let mut accepted = Vec::new();
-    for (at, Unrecorded { exposed, until, .. }) in exposed {
-        match at.route.force {
-            Some(_) => accepted.push((at.route.id.clone(), exposed)),
-            None => refused.push(exposed_sentence(&at.route.id, until)),
-        }
-    }
-    for (route, exposed) in accepted {
-        if let Some(scopes) = after.scopes.get_mut(&route) {
-            scopes.accepted = Some(exposed);
-        }
-    }
-    if refused.is_empty() { Ok((after, moves)) } else { Err(FilesError::Refused(refused)) }
 }
 
 fn unknown_route(positions: &Positions, route: &RouteId) -> FlipError {

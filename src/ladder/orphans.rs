@@ -1,15 +1,19 @@
 //! Instances of the engine that no route of new files would follow up. The engine's instances stay with the engine, so
 //! the routes that follow them up have to stay too, and have to match the same requests; their ids may change.
 //!
-//! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is.
+//! An open run of a creator counts as an instance, because it may still create one.
+//!
+//! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is. Files
+//! are not refused for instances that the files before did not follow up either: that would stop every later reload
+//! and start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::family::{creator, family};
 use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, Segment};
 use crate::names::RouteId;
-use crate::store::{FollowedPath, PinCount, SharedStore, StoreError};
+use crate::store::{FollowedPath, RunFilter, SharedStore, StoreError};
 
 /// The requests by which each route follows up instances. A store that an older binary wrote has none of these.
 pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
@@ -31,31 +35,97 @@ pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
     routes.iter().filter_map(follower).collect()
 }
 
-/// A sentence for each way in which requests for instances of the engine would no longer be followed up under the files
-/// `next`.
+/// The families of the files before.
+pub(super) struct FamiliesBefore<'a> {
+    pub followers: &'a Followers,
+    /// The ids of the routes that create instances.
+    pub creators: BTreeSet<RouteId>,
+}
+
+impl FamiliesBefore<'_> {
+    /// Whether a route created instances that are pinned under this id, or one followed them up.
+    fn have(&self, pinned_under: &RouteId) -> bool {
+        self.creators.contains(pinned_under)
+            || self.followers.values().any(|followed| followed.family.contains(pinned_under))
+    }
+}
+
+/// Instances of the engine that the files `next` do not follow up: a sentence for each way.
+pub(super) struct Orphans {
+    /// The files before followed them up.
+    pub new: Vec<String>,
+    /// The files before did not follow them up either.
+    pub known: Vec<String>,
+    /// Whether there would be new ones if the engine owned instances of every family.
+    pub possible: bool,
+}
+
+/// Looks for instances of the engine that the files `next` do not follow up.
 ///
 /// # Errors
 /// The store does not answer.
 pub(super) async fn find(
     store: &SharedStore,
-    before: &Followers,
+    before: &FamiliesBefore<'_>,
     next: &[Arc<Route>],
-) -> Result<Vec<String>, StoreError> {
-    let Found { mut sentences, to_look_up } = compare(&store.pin_counts().await?, before, next);
+) -> Result<Orphans, StoreError> {
+    let pins = store.pin_counts().await?.into_iter().filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0);
+    let mut owned: Owned =
+        pins.map(|(family, _, instances)| (family, OwnedOf { instances, in_open_run: false })).collect();
+    // Open runs are looked up only where they matter.
+    let families = before.followers.values().flat_map(|followed| &followed.family).chain(&before.creators);
+    let of_all = families.map(|id| (id.clone(), OwnedOf { instances: 0, in_open_run: true })).collect();
+    let affected: BTreeSet<RouteId> =
+        compare(&of_all, before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
+    for id in &affected {
+        if !store.runs(RunFilter::any_open_real_run(id.clone())).await?.is_empty() {
+            owned.entry(id.clone()).or_default().in_open_run = true;
+        }
+    }
+    let Found { sentences, to_look_up } = compare(&owned, before.followers, next);
+    let (new, known): (Vec<_>, Vec<_>) = sentences.into_iter().partition(|(id, _)| before.have(id));
+    let texts = |found: Vec<(RouteId, String)>| found.into_iter().map(|(_, sentence)| sentence).collect();
+    let mut orphans = Orphans { new: texts(new), known: texts(known), possible: !affected.is_empty() };
     for TakenId { keys, sentence } in to_look_up {
         for key in keys {
             if store.pin(key).await?.is_some_and(|pin| pin.arm == Arm::Engine) {
-                sentences.push(sentence);
+                orphans.new.push(sentence);
                 break;
             }
         }
     }
-    Ok(sentences)
+    Ok(orphans)
+}
+
+/// What the engine owns of each family, by the id under which that is pinned.
+type Owned = BTreeMap<RouteId, OwnedOf>;
+
+/// What the engine owns of a family.
+#[derive(Clone, Copy, Default)]
+struct OwnedOf {
+    instances: u64,
+    /// An open run may create one.
+    in_open_run: bool,
+}
+
+impl OwnedOf {
+    fn sentence(self, pinned_under: &RouteId) -> String {
+        match self {
+            Self { instances: 0, in_open_run: _ } => {
+                format!("the engine has an open run that may create one of `{pinned_under}`")
+            }
+            Self { instances, in_open_run: false } => format!("the engine owns {instances} of `{pinned_under}`"),
+            Self { instances, in_open_run: true } => {
+                format!("the engine owns {instances} of `{pinned_under}` and has an open run that may create another")
+            }
+        }
+    }
 }
 
 /// What the comparison of the followers with new files found.
 struct Found {
-    sentences: Vec<String>,
+    /// Each with the id under which the instances are pinned.
+    sentences: Vec<(RouteId, String)>,
     /// Sentences that are true only if the engine owns one of these instances.
     to_look_up: Vec<TakenId>,
 }
@@ -67,35 +137,32 @@ struct TakenId {
 }
 
 /// Compares the followers of the files in force with new files.
-fn compare(pins: &[PinCount], before: &Followers, next: &[Arc<Route>]) -> Found {
-    let owned: BTreeMap<&RouteId, u64> = pins
-        .iter()
-        .filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0)
-        .map(|(family, _, count)| (family, *count))
-        .collect();
+fn compare(owned: &Owned, before: &Followers, next: &[Arc<Route>]) -> Found {
     let mut found = Found { sentences: Vec::new(), to_look_up: Vec::new() };
     // Pins are stored under the first id of their creator, or under the id that it had when they were made.
     for creator in owned.keys().filter(|creator| !next.iter().any(|route| creates(route, creator))) {
-        found.sentences.push(no_longer_followed(owned[creator], creator, creator));
+        found.sentences.push(((*creator).clone(), no_longer_followed(owned[creator], creator, creator)));
     }
     for (route, followed) in before {
-        for pinned_under in followed.family.iter().filter(|id| owned.contains_key(id)) {
+        for pinned_under in followed.family.iter().filter(|id| owned.contains_key(*id)) {
             let is_same_route = |other: &&Arc<Route>| other.ids().any(|own| own == route);
             if next.iter().filter(is_same_route).any(|other| follows_up(other, pinned_under, next)) {
                 check_requests(&mut found, route, followed, (pinned_under, owned[pinned_under]), next);
             } else {
-                found.sentences.push(no_longer_followed(owned[pinned_under], pinned_under, route));
+                let sentence = no_longer_followed(owned[pinned_under], pinned_under, route);
+                found.sentences.push((pinned_under.clone(), sentence));
             }
         }
     }
     found
 }
 
-fn no_longer_followed(count: u64, pinned_under: &RouteId, route: &RouteId) -> String {
+fn no_longer_followed(owned: OwnedOf, pinned_under: &RouteId, route: &RouteId) -> String {
     format!(
-        "the engine owns {count} of `{pinned_under}`, and `{route}` no longer follows them up (it is gone, or has lost its \
-         workflow or `instance`): their requests would go to legacy, which does not know them. Leave the route in the files; its \
-         state may be `off`. If it has another id now, add `was: [{route}]` to it"
+        "{}, and `{route}` no longer follows them up (it is gone, or has lost its workflow or `instance`): their requests \
+         would go to legacy, which does not know them. Leave the route in the files; its state may be `off`. If it has \
+         another id now, add `was: [{route}]` to it",
+        owned.sentence(pinned_under)
     )
 }
 
@@ -104,7 +171,7 @@ fn check_requests(
     found: &mut Found,
     route: &RouteId,
     followed: &FollowedPath,
-    (pinned_under, count): (&RouteId, u64),
+    (pinned_under, owned): (&RouteId, OwnedOf),
     next: &[Arc<Route>],
 ) {
     let FollowedPath { family, matches, param, except } = followed;
@@ -128,11 +195,12 @@ fn check_requests(
         if !next.iter().any(|route| creates(route, pinned_under)) {
             return;
         }
-        found.sentences.push(format!(
-            "the engine owns {count} of `{pinned_under}`, and `{matches}`, by which `{route}` followed them up, no longer \
-             leads to a route that does: {legacy}. Keep that `match` and `key`, and make another path a route of its own, with the same \
-             workflow and `instance`"
-        ));
+        let sentence = format!(
+            "{}, and `{matches}`, by which `{route}` followed them up, no longer leads to a route that does: {legacy}. Keep \
+             that `match` and `key`, and make another path a route of its own, with the same workflow and `instance`",
+            owned.sentence(pinned_under)
+        );
+        found.sentences.push((pinned_under.clone(), sentence));
         return;
     }
     for other in next.iter().filter(|other| !follows_up(other, pinned_under, next) && other.matches.overlaps(&matches))
@@ -143,7 +211,7 @@ fn check_requests(
         }
         let sentence = |what: &str| {
             format!(
-                "the engine owns {what} of `{pinned_under}`, and `{}` (`{}`) would take requests for them from `{route}` \
+                "{what}, and `{}` (`{}`) would take requests for them from `{route}` \
                  (`{matches}`) without following them up: {legacy}. Give it the workflow and the `instance` of `{route}`, \
                  or leave it out",
                 other.id, other.matches
@@ -151,10 +219,13 @@ fn check_requests(
         };
         match other.matches.segment_at(&matches, param) {
             Some(Segment::Text(id)) => {
+                let sentence = sentence(&format!("the engine owns `{id}` of `{pinned_under}`"));
                 let keys = family.iter().map(|family| PinKey { family: family.clone(), id: id.as_ref().into() });
-                found.to_look_up.push(TakenId { keys: keys.collect(), sentence: sentence(&format!("`{id}`")) });
+                found.to_look_up.push(TakenId { keys: keys.collect(), sentence });
             }
-            Some(Segment::Parameter(_)) | None => found.sentences.push(sentence(&count.to_string())),
+            Some(Segment::Parameter(_)) | None => {
+                found.sentences.push((pinned_under.clone(), sentence(&owned.sentence(pinned_under))));
+            }
         }
     }
 }

@@ -82,5 +82,6 @@ fn raise(positions: &mut Positions, command: &FlipCommand) {
     if let Some(at) = positions.routes.get_mut(&command.route) {
         at.inputs.requested = command.to;
         at.inputs.gate = None;
+        at.inputs.is_held = false;
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::orphans::Followers;
+use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::Declared;
 use crate::flag::{EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
@@ -62,6 +62,7 @@ impl RoutePosition {
         self.inputs.shares = shares;
         self.inputs.has_no_flip = false;
         self.inputs.gate = None;
+        self.inputs.is_held = false;
         self.last = Some(flip);
         self.refused.clear();
         self.held_until = None;
@@ -134,6 +135,22 @@ impl Positions {
     /// The earliest time at which a route that the files hold below `live` is to be judged again.
     pub fn held_until(&self) -> Option<Timestamp> {
         self.routes.values().filter_map(|at| at.held_until).min()
+    }
+
+    /// The families of these files. Before the files are read at a start, the store says only which routes had a workflow.
+    pub fn families(&self) -> FamiliesBefore<'_> {
+        let had_workflow = |id: &&RouteId| match self.scopes.get(*id) {
+            Some(scopes) => scopes.present.is_some(),
+            // An older version stored no scopes.
+            None => self.scopes.is_empty(),
+        };
+        let creates =
+            |route: &&Arc<Route>| route.workflow.is_some() && matches!(route.instance, Some(Instance::Creates { .. }));
+        let creators = match self.declared.routes.is_empty() {
+            true => self.scopes.keys().chain(self.remembered.keys()).filter(had_workflow).cloned().collect(),
+            false => self.declared.routes.iter().filter(creates).flat_map(|route| route.ids()).cloned().collect(),
+        };
+        FamiliesBefore { followers: &self.followers, creators }
     }
 
     /// The routes that follow up what this one creates.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::moved;
-use super::types::Declared;
+use super::types::{Declared, Unrecorded};
 use crate::clock;
 use crate::flag::{EarlierScopes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
@@ -231,16 +231,6 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
     Arc::new(all)
 }
 
-/// Retries that may come of requests whose keys were not recorded when legacy served them.
-pub(super) struct Unrecorded {
-    /// The last change of the files that let the engine perform such a retry.
-    pub exposed: Timestamp,
-    /// When none can come any more.
-    pub until: Timestamp,
-    /// Both as a sentence.
-    pub why: String,
-}
-
 /// What keeps the gate to `live` shut where a repeat does harm: requests that came before keys were recorded.
 pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<Unrecorded> {
     let since = scopes.since?;
@@ -271,12 +261,16 @@ pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -
 }
 
 /// Why the gate to `live` is shut, if a scope was dropped under which a retry may still come.
-pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<String> {
-    let until = until(scopes.forgotten?, window);
-    (until > now).then(|| {
-        format!(
+pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<Unrecorded> {
+    let forgotten = scopes.forgotten?;
+    let until = until(forgotten, window);
+    (until > now).then(|| Unrecorded {
+        // The scope was dropped by the last change, or by an earlier one.
+        exposed: scopes.earlier.first().map_or(forgotten, |newest| newest.at.max(forgotten)),
+        until,
+        why: format!(
             "the scope of the retry keys changed more than {EARLIER_SCOPES_MAX} times: until {until:.0} the engine could \
              perform a retry of what came under an older scope again"
-        )
+        ),
     })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 
 use super::command::FlipCommand;
 use crate::flag::{Effective, Freeze, Percent, Route, Service, Shares, State};
@@ -179,5 +180,23 @@ pub trait Obey: Send + Sync {
 /// A condition of the gates other than evidence.
 pub trait GateCondition: Send + Sync {
     /// Why this move upwards is not allowed, as sentences; empty if it is. `--force` with a reason overrides them.
-    fn missing(&self, route: &Route, from: State, to: State) -> Vec<String>;
+    fn missing(&self, _route: &Route, _from: State, _to: State) -> Vec<String> {
+        Vec::new()
+    }
+    /// Requests of any of these routes that legacy served and whose retry keys are not known: until when a retry may
+    /// come, and the same as a sentence. They keep the gate to `live` shut, and a route in `live` is held below it.
+    fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<(Timestamp, String)> {
+        Vec::new()
+    }
+}
+
+/// Retries that may come of requests whose keys are not known: legacy served them, and the engine would perform the
+/// retries a second time.
+pub(super) struct Unrecorded {
+    /// The last event that let the engine perform such a retry, such as a change of the files.
+    pub exposed: Timestamp,
+    /// When none can come any more.
+    pub until: Timestamp,
+    /// Both as a sentence.
+    pub why: String,
 }

@@ -21,6 +21,7 @@ mod memory;
 mod postgres;
 mod records;
 mod retry_scopes;
+mod run_filter;
 mod sqlite;
 mod summary;
 #[cfg(test)]
@@ -45,10 +46,10 @@ pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
     Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,
-    OrderRecord, Overridden, PendingRun, PinRecord, Priority, RunFilter, RunSnapshot, SampleRecord, StoredEvent,
-    WebhookMessage,
+    OrderRecord, Overridden, PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
 };
 pub use retry_scopes::{ReplacedMatch, ReplacedScope, RetryScopes};
+pub use run_filter::RunFilter;
 pub use sqlite::{Copied, SqliteStore};
 
 use crate::clock::RunningTimes;

@@ -13,8 +13,8 @@ use super::retry_scopes::RetryScopes;
 use super::{StoreError, codec};
 use crate::compare::Difference;
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
-use crate::names::{Fence, JobId, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
-use crate::workflow::{Event, Mode, RunStatus, RunSummary};
+use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
+use crate::workflow::{Event, RunSummary};
 
 /// Events of one run, with everything that must become durable in the same commit.
 #[derive(Clone, Debug)]
@@ -206,27 +206,6 @@ impl RunSnapshot {
             false => Err(StoreError(format!("the snapshot of {} at event {} is damaged", self.run, self.seq))),
         }
     }
-}
-
-/// Which runs to list.
-#[derive(Clone, Debug, Default)]
-pub struct RunFilter {
-    /// Only these statuses; all if empty.
-    pub statuses: Vec<RunStatus>,
-    /// Only runs of this workflow.
-    pub workflow: Option<String>,
-    /// Only runs of this route.
-    pub route: Option<RouteId>,
-    /// Only runs of this mode.
-    pub mode: Option<Mode>,
-    /// Only runs of this job.
-    pub job: Option<JobId>,
-    /// Only runs that this one began.
-    pub parent: Option<RunId>,
-    /// Only runs older than this one (the cursor of a page).
-    pub before: Option<RunId>,
-    /// At most this many.
-    pub limit: usize,
 }
 
 /// Who owns an instance.

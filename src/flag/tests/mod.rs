@@ -40,6 +40,7 @@ pub fn state_inputs(state: State) -> StateInputs {
         shares: Shares::default(),
         has_no_flip: false,
         gate: None,
+        is_held: false,
         guard: None,
         healthy: true,
         proven: state,

@@ -1,7 +1,7 @@
 //! A store whose flips fail on demand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, ready};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::*;
-use crate::workflow::RunSummary;
+use crate::workflow::{Mode, RunStatus, RunSummary};
 
 /// A memory store whose flips and declarations fail on demand.
 #[derive(Default)]
@@ -21,6 +21,10 @@ pub struct FailingStore {
     pub lose_replies: AtomicBool,
     /// Flips cannot be read.
     pub fail_reads: AtomicBool,
+    /// The engine owns no instances.
+    pub owns_none: AtomicBool,
+    /// The route of an open real run.
+    pub route_of_open_run: Mutex<Option<RouteId>>,
 }
 
 type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -53,6 +57,12 @@ impl Store for FailingStore {
         self.inner.run(run)
     }
     fn runs(&self, filter: RunFilter) -> StoreFuture<'_, Vec<RunSummary>> {
+        let route = self.route_of_open_run.lock().unwrap().clone();
+        if route.is_some() && route == filter.route && filter.mode == Some(Mode::Real) {
+            let summary = crate::store::tests::summary(crate::store::tests::run_id(1), 1);
+            let summary = RunSummary { route, status: RunStatus::Paused, ..summary };
+            return ready(Ok(vec![summary])).boxed();
+        }
         self.inner.runs(filter)
     }
     fn open_runs(&self) -> StoreFuture<'_, Vec<(crate::workflow::RunStatus, u64)>> {
@@ -80,6 +90,9 @@ impl Store for FailingStore {
     }
     /// The engine owns two of what `create` makes.
     fn pin_counts(&self) -> StoreFuture<'_, Vec<(RouteId, Arm, u64)>> {
+        if self.owns_none.load(Ordering::SeqCst) {
+            return ready(Ok(Vec::new())).boxed();
+        }
         ready(Ok(vec![("create".into(), Arm::Engine, 2), ("create".into(), Arm::Legacy, 5)])).boxed()
     }
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> StoreFuture<'_, Vec<PinRecord>> {

@@ -126,6 +126,62 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     assert_eq!(fixture.status("plain").shares.live, Percent::new(40.0).unwrap());
 }
 
+/// Private steps would be sent for more callers.
+#[tokio::test]
+async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.record_pairs("plain");
+    fixture.flip("plain", to(State::Shadow)).await.unwrap();
+    fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
+    fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
+    for _ in 0..3 {
+        fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
+    }
+    let refused = fixture.refusal("plain", percent(State::Dark, 100.0)).await;
+    assert!(refused.contains("failed runs of the engine"), "{refused}");
+    // A file lowers it all the same, with the share that it has, and asks again at each reading.
+    let lower = || edited(files(&[("plain", State::Dark)]), "plain", |route| route.shares = Shares::default());
+    let shares = |fixture: &Fixture| fixture.status("plain").shares.dark;
+    for _ in 0..2 {
+        fixture.ladder.reload(lower(), || {}).await.unwrap();
+        assert_eq!((fixture.state("plain").state, shares(&fixture)), (State::Dark, Percent::new(20.0).unwrap()));
+        let why = fixture.status("plain").refused.join("; ");
+        assert!(why.contains("failed runs of the engine"), "{why}");
+    }
+    fixture.record_pairs("plain");
+    fixture.ladder.reload(lower(), || {}).await.unwrap();
+    assert_eq!(shares(&fixture), Percent::ALL);
+    // As many callers as above it go down without a gate.
+    fixture.flip("plain", percent(State::Live, 100.0)).await.unwrap();
+    fixture.flip("plain", FlipRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    for _ in 0..6 {
+        fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
+    }
+    fixture.flip("plain", percent(State::Dark, 100.0)).await.unwrap();
+}
+
+/// Without a `key` no caller is in such a share.
+#[tokio::test]
+async fn a_route_with_a_share_by_flip_goes_down_when_its_file_loses_the_key() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("plain", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    let without_key = || edited(files(&[]), "plain", |route| route.key = None);
+    fixture.ladder.reload(without_key(), || {}).await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Gate));
+    let why = fixture.status("plain").refused.join("; ");
+    assert!(why.contains("`plain` has no `key` any more"), "{why}");
+    let fixture = fixture.restart(without_key()).await;
+    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Gate));
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
+    fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
+    fixture.ladder.reload(without_key(), || {}).await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Gate));
+    fixture.flip("plain", FlipRequest { percent: Percent::new(100.0), ..forced(State::Dark) }).await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Requested));
+}
+
 #[tokio::test]
 async fn the_state_only_requires_a_share_of_100_percent_in_live() {
     let fixture = Fixture::open(files(&[])).await;

@@ -1,6 +1,7 @@
 //! Routes in `live` that new files hold below it, or in `only` for which they are refused, because retries may come of
 //! requests that legacy served without a record of their keys.
 
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use super::*;
@@ -27,6 +28,8 @@ async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
         assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
         let status = fixture.status("bare");
         assert_eq!(status.requested, State::Live);
+        let could_be_live = fixture.ladder.flags().load().route(&"bare".into()).unwrap().could_be_live();
+        assert!(could_be_live, "it returns without a gate, so no request may be served whose key cannot be noted");
         for part in ["held at `dark`", "its retry keys are recorded since", "force: { reason", "--force"] {
             assert!(status.refused.iter().any(|why| why.contains(part)), "{part}: {:?}", status.refused);
         }
@@ -224,20 +227,165 @@ async fn a_held_route_returns_by_itself() {
     fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
     fixture.ladder.release_held().await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
-    let mut rows = fixture.store.declared().await.unwrap();
-    let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
-    // All but the last two hundred milliseconds of a day and ten minutes are over.
-    retry.exposed = retry.since;
-    retry.since = Some(retry.since.unwrap() - (25 * HOUR - HOUR * 5 / 6 - Duration::from_millis(200)));
-    fixture.store.put_flips(Vec::new(), Some(rows)).await.unwrap();
+    expire_soon(&fixture.store).await;
     fixture = fixture.restart(elsewhere()).await;
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    release_until(&fixture, || fixture.state("bare") == effective(State::Live, Why::Requested)).await;
+    assert_eq!(fixture.flips().await, 1);
+    assert!(fixture.status("bare").refused.is_empty());
+}
+
+/// Routes of which legacy served requests whose keys could not be noted, and until when retries may come.
+#[derive(Default)]
+struct Unnoted(Mutex<Vec<(RouteId, Timestamp)>>);
+
+impl Unnoted {
+    /// Legacy serves one now.
+    fn serve(&self, route: &str) {
+        let until = clock::now() + Duration::from_secs(86_400);
+        self.0.lock().unwrap().push((route.into(), until));
+    }
+}
+
+impl GateCondition for Unnoted {
+    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<(Timestamp, String)> {
+        let all = self.0.lock().unwrap().clone();
+        let of_routes = all.into_iter().filter(|(route, _)| routes.contains(&route));
+        of_routes.map(|(route, until)| (until, format!("a key of `{route}` was not noted"))).collect()
+    }
+}
+
+/// `bare` is in `live` by force, and gates ask for unnoted keys.
+async fn bare_in_live_with(unnoted: &Arc<Unnoted>, files: Declared) -> Fixture {
+    let store = Arc::new(FailingStore::default());
+    let evidence = Evidence::load(store.clone()).await.unwrap();
+    let ladder = open_with(files, &store, &evidence, vec![unnoted.clone()]).await.unwrap();
+    let fixture = Fixture { store, evidence, ladder };
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture
+}
+
+/// Starts again, with the same conditions.
+async fn restart_with(unnoted: &Arc<Unnoted>, files: Declared, fixture: Fixture) -> Fixture {
+    let Fixture { store, evidence, ladder: _ } = fixture;
+    let ladder = open_with(files, &store, &evidence, vec![unnoted.clone()]).await.unwrap();
+    Fixture { store, evidence, ladder }
+}
+
+#[tokio::test]
+async fn a_reload_and_a_start_hold_a_live_route_for_keys_that_are_not_known() {
+    let unnoted = Arc::new(Unnoted::default());
+    unnoted.serve("bare");
+    let fixture = bare_in_live_with(&unnoted, files(&[])).await;
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "the flip by force accepted these");
+    unnoted.serve("bare");
+    let why = |fixture: &Fixture| fixture.status("bare").refused.join("; ");
+    let fixture = restart_with(&unnoted, files(&[]), fixture).await;
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    assert!(why(&fixture).contains("held at `dark`: a key of `bare` was not noted"), "{}", why(&fixture));
+    assert!(fixture.refusal("bare", to(State::Live)).await.contains("a key of `bare` was not noted"));
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    unnoted.serve("bare");
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    // A workflow that only reads does no harm.
+    let reads = Declared { read_only: ["bare".into()].into(), ..files(&[]) };
+    fixture.ladder.reload(reads, || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+}
+
+/// `plain` had some of the requests of `bare` and is removed.
+#[tokio::test]
+async fn a_live_route_is_held_for_unnoted_keys_of_a_route_whose_requests_it_gets() {
+    let wide = || edited(files(&[]), "bare", |route| route.matches.path = "/{any}".into());
+    let unnoted = Arc::new(Unnoted::default());
+    let fixture = bare_in_live_with(&unnoted, wide()).await;
+    let without_plain = || {
+        let mut files = wide();
+        files.routes.retain(|route| route.id.as_str() != "plain");
+        files
+    };
+    fixture.ladder.reload(without_plain(), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "all keys were noted");
+    fixture.ladder.reload(wide(), || {}).await.unwrap();
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    unnoted.serve("plain");
+    fixture.ladder.reload(wide(), || {}).await.unwrap();
+    fixture.ladder.reload(without_plain(), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+}
+
+#[tokio::test]
+async fn a_live_route_is_held_when_a_scope_of_its_keys_is_forgotten() {
+    let fixture = bare_in_live().await;
+    let scoped_by = |n: usize| {
+        let name: http::HeaderName = format!("x-caller-{n}").parse().unwrap();
+        edited(files(&[]), "bare", |route| route.caller = vec![name].into())
+    };
+    for n in 0..crate::limits::EARLIER_SCOPES_MAX {
+        fixture.ladder.reload(scoped_by(n), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "{n}");
+    }
+    let last = crate::limits::EARLIER_SCOPES_MAX;
+    fixture.ladder.reload(scoped_by(last), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+    let why = fixture.status("bare").refused.join("; ");
+    assert!(why.contains("the scope of the retry keys changed more than"), "{why}");
+}
+
+/// Sets the time since which the keys of `bare` are recorded: all but the last two hundred milliseconds of a day and ten
+/// minutes are over.
+async fn expire_soon(store: &FailingStore) {
+    let mut rows = store.declared().await.unwrap();
+    let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
+    retry.exposed = retry.since;
+    retry.since = Some(retry.since.unwrap() - (25 * HOUR - HOUR * 5 / 6 - Duration::from_millis(200)));
+    store.put_flips(Vec::new(), Some(rows)).await.unwrap();
+}
+
+/// Releases held routes until a condition is true.
+async fn release_until(fixture: &Fixture, is_true: impl Fn() -> bool) {
     let until = tokio::time::Instant::now() + Duration::from_secs(5);
-    while fixture.state("bare") != effective(State::Live, Why::Requested) {
-        assert!(tokio::time::Instant::now() < until, "it returns");
+    while !is_true() {
+        assert!(tokio::time::Instant::now() < until, "it is released");
         fixture.ladder.release_held().await.unwrap();
         tokio::task::yield_now().await;
     }
-    assert_eq!(fixture.flips().await, 1);
-    assert!(fixture.status("bare").refused.is_empty());
+}
+
+/// While it was held, legacy served a request whose key was not noted, and the gate is not asked when it returns.
+#[tokio::test]
+async fn a_held_route_does_not_return_while_keys_are_not_known() {
+    let unnoted = Arc::new(Unnoted::default());
+    let fixture = bare_in_live_with(&unnoted, files(&[])).await;
+    fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+    expire_soon(&fixture.store).await;
+    let fixture = restart_with(&unnoted, elsewhere(), fixture).await;
+    unnoted.serve("bare");
+    let why = || fixture.status("bare").refused.join("; ");
+    assert!(why().contains("its retry keys are recorded since"), "{}", why());
+    release_until(&fixture, || !why().contains("its retry keys are recorded since")).await;
+    assert!(why().contains("a key of `bare` was not noted"), "{}", why());
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
+}
+
+/// Nobody has read the file of the other route again.
+#[tokio::test]
+async fn the_end_of_a_hold_moves_no_other_route() {
+    let fixture = bare_in_live().await;
+    fixture.flip("plain", to(State::Shadow)).await.unwrap();
+    let asking = || edited(elsewhere(), "plain", |route| route.declared = State::Dark);
+    fixture.ladder.reload(asking(), || {}).await.unwrap();
+    expire_soon(&fixture.store).await;
+    let fixture = fixture.restart(asking()).await;
+    assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Gate));
+    fixture.record_pairs("plain");
+    let flips = fixture.flips().await;
+    release_until(&fixture, || fixture.state("bare") == effective(State::Live, Why::Requested)).await;
+    assert_eq!((fixture.state("plain"), fixture.flips().await), (effective(State::Shadow, Why::Gate), flips));
+    fixture.ladder.reload(asking(), || {}).await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Requested));
 }

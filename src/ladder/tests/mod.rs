@@ -72,10 +72,20 @@ async fn open_ladder(
     store: &Arc<FailingStore>,
     evidence: &Arc<Evidence>,
 ) -> Result<Arc<Ladder>, FilesError> {
+    open_with(files, store, evidence, Vec::new()).await
+}
+
+/// Opens a ladder whose gates have other conditions than evidence.
+async fn open_with(
+    files: Declared,
+    store: &Arc<FailingStore>,
+    evidence: &Arc<Evidence>,
+    conditions: Vec<Arc<dyn GateCondition>>,
+) -> Result<Arc<Ladder>, FilesError> {
     let parts = LadderParts {
         store: store.clone(),
         evidence: evidence.clone(),
-        conditions: Vec::new(),
+        conditions,
         retry_window: Duration::from_secs(86_400),
         copy_started: None,
         answer_within: Duration::from_secs(5),
@@ -85,9 +95,9 @@ async fn open_ladder(
 
 /// Sentences about instances of the engine that these files would leave without a route.
 async fn orphans_of(ladder: &Ladder, store: &Arc<FailingStore>, files: &Declared) -> Result<Vec<String>, StoreError> {
-    let before = ladder.mover.in_force().inputs().positions.followers;
+    let before = ladder.mover.in_force().inputs().positions;
     let store: SharedStore = store.clone();
-    super::orphans::find(&store, &before, &files.routes).await
+    Ok(super::orphans::find(&store, &before.families(), &files.routes).await?.new)
 }
 
 struct Fixture {

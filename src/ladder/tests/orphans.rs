@@ -1,5 +1,7 @@
 //! Files that would leave instances of the engine without a route that follows them up: they are refused.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use super::*;
 
 #[tokio::test]
@@ -82,4 +84,44 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
     let ladder = open_ladder(with_plain_route("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
     assert_eq!(orphans_of(&ladder, &store, &with_plain_route("GET /orders/17")).await.unwrap(), Vec::<String>::new());
     open_ladder(with_plain_route("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
+}
+
+fn without_family() -> Declared {
+    let mut files = files(&[]);
+    files.routes.retain(|route| !["create", "follow"].contains(&route.id.as_str()));
+    files
+}
+
+/// It may create an instance that nobody would follow up.
+#[tokio::test]
+async fn files_that_remove_a_family_are_refused_while_a_run_of_it_is_open() {
+    let fixture = Fixture::open(files(&[])).await;
+    let open_run = |route: Option<&str>| {
+        *fixture.store.route_of_open_run.lock().unwrap() = route.map(RouteId::from);
+    };
+    fixture.store.owns_none.store(true, SeqCst);
+    open_run(Some("create"));
+    let refused = fixture.ladder.reload(without_family(), || panic!("it is not recorded")).await.unwrap_err();
+    assert!(refused.to_string().contains("the engine has an open run that may create one of `create`"), "{refused}");
+    let at_start = open_ladder(without_family(), &fixture.store, &fixture.evidence).await.err().unwrap();
+    assert_eq!(at_start.to_string(), refused.to_string());
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    open_run(Some("plain"));
+    fixture.ladder.reload(without_family(), || {}).await.unwrap();
+}
+
+/// Such as by a rerun of a failed run of a family that was removed before.
+#[tokio::test]
+async fn instances_that_no_file_follows_up_stop_no_other_files() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.store.owns_none.store(true, SeqCst);
+    fixture.ladder.reload(without_family(), || {}).await.unwrap();
+    fixture.store.owns_none.store(false, SeqCst);
+    let fixture = fixture.restart(without_family()).await;
+    let changed = edited(without_family(), "plain", |route| route.declared = State::Shadow);
+    fixture.ladder.reload(changed, || {}).await.unwrap();
+    assert_eq!(fixture.state("plain").state, State::Shadow);
+    // Once they are followed up again, they have to be.
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    fixture.ladder.reload(without_family(), || panic!("it is not recorded")).await.unwrap_err();
 }

@@ -105,13 +105,19 @@ fn scopes_beyond_the_bound_are_forgotten_and_shut_the_gate() {
     let mut scopes = Scopes::new();
     for n in 0..=EARLIER_SCOPES_MAX + 1 {
         let why = scopes.get(&RouteId::from("bare")).and_then(|scopes| forgotten(scopes, at(0), window));
-        assert_eq!(why, None, "{n}");
+        assert!(why.is_none(), "{n}");
         scopes = after_files(&scopes, &scoped_by(&format!("x-{n}")), at(n as i64), window);
     }
     let scopes = &scopes[&RouteId::from("bare")];
     assert_eq!(scopes.earlier.len(), EARLIER_SCOPES_MAX);
-    assert!(forgotten(scopes, at(20), window).unwrap().contains("more than 8 times"));
-    assert_eq!(forgotten(scopes, at(26), window), None, "its time is over");
+    let shut = forgotten(scopes, at(20), window).unwrap();
+    assert!(shut.why.contains("more than 8 times"), "{}", shut.why);
+    let last = scopes.earlier[0].at;
+    assert!(
+        shut.exposed == last && last > scopes.forgotten.unwrap(),
+        "a flip before the last change does not know of it"
+    );
+    assert!(forgotten(scopes, at(26), window).is_none(), "its time is over");
 }
 
 /// Why a route's gate to `live` is shut.

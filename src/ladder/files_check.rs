@@ -1,0 +1,55 @@
+//! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
+//! followers, or if a route in `only` would go down without an acknowledgement or perform retries a second time.
+
+use super::gate::{Gate, exposed_sentence};
+use super::orphans::Orphans;
+use super::positions::Positions;
+use super::types::{Declared, FilesError, Move, Unrecorded};
+use super::{files, orphans};
+use crate::store::SharedStore;
+
+/// New files that may be put in force.
+pub(super) struct CheckedFiles {
+    pub after: Positions,
+    /// The flips that they make.
+    pub moves: Vec<Move>,
+    /// Whether they would leave instances of the engine without a route if there were some.
+    pub may_orphan: bool,
+}
+
+/// The positions under new files, and the flips that they make.
+///
+/// # Errors
+/// The files must not be put in force, or the store does not answer.
+pub(super) async fn check_and_adopt(
+    store: &SharedStore,
+    gate: &Gate,
+    before: &Positions,
+    declared: Declared,
+    has_served: bool,
+) -> Result<CheckedFiles, FilesError> {
+    let Orphans { new: mut refused, known, possible: may_orphan } =
+        orphans::find(store, &before.families(), &declared.routes).await?;
+    let (mut after, moves) = files::adopt(before, declared, has_served, gate);
+    refused.extend(files::lowered_without_acknowledgement(before, &after));
+    let exposed = after.routes.values().filter_map(|at| Some((at, gate.exposed_in_only(&after, at)?)));
+    let mut accepted = Vec::new();
+    for (at, Unrecorded { exposed, until, .. }) in exposed {
+        match at.route.force {
+            Some(_) => accepted.push((at.route.id.clone(), exposed)),
+            None => refused.push(exposed_sentence(&at.route.id, until)),
+        }
+    }
+    for (route, exposed) in accepted {
+        if let Some(scopes) = after.scopes.get_mut(&route) {
+            scopes.accepted = Some(exposed);
+        }
+    }
+    if !refused.is_empty() {
+        return Err(FilesError::Refused(refused));
+    }
+    for sentence in known {
+        tracing::error!("neither these files nor the ones before follow up all instances: {sentence}");
+    }
+    Ok(CheckedFiles { after, moves, may_orphan })
+}

@@ -70,6 +70,8 @@ async fn every_key_of_a_route_is_in_the_schema_and_every_key_of_the_schema_is_ac
     flags.write("routes/all.yaml", &route(all()));
     let checked = cli(&["check", &dir], &[]).await;
     assert_eq!(checked.status.code(), Some(0), "{}", output_text(&checked));
+    let scope = format!("{}: retry keys are scoped by the value of `", known["id"]);
+    assert!(output_text(&checked).contains(&scope), "{}", output_text(&checked));
     // A key that is not in the schema is refused, whatever its value.
     for name in known.keys() {
         let other = format!("{name}x");

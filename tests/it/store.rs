@@ -17,6 +17,8 @@ fn url(path: &std::path::Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_is_checked_and_backed_up_under_load() {
     let mut system = TestSystem::start().await;
+    let log = system.pointsman.log();
+    assert!(log.contains("ended runs are kept for 30 days, the default of this store"), "{log}");
     system.climb_to("live").await;
     let copy = system.flags.file("copy.db");
     let name = copy.to_str().expect("a path");

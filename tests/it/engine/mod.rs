@@ -27,6 +27,7 @@ mod risk;
 mod run_commands;
 mod run_information;
 mod sealed;
+mod sealed_answers;
 mod sealed_once;
 mod service_failures;
 mod structure;

@@ -27,6 +27,7 @@ use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::opened_events::{self, OpenedEvents};
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::writer::{KnownPlans, Writer, WriterParts};
+use crate::engine::scheduler::claimed_run::ClaimedRun;
 use crate::engine::scheduler::gauges::CountedRuns;
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::load_permits::LoadPermits;
@@ -40,7 +41,7 @@ use crate::engine::scheduler::watchers::Watchers;
 use crate::engine::scheduler::why_unresumed::WhyUnresumed;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
-use crate::names::{Fence, RunId, Seq, WorkerId, WorkflowName};
+use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, SharedStore, StoreError, StoredEvent};
 use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
 
@@ -56,6 +57,12 @@ pub(super) trait RunTasks: Send + Sync {
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     );
+    /// Drives a run that this process has claimed, until it has ended, rests, or the process drains.
+    fn drive(&self, core: Arc<Core>, claimed: ClaimedRun) -> BoxFuture<'static, ()>;
+    /// As [`RunTasks::drive`], in a task of its own.
+    fn spawn(&self, core: &Arc<Core>, claimed: ClaimedRun, permit: Option<OwnedSemaphorePermit>);
+    /// Starts the successor that a superseded run names, unless it exists; an error says why it could not be started.
+    fn start_successor(&self, core: Arc<Core>, of: RunId, from: StepId) -> BoxFuture<'static, Result<(), String>>;
     /// Creates a child unless it exists or the gate forbids that; returns the child's state.
     fn ensure_child(
         &self,

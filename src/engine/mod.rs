@@ -66,9 +66,10 @@ use crate::secret::Secret;
 use crate::store::SharedStore;
 use crate::workflow::{Mode, Plan};
 
-pub use api::types::{Explanation, OrderError, Start, StartError, Started};
+pub use api::types::{Explanation, Start, StartError, Started};
 pub use ports::breaker::BreakerState;
 pub use ports::service::{BreakerView, ServiceView};
+pub use scheduler::order_error::OrderError;
 pub use scheduler::recover::Recovered;
 
 /// The engine's arm, as proxy and shadow call it.

@@ -6,14 +6,17 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::engine::api::child;
+use crate::engine::api::{child, rerun};
 use crate::engine::context::{Core, RunTasks};
+use crate::engine::driver::{self, Driver};
 use crate::engine::machine::{ChildSpec, ChildState};
 use crate::engine::scheduler::claim;
+use crate::engine::scheduler::claimed_run::ClaimedRun;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::engine::scheduler::supervisor;
+use crate::names::{RunId, StepId};
 use crate::store::OwnedRun;
 use crate::workflow::RunStarted;
 
@@ -29,6 +32,17 @@ impl RunTasks for Tasks {
         permit: Option<OwnedSemaphorePermit>,
     ) {
         claim::open(&core, slot, owned, permit);
+    }
+    fn drive(&self, core: Arc<Core>, claimed: ClaimedRun) -> BoxFuture<'static, ()> {
+        let driver = Driver::of_claimed(&core, claimed);
+        async move { drop(driver.drive().await) }.boxed()
+    }
+    fn spawn(&self, core: &Arc<Core>, claimed: ClaimedRun, permit: Option<OwnedSemaphorePermit>) {
+        driver::spawn(core, Driver::of_claimed(core, claimed), permit);
+    }
+    fn start_successor(&self, core: Arc<Core>, of: RunId, from: StepId) -> BoxFuture<'static, Result<(), String>> {
+        let started = async move { rerun::rerun(&core, of, from, String::new()).await };
+        started.map(|started| started.map(drop).map_err(|error| error.to_string())).boxed()
     }
     fn ensure_child(
         &self,

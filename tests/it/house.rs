@@ -44,6 +44,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const MAY_IMPORT_ALL: &[&str] = &["app", "lib"];
 /// Rooms whose files still import each other in a circle. Nothing is added here; a room without a circle is taken out.
 const CIRCLES: &[&str] = &[];
+/// What folders of a room may not import of their own room.
+const NOT_IN_FOLDER: &[(&str, &[&str])] = &[
+    ("engine/machine", &["api", "context", "driver", "ports", "scheduler"]),
+    ("engine/ports", &["api", "driver"]),
+    ("engine/scheduler", &["api", "driver"]),
+    ("engine/driver", &["api"]),
+];
 /// No clock, no IO, no async.
 const PURE: &[&str] = &["expression", "flag", "workflow", "compare", "exchange"];
 /// Folders of other rooms that have no clock, no IO and no async either.
@@ -186,6 +193,23 @@ fn no_two_files_of_a_room_import_each_other_in_a_circle() {
         wrong.push(format!("`{room}` has no circle any more: take it out of CIRCLES in tests/it/house.rs"));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn folders_of_a_room_import_only_what_is_below_them() {
+    let mut wrong = Vec::new();
+    for (folder, forbidden) in NOT_IN_FOLDER {
+        let (room, _) = folder.split_once('/').expect("a folder of a room");
+        let files: Vec<_> = rooms().into_iter().filter(|(path, ..)| path.starts_with(folder)).collect();
+        assert!(!files.is_empty(), "there is no folder {folder}");
+        for (path, _, code) in files {
+            let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            for name in forbidden.iter().filter(|name| code.contains(&format!("crate::{room}::{name}"))) {
+                wrong.push(format!("{}: {folder} may not import {room}::{name}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "forbidden imports:\n{}", wrong.join("\n"));
 }
 
 #[test]

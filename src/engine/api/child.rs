@@ -16,12 +16,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::engine::api::children::end_of;
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::start::{self, Origin};
 use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, SpawnPolicy, StartAnswer};
+use crate::engine::scheduler::children::end_of;
 use crate::engine::scheduler::load::{self, LoadError};
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use crate::engine::api::types::{Explanation, OrderError};
+use crate::engine::api::types::Explanation;
 use crate::engine::context::Core;
 use crate::engine::ports::breaker::BreakerState;
 use crate::engine::ports::locks;
 use crate::engine::scheduler::load::{self, LoadError};
+use crate::engine::scheduler::order_error::OrderError;
 use crate::flag::Freeze;
 use crate::names::{RunId, ServiceName};
 use crate::store::LockRow;

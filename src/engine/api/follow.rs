@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::api::children::WAITING_STATUSES;
 use crate::engine::context::Core;
+use crate::engine::scheduler::children::WAITING_STATUSES;
 use crate::engine::scheduler::watchers::{DurableState, WokenBy};
 use crate::names::{RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};

@@ -9,11 +9,9 @@
 pub(super) mod arm;
 mod attach;
 pub(super) mod child;
-pub(super) mod children;
 pub(super) mod explain;
 pub(super) mod follow;
 mod methods;
-pub(super) mod orders;
 mod prepare;
 pub(super) mod prepared;
 pub(super) mod rerun;

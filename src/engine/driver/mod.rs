@@ -6,6 +6,7 @@
 //!
 //! A call, an append and a query are futures here: while the service, the store or a child is slow, the run goes on.
 
+mod claimed;
 mod perform;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::Driver;
-use crate::engine::api::children;
-use crate::engine::api::types::OrderError;
 use crate::engine::machine::{CallRequest, End, Input, LockQuery, Measure, OrderAnswer, OrderId, Output, RestCause};
 use crate::engine::ports::locks;
 use crate::engine::ports::order_sealer::open_orders;
 use crate::engine::ports::outgoing;
 use crate::engine::ports::writer::Writer;
+use crate::engine::scheduler::children;
 use crate::engine::scheduler::mailbox::{Reply, Slot};
+use crate::engine::scheduler::order_error::OrderError;
 use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{AttemptResult, EffectClass};

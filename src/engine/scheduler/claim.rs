@@ -15,14 +15,12 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::engine::api::types::OrderError;
-use crate::engine::clock::Clock;
 use crate::engine::context::Core;
-use crate::engine::driver::{Driver, DriverParts};
-use crate::engine::scheduler::copied_runs;
+use crate::engine::scheduler::claimed_run::ClaimedRun;
 use crate::engine::scheduler::lease::LeaseProof;
-use crate::engine::scheduler::load::{LoadError, LoadedRun, plan_of, read};
+use crate::engine::scheduler::load::{LoadError, plan_of, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
+use crate::engine::scheduler::order_error::OrderError;
 use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun};
 use crate::engine::scheduler::unreadable;
 use crate::names::RunId;
@@ -102,7 +100,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Err(error) => return retry_later(core, slot, &error),
     };
     match load(core, slot, &owned, lease_proof).await {
-        Ok(driver) => drop(driver.drive().await),
+        Ok(claimed) => core.run_tasks.drive(core.clone(), claimed).await,
         Err((slot, LoadError::Store(error))) => retry_later(core, slot, &error),
         Err((slot, LoadError::Unreadable(why) | LoadError::EventsUnavailable(why))) => {
             // The run is given up while the slot is held, so that a message that comes meanwhile starts another task
@@ -136,14 +134,13 @@ pub(in crate::engine) fn retry_later(core: &Core, mut slot: Slot, error: &StoreE
     }
 }
 
-/// Loads a run that this process has acquired, and makes its driver. `lease_proof` was taken before the run was
-/// acquired.
+/// Loads a run that this process has acquired. `lease_proof` was taken before the run was acquired.
 pub(in crate::engine) async fn load(
     core: &Arc<Core>,
     slot: Slot,
     owned: &OwnedRun,
     lease_proof: LeaseProof,
-) -> Result<Driver, (Slot, LoadError)> {
+) -> Result<ClaimedRun, (Slot, LoadError)> {
     let id = slot.run();
     core.schedule.timers.remove(id);
     // Reading from a snapshot is safe: this process owns the run, so it is neither appended to nor purged meanwhile.
@@ -160,7 +157,9 @@ pub(in crate::engine) async fn load(
         loaded = read(core, id, Beginning::FirstEvent).await;
     }
     match loaded {
-        Ok(loaded) if loaded.run.seq() == owned.summary.seq => Ok(loaded.driver(core, slot, owned, lease_proof)),
+        Ok(loaded) if loaded.run.seq() == owned.summary.seq => {
+            Ok(ClaimedRun { loaded, slot, fence: owned.fence, lease_proof })
+        }
         Ok(loaded) => {
             // Not driven: the store would refuse every append, since sequence numbers do not match.
             let (row, events) = (owned.summary.seq, loaded.run.seq());
@@ -185,34 +184,5 @@ pub(in crate::engine) async fn load(
             }
             Err((slot, unloaded))
         }
-    }
-}
-
-impl LoadedRun {
-    fn driver(self, core: &Arc<Core>, slot: Slot, owned: &OwnedRun, lease_proof: LeaseProof) -> Driver {
-        let LoadedRun { run, last_event_at, plan, snapshot, credentials, sealer, from_snapshot: _ } = self;
-        let (executor, writer) =
-            core.executor_and_writer(run.mode(), &plan, None, owned.fence, Some(lease_proof), sealer);
-        let registration = core.schedule.registry.register(run.id(), None).ok();
-        let pause = copied_runs::pause_of(core, &run, &plan, last_event_at);
-        let mut driver = Driver::new(DriverParts {
-            core: core.clone(),
-            snapshot,
-            plan,
-            clock: Clock::starting(core.process.clock.now(), last_event_at),
-            durable_seq: run.seq(),
-            run,
-            credentials,
-            executor,
-            writer,
-            claim: None,
-            caller: None,
-            registration,
-            slot: Some(slot),
-            starter: None,
-            depth: 0,
-        });
-        driver.recover(pause);
-        driver
     }
 }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use crate::engine::api::children;
 use crate::engine::context::Core;
 use crate::engine::machine::{Delivery, PendingRunRecord};
+use crate::engine::scheduler::children;
 use crate::names::RunId;
 use crate::store::{PendingRun, RunFilter, StoreError};
 use crate::workflow::{Order, RunStatus};

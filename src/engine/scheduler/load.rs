@@ -3,20 +3,18 @@
 //! Always true: a run that cannot be read is left unchanged, and the error says why. A run whose sealed values cannot be
 //! opened counts as one that cannot be read: it would send them sealed, and repeat an attempt with another body.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use jiff::Timestamp;
 
 use crate::engine::context::Core;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::locks::ROWS_MAX;
 use crate::engine::ports::opened_events;
+use crate::engine::scheduler::claimed_run::LoadedRun;
 use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
 use crate::engine::snapshot::Snapshot;
 use crate::names::{PlanId, RunId, StepId};
 use crate::store::StoreError;
-use crate::workflow::{Plan, Run};
+use crate::workflow::Plan;
 
 /// Why a run cannot be moved here.
 pub(in crate::engine) enum LoadError {
@@ -27,19 +25,6 @@ pub(in crate::engine) enum LoadError {
     /// Reading its events failed although the store answers other queries: they are unreadable, or the error was
     /// transient.
     EventsUnavailable(String),
-}
-
-/// A run as it is in the store, with the parts that a driver needs to move it.
-pub(in crate::engine) struct LoadedRun {
-    pub run: Run,
-    pub last_event_at: Timestamp,
-    pub plan: Arc<Plan>,
-    pub snapshot: Arc<Snapshot>,
-    pub credentials: BTreeMap<String, String>,
-    /// Seals its sensitive values.
-    pub sealer: EventSealer,
-    /// Whether the run was read from its snapshot, without the earlier events.
-    pub from_snapshot: bool,
 }
 
 /// Reads a run, whether or not this process owns it.

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::api::types::OrderError;
 use crate::engine::machine::ChildEnd;
+use crate::engine::scheduler::order_error::OrderError;
 use crate::engine::scheduler::timers::Timers;
 use crate::names::{Fence, RunId};
 use crate::workflow::{Order, RunSummary};

@@ -2,10 +2,12 @@
 //!
 //! Always true: a run has at most one task in this process, and a message to a run without a task starts one
 //! (`mailbox`, `deliver`, `claim`). A resting run is an entry in `timers`; the `supervisor` wakes it. Runs that the
-//! last process left are resumed by `recover` and `outbox`. The code that moves runs is known only as
-//! [`super::context::RunTasks`].
+//! last process left are resumed by `recover` and `outbox`. Orders reach a run whichever process moves it (`orders`). The
+//! code that moves and starts runs (`driver`, `api`) is known only as [`super::context::RunTasks`].
 
+pub(super) mod children;
 pub(super) mod claim;
+pub(super) mod claimed_run;
 pub(super) mod copied_runs;
 pub(super) mod deliver;
 pub(super) mod end_children;
@@ -15,6 +17,8 @@ pub(super) mod lease;
 pub(super) mod load;
 pub(super) mod load_permits;
 pub(super) mod mailbox;
+pub(super) mod order_error;
+pub(super) mod orders;
 pub(super) mod outbox;
 pub(super) mod recover;
 pub(super) mod registry;

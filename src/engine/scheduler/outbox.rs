@@ -23,7 +23,6 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::engine::api::rerun;
 use crate::engine::context::Core;
 use crate::engine::machine::PendingRunRecord;
 use crate::engine::scheduler::end_children;
@@ -157,12 +156,10 @@ async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<Option<JoinHa
         PendingRunRecord::Child => deliver_child(core, run, parent).await.map(|()| None),
         PendingRunRecord::EndChildren => Ok(Some(spawn_end_children(core, run, parent))),
         PendingRunRecord::Successor { from } => {
-            match rerun::rerun(core, parent, from, String::new()).await {
-                Ok(started) => {
-                    tracing::info!(%run, %parent, fresh = started.fresh, "the rerun of a superseded run was started from the outbox")
-                }
+            match core.run_tasks.start_successor(core.clone(), parent, from).await {
+                Ok(()) => tracing::info!(%run, %parent, "the rerun of a superseded run is started from the outbox"),
                 Err(why) => {
-                    tracing::warn!(%run, %parent, %why, "the rerun of a superseded run could not be started: it is tried again")
+                    tracing::warn!(%run, %parent, why, "the rerun of a superseded run could not be started: it is tried again")
                 }
             }
             Ok(None)

@@ -17,7 +17,6 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::oneshot;
 
 use crate::engine::context::Core;
-use crate::engine::driver;
 use crate::engine::ports::opened_events;
 use crate::engine::scheduler::claim;
 use crate::engine::scheduler::copied_runs;
@@ -170,9 +169,9 @@ async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> R
         return ResumeOutcome::Resumed;
     };
     match claim::load(core, slot, &owned, lease_proof).await {
-        Ok(driver) => {
+        Ok(claimed) => {
             let permit = core.schedule.wake_permits.clone().try_acquire_owned().ok();
-            driver::spawn(core, driver, permit);
+            core.run_tasks.spawn(core, claimed, permit);
             ResumeOutcome::Resumed
         }
         Err((_slot, LoadError::Unreadable(_) | LoadError::EventsUnavailable(_))) => {

@@ -15,12 +15,12 @@ use jiff::SignedDuration;
 use metrics::counter;
 use uuid::Uuid;
 
-use crate::engine::api::types::OrderError;
 use crate::engine::context::Core;
 use crate::engine::machine::order_record;
 use crate::engine::scheduler::end_children;
 use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
 use crate::engine::scheduler::mailbox::{OrderRequest, Reply, Slot};
+use crate::engine::scheduler::order_error::OrderError;
 use crate::names::RunId;
 use crate::store::{Append, AppendError, EventsSize, OrderRecord, OwnedRun, Priority, StoreError};
 use crate::workflow::{Choice, Mode, Order, Refusal, RunSummary};

@@ -278,7 +278,7 @@ async fn an_order_to_a_child_does_not_prevent_its_creation() {
     let child = crate::workflow::fold(harness.events(run).await.iter()).unwrap().children().next().unwrap().run;
     let core = harness.engine.core.clone();
     let order = tokio::spawn(async move {
-        crate::engine::api::orders::order(&core, child, Order::Pause { reason: None }, "bob".into()).await
+        crate::engine::scheduler::orders::order(&core, child, Order::Pause { reason: None }, "bob".into()).await
     });
     store.wait_for_take().await;
     store.answer_reads(usize::MAX);

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::engine::api::orders;
-use crate::engine::api::types::OrderError;
 use crate::engine::context::Core;
 use crate::engine::machine::{ChildEnd, Delivery};
 use crate::engine::scheduler::mailbox::Message;
+use crate::engine::scheduler::order_error::OrderError;
+use crate::engine::scheduler::orders;
 use crate::names::RunId;
 use crate::workflow::{Mode, Order, Plan, Run, RunStatus};
 

@@ -13,13 +13,13 @@ use serde_json::Value;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::api::types::OrderError;
 use crate::engine::context::Core;
 use crate::engine::machine::order_record::refusal_of;
 use crate::engine::ports::event_sealer;
 use crate::engine::ports::order_sealer::seal_order;
 use crate::engine::scheduler::deliver::Undelivered;
 use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply};
+use crate::engine::scheduler::order_error::OrderError;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq};
 use crate::store::{OrderRecord, StoreNotification};

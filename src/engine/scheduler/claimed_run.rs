@@ -1,0 +1,35 @@
+//! A run that was read from the store, and one that this process may move.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::engine::ports::event_sealer::EventSealer;
+use crate::engine::scheduler::lease::LeaseProof;
+use crate::engine::scheduler::mailbox::Slot;
+use crate::engine::snapshot::Snapshot;
+use crate::names::Fence;
+use crate::workflow::{Plan, Run};
+
+/// A run as it is in the store, with the parts that a driver needs to move it.
+pub(in crate::engine) struct LoadedRun {
+    pub run: Run,
+    pub last_event_at: Timestamp,
+    pub plan: Arc<Plan>,
+    pub snapshot: Arc<Snapshot>,
+    pub credentials: BTreeMap<String, String>,
+    /// Seals its sensitive values.
+    pub sealer: EventSealer,
+    /// Whether the run was read from its snapshot, without the earlier events.
+    pub from_snapshot: bool,
+}
+
+/// A run that this process has acquired and loaded.
+pub(in crate::engine) struct ClaimedRun {
+    pub loaded: LoadedRun,
+    pub slot: Slot,
+    pub fence: Fence,
+    /// Taken before the run was acquired.
+    pub lease_proof: LeaseProof,
+}

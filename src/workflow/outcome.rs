@@ -18,8 +18,8 @@ use super::conflict::{conflict, pauses, shorten_value};
 use super::rules::Busy;
 use super::step_events::schema_failure;
 use super::{
-    AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Outcome,
-    Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
+    AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Mode,
+    Outcome, Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
 };
 
 /// An attempt that ended, with the state that decisions about it need.
@@ -86,8 +86,10 @@ impl EndedAttempt<'_> {
                 // breaker.
                 let caller_waits = self.part == Part::Do
                     && state.until.is_none()
+                    && self.run.mode() == Mode::Real
                     && self.run.started.route.is_some()
-                    && self.run.answer.is_none();
+                    && self.run.answer.is_none()
+                    && self.run.pending.is_none();
                 let fallback =
                     !earlier_unknown && fallback::available(self.run, self.plan, self.step, self.item).is_some();
                 if breaker_open && !uncertain && (fallback || caller_waits) && !self.run.is_ending() {

@@ -89,6 +89,24 @@ fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_using_an_attempt(
 }
 
 #[test]
+fn an_open_breaker_is_waited_for_once_no_caller_waits() {
+    let plan = plan(
+        "{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a' } }, respond: [{ pending: { status: 202 } }, { status: 200 }] }",
+    );
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("a", breaker_open(60_000));
+    assert_eq!(harness.status(), RunStatus::Failed, "the caller waits");
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.command(Command::AnswerPending).unwrap();
+    harness.call("a", breaker_open(60_000));
+    assert_eq!(harness.in_flight_names(), ["a"], "it waited for the breaker's next probe");
+    harness.call("a", ok(json!({})));
+    assert_eq!(harness.status(), RunStatus::Completed);
+}
+
+#[test]
 fn fallbacks_form_chains_and_a_step_whose_fallback_does_not_run_fails() {
     let chain = plan(
         "

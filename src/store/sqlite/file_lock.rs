@@ -165,7 +165,11 @@ fn refuse_network_file_system(database: &Path) -> Result<(), StoreError> {
         .map_err(|error| StoreError(format!("cannot read the file system type of {}: {error}", folder.display())))?
         .f_type;
     // The type's width and sign differ between architectures: only the low 32 bits identify the file system.
-    match network_file_system_name(kind as u32) {
+    let name = match kind as u32 {
+        FUSE => network_fuse_type(folder),
+        kind => network_file_system_name(kind).map(str::to_owned),
+    };
+    match name {
         None => Ok(()),
         Some(name) => Err(StoreError(format!(
             "{} is on {name}: SQLite's locks and shared memory do not work there, and events could be lost; put the \
@@ -178,6 +182,47 @@ fn refuse_network_file_system(database: &Path) -> Result<(), StoreError> {
 #[cfg(not(target_os = "linux"))]
 fn refuse_network_file_system(_database: &Path) -> Result<(), StoreError> {
     Ok(())
+}
+
+/// `statfs` gives this number for every file system in user space; `/proc/self/mountinfo` tells them apart.
+#[cfg(target_os = "linux")]
+const FUSE: u32 = 0x6573_5546;
+
+/// Types of FUSE file systems whose files other machines may use at the same time.
+#[cfg(target_os = "linux")]
+const NETWORK_FUSE_TYPES: [&str; 14] = [
+    "fuse.sshfs",
+    "fuse.glusterfs",
+    "fuse.ceph",
+    "fuse.ceph-fuse",
+    "fuse.s3fs",
+    "fuse.goofys",
+    "fuse.mount-s3",
+    "fuse.gcsfuse",
+    "fuse.blobfuse",
+    "fuse.blobfuse2",
+    "fuse.rclone",
+    "fuse.juicefs",
+    "fuse.mfs",
+    "fuse.seaweedfs",
+];
+
+/// The type of the FUSE file system of a folder, if it is one of [`NETWORK_FUSE_TYPES`].
+#[cfg(target_os = "linux")]
+fn network_fuse_type(folder: &Path) -> Option<String> {
+    let device = std::fs::metadata(folder).ok()?.dev();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let kind = mount_type(&mounts, &device)?;
+    NETWORK_FUSE_TYPES.contains(&kind).then(|| kind.to_owned())
+}
+
+/// The file system type of a device (`MAJOR:MINOR`), as the lines of `/proc/self/mountinfo` give it.
+#[cfg(target_os = "linux")]
+fn mount_type<'m>(mounts: &'m str, device: &str) -> Option<&'m str> {
+    let of_device = |line: &&str| line.split(' ').nth(2) == Some(device);
+    let line = mounts.lines().find(of_device)?;
+    line.split_once(" - ")?.1.split(' ').next()
 }
 
 /// The name of a network file system; `None` for all others. The numbers are those of `statfs(2)`.
@@ -252,5 +297,11 @@ mod tests {
     fn network_file_systems_are_recognised() {
         assert_eq!(network_file_system_name(0x6969), Some("NFS"));
         assert_eq!(network_file_system_name(0xef53), None, "ext4");
+        let mounts = "22 1 8:1 / / rw,noatime shared:1 - ext4 /dev/sda1 rw\n\
+                      90 22 0:51 / /mnt/a rw,nosuid shared:7 master:2 - fuse.glusterfs server:/volume rw\n\
+                      91 22 0:52 / /mnt/b rw - fuse.encfs encfs rw\n";
+        let kinds = ["8:1", "0:51", "0:52", "0:53"].map(|device| mount_type(mounts, device));
+        assert_eq!(kinds, [Some("ext4"), Some("fuse.glusterfs"), Some("fuse.encfs"), None]);
+        assert!(NETWORK_FUSE_TYPES.contains(&"fuse.glusterfs") && !NETWORK_FUSE_TYPES.contains(&"fuse.encfs"));
     }
 }

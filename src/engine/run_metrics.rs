@@ -100,6 +100,11 @@ impl RunMetrics {
                 self.step_ended(step, *item, "unknown");
                 tracing::warn!(run = %run.id(), %step, kind = conflict, "the run is paused");
             }
+            Measure::RespondConditionErrors(count) => {
+                let workflow = self.workflow.as_str().to_owned();
+                counter!("pointsman_respond_condition_errors_total", "workflow" => workflow).increment(*count as u64);
+                tracing::warn!(run = %run.id(), count, "conditions of `respond` have no value: they count as false");
+            }
             Measure::InstanceWithoutId => {
                 tracing::error!(
                     run = %run.id(),

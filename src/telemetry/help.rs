@@ -61,6 +61,10 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_summaries_unreadable_total",
         "Times that a run was left out of a list or not resumed, because its summary in the store cannot be read.",
     ),
+    (
+        "pointsman_respond_condition_errors_total",
+        "Conditions (`when:`) of `respond` that had no value and counted as false.",
+    ),
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),
     (
         "pointsman_notices_total",

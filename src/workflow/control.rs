@@ -28,30 +28,30 @@ fn check_not_ending(run: &Run) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn pause(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
+pub(super) fn pause(run: &Run, reason: Option<String>, by: &str, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     check_not_ending(run)?;
     match &run.pause {
         Some(pause) => not_applicable(format!("{} has paused it already", pause.by)),
-        None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by: by.to_owned(), reason })]),
+        None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by: by.to_owned(), reason, at: Some(now) })]),
     }
 }
 
 /// Pauses a run of a store that is a copy. A run that is ending is paused too: what it undid after the copy was made is
 /// not in its events, and would be undone a second time.
-pub(super) fn pause_copied(run: &Run, reason: String, by: String) -> Result<Vec<Event>, Refusal> {
+pub(super) fn pause_copied(run: &Run, reason: String, by: String, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     match &run.pause {
         Some(pause) => not_applicable(format!("{} has paused it already", pause.by)),
-        None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by, reason: Some(reason) })]),
+        None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by, reason: Some(reason), at: Some(now) })]),
     }
 }
 
-pub(super) fn resume(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
+pub(super) fn resume(run: &Run, reason: Option<String>, by: &str, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     if let Some(pause) = &run.pause {
         // A parent lifts only its own pause: it may repeat its orders much later.
         let parent = run.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
         return match parent && pause.by != by {
             true => not_applicable(format!("{} paused it, not the run that began it", pause.by)),
-            false => Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason })]),
+            false => Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason, at: Some(now) })]),
         };
     }
     match run.conflict() {

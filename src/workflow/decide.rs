@@ -62,8 +62,8 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
             Order::Resolve { step, item, choice, reason } => {
                 resolve::resolve(run, plan, world, &Resolution { step, item, choice, reason, by }, now)
             }
-            Order::Pause { reason } => control::pause(run, reason, &by),
-            Order::Resume { reason } => control::resume(run, reason, &by),
+            Order::Pause { reason } => control::pause(run, reason, &by, now),
+            Order::Resume { reason } => control::resume(run, reason, &by, now),
             Order::Skip { step, reason } => control::skip(run, plan, world, &step, reason, &by, now),
             Order::Adjust { step, item, input, reason } => {
                 let adjustment = control::Adjustment { step, item, input, reason, by };
@@ -74,7 +74,7 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
             Order::Answer { checkpoint, said } => checkpoint::answer(run, plan, world, &checkpoint, said, &by),
             Order::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
         },
-        Command::PauseCopied { by, reason } => control::pause_copied(run, reason, by),
+        Command::PauseCopied { by, reason } => control::pause_copied(run, reason, by, now),
         Command::RetryMissing { step, item } => retry_missing(run, plan, world, &step, item, now),
         Command::Elapse => elapse(run, plan, now),
         Command::BeginChild { step, item, child: id } => {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -130,6 +130,17 @@ impl Interactions {
     /// Whether a question about a step (an item) is open.
     pub fn is_asked_about(&self, step: &StepId, item: Option<u32>) -> bool {
         self.question(step, item).is_some_and(RunQuestion::is_open)
+    }
+    /// Moves the timeouts of open questions and of waits for signals into the future. A time that a step waits for stays.
+    pub fn postpone_timeouts(&mut self, by: SignedDuration) {
+        // Saturates: a timeout past the largest timestamp is at that one.
+        let later = |until: &mut Timestamp| *until = until.saturating_add(by).unwrap_or(Timestamp::MAX);
+        let questions = self.questions.values_mut().filter(|question| question.is_open());
+        for question in questions.filter(|question| question.checkpoint.until.is_some()) {
+            Arc::make_mut(&mut question.checkpoint).until.iter_mut().for_each(later);
+        }
+        let waits = self.waits.values_mut().filter(|wait| wait.signal.is_some());
+        waits.for_each(|wait| wait.until.iter_mut().for_each(later));
     }
     /// Open questions.
     pub fn open_questions(&self) -> impl Iterator<Item = &RunQuestion> {

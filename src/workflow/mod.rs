@@ -112,6 +112,7 @@ pub use plan::{
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::RecordedHeaders;
 pub use rerun::rerun;
+pub use respond::respond_condition_errors;
 pub use rules::{Asking, Busy, Escalation, Level, Lock, OnReject, Policy, Question, Safeguards, SubRun, Until, Wait};
 pub use run::Run;
 pub use run_snapshot::FOLD;

@@ -39,7 +39,7 @@ impl Run {
                     more => format!("{message} ({more} conflicts are open)"),
                 });
             }
-            (None, None, Some(Pause { by, reason })) => {
+            (None, None, Some(Pause { by, reason, at: _ })) => {
                 return Some(match reason {
                     Some(reason) => format!("{by} paused it: {reason}"),
                     None => format!("{by} paused it"),

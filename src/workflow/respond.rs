@@ -13,9 +13,9 @@ use super::sensitive::{AnswerPlace, given_with_sensitive_parts, with_sensitive_p
 use super::step_events::{check_given_depth, failure};
 use super::{
     AnswerEvent, AnswerRecord, BytesMark, Conflict, ConflictEvent, ConflictKind, Creates, Event, Failure, FailureKind,
-    Part, Payload, Pinned, Plan, Refusal, Run, World, wire,
+    Part, Payload, Pinned, Plan, Refusal, Run, StepIndex, World, wire,
 };
-use crate::expression::Scope;
+use crate::expression::{ReadPath, Scope};
 
 /// The step name in a conflict over the answer; no step has this name.
 pub(super) const ANSWER: &str = "respond";
@@ -118,6 +118,19 @@ fn integer_text(number: &serde_json::Number) -> Option<String> {
     // Adding 0 makes -0 positive.
     let text = (double + 0.0).to_string();
     (text != number.to_string()).then_some(text)
+}
+
+/// How many conditions of `respond` had no value when this entry was taken, or none was. Conditions that read `failed` or
+/// `input_error` are not counted: they have no value in a run that does not fail.
+pub fn respond_condition_errors(run: &Run, plan: &Plan, world: &World, taken: Option<usize>) -> usize {
+    let mut scope = None;
+    let before = plan.respond.iter().take(taken.unwrap_or(plan.respond.len()));
+    let has_ended = |steps: &Vec<StepIndex>| steps.iter().all(|step| run.has_ended(&plan.steps[step.0].id));
+    let due = before.filter(|entry| entry.after.as_ref().map_or(run.ended_steps() == plan.steps.len(), has_ended));
+    let conditions = due.filter_map(|entry| entry.when.as_ref());
+    let is_general = |path: &ReadPath| !["failed", "input_error"].contains(&path.root());
+    let general = conditions.filter(|when| when.reads().iter().all(is_general));
+    general.filter(|when| when.holds(scope.get_or_insert_with(|| world.answering(run, None))).is_err()).count()
 }
 
 /// What the caller gets instead of a problem document, where an entry of `respond` reads `name` and holds.

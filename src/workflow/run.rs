@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -112,6 +113,8 @@ pub(super) struct Cancel {
 pub(super) struct Pause {
     pub by: String,
     pub reason: Option<String>,
+    /// When it was ordered, where its event says so.
+    pub at: Option<Timestamp>,
 }
 
 impl Run {

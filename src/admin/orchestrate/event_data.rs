@@ -123,7 +123,7 @@ fn of_conflict(event: &ConflictEvent, run: RunId) -> NameAndData {
 
 fn of_control(event: &ControlEvent) -> NameAndData {
     match event {
-        ControlEvent::PauseOrdered { by, reason } | ControlEvent::Resumed { by, reason } => {
+        ControlEvent::PauseOrdered { by, reason, at: _ } | ControlEvent::Resumed { by, reason, at: _ } => {
             ("progress", json!({ "by": by, "why": reason }))
         }
         ControlEvent::CancelOrdered { by, compensate, reason, automatic } => {

@@ -8,6 +8,7 @@ use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
     Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Refusal, decide, due,
+    respond_condition_errors,
 };
 
 impl Machine {
@@ -93,6 +94,7 @@ impl Machine {
                     {
                         self.has_deferred_start = true;
                     }
+                    Action::Decide(Command::Respond { entry }) => progressed |= self.respond(entry),
                     Action::Decide(command) => progressed |= self.try_command(command),
                     Action::Wait(at) => self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at))),
                     Action::Held(_) => self.has_frozen_step = true,
@@ -118,6 +120,17 @@ impl Machine {
                 _ => return,
             }
         }
+    }
+
+    /// Records the caller's answer, and measures the conditions that had no value. They are evaluated once more here,
+    /// because `due` only tells which entry is taken.
+    fn respond(&mut self, entry: Option<usize>) -> bool {
+        let errors = respond_condition_errors(&self.run, &self.plan, &self.world.at(self.now), entry);
+        let is_decided = self.try_command(Command::Respond { entry });
+        if is_decided && errors > 0 {
+            self.out.push(Output::Measure(Measure::RespondConditionErrors(errors)));
+        }
+        is_decided
     }
 
     /// Advances a rehearsal's virtual clock, so that its waits elapse at once.

@@ -26,6 +26,8 @@ pub(in crate::engine) enum Measure {
         item: Option<u32>,
         conflict: &'static str,
     },
+    /// Conditions of `respond` had no value when the answer was decided.
+    RespondConditionErrors(usize),
     /// The run creates an instance, but its answer does not contain the instance's id.
     InstanceWithoutId,
 }

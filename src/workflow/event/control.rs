@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,13 +19,20 @@ pub enum ControlEvent {
         by: String,
         /// The reason given.
         reason: Option<String>,
+        /// When it was ordered. Absent in events of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Timestamp>,
     },
-    /// The pause was lifted.
+    /// The pause was lifted. The timeouts of open questions and of waits for signals are later by its length, where both
+    /// events say when they were ordered.
     Resumed {
         /// Who ordered it.
         by: String,
         /// The reason given.
         reason: Option<String>,
+        /// When it was ordered. Absent in events of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Timestamp>,
     },
     /// The run was ordered to end.
     CancelOrdered {

@@ -108,11 +108,8 @@ impl Run {
                 self.cancel_ordered(by, *compensate, reason.as_deref(), *automatic);
                 Ok(())
             }
-            ControlEvent::PauseOrdered { by, reason } => self.pause_ordered(by, reason.as_deref()),
-            ControlEvent::Resumed { .. } => match self.pause.take() {
-                Some(_) => Ok(()),
-                None => Err("it is not paused".into()),
-            },
+            ControlEvent::PauseOrdered { by, reason, at } => self.pause_ordered(by, reason.as_deref(), *at),
+            ControlEvent::Resumed { at, .. } => self.resumed(*at),
             ControlEvent::InputAdjusted { step, item, input, .. } => self.input_adjusted(step, *item, input),
             ControlEvent::RetriedNow { step, item, .. } => self.retried_now(step, *item),
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
@@ -24,12 +24,25 @@ pub(super) struct EndedChild<'a> {
 }
 
 impl Run {
-    pub(super) fn pause_ordered(&mut self, by: &str, reason: Option<&str>) -> Result<(), String> {
+    pub(super) fn pause_ordered(
+        &mut self,
+        by: &str,
+        reason: Option<&str>,
+        at: Option<Timestamp>,
+    ) -> Result<(), String> {
         if self.pause.is_some() {
             return Err("it is paused already".into());
         }
-        self.pause = Some(Pause { by: by.to_owned(), reason: reason.map(str::to_owned) });
+        self.pause = Some(Pause { by: by.to_owned(), reason: reason.map(str::to_owned), at });
         self.interactions.children.values_mut().for_each(|child| child.paused = true);
+        Ok(())
+    }
+
+    pub(super) fn resumed(&mut self, at: Option<Timestamp>) -> Result<(), String> {
+        let pause = self.pause.take().ok_or("it is not paused")?;
+        if let Some((from, to)) = pause.at.zip(at) {
+            self.interactions.postpone_timeouts(to.duration_since(from).max(SignedDuration::ZERO));
+        }
         Ok(())
     }
 

@@ -87,3 +87,25 @@ fn a_failed_run_still_lists_unknown_effects() {
     assert_eq!(harness.run.status(), RunStatus::Paused);
     assert_eq!(harness.run.conflict().map(|conflict| conflict.step.as_str()), Some("charge"));
 }
+
+#[test]
+fn conditions_of_respond_without_a_value_are_counted() {
+    let plan = super::harness::plan(
+        "
+workflow: w
+steps: { price: { call: 'GET ${services.bank}/price' } }
+respond:
+  - { when: '${steps.price.output.total > 10}', status: 201 }
+  - { when: '${failed.status == 409}', status: 409 }
+  - { status: 200 }
+",
+    );
+    for (total, errors) in [(json!("12"), 1), (json!(7), 0)] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.call("price", ok(json!({ "total": total })));
+        assert_eq!(harness.run.answer().unwrap().status, 200);
+        let counted = crate::workflow::respond_condition_errors(&harness.run, &plan, &harness.world, Some(2));
+        assert_eq!(counted, errors, "a condition about a failure has no value in a run that does not fail: {total}");
+    }
+}

@@ -291,3 +291,37 @@ fn the_view_shows_open_checkpoints_until_the_run_is_cancelled() {
     assert_eq!(harness.order_by("ann", late), Err(Refusal::Ended));
     assert!(harness.choose("pick", None, Choice::Skip).is_err());
 }
+
+#[test]
+fn timeouts_are_later_by_the_length_of_a_pause() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  ok: { checkpoint: { question: sure, timeout: 1h, on_timeout: approve } }
+  paid: { wait: { signal: paid, timeout: 2h, on_timeout: continue } }
+  nap: { wait: { for: 30m } }
+  charge: { needs: [ok], call: 'POST ${services.bank}/charges' }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.perform_due();
+    harness.advance_seconds(600);
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.advance_seconds(4 * 3600);
+    harness.order_by("ann", Order::Resume { reason: None }).unwrap();
+    harness.perform_due();
+    assert_eq!(harness.in_flight_names(), Vec::<String>::new(), "nobody has approved the charge");
+    assert!(harness.output("nap").is_object(), "the time that a step waits for is not a timeout");
+    assert_eq!(harness.run.summary(harness.now).wake, Some("1970-01-01T05:00:00Z".parse().unwrap()));
+    harness.advance_seconds(3000 - 1);
+    assert_eq!(harness.in_flight_names(), Vec::<String>::new());
+    harness.advance_seconds(1);
+    assert_eq!(harness.in_flight_names(), ["charge"], "fifty minutes were left when the run was paused");
+    harness.replies("charge", None, ok(json!({})));
+    assert_eq!(harness.status(), RunStatus::WaitingSignal);
+    harness.advance_seconds(3600);
+    assert_eq!(harness.status(), RunStatus::Completed);
+    assert_eq!(fold(&harness.events).unwrap(), harness.run);
+}

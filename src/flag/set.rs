@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
+use super::effective::{Effective, StateInputs};
 use super::hashes::Salts;
 use super::key_text::AmbiguousKey;
 use super::matcher::{Hit, Matcher};
@@ -60,56 +59,10 @@ pub struct RouteFlag {
     pub is_held: bool,
     /// The highest rung that it reached by evidence for all callers; a cohort above that rung needs `force`.
     pub proven: State,
+    /// The names of the cohorts that are held below `live` in spite of their `force`. Nearly always none.
+    pub held_cohorts: Vec<String>,
     /// The family of the route that creates the instances; the route's own where it neither creates nor follows any.
     pub family: Family,
-}
-
-/// The lowest of requested, guard, health and kill switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Effective {
-    /// The state in force.
-    pub state: State,
-    /// Why.
-    pub why: Why,
-}
-
-/// Why the effective state is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Why {
-    /// As requested.
-    Requested,
-    /// As the file declares it; no flip was recorded, so no evidence supports it.
-    Unproven,
-    /// The file asks for more than the evidence allows.
-    Gate,
-    /// The guard lowered it.
-    Guard,
-    /// The engine is not healthy.
-    Health,
-    /// The kill switch is on.
-    Freeze,
-}
-
-/// The inputs of a route's effective state: flips, gate, guard and health.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StateInputs {
-    /// The last flip's state, or the file's.
-    pub requested: State,
-    /// The shares in force.
-    pub shares: Shares,
-    /// Whether no flip was recorded for it.
-    pub has_no_flip: bool,
-    /// The highest state that the gate let through, where the file asks for more.
-    pub gate: Option<State>,
-    /// Whether `gate` holds a route below `live` that returns there without a gate when the time is over.
-    pub is_held: bool,
-    /// The highest state that the guard allows.
-    pub guard: Option<State>,
-    /// Whether the engine can take instances.
-    pub healthy: bool,
-    /// The highest rung that the route reached by evidence, for all callers.
-    pub proven: State,
 }
 
 /// The route that a request belongs to.
@@ -304,6 +257,7 @@ impl RouteFlag {
             granted: inputs.granted(),
             is_held: inputs.is_held,
             proven: inputs.proven,
+            held_cohorts: inputs.held_cohorts.clone(),
             family,
             route,
         }
@@ -324,10 +278,11 @@ impl RouteFlag {
         self.granted <= state
     }
     /// The rung of a cohort: that of its rule, capped like the route. A cohort that lacks evidence is at most on the
-    /// rung that its route reached by evidence, or on `shadow`.
+    /// rung that its route reached by evidence, or on `shadow`; one that is held, on `dark`.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
         let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
-        cohort.state.min(self.cap).min(proven)
+        let held = if self.held_cohorts.contains(&cohort.name) { State::Dark } else { State::Only };
+        cohort.state.min(self.cap).min(proven).min(held)
     }
     /// Whether a cohort is on a lower rung than its rule says for want of evidence: the rule has no `force`, and the
     /// route did not reach that rung by evidence for all callers. Evidence is not collected by cohort.
@@ -338,61 +293,5 @@ impl RouteFlag {
     pub fn can_be_above_off(&self) -> bool {
         let cohorts = self.route.cohorts.iter().map(|cohort| self.rung_of(cohort));
         cohorts.fold(self.effective.state, State::max) > State::Off
-    }
-}
-
-impl StateInputs {
-    /// The inputs of a route as its file declares it: without a flip, and lowered by nothing.
-    pub fn declared(route: &Route) -> Self {
-        Self {
-            requested: route.declared,
-            shares: route.shares,
-            has_no_flip: true,
-            gate: None,
-            is_held: false,
-            guard: None,
-            healthy: true,
-            proven: State::Off,
-        }
-    }
-
-    /// The lowest of requested, gate, guard, health and kill switch. The last three never lower `only`.
-    pub fn effective(&self, freeze: Freeze) -> Effective {
-        let mut effective = match self.gate {
-            Some(gate) if gate < self.requested => Effective { state: gate, why: Why::Gate },
-            _ if self.has_no_flip => Effective { state: self.requested, why: Why::Unproven },
-            _ => Effective { state: self.requested, why: Why::Requested },
-        };
-        if effective.state == State::Only {
-            return effective;
-        }
-        for (limit, why) in self.limits(freeze) {
-            if limit < effective.state {
-                effective = Effective { state: limit, why };
-            }
-        }
-        effective
-    }
-
-    /// The requested state, as far as the gate granted it.
-    pub fn granted(&self) -> State {
-        self.gate.map_or(self.requested, |gate| gate.min(self.requested))
-    }
-
-    /// The highest rung that guard, health and kill switch allow.
-    fn cap(&self, freeze: Freeze) -> State {
-        self.limits(freeze).into_iter().map(|(limit, _)| limit).fold(State::Only, State::min)
-    }
-
-    /// The highest state that kill switch, health and guard each allow. Kill switch and health stop new engine
-    /// instances: they allow `shadow` at most, because `dark` makes instances too (durable twins) and `shadow` keeps
-    /// only evidence.
-    fn limits(&self, freeze: Freeze) -> [(State, Why); 3] {
-        let freeze = match freeze {
-            Freeze::No => State::Only,
-            Freeze::Instances | Freeze::Effects => State::Shadow,
-        };
-        let health = if self.healthy { State::Only } else { State::Shadow };
-        [(freeze, Why::Freeze), (health, Why::Health), (self.guard.unwrap_or(State::Only), Why::Guard)]
     }
 }

@@ -25,7 +25,7 @@ use super::gate::{Gate, Refusal, RequestedMove};
 use super::orphans;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::scopes;
-use super::types::{Declared, Move, Unrecorded};
+use super::types::{Declared, FlipSource, Move, Unrecorded};
 use crate::clock;
 use crate::flag::{Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -92,7 +92,14 @@ fn take_over(before: &Positions, route: &Arc<Route>) -> RoutePosition {
         inputs.requested = remembered.state.min(UNPROVEN_MAX);
         inputs.shares = remembered.shares;
     }
-    RoutePosition { route: route.clone(), inputs, last, refused: Vec::new(), held_until: None }
+    RoutePosition {
+        route: route.clone(),
+        inputs,
+        last,
+        refused: Vec::new(),
+        held_until: None,
+        cohorts_held_until: None,
+    }
 }
 
 /// Logs the routes that do not have their requested state. To be called once the positions are in force.
@@ -155,16 +162,10 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         let overridden = at.last.as_ref().and_then(|flip| flip.overridden.clone());
         made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden });
     }
-    if let Some(Unrecorded { until, why, .. }) = held
+    if let Some(unrecorded) = held
         && at.inputs.requested > HELD_AT
     {
-        at.held_until = Some(until);
-        at.inputs.is_held = true;
-        at.refused.push(format!(
-            "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a \
-             flip with `--force`",
-            at.inputs.requested
-        ));
+        set_held(&mut at, unrecorded);
     }
     // The last flip may be above `off` although the file has no workflow any more.
     if route.workflow.is_none() && at.rung() > State::Off {
@@ -182,6 +183,47 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     }
     positions.routes.insert(route.id.clone(), at);
     made
+}
+
+fn set_held(at: &mut RoutePosition, Unrecorded { until, why, .. }: Unrecorded) {
+    at.held_until = Some(until);
+    at.inputs.is_held = true;
+    at.refused.push(format!(
+        "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a flip \
+         with `--force`",
+        at.inputs.requested
+    ));
+}
+
+/// Holds a route that a flip without force lowered from `only` to `live`, as the next reading of its file would.
+pub(super) fn hold_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
+    let Some(mut at) = positions.routes.get(id).cloned() else { return };
+    if let Some(unrecorded) = gate.held(positions, &at) {
+        at.inputs.gate = Some(HELD_AT);
+        set_held(&mut at, unrecorded);
+        positions.routes.insert(id.clone(), at);
+    }
+}
+
+/// Sets how far the cohorts of each route may go: what the route has proven, and which of them are held.
+pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
+    let judge = |at: &RoutePosition| {
+        let held: Vec<_> = gate.held_cohorts(positions, at).collect();
+        for (cohort, Unrecorded { why, .. }) in &held {
+            if !at.inputs.held_cohorts.contains(&cohort.name) {
+                tracing::warn!(route = %at.route.id, cohort = cohort.name, why, "this cohort is held below `live`");
+            }
+        }
+        let until = held.iter().map(|(_, unrecorded)| unrecorded.until).min();
+        let names: Vec<String> = held.iter().map(|(cohort, _)| cohort.name.clone()).collect();
+        (gate.proven(positions, at), names, until)
+    };
+    let judged: Vec<_> = positions.routes.values().map(judge).collect();
+    for (at, (proven, held, until)) in positions.routes.values_mut().zip(judged) {
+        at.inputs.proven = proven;
+        at.inputs.held_cohorts = held;
+        at.cohorts_held_until = until;
+    }
 }
 
 /// The rung of a route; without a `key` the highest one up to it that has a share of 100 % or takes no callers.
@@ -204,7 +246,8 @@ fn judge_and_move(
     gate: &Gate,
 ) -> Option<Move> {
     let reason = route.force.clone();
-    let mut requested = RequestedMove { to, shares: route.shares, force: reason.is_some(), reason };
+    let mut requested =
+        RequestedMove { to, shares: route.shares, force: reason.is_some(), reason, source: FlipSource::File };
     if at.rung() == State::Only && to < State::Only && !requested.force {
         at.refused = vec![no_acknowledgement(&route.id, to)];
         return None;
@@ -283,10 +326,12 @@ pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positi
     in_only.filter_map(sentence).collect()
 }
 
-/// At a start: the routes that a flip put in `only` and that have left the files since they were last read.
+/// At a start: the routes that a flip put in `only` and that have left the files, or lost their workflow, since the
+/// files were last read.
 pub(super) fn removed_in_only<'a>(before: &'a Positions, after: &'a Positions) -> impl Iterator<Item = &'a RouteId> {
-    let is_present = |id: &RouteId| after.routes.values().any(|at| at.route.ids().any(|own| own == id));
-    let was_present = |id: &RouteId| before.scopes.get(id).is_some_and(|scopes| scopes.matches.is_some());
+    let with_workflow = || after.routes.values().filter(|at| at.route.workflow.is_some());
+    let is_present = move |id: &RouteId| with_workflow().any(|at| at.route.ids().any(|own| own == id));
+    let was_present = |id: &RouteId| before.scopes.get(id).is_some_and(|scopes| scopes.present.is_some());
     let in_only = before.flips.iter().filter(|(_, flip)| state_of(flip) == State::Only).map(|(id, _)| id);
     in_only.filter(move |id| was_present(id) && !is_present(id))
 }

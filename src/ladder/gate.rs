@@ -14,7 +14,7 @@ use super::types::{FlipSource, GateCondition, Unrecorded};
 use super::{moved, scopes};
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
-use crate::flag::{Instance, Percent, Shares, State};
+use crate::flag::{Cohort, Instance, Percent, Shares, State};
 use crate::names::RouteId;
 use crate::store::Overridden;
 
@@ -36,6 +36,8 @@ pub(super) struct RequestedMove {
     /// Override the gate.
     pub force: bool,
     pub reason: Option<String>,
+    /// Whether it is a file's or a person's.
+    pub source: FlipSource,
 }
 
 /// Why a move is refused.
@@ -89,18 +91,29 @@ impl Gate {
         };
         // A flip by force to the state that only the file had set overrides every gate below that state.
         let below = if stays { at.rung().below().unwrap_or(State::Off) } else { at.rung() };
-        let overridden_now =
-            if at.inputs.has_no_flip && stays { Some(State::Off) } else { (!missing.is_empty()).then_some(below) };
+        let overridden_now = if at.inputs.has_no_flip && stays {
+            Some(State::Off)
+        } else if missing.is_empty() {
+            // On the way down to `live` no gate is shut, but the route would be held.
+            self.harmful_in_live(positions, at).filter(|_| requested.to == State::Live).map(|_| State::Dark)
+        } else {
+            Some(below)
+        };
+        let forced_at = match requested.source {
+            FlipSource::Api => Some(clock::now()),
+            FlipSource::File => earlier.as_ref().and_then(|earlier| earlier.forced_at),
+        };
         let from = earlier.as_ref().map(|earlier| earlier.from).into_iter().chain(overridden_now).min();
         let reason = earlier.filter(|_| overridden_now.is_none()).map_or(reason, |earlier| earlier.reason);
-        Ok(AllowedMove { overridden: from.map(|from| Overridden { from, reason }) })
+        Ok(AllowedMove { overridden: from.map(|from| Overridden { from, reason, forced_at }) })
     }
 
     /// The next rung up, and the conditions for it that do not hold; `None` on the highest rung.
     pub fn next(&self, positions: &Positions, at: &RoutePosition) -> Option<(State, Vec<String>)> {
         let from = at.rung();
         let to = State::ALL.into_iter().find(|state| state.below() == Some(from))?;
-        let requested = RequestedMove { to, shares: at.inputs.shares, force: false, reason: None };
+        let requested =
+            RequestedMove { to, shares: at.inputs.shares, force: false, reason: None, source: FlipSource::Api };
         let mut sentences = impossible(positions, at, &requested);
         sentences.extend(self.unmet_conditions(positions, at, to));
         Some((to, sentences))
@@ -117,24 +130,24 @@ impl Gate {
     /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut. The last
     /// flip or one before it overrode that gate, or the file did if the route has no flip.
     fn overridden(&self, positions: &Positions, at: &RoutePosition, up_to: State) -> Option<Overridden> {
-        let (from, to, reason) = match &at.last {
+        let (from, to, reason, forced_at) = match &at.last {
             Some(flip) => {
                 let to = state_of(flip);
                 match (&flip.overridden, flip.forced) {
-                    (Some(Overridden { from, reason }), _) => (*from, to, reason.clone()),
+                    (Some(Overridden { from, reason, forced_at }), _) => (*from, to, reason.clone(), *forced_at),
                     // Recorded by an earlier version.
                     (None, true) => {
                         let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
-                        (from, to, flip.reason.clone().unwrap_or_default())
+                        (from, to, flip.reason.clone().unwrap_or_default(), forced_at(at))
                     }
                     (None, false) => return None,
                 }
             }
-            None => (State::Off, at.rung(), at.route.force.clone()?),
+            None => (State::Off, at.rung(), at.route.force.clone()?, None),
         };
         let mut gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to.min(up_to));
         let shut = gates.find(|pair| !self.unmet_conditions_of_gate(positions, at, pair[0], pair[1]).is_empty())?;
-        Some(Overridden { from: shut[0], reason })
+        Some(Overridden { from: shut[0], reason, forced_at })
     }
 
     /// The highest rung that a route reached by evidence and for all callers: cohorts go up to it without `force`.
@@ -240,6 +253,37 @@ impl Gate {
         self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
     }
 
+    /// As [`Gate::held`], for a route that goes to `live`.
+    fn harmful_in_live(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+        let mut next = at.clone();
+        (next.inputs.requested, next.inputs.gate) = (State::Live, None);
+        self.harmful_retries(positions, &next)
+    }
+
+    /// The cohorts whose `force` does not let them above the rung at which routes are held, and why: it was written
+    /// before the edit that gave the route such requests, or before the store became a copy. Whoever wrote it did not
+    /// know of them. A forced flip of the route to `live` after that, or `force` of the route, counts for its cohorts too.
+    pub fn held_cohorts<'a>(
+        &self,
+        positions: &Positions,
+        at: &'a RoutePosition,
+    ) -> impl Iterator<Item = (&'a Cohort, Unrecorded)> {
+        let scopes = positions.scopes.get(&at.route.id);
+        let forced = scopes.and_then(|scopes| scopes.forced_cohorts.clone()).unwrap_or_default();
+        let is_exempt = at.rung() == State::Only || at.route.force.is_some();
+        let candidates = at.route.cohorts.iter().filter(move |cohort| !is_exempt && cohort.force.is_some());
+        candidates.filter(|cohort| cohort.state >= State::Live).filter_map(move |cohort| {
+            let since = forced.get(&cohort.name).map(|forced| forced.since);
+            let is_accepted = |unrecorded: &Unrecorded| {
+                let by_flip = at.rung() == State::Live && is_accepted_by_flip(at, unrecorded);
+                by_flip || since >= Some(unrecorded.exposed)
+            };
+            let harmful = self.unrecorded(positions, at).into_iter().chain(self.copied(positions, at));
+            let last = harmful.filter(|unrecorded| !is_accepted(unrecorded)).max_by_key(|unrecorded| unrecorded.until);
+            last.map(|unrecorded| (cohort, unrecorded))
+        })
+    }
+
     /// For a route that is or was in `only`: the requests whose retries the engine would perform a second time, unless
     /// a flip by force or an earlier `force` in the file has accepted that. It does not matter whether these files or
     /// earlier ones brought them: an older version stored them while it held the route at `dark`, and accepted nothing.
@@ -276,10 +320,19 @@ impl Gate {
 }
 
 /// Whether a person's flip by force has accepted that the engine performs such requests a second time. A flip by
-/// `file` keeps what was forced before and accepts nothing new: only `force` in the file does that.
+/// `file`, or without force, keeps what was forced before and accepts nothing new: only `force` in the file does that.
 fn is_accepted_by_flip(at: &RoutePosition, unrecorded: &Unrecorded) -> bool {
-    let by_force = at.last.as_ref().filter(|flip| flip.forced && flip.by != FlipSource::File.as_str());
-    by_force.is_some_and(|flip| flip.at >= unrecorded.exposed)
+    forced_at(at) >= Some(unrecorded.exposed)
+}
+
+/// When a person last gave `--force` for the present state of a route.
+fn forced_at(at: &RoutePosition) -> Option<Timestamp> {
+    let flip = at.last.as_ref()?;
+    match &flip.overridden {
+        Some(overridden) => overridden.forced_at,
+        // Recorded by an earlier version.
+        None => (flip.forced && flip.by != FlipSource::File.as_str()).then_some(flip.at),
+    }
 }
 
 /// Why files must not be put in force that let the engine perform such requests of a route in `only` a second time.

@@ -61,8 +61,8 @@ impl Mover {
         for id in files::removed_in_only(&before, &after) {
             tracing::error!(
                 route = %id,
-                "this route was in `only`, and the files do not have it any more: legacy gets its requests now. Put it back \
-                 if that is not wanted; its state is still stored"
+                "this route was in `only`, and the files do not have it or its workflow any more: legacy gets its requests \
+                 now. Put it back if that is not wanted; its state is still stored"
             );
         }
         let in_force = InForce::new(before.clone(), freeze, secret);
@@ -202,7 +202,7 @@ impl Mover {
         if at.is_at(to, shares) && !(force && at.inputs.has_no_flip) {
             return Ok(self.unchanged(at, by));
         }
-        let requested = RequestedMove { to, shares, force, reason };
+        let requested = RequestedMove { to, shares, force, reason, source: FlipSource::Api };
         let passing = |requested: &RequestedMove| {
             passing_commands::commands(
                 &positions,
@@ -236,16 +236,14 @@ impl Mover {
         positions.remembered.insert(route.clone(), now);
         let flip = self.record_one(flip, Some(positions.rows())).await?;
         positions.flipped(route, flip.clone());
+        files::hold_after_flip(&mut positions, route, &self.gate);
         self.put_in_force(positions);
         log(&flip, FlipSource::Api);
         Ok(Flipped { flip, changed: true, effective: self.in_force.effective(route), horizon })
     }
 
     fn put_in_force(&self, mut positions: Positions) {
-        let proven: Vec<_> = positions.routes.values().map(|at| self.gate.proven(&positions, at)).collect();
-        for (at, proven) in positions.routes.values_mut().zip(proven) {
-            at.inputs.proven = proven;
-        }
+        files::judge_cohorts(&mut positions, &self.gate);
         self.in_force.set_positions(positions);
     }
 

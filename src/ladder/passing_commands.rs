@@ -6,6 +6,7 @@
 use super::command::FlipCommand;
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::positions::{Positions, RoutePosition};
+use super::types::FlipSource;
 use crate::flag::{Percent, Shares, State};
 
 /// The placeholder for a reason that the person has to give.
@@ -66,7 +67,7 @@ impl RequestedState<'_> {
             force: None,
             acknowledge: from == State::Only && to < from,
         };
-        let requested = RequestedMove { to, shares, force: false, reason: None };
+        let requested = RequestedMove { to, shares, force: false, reason: None, source: FlipSource::Api };
         match self.gate.judge(positions, at, &requested) {
             Ok(_) => Some(plain),
             Err(Refusal::GateShut(_)) => {

@@ -25,6 +25,8 @@ pub(super) struct RoutePosition {
     pub refused: Vec<String>,
     /// The files hold the route below `live` until then; `None` if they do not.
     pub held_until: Option<Timestamp>,
+    /// When the hold of the first of its cohorts ends.
+    pub cohorts_held_until: Option<Timestamp>,
 }
 
 /// All routes, with the flips and declarations that the store has.
@@ -132,9 +134,9 @@ impl Positions {
         routes.into_iter().map(row).collect()
     }
 
-    /// The earliest time at which a route that the files hold below `live` is to be judged again.
+    /// The earliest time at which a route, or a cohort of one, that is held below `live` is to be judged again.
     pub fn held_until(&self) -> Option<Timestamp> {
-        self.routes.values().filter_map(|at| at.held_until).min()
+        self.routes.values().flat_map(|at| [at.held_until, at.cohorts_held_until]).flatten().min()
     }
 
     /// The families of these files. Before the files are read at a start, the store says only which routes had a workflow.

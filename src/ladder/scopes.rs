@@ -17,10 +17,10 @@ use jiff::Timestamp;
 use super::moved;
 use super::types::{Declared, Unrecorded};
 use crate::clock;
-use crate::flag::{EarlierScopes, Match, RetryScope, Route};
+use crate::flag::{Cohort, EarlierScopes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
-use crate::store::{ReplacedScope, RetryScopes};
+use crate::store::{ForcedCohort, ReplacedScope, RetryScopes};
 
 /// By route; also of routes that are in no file now.
 pub(super) type Scopes = BTreeMap<RouteId, RetryScopes>;
@@ -58,6 +58,7 @@ pub(super) fn after_files(
         // Of several routes that became this one, each may have served what is this one's now.
         let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
         let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
+        scopes.forced_cohorts = Some(forced_cohorts(route, &own, now));
         for was in own {
             scopes.exposed = scopes.exposed.max(was.exposed);
             scopes.accepted = scopes.accepted.max(was.accepted);
@@ -91,6 +92,20 @@ pub(super) fn after_files(
     }
     after.retain(|_, scopes| *scopes != RetryScopes::default());
     after
+}
+
+/// The cohorts of a route that have `force`, each with the time since which it has the same one.
+fn forced_cohorts(route: &Route, own: &[RetryScopes], now: Timestamp) -> BTreeMap<String, ForcedCohort> {
+    // An earlier version did not store them, so they may be as old as the route.
+    let is_unknown = own.iter().any(|was| was.forced_cohorts.is_none());
+    let forced = |cohort: &Cohort| {
+        let reason = cohort.force.clone()?;
+        let known = own.iter().filter_map(|was| was.forced_cohorts.as_ref()?.get(&cohort.name));
+        let known = known.filter(|known| known.reason == reason).map(|known| known.since).min();
+        let since = known.unwrap_or(if is_unknown { Timestamp::UNIX_EPOCH } else { now });
+        Some((cohort.name.clone(), ForcedCohort { reason, since }))
+    };
+    route.cohorts.iter().filter_map(forced).collect()
 }
 
 /// Logs what changed in the scopes of routes.
@@ -168,8 +183,18 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
 
 /// Replaces the present scope by the newer scopes given; it becomes an earlier one.
 fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
-    let RetryScopes { present, earlier, forgotten, since, moved, matches: _, reads_only: _, exposed: _, accepted: _ } =
-        was;
+    let RetryScopes {
+        present,
+        earlier,
+        forgotten,
+        since,
+        moved,
+        matches: _,
+        reads_only: _,
+        exposed: _,
+        accepted: _,
+        forced_cohorts: _,
+    } = was;
     scopes.earlier.extend(
         present.filter(|scope| scopes.present.as_ref() != Some(scope)).map(|scope| ReplacedScope { scope, at }),
     );
@@ -181,8 +206,18 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
 
 /// Sorts earlier scopes newest first, and removes duplicates, expired ones, and those beyond the bound.
 fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
-    let RetryScopes { present, earlier, forgotten, since, exposed, accepted, moved, matches: _, reads_only: _ } =
-        scopes;
+    let RetryScopes {
+        present,
+        earlier,
+        forgotten,
+        since,
+        exposed,
+        accepted,
+        moved,
+        matches: _,
+        reads_only: _,
+        forced_cohorts: _,
+    } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut kept: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {

@@ -3,7 +3,8 @@
 use super::gate::Gate;
 use super::in_force::Inputs;
 use super::positions::RoutePosition;
-use crate::flag::{Effective, Shares, State};
+use super::types::Unrecorded;
+use crate::flag::{Cohort, Effective, Shares, State};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
@@ -25,7 +26,7 @@ pub struct RouteStatus {
     pub has_no_flip: bool,
     /// The reason with which a flip or the file overrode the gate, until the gate would be open without it.
     pub forced: Option<String>,
-    /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
+    /// Why it, or a cohort of it, does not have the state in the file, or the one of the last flip; empty if it has.
     pub refused: Vec<String>,
     /// The last flip.
     pub last: Option<FlipRecord>,
@@ -43,6 +44,10 @@ pub struct NextRung {
 }
 
 pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> RouteStatus {
+    let of_cohort = |(cohort, Unrecorded { why, .. }): (&Cohort, Unrecorded)| {
+        format!("the cohort `{}` is held below `live`, since its `force` was written before that: {why}", cohort.name)
+    };
+    let held_cohorts = gate.held_cohorts(&inputs.positions, at).map(of_cohort);
     RouteStatus {
         route: at.route.id.clone(),
         declared: at.route.declared,
@@ -51,7 +56,7 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> 
         shares: at.inputs.shares,
         has_no_flip: at.inputs.has_no_flip,
         forced: gate.still_forced(&inputs.positions, at),
-        refused: at.refused.clone(),
+        refused: at.refused.iter().cloned().chain(held_cohorts).collect(),
         last: at.last.clone(),
         next: gate.next(&inputs.positions, at).map(|(to, missing)| NextRung { to, missing }),
     }

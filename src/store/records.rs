@@ -292,6 +292,9 @@ pub struct Overridden {
     pub from: State,
     /// The reason that was given.
     pub reason: String,
+    /// When a person last gave `--force` for it; `None` if only a file did, and in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced_at: Option<Timestamp>,
 }
 
 /// The last declaration of a route in the files, to which newly read files are compared.

@@ -1,5 +1,7 @@
 //! What the store keeps of the scopes of a route's retry keys.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -37,10 +39,22 @@ pub struct RetryScopes {
     /// accepted that the engine performs such requests a second time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Timestamp>,
+    /// The cohorts of the route that have `force`, by name; `None` if an earlier version read the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced_cohorts: Option<BTreeMap<String, ForcedCohort>>,
     /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries
     /// of them may still come. The newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<ReplacedMatch>,
+}
+
+/// The `force` of a cohort.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForcedCohort {
+    /// The reason.
+    pub reason: String,
+    /// When files were first read that had it.
+    pub since: Timestamp,
 }
 
 /// A scope that files replaced.

@@ -44,6 +44,7 @@ pub fn state_inputs(state: State) -> StateInputs {
         guard: None,
         healthy: true,
         proven: state,
+        held_cohorts: Vec::new(),
     }
 }
 

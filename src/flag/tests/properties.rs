@@ -23,6 +23,7 @@ prop_compose! {
             requested,
             shares: percents(shadow.into(), dark.into(), live.into()),
             has_no_flip, gate, is_held: gate.is_some(), guard, healthy, proven,
+            held_cohorts: Vec::new(),
         }
     }
 }

@@ -255,7 +255,7 @@ async fn a_start_tells_which_route_in_only_has_left_the_files() {
     assert_eq!(removed_in_only(&stored(&fixture).await, &after).count(), 0);
 }
 
-async fn stored(fixture: &Fixture) -> Positions {
+pub(super) async fn stored(fixture: &Fixture) -> Positions {
     let (flips, rows) = (fixture.store.last_flips().await.unwrap(), fixture.store.declared().await.unwrap());
     Positions::remembering(&files(&[]), flips, rows)
 }

@@ -16,7 +16,7 @@ async fn bare_in_live() -> Fixture {
 }
 
 /// The files with `bare` on another path.
-fn elsewhere() -> Declared {
+pub(super) fn elsewhere() -> Declared {
     edited(files(&[]), "bare", |route| route.matches.path = "/elsewhere".into())
 }
 
@@ -338,7 +338,7 @@ async fn a_live_route_is_held_when_a_scope_of_its_keys_is_forgotten() {
 
 /// Sets the time since which the keys of `bare` are recorded: all but the last two hundred milliseconds of a day and ten
 /// minutes are over.
-async fn expire_soon(store: &FailingStore) {
+pub(super) async fn expire_soon(store: &FailingStore) {
     let mut rows = store.declared().await.unwrap();
     let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
     retry.exposed = retry.since;
@@ -347,7 +347,7 @@ async fn expire_soon(store: &FailingStore) {
 }
 
 /// Releases held routes until a condition is true.
-async fn release_until(fixture: &Fixture, is_true: impl Fn() -> bool) {
+pub(super) async fn release_until(fixture: &Fixture, is_true: impl Fn() -> bool) {
     let until = tokio::time::Instant::now() + Duration::from_secs(5);
     while !is_true() {
         assert!(tokio::time::Instant::now() < until, "it is released");

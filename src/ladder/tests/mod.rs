@@ -5,6 +5,7 @@ mod files;
 mod flips;
 mod freezes;
 mod held;
+mod held_cohorts;
 mod orphans;
 mod outcomes;
 mod races;

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::files::stored;
 use super::*;
+use crate::ladder::files::removed_in_only;
 
 #[tokio::test]
 async fn a_start_is_refused_as_a_reload_is() {
@@ -124,4 +126,16 @@ async fn instances_that_no_file_follows_up_stop_no_other_files() {
     // Once they are followed up again, they have to be.
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     fixture.ladder.reload(without_family(), || panic!("it is not recorded")).await.unwrap_err();
+}
+
+/// Legacy gets the requests of a route that was in `only`.
+#[tokio::test]
+async fn a_start_tells_which_route_in_only_has_lost_its_workflow() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    let before = stored(&fixture).await;
+    let fixture = fixture.restart(edited(files(&[]), "bare", |route| route.workflow = None)).await;
+    let after = fixture.ladder.mover.in_force().inputs().positions;
+    assert_eq!(removed_in_only(&before, &after).map(RouteId::as_str).collect::<Vec<_>>(), ["bare"]);
+    assert_eq!(removed_in_only(&stored(&fixture).await, &after).count(), 0, "once");
 }

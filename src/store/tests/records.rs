@@ -4,8 +4,8 @@ use super::*;
 use crate::compare::{Difference, Kind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
-    DeclaredState, EvidenceRecord, FileState, FlipRecord, FollowedPath, KeyFileRecord, Overridden, ReplacedMatch,
-    ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
+    DeclaredState, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord, Overridden,
+    ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
 };
 
 on_every_store! {
@@ -30,7 +30,7 @@ fn flip(route: Option<&str>, to: &str) -> FlipRecord {
         at: at(1),
         reason: Some("try it".into()),
         forced: true,
-        overridden: Some(Overridden { from: State::Dark, reason: "a drill".into() }),
+        overridden: Some(Overridden { from: State::Dark, reason: "a drill".into(), forced_at: Some(at(1)) }),
         evidence: json!({ "pairs": 20, "rate": 0.125 }),
     }
 }
@@ -129,6 +129,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             since: Some(at),
             exposed: Some(at),
             accepted: Some(at),
+            forced_cohorts: Some([("staff".into(), ForcedCohort { reason: "own people".into(), since: at })].into()),
             moved: vec![ReplacedMatch { matches: "POST /b".into(), scope: scope("x-c"), at }],
         })
     };

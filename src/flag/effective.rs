@@ -1,0 +1,113 @@
+//! The state of a route that is in force, and what it follows from.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Freeze, Route, Shares, State};
+
+/// The lowest of requested, guard, health and kill switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Effective {
+    /// The state in force.
+    pub state: State,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why the effective state is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Why {
+    /// As requested.
+    Requested,
+    /// As the file declares it; no flip was recorded, so no evidence supports it.
+    Unproven,
+    /// The file asks for more than the evidence allows.
+    Gate,
+    /// The guard lowered it.
+    Guard,
+    /// The engine is not healthy.
+    Health,
+    /// The kill switch is on.
+    Freeze,
+}
+
+/// The inputs of a route's effective state: flips, gate, guard and health.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateInputs {
+    /// The last flip's state, or the file's.
+    pub requested: State,
+    /// The shares in force.
+    pub shares: Shares,
+    /// Whether no flip was recorded for it.
+    pub has_no_flip: bool,
+    /// The highest state that the gate let through, where the file asks for more.
+    pub gate: Option<State>,
+    /// Whether `gate` holds a route below `live` that returns there without a gate when the time is over.
+    pub is_held: bool,
+    /// The highest state that the guard allows.
+    pub guard: Option<State>,
+    /// Whether the engine can take instances.
+    pub healthy: bool,
+    /// The highest rung that the route reached by evidence, for all callers.
+    pub proven: State,
+    /// The names of the cohorts that are held below `live` in spite of their `force`.
+    pub held_cohorts: Vec<String>,
+}
+
+impl StateInputs {
+    /// The inputs of a route as its file declares it: without a flip, and lowered by nothing.
+    pub fn declared(route: &Route) -> Self {
+        Self {
+            requested: route.declared,
+            shares: route.shares,
+            has_no_flip: true,
+            gate: None,
+            is_held: false,
+            guard: None,
+            healthy: true,
+            proven: State::Off,
+            held_cohorts: Vec::new(),
+        }
+    }
+
+    /// The lowest of requested, gate, guard, health and kill switch. The last three never lower `only`.
+    pub fn effective(&self, freeze: Freeze) -> Effective {
+        let mut effective = match self.gate {
+            Some(gate) if gate < self.requested => Effective { state: gate, why: Why::Gate },
+            _ if self.has_no_flip => Effective { state: self.requested, why: Why::Unproven },
+            _ => Effective { state: self.requested, why: Why::Requested },
+        };
+        if effective.state == State::Only {
+            return effective;
+        }
+        for (limit, why) in self.limits(freeze) {
+            if limit < effective.state {
+                effective = Effective { state: limit, why };
+            }
+        }
+        effective
+    }
+
+    /// The requested state, as far as the gate granted it.
+    pub fn granted(&self) -> State {
+        self.gate.map_or(self.requested, |gate| gate.min(self.requested))
+    }
+
+    /// The highest rung that guard, health and kill switch allow.
+    pub(super) fn cap(&self, freeze: Freeze) -> State {
+        self.limits(freeze).into_iter().map(|(limit, _)| limit).fold(State::Only, State::min)
+    }
+
+    /// The highest state that kill switch, health and guard each allow. Kill switch and health stop new engine
+    /// instances: they allow `shadow` at most, because `dark` makes instances too (durable twins) and `shadow` keeps
+    /// only evidence.
+    fn limits(&self, freeze: Freeze) -> [(State, Why); 3] {
+        let freeze = match freeze {
+            Freeze::No => State::Only,
+            Freeze::Instances | Freeze::Effects => State::Shadow,
+        };
+        let health = if self.healthy { State::Only } else { State::Shadow };
+        [(freeze, Why::Freeze), (health, Why::Health), (self.guard.unwrap_or(State::Only), Why::Guard)]
+    }
+}

@@ -1,0 +1,94 @@
+//! Routes on a restored backup, and cohorts whose `force` is older than what holds them.
+
+use super::held::{elsewhere, expire_soon, release_until};
+use super::*;
+use crate::expression::Expression;
+use crate::flag::Cohort;
+
+/// Starts on a restored backup, which a process starts for the first time.
+async fn restart_on_copy(files: Declared, fixture: Fixture) -> Fixture {
+    let Fixture { store, evidence, ladder: _ } = fixture;
+    let parts = LadderParts {
+        store: store.clone(),
+        evidence: evidence.clone(),
+        conditions: Vec::new(),
+        retry_window: Duration::from_secs(86_400),
+        copy_started: Some(clock::now()),
+        answer_within: Duration::from_secs(5),
+    };
+    let ladder = Ladder::open(files, parts).await.unwrap();
+    Fixture { store, evidence, ladder }
+}
+
+#[tokio::test]
+async fn a_route_that_goes_down_from_only_to_live_on_a_copy_is_held_at_once() {
+    for by_force in [false, true] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.flip("bare", forced(State::Only)).await.unwrap();
+        let fixture = restart_on_copy(files(&[]), fixture).await;
+        assert_eq!(fixture.state("bare"), effective(State::Only, Why::Requested));
+        let down = if by_force { forced(State::Live) } else { to(State::Live) };
+        let flipped = fixture.flip("bare", FlipRequest { acknowledge: true, ..down }).await.unwrap();
+        let expected =
+            if by_force { effective(State::Live, Why::Requested) } else { effective(State::Dark, Why::Gate) };
+        assert_eq!(flipped.effective, expected);
+        assert!(flipped.flip.forced, "the gates below are overridden by the first flip");
+        fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+        assert_eq!(fixture.state("bare"), expected, "a force from before the copy was started accepts nothing of it");
+    }
+}
+
+/// Files with a cohort of `bare` that is in `live` by force.
+fn with_staff(files: Declared, reason: &str) -> Declared {
+    let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();
+    let staff = Cohort { name: "staff".into(), when, state: State::Live, force: Some(reason.into()) };
+    edited(files, "bare", |route| route.cohorts = vec![staff])
+}
+
+/// The rung of the cohort.
+fn rung_of_staff(fixture: &Fixture) -> State {
+    let flags = fixture.ladder.flags().load();
+    let flag = flags.route(&"bare".into()).unwrap();
+    flag.rung_of(&flag.route.cohorts[0])
+}
+
+/// Whoever wrote the `force` of a cohort did not know of a later edit of the route's `match`.
+#[tokio::test]
+async fn a_cohort_is_held_in_spite_of_a_force_that_was_written_before_the_edit() {
+    let fixture = Fixture::open(with_staff(files(&[]), "our own people")).await;
+    assert_eq!(rung_of_staff(&fixture), State::Live);
+    fixture.ladder.reload(with_staff(elsewhere(), "our own people"), || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    let why = fixture.status("bare").refused.join("; ");
+    assert!(why.contains("the cohort `staff` is held below `live`"), "{why}");
+    let fixture = fixture.restart(with_staff(elsewhere(), "our own people")).await;
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    fixture.ladder.reload(with_staff(elsewhere(), "they know of the new path"), || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Live);
+    // The way back is an edit, too, and a forced flip of the route after it counts for its cohorts.
+    fixture.ladder.reload(with_staff(files(&[]), "they know of the new path"), || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Live);
+    fixture.flip("bare", to(State::Dark)).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+}
+
+#[tokio::test]
+async fn a_held_cohort_returns_by_itself() {
+    let fixture = Fixture::open(with_staff(files(&[]), "our own people")).await;
+    fixture.ladder.reload(with_staff(elsewhere(), "our own people"), || {}).await.unwrap();
+    expire_soon(&fixture.store).await;
+    let fixture = fixture.restart(with_staff(elsewhere(), "our own people")).await;
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    release_until(&fixture, || rung_of_staff(&fixture) == State::Live).await;
+}
+
+#[tokio::test]
+async fn a_cohort_is_held_on_a_copy() {
+    let fixture = Fixture::open(with_staff(files(&[]), "our own people")).await;
+    let fixture = restart_on_copy(with_staff(files(&[]), "our own people"), fixture).await;
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    fixture.ladder.reload(with_staff(files(&[]), "their retries are checked"), || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Live);
+}

@@ -21,6 +21,7 @@ mod missing_services;
 mod moved_keys;
 mod moved_services;
 mod not_done;
+mod pinned_numbers;
 mod restored_runs;
 mod retries;
 mod risk;

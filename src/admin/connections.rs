@@ -1,7 +1,7 @@
 //! Bounds the number of open connections, so that idle and slow ones do not keep others out.
 //!
-//! Always true: at most so many connections are open as was said at the beginning. When all are taken and another client
-//! connects, the oldest connection is closed that has no complete request: it has been idle, or has been sending the body
+//! Always true: at most `max` connections are open. When all are taken and another client
+//! connects, the oldest connection without a complete request is closed: it has been idle, or has been sending the body
 //! of its request, for longest. A connection whose request has arrived as a whole is never closed for another one, so
 //! that no request is cut off after it took effect.
 

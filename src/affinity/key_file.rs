@@ -98,7 +98,7 @@ pub enum KeyFileError {
 
 impl KeyFile {
     /// Opens and reads the file. With `for_own_use`, the file is created with its full size if it does not exist, and
-    /// resized if it has another size, no record in it waits for the store, and the disk has room. Without it, the file
+    /// resized if its size is wrong, provided that no record waits and the disk has room. Without it, the file
     /// is opened only to take over its records.
     pub(super) fn open(path: &Path, bytes_max: u64, for_own_use: bool) -> Result<Opened, KeyFileError> {
         let slots_wanted = (bytes_max / SLOT_BYTES as u64).max(HEAD_SLOTS + 1);

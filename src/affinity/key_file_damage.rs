@@ -1,8 +1,8 @@
 //! Whether records are missing in a file of retry keys.
 //!
 //! The question it answers: "had legacy taken first tries that this file should name and does not?" Always true:
-//! records are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each the
-//! file also notes its number; a record is overwritten only once the store has it. So every number above that of the
+//! records are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each,
+//! the file notes its number; a record is overwritten only once the store has it. So every number above that of the
 //! last stored record, up to the last noted one, must be there.
 //!
 //! Not damage: a single unreadable slot just after the last noted record. That record was being written when the

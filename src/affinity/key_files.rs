@@ -213,7 +213,7 @@ impl Opening<'_> {
     async fn open_file(&self, path: &Path) -> Result<Opened, KeyFileError> {
         let opened = self.open_when_unlocked(path, true).await?;
         match self.owner.ownership(opened.tag.as_ref()) {
-            // A copy of the file was made with the copy of the store: its keys were taken before the two stores
+            // The file was copied together with the store: its keys were taken before the two stores
             // differed.
             FileOwnership::Ours | FileOwnership::OfACopy => Ok(opened),
             FileOwnership::OfAnotherStore if opened.waiting.is_empty() => Ok(opened),
@@ -312,7 +312,7 @@ fn log_unread(record: &KeyFileRecord) {
     tracing::error!(
         path = record.path,
         host = record.host,
-        "a file with retry keys of requests that legacy took {why}: for the retry window no route goes up to `live` unless \
+        "a file of retry keys of legacy {why}: for the retry window no route goes up to `live` unless \
          forced; make the file readable at this path and start again, or force the flip"
     );
 }

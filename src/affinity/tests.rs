@@ -456,7 +456,7 @@ async fn many_new_keys_stay_with_legacy() {
     }
 }
 
-/// Two requests share the key for any caller; legacy is to take one, and the engine takes the other under another
+/// Two tries of a request share its key for any caller; legacy is to take one, the engine the other under another
 /// credential. One of the two finds the other's key.
 #[tokio::test]
 async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {

@@ -62,9 +62,9 @@ pub enum Took {
     Again,
     /// The other arm has taken it: nothing was taken.
     OtherArmHasIt,
-    /// The engine has the same request, or may have it, under a key that other files give it: nothing was taken.
+    /// The engine has the same request, or may have it, under its key of other flag files: nothing was taken.
     UnderOtherFiles,
-    /// The keys that newer files give to the request are not remembered any more: nothing was taken.
+    /// The keys that newer flag files give to the request are no longer remembered: nothing was taken.
     Unknown,
 }
 

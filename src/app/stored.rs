@@ -1,6 +1,6 @@
 //! Reads a store that no process uses, for the command line.
 //!
-//! Always true: a store that does not exist is not created, but an error. A SQLite file that a process uses is an error
+//! Always true: opening a missing store creates nothing and fails. A SQLite file that a process uses is an error
 //! too, since it belongs to that process.
 
 use anyhow::{Context as _, bail};

@@ -15,7 +15,7 @@ pub(crate) struct Output {
     pub text: String,
     /// The output for programs.
     pub json: Value,
-    /// Whether the exit code is 0, else 1.
+    /// Whether the command succeeded: the exit code is then 0, otherwise 1.
     pub is_ok: bool,
 }
 

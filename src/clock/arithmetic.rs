@@ -18,7 +18,7 @@ const COMPARED_EVERY: Duration = Duration::from_secs(1);
 /// clock is ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disagreement {
-    /// The store's newest event was ahead of the machine's clock when the process started; the time continues from it.
+    /// Negative: the store's newest event was ahead of the machine's clock at the start; the time continues from it.
     StoreAhead(SignedDuration),
     /// The machine's clock was set while the process ran.
     Jumped(SignedDuration),

@@ -85,7 +85,7 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-/// The entries of a directory except temporary files, by name.
+/// The entries of a directory except temporary files, sorted by name.
 fn listing(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -164,7 +164,7 @@ fn workflow_of(text: &str) -> Option<&str> {
 }
 
 impl Files {
-    /// Replaces the file that holds a workflow by another file with the same workflow; adds the file if none does.
+    /// Replaces the file of a workflow by another file with the same workflow; adds it if no file has that workflow.
     pub(crate) fn with_workflow(mut self, path: &Path) -> Self {
         let before = self.files.len();
         self.read_file(FileKind::Workflow, path);

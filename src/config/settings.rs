@@ -38,7 +38,7 @@ pub(crate) struct PointsmanDraft {
     /// `sqlite:PATH` (default `sqlite:pointsman.db`), `postgres://USER@HOST:PORT/DATABASE` or `memory`.
     pub store: Option<String>,
     /// The directory of the retry-key file. It holds the retry keys of requests that legacy took, until the store has
-    /// them. Default: next to a SQLite store; else `$STATE_DIRECTORY`, or a directory of this user among temporary
+    /// them. Default: next to a SQLite store; else `$STATE_DIRECTORY`, or a directory for this user among the temporary
     /// files.
     pub retry_keys_dir: Option<String>,
     /// The password of a PostgreSQL store.
@@ -212,7 +212,7 @@ pub(crate) fn check(
         secret(&at.env, &at.file, &site, dir, overrides, problems).map(Secret::new)
     });
     let store = match &overrides.store {
-        // An error in `--store` has no position in the files. Their `store_password` is for a PostgreSQL store only.
+        // An error in `--store` has no position in the files. The files' `store_password` is for PostgreSQL only.
         Some(text) => {
             let password = password.filter(|_| text.starts_with("postgres"));
             parse_store(text, password).map_err(|why| {

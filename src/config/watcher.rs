@@ -87,7 +87,7 @@ impl FlagFileWatcher {
         std::thread::Builder::new().name("flags-watch".into()).spawn(move || thread.run(&woken))?;
         Ok((Self { trigger }, changes))
     }
-    /// Makes it read the files now.
+    /// A handle that makes the watcher read the files at once.
     pub fn trigger(&self) -> ReloadTrigger {
         self.trigger.clone()
     }

@@ -107,7 +107,7 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Records a delivery: at most one effect per service and key. `answer` computes the answer from the number of this
-    /// effect of the operation.
+    /// effect among the operation's effects.
     pub fn record(&self, delivery: Delivery<'_>, answer: impl FnOnce(u64) -> Value) -> DeliveryResult {
         let mut records = self.records();
         let mut entry = LedgerEntry {

@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "how does this work, and what may I write?" `pointsman help TOPIC` and the API's
 //! `/docs/TOPIC` show the same text. Always true: a topic is Markdown that reads well as plain text; lists that the
-//! code knows (metrics, limits) are made from the code. Tests hold every command, file, key, path and metric that is
-//! named against the binary.
+//! code knows (metrics, limits) are made from the code. Tests check each command, file, key, path and metric that is
+//! named: the binary must have it.
 
 mod html;
 mod lists;
@@ -61,7 +61,7 @@ impl Topic {
 /// The topic of this name.
 ///
 /// # Errors
-/// There is none: the name that is nearest to it, where one is near.
+/// No topic has this name: the nearest name, where one is near.
 pub fn find(name: &str) -> Result<&'static Topic, Option<&'static str>> {
     TOPICS.iter().find(|topic| topic.name == name).ok_or_else(|| nearest(name, TOPICS.iter().map(|topic| topic.name)))
 }
@@ -94,7 +94,7 @@ mod tests {
             assert!(topic.title().contains(": "), "{}: {}", topic.name, topic.title());
             assert!(!text.contains("{{"), "{}: a list was not filled in", topic.name);
             assert!(index().contains(topic.title()));
-            // Generated lists are wrapped by the terminal: a name must stay in one piece.
+            // Lines of generated lists may be longer, so that no name is split: the terminal wraps them.
             for line in topic.source.lines() {
                 assert!(line.chars().count() <= 120, "{}: {line}", topic.name);
             }

@@ -77,8 +77,8 @@ fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), rung: &st
 fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
     let since = evidence.lost_differences.map(|at| {
         format!(
-            "; {counted} are counted since {at:.0}: one or more differences were not stored when the process that ran before \
-             then ended"
+            "; {counted} are counted since {at:.0}: one or more differences were lost: an earlier process ended before \
+             it had stored them"
         )
     });
     since.unwrap_or_default()
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(
             why,
             ["needs 1 more compared pair (19 of 20); pairs are counted since 2026-03-01T10:00:00Z: one or more \
-                 differences were not stored when the process that ran before then ended"]
+                 differences were lost: an earlier process ended before it had stored them"]
         );
         e.shadow_pairs = 20;
         assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());

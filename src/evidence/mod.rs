@@ -334,7 +334,7 @@ impl Settle for Evidence {
 
 impl ServedObserver for Evidence {
     fn served(&self, route: &RouteId, served: Served) {
-        // Only at the first error since evidence was stored does the caller's answer wait, for a write of 64 bytes.
+        // The caller's answer waits for this write of 64 bytes only at the first error since evidence was stored.
         let _uncounted = (served != Served::Answered).then(|| self.marks.mark(&self.current_id(route)));
         self.counters(route).lock().served(served);
     }

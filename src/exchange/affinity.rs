@@ -29,7 +29,7 @@ pub enum Remembered {
 pub enum LegacyTake {
     /// Legacy has it.
     Taken {
-        /// That is recorded, and survives the end of this process. If not, the engine could perform a retry after it.
+        /// Whether a file has that. If not, the engine could perform a retry after the end of this process.
         noted: bool,
         /// Legacy had it before: this request is a retry.
         again: bool,
@@ -40,7 +40,7 @@ pub enum LegacyTake {
     NeedsBody,
     /// The engine has the same request under another credential: nothing was taken.
     HeldUnderAnotherCredential,
-    /// The engine has the same request under the keys that newer files give it: nothing was taken.
+    /// The engine has the same request under the keys that newer flag files give it: nothing was taken.
     HeldUnderNewerFiles,
     /// It is not known whether the engine has it: nothing was taken.
     Unknown,

@@ -2,7 +2,7 @@
 //!
 //! Always true: no object of the value has a key that the JSON parser reserves for itself. To keep every digit of a
 //! number, the parser represents the number internally as an object with the key `$serde_json::private::Number`, and
-//! it takes an object with such a key in a text for a number, too: `{"$serde_json::private::Number": "5"}` would become
+//! it reads an object with such a key in a text as a number, too: `{"$serde_json::private::Number": "5"}` would become
 //! 5, and an object that is made in memory could be stored and never be read back. So an object with a reserved key is
 //! refused wherever a text, a form or an expression makes a value.
 
@@ -58,7 +58,7 @@ fn reserved_key_at(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// Where the string ends that begins here with its quotation mark; `None` where it has no end.
+/// The end of the string whose opening quotation mark is at `start`; `None` where it has no end.
 fn string_end(text: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {

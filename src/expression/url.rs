@@ -119,7 +119,7 @@ impl UrlTemplate {
         &self.0.reads
     }
 
-    /// Whether this may evaluate to a path and query: whether they begin with the literal text before its first value.
+    /// Whether this may evaluate to this path and query: they begin with its literal text before the first value.
     pub fn may_evaluate_to(&self, path: &str) -> bool {
         match &self.0.pieces[..] {
             [] => path.is_empty(),

@@ -87,7 +87,7 @@ impl CallerScope {
     /// The scope, described for people.
     pub fn describe(&self) -> String {
         let headers = match self.headers.as_slice() {
-            [] => "nothing else: all callers share them".to_owned(),
+            [] => "the route alone: all callers share them".to_owned(),
             headers => {
                 let names: Vec<String> = headers.iter().map(|name| format!("`{name}`")).collect();
                 format!("the value of {}", names.join(" and "))

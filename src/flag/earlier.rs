@@ -1,7 +1,7 @@
 //! PURE. The scopes of retry keys that earlier files had, and which requests came under them.
 //!
-//! The question it answers: "under which keys, other than its present ones, may the first try of this request be
-//! recorded, because earlier files gave it those?" Always true: a request is looked up under the earlier scopes of its
+//! The question it answers: "under which keys that earlier files gave it, beside its present ones, may the first try
+//! of this request be recorded?" Always true: a request is looked up under the earlier scopes of its
 //! route, and under the scope of each route that matched it by earlier files, whichever route it belongs to now, if
 //! any.
 

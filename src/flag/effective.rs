@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Freeze, Route, Shares, State};
 
-/// The lowest of requested, guard, health and kill switch.
+/// The lowest of requested, gate, guard, health and kill switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Effective {
     /// The state in force.

@@ -52,14 +52,14 @@ pub enum PathRefusal {
     /// Ambiguous: one reading matches a route with a workflow, and either the path as written does not match it, or
     /// servers may find other parameters in it.
     #[error(
-        "the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one way to read it is a route that has a workflow"
+        "the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one reading leads to a route that has a workflow"
     )]
     Ambiguous,
     /// Ambiguous, and too long to check all its readings.
     #[error("the path has `//`, `%2F`, `%5C`, a backslash or `;`, and is longer than {AMBIGUOUS_BYTES_MAX} bytes")]
     AmbiguousTooLong,
     /// Ambiguous, and one reading is a route that says `paths: strict`.
-    #[error("the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one way to read it is a route with strict paths")]
+    #[error("the path has `//`, `%2F`, `%5C`, a backslash or `;`, and one reading leads to a route with strict paths")]
     Strict,
 }
 
@@ -215,7 +215,7 @@ pub fn match_key(path: &str) -> Cow<'_, str> {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match (byte == b'%').then(|| encoded(bytes, at)).flatten() {
-            // Neither is a part of a longer character, so what came before is complete.
+            // Neither byte can be part of a multi-byte character, so what came before is complete.
             Some(separator @ (b'/' | b'\\')) => {
                 text.push_str(&exact_text(&decoded));
                 text.push(raw_byte(separator));

@@ -93,12 +93,12 @@ pub struct InstanceId {
 pub struct RetryKey(pub [u8; 32]);
 
 impl RetryKey {
-    /// On a key for any caller: the key that it gives to one request, by the request's digest. The keys of all its
+    /// Called on a key for any caller: derives a request's key from the request's digest. The keys of all its
     /// requests share their first half, so that a set of first halves can answer before the body was read.
     pub fn of_request(&self, digest: &[u8; 32]) -> Self {
         self.with_second_half_of(Self(*blake3::keyed_hash(&self.0, digest).as_bytes()))
     }
-    /// On a key for any caller: the key that it gives to one caller. It shares its first half with the keys of requests,
+    /// Called on a key for any caller: derives the key of one caller. It shares its first half with keys of requests,
     /// so that a set of first halves needs one entry for both.
     pub(super) fn of_caller(&self, scoped: Self) -> Self {
         self.with_second_half_of(scoped)

@@ -221,7 +221,7 @@ impl FlagSet {
         self.earlier_scopes.retry_keys(&flag.route.id, &self.salts, facts)
     }
 
-    /// Whether arm or retry keys of this route's requests may depend on this header, by these files or earlier ones.
+    /// Whether the arm or the retry keys of this route's requests may depend on this header, now or by earlier files.
     pub fn depends_on_header(&self, flag: &RouteFlag, name: &HeaderName) -> bool {
         flag.route.depends_on_header(name) || self.earlier_scopes.depend_on_header(&flag.route.id, name)
     }

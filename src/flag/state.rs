@@ -159,7 +159,7 @@ impl Shares {
     }
 }
 
-/// The kill switch, ordered: each value stops what the one before does, and more.
+/// The kill switch, ordered: each value stops all that the one before it stops, and more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Freeze {

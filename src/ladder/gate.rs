@@ -338,9 +338,9 @@ fn forced_at(at: &RoutePosition) -> Option<Timestamp> {
 /// Why files must not be put in force that let the engine perform such requests of a route in `only` a second time.
 pub(super) fn exposed_sentence(id: &RouteId, until: Timestamp) -> String {
     format!(
-        "`{id}` is in `only`, where legacy is never called, and by its files it gets requests whose retry keys were not \
-         recorded when they were served before, or its workflow does more than read now: until {until:.0} a retry of one \
-         may come, and the engine would perform it a second time. Lower the route first, or accept that with \
+        "`{id}` is in `only`, where legacy is never called, and its files give it requests whose retry keys were not \
+         recorded when legacy served them, or a workflow that no longer only reads: until {until:.0} a retry of such \
+         a request may come, and the engine would perform it a second time. Lower the route first, or accept that with \
          `force: {{ reason: … }}` on the route"
     )
 }

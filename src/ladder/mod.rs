@@ -133,7 +133,7 @@ impl Ladder {
         work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
-    /// Lets routes return to `live` that files held below it, once no retry may come any more for which they were held.
+    /// Returns routes that files held below `live` to it, once the retries for which they were held can no longer come.
     /// To be called periodically; cheap while no route is held.
     ///
     /// # Errors
@@ -220,7 +220,7 @@ impl Ladder {
         }
     }
 
-    /// If the store is a copy: until when retries may come of requests that it does not know, and for which routes in
+    /// If the store is a copy: until when retries may come of requests that it does not know. Until then, routes in
     /// `live` are held.
     pub fn copy_held_until(&self) -> Option<Timestamp> {
         self.mover.copy_held_until()

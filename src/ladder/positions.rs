@@ -104,8 +104,8 @@ impl Positions {
         own.filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
     }
 
-    /// Whether the next reading of the files would count a flip of another route, which this one replaces, as this
-    /// route's last.
+    /// Whether the next reading of the files would treat the last flip of a route that this one replaces as
+    /// this route's own last flip.
     pub fn has_flip_of_another(&self, route: &Route) -> bool {
         let last = route.ids().filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number);
         last.map(|flip| flip.number) != self.last_flip(route).map(|flip| flip.number)

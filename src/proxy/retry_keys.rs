@@ -214,8 +214,8 @@ impl FirstTry {
     }
 }
 
-/// Which arm took the first try, according to the store. Under another credential of the same caller, only legacy
-/// counts.
+/// Which arm took the first try, according to the store. A try under another credential counts only if legacy
+/// took it.
 async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, ArmUnknown> {
     let any_caller = async {
         match &keys.any_caller {

@@ -56,7 +56,7 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
         && reaches_workflow(&table.set, &method, host, head.uri.path())
     {
         let why =
-            "the method is in upper case that of a route with a workflow, and servers disagree whether it is the same";
+            "the method, in upper case, is that of a route with a workflow; servers disagree whether the two are one";
         return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
     }
     let resolved = table.set.resolve(&head.method, host, head.uri.path());
@@ -151,9 +151,9 @@ async fn answer_flagged(
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
     exchange.entry.route_metrics.count_diagnostics(diagnostics);
-    // Some first tries are known only to the store. It is asked only if its answer can change this decision: that
-    // legacy took the first try changes a decision for the engine; that the engine of another process did, one for
-    // legacy.
+    // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
+    // for the engine if legacy took the first try, and one for legacy if the engine of another process took the
+    // first try.
     if first_try.arm.is_none() {
         match &decision {
             Decision::Engine { .. } => first_try.look_up_takes_by_legacy(&*shared.affinity).await,
@@ -173,7 +173,7 @@ async fn answer_flagged(
     }
     // In two cases the request is answered although it is not known who took the first try: the engine answers and its
     // workflow only reads; or the state is `off` or `shadow`, where legacy answers even while the store does not, and
-    // of all engines only another process's may have taken it.
+    // only the engine of another process may have taken it.
     let only_reads = !flag.route.keeps_runs && matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
     if only_reads || (!first_try.this_engine_may_have_it && flag.is_granted_at_most(State::Shadow)) {
         first_try.is_unknown = false;

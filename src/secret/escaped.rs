@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-/// Which characters a JSON writer escapes although it need not; writers differ: none; those beyond ASCII; also those
+/// Characters that JSON writers escape without need, by kind of writer: none; those beyond ASCII; also those
 /// with a meaning in HTML; also quotes and further marks.
 const ALSO_ESCAPED: [fn(char) -> bool; 4] = [
     |_| false,

@@ -106,8 +106,8 @@ impl RunBodies {
 }
 
 impl Append {
-    /// Whether the run's summary and bodies are kept when it is purged: it pins an instance, or follow-up requests for
-    /// an instance that an earlier run of its job pinned see its result.
+    /// Whether the run's summary and bodies are kept when it is purged: it pins an instance, or its result is what
+    /// follow-up requests see of an instance that an earlier run of its job pinned.
     pub fn is_pinned(&self) -> bool {
         let follows_pins = |(_, event): &(_, Event)| match event {
             Event::RunStarted(started) => !started.pinned_before.is_empty(),

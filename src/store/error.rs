@@ -3,13 +3,13 @@
 use crate::flag::{Arm, PinKey};
 use crate::names::{RunId, Seq};
 
-/// Why events were not appended. Each variant asks for another reaction of the caller.
+/// Why events were not appended. Each variant asks for a different reaction of the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The append contradicts what is stored: read the run again.
     #[error("conflict: {0}")]
     Conflict(Conflict),
-    /// The fencing token is outdated, because another worker took the run over: stop moving it.
+    /// The fencing token is outdated, because another worker took the run over: stop executing it.
     #[error("fenced: run {0} has a newer owner")]
     Fenced(RunId),
     /// Certainly nothing was written (disk full before the commit, queue full, store closed).

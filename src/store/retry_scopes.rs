@@ -35,7 +35,7 @@ pub struct RetryScopes {
     /// workflow got a step that writes, or the route got requests of another route. Counts only if it is after `since`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Timestamp>,
-    /// The change of the files (`exposed`, or `since`) up to which `force` in the file of the route in `only` has
+    /// For a route in `only`: the newest change of the files (`exposed`, or `since`) for which `force` in its file has
     /// accepted that the engine performs such requests a second time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Timestamp>,

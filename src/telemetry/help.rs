@@ -53,7 +53,7 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_retry_key_marks_forgotten_total",
-        "Marks of retry keys from before a reload that were dropped: there were more than `retry_key_marks_max`.",
+        "Keys remembered from before a reload that were dropped: there were more than `retry_key_marks_max`.",
     ),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, by outcome."),
@@ -137,7 +137,7 @@ const GAUGES: MetricDescriptions = &[
 ];
 
 const HISTOGRAMS: MetricDescriptions = &[
-    ("pointsman_request_duration_seconds", "From a request's head to its answer's head, by who answered."),
+    ("pointsman_request_duration_seconds", "From a request's head to the end of its answer, by who answered."),
     ("pointsman_proxy_overhead_seconds", "The time that the proxy itself adds to a request."),
     (
         "pointsman_paired_latency_seconds",

@@ -90,7 +90,7 @@ fn compute(
     item: u32,
 ) -> Result<Vec<Event>, Refusal> {
     if !run.open_step(&step.id).is_some_and(|open| open.taken.is_some() && may_begin_item(open, item)) {
-        return Err(Refusal::NotDue("it is not taken as an item's fallback, or has ended"));
+        return Err(Refusal::NotDue("it does not run as an item's fallback, or has ended"));
     }
     let item = Some(item);
     if let Some(events) = fallback::not_run(run, plan, world, step, item) {

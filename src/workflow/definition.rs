@@ -219,7 +219,7 @@ pub struct ProbeDraft {
     pub accept: Option<Vec<Value>>,
     /// How long after the attempt the first probe is sent. Default `1s`.
     pub after: Option<String>,
-    /// How long after it was sent an attempt may still take effect. Until then a "no" does not count and the probe is
+    /// For how long after it was sent an attempt may take effect. Until then a "no" does not count and the probe is
     /// repeated; a "yes" counts at once. Default `30s`; never less than the step's `timeout`.
     pub settles: Option<String>,
     /// Whether the attempt took effect; reads `output`, `status` and `headers` of the probe's reply. If it has no
@@ -278,7 +278,7 @@ pub struct RespondDraft {
     #[serde(deserialize_with = "present")]
     pub body: Option<Value>,
     /// The answer to the caller where the run goes on without its final answer. At most one entry declares it, together
-    /// with an answer of its own or alone.
+    /// with its own answer or without one.
     pub pending: Option<AnswerDraft>,
 }
 

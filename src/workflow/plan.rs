@@ -90,7 +90,7 @@ impl Plan {
         effects.filter(|(step, call)| call.rehearse.is_none() && self.is_read(step)).map(|(step, _)| step)
     }
 
-    /// Which headers of the replies to one of a step's calls are recorded. Of a probe's replies it is all, for its own
+    /// Which headers of the replies to one of a step's calls are recorded. Of a probe's replies all are, for its own
     /// expression; of an undo's none, because nothing reads them.
     pub fn recorded_headers(&self, step: StepIndex, part: Part) -> Arc<RecordedHeaders> {
         let all = || Arc::new(RecordedHeaders::All);
@@ -178,8 +178,8 @@ pub struct FailureHandling {
     /// What happens after 409, 412 and 422; `None` means pause for runs that the API started, and fail for those of a
     /// route.
     pub on_conflict: Option<PauseOrFail>,
-    /// What happens when it fails for good; `None` means fail, except that runs of the API pause over expressions and
-    /// schemas.
+    /// What happens when it fails for good; `None` means fail, except that runs of the API pause when an expression or
+    /// schema check fails.
     pub on_failure: Option<PauseOrFail>,
     /// How long all attempts of one call and the pauses between them may take together.
     pub deadline: Option<Duration>,
@@ -201,7 +201,7 @@ pub struct Probe {
     pub call: Call,
     /// How long after the attempt the first probe is sent.
     pub after: Duration,
-    /// How long after it was sent an attempt may still take effect. A "no" before that does not count.
+    /// For how long after it was sent an attempt may still take effect. A "no" before that does not count.
     pub settles: Duration,
     /// Whether the attempt took effect; reads what the service answered. If it has no value, a person decides.
     pub done: Expression,

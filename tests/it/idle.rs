@@ -16,7 +16,7 @@ const WAITER: &str =
     "workflow: waiter\nsteps:\n  pause: { wait: 24h }\nrespond: { status: 200, body: { done: true } }\n";
 /// The number of waiting runs.
 const WAITING: usize = 200;
-/// How long it is watched that nothing else is sent: statements are recorded for this time.
+/// For how long statements are recorded, to see that nothing else is sent.
 const WINDOW: Duration = Duration::from_secs(12);
 /// The intervals of the poll and of the heartbeat.
 const SWEEP: Duration = Duration::from_secs(4);

@@ -80,7 +80,7 @@ async fn a_file_that_is_gone_shuts_the_gate_until_it_is_back() {
         assert!(why.contains("the file of retry keys") && why.contains("another file has its name"), "{why}");
         let status = system.pointsman.get("/api/v2/status").await;
         assert!(status["retry_keys_trouble"].as_str().is_some_and(|why| why.contains("retry keys")), "{status}");
-        assert!(system.pointsman.log().contains("a file with retry keys of requests that legacy took is not there"));
+        assert!(system.pointsman.log().contains("a file of retry keys of legacy is not there"));
         system.kill().await;
     }
     let other_name = named[0].to_string_lossy().replace("-0.keys", "-1.keys");

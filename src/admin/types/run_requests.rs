@@ -103,7 +103,7 @@ pub struct SkipRequest {
 pub struct AdjustRequest {
     /// The step.
     pub step: String,
-    /// The item of a `for_each` that has opened.
+    /// The item of a `for_each` whose items are known already.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
     pub item: Option<u32>,
     /// The input: the body of a call, the value of a `set`, the input of a `run`.
@@ -173,7 +173,7 @@ pub struct ResolveRequest {
     pub by: Option<String>,
 }
 
-/// Tells an explicit `null`, which is a value, from an absent field.
+/// Distinguishes an explicit `null`, which is a value, from an absent field.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }

@@ -100,7 +100,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
         // A run without a task may still be owned by this process.
         let owner =
             core.ports.store.owner(id).await.map_err(store_error)?.filter(|name| *name != core.schedule.worker_name);
-        sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} moves it.")));
+        sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} executes it.")));
     }
     Ok((Explanation { run: summary, sentence, waits: lines, stuck }, person))
 }
@@ -141,7 +141,7 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String
             snapshot.services.values().find_map(|upstream| upstream.wait_reason(run))
         }
         Cause::Due if !core.schedule.mailboxes.has_task(run) && core.ports.store.is_shared() => {
-            Some("no task of this process moves it: another process may".to_owned())
+            Some("no task of this process executes it: another process may".to_owned())
         }
         _ => None,
     };

@@ -119,7 +119,7 @@ impl Machine {
                 }
             }
             AppendOutcome::NothingStored(why) => {
-                // No event is stored, and private and shared calls are sent only after theirs are: nothing was done but
+                // No event is stored, and private and shared calls wait for their events: nothing was done but
                 // reads.
                 tracing::warn!(run = %self.run.id(), why, "the store refuses the run");
                 self.answer_starter(StartAnswer::NotStored(format!("the store refused it: {why}")));
@@ -173,8 +173,8 @@ impl Machine {
 
     /// Ends the driver, because this process no longer owns the run.
     pub(super) fn lose_ownership(&mut self, why: &str) {
-        tracing::error!(run = %self.run.id(), why, "this process does not own the run any more and stops moving it");
-        self.answer_caller_unknown("another process moves the run");
+        tracing::error!(run = %self.run.id(), why, "this process no longer owns the run and stops executing it");
+        self.answer_caller_unknown("another process executes the run");
         self.end = Some(End::Lost);
     }
 }

@@ -43,7 +43,7 @@ impl Machine {
         }
     }
 
-    /// Tracks the child that an event begins or ends. Requires that events on which others act become durable.
+    /// Tracks the child that an event begins or ends. Also asks for events on which others act to be made durable.
     pub(super) fn track_external(&mut self, event: &Event) {
         match event {
             Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {

@@ -2,7 +2,7 @@
 //!
 //! Always true: a run that ends by its own driver has no open child, because the core concludes a run only after all of
 //! its children have ended. Only a run that was cancelled although it cannot be read ends before its children. The
-//! append that ends such a run holds the row, and the row is removed after each child has ended, or has accepted or
+//! append that ends such a run contains the row, and the row is removed after each child has ended, or has accepted or
 //! refused the order. A child that gets the order twice refuses the second one; the children of a child are ordered to
 //! end by the child's own driver.
 //!

@@ -3,7 +3,7 @@
 //! Always true: an unfinished run has a task or a timer, waits for a person, a signal, a lock, a child or the end of
 //! the freeze, or belongs to another process. A run without any of these is woken; if it then rests without a cause, it
 //! is stuck: counted, logged and listed. A parent whose child is missing or has ended unnoticed is woken too. Checks
-//! read the store page by page and are rare (`watchdog_ms`); if the store does not answer one, the next makes up for
+//! read the store page by page and are rare (`watchdog_ms`); if one fails for lack of an answer, the next makes up for
 //! it. A run that is stuck here and that another process moves is no longer counted as stuck here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -86,8 +86,8 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
 }
 
 /// Wakes, at the start and after each reload, the runs that may continue with the new files: runs that are paused
-/// because something was missing in the files, and runs that could not be loaded. Lists runs whose plan cannot be read
-/// as stuck, because otherwise nobody would notice them before something wakes them. Reloads during a check are handled
+/// because something was missing in the files, and runs that could not be loaded. Lists as stuck each run whose plan is
+/// unreadable, because otherwise nobody would notice it before something wakes it. Reloads during a check are handled
 /// together by the next check.
 pub(in crate::engine) async fn wake_after_reloads(core: &Arc<Core>) {
     loop {

@@ -148,7 +148,7 @@ fn files_without_public_keys_are_refused_with_a_reason() {
 fn the_scope_is_described() {
     let of = |scope: CallerScope| scope.describe();
     assert_eq!(of(vec![AUTHORIZATION].into()), "the value of `authorization`");
-    assert_eq!(of(Vec::new().into()), "nothing else: all callers share them");
+    assert_eq!(of(Vec::new().into()), "the route alone: all callers share them");
     let scope = CallerScope { token: Some(std::sync::Arc::new(keys(ED_PUBLIC))), headers: vec![AUTHORIZATION] };
     assert!(of(scope).starts_with("issuer and subject of a verified token for `orders` or `shop` (1 keys)"));
 }

@@ -110,7 +110,7 @@ pub struct CohortDraft {
     pub name: String,
     /// A condition over the request, never its body: `${request.headers["x-staff"] == "1"}`.
     pub when: String,
-    /// Their state. Above the route's own it takes effect only up to `shadow`, unless `force` is given.
+    /// Their state. A state above the route's own takes effect only up to `shadow`, unless `force` is given.
     pub state: State,
     /// Allows a state above the route's own without evidence.
     pub force: Option<ForceDraft>,

@@ -1,4 +1,4 @@
-//! Routes in `live` that new files hold below it, or in `only` for which they are refused, because retries may come of
+//! New files hold a route in `live` below it, and are refused for a route in `only`, because retries may come of
 //! requests that legacy served without a record of their keys.
 
 use std::sync::Mutex;
@@ -68,7 +68,7 @@ fn capture_log() -> (Arc<std::sync::Mutex<Vec<u8>>>, tracing::subscriber::Defaul
     (log, tracing::subscriber::set_default(all))
 }
 
-/// Whoever is paged reads what is in force.
+/// A log line says that a route is held only once the files are in force.
 #[tokio::test]
 async fn a_route_is_logged_as_held_only_when_the_files_are_in_force() {
     let fixture = bare_in_live().await;
@@ -207,7 +207,7 @@ async fn a_route_that_stops_reading_only_is_held() {
     let fixture = bare_in_live().await;
     fixture.ladder.reload(reads(true), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "reading twice does no harm");
-    // By force, but for another reason than what the next edit does.
+    // Forced, but not because of what the next edit does.
     fixture.flip("bare", to(State::Dark)).await.unwrap();
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     let fixture = fixture.restart(reads(true)).await;

@@ -102,7 +102,7 @@ impl SqliteStore {
     }
 
     /// Checks a whole database and changes nothing; another process may be using it. A claim of a retry key that is
-    /// older than `retry_window` is no finding where its run is missing, because that run may have been purged.
+    /// older than `retry_window` and whose run is missing is no finding, because that run may have been purged.
     ///
     /// # Errors
     /// There is no database, it belongs to another program, or its tables have another version. Inconsistencies are

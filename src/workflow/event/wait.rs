@@ -39,7 +39,7 @@ pub enum WaitEvent {
     Ended {
         /// Which step.
         step: StepId,
-        /// The sequence number of the signal's event that ended it; `None` where the time did.
+        /// The sequence number of the event of the signal that ended it; `None` if the time ended it.
         signal: Option<Seq>,
         /// Its output: the signal's payload.
         output: Arc<Value>,

@@ -1,5 +1,5 @@
-//! A service gets another URL while an attempt's outcome is unknown: nothing is sent to the new address that may have
-//! been done at the old one, whether its call reads a secret or not.
+//! A service gets another URL while an attempt's outcome is unknown: nothing that may have been
+//! done at the old address is sent to the new one, whether its call reads a secret or not.
 
 use std::time::Duration;
 

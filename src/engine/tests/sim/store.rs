@@ -122,7 +122,7 @@ impl SimStore {
             state.blocked.remove(&worker)
         };
     }
-    /// Records events with a time in the future: the time of no process may be ahead, whatever its machine's clock
+    /// Records events with a time in the future: no process's time may be ahead, whatever its machine's clock
     /// shows.
     fn check_times(&self, append: &Append) {
         let time = clock::simulated::time();

@@ -40,6 +40,8 @@ pub(super) struct FamiliesBefore<'a> {
     pub followers: &'a Followers,
     /// The ids of the routes that create instances.
     pub creators: BTreeSet<RouteId>,
+    /// Whether `creators` has every route with a workflow, because it is not known which of them create instances.
+    pub has_other_routes: bool,
 }
 
 impl FamiliesBefore<'_> {
@@ -72,8 +74,9 @@ pub(super) async fn find(
     let pins = store.pin_counts().await?.into_iter().filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0);
     let mut owned: Owned =
         pins.map(|(family, _, instances)| (family, OwnedOf { instances, in_open_run: false })).collect();
-    // Open runs are looked up only where they matter.
-    let families = before.followers.values().flat_map(|followed| &followed.family).chain(&before.creators);
+    // Open runs are looked up only where they matter. A run of a route that creates nothing must not count.
+    let creators = before.creators.iter().filter(|_| !before.has_other_routes);
+    let families = before.followers.values().flat_map(|followed| &followed.family).chain(creators);
     let of_all = families.map(|id| (id.clone(), OwnedOf { instances: 0, in_open_run: true })).collect();
     let affected: BTreeSet<RouteId> =
         compare(&of_all, before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();

@@ -148,11 +148,12 @@ impl Positions {
         };
         let creates =
             |route: &&Arc<Route>| route.workflow.is_some() && matches!(route.instance, Some(Instance::Creates { .. }));
-        let creators = match self.declared.routes.is_empty() {
+        let has_other_routes = self.declared.routes.is_empty();
+        let creators = match has_other_routes {
             true => self.scopes.keys().chain(self.remembered.keys()).filter(had_workflow).cloned().collect(),
             false => self.declared.routes.iter().filter(creates).flat_map(|route| route.ids()).cloned().collect(),
         };
-        FamiliesBefore { followers: &self.followers, creators }
+        FamiliesBefore { followers: &self.followers, creators, has_other_routes }
     }
 
     /// The routes that follow up what this one creates.

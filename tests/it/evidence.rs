@@ -191,7 +191,7 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_a_full_disk_and_kill_9()
     orders.legacy.set_default(OriginReply::Json(LEGACY_REPLY));
     orders.pointsman = Pointsman::start(&orders.start).await;
     let shut = reasons(&orders.flip("dark").await);
-    assert!(shut.contains("one or more differences were not stored"), "{shut}");
+    assert!(shut.contains("one or more differences were lost"), "{shut}");
     until("the new start to be stored", || async {
         let path = orders.start.store.strip_prefix("sqlite:").expect("a file").to_owned() + ".evidence";
         let marks = std::fs::read(path).expect("the file");
@@ -201,7 +201,7 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_a_full_disk_and_kill_9()
     orders.pointsman.kill().await;
     orders.pointsman = Pointsman::start(&orders.start).await;
     let shut = reasons(&orders.flip("dark").await);
-    assert!(shut.contains("one or more differences were not stored"), "stored with the evidence: {shut}");
+    assert!(shut.contains("one or more differences were lost"), "stored with the evidence: {shut}");
     orders.gather("shadow_pairs", PAIRS).await;
     assert_eq!(orders.flip("dark").await.status, StatusCode::OK, "by new pairs");
 }
@@ -221,7 +221,7 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_kill_9() {
     orders.pointsman.kill().await;
     orders.pointsman = Pointsman::start(&orders.start).await;
     let shut = reasons(&orders.flip("dark").await);
-    assert!(shut.contains("open mismatch") || shut.contains("one or more differences were not stored"), "{shut}");
+    assert!(shut.contains("open mismatch") || shut.contains("one or more differences were lost"), "{shut}");
 }
 
 /// The disk is full when the last difference is seen, so that it is not stored before the kill.

@@ -90,7 +90,7 @@ impl KeyLog {
             waiting_keys: HashMap::new(),
             unnoted: HashMap::new(),
             damage: None,
-            unnoted_unwritten: Vec::new(),
+            unnoted_to_write: Vec::new(),
             written_since_sync: false,
             failing: false,
             closed: false,
@@ -235,7 +235,7 @@ impl KeyLog {
 
     /// If keys that legacy took are lost and their routes are not known: why they are lost, and until when a retry with
     /// one of them may come.
-    pub(super) fn unnoted_of_any_route(&self) -> Option<(String, Timestamp)> {
+    pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, Timestamp)> {
         let ring = self.ring();
         let until = Some(clock::window_end(*ring.unnoted.get(&SlotRoute::Any)?, self.window));
         let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \

@@ -35,7 +35,7 @@ pub(super) struct Ring {
     /// it took over.
     pub damage: Option<String>,
     /// The routes in `unnoted` whose time is not in the file.
-    pub unnoted_unwritten: Vec<SlotRoute>,
+    pub unnoted_to_write: Vec<SlotRoute>,
     pub written_since_sync: bool,
     /// Whether the last attempt to note a key failed.
     pub failing: bool,
@@ -107,16 +107,16 @@ impl Ring {
         // See `UNNOTED_WRITE_INTERVAL`.
         let at = at.checked_add(UNNOTED_WRITE_INTERVAL).unwrap_or(at);
         self.unnoted.insert(route, at);
-        if !self.unnoted_unwritten.contains(&route) {
-            self.unnoted_unwritten.push(route);
+        if !self.unnoted_to_write.contains(&route) {
+            self.unnoted_to_write.push(route);
         }
         self.write_unnoted();
     }
 
     pub fn write_unnoted(&mut self) {
-        let Some(file) = &mut self.file else { return self.unnoted_unwritten.clear() };
+        let Some(file) = &mut self.file else { return self.unnoted_to_write.clear() };
         let unnoted = &self.unnoted;
-        self.unnoted_unwritten
+        self.unnoted_to_write
             .retain(|route| unnoted.get(route).is_some_and(|at| file.write_unnoted(*route, *at).is_err()));
     }
 }

@@ -106,7 +106,7 @@ impl StoreAffinity {
         let collision_checks = CollisionChecks::start(store.clone(), families.clone());
         let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);
         for (key, at) in keys.waiting() {
-            tries.taken_by_legacy(key, Instant::now(), clock::passed(at));
+            tries.record_taken_by_legacy(key, Instant::now(), clock::passed(at));
         }
         tokio::spawn(keys.clone().move_to_store(store.clone()));
         let sets = Arc::new(Sets::new(limits, Instant::now()));
@@ -135,7 +135,7 @@ impl StoreAffinity {
     }
 
     /// Records that a run could not pin an instance, because the other arm owns the id already.
-    pub fn collision(&self, key: &PinKey, run: RunId) {
+    pub fn record_collision(&self, key: &PinKey, run: RunId) {
         if let Some(family) = self.families.get(&key.family) {
             family.record_collision(key, Some(run));
         }
@@ -159,8 +159,8 @@ impl StoreAffinity {
 
     /// If keys that legacy took are lost and their routes are not known: why they are lost, and until when a retry with
     /// one of them may come.
-    pub fn unnoted_of_any_route(&self) -> Option<(String, Timestamp)> {
-        self.keys.unnoted_of_any_route()
+    pub fn lost_keys_of_unknown_routes(&self) -> Option<(String, Timestamp)> {
+        self.keys.lost_keys_of_unknown_routes()
     }
 
     /// The files that the store lists and that could not be read, each with the reason, and until when a retry with one

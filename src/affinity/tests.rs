@@ -371,7 +371,7 @@ async fn open_when_unlocked(open: impl Fn() -> Result<Arc<KeyLog>, KeyFileError>
 }
 
 #[tokio::test]
-async fn a_full_ring_notes_no_key_and_an_unnoted_route_is_known_after_a_restart() {
+async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (path, limits) = (dir.path().join("s.keys"), Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() });
     let store = CountingStore::new();

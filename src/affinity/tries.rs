@@ -107,7 +107,7 @@ impl Tries {
     }
 
     /// Records that legacy took this key `ago`; the file has it.
-    pub(super) fn taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
+    pub(super) fn record_taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
         let until = self.until(now, ago);
         self.insert_legacy(&mut self.shard(&key), key, until, now, true);
     }

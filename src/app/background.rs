@@ -112,8 +112,8 @@ pub(super) async fn release_held_routes(parts: Parts) {
 
 /// Reports to the ladder whether the engine takes new instances now.
 pub(super) fn report_health(parts: &Parts) {
-    let look = parts.ladder.begin_observation();
-    parts.ladder.set_health(look, is_engine_healthy(parts));
+    let number = parts.ladder.begin_check();
+    parts.ladder.set_health(number, is_engine_healthy(parts));
 }
 
 /// Whether the store takes writes and the runs that the last process left are resumed.

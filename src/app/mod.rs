@@ -29,5 +29,5 @@ mod time;
 pub use commands::{demo, serve};
 pub use process::App;
 pub use replay_files::{MovedCall, ReplayFiles, ReplayResult, StoredPlan};
-pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many};
+pub use stored::{OpenRun, OpenRunPage, StoredRuns, too_many_events};
 pub use stores::{store_backup, store_check};

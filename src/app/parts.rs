@@ -16,7 +16,7 @@ use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Freeze, Route};
-use crate::ladder::{Declared, FilesError, GateCondition, Ladder, LadderParts, Obey};
+use crate::ladder::{Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
@@ -189,7 +189,7 @@ fn earlier_ids(setup: &Setup) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
     setup.routes.iter().map(|route| (&route.id, route.was.as_slice()))
 }
 
-impl Obey for Engine {
+impl KillSwitchListener for Engine {
     fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
         Box::pin(self.freeze(version, freeze))
     }

@@ -61,7 +61,7 @@ impl StoredRuns {
         if let Some(most) = most {
             let row = self.runtime.block_on(self.store.run(id)).context("reading the run")?;
             if row.is_some_and(|row| row.seq.0 > most) {
-                bail!("{}", too_many(most));
+                bail!("{}", too_many_events(most));
             }
         }
         let events = self.runtime.block_on(self.store.events(id, Seq::FIRST)).context("reading the events")?;
@@ -97,7 +97,7 @@ impl StoredRuns {
 }
 
 /// The message about a run with too many events to be read.
-pub fn too_many(most: u64) -> String {
+pub fn too_many_events(most: u64) -> String {
     format!("it has more than {most} events, and was not checked")
 }
 

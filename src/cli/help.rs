@@ -19,11 +19,11 @@ const PAGER: &str = "less -FRX";
 
 pub(super) fn help(words: &[String], globals: &Globals) -> ExitCode {
     let Some((first, rest)) = words.split_first() else {
-        return shown(globals, &topics(), &index());
+        return print_help(globals, &topics(), &index());
     };
     let unknown = match docs::find(first) {
         Ok(topic) if rest.is_empty() => {
-            return shown(
+            return print_help(
                 globals,
                 &json!({ "name": topic.name, "title": topic.title(), "text": topic.text() }),
                 &text(topic),
@@ -33,7 +33,7 @@ pub(super) fn help(words: &[String], globals: &Globals) -> ExitCode {
         Err(nearest) => nearest,
     };
     if let Some(text) = command_help(words) {
-        return shown(globals, &json!({ "command": words.join(" "), "text": text }), &text);
+        return print_help(globals, &json!({ "command": words.join(" "), "text": text }), &text);
     }
     let hint = match unknown {
         Some(nearest) => format!("did you mean `pointsman help {nearest}`?"),
@@ -79,10 +79,10 @@ fn command_help(words: &[String]) -> Option<String> {
     Some(command.render_long_help().to_string())
 }
 
-fn shown(globals: &Globals, json: &serde_json::Value, text: &str) -> ExitCode {
+fn print_help(globals: &Globals, json: &serde_json::Value, text: &str) -> ExitCode {
     if globals.json {
         print(&pretty(json));
-    } else if !std::io::stdout().is_terminal() || paged(text).is_err() {
+    } else if !std::io::stdout().is_terminal() || show_in_pager(text).is_err() {
         print(text);
     }
     ExitCode::SUCCESS
@@ -92,7 +92,7 @@ fn shown(globals: &Globals, json: &serde_json::Value, text: &str) -> ExitCode {
 ///
 /// # Errors
 /// The pager could not be started; nothing was shown.
-fn paged(text: &str) -> std::io::Result<()> {
+fn show_in_pager(text: &str) -> std::io::Result<()> {
     let pager = std::env::var("PAGER").unwrap_or_else(|_| PAGER.to_owned());
     let mut words = pager.split_whitespace();
     let program = words.next().ok_or(std::io::ErrorKind::NotFound)?;

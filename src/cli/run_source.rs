@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::args::Server;
 use super::client::{CallError, Client, component, query};
 use crate::admin::types::{EventRow, RunList, RunRow};
-use crate::app::{OpenRun, OpenRunPage, StoredRuns, too_many};
+use crate::app::{OpenRun, OpenRunPage, StoredRuns, too_many_events};
 use crate::limits::Limits;
 
 /// Where runs are read from.
@@ -116,7 +116,7 @@ fn all_events(client: &Client, run: &str, most: Option<u64>) -> Result<Vec<Event
     loop {
         let from = all.last().map_or(1, |last| last.seq + 1);
         if let Some(most) = most.filter(|most| from > most.saturating_add(1)) {
-            return Err(ReadError::Run(too_many(most)));
+            return Err(ReadError::Run(too_many_events(most)));
         }
         let path = format!("/api/v2/orchestrate/run/{}/events?from={from}&limit={EVENTS_PAGE}", component(run));
         let (page, _) = client.get::<Vec<EventRow>>(&path).map_err(ReadError::of_call)?;

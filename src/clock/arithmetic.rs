@@ -123,7 +123,7 @@ impl Timekeeper {
 
     /// Raises the time to at least that of the store's newest event. Returns how far that is ahead of the machine's
     /// clock, where it is more than a minute.
-    pub(super) fn not_before(&mut self, newest_event: Timestamp, reading: Reading) -> Option<SignedDuration> {
+    pub(super) fn raise_to_at_least(&mut self, newest_event: Timestamp, reading: Reading) -> Option<SignedDuration> {
         let now = self.at(reading.boot).max(newest_event);
         (self.time, self.boot, self.slew_left_ns) = (now, reading.boot, 0);
         let ahead = newest_event.duration_since(reading.wall);

@@ -75,7 +75,7 @@ pub(crate) mod simulated {
         SKEW.set(by);
     }
     /// Lets the machine sleep: its clocks go on, and tokio's does not.
-    pub fn sleep_of_machine(by: Duration) {
+    pub fn suspend_machine(by: Duration) {
         SLEPT.set(SLEPT.get() + by);
     }
     /// The simulated time, without the deviation.

@@ -100,9 +100,9 @@ impl ProcessClock {
     }
     /// Raises the time to at least that of the store's newest event. Returns how far the store is ahead of the
     /// machine's clock, where that is more than a minute.
-    pub fn not_before(&self, newest_event: Timestamp) -> Option<SignedDuration> {
+    pub fn raise_to_at_least(&self, newest_event: Timestamp) -> Option<SignedDuration> {
         let mut keeper = self.keeper();
-        keeper.not_before(newest_event, machine::read())
+        keeper.raise_to_at_least(newest_event, machine::read())
     }
     /// Follows the time of a shared store. The store was asked at `asked` and has just answered that its time is
     /// `store`. Its time now is between `store` and `store` plus the time since `asked`.

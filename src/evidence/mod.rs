@@ -324,7 +324,7 @@ impl Settle for Evidence {
         let _uncounted = failed.then(|| self.marks.mark(&self.current_id(route)));
         self.counters(route).lock().settle(outcome);
     }
-    fn without_twin(&self, route: &RouteId) {
+    fn count_without_twin(&self, route: &RouteId) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
         counters.evidence.dark_without_twin += 1;

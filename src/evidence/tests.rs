@@ -221,7 +221,7 @@ async fn a_dark_request_ends_with_or_without_a_twin() {
             ticket.expect_twin();
         }
         if twin_made {
-            ticket.twin_made();
+            ticket.record_twin_made();
         }
         ticket
     };

@@ -53,7 +53,7 @@ pub trait Settle: Send + Sync {
     fn settle(&self, route: &RouteId, outcome: Outcome);
     /// One request of `route` in `dark` has ended without a durable run. Called at most once for each ticket, before it
     /// is settled.
-    fn without_twin(&self, route: &RouteId) {
+    fn count_without_twin(&self, route: &RouteId) {
         let _ = route;
     }
 }
@@ -67,8 +67,8 @@ pub struct ComparisonTicket {
 }
 
 impl ComparisonTicket {
-    /// Opens a ticket. Dropping it settles it as "client went away", unless [`ComparisonTicket::on_drop`] says
-    /// otherwise.
+    /// Opens a ticket. Dropping it settles it as "client went away", unless
+    /// [`ComparisonTicket::set_outcome_on_drop`] says otherwise.
     pub fn new(route: RouteId, settler: Arc<dyn Settle>) -> Self {
         Self {
             route,
@@ -82,16 +82,16 @@ impl ComparisonTicket {
         &self.route
     }
     /// Sets the outcome with which a drop settles it from now on.
-    pub fn on_drop(&mut self, outcome: Outcome) {
+    pub fn set_outcome_on_drop(&mut self, outcome: Outcome) {
         self.on_drop = outcome;
     }
-    /// The request is in `dark`: it counts as without twin unless [`ComparisonTicket::twin_made`] is called before the
-    /// ticket is settled.
+    /// The request is in `dark`: it counts as without twin unless [`ComparisonTicket::record_twin_made`] is called
+    /// before the ticket is settled.
     pub fn expect_twin(&mut self) {
         self.twin_missing = true;
     }
     /// The engine has created a durable run for it.
-    pub fn twin_made(&mut self) {
+    pub fn record_twin_made(&mut self) {
         self.twin_missing = false;
     }
     /// Settles it with an outcome.
@@ -101,7 +101,7 @@ impl ComparisonTicket {
     fn end(&mut self, outcome: Outcome) {
         if let Some(settler) = self.settler.take() {
             if self.twin_missing && outcome.counts_as_without_twin() {
-                settler.without_twin(&self.route);
+                settler.count_without_twin(&self.route);
             }
             settler.settle(&self.route, outcome);
         }

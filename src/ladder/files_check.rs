@@ -32,7 +32,7 @@ pub(super) async fn check_and_adopt(
         orphans::find(store, &before.families(), &declared.routes).await?;
     let (mut after, moves) = files::adopt(before, declared, has_served, gate);
     refused.extend(files::lowered_without_acknowledgement(before, &after));
-    let exposed = after.routes.values().filter_map(|at| Some((at, gate.exposed_in_only(&after, at)?)));
+    let exposed = after.routes.values().filter_map(|at| Some((at, gate.unaccepted_retries_in_only(&after, at)?)));
     let mut accepted = Vec::new();
     for (at, Unrecorded { exposed, until, .. }) in exposed {
         match at.route.force {

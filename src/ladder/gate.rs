@@ -247,7 +247,7 @@ impl Gate {
     /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
     /// whose retries the engine would perform a second time, the store is a copy, or legacy served requests whose keys
     /// are not known. A flip by force after that releases the route, and so does `force` in the file. A route in `only` is never held, because legacy is not
-    /// called for it: files that would give it such requests are refused ([`Gate::exposed_in_only`]).
+    /// called for it: files that would give it such requests are refused ([`Gate::unaccepted_retries_in_only`]).
     pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let is_live = at.rung() == State::Live;
         self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
@@ -287,7 +287,7 @@ impl Gate {
     /// For a route that is or was in `only`: the requests whose retries the engine would perform a second time, unless
     /// a flip by force or an earlier `force` in the file has accepted that. It does not matter whether these files or
     /// earlier ones brought them: an older version stored them while it held the route at `dark`, and accepted nothing.
-    pub fn exposed_in_only(&self, after: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    pub fn unaccepted_retries_in_only(&self, after: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let was_in_only =
             at.rung() == State::Only || at.last.as_ref().is_some_and(|flip| state_of(flip) == State::Only);
         if !was_in_only || at.rung() < State::Live {

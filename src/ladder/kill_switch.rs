@@ -117,7 +117,7 @@ impl KillSwitch {
     }
 
     /// The end of the freeze was recorded: puts it in force, unless a newer freeze is in force.
-    pub fn end_recorded(&self, in_force: &InForce, version: u64, flip: &FlipRecord) {
+    pub fn apply_recorded_end(&self, in_force: &InForce, version: u64, flip: &FlipRecord) {
         let mut state = self.state();
         in_force.set_freeze(version, Freeze::No);
         self.mark_recorded(&mut state, version, flip);

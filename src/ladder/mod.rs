@@ -52,7 +52,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
-    Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, Obey, StoreSilent,
+    Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
+    StoreSilent,
 };
 
 use self::gate::Gate;
@@ -92,7 +93,7 @@ pub struct LadderParts {
 /// The number of an observation of health or guard. It is assigned before the observation is made: of two observations,
 /// the one that began later counts, whichever ends first.
 #[derive(Clone, Copy, Debug)]
-pub struct ObservationNumber(u64);
+pub struct CheckNumber(u64);
 
 impl Ladder {
     /// Takes the files' declarations and the store's flips, and puts the first set in force. The last flip of a route
@@ -115,7 +116,7 @@ impl Ladder {
     }
 
     /// Connects something that the kill switch stops from now on. It has applied the freeze in force when this returns.
-    pub async fn connect_to_kill_switch(&self, other: Arc<dyn Obey>) {
+    pub async fn connect_to_kill_switch(&self, other: Arc<dyn KillSwitchListener>) {
         self.mover.connect_to_kill_switch(other).await;
     }
 
@@ -194,12 +195,12 @@ impl Ladder {
     }
 
     /// The number of an observation of the engine's health or of the guard that begins now.
-    pub fn begin_observation(&self) -> ObservationNumber {
-        ObservationNumber(self.observations.fetch_add(1, Ordering::SeqCst) + 1)
+    pub fn begin_check(&self) -> CheckNumber {
+        CheckNumber(self.observations.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
     /// Sets the engine's health as observed. While it is unhealthy, routes below `only` create no new engine instances.
-    pub fn set_health(&self, ObservationNumber(version): ObservationNumber, healthy: bool) {
+    pub fn set_health(&self, CheckNumber(version): CheckNumber, healthy: bool) {
         if !self.mover.in_force().set_health(version, healthy) {
             return;
         }
@@ -211,7 +212,7 @@ impl Ladder {
     }
 
     /// Sets the highest state that the guard allows a route, as observed; `None` if it limits nothing.
-    pub fn set_guard(&self, ObservationNumber(version): ObservationNumber, route: &RouteId, limit: Option<State>) {
+    pub fn set_guard(&self, CheckNumber(version): CheckNumber, route: &RouteId, limit: Option<State>) {
         if self.mover.in_force().set_guard(route, version, limit) {
             match limit {
                 Some(limit) => tracing::warn!(%route, %limit, "the guard limits this route"),

@@ -16,7 +16,9 @@ use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
 use super::positions::{Positions, RoutePosition, freeze_of};
 use super::record::{Recording, flip_record, record};
 use super::status::RouteStatus;
-use super::types::{Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey};
+use super::types::{
+    Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move,
+};
 use super::{export, files, horizon, orphans, passing_commands, scopes, status};
 use crate::clock;
 use crate::flag::{Arm, FlagSet, Freeze, State};
@@ -35,7 +37,7 @@ pub(super) struct Mover {
     /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one
     /// before.
     move_lock: Arc<tokio::sync::Mutex<()>>,
-    connected: Mutex<Vec<Arc<dyn Obey>>>,
+    connected: Mutex<Vec<Arc<dyn KillSwitchListener>>>,
 }
 
 /// Shows that the caller holds the lock of all moves; one task at a time holds it.
@@ -47,7 +49,7 @@ impl Mover {
         let flips = store.last_flips().await?;
         let kill_switch = flips.iter().find(|flip| flip.route.is_none());
         let freeze = kill_switch.map_or(Freeze::No, freeze_of);
-        let before = Positions::remembering(&declared, flips, store.declared().await?);
+        let before = Positions::from_store(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
         let CheckedFiles { after, moves, may_orphan: _ } =
             check_and_adopt(&store, &gate, &before, declared, has_served).await?;
@@ -98,7 +100,7 @@ impl Mover {
 
     /// Connects something that the kill switch stops: from now on no change of the kill switch is acknowledged before
     /// `other` has applied it.
-    pub async fn connect_to_kill_switch(&self, other: Arc<dyn Obey>) {
+    pub async fn connect_to_kill_switch(&self, other: Arc<dyn KillSwitchListener>) {
         self.connected().push(other.clone());
         let (version, freeze) = self.in_force.kill_switch();
         other.obey(version, freeze).await;
@@ -169,7 +171,7 @@ impl Mover {
             if let Some(route) = &flip.route {
                 // A share that the gate refused on the way down stays shown, which a person's flip would end.
                 let refused = after.routes.get(route).filter(|at| at.held_until.is_none()).map(|at| at.refused.clone());
-                after.flipped(route, flip.clone());
+                after.apply_flip(route, flip.clone());
                 if let Some((at, refused)) = after.routes.get_mut(route).zip(refused) {
                     at.refused = refused;
                 }
@@ -235,7 +237,7 @@ impl Mover {
         let flip = self.flip_record(&positions, step, by);
         positions.remembered.insert(route.clone(), now);
         let flip = self.record_one(flip, Some(positions.rows())).await?;
-        positions.flipped(route, flip.clone());
+        positions.apply_flip(route, flip.clone());
         files::hold_after_flip(&mut positions, route, &self.gate);
         self.put_in_force(positions);
         log(&flip, FlipSource::Api);
@@ -301,7 +303,7 @@ impl Mover {
         let flips = pending.into_iter().chain([flip]).collect();
         let recorded = record(&self.store, Recording { flips, declared: None }).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
-        self.kill_switch.end_recorded(&self.in_force, version, last);
+        self.kill_switch.apply_recorded_end(&self.in_force, version, last);
         self.obey(version, Freeze::No).await;
         recorded.iter().for_each(|flip| log(flip, FlipSource::Api));
         Ok(last.clone())
@@ -366,7 +368,7 @@ impl Mover {
         Flipped { flip, changed: false, effective: self.in_force.effective(route), horizon: Vec::new() }
     }
 
-    fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Obey>>> {
+    fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -73,7 +73,7 @@ impl RoutePosition {
 
 impl Positions {
     /// The positions before any file was read: only what the store has.
-    pub fn remembering(declared: &Declared, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
+    pub fn from_store(declared: &Declared, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
         let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
         let followers = remembered.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
         let scopes = remembered.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
@@ -89,7 +89,7 @@ impl Positions {
     }
 
     /// Applies a recorded flip of a route.
-    pub fn flipped(&mut self, route: &RouteId, flip: FlipRecord) {
+    pub fn apply_flip(&mut self, route: &RouteId, flip: FlipRecord) {
         self.flips.insert(route.clone(), flip.clone());
         if let Some(position) = self.routes.get_mut(route) {
             let shares = flip.shares.unwrap_or(position.inputs.shares);

@@ -171,7 +171,7 @@ impl FlipSource {
 }
 
 /// Something that the kill switch stops.
-pub trait Obey: Send + Sync {
+pub trait KillSwitchListener: Send + Sync {
     /// Applies a change of the kill switch, unless a newer version was applied before. Once this has returned, nothing
     /// begins that the kill switch forbids.
     fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()>;

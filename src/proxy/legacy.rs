@@ -68,9 +68,9 @@ pub(super) async fn call(
             request.headers_mut().insert(HOST, target.authority.clone());
         }
         let repeat = if reused { repeatable(&request) } else { None };
-        wait.first_byte_within(upstream.first_byte);
+        wait.set_first_byte_limit(upstream.first_byte);
         let sent = now();
-        wait.sending();
+        wait.start_sending();
         let mut failed = match sender.try_send_request(request).await {
             Ok(response) => {
                 let connecting = sent.saturating_sub(asked_at);

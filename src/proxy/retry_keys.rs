@@ -163,7 +163,7 @@ impl FirstTry {
     }
 
     /// Asks the store whether the engine of another process took it, for the keys for which `look_up` postponed that.
-    pub(super) async fn look_up_takes_by_other_engines(&mut self, affinity: &dyn Affinity) {
+    pub(super) async fn ask_store_about_other_engines(&mut self, affinity: &dyn Affinity) {
         let keys = std::mem::take(&mut self.perhaps_in_other_engines);
         self.ask_store(affinity, keys).await;
     }
@@ -178,7 +178,7 @@ impl FirstTry {
     }
 
     /// Asks the store whether legacy took it before this process started: needed only if the engine is to answer.
-    pub(super) async fn look_up_takes_by_legacy(&mut self, affinity: &dyn Affinity) {
+    pub(super) async fn ask_store_about_legacy(&mut self, affinity: &dyn Affinity) {
         let keys = std::mem::take(&mut self.not_in_engine);
         if !self.reads_only {
             self.ask_store(affinity, keys).await;

@@ -156,8 +156,8 @@ async fn answer_flagged(
     // first try.
     if first_try.arm.is_none() {
         match &decision {
-            Decision::Engine { .. } => first_try.look_up_takes_by_legacy(&*shared.affinity).await,
-            Decision::Legacy { .. } => first_try.look_up_takes_by_other_engines(&*shared.affinity).await,
+            Decision::Engine { .. } => first_try.ask_store_about_legacy(&*shared.affinity).await,
+            Decision::Legacy { .. } => first_try.ask_store_about_other_engines(&*shared.affinity).await,
             Decision::Nobody { .. } => {}
         }
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);

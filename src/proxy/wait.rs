@@ -188,7 +188,7 @@ impl ConnectionWait {
         (exchange_number, at)
     }
     /// Sets the limit for the first byte, which a service may override.
-    pub(super) fn first_byte_within(&self, micros: u64) {
+    pub(super) fn set_first_byte_limit(&self, micros: u64) {
         self.first_byte.store(micros, Relaxed);
     }
     /// The number of exchanges so far.
@@ -196,7 +196,7 @@ impl ConnectionWait {
         self.exchange_number.load(Relaxed)
     }
     /// The request goes to legacy now.
-    pub(super) fn sending(&self) {
+    pub(super) fn start_sending(&self) {
         self.enter(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload });
     }
     /// A frame of the request's body was passed on.

@@ -161,7 +161,7 @@ impl Offer for Shadow {
     }
 
     fn offer(&self, mut ticket: ComparisonTicket, answered: Answered) {
-        ticket.on_drop(Outcome::Skipped(SkipReason::ShuttingDown));
+        ticket.set_outcome_on_drop(Outcome::Skipped(SkipReason::ShuttingDown));
         match answered.mode {
             Mode::Dark => ticket.expect_twin(),
             // Without legacy's body there is nothing to compare with, which is the only purpose of a rehearsal.

@@ -66,7 +66,7 @@ impl Runner {
             Ok(result) => {
                 let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = &result;
                 if answered.mode == Mode::Dark && report.run.is_some() {
-                    ticket.twin_made();
+                    ticket.record_twin_made();
                     self.evidence.record_twin(ticket.route());
                 }
                 // A panic in the comparison fails this ticket alone.

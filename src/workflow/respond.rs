@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::choices::choices;
 use super::conflict::pauses;
-use super::sensitive::{AnswerPlace, given_with_sensitive_parts, with_sensitive_parts};
+use super::sensitive::{AnswerPlace, persons_answer_with_sensitive_parts, with_sensitive_parts};
 use super::step_events::{check_given_depth, failure};
 use super::{
     AnswerEvent, AnswerRecord, BytesMark, Conflict, ConflictEvent, ConflictKind, Creates, Event, Failure, FailureKind,
@@ -71,8 +71,11 @@ pub(super) fn given_by_person(run: &Run, plan: &Plan, output: &Value, world: &Wo
     check_given_depth(&ANSWER.into(), output, world)?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let body = Payload::Text(output.to_string());
-    let answer =
-        given_with_sensitive_parts(plan, run, AnswerRecord { status: 200, headers, body, sensitive: Vec::new() });
+    let answer = persons_answer_with_sensitive_parts(
+        plan,
+        run,
+        AnswerRecord { status: 200, headers, body, sensitive: Vec::new() },
+    );
     let pin = pin(run, &answer);
     Ok(Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin }))
 }

@@ -26,7 +26,7 @@ mod tests;
 mod texts;
 
 pub use answers::child_paths;
-pub(super) use answers::{AnswerPlace, given_with_sensitive_parts, result_paths, with_sensitive_parts};
+pub(super) use answers::{AnswerPlace, persons_answer_with_sensitive_parts, result_paths, with_sensitive_parts};
 pub use declared::Sensitive;
 pub use known::KnownValues;
 pub use parts::{Form, Part as SensitivePart, parts};

@@ -20,7 +20,7 @@ impl Machine {
         Self(Reading { wall: START.parse().unwrap(), boot: Duration::from_secs(5_000) })
     }
     /// Lets time pass on both clocks.
-    fn passes(&mut self, by: Duration) -> Reading {
+    fn advance(&mut self, by: Duration) -> Reading {
         self.0.boot += by;
         self.set(SignedDuration::try_from(by).unwrap())
     }
@@ -40,14 +40,14 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
     for jump in [s(86_400), s(-86_400), s(61), s(-61)] {
         let mut machine = Machine::new();
         let mut keeper = Timekeeper::starting(machine.0);
-        assert_eq!(since_start(keeper.now(machine.passes(ms(10_000)))), s(10));
+        assert_eq!(since_start(keeper.now(machine.advance(ms(10_000)))), s(10));
         assert_eq!(keeper.check(machine.0), (None, s(0)));
         let jumped = machine.set(jump);
         assert_eq!(since_start(keeper.now(jumped)), s(10));
         assert_eq!(keeper.check(jumped), (Some(ClockChange::Disagrees(Disagreement::Jumped(jump))), jump));
         // The time does not jump later either, and the disagreement is reported only once.
         for second in 11..200 {
-            let later = machine.passes(ms(1_000));
+            let later = machine.advance(ms(1_000));
             assert_eq!(since_start(keeper.now(later)), s(second), "after a jump by {jump}");
             assert_eq!(keeper.check(later), (None, jump));
             assert_eq!(keeper.disagreement(later), Some(Disagreement::Jumped(jump)));
@@ -55,7 +55,7 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
         let back = machine.set(-jump);
         assert_eq!(keeper.check(back), (Some(ClockChange::Agrees), s(0)));
         assert_eq!(keeper.disagreement(back), None);
-        assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, s(0)));
+        assert_eq!(keeper.check(machine.advance(ms(1_000))), (None, s(0)));
     }
 }
 
@@ -84,17 +84,17 @@ fn a_small_step_is_caught_up_with_slowly() {
     for step in [s(10), s(-10), s(60), s(-60)] {
         let mut machine = Machine::new();
         let mut keeper = Timekeeper::starting(machine.0);
-        keeper.now(machine.passes(ms(1_000)));
+        keeper.now(machine.advance(ms(1_000)));
         keeper.now(machine.set(step));
         // 500 ppm: 2,000 seconds for each second of the step.
         let needed = 2_000 * step.as_secs().unsigned_abs();
         for _ in 0..needed / 2 {
-            keeper.now(machine.passes(ms(1_000)));
+            keeper.now(machine.advance(ms(1_000)));
         }
         let half = machine.0.wall.duration_since(keeper.now(machine.0));
         assert!((half.as_millis() - step.as_millis() / 2).abs() < 5, "{half} of {step}");
         for _ in 0..needed / 2 + 2 {
-            keeper.now(machine.passes(ms(1_000)));
+            keeper.now(machine.advance(ms(1_000)));
         }
         assert_eq!(keeper.now(machine.0), machine.0.wall, "it does not overshoot");
         assert_eq!(keeper.check(machine.0), (None, s(0)));
@@ -116,8 +116,8 @@ fn a_disagreement_says_what_to_do() {
 fn a_machine_that_slept_wakes_up_at_the_right_time() {
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
-    keeper.now(machine.passes(ms(1_500)));
-    let woken = machine.passes(Duration::from_secs(8 * 3_600));
+    keeper.now(machine.advance(ms(1_500)));
+    let woken = machine.advance(Duration::from_secs(8 * 3_600));
     assert_eq!(keeper.now(woken), woken.wall);
     assert_eq!(keeper.check(woken), (None, s(0)));
 }
@@ -127,16 +127,16 @@ fn time_starts_at_the_stores_newest_event() {
     let mut machine = Machine::new();
     let event = |by: i64| START.parse::<Timestamp>().unwrap().checked_add(s(by)).unwrap();
     let mut keeper = Timekeeper::starting(machine.0);
-    assert_eq!(keeper.not_before(event(-5), machine.0), None);
+    assert_eq!(keeper.raise_to_at_least(event(-5), machine.0), None);
     assert_eq!(keeper.now(machine.0), machine.0.wall, "an older event changes nothing");
-    assert_eq!(keeper.not_before(event(60), machine.0), None, "a minute ahead is not reported");
+    assert_eq!(keeper.raise_to_at_least(event(60), machine.0), None, "a minute ahead is not reported");
     assert_eq!(keeper.now(machine.0), event(60));
-    assert_eq!(keeper.not_before(event(7_200), machine.0), Some(s(7_200)));
+    assert_eq!(keeper.raise_to_at_least(event(7_200), machine.0), Some(s(7_200)));
     assert_eq!(keeper.now(machine.0), event(7_200));
     // `not_before` has reported the offset, so `check` does not. `disagreement` returns it as long as it lasts, and the
     // time continues from the event.
     assert_eq!(keeper.check(machine.0), (None, s(-7_200)));
-    let later = machine.passes(ms(5_000));
+    let later = machine.advance(ms(5_000));
     assert_eq!(keeper.now(later), event(7_205));
     assert_eq!(keeper.disagreement(later), Some(Disagreement::StoreAhead(s(-7_200))));
     // The machine's clock is corrected: this too counts as a jump.
@@ -148,7 +148,7 @@ fn time_starts_at_the_stores_newest_event() {
 /// Whether the store answers late, early or with another time: the process's time differs from the store's by no more
 /// than the time that the answer took.
 #[test]
-fn the_time_differs_from_a_shared_stores_by_at_most_the_time_of_an_answer() {
+fn the_time_is_off_from_a_shared_store_by_at_most_the_round_trip() {
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
     let begun: Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
@@ -160,10 +160,10 @@ fn the_time_differs_from_a_shared_stores_by_at_most_the_time_of_an_answer() {
             begun.checked_add(since).unwrap().checked_add(s(set)).unwrap()
         };
         let (asked, said) = (machine.0.boot, there(machine.0.boot));
-        let at_answer = machine.passes(ms(took));
+        let at_answer = machine.advance(ms(took));
         keeper.follow(said, asked, at_answer);
         let behind = there(at_answer.boot).duration_since(keeper.now(at_answer)).as_millis();
-        machine.passes(ms(60_000));
+        machine.advance(ms(60_000));
         behind
     };
     assert_eq!(answer_from_store(900, 0), 900, "the store may have read its clock at once");
@@ -173,7 +173,7 @@ fn the_time_differs_from_a_shared_stores_by_at_most_the_time_of_an_answer() {
     assert_eq!(answer_from_store(10, -3_600), 0, "put back: the time is never before the store's answer");
     let (change, apart) = keeper.check(machine.0);
     assert_eq!(change, Some(ClockChange::Disagrees(Disagreement::DiffersFromStore(apart))), "years behind");
-    assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, apart), "reported once, and not followed");
+    assert_eq!(keeper.check(machine.advance(ms(1_000))), (None, apart), "reported once, and not followed");
 }
 
 proptest! {
@@ -191,12 +191,12 @@ proptest! {
         let mut machine = Machine::new();
         let mut keeper = Timekeeper::starting(machine.0);
         let event = machine.0.wall.checked_add(s(ahead)).unwrap();
-        keeper.not_before(event, machine.0);
+        keeper.raise_to_at_least(event, machine.0);
         let mut last = (keeper.now(machine.0), machine.0);
         prop_assert!(last.0 >= event);
         for (nanos, set, checked) in steps {
             let passed = Duration::from_nanos(nanos);
-            machine.passes(passed);
+            machine.advance(passed);
             let reading = machine.set(SignedDuration::from_nanos(set));
             if checked {
                 let (_, apart) = keeper.check(reading);
@@ -215,11 +215,11 @@ proptest! {
     fn a_small_step_is_slewed_to_the_end(step_ms in -60_000_i64..=60_000, every_ms in 1_000_u64..600_000) {
         let mut machine = Machine::new();
         let mut keeper = Timekeeper::starting(machine.0);
-        keeper.now(machine.passes(ms(1_000)));
+        keeper.now(machine.advance(ms(1_000)));
         keeper.now(machine.set(SignedDuration::from_millis(step_ms)));
         let needed = 2_000 * step_ms.unsigned_abs();
         for _ in 0..needed / every_ms + 3 {
-            let reading = machine.passes(ms(every_ms));
+            let reading = machine.advance(ms(every_ms));
             let left = reading.wall.duration_since(keeper.now(reading));
             prop_assert!(left.as_millis().signum() * i128::from(step_ms.signum()) >= 0, "overshot by {left}");
         }

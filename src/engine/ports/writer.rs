@@ -133,7 +133,7 @@ impl Writer {
     }
     /// Reports that the id of the run's new instance belongs to the other arm.
     pub fn report_collision(&self, key: &PinKey, run: RunId) {
-        self.parts.pins.collision(key, run);
+        self.parts.pins.record_collision(key, run);
     }
 }
 

@@ -94,9 +94,9 @@ mod tests {
         let lease = Lease::new(Some(s(10)));
         lease.renewed(Moment::now());
         let proof = lease.proof();
-        crate::clock::simulated::sleep_of_machine(s(9));
+        crate::clock::simulated::suspend_machine(s(9));
         assert!(proof.is_valid());
-        crate::clock::simulated::sleep_of_machine(s(2));
+        crate::clock::simulated::suspend_machine(s(2));
         assert!(!proof.is_valid());
         crate::clock::simulated::end();
     }

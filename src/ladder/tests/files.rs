@@ -257,7 +257,7 @@ async fn a_start_tells_which_route_in_only_has_left_the_files() {
 
 pub(super) async fn stored(fixture: &Fixture) -> Positions {
     let (flips, rows) = (fixture.store.last_flips().await.unwrap(), fixture.store.declared().await.unwrap());
-    Positions::remembering(&files(&[]), flips, rows)
+    Positions::from_store(&files(&[]), flips, rows)
 }
 
 #[tokio::test]

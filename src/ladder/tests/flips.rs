@@ -284,12 +284,12 @@ async fn health_lowers_a_route_and_releases_it_without_a_flip() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     fixture.flip("plain", forced(State::Only)).await.unwrap();
-    fixture.ladder.set_health(fixture.ladder.begin_observation(), false);
+    fixture.ladder.set_health(fixture.ladder.begin_check(), false);
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Health));
     assert_eq!(fixture.state("plain"), effective(State::Only, Why::Requested));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Health));
-    fixture.ladder.set_health(fixture.ladder.begin_observation(), true);
+    fixture.ladder.set_health(fixture.ladder.begin_check(), true);
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
     assert_eq!(fixture.flips().await, 2);
 }

@@ -89,7 +89,7 @@ async fn a_route_is_logged_as_held_only_when_the_files_are_in_force() {
 
 /// Legacy is never called for a route in `only`, so it is not held at `dark`.
 #[tokio::test]
-async fn files_that_give_unrecorded_requests_to_a_route_in_the_state_only_are_refused() {
+async fn files_are_refused_if_they_give_unrecorded_requests_to_a_route_in_only() {
     let fixture = bare_in_live().await;
     fixture.flip("bare", forced(State::Only)).await.unwrap();
     let refused = fixture.ladder.reload(elsewhere(), || panic!("it is not recorded")).await.unwrap_err().to_string();
@@ -202,7 +202,7 @@ async fn a_file_is_judged_by_the_match_that_it_has_now() {
 }
 
 #[tokio::test]
-async fn a_route_that_stops_reading_only_is_held() {
+async fn a_route_whose_workflow_begins_to_write_is_held() {
     let reads = |reads: bool| Declared { read_only: reads.then(|| "bare".into()).into_iter().collect(), ..elsewhere() };
     let fixture = bare_in_live().await;
     fixture.ladder.reload(reads(true), || {}).await.unwrap();

@@ -15,7 +15,7 @@ struct RecordingListener {
     holds: AtomicBool,
 }
 
-impl Obey for RecordingListener {
+impl KillSwitchListener for RecordingListener {
     fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
         if self.version.fetch_max(version, Ordering::SeqCst) <= version {
             self.holds.store(freeze != Freeze::No, Ordering::SeqCst);
@@ -44,7 +44,7 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
             scope.spawn(move || {
                 let mut begun = Vec::new();
                 while !done.load(Ordering::SeqCst) {
-                    begun.push(ladder.begin_observation());
+                    begun.push(ladder.begin_check());
                     let number = begun.swap_remove(fastrand::usize(..begun.len()));
                     match n {
                         0 => ladder.set_health(number, fastrand::bool()),
@@ -98,11 +98,11 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
             });
         });
     });
-    fixture.ladder.set_health(fixture.ladder.begin_observation(), true);
-    fixture.ladder.set_guard(fixture.ladder.begin_observation(), &"plain".into(), None);
+    fixture.ladder.set_health(fixture.ladder.begin_check(), true);
+    fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), None);
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
-    let numbers = (fixture.ladder.begin_observation(), fixture.ladder.begin_observation());
+    let numbers = (fixture.ladder.begin_check(), fixture.ladder.begin_check());
     fixture.ladder.set_health(numbers.1, false);
     fixture.ladder.set_health(numbers.0, true);
     assert_eq!(fixture.state("plain"), effective(State::Shadow, Why::Health), "the later observation counts");
@@ -112,14 +112,14 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
 async fn the_guard_limits_a_route_and_its_cohorts() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.ladder.set_guard(fixture.ladder.begin_observation(), &"plain".into(), Some(State::Dark));
+    fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), Some(State::Dark));
     assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Guard));
     assert_eq!(fixture.status("plain").effective, effective(State::Dark, Why::Guard));
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Dark, Why::Guard), "files do not lift it");
-    fixture.ladder.set_guard(fixture.ladder.begin_observation(), &"plain".into(), None);
+    fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), None);
     assert_eq!(fixture.state("plain"), effective(State::Live, Why::Requested));
-    fixture.ladder.set_guard(fixture.ladder.begin_observation(), &"gone".into(), Some(State::Off));
+    fixture.ladder.set_guard(fixture.ladder.begin_check(), &"gone".into(), Some(State::Off));
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ use crate::proxy::wait::{ConnectionWait, NEVER, Overdue, Phase, WaitLimits, now}
 fn updates_from_an_earlier_exchange_are_ignored() {
     let wait = ConnectionWait::new();
     let (first, _) = wait.begin(1, false);
-    wait.sending();
+    wait.start_sending();
     let (second, _) = wait.begin(1, false);
-    wait.sending();
+    wait.start_sending();
     wait.request_ended(first);
     assert!(!wait.is_request_done());
     assert_eq!(wait.phase(), Phase::Upload);
@@ -24,7 +24,7 @@ fn the_side_that_is_waited_for_is_overdue() {
     let wait = ConnectionWait::new();
     let (exchange_number, _) = wait.begin(wait_limits.first_byte, false);
     assert_eq!(wait.due(&wait_limits).0, NEVER, "an arm with its own deadline has none here");
-    wait.sending();
+    wait.start_sending();
     assert_eq!(wait.due(&wait_limits).1, Overdue::Upload);
     wait.set_waits_for_client(exchange_number);
     assert_eq!(wait.due(&wait_limits).1, Overdue::Client);

@@ -9,12 +9,12 @@ use crate::flag::RetryKey;
 use crate::store::{FirstTry, RetryKeyPosition};
 
 #[derive(Default)]
-pub(super) struct RetryKeys {
+pub(super) struct RetryKeyTable {
     first_tries: HashMap<RetryKey, FirstTry>,
     by_age: BTreeSet<RetryKeyPosition>,
 }
 
-impl RetryKeys {
+impl RetryKeyTable {
     pub(super) fn get(&self, key: &RetryKey) -> Option<&FirstTry> {
         self.first_tries.get(key)
     }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::coordination_tables::CoordinationTables;
-use super::retry_keys::RetryKeys;
+use super::retry_keys::RetryKeyTable;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::bound_keys::{OldKey, page_of};
@@ -44,7 +44,7 @@ pub(super) struct Tables {
     /// In the order in which they were made; the map has the index of each.
     pins: Vec<PinRecord>,
     pin_indexes: HashMap<PinKey, usize>,
-    retry_keys: RetryKeys,
+    retry_keys: RetryKeyTable,
     /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
     pub(super) declared: BTreeMap<RouteId, DeclaredState>,
@@ -67,7 +67,7 @@ impl Tables {
             run_keys: HashMap::new(),
             pins: Vec::new(),
             pin_indexes: HashMap::new(),
-            retry_keys: RetryKeys::default(),
+            retry_keys: RetryKeyTable::default(),
             flips: Vec::new(),
             declared: BTreeMap::new(),
             samples: Vec::new(),

@@ -37,7 +37,7 @@ pub(in crate::workflow) fn with_sensitive_parts(
 }
 
 /// As [`with_sensitive_parts`], for an answer that a person gave.
-pub(in crate::workflow) fn given_with_sensitive_parts(
+pub(in crate::workflow) fn persons_answer_with_sensitive_parts(
     plan: &Plan,
     run: &Run,
     mut record: AnswerRecord,

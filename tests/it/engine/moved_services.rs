@@ -52,7 +52,7 @@ impl EngineTest {
         self.flags.edit("pointsman.yaml", |text| text.replace(&from.url(), &to.url()));
     }
     /// The run waits for a person, who is told both addresses.
-    async fn check_asked_about(&self, run: &str, other: &StepService) -> Value {
+    async fn wait_for_question_about(&self, run: &str, other: &StepService) -> Value {
         let data = self.wait_for_status(run, "paused").await;
         let conflict = data["conflicts"][0].clone();
         assert_eq!((&conflict["kind"], &conflict["step_id"]), (&json!("outcome_unknown"), &json!("charge")), "{data}");
@@ -94,7 +94,7 @@ async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
     }
     test.restart().await;
     for run in &runs {
-        test.check_asked_about(run, &other).await;
+        test.wait_for_question_about(run, &other).await;
     }
     let calls = ["POST /charges", "GET /found"];
     assert_eq!(calls.map(|call| other.count(call)), [0, 0], "the new address is sent nothing and asked nothing");
@@ -149,7 +149,7 @@ async fn after_a_reload_only_what_was_not_done_goes_to_the_services_new_url() {
             test.post_accepted(&format!("{run}/resume"), json!({})).await;
             match reply {
                 ScriptedReply::Refuse(429) => drop(test.wait_for_status(run, "completed").await),
-                _ => drop(test.check_asked_about(run, &other).await),
+                _ => drop(test.wait_for_question_about(run, &other).await),
             }
         }
         let sent = if matches!(reply, ScriptedReply::Refuse(429)) { runs.len() } else { 0 };

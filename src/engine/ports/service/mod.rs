@@ -38,7 +38,7 @@ use crate::names::{RunId, ServiceName};
 use crate::workflow::{AttemptResult, Mode};
 use metrics::{RefusedBy, ServiceMetrics};
 use outcome::Times;
-use rate::Rates;
+use rate::RateLimiter;
 use waiting::Waiting;
 
 /// A service, and the calls that are sent to it.
@@ -75,7 +75,7 @@ struct Config {
 
 struct Limiters {
     breaker: Option<Breaker>,
-    rates: Option<Rates>,
+    rates: Option<RateLimiter>,
 }
 
 impl Upstream {
@@ -96,7 +96,7 @@ impl Upstream {
         let share = limits.shadow_service_share_percent;
         let limiters = Limiters {
             breaker: config.breaker.map(Breaker::new),
-            rates: config.rate.map(|rate| Rates::new(rate, share)),
+            rates: config.rate.map(|rate| RateLimiter::new(rate, share)),
         };
         Self {
             name,

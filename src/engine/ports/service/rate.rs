@@ -10,12 +10,12 @@ use crate::flag::Rate;
 
 /// The rate limiter of one service.
 #[derive(Clone, Debug)]
-pub(super) struct Rates {
+pub(super) struct RateLimiter {
     all: Bucket,
     secondary: Bucket,
 }
 
-impl Rates {
+impl RateLimiter {
     /// `share`: the percentage that rehearsed and dark runs may use.
     pub fn new(rate: Rate, share: u64) -> Self {
         let share = u32::try_from(share.clamp(1, 100)).unwrap_or(100);
@@ -99,8 +99,8 @@ mod tests {
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
-    fn rates(calls: u64, burst: u64) -> Rates {
-        Rates::new(Rate { calls, per: Duration::from_secs(1), burst }, 20)
+    fn rates(calls: u64, burst: u64) -> RateLimiter {
+        RateLimiter::new(Rate { calls, per: Duration::from_secs(1), burst }, 20)
     }
 
     #[test]

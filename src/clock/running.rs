@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(times.passed(at(-1), at(26)), Duration::from_secs(3_600));
         assert_eq!(times.window_end(at(-1), DAY), at(49));
         assert_eq!(times.window_start(at(49), DAY), at(-1));
-        // What came since the start is not affected.
+        // Times after the last start are not shifted.
         assert_eq!(times.window_end(at(27), DAY), at(51));
         assert_eq!(times.window_start(at(60), DAY), at(36));
     }

@@ -83,9 +83,9 @@ pub enum KnownBody {
 }
 
 impl LegacyTake {
-    /// Legacy has it for the first time, and that is recorded.
+    /// Legacy takes the first try, and that is recorded.
     pub const FIRST: Self = Self::Taken { noted: true, again: false };
-    /// Legacy has it for the first time, and only this process knows.
+    /// Legacy takes the first try, and only this process knows.
     pub const NOT_NOTED: Self = Self::Taken { noted: false, again: false };
 
     /// Whether legacy has it and that is not recorded.

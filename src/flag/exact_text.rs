@@ -38,7 +38,7 @@ pub(super) fn raw_byte(byte: u8) -> char {
     char::from_u32(RAW_FIRST + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// The byte of a character that [`raw_byte`] made.
+/// The byte for which a character stands; `None` if [`raw_byte`] does not return this character.
 fn byte_of(character: char) -> Option<u8> {
     u32::from(character).checked_sub(RAW_FIRST).and_then(|byte| u8::try_from(byte).ok())
 }

@@ -36,7 +36,7 @@ pub(super) struct RequestedMove {
     /// Override the gate.
     pub force: bool,
     pub reason: Option<String>,
-    /// Whether it is a file's or a person's.
+    /// Who asks for the move: a person or a file.
     pub source: FlipSource,
 }
 
@@ -197,8 +197,8 @@ impl Gate {
         missing
     }
 
-    /// Requests whose keys were noted under a scope that is forgotten, or are not known for another reason than a
-    /// change of the files; none if a repeat does no harm.
+    /// Requests of a route whose retry keys are not known: their scope is forgotten, or a condition of the gate says so.
+    /// Empty if a repeat does no harm.
     fn unknown_retries(&self, positions: &Positions, at: &RoutePosition) -> Vec<Unrecorded> {
         if !does_harm(positions, at) {
             return Vec::new();

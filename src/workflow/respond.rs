@@ -118,7 +118,7 @@ fn integer_text(number: &serde_json::Number) -> Option<String> {
     /// Above it, different integers are the same double.
     const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
     let double = number.as_f64().filter(|double| double.fract() == 0.0 && double.abs() <= DOUBLE_INTEGER_MAX)?;
-    // Adding 0 makes -0 positive.
+    // -0.0 + 0.0 is 0.0, which is written without a sign.
     let text = (double + 0.0).to_string();
     (text != number.to_string()).then_some(text)
 }

@@ -211,8 +211,8 @@ fn reads_member(read_paths: &[&[Arc<str>]], part: &str, member: &str) -> bool {
     read_paths.iter().filter(|path| path.first().is_none_or(|first| **first == *part)).any(leads)
 }
 
-/// Selects the parts of a request that a plan reads. What is not UTF-8 is left out: no run begins with such a part, but
-/// `respond` may answer about it.
+/// Selects the parts of a request that a plan reads. Parts that are not UTF-8 are left out. A request with such a part
+/// begins no run, but the plan's `respond` may still answer it (`input_error`).
 pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, bytes_mark: BytesMark) -> Facts {
     let raw =
         plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));

@@ -151,7 +151,7 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     fixture.record_pairs("plain");
     fixture.ladder.reload(lower(), || {}).await.unwrap();
     assert_eq!(shares(&fixture), Percent::ALL);
-    // As many callers as above it go down without a gate.
+    // No more callers than were in `live`: the way down needs no gate.
     fixture.flip("plain", percent(State::Live, 100.0)).await.unwrap();
     fixture.flip("plain", FlipRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();

@@ -132,7 +132,7 @@ pub(super) fn next(
     match moved(run, world, call, (&step.id, item, part), &state.request) {
         None => Ok(NextAttempt::Same),
         // A person who asked for another attempt has been told both addresses.
-        Some(moved) if state.unknown_effect() && !state.requested => {
+        Some(moved) if state.unknown_effect() && !state.move_accepted => {
             Ok(NextAttempt::Pause(pause(run, step, item, part, state, &moved)))
         }
         Some(_) => {

@@ -143,8 +143,11 @@ pub(super) struct CallState {
     pub renewed: u32,
     /// The next attempt is built again, with that input and another key.
     pub renew: bool,
-    /// A person asked for the next attempt.
+    /// A person asked for the next attempt, or the files have again what it lacked.
     pub requested: bool,
+    /// A person asked for the next attempt knowing that an earlier one may have taken effect, and at which address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub move_accepted: bool,
     /// The deadline of all its attempts and the pauses between them.
     pub until: Option<Timestamp>,
     /// The result of a call that was done, but whose output does not fit the schema that the step declares.
@@ -321,6 +324,7 @@ impl CallState {
             renewed: 0,
             renew: false,
             requested: false,
+            move_accepted: false,
             until: started.until,
             unfit_result: None,
             why: None,

@@ -338,6 +338,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
             call.attempt = *attempt;
             call.phase = Phase::InFlight;
             call.requested = false;
+            call.move_accepted = false;
             call.until = until.or(call.until);
             call.at = *at;
             Ok(None)

@@ -182,6 +182,8 @@ impl Run {
         if let (Some(call), Choice::Retry | Choice::RetryWith { .. }) = (call, choice) {
             call.free = call.attempt; // the attempts so far do not count any more
             call.requested = true;
+            // Only these conflicts say that an earlier attempt may have taken effect, and at which address.
+            call.move_accepted = matches!(kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown);
             call.until = None;
             call.unfit_result = None;
             if matches!(choice, Choice::RetryWith { .. }) {

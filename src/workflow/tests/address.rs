@@ -149,6 +149,27 @@ fn a_person_may_send_an_unknown_attempt_to_the_new_address() {
     }
 }
 
+/// The conflict over a missing service names no address: the person or the reload that ends it agrees to none.
+#[test]
+fn a_service_that_was_missing_and_comes_back_elsewhere_gets_no_unknown_attempt() {
+    for (call, by_person) in CALLS.iter().flat_map(|call| [(call, false), (call, true)]) {
+        let plan = plan_of(call, "");
+        let mut harness = charging(&plan);
+        ends_unknown(&mut harness, false);
+        let services = Arc::make_mut(&mut harness.world.services).as_object_mut().expect("a map");
+        services.remove("stock");
+        harness.settle();
+        assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::Missing));
+        if by_person {
+            harness.choose("charge", None, Choice::Retry).unwrap();
+            assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::Missing));
+        }
+        set_base_url(&mut harness, "stock", "http://new");
+        harness.settle();
+        assert_paused(&harness);
+    }
+}
+
 #[test]
 fn an_attempt_that_was_not_done_goes_to_the_present_address() {
     for call in CALLS {

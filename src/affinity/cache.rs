@@ -56,7 +56,7 @@ impl Cache {
     }
 
     /// Caches a pin that was just made. Returns `false` if it was cached already.
-    pub(super) fn pinned(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
+    pub(super) fn add_pin(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
         let mut halves = self.halves();
         halves.pins_made += 1;
         let owner = Some((arm, run));
@@ -99,13 +99,13 @@ mod tests {
     fn a_pin_replaces_a_cached_absence_and_an_older_look_up_does_not_replace_the_pin() {
         let cache = Cache::default();
         let pins_made_before = cache.pins_made();
-        assert!(cache.pinned(&key(1), Arm::Engine, None));
+        assert!(cache.add_pin(&key(1), Arm::Engine, None));
         cache.looked_up(&key(1), None, pins_made_before);
         assert_eq!(cache.get(&key(1)), Some(Some((Arm::Engine, None))));
         cache.looked_up(&key(2), None, cache.pins_made());
         assert_eq!(cache.get(&key(2)), Some(None));
-        cache.pinned(&key(2), Arm::Engine, None);
+        cache.add_pin(&key(2), Arm::Engine, None);
         assert_eq!(cache.get(&key(2)), Some(Some((Arm::Engine, None))));
-        assert!(!cache.pinned(&key(2), Arm::Engine, None), "it is cached already");
+        assert!(!cache.add_pin(&key(2), Arm::Engine, None), "it is cached already");
     }
 }

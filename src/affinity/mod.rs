@@ -6,7 +6,7 @@
 //!
 //! - A question about a family without pins is answered at once, without the store and without a lock.
 //! - A pin that the engine's append made in this process is known here before the answer to the caller leaves, because
-//!   the engine reports it ([`StoreAffinity::pinned`]).
+//!   the engine reports it ([`StoreAffinity::record_pin`]).
 //! - A first try belongs to one arm from the moment it is taken, before anything of it is on disk.
 //! - A key that legacy takes is in a file ([`KeyLog`]) before legacy is called, or the result says that it is not
 //!   ([`LegacyTake::Taken`]).
@@ -127,9 +127,9 @@ impl StoreAffinity {
     }
 
     /// Records that a run has pinned an instance. Called after its append and before its answer leaves; idempotent.
-    pub fn pinned(&self, pin: &NewPin, run: RunId) {
-        self.sets.pinned(&pin.key, pin.arm);
-        if self.cache.pinned(&pin.key, pin.arm, Some(run)) {
+    pub fn record_pin(&self, pin: &NewPin, run: RunId) {
+        self.sets.add_pin(&pin.key, pin.arm);
+        if self.cache.add_pin(&pin.key, pin.arm, Some(run)) {
             self.families.count(&pin.key.family, pin.arm);
         }
     }

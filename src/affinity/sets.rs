@@ -104,7 +104,7 @@ impl Sets {
     }
 
     /// Inserts a pinned instance: one that the engine owns, or one that legacy owns and that has a twin.
-    pub(super) fn pinned(&self, key: &PinKey, arm: Arm) {
+    pub(super) fn add_pin(&self, key: &PinKey, arm: Arm) {
         let (set, gauges) = match arm {
             Arm::Engine => (&self.owned, &self.gauges[1]),
             Arm::Legacy => (&self.twins, &self.gauges[2]),
@@ -169,7 +169,7 @@ impl Sets {
         loop {
             let Some(page) = page_or_pause(store.pinned(after, PAGE).await).await else { continue };
             for (_, key, arm) in &page {
-                self.pinned(key, *arm);
+                self.add_pin(key, *arm);
             }
             pins += page.len() as u64;
             match page.last() {

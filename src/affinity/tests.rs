@@ -120,7 +120,7 @@ async fn owner(pins: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>),
 
 async fn create(store: &CountingStore, pins: &StoreAffinity, n: u64, pin: NewPin) {
     store.append(Arc::new(Append { pins: vec![pin.clone()], ..append(run_id(n), 1, 1) })).await.unwrap();
-    pins.pinned(&pin, run_id(n));
+    pins.record_pin(&pin, run_id(n));
 }
 
 #[tokio::test]

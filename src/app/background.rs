@@ -45,7 +45,7 @@ pub(super) async fn reload(
         match change {
             Change::Loaded(loaded) => match put_in_force(&parts, &loaded.setup, &reload_status).await {
                 Ok(()) => {
-                    reload_status.accepted(loaded.warnings);
+                    reload_status.record_accepted(loaded.warnings);
                     tracing::info!("a new set of flag files is in force");
                     let mut waiting = started_with.settings.settings_needing_restart(&loaded.setup.settings);
                     waiting.extend((started_with.limits != loaded.setup.limits).then_some("limits"));
@@ -58,7 +58,7 @@ pub(super) async fn reload(
                         error = format!("{error:#}"),
                         "the new flag files are valid but could not be put in force: the last good set stays in force"
                     );
-                    reload_status.refused_because(format!("{error:#}"));
+                    reload_status.record_failure(format!("{error:#}"));
                     // A store error may be transient, so the set is tried again. Refused
                     // files would be refused again.
                     to_retry = (!error.is::<RefusedFiles>()).then_some(loaded);
@@ -69,7 +69,7 @@ pub(super) async fn reload(
                     "the changed flag files are refused: the last good set stays in force:\n{}",
                     failed.render(false)
                 );
-                reload_status.refused(&failed);
+                reload_status.record_refused(&failed);
             }
         }
     }
@@ -86,7 +86,7 @@ async fn put_in_force(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus
                    whether the flips that they make are recorded. Once the store confirms them, the files take effect as \
                    a whole; if it refuses them, the last good set stays in force";
     tracing::warn!("{waiting}");
-    reload_status.refused_because(waiting.to_owned());
+    reload_status.record_failure(waiting.to_owned());
     applying.await
 }
 

@@ -85,7 +85,7 @@ impl App {
                 parts.evidence.scrape(|| {
                     parts.shadow.publish();
                     parts.pins.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
-                    reload_status.observe();
+                    reload_status.publish_age();
                     recorder.as_ref().map(telemetry::render).unwrap_or_default()
                 })
             }

@@ -21,7 +21,7 @@ pub(super) fn help(words: &[String], globals: &Globals) -> ExitCode {
     let Some((first, rest)) = words.split_first() else {
         return print_help(globals, &topics(), &index());
     };
-    let unknown = match docs::find(first) {
+    let nearest = match docs::find(first) {
         Ok(topic) if rest.is_empty() => {
             return print_help(
                 globals,
@@ -35,7 +35,7 @@ pub(super) fn help(words: &[String], globals: &Globals) -> ExitCode {
     if let Some(text) = command_help(words) {
         return print_help(globals, &json!({ "command": words.join(" "), "text": text }), &text);
     }
-    let hint = match unknown {
+    let hint = match nearest {
         Some(nearest) => format!("did you mean `pointsman help {nearest}`?"),
         None => "`pointsman help` lists the topics, `pointsman --help` the commands".to_owned(),
     };

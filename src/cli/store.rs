@@ -13,9 +13,9 @@ pub(super) fn run(
     format: Formatter,
 ) -> Result<Output, Failure> {
     match command {
-        StoreCommand::Check { of } => Ok(report(&(process_commands.store_check)(location(of))?, format)),
-        StoreCommand::Backup { file, of } => {
-            let copy = (process_commands.store_backup)(location(of), file.clone())?;
+        StoreCommand::Check { store } => Ok(report(&(process_commands.store_check)(location(store))?, format)),
+        StoreCommand::Backup { file, store } => {
+            let copy = (process_commands.store_backup)(location(store), file.clone())?;
             let done = report(&copy.report, format);
             let name = file.display();
             let mut text = format!("{} {name}, {} bytes\n", format.tone("written:", Tone::Good), copy.bytes);
@@ -36,10 +36,10 @@ pub(super) fn run(
     }
 }
 
-fn location(of: StoreArgs) -> StoreLocation {
-    match of.store {
+fn location(args: StoreArgs) -> StoreLocation {
+    match args.store {
         Some(url) => StoreLocation::Url(url),
-        None => StoreLocation::Flags(of.dir),
+        None => StoreLocation::Flags(args.dir),
     }
 }
 

@@ -21,21 +21,21 @@ impl ReloadStatus {
         let status =
             Self { in_force_since: ArcSwap::from_pointee((Instant::now(), warnings)), error: ArcSwapOption::empty() };
         metrics::counter!("pointsman_flags_reload_failures_total").absolute(0);
-        status.observe();
+        status.publish_age();
         status
     }
     /// A valid set was put in force.
-    pub fn accepted(&self, warnings: Findings) {
+    pub fn record_accepted(&self, warnings: Findings) {
         self.in_force_since.store(Arc::new((Instant::now(), warnings)));
         self.error.store(None);
-        self.observe();
+        self.publish_age();
     }
     /// A set was refused by its check.
-    pub fn refused(&self, failed: &CheckFailed) {
-        self.refused_because(failed.render(false));
+    pub fn record_refused(&self, failed: &CheckFailed) {
+        self.record_failure(failed.render(false));
     }
     /// A set was refused for another reason (the store did not record its flips).
-    pub fn refused_because(&self, text: String) {
+    pub fn record_failure(&self, text: String) {
         metrics::counter!("pointsman_flags_reload_failures_total").increment(1);
         self.error.store(Some(Arc::new(text)));
     }
@@ -52,7 +52,7 @@ impl ReloadStatus {
         self.in_force_since.load().1.0.iter().map(super::render::Finding::one_line).collect()
     }
     /// Writes the age to its metric; called before each scrape.
-    pub fn observe(&self) {
+    pub fn publish_age(&self) {
         metrics::gauge!("pointsman_flags_age_seconds").set(self.age().as_secs_f64());
     }
 }

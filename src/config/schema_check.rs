@@ -51,60 +51,60 @@ const DEPTH_MAX: usize = 512;
 const NAMED_MAX: usize = 24;
 
 impl SchemaWalk<'_> {
-    fn value(&self, node: &Node, schema: &Value, site: &Site, problems: &mut SchemaCheck, depth: usize) {
+    fn value(&self, node: &Node, schema: &Value, site: &Site, result: &mut SchemaCheck, depth: usize) {
         let schema = self.resolve(schema);
         let Some(schema) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return };
         for key in ["anyOf", "oneOf"] {
             if let Some(branches) = schema.get(key).and_then(Value::as_array) {
-                return self.one_of(node, branches, site, problems, depth);
+                return self.one_of(node, branches, site, result, depth);
             }
         }
         if let Some(all) = schema.get("allOf").and_then(Value::as_array) {
             for part in all {
-                self.value(node, part, site, problems, depth + 1);
+                self.value(node, part, site, result, depth + 1);
             }
         }
         if let Some(words) = words(schema) {
-            self.word(node, &words, site, problems);
+            self.word(node, &words, site, result);
             return;
         }
         if !accepts(schema, node) {
             let expected = describe_expected(schema);
-            let problem = problems.error(site, format!("expected {expected}, found {}", describe_found(node)));
+            let problem = result.error(site, format!("expected {expected}, found {}", describe_found(node)));
             if let Some(hint) = unit_hint(node, schema, site).or_else(|| quotes_hint(node, &expected)) {
                 problem.hint(hint);
             }
             return;
         }
         match &node.kind {
-            NodeKind::Map(_) => self.map(node, schema, site, problems, depth),
+            NodeKind::Map(_) => self.map(node, schema, site, result, depth),
             NodeKind::List(items) => {
                 if let Some(of) = schema.get("items") {
                     for (index, item) in items.iter().enumerate() {
-                        self.value(item, of, &site.index(index), problems, depth + 1);
+                        self.value(item, of, &site.index(index), result, depth + 1);
                     }
                 }
                 if let Some(least) = schema.get("minItems").and_then(Value::as_u64)
                     && (items.len() as u64) < least
                 {
-                    problems.error(site, format!("expected at least {least} in this list, found {}", items.len()));
+                    result.error(site, format!("expected at least {least} in this list, found {}", items.len()));
                 }
             }
             NodeKind::Number(number) => {
                 let number = number.as_f64().unwrap_or(0.0);
                 let bound = |key| schema.get(key).and_then(Value::as_f64);
                 if let Some(least) = bound("minimum").filter(|least| number < *least) {
-                    problems.error(site, format!("expected a number from {least} on, found {number}"));
+                    result.error(site, format!("expected a number from {least} on, found {number}"));
                 }
                 if let Some(most) = bound("maximum").filter(|most| number > *most) {
-                    problems.error(site, format!("expected a number up to {most}, found {number}"));
+                    result.error(site, format!("expected a number up to {most}, found {number}"));
                 }
             }
             NodeKind::Null | NodeKind::Bool(_) | NodeKind::Text(_) => {}
         }
     }
 
-    fn map(&self, node: &Node, schema: &Map<String, Value>, site: &Site, problems: &mut SchemaCheck, depth: usize) {
+    fn map(&self, node: &Node, schema: &Map<String, Value>, site: &Site, result: &mut SchemaCheck, depth: usize) {
         let none = Map::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
         let others = schema.get("additionalProperties");
@@ -116,13 +116,13 @@ impl SchemaWalk<'_> {
         for entry in node.entries() {
             let inner = site.key(entry.key.clone());
             if let Some(of) = known.get(&*entry.key) {
-                self.value(&entry.value, of, &inner, problems, depth + 1);
+                self.value(&entry.value, of, &inner, result, depth + 1);
                 continue;
             }
             match others {
                 Some(Value::Bool(false)) => {
                     let free: Vec<&str> = known.keys().map(String::as_str).filter(|k| node.get(k).is_none()).collect();
-                    let problem = problems.error(&inner.at_key(), format!("unknown key `{}`", entry.key));
+                    let problem = result.error(&inner.at_key(), format!("unknown key `{}`", entry.key));
                     match nearest(&entry.key, free.iter().copied()) {
                         Some(near) => problem.hint(format!("did you mean `{near}`?")),
                         None if known.is_empty() => problem.hint("this map takes no keys"),
@@ -132,12 +132,12 @@ impl SchemaWalk<'_> {
                         None => problem.hint(format!("known here: {}", join_quoted(known.keys().map(String::as_str)))),
                     };
                 }
-                Some(of) => self.value(&entry.value, of, &inner, problems, depth + 1),
+                Some(of) => self.value(&entry.value, of, &inner, result, depth + 1),
                 None => {}
             }
         }
         for key in absent {
-            let problem = problems.problems.error(&site.clone().at_key(), format!("the key `{key}` is missing"));
+            let problem = result.problems.error(&site.clone().at_key(), format!("the key `{key}` is missing"));
             if let Some(what) = known.get(key).and_then(description_of) {
                 problem.hint(format!("`{key}`: {what}"));
             }
@@ -146,7 +146,7 @@ impl SchemaWalk<'_> {
 
     /// Checks a value against alternatives. Reports the errors of the branch that accepts this type of value; of
     /// several such branches, of the one with the fewest errors.
-    fn one_of(&self, node: &Node, branches: &[Value], site: &Site, problems: &mut SchemaCheck, depth: usize) {
+    fn one_of(&self, node: &Node, branches: &[Value], site: &Site, result: &mut SchemaCheck, depth: usize) {
         let branches: Vec<&Value> = branches.iter().map(|branch| self.resolve(branch)).collect();
         let mut all_words = BTreeSet::new();
         let mut fitting = Vec::new();
@@ -166,7 +166,7 @@ impl SchemaWalk<'_> {
         if fitting.is_empty() {
             if !all_words.is_empty() && (node.text().is_some() || branches.len() == 1) {
                 let words: Vec<String> = all_words.into_iter().collect();
-                return self.word(node, &words, site, problems);
+                return self.word(node, &words, site, result);
             }
             let mut names: Vec<String> = Vec::new();
             for branch in &branches {
@@ -177,7 +177,7 @@ impl SchemaWalk<'_> {
                 }
             }
             let expected = join_with_or(&names);
-            let problem = problems.error(site, format!("expected {expected}, found {}", describe_found(node)));
+            let problem = result.error(site, format!("expected {expected}, found {}", describe_found(node)));
             if let Some(hint) = quotes_hint(node, &expected) {
                 problem.hint(hint);
             }
@@ -192,8 +192,8 @@ impl SchemaWalk<'_> {
             }
         }
         let SchemaCheck { problems: found, refused } = best.unwrap_or_default();
-        problems.problems.extend(found);
-        problems.refused.extend(refused);
+        result.problems.extend(found);
+        result.refused.extend(refused);
     }
 
     /// Whether a branch accepts this type of value.
@@ -227,16 +227,16 @@ impl SchemaWalk<'_> {
     }
 
     /// Checks a word of an enumeration.
-    fn word(&self, node: &Node, words: &[String], site: &Site, problems: &mut SchemaCheck) {
+    fn word(&self, node: &Node, words: &[String], site: &Site, result: &mut SchemaCheck) {
         let Some(text) = node.text() else {
             let list = join_quoted(words.iter().map(String::as_str));
-            problems.error(site, format!("expected one of {list}, found {}", describe_found(node)));
+            result.error(site, format!("expected one of {list}, found {}", describe_found(node)));
             return;
         };
         if words.iter().any(|word| word == text) {
             return;
         }
-        let problem = problems.error(site, format!("unknown value `{}`", shorten(text)));
+        let problem = result.error(site, format!("unknown value `{}`", shorten(text)));
         match nearest(text, words.iter().map(String::as_str)) {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
             None => problem.hint(format!("one of {}", join_quoted(words.iter().map(String::as_str)))),

@@ -191,7 +191,7 @@ impl Gate {
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
         if to == State::Live {
             let unrecorded = self.unknown_retries(positions, at).into_iter();
-            let unrecorded = unrecorded.chain(self.unrecorded(positions, at)).chain(self.copied(positions, at));
+            let unrecorded = unrecorded.chain(self.unrecorded(positions, at)).chain(self.unrecorded_since_copy(positions, at));
             missing.extend(unrecorded.map(|unrecorded| unrecorded.why));
         }
         missing
@@ -234,14 +234,14 @@ impl Gate {
     }
 
     /// As [`Gate::since_copy`], for a route; `None` if a repeat does no harm.
-    fn copied(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
+    fn unrecorded_since_copy(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         self.since_copy().filter(|_| does_harm(positions, at))
     }
 
     /// Whether a route is in `only` on a copy of a store. It is not held: by then all its callers and instances are the
     /// engine's, and legacy would not know them.
     pub fn is_only_on_copy(&self, positions: &Positions, at: &RoutePosition) -> bool {
-        at.rung() == State::Only && self.copied(positions, at).is_some()
+        at.rung() == State::Only && self.unrecorded_since_copy(positions, at).is_some()
     }
 
     /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
@@ -278,7 +278,7 @@ impl Gate {
                 let by_flip = at.rung() == State::Live && is_accepted_by_flip(at, unrecorded);
                 by_flip || since >= Some(unrecorded.exposed)
             };
-            let harmful = self.unrecorded(positions, at).into_iter().chain(self.copied(positions, at));
+            let harmful = self.unrecorded(positions, at).into_iter().chain(self.unrecorded_since_copy(positions, at));
             let last = harmful.filter(|unrecorded| !is_accepted(unrecorded)).max_by_key(|unrecorded| unrecorded.until);
             last.map(|unrecorded| (cohort, unrecorded))
         })
@@ -302,7 +302,7 @@ impl Gate {
     fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();
         let is_live = at.rung() == State::Live;
-        let by_copy = is_live.then(|| self.copied(positions, at)).flatten();
+        let by_copy = is_live.then(|| self.unrecorded_since_copy(positions, at)).flatten();
         let unknown = if is_live { self.unknown_retries(positions, at) } else { Vec::new() };
         let harmful = unknown.into_iter().chain(by_copy).chain(by_files);
         let harmful = harmful.filter(|unrecorded| !is_accepted_by_flip(at, unrecorded));

@@ -143,7 +143,7 @@ impl KillSwitch {
     }
 
     /// The store has this freeze.
-    pub fn recorded(&self, version: u64, flip: &FlipRecord) {
+    pub fn mark_freeze_recorded(&self, version: u64, flip: &FlipRecord) {
         self.mark_recorded(&mut self.state(), version, flip);
     }
 

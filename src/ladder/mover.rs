@@ -270,7 +270,7 @@ impl Mover {
             let Some(Pending { version, flip }) = &next else { return };
             match self.record_one(flip.clone(), None).await {
                 Ok(flip) => {
-                    self.kill_switch.recorded(*version, &flip);
+                    self.kill_switch.mark_freeze_recorded(*version, &flip);
                     log(&flip, FlipSource::Api);
                     pause = FREEZE_RETRY_PAUSES.0;
                 }

@@ -185,7 +185,7 @@ pub(crate) enum StoreCommand {
     /// of a run that does not exist. Nothing is changed.
     Check {
         #[command(flatten)]
-        of: StoreArgs,
+        store: StoreArgs,
     },
     /// Copy the store to a new file, while runs continue.
     Backup {
@@ -193,7 +193,7 @@ pub(crate) enum StoreCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
-        of: StoreArgs,
+        store: StoreArgs,
     },
 }
 

@@ -45,14 +45,14 @@ pub(crate) enum Runs {
     /// conflict.
     Skip {
         #[command(flatten)]
-        of: StepArgs,
+        target: StepArgs,
         #[command(flatten)]
         reason_args: ReasonArgs,
     },
     /// Replace the input of a step that has not begun.
     Adjust {
         #[command(flatten)]
-        of: StepArgs,
+        target: StepArgs,
         /// The item of a `for_each`.
         #[arg(long, value_name = "N")]
         item: Option<u32>,
@@ -201,7 +201,7 @@ pub(crate) struct StepArgs {
 #[derive(Debug, Args)]
 pub(crate) struct Resolve {
     #[command(flatten)]
-    pub of: StepArgs,
+    pub target: StepArgs,
     /// How to resolve it; `runs show` lists the possible choices.
     #[arg(value_enum)]
     pub choice: Choice,

@@ -12,8 +12,8 @@ use crate::cli::client::{CallError, Client, query};
 use crate::cli::format::{Formatter, Tone, escape_control};
 use crate::cli::output::Output;
 
-pub(crate) fn events(client: &Client, of: &EventsArgs, format: Formatter) -> Result<Output, CallError> {
-    let (rows, json) = read(client, of)?;
+pub(crate) fn events(client: &Client, args: &EventsArgs, format: Formatter) -> Result<Output, CallError> {
+    let (rows, json) = read(client, args)?;
     let mut text: String = rows.iter().map(|row| line(row, format)).collect();
     if text.is_empty() {
         text.push_str("no event\n");
@@ -22,15 +22,15 @@ pub(crate) fn events(client: &Client, of: &EventsArgs, format: Formatter) -> Res
 }
 
 /// The requested events, page by page: the server may return fewer per page than requested.
-fn read(client: &Client, of: &EventsArgs) -> Result<(Vec<EventRow>, Value), CallError> {
-    let (mut rows, mut all, mut from) = (Vec::new(), Vec::new(), of.from);
+fn read(client: &Client, args: &EventsArgs) -> Result<(Vec<EventRow>, Value), CallError> {
+    let (mut rows, mut all, mut from) = (Vec::new(), Vec::new(), args.from);
     // A job's id is resolved once: its newest run may change between two pages.
-    let run = match of.run.starts_with("job_") {
-        true => client.get::<Orchestration>(&path(&of.run, ""))?.0.data.run_id,
-        false => of.run.clone(),
+    let run = match args.run.starts_with("job_") {
+        true => client.get::<Orchestration>(&path(&args.run, ""))?.0.data.run_id,
+        false => args.run.clone(),
     };
     loop {
-        let left = of.limit.map(|limit| limit.saturating_sub(rows.len() as u64));
+        let left = args.limit.map(|limit| limit.saturating_sub(rows.len() as u64));
         if left == Some(0) {
             break;
         }

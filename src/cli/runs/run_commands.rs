@@ -17,8 +17,8 @@ pub(crate) enum RunCommand {
     Pause(RunArgs),
     Resume(RunArgs),
     Cancel { no_undo: bool, args: RunArgs },
-    Skip { of: StepArgs, reason_args: ReasonArgs },
-    Adjust { of: StepArgs, item: Option<u32>, input: String, reason_args: ReasonArgs },
+    Skip { target: StepArgs, reason_args: ReasonArgs },
+    Adjust { target: StepArgs, item: Option<u32>, input: String, reason_args: ReasonArgs },
     Retry { run: String, step: Option<String>, server: Server },
     Rerun { run: String, from: String, server: Server },
     Resolve(Resolve),
@@ -57,17 +57,17 @@ pub(crate) fn send_command(client: &Client, command: RunCommand, format: Formatt
         RunCommand::Cancel { no_undo, args: RunArgs { run, reason_args } } => {
             (path(&run, "/cancel"), json!(CancelRequest { compensate: !no_undo, reason: reason_args.reason, by }))
         }
-        RunCommand::Skip { of: StepArgs { run, step }, reason_args } => {
+        RunCommand::Skip { target: StepArgs { run, step }, reason_args } => {
             (path(&run, "/skip"), json!(SkipRequest { step, reason: reason_args.reason, by }))
         }
-        RunCommand::Adjust { of: StepArgs { run, step }, item, input, reason_args } => (
+        RunCommand::Adjust { target: StepArgs { run, step }, item, input, reason_args } => (
             path(&run, "/adjust"),
             json!(AdjustRequest { step, item, input: json_argument(&input)?, reason: reason_args.reason, by }),
         ),
         RunCommand::Retry { run, step, server: _ } => (path(&run, "/retry"), json!(RetryRequest { step, by })),
         RunCommand::Rerun { run, from, server: _ } => (path(&run, "/rerun"), json!(RerunRequest { from, by })),
         RunCommand::Resolve(resolve) => {
-            let Resolve { of: StepArgs { run, step }, choice, item, input, output, no_undo, reason_args } = resolve;
+            let Resolve { target: StepArgs { run, step }, choice, item, input, output, no_undo, reason_args } = resolve;
             let request = ResolveRequest {
                 step,
                 item,

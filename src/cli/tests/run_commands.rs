@@ -83,7 +83,7 @@ fn a_command_to_a_paused_run_shows_how_to_resume_it() {
         let client = Client::new(&server).expect("a client");
         let reason_args = crate::cli::args::ReasonArgs { reason: None, server };
         let command = runs::RunCommand::Skip {
-            of: crate::cli::args::StepArgs { run: "run_1".into(), step: "a".into() },
+            target: crate::cli::args::StepArgs { run: "run_1".into(), step: "a".into() },
             reason_args,
         };
         let text = runs::send_command(&client, command, Formatter(false)).expect("accepted").text;

@@ -122,7 +122,7 @@ impl Writer {
                 self.lease_proof = lease_proof;
             }
             for (pin, run) in std::mem::take(&mut self.pins).iter().zip(self.run.into_iter().cycle()) {
-                self.parts.pins.pinned(pin, run);
+                self.parts.pins.record_pin(pin, run);
             }
         }
         result

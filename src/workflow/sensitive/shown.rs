@@ -139,10 +139,10 @@ pub(in crate::workflow) fn answer_for_others(
     step: &StepId,
     said: &CheckpointAnswer,
 ) -> CheckpointAnswer {
-    let typed = Taint::of(plan, run)
+    let hides_entered_values = Taint::of(plan, run)
         .is_some_and(|taint| taint.steps.get(step).is_some_and(super::taint::StepTaint::hides_entered_values));
     let mut said = said.clone();
-    if typed {
+    if hides_entered_values {
         said.values = said.values.map(|_| std::sync::Arc::new(Value::from(STARS)));
         said.note = said.note.map(|_| STARS.to_owned());
     }

@@ -48,8 +48,8 @@ impl Drop for BulkServer {
 async fn serve(mut stream: TcpStream) -> Option<()> {
     let mut buffer = vec![b'x'; CHUNK];
     loop {
-        let Head { line, length, rest } = read_head(&mut stream, &mut buffer).await?;
-        discard(&mut stream, &mut buffer, length - rest).await?;
+        let Head { line, length, body_bytes_read } = read_head(&mut stream, &mut buffer).await?;
+        discard(&mut stream, &mut buffer, length - body_bytes_read).await?;
         let path = line.split(' ').nth(1)?;
         let requested = path.rsplit('/').next()?.parse::<u64>();
         match requested {
@@ -74,7 +74,7 @@ pub struct Head {
     /// The body's length.
     pub length: u64,
     /// How much of the body was read with it.
-    pub rest: u64,
+    pub body_bytes_read: u64,
 }
 
 /// Reads a head; `None` where the other side has closed.
@@ -90,7 +90,7 @@ pub async fn read_head(stream: &mut TcpStream, buffer: &mut [u8]) -> Option<Head
     let text = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
     let length = length.and_then(|value| value.trim().parse().ok()).unwrap_or(0);
-    Some(Head { line: text.lines().next()?.to_owned(), length, rest: (have - end) as u64 })
+    Some(Head { line: text.lines().next()?.to_owned(), length, body_bytes_read: (have - end) as u64 })
 }
 
 /// Reads this many bytes and discards them.

@@ -81,7 +81,7 @@ impl ServiceMetrics {
     }
     /// The breaker changed its state; `in_force`: the gauge shows this breaker, because newer files have not replaced
     /// it.
-    pub fn changed(&self, change: Change, in_force: bool) {
+    pub fn report_change(&self, change: Change, in_force: bool) {
         let Change { from, to, counts, open_for } = change;
         let service = self.name.as_str();
         let (from, state) = (from.as_str(), to.as_str());

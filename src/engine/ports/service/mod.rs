@@ -243,7 +243,7 @@ impl Upstream {
         let Some((admitted, change)) = limiters.breaker.as_mut().map(|breaker| breaker.admit(now)) else {
             return Ok(None);
         };
-        self.changed(change, &limiters);
+        self.report_change(change, &limiters);
         admitted.map(Some).map_err(|rejected| self.breaker_open(rejected, now))
     }
 
@@ -251,13 +251,13 @@ impl Upstream {
         let now = self.now();
         let mut limiters = self.limiters();
         let change = limiters.breaker.as_mut().and_then(|breaker| breaker.settle(admission, outcome, now));
-        self.changed(change, &limiters);
+        self.report_change(change, &limiters);
     }
 
     /// Called under the lock, so that metrics and log lines appear in the order of the changes.
-    fn changed(&self, change: Option<Change>, _limiters: &MutexGuard<'_, Limiters>) {
+    fn report_change(&self, change: Option<Change>, _limiters: &MutexGuard<'_, Limiters>) {
         if let Some(change) = change {
-            self.metrics.changed(change, self.in_force.load(Ordering::Relaxed));
+            self.metrics.report_change(change, self.in_force.load(Ordering::Relaxed));
         }
     }
 

@@ -171,7 +171,8 @@ pub struct RouteDetail {
     pub next: Option<NextRung>,
     /// The consequences of lowering the route, as sentences; empty if the engine owns no instance.
     pub horizon: Vec<String>,
-    /// How many instances of the family each arm owns; for `legacy` only those that have a twin are counted.
+    /// How many instances of the family each arm owns. For `legacy` only those are counted that have a twin: an
+    /// instance that the engine created in `dark` from the same request.
     pub pins: BTreeMap<String, u64>,
     /// The evidence.
     pub evidence: RouteEvidence,

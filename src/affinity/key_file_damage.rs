@@ -1,16 +1,16 @@
 //! Whether records are missing in a file of retry keys.
 //!
 //! The question it answers: "had legacy taken first tries that this file should name and does not?" Always true:
-//! records are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each,
-//! the file notes its number; a record is overwritten only once the store has it. So every number above that of the
-//! last stored record, up to the last noted one, must be there.
+//! records are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each, its
+//! number is written to the progress slot; a record is overwritten only once the store has it. So every number above
+//! that of the last stored record, up to the highest one found there or in a record, must be there.
 //!
-//! Not damage: a single unreadable slot just after the last noted record. That record was being written when the
+//! Not damage: a single unreadable slot just after the record with the highest number. It was being written when the
 //! process was killed or the power failed; legacy is called only after the write, so it had not taken that try. A kill
 //! has no other effect on the file, since what was written survives it. A power cut may lose what was written within
 //! the last second, in any order: legacy may have been called for the records that are missing then, so they count as
 //! damage. So does an unreadable slot anywhere else, although it may have held a record that the store already had. A
-//! record cannot be recognised as missing if the power cut also lost the note of its number.
+//! record cannot be recognised as missing if the power cut also lost its number in the progress slot.
 
 /// What was read from the file.
 pub(super) struct RingContent<'a> {
@@ -22,7 +22,7 @@ pub(super) struct RingContent<'a> {
     pub records: u64,
     /// All records up to this number are in the store.
     pub stored: u64,
-    /// The highest number that was noted.
+    /// The highest number that was found, in the progress slot or in a record.
     pub last: u64,
     /// How many records above `stored` were read.
     pub waiting: u64,

@@ -231,7 +231,8 @@ impl StoreAffinity {
         if self.engine_may_own(key) {
             return None;
         }
-        // Legacy answers, and its answer waits for nothing: the engine looks up later which run is the twin.
+        // The engine does not own it, so legacy answers, and the caller does not wait for the store: which run created
+        // the twin is looked up later.
         let may_have_twin = self.store.is_shared() || self.sets.may_have_twin(key);
         Some((if may_have_twin { Owner::LegacyWithTwin } else { Owner::Nobody }, None))
     }

@@ -62,7 +62,8 @@ pub enum Took {
     Again,
     /// The other arm has taken it: nothing was taken.
     OtherArmHasIt,
-    /// The engine has the same request, or may have it, under its key of other flag files: nothing was taken.
+    /// The engine took, or may have taken, the same request under the key that other flag files give it: nothing was
+    /// taken.
     UnderOtherFiles,
     /// The keys that newer flag files give to the request are no longer remembered: nothing was taken.
     Unknown,

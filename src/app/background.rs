@@ -99,7 +99,7 @@ pub(super) async fn health(parts: Parts) {
     }
 }
 
-/// Returns routes that are held below `live` after a change of the files to it, when the holding time is over.
+/// Moves routes that a change of the files holds below `live` back to `live` once the holding time is over.
 pub(super) async fn release_held_routes(parts: Parts) {
     let mut ticks = tokio::time::interval(RELEASE_EVERY);
     loop {

@@ -69,7 +69,7 @@ impl App {
         let reload_status = Arc::new(ReloadStatus::new(warnings));
         let (watch, changes) = FlagFileWatcher::start(&flags, overrides, hash, WatchTiming::default())
             .context("watching the flag files")?;
-        watch.force_on_hangup().context("listening for SIGHUP")?;
+        watch.reload_on_hangup().context("listening for SIGHUP")?;
 
         {
             let parts = parts.clone();

@@ -32,13 +32,13 @@ pub(super) async fn purge_periodically(store: SharedStore, retention: Arc<ArcSwa
     let counter = metrics::counter!("pointsman_purged_runs_total");
     counter.increment(0);
     loop {
-        let now = **retention.load();
-        let shortest = now.ages().map(|(_, age)| age).min();
+        let current = **retention.load();
+        let shortest = current.ages().map(|(_, age)| age).min();
         let round = shortest.map_or(ROUND_MAX, |age| age / 10).clamp(ROUND_MIN, ROUND_MAX);
         tokio::time::sleep(round).await;
         let began = Instant::now();
         let mut all = Purged::default();
-        let done = purge(&store, &now, &mut all, &counter).await;
+        let done = purge(&store, &current, &mut all, &counter).await;
         let Purged { runs, pinned, payloads } = all;
         if runs > 0 {
             tracing::info!(runs, pinned, payloads, took = ?began.elapsed(), "old runs were purged (retention)");

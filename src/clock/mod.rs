@@ -43,7 +43,7 @@ pub fn now() -> Timestamp {
     process().now()
 }
 
-/// When a window began that ends after this time from now. See [`RunningTimes`] for what counts.
+/// The start of a window whose end is `ahead` from now. See [`RunningTimes`] for what counts.
 pub fn window_start(ahead: Duration, window: Duration) -> Timestamp {
     let end = now().checked_add(ahead).unwrap_or(Timestamp::MAX);
     process().running().window_start(end, window)

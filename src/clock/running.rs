@@ -1,9 +1,9 @@
 //! When processes of a store ran. Only such time counts towards a window that began before the process's start.
 //!
 //! The question it answers: "how much of a window has passed?" Always true: the time between the end of one process and
-//! the start of the next does not count, however long it seems. By the machine's clock at the start alone it cannot be
-//! told whether that time has passed, or the clock is wrong: with a clock that is a day ahead, retry keys would expire
-//! that clients still use. A shorter time than [`TOLERANCE`] of the window counts as if a process had run.
+//! the start of the next (a gap) does not count, however long it seems. The machine's clock at the start does not show
+//! whether that time has passed or the clock is wrong: with a clock that is a day ahead, retry keys would expire that
+//! clients still use. A gap of at most the window divided by [`TOLERANCE`] counts as if a process had run.
 //!
 //! It reads no clock and no store; `app` does.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// The part of the window that may pass uncounted before a gap counts as one: one part in so many.
+/// A time without a process is kept as a gap only if it is longer than the window divided by this.
 const TOLERANCE: u32 = 24;
 /// The most gaps that are kept; where there are more, the oldest counts as if a process had run.
 const GAPS_MAX: usize = 1_000;
@@ -20,7 +20,7 @@ const GAPS_MAX: usize = 1_000;
 /// When processes of a store ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningTimes {
-    /// A process ran at this time.
+    /// The last time at which a process recorded that it ran.
     noted: Option<Timestamp>,
     /// Times at which none ran: the oldest first, without overlaps.
     gaps: Vec<Gap>,
@@ -139,7 +139,7 @@ mod tests {
         times.start(at(1), None, DAY);
         assert_eq!(times.passed(at(-1), at(1)), Duration::from_secs(3_600), "the hour between the two does not count");
         assert_eq!(times.window_end(at(-1), DAY), at(24));
-        // Or the process's time goes on from an event of the time ahead.
+        // Or an event was written while the clock was ahead, and the next process's time continues from that event.
         let mut times = restarted_at(26);
         times.note(at(27));
         times.start(at(27), Some(at(27)), DAY);
@@ -167,9 +167,9 @@ mod tests {
     }
 
     proptest! {
-        /// The three functions agree, and what counts is what processes counted.
+        /// The three functions agree: the time in which processes ran counts, and so do gaps within the tolerance.
         #[test]
-        fn a_window_is_over_exactly_when_it_has_passed(
+        fn a_window_is_over_once_its_length_has_been_counted(
             lives in proptest::collection::vec((0..40_i64, 1..40_i64), 1..8), began in 0..200_i64, window in 1..40_u64,
         ) {
             let window = Duration::from_secs(window * 3_600);

@@ -26,6 +26,7 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
             Some((_, rule)) if legacy != engine => findings.count_use(*rule),
             Some(_) => {}
             None if equal => {
+                // Different texts that are equal because their ids correspond: counted for the first rule under `ids`.
                 if legacy != engine
                     && name != CONTENT_TYPE
                     && let Some((_, rule)) = rules.ids.first()

@@ -63,7 +63,7 @@ pub(super) fn secret(
     None
 }
 
-/// Reads a file of public keys. `None` if it is absent and may be.
+/// Reads a file of public keys. `None` if it is absent and `secrets_may_be_absent` is set.
 pub(super) fn public_keys(path: &Path, overrides: &Overrides) -> Result<Option<String>, String> {
     match read_bounded(path) {
         Ok(text) => Ok(Some(text)),

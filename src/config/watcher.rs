@@ -95,7 +95,7 @@ impl FlagFileWatcher {
     ///
     /// # Errors
     /// The signal cannot be handled.
-    pub fn force_on_hangup(&self) -> std::io::Result<()> {
+    pub fn reload_on_hangup(&self) -> std::io::Result<()> {
         let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         let trigger = self.trigger();
         tokio::spawn(async move {

@@ -30,16 +30,16 @@ impl Launch<'_> {
     ///
     /// # Errors
     /// The product does not answer.
-    pub async fn all(&mut self) -> anyhow::Result<()> {
+    pub async fn launch_both(&mut self) -> anyhow::Result<()> {
         self.console.chapter(
             "people",
             "A campaign is launched through the API. Its bookings are of high risk: a person looks at each.",
         );
-        self.reviewed_and_resolved().await?;
-        self.undone().await
+        self.launch_with_review_and_conflict().await?;
+        self.launch_and_undo().await
     }
 
-    async fn reviewed_and_resolved(&mut self) -> anyhow::Result<()> {
+    async fn launch_with_review_and_conflict(&mut self) -> anyhow::Result<()> {
         let before = self.count("book");
         let run = self.control.launch(&campaign("spring coats")).await?;
         let Some(review) = self.review(&run) else { return Ok(()) };
@@ -73,7 +73,7 @@ impl Launch<'_> {
         Ok(())
     }
 
-    async fn undone(&mut self) -> anyhow::Result<()> {
+    async fn launch_and_undo(&mut self) -> anyhow::Result<()> {
         let (booked, back) = (self.count("book"), self.count("book-back"));
         let (set_aside, returned) = (self.count("budget"), self.count("budget-back"));
         let run = self.control.launch(&campaign("winter boots")).await?;

@@ -141,7 +141,7 @@ pub async fn run(
     traffic.stop().await;
     if !interrupted && broken.is_empty() {
         let mut launch = Launch { control: &control, world: &world, console: &console, broken: &mut broken };
-        if let Err(error) = launch.all().await {
+        if let Err(error) = launch.launch_both().await {
             let why = format!("the campaign ended early: {error:#}");
             console.promise_broken(&why);
             broken.push(why);

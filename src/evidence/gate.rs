@@ -67,8 +67,8 @@ fn check_pairs(evidence: &RouteEvidence, (have, refusals): (u64, u64), rung: &st
     }
     if have > 0 && refusals == have {
         missing.push(format!(
-            "needs a compared pair{rung} that legacy answered without an error: with 4xx or 5xx for all {have} no effect \
-             was compared"
+            "needs a compared pair{rung} that legacy answered without an error: legacy answered all {have} with 4xx or \
+             5xx, so no effect was compared"
         ));
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         let mut e = RouteEvidence { shadow_pairs: 30, shadow_refusals: 30, ..Default::default() };
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert!(
-            why.len() == 1 && why[0].contains("that legacy answered without an error: with 4xx or 5xx for all 30"),
+            why.len() == 1 && why[0].contains("without an error: legacy answered all 30 with 4xx or 5xx"),
             "{why:?}"
         );
         (e.dark_pairs, e.dark_refusals) = (20, 19);

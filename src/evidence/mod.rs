@@ -175,6 +175,7 @@ impl Evidence {
     ) {
         {
             let is_difference = comparison.verdict == Verdict::Mismatch && self.generation(route) == generation;
+            // While this guard lives, the mark of the route cannot be cleared: the difference is not counted yet.
             let _uncounted = is_difference.then(|| self.marks.mark(&self.current_id(route)));
             let shared = self.counters(route);
             let mut counters = shared.lock();
@@ -321,6 +322,7 @@ impl Evidence {
 impl Settle for Evidence {
     fn settle(&self, route: &RouteId, outcome: Outcome) {
         let failed = matches!(outcome, Outcome::Failed(_));
+        // Keeps the mark until the failure is counted.
         let _uncounted = failed.then(|| self.marks.mark(&self.current_id(route)));
         self.counters(route).lock().settle(outcome);
     }

@@ -37,9 +37,10 @@ pub struct ArmRequest {
     pub retry_key: Option<RetryKey>,
     /// Whether a run may begin if no run of an earlier try is found.
     pub may_begin: MayBegin,
-    /// The retry key for any caller, where the caller's scope is a credential that nobody verified.
+    /// The retry key without the caller's scope, where that scope is a credential that nobody verified: the next try
+    /// may carry another one.
     pub any_caller: Option<RetryKey>,
-    /// Its keys under the scopes of earlier files: a request that the engine took under one of these is refused.
+    /// Its keys under the scopes of earlier files: it is refused if the engine took it under one of these before.
     pub earlier: EarlierKeys,
     /// In [`Mode::Dark`]: the keys under which legacy took the request. If one of them was taken before, this request
     /// is a retry, and its first try had the dark run.

@@ -35,8 +35,8 @@ pub enum Outcome {
 
 impl Outcome {
     /// Whether a dark request with this outcome counts as one whose twin (the engine's run of the same request) is
-    /// missing. It does not where legacy created no instance, where it is a client's retry, or where the instance that
-    /// it follows up has no twin.
+    /// missing. Not counted: a request for which legacy created no instance, a client's retry, and a request that
+    /// follows up an instance without a twin.
     fn counts_as_without_twin(self) -> bool {
         !matches!(
             self,
@@ -58,7 +58,7 @@ pub trait Settle: Send + Sync {
     }
 }
 
-/// Must be settled exactly once, with the outcome of one request that should be compared.
+/// Stands for one request that should be compared. It must be settled exactly once, with the outcome of that request.
 pub struct ComparisonTicket {
     route: RouteId,
     settler: Option<Arc<dyn Settle>>,

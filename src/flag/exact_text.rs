@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ByteForm {
-    /// Different bytes may be one text: in older versions, and where no template makes the key.
+    /// Different bytes may be one text. For scopes of older versions; also the value for a route without `retry_key:`,
+    /// whose key is the bytes of a header.
     #[default]
     Replaced,
     /// Different bytes are different texts.

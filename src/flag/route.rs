@@ -40,7 +40,8 @@ pub struct Route {
     pub cohorts: Vec<Cohort>,
     /// What the route does with instances.
     pub instance: Option<Instance>,
-    /// The same value marks a retry of the same request; the default is the `Idempotency-Key` header.
+    /// What marks a client's retry: a request with the value of an earlier one is its retry. The default is the header
+    /// `Idempotency-Key`.
     pub retry_key: Option<Template>,
     /// How the retry key is scoped by caller (default: by the header `authorization`).
     pub caller: CallerScope,

@@ -191,7 +191,8 @@ impl Gate {
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
         if to == State::Live {
             let unrecorded = self.unknown_retries(positions, at).into_iter();
-            let unrecorded = unrecorded.chain(self.unrecorded(positions, at)).chain(self.unrecorded_since_copy(positions, at));
+            let unrecorded =
+                unrecorded.chain(self.unrecorded(positions, at)).chain(self.unrecorded_since_copy(positions, at));
             missing.extend(unrecorded.map(|unrecorded| unrecorded.why));
         }
         missing

@@ -12,7 +12,7 @@ use crate::flag::{Percent, Shares, State};
 /// The placeholder for a reason that the person has to give.
 const REASON: &str = "WHY";
 
-/// Followers that have to go up before their creator, the deepest first, then the route itself.
+/// The commands for the followers that have to go up before their creator, then the one for the route itself.
 pub(super) fn commands(
     positions: &Positions,
     gate: &Gate,

@@ -38,7 +38,7 @@ pub(super) struct Positions {
     pub flips: BTreeMap<RouteId, FlipRecord>,
     /// The declarations of the files that the store has.
     pub remembered: BTreeMap<RouteId, FileState>,
-    /// By which requests routes follow up instances.
+    /// Of each route that follows up instances: by which requests it does so.
     pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
     pub scopes: Scopes,

@@ -3,8 +3,8 @@
 //! Always true: a summary is written when a field changes that listings show, except the seq and the time of the last
 //! event: every append writes those to columns of their own, and they are filled in when the summary is read. A cached
 //! summary is never trusted alone: the statement that skips the write compares the run's row. A row whose summary
-//! cannot be read hides no other run: lists and the runs that are due leave it out, which is counted and logged with
-//! its id.
+//! cannot be read hides no other run: lists, and the look-ups of runs that are due, leave it out; that is counted, and
+//! logged with its id.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};

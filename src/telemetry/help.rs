@@ -49,7 +49,7 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_retry_keys_held_total",
-        "Requests refused with 409: the engine took the same request with this retry key from another credential.",
+        "Requests refused with 409: the engine has this request and retry key under another credential or other files.",
     ),
     (
         "pointsman_retry_key_marks_forgotten_total",

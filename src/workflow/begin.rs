@@ -76,7 +76,7 @@ pub(super) fn begin(
                 },
             }
         }
-        _ => Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),
+        _ => Err(Refusal::NotDue("it has ended, or its items are not known yet")),
     }
 }
 

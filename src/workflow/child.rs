@@ -80,7 +80,7 @@ pub(super) fn begin(
                 return Ok(events);
             }
         }
-        _ => return Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),
+        _ => return Err(Refusal::NotDue("it has ended, or its items are not known yet")),
     }
     let rehearse = match risk::gate(run, plan, world, step, item, now) {
         Gate::Open => run.mode() != Mode::Real,

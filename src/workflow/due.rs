@@ -340,7 +340,7 @@ impl Due<'_> {
                 break;
             }
             count_work();
-            let to_come = self.run.to_be_undone(id, *item).is_ok();
+            let to_come = self.run.check_undo_is_due(id, *item).is_ok();
             let is_new = to_come && self.run.call_state(id, *item, Part::Undo).is_none();
             let Some((index, step)) = self.plan.step(id).filter(|_| is_new) else { continue };
             match self.conditions.hold_effects && undo_is_effect(self.run, step) {

@@ -142,7 +142,7 @@ pub struct DoneBefore {
     pub output: Arc<Value>,
 }
 
-/// How [`DoneBefore`] is read. serde reads a null `value` as an absent one; where `item` is there, it was null.
+/// How [`DoneBefore`] is read. serde reads a null `value` as absent: beside an `item`, an absent one was null.
 #[derive(Deserialize)]
 struct StoredDoneBefore {
     item: Option<u32>,
@@ -186,8 +186,8 @@ pub struct Pinned {
     pub family: RouteId,
     /// The instance's id.
     pub id: String,
-    /// The id of a whole number as clients write it that read JSON numbers as doubles, where `id` is another text:
-    /// `100` for `100.0`. The instance is pinned under both.
+    /// Set if `id` is a whole number that clients which read JSON numbers as doubles write in another way: `100` for
+    /// `100.0`. The instance is pinned under both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integer: Option<String>,
     /// Whether legacy owns the instance, and the run is its twin.

@@ -199,14 +199,14 @@ pub enum Order {
     Adjust {
         /// The step.
         step: StepId,
-        /// The item of a `for_each` that has opened.
+        /// The item of a `for_each` whose items are known already.
         item: Option<u32>,
         /// The input.
         input: Arc<Value>,
         /// The reason given.
         reason: Option<String>,
     },
-    /// A step that waits for its next attempt starts it now; of a conflict, as [`Choice::Retry`].
+    /// A step that waits for its next attempt starts it now. A conflict over `step` is resolved by [`Choice::Retry`].
     Retry {
         /// The step; `None` means all.
         step: Option<StepId>,

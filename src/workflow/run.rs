@@ -239,7 +239,7 @@ impl Run {
         let call = self.call_state(step, item, part).filter(|call| call.phase == Phase::InFlight)?;
         Some(call.in_flight(step, item, part))
     }
-    /// The item of a `for_each` that has opened.
+    /// The value of an item of a `for_each`; `None` while its items are not known.
     pub fn item(&self, step: &StepId, item: u32) -> Option<Arc<Value>> {
         match self.steps.get(step) {
             Some(StepState::Open(open)) => open.items.as_ref()?.get(item as usize).cloned(),
@@ -252,7 +252,7 @@ impl Run {
         self.intents.iter().map(|((step, item, part), record)| (step, *item, *part, &**record))
     }
     /// Whether a compensation has begun.
-    pub fn compensated(&self) -> bool {
+    pub fn has_begun_compensation(&self) -> bool {
         self.undoing.is_some()
     }
     /// The steps (items) that hold a lock or queue for one, each with the lock's name.
@@ -260,7 +260,7 @@ impl Run {
         self.interactions.queue_entries.iter().map(|((step, item), entry)| (step, *item, entry.name.as_str()))
     }
     /// The lock that a step (an item) holds.
-    pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
+    pub fn held_lock(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
         self.interactions.queue_entry(step, item).filter(|entry| entry.taken).map(|entry| entry.name.as_str())
     }
     /// A call that has begun and not ended.

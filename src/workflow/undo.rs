@@ -46,7 +46,7 @@ pub(super) fn groups_to_undo(run: &Run, plan: &Plan) -> Vec<Vec<StepItem>> {
 /// Begins the first or next attempt of an undo.
 pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Result<Vec<Event>, Refusal> {
     let undo = step.undo.as_ref().ok_or(Refusal::NotDue("the step has no undo"))?;
-    run.to_be_undone(&step.id, item).map_err(|_| Refusal::NotDue("it is not to be undone now"))?;
+    run.check_undo_is_due(&step.id, item).map_err(|_| Refusal::NotDue("it is not to be undone now"))?;
     let done = run.done_call(&step.id, item).ok_or(Refusal::NotDue("it was not done"))?;
     let started = |attempt, key, request| {
         Event::StepStarted(StepStarted {

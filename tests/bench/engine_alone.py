@@ -189,7 +189,8 @@ def waiting(folder, steps, args, emit):
     # No request is sent while this is measured: all activity is the process's own.
     appended = pointsman.metrics()["pointsman_append_batch_events_count"]
     time.sleep(2)
-    io_counts = lambda: {key: int(value) for key, value in (line.split(": ") for line in Path(f"/proc/{pid}/io_counts").read_text().splitlines())}
+    lines = lambda: (line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    io_counts = lambda: {key: int(value) for key, value in lines()}
     cpu, calls, start_time = rig.cpu_seconds(pid), io_counts(), time.monotonic()
     time.sleep(args.idle)
     took = time.monotonic() - start_time

@@ -27,7 +27,7 @@ def free_port():
 def process_tree(pid):
     out = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "process_tree").read_text().split():
+        for child in (task / "children").read_text().split():
             out += process_tree(int(child))
     return out
 

@@ -90,7 +90,7 @@ def main():
     parser.add_argument("--rows", help="write the raw rows here as CSV")
     parser.add_argument("--cargo", nargs=argparse.REMAINDER, default=[], help="last: more arguments of cargo, such as another profile")
     args = parser.parse_args()
-    if unknown := [work for name in args.benchmarks if work not in BENCHMARKS]:
+    if unknown := [name for name in args.benchmarks if name not in BENCHMARKS]:
         sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     rig.require("nginx", "cargo")
     busy, rows = rig.busy_share(), []

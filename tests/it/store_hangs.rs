@@ -16,8 +16,8 @@ use crate::support::test_system::{FAMILY, TestSystem, id, some_order};
 const KEYS: u64 = 110_000;
 
 /// Of the 72 requests, how many may ask the store. A set of 110,000 keys answers "perhaps" for one of 4,000 others, and
-/// a keyed request is looked up in it up to four times: one of the 36 asks in 3 of 100 runs of this test, two in 5 of
-/// 10,000.
+/// a keyed request is looked up in it up to four times: in 3 of 100 runs of this test one of the 36 keyed requests
+/// asks, in 5 of 10,000 runs two do.
 const FALSE_POSITIVES_MAX: usize = 1;
 
 /// Adds [`KEYS`] random keys, all of one run of the engine, to a store that no process has open.

@@ -34,7 +34,9 @@ async fn download(from: SocketAddr, bytes: u64) {
     let mut buffer = vec![0; CHUNK];
     let reply = read_head(&mut stream, &mut buffer).await.expect("an answer");
     assert_eq!(reply.length, bytes);
-    discard(&mut stream, &mut buffer, reply.length - reply.body_bytes_read).await.expect("the whole body, not a byte more");
+    discard(&mut stream, &mut buffer, reply.length - reply.body_bytes_read)
+        .await
+        .expect("the whole body, not a byte more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ impl SmallDisk {
     fn path(&self) -> &Path {
         self.0.path()
     }
-    /// Takes all the room there is; the file that takes it.
+    /// Fills the disk. Returns the file that fills it.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut filler = std::fs::File::create(&path).expect("a file");

@@ -118,10 +118,10 @@ async fn a_copy_of_a_store_takes_nothing_from_the_files_of_the_original() {
     let (waiting, unread) = waiting_and_unread(&log);
     assert!(waiting.is_empty(), "{waiting:?}");
     assert!(unread.len() == 1 && unread[0].contains(&format!("belongs to the store {location}")), "{unread:?}");
-    let both = open_in(&original, dir.path()).await;
-    assert_eq!(waiting_and_unread(&both).0, [numbered(1)], "also beside the copy");
+    let log_of_original = open_in(&original, dir.path()).await;
+    assert_eq!(waiting_and_unread(&log_of_original).0, [numbered(1)], "also while the copy is in use");
     kill(log).await;
-    kill(both).await;
+    kill(log_of_original).await;
 
     // No store is at the earlier path: the store was moved.
     drop(original_dir);

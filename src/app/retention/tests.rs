@@ -57,7 +57,7 @@ async fn retention_in_the_files_overrides_the_default_of_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_keys_are_removed_although_no_run_is_purged_and_legacy_takes_no_key() {
+async fn expired_keys_are_removed_without_a_purge_of_runs_and_without_new_keys() {
     let store = MemoryStore::with_limits(&Limits { retry_window_s: 0, ..Limits::default() });
     let store: SharedStore = Arc::new(store);
     let keys = |n: u32| (0..n).map(|n| RetryKey([n.to_le_bytes(); 8].as_flattened().try_into().unwrap()));

@@ -12,7 +12,8 @@ use crate::cli::open_runs::{Bounds, check_runs};
 use crate::cli::run_source::{OpenRuns, ReadError};
 
 /// A fake source of runs, in pages of two. Each entry is the workflow of a run. The events of `damaged` cannot be read,
-/// the source does not answer for `gone`, and the plan of `later` is one that this version cannot read.
+/// the source does not answer for `gone`, and the plan of `later` is one that this version cannot read. Every other
+/// workflow calls the service `bank`, which the files do not have.
 struct Runs(Vec<&'static str>);
 
 fn run_id(place: usize) -> String {

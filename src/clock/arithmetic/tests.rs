@@ -133,8 +133,8 @@ fn time_starts_at_the_stores_newest_event() {
     assert_eq!(keeper.now(machine.0), event(60));
     assert_eq!(keeper.raise_to_at_least(event(7_200), machine.0), Some(s(7_200)));
     assert_eq!(keeper.now(machine.0), event(7_200));
-    // `not_before` has reported the offset, so `check` does not. `disagreement` returns it as long as it lasts, and the
-    // time continues from the event.
+    // `raise_to_at_least` has returned the offset to its caller, who reports it, so `check` does not. `disagreement`
+    // returns it as long as it lasts, and the time continues from the event.
     assert_eq!(keeper.check(machine.0), (None, s(-7_200)));
     let later = machine.advance(ms(5_000));
     assert_eq!(keeper.now(later), event(7_205));
@@ -155,14 +155,14 @@ fn the_time_is_off_from_a_shared_store_by_at_most_the_round_trip() {
     // The store reads its clock as soon as it is asked, and its answer arrives `took` milliseconds later. Returns how
     // far the time is then behind the store's, in milliseconds.
     let mut answer_from_store = |took: u64, set: i64| {
-        let there = |boot: Duration| {
+        let store_time = |boot: Duration| {
             let since = SignedDuration::try_from(boot).unwrap() - s(5_000);
             begun.checked_add(since).unwrap().checked_add(s(set)).unwrap()
         };
-        let (asked, said) = (machine.0.boot, there(machine.0.boot));
+        let (asked, answer) = (machine.0.boot, store_time(machine.0.boot));
         let at_answer = machine.advance(ms(took));
-        keeper.follow(said, asked, at_answer);
-        let behind = there(at_answer.boot).duration_since(keeper.now(at_answer)).as_millis();
+        keeper.follow(answer, asked, at_answer);
+        let behind = store_time(at_answer.boot).duration_since(keeper.now(at_answer)).as_millis();
         machine.advance(ms(60_000));
         behind
     };

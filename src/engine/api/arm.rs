@@ -285,7 +285,8 @@ struct AnyCaller {
     files_version: u64,
 }
 
-/// Takes a request whose credential is not verified for the engine under any credential: retries under others find it.
+/// Takes for the engine, under any credential, a request whose credential is not verified. Retries under other
+/// credentials find it.
 ///
 /// # Errors
 /// The same request came under another credential before, or legacy has the key for any caller.

@@ -74,7 +74,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Resu
             }
             _ => lines.push((by_itself, with_details(core, reason, id).await?)),
         }
-        if let Some(name) = reason.step.as_ref().and_then(|step| run.holds(step, reason.item))
+        if let Some(name) = reason.step.as_ref().and_then(|step| run.held_lock(step, reason.item))
             && let Some((_, line)) = lines.last_mut()
         {
             line.push_str(&lock_waiters(core, name, id).await?);

@@ -1,11 +1,12 @@
 //! Reruns: another run of the same job, the successor, takes over results of a run, the predecessor.
 //!
-//! Always true: the successor has the plan of its predecessor and has no caller; what the predecessor's answer was to
-//! create, the successor's answer creates and pins; the events that it takes over are in its first append. A run has at most one successor: only the newest run of a job can be rerun, and of several reruns
-//! at the same time one wins, by a claim in the store. A predecessor that has not ended is ended first, by an event
-//! that holds the successor's id and credentials. The successor is created after that event. If the process ends in
-//! between, or the store refuses the append, the successor is created from the outbox (`pending_runs`), or by repeating
-//! the same rerun. Which events may be taken over is decided by `workflow`.
+//! Always true: the successor has the plan of its predecessor and has no caller; if the predecessor's answer was to
+//! create an instance, the successor's answer creates and pins it; the events that the successor takes over are in its
+//! first append. A run has at most one successor: only the newest run of a job can be rerun, and of several reruns at
+//! the same time one wins, by a claim in the store. A predecessor that has not ended is ended first, by an event that
+//! holds the successor's id and credentials. The successor is created after that event. If the process ends in between,
+//! or the store refuses the append, the successor is created from the outbox (`pending_runs`), or by repeating the same
+//! rerun. Which events may be taken over is decided by `workflow`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -68,8 +68,8 @@ struct Origin {
     idle: VecDeque<(PooledConnection, Instant)>,
     /// Whether a connection was still open [`KEEPS_OPEN_AFTER`] after its last reply.
     keeps_open: bool,
-    /// When a connection was last found closed within [`EARLY_CLOSE`] of its last reply, which the reply did not
-    /// announce.
+    /// When a connection was last found that was closed within [`EARLY_CLOSE`] after its last reply, although the reply
+    /// had not announced it.
     closed_early: Option<Instant>,
 }
 
@@ -272,7 +272,8 @@ impl PooledConnection {
         }
     }
 
-    /// Whether it is open and ready for a request, as far as this side knows.
+    /// Whether it is open and ready for a request, as far as this side knows. Also marks it as reused: only connections
+    /// that have carried a request are asked.
     fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
         drive(&mut self.connection, cx);
         self.reused = true;

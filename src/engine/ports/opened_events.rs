@@ -1,7 +1,7 @@
 //! Opens the sealed values in a run's events when they are read from the store.
 //!
-//! Always true: of a run whose values another `store_key` sealed, nothing is taken for a value in clear without saying so
-//! ([`OpenedEvents::none_opens`]). In a run without sensitive values, text that only looks sealed is plain text.
+//! Always true: if another `store_key` sealed a run's values, [`OpenedEvents::none_opens`] says so, and they are not
+//! taken for values in clear. In a run without sensitive values, text that only looks sealed is plain text.
 
 use crate::engine::ports::event_sealer::are_sealed;
 use crate::engine::ports::seal::Sealer;

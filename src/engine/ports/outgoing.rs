@@ -77,7 +77,7 @@ fn build(
 
     let mut headers = HeaderMap::new();
     for (name, value) in record.headers.iter().chain(&revealed.headers) {
-        // A header that occurs twice is in the record with its secrets masked, and then with the secrets filled in.
+        // A header with a secret comes twice: masked, from the record, and then filled in, which replaces the first.
         insert(&mut headers, name, value)?;
     }
     if let Some(trace) = &run.started().traceparent {

@@ -41,7 +41,7 @@ pub(in crate::engine) struct StoredRun {
     pub events: Vec<StoredEvent>,
     /// Whether the run was read from its snapshot.
     pub from_snapshot: bool,
-    /// See [`OpenedEvents::none_opens`]. What has the form of a sealed value is still in the run as it was read.
+    /// See [`OpenedEvents::none_opens`]. If true, the values that look sealed are left sealed in the run.
     pub none_opens: bool,
 }
 

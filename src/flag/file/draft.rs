@@ -50,7 +50,7 @@ pub struct RouteDraft {
     pub cohorts: Vec<CohortDraft>,
     /// What it does with instances.
     pub instance: Option<InstanceDraft>,
-    /// The same value marks a retry of the same request; the default is the header `Idempotency-Key`.
+    /// A request with the value of an earlier one is its retry. The default is the header `Idempotency-Key`.
     pub retry_key: Option<String>,
     /// How the retry key is scoped by caller: by headers (the default is `authorization`), or by a verified token.
     pub caller: Option<CallerDraft>,

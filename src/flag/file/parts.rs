@@ -144,7 +144,7 @@ fn check_reads_only_head(reads: &[ReadPath], params: &[&str], site: &Site, probl
     }
 }
 
-/// Refuses the name of a hop-by-hop header. Returns whether it is the name of another header.
+/// Refuses the name of a hop-by-hop header. Returns whether the name was accepted.
 pub fn check_end_to_end(name: &str, site: &Site, problems: &mut Problems) -> bool {
     let is_hop_by_hop = HOP_BY_HOP_HEADERS.iter().any(|hop| hop.eq_ignore_ascii_case(name));
     if is_hop_by_hop {

@@ -195,7 +195,7 @@ proptest! {
         let set = set(routes, BTreeMap::new(), Freeze::No);
         let text = format!("/{}", path.join("/"));
         let found = set.find(&Method::GET, None, &text).map(|f| f.flag.route.id.to_string());
-        // Segment by segment from the left, static before parameter: `{` sorts behind letters.
+        // Segment by segment from the left, static before parameter: `false` sorts before `true`.
         let naive = templates.iter()
             .filter(|t| t.len() == path.len() && t.iter().zip(&path).all(|(t, p)| t == p || *t == "{p}"))
             .min_by_key(|t| t.iter().map(|s| *s == "{p}").collect::<Vec<_>>())

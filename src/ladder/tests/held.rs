@@ -114,7 +114,7 @@ async fn files_are_refused_if_they_give_unrecorded_requests_to_a_route_in_only()
     assert_eq!(fixture.state("renamed"), effective(State::Only, Why::Requested));
 }
 
-/// An older version held such a route at `dark`, and accepted nothing: its store says since when keys are recorded.
+/// An older version held such a route at `dark` instead of refusing the files: its row has `since` and no `accepted`.
 #[tokio::test]
 async fn a_route_in_only_that_an_older_version_held_is_refused_at_the_start() {
     let fixture = bare_in_live().await;
@@ -147,7 +147,7 @@ async fn files_that_lower_a_route_from_the_state_only_and_give_it_unrecorded_req
 }
 
 #[tokio::test]
-async fn a_file_with_force_is_not_held_and_says_so() {
+async fn a_route_is_not_held_while_its_file_has_force() {
     let fixture = bare_in_live().await;
     let by_force = edited(elsewhere(), "bare", |route| route.force = Some("a new path".into()));
     fixture.ladder.reload(by_force, || {}).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_held_route_cannot_be_raised_by_its_file_and_can_be_lowered() {
     }
 }
 
-/// It takes the place of another route, whose last flip is newer, and is held for what that one served.
+/// `bare` gets another path and, by `was`, takes the place of `plain`, whose last flip is newer.
 #[tokio::test]
 async fn a_held_route_that_takes_the_place_of_another_one_goes_down() {
     let fixture = bare_in_live().await;
@@ -336,8 +336,8 @@ async fn a_live_route_is_held_when_a_scope_of_its_keys_is_forgotten() {
     assert!(why.contains("the scope of the retry keys changed more than"), "{why}");
 }
 
-/// Sets the time since which the keys of `bare` are recorded: all but the last two hundred milliseconds of a day and ten
-/// minutes are over.
+/// Moves the time since which the keys of `bare` are recorded into the past, so that its hold, a day and ten minutes,
+/// ends in 200 milliseconds.
 pub(super) async fn expire_soon(store: &FailingStore) {
     let mut rows = store.declared().await.unwrap();
     let retry = rows.iter_mut().find(|row| row.route.as_str() == "bare").and_then(|row| row.retry.as_mut()).unwrap();
@@ -372,7 +372,7 @@ async fn a_held_route_does_not_return_while_keys_are_not_known() {
     assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Gate));
 }
 
-/// Nobody has read the file of the other route again.
+/// The file of `plain` asks for `dark`, whose gate is open now: only the next reload moves `plain`.
 #[tokio::test]
 async fn the_end_of_a_hold_moves_no_other_route() {
     let fixture = bare_in_live().await;

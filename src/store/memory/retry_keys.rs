@@ -36,7 +36,7 @@ impl RetryKeyTable {
         self.first_tries.iter()
     }
 
-    /// At most `limit` keys after a position whose first try was at `until` or earlier.
+    /// At most `limit` keys after a position, of those whose first try was at `until` or earlier.
     pub(super) fn old(
         &self,
         until: Timestamp,

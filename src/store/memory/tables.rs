@@ -246,8 +246,8 @@ impl Tables {
         self.runs.values().filter(of_job).any(is_recent)
     }
 
-    /// Old keys: those whose window after the first try is over, or will be over within
-    /// `ahead`. Each with whether its run keeps it bound.
+    /// Keys whose window after the first try is over, or will be over within `ahead`. Each with whether its run keeps
+    /// it bound.
     fn old_keys(
         &self,
         ahead: SignedDuration,

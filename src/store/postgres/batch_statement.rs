@@ -45,7 +45,7 @@ impl BatchStatement {
     }
 
     /// The statement that writes all of these appends and returns the notifications. `None` if two of them conflict.
-    /// Summaries that are stored according to the cache are not written. Unless the appends are `validated`, the
+    /// Summaries that, by the cache, are stored already are not written. Unless the appends are `validated`, the
     /// statement fails where another run has claimed one of their keys, however long ago: that run may be open.
     pub(super) fn write(
         &self,

@@ -151,8 +151,8 @@ impl StoreFixture {
     }
 }
 
-/// The index is created for one version: a new version needs a migration that creates it again. Otherwise it would
-/// contain every append.
+/// The index has the appends whose events have a greater version than [`Event::VERSION`] was when it was created. When
+/// that number grows, a migration has to create the index again; otherwise it would contain every append.
 #[tokio::test]
 async fn the_index_of_newer_events_is_created_for_the_current_version() {
     let expected = format!("version > {}", Event::VERSION);

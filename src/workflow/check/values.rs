@@ -21,7 +21,7 @@ pub(super) fn bad_name(what: &str, name: &str) -> String {
     format!("`{name}` cannot be the name of a {what}: a letter, then letters, digits, `-` and `_`, at most 64 in all")
 }
 
-/// `50ms`, `2s`, `1m`, `1h`.
+/// `50ms`, `2s`, `1m`, `1h`: at most a day, and not zero. `workflow::span` has other bounds, for computed values.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(text.trim().len());
     let (number, unit) = text.trim().split_at(digits);
@@ -73,7 +73,7 @@ pub(super) fn statuses(list: &[Value]) -> (Statuses, Vec<(usize, String)>) {
     (Statuses(ranges), bad)
 }
 
-/// `POST ${services.stock}/…`: the method, where the URL begins (in characters and bytes), the URL.
+/// `POST ${services.stock}/…`: the method, where the URL begins (in characters), the URL.
 pub(super) fn call(text: &str) -> Result<(Method, usize, &str), (String, Option<String>)> {
     let trimmed = text.trim_start();
     let word = trimmed.split(char::is_whitespace).next().unwrap_or("");

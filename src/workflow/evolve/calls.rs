@@ -46,12 +46,12 @@ impl Run {
                 match call.phase {
                     Phase::Probing if probing => {}
                     Phase::ToProbe(_) | Phase::Waiting(_) if call.uncertain => call.phase = Phase::Probing,
-                    _ => return Err(format!("nothing is unknown of `{step}`")),
+                    _ => return Err(format!("no outcome of `{step}` is unknown")),
                 }
                 self.next_side_call_attempt(started, seq)?;
             }
             Part::Undo => {
-                self.to_be_undone(step, *item)?;
+                self.check_undo_is_due(step, *item)?;
                 self.next_side_call_attempt(started, seq)?;
                 self.advance_undo();
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
@@ -139,7 +139,7 @@ impl Run {
                 match (call, outcome) {
                     (Some(call), Outcome::Unknown { .. }) if call.effect != EffectClass::Read => {
                         self.note_effect(call.effect);
-                        self.stays_unknown(step, *item, UNKNOWN.into());
+                        self.note_unknown(step, *item, UNKNOWN.into());
                     }
                     // A refused request may have had a partial effect.
                     (Some(call), Outcome::Failed { .. }) => self.note_effect(call.effect),
@@ -216,7 +216,7 @@ impl Run {
         open.calls.remove(&slot);
         open.queued.remove(&slot);
         match reason {
-            // A fallback of an item that does not run: the next event says how that item ends.
+            // The fallback of an item does not run: the next event says how that item ends.
             Skipped::Condition | Skipped::Needs | Skipped::NotNeeded => {
                 open.results.insert(slot, CallResult::default());
             }

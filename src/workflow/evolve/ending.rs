@@ -63,12 +63,13 @@ impl Run {
                 self.note_done(step, *item, Some(&call), unfit.status, output, false);
             } else if unknown {
                 self.note_effect(call.effect);
-                self.stays_unknown(step, *item, UNKNOWN.into());
+                self.note_unknown(step, *item, UNKNOWN.into());
             }
         }
     }
 
-    pub(super) fn paused(&mut self, conflict: &Conflict, gave: Option<&Outcome>) -> Result<(), String> {
+    /// Applies the opening of a conflict.
+    pub(super) fn conflict_opened(&mut self, conflict: &Conflict, gave: Option<&Outcome>) -> Result<(), String> {
         let Conflict { step, item, part, attempt, .. } = conflict;
         if self.conflict_over(step, *item).is_some() {
             return Err(format!("a conflict over `{step}` is open already"));
@@ -150,11 +151,11 @@ impl Run {
         let unknown =
             asked_about == Part::Do && self.call_state(step, item, asked_about).is_some_and(CallState::unknown_effect);
         match choice {
-            Choice::Skip if unknown => self.stays_unknown(step, item, format!("{UNKNOWN}: {by} skipped it")),
+            Choice::Skip if unknown => self.note_unknown(step, item, format!("{UNKNOWN}: {by} skipped it")),
             Choice::RetryWith { .. } if unknown => {
                 let why =
                     format!("it is unknown whether an earlier attempt was done: {by} asked for one with another input");
-                self.stays_unknown(step, item, why);
+                self.note_unknown(step, item, why);
             }
             _ => {}
         }
@@ -196,7 +197,7 @@ impl Run {
     }
 
     /// Lists a call that may have taken place and will not be repeated.
-    pub(super) fn stays_unknown(&mut self, step: &StepId, item: Option<u32>, why: String) {
+    pub(super) fn note_unknown(&mut self, step: &StepId, item: Option<u32>, why: String) {
         if let Some(effect) = self.call_state(step, item, Part::Do).map(|call| call.effect) {
             self.note_effect(effect);
         }
@@ -232,7 +233,7 @@ impl Run {
             if let Some(StepState::Open(open)) = self.steps.get_mut(&step) {
                 open.calls.remove(&item.unwrap_or(0));
             }
-            self.stays_unknown(&step, item, UNKNOWN.into());
+            self.note_unknown(&step, item, UNKNOWN.into());
         }
     }
 
@@ -267,7 +268,7 @@ impl Run {
     }
 
     /// Checks that this step (item) is to be undone now.
-    pub(in crate::workflow) fn to_be_undone(&self, step: &StepId, item: Option<u32>) -> Result<(), String> {
+    pub(in crate::workflow) fn check_undo_is_due(&self, step: &StepId, item: Option<u32>) -> Result<(), String> {
         let undoing = self.undoing.as_ref().filter(|undoing| {
             let call = undoing.calls.get(&(step.clone(), item));
             call.is_some_and(|call| call.group == undoing.at && call.undone == Undone::NotYet)
@@ -289,7 +290,7 @@ impl Run {
 
     pub(super) fn undo_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
         let StepFinished { step, item, part: _, attempt, outcome } = finished;
-        self.to_be_undone(step, *item)?;
+        self.check_undo_is_due(step, *item)?;
         let name = (step.clone(), *item, Part::Undo);
         match self.side_calls.get(&name) {
             Some(call) if call.attempt == *attempt && call.phase == Phase::InFlight => {
@@ -362,7 +363,7 @@ impl Run {
             })
             .collect();
         for (step, item) in left {
-            self.stays_unknown(&step, item, UNKNOWN.into());
+            self.note_unknown(&step, item, UNKNOWN.into());
         }
         let undoing: Vec<StepItem> = self
             .side_calls

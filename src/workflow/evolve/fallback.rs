@@ -15,7 +15,7 @@ use super::calls::result_fields;
 impl Run {
     /// A fallback replaces a whole step.
     pub(super) fn fallback_taken(&mut self, step: &StepId, by: &StepId, failure: &Failure) -> Result<(), String> {
-        self.not_begun(by)?;
+        self.check_not_begun(by)?;
         let under_way = match self.steps.get(step) {
             None => false,
             Some(StepState::Open(open)) if open.items.is_none() => {

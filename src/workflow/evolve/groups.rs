@@ -16,7 +16,7 @@ impl Run {
     pub(super) fn step_event(&mut self, event: &StepEvent) -> Result<(), String> {
         match event {
             StepEvent::Computed { step, output } => {
-                self.not_begun(step)?;
+                self.check_not_begun(step)?;
                 self.end_as_done(step, None, vec![("output", (**output).clone())]);
                 Ok(())
             }
@@ -25,7 +25,7 @@ impl Run {
                 self.step_skipped(step, *item, *reason)
             }
             StepEvent::FanOutOpened { step, items, collect, fallback } => {
-                self.not_begun(step)?;
+                self.check_not_begun(step)?;
                 let by = fallback.then(BTreeMap::new);
                 let open = Open { items: Some(Arc::new(items.clone())), collect: *collect, by, ..Open::default() };
                 self.steps.insert(step.clone(), StepState::Open(open));
@@ -33,7 +33,7 @@ impl Run {
                 Ok(())
             }
             StepEvent::FailReached { step, answer } => {
-                self.not_begun(step)?;
+                self.check_not_begun(step)?;
                 self.end_step(step, StepState::Failed, Vec::new());
                 if self.failing.is_none() {
                     let message = format!("`{step}` ended the run with {}", answer.status);
@@ -95,7 +95,7 @@ impl Run {
 
     pub(super) fn conflict_event(&mut self, event: &ConflictEvent) -> Result<(), String> {
         match event {
-            ConflictEvent::Paused { conflict, gave } => self.paused(conflict, gave.as_deref()),
+            ConflictEvent::Paused { conflict, gave } => self.conflict_opened(conflict, gave.as_deref()),
             ConflictEvent::Resolved { step, item, part, choice, by, .. } => {
                 self.resolved(step, *item, *part, choice, by)
             }

@@ -93,7 +93,7 @@ impl Run {
             return Err(format!("`{}` is asked about already", asked.step));
         }
         if asked.kind == CheckpointKind::Question {
-            self.not_begun(&asked.step)?;
+            self.check_not_begun(&asked.step)?;
         }
         *self.interactions.times.entry(key.clone()).or_default() += 1;
         self.interactions.current.insert(key, asked.checkpoint.clone());
@@ -138,7 +138,7 @@ impl Run {
         self.decided_against |= !said.approve || !said.struck.is_empty();
         match (asked.kind, said.approve) {
             (CheckpointKind::Question, true) => {
-                self.not_begun(&asked.step)?;
+                self.check_not_begun(&asked.step)?;
                 let output = said.values.as_ref().map_or(Value::Null, |values| (**values).clone());
                 let by = ("by", Value::String(by.to_owned()));
                 self.end_as_done(&asked.step, None, vec![("output", output), ("approved", Value::Bool(true)), by]);
@@ -180,7 +180,7 @@ impl Run {
         until: Option<Timestamp>,
         signal: Option<&String>,
     ) -> Result<(), String> {
-        self.not_begun(step)?;
+        self.check_not_begun(step)?;
         match self.interactions.waits.insert(step.clone(), OpenWait { until, signal: signal.cloned() }) {
             None => Ok(()),
             Some(_) => Err(format!("`{step}` waits already")),
@@ -339,7 +339,7 @@ impl Run {
 
     pub(super) fn result_taken(&mut self, taken: &ResultTaken) -> Result<(), String> {
         let ResultTaken { step, origin, skipped, fields, done, unknown, sensitive: _ } = taken;
-        self.not_begun(step)?;
+        self.check_not_begun(step)?;
         let seq = self.seq.next();
         for before in done {
             self.done.push(DoneCall {
@@ -356,7 +356,7 @@ impl Run {
                 child: None,
             });
         }
-        unknown.iter().for_each(|call| self.stays_unknown(step, call.item, call.why.clone()));
+        unknown.iter().for_each(|call| self.note_unknown(step, call.item, call.why.clone()));
         let state = if *skipped { StepState::Skipped } else { StepState::Done { undeclared: None } };
         self.end_step(step, state, Vec::new());
         if let Value::Object(outputs) = Arc::make_mut(&mut self.outputs) {

@@ -150,7 +150,7 @@ impl Run {
     }
 
     /// Checks that a step has not begun.
-    pub(in crate::workflow) fn not_begun(&self, step: &StepId) -> Result<(), String> {
+    pub(in crate::workflow) fn check_not_begun(&self, step: &StepId) -> Result<(), String> {
         match self.steps.contains_key(step) {
             true => Err(format!("`{step}` has begun already")),
             false => Ok(()),

@@ -95,7 +95,7 @@ impl Run {
     pub fn holds_sensitive(&self) -> bool {
         self.started.sensitive || self.sensitive.is_active()
     }
-    /// Whether any of its values is never stored or shown in clear.
+    /// Whether it has values that must not be stored or shown in clear.
     pub fn is_sensitive(&self, plan: &Plan) -> bool {
         !plan.sensitive_values().is_empty() || self.sensitive.is_active()
     }

@@ -57,8 +57,8 @@ fn moved(record: &CallRecord, to: &str) -> CallRecord {
     CallRecord { url: record.url.replace("http://old", to), ..record.clone() }
 }
 
-/// Results of an attempt that may have taken effect: a time-out, and the end of the process while it was in flight
-/// (sending it again was refused, because the new process has another URL).
+/// Ends the attempt of `charge` with an unknown outcome: by a time-out, or (`is_crash`) because the process ended while
+/// the call was in flight, and it was not sent again, because the new process has another URL.
 fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
     let (index, number) = (harness.plan.step(&"charge".into()).unwrap().0, attempt(harness).0);
     let result = if is_crash { AttemptResult::Missing("x".into()) } else { timed_out() };

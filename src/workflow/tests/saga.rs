@@ -313,7 +313,7 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
     };
     super::super::work_count::take_work();
     while !run.is_final() {
-        let calls_max = if run.compensated() { 8 } else { count };
+        let calls_max = if run.has_begun_compensation() { 8 } else { count };
         let commands = due_now(&run, calls_max);
         if commands.is_empty() {
             let call = run.in_flight().remove(0);

@@ -27,7 +27,7 @@ impl Steps {
         }
     }
 
-    /// Counts as ended the items that an item replaced, when it has ended itself.
+    /// Counts as ended the items that this item replaced, because it has ended.
     pub(super) fn replaced_item_ended(&mut self, step: &StepId, item: Option<u32>, at: Timestamp, run: &Run) {
         let mut step = step;
         // A chain of fallbacks has no cycle, so this ends.

@@ -34,7 +34,7 @@ pub(super) fn settle(steps: &mut [StepView], run: &Run) {
             Some(StepState::Failed) => view.status = StepStatus::Failed,
             None if run.is_final() => {
                 view.status = StepStatus::Skipped;
-                view.note = Some("the run ended before".into());
+                view.note = Some("the run ended before the step began".into());
             }
             // The step has no event that ended it: a cancellation closed the conflict over it.
             Some(StepState::Open(_) | StepState::Replaced { .. }) if run.is_final() => {

@@ -1,7 +1,7 @@
 //! The checker: the invariants that must hold after every test.
 //!
-//! - I1 every acknowledged run exists, its events contiguous from 1; of a route with `keep: none` none does, in
-//!   whatever mode
+//! - I1 every acknowledged run exists, its events contiguous from 1; but of a route with `keep: none` no run exists, in
+//!   any mode
 //! - I2 at most one recorded outcome per run, step and item
 //! - I3 one accepted effect per key; extra deliveries no more than crashes and lost replies explain
 //! - I4 folding the events gives the stored summary

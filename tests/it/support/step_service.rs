@@ -205,7 +205,7 @@ impl State {
             }),
         }
     }
-    /// Performs the call and records it; the body of the answer.
+    /// Performs the call and records it. Returns the body of the answer.
     fn perform(
         &self,
         name: &str,

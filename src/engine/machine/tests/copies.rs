@@ -8,7 +8,7 @@ use super::rig::{Pending, Rig, plan};
 use crate::engine::machine::{CallRequest, Input};
 use crate::workflow::{Event, Part, RunStatus, StepStarted};
 
-/// Answers pending requests until the next one is a call of this step; then the process is gone.
+/// Answers pending requests until the next one is a call of this part of this step.
 fn move_to_call(rig: &mut Rig, step: &str, part: Part) {
     loop {
         match rig.pending.front().expect("something is under way") {
@@ -54,7 +54,8 @@ fn a_call_that_a_copy_interrupted_costs_no_attempt() {
     assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
 }
 
-/// The pause lets calls in flight end, and in a copy they are in flight no more.
+/// A pause lets the calls in flight end. In a copy none is in flight any more, and none is sent again before a person
+/// resumes the run.
 #[test]
 fn a_copied_run_that_a_person_had_paused_sends_nothing_before_it_is_resumed() {
     let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();

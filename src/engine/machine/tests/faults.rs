@@ -87,7 +87,7 @@ impl Rig {
             && let Ok(run) = fold(self.stored.iter().map(|(_, event)| event))
             && run.children().next().is_some()
         {
-            self.report(format!("the run is {} before a run that it started", append.summary.status.as_str()));
+            self.report(format!("the run is {} while a child that it started is open", append.summary.status.as_str()));
         }
     }
 
@@ -97,7 +97,7 @@ impl Rig {
         }
         if self.told_nothing_done {
             let step = call.attempt.step.clone();
-            self.report(format!("`{step}` is done after the caller was told that nothing will be"));
+            self.report(format!("`{step}` is done after the caller was told that nothing was done"));
         }
         let key = call.attempt.key.clone().unwrap_or_default();
         let is_keyed = call.attempt.repeatable;

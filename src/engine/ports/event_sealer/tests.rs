@@ -39,7 +39,7 @@ fn computed(output: Value) -> Event {
     Event::Step(StepEvent::Computed { step: "a".into(), output: Arc::new(output) })
 }
 
-fn sealed_again(sealer: &EventSealer, event: &Event) -> Event {
+fn sealed_event(sealer: &EventSealer, event: &Event) -> Event {
     sealer.sealed(sealer.taint.as_ref().unwrap(), event).unwrap()
 }
 
@@ -95,9 +95,9 @@ proptest! {
         let event = computed(output);
         let mut sealer = event_sealer(&paths);
         sealer.learn([&event]);
-        let once = sealed_again(&sealer, &event);
+        let once = sealed_event(&sealer, &event);
         prop_assert_eq!(&opened_event(&sealer, &once), &event);
-        prop_assert_eq!(&sealed_again(&sealer, &once), &once);
+        prop_assert_eq!(&sealed_event(&sealer, &once), &once);
     }
 
     /// Opening gives the original, in whatever way parts overlap: values, texts, and values in texts that hold JSON.
@@ -122,7 +122,7 @@ proptest! {
     }
 }
 
-/// A sealed number has no quotation marks around it, so that the text is not JSON any more.
+/// A number that is sealed inside a JSON text gets no quotation marks, so the text is no longer JSON.
 #[test]
 fn a_number_in_a_text_that_holds_json_is_sealed_once() {
     let sealer = event_sealer(&[]);
@@ -152,7 +152,7 @@ fn nothing_sensitive_stays_in_clear_where_paths_overlap() {
     {
         let mut sealer = event_sealer(&paths.map(str::to_owned));
         sealer.learn([&event]);
-        let once = sealed_again(&sealer, &event);
+        let once = sealed_event(&sealer, &event);
         let written = serde_json::to_string(&once).unwrap();
         assert!(
             !["4111", "CVC", "7"].iter().any(|text| written.contains(&format!("\"{text}"))),

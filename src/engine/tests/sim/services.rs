@@ -28,7 +28,7 @@ pub(super) struct KeyRecord {
     pub effects: u64,
     /// How many calls arrived.
     pub arrived: u64,
-    /// How many calls left their sender without knowledge of the outcome, because of a fault here.
+    /// How many calls ended with an outcome that their sender does not know, because of a fault here.
     pub lost: u64,
     /// Whether another request came with the same key.
     pub reused: bool,

@@ -102,7 +102,8 @@ pub(in crate::store::sqlite) async fn pending_runs(readers: &Readers, limit: usi
 }
 
 /// Runs that ended with this status before a time, in the order of their end, and whether each is pinned. Left out:
-/// runs whose parent has not ended, runs with an earlier run of their job that is not purged, and runs for which the outbox still has a run to create.
+/// runs whose parent has not ended, runs with an earlier run of their job that is not purged, and runs for which the
+/// outbox still has a run to create.
 pub(in crate::store::sqlite) async fn purgeable_runs(
     readers: &Readers,
     status: RunStatus,

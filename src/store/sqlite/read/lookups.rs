@@ -126,8 +126,8 @@ fn retry_key(key: Vec<u8>) -> Result<RetryKey> {
     Ok(RetryKey(key))
 }
 
-/// At most `limit` keys after a position whose window after the first try will soon be over: the try was at `soon_since`
-/// or earlier. The window is over if it was at `since` or earlier.
+/// At most `limit` keys after a position, of those whose first try was at `soon_since` or earlier: the window after it
+/// will soon be over. It is over already if the try was at `since` or earlier.
 pub(in crate::store::sqlite) async fn old_keys(
     readers: &Readers,
     (since, soon_since): (i64, i64),

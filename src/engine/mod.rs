@@ -16,6 +16,7 @@ mod clock;
 mod context;
 mod driver;
 mod kill_switch;
+mod legacy_reads;
 mod machine;
 mod ports;
 mod run_metrics;

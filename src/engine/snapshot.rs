@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::engine::bounds::usize_of;
+use crate::engine::legacy_reads::LegacyReads;
 use crate::engine::ports::service::Upstream;
 use crate::flag::Service;
 use crate::limits::Limits;
@@ -20,6 +21,7 @@ pub(super) struct Snapshot {
     /// The number of the version.
     pub files_version: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
+    legacy_reads: BTreeMap<WorkflowName, LegacyReads>,
     pub services: HashMap<ServiceName, Arc<Upstream>>,
     pub secrets: Arc<Value>,
     /// The services, and whether each honours `Idempotency-Key`.
@@ -77,11 +79,16 @@ impl Snapshot {
         Self {
             files_version,
             plans: plans.clone(),
+            legacy_reads: LegacyReads::of_all(plans),
             keyed,
             services,
             secrets: Arc::new(Value::Object(secrets)),
             world: Arc::new(world),
         }
+    }
+    /// What a workflow and those below it read of legacy's reply; `None` where they read nothing.
+    pub fn legacy_reads(&self, workflow: &WorkflowName) -> Option<&LegacyReads> {
+        self.legacy_reads.get(workflow)
     }
     /// A plan in force, by its id.
     pub fn plan(&self, id: &PlanId) -> Option<Arc<Plan>> {

@@ -18,6 +18,7 @@ mod orders;
 mod other_store_key;
 mod owners;
 mod pending_runs;
+mod rehearsed_children;
 mod reruns;
 mod resting;
 mod sim;

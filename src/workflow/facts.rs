@@ -34,7 +34,7 @@ pub struct RunStarted {
     pub credentials: Vec<String>,
     /// Their values, as ciphertext.
     pub sealed: Option<String>,
-    /// The parts of legacy's reply that the plan reads, where legacy answered first.
+    /// The parts of legacy's reply that the plan and those of its child runs read, where legacy answered first.
     pub legacy: Option<Arc<Value>>,
     /// What the creating run recorded of the instance, where this run is a follow-up on one.
     pub instance: Option<Arc<Value>>,

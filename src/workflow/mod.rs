@@ -120,7 +120,7 @@ pub use run_status::RunStatus;
 pub use schema::Schema;
 pub use sensitive::{
     Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, ShownTexts, Taint,
-    child_paths, parts,
+    child_paths, legacy_paths, parts,
 };
 pub use span::{ago, ahead};
 pub use status::StepStatus;

@@ -25,8 +25,8 @@ mod taint;
 mod tests;
 mod texts;
 
-pub use answers::child_paths;
 pub(super) use answers::{AnswerPlace, persons_answer_with_sensitive_parts, result_paths, with_sensitive_parts};
+pub use answers::{child_paths, legacy_paths};
 pub use declared::Sensitive;
 pub use known::KnownValues;
 pub use parts::{Form, Part as SensitivePart, parts};

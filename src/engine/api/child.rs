@@ -21,6 +21,7 @@ use crate::engine::api::start::{self, Origin};
 use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, SpawnPolicy, StartAnswer};
+use crate::engine::ports::decode;
 use crate::engine::scheduler::children::end_of;
 use crate::engine::scheduler::load::{self, LoadError};
 use crate::engine::scheduler::mailbox::Slot;
@@ -205,16 +206,21 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         let why = why.join("; ");
         return Err(failed(format!("`{}` does not take this input: {why}", spec.workflow)));
     }
+    let mut sensitive_paths = spec.sensitive_paths.clone();
+    let legacy = parent.legacy.as_ref().zip(snapshot.legacy_reads(&plan.workflow)).map(|(legacy, reads)| {
+        sensitive_paths.extend(reads.sensitive.iter().filter(|path| !spec.sensitive_paths.contains(path)).cloned());
+        decode::legacy_of_child(legacy, &reads.paths)
+    });
     let origin = Origin {
         mode: parent.mode,
         by: parent.by.clone(),
         job: None,
         parent: Some(Parent { run: parent.run, step: spec.step.clone(), item: spec.item }),
-        legacy: parent.legacy.clone(),
+        legacy,
         traceparent: parent.traceparent.clone(),
         until: parent.until,
         bytes_mark: BytesMark::new(&core.files.key_secret),
-        sensitive_paths: spec.sensitive_paths.clone(),
+        sensitive_paths,
     };
     let started = start::first_event(&plan, spec.child, &spec.input, origin, core.process.clock.now());
     PreparedRun::new(plan, started, snapshot).map_err(|misfit| failed(misfit.to_string()))

@@ -91,7 +91,7 @@ pub(in crate::engine) async fn prepare(
             return Err(Box::new(reply));
         }
     };
-    match first_event(core, &plan, request, run, &body, instance) {
+    match first_event(core, snapshot, &plan, request, run, &body, instance) {
         Ok((started, credentials, run_key)) => Ok(AdmittedRun { plan, permit, started, credentials, run_key }),
         Err(why) => not_started("no_store_key", why),
     }
@@ -108,11 +108,12 @@ fn bad_input(
     body: &Value,
     why: &[String],
 ) -> ArmReply {
-    let declared =
-        first_event(core, plan, request, run, body, InstanceFacts::default()).ok().and_then(|(started, ..)| {
+    let declared = first_event(core, snapshot, plan, request, run, body, InstanceFacts::default()).ok().and_then(
+        |(started, ..)| {
             let refused_run = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
             input_refused(&refused_run, plan, &snapshot.world, &why.join("; "))
-        });
+        },
+    );
     match declared {
         Some(answer) => replies::answered(&answer, Default::default()),
         None => replies::bad_input(why),
@@ -222,6 +223,7 @@ type FirstEvent = (RunStarted, BTreeMap<String, String>, Option<Vec<u8>>);
 /// The first event of the request's run.
 fn first_event(
     core: &Core,
+    snapshot: &Snapshot,
     plan: &Plan,
     request: &ArmRequest,
     run: RunId,
@@ -239,10 +241,13 @@ fn first_event(
         false => None,
     };
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
-    let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, bounds));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let now = core.process.clock.now();
-    let InstanceFacts { value: instance, sensitive_paths } = instance;
+    let InstanceFacts { value: instance, mut sensitive_paths } = instance;
+    let legacy = request.legacy.as_ref().zip(snapshot.legacy_reads(&plan.workflow)).map(|(legacy, reads)| {
+        sensitive_paths.extend(reads.sensitive.iter().cloned());
+        Arc::new(decode::legacy(legacy, &reads.paths, bounds))
+    });
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),
@@ -253,7 +258,7 @@ fn first_event(
         request: facts.request,
         credentials: facts.credentials.keys().cloned().collect(),
         sealed,
-        legacy: legacy.map(Arc::new),
+        legacy,
         instance,
         creates: creates(request, bounds),
         traceparent: trace.map(str::to_owned),

@@ -39,6 +39,7 @@ pub(in crate::engine) struct Origin {
     pub by: Option<String>,
     pub job: Option<JobId>,
     pub parent: Option<Parent>,
+    /// The parts of legacy's reply that the run's plan and those of its child runs read.
     pub legacy: Option<Arc<Value>>,
     pub traceparent: Option<String>,
     /// The latest end of the run.
@@ -86,7 +87,7 @@ pub(in crate::engine) fn first_event(
         request: facts.request,
         credentials: Vec::new(),
         sealed: None,
-        legacy: legacy.filter(|_| plan.reads.iter().any(|path| path.root() == "legacy")),
+        legacy,
         instance: None,
         creates: None,
         traceparent,

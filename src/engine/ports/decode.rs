@@ -273,19 +273,12 @@ fn prune(value: &mut Value, read_paths: &[&[Arc<str>]], raw: bool) {
         if raw && name == "raw" {
             continue;
         }
-        let inner: Vec<&[Arc<str>]> =
-            read_paths.iter().filter(|path| *path[0] == **name).map(|path| &path[1..]).collect();
-        prune(member, &inner, false);
+        prune(member, &inner_paths(read_paths, name), false);
     }
 }
 
-/// The parts of legacy's reply that a plan reads; `None` where the plan reads none.
-pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], bounds: Bounds) -> Option<Value> {
-    let read_paths: Vec<&[Arc<str>]> =
-        reads.iter().filter(|path| path.root() == "legacy").map(|path| &path.0[1..]).collect();
-    if read_paths.is_empty() {
-        return None;
-    }
+/// The parts of legacy's reply to which these paths from the root `legacy` lead.
+pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], bounds: Bounds) -> Value {
     let mut parts = Map::new();
     parts.insert("status".into(), observation.status().as_u16().into());
     let shown = headers(observation.headers()).into_iter().filter(|(name, _)| name != "set-cookie");
@@ -296,6 +289,39 @@ pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], b
         parts.insert("body".into(), body);
     }
     let mut whole = Value::Object(parts);
-    prune(&mut whole, &read_paths, false);
-    Some(whole)
+    prune(&mut whole, &below_root(reads), false);
+    whole
+}
+
+/// Of the parts of legacy's reply that a run has, those to which these paths from the root `legacy` lead. Shared with
+/// the run where they are all of them, because a `for_each` may begin many child runs.
+pub(in crate::engine) fn legacy_of_child(legacy: &Arc<Value>, reads: &[ReadPath]) -> Arc<Value> {
+    let read_paths = below_root(reads);
+    if is_read_whole(legacy, &read_paths) {
+        return legacy.clone();
+    }
+    let mut parts = (**legacy).clone();
+    prune(&mut parts, &read_paths, false);
+    Arc::new(parts)
+}
+
+fn below_root(reads: &[ReadPath]) -> Vec<&[Arc<str>]> {
+    reads.iter().map(|path| &path.0[1..]).collect()
+}
+
+/// Whether [`prune`] would leave the value as it is.
+fn is_read_whole(value: &Value, read_paths: &[&[Arc<str>]]) -> bool {
+    if read_paths.iter().any(|path| path.is_empty()) {
+        return true;
+    }
+    let Value::Object(members) = value else { return true };
+    members.iter().all(|(name, member)| {
+        let inner = inner_paths(read_paths, name);
+        !inner.is_empty() && is_read_whole(member, &inner)
+    })
+}
+
+/// The rest of those paths that lead to this member.
+fn inner_paths<'a>(read_paths: &[&'a [Arc<str>]], name: &str) -> Vec<&'a [Arc<str>]> {
+    read_paths.iter().filter(|path| *path[0] == *name).map(|path| &path[1..]).collect()
 }

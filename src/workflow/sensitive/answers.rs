@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::known::KnownValues;
 use super::path::SensitivePath;
+use super::sources::SensitiveSources;
 use super::taint::Taint;
 use crate::names::StepId;
 use crate::workflow::{AnswerRecord, Payload, Plan, Run};
@@ -76,6 +77,15 @@ pub fn child_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> 
     // The child run gets legacy's reply, too.
     let legacy = taint.first_event.iter().filter(|path| path.root() == "legacy").cloned();
     input.chain(legacy).collect()
+}
+
+/// The parts of legacy's reply from which runs of this plan rehearse outputs that it declares as sensitive.
+pub fn legacy_paths(plan: &Plan) -> Vec<SensitivePath> {
+    if plan.sensitive_values().is_empty() {
+        return Vec::new();
+    }
+    let taint = Taint::new(plan, &SensitiveSources::default());
+    taint.first_event.into_iter().filter(|path| path.root() == "legacy").collect()
 }
 
 /// The sensitive parts of a step's output that a rerun, which takes the output over, cannot derive from the plan: those

@@ -1,0 +1,145 @@
+//! Child runs in shadow and dark: what they know of legacy's reply.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, request};
+use crate::exchange::ArmRequest;
+use crate::limits::Limits;
+use crate::names::ServiceName;
+use crate::secret::Secret;
+use crate::store::MemoryStore;
+use crate::workflow::{Event, Known, Mode, Plan};
+
+/// Workflow `w`, which runs another one and answers with its output.
+fn above(name: &str, below: &str) -> Arc<Plan> {
+    checked_plan(
+        &json!({
+            "workflow": name,
+            "steps": { "sub": { "run": below, "input": "${request.body}" } },
+            "respond": { "status": 201, "body": "${steps.sub.output}" },
+        }),
+        false,
+    )
+}
+
+/// An engine with workflow `w`, whose run has the runs of the other workflows below it.
+async fn tree(plans: &[&Arc<Plan>]) -> Harness {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let key = Some(Secret::new("k"));
+    let store = Arc::new(MemoryStore::new());
+    let harness = Harness::with_store(&step_service, plans[0].clone(), store, Limits::default(), key).await;
+    harness.load_plans(&plans[1..]);
+    harness
+}
+
+fn rehearsal(mode: Mode, reply: &Value) -> ArmRequest {
+    ArmRequest { legacy: Some(legacy(201, reply)), ..request("w", mode, &json!({ "n": 1 })) }
+}
+
+/// What the first event of each stored run has of legacy's reply, by workflow, as it is in the store.
+async fn stored_legacy(harness: &Harness) -> BTreeMap<String, Option<Value>> {
+    let mut found = BTreeMap::new();
+    for summary in harness.runs().await {
+        let events = harness.events(summary.run_id).await;
+        let Some(Event::RunStarted(started)) = events.first() else { panic!("{events:?}") };
+        found.insert(started.workflow.as_str().to_owned(), started.legacy.as_deref().cloned());
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_rehearsed_child_reads_legacy_s_reply_although_no_run_above_it_does() {
+    let inner = checked_plan(
+        &json!({
+            "workflow": "inner",
+            "steps": {
+                "charge": {
+                    "call": "POST ${services.world}/charges",
+                    "rehearse": { "id": "${legacy.body.payment_id}", "by": "${legacy.headers['x-by']}" },
+                },
+            },
+            "respond": { "status": 200, "body": "${steps.charge.output.id}" },
+        }),
+        false,
+    );
+    let middle = checked_plan(
+        &json!({
+            "workflow": "middle",
+            "steps": {
+                "sub": { "run": "inner" },
+                "other": { "run": "unread", "rehearse": {} },
+                "mail": { "call": "POST ${services.world}/mails", "rehearse": "${legacy.status}" },
+            },
+            "respond": { "status": 200, "body": { "id": "${steps.sub.output}", "status": "${steps.mail.output}" } },
+        }),
+        false,
+    );
+    let unread = checked_plan(
+        &json!({
+            "workflow": "unread",
+            "steps": { "a": { "call": "POST ${services.world}/a", "rehearse": "${legacy.body.secret}" } },
+            "respond": { "status": 200 },
+        }),
+        false,
+    );
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        let harness = tree(&[&above("w", "middle"), &middle, &inner, &unread]).await;
+        let reply = Arc::unwrap_or_clone(legacy(201, &json!({ "payment_id": "p1", "secret": "s" })));
+        let mut headers = reply.headers().clone();
+        headers.insert("x-by", "ann".parse().unwrap());
+        let (body, latency) = (reply.body().clone(), std::time::Duration::ZERO);
+        let reply = crate::compare::Observation::new(reply.status(), headers, body, latency, Vec::new());
+        let request = ArmRequest { legacy: Some(Arc::new(reply)), ..rehearsal(mode, &Value::Null) };
+        let (status, body, report) = answer(harness.send(request).await);
+        assert_eq!((status, body), (201, json!({ "id": "p1", "status": 201 })), "{mode:?}");
+        assert_eq!(report.unresolved, None);
+        if mode == Mode::Dark {
+            let of_inner = json!({ "body": { "payment_id": "p1" }, "headers": { "x-by": "ann" } });
+            let mut of_middle = of_inner.clone();
+            of_middle["status"] = json!(201);
+            let expected = [("inner", of_inner), ("middle", of_middle.clone()), ("w", of_middle)];
+            let expected = expected.map(|(workflow, seen)| (workflow.to_owned(), Some(seen)));
+            assert_eq!(stored_legacy(&harness).await, expected.into(), "a run keeps what runs below it read, no more");
+        }
+        assert!(harness.step_service.seen().is_empty(), "shared steps are not sent");
+    }
+}
+
+/// The run at the top, whose own workflow declares nothing, keeps the value for its child.
+#[tokio::test]
+async fn what_a_child_declares_as_sensitive_is_sealed_in_the_runs_above_it_too() {
+    let source = json!({
+        "workflow": "inner",
+        "steps": {
+            "token": {
+                "call": "POST ${services.world}/tokens",
+                "sensitive": ["$.token"],
+                "rehearse": { "token": "${legacy.body.token}", "n": "${legacy.body.n}" },
+            },
+        },
+        "respond": { "status": 200, "body": "${steps.token.output.n}" },
+    });
+    let services = BTreeMap::from([(ServiceName::from("world"), false)]);
+    let known =
+        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: true, limits: &Limits::default() };
+    let inner = Arc::new(Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:?}")));
+    let harness = tree(&[&above("w", "middle"), &above("middle", "inner"), &inner]).await;
+    let reply = json!({ "token": "tok-0123456789", "n": 5 });
+    let (status, body, _) = answer(harness.send(rehearsal(Mode::Dark, &reply)).await);
+    assert_eq!((status, body), (201, json!(5)));
+    let stored = stored_legacy(&harness).await;
+    assert_eq!(stored.len(), 3);
+    for (workflow, seen) in stored {
+        let body = &seen.unwrap_or_else(|| panic!("`{workflow}` has nothing of legacy's reply"))["body"];
+        let token = body["token"].as_str().unwrap();
+        assert!(token.starts_with("«sealed:"), "{workflow}: {token}");
+        assert_eq!(body["n"], 5, "{workflow}");
+    }
+    for summary in harness.runs().await {
+        let events = format!("{:?}", harness.events(summary.run_id).await);
+        assert!(!events.contains("tok-0123456789"), "{events}");
+    }
+}

@@ -60,6 +60,13 @@ pub fn decide_with_diagnostics(
     }
 }
 
+/// Whether the route of a request or the cohort of its caller is in `live` or above, or returns there without a gate
+/// once health is back, a freeze is lifted, or the time is over for which it is held.
+pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
+    let in_cohort = |cohort| flag.granted_rung_of(cohort) >= State::Live;
+    flag.could_be_live() || matching_cohort(flag, facts, &mut DecisionDiagnostics::default()).is_some_and(in_cohort)
+}
+
 /// A retry stays on the arm that took the first try. The engine may give a retry back to legacy, because the store says
 /// whether the run of the first try was abandoned to legacy.
 fn decide_retry(state: State, arm: Arm) -> Decision {

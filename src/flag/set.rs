@@ -269,7 +269,7 @@ impl RouteFlag {
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
     /// Whether it is in `live` or above, or returns there without a gate once health is back, a freeze is lifted, or the
-    /// time is over for which it is held.
+    /// time is over for which it is held. A cohort of it may be in `live` all the same: see [`super::could_be_live`].
     pub fn could_be_live(&self) -> bool {
         self.granted >= State::Live || self.is_held
     }
@@ -280,9 +280,14 @@ impl RouteFlag {
     /// The rung of a cohort: that of its rule, capped like the route. A cohort that lacks evidence is at most on the
     /// rung that its route reached by evidence, or on `shadow`; one that is held, on `dark`.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
-        let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
         let held = if self.held_cohorts.contains(&cohort.name) { State::Dark } else { State::Only };
-        cohort.state.min(self.cap).min(proven).min(held)
+        self.granted_rung_of(cohort).min(self.cap).min(held)
+    }
+    /// The rung of a cohort's rule, as far as the evidence allows it: what the cohort returns to without a gate once
+    /// health is back, a freeze is lifted, or the time is over for which it is held.
+    pub(super) fn granted_rung_of(&self, cohort: &Cohort) -> State {
+        let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
+        cohort.state.min(proven)
     }
     /// Whether a cohort is on a lower rung than its rule says for want of evidence: the rule has no `force`, and the
     /// route did not reach that rung by evidence for all callers. Evidence is not collected by cohort.

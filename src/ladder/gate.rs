@@ -262,8 +262,8 @@ impl Gate {
     }
 
     /// The cohorts whose `force` does not let them above the rung at which routes are held, and why: it was written
-    /// before the edit that gave the route such requests, or before the store became a copy. Whoever wrote it did not
-    /// know of them. A forced flip of the route to `live` after that, or `force` of the route, counts for its cohorts too.
+    /// before the edit that gave the route such requests, before the store became a copy, or before legacy served
+    /// requests whose keys are not known. Whoever wrote it did not know of them. A forced flip of the route to `live` after that, or `force` of the route, counts for its cohorts too.
     pub fn held_cohorts<'a>(
         &self,
         positions: &Positions,
@@ -280,6 +280,7 @@ impl Gate {
                 by_flip || since >= Some(unrecorded.exposed)
             };
             let harmful = self.unrecorded(positions, at).into_iter().chain(self.unrecorded_since_copy(positions, at));
+            let harmful = harmful.chain(self.unknown_retries(positions, at));
             let last = harmful.filter(|unrecorded| !is_accepted(unrecorded)).max_by_key(|unrecorded| unrecorded.until);
             last.map(|unrecorded| (cohort, unrecorded))
         })

@@ -47,7 +47,9 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> 
     let of_cohort = |(cohort, Unrecorded { why, .. }): (&Cohort, Unrecorded)| {
         format!("the cohort `{}` is held below `live`, since its `force` was written before that: {why}", cohort.name)
     };
-    let held_cohorts = gate.held_cohorts(&inputs.positions, at).map(of_cohort);
+    // What became known since the last judgement holds no cohort yet.
+    let is_held = |(cohort, _): &(&Cohort, Unrecorded)| at.inputs.held_cohorts.contains(&cohort.name);
+    let held_cohorts = gate.held_cohorts(&inputs.positions, at).filter(is_held).map(of_cohort);
     RouteStatus {
         route: at.route.id.clone(),
         declared: at.route.declared,

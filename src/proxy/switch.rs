@@ -29,7 +29,7 @@ use crate::clock;
 use crate::exchange::{KnownBody, LegacyTake, MayBegin, Problem, request_digest};
 use crate::flag::{
     Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, FoundRoute, InstanceId, Owner, PathRefusal,
-    RequestFacts, ResolvedPath, RouteFlag, SkipReason, State, decide, decide_with_diagnostics,
+    RequestFacts, ResolvedPath, RouteFlag, SkipReason, State, could_be_live, decide, decide_with_diagnostics,
 };
 
 /// Answers one request.
@@ -172,11 +172,14 @@ async fn answer_flagged(
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
     // In two cases the request is answered although it is not known who took the first try: the engine answers and its
-    // workflow only reads; or the state is `off` or `shadow`, where legacy answers even while the store does not, and
-    // only the engine of another process may have taken it.
-    let only_reads = !flag.route.keeps_runs && matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
-    if only_reads || (!first_try.this_engine_may_have_it && flag.is_granted_at_most(State::Shadow)) {
-        first_try.is_unknown = false;
+    // workflow only reads; or the state is `off` or `shadow`, for its caller too, where legacy answers even while the
+    // store does not, and only the engine of another process may have taken it.
+    if first_try.is_unknown {
+        let is_by_rung = matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
+        let only_reads = is_by_rung && !flag.route.keeps_runs;
+        let at_most_shadow = flag.is_granted_at_most(State::Shadow) && !could_be_live(flag, &facts);
+        let is_served_all_the_same = at_most_shadow && !first_try.this_engine_may_have_it;
+        first_try.is_unknown = !only_reads && !is_served_all_the_same;
     }
     // If legacy took the first try under another credential, its dark run has sent the private effects, and there is no
     // second dark run. This process knows only first tries since its start; the store is asked for others after the
@@ -187,20 +190,21 @@ async fn answer_flagged(
     // From here on legacy has the request, unless the engine took it first: another request with the same key may be in
     // flight under another flag set. The loop repeats only after the body was read.
     let mut key_not_noted = false;
-    while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
-        let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung: *rung };
+    while let (false, &Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_stored, &decision) {
+        let not_taken = NotYetTaken { exchange: &exchange, flag, head: &head, path: &path, rung };
         let earlier = first_try.earlier_keys(table.set.files_version);
-        let could_be_live = flag.could_be_live() || *rung >= State::Live;
         match retry_keys::take_for_legacy(&*shared.affinity, first_try.keys, &earlier, body) {
             LegacyTake::Taken { noted, again } => {
                 // Another try with the same key was taken since the look-up above, and the dark run is that one's.
                 if again {
                     skip_second_dark_run(&mut decision, flag);
                 }
-                match (noted, could_be_live) {
-                    (true, _) => {}
-                    (false, true) => key_not_noted = true,
-                    (false, false) => shared.affinity.record_served_unnoted(&flag.route.id),
+                // Where its caller may be in `live` again without a gate, the engine would perform its retry.
+                if !noted {
+                    key_not_noted = rung >= State::Live || could_be_live(flag, &facts);
+                }
+                if !noted && !key_not_noted {
+                    shared.affinity.record_served_unnoted(&flag.route.id);
                 }
             }
             LegacyTake::HeldByEngine => {

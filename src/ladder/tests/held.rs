@@ -237,11 +237,11 @@ async fn a_held_route_returns_by_itself() {
 
 /// Routes of which legacy served requests whose keys could not be noted, and until when retries may come.
 #[derive(Default)]
-struct Unnoted(Mutex<Vec<(RouteId, Timestamp)>>);
+pub(super) struct Unnoted(Mutex<Vec<(RouteId, Timestamp)>>);
 
 impl Unnoted {
     /// Legacy serves one now.
-    fn serve(&self, route: &str) {
+    pub(super) fn serve(&self, route: &str) {
         let until = clock::now() + Duration::from_secs(86_400);
         self.0.lock().unwrap().push((route.into(), until));
     }
@@ -266,7 +266,7 @@ async fn bare_in_live_with(unnoted: &Arc<Unnoted>, files: Declared) -> Fixture {
 }
 
 /// Starts again, with the same conditions.
-async fn restart_with(unnoted: &Arc<Unnoted>, files: Declared, fixture: Fixture) -> Fixture {
+pub(super) async fn restart_with(unnoted: &Arc<Unnoted>, files: Declared, fixture: Fixture) -> Fixture {
     let Fixture { store, evidence, ladder: _ } = fixture;
     let ladder = open_with(files, &store, &evidence, vec![unnoted.clone()]).await.unwrap();
     Fixture { store, evidence, ladder }

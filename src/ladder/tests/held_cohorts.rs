@@ -1,6 +1,6 @@
 //! Routes on a restored backup, and cohorts whose `force` is older than what holds them.
 
-use super::held::{elsewhere, expire_soon, release_until};
+use super::held::{Unnoted, elsewhere, expire_soon, release_until, restart_with};
 use super::*;
 use crate::expression::Expression;
 use crate::flag::Cohort;
@@ -91,4 +91,28 @@ async fn a_cohort_is_held_on_a_copy() {
     assert_eq!(rung_of_staff(&fixture), State::Dark);
     fixture.ladder.reload(with_staff(files(&[]), "their retries are checked"), || {}).await.unwrap();
     assert_eq!(rung_of_staff(&fixture), State::Live);
+}
+
+#[tokio::test]
+async fn a_cohort_is_held_for_keys_that_are_not_known() {
+    let unnoted = Arc::new(Unnoted::default());
+    let staffed = || with_staff(files(&[]), "our own people");
+    let fixture = restart_with(&unnoted, staffed(), Fixture::open(staffed()).await).await;
+    assert_eq!(rung_of_staff(&fixture), State::Live);
+    unnoted.serve("bare");
+    assert!(fixture.status("bare").refused.is_empty(), "it is not judged again yet");
+    let fixture = restart_with(&unnoted, staffed(), fixture).await;
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    let why = fixture.status("bare").refused.join("; ");
+    assert!(why.contains("the cohort `staff` is held below `live`"), "{why}");
+    assert!(why.contains("a key of `bare` was not noted"), "{why}");
+    fixture.ladder.reload(with_staff(files(&[]), "they know of these keys"), || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Live);
+    unnoted.serve("bare");
+    fixture.ladder.reload(with_staff(files(&[]), "they know of these keys"), || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    let only_reads =
+        Declared { read_only: ["bare".into()].into(), ..with_staff(files(&[]), "they know of these keys") };
+    fixture.ladder.reload(only_reads, || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Live, "a repeat does no harm");
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says};
 use crate::exchange::{ArmAnswer, ArmReply, ArmUnknown, Outcome, Problem, Served};
 use crate::expression::{Expression, Template};
-use crate::flag::{Arm, Cohort, Route, SkipReason, State};
+use crate::flag::{Arm, Cohort, Freeze, Route, SkipReason, State};
 use crate::limits::Limits;
 use crate::names::RunId;
 
@@ -213,4 +213,44 @@ async fn requests_whose_key_cannot_be_recorded_are_served_below_live_only() {
     rig.fakes.records_no_keys.store(true, SeqCst);
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Legacy)));
     assert_eq!(rig.ask(keyed).await.status(), 200, "the store knows that it is legacy's");
+}
+
+/// A freeze is lifted without a gate, and then the engine performs the retries of this caller.
+#[tokio::test]
+async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {
+    let origin = Origin::always_answers(OK).await;
+    let edit_route = |route: &mut Route| {
+        route.cohorts = vec![Cohort {
+            name: "staff".into(),
+            when: Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap(),
+            state: State::Live,
+            force: Some("our own people".into()),
+        }];
+    };
+    let keyed = |staff: &str| {
+        format!(
+            "POST /orders HTTP/1.1\r\nHost: a\r\nX-Staff: {staff}\r\nIdempotency-Key: k-{staff}\r\nContent-Length: 4\r\n\r\nbody"
+        )
+    };
+    for state in [State::Off, State::Shadow, State::Dark] {
+        let rig = Rig::new(&origin, Setup { edit_route, freeze: Freeze::Instances, ..at(state) }).await;
+        assert_eq!(rig.ask(&keyed("1")).await.status(), 200, "{state}");
+        let served = origin.requests().len();
+        rig.fakes.records_no_keys.store(true, SeqCst);
+        let refused = rig.ask(&keyed("1")).await;
+        assert_eq!(refused.status(), 503, "{state}");
+        assert!(refused.text().contains("retry-key-not-noted"), "{}", refused.text());
+        assert_eq!((origin.requests().len(), rig.fakes.served_unnoted.load(SeqCst)), (served, 0), "{state}");
+        assert_eq!(rig.ask(&keyed("0")).await.status(), 200, "{state}");
+        assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 1, "{state}: the other caller is outside the cohort");
+    }
+    // The engine of another process may have taken the first try, and the store does not answer.
+    for state in [State::Off, State::Shadow] {
+        let rig = Rig::new(&origin, Setup { edit_route, freeze: Freeze::Instances, ..at(state) }).await;
+        *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
+        let served = origin.requests().len();
+        assert_eq!(rig.ask(&keyed("1")).await.status(), 503, "{state}");
+        assert_eq!(origin.requests().len(), served, "{state}");
+        assert_eq!(rig.ask(&keyed("0")).await.status(), 200, "{state}");
+    }
 }

@@ -119,7 +119,8 @@ impl Affinity for Fakes {
     fn remembered(&self, _key: &RetryKey) -> Remembered {
         match *self.first_try.lock().unwrap() {
             Some(Ok(Some(Arm::Engine))) => Remembered::TakenBy(Arm::Engine),
-            _ => Remembered::NotEngine,
+            Some(Err(ArmUnknown)) => Remembered::NotEngineHere,
+            Some(Ok(Some(Arm::Legacy) | None)) | None => Remembered::NotEngine,
         }
     }
     fn take_for_legacy(&self, keys: RetryKeys, _earlier: &EarlierKeys, _body: KnownBody) -> LegacyTake {
@@ -228,12 +229,14 @@ pub struct Setup {
     pub state: State,
     pub limits: Limits,
     pub trust_forwarded: bool,
+    pub freeze: Freeze,
     pub edit_route: fn(&mut Route),
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { state: State::Off, limits: Limits::default(), trust_forwarded: false, edit_route: |_| {} }
+        let limits = Limits::default();
+        Self { state: State::Off, limits, trust_forwarded: false, freeze: Freeze::No, edit_route: |_| {} }
     }
 }
 
@@ -278,7 +281,7 @@ pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
     show.instance = Some(Instance::Follows { creator: "orders.create".into(), param: "id".into() });
     let plain = route("plain", Method::GET, "/plain", &legacy, setup);
     let routes = vec![Arc::new(create), Arc::new(show), plain];
-    FlagSet::new(generation, routes, &BTreeMap::new(), legacy, BTreeMap::new(), Freeze::No, [7; 32])
+    FlagSet::new(generation, routes, &BTreeMap::new(), legacy, BTreeMap::new(), setup.freeze, [7; 32])
 }
 
 impl Rig {

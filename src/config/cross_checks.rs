@@ -1,8 +1,8 @@
 //! Checks that need all files together.
 //!
 //! Refused here: a legacy service that is our own listener, an invariant that names an unknown step, a workflow that
-//! runs an unknown one, or itself. Warned of: steps that a rehearsal neither sends nor has an output for, people whose
-//! names no token verifies, a store that forgets retry keys. One route and the names that it uses are checked by
+//! runs an unknown one, or itself. Warned of: steps that a rehearsal neither sends nor has an output for, in a route's
+//! workflow and in those below it; people whose names no token verifies; a store that forgets retry keys. One route and the names that it uses are checked by
 //! `flag`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,11 +74,13 @@ pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, proble
     for (site, route) in routes {
         warn_unsupported_keys(site, route, problems);
         warn_unproven_states(site, route, problems);
-        let workflow = route.workflow.as_ref().and_then(|name| workflows.get(name));
-        let Some((file, Some(plan))) = workflow else { continue };
-        if warned.insert(&plan.workflow) {
-            warn_missing_rehearse(file, plan, route, problems);
+        let Some(name) = &route.workflow else { continue };
+        for (file, plan) in rehearsed_workflows(name, workflows) {
+            if warned.insert(&plan.workflow) {
+                warn_missing_rehearse(file, plan, route, problems);
+            }
         }
+        let Some((_, Some(plan))) = workflows.get(name) else { continue };
         check_invariants(site, route, plan, problems);
         warn_unpinned_pending(site, route, plan, problems);
     }
@@ -252,6 +254,20 @@ pub(crate) fn warn_unverified_people(settings: &Settings, workflows: &Workflows,
             }
         }
     }
+}
+
+/// A workflow and those below it that a rehearsal of it runs: a step with a `rehearse:` of its own runs none there.
+fn rehearsed_workflows<'a>(top: &'a WorkflowName, workflows: &'a Workflows) -> Vec<(&'a Site, &'a Plan)> {
+    let (mut known, mut open, mut found) = (BTreeSet::new(), vec![top], Vec::new());
+    while let Some(name) = open.pop() {
+        let Some((file, Some(plan))) = workflows.get(name).filter(|_| known.insert(name)) else { continue };
+        found.push((file, &**plan));
+        open.extend(plan.steps.iter().filter_map(|step| match &step.kind {
+            StepKind::Run(child) if child.rehearse.is_none() => Some(&child.workflow),
+            _ => None,
+        }));
+    }
+    found
 }
 
 /// Warns of steps that a rehearsal neither sends nor has an output for.

@@ -139,6 +139,7 @@ pub(super) fn workflow_missing(run: &Run, plan: &Plan, child: RunId) -> Result<V
             status: RunStatus::Cancelled,
             output: Arc::default(),
             note: Some(note),
+            failure: None,
             tree: Some(TreeEffects::default()),
             sensitive: Vec::new(),
         };
@@ -166,13 +167,14 @@ pub(super) struct ChildOutcome {
     pub status: RunStatus,
     pub output: Arc<Value>,
     pub note: Option<String>,
+    pub failure: Option<FailureKind>,
     pub tree: Option<TreeEffects>,
     pub sensitive: Vec<SensitivePath>,
 }
 
 /// Records the end of a child run.
 pub(super) fn ended(run: &Run, plan: &Plan, end: ChildOutcome) -> Result<Vec<Event>, Refusal> {
-    let ChildOutcome { child, status, output, note, tree, sensitive } = end;
+    let ChildOutcome { child, status, output, note, failure: cause, tree, sensitive } = end;
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
@@ -206,9 +208,12 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: ChildOutcome) -> Result<Vec<Eve
         (status, _) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
-            let failure = Failure::of_step(FailureKind::ChildFailed, id, item, message);
+            // What the rehearsal of the child lacks, the rehearsal of this run lacks, too.
+            let lacks = cause.filter(|cause| run.mode() != Mode::Real && cause.is_incomparable());
+            let failure = Failure::of_step(lacks.unwrap_or(FailureKind::ChildFailed), id, item, message);
             let expected = format!("a run of `{}` that completes", known.workflow);
-            (ConflictKind::ChildFailed, expected, step.failure_handling.on_failure == Some(PauseOrFail::Pause), failure)
+            let asks_person = lacks.is_none() && step.failure_handling.on_failure == Some(PauseOrFail::Pause);
+            (ConflictKind::ChildFailed, expected, asks_person, failure)
         }
     };
     events.push(match asks_person && !run.is_ending() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Order, Part, RunStatus, SensitivePath, StepIndex, TreeEffects};
+use super::{FailureKind, Order, Part, RunStatus, SensitivePath, StepIndex, TreeEffects};
 use crate::names::{RunId, Seq, ServiceName, StepId};
 
 /// A command to a run.
@@ -45,6 +45,8 @@ pub enum Command {
         output: Arc<Value>,
         /// Why it did not complete.
         note: Option<String>,
+        /// The kind of failure that ended it, where it failed and that is known.
+        failure: Option<FailureKind>,
         /// What it and all runs below it did; `None` where that is not known.
         tree: Option<TreeEffects>,
         /// What of its answer's body is sensitive.

@@ -80,8 +80,8 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
         }
-        Command::ChildEnded { child: id, status, output, note, tree, sensitive } => {
-            child::ended(run, plan, child::ChildOutcome { child: id, status, output, note, tree, sensitive })
+        Command::ChildEnded { child: id, status, output, note, failure, tree, sensitive } => {
+            child::ended(run, plan, child::ChildOutcome { child: id, status, output, note, failure, tree, sensitive })
         }
         Command::ChildHasNoWorkflow { child: id } => child::workflow_missing(run, plan, id),
         Command::LockSeen { step, item, queued, seen } => {

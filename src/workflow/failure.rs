@@ -99,6 +99,25 @@ impl FailureKind {
             | FailureKind::NeedsSignal => false,
         }
     }
+    /// Whether a rehearsal lacks what only a declared output, a person or a signal could give. Then the workflow did not
+    /// fail, and there is nothing to compare.
+    pub fn is_incomparable(self) -> bool {
+        match self {
+            FailureKind::Unresolved | FailureKind::NeedsPerson | FailureKind::NeedsSignal => true,
+            FailureKind::Refused
+            | FailureKind::Unavailable
+            | FailureKind::TimedOut
+            | FailureKind::Broken
+            | FailureKind::Expression
+            | FailureKind::Bound
+            | FailureKind::NoAnswer
+            | FailureKind::Declared
+            | FailureKind::Schema
+            | FailureKind::Cancelled
+            | FailureKind::Rejected
+            | FailureKind::ChildFailed => false,
+        }
+    }
     /// The status that a caller gets where the workflow declares no answer.
     pub fn default_status(self) -> u16 {
         match self {

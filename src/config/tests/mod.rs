@@ -1,6 +1,7 @@
 mod gate_keys;
 mod mutations;
 mod refusals;
+mod rehearsals;
 mod set;
 mod watching;
 

@@ -28,7 +28,7 @@ use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{BytesMark, Mode, Parent, Plan, Run, RunStarted, RunStatus, TreeEffects, fold};
+use crate::workflow::{BytesMark, FailureKind, Mode, Parent, Plan, Run, RunStarted, RunStatus, TreeEffects, fold};
 
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -39,7 +39,8 @@ const SLOT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 impl ChildSpec {
     fn failed(&self, why: String) -> ChildEnd {
         let (child, status, output) = (self.child, RunStatus::Failed, Arc::new(Value::Null));
-        ChildEnd { child, status, output, note: Some(why), tree: Some(TreeEffects::default()), sensitive: Vec::new() }
+        let (failure, tree, sensitive) = (None, Some(TreeEffects::default()), Vec::new());
+        ChildEnd { child, status, output, note: Some(why), failure, tree, sensitive }
     }
     fn cancelled(&self) -> ChildEnd {
         let why = "its parent ended before it was started".to_owned();
@@ -242,7 +243,7 @@ fn create(
     Ok(answer)
 }
 
-/// Runs the child of a rehearsal to its end.
+/// Runs the child of a rehearsal until it ends or waits for a person, whom a rehearsal does not ask.
 async fn rehearse(
     core: &Arc<Core>,
     parent: &RunStarted,
@@ -256,5 +257,11 @@ async fn rehearse(
     let plan = prepared.plan.clone();
     let driver = prepared.driver(core, Waiter::Nobody);
     let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());
-    Ok(end_of(&drive.await, Some(&plan)))
+    let run = drive.await;
+    let end = end_of(&run, Some(&plan));
+    Ok(match run.status() {
+        status if status.is_final() => end,
+        RunStatus::Paused => ChildEnd { status: RunStatus::Failed, failure: Some(FailureKind::NeedsPerson), ..end },
+        _ => ChildEnd { tree: end.tree, ..spec.failed("its rehearsal did not end".to_owned()) },
+    })
 }

@@ -8,9 +8,10 @@ use super::log::AppendOutcome;
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
 use crate::exchange::{Abandoned, ArmReply};
+use crate::flag::SkipReason;
 use crate::names::Seq;
 use crate::store::AppendError;
-use crate::workflow::{Command, Order, RunStatus, RunSummary};
+use crate::workflow::{Command, Mode, Order, RunStatus, RunSummary};
 
 impl Machine {
     /// Sends the replies whose events are durable.
@@ -46,7 +47,15 @@ impl Machine {
         } else if let Some(DecidedReply { run, .. }) = self.deadline_reply.as_ref().filter(|reply| reply.seq <= durable)
             && self.caller.take().is_some()
         {
-            let reply = replies::still_running(run, &self.plan, &self.world);
+            let mut reply = replies::still_running(run, &self.plan, &self.world);
+            // In shadow and dark a run that pauses is not compared, and neither are those above it.
+            if self.descendant_waits
+                && run.mode() != Mode::Real
+                && let ArmReply::Refused(_, report) = &mut reply
+            {
+                let why = || (SkipReason::NeedsPerson, "a run below it waits for a person".to_owned());
+                report.unresolved.get_or_insert_with(why);
+            }
             self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
         }
     }

@@ -15,8 +15,8 @@ use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, OrderRecord};
 use crate::workflow::{
-    AttemptResult, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, SensitivePath, StepIndex,
-    TreeEffects,
+    AttemptResult, FailureKind, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, SensitivePath,
+    StepIndex, TreeEffects,
 };
 
 /// Something that happened.
@@ -188,6 +188,8 @@ pub(in crate::engine) struct ChildEnd {
     pub status: RunStatus,
     pub output: Arc<Value>,
     pub note: Option<String>,
+    /// The kind of failure that ended it, where it failed and that is known.
+    pub failure: Option<FailureKind>,
     /// What it and all runs below it did; `None` where that is not known.
     pub tree: Option<TreeEffects>,
     /// The sensitive parts of its answer's body.

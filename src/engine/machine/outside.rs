@@ -212,8 +212,8 @@ impl Machine {
 
     pub(super) fn handle_child_end(&mut self, end: ChildEnd) {
         self.descendant_waits = false; // another descendant that waits reports it again
-        let ChildEnd { child, status, output, note, tree, sensitive } = end;
-        self.try_command(Command::ChildEnded { child, status, output, note, tree, sensitive });
+        let ChildEnd { child, status, output, note, failure, tree, sensitive } = end;
+        self.try_command(Command::ChildEnded { child, status, output, note, failure, tree, sensitive });
     }
 
     pub(super) fn handle_store_orders(&mut self, orders: Option<Vec<OrderRecord>>, owned: bool) {

@@ -31,21 +31,10 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
             body: record.body.value(),
         })
         .collect();
-    let unresolved = match (run.failure(), run.status()) {
-        (Some(failure), _) if failure.kind == FailureKind::Unresolved => {
-            Some((SkipReason::UnresolvedEffect, failure.message.clone()))
-        }
-        (Some(failure), _) if failure.kind == FailureKind::NeedsPerson => {
-            Some((SkipReason::NeedsPerson, failure.message.clone()))
-        }
-        (Some(failure), _) if failure.kind == FailureKind::NeedsSignal => {
-            Some((SkipReason::NeedsSignal, failure.message.clone()))
-        }
-        (_, RunStatus::Paused) if run.mode() != Mode::Real => {
-            Some((SkipReason::NeedsPerson, shown_note(run, plan).unwrap_or_default()))
-        }
-        _ => None,
-    };
+    let failed = run.failure().and_then(|failure| Some((skip_reason(failure.kind)?, failure.message.clone())));
+    let is_paused = run.status() == RunStatus::Paused && run.mode() != Mode::Real;
+    let unresolved =
+        failed.or_else(|| is_paused.then(|| (SkipReason::NeedsPerson, shown_note(run, plan).unwrap_or_default())));
     let volatile = |step: &crate::workflow::Step| match &step.kind {
         StepKind::Call(call) => call.volatile && sends(run.mode(), call),
         _ => false,
@@ -63,6 +52,27 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
         ended_on_purpose: run.ended_on_purpose(),
         redaction,
+    }
+}
+
+/// Why a run that ended with a failure of this kind is not compared; `None` where it is.
+fn skip_reason(kind: FailureKind) -> Option<SkipReason> {
+    match kind {
+        FailureKind::Unresolved => Some(SkipReason::UnresolvedEffect),
+        FailureKind::NeedsPerson => Some(SkipReason::NeedsPerson),
+        FailureKind::NeedsSignal => Some(SkipReason::NeedsSignal),
+        FailureKind::Refused
+        | FailureKind::Unavailable
+        | FailureKind::TimedOut
+        | FailureKind::Broken
+        | FailureKind::Expression
+        | FailureKind::Bound
+        | FailureKind::NoAnswer
+        | FailureKind::Declared
+        | FailureKind::Schema
+        | FailureKind::Cancelled
+        | FailureKind::Rejected
+        | FailureKind::ChildFailed => None,
     }
 }
 

@@ -33,7 +33,8 @@ pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>) -> ChildEnd {
         Some(plan) => run.shown_note(plan),
         None => run.note().filter(|_| !run.holds_sensitive()),
     };
-    ChildEnd { child, status, output, note, tree: Some(run.tree_effects()), sensitive }
+    let (failure, tree) = (run.failure().map(|failure| failure.kind), Some(run.tree_effects()));
+    ChildEnd { child, status, output, note, failure, tree, sensitive }
 }
 
 /// Tells the parent of a run that the run has ended.

@@ -1,12 +1,13 @@
-//! Child runs in shadow and dark: what they know of legacy's reply.
+//! Child runs in shadow and dark: what they know of legacy's reply, and what becomes of those that cannot be rehearsed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, request};
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
 use crate::exchange::ArmRequest;
+use crate::flag::SkipReason;
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::Secret;
@@ -27,7 +28,11 @@ fn above(name: &str, below: &str) -> Arc<Plan> {
 
 /// An engine with workflow `w`, whose run has the runs of the other workflows below it.
 async fn tree(plans: &[&Arc<Plan>]) -> Harness {
-    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/refused" => ServiceReply::Json(409, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
     let key = Some(Secret::new("k"));
     let store = Arc::new(MemoryStore::new());
     let harness = Harness::with_store(&step_service, plans[0].clone(), store, Limits::default(), key).await;
@@ -141,5 +146,37 @@ async fn what_a_child_declares_as_sensitive_is_sealed_in_the_runs_above_it_too()
     for summary in harness.runs().await {
         let events = format!("{:?}", harness.events(summary.run_id).await);
         assert!(!events.contains("tok-0123456789"), "{events}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_child_cannot_rehearse_is_skipped_with_the_reason_that_the_run_itself_would_have() {
+    let unsent = json!({ "call": "POST ${services.world}/a" });
+    let cases = [
+        (json!({ "a": unsent, "b": { "set": "${steps.a.output.id}" } }), json!({}), SkipReason::UnresolvedEffect),
+        (json!({ "a": unsent }), json!("${steps.a.output.id}"), SkipReason::UnresolvedEffect),
+        (json!({ "a": { "checkpoint": { "question": "Shall it go?" } } }), json!({}), SkipReason::NeedsPerson),
+        (json!({ "a": { "wait": { "signal": "go" } } }), json!({}), SkipReason::NeedsSignal),
+        // Its `on_conflict` would ask a person.
+        (
+            json!({ "a": { "call": "GET ${services.world}/refused", "on_conflict": "pause" } }),
+            json!({}),
+            SkipReason::NeedsPerson,
+        ),
+    ];
+    for (steps, body, expected) in cases {
+        let definition =
+            |name: &str| json!({ "workflow": name, "steps": steps, "respond": { "status": 200, "body": body } });
+        let inner = checked_plan(&definition("inner"), false);
+        let own = checked_plan(&definition("w"), false);
+        for mode in [Mode::Rehearse, Mode::Dark] {
+            let (parent, top, middle) = (above("w", "inner"), above("w", "middle"), above("middle", "inner"));
+            for plans in [vec![&own], vec![&parent, &inner], vec![&top, &middle, &inner]] {
+                let harness = tree(&plans).await;
+                let (problem, report) = refused(harness.send(rehearsal(mode, &json!({}))).await);
+                let reason = report.unresolved.map(|(reason, _)| reason);
+                assert_eq!(reason, Some(expected), "{mode:?}, {} runs, {steps}: {problem:?}", plans.len());
+            }
+        }
     }
 }

@@ -12,12 +12,15 @@ pub(super) fn question_quotes(step: &StepTaint, asked: &OpenCheckpoint) -> bool 
 }
 
 /// Whether the message of a failure may quote something sensitive: the error of an expression may quote what it read, a
-/// person's rejection what that person entered, and the message about a child run's end what the child was given.
+/// person's rejection what that person entered, and the message about a child run's end what the child was given; a
+/// rehearsal's child may have needed a person or a signal.
 pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
     let quotes = match failure.kind {
         FailureKind::Expression
         | FailureKind::Unresolved
         | FailureKind::ChildFailed
+        | FailureKind::NeedsPerson
+        | FailureKind::NeedsSignal
         | FailureKind::Rejected
         | FailureKind::NoAnswer => true,
         FailureKind::Cancelled => return cancelled_over_sensitive_lock(taint, &failure.message).is_some(),
@@ -27,9 +30,7 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
         | FailureKind::Broken
         | FailureKind::Bound
         | FailureKind::Declared
-        | FailureKind::Schema
-        | FailureKind::NeedsPerson
-        | FailureKind::NeedsSignal => false,
+        | FailureKind::Schema => false,
     };
     let is_read = match &failure.step {
         Some(step) => taint.steps.get(step).is_some_and(StepTaint::hides_entered_values),

@@ -231,7 +231,9 @@ fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
     let child = harness.children()[0];
     let (left, status, output) = (Some("not undone: `c`".to_owned()), RunStatus::Cancelled, Arc::default());
     let tree = Some(TreeEffects { shared: true, unknown: true, left, ..TreeEffects::default() });
-    harness.command(Command::ChildEnded { child, status, output, note: None, tree, sensitive: Vec::new() }).unwrap();
+    harness
+        .command(Command::ChildEnded { child, status, output, note: None, failure: None, tree, sensitive: Vec::new() })
+        .unwrap();
     harness.perform_due();
     let note = harness.run.note().unwrap();
     assert!(note.ends_with(&format!("; left by child runs: `sub` ({child} `x`: not undone: `c`)")), "{note}");
@@ -249,7 +251,9 @@ fn what_a_child_left_is_reported_at_every_depth_and_named_once_in_a_note() {
         harness.perform_due();
         let child = harness.children()[0];
         let (status, output, note) = (RunStatus::Failed, Arc::default(), Some(note.to_owned()));
-        harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive: Vec::new() }).unwrap();
+        harness
+            .command(Command::ChildEnded { child, status, output, note, failure: None, tree, sensitive: Vec::new() })
+            .unwrap();
         harness.perform_due();
         harness
     };

@@ -42,6 +42,7 @@ fn a_run_starts_children_and_uses_their_answers() {
                 status: RunStatus::Completed,
                 output: Arc::default(),
                 note: None,
+                failure: None,
                 tree: None,
                 sensitive: Vec::new(),
             })
@@ -202,6 +203,30 @@ fn a_replay_finds_each_kind_of_difference_of_another_plan() {
     assert_eq!(accepts.iter().map(|d| d.1).collect::<Vec<_>>(), [DivergenceKind::Outcome]);
 }
 
+/// A run that waits for a person would end the comparison too, but with the wrong reason.
+#[test]
+fn what_the_rehearsal_of_a_child_lacks_its_parent_lacks_too() {
+    let plan = parent("on_failure: pause");
+    for lacks in [FailureKind::Unresolved, FailureKind::NeedsPerson, FailureKind::NeedsSignal] {
+        for mode in [Mode::Rehearse, Mode::Dark, Mode::Real] {
+            let mut harness = Harness::new(&plan, mode, json!({"body": {"items": [1]}}));
+            harness.perform_due();
+            let child = harness.children()[0];
+            harness.child_ends_with(child, RunStatus::Failed, Value::Null, Some(lacks));
+            let failure = harness.run.failure().map(|failure| failure.kind);
+            let expected = (mode != Mode::Real).then_some(lacks);
+            assert_eq!((failure, harness.run.conflict().is_some()), (expected, mode == Mode::Real), "{mode:?}");
+            let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
+            assert_eq!(replay_with(&events, &plan, &harness.world).unwrap(), [], "{mode:?} {lacks:?}");
+        }
+    }
+    let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {"items": [1]}}));
+    harness.perform_due();
+    let child = harness.children()[0];
+    harness.child_ends_with(child, RunStatus::Failed, Value::Null, Some(FailureKind::Refused));
+    assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::ChildFailed));
+}
+
 #[test]
 fn a_child_without_effects_leaves_nothing_to_undo() {
     let plan = plan(
@@ -220,7 +245,15 @@ respond: { status: 200, body: 1 }
         let child = harness.children()[0];
         let (status, output) = (RunStatus::Completed, Arc::new(json!(1)));
         harness
-            .command(Command::ChildEnded { child, status, output, note: None, tree, sensitive: Vec::new() })
+            .command(Command::ChildEnded {
+                child,
+                status,
+                output,
+                note: None,
+                failure: None,
+                tree,
+                sensitive: Vec::new(),
+            })
             .unwrap();
         harness.perform_due();
         assert_eq!((harness.status(), harness.run.undone().len()), (RunStatus::Completed, left));

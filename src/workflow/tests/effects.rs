@@ -85,7 +85,9 @@ fn what_the_tree_of_a_child_did_counts_as_the_run_s_own() {
             });
             assert_eq!(counts(&mut harness), (true, true, false), "it may begin something at any moment");
             let (output, note, tree, sensitive) = (Arc::default(), None, tree.clone(), Vec::new());
-            harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+            harness
+                .command(Command::ChildEnded { child, status, output, note, failure: None, tree, sensitive })
+                .unwrap();
             assert_eq!(counts(&mut harness), *expected, "{status:?}");
             let TreeEffects { private, shared, .. } = harness.run.tree_effects();
             assert_eq!((private, shared), (expected.0 && !expected.1, expected.1));
@@ -109,7 +111,7 @@ fn what_was_decided_against_in_a_child_is_not_given_to_legacy() {
         harness.command(Command::BeginChild { step, item: None, child }).unwrap();
         let (output, note, sensitive) = (Arc::default(), None, Vec::new());
         let tree = Some(TreeEffects { decided_against, ..TreeEffects::default() });
-        harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+        harness.command(Command::ChildEnded { child, status, output, note, failure: None, tree, sensitive }).unwrap();
         assert_eq!(harness.run.tree_effects().decided_against, decided_against);
         let abandoned = harness.command(Command::Abandon { reason: "x" });
         assert_eq!(abandoned.is_ok(), !decided_against, "{status:?}: {abandoned:?}");
@@ -126,7 +128,7 @@ fn a_run_of_an_earlier_version_that_was_abandoned_after_its_child_can_be_read() 
     harness.command(Command::BeginChild { step, item: None, child }).unwrap();
     let (status, output, note, sensitive) = (RunStatus::Failed, Arc::default(), None, Vec::new());
     let tree = Some(TreeEffects::default());
-    harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive }).unwrap();
+    harness.command(Command::ChildEnded { child, status, output, note, failure: None, tree, sensitive }).unwrap();
     harness.command(Command::Abandon { reason: "x" }).unwrap();
     let mut stored = serde_json::to_value(&harness.events).unwrap();
     for event in stored.as_array_mut().unwrap() {

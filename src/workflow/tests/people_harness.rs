@@ -93,12 +93,16 @@ impl Harness<'_> {
         self.run.children().map(|child| child.run).collect()
     }
     pub fn child_ends(&mut self, child: RunId, status: RunStatus, output: Value) {
+        self.child_ends_with(child, status, output, None);
+    }
+    pub fn child_ends_with(&mut self, child: RunId, status: RunStatus, output: Value, failure: Option<FailureKind>) {
         let note = (status != RunStatus::Completed).then(|| "it broke".to_owned());
         self.command(Command::ChildEnded {
             child,
             status,
             output: Arc::new(output),
             note,
+            failure,
             tree: Some(TreeEffects { shared: true, ..TreeEffects::default() }),
             sensitive: Vec::new(),
         })

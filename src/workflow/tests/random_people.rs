@@ -172,7 +172,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
             let effects = |shared| TreeEffects { shared, ..TreeEffects::default() };
             let (tree, sensitive) =
                 ([Some(effects(true)), Some(effects(false)), None][usize::from(pick % 3)].clone(), Vec::new());
-            harness.command(Command::ChildEnded { child, status, output, note, tree, sensitive }).is_ok()
+            harness.command(Command::ChildEnded { child, status, output, note, failure: None, tree, sensitive }).is_ok()
         }
         5 => {
             let signal =

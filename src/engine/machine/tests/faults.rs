@@ -274,6 +274,7 @@ pub(super) fn child_end(child: RunId) -> ChildEnd {
         status: RunStatus::Completed,
         output: Arc::new(json!({})),
         note: None,
+        failure: None,
         tree: None,
         sensitive: Vec::new(),
     }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::request;
+use http::{Method, request};
 
 use super::capture::{BodyCopy, CapturedRequest};
 use super::exchange::{Exchange, FlaggedRequest, declared_length};
@@ -30,7 +30,11 @@ pub(super) fn plan_capture(
     let mode = match engine_work {
         EngineWork::None => None,
         EngineWork::Skip(reason) => {
-            shared.offer.open(&flagged.flag.route.id).skip(reason);
+            let mut ticket = shared.offer.open(&flagged.flag.route.id);
+            if rung >= State::Dark && !ignores_condition(reason, &head.method) {
+                ticket.expect_twin();
+            }
+            ticket.skip(reason);
             None
         }
         EngineWork::Rehearse => Some(Mode::Rehearse),
@@ -60,6 +64,12 @@ pub(super) fn plan_capture(
         .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
     let captured_request = captured_request(exchange, flagged, head, compare, body.clone());
     (Some(captured_request), body)
+}
+
+/// Whether a request is not compared because of a condition that the engine may ignore: one on a request that only
+/// reads saves a transfer, but one on a write (`If-Match`) says whether to write at all. In `live` the engine gets both.
+fn ignores_condition(reason: SkipReason, method: &Method) -> bool {
+    reason == SkipReason::Conditional && method.is_safe()
 }
 
 /// A request whose reply is captured: for the comparison, or only for the created instance's id.

@@ -32,6 +32,7 @@ use crate::names::{RouteId, RunId};
 #[derive(Default)]
 pub struct Fakes {
     pub outcomes: Mutex<Vec<Outcome>>,
+    pub without_twin: AtomicU64,
     pub offered: Mutex<Vec<Answered>>,
     pub served: Mutex<Vec<Served>>,
     pub asked: Mutex<Vec<ArmRequest>>,
@@ -78,6 +79,9 @@ impl Settle for Fakes {
     fn settle(&self, _route: &RouteId, outcome: Outcome) {
         self.outcomes.lock().unwrap().push(outcome);
         self.changed.notify_waiters();
+    }
+    fn count_without_twin(&self, _route: &RouteId) {
+        self.without_twin.fetch_add(1, SeqCst);
     }
 }
 

@@ -116,6 +116,35 @@ async fn requests_that_cannot_be_compared_are_counted_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_dark_request_that_cannot_be_compared_counts_as_without_twin() {
+    let with = |method: &str, path: &str, field: &str| {
+        format!("{method} {path} HTTP/1.1\r\nHost: shop.test\r\n{field}\r\nContent-Length: 0\r\n\r\n")
+    };
+    // The route's workflow would run for all of these in `live`.
+    let conditional_write = || with("POST", "/orders", "If-Match: \"v1\"");
+    let conditional_create = || with("POST", "/orders", "If-None-Match: *");
+    let upgrade = || with("GET", "/plain", "Connection: upgrade\r\nUpgrade: other");
+    // What such a condition asks for may be ignored.
+    let conditional_read = || with("GET", "/plain", "If-None-Match: \"v1\"");
+    let range = || with("GET", "/plain", "Range: bytes=0-1");
+    for (state, request, reason, without_twin) in [
+        (State::Dark, conditional_write(), SkipReason::Conditional, 1),
+        (State::Dark, conditional_create(), SkipReason::Conditional, 1),
+        (State::Dark, upgrade(), SkipReason::Streaming, 1),
+        (State::Dark, conditional_read(), SkipReason::Conditional, 0),
+        (State::Dark, range(), SkipReason::Conditional, 0),
+        (State::Shadow, conditional_write(), SkipReason::Conditional, 0),
+        (State::Shadow, upgrade(), SkipReason::Streaming, 0),
+    ] {
+        let origin = Origin::always_answers(OK).await;
+        let rig = Rig::new(&origin, at(state)).await;
+        assert_eq!(rig.ask(&request).await.status(), 200, "{request}");
+        assert_eq!(rig.fakes.outcome().await, skipped(reason), "{request}");
+        assert_eq!(rig.fakes.without_twin.load(SeqCst), without_twin, "{state}: {request}");
+    }
+}
+
+#[tokio::test]
 async fn a_large_request_in_chunks_reaches_legacy_and_is_not_compared() {
     let origin = Origin::always_answers(OK).await;
     let limits = Limits { body_capture_bytes_max: 20, ..Limits::default() };

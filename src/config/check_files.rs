@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::checked_files::{MainFile, Routes, Services, Workflows};
+use super::effects::workflows_with_shared_steps;
 use super::files::FileKind;
 use super::schema::schema;
 use super::schema_check::{self, SchemaCheck};
@@ -18,7 +19,7 @@ use crate::compare::{CompareContext, Rules, RulesDraft};
 use crate::flag::file::{KnownNames, RouteDraft, ServiceDraft, WorkflowFacts, check_routes, check_service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
-use crate::workflow::{EffectClass, Known, Plan, StepKind};
+use crate::workflow::{Known, Plan};
 
 /// Checks `pointsman.yaml`.
 pub(crate) fn main(node: &Node, site: &Site, dir: &Path, overrides: &Overrides, problems: &mut Problems) -> MainFile {
@@ -110,10 +111,10 @@ pub(crate) fn routes<'a>(
         }
         problems.extend(by_schema.problems);
     }
+    let with_shared_steps = workflows_with_shared_steps(workflows);
     let facts = workflows.iter().map(|(name, (_, plan))| {
-        let facts = plan
-            .as_ref()
-            .map(|plan| WorkflowFacts { shared_steps: has_shared_step(plan), reason_to_keep: plan.reason_to_keep() });
+        let shared_steps = with_shared_steps.contains(name);
+        let facts = plan.as_ref().map(|plan| WorkflowFacts { shared_steps, reason_to_keep: plan.reason_to_keep() });
         (name.clone(), facts)
     });
     let facts = facts.collect();
@@ -141,11 +142,6 @@ pub(crate) fn routes<'a>(
     let site_of = |id: &RouteId| drafts.iter().find(|(_, draft)| draft.id == id.as_str()).map(|(site, _)| site.clone());
     let routes = checked.into_iter().filter_map(|route| Some((site_of(&route.id)?, Arc::new(route)))).collect();
     Routes { routes, rules }
-}
-
-fn has_shared_step(plan: &Plan) -> bool {
-    let shared = |kind: &StepKind| matches!(kind, StepKind::Call(call) if call.effect == EffectClass::Shared);
-    plan.steps.iter().any(|step| shared(&step.kind))
 }
 
 /// A draft without the parts that the schema refuses; `None` where it cannot be read without them.

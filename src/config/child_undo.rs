@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 
 use super::checked_files::Workflows;
-use crate::names::WorkflowName;
+use super::effects::workflows_with;
 use crate::problem::Problems;
 use crate::workflow::{EffectClass, OnReject, Plan, Step, StepIndex, StepKind, Until};
 
 /// Warns of each `run` step without `undo` whose child has effects, where something can still fail after it.
 pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
-    let with_effects = workflows_with_effects(workflows);
+    let with_effects = workflows_with(workflows, |effect| effect != EffectClass::Read);
     for (site, plan) in workflows.values() {
         let Some(plan) = plan else { continue };
         for (index, step) in plan.steps.iter().enumerate() {
@@ -30,27 +30,6 @@ pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
             let hint =
                 "declare `undo:` (it can read `output`), or `reversible: false` where the effects cannot be undone";
             problems.warn(&site.key("steps").key(step.id.as_str()).key("run"), message).hint(hint);
-        }
-    }
-}
-
-/// Workflows with a private or shared call, and those that run such a workflow.
-fn workflows_with_effects(workflows: &Workflows) -> BTreeSet<WorkflowName> {
-    let mut found = BTreeSet::new();
-    loop {
-        let before = found.len();
-        for (name, (_, plan)) in workflows {
-            let has = |step: &Step| match &step.kind {
-                StepKind::Call(call) => call.effect != EffectClass::Read,
-                StepKind::Run(child) => found.contains(&child.workflow),
-                StepKind::Set(_) | StepKind::Checkpoint(_) | StepKind::Wait(_) | StepKind::Fail(_) => false,
-            };
-            if plan.as_ref().is_some_and(|plan| plan.steps.iter().any(has)) {
-                found.insert(name.clone());
-            }
-        }
-        if found.len() == before {
-            return found;
         }
     }
 }

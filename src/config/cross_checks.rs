@@ -12,6 +12,7 @@ use http::Uri;
 use serde_json::Value;
 
 use super::checked_files::{MainFile, PlacedRoute, Workflows};
+use super::effects::workflows_with_shared_steps;
 use super::setup::{Settings, StoreUrl};
 use crate::expression::Template;
 use crate::flag::{Instance, Percent, Route, State};
@@ -165,10 +166,11 @@ pub(crate) fn warn_forgotten_keys(
     if settings.store != StoreUrl::Memory {
         return;
     }
+    let with_shared_steps = workflows_with_shared_steps(workflows);
     for (site, route) in routes {
         let highest = route.cohorts.iter().map(|cohort| cohort.state).fold(route.declared, State::max);
-        let plan = route.workflow.as_ref().and_then(|name| workflows.get(name)?.1.as_ref());
-        if highest >= State::Dark && plan.is_some_and(|plan| plan.has_shared()) {
+        let has_shared_steps = route.workflow.as_ref().is_some_and(|name| with_shared_steps.contains(name));
+        if highest >= State::Dark && has_shared_steps {
             let message = format!(
                 "the store is in memory and forgets with each restart which requests legacy or the engine took: in `live` \
                  `{}` would perform their retries a second time",

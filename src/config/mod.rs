@@ -18,6 +18,7 @@ mod check_files;
 mod checked_files;
 mod child_undo;
 mod cross_checks;
+mod effects;
 mod files;
 mod load;
 mod messages;

@@ -292,6 +292,47 @@ fn a_pending_answer_that_does_not_pin_its_instance_causes_a_warning() {
 }
 
 #[test]
+fn the_shared_steps_of_workflows_that_a_workflow_runs_count_as_its_own() {
+    let parent = |name: &str, child: &str| {
+        format!(
+            "workflow: {name}\nsteps: {{ child: {{ run: {child}, input: '${{request.body}}' }} }}\nrespond: {{ status: 201 }}\n"
+        )
+    };
+    let set = |store: &str, route: &str| {
+        let route = format!(
+            "routes:\n  - id: orders.create\n    match: {{ method: POST, path: /orders }}\n    legacy: shop\n    \
+             workflow: grandparent\n    {route}\n"
+        );
+        Set::valid()
+            .put("workflows/grandparent.yaml", parent("grandparent", "parent"))
+            .put("workflows/parent.yaml", parent("parent", "create-order"))
+            .edit(
+                "workflows/create-order.yaml",
+                "    body: { amount: '${request.body.total}' }\n    rehearse: { id: '${legacy.body.id}' }",
+                "    body: { amount: '${request.body.total}' }\n    rehearse: { id: x }",
+            )
+            .edit(MAIN_PATH, "store: memory", store)
+            .put(ROUTES_PATH, route)
+    };
+    let (sqlite, memory) = ("store: sqlite:orders.db", "store: memory");
+    let shown = set(sqlite, "state: shadow").shown();
+    assert!(shown.contains("a client's retry is a new request here"), "{shown}");
+    let shown = set(sqlite, "replay_safe: true").shown();
+    assert!(shown.contains("is not safe to replay"), "{shown}");
+    let shown = set(memory, "state: dark\n    force: { reason: x }").shown();
+    assert!(shown.contains("the store is in memory and forgets"), "{shown}");
+    // Without the shared step nothing is found.
+    let read_only =
+        "workflow: create-order\nsteps: { read: { call: 'GET ${services.bank}/charges' } }\nrespond: { status: 201 }\n";
+    for (store, route) in [(sqlite, "replay_safe: true"), (memory, "state: dark\n    force: { reason: x }")] {
+        let set = set(store, route).put("workflows/create-order.yaml", read_only);
+        let shown = set.shown();
+        let found = ["new request here", "not safe to replay", "store is in memory"];
+        assert!(set.read().is_ok() && !found.iter().any(|text| shown.contains(text)), "{shown}");
+    }
+}
+
+#[test]
 fn an_unreadable_directory_is_named() {
     let set = Set::valid();
     let failed = crate::config::read(&set.dir().join("absent"), &crate::config::Overrides::default()).err();

@@ -67,7 +67,7 @@ impl Parts {
         let marks = stores::evidence_marks(setup, &store).await?;
         let evidence = Evidence::open(store.clone(), marks, &limits).await.context("reading the evidence")?;
         evidence.set_renames(earlier_ids(setup));
-        evidence.set_basis(&bases(setup));
+        evidence.set_basis(0, &bases(setup));
         let secret = store.secret().await.context("reading the store's secret")?;
         let pins = stores::affinity(setup, &store).await?;
         let ladder = LadderParts {
@@ -126,7 +126,7 @@ impl Parts {
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.evidence.set_renames(earlier_ids(&setup));
-                parts.evidence.set_basis(&bases(&setup));
+                parts.evidence.set_basis(files_version, &bases(&setup));
             }
         };
         self.ladder.reload(declared, recorded).await.map_err(|error| match error {

@@ -186,19 +186,15 @@ impl Core {
             OpenedEvents { events, none_opens: false } => Ok(events),
         }
     }
-    /// The files of a version; the newest files if that version is no longer held.
-    pub fn snapshot_of(&self, files_version: Option<u64>) -> Arc<Snapshot> {
+
+    /// The files of a version; `None` if that version is no longer held.
+    pub fn snapshot_of(&self, files_version: u64) -> Option<Arc<Snapshot>> {
         let newest = self.files.snapshot.load_full();
-        let Some(files_version) = files_version.filter(|files_version| *files_version != newest.files_version) else {
-            return newest;
-        };
-        self.files
-            .earlier
-            .load()
-            .iter()
-            .find(|earlier| earlier.files_version == files_version)
-            .cloned()
-            .unwrap_or(newest)
+        if newest.files_version == files_version {
+            return Some(newest);
+        }
+        let earlier = self.files.earlier.load();
+        earlier.iter().find(|earlier| earlier.files_version == files_version).cloned()
     }
 
     /// The permits for new durable runs of a mode. Dark runs have their own, so that they never keep a caller waiting.

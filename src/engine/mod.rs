@@ -108,7 +108,7 @@ pub struct Engine {
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many earlier versions of the files are kept for requests in flight. A request that was decided under an older
-/// version gets the newest one.
+/// version begins no run: under another version its steps may have other effects.
 const EARLIER_VERSIONS_MAX: usize = 3;
 
 impl Engine {

@@ -21,9 +21,10 @@ const RULES_MAX: usize = 256;
 /// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
 const FINGERPRINTS_MAX: usize = 256;
 
-/// The generation of a route's evidence: it increases each time the evidence starts from zero.
+/// The generation of a route's evidence in which a comparison counts: it increases each time the evidence starts from
+/// zero. `None` if the request was decided by files with another basis: the comparison counts in none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EvidenceGeneration(pub(super) u64);
+pub struct EvidenceGeneration(pub(super) Option<u64>);
 
 /// The counters of one route behind their lock.
 #[derive(Default)]
@@ -34,6 +35,8 @@ pub(super) struct SharedCounters(Mutex<Counters>);
 pub(super) struct Counters {
     /// The basis of the evidence: a hash of all that its verdicts depend on.
     pub(super) basis: Option<String>,
+    /// The first version of the files that has this basis.
+    pub(super) basis_since: u64,
     pub(super) generation: u64,
     /// Since the basis last changed.
     pub(super) evidence: RouteEvidence,
@@ -83,13 +86,25 @@ impl SharedCounters {
 }
 
 impl Counters {
-    /// Sets the basis. If there was another one before, the evidence starts from zero, and the result is `true`.
-    pub(super) fn set_basis(&mut self, basis: &str) -> bool {
+    /// The generation in which a request counts that was decided by this version of the files.
+    pub(super) fn generation_of(&self, files_version: u64) -> EvidenceGeneration {
+        EvidenceGeneration((files_version >= self.basis_since).then_some(self.generation))
+    }
+
+    /// Whether a comparison of that generation still counts.
+    pub(super) fn is_of(&self, generation: EvidenceGeneration) -> bool {
+        generation.0 == Some(self.generation)
+    }
+
+    /// Sets the basis that the files have from this version on. If there was another one before, the evidence starts
+    /// from zero, and the result is `true`.
+    pub(super) fn set_basis(&mut self, files_version: u64, basis: &str) -> bool {
         if self.basis.as_deref() == Some(basis) {
             return false;
         }
         let restarts = self.basis.is_some();
         self.basis = Some(basis.to_owned());
+        self.basis_since = files_version;
         self.dirty = true;
         if restarts {
             self.generation += 1;
@@ -130,6 +145,7 @@ impl Counters {
     /// Moves the evidence of other counters to these. The totals since the process started stay where they are.
     pub(super) fn take_evidence(&mut self, other: &mut Self) {
         self.basis = other.basis.take();
+        self.basis_since = other.basis_since;
         self.generation = other.generation;
         self.evidence = std::mem::take(&mut other.evidence);
         (self.dirty, other.dirty) = (true, true);

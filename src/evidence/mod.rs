@@ -147,20 +147,21 @@ impl Evidence {
     }
 
     /// Sets each route's basis (a hash of all that its verdicts depend on). Where it changed, the evidence starts from
-    /// zero. Call it once the new plans and rules are in force: requests offered before, and not compared yet, do not
-    /// count.
-    pub fn set_basis(&self, bases: &[(RouteId, String)]) {
+    /// zero: requests that were decided by an earlier version of the files do not count. Call it once the new plans and
+    /// rules are in force.
+    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, String)]) {
         for (route, basis) in bases {
-            if self.counters(route).lock().set_basis(basis) {
+            if self.counters(route).lock().set_basis(files_version, basis) {
                 tracing::info!(%route, "a workflow, the rules or the address of a service changed: the evidence starts from zero");
                 self.pending().clear(route);
             }
         }
     }
 
-    /// The generation of evidence to which a request that is offered now belongs.
-    pub fn generation(&self, route: &RouteId) -> EvidenceGeneration {
-        EvidenceGeneration(self.counters(route).lock().generation)
+    /// The generation of evidence in which a request counts that was decided by this version of the files and is offered
+    /// now.
+    pub fn generation(&self, route: &RouteId, files_version: u64) -> EvidenceGeneration {
+        self.counters(route).lock().generation_of(files_version)
     }
 
     /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only.
@@ -174,13 +175,14 @@ impl Evidence {
         engine: &Observation,
     ) {
         {
-            let is_difference = comparison.verdict == Verdict::Mismatch && self.generation(route) == generation;
+            let is_difference =
+                comparison.verdict == Verdict::Mismatch && self.counters(route).lock().is_of(generation);
             // While this guard lives, the mark of the route cannot be cleared: the difference is not counted yet.
             let _uncounted = is_difference.then(|| self.marks.mark(&self.current_id(route)));
             let shared = self.counters(route);
             let mut counters = shared.lock();
             counters.count_differences(comparison);
-            if counters.generation == generation.0 {
+            if counters.is_of(generation) {
                 counters.record_pair(rung, comparison, legacy.status().as_u16() >= 400);
             }
         }
@@ -200,7 +202,7 @@ impl Evidence {
 
     /// Whether there is room for another sample with this fingerprint. Callers ask before they build the sample.
     pub fn wants_sample(&self, route: &RouteId, generation: EvidenceGeneration, fingerprint: &str) -> bool {
-        self.generation(route) == generation
+        self.counters(route).lock().is_of(generation)
             && self.pending().wants_sample(&self.current_id(route), fingerprint, &self.limits)
     }
 
@@ -211,8 +213,7 @@ impl Evidence {
         // The counters stay locked, so that a sample of the old generation is not added after `set_basis` cleared them.
         let counters = shared.lock();
         let mut pending = self.pending();
-        if counters.generation == generation.0 && pending.wants_sample(&sample.route, &sample.fingerprint, &self.limits)
-        {
+        if counters.is_of(generation) && pending.wants_sample(&sample.route, &sample.fingerprint, &self.limits) {
             pending.push(sample);
         }
     }

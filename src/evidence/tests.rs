@@ -41,7 +41,7 @@ fn replied(status: u16, after_ms: u64) -> Observation {
 
 fn pair_with(evidence: &Evidence, rung: State, verdict: Verdict, status: u16) {
     let (legacy, engine) = (replied(status, 2), replied(status, 5));
-    evidence.record_pair(&route(), evidence.generation(&route()), rung, &comparison(verdict), &legacy, &engine);
+    evidence.record_pair(&route(), evidence.generation(&route(), 0), rung, &comparison(verdict), &legacy, &engine);
 }
 
 fn pair(evidence: &Evidence, rung: State, verdict: Verdict) {
@@ -65,7 +65,7 @@ fn sample(fingerprint: &str) -> Sample {
 async fn pairs_add_up_and_survive_a_restart() {
     let store = memory();
     let evidence = evidence_over(&store).await;
-    evidence.set_basis(&[(route(), "one".into())]);
+    evidence.set_basis(0, &[(route(), "one".into())]);
     pair(&evidence, State::Shadow, Verdict::Match);
     pair(&evidence, State::Dark, Verdict::Ignored);
     pair(&evidence, State::Dark, Verdict::Mismatch);
@@ -73,7 +73,7 @@ async fn pairs_add_up_and_survive_a_restart() {
     evidence.flush().await.unwrap();
 
     let later = evidence_over(&store).await;
-    later.set_basis(&[(route(), "one".into())]);
+    later.set_basis(0, &[(route(), "one".into())]);
     let loaded = later.of(&route());
     assert_eq!(loaded, evidence.of(&route()));
     let pairs = (loaded.shadow_pairs, loaded.dark_pairs, loaded.matched, loaded.ignored, loaded.mismatched);
@@ -88,14 +88,14 @@ async fn pairs_add_up_and_survive_a_restart() {
 async fn another_basis_starts_from_zero_and_ignores_comparisons_that_began_before() {
     let store = memory();
     let evidence = evidence_over(&store).await;
-    evidence.set_basis(&[(route(), "one".into())]);
+    evidence.set_basis(0, &[(route(), "one".into())]);
     pair(&evidence, State::Shadow, Verdict::Mismatch);
-    let before = evidence.generation(&route());
+    let before = evidence.generation(&route(), 0);
     evidence.keep_sample(before, sample("f"));
     evidence.flush().await.unwrap();
     assert_eq!(store.samples(route(), 10).await.unwrap().len(), 1);
 
-    evidence.set_basis(&[(route(), "two".into())]);
+    evidence.set_basis(0, &[(route(), "two".into())]);
     let late = comparison(Verdict::Mismatch);
     evidence.record_pair(&route(), before, State::Shadow, &late, &replied(201, 0), &replied(201, 0));
     evidence.keep_sample(before, sample("f"));
@@ -104,8 +104,18 @@ async fn another_basis_starts_from_zero_and_ignores_comparisons_that_began_befor
     assert!(store.samples(route(), 10).await.unwrap().is_empty());
 
     pair(&evidence, State::Shadow, Verdict::Match);
-    evidence.set_basis(&[(route(), "two".into())]);
+    evidence.set_basis(0, &[(route(), "two".into())]);
     assert_eq!(evidence.of(&route()).shadow_pairs, 1, "the same basis changes nothing");
+
+    // Files of version 3 have another basis. A request that earlier files decided may be offered after that.
+    evidence.set_basis(3, &[(route(), "three".into())]);
+    evidence.set_basis(4, &[(route(), "three".into())]);
+    for (files_version, pairs) in [(2, 0), (3, 1), (4, 2)] {
+        let generation = evidence.generation(&route(), files_version);
+        evidence.record_pair(&route(), generation, State::Shadow, &late, &replied(201, 0), &replied(201, 0));
+        assert_eq!(evidence.of(&route()).shadow_pairs, pairs, "decided by version {files_version}");
+        assert_eq!(evidence.wants_sample(&route(), generation, "f"), pairs > 0);
+    }
 }
 
 fn set_renames<'a>(evidence: &Evidence, routes: &[(&'a RouteId, &'a [RouteId])]) {
@@ -118,18 +128,18 @@ async fn a_renamed_route_keeps_its_evidence() {
     let evidence = evidence_over(&store).await;
     let [next, last] = ["orders.make", "orders.new"].map(RouteId::new);
     let was = [route()];
-    evidence.set_basis(&[(route(), "one".into())]);
+    evidence.set_basis(0, &[(route(), "one".into())]);
     for verdict in [Verdict::Match, Verdict::Mismatch] {
         pair(&evidence, State::Dark, verdict);
     }
-    let generation = evidence.generation(&route());
+    let generation = evidence.generation(&route(), 0);
     evidence.keep_sample(generation, sample("stored"));
     evidence.flush().await.unwrap();
     evidence.keep_sample(generation, sample("waiting"));
     assert_eq!(evidence.of_basis([&next, &route()].into_iter(), "one").pairs(), 2, "before the new files are in force");
 
     set_renames(&evidence, &[(&next, &was)]);
-    evidence.set_basis(&[(next.clone(), "one".into())]);
+    evidence.set_basis(0, &[(next.clone(), "one".into())]);
     assert_eq!(evidence.of(&next).dark_pairs, 2);
     // A comparison that began under the old id.
     pair(&evidence, State::Dark, Verdict::Match);
@@ -143,7 +153,7 @@ async fn a_renamed_route_keeps_its_evidence() {
     let evidence = evidence_over(&store).await;
     let was = [next.clone(), route()];
     set_renames(&evidence, &[(&last, &was)]);
-    evidence.set_basis(&[(last.clone(), "one".into())]);
+    evidence.set_basis(0, &[(last.clone(), "one".into())]);
     assert_eq!((evidence.of(&last).pairs(), evidence.of(&last).seen["f"].count), (3, 1));
     evidence.flush().await.unwrap();
     assert_eq!((stored_samples(&last).await, stored_samples(&next).await), (3, 0));
@@ -153,7 +163,7 @@ async fn a_renamed_route_keeps_its_evidence() {
     let first = route();
     set_renames(&evidence, &[(&first, &was)]);
     assert_eq!(evidence.of(&first).pairs(), 3);
-    evidence.set_basis(&[(first.clone(), "two".into())]);
+    evidence.set_basis(0, &[(first.clone(), "two".into())]);
     pair(&evidence, State::Dark, Verdict::Match);
     evidence.flush().await.unwrap();
     let samples = (stored_samples(&first).await, stored_samples(&last).await);
@@ -166,7 +176,7 @@ async fn a_renamed_route_keeps_its_evidence() {
 async fn a_route_with_evidence_does_not_take_that_of_its_earlier_id() {
     let evidence = evidence_over(&memory()).await;
     let old = RouteId::new("old");
-    evidence.set_basis(&[(route(), "one".into()), (old.clone(), "one".into())]);
+    evidence.set_basis(0, &[(route(), "one".into()), (old.clone(), "one".into())]);
     pair(&evidence, State::Shadow, Verdict::Match);
     set_renames(&evidence, &[(&route(), &[old])]);
     assert_eq!(evidence.of(&route()).pairs(), 1);
@@ -176,7 +186,7 @@ async fn a_route_with_evidence_does_not_take_that_of_its_earlier_id() {
 async fn samples_of_one_fingerprint_are_bounded() {
     let store = memory();
     let evidence = evidence_over(&store).await;
-    let generation = evidence.generation(&route());
+    let generation = evidence.generation(&route(), 0);
     for _ in 0..50 {
         evidence.keep_sample(generation, sample("same"));
     }
@@ -192,9 +202,9 @@ async fn samples_of_one_fingerprint_are_bounded() {
 async fn a_failed_flush_loses_nothing() {
     let store = memory();
     let evidence = evidence_over(&store).await;
-    evidence.set_basis(&[(route(), "one".into())]);
+    evidence.set_basis(0, &[(route(), "one".into())]);
     pair(&evidence, State::Shadow, Verdict::Match);
-    let generation = evidence.generation(&route());
+    let generation = evidence.generation(&route(), 0);
     evidence.keep_sample(generation, sample("f"));
     store.close().await;
     assert!(evidence.flush().await.is_err());
@@ -334,7 +344,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     let store = memory();
     let open = async || Evidence::open(store.clone(), Marks::open(&place).await.unwrap(), &Limits::default()).await;
     let evidence = open().await.unwrap();
-    evidence.set_basis(&[(route(), "a".into())]);
+    evidence.set_basis(0, &[(route(), "a".into())]);
     for _ in 0..25 {
         pair(&evidence, State::Shadow, Verdict::Match);
         evidence.served(&route(), Served::Answered);
@@ -358,6 +368,6 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     }
     let why = gate(&evidence.of(&route()), State::Shadow, State::Dark, true).unwrap_err();
     assert!(why.len() == 1 && why[0].contains("has 3 open mismatches") && why[0].contains("more are not"), "{why:?}");
-    evidence.set_basis(&[(route(), "b".into())]);
+    evidence.set_basis(0, &[(route(), "b".into())]);
     assert_eq!(evidence.of(&route()), RouteEvidence::default(), "a changed basis starts the evidence from zero");
 }

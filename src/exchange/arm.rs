@@ -18,8 +18,9 @@ use crate::workflow::{Mode, Redaction, RunStatus};
 pub struct ArmRequest {
     /// The route.
     pub route: RouteId,
-    /// The version of the files by which it was decided and is run; `None` for the newest.
-    pub files_version: Option<u64>,
+    /// The version of the files by which it was decided. It is run by the same version; if the engine no longer holds
+    /// that version, no run begins.
+    pub files_version: u64,
     /// What to run; `None` where the route has no workflow now and only the run of an earlier try is looked up.
     pub workflow: Option<WorkflowName>,
     /// What the run may send, for its whole life.
@@ -116,6 +117,8 @@ pub struct RunReport {
 
 /// The reason of [`Abandoned`] where new instances were frozen after the decision.
 pub const FROZEN: &str = "frozen";
+/// The reason of [`Abandoned`] where the engine no longer holds the version of the files that decided the request.
+pub const FILES_CHANGED: &str = "files_changed";
 /// The reason of [`Abandoned`] if no run came of the first try and the retry may not begin one.
 pub const NO_FIRST_TRY: &str = "no_first_try";
 

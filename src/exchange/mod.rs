@@ -11,5 +11,8 @@ mod offer;
 
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
 pub use answered::{Answered, RequestCopy, request_digest};
-pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, FROZEN, MayBegin, NO_FIRST_TRY, Problem, RunReport, Source};
+pub use arm::{
+    Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, MayBegin, NO_FIRST_TRY, Problem, RunReport,
+    Source,
+};
 pub use offer::{ComparisonTicket, Offer, Outcome, Served, ServedObserver, Settle};

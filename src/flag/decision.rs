@@ -150,11 +150,13 @@ pub enum SkipReason {
     ShuttingDown,
     /// New instances were frozen after the decision.
     Frozen,
+    /// The engine no longer holds the version of the files that decided the request.
+    FilesChanged,
 }
 
 impl SkipReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [SkipReason; 17] = [
+    pub const ALL: [SkipReason; 18] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
         SkipReason::OverBudget,
@@ -172,6 +174,7 @@ impl SkipReason {
         SkipReason::Retried,
         SkipReason::ShuttingDown,
         SkipReason::Frozen,
+        SkipReason::FilesChanged,
     ];
     /// The label.
     pub fn as_str(self) -> &'static str {
@@ -193,6 +196,7 @@ impl SkipReason {
             SkipReason::Retried => "retried",
             SkipReason::ShuttingDown => "shutting_down",
             SkipReason::Frozen => "frozen",
+            SkipReason::FilesChanged => "files_changed",
         }
     }
 }

@@ -23,7 +23,8 @@ use super::route_metrics::AnsweredBy;
 use super::upload::{ReadBody, Upload};
 use super::wait::{Phase, now};
 use crate::exchange::{
-    ArmAnswer, ArmReply, ArmRequest, FROZEN, KnownBody, LegacyTake, NO_FIRST_TRY, Problem, RequestCopy, Served,
+    ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody, LegacyTake, NO_FIRST_TRY, Problem, RequestCopy,
+    Served,
 };
 use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
@@ -116,8 +117,8 @@ pub(super) async fn answer(
                 shared.served_observer.served(route, Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }
-            // Neither reason is a failure of the engine, so no fallback is counted.
-            if ![FROZEN, NO_FIRST_TRY].contains(&abandoned.reason) {
+            // None of these is a failure of the engine, so no fallback is counted.
+            if ![FROZEN, NO_FIRST_TRY, FILES_CHANGED].contains(&abandoned.reason) {
                 count_fallback(&exchange, &flagged);
             }
             let captured = capture_fallback(&exchange, &flagged, &head);
@@ -165,7 +166,7 @@ fn request(
     let any_caller = flagged.retry_keys.and_then(|keys| keys.any_caller);
     ArmRequest {
         route: route.id.clone(),
-        files_version: Some(files_version),
+        files_version,
         workflow: route.workflow.clone(),
         mode: Mode::Real,
         request: std::sync::Arc::new(copy),

@@ -173,7 +173,7 @@ impl Offer for Shadow {
             Mode::Real => return ticket.settle(Outcome::Failed("mode")),
         }
         let Some(reserved) = self.budget.reserve(answered.bytes()) else { return ticket.skip(SkipReason::QueueFull) };
-        let generation = self.evidence.generation(ticket.route());
+        let generation = self.evidence.generation(ticket.route(), answered.flags.files_version);
         match self.queue.try_send(QueuedRequest::new(ticket, answered, generation, reserved)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(entry)) => entry.ticket.skip(SkipReason::QueueFull),

@@ -89,8 +89,7 @@ impl Runner {
         let within = Limits::ms(self.limits.shadow_run_ms);
         let request = ArmRequest {
             route: route.id.clone(),
-            // `None`: the newest version, because evidence counts only runs of the newest files.
-            files_version: None,
+            files_version: answered.flags.files_version,
             workflow: Some(workflow),
             mode: answered.mode,
             request: Arc::clone(&answered.request),
@@ -239,6 +238,9 @@ fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResu
     match problem.status {
         503 if problem.kind == "too-many-runs" => {
             EngineResult::NotComparable(Outcome::Skipped(SkipReason::OverBudget), report)
+        }
+        503 if problem.kind == "files-changed" => {
+            EngineResult::NotComparable(Outcome::Skipped(SkipReason::FilesChanged), report)
         }
         503 if problem.kind == "frozen" => EngineResult::NotComparable(Outcome::Skipped(SkipReason::Frozen), report),
         503 if problem.kind == "shutting-down" => {

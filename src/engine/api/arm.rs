@@ -21,7 +21,9 @@ use crate::engine::machine::replies;
 use crate::engine::machine::{Announcement, CallerAnswer};
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::engine::snapshot::Snapshot;
-use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, Problem};
+use crate::exchange::{
+    Affinity as _, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, Problem,
+};
 use crate::flag::{Arm, RetryKey, SkipReason};
 use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
@@ -31,7 +33,9 @@ use crate::workflow::Mode;
 pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     let deadline = Instant::now() + request.deadline;
     let fall_back = request.may_fall_back && request.mode == Mode::Real;
-    let snapshot = core.snapshot_of(request.files_version);
+    let decided_by = core.snapshot_of(request.files_version);
+    // Without that version, the newest serves to answer from the run of an earlier try.
+    let snapshot = decided_by.clone().unwrap_or_else(|| core.files.snapshot.load_full());
     let run = RunId(core.process.new_id());
     let request = match with_twin(&core, request, deadline).await {
         Ok(request) => request,
@@ -62,6 +66,10 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
             "The first try of this request left no run",
         );
     }
+    if decided_by.is_none() {
+        let why = "The flag files have changed too often since this request was decided";
+        return may_not_begin(&core, registration, fall_back, FILES_CHANGED, why);
+    }
     let AdmittedRun { plan, permit, started, credentials, run_key } =
         match prepare(&core, &snapshot, &request, run, fall_back, deadline).await {
             Ok(new) => new,
@@ -72,6 +80,13 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
                 return *reply;
             }
         };
+    // `check` refuses files with such a route. Checked again because the effects of a run that is not stored could be
+    // repeated without anybody knowing.
+    if let Some(reason) = plan.reason_to_keep().filter(|_| !request.keep && request.mode != Mode::Rehearse) {
+        tracing::error!(route = %request.route, plan = %plan.id, %reason, "a run that must be stored was not begun");
+        let why = format!("The run would not be stored, in spite of {reason}");
+        return may_not_begin(&core, registration, fall_back, "must_be_kept", &why);
+    }
     // Nothing is awaited from here until the task is spawned: once `freeze` has returned, the run exists or never will.
     let permit_to_begin = core.process.kill_switch.begin(Operation::Instance);
     if request.may_begin != MayBegin::Always && permit_to_begin.is_none() {

@@ -305,7 +305,7 @@ pub(super) fn copy(body: &Value, headers: &[(&'static str, &'static str)]) -> Ar
 pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
     ArmRequest {
         route: RouteId::from("orders.create"),
-        files_version: Some(0),
+        files_version: 0,
         workflow: Some(WorkflowName::from(workflow)),
         mode,
         request: copy(body, &[]),

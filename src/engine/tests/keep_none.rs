@@ -86,3 +86,33 @@ async fn a_failed_run_of_a_route_with_keep_none_falls_back_or_is_an_error_withou
     assert_eq!(abandoned(harness.send(unstored_request(Mode::Real, true)).await).reason, "run_paused");
     assert!(harness.runs().await.is_empty() && harness.engine.stuck(9).is_empty());
 }
+
+/// `check` refuses files with such a route. If one came into force nevertheless, its effects could be repeated without
+/// anybody knowing.
+#[tokio::test]
+async fn a_run_that_must_be_stored_is_not_begun_without_being_stored() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({ "n": 7 }))).await;
+    for effect in ["shared", "private"] {
+        let plan = checked_plan(
+            &json!({
+                "workflow": "w",
+                "steps": {
+                    "charge": { "call": "POST ${services.world}/charges", "effect": effect, "rehearse": { "n": 7 } },
+                },
+                "respond": { "status": 200, "body": "${steps.charge.output}" },
+            }),
+            false,
+        );
+        let harness = Harness::new(&step_service, plan).await;
+        for mode in [Mode::Real, Mode::Dark] {
+            let (problem, _) = refused(harness.send(unstored_request(mode, false)).await);
+            assert_eq!((problem.status, problem.kind.as_str(), problem.run), (503, "must-be-kept", None), "{mode:?}");
+            assert!(problem.detail.contains(&format!("the {effect} step `charge`")), "{}", problem.detail);
+        }
+        assert_eq!(abandoned(harness.send(unstored_request(Mode::Real, true)).await).reason, "must_be_kept");
+        assert!(harness.runs().await.is_empty());
+        // A rehearsal sends nothing and is never stored.
+        assert_eq!(answer(harness.send(unstored_request(Mode::Rehearse, false)).await).0, 200);
+    }
+    assert!(step_service.seen().is_empty(), "{:?}", step_service.paths());
+}

@@ -389,7 +389,7 @@ async fn a_rename_with_was_orphans_no_instance() {
 async fn a_route_is_renamed_and_moved_at_once() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.evidence.set_basis(&[("plain".into(), "one".into())]);
+    fixture.evidence.set_basis(0, &[("plain".into(), "one".into())]);
     fixture.record_engine_answers("plain");
     let mut next = edited(files(&[("plain", State::Only)]), "plain", |route| {
         (route.id, route.was) = ("new".into(), vec!["plain".into()]);

@@ -155,7 +155,7 @@ impl Fixture {
             fingerprint: String::new(),
         };
         for _ in 0..20 {
-            self.evidence.record_pair(&route, self.evidence.generation(&route), State::Dark, &equal, &reply, &reply);
+            self.evidence.record_pair(&route, self.evidence.generation(&route, 0), State::Dark, &equal, &reply, &reply);
         }
     }
     /// Answers of the engine that open the gate to `only`.

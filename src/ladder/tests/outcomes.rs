@@ -120,7 +120,7 @@ async fn files_that_move_nothing_need_no_store() {
 async fn the_gate_looks_at_evidence_of_the_files_that_it_judges() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.evidence.set_basis(&[("plain".into(), "one".into())]);
+    fixture.evidence.set_basis(0, &[("plain".into(), "one".into())]);
     fixture.record_engine_answers("plain");
     let based = |basis: &str| {
         let mut files = files(&[("plain", State::Only)]);

@@ -92,3 +92,43 @@ async fn an_assert_that_cannot_be_evaluated_is_a_mismatch_and_asserts_can_read_t
         assert_eq!(rig.settled(1).await.mismatched, u64::from(!matches), "{source}");
     }
 }
+
+#[tokio::test]
+async fn a_request_is_run_by_the_files_that_decided_it() {
+    let reply = |request: ArmRequest| async move {
+        if request.files_version == 1 {
+            return answer(&json!({"id": 17}), RunReport::default());
+        }
+        let problem = Problem {
+            status: 503,
+            kind: "files-changed".into(),
+            title: "t".into(),
+            detail: "d".into(),
+            source: Source::Workflow,
+            run: None,
+            retry_after_s: None,
+            shared_step_begun: None,
+        };
+        ArmReply::Refused(problem, RunReport::default())
+    };
+    let rig = TestShadow::new(engine(reply), limits(), json!({})).await;
+    rig.offer(by_version(1, answered(Mode::Rehearse, &json!({"id": 17}), 0)));
+    assert_eq!(rig.settled(1).await.matched, 1);
+    rig.offer(by_version(0, answered(Mode::Dark, &json!({"id": 17}), 0)));
+    let seen = rig.settled(2).await;
+    assert_eq!((seen.skipped.get("files_changed"), seen.dark_without_twin), (Some(&1), 1), "{seen:?}");
+
+    // Files with another basis are in force. A request that was decided before is run, and is no evidence for them.
+    rig.evidence.set_basis(1, &[(id(), "one".into())]);
+    rig.evidence.set_basis(2, &[(id(), "two".into())]);
+    rig.offer(by_version(1, answered(Mode::Rehearse, &json!({"id": 17}), 0)));
+    rig.offer(by_version(1, answered(Mode::Rehearse, &json!({"id": 18}), 0)));
+    assert_eq!(rig.settled(4).await.pairs(), 0);
+    assert!(testing::samples(&rig.evidence, &rig.store, &id()).await.is_empty());
+}
+
+/// The request as decided by a version of the files.
+fn by_version(files_version: u64, answered: Answered) -> Answered {
+    let set = Arc::into_inner(answered.flags).expect("nobody else has it").with_files_version(files_version);
+    Answered { flags: Arc::new(set), ..answered }
+}

@@ -139,6 +139,41 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     dark.finish().await;
 }
 
+/// Such a run is not stored, so it must not get the steps of files for which runs are stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_under_way_at_a_reload_has_a_dark_run_of_the_files_that_decided_it() {
+    let mut test = test("dark").await;
+    test.step_service.hold("GET /things");
+    let request = test.get_thing();
+    let reload = async {
+        test.wait_for_calls("GET /things", 1).await;
+        let private = "  note: { call: 'POST ${services.works}/notes', effect: private }\nrespond:";
+        test.reload(|| {
+            test.flags.edit("workflows/look-up.yaml", |text| text.replace("respond:", private));
+            test.flags.edit("routes/all.yaml", |text| text.replace("  keep: none\n", ""));
+        })
+        .await;
+        test.step_service.release_all("GET /things");
+    };
+    let (answer, ()) = tokio::join!(request, reload);
+    assert_eq!(answer, (StatusCode::OK, json!({ "n": 1 })));
+    let route = [("route", "things.get")];
+    test.pointsman.until_metric("the comparison", |m| m.sum("pointsman_comparisons_total", &route) == 1.0).await;
+    assert_eq!((test.step_service.count("GET /looks"), test.step_service.count("POST /notes")), (1, 0));
+    test.check_no_runs().await;
+    let evidence = test.pointsman.get("/api/v2/routes/things.get/evidence").await["evidence"].clone();
+    assert_eq!(evidence["dark_pairs"], json!(0), "it is no evidence for the new workflow: {evidence}");
+
+    // The next request has the new step, and its run is stored.
+    test.allowed.keep_none_routes.clear();
+    let url = format!("{}/things/7", test.pointsman.url());
+    let reply = test.client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
+    assert_eq!(reply.status, StatusCode::OK);
+    test.pointsman.until_metric("the comparison", |m| m.sum("pointsman_comparisons_total", &route) == 2.0).await;
+    assert_eq!(test.step_service.count("POST /notes"), 1);
+    test.finish().await;
+}
+
 /// Keys of legacy's are noted also while a route keeps no runs, because the workflow may do more by the time of the
 /// retry.
 #[tokio::test(flavor = "multi_thread")]

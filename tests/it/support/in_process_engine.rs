@@ -162,7 +162,7 @@ impl WorkflowRun<'_> {
         };
         let arm_request = ArmRequest {
             route,
-            files_version: None,
+            files_version: 0,
             workflow: Some(workflow.clone()),
             mode: Mode::Real,
             request: Arc::new(request),

@@ -16,7 +16,7 @@ use futures_util::future::{BoxFuture, Shared};
 
 use crate::exchange::ArmUnknown;
 use crate::flag::{Arm, RetryKey};
-use crate::store::SharedStore;
+use crate::store::{SharedStore, StoreError};
 
 type LookUp = Shared<BoxFuture<'static, Result<Option<Arm>, ArmUnknown>>>;
 
@@ -49,6 +49,17 @@ impl LookUps {
     ) -> Result<Option<Arm>, ArmUnknown> {
         let (look_up, _waiting) = self.join(store, key, at_most);
         look_up.await
+    }
+
+    /// Whether a run claimed any of the keys that callers and requests with this key for any caller have; asked for at
+    /// most this long. Rare, so not shared.
+    pub(super) async fn engine_took_any(
+        &self,
+        store: &SharedStore,
+        any_caller: RetryKey,
+        at_most: Duration,
+    ) -> Result<bool, ArmUnknown> {
+        bounded(store.engine_took_any(any_caller.range()), at_most).await
     }
 
     fn join(&self, store: &SharedStore, key: RetryKey, at_most: Duration) -> (LookUp, Waiting<'_>) {
@@ -101,8 +112,13 @@ impl Drop for Waiting<'_> {
 }
 
 async fn ask(store: &SharedStore, key: RetryKey, at_most: Duration) -> Result<Option<Arm>, ArmUnknown> {
-    match tokio::time::timeout(at_most, store.first_try(key)).await {
-        Ok(Ok(first)) => Ok(first.map(|first| first.arm)),
+    Ok(bounded(store.first_try(key), at_most).await?.map(|first| first.arm))
+}
+
+/// The store's answer, waited for at most this long.
+async fn bounded<T>(answer: impl Future<Output = Result<T, StoreError>>, at_most: Duration) -> Result<T, ArmUnknown> {
+    match tokio::time::timeout(at_most, answer).await {
+        Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
             tracing::error!(%error, "cannot tell who took a first try");
             Err(ArmUnknown)

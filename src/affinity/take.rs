@@ -135,9 +135,8 @@ impl StoreAffinity {
             if self.engine_here_may_have_taken(&any_caller.of_request(&[0; 32])) {
                 match body {
                     KnownBody::Unread => return Some(LegacyTake::NeedsBody),
-                    // The engine may have taken it while it took larger bodies, before a restart.
-                    KnownBody::TooLarge => return Some(LegacyTake::HeldUnderAnotherCredential),
-                    KnownBody::Digest(_) => {}
+                    // The engine of this process takes no body of this size, and the store was asked for earlier ones.
+                    KnownBody::TooLarge | KnownBody::Digest(_) => {}
                 }
             }
             if of_request(any_caller).is_some_and(|key| engine_has(&key)) {

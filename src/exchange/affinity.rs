@@ -77,7 +77,8 @@ pub struct KeysOfLegacy {
 pub enum KnownBody {
     /// It was not read.
     Unread,
-    /// It is larger than the engine takes.
+    /// It is larger than the engine takes. Earlier processes may have taken larger ones: whoever takes such a request
+    /// for legacy has asked [`Affinity::engine_took_any`].
     TooLarge,
     /// The digest of the request with its body.
     Digest([u8; 32]),
@@ -109,6 +110,9 @@ pub trait Affinity: Send + Sync {
     fn remembered(&self, key: &RetryKey) -> Remembered;
     /// Which arm took the first try; `None` if none is recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>>;
+    /// Called with a key for any caller: whether the engine took any request with it, under any credential and with any
+    /// body. `false` if legacy took one: then the request stays with legacy.
+    fn engine_took_any<'a>(&'a self, any_caller: &'a RetryKey) -> BoxFuture<'a, Result<bool, ArmUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are
     /// in a file before this returns, and are written to the store in the background.
     fn take_for_legacy(&self, keys: RetryKeys, earlier: &EarlierKeys, body: KnownBody) -> LegacyTake;

@@ -1,5 +1,6 @@
 //! The keys of pins and of client retries.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,10 @@ impl RetryKey {
     /// so that a set of first halves needs one entry for both.
     pub(super) fn of_caller(&self, scoped: Self) -> Self {
         self.with_second_half_of(scoped)
+    }
+    /// Called on a key for any caller: the least and the greatest key that its callers and requests can have.
+    pub fn range(&self) -> RangeInclusive<Self> {
+        self.with_second_half_of(Self([0; 32]))..=self.with_second_half_of(Self([0xff; 32]))
     }
     fn with_second_half_of(&self, other: Self) -> Self {
         let mut key = *blake3::keyed_hash(&self.0, b"first half").as_bytes();

@@ -60,6 +60,14 @@ pub(super) async fn answer(
         Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
         // Not for a retry: the engine may have performed its first try.
         Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
+            // An earlier process may have taken larger bodies.
+            let all = flagged.retry_keys.iter().chain(&flagged.earlier.keys);
+            let any_caller: Vec<_> = all.filter_map(|keys| keys.any_caller).collect();
+            match retry_keys::engine_holds_any(&*shared.affinity, &any_caller).await {
+                Ok(false) => {}
+                Ok(true) => return Err(exchange.refused(rung, Failure::RetryTooLarge)),
+                Err(_) => return Err(exchange.refused(rung, Failure::FirstTryUnknown)),
+            }
             let take = retry_keys::take_for_legacy(
                 &*shared.affinity,
                 flagged.retry_keys,

@@ -78,6 +78,17 @@ pub(super) async fn engine_holds(
     Ok(false)
 }
 
+/// Whether the engine has any request with one of these keys, under another credential and with any body: for a request
+/// whose body is too large to compare.
+pub(super) async fn engine_holds_any(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> Result<bool, ArmUnknown> {
+    for key in any_caller {
+        if affinity.engine_took_any(key).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Counts a request that was refused because the engine has it under another credential or under other flag files.
 pub(super) fn count_held(route: &RouteId) {
     metrics::counter!("pointsman_retry_keys_held_total", "route" => route.to_string()).increment(1);

@@ -318,12 +318,14 @@ impl NotYetTaken<'_> {
         }
         // Reading may have taken long.
         first_try.look_up_again(&*shared.affinity).await;
-        // The engine cannot have taken a request with a larger body.
-        let Some(body) = upload.whole().map_err(|()| self.refused(Failure::Body))? else {
-            return Ok(KnownBody::TooLarge);
+        let body = upload.whole().map_err(|()| self.refused(Failure::Body))?;
+        let digest = body.map(|body| request_digest(&head.method, path, head.uri.query(), body));
+        let held = match &digest {
+            Some(digest) => retry_keys::engine_holds(&*shared.affinity, &first_try.any_caller, digest).await,
+            // An earlier process may have taken larger bodies.
+            None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
         };
-        let digest = request_digest(&head.method, path, head.uri.query(), body);
-        match retry_keys::engine_holds(&*shared.affinity, &first_try.any_caller, &digest).await {
+        match held {
             Ok(false) => {}
             Ok(true) => return Err(self.refused_as_held(Problem::held_under_another_credential())),
             Err(_) => {
@@ -332,7 +334,7 @@ impl NotYetTaken<'_> {
                     retry_keys::this_engine_may_hold(&*shared.affinity, &first_try.any_caller);
             }
         }
-        Ok(KnownBody::Digest(digest))
+        Ok(digest.map_or(KnownBody::TooLarge, KnownBody::Digest))
     }
 
     fn refused_as_held(&self, problem: Problem) -> Box<Refused> {

@@ -29,6 +29,7 @@ pub(crate) mod tests;
 mod validate;
 mod write_error;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +141,8 @@ pub trait Store: Work {
     /// The first try with this key, if the key is bound: for the retry window after the first try, and if a run claimed
     /// it, while the newest run of that run's job is open and for the retry window after its end.
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>>;
+    /// Whether a run claimed a bound key in this range.
+    fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, StoreError>>;
     /// At most `limit` keys after `after` that runs claimed within the retry window, in order, each with its time.
     fn engine_tries(
         &self,

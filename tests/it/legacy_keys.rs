@@ -401,3 +401,33 @@ async fn a_key_that_the_engine_took_before_a_kill_is_refused_under_another_crede
     let test = "legacy_keys::a_key_that_the_engine_took_before_a_kill_is_refused_under_another_credential";
     report_violations(test, seed(), "1 order, 2 tokens", &[]);
 }
+
+/// The engine no longer takes bodies of this size, and the set of its keys is too small, so that it says "perhaps" of
+/// every key: a request is refused only if the store has a request of the engine under its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_large_to_compare_is_refused_only_if_the_engine_took_its_key() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    force(&system, "live").await;
+    let before = charges(&system);
+    let first = send_with_token(&system, "one", "first", 1).await;
+    system.record_order(first.json());
+    system.wait_for_runs_to_end().await;
+    system.kill().await;
+    system.flags.edit("pointsman.yaml", |text| {
+        format!("{text}limits: {{ body_engine_bytes_max: 64, engine_keys_set_bytes_max: 1 }}\n")
+    });
+    system.restart().await;
+    for (state, key) in [("live", "two"), ("off", "three")] {
+        system.lower(state).await;
+        let again = send_with_token(&system, "one", "second", 1).await;
+        assert!(again.status.is_client_error(), "{state}: {} {}", again.status, again.json());
+        let other = send_with_token(&system, key, "second", 2).await;
+        assert_eq!(other.status, StatusCode::CREATED, "{state}: {}", other.json());
+        assert!(other.json()["id"].is_number(), "{state}: legacy answers what is too large for the engine");
+    }
+    assert_eq!(charges(&system), before + 3, "each once");
+    system.finish().await;
+    let test = "legacy_keys::a_request_that_is_too_large_to_compare_is_refused_only_if_the_engine_took_its_key";
+    report_violations(test, seed(), "3 orders, 2 tokens", &[]);
+}

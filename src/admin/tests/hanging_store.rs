@@ -35,6 +35,7 @@ impl Store for HangingStore {
         plan(id: PlanId) -> Stored<Option<serde_json::Value>>;
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> Stored<()>;
         run_key(run: RunId) -> Stored<Option<Vec<u8>>>;
+        engine_took_any(range: std::ops::RangeInclusive<RetryKey>) -> Stored<bool>;
         engine_tries(after: Option<RetryKey>, limit: usize) -> Stored<Vec<(RetryKey, Timestamp)>>;
         pin(key: PinKey) -> Stored<Option<PinRecord>>;
         first_try(key: RetryKey) -> Stored<Option<FirstTry>>;

@@ -101,6 +101,9 @@ impl Store for FailingStore {
     fn first_try(&self, key: RetryKey) -> StoreFuture<'_, Option<FirstTry>> {
         self.inner.first_try(key)
     }
+    fn engine_took_any(&self, range: std::ops::RangeInclusive<RetryKey>) -> StoreFuture<'_, bool> {
+        self.inner.engine_took_any(range)
+    }
     fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> StoreFuture<'_, Vec<(RetryKey, jiff::Timestamp)>> {
         self.inner.engine_tries(after, limit)
     }

@@ -127,6 +127,9 @@ impl Affinity for Fakes {
             Some(Ok(Some(Arm::Legacy) | None)) | None => Remembered::NotEngine,
         }
     }
+    fn engine_took_any<'a>(&'a self, _any_caller: &'a RetryKey) -> BoxFuture<'a, Result<bool, ArmUnknown>> {
+        Box::pin(async { Ok(false) })
+    }
     fn take_for_legacy(&self, keys: RetryKeys, _earlier: &EarlierKeys, _body: KnownBody) -> LegacyTake {
         match self.engine_takes_first.load(SeqCst) {
             true => LegacyTake::HeldByEngine,

@@ -9,6 +9,7 @@ mod coordination_tables;
 mod retry_keys;
 mod tables;
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -163,6 +164,10 @@ impl Store for MemoryStore {
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
         self.with(|tables| tables.first_try(&key, clock::now()))
+    }
+
+    fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.with(|tables| tables.engine_took_any(&range, clock::now()))
     }
 
     fn engine_tries(

@@ -3,6 +3,7 @@
 //! Always true: a change is checked completely before the first field is written.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -273,6 +274,11 @@ impl Tables {
         now: Timestamp,
     ) -> RetryKeyPage<Vec<RetryKey>> {
         page_of(&self.old_keys(ahead, after, limit, now), limit, true)
+    }
+
+    pub(super) fn engine_took_any(&self, range: &RangeInclusive<RetryKey>, now: Timestamp) -> bool {
+        let mut claimed = self.retry_keys.iter().filter(|(key, first)| first.run.is_some() && range.contains(*key));
+        claimed.any(|(key, _)| self.first_try(key, now).is_some())
     }
 
     pub(super) fn engine_tries(

@@ -29,6 +29,7 @@ mod upgrade;
 mod write_error;
 mod writer;
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -244,6 +245,10 @@ impl Store for PostgresStore {
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
         read::first_try(&self.pool, key, self.retry_window_ns).boxed()
+    }
+
+    fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        read::engine_took_any(&self.pool, self.retry_window_ns, range).boxed()
     }
 
     fn engine_tries(

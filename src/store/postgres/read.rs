@@ -1,5 +1,7 @@
 //! Reads. Each is one statement.
 
+use std::ops::RangeInclusive;
+
 use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, SqlSafeStr};
@@ -233,6 +235,21 @@ pub(super) async fn first_try(pool: &Pool, key: RetryKey, retry_window_ns: i64) 
     let run = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
     let request = column::<Option<&[u8]>>(row, 2)?.and_then(|bytes| bytes.try_into().ok());
     Ok(Some(FirstTry { arm: arm(column(row, 0)?)?, run, request, at: time(column(row, 3)?)? }))
+}
+
+pub(super) async fn engine_took_any(
+    pool: &Pool,
+    retry_window_ns: i64,
+    range: RangeInclusive<RetryKey>,
+) -> Result<bool> {
+    const TEXT: &str = concat!(
+        "SELECT 1 FROM retry_keys WHERE key BETWEEN $1 AND $2 AND run_id IS NOT NULL AND ",
+        is_bound!("retry_keys", "(now_ns() - $3)"),
+        " LIMIT 1"
+    );
+    let (least, greatest) = (range.start().0, range.end().0);
+    let query = || sqlx::query(TEXT).bind(least.as_slice()).bind(greatest.as_slice()).bind(retry_window_ns);
+    Ok(!pool.query(query).await?.is_empty())
 }
 
 pub(super) async fn engine_tries(

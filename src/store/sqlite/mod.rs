@@ -30,6 +30,7 @@ mod write_append;
 mod write_error;
 mod writer;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +53,6 @@ use self::other_writes::{Flips, OtherWrite, RecordWrite};
 use self::queue::{Queue, QueueError, Sizes};
 use self::readers::Readers;
 use self::writer::Writer;
-use super::codec::INLINE_BYTES_MIN;
 use super::coordination::NOTIFICATIONS_MAX;
 use super::write_error::WriteError;
 use super::{
@@ -159,7 +159,7 @@ impl SqliteStore {
         }
         .start()?;
         let duration = metrics::histogram!("pointsman_append_duration_seconds");
-        let inline_bytes_max = queue::size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
+        let inline_bytes_max = queue::size(limits.payload_inline_bytes_max).max(codec::INLINE_BYTES_MIN);
         let queue_max = limits.append_queue_max;
         Ok(Self {
             queue,
@@ -299,9 +299,12 @@ impl Store for SqliteStore {
         read::first_try(&self.readers, key, expired_since(self.retry_window)).boxed()
     }
 
+    fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> StoreFuture<'_, bool> {
+        read::engine_took_any(&self.readers, range, expired_since(self.retry_window)).boxed()
+    }
+
     fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> StoreFuture<'_, Vec<(RetryKey, Timestamp)>> {
-        let since = expired_since(self.retry_window);
-        read::engine_tries(&self.readers, since, after, limit).boxed()
+        read::engine_tries(&self.readers, expired_since(self.retry_window), after, limit).boxed()
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> StoreFuture<'_, ()> {

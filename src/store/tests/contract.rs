@@ -287,6 +287,10 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     assert_eq!(first, all[..2]);
     assert_eq!(store.engine_tries(Some(keys[1]), 2).await.unwrap(), all[2..4]);
     assert_eq!(store.engine_tries(Some(keys[6]), 2).await.unwrap(), []);
+    for (range, taken) in [(1..=1, true), (3..=9, false), (3..=10, true), (10..=11, true), (36..=255, false)] {
+        let range = RetryKey([*range.start(); 32])..=RetryKey([*range.end(); 32]);
+        assert_eq!(store.engine_took_any(range.clone()).await.unwrap(), taken, "{range:?}");
+    }
 }
 
 async fn a_retry_key_expires(which: StoreKind) {

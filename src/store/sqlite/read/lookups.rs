@@ -1,5 +1,7 @@
 //! Look-ups of plans, keys, pins, first tries, and records that are stored as JSON.
 
+use std::ops::RangeInclusive;
+
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -101,6 +103,25 @@ pub(in crate::store::sqlite) async fn first_try(
     let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
     let request = request.and_then(|bytes| bytes.try_into().ok());
     Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request, at: time(at)? }))
+}
+
+pub(in crate::store::sqlite) async fn engine_took_any(
+    readers: &Readers,
+    range: RangeInclusive<RetryKey>,
+    since: i64,
+) -> Result<bool> {
+    const TEXT: &str = concat!(
+        "SELECT EXISTS (SELECT 1 FROM retry_keys WHERE key BETWEEN ?1 AND ?2 AND run_id IS NOT NULL AND ",
+        is_bound!("retry_keys", "?3"),
+        ")"
+    );
+    sqlx::query_scalar(TEXT)
+        .bind(range.start().0.as_slice())
+        .bind(range.end().0.as_slice())
+        .bind(since)
+        .fetch_one(readers.pool()?)
+        .await
+        .map_err(read_error)
 }
 
 pub(in crate::store::sqlite) async fn engine_tries(

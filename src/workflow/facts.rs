@@ -363,24 +363,6 @@ mod stored_rehearsal {
     }
 }
 
-/// Why a step will not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Skipped {
-    /// Its `if` was false.
-    Condition,
-    /// Something that it needs was skipped.
-    Needs,
-    /// A person ordered it.
-    ByHand,
-    /// A person rejected it at a checkpoint or a review.
-    Rejected,
-    /// Its lock is held, and it does not wait.
-    Busy,
-    /// It is only a fallback, and was not needed.
-    NotNeeded,
-}
-
 /// An answer to the caller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnswerRecord {

@@ -59,6 +59,7 @@ mod run_status;
 mod schema;
 mod sensitive;
 mod serde_forms;
+mod skipped;
 mod span;
 mod status;
 mod statuses;
@@ -93,8 +94,8 @@ pub use event::{
 };
 pub use evolve::{Misfit, evolve, fold};
 pub use facts::{
-    AnswerRecord, Creates, DoneBefore, Outcome, Parent, Pinned, ResultTaken, RetryScheduled, RunStarted, Skipped,
-    StepFinished, StepStarted, Superseded, UnknownBefore,
+    AnswerRecord, Creates, DoneBefore, Outcome, Parent, Pinned, ResultTaken, RetryScheduled, RunStarted, StepFinished,
+    StepStarted, Superseded, UnknownBefore,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use lock::HASHED_LOCK;
@@ -122,6 +123,7 @@ pub use sensitive::{
     Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, ShownTexts, Taint,
     child_paths, legacy_paths, parts,
 };
+pub use skipped::Skipped;
 pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use statuses::Statuses;

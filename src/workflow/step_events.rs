@@ -15,10 +15,13 @@ use super::{
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::StepId;
 
-/// Skips a step. If it was to replace another one, that one has failed.
+/// Skips a step. If it was to replace another one and does not run, because its `if` is false or something that it
+/// needs was skipped, that one has failed. If a person or a lock skips it, the same event skips the step that it
+/// replaces.
 pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
     let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item: None, reason })];
-    if let Some(original) = run.replaced.get(&step.id)
+    if !reason.skips_replaced_step()
+        && let Some(original) = run.replaced.get(&step.id)
         && let Some(StepState::Replaced { failure, .. }) = run.steps.get(original)
     {
         let outcome = Outcome::NotDone { failure: (**failure).clone() };

@@ -20,6 +20,7 @@ mod random_plans;
 mod rerun_repeats;
 mod risk;
 mod saga;
+mod skipped_fallbacks;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};

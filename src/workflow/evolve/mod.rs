@@ -138,13 +138,15 @@ impl Run {
         // An expression that reads `approved` of a skipped checkpoint gets false.
         let fields = || vec![("skipped", Value::Bool(true)), ("approved", Value::Bool(false))];
         self.end_step(step, StepState::Skipped, fields());
-        // Where it was the fallback of a step, that step is skipped too if a person or a lock skipped the fallback;
-        // else that step has failed, and the next event says how.
-        match (self.replaced.get(step).cloned(), reason) {
-            (Some(original), Skipped::ByHand | Skipped::Rejected | Skipped::Busy) => {
-                self.end_step(&original, StepState::Skipped, fields());
+        // The step that it replaces is skipped too, and so is each step of a chain of fallbacks. Where that step has
+        // failed instead, the next event says how.
+        let mut current = step.clone();
+        while let Some(original) = self.replaced.get(&current).filter(|_| reason.skips_replaced_step()).cloned() {
+            if !matches!(self.steps.get(&original), Some(StepState::Replaced { .. })) {
+                break;
             }
-            (Some(_), Skipped::Condition | Skipped::Needs | Skipped::NotNeeded) | (None, _) => {}
+            self.end_step(&original, StepState::Skipped, fields());
+            current = original;
         }
         Ok(())
     }

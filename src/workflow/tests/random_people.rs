@@ -82,10 +82,15 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
             step["fallback"] = json!(format!("f{index}"));
             let mut by = match bit(3) {
                 true => {
-                    json!({ "call": "POST ${services.stock}/y", "retry": { "attempts": 1 }, "lock": { "key": "k" } })
+                    let busy = ["wait", "skip", "cancel", "ask"][usize::from(has % 4)];
+                    let lock = json!({ "key": "k", "busy": busy });
+                    json!({ "call": "POST ${services.stock}/y", "retry": { "attempts": 1 }, "lock": lock })
                 }
                 false => json!({ "run": "child" }),
             };
+            if bit(1) {
+                by["on_reject"] = json!("skip");
+            }
             by["fallback_only"] = json!(true);
             by["risk"] = json!(if bit(5) { "medium" } else { "low" });
             if bit(4) && bit(7) {
@@ -115,6 +120,7 @@ fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
                 2 => status(503),
                 3 => status(423),
                 4 => timed_out(),
+                5 | 6 => status(429),
                 _ => ok(json!({ "n": 1 })),
             };
             let index = harness.plan.step(&call.step).unwrap().0;

@@ -29,6 +29,7 @@ use super::types::{Declared, FlipSource, Move, Unrecorded};
 use crate::clock;
 use crate::flag::{Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
+use crate::store::Overridden;
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
 /// evidence.
@@ -49,11 +50,27 @@ pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, ga
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, clock::now(), gate.retry_window);
     after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
-    // What the file of a flipped route declared stays stored while the route is in no file: where it comes back
-    // unchanged, its last flip still counts. A route that was renamed is there, under its present id.
-    let is_earlier = |id: &RouteId| routes.iter().any(|route| route.was.contains(id));
-    after.remembered.retain(|id, _| after.routes.contains_key(id) || (after.flips.contains_key(id) && !is_earlier(id)));
+    keep_declarations(&mut after, before, &routes);
     (after, moves)
+}
+
+/// What the file of a flipped route declared stays stored while the route is in no file: if the route comes back
+/// unchanged, its last flip still counts. A route that was renamed has its declaration under its present id.
+fn keep_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Route>]) {
+    // The declaration of a renamed route whose move was refused is still under its earlier id.
+    for route in routes.iter().filter(|route| !before.remembered.contains_key(&route.id)) {
+        if let Some(declared) = after.remembered(route) {
+            after.remembered.insert(route.id.clone(), declared);
+        }
+    }
+    let is_earlier = |id: &RouteId| routes.iter().any(|route| route.was.contains(id));
+    // Before the files are read at a start, it is not known which ids a removed route had before.
+    let has_flip_of_renamed = before.flips.keys().any(|id| !before.remembered.contains_key(id));
+    let has_flip = |id: &RouteId| {
+        let of_renamed = || before.routes.get(id).map_or(has_flip_of_renamed, |at| at.last.is_some());
+        before.flips.contains_key(id) || of_renamed()
+    };
+    after.remembered.retain(|id, _| after.routes.contains_key(id) || (has_flip(id) && !is_earlier(id)));
 }
 
 /// The positions once the time is over for which routes are held, and the flips by `file` of these routes. The files of
@@ -158,8 +175,12 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     if made.is_none() && has_flip_of_another {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to, shares) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung(), at.inputs.shares);
-        let reason = Some("it keeps its own state and not that of the route whose place it takes".to_owned());
-        let overridden = at.last.as_ref().and_then(|flip| flip.overridden.clone());
+        let reason = Some("it keeps its own state and not that of the other route whose id it has".to_owned());
+        let by_file = || {
+            let reason = route.force.clone().filter(|_| at.rung() > UNPROVEN_MAX)?;
+            Some(Overridden { from: State::Off, reason, forced_at: None })
+        };
+        let overridden = at.last.as_ref().map_or_else(by_file, |flip| flip.overridden.clone());
         made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden });
     }
     if let Some(unrecorded) = held
@@ -319,9 +340,20 @@ pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positi
                  to it"
             ));
         };
-        let is_refused = next.refused.contains(&no_acknowledgement(&next.route.id, next.route.declared));
-        let has_no_workflow = next.route.workflow.is_none() && next.route.force.is_none();
-        (is_refused || has_no_workflow).then(|| no_acknowledgement(&next.route.id, next.route.declared))
+        let (next_id, declared, rung) = (&next.route.id, next.route.declared, next.rung());
+        let refused = no_acknowledgement(next_id, declared);
+        if next.refused.contains(&refused) {
+            return Some(refused);
+        }
+        // Not only by `state:`. It may have lost its workflow, or the `force` by which its file alone had put it in
+        // `only`, or another route takes its place and keeps its own state.
+        (rung < State::Only && next.route.force.is_none()).then(|| {
+            format!(
+                "`{id}` is in `only`, where legacy is not called at all, and these files would put `{next_id}` in `{rung}`: \
+                 that needs an acknowledgement. Write `force: {{ reason: … }}` beside `state: {declared}` (a route keeps its \
+                 state under another id only with `was:`), or flip it down first (`pointsman flip {id} {rung} --yes`)"
+            )
+        })
     };
     in_only.filter_map(sentence).collect()
 }

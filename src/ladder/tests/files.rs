@@ -54,52 +54,6 @@ async fn by_force_a_file_counts_without_a_flip_and_is_unproven() {
 }
 
 #[tokio::test]
-async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
-    let without = |mut files: Declared, id: &str| {
-        files.routes.retain(|route| route.id.as_str() != id);
-        files
-    };
-    let fixture = Fixture::open(without(files(&[]), "bare")).await;
-    fixture.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
-    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate), "it is new");
-
-    fixture.flip("plain", forced(State::Live)).await.unwrap();
-    let renamed = |was: &[&str]| {
-        let was = was.iter().map(|id| RouteId::from(*id)).collect();
-        edited(files(&[("plain", State::Live)]), "plain", |route| (route.id, route.was) = ("new".into(), was))
-    };
-    fixture.ladder.reload(renamed(&["plain"]), || {}).await.unwrap();
-    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
-    assert_eq!(fixture.status("new").forced.as_deref(), Some("a drill"));
-    let fixture = fixture.restart(renamed(&["plain"])).await;
-    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
-    fixture.ladder.reload(renamed(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("new"), effective(State::Shadow, Why::Gate), "without `was` it is a new route");
-}
-
-/// A route takes the place of another one that was in the files too: it has not passed that one's gates.
-#[tokio::test]
-async fn a_route_that_takes_the_place_of_another_one_keeps_its_own_state() {
-    for own in [None, Some(State::Shadow)] {
-        let fixture = Fixture::open(files(&[])).await;
-        if let Some(state) = own {
-            fixture.flip("bare", to(state)).await.unwrap();
-        }
-        fixture.flip("plain", forced(State::Live)).await.unwrap();
-        let mut merged = edited(files(&[]), "bare", |route| route.was = vec!["plain".into()]);
-        merged.routes.retain(|route| route.id.as_str() != "plain");
-        fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
-        let expected = own.unwrap_or(State::Off);
-        assert_eq!(fixture.state("bare").state, expected);
-        let flips = fixture.flips().await;
-        fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
-        assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
-        let fixture = fixture.restart(merged).await;
-        assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
-    }
-}
-
-#[tokio::test]
 async fn only_a_change_of_the_file_is_a_flip() {
     let fixture = Fixture::open(files(&[("plain", State::Off)])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();
@@ -200,6 +154,19 @@ async fn files_go_down_from_only_with_an_acknowledgement() {
     let by_file = Fixture::open(forcing(&[("bare", State::Only)], &["bare"])).await;
     let by_flip = Fixture::open(files(&[("bare", State::Shadow)])).await;
     by_flip.flip("bare", forced(State::Only)).await.unwrap();
+    // The file alone had put it in `only`, by its `force`.
+    refused(&by_file, files(&[("bare", State::Only)])).await;
+    let renamed = |state| {
+        edited(files(&[("bare", state)]), "bare", |route| (route.id, route.was) = ("new".into(), vec!["bare".into()]))
+    };
+    refused(&by_file, renamed(State::Live)).await;
+    // Another route takes its place, and keeps its own state.
+    let merged = || edited(without("bare"), "plain", |route| route.was = vec!["bare".into()]);
+    let sentence = refused(&by_flip, merged()).await;
+    assert!(
+        sentence.contains("would put `plain` in `off`") && sentence.contains("`pointsman flip bare off --yes`"),
+        "{sentence}"
+    );
     for fixture in [by_file, by_flip] {
         let flips = fixture.flips().await;
         for state in [State::Off, State::Live] {
@@ -224,6 +191,20 @@ async fn files_go_down_from_only_with_an_acknowledgement() {
         assert_eq!(fixture.flips().await, flips + 3, "of `bare`, and of `plain` up and down");
         fixture.ladder.reload(without("bare"), || {}).await.unwrap();
     }
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    let by_force = edited(merged(), "plain", |route| route.force = Some("back to legacy".into()));
+    fixture.ladder.reload(by_force, || {}).await.unwrap();
+    assert_eq!(fixture.state("plain").state, State::Off);
+
+    // Its last flip is stored under the id that it had before.
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    fixture.ladder.reload(renamed(State::Off), || {}).await.unwrap();
+    let forgets = edited(renamed(State::Off), "new", |route| route.was.clear());
+    let refused = fixture.ladder.reload(forgets, || panic!("it is not recorded")).await.unwrap_err().to_string();
+    assert!(refused.contains("would put `new` in `off`") && refused.contains("`was:`"), "{refused}");
+    assert_eq!(fixture.state("new"), effective(State::Only, Why::Requested));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod held_cohorts;
 mod orphans;
 mod outcomes;
 mod races;
+mod renames;
 mod scopes;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,125 @@
+//! New and renamed routes, and those that take the place or the id of another one: whose flips count for them.
+
+use super::*;
+
+#[tokio::test]
+async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
+    let without = |mut files: Declared, id: &str| {
+        files.routes.retain(|route| route.id.as_str() != id);
+        files
+    };
+    let fixture = Fixture::open(without(files(&[]), "bare")).await;
+    fixture.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Shadow, Why::Gate), "it is new");
+
+    fixture.flip("plain", forced(State::Live)).await.unwrap();
+    let renamed = |was: &[&str]| {
+        let was = was.iter().map(|id| RouteId::from(*id)).collect();
+        edited(files(&[("plain", State::Live)]), "plain", |route| (route.id, route.was) = ("new".into(), was))
+    };
+    fixture.ladder.reload(renamed(&["plain"]), || {}).await.unwrap();
+    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+    assert_eq!(fixture.status("new").forced.as_deref(), Some("a drill"));
+    let fixture = fixture.restart(renamed(&["plain"])).await;
+    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+    fixture.ladder.reload(renamed(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("new"), effective(State::Shadow, Why::Gate), "without `was` it is a new route");
+}
+
+/// The state that flips gave to a route goes with `was` to its new id, and not to another route under its old id.
+#[tokio::test]
+async fn a_new_route_under_the_earlier_id_of_another_one_has_no_flip() {
+    let renamed = |was: &[&str]| {
+        let was = was.iter().map(|id| RouteId::from(*id)).collect();
+        edited(files(&[]), "plain", |route| (route.id, route.was) = ("new".into(), was))
+    };
+    let with_plain = |state: State, force: Option<&str>| {
+        let mut files = renamed(&[]);
+        let plain = self::files(&[("plain", state)]).routes.into_iter().find(|route| route.id.as_str() == "plain");
+        files.routes.extend(plain);
+        edited(files, "plain", |route| {
+            (route.matches.path, route.force) = ("/v2/plain".into(), force.map(str::to_owned));
+        })
+    };
+    for restarts in [false, true] {
+        for (declared, force, expected) in [
+            (State::Live, None, State::Shadow),
+            (State::Dark, None, State::Shadow),
+            (State::Off, None, State::Off),
+            (State::Live, Some("we know"), State::Live),
+        ] {
+            let mut fixture = Fixture::open(files(&[])).await;
+            fixture.flip("plain", forced(State::Live)).await.unwrap();
+            let files = with_plain(declared, force);
+            for files in [renamed(&["plain"]), files.clone(), files.clone(), files] {
+                if restarts {
+                    fixture = fixture.restart(files).await;
+                } else {
+                    fixture.ladder.reload(files, || {}).await.unwrap();
+                }
+            }
+            let case = format!("{declared}, {force:?}, restarts: {restarts}");
+            assert_eq!(fixture.state("plain").state, expected, "{case}");
+            assert_eq!(fixture.status("plain").forced.as_deref(), force, "{case}");
+        }
+    }
+}
+
+/// Whether it was renamed, left the files and came back, or was renamed back.
+#[tokio::test]
+async fn a_renamed_route_keeps_its_last_flip() {
+    let renamed = |declared: State| {
+        let files = files(&[("plain", declared)]);
+        edited(files, "plain", |route| (route.id, route.was) = ("new".into(), vec!["plain".into()]))
+    };
+    let back = || edited(files(&[]), "plain", |route| route.was = vec!["new".into()]);
+    let without = || {
+        let mut files = files(&[]);
+        files.routes.retain(|route| route.id.as_str() != "plain");
+        files
+    };
+    for restarts in [false, true] {
+        for (steps, id) in [
+            (vec![renamed(State::Off), renamed(State::Off)], "new"),
+            // The gate refuses what the file asks for at the same time.
+            (vec![renamed(State::Only), renamed(State::Only)], "new"),
+            (vec![renamed(State::Off), without(), renamed(State::Off)], "new"),
+            (vec![renamed(State::Off), without(), without(), renamed(State::Off)], "new"),
+            (vec![renamed(State::Off), back(), back()], "plain"),
+        ] {
+            let mut fixture = Fixture::open(files(&[])).await;
+            fixture.flip("plain", forced(State::Dark)).await.unwrap();
+            let count = steps.len();
+            for files in steps {
+                if restarts {
+                    fixture = fixture.restart(files).await;
+                } else {
+                    fixture.ladder.reload(files, || {}).await.unwrap();
+                }
+            }
+            assert_eq!(fixture.state(id).state, State::Dark, "{id} after {count}, restarts: {restarts}");
+        }
+    }
+}
+
+/// A route takes the place of another one that was in the files too: it has not passed that one's gates.
+#[tokio::test]
+async fn a_route_that_takes_the_place_of_another_one_keeps_its_own_state() {
+    for own in [None, Some(State::Shadow)] {
+        let fixture = Fixture::open(files(&[])).await;
+        if let Some(state) = own {
+            fixture.flip("bare", to(state)).await.unwrap();
+        }
+        fixture.flip("plain", forced(State::Live)).await.unwrap();
+        let mut merged = edited(files(&[]), "bare", |route| route.was = vec!["plain".into()]);
+        merged.routes.retain(|route| route.id.as_str() != "plain");
+        fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
+        let expected = own.unwrap_or(State::Off);
+        assert_eq!(fixture.state("bare").state, expected);
+        let flips = fixture.flips().await;
+        fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
+        assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
+        let fixture = fixture.restart(merged).await;
+        assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
+    }
+}

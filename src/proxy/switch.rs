@@ -275,15 +275,17 @@ fn decide_again(
 /// taken its first try. If no run came of that (its client went away), the retry counts as a new request, with the same
 /// restrictions.
 fn may_begin(decision: &mut Decision, set: &FlagSet, flag: &RouteFlag, facts: RequestFacts<'_>) -> MayBegin {
-    let unless_frozen = |rung| if rung == State::Only { MayBegin::Always } else { MayBegin::UnlessFrozen };
+    // A freeze never lowers a route in `only`. It does lower a cohort in `only` of another route.
+    let is_exempt = flag.effective.state == State::Only;
+    let unless_frozen = if is_exempt { MayBegin::Always } else { MayBegin::UnlessFrozen };
     match decision {
         Decision::Engine { reason: EngineReason::Pin, .. } => MayBegin::Always,
-        Decision::Engine { reason: EngineReason::Rung, rung, .. } => unless_frozen(*rung),
+        Decision::Engine { reason: EngineReason::Rung, .. } => unless_frozen,
         Decision::Engine { reason: EngineReason::Retry, may_fall_back, .. } => {
             match decide(set, flag, &RequestFacts { first_try: None, ..facts }) {
-                Decision::Engine { rung, may_fall_back: would_fall_back, .. } => {
+                Decision::Engine { may_fall_back: would_fall_back, .. } => {
                     *may_fall_back &= would_fall_back;
-                    unless_frozen(rung)
+                    unless_frozen
                 }
                 Decision::Legacy { .. } | Decision::Nobody { .. } => MayBegin::Never,
             }

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says, flag_set, get, post};
 use super::wire::bounded;
 use crate::compare::Body;
-use crate::exchange::{Outcome, Served};
-use crate::flag::{Owner, SkipReason, State};
+use crate::exchange::{MayBegin, Outcome, Served};
+use crate::expression::Expression;
+use crate::flag::{Cohort, Owner, Route, SkipReason, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
 
@@ -113,6 +114,26 @@ async fn requests_that_cannot_be_compared_are_counted_with_the_reason() {
         assert_eq!(rig.fakes.outcome().await, skipped(reason), "{name}");
         assert!(rig.fakes.offered.lock().unwrap().is_empty(), "{name}");
     }
+}
+
+/// A freeze lowers such a cohort, but not a route in `only`.
+#[tokio::test]
+async fn a_freeze_stops_what_a_cohort_in_only_has_not_begun() {
+    let origin = Origin::always_answers(OK).await;
+    for (state, may_begin) in
+        [(State::Off, MayBegin::UnlessFrozen), (State::Live, MayBegin::UnlessFrozen), (State::Only, MayBegin::Always)]
+    {
+        let edit_route = |route: &mut Route| {
+            let (when, force) = (Expression::parse("true").unwrap(), Some("a test".to_owned()));
+            route.cohorts = vec![Cohort { name: "all".into(), when, state: State::Only, force }];
+        };
+        let rig = Rig::new(&origin, Setup { edit_route, ..at(state) }).await;
+        rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
+        assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), 201);
+        let asked = rig.fakes.asked.lock().unwrap().pop().unwrap();
+        assert_eq!((asked.may_begin, asked.may_fall_back), (may_begin, false), "{state}");
+    }
+    assert!(origin.requests().is_empty());
 }
 
 #[tokio::test]

@@ -209,6 +209,14 @@ impl KeyLog {
         self.ring().waiting_keys.contains_key(key)
     }
 
+    /// The time of the first try with this key, if legacy took it and the store may not have it yet.
+    pub(super) fn first_noted_at(&self, key: &RetryKey) -> Option<Timestamp> {
+        let ring = self.ring();
+        let seq = ring.waiting_keys.get(key)?;
+        let index = ring.waiting.binary_search_by_key(seq, |record| record.seq).ok()?;
+        ring.waiting.get(index).map(|record| record.at)
+    }
+
     /// The keys that wait for the store, each with the time of its first try.
     pub(super) fn waiting(&self) -> Vec<(RetryKey, Timestamp)> {
         self.ring().waiting.iter().map(|record| (record.key, record.at)).collect()
@@ -321,7 +329,7 @@ impl KeyLog {
         self.progress.send_modify(|progress| progress.stored = stored);
     }
 
-    /// Syncs the file from a thread of its own while something in it waits for the store.
+    /// Syncs the file from a thread of its own while it has something that the store does not have.
     fn sync_every_second(self: &Arc<Self>) {
         let handle = match self.ring().file.as_ref().map(KeyFile::handle) {
             None => return,
@@ -335,7 +343,8 @@ impl KeyLog {
                 let Some(log) = log.upgrade() else { return };
                 let mut ring = log.ring();
                 ring.write_unnoted();
-                let is_wanted = std::mem::take(&mut ring.written_since_sync) && !ring.waiting.is_empty();
+                let has_more_than_store = !ring.waiting.is_empty() || !ring.unnoted.is_empty();
+                let is_wanted = std::mem::take(&mut ring.written_since_sync) && has_more_than_store;
                 drop(ring);
                 drop(log);
                 if is_wanted && let Err(error) = handle.sync_data() {

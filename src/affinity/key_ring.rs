@@ -115,8 +115,9 @@ impl Ring {
 
     pub fn write_unnoted(&mut self) {
         let Some(file) = &mut self.file else { return self.unnoted_to_write.clear() };
-        let unnoted = &self.unnoted;
+        let (unnoted, before) = (&self.unnoted, self.unnoted_to_write.len());
         self.unnoted_to_write
             .retain(|route| unnoted.get(route).is_some_and(|at| file.write_unnoted(*route, *at).is_err()));
+        self.written_since_sync |= self.unnoted_to_write.len() < before;
     }
 }

@@ -208,6 +208,16 @@ impl StoreAffinity {
         !matches!(self.remembered(key), Remembered::NotEngine | Remembered::NotEngineHere)
     }
 
+    /// Whether legacy took this key before a time, and the store may not have it yet.
+    pub fn legacy_noted_before(&self, key: &RetryKey, time: Timestamp) -> bool {
+        self.keys.first_noted_at(key).is_some_and(|at| at < time)
+    }
+
+    /// Lets a key of the engine be forgotten here, because the store has its run, or may have it.
+    pub fn retain(&self, key: RetryKey) {
+        self.tries.retain(key, Instant::now());
+    }
+
     /// Releases a key that the engine took without beginning a run for it: either arm may take it now.
     pub fn release(&self, key: &RetryKey) {
         self.tries.release(key);

@@ -206,6 +206,7 @@ async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
     let pins = affinity_with_built_sets(&store).await;
     for n in 0..150_000 {
         assert_eq!(pins.take_for_engine(numbered(n)), Took::Fresh);
+        pins.retain(numbered(n));
     }
     let missed = (0..150_000).filter(|n| pins.remembered(&numbered(*n)) == Remembered::NotEngine).count();
     let others = (200_000..210_000).filter(|n| pins.remembered(&numbered(*n)) == Remembered::Unknown).count();
@@ -395,6 +396,12 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
         LegacyTake::Taken { noted: true, again: true },
         "it is noted already"
     );
+    let soon = crate::clock::now() + jiff::SignedDuration::from_secs(1);
+    assert!(
+        pins.legacy_noted_before(&numbered(5), soon)
+            && !pins.legacy_noted_before(&numbered(5), soon - jiff::SignedDuration::from_hours(1))
+    );
+    assert!(!pins.legacy_noted_before(&numbered(960), soon), "it was not noted");
     assert_eq!(pins.unnoted_until(std::iter::once(&route)), None);
     pins.record_served_unnoted(&route);
     assert!(

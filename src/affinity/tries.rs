@@ -6,7 +6,8 @@
 //! retry. If the file was full, K is in memory only (`noted` is false), and the next try writes it again.
 //!
 //! Always true: a key belongs to one arm; an attempt to take it for the other arm fails at once, even if the engine's
-//! run is not on disk yet. The number of keys is bounded: the oldest are removed first, and `sets` and `key_log` still
+//! run is not on disk yet. Keys of the engine whose runs are not on disk yet are known only here: they stay, one or two
+//! for each such run. The number of the others is bounded: the oldest are removed first, and `sets` and `key_log` still
 //! have them.
 
 use std::collections::{HashMap, VecDeque};
@@ -19,7 +20,8 @@ use crate::flag::{Arm, RetryKey};
 /// Each shard has a lock of its own, so that few requests wait for the same lock.
 const SHARDS: usize = 16;
 
-/// The least bound on the engine's keys in a shard: runs that are not on disk yet are known only here.
+/// The least bound on the engine's keys in a shard. A run whose first append has no known outcome may be stored later
+/// than others, and a retry in between finds it only here.
 const SHARD_ENGINE_MIN: usize = 1_024;
 
 /// The window that is used if the end of the configured one is past the largest [`Instant`].
@@ -36,6 +38,7 @@ pub(super) struct Tries {
 struct Shard {
     taken: HashMap<RetryKey, Taken>,
     legacy_by_age: VecDeque<(Instant, RetryKey)>,
+    /// Only keys that [`Tries::retain`] was called for.
     engine_by_age: VecDeque<(Instant, RetryKey)>,
 }
 
@@ -144,7 +147,8 @@ impl Tries {
         shard.legacy_by_age.push_back((until, key));
     }
 
-    /// Takes a key for the engine, unless it is legacy's.
+    /// Takes a key for the engine, unless it is legacy's. It stays until it is released, or given to legacy, or until
+    /// [`Tries::retain`] was called and it is among the oldest.
     pub(super) fn take_for_engine(&self, key: RetryKey, now: Instant) -> Took {
         let mut shard = self.shard(&key);
         match shard.arm(&key, now) {
@@ -152,6 +156,18 @@ impl Tries {
             Some(Arm::Legacy) => return Took::OtherArmHasIt,
             None => {}
         }
+        let until = self.until(now, Duration::ZERO);
+        shard.taken.insert(key, Taken { until, holder: Holder::Engine });
+        Took::Fresh
+    }
+
+    /// Lets a key of the engine be removed once there are too many, because the store has its run, or may have it.
+    pub(super) fn retain(&self, key: RetryKey, now: Instant) {
+        let mut shard = self.shard(&key);
+        let Some(until) = shard.taken.get(&key).filter(|taken| !taken.is_held_by_legacy()).map(|taken| taken.until)
+        else {
+            return;
+        };
         let keys_max = self.shard_keys_max.max(SHARD_ENGINE_MIN);
         while let Some((until, oldest)) = shard.engine_by_age.front().copied()
             && (now >= until || shard.engine_by_age.len() >= keys_max)
@@ -162,10 +178,7 @@ impl Tries {
                 shard.taken.remove(&oldest);
             }
         }
-        let until = self.until(now, Duration::ZERO);
-        shard.taken.insert(key, Taken { until, holder: Holder::Engine });
         shard.engine_by_age.push_back((until, key));
-        Took::Fresh
     }
 
     /// Releases a key that the engine took and began no run with.
@@ -264,10 +277,29 @@ mod tests {
         for n in 0..30_000 {
             tries.give_to_legacy(key(n + 100_000), now, || true);
             tries.take_for_engine(key(n), now + Duration::from_millis(n.into()));
+            tries.retain(key(n), now + Duration::from_millis(n.into()));
         }
         assert_eq!(tries.arm(&key(29_999), now), Some(Arm::Engine));
         assert_eq!(tries.arm(&key(0), now), None, "the oldest was removed");
         let remembered: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().taken.len()).sum();
         assert!(remembered <= SHARDS * (SHARD_ENGINE_MIN + 1), "{remembered}");
+    }
+
+    /// The store does not have its run yet, so that nothing but this key tells that the engine has the request.
+    #[test]
+    fn a_key_of_a_run_that_is_not_stored_yet_is_never_removed() {
+        let tries = Tries::new(Duration::from_secs(1_000), 16);
+        let now = Instant::now();
+        tries.take_for_engine(key(0), now);
+        for n in 1..100_000 {
+            tries.take_for_engine(key(n), now);
+            match n % 2 {
+                0 => tries.retain(key(n), now),
+                _ => tries.release(&key(n)),
+            }
+        }
+        assert_eq!(tries.arm(&key(0), now), Some(Arm::Engine));
+        tries.retain(key(0), now);
+        assert_eq!(tries.arm(&key(0), now), Some(Arm::Engine), "the newest of those that may be removed");
     }
 }

@@ -201,7 +201,10 @@ impl FirstTry {
             match first_try(affinity, &keys).await {
                 Ok(Some(arm)) => {
                     self.set_taken(keys, arm);
-                    self.is_stored = arm == Arm::Legacy;
+                    // What only this process remembers may not be in the file either: it is taken again, and noted.
+                    let legacy_keys = [Some(keys.scoped), keys.any_caller].into_iter().flatten();
+                    let is_remembered = |key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy);
+                    self.is_stored = arm == Arm::Legacy && !legacy_keys.into_iter().any(is_remembered);
                     self.is_unknown = false;
                     return;
                 }

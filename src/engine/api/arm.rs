@@ -178,10 +178,12 @@ async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Insta
     if request.mode != Mode::Dark || keys.is_empty() || store.is_shared() {
         return Ok(());
     }
+    // Before the store is asked: the key may be on its way from the file to the store.
+    let is_waiting = keys.iter().any(|key| core.ports.pins.legacy_noted_before(key, *decided_at));
     let looked_up = timeout_at(deadline, try_join_all(keys.iter().map(|key| store.first_try(*key)))).await;
     let retried = match looked_up {
         // An entry that this request wrote itself is not older than its decision.
-        Ok(Ok(found)) if !found.iter().flatten().any(|first| first.at < *decided_at) => return Ok(()),
+        Ok(Ok(found)) if !is_waiting && !found.iter().flatten().any(|first| first.at < *decided_at) => return Ok(()),
         Ok(Ok(_)) => Some("Legacy took the first try of this request before"),
         Ok(Err(_)) | Err(_) => None,
     };

@@ -119,7 +119,9 @@ impl Registration {
     }
     /// Leaves the reserved keys to the engine, because something of the run may be stored.
     pub fn retain_keys(&mut self) {
-        self.reserved.clear();
+        for (pins, key) in self.reserved.drain(..) {
+            pins.retain(key);
+        }
     }
     /// Gives the request and its keys to legacy. To be called before the caller is answered, so that no further request
     /// with one of them begins a run in between.

@@ -92,6 +92,40 @@ async fn a_file_that_is_gone_shuts_the_gate_until_it_is_back() {
     system.finish().await;
 }
 
+/// A cohort that its own `force` puts in `live` is held like a route in `live`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_a_cohort_in_live_stays_with_legacy_while_the_file_is_gone() {
+    const CREATE: &str = "match: { method: POST, path: /orders }";
+    let when = r#"'${request.headers["idempotency-key"].startsWith("staff")}'"#;
+    let cohort = format!("cohorts: [{{ name: staff, when: {when}, state: live, force: {{ reason: a test }} }}]");
+    let (dir, hidden) = (tempdir(), tempdir());
+    let mut system = TestSystem::with(|flags| {
+        keep_in(flags, &dir);
+        flags.edit("routes/orders.yaml", |text| {
+            assert!(text.contains(CREATE), "{text}");
+            text.replacen(CREATE, &format!("{CREATE}\n    {cohort}"), 1)
+        });
+    })
+    .await;
+    system.allowed.unacknowledged = true;
+    let by_engine = send_keyed(&system, "staff-0", 0).await;
+    assert!(by_engine.json()["id"].is_string(), "{}", by_engine.json());
+    let id = let_legacy_take(&mut system, "staff-1").await;
+    let named: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("a directory").map(|e| e.expect("a file").path()).collect();
+    assert_eq!(named.len(), 1, "{named:?}");
+    std::fs::rename(&named[0], hidden.path().join("away.keys")).expect("renamed");
+    system.restart().await;
+    let shown = system.pointsman.get("/api/v2/routes/orders.create").await;
+    let why = shown["refused"].to_string();
+    assert!(why.contains("the cohort `staff` is held below `live`"), "{why}");
+    let before = charges(&system);
+    let again = send_keyed(&system, "staff-1", 1).await;
+    assert_eq!((again.status, &again.json()["id"]), (StatusCode::CREATED, &id), "{}", again.json());
+    assert_eq!(charges(&system), before, "it was performed again");
+    system.finish().await;
+}
+
 /// Where the records begin in the file, and the size of each.
 const RING: usize = 64 * 64;
 const RECORD: usize = 64;

@@ -2,12 +2,15 @@
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
 use crate::legacy_keys::{charges, fill_disk, force, send_keyed};
 use crate::support::process::{Start, cli, output_text};
+use crate::support::strace::Strace;
 use crate::support::test_system::TestSystem;
-use crate::support::{FlagsDir, Pointsman};
+use crate::support::{FlagsDir, Pointsman, until};
 
 /// Sets `retry_keys_dir` in the flag files.
 fn keep_in(flags: &FlagsDir, dir: &TempDir) {
@@ -56,6 +59,29 @@ async fn another_directory_for_the_file_forgets_no_key() {
     keep_in(&system.flags, &later);
     system.restart().await;
     check_retry_stays_with_legacy(&system, "one", &id).await;
+    system.finish().await;
+}
+
+/// The store takes nothing, so that the key stays in the file: the process is killed when it syncs the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_wait_for_the_store_are_synced() {
+    let dir = tempdir();
+    let mut system = TestSystem::with(|flags| keep_in(flags, &dir)).await;
+    system.allowed.unacknowledged = true;
+    let options = SqliteConnectOptions::new().filename(system.store());
+    let mut other = options.connect().await.expect("the store opens");
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("it is locked");
+    let file = std::fs::read_dir(dir.path()).expect("a directory").next().expect("a file").expect("a file").path();
+    let killed_at_sync = Strace::inject_on(system.pointsman.pid(), "fsync,fdatasync", "signal=SIGKILL", &[file]).await;
+    let first = send_keyed(&system, "one", 1).await;
+    assert!(first.json()["id"].is_number(), "{}", first.json());
+    until("the file to be synced", || async { system.pointsman.is_gone().then_some(()) }).await;
+    killed_at_sync.end().await;
+    sqlx::query("ROLLBACK").execute(&mut other).await.expect("it is free");
+    other.close().await.expect("it closes");
+    system.kill().await;
+    system.restart().await;
+    check_retry_stays_with_legacy(&system, "one", &first.json()["id"]).await;
     system.finish().await;
 }
 

@@ -215,6 +215,28 @@ async fn requests_whose_key_cannot_be_recorded_are_served_below_live_only() {
     assert_eq!(rig.ask(keyed).await.status(), 200, "the store knows that it is legacy's");
 }
 
+/// Of a route in `live`, also a caller whom legacy answers: a flip may put that caller in `live` at any time.
+#[tokio::test]
+async fn a_caller_on_a_lower_rung_of_a_route_in_live_is_not_served_without_a_recorded_key() {
+    let edit_route = |route: &mut Route| {
+        route.cohorts = vec![Cohort {
+            name: "everybody".into(),
+            when: Expression::parse("true").unwrap(),
+            state: State::Off,
+            force: None,
+        }];
+    };
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup { edit_route, ..at(State::Live) }).await;
+    assert_eq!(rig.ask(keyed).await.status(), 200);
+    rig.fakes.records_no_keys.store(true, SeqCst);
+    let refused = rig.ask(keyed).await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.text().contains("retry-key-not-noted"), "{}", refused.text());
+    assert_eq!((origin.requests().len(), rig.fakes.served_unnoted.load(SeqCst)), (1, 0), "legacy was called once");
+}
+
 /// A freeze is lifted without a gate, and then the engine performs the retries of this caller.
 #[tokio::test]
 async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {

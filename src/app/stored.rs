@@ -1,7 +1,8 @@
 //! Reads a store that no process uses, for the command line.
 //!
-//! Always true: opening a missing store creates nothing and fails. A SQLite file that a process uses is an error
-//! too, since it belongs to that process.
+//! Always true: nothing in a store is changed. Opening a missing store creates nothing and fails. A SQLite file that a
+//! process uses is an error too, since it belongs to that process, and so is one that an older version wrote, since it
+//! would have to be upgraded to be read.
 
 use anyhow::{Context as _, bail};
 
@@ -39,7 +40,7 @@ impl StoredRuns {
     /// Opens the store with this URL.
     ///
     /// # Errors
-    /// It does not exist, or a process uses it.
+    /// It does not exist, a process uses it, or another version wrote its tables.
     pub fn open(url: &str, limits: &Limits) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = runtime.block_on(open(url, limits))?;
@@ -113,7 +114,7 @@ async fn open(url: &str, limits: &Limits) -> anyhow::Result<SharedStore> {
             if !path.exists() {
                 bail!("there is no store at {}", path.display());
             }
-            let store = SqliteStore::open(&path, limits).await;
+            let store = SqliteStore::open_for_reading(&path, limits).await;
             Ok(std::sync::Arc::new(store.with_context(|| format!("opening the store sqlite:{}", path.display()))?))
         }
         StoreUrl::Postgres { url, password } => {

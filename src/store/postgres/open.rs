@@ -35,11 +35,10 @@ pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
     check_server(&mut conn, address).await?;
     create_schema(&mut conn, address).await?;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", address.shown));
-    let is_new = upgrade::version(&mut conn).await.map_err(failed)? == 0;
     upgrade::migrate(&mut conn, address).await?;
     check_version(&mut conn, address).await?;
-    let secret = secret(&mut conn).await?;
-    let default_retention = default_retention(&mut conn, is_new).await.map_err(failed)?;
+    let (secret, is_new) = secret(&mut conn).await?;
+    let default_retention = default_retention(&mut conn).await.map_err(failed)?;
     let identity = identity(&mut conn, address).await;
     let _ = address.within(conn.close()).await;
     Ok(Opened { secret, default_retention, is_new, identity })
@@ -149,12 +148,7 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
 }
 
 /// The retention that was stored when the tables were created; `None` if a version created them that stored none.
-async fn default_retention(conn: &mut PgConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
-    if is_new {
-        let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', $1) ON CONFLICT DO NOTHING";
-        let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();
-        sqlx::query(text).bind(seconds).execute(&mut *conn).await?;
-    }
+async fn default_retention(conn: &mut PgConnection) -> sqlx::Result<Option<Duration>> {
     let text = "SELECT value FROM meta WHERE key = 'usual_retention_s'";
     let text = sqlx::query(text).fetch_optional(conn).await?.map(|row| row.try_get::<Vec<u8>, _>(0)).transpose()?;
     Ok(text.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
@@ -173,17 +167,28 @@ async fn identity(conn: &mut PgConnection, address: &Address) -> StoreIdentity {
     StoreIdentity { location: address.shown.clone(), incarnation }
 }
 
-/// Reads the store's secret, which all processes share; creates it at random on first use.
-async fn secret(conn: &mut PgConnection) -> Result<[u8; 32], StoreError> {
+/// Reads the store's secret, which all processes share; creates it at random on first use, and with it the default
+/// retention if the store is new. Also returns whether it is new. The first start may have been interrupted after it
+/// created tables, so what makes a store new is that it has neither a secret nor a run.
+async fn secret(conn: &mut PgConnection) -> Result<([u8; 32], bool), StoreError> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read the store's secret: {error}"));
     let mut fresh = [0_u8; 32];
     getrandom::fill(&mut fresh).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
-    sqlx::query("INSERT INTO meta (key, value) VALUES ('secret', $1) ON CONFLICT DO NOTHING")
-        .bind(fresh.as_slice())
-        .execute(&mut *conn)
-        .await
-        .map_err(failed)?;
+    let mut write = conn.begin().await.map_err(failed)?;
+    let text = "INSERT INTO meta (key, value) VALUES ('secret', $1) ON CONFLICT DO NOTHING \
+                RETURNING NOT EXISTS (SELECT FROM runs)";
+    let created = sqlx::query(text).bind(fresh.as_slice()).fetch_optional(&mut *write).await.map_err(failed)?;
+    let is_new = created.map(|row| row.try_get::<bool, _>(0)).transpose().map_err(failed)?.unwrap_or(false);
+    if is_new {
+        let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', $1) ON CONFLICT DO NOTHING";
+        let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();
+        sqlx::query(text).bind(seconds).execute(&mut *write).await.map_err(failed)?;
+    }
+    write.commit().await.map_err(failed)?;
     let row = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_one(conn).await.map_err(failed)?;
     let secret: Vec<u8> = row.try_get(0).map_err(failed)?;
-    secret.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the database is damaged".into()))
+    let secret: Result<[u8; 32], _> = secret.try_into();
+    let secret =
+        secret.map_err(|_| StoreError("the store's secret has a wrong length: the database is damaged".into()))?;
+    Ok((secret, is_new))
 }

@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor, SqlSafeStr};
 
-use super::check::open_read_only;
 use super::encoded::nanos;
 use super::{open, restored};
 use crate::clock;
@@ -43,7 +42,7 @@ pub(super) type ReadKeyFiles<'a> = &'a mut (dyn FnMut(&[KeyFileRecord]) -> Vec<(
 
 /// Makes the copy. Retry keys that were recorded at the time `since` or earlier have expired.
 pub(super) async fn back_up(from: &Path, to: &Path, since: i64, read_keys: ReadKeyFiles<'_>) -> Result<Copied> {
-    let mut conn = open_read_only(from).await?;
+    let mut conn = open::open_read_only(from).await?;
     // Older tables are allowed: a copy is wanted before a newer version upgrades them.
     open::refuse_newer_tables(&mut conn, from).await?;
     let key_files = key_files(&mut conn, from).await?;

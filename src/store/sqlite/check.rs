@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row, SqlSafeStr};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
+use super::encoded::expired_since;
 use super::stored_state::run_id;
-use super::{codec, open, read, run_snapshots, write_error};
+use super::{SqliteStore, codec, open, read, run_snapshots};
 use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
 use crate::store::append_row::PayloadsBySeq;
@@ -24,29 +26,29 @@ const MALFORMED: &str = "malformed";
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Opens a database for reading, whatever version its tables have.
-pub(super) async fn open_read_only(path: &Path) -> Result<SqliteConnection> {
-    let failed =
-        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
-    if !path.is_file() {
-        return Err(StoreError(format!("there is no database at {}", path.display())));
+impl SqliteStore {
+    /// Checks a whole database and changes nothing; another process may be using it. A claim of a retry key that is
+    /// older than `retry_window` and whose run is missing is no finding, because that run may have been purged.
+    ///
+    /// # Errors
+    /// There is no database, it belongs to another program, or its tables have another version. Inconsistencies are
+    /// findings, not errors.
+    pub async fn check(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked> {
+        check(path.as_ref(), expired_since(retry_window)).await
     }
-    let mut conn = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(false)
-        .pragma("query_only", "ON")
-        .row_buffer_size(1_000)
-        .disable_statement_logging()
-        .connect()
-        .await
-        .map_err(failed)?;
-    open::refuse_foreign_database(&mut conn, path).await?;
-    Ok(conn)
+
+    /// Checks a copy that [`SqliteStore::back_up`] made. If its tables are older, only the file's integrity is checked.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::check`].
+    pub async fn check_copy(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked> {
+        check_copy(path.as_ref(), expired_since(retry_window)).await
+    }
 }
 
 /// Checks a copy. If its tables are older than this binary can check, only the file's integrity is checked.
 pub(super) async fn check_copy(path: &Path, since: i64) -> Result<StoreChecked> {
-    let mut conn = open_read_only(path).await?;
+    let mut conn = open::open_read_only(path).await?;
     let older = open::is_older(&mut conn, path).await?;
     let mut checked = StoreChecked::default();
     let done = if older { check_older(&mut conn, &mut checked).await } else { Ok(()) };
@@ -88,7 +90,7 @@ async fn check_integrity(conn: &mut SqliteConnection, checked: &mut StoreChecked
 }
 
 async fn open_current(path: &Path) -> Result<SqliteConnection> {
-    let mut conn = open_read_only(path).await?;
+    let mut conn = open::open_read_only(path).await?;
     open::require_current_tables(&mut conn, path).await?;
     Ok(conn)
 }

@@ -57,8 +57,8 @@ use super::coordination::NOTIFICATIONS_MAX;
 use super::write_error::WriteError;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
-    PlacedPin, Restored, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreNotification,
-    StoreTime, StoredEvent,
+    PlacedPin, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity, StoreNotification, StoreTime,
+    StoredEvent,
 };
 use super::{codec, encoded, summary, validate};
 use crate::clock::RunningTimes;
@@ -101,22 +101,17 @@ impl SqliteStore {
         Self::open_with(&path, limits, connection::Options::new(&path)).await
     }
 
-    /// Checks a whole database and changes nothing; another process may be using it. A claim of a retry key that is
-    /// older than `retry_window` and whose run is missing is no finding, because that run may have been purged.
+    /// Opens an existing database for reading: nothing in it is changed, and writes are refused.
     ///
     /// # Errors
-    /// There is no database, it belongs to another program, or its tables have another version. Inconsistencies are
-    /// findings, not errors.
-    pub async fn check(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked, StoreError> {
-        check::check(path.as_ref(), expired_since(retry_window)).await
-    }
-
-    /// Checks a copy that [`SqliteStore::back_up`] made. If its tables are older, only the file's integrity is checked.
-    ///
-    /// # Errors
-    /// As [`SqliteStore::check`].
-    pub async fn check_copy(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked, StoreError> {
-        check::check_copy(path.as_ref(), expired_since(retry_window)).await
+    /// As [`SqliteStore::open`]; or there is no database, or its tables have another version.
+    pub async fn open_for_reading(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, StoreError> {
+        let path = file_lock::canonical_path(path.as_ref())?;
+        let open::OpenedForReading { file_lock, readers, constants } = open::open_for_reading(&path).await?;
+        let store = Self::without_writer(Arc::new(file_lock), readers, constants, limits);
+        store.healthy.store(false, Ordering::Release);
+        store.queue.abandon();
+        Ok(store)
     }
 
     /// Copies a database to a new file and syncs it to disk; another process may be writing to the database. The copy
@@ -140,40 +135,33 @@ impl SqliteStore {
         options: connection::Options,
     ) -> Result<Self, StoreError> {
         let open::Opened { file_lock, writer, files, readers, constants } = open::open(path, &options).await?;
-        let retry_window = Duration::from_secs(limits.retry_window_s);
-        let healthy = Arc::new(AtomicBool::new(true));
-        let notifications = broadcast::Sender::new(NOTIFICATIONS_MAX);
-        let failed = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
-        let notifier = Notifier::load(&writer, notifications.clone()).map_err(failed)?;
-        let committer = Committer::new(Connection::new(options, writer, files), notifier, retry_window);
-        let write_failure = committer.write_failure.clone();
         let file_lock = Arc::new(file_lock);
-        let queue = Arc::new(Queue::new(Sizes::of(limits)));
+        let mut store = Self::without_writer(file_lock.clone(), readers, constants, limits);
+        let failed = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
+        let notifier = Notifier::load(&writer, store.notifications.clone()).map_err(failed)?;
+        let committer = Committer::new(Connection::new(options, writer, files), notifier, store.retry_window);
+        store.write_failure = committer.write_failure.clone();
+        let (queue, healthy) = (store.queue.clone(), store.healthy.clone());
         let batch_events = metrics::histogram!("pointsman_append_batch_events");
-        Writer {
-            queue: queue.clone(),
-            committer,
-            healthy: healthy.clone(),
-            batch_events,
-            file_lock: file_lock.clone(),
-        }
-        .start()?;
-        let duration = metrics::histogram!("pointsman_append_duration_seconds");
-        let inline_bytes_max = queue::size(limits.payload_inline_bytes_max).max(codec::INLINE_BYTES_MIN);
-        let queue_max = limits.append_queue_max;
-        Ok(Self {
-            queue,
+        Writer { queue, committer, healthy, batch_events, file_lock }.start()?;
+        Ok(store)
+    }
+
+    /// The store before its writer is started.
+    fn without_writer(file_lock: Arc<FileLock>, readers: Readers, constants: open::Constants, limits: &Limits) -> Self {
+        Self {
+            queue: Arc::new(Queue::new(Sizes::of(limits))),
             readers,
-            healthy,
-            write_failure,
+            healthy: Arc::new(AtomicBool::new(true)),
+            write_failure: Arc::default(),
             constants,
-            retry_window,
-            inline_bytes_max,
-            notifications,
-            queue_max,
-            duration,
+            retry_window: Duration::from_secs(limits.retry_window_s),
+            inline_bytes_max: queue::size(limits.payload_inline_bytes_max).max(codec::INLINE_BYTES_MIN),
+            notifications: broadcast::Sender::new(NOTIFICATIONS_MAX),
+            queue_max: limits.append_queue_max,
+            duration: metrics::histogram!("pointsman_append_duration_seconds"),
             file_lock: Mutex::new(Some(file_lock)),
-        })
+        }
     }
 
     fn enqueue_append(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {

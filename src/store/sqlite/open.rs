@@ -43,6 +43,13 @@ pub(super) struct Constants {
     pub(super) restored: Option<Restored>,
 }
 
+/// The parts of a database that is open for reading.
+pub(super) struct OpenedForReading {
+    pub(super) file_lock: FileLock,
+    pub(super) readers: Readers,
+    pub(super) constants: Constants,
+}
+
 /// Opens the database at a canonical path, with these options of the writer's connection.
 pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
     let file_lock = FileLock::acquire(path).await?;
@@ -50,11 +57,13 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
     let mut conn = setup_options(path).connect().await.map_err(failed)?;
     refuse_foreign_database(&mut conn, path).await?;
-    let is_new = version(&mut conn).await.map_err(failed)? == 0;
     migrate(&mut conn, path).await?;
     check_version(&mut conn, path).await?;
-    let secret = secret(&mut conn).await?;
-    let default_retention = default_retention(&mut conn, is_new).await.map_err(failed)?;
+    let (secret, is_new) = match stored_secret(&mut conn).await? {
+        Some(secret) => (secret, false),
+        None => create_secret(&mut conn).await?,
+    };
+    let default_retention = default_retention(&mut conn).await.map_err(failed)?;
     let restored = restored::read(&mut conn, clock::now()).await.map_err(failed)?;
     let identity = identity(path).map_err(|error| StoreError(format!("cannot read {}: {error}", path.display())))?;
     let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
@@ -69,6 +78,50 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     }
     let constants = Constants { secret, default_retention, is_new, identity, restored };
     Ok(Opened { file_lock, writer, files, readers, constants })
+}
+
+/// Opens the database at a canonical path for reading. Nothing in it is changed: its tables are not upgraded, and a
+/// backup that was never started stays one.
+pub(super) async fn open_for_reading(path: &Path) -> Result<OpenedForReading, StoreError> {
+    let file_lock = FileLock::acquire(path).await?;
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
+    let unreadable = |error: std::io::Error| StoreError(format!("cannot read {}: {error}", path.display()));
+    let mut conn = open_read_only(path).await?;
+    require_current_tables(&mut conn, path).await?;
+    refuse_newer_events(&mut conn, path).await?;
+    let no_secret = || StoreError(format!("{} has no secret: no pointsman has started with it", path.display()));
+    let constants = Constants {
+        secret: stored_secret(&mut conn).await?.ok_or_else(no_secret)?,
+        default_retention: default_retention(&mut conn).await.map_err(failed)?,
+        is_new: false,
+        identity: identity(path).map_err(unreadable)?,
+        restored: restored::stored(&mut conn).await.map_err(failed)?,
+    };
+    conn.close().await.map_err(failed)?;
+    let files = Arc::new(OpenFiles::new(path, file_lock.database()).map_err(unreadable)?);
+    let readers = Readers::open(path, files).await.map_err(failed)?;
+    Ok(OpenedForReading { file_lock, readers, constants })
+}
+
+/// Opens a database for reading, whatever version its tables have.
+pub(super) async fn open_read_only(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
+    if !path.is_file() {
+        return Err(StoreError(format!("there is no database at {}", path.display())));
+    }
+    let mut conn = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .pragma("query_only", "ON")
+        .row_buffer_size(1_000)
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(failed)?;
+    refuse_foreign_database(&mut conn, path).await?;
+    Ok(conn)
 }
 
 fn identity(path: &Path) -> std::io::Result<StoreIdentity> {
@@ -239,7 +292,7 @@ pub(super) async fn require_current_tables(conn: &mut SqliteConnection, path: &P
         Ok(NEWEST_VERSION) => Ok(()),
         Ok(version) if version > NEWEST_VERSION => Err(newer_tables(path, version)),
         Ok(version) => Err(StoreError(format!(
-            "{} has tables of version {version}, this binary checks tables of version {NEWEST_VERSION}: start it once with `serve`, \
+            "{} has tables of version {version}, this binary reads tables of version {NEWEST_VERSION}: start it once with `serve`, \
              which upgrades them; make a copy by `pointsman store backup` before, since an older pointsman refuses them \
              afterwards",
             path.display()
@@ -248,9 +301,9 @@ pub(super) async fn require_current_tables(conn: &mut SqliteConnection, path: &P
     }
 }
 
-/// Refuses a file that may contain newer events than this binary reads; else records the version of the events that
-/// this binary writes.
-async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+/// Refuses a file that may contain newer events than this binary reads; else returns the recorded version of the events
+/// in it.
+async fn refuse_newer_events(conn: &mut SqliteConnection, path: &Path) -> Result<Option<u16>, StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
     let noted: Option<(Vec<u8>,)> = sqlx::query_as("SELECT value FROM meta WHERE key = 'event_version'")
@@ -262,12 +315,19 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
     let text = "SELECT run_id, first, version FROM appends WHERE version > 3 AND version > ? \
                 ORDER BY version DESC, run_id, first LIMIT 1";
     let newest: Option<(Vec<u8>, i64, i64)> =
-        sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;
+        sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(conn).await.map_err(failed)?;
     let newer_event = newest.map(|(run, seq, version)| (run_id(run), seq, version));
     if let Some(why) = newer_events_problem(noted, newer_event) {
         return Err(newer_events_error(path, &why));
     }
-    if noted != Some(Event::VERSION) {
+    Ok(noted)
+}
+
+/// As [`refuse_newer_events`]; then records the version of the events that this binary writes.
+async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
+    if refuse_newer_events(conn, path).await? != Some(Event::VERSION) {
         sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES ('event_version', ?)")
             .bind(Event::VERSION.to_string().into_bytes())
             .execute(conn)
@@ -278,39 +338,42 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
 }
 
 /// The retention that was stored when the store was created; `None` if a version created it that stored none.
-async fn default_retention(conn: &mut SqliteConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
-    if is_new {
-        let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', ?) ON CONFLICT DO NOTHING";
-        let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();
-        sqlx::query(text).bind(seconds).execute(&mut *conn).await?;
-    }
+async fn default_retention(conn: &mut SqliteConnection) -> sqlx::Result<Option<Duration>> {
     let text = "SELECT value FROM meta WHERE key = 'usual_retention_s'";
     let text: Option<(Vec<u8>,)> = sqlx::query_as(text).fetch_optional(conn).await?;
     Ok(text.and_then(|(text,)| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
-/// Reads the store's secret; creates it at random on first use. Only the creation writes, so a later start does not
-/// depend on a write here.
-async fn secret(conn: &mut SqliteConnection) -> Result<[u8; 32], StoreError> {
-    const READ: &str = "SELECT value FROM meta WHERE key = 'secret'";
-    let failed = |what: &'static str| {
-        move |error: sqlx::Error| {
-            StoreError(format!("cannot {what} the store's secret: {}", write_error::describe(&error)))
-        }
+/// The store's secret; `None` if no process has finished opening the store.
+async fn stored_secret(conn: &mut SqliteConnection) -> Result<Option<[u8; 32]>, StoreError> {
+    let stored: Option<(Vec<u8>,)> = sqlx::query_as("SELECT value FROM meta WHERE key = 'secret'")
+        .fetch_optional(conn)
+        .await
+        .map_err(|error| StoreError(format!("cannot read the store's secret: {}", write_error::describe(&error))))?;
+    let of_bytes = |(secret,): (Vec<u8>,)| {
+        secret.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the file is damaged".into()))
     };
-    let stored: Option<(Vec<u8>,)> = sqlx::query_as(READ).fetch_optional(&mut *conn).await.map_err(failed("read"))?;
-    let (secret,) = match stored {
-        Some(stored) => stored,
-        None => {
-            let mut fresh = [0_u8; 32];
-            getrandom::fill(&mut fresh).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
-            sqlx::query("INSERT INTO meta (key, value) VALUES ('secret', ?) ON CONFLICT DO NOTHING")
-                .bind(fresh.as_slice())
-                .execute(&mut *conn)
-                .await
-                .map_err(failed("create"))?;
-            sqlx::query_as(READ).fetch_one(conn).await.map_err(failed("read"))?
-        }
-    };
-    secret.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the file is damaged".into()))
+    stored.map(of_bytes).transpose()
+}
+
+/// Creates the store's secret at random, and with it the default retention if the store is new. Also returns whether it
+/// is new. The first start may have been interrupted after it created tables, so what makes a store new is that it has
+/// neither a secret nor a run.
+async fn create_secret(conn: &mut SqliteConnection) -> Result<([u8; 32], bool), StoreError> {
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot create the store's secret: {}", write_error::describe(&error)));
+    let mut secret = [0_u8; 32];
+    getrandom::fill(&mut secret).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
+    let mut write = conn.begin().await.map_err(failed)?;
+    let (is_new,): (bool,) =
+        sqlx::query_as("SELECT NOT EXISTS (SELECT 1 FROM runs)").fetch_one(&mut *write).await.map_err(failed)?;
+    let text = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING";
+    if is_new {
+        let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();
+        let retention = sqlx::query(text).bind("usual_retention_s").bind(seconds);
+        retention.execute(&mut *write).await.map_err(failed)?;
+    }
+    sqlx::query(text).bind("secret").bind(secret.as_slice()).execute(&mut *write).await.map_err(failed)?;
+    write.commit().await.map_err(failed)?;
+    Ok((secret, is_new))
 }

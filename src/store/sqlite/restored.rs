@@ -38,6 +38,12 @@ pub(super) async fn read(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::R
         }
         return Ok(Some(restored));
     }
+    stored(conn).await
+}
+
+/// When a backup was first started as this store; `None` if the store is the original, or a backup that was never
+/// started.
+pub(super) async fn stored(conn: &mut SqliteConnection) -> sqlx::Result<Option<Restored>> {
     let row = get(conn, RESTORED).await?;
     // Without this row the open runs would go on, so one that cannot be read stops the start.
     let unreadable = |error: serde_json::Error| {

@@ -9,8 +9,8 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::*;
 use crate::flag::RetryKey;
-use crate::store::Store;
 use crate::store::sqlite::{NEWEST_VERSION, migrate_to};
+use crate::store::{AppendError, Store};
 
 const DATABASE: &str = "POINTSMAN_TEST_UPGRADE_DATABASE";
 /// The last version whose events had rows of their own.
@@ -172,6 +172,52 @@ async fn an_older_file_can_be_backed_up_before_its_upgrade() {
     let mut conn = connect(&copy).await;
     assert_eq!(rows(&mut conn, "SELECT count(*) FROM events").await, Some(240));
     migrate_to(&mut conn, &copy, OLDER).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_only_read_is_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("test.db"), dir.path().join("copy.db"));
+    write_older_file(&path, 2, 120).await;
+    let open_for_reading = async |path: &Path| SqliteStore::open_for_reading(path, &Limits::default()).await;
+    let refused = open_for_reading(&path).await.map(drop).unwrap_err().0;
+    assert!(refused.contains("has tables of version 6"), "{refused}");
+    assert!(refused.contains("make a copy by `pointsman store backup`"), "{refused}");
+    let mut conn = connect(&path).await;
+    assert_eq!(rows(&mut conn, "SELECT count(*) FROM events").await, Some(240));
+    migrate_to(&mut conn, &path, OLDER).await.unwrap();
+    conn.close().await.unwrap();
+
+    // With the tables of this version. A backup stays one that was never started.
+    SqliteStore::open(&path, &Limits::default()).await.unwrap().close().await;
+    back_up(&path, &copy).await.unwrap();
+    let before = std::fs::read(&copy).unwrap();
+    let store = open_for_reading(&copy).await.unwrap();
+    assert_holds_all(&store, 2, 120).await;
+    assert!(store.restored().is_none() && !store.is_new() && !store.healthy());
+    assert!(matches!(store.append(append(run_id(9), 1, 1).into()).await, Err(AppendError::Refused(_))));
+    let busy = open_for_reading(&copy).await.map(drop).unwrap_err().0;
+    assert!(busy.contains("is in use by"), "{busy}");
+    store.close().await;
+    assert!(std::fs::read(&copy).unwrap() == before);
+    assert!(SqliteStore::open(&copy, &Limits::default()).await.unwrap().restored().is_some());
+}
+
+#[tokio::test]
+async fn a_store_whose_first_start_was_interrupted_is_new() {
+    for version in [1, 4, NEWEST_VERSION] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        let mut conn = crate::store::sqlite::setup_options(&path).connect().await.unwrap();
+        migrate_to(&mut conn, &path, version).await.unwrap();
+        conn.close().await.unwrap();
+        for is_new in [true, false] {
+            let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+            let found = (store.is_new(), store.default_retention());
+            assert_eq!(found, (is_new, Some(crate::store::NEW_STORE_RETENTION)), "version {version}");
+            store.close().await;
+        }
+    }
 }
 
 /// A file with tables of this version: an open run, its retry key, and an expired one of legacy.

@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{KEY_RULE_TEXT, is_valid};
-use super::load::{self, LoadedRun, resolve_id};
+use super::load::{self, LoadedRun, parse_run_id, resolve_id};
 use super::unreadable;
 use crate::admin::access::Caller;
 use crate::admin::error::ApiError;
@@ -50,12 +50,12 @@ async fn send_command(
         | Order::HandOver { .. }
         | Order::Signal { .. } => None,
     };
-    if let Err(error) = admin.parts.engine.order(run, command, by).await {
-        return Err(
-            with_run_details(admin, run, step.as_ref(), ApiError::command_failed(error, &run.to_string())).await
-        );
+    match admin.parts.engine.order(run, command, by).await {
+        Ok(row) => Ok(Json(unreadable::envelope_after_order(admin, row, Delivery::Sync).await)),
+        Err(error) => {
+            Err(with_run_details(admin, run, step.as_ref(), ApiError::command_failed(error, &run.to_string())).await)
+        }
     }
-    Ok(Json(unreadable::envelope_or_row(admin, run, Delivery::Sync).await?))
 }
 
 /// Adds to an error what a person needs to know of the run: the steps that exist, or when the first answer was given.
@@ -115,7 +115,7 @@ pub(in crate::admin) async fn cancel(
     if shown.data.status.is_final() || !is_frozen {
         return Ok(Json(shown).into_response());
     }
-    let run = resolve_id(&admin, &id).await?;
+    let run = parse_run_id(&shown.data.run_id)?;
     // The cancel is on disk already, so a failure to explain the run is no error: the client can ask `explain` later.
     shown.data.waits = admin.parts.engine.explain(run).await.map(|known| known.waits).unwrap_or_default();
     Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
@@ -227,8 +227,10 @@ pub(in crate::admin) async fn rerun(
             return Err(error);
         }
     };
-    let loaded = LoadedRun::load(&admin, started.run).await?;
-    let mut response = (StatusCode::ACCEPTED, Json(envelope(&admin, &loaded, Delivery::Sync))).into_response();
+    let mut response = match LoadedRun::load(&admin, started.run).await {
+        Ok(loaded) => (StatusCode::ACCEPTED, Json(envelope(&admin, &loaded, Delivery::Sync))).into_response(),
+        Err(error) => unreadable::response_to_start(&started, error)?,
+    };
     if let Ok(location) = HeaderValue::from_str(&format!("{}/{}", RUN_PATH, started.run)) {
         response.headers_mut().insert(header::LOCATION, location);
     }

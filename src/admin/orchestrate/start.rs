@@ -2,7 +2,7 @@
 //!
 //! Always true: the response is sent with 200 when the run has ended or waits for somebody, or with 202 and the run's
 //! present state when the bound on the wait is reached; the same idempotency key returns the same run. When a client
-//! disconnects, its run continues.
+//! disconnects, its run continues. If a run is on disk and cannot be read for the response, that is 202 with its id.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{hash_parts, idempotency_key, request_hash};
 use super::load::LoadedRun;
 use super::stream::follow;
+use super::unreadable::response_to_start;
 use crate::admin::access::Caller;
 use crate::admin::error::ApiError;
 use crate::admin::extract::JsonBody;
@@ -56,10 +57,10 @@ pub(in crate::admin) async fn start(
     let slot = streamed.then(|| admin.stream_slots.acquire()).transpose()?;
     let start = Start { workflow: workflow.as_str().into(), input, by, key };
     let engine = &admin.parts.engine;
-    let (started, mut response) = match slot {
+    let (started, response) = match slot {
         Some(slot) => {
             let started = engine.start(start).await.map_err(ApiError::not_started)?;
-            let response = follow(&admin, started.run, Seq(0), slot).await?;
+            let response = follow(&admin, started.run, Seq(0), slot).await;
             (started, response)
         }
         None => {
@@ -72,10 +73,11 @@ pub(in crate::admin) async fn start(
                     () = admin.parts.stopping.cancelled() => {}
                 }
             }
-            let response = run_response(&admin, started.run, events).await?;
+            let response = run_response(&admin, started.run, events).await;
             (started, response)
         }
     };
+    let mut response = response.or_else(|error| response_to_start(&started, error))?;
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("{}/{}", RUN_PATH, started.run)) {
         headers.insert(header::LOCATION, location);

@@ -1,7 +1,12 @@
 //! Shows a run even if its events cannot be read: then only the fields of its row in the store, and the reason.
 //!
-//! Always true: a run that the store lists is shown. When the store does not answer, the response is 503.
+//! Always true: a run that the store lists is shown. When the store does not answer, the response is 503; but once a
+//! start or an order is on disk, the response says so, whatever can be read afterwards: a client that was told 503 would
+//! repeat it.
 
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use serde_json::Value;
 
 use super::envelope::{envelope, links};
@@ -12,6 +17,7 @@ use crate::admin::types::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Orchestration, OrchestrationObject,
     ReceiptObject, ReceiptSource, RunData, RunObject, RunPart,
 };
+use crate::engine::Started;
 use crate::names::{JobId, RunId};
 use crate::workflow::RunSummary;
 
@@ -31,6 +37,25 @@ pub(super) async fn envelope_or_row(
         Some(row) => Ok(of_row(row, format!("its events cannot be read: {}", unread.0.detail), delivery)),
         None => Err(unread),
     }
+}
+
+/// The envelope of a run after an order that is on disk. `row` is the run as the engine returned it.
+pub(super) async fn envelope_after_order(state: &ApiState, row: RunSummary, delivery: Delivery) -> Orchestration {
+    match LoadedRun::load(state, row.run_id).await {
+        Ok(loaded) => envelope(state, &loaded, delivery),
+        Err(error) => of_row(row, format!("its events cannot be read: {}", error.0.detail), delivery),
+    }
+}
+
+/// The response to a start that is on disk, if the run could not be read for the response; else that error.
+pub(super) fn response_to_start(started: &Started, error: ApiError) -> Result<Response, ApiError> {
+    // A run that an earlier start began may have been purged since.
+    if error.0.status < 500 {
+        return Err(error);
+    }
+    let trouble = format!("it was started, but its events cannot be read: {}", error.0.detail);
+    let shown = of_row((*started.summary).clone(), trouble, Delivery::Sync);
+    Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
 }
 
 fn of_row(row: RunSummary, trouble: String, delivery: Delivery) -> Orchestration {

@@ -22,7 +22,8 @@ pub struct FakeEngine {
 }
 
 pub fn started(run: RunId, fresh: bool) -> Started {
-    Started { run, job: JobId(run.0), plan: "plan_1".into(), fresh }
+    let summary = Box::new(crate::store::tests::summary(run, 1));
+    Started { run, job: JobId(run.0), plan: "plan_1".into(), fresh, summary }
 }
 
 impl FakeEngine {

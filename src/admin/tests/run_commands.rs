@@ -123,6 +123,20 @@ async fn explain_shows_what_a_run_waits_for() {
 }
 
 #[tokio::test]
+async fn an_order_is_accepted_even_if_the_run_cannot_be_read_for_the_response() {
+    let mut api = api_with_run().await;
+    let _dir = api.close_store().await;
+    for (rest, body) in [("/signals/go", json!({ "as": "ada" })), ("/cancel", json!({ "as": "ada" }))] {
+        let answer = api.call(post(&path(rest), &body)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        let data = &answer.json()["data"];
+        assert_eq!((&data["run_id"], &data["status"]), (&json!(run_id(1).to_string()), &json!("running")));
+        assert!(data["trouble"].as_str().unwrap().starts_with("its events cannot be read"), "{data}");
+    }
+    assert_eq!(api.engine.commands.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_rerun_is_202_with_the_location_of_the_new_run() {
     let api = api_with_run().await;
     *api.engine.start.lock().unwrap() = Some(Ok(super::fake_engine::started(run_id(1), true)));

@@ -127,3 +127,24 @@ async fn a_malformed_start_does_not_reach_the_engine() {
     assert!(api.engine.starts.lock().unwrap().is_empty());
     assert_eq!(api.call(get(PATH)).await.status, StatusCode::METHOD_NOT_ALLOWED);
 }
+
+/// A client that was told 503 would start the run again.
+#[tokio::test]
+async fn a_start_is_accepted_even_if_the_run_cannot_be_read_for_the_response() {
+    let mut api = api_with(Ok(started(run_id(1), true))).await;
+    let _dir = api.close_store().await;
+    let streamed = json!({ "workflow": "create-order", "stream": true, "as": "ada" });
+    let rerun = post(&format!("{PATH}/{}/rerun", run_id(7)), &json!({ "from": "charge", "as": "ada" }));
+    for request in [post(PATH, &start_request()), post(PATH, &streamed), rerun] {
+        let answer = api.call(with(request, "prefer", "respond-async")).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+        assert_eq!(answer.headers["location"], format!("{PATH}/{}", run_id(1)));
+        let data = &answer.json()["data"];
+        assert_eq!(data["run_id"], run_id(1).to_string());
+        assert!(
+            data["trouble"].as_str().unwrap().starts_with("it was started, but its events cannot be read"),
+            "{data}"
+        );
+    }
+    assert_eq!(api.call(get(&format!("{PATH}/{}", run_id(1)))).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}

@@ -21,7 +21,7 @@ use crate::flag::{Match, Route, Service};
 use crate::ladder::{Declared, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::store::tests::at;
-use crate::store::{MemoryStore, SharedStore};
+use crate::store::{MemoryStore, SharedStore, SqliteStore, Store as _};
 
 fn service() -> Arc<Service> {
     let urls = vec![http::Uri::from_static("http://127.0.0.1:9000")];
@@ -86,6 +86,15 @@ impl TestApi {
         let engine = Arc::new(FakeEngine::new(store.clone()));
         let limits = Limits { api_wait_ms: 50, ..Limits::default() };
         Self { store, process, listen, tokens: Vec::new(), engine, limits, deprecated_start: true, ladder, evidence }
+    }
+
+    /// From now on the API reads from a store that does not answer. The engine keeps its store.
+    pub async fn close_store(&mut self) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path().join("closed.db"), &self.limits).await.unwrap();
+        store.close().await;
+        self.store = Arc::new(store);
+        dir
     }
 
     fn parts(&self) -> AdminParts {

@@ -196,6 +196,7 @@ pub(in crate::engine) async fn create(
     let (id, job, plan_id) = (started.run, started.job, plan.id.clone());
     let prepared = PreparedRun::new(plan, started, core.files.snapshot.load_full());
     let prepared = prepared.map_err(|misfit| store(misfit.to_string(), false))?;
+    let summary = Box::new(prepared.run.summary(prepared.run.started().started));
     let slot = core.slot_of_new(&prepared.run);
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };
     let (answer_sender, answer) = oneshot::channel();
@@ -204,7 +205,9 @@ pub(in crate::engine) async fn create(
     driver.pause_before_start(pause);
     driver::spawn_in_engine(core, driver, Some(permit));
     match answer.await {
-        Ok(StartAnswer::Stored) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
+        Ok(StartAnswer::Stored) => {
+            Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true, summary })
+        }
         Ok(StartAnswer::OtherRun { run, same_request: false }) => Err(StartError::KeyReused(run)),
         Ok(StartAnswer::OtherRun { run, same_request: true }) => earlier_start(core, run).await,
         Ok(StartAnswer::NotStored(why)) => Err(store(why, false)),
@@ -252,7 +255,8 @@ pub(in crate::engine) async fn register(
 async fn earlier_start(core: &Core, run: RunId) -> Result<Started, StartError> {
     match core.ports.store.run(run).await {
         Ok(Some(summary)) => {
-            Ok(Started { run, job: summary.job.unwrap_or(JobId(run.0)), plan: summary.plan_id, fresh: false })
+            let (job, plan) = (summary.job.unwrap_or(JobId(run.0)), summary.plan_id.clone());
+            Ok(Started { run, job, plan, fresh: false, summary: Box::new(summary) })
         }
         Ok(None) => Err(StartError::Store {
             why: format!("the key belongs to {run}, and the store has no such run"),

@@ -30,6 +30,8 @@ pub struct Started {
     pub plan: PlanId,
     /// Whether this call started it.
     pub fresh: bool,
+    /// The run as it began, or, if this call did not start it, as it was when this was returned.
+    pub summary: Box<RunSummary>,
 }
 
 /// Why a run was not started, or why it is unknown whether it was.

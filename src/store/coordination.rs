@@ -117,6 +117,12 @@ impl Append {
     }
 }
 
+/// Logs that a pinned run is not purged, because what would be kept of it cannot be read. A purge goes on with the other
+/// runs, and tries this one again the next time.
+pub(super) fn log_not_purged(run: RunId, error: &StoreError) {
+    tracing::warn!(%run, %error, "a pinned run is not purged, because its events cannot be read: run `pointsman store check`");
+}
+
 /// What a purge removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {

@@ -197,7 +197,8 @@ pub(in crate::engine) async fn create(
     let prepared = PreparedRun::new(plan, started, core.files.snapshot.load_full());
     let prepared = prepared.map_err(|misfit| store(misfit.to_string(), false))?;
     let summary = Box::new(prepared.run.summary(prepared.run.started().started));
-    let slot = core.slot_of_new(&prepared.run);
+    // A task may hold the slot to deliver an order: the id of a successor is known before its first append.
+    let slot = Some(core.schedule.mailboxes.claim_free_slot(&core.schedule.timers, id).await);
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };
     let (answer_sender, answer) = oneshot::channel();
     let mut driver = prepared.driver(core, Waiter::Starter(answer_sender));

@@ -104,6 +104,18 @@ impl Mailboxes {
         entries.insert(run, Mailbox { messages: sender, changes: changes.clone(), released: released.clone() });
         Some(Slot { mailboxes: self.clone(), timers: timers.clone(), run, messages, changes, released })
     }
+    /// Claims the run's slot; waits while a task holds it.
+    pub async fn claim_free_slot(self: &Arc<Self>, timers: &Arc<Timers>, run: RunId) -> Slot {
+        loop {
+            if let Some(slot) = self.claim_slot(timers, run) {
+                return slot;
+            }
+            let released = self.entries().get(&run).map(|entry| entry.released.clone());
+            if let Some(released) = released {
+                released.cancelled().await;
+            }
+        }
+    }
     /// Puts a message into the run's mailbox, without waiting.
     pub fn send(&self, run: RunId, message: Message) -> SendOutcome {
         let entries = self.entries();

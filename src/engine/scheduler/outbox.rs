@@ -11,7 +11,7 @@
 //! period, or at once after the start of a process.
 //!
 //! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing
-//! pause.
+//! pause. A row that cannot be delivered does not delay the others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ use crate::store::{PendingRun, StoreError, StoreNotification};
 const ROWS_MAX: usize = 10_000;
 /// Rows younger than this are left to the task that wrote them.
 const GRACE: Duration = Duration::from_secs(2);
+/// After so many rows in a row that cannot be delivered, the store counts as not answering.
+const FAILURES_MAX: u32 = 10;
 /// The first pause before a row is delivered again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
@@ -108,7 +110,7 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
     let pending_runs = core.ports.store.pending_runs(ROWS_MAX).await?;
     let runs: HashSet<RunId> = pending_runs.iter().map(|row| row.run).collect();
     retries.retain(|run, _| runs.contains(run));
-    let (mut next, mut overdue) = (None::<Instant>, 0_u32);
+    let (mut next, mut overdue, mut failures) = (None::<Instant>, 0_u32, 0_u32);
     let mut postpone = |until: Instant| next = Some(next.map_or(until, |next| next.min(until)));
     for row in &pending_runs {
         let now = Instant::now();
@@ -133,10 +135,24 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
             Some(retry) => retry.times,
             None => 0,
         };
-        let task = deliver_one(core, row).await?;
+        let task = match deliver_one(core, row).await {
+            Ok(task) => {
+                failures = 0;
+                task
+            }
+            Err(error) => {
+                tracing::warn!(run = %row.run, parent = ?row.parent, %error, "a row of the outbox cannot be delivered: it is tried again");
+                failures += 1;
+                None
+            }
+        };
         let due = Instant::now() + FIRST_PAUSE.saturating_mul(1 << times.min(6)).min(PAUSE_MAX);
         retries.insert(row.run, Retry { times: times.saturating_add(1), due, task });
         postpone(due);
+        // The other rows are tried first the next time, because these are not due then.
+        if failures >= FAILURES_MAX {
+            return Err(StoreError(format!("{failures} rows in a row cannot be delivered")));
+        }
     }
     gauge!("pointsman_births_overdue").set(overdue);
     Ok(next)

@@ -1,10 +1,11 @@
 //! Children are created once, however slow or faulty the store is, and whatever the order in which tasks run. A parent
 //! that ends creates no child.
 
+mod damaged_row;
 mod missing_workflow;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -35,6 +36,8 @@ struct SlowStore {
     takes_answered: watch::Sender<bool>,
     /// How many first appends of children are still refused.
     refused: AtomicUsize,
+    /// A run whose row cannot be read.
+    unreadable: Mutex<Option<RunId>>,
 }
 
 impl SlowStore {
@@ -46,6 +49,7 @@ impl SlowStore {
             takes: watch::Sender::new(0),
             takes_answered: watch::Sender::new(!takes_held),
             refused: AtomicUsize::new(refused),
+            unreadable: Mutex::default(),
         })
     }
     async fn wait_for_reads(&self, count: usize) {
@@ -131,6 +135,9 @@ impl Store for SlowStore {
         self.inner.append(append)
     }
     fn run(&self, run: RunId) -> StoreReply<'_, Option<RunSummary>> {
+        if *self.unreadable.lock().unwrap() == Some(run) {
+            return Box::pin(std::future::ready(Err(StoreError("a stored record cannot be read".into()))));
+        }
         Box::pin(async move {
             let found = self.inner.run(run).await?;
             if found.is_none() {

@@ -192,6 +192,47 @@ async fn a_successor_has_the_credentials_of_the_caller() {
     assert_eq!(step_service.seen()[1].header("cookie"), Some("sid=1"));
 }
 
+/// The id of a successor is known before the successor is stored. An order to it makes a task hold its slot for a moment.
+#[tokio::test]
+async fn a_successor_is_created_once_its_slot_is_free() {
+    let plan = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": { "a": { "call": "POST ${services.world}/a", "timeout": "30s" } },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let step_service = StepService::new(|_, before| match before {
+        0 => ServiceReply::Json(409, json!({})),
+        _ => ServiceReply::Gated(200, json!({})),
+    })
+    .await;
+    let harness = Harness::new(&step_service, plan).await;
+    let run = start(&harness, json!({})).await.run;
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Paused);
+    let successor = crate::engine::api::rerun::hand_over_for_test(&harness.engine, run, "a").await;
+    let schedule = &harness.engine.core.schedule;
+    let slot = schedule.mailboxes.claim_slot(&schedule.timers, successor).expect("it is free");
+    let mut reruns = Box::pin(rerun(&harness, run, "a"));
+    let turns = async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = &mut reruns => panic!("the slot is not free"),
+        () = turns => {}
+    }
+    assert!(harness.store.run(successor).await.unwrap().is_none());
+    drop(slot);
+    assert_eq!(reruns.await.unwrap().run, successor);
+    step_service.wait_for_calls(2).await;
+    assert!(schedule.mailboxes.notify(successor), "its task has a mailbox");
+    step_service.open_gate();
+    assert_eq!(harness.wait_until_resting(successor).await.status, RunStatus::Completed);
+}
+
 /// An item that is null stays an item when the events are read back: its `undo` names it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rerun_that_took_over_a_null_item_undoes_it_after_a_restart() {

@@ -16,6 +16,7 @@ use super::read;
 use super::take::WriterRequest;
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
+use crate::store::coordination::log_not_purged;
 use crate::store::encoded::nanos;
 use crate::store::{
     LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
@@ -175,7 +176,13 @@ impl PostgresStore {
         for row in &self.pool.query(make).await? {
             let run = run_id(column(row, 0)?)?;
             if column(row, 1)? {
-                let events = read::events(&self.pool, run, Seq::FIRST).await?;
+                let events = match read::events(&self.pool, run, Seq::FIRST).await {
+                    Ok(events) => events,
+                    Err(error) => {
+                        log_not_purged(run, &error);
+                        continue;
+                    }
+                };
                 let run_bodies = RunBodies::of(events.iter().map(|stored| &stored.event));
                 bodies.push(run_bodies.as_ref().map(json).transpose()?);
                 pinned.push(run);

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::bound_keys::page_of;
+use crate::store::coordination::log_not_purged;
 use crate::store::{
     LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
     StoreError, StoreNotification, TakeResult, WebhookMessage, Work,
@@ -51,7 +52,13 @@ impl SqliteStore {
         for (run, pinned) in read::purgeable_runs(&self.readers, status, nanos(ended_before).min(since), limit).await? {
             let bodies = match pinned {
                 false => None,
-                true => Some(self.bodies_of(run).await?),
+                true => match self.bodies_of(run).await {
+                    Ok(bodies) => Some(bodies),
+                    Err(error) => {
+                        log_not_purged(run, &error);
+                        continue;
+                    }
+                },
             };
             runs.push((run, bodies));
         }

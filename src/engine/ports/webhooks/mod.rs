@@ -39,8 +39,10 @@ use crate::store::{StoreError, StoreNotification, WebhookMessage};
 
 /// How many messages are read at a time.
 const PAGE_SIZE: usize = 100;
-/// The timeout of one delivery.
+/// How long the status of an answer is waited for.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the body of an answer is waited for after that. The result of the delivery does not depend on it.
+const BODY_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many deliveries may be in flight at the same time.
 const IN_FLIGHT_MAX: usize = 64;
 /// The pause before a store that did not answer is read again.
@@ -182,10 +184,7 @@ impl Notifier {
         for message in self.queues.start_due(Instant::now()) {
             let (core, webhooks) = (self.core.clone(), self.webhooks.clone());
             self.in_flight.spawn(async move {
-                let attempt = match tokio::time::timeout(DELIVERY_TIMEOUT, deliver(&webhooks, &message)).await {
-                    Ok(attempt) => attempt,
-                    Err(_) => DeliveryResult::Failed(format!("no answer within {} s", DELIVERY_TIMEOUT.as_secs())),
-                };
+                let attempt = deliver(&webhooks, &message).await;
                 if attempt == DeliveryResult::Delivered {
                     remove(&core, &message, "sent").await;
                 }
@@ -251,12 +250,14 @@ async fn deliver(webhooks: &Webhooks, message: &WebhookMessage) -> DeliveryResul
         Err(error) => return DeliveryResult::Refused(format!("its URL is invalid: {error}")),
     };
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let reply = match webhooks.request(request).await {
-        Ok(reply) => reply,
-        Err(error) => return DeliveryResult::Failed(error.to_string()),
+    let reply = match tokio::time::timeout(DELIVERY_TIMEOUT, webhooks.request(request)).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(error)) => return DeliveryResult::Failed(error.to_string()),
+        Err(_) => return DeliveryResult::Failed(format!("no answer within {} s", DELIVERY_TIMEOUT.as_secs())),
     };
     let status = reply.status();
-    let _ = reply.into_body().frame().await; // the body is read only so that the connection can be used again
+    // The body is read only so that the connection can be used again.
+    let _ = tokio::time::timeout(BODY_TIMEOUT, reply.into_body().frame()).await;
     let why = || format!("it answered {}", status.as_u16());
     match status {
         status if status.is_success() => DeliveryResult::Delivered,
@@ -275,3 +276,6 @@ async fn remove(core: &Core, message: &WebhookMessage, outcome: &'static str) {
         tracing::warn!(number = message.number, %error, "a message to a webhook was not removed from the store: it may be sent again");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use super::value::{kind, work};
 
 /// The version of the language. It is raised when an expression that was valid before may get another value, here or in
 /// the functions and operators: comparisons made under the earlier version then no longer count as evidence.
-pub const DIALECT: u32 = 1;
+pub const DIALECT: u32 = 2;
 
 type Members = BTreeMap<Arc<str>, ScopeValue>;
 

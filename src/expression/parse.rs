@@ -133,8 +133,17 @@ impl Lowering<'_> {
                 };
                 Ok(match part {
                     Some(part) => member(operand, part),
-                    None => Node::Index(Box::new(operand), self.boxed(index)?),
+                    None => {
+                        let name = self.node(index)?;
+                        let name = if is_headers_map(&operand) { in_lower_case(name) } else { name };
+                        Node::Index(Box::new(operand), Box::new(name))
+                    }
                 })
+            }
+            (operators::IN, [name, operand]) => {
+                let (name, operand) = (self.node(name)?, self.node(operand)?);
+                let name = if is_headers_map(&operand) { in_lower_case(name) } else { name };
+                Ok(Node::Binary(Operator::In, Box::new(name), Box::new(operand)))
             }
             ("default", [value, fallback]) => Ok(Node::Default(self.boxed(value)?, self.boxed(fallback)?)),
             ("matches", [text, pattern]) => {
@@ -222,14 +231,12 @@ impl Lowering<'_> {
 
 /// Selects a member; on a path it becomes one more part of the path.
 fn member(operand: Node, part: Part) -> Node {
+    let part = match part {
+        Part::Key(name) if is_headers_map(&operand) => Part::Key(name.to_ascii_lowercase().into()),
+        part => part,
+    };
     match operand {
         Node::Path(root, mut parts) => {
-            let part = match part {
-                Part::Key(key) if matches!(root, Root::Name(_)) && is_headers_map(&root, &parts) => {
-                    Part::Key(key.to_ascii_lowercase().into())
-                }
-                part => part,
-            };
             parts.push(part);
             Node::Path(root, parts)
         }
@@ -256,10 +263,29 @@ fn equivalent_function(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether this is `request.headers`, `legacy.headers` or `steps.X.headers`, whose keys are lower case.
-fn is_headers_map(root: &Root, parts: &[Part]) -> bool {
-    let at = if &**root.name() == "steps" { 1 } else { 0 };
-    parts.len() == at + 1 && matches!(&parts[at], Part::Key(key) if &**key == "headers")
+/// Whether this is a map of HTTP headers, whose keys are lower case: `headers` of a probe's reply, `request.headers`,
+/// `steps.X.headers` and the like. A member `headers` of a JSON body is none: its keys are as the body has them.
+fn is_headers_map(node: &Node) -> bool {
+    let Node::Path(Root::Name(root), parts) = node else { return false };
+    let is_headers = |part: &Part| matches!(part, Part::Key(key) if &**key == "headers");
+    match (&**root, parts.as_slice()) {
+        ("headers", []) => true,
+        ("request" | "legacy" | "engine", [last]) => is_headers(last),
+        ("steps" | "intents", [_, last]) => is_headers(last),
+        // The intent of one item of a `for_each`.
+        ("intents", [_, Part::Index(_), last]) => is_headers(last),
+        _ => false,
+    }
+}
+
+/// The name of a header in the form of a key of such a map.
+fn in_lower_case(name: Node) -> Node {
+    match (name, Function::of("lowerAscii")) {
+        (Node::Constant(Value::String(name)), _) => Node::Constant(Value::String(name.to_ascii_lowercase())),
+        (Node::Constant(other), _) => Node::Constant(other),
+        (computed, Some((lower, _))) => Node::Call(lower, vec![computed]),
+        (computed, None) => computed,
+    }
 }
 
 fn one_line(text: &str) -> String {

@@ -160,6 +160,40 @@ fn an_absent_value_is_named_by_its_whole_path() {
     gives("request.nothing == 1 && false", json!(false));
 }
 
+/// Headers have lower-case names in every scope; members of a JSON body that are called `headers` are as they are.
+#[test]
+fn a_header_is_found_in_any_case_of_its_name() {
+    let headers = || json!({"x-found": "1"});
+    let mut scope = Scope::new();
+    scope
+        .set("headers", Arc::new(headers()))
+        .set("legacy", Arc::new(json!({"headers": headers()})))
+        .set("engine", Arc::new(json!({"headers": headers()})))
+        .set("intents", Arc::new(json!({"a": {"headers": headers()}, "b": [{"headers": headers()}]})))
+        .set("steps", Arc::new(json!({"s": {"headers": headers(), "output": {"headers": {"X-Found": "2"}}}})))
+        .set("item", Arc::new(json!({"headers": {"X-Found": "2"}})))
+        .set("output", Arc::new(json!({"headers": {"X-Found": "2"}})))
+        .set("signal", Arc::new(json!({"headers": {"X-Found": "2"}})))
+        .set("name", Arc::new(json!("X-FOUND")));
+    let eval = |source: &str| Expression::parse(source).unwrap().evaluate(&scope);
+    let replies = ["headers", "legacy.headers", "engine.headers", "steps.s.headers"];
+    for map in replies.into_iter().chain(["intents.a.headers", "intents.b[0].headers"]) {
+        for source in ["MAP['X-Found']", "MAP['x-found']", "MAP[name]", "default(MAP['X-Found'], 'none')"] {
+            let source = source.replace("MAP", map);
+            assert_eq!(eval(&source), Ok(json!("1")), "{source}");
+        }
+        for source in ["'X-Found' in MAP", "'x-found' in MAP", "name in MAP", "!('X-Lost' in MAP)"] {
+            let source = source.replace("MAP", map);
+            assert_eq!(eval(&source), Ok(json!(true)), "{source}");
+        }
+    }
+    for map in ["item.headers", "output.headers", "signal.headers", "steps.s.output.headers"] {
+        assert_eq!(eval(&format!("{map}['X-Found']")), Ok(json!("2")), "{map}");
+        assert_eq!(eval(&format!("'X-Found' in {map} && !('x-found' in {map})")), Ok(json!(true)), "{map}");
+    }
+    assert_eq!(eval("['X-Found'].exists(headers, headers == 'X-Found')"), Ok(json!(true)), "a variable of a macro");
+}
+
 #[test]
 fn reads_are_full_paths_without_macro_variables() {
     let reads = |source: &str| {
@@ -169,6 +203,8 @@ fn reads_are_full_paths_without_macro_variables() {
     assert_eq!(reads("steps.price.output.total * 2 + steps.price.output.total"), ["steps.price.output.total"]);
     assert_eq!(reads("request.headers['X-Tenant']"), ["request.headers[\"x-tenant\"]"]);
     assert_eq!(reads("steps['charge-by'].headers['ETag']"), ["steps[\"charge-by\"].headers.etag"]);
+    assert_eq!(reads("headers['X-Found']"), ["headers[\"x-found\"]"]);
+    assert_eq!(reads("item.headers['X-Found']"), ["item.headers[\"X-Found\"]"]);
     assert_eq!(reads("legacy.body.list[index].id"), ["index", "legacy.body.list"]);
     assert_eq!(
         reads("request.body.items.map(i, i.sku + run.id).filter(x, x != a.b)"),

@@ -64,6 +64,32 @@ fn a_probe_tells_whether_an_unknown_attempt_took_place() {
     assert_eq!(unsure.run.answer().unwrap().body.value(), json!({"id": 4}));
 }
 
+/// The reply's headers have lower-case names, and `done` may write them in any case.
+#[test]
+fn a_probe_finds_a_header_in_any_case_of_its_name() {
+    for done in ["${\"X-Charge-Id\" in headers}", "${default(headers[\"X-Charge-Id\"], \"\") != \"\"}"] {
+        let plan = plan(
+            &PROBED
+                .replace("${output.found}", &format!("'{done}'"))
+                .replace("${output.charge}", "{ id: '${headers[\"X-CHARGE-ID\"]}' }"),
+        );
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.call("charge", timed_out());
+        let reply = AttemptResult::Reply {
+            status: 200,
+            headers: BTreeMap::from([("x-charge-id".to_owned(), "c7".to_owned())]),
+            output: Arc::default(),
+            retry_after_ms: None,
+        };
+        harness.record_result("charge", None, Part::Probe, reply);
+        assert_eq!(harness.run.status(), RunStatus::Completed, "{done}: {:?}", harness.run.note());
+        assert_eq!(harness.run.answer().unwrap().body.value(), json!({"id": "c7"}));
+        let sent = harness.sent.iter().filter(|(.., effect)| *effect == EffectClass::Shared).count();
+        assert_eq!(sent, 1, "the charge was found, and is not sent again");
+    }
+}
+
 /// A service commits late, after its probe's first "no": it is found, and nothing is sent again.
 #[test]
 fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {

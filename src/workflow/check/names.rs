@@ -10,7 +10,7 @@ use crate::problem::{Site, nearest};
 use crate::workflow::CREDENTIALS;
 
 /// The members of `request`.
-const REQUEST: [&str; 8] = ["method", "path", "params", "query", "headers", "body", "raw", "peer"];
+const REQUEST: [&str; 7] = ["method", "path", "params", "query", "headers", "body", "raw"];
 /// The members of `steps.NAME`.
 const STEP: [&str; 9] = ["output", "status", "headers", "skipped", "by", "errors", "approved", "struck", "timed_out"];
 
@@ -173,6 +173,12 @@ impl Check<'_> {
                 credentials(format!("the caller's `{name}`"))
             }
             (Some(part), _) if REQUEST.contains(&part) => None,
+            // An earlier version accepted it, and a run keeps its plan; there it has no value.
+            (Some("peer"), _) if self.is_stored => None,
+            (Some("peer"), _) => Some((
+                "a workflow does not see the address of the caller: `request` has no `peer`".to_owned(),
+                Some("only `key:` of a route and `when:` of a cohort see request.peer".to_owned()),
+            )),
             (Some(part), _) => Some((
                 format!("`request` has no `{part}`"),
                 Some(nearest(part, REQUEST).map_or_else(|| format!("it has {}", REQUEST.join(", ")), did_you_mean)),

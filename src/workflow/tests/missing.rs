@@ -89,6 +89,20 @@ fn an_attempt_that_could_not_be_sent_again_uses_no_attempt_and_stays_unknown() {
     assert_eq!(harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().attempt, 2);
 }
 
+/// The check of files refuses `request.peer`; a run that began before that keeps its plan.
+#[test]
+fn a_stored_plan_that_reads_the_address_of_the_caller_is_still_read() {
+    let source = json!({
+        "workflow": "w",
+        "steps": { "a": { "set": "${default(request.peer, 'unknown')}" } },
+        "respond": { "status": 200, "body": "${steps.a.output}" },
+    });
+    let plan = Plan::from_stored(&source, &BTreeMap::new(), &Limits::default()).unwrap();
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!("unknown"));
+}
+
 #[test]
 fn an_undo_whose_service_is_missing_waits_for_it() {
     let plan = stored_plan();

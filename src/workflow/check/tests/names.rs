@@ -45,6 +45,12 @@ fn names_that_do_not_exist_are_refused_with_what_may_be_meant() {
         &["w.steps.a.set+2: `request` has no `bdy` (did you mean `body`?)"],
     );
     assert_step_problems(
+        "a: { set: '${default(request.peer, 1)}' }",
+        &[
+            "w.steps.a.set+10: a workflow does not see the address of the caller: `request` has no `peer` (only `key:` of a route and `when:` of a cohort see request.peer)",
+        ],
+    );
+    assert_step_problems(
         "b: { set: 1 }\na: { set: '${[steps.b.outptu, steps.b, steps, steps[\"b\"].body]}' }",
         &[
             "w.steps.a.set+3: name the step that is meant: a step whose name is computed cannot be waited for (write steps.NAME.output)",

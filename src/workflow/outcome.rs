@@ -122,10 +122,11 @@ impl EndedAttempt<'_> {
         let pause = retry_pause(call.retry, state.attempt, self.jitter, None);
         let at = self.now.checked_add(pause).unwrap_or(self.now);
         let why = format!("{}: something is locked there", failure.message);
-        let attempt_ended = |at| self.retry_at(at, false, why.clone(), true, false);
+        let attempt_ended = |at| self.retry_at(at, false, why.clone(), !self.every_attempt_counts(), false);
         let too_late = state.until.is_some_and(|until| at >= until);
+        let used_up = self.every_attempt_counts() && state.counted() >= call.retry.attempts;
         match busy {
-            Busy::Wait if too_late => self.not_done(Outcome::NotDone { failure: failure.clone() }, response),
+            Busy::Wait if too_late || used_up => self.not_done(Outcome::NotDone { failure: failure.clone() }, response),
             Busy::Wait => vec![attempt_ended(at)],
             Busy::Skip => {
                 let mut events = vec![attempt_ended(self.now)];
@@ -230,7 +231,7 @@ impl EndedAttempt<'_> {
         failure: &Failure,
         result: &AttemptResult,
     ) -> Option<Event> {
-        let not_counted = match result {
+        let may_be_free = match result {
             // Nothing was sent.
             AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_) => true,
             // The process ended, not the service failed. Where the run goes on at once, the same attempt is sent again
@@ -242,6 +243,7 @@ impl EndedAttempt<'_> {
             | AttemptResult::TimedOut(_)
             | AttemptResult::CutOff(_) => false,
         };
+        let not_counted = may_be_free && !self.every_attempt_counts();
         let stops = self.part == Part::Do && self.run.is_ending();
         if stops || (unknown && !state.repeatable) || (!not_counted && state.counted() >= call.retry.attempts) {
             return None;
@@ -263,6 +265,12 @@ impl EndedAttempt<'_> {
             retry.settled = self.settled();
         }
         Some(retry)
+    }
+
+    /// Whether attempts count that otherwise do not (an open breaker, a lock at the service). In a rehearsal waiting
+    /// takes no time, so that such attempts would be repeated without bound and without a pause.
+    fn every_attempt_counts(&self) -> bool {
+        self.run.mode() == Mode::Rehearse
     }
 
     /// Until when the attempt that ends now may still take effect, where the step has a probe. Counted from now, which

@@ -17,6 +17,7 @@ mod people_harness;
 mod probing;
 mod random_people;
 mod random_plans;
+mod rehearsals;
 mod rerun_repeats;
 mod risk;
 mod saga;
@@ -326,42 +327,6 @@ fn the_answer_may_come_before_the_end_and_by_condition() {
     harness.reply("b", None, ok(json!({}))).unwrap();
     harness.settle();
     assert_eq!(harness.run.status(), RunStatus::Completed);
-}
-
-#[test]
-fn a_rehearsal_fails_with_the_name_of_an_undeclared_output_that_is_read() {
-    let plan = PlanBuilder::new()
-        .call("charge", &[], "POST /charges", json!({"amount": 1}))
-        .respond(200, json!({"id": "${steps.charge.output.id}"}))
-        .build("w");
-    let mut harness = Harness::new(&plan, Mode::Rehearse, json!({}));
-    harness.settle();
-    let failure = harness.run.failure().unwrap();
-    assert_eq!(failure.kind, FailureKind::Unresolved);
-    assert!(failure.message.contains("`charge`"), "{}", failure.message);
-    assert_eq!(harness.run.intents().count(), 1);
-    assert!(harness.sent.is_empty());
-}
-
-#[test]
-fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
-    let plan = PlanBuilder::new()
-        .call("charge", &[], "POST /charges", json!({"amount": 1}))
-        .rehearse(Value::Null)
-        .respond(200, json!({"ref": "${steps.charge.output}"}))
-        .build("w");
-    let mut harness = Harness::new(&plan, Mode::Dark, json!({}));
-    harness.settle(); // each event is read back as it was written
-    assert_eq!(harness.run.answer().unwrap().body.value(), json!({"ref": null}));
-    let rehearsed = harness.events.iter().find(|event| event.kind() == "step_finished").unwrap();
-    let mut written = serde_json::to_value(rehearsed).unwrap();
-    let outcome = &mut written["step_finished"]["outcome"]["rehearsed"];
-    assert_eq!(outcome["output"], Value::Null);
-    // An earlier version wrote a declared null without `declares_null`. An output that nobody declared is written like
-    // that as well.
-    outcome.as_object_mut().unwrap().remove("declares_null").unwrap();
-    let Event::StepFinished(finished) = serde_json::from_value(written).unwrap() else { panic!("a step's end") };
-    assert!(matches!(finished.outcome, super::Outcome::Rehearsed { output: None, .. }));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, answer, legacy, refused, request};
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
 use crate::flag::{Arm, PinKey, SkipReason};
 use crate::names::RouteId;
 use crate::workflow::testing::PlanBuilder;
@@ -120,6 +120,21 @@ async fn a_rehearsal_does_not_wait_between_attempts() {
     let (status, ..) = answer(harness.send(request("w", Mode::Rehearse, &json!({}))).await);
     assert_eq!(status, 200);
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// Its clock is virtual: a wait for the lock would be one request after the other, until the rehearsal's deadline.
+#[tokio::test]
+async fn a_rehearsal_does_not_wait_for_a_lock_at_a_service() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(423, json!({}))).await;
+    let definition = json!({
+        "workflow": "w",
+        "steps": { "a": { "call": "GET ${services.world}/a", "busy_on": [409], "retry": { "attempts": 2 } } },
+        "respond": { "status": 200 },
+    });
+    let harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
+    let (problem, report) = refused(harness.send(request("w", Mode::Rehearse, &json!({}))).await);
+    assert_eq!((problem.status, report.status), (502, Some(RunStatus::Failed)), "{problem:?}");
+    assert_eq!(step_service.seen().len(), 2);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::serde_forms::{pairs, present};
-use super::{CallRecord, EffectClass, Failure, Part, StepStarted};
+use super::{CallRecord, Choice, ConflictKind, EffectClass, Failure, Part, StepStarted};
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
 /// A step and the item of its `for_each`.
@@ -345,6 +345,23 @@ impl CallState {
     /// whether an earlier one took effect. What would only begin an effect does not start in a run that is ending.
     pub(super) fn starts_while_ending(&self) -> bool {
         self.requested && self.unknown_effect()
+    }
+    /// The conflict over it was resolved by another attempt. Where a person decided, the attempts so far do not count any
+    /// more; a reload only ends a pause. In both cases the pause does not count towards the deadline, which begins anew.
+    pub(super) fn retry_chosen(&mut self, choice: &Choice, kind: ConflictKind, by_reload: bool) {
+        if !by_reload {
+            self.free = self.attempt;
+        }
+        self.requested = true;
+        // Only these conflicts say that an earlier attempt may have taken effect, and at which address.
+        self.move_accepted = matches!(kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown);
+        self.until = None;
+        self.unfit_result = None;
+        if matches!(choice, Choice::RetryWith { .. }) {
+            self.renew = true;
+            self.renewed += 1;
+            self.uncertain = false;
+        }
     }
     pub(super) fn in_flight(&self, step: &StepId, item: Option<u32>, part: Part) -> InFlight {
         InFlight {

@@ -7,6 +7,7 @@ use crate::names::StepId;
 use crate::workflow::calls::{
     CallResult, CallState, Phase, StepItem, StepState, UndoCall, UndoProgress, Undoing, Undone, Unsettled,
 };
+use crate::workflow::missing::RELOAD;
 use crate::workflow::run::{Cancel, End, UNDO_UNKNOWN, UNKNOWN};
 use crate::workflow::{
     Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Part, Run, StepFinished,
@@ -181,17 +182,7 @@ impl Run {
             Part::Probe | Part::Undo => self.side_call(step, item, part).ok(),
         };
         if let (Some(call), Choice::Retry | Choice::RetryWith { .. }) = (call, choice) {
-            call.free = call.attempt; // the attempts so far do not count any more
-            call.requested = true;
-            // Only these conflicts say that an earlier attempt may have taken effect, and at which address.
-            call.move_accepted = matches!(kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown);
-            call.until = None;
-            call.unfit_result = None;
-            if matches!(choice, Choice::RetryWith { .. }) {
-                call.renew = true;
-                call.renewed += 1;
-                call.uncertain = false;
-            }
+            call.retry_chosen(choice, kind, by == RELOAD);
         }
         Ok(())
     }

@@ -89,6 +89,35 @@ fn an_attempt_that_could_not_be_sent_again_uses_no_attempt_and_stays_unknown() {
     assert_eq!(harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().attempt, 2);
 }
 
+/// The reload ends the pause: the attempts so far still count, and the deadline begins anew.
+#[test]
+fn a_reload_gives_a_step_no_further_attempts() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a: { call: 'POST ${services.stock}/a', retry: { attempts: 3, base: 10s, max: 10s }, deadline: 1m }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    for attempt in 1..=3 {
+        let in_flight = harness.run.attempt(&"a".into(), None, Part::Do).unwrap();
+        let until = harness.now + SignedDuration::from_mins(1);
+        assert_eq!((in_flight.attempt, in_flight.until), (attempt, Some(until)));
+        Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("stock");
+        harness.call("a", status(429));
+        if attempt < 3 {
+            assert!(harness.run.misses_something(), "{:?}", harness.run.note());
+            harness.now += SignedDuration::from_mins(10);
+            harness.world = world();
+            harness.settle();
+        }
+    }
+    assert_eq!(harness.run.status(), RunStatus::Failed, "all attempts are used up");
+}
+
 /// The check of files refuses `request.peer`; a run that began before that keeps its plan.
 #[test]
 fn a_stored_plan_that_reads_the_address_of_the_caller_is_still_read() {

@@ -8,6 +8,7 @@ mod edges;
 mod effects;
 mod failure;
 mod harness;
+mod header_values;
 mod item_fallbacks;
 mod locks;
 mod missing;

@@ -3,12 +3,13 @@
 //! Always true: a record equals what is sent, byte for byte, except that it has stars in place of secrets and
 //! credentials. A body holds neither, because it is made from the plain scope.
 
+use http::HeaderName;
 use serde_json::Value;
 
 use super::sensitive::{AnswerPlace, with_sensitive_parts};
 use super::world::{STARS, reads_hidden};
 use super::{AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, ResponseTemplate, Run, World};
-use crate::expression::{ExpressionError, ReadPath, Scope};
+use crate::expression::{ExpressionError, ReadPath, Scope, Template};
 
 /// An expression without a value: the paths that it reads, and its error.
 type NoValue = (Vec<ReadPath>, ExpressionError);
@@ -25,8 +26,7 @@ pub(super) fn call_record(
     let path = recorded_path(call, masked).map_err(|error| (call.url.reads().to_vec(), error))?;
     let mut headers = Vec::with_capacity(call.headers.len() + 1);
     for (name, template) in &call.headers {
-        let value = template.evaluate_text(masked).map_err(|error| (template.reads().to_vec(), error))?;
-        headers.push((name.as_str().to_owned(), value));
+        headers.push((name.as_str().to_owned(), header_value(name, template, masked)?));
     }
     let (body, content_type) = match given {
         Some(given) => given_body(&call.body, given, BytesMark::of_run(world, run)),
@@ -39,6 +39,21 @@ pub(super) fn call_record(
     }
     let url = format!("{}{path}", base_of(call, world));
     Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body })
+}
+
+/// The value of a header. A control character, which no header can hold, makes it an expression without a value: only
+/// the workflow or its input can put it there, and another attempt would fail in the same way.
+fn header_value(name: &HeaderName, template: &Template, scope: &Scope) -> Result<String, NoValue> {
+    let refuse = |error| (template.reads().to_vec(), error);
+    let value = template.evaluate_text(scope).map_err(refuse)?;
+    match value.chars().find(|c| c.is_ascii_control() && *c != '\t') {
+        None => Ok(value),
+        Some(found) => {
+            let code = u32::from(found);
+            let message = format!("the value of the header `{name}` has a control character (U+{code:04X})");
+            Err(refuse(ExpressionError::new(message)))
+        }
+    }
 }
 
 /// Path and query of a call as records show them.
@@ -170,8 +185,7 @@ pub(super) fn answer(answer: &ResponseTemplate, scope: &Scope, mark: BytesMark) 
     };
     let mut headers = Vec::with_capacity(answer.headers.len() + 1);
     for (name, template) in &answer.headers {
-        let value = template.evaluate_text(scope).map_err(|error| (template.reads().to_vec(), error))?;
-        headers.push((name.as_str().to_owned(), value));
+        headers.push((name.as_str().to_owned(), header_value(name, template, scope)?));
     }
     let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let Some(template) = &answer.body else {

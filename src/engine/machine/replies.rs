@@ -176,6 +176,7 @@ fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
 pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> ArmReply {
     let mut headers = HeaderMap::with_capacity(record.headers.len());
     for (name, value) in &record.headers {
+        // Only a record of an earlier version holds a value that no header can hold.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
             headers.append(name, value);
         }

@@ -6,6 +6,7 @@ mod connections;
 mod crash;
 mod damaged_summaries;
 mod descendants;
+mod edited_workflows;
 mod end_children;
 mod failing;
 mod faulty_stores;

@@ -4,6 +4,7 @@
 //! Always true: nothing is begun here. The result of a run that this process moves is awaited; every other run is read
 //! from the store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -12,11 +13,12 @@ use crate::engine::api::successors;
 use crate::engine::context::Core;
 use crate::engine::machine::Announcement;
 use crate::engine::machine::replies;
+use crate::engine::scheduler::load;
 use crate::engine::scheduler::registry::AnnouncementReceiver;
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::ArmReply;
 use crate::names::RunId;
-use crate::workflow::{Run, fold};
+use crate::workflow::{Plan, Run, fold};
 
 /// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
 pub(super) const STORE_READ_TIME: Duration = Duration::from_millis(50);
@@ -37,19 +39,23 @@ pub(super) async fn attach(
     deadline: Instant,
 ) -> Option<ArmReply> {
     let until = deadline.checked_sub(STORE_READ_TIME).unwrap_or(deadline);
-    if let Some(mut announced) = announced
-        && let Ok(Ok(announcement)) = timeout_at(until, announced.wait_for(Option::is_some)).await
-    {
-        match announcement.clone() {
-            Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, fall_back)),
-            Some(Announcement::Run(run)) => {
-                let plan = snapshot.plan(&run.started().plan);
-                if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back) {
-                    return Some(reply);
-                }
+    let announcement = match announced {
+        None => None,
+        // The receiver's lock on the announcement is released at once.
+        Some(mut announced) => match timeout_at(until, announced.wait_for(Option::is_some)).await {
+            Ok(Ok(announcement)) => announcement.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        },
+    };
+    match announcement {
+        Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, fall_back)),
+        Some(Announcement::Run(run)) => {
+            let plan = timeout_at(deadline, plan_of(core, snapshot, &run)).await.ok().flatten();
+            if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back) {
+                return Some(reply);
             }
-            None => {}
         }
+        None => {}
     }
     match timeout_at(deadline, stored_reply(core, snapshot, id, fall_back)).await {
         Ok(reply) => reply,
@@ -79,16 +85,18 @@ async fn stored_reply(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bo
         Err(_) => return Some(unknown_outcome(id, "the store does not answer")),
     };
     let shown = successor.as_ref().or(run.as_ref())?;
-    let plan = snapshot.plan(&shown.started().plan);
+    let plan = plan_of(core, snapshot, shown).await;
     let pending = match (&run, &successor) {
         (Some(run), Some(successor)) => replies::pending_of_predecessor(run, successor, plan.as_deref()),
         _ => None,
     };
     let reply = pending.or_else(|| replies::of_run(shown, plan.as_deref(), &snapshot.world, fall_back));
-    Some(reply.unwrap_or_else(|| match plan {
-        Some(plan) => replies::still_running(shown, &plan, &snapshot.world),
-        None => unknown_outcome(shown.id(), "the run has no answer yet"),
-    }))
+    Some(reply.unwrap_or_else(|| replies::still_running(shown, plan.as_deref(), &snapshot.world)))
+}
+
+/// The plan that a run keeps, whether or not the files in force still have it; `None` where it cannot be read.
+async fn plan_of(core: &Core, snapshot: &Snapshot, run: &Run) -> Option<Arc<Plan>> {
+    load::plan_of(core, snapshot, &run.started().plan).await.ok()
 }
 
 /// A run as it is stored; `None` where it has no events.

@@ -40,14 +40,14 @@ impl Machine {
                     }
                     _ => replies::of_run(run, Some(&self.plan), &self.world, caller.may_fall_back),
                 };
-                let reply = reply.unwrap_or_else(|| replies::still_running(run, &self.plan, &self.world));
+                let reply = reply.unwrap_or_else(|| replies::still_running(run, Some(&self.plan), &self.world));
                 let reply = if self.is_unstored_answer() { replies::without_run(reply) } else { reply };
                 self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
             }
         } else if let Some(DecidedReply { run, .. }) = self.deadline_reply.as_ref().filter(|reply| reply.seq <= durable)
             && self.caller.take().is_some()
         {
-            let mut reply = replies::still_running(run, &self.plan, &self.world);
+            let mut reply = replies::still_running(run, Some(&self.plan), &self.world);
             // In shadow and dark a run that pauses is not compared, and neither are those above it.
             if self.descendant_waits
                 && run.mode() != Mode::Real

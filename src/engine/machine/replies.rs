@@ -98,9 +98,9 @@ pub(in crate::engine) fn pending_of_predecessor(run: &Run, successor: &Run, plan
 }
 
 /// The reply at the caller's deadline, while the run goes on.
-pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) -> ArmReply {
+pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, world: &World) -> ArmReply {
     // Not in shadow and dark: a pending answer must not be compared with legacy's final one.
-    let pending = pending(run, Some(plan), world).filter(|_| run.mode() == Mode::Real);
+    let pending = pending(run, plan, world).filter(|_| run.mode() == Mode::Real);
     pending.unwrap_or_else(|| {
         let problem = Problem {
             status: 503,
@@ -115,7 +115,7 @@ pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) ->
             retry_after_s: Some(1),
             shared_step_begun: Some(run.shared_begun()),
         };
-        ArmReply::Refused(problem, report(run, Some(plan)))
+        ArmReply::Refused(problem, report(run, plan))
     })
 }
 
@@ -335,6 +335,8 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
     };
     let message = match plan {
         Some(plan) => ShownTexts::of(plan, run).failure(failure),
+        // Without the plan it is not known which parts of the message may be shown.
+        None if run.holds_sensitive() => "The run failed; why cannot be shown, because its plan cannot be read".into(),
         None => failure.message.as_str().into(),
     };
     Problem {

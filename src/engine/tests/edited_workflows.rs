@@ -1,0 +1,86 @@
+//! A client's retry of a request whose run goes on with a plan that the files in force no longer have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request};
+use crate::exchange::ArmRequest;
+use crate::flag::RetryKey;
+use crate::limits::Limits;
+use crate::names::ServiceName;
+use crate::secret::Secret;
+use crate::store::MemoryStore;
+use crate::workflow::{Known, Mode, Plan, RunStatus};
+
+/// Its caller's time is short: the run outlives it.
+fn keyed_request(body: &Value) -> ArmRequest {
+    let deadline = Duration::from_millis(300);
+    ArmRequest { retry_key: Some(RetryKey([9; 32])), deadline, ..request("w", Mode::Real, body) }
+}
+
+async fn gated() -> Arc<StepService> {
+    StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await
+}
+
+fn plan(respond: &Value) -> Arc<Plan> {
+    let steps = json!({ "a": { "call": "POST ${services.world}/a" } });
+    checked_plan(&json!({ "workflow": "w", "steps": steps, "respond": respond }), false)
+}
+
+#[tokio::test]
+async fn a_retry_learns_that_the_run_goes_on() {
+    let pending = json!({ "pending": { "status": 202, "body": { "run": "${run.id}" } } });
+    let before = json!([pending.clone(), { "status": 200, "body": "before" }]);
+    let harness = Harness::new(&gated().await, plan(&before)).await;
+    let (status, body, report) = answer(harness.send(keyed_request(&json!({}))).await);
+    assert_eq!(status, 202);
+    harness.load_plans(&[&plan(&json!([pending, { "status": 200, "body": "after" }]))]);
+    let (again, same_body, _) = answer(harness.send(keyed_request(&json!({}))).await);
+    assert_eq!((again, same_body), (202, body));
+    harness.step_service.open_gate();
+    harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+    let (status, body, _) = answer(harness.send(keyed_request(&json!({}))).await);
+    assert_eq!((status, body), (200, json!("before")));
+
+    let harness = Harness::new(&gated().await, plan(&json!({ "status": 200, "body": "before" }))).await;
+    for is_edited in [false, true] {
+        let (problem, report) = refused(harness.send(keyed_request(&json!({}))).await);
+        assert_eq!((problem.status, problem.kind.as_str()), (503, "run-goes-on"), "edited: {is_edited}");
+        assert_eq!((problem.run, problem.shared_step_begun), (report.run, Some(true)), "edited: {is_edited}");
+        harness.load_plans(&[&plan(&json!({ "status": 200, "body": "after" }))]);
+    }
+}
+
+/// The error of an expression may quote the sensitive value that it read.
+#[tokio::test]
+async fn a_retry_is_shown_no_sensitive_values() {
+    let plan = |status: u16| {
+        let source = json!({
+            "workflow": "w",
+            "input": { "sensitive": ["$.card"] },
+            "steps": {
+                "a": { "call": "POST ${services.world}/a", "body": "${request.body.card}" },
+                "b": { "needs": ["a"], "set": "${int(request.body.card)}" },
+            },
+            "respond": { "status": status },
+        });
+        let services = BTreeMap::from([(ServiceName::from("world"), true)]);
+        let (secrets, limits) = (BTreeSet::new(), Limits::default());
+        let known = Known { services: &services, secrets: &secrets, has_store_key: true, limits: &limits };
+        Arc::new(Plan::from_source(&source, &known).unwrap())
+    };
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let (store, key) = (Arc::new(MemoryStore::new()), Some(Secret::new("k")));
+    let harness = Harness::with_store(&step_service, plan(200), store, Limits::default(), key).await;
+    let body = json!({ "card": "4111-1111-2222" });
+    for is_edited in [false, true] {
+        let (problem, _) = refused(harness.send(keyed_request(&body)).await);
+        assert_eq!(problem.kind, "workflow-expression");
+        assert!(problem.detail.starts_with("`b` (expression): ***"), "edited: {is_edited}: {}", problem.detail);
+        harness.load_plans(&[&plan(201)]);
+    }
+    assert_eq!(step_service.seen().len(), 1, "the second request is a retry");
+}

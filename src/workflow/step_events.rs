@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::calls::StepState;
+use super::calls::{Phase, StepState};
 use super::conflict::{conflict, pauses};
 use super::world::deeper_than;
 use super::{
@@ -45,13 +45,15 @@ pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPat
 
 /// Handles an error before any call: the step fails, or a person decides.
 pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
-    let has_begun = run.call_state(&step.id, item, Part::Do).is_some();
-    if has_begun
+    let state = run.call_state(&step.id, item, Part::Do);
+    // Another attempt that was asked for cannot be made: none is under way that could end the step.
+    let waits = state.is_some_and(|state| matches!(state.phase, Phase::Waiting(_)));
+    let fails = state.is_some()
         || run.is_ending()
         || failure.kind == FailureKind::Unresolved
-        || !pauses(run, step.failure_handling.on_failure)
-    {
-        let attempt = run.call_state(&step.id, item, Part::Do).map_or(0, |state| state.attempt);
+        || !pauses(run, step.failure_handling.on_failure);
+    if fails && !waits {
+        let attempt = state.map_or(0, |state| state.attempt);
         return finished(step, item, attempt, Outcome::Failed { failure });
     }
     let conflict = conflict(run, step, item, Part::Do, kind, &failure);

@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::people_harness::{no, review, yes};
 use super::*;
-use crate::workflow::{CheckpointKind, Choice, OnTimeout, Order};
+use crate::workflow::{CheckpointKind, Choice, ConflictKind, OnTimeout, Order, Part};
 
 fn mails(risk: &str, more: &str) -> Plan {
     plan(&format!(
@@ -204,4 +204,33 @@ fn in_shadow_and_dark_nobody_is_asked_and_nothing_risky_is_sent() {
             assert_eq!((status, why, sent), (RunStatus::Failed, Some(FailureKind::NeedsPerson), 0), "{mode:?}{effect}");
         }
     }
+}
+
+/// A person gives a call that was refused another input, and the question about that input has no value.
+#[test]
+fn a_question_that_cannot_be_asked_about_another_input_is_a_conflict() {
+    let plan = plan(
+        "
+workflow: w
+risks: [{ items_over: 2, risk: medium }]
+steps:
+  pay:
+    call: POST ${services.bank}/pay
+    body: { all: [1] }
+    on_failure: pause
+    ask: { question: '${request.body.nothing}' }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("pay", status(400));
+    let retry_with = |count: u32| Choice::RetryWith { input: Arc::new(json!({"all": (0..count).collect::<Vec<_>>()})) };
+    harness.choose("pay", None, retry_with(3)).unwrap();
+    let conflict = harness.run.conflict().unwrap();
+    assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Expression, 1), "{}", conflict.message);
+    harness.choose("pay", None, retry_with(2)).unwrap();
+    assert_eq!(harness.run.attempt(&"pay".into(), None, Part::Do).map(|attempt| attempt.attempt), Some(2));
+    harness.call("pay", ok(json!({})));
+    assert_eq!(harness.status(), RunStatus::Completed);
 }

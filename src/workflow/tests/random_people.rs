@@ -92,7 +92,9 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
                 by["on_reject"] = json!("skip");
             }
             by["fallback_only"] = json!(true);
-            by["risk"] = json!(if bit(5) { "medium" } else { "low" });
+            if bit(5) {
+                by["risk"] = json!("medium");
+            }
             if bit(4) && bit(7) {
                 by["if"] = json!("${index != 1}");
             }

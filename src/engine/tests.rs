@@ -2,6 +2,7 @@
 
 mod arm;
 mod children;
+mod children_of_routes;
 mod connections;
 mod crash;
 mod damaged_summaries;

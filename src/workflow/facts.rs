@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload, SensitivePath};
+use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload, RouteAbove, SensitivePath};
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
 
 /// The start of a run.
@@ -48,6 +48,9 @@ pub struct RunStarted {
     /// Its parent run, and the parent's step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// Of a child: the route at the top of its tree. Absent in children that an earlier version started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_above: Option<RouteAbove>,
     /// The run whose results it takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<RunId>,

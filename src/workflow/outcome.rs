@@ -87,9 +87,7 @@ impl EndedAttempt<'_> {
                 let caller_waits = self.part == Part::Do
                     && state.until.is_none()
                     && self.run.mode() == Mode::Real
-                    && self.run.started.route.is_some()
-                    && self.run.answer.is_none()
-                    && self.run.pending.is_none();
+                    && self.run.has_waiting_caller(self.now);
                 let fallback =
                     !earlier_unknown && fallback::available(self.run, self.plan, self.step, self.item).is_some();
                 if breaker_open && !uncertain && (fallback || caller_waits) && !self.run.is_ending() {

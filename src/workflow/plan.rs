@@ -176,7 +176,7 @@ pub struct FailureHandling {
     /// The step that runs in its place when it certainly did nothing.
     pub fallback: Option<StepIndex>,
     /// What happens after 409, 412 and 422; `None` means pause for runs that the API started, and fail for those of a
-    /// route.
+    /// route; child runs do as the run at the top of their tree.
     pub on_conflict: Option<PauseOrFail>,
     /// What happens when it fails for good; `None` means fail, except that runs of the API pause when an expression or
     /// schema check fails.

@@ -62,6 +62,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         traceparent: None,
         job: None,
         parent: None,
+        route_above: None,
         bytes_marked: true,
         sensitive: false,
         sensitive_paths: Vec::new(),

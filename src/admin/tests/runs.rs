@@ -34,6 +34,7 @@ fn started(run: RunId) -> Event {
         traceparent: None,
         job: None,
         parent: None,
+        route_above: None,
         bytes_marked: true,
         sensitive: false,
         sensitive_paths: Vec::new(),

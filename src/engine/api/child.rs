@@ -217,6 +217,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         by: parent.by.clone(),
         job: None,
         parent: Some(Parent { run: parent.run, step: spec.step.clone(), item: spec.item }),
+        route_above: spec.route_above,
         legacy,
         traceparent: parent.traceparent.clone(),
         until: parent.until,

@@ -264,6 +264,7 @@ fn first_event(
         traceparent: trace.map(str::to_owned),
         job: None,
         parent: None,
+        route_above: None,
         bytes_marked: true,
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,

@@ -71,6 +71,7 @@ pub(in crate::engine) async fn rerun(
         pinned_before,
         job: Some(job),
         parent: None,
+        route_above: None,
         rerun_of: Some(of),
         by: Some(by),
         until: start::deadline(&plan, now),

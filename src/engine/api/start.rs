@@ -28,7 +28,7 @@ use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::exchange::RequestCopy;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, FirstTry};
-use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RunStarted, SensitivePath};
+use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath};
 
 /// The request path that expressions see in a run that was started through the API, not by a route.
 const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
@@ -39,6 +39,7 @@ pub(in crate::engine) struct Origin {
     pub by: Option<String>,
     pub job: Option<JobId>,
     pub parent: Option<Parent>,
+    pub route_above: Option<RouteAbove>,
     /// The parts of legacy's reply that the run's plan and those of its child runs read.
     pub legacy: Option<Arc<Value>>,
     pub traceparent: Option<String>,
@@ -75,7 +76,8 @@ pub(in crate::engine) fn first_event(
         peer: [127, 0, 0, 1].into(),
     };
     let facts = decode::facts(&request, input, plan, origin.bytes_mark);
-    let Origin { mode, by, job, parent, legacy, traceparent, until, bytes_mark: _, sensitive_paths } = origin;
+    let Origin { mode, by, job, parent, route_above, legacy, traceparent, until, bytes_mark: _, sensitive_paths } =
+        origin;
     let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,
@@ -93,6 +95,7 @@ pub(in crate::engine) fn first_event(
         traceparent,
         job,
         parent,
+        route_above,
         bytes_marked: true,
         sensitive: !(plan.sensitive_values().is_empty() && sensitive_paths.is_empty()),
         sensitive_paths,
@@ -130,6 +133,7 @@ pub(in crate::engine) async fn start(
         by: Some(by),
         job: None,
         parent: None,
+        route_above: None,
         legacy: None,
         traceparent: None,
         until: None,

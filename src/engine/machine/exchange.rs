@@ -15,8 +15,8 @@ use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, OrderRecord};
 use crate::workflow::{
-    AttemptResult, FailureKind, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, SensitivePath,
-    StepIndex, TreeEffects,
+    AttemptResult, FailureKind, InFlight, LockSeen, Order, Part, Refusal, RouteAbove, Run, RunStatus, RunSummary,
+    SensitivePath, StepIndex, TreeEffects,
 };
 
 /// Something that happened.
@@ -177,6 +177,7 @@ pub(in crate::engine) struct ChildSpec {
     pub item: Option<u32>,
     pub workflow: WorkflowName,
     pub input: Arc<Value>,
+    pub route_above: Option<RouteAbove>,
     /// The sensitive parts of the child's first event.
     pub sensitive_paths: Vec<SensitivePath>,
 }

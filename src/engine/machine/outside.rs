@@ -3,6 +3,7 @@
 //! Always true: a lock is queried, and a child is created, only after the run's own event about it is durable; a change
 //! during a query causes one more query; the state of a queue that the step has left is ignored.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::exchange::{ChildEnd, ChildSpec, ChildState, Delivery, LockQuery, Output, SpawnPolicy};
@@ -13,12 +14,17 @@ use crate::names::{Fence, RunId, Seq};
 use crate::store::OrderRecord;
 use crate::workflow::{
     CheckpointEvent, ChildEvent, Command, Event, LockEvent, LockSeen, Order, Plan, Run, StepIndex, WaitEvent,
-    child_paths,
+    child_paths, route_above_child,
 };
 
 /// The children that a run has begun and whose end it has not recorded.
-pub(in crate::engine) fn open_children<'a>(run: &'a Run, plan: &'a Plan) -> impl Iterator<Item = ChildSpec> + 'a {
-    run.children().map(|open| ChildSpec {
+pub(in crate::engine) fn open_children<'a>(
+    run: &'a Run,
+    plan: &'a Plan,
+    caller_until: Option<Timestamp>,
+) -> impl Iterator<Item = ChildSpec> + 'a {
+    run.children().map(move |open| ChildSpec {
+        route_above: route_above_child(plan, run, &open.step, caller_until),
         sensitive_paths: child_paths(plan, run, &open.step),
         child: open.run,
         step: open.step,
@@ -48,6 +54,7 @@ impl Machine {
         match event {
             Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {
                 let spec = ChildSpec {
+                    route_above: route_above_child(&self.plan, &self.run, step, self.caller_until()),
                     sensitive_paths: child_paths(&self.plan, &self.run, step),
                     child: *child,
                     step: step.clone(),
@@ -134,9 +141,14 @@ impl Machine {
         reacquired.zip(self.log.fence()).is_some_and(|(newest, own)| newest > own)
     }
 
+    /// Until when the run's caller waits for its answer.
+    fn caller_until(&self) -> Option<Timestamp> {
+        self.caller.map(|caller| caller.answer_by)
+    }
+
     /// Queries all open children.
     pub(super) fn query_children(&mut self) {
-        for spec in open_children(&self.run, &self.plan) {
+        for spec in open_children(&self.run, &self.plan, self.caller_until()) {
             let known = OpenChild { seq: Seq(0), spec, needs_query: true, query: QueryState::Idle };
             self.children.entry(known.spec.child).or_insert(known).needs_query = true;
         }

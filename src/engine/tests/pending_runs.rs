@@ -349,7 +349,7 @@ async fn ensuring_a_child_a_second_time_does_not_disturb_the_resting_child() {
     store.wait_for_reads(1).await;
     let parent = crate::workflow::fold(harness.events(run).await.iter()).unwrap();
     let plan = harness.engine.core.files.snapshot.load().plan(&parent.started().plan).unwrap();
-    let spec = machine::open_children(&parent, &plan).next().unwrap();
+    let spec = machine::open_children(&parent, &plan, None).next().unwrap();
     let child = spec.child;
     let core = harness.engine.core.clone();
     let started = parent.started().clone();

@@ -260,6 +260,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         traceparent: None,
         job: None,
         parent: None,
+        route_above: None,
         bytes_marked: true,
         sensitive: false,
         sensitive_paths: Vec::new(),

@@ -1,8 +1,11 @@
 //! How a parent handles the end of a child run: a fitting output, an unfitting one, and undoing.
 
-use super::harness::{plan, take};
+use super::harness::{breaker_open, plan, take};
 use super::*;
-use crate::workflow::{ChildEvent, Choice, ConflictKind, Order, Parent, Part, TreeEffects, Undone, rerun, view};
+use crate::workflow::{
+    ChildEvent, Choice, ConflictKind, Order, Parent, Part, RouteAbove, TreeEffects, Undone, rerun, route_above_child,
+    view,
+};
 
 const TRIP: &str = "
 workflow: w
@@ -148,6 +151,91 @@ respond: { status: 200 }
     harness.order_by(&by, pause()).unwrap();
     harness.order_by("ann", resume()).unwrap();
     assert_eq!(harness.status(), RunStatus::Running, "a person lifts any pause");
+}
+
+/// A child of a run that a route started (`Some`) or the API.
+fn child_below<'a>(plan: &'a Plan, route_above: Option<RouteAbove>) -> Harness<'a> {
+    Harness::started_with(plan, |started| {
+        started.route = None;
+        started.parent = Some(Parent { run: RunId(uuid::Uuid::from_u128(9)), step: "sub".into(), item: None });
+        started.route_above = route_above;
+    })
+}
+
+#[test]
+fn a_child_pauses_or_fails_as_the_run_at_the_top_of_its_tree_does() {
+    let charge = "charge: { call: 'POST ${services.bank}/charges'";
+    let cases = [
+        (format!("{charge} }}"), "1", status(409)),
+        (format!("{charge}, output: {{ schema: {{ type: integer }} }} }}"), "1", ok(json!("x"))),
+        (format!("{charge} }}, next: {{ set: '${{steps.charge.output.id}}' }}"), "1", ok(json!({}))),
+        (format!("{charge} }}"), "'${steps.charge.output.id}'", ok(json!({}))),
+    ];
+    for (steps, body, result) in cases {
+        let plan = plan(&format!("{{ workflow: w, steps: {{ {steps} }}, respond: {{ body: {body} }} }}"));
+        for route_above in [None, Some(RouteAbove { caller_until: None })] {
+            let mut harness = child_below(&plan, route_above);
+            harness.settle();
+            harness.call("charge", result.clone());
+            let expected = if route_above.is_none() { RunStatus::Paused } else { RunStatus::Failed };
+            assert_eq!(harness.status(), expected, "{steps} {body} {route_above:?}: {:?}", harness.kinds());
+            let stored = serde_json::to_value(&harness.events).unwrap();
+            assert_eq!(serde_json::from_value::<Vec<Event>>(stored.clone()).unwrap(), harness.events);
+            let first = &stored[0]["run_started"];
+            assert_eq!(first.get("route_above").is_some(), route_above.is_some(), "{first}");
+        }
+    }
+}
+
+#[test]
+fn a_child_waits_for_a_breaker_only_while_no_caller_waits_for_it() {
+    let plan = plan("{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a' } }, respond: { status: 200 } }");
+    let ends_at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(30);
+    let above = |caller_until| Some(RouteAbove { caller_until });
+    for (route_above, waits) in [(None, true), (above(None), true), (above(Some(ends_at)), false)] {
+        let mut harness = child_below(&plan, route_above);
+        harness.settle();
+        harness.call("a", breaker_open(60_000));
+        let expected = if waits { RunStatus::Running } else { RunStatus::Failed };
+        assert_eq!(harness.status(), expected, "{route_above:?}");
+    }
+    let mut harness = child_below(&plan, above(Some(ends_at)));
+    harness.now = ends_at;
+    harness.settle();
+    harness.call("a", breaker_open(60_000));
+    assert_eq!(harness.in_flight_names(), ["a"], "its caller has an answer");
+}
+
+#[test]
+fn a_child_is_told_of_the_caller_only_where_every_answer_waits_for_it() {
+    let text = "
+workflow: w
+steps:
+  before: { call: 'POST ${services.bank}/a', fallback: instead }
+  instead: { fallback_only: true, run: other }
+  sub: { needs: [before], run: x }
+  next: { needs: [sub], set: 1 }
+  beside: { run: z }
+respond: RESPOND
+";
+    let until = Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(5));
+    let told = |respond: &str, change: fn(&mut RunStarted)| {
+        let plan = plan(&text.replace("RESPOND", respond));
+        let harness = Harness::started_with(&plan, change);
+        ["sub", "instead", "beside"].map(|step| route_above_child(&plan, &harness.run, &step.into(), until))
+    };
+    let (of_caller, other) = (Some(RouteAbove { caller_until: until }), Some(RouteAbove { caller_until: None }));
+    assert_eq!(told("{ status: 200 }", |_| {}), [of_caller; 3]);
+    assert_eq!(told("[{ after: [next] }]", |_| {}), [of_caller, of_caller, other]);
+    assert_eq!(told("[{ after: [beside], when: '${false}' }, { status: 200 }]", |_| {}), [other, other, of_caller]);
+    assert_eq!(told("{ status: 200 }", |started| started.route = None), [None; 3]);
+    // A grandchild is told what the child was told, whatever the child itself answers.
+    let below = |started: &mut RunStarted| {
+        let caller_until = Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1));
+        (started.route, started.route_above) = (None, Some(RouteAbove { caller_until }));
+    };
+    let earlier = Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1));
+    assert_eq!(told("[{ after: [before] }]", below), [Some(RouteAbove { caller_until: earlier }); 3]);
 }
 
 const CHARGE: &str = "

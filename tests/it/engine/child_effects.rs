@@ -48,9 +48,12 @@ fn answers() -> Vec<(Vec<ScriptedReply>, Vec<bool>)> {
     let refuse = ScriptedReply::Refuse;
     vec![
         (vec![refuse(400)], vec![true]),
+        // In a run that the API started it would pause.
+        (vec![refuse(409)], vec![true]),
         (vec![refuse(429)], vec![false]),
         (vec![done(), refuse(400)], vec![true, true]),
         (vec![done(), refuse(402)], vec![true, true]),
+        (vec![done(), refuse(409)], vec![true, true]),
         (vec![done(), refuse(429)], vec![true, false]),
         (vec![done(), refuse(500)], vec![true, true]),
         (vec![done(), ScriptedReply::LoseReply], vec![true, true]),

@@ -105,6 +105,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         traceparent: None,
         job: None,
         parent: None,
+        route_above: None,
         rerun_of: None,
         pinned_before: Vec::new(),
         by: None,

@@ -1,0 +1,69 @@
+//! Runs below one that a route started do not wait for people where that one would not.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::harness::{Harness, ServiceReply, StepService, checked_plan, refused, request, start};
+use crate::workflow::{Event, Mode, Plan, RunStarted, RunStatus};
+
+fn above(name: &str, below: &str, respond: &Value) -> Arc<Plan> {
+    checked_plan(&json!({ "workflow": name, "steps": { "sub": { "run": below } }, "respond": respond }), false)
+}
+
+/// A run `w`, which runs `middle`, which runs `inner`, whose charge is answered with 409.
+async fn three_generations() -> Harness {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(409, json!({}))).await;
+    let ok = json!({ "status": 200, "body": {} });
+    let steps = json!({ "charge": { "call": "POST ${services.world}/charges" } });
+    let inner = checked_plan(&json!({ "workflow": "inner", "steps": steps, "respond": ok }), false);
+    let harness = Harness::new(&step_service, above("w", "middle", &ok)).await;
+    harness.load_plans(&[&above("middle", "inner", &ok), &inner]);
+    harness
+}
+
+/// The first events and the statuses of all runs, the one at the top first.
+async fn generations(harness: &Harness) -> Vec<(Arc<RunStarted>, RunStatus)> {
+    let mut all = harness.runs().await;
+    all.sort_by_key(|run| run.run_id);
+    let mut found = Vec::new();
+    for summary in all {
+        let events = harness.events(summary.run_id).await;
+        let Some(Event::RunStarted(started)) = events.first() else { panic!("{events:?}") };
+        found.push((started.clone(), summary.status));
+    }
+    found
+}
+
+/// Whether there are so many runs, and the last one is the innermost of a tree that no route started, and is paused.
+fn is_paused_below_the_api(runs: &[(Arc<RunStarted>, RunStatus)], count: usize) -> bool {
+    runs.len() == count
+        && runs.last().is_some_and(|(started, status)| {
+            started.workflow.as_str() == "inner" && started.route_above.is_none() && *status == RunStatus::Paused
+        })
+}
+
+#[tokio::test]
+async fn a_refusal_below_a_run_of_a_route_fails_the_tree_and_below_a_run_of_the_api_pauses_it() {
+    let harness = three_generations().await;
+    let (problem, _) = refused(harness.send(request("w", Mode::Real, &json!({}))).await);
+    assert_eq!((problem.status, problem.kind.as_str()), (500, "workflow-child-failed"), "{problem:?}");
+    let all = generations(&harness).await;
+    let statuses: Vec<_> = all.iter().map(|(_, status)| *status).collect();
+    assert_eq!(statuses, [RunStatus::Failed; 3]);
+    assert_eq!(all[0].0.route_above, None, "it has the route itself");
+    let told: Vec<_> = all[1..].iter().map(|(started, _)| started.route_above.unwrap().caller_until).collect();
+    assert!(told[0].is_some_and(|until| until > all[0].0.started) && told[0] == told[1], "{told:?}");
+
+    // Nobody waits for the answer of a rerun.
+    let again = harness.engine.rerun(all[0].0.run, "sub".into(), "ann".into()).await.unwrap();
+    harness.wait_until_resting(again.run).await;
+    let all = generations(&harness).await;
+    assert!(is_paused_below_the_api(&all, 6), "{all:?}");
+
+    let harness = three_generations().await;
+    let run = start(&harness, json!({})).await.run;
+    harness.wait_until_resting(run).await;
+    let all = generations(&harness).await;
+    assert!(is_paused_below_the_api(&all, 3), "{all:?}");
+}

@@ -1,7 +1,7 @@
 //! Instances of the engine that no route of new files would follow up. The engine's instances stay with the engine, so
 //! the routes that follow them up have to stay too, and have to match the same requests; their ids may change.
 //!
-//! An open run of a creator counts as an instance, because it may still create one.
+//! An open run of a creator, or a rerun of one, counts as an instance, because it may still create one.
 //!
 //! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is. Files
 //! are not refused for instances that the files before did not follow up either: that would stop every later reload
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::family::{creator, family};
 use crate::flag::{Arm, Family, Instance, Match, PinKey, Route, Segment};
 use crate::names::RouteId;
-use crate::store::{FollowedPath, RunFilter, SharedStore, StoreError};
+use crate::store::{FollowedPath, SharedStore, StoreError, families_of_open_runs};
 
 /// The requests by which each route follows up instances. A store that an older binary wrote has none of these.
 pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
@@ -80,10 +80,8 @@ pub(super) async fn find(
     let of_all = families.map(|id| (id.clone(), OwnedOf { instances: 0, in_open_run: true })).collect();
     let affected: BTreeSet<RouteId> =
         compare(&of_all, before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
-    for id in &affected {
-        if !store.runs(RunFilter::any_open_real_run(id.clone())).await?.is_empty() {
-            owned.entry(id.clone()).or_default().in_open_run = true;
-        }
+    for id in families_of_open_runs(&**store, &affected).await? {
+        owned.entry(id).or_default().in_open_run = true;
     }
     let Found { sentences, to_look_up } = compare(&owned, before.followers, next);
     let (new, known): (Vec<_>, Vec<_>) = sentences.into_iter().partition(|(id, _)| before.have(id));

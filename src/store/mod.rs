@@ -18,6 +18,7 @@ mod error;
 mod followed_path;
 mod key_files;
 mod memory;
+mod open_creators;
 mod postgres;
 mod records;
 mod retry_scopes;
@@ -44,6 +45,7 @@ pub use error::{AppendError, Conflict, StoreError};
 pub use followed_path::FollowedPath;
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
+pub use open_creators::families_of_open_runs;
 pub use postgres::PostgresStore;
 pub use records::{
     Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,

@@ -10,6 +10,7 @@ mod disk_faults;
 pub(crate) mod forward_work;
 mod lists;
 mod model;
+mod open_creators;
 mod ownership;
 mod pending_runs;
 mod postgres;

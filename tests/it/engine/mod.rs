@@ -22,6 +22,7 @@ mod moved_keys;
 mod moved_services;
 mod not_done;
 mod pinned_numbers;
+mod removed_families;
 mod restored_runs;
 mod retries;
 mod risk;

@@ -32,6 +32,23 @@ pub enum Why {
     Freeze,
 }
 
+impl Why {
+    /// All reasons: the closed set of the metric's labels.
+    pub const ALL: [Why; 6] = [Why::Requested, Why::Unproven, Why::Gate, Why::Guard, Why::Health, Why::Freeze];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Requested => "requested",
+            Why::Unproven => "unproven",
+            Why::Gate => "gate",
+            Why::Guard => "guard",
+            Why::Health => "health",
+            Why::Freeze => "freeze",
+        }
+    }
+}
+
 /// The inputs of a route's effective state: flips, gate, guard and health.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateInputs {

@@ -1,9 +1,9 @@
-//! Flags as metrics: `pointsman_flag_state` and `pointsman_flag_flips_total`.
+//! Flags as metrics: `pointsman_flag_state`, `pointsman_flag_reason` and `pointsman_flag_flips_total`.
 
 use metrics::{counter, gauge};
 
 use super::types::FlipSource;
-use crate::flag::FlagSet;
+use crate::flag::{FlagSet, Why};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
 
@@ -16,15 +16,24 @@ pub(super) fn set_states(set: &FlagSet, removed: &[RouteId]) {
         let route = flag.route.id.as_str();
         show(route, "requested", flag.requested.rank());
         show(route, "effective", flag.effective.state.rank());
+        show_reason(route, Some(flag.effective.why));
     }
     for route in removed {
         show(route.as_str(), "requested", 0);
         show(route.as_str(), "effective", 0);
+        show_reason(route.as_str(), None);
     }
 }
 
 fn show(route: &str, kind: &'static str, rank: u8) {
     gauge!("pointsman_flag_state", "route" => route.to_owned(), "kind" => kind).set(f64::from(rank));
+}
+
+fn show_reason(route: &str, reason: Option<Why>) {
+    for why in Why::ALL {
+        let applies = reason == Some(why);
+        gauge!("pointsman_flag_reason", "route" => route.to_owned(), "why" => why.as_str()).set(f64::from(applies));
+    }
 }
 
 /// Counts one flip.
@@ -37,4 +46,51 @@ pub(super) fn count_flip(flip: &FlipRecord, by: FlipSource) {
         ("by", by.as_str().to_owned()),
     ];
     counter!("pointsman_flag_flips_total", &labels).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use http::{Method, Uri};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::flag::{Freeze, Match, Route, Service, State};
+
+    #[test]
+    fn the_reason_of_each_state_is_a_metric() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let shop = Arc::new(Service {
+            name: "shop".into(),
+            urls: vec![Uri::from_static("http://127.0.0.1:9000")],
+            keyed: false,
+            connect: None,
+            first_byte: None,
+            calls_max: None,
+            breaker: None,
+            rate: None,
+        });
+        let matches = Match { method: Method::GET, path: "/a".into(), host: None };
+        let route = Route { declared: State::Live, ..Route::without_workflow("a".into(), matches, Arc::clone(&shop)) };
+        let set = |freeze| {
+            let routes = vec![Arc::new(route.clone())];
+            FlagSet::new(1, routes, &BTreeMap::new(), Arc::clone(&shop), BTreeMap::new(), freeze, [0; 32])
+        };
+        let reasons = || {
+            let text = handle.render();
+            let lines = text.lines().filter(|line| line.starts_with("pointsman_flag_reason") && line.ends_with(" 1"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        metrics::with_local_recorder(&recorder, || {
+            set_states(&set(Freeze::No), &[]);
+            assert_eq!(reasons(), [r#"pointsman_flag_reason{route="a",why="unproven"} 1"#]);
+            set_states(&set(Freeze::Instances), &[]);
+            assert_eq!(reasons(), [r#"pointsman_flag_reason{route="a",why="freeze"} 1"#]);
+            set_states(&set(Freeze::No), &["a".into()]);
+            assert_eq!(reasons(), Vec::<String>::new());
+        });
+    }
 }

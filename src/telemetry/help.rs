@@ -94,6 +94,11 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_flag_state",
         "The state of a route: 0 off, 1 shadow, 2 dark, 3 live, 4 only; as requested, and in effect.",
     ),
+    (
+        "pointsman_flag_reason",
+        "1 for the reason why a route is in its state in effect (requested, unproven, gate, guard, health, freeze), \
+         else 0.",
+    ),
     ("pointsman_flags_age_seconds", "The time since the flag files in force were loaded."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
     (

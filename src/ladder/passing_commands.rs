@@ -71,7 +71,8 @@ impl RequestedState<'_> {
         match self.gate.judge(positions, at, &requested) {
             Ok(_) => Some(plain),
             Err(Refusal::GateShut(_)) => {
-                Some(FlipCommand { force: Some(self.reason.unwrap_or(REASON).to_owned()), ..plain })
+                let reason = self.reason.filter(|reason| !reason.trim().is_empty()).unwrap_or(REASON);
+                Some(FlipCommand { force: Some(reason.to_owned()), ..plain })
             }
             Err(Refusal::Impossible(_)) => None,
         }

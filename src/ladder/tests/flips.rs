@@ -353,3 +353,18 @@ async fn a_caller_that_goes_away_does_not_leave_a_flip_half_done() {
     assert!(!fixture.flip("plain", to(State::Shadow)).await.unwrap().changed);
     assert_eq!(fixture.flips().await, 1);
 }
+
+#[tokio::test]
+async fn a_blank_reason_is_not_in_the_commands_that_would_pass() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("plain", to(State::Shadow)).await.unwrap();
+    let request = FlipRequest { reason: Some(" ".into()), ..forced(State::Dark) };
+    let Err(FlipError::Refused { why, commands }) = fixture.flip("plain", request).await else {
+        panic!("it is refused")
+    };
+    assert!(why.contains("needs a reason"), "{why}");
+    let [command] = &commands[..] else { panic!("{commands:?}") };
+    let reason = command.force.clone().unwrap();
+    assert!(!reason.trim().is_empty(), "{command:?}");
+    fixture.flip("plain", FlipRequest { reason: Some(reason), ..forced(State::Dark) }).await.unwrap();
+}

@@ -193,17 +193,21 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         at.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
         at.inputs.gate = Some(State::Off);
     }
-    let by_key = highest_by_key(&at);
+    lower_without_key(&mut at);
+    positions.routes.insert(route.id.clone(), at);
+    made
+}
+
+fn lower_without_key(at: &mut RoutePosition) {
+    let by_key = highest_by_key(at);
     if by_key < at.rung() {
         at.refused.push(format!(
             "`{}` has no `key` any more, so that no caller is in its shares below 100 %: it is in `{by_key}` until the `key` is \
              back or a flip gives it a share of 100 %",
-            route.id
+            at.route.id
         ));
         at.inputs.gate = Some(by_key);
     }
-    positions.routes.insert(route.id.clone(), at);
-    made
 }
 
 fn set_held(at: &mut RoutePosition, Unrecorded { until, why, .. }: Unrecorded) {
@@ -216,14 +220,16 @@ fn set_held(at: &mut RoutePosition, Unrecorded { until, why, .. }: Unrecorded) {
     ));
 }
 
-/// Holds a route that a flip without force lowered from `only` to `live`, as the next reading of its file would.
-pub(super) fn hold_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
+/// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip without
+/// force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
+pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
     let Some(mut at) = positions.routes.get(id).cloned() else { return };
     if let Some(unrecorded) = gate.held(positions, &at) {
         at.inputs.gate = Some(HELD_AT);
         set_held(&mut at, unrecorded);
-        positions.routes.insert(id.clone(), at);
     }
+    lower_without_key(&mut at);
+    positions.routes.insert(id.clone(), at);
 }
 
 /// Sets how far the cohorts of each route may go: what the route has proven, and which of them are held.

@@ -359,8 +359,11 @@ fn impossible(positions: &Positions, at: &RoutePosition, requested: &RequestedMo
     if requested.to > State::Off && at.route.workflow.is_none() {
         sentences.push(format!("`{id}` has no workflow: it can only be off"));
     }
-    let below_all = |rung: State| requested.shares.of(rung) < Percent::ALL;
-    if matches!(requested.to, State::Dark | State::Live) && below_all(requested.to) && at.route.key.is_none() {
+    let share = requested.shares.of(requested.to);
+    // A route goes down whatever share it keeps there; the mover lowers it further where it has no callers on that rung.
+    let is_asked = requested.to >= at.rung() || share != at.inputs.shares.of(requested.to);
+    let takes_keys = matches!(requested.to, State::Dark | State::Live) && share < Percent::ALL;
+    if takes_keys && is_asked && at.route.key.is_none() {
         sentences.push(format!(
             "a share below 100 % in `{}` needs a `key` on `{id}`, or one caller's requests would go to both arms",
             requested.to

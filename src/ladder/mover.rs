@@ -238,7 +238,7 @@ impl Mover {
         positions.remembered.insert(route.clone(), now);
         let flip = self.record_one(flip, Some(positions.rows())).await?;
         positions.apply_flip(route, flip.clone());
-        files::hold_after_flip(&mut positions, route, &self.gate);
+        files::lower_after_flip(&mut positions, route, &self.gate);
         self.put_in_force(positions);
         log(&flip, FlipSource::Api);
         Ok(Flipped { flip, changed: true, effective: self.in_force.effective(route), horizon })

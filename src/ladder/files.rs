@@ -2,7 +2,7 @@
 //!
 //! Always true: a file makes a flip by `file` only if its declaration differs from the one of the last reading, and the
 //! flip goes through the same gate. A route without any flip has the state of its file up to `shadow`; above that the
-//! file needs `force` with a reason, else the gate decides. A route whose move the gate refuses keeps its state, and the
+//! file needs `force` with a reason, else the gate decides; a creator also waits for its followers. A route whose move the gate refuses keeps its state, and the
 //! state in the file is shown as requested. The store keeps the older declaration then, so that the move is judged again
 //! at the next reading, also after a restart, until a person flips the route.
 //!
@@ -159,11 +159,16 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         at.inputs.has_no_flip = true;
         at.inputs.shares = now.shares;
         at.inputs.requested = now.state;
-        if now.state > UNPROVEN_MAX && route.force.is_none() {
+        // A new file puts no creator above its followers, not even by force. It counts as new until they are up there.
+        let waits_for_followers =
+            remembered.is_none() && positions.followers(&route.id).any(|follower| follower.rung() < now.state);
+        if now.state > UNPROVEN_MAX && (route.force.is_none() || waits_for_followers) {
             at.inputs.requested = UNPROVEN_MAX;
             made = judge_and_move(positions, &mut at, now.state, route, gate);
         }
-        positions.remembered.insert(route.id.clone(), now);
+        if !waits_for_followers {
+            positions.remembered.insert(route.id.clone(), now);
+        }
     } else if !changed || at.is_at(now.state, now.shares) {
         positions.remembered.insert(route.id.clone(), now);
     } else {
@@ -312,7 +317,7 @@ fn judge_and_move(
                 Refusal::Impossible(sentence) => vec![sentence],
             };
             let stays = at.rung();
-            if at.last.is_none() {
+            if at.last.is_none() && !requested.force {
                 at.refused.push(format!(
                     "neither a flip nor evidence supports `state: {to}` of the file: `force: {{ reason: … }}` beside it \
                      overrides the gate"

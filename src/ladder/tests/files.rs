@@ -54,6 +54,25 @@ async fn by_force_a_file_counts_without_a_flip_and_is_unproven() {
 }
 
 #[tokio::test]
+async fn by_force_a_new_file_puts_no_creator_above_its_followers() {
+    let declared = || forcing(&[("create", State::Live), ("follow", State::Live)], &["create"]);
+    let mut fixture = Fixture::open(declared()).await;
+    for _ in 0..2 {
+        assert_eq!(fixture.state("create"), effective(State::Shadow, Why::Gate));
+        let why = fixture.status("create").refused;
+        assert_eq!(why, ["`create` cannot go above its followers, they go first: `follow` is `shadow`"]);
+        fixture.ladder.reload(declared(), || {}).await.unwrap();
+        fixture = fixture.restart(declared()).await;
+    }
+    fixture.flip("follow", forced(State::Live)).await.unwrap();
+    fixture.ladder.reload(declared(), || {}).await.unwrap();
+    assert_eq!(fixture.state("create"), effective(State::Live, Why::Unproven));
+    fixture.flip("follow", to(State::Shadow)).await.unwrap();
+    let fixture = fixture.restart(declared()).await;
+    assert_eq!(fixture.state("create"), effective(State::Live, Why::Unproven));
+}
+
+#[tokio::test]
 async fn only_a_change_of_the_file_is_a_flip() {
     let fixture = Fixture::open(files(&[("plain", State::Off)])).await;
     fixture.flip("plain", to(State::Shadow)).await.unwrap();

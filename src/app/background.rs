@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::parts::{Parts, RefusedFiles};
-use crate::config::{Change, Loaded, ReloadStatus, Setup};
+use crate::config::{Change, ReloadStatus, Setup};
 
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
@@ -25,27 +24,8 @@ const RELEASE_EVERY: Duration = Duration::from_secs(2);
 /// file changes.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How long after a refusal a refused set is tried again where no flip came after it: the run for which it was refused
-/// may have ended.
-const RETRY_REFUSED_AFTER: Duration = Duration::from_secs(60);
-
 /// How long the store may take to record a set before the delay is logged and shown in the status.
 const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
-
-/// A valid set that is not in force.
-struct NotInForce {
-    loaded: Box<Loaded>,
-    /// When it was refused and the number of the flags in force then; `None` if the store did not record it.
-    refused: Option<(Instant, u64)>,
-}
-
-impl NotInForce {
-    /// Whether trying it again may have another outcome. What refuses a set is the state of a route, or what the engine
-    /// owns; a flip may change both.
-    fn is_worth_a_try(&self, generation: u64) -> bool {
-        self.refused.is_none_or(|(at, refused_at)| refused_at != generation || at.elapsed() >= RETRY_REFUSED_AFTER)
-    }
-}
 
 /// Puts valid sets in force and reports invalid ones, for as long as the files are watched.
 pub(super) async fn reload(
@@ -54,21 +34,14 @@ pub(super) async fn reload(
     reload_status: Arc<ReloadStatus>,
     mut changes: mpsc::Receiver<Change>,
 ) {
-    let generation = || parts.ladder.flags().load().generation;
-    let mut to_retry: Option<NotInForce> = None;
+    let mut to_retry = None;
     loop {
-        let mut was_refused = false;
         let change = tokio::select! {
             change = changes.recv() => change,
-            () = tokio::time::sleep(RETRY_AFTER), if to_retry.is_some() => {
-                let Some(again) = to_retry.take_if(|again| again.is_worth_a_try(generation())) else { continue };
-                was_refused = again.refused.is_some();
-                Some(Change::Loaded(again.loaded))
-            }
+            () = tokio::time::sleep(RETRY_AFTER), if to_retry.is_some() => to_retry.take().map(Change::Loaded),
         };
         let Some(change) = change else { return };
         to_retry = None;
-        let tried_at = generation();
         match change {
             Change::Loaded(loaded) => match put_in_force(&parts, &loaded.setup, &reload_status).await {
                 Ok(()) => {
@@ -81,18 +54,14 @@ pub(super) async fn reload(
                     }
                 }
                 Err(error) => {
-                    let (why, is_refused) = (format!("{error:#}"), error.is::<RefusedFiles>());
-                    if was_refused && is_refused {
-                        reload_status.repeat_failure(why);
-                    } else {
-                        tracing::error!(
-                            error = why,
-                            "the new flag files are valid but could not be put in force: the last good set stays in \
-                             force, and they are tried again"
-                        );
-                        reload_status.record_failure(why);
-                    }
-                    to_retry = Some(NotInForce { loaded, refused: is_refused.then(|| (Instant::now(), tried_at)) });
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the new flag files are valid but could not be put in force: the last good set stays in force"
+                    );
+                    reload_status.record_failure(format!("{error:#}"));
+                    // A store error may be transient, so the set is tried again. Refused
+                    // files would be refused again.
+                    to_retry = (!error.is::<RefusedFiles>()).then_some(loaded);
                 }
             },
             Change::Refused(failed) => {

@@ -37,10 +37,6 @@ impl ReloadStatus {
     /// A set was refused for another reason (the store did not record its flips).
     pub fn record_failure(&self, text: String) {
         metrics::counter!("pointsman_flags_reload_failures_total").increment(1);
-        self.repeat_failure(text);
-    }
-    /// A set that was refused before was tried again, and is refused for this reason.
-    pub fn repeat_failure(&self, text: String) {
         self.error.store(Some(Arc::new(text)));
     }
     /// How long the set has been in force.

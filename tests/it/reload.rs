@@ -136,25 +136,6 @@ async fn files_that_lead_away_from_existing_instances_are_refused() {
     system.finish().await;
 }
 
-/// The refusal says to flip the route down first: whoever does that need not touch the files again.
-#[tokio::test(flavor = "multi_thread")]
-async fn refused_files_come_into_force_after_the_flip_that_was_missing() {
-    let system = TestSystem::start().await;
-    let campaigns = system.flags.file("routes/campaigns.yaml");
-    system.flip("campaigns.create", "only", &["--force", "--reason", "a drill"]).await.expect("it is forced");
-    std::fs::remove_file(&campaigns).expect("removed");
-    let error = until("the refusal", || last_error(&system)).await;
-    assert!(error.contains("`pointsman flip campaigns.create off --yes`"), "{error}");
-    let metrics = system.pointsman.metrics().await;
-    system.flip("campaigns.create", "off", &["--reason", "it goes", "--yes"]).await.expect("down is always open");
-    until("the files to be in force", || async { last_error(&system).await.is_none().then_some(()) }).await;
-    let gone = system.flip("campaigns.create", "shadow", &[]).await.expect_err("it is in no file");
-    assert!(gone.contains("no route `campaigns.create`"), "{gone}");
-    let failures = |m: &crate::support::Metrics| m.sum("pointsman_flags_reload_failures_total", &[]);
-    assert_eq!(failures(&system.pointsman.metrics().await), failures(&metrics), "one refusal is counted once");
-    system.finish().await;
-}
-
 /// The example set with its orders in shadow; `more` goes into pointsman.yaml.
 async fn with_orders_in_shadow(more: &'static str) -> TestSystem {
     TestSystem::with(|flags| {

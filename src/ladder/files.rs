@@ -180,7 +180,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     if made.is_none() && has_flip_of_another {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to, shares) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung(), at.inputs.shares);
-        let reason = Some("it keeps its own state and not that of the other route whose id it has".to_owned());
+        let reason = Some("it keeps its own state and not that of the route whose place it takes".to_owned());
         let by_file = || {
             let reason = route.force.clone().filter(|_| at.rung() > UNPROVEN_MAX)?;
             Some(Overridden { from: State::Off, reason, forced_at: None })

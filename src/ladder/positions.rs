@@ -97,30 +97,23 @@ impl Positions {
         }
     }
 
-    /// The last flip of a route, also under an id that it had before. An id does not count if it belonged to another
-    /// route in the files that were read last, or was taken over by another one with `was`: a route that replaces
-    /// another, or that has an id which another one had before, has not passed that one's gates.
+    /// The last flip of a route, also under an id that it had before. An earlier id does not count if it belonged to
+    /// another route in the files that were read last: a route that replaces another has not passed that one's gates.
     pub fn last_flip(&self, route: &Route) -> Option<&FlipRecord> {
         let own = route.ids().filter(|id| !self.belonged_to_another(route, id));
         own.filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
     }
 
-    /// Whether the next reading of the files would treat the last flip of another route as this route's own last flip.
+    /// Whether the next reading of the files would treat the last flip of a route that this one replaces as
+    /// this route's own last flip.
     pub fn has_flip_of_another(&self, route: &Route) -> bool {
         let last = route.ids().filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number);
         last.map(|flip| flip.number) != self.last_flip(route).map(|flip| flip.number)
     }
 
-    /// Whether an id of a route belonged to another route. For an earlier id the store then has declarations under both
-    /// ids. If it has none under any id of the route, the one under this id went to the route that was renamed.
+    /// Whether an earlier id of a route belonged to another route: the store has declarations under both ids.
     fn belonged_to_another(&self, route: &Route, id: &RouteId) -> bool {
-        let has_declaration = |id: &RouteId| self.remembered.contains_key(id);
-        if has_declaration(id) {
-            *id != route.id && has_declaration(&route.id)
-        } else {
-            // A store without any declaration is from before these were stored.
-            !self.remembered.is_empty() && !route.ids().any(has_declaration)
-        }
+        *id != route.id && self.remembered.contains_key(&route.id) && self.remembered.contains_key(id)
     }
 
     /// The stored declaration of a route's file, also under an id that the route had before.

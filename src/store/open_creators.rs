@@ -18,7 +18,7 @@ const PENDING_RUNS_MAX: usize = 10_000;
 /// a creator count, whatever their files said of `instance`.
 ///
 /// # Errors
-/// The store does not answer, or an event cannot be read.
+/// The store does not answer.
 pub async fn families_of_open_runs(
     store: &dyn Store,
     families: &BTreeSet<RouteId>,
@@ -43,7 +43,7 @@ async fn of_open_reruns(store: &dyn Store) -> Result<Vec<RouteId>, StoreError> {
     loop {
         let page = store.runs(filter.clone()).await?;
         for run in page.iter().filter(|run| is_rerun(run)) {
-            families.extend(created_by(store, run.run_id).await?.0);
+            families.extend(created_by(store, run.run_id).await.0);
         }
         match page.last() {
             Some(last) if page.len() == PAGE => filter.before = Some(last.run_id),
@@ -62,15 +62,22 @@ async fn of_pending_reruns(store: &dyn Store) -> Result<Vec<RouteId>, StoreError
     for row in store.pending_runs(PENDING_RUNS_MAX).await? {
         // A child run creates no instance, and its row looks alike.
         let Some(parent) = row.parent else { continue };
-        let (created, successor) = created_by(store, parent).await?;
+        let (created, successor) = created_by(store, parent).await;
         families.extend(created.filter(|_| successor == Some(row.run)));
     }
     Ok(families)
 }
 
 /// The family whose instance a real run may create, and the run that supersedes it.
-async fn created_by(store: &dyn Store, run: RunId) -> Result<(Option<RouteId>, Option<RunId>), StoreError> {
-    let events = store.events(run, Seq::FIRST).await?;
+async fn created_by(store: &dyn Store, run: RunId) -> (Option<RouteId>, Option<RunId>) {
+    let events = match store.events(run, Seq::FIRST).await {
+        Ok(events) => events,
+        Err(error) => {
+            // One damaged run must not keep the files out of force, nor the process from starting.
+            tracing::error!(%run, %error, "what this run may create cannot be read: it is not taken into account");
+            return (None, None);
+        }
+    };
     let created = match events.first().map(|stored| &stored.event) {
         Some(Event::RunStarted(started)) => match &started.creates {
             Some(Creates::Engine { family, .. }) => Some(family.clone()),
@@ -82,5 +89,5 @@ async fn created_by(store: &dyn Store, run: RunId) -> Result<(Option<RouteId>, O
         Some(Event::Ending(EndingEvent::Superseded(superseded))) => Some(superseded.by),
         _ => None,
     };
-    Ok((created, successor))
+    (created, successor)
 }

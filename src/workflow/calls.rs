@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::serde_forms::{pairs, present};
-use super::{CallRecord, Choice, ConflictKind, EffectClass, Failure, Part, StepStarted};
+use super::{CallRecord, Choice, Conflict, EffectClass, Failure, Part, StepStarted};
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
 /// A step and the item of its `for_each`.
@@ -348,13 +348,12 @@ impl CallState {
     }
     /// The conflict over it was resolved by another attempt. Where a person decided, the attempts so far do not count any
     /// more; a reload only ends a pause. In both cases the pause does not count towards the deadline, which begins anew.
-    pub(super) fn retry_chosen(&mut self, choice: &Choice, kind: ConflictKind, by_reload: bool) {
+    pub(super) fn retry_chosen(&mut self, choice: &Choice, conflict: &Conflict, by_reload: bool) {
         if !by_reload {
             self.free = self.attempt;
         }
         self.requested = true;
-        // Only these conflicts say that an earlier attempt may have taken effect, and at which address.
-        self.move_accepted = matches!(kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown);
+        self.move_accepted = conflict.names_earlier_url();
         self.until = None;
         self.unfit_result = None;
         if matches!(choice, Choice::RetryWith { .. }) {

@@ -138,7 +138,8 @@ impl Run {
         if matches!(choice, Choice::Cancel { .. }) {
             return Ok(()); // the next event closes this conflict, with all others
         }
-        let kind = self.conflicts.remove(index).kind;
+        let conflict = self.conflicts.remove(index);
+        let kind = conflict.kind;
         self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
@@ -182,7 +183,7 @@ impl Run {
             Part::Probe | Part::Undo => self.side_call(step, item, part).ok(),
         };
         if let (Some(call), Choice::Retry | Choice::RetryWith { .. }) = (call, choice) {
-            call.retry_chosen(choice, kind, by == RELOAD);
+            call.retry_chosen(choice, &conflict, by == RELOAD);
         }
         Ok(())
     }

@@ -149,6 +149,26 @@ fn a_person_may_send_an_unknown_attempt_to_the_new_address() {
     }
 }
 
+/// The person decides over a conflict that was opened before the service moved, and that names no address.
+#[test]
+fn a_person_who_was_not_told_of_the_move_is_asked_again() {
+    for call in CALLS {
+        let plan = plan_of(call, "");
+        let mut harness = charging(&plan);
+        for _ in 0..3 {
+            harness.call("charge", timed_out());
+        }
+        let conflict = harness.run.conflict().expect("the attempts are used up");
+        assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
+        assert!(!conflict.message.contains("http://old"), "{}", conflict.message);
+        set_base_url(&mut harness, "stock", "http://new");
+        harness.choose("charge", None, Choice::Retry).unwrap();
+        assert_paused(&harness);
+        harness.choose("charge", None, Choice::Retry).unwrap();
+        assert!(attempt(&harness).1.url.starts_with("http://new/charges"));
+    }
+}
+
 /// The conflict over a missing service names no address: the person or the reload that ends it agrees to none.
 #[test]
 fn a_service_that_was_missing_and_comes_back_elsewhere_gets_no_unknown_attempt() {

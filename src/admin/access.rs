@@ -179,8 +179,8 @@ impl AccessControl {
         let unauthorized = |detail: &str| ApiError::new(StatusCode::UNAUTHORIZED, "token", "A token is needed", detail);
         let Some(given) = given else { return Err(unauthorized("send `Authorization: Bearer …`")) };
         let hash = blake3::hash(given.as_bytes());
-        // Compares the hash with that of every token, each in constant time, so that the time taken reveals nothing about
-        // a guess.
+        // Compares the hash with that of every token, each in constant time, so that the time taken reveals nothing
+        // about a guess.
         let mut found = None;
         for token in &self.tokens {
             if token.hash == hash {

@@ -71,7 +71,8 @@ async fn read(body: Body, bytes_max: u64) -> Result<bytes::Bytes, ApiError> {
     }
 }
 
-/// A request's query. An unknown parameter is an error, because a misspelt filter that is ignored would return too much.
+/// A request's query. An unknown parameter is an error, because a misspelt filter that is ignored would return too
+/// much.
 pub(super) struct QueryParams<T>(pub T);
 
 impl<T: DeserializeOwned + JsonSchema, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {

@@ -116,8 +116,8 @@ pub trait LadderControl: Send + Sync {
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
-/// Resolves when the run is at rest, which means that it has ended or waits. The result is all of its events if they are
-/// in memory, `None` if they have to be read from the store.
+/// Resolves when the run is at rest, which means that it has ended or waits. The result is all of its events if they
+/// are in memory, `None` if they have to be read from the store.
 pub type WaitForRest<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 
 /// What the API needs of the engine.

@@ -114,8 +114,8 @@ impl Sets {
         gauges.show(set.size(), had_room);
     }
 
-    /// Inserts the keys again that would expire soon, or have expired, although their run is still open. `began` is when
-    /// this renewal began.
+    /// Inserts the keys again that would expire soon, or have expired, although their run is still open. `began` is
+    /// when this renewal began.
     async fn renew_keys(&self, store: &SharedStore, began: Instant) -> Result<(), StoreError> {
         let interval = self.renewal_interval;
         let mut after = None;

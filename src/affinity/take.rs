@@ -186,9 +186,10 @@ impl StoreAffinity {
         self.take_for_any_caller(self.give_key_to_legacy(scoped), any_caller)
     }
 
-    /// Takes the key for any caller too, where legacy has the caller's own key and that is recorded.
+    /// Takes the key for any caller too, where legacy has the caller's own key. It is enough if that one is noted: the
+    /// engine looks for it before it takes a request.
     fn take_for_any_caller(&self, own: LegacyTake, any_caller: Option<RetryKey>) -> LegacyTake {
-        let (LegacyTake::Taken { noted: true, again }, Some(any_caller)) = (own, any_caller) else { return own };
+        let (LegacyTake::Taken { again, .. }, Some(any_caller)) = (own, any_caller) else { return own };
         match self.give_key_to_legacy(any_caller) {
             LegacyTake::Taken { noted, again: under_another_credential } => {
                 LegacyTake::Taken { noted, again: again || under_another_credential }

@@ -195,8 +195,9 @@ impl KillSwitchListener for Engine {
     }
 }
 
-/// Shuts the gate to `live`, and holds routes below `live`, while retries may come that the engine would perform a second
-/// time: of requests that legacy served, and whose retry keys could not be noted or are in a file that cannot be read.
+/// Shuts the gate to `live`, and holds routes below `live`, while retries may come that the engine would perform a
+/// second time: of requests that legacy served, and whose retry keys could not be noted or are in a file that cannot be
+/// read.
 impl GateCondition for StoreAffinity {
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<(Timestamp, String)> {
         let again = "the engine would perform retries of them a second time";

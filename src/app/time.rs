@@ -33,8 +33,8 @@ pub(super) async fn set(store: &SharedStore, retry_window: Duration) -> anyhow::
     Ok(())
 }
 
-/// Tells the store at intervals that the process runs; never returns. Where the store does not take it, less time counts
-/// than has passed: retry keys are kept for longer.
+/// Tells the store at intervals that the process runs; never returns. Where the store does not take it, less time
+/// counts than has passed: retry keys are kept for longer.
 pub(super) async fn note_running(store: SharedStore) {
     loop {
         clock::process().running().note(clock::now());

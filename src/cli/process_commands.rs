@@ -67,7 +67,8 @@ pub struct StoreReport {
 pub struct StoreCopy {
     /// The size of the copy.
     pub bytes: u64,
-    /// The number of retry keys that were copied from the file beside the store because the store did not have them yet.
+    /// The number of retry keys that were copied from the file beside the store because the store did not have them
+    /// yet.
     pub waiting_keys: u64,
     /// The files of retry keys that could not be read, each with the reason.
     pub unread: Vec<String>,

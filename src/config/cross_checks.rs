@@ -2,8 +2,8 @@
 //!
 //! Refused here: a legacy service that is our own listener, an invariant that names an unknown step, a workflow that
 //! runs an unknown one, or itself. Warned of: steps that a rehearsal neither sends nor has an output for, in a route's
-//! workflow and in those below it; people whose names no token verifies; a store that forgets retry keys. One route and the names that it uses are checked by
-//! `flag`.
+//! workflow and in those below it; people whose names no token verifies; a store that forgets retry keys. One route and
+//! the names that it uses are checked by `flag`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -205,8 +205,8 @@ impl Shared {
     }
 }
 
-/// One client. Each round creates an order, reads it back, and in every second round cancels it; some rounds also create
-/// a campaign or request the list of orders.
+/// One client. Each round creates an order, reads it back, and in every second round cancels it; some rounds also
+/// create a campaign or request the list of orders.
 async fn client(shared: Arc<Shared>, number: usize) {
     let mut random = fastrand::Rng::with_seed(number as u64 + 1);
     let tenant = format!("tenant-{number}");

@@ -158,8 +158,8 @@ impl Evidence {
         }
     }
 
-    /// The generation of evidence in which a request counts that was decided by this version of the files and is offered
-    /// now.
+    /// The generation of evidence in which a request counts that was decided by this version of the files and is
+    /// offered now.
     pub fn generation(&self, route: &RouteId, files_version: u64) -> EvidenceGeneration {
         self.counters(route).lock().generation_of(files_version)
     }

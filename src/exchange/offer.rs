@@ -85,8 +85,8 @@ impl ComparisonTicket {
     pub fn set_outcome_on_drop(&mut self, outcome: Outcome) {
         self.on_drop = outcome;
     }
-    /// A request in `dark` should have a twin: it counts as without twin unless [`ComparisonTicket::record_twin_made`] is called
-    /// before the ticket is settled.
+    /// A request in `dark` should have a twin: it counts as without twin unless [`ComparisonTicket::record_twin_made`]
+    /// is called before the ticket is settled.
     pub fn expect_twin(&mut self) {
         self.twin_missing = true;
     }

@@ -270,7 +270,7 @@ fn is_headers_map(node: &Node) -> bool {
     let is_headers = |part: &Part| matches!(part, Part::Key(key) if &**key == "headers");
     match (&**root, parts.as_slice()) {
         ("headers", []) => true,
-        ("request" | "legacy" | "engine", [last]) => is_headers(last),
+        ("request" | "reply" | "legacy" | "engine", [last]) => is_headers(last),
         ("steps" | "intents", [_, last]) => is_headers(last),
         // The intent of one item of a `for_each`.
         ("intents", [_, Part::Index(_), last]) => is_headers(last),

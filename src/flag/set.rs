@@ -268,8 +268,9 @@ impl RouteFlag {
         let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
-    /// Whether it is in `live` or above, or returns there without a gate once health is back, a freeze is lifted, or the
-    /// time is over for which it is held. A cohort of it may be in `live` all the same: see [`super::could_be_live`].
+    /// Whether it is in `live` or above, or returns there without a gate once health is back, a freeze is lifted, or
+    /// the time is over for which it is held. A cohort of it may be in `live` all the same: see
+    /// [`super::could_be_live`].
     pub fn could_be_live(&self) -> bool {
         self.granted >= State::Live || self.is_held
     }

@@ -2,20 +2,21 @@
 //!
 //! Always true: a file makes a flip by `file` only if its declaration differs from the one of the last reading, and the
 //! flip goes through the same gate. A route without any flip has the state of its file up to `shadow`; above that the
-//! file needs `force` with a reason, else the gate decides; a creator also waits for its followers. A route whose move the gate refuses keeps its state, and the
-//! state in the file is shown as requested. The store keeps the older declaration then, so that the move is judged again
-//! at the next reading, also after a restart, until a person flips the route.
+//! file needs `force` with a reason, else the gate decides; a creator also waits for its followers. A route whose move
+//! the gate refuses keeps its state, and the state in the file is shown as requested. The store keeps the older
+//! declaration then, so that the move is judged again at the next reading, also after a restart, until a person flips
+//! the route.
 //!
-//! A route in `live` is held at `dark` if new files make it match requests that legacy served before without a record of
-//! their retry keys, for as long as retries of these may come: the engine would perform them a second time. It is held in
-//! the same way while the store is a copy that does not know the newest requests, or while keys of requests that legacy
-//! served are not known. The route's last flip is unchanged, so that the route returns to `live` when that time is over and
-//! nothing else holds it. For a route in `only` such files are refused, unless they say
-//! `force`.
+//! A route in `live` is held at `dark` if new files make it match requests that legacy served before without a record
+//! of their retry keys, for as long as retries of these may come: the engine would perform them a second time. It is
+//! held in the same way while the store is a copy that does not know the newest requests, or while keys of requests
+//! that legacy served are not known. The route's last flip is unchanged, so that the route returns to `live` when that
+//! time is over and nothing else holds it. For a route in `only` such files are refused, unless they say `force`.
 //!
-//! Files lower a route from `only` only with `force` beside its state, which is the acknowledgement that a flip asks for.
-//! Without it a reload is refused as a whole, also where it removes the route. A start is not refused for that, because
-//! all other routes would be without service: the route stays in `only` and says why, and a removed one is logged.
+//! Files lower a route from `only` only with `force` beside its state, which is the acknowledgement that a flip asks
+//! for. Without it a reload is refused as a whole, also where it removes the route. A start is not refused for that,
+//! because all other routes would be without service: the route stays in `only` and says why, and a removed one is
+//! logged.
 
 use std::sync::Arc;
 
@@ -225,8 +226,8 @@ fn set_held(at: &mut RoutePosition, Unrecorded { until, why, .. }: Unrecorded) {
     ));
 }
 
-/// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip without
-/// force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
+/// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip
+/// without force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
 pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
     let Some(mut at) = positions.routes.get(id).cloned() else { return };
     if let Some(unrecorded) = gate.held(positions, &at) {

@@ -198,8 +198,8 @@ impl Gate {
         missing
     }
 
-    /// Requests of a route whose retry keys are not known: their scope is forgotten, or a condition of the gate says so.
-    /// Empty if a repeat does no harm.
+    /// Requests of a route whose retry keys are not known: their scope is forgotten, or a condition of the gate says
+    /// so. Empty if a repeat does no harm.
     fn unknown_retries(&self, positions: &Positions, at: &RoutePosition) -> Vec<Unrecorded> {
         if !does_harm(positions, at) {
             return Vec::new();
@@ -247,8 +247,9 @@ impl Gate {
 
     /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
     /// whose retries the engine would perform a second time, the store is a copy, or legacy served requests whose keys
-    /// are not known. A flip by force after that releases the route, and so does `force` in the file. A route in `only` is never held, because legacy is not
-    /// called for it: files that would give it such requests are refused ([`Gate::unaccepted_retries_in_only`]).
+    /// are not known. A flip by force after that releases the route, and so does `force` in the file. A route in `only`
+    /// is never held, because legacy is not called for it: files that would give it such requests are refused
+    /// ([`Gate::unaccepted_retries_in_only`]).
     pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let is_live = at.rung() == State::Live;
         self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
@@ -263,7 +264,8 @@ impl Gate {
 
     /// The cohorts whose `force` does not let them above the rung at which routes are held, and why: it was written
     /// before the edit that gave the route such requests, before the store became a copy, or before legacy served
-    /// requests whose keys are not known. Whoever wrote it did not know of them. A forced flip of the route to `live` after that, or `force` of the route, counts for its cohorts too.
+    /// requests whose keys are not known. Whoever wrote it did not know of them. A forced flip of the route to `live`
+    /// after that, or `force` of the route, counts for its cohorts too.
     pub fn held_cohorts<'a>(
         &self,
         positions: &Positions,
@@ -360,7 +362,8 @@ fn impossible(positions: &Positions, at: &RoutePosition, requested: &RequestedMo
         sentences.push(format!("`{id}` has no workflow: it can only be off"));
     }
     let share = requested.shares.of(requested.to);
-    // A route goes down whatever share it keeps there; the mover lowers it further where it has no callers on that rung.
+    // A route goes down whatever share it keeps there; the mover lowers it further where it has no callers on that
+    // rung.
     let is_asked = requested.to >= at.rung() || share != at.inputs.shares.of(requested.to);
     let takes_keys = matches!(requested.to, State::Dark | State::Live) && share < Percent::ALL;
     if takes_keys && is_asked && at.route.key.is_none() {

@@ -3,9 +3,9 @@
 //!
 //! An open run of a creator, or a rerun of one, counts as an instance, because it may still create one.
 //!
-//! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is. Files
-//! are not refused for instances that the files before did not follow up either: that would stop every later reload
-//! and start.
+//! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is.
+//! Files are not refused for instances that the files before did not follow up either: that would stop every later
+//! reload and start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -139,7 +139,8 @@ impl Positions {
         self.routes.values().flat_map(|at| [at.held_until, at.cohorts_held_until]).flatten().min()
     }
 
-    /// The families of these files. Before the files are read at a start, the store says only which routes had a workflow.
+    /// The families of these files. Before the files are read at a start, the store says only which routes had a
+    /// workflow.
     pub fn families(&self) -> FamiliesBefore<'_> {
         let had_workflow = |id: &&RouteId| match self.scopes.get(*id) {
             Some(scopes) => scopes.present.is_some(),

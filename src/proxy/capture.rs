@@ -1,9 +1,8 @@
 //! Copies a request and legacy's reply for the comparison.
 //!
-//! Always true: the caller's frames are passed on first
-//! and unchanged; a copy is kept up to the capture limit; the ticket is settled exactly once, and the exchange is offered
-//! only when the reply has ended completely, after its last frame was passed on. Offering is not async and never waits;
-//! `shadow` runs the engine.
+//! Always true: the caller's frames are passed on first and unchanged; a copy is kept up to the capture limit; the
+//! ticket is settled exactly once, and the exchange is offered only when the reply has ended completely, after its last
+//! frame was passed on. Offering is not async and never waits; `shadow` runs the engine.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -129,7 +128,8 @@ impl CapturedReply {
         self.captured.skip(SkipReason::LegacyFailed);
     }
 
-    /// The reply has ended completely. Dropping without this means that the client went away, and settles the ticket so.
+    /// The reply has ended completely. Dropping without this means that the client went away, and settles the ticket
+    /// so.
     pub(super) fn finish(self: Box<Self>) {
         let CapturedReply { mut captured, status, headers, bytes } = *self;
         let reply = bytes.map(BytesMut::freeze);

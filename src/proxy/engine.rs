@@ -2,8 +2,8 @@
 //!
 //! Always true: the body is read completely, up to the limit, before the engine gets the request; a larger one goes to
 //! legacy where that is allowed, and is refused where it is not. Legacy is called after the engine only when the engine
-//! returned the request ([`ArmReply::Abandoned`]) and the decision allows it; never after a refusal or a missed deadline,
-//! because then it is unknown what was done. When the caller goes away the run continues.
+//! returned the request ([`ArmReply::Abandoned`]) and the decision allows it; never after a refusal or a missed
+//! deadline, because then it is unknown what was done. When the caller goes away the run continues.
 
 use std::time::Duration;
 

@@ -67,7 +67,8 @@ pub(super) fn plan_capture(
 }
 
 /// Whether a request is not compared because of a condition that the engine may ignore: one on a request that only
-/// reads saves a transfer, but one on a write (`If-Match`) says whether to write at all. In `live` the engine gets both.
+/// reads saves a transfer, but one on a write (`If-Match`) says whether to write at all. In `live` the engine gets
+/// both.
 fn ignores_condition(reason: SkipReason, method: &Method) -> bool {
     reason == SkipReason::Conditional && method.is_safe()
 }

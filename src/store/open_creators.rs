@@ -1,7 +1,7 @@
 //! Of which families an open run may still create an instance.
 //!
-//! Always true: what a run creates is in its first event. A rerun has no route, so that a listing by route does not have
-//! it; between the end of its predecessor and its own first event, only the outbox names it.
+//! Always true: what a run creates is in its first event. A rerun has no route, so that a listing by route does not
+//! have it; between the end of its predecessor and its own first event, only the outbox names it.
 
 use std::collections::BTreeSet;
 

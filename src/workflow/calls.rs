@@ -346,8 +346,9 @@ impl CallState {
     pub(super) fn starts_while_ending(&self) -> bool {
         self.requested && self.unknown_effect()
     }
-    /// The conflict over it was resolved by another attempt. Where a person decided, the attempts so far do not count any
-    /// more; a reload only ends a pause. In both cases the pause does not count towards the deadline, which begins anew.
+    /// The conflict over it was resolved by another attempt. Where a person decided, the attempts so far do not count
+    /// any more; a reload only ends a pause. In both cases the pause does not count towards the deadline, which begins
+    /// anew.
     pub(super) fn retry_chosen(&mut self, choice: &Choice, conflict: &Conflict, by_reload: bool) {
         if !by_reload {
             self.free = self.attempt;

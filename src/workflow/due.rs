@@ -129,8 +129,8 @@ impl Due<'_> {
         }
     }
 
-    /// The deadlines of questions and waits. They do not count while the run is paused; a resume postpones timeouts by the
-    /// length of the pause.
+    /// The deadlines of questions and waits. They do not count while the run is paused; a resume postpones timeouts by
+    /// the length of the pause.
     fn interaction_deadlines(&mut self) {
         let interactions = &self.run.interactions;
         let questions = interactions.open_questions().filter_map(|question| question.checkpoint.until);

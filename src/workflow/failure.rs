@@ -99,8 +99,8 @@ impl FailureKind {
             | FailureKind::NeedsSignal => false,
         }
     }
-    /// Whether a rehearsal lacks what only a declared output, a person or a signal could give. Then the workflow did not
-    /// fail, and there is nothing to compare.
+    /// Whether a rehearsal lacks what only a declared output, a person or a signal could give. Then the workflow did
+    /// not fail, and there is nothing to compare.
     pub fn is_incomparable(self) -> bool {
         match self {
             FailureKind::Unresolved | FailureKind::NeedsPerson | FailureKind::NeedsSignal => true,

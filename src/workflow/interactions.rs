@@ -131,7 +131,8 @@ impl Interactions {
     pub fn is_asked_about(&self, step: &StepId, item: Option<u32>) -> bool {
         self.question(step, item).is_some_and(RunQuestion::is_open)
     }
-    /// Moves the timeouts of open questions and of waits for signals into the future. A time that a step waits for stays.
+    /// Moves the timeouts of open questions and of waits for signals into the future. A time that a step waits for
+    /// stays.
     pub fn postpone_timeouts(&mut self, by: SignedDuration) {
         // Saturates: a timeout past the largest timestamp is at that one.
         let later = |until: &mut Timestamp| *until = until.saturating_add(by).unwrap_or(Timestamp::MAX);

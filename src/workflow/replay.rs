@@ -192,7 +192,8 @@ impl DecisionCheck<'_> {
         let Some((step, declared)) = self.plan.step(id) else {
             return Some((DivergenceKind::NoStep, describe(event), format!("there is no step `{id}`")));
         };
-        // A question about a whole fan-out, or its failure, names no item, but is decided when the next item would begin.
+        // A question about a whole fan-out, or its failure, names no item, but is decided when the next item would
+        // begin.
         let open = self.run.open_step(id).filter(|open| item.is_none() && open.items.is_some());
         let item = open.map_or(item, |open| Some(open.next));
         let is_whole_fan_out = item.is_none() && declared.for_each.is_some();

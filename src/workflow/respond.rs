@@ -123,8 +123,8 @@ fn integer_text(number: &serde_json::Number) -> Option<String> {
     (text != number.to_string()).then_some(text)
 }
 
-/// How many conditions of `respond` had no value when this entry was taken, or none was. Conditions that read `failed` or
-/// `input_error` are not counted: they have no value in a run that does not fail.
+/// How many conditions of `respond` had no value when this entry was taken, or none was. Conditions that read `failed`
+/// or `input_error` are not counted: they have no value in a run that does not fail.
 pub fn respond_condition_errors(run: &Run, plan: &Plan, world: &World, taken: Option<usize>) -> usize {
     let mut scope = None;
     let before = plan.respond.iter().take(taken.unwrap_or(plan.respond.len()));

@@ -1,10 +1,10 @@
 //! Whether a caller waits for a run, and what a child run is told of the route that started the run at the top of its
 //! tree.
 //!
-//! Always true: where the files do not say whether a run pauses or fails, a child does as the run at the top of its tree
-//! does. A caller waits for a child only where it waited for the child's parent, and only until its deadline: a child is
-//! not told of an answer that the caller gets earlier. So a child for which the answer does not have to wait counts as
-//! one that nobody waits for.
+//! Always true: where the files do not say whether a run pauses or fails, a child does as the run at the top of its
+//! tree does. A caller waits for a child only where it waited for the child's parent, and only until its deadline: a
+//! child is not told of an answer that the caller gets earlier. So a child for which the answer does not have to wait
+//! counts as one that nobody waits for.
 
 use std::collections::BTreeSet;
 

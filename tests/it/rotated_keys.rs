@@ -113,7 +113,8 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     })
     .await;
     let third = check_accepted(&system, 3, &NEW).await;
-    // The old pair's tokens are compared byte for byte now, and each one says when it expires: the same token each time.
+    // The old pair's tokens are compared byte for byte now, and each one says when it expires: the same token each
+    // time.
     let old_token = OLD.token(1);
     let check_old_token = async |system: &TestSystem, when: &str| {
         order_id(system, 4, &old_token).await;

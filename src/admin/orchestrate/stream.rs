@@ -62,7 +62,8 @@ pub(super) async fn follow(
     after: Seq,
     slot: StreamSlot,
 ) -> Result<Response, ApiError> {
-    // Loaded before the response begins, so that unreadable events are an error response and not a stream that ends early.
+    // Loaded before the response begins, so that unreadable events are an error response and not a stream that ends
+    // early.
     let loaded = LoadedRun::load(state, run).await?;
     if loaded.view.seq <= after && loaded.run.is_final() {
         // By the SSE standard, 204 tells a client not to reconnect.

@@ -1,8 +1,8 @@
 //! Shows a run even if its events cannot be read: then only the fields of its row in the store, and the reason.
 //!
 //! Always true: a run that the store lists is shown. When the store does not answer, the response is 503; but once a
-//! start or an order is on disk, the response says so, whatever can be read afterwards: a client that was told 503 would
-//! repeat it.
+//! start or an order is on disk, the response says so, whatever can be read afterwards: a client that was told 503
+//! would repeat it.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

@@ -42,9 +42,9 @@ impl Machine {
         }
     }
 
-    /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, even if it is ending,
-    /// and then nothing is sent before it is resumed. Otherwise attempts in flight are sent again where they are
-    /// repeatable. The outcome of the others is unknown.
+    /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, even if it is
+    /// ending, and then nothing is sent before it is resumed. Otherwise attempts in flight are sent again where they
+    /// are repeatable. The outcome of the others is unknown.
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
         let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| {
             self.pause(by, reason);

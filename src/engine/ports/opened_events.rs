@@ -14,8 +14,8 @@ use crate::workflow::Event;
 pub(in crate::engine) struct OpenedEvents {
     /// The events; in clear, unless `none_opens`.
     pub events: Vec<StoredEvent>,
-    /// Something in the events of a run with sensitive values has the form of a sealed value, and nothing can be opened:
-    /// the values were sealed with another key.
+    /// Something in the events of a run with sensitive values has the form of a sealed value, and nothing can be
+    /// opened: the values were sealed with another key.
     pub none_opens: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Reads a run from the store, with its plan and its credentials.
 //!
-//! Always true: a run that cannot be read is left unchanged, and the error says why. A run whose sealed values cannot be
-//! opened counts as one that cannot be read: it would send them sealed, and repeat an attempt with another body.
+//! Always true: a run that cannot be read is left unchanged, and the error says why. A run whose sealed values cannot
+//! be opened counts as one that cannot be read: it would send them sealed, and repeat an attempt with another body.
 
 use std::sync::Arc;
 

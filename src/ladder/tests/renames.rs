@@ -26,8 +26,8 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
     assert_eq!(fixture.state("new"), effective(State::Shadow, Why::Gate), "without `was` it is a new route");
 }
 
-/// A rename that is taken back, by a reload or over a restart: the flip still counts under the id that it was made with,
-/// although the route may be held at `dark` for a while.
+/// A rename that is taken back, by a reload or over a restart: the flip still counts under the id that it was made
+/// with, although the route may be held at `dark` for a while.
 #[tokio::test]
 async fn a_rename_that_is_taken_back_loses_no_flip() {
     let plain = files(&[("plain", State::Live)]);

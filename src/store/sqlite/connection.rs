@@ -162,8 +162,8 @@ impl Connection {
         Ok(self.open.insert(open))
     }
 
-    /// Looks whether the files are still at their paths, and whether the log is complete. If this look has found another
-    /// state than the last one, and it is not sound, returns what is wrong and what to do.
+    /// Looks whether the files are still at their paths, and whether the log is complete. If this look has found
+    /// another state than the last one, and it is not sound, returns what is wrong and what to do.
     pub(super) fn look_at_files(&mut self) -> Option<WriteError> {
         let before = self.problem.take();
         self.problem = match self.files.find() {
@@ -233,8 +233,8 @@ impl Connection {
         }
     }
 
-    /// Makes a checkpoint in this mode; `NOOP` only reads the state of the log. `None` without a connection, or after an
-    /// error.
+    /// Makes a checkpoint in this mode; `NOOP` only reads the state of the log. `None` without a connection, or after
+    /// an error.
     fn checkpoint_pragma(&self, mode: &str) -> Option<LogPages> {
         let row = |row: &rusqlite::Row<'_>| Ok(LogPages { all: row.get(1)?, copied: row.get(2)? });
         let done = self.open.as_ref()?.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], row);

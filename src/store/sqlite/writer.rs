@@ -4,8 +4,8 @@
 //! everything that waits is committed together (group commit) without an added delay, in the order of [`super::queue`].
 //!
 //! When the disk is slow, the next batch is larger. When the disk is gone, each append gets an error that says what is
-//! certain (not written, or outcome unknown), and a probe each second finds out when the disk is back. Before each batch,
-//! and each second, it looks whether the files are still at their paths.
+//! certain (not written, or outcome unknown), and a probe each second finds out when the disk is back. Before each
+//! batch, and each second, it looks whether the files are still at their paths.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

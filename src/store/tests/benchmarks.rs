@@ -1,8 +1,8 @@
 //! Benchmarks, run by hand.
 //!
-//! Events per second of the store, and of bare SQLite with the same batches:
-//! `cargo test --release --lib store::tests::benchmarks -- --ignored --nocapture`, or `tests/bench/store_alone.py`, which
-//! keeps the rows. The database is in a temporary folder: where that is in memory, set TMPDIR to a folder on a disk.
+//! Events per second of the store, and of bare SQLite with the same batches: `cargo test --release --lib
+//! store::tests::benchmarks -- --ignored --nocapture`, or `tests/bench/store_alone.py`, which keeps the rows. The
+//! database is in a temporary folder: where that is in memory, set TMPDIR to a folder on a disk.
 //!
 //! The time to read and fold the longest run of a store, from its events and from its snapshot:
 //! `POINTSMAN_STORE=FILE cargo test --release --lib read_and_fold -- --ignored --nocapture`.

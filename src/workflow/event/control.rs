@@ -23,8 +23,8 @@ pub enum ControlEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Timestamp>,
     },
-    /// The pause was lifted. The timeouts of open questions and of waits for signals are later by its length, where both
-    /// events say when they were ordered.
+    /// The pause was lifted. The timeouts of open questions and of waits for signals are later by its length, where
+    /// both events say when they were ordered.
     Resumed {
         /// Who ordered it.
         by: String,

@@ -172,8 +172,8 @@ steps:
 respond: { status: 200, body: { by: engine } }
 ";
 
-/// The machine's clock is a day ahead at one start, and right again at the next. Retries of what was performed before are
-/// not performed again: neither those that the engine took nor those that legacy took.
+/// The machine's clock is a day ahead at one start, and right again at the next. Retries of what was performed before
+/// are not performed again: neither those that the engine took nor those that legacy took.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_ahead_at_a_start_forgets_no_retry_key() {
     let routes =

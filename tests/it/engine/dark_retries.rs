@@ -1,5 +1,5 @@
-//! A client's retry in `dark` makes no second run, so that private effects are sent once: also under another credential,
-//! and in the next process.
+//! A client's retry in `dark` makes no second run, so that private effects are sent once: also under another
+//! credential, and in the next process.
 
 use http::Method;
 use serde_json::json;

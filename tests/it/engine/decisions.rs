@@ -220,8 +220,8 @@ async fn legacy_does_not_perform_what_was_decided_against() {
     test.finish().await;
 }
 
-/// The caller and its retries read that a shared step was done, who cancelled the run, and what sending the request again
-/// would do.
+/// The caller and its retries read that a shared step was done, who cancelled the run, and what sending the request
+/// again would do.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_caller_of_a_cancelled_run_learns_what_was_done() {
     let workflow = "workflow: pays

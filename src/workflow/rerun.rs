@@ -172,7 +172,9 @@ fn repeated_effect<'a>(
     let dependents = closure(plan, start, |_| false);
     let is_linked = |index: StepIndex| {
         let step = &plan.steps[index.0];
-        index == start || step.replaces == Some(start) || step.failure_handling.fallback == Some(start)
+        // Only items that were not done have a fallback: the others must not be repeated with them.
+        let is_replaced = step.failure_handling.fallback == Some(start) && !plan.runs_by_item(step);
+        index == start || step.replaces == Some(start) || is_replaced
     };
     let is_unasked = |id: &StepId| {
         plan.step(id).is_some_and(|(index, _)| {

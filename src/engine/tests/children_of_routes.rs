@@ -24,14 +24,14 @@ async fn three_generations() -> Harness {
 
 /// The first events and the statuses of all runs, the one at the top first.
 async fn generations(harness: &Harness) -> Vec<(Arc<RunStarted>, RunStatus)> {
-    let mut all = harness.runs().await;
-    all.sort_by_key(|run| run.run_id);
     let mut found = Vec::new();
-    for summary in all {
+    for summary in harness.runs().await {
         let events = harness.events(summary.run_id).await;
         let Some(Event::RunStarted(started)) = events.first() else { panic!("{events:?}") };
         found.push((started.clone(), summary.status));
     }
+    // Not by run id: ids of the same millisecond are in no order.
+    found.sort_by_key(|(started, _)| started.started);
     found
 }
 

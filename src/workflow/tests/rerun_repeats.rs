@@ -31,6 +31,23 @@ fn items_that_were_done_are_repeated_only_from_their_step() {
     assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a person asks for that");
 }
 
+/// The fallback ran only for the item that was not done. A rerun from it would run the other items again, too.
+#[test]
+fn items_that_were_done_are_not_repeated_with_the_fallback_of_another_item() {
+    let fallback = "/charges', retry: { attempts: 1 }, fallback: invoice }\n  invoice: { fallback_only: true, call: 'POST ${services.stock}/invoices' }";
+    let plan = plan(&ITEMS.replace("/charges' }", fallback));
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("mail", ok(json!({})));
+    harness.item("charge", 0, ok(json!({})));
+    harness.item("charge", 1, status(429));
+    harness.item("invoice", 1, status(400));
+    assert_eq!(harness.status(), RunStatus::Failed);
+    let why = refusal(&harness, "invoice");
+    assert!(why.contains("`charge[0]` was done and is not undone") && why.contains("begin at `charge`"), "{why}");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a person asks for that");
+}
+
 #[test]
 fn items_whose_undo_was_left_are_repeated_only_from_their_step() {
     let undo = "/charges', undo: 'DELETE ${services.bank}/charges/${output.id}' }";

@@ -214,8 +214,8 @@ impl StoreAffinity {
     }
 
     /// Lets a key of the engine be forgotten here, because the store has its run, or may have it.
-    pub fn retain(&self, key: RetryKey) {
-        self.tries.retain(key, Instant::now());
+    pub fn allow_eviction(&self, key: RetryKey) {
+        self.tries.allow_eviction(key, Instant::now());
     }
 
     /// Releases a key that the engine took without beginning a run for it: either arm may take it now.

@@ -38,7 +38,7 @@ pub(super) struct Tries {
 struct Shard {
     taken: HashMap<RetryKey, Taken>,
     legacy_by_age: VecDeque<(Instant, RetryKey)>,
-    /// Only keys that [`Tries::retain`] was called for.
+    /// Only keys that [`Tries::allow_eviction`] was called for.
     engine_by_age: VecDeque<(Instant, RetryKey)>,
 }
 
@@ -148,7 +148,7 @@ impl Tries {
     }
 
     /// Takes a key for the engine, unless it is legacy's. It stays until it is released, or given to legacy, or until
-    /// [`Tries::retain`] was called and it is among the oldest.
+    /// [`Tries::allow_eviction`] was called and it is among the oldest.
     pub(super) fn take_for_engine(&self, key: RetryKey, now: Instant) -> Took {
         let mut shard = self.shard(&key);
         match shard.arm(&key, now) {
@@ -162,7 +162,7 @@ impl Tries {
     }
 
     /// Lets a key of the engine be removed once there are too many, because the store has its run, or may have it.
-    pub(super) fn retain(&self, key: RetryKey, now: Instant) {
+    pub(super) fn allow_eviction(&self, key: RetryKey, now: Instant) {
         let mut shard = self.shard(&key);
         let Some(until) = shard.taken.get(&key).filter(|taken| !taken.is_held_by_legacy()).map(|taken| taken.until)
         else {
@@ -277,7 +277,7 @@ mod tests {
         for n in 0..30_000 {
             tries.give_to_legacy(key(n + 100_000), now, || true);
             tries.take_for_engine(key(n), now + Duration::from_millis(n.into()));
-            tries.retain(key(n), now + Duration::from_millis(n.into()));
+            tries.allow_eviction(key(n), now + Duration::from_millis(n.into()));
         }
         assert_eq!(tries.arm(&key(29_999), now), Some(Arm::Engine));
         assert_eq!(tries.arm(&key(0), now), None, "the oldest was removed");
@@ -294,12 +294,12 @@ mod tests {
         for n in 1..100_000 {
             tries.take_for_engine(key(n), now);
             match n % 2 {
-                0 => tries.retain(key(n), now),
+                0 => tries.allow_eviction(key(n), now),
                 _ => tries.release(&key(n)),
             }
         }
         assert_eq!(tries.arm(&key(0), now), Some(Arm::Engine));
-        tries.retain(key(0), now);
+        tries.allow_eviction(key(0), now);
         assert_eq!(tries.arm(&key(0), now), Some(Arm::Engine), "the newest of those that may be removed");
     }
 }

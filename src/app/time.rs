@@ -21,7 +21,7 @@ pub(super) async fn set(store: &SharedStore, retry_window: Duration) -> anyhow::
         StoreTime::Now(now) => clock::process().follow(now, asked_at),
         StoreTime::NewestEvent(newest) => {
             if let Some(ahead) = newest.and_then(|newest| clock::process().raise_to_at_least(newest)) {
-                // A disagreement is how far the machine's clock is ahead, so it is negative where the store is.
+                // A disagreement is how far the machine's clock is ahead: negative, because here the store is ahead.
                 tracing::warn!(newest_event = ?newest, "{}", Disagreement::StoreAhead(-ahead));
             }
             if let Some(mut times) = store.running_times().await.context("asking the store when it was in use")? {

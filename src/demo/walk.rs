@@ -71,7 +71,7 @@ impl Walk<'_> {
             "shadow",
             "Legacy answers. After each reply the engine rehearses a copy: it reads, and sends nothing else.",
         );
-        self.family(State::Shadow).await?;
+        self.raise_family(State::Shadow).await?;
         self.raise(CAMPAIGNS, State::Shadow).await?;
         let found = self
             .show(STATE_SHOWN_MIN, |route| route.evidence.mismatched > 0 && route.row.pairs >= PAIRS_WANTED)
@@ -136,14 +136,14 @@ impl Walk<'_> {
             "dark",
             "Legacy answers. Every request also becomes a durable run; its shared effects stay rehearsed.",
         );
-        self.family(State::Dark).await?;
+        self.raise_family(State::Dark).await?;
         self.raise(CAMPAIGNS, State::Dark).await?;
         self.show(STATE_SHOWN_MIN, |_| true).await.map(drop)
     }
 
     async fn live(&mut self) -> anyhow::Result<()> {
         self.console.chapter("live", "The engine answers, its effects are real. Legacy is the fallback.");
-        self.family(State::Live).await?;
+        self.raise_family(State::Live).await?;
         self.raise(CAMPAIGNS, State::Live).await?;
         self.show(STATE_SHOWN_MIN, |route| route.evidence.engine_answers >= 50).await?;
         let (orders, campaigns) = {
@@ -194,7 +194,7 @@ impl Walk<'_> {
             }
         }
         for rung in [State::Shadow, State::Dark, State::Live] {
-            self.family(rung).await?;
+            self.raise_family(rung).await?;
         }
         self.traffic.wait_for_full_round().await;
         self.promise_none_failed(before, "on the way back and up again");
@@ -206,7 +206,7 @@ impl Walk<'_> {
             .chapter("only", "The engine answers, legacy is never called. Then legacy goes down and stays down.");
         self.traffic.wait_for_full_round().await;
         let before = self.failed();
-        self.family(State::Only).await?;
+        self.raise_family(State::Only).await?;
         self.traffic.wait_for_full_round().await;
         let served = self.legacy.served();
         self.legacy.outage(Outage::Gone);
@@ -221,7 +221,7 @@ impl Walk<'_> {
     }
 
     /// Raises the orders family to a state: followers first, since the creator may never be on a higher rung.
-    async fn family(&mut self, to: State) -> anyhow::Result<()> {
+    async fn raise_family(&mut self, to: State) -> anyhow::Result<()> {
         for route in FOLLOWERS {
             self.raise(route, to).await?;
         }

@@ -33,7 +33,7 @@ pub(super) struct RunMetrics {
 impl RunMetrics {
     /// The metrics of a run. The gauges do not count a new run yet. They already count a run that was loaded
     /// (`was_loaded`) from a store of one process; on a store that several processes share, `shared` says whether they
-    /// do.
+    /// count it.
     pub fn new(run: &Run, was_loaded: bool, is_stored: bool, shared: Option<Arc<CountedRuns>>) -> Self {
         let was_counted = was_loaded && shared.as_ref().is_none_or(|shared| shared.counts(run.id()));
         let counted_checkpoint = listed_risk(run).filter(|_| was_counted).map(|risk| (risk, 1));

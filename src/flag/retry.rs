@@ -37,10 +37,12 @@ pub struct RetryScope {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyForm {
-    /// It shares no bytes with the key for any caller: in older versions, and where no key for any caller exists.
+    /// It shares no bytes with the key that does not depend on the caller ([`super::RetryKeys::any_caller`]): in older
+    /// versions, and where there is no such key.
     #[default]
     Whole,
-    /// Its first half is derived from the key for any caller, as are the first halves of the keys of single requests.
+    /// Its first half is derived from the key that does not depend on the caller, as are the first halves of the keys
+    /// of single requests.
     SharedHalf,
 }
 

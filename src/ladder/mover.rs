@@ -129,7 +129,7 @@ impl Mover {
         Ok(())
     }
 
-    /// Judges the routes again for which the time is over for which they are held below `live`.
+    /// Judges again the routes that are held below `live` and whose time of being held is over.
     pub async fn release_held(&self, _guard: FlipGuard) -> Result<(), StoreError> {
         let (before, now) = (self.in_force.inputs().positions, clock::now());
         if before.held_until().is_none_or(|until| until > now) {
@@ -169,7 +169,8 @@ impl Mover {
         }
         for flip in &flips {
             if let Some(route) = &flip.route {
-                // A share that the gate refused on the way down stays shown, which a person's flip would end.
+                // `apply_flip` clears `refused`, as a person's flip should. After a flip by the file it is put back, so
+                // that a share which the gate refused on the way down is still shown.
                 let refused = after.routes.get(route).filter(|at| at.held_until.is_none()).map(|at| at.refused.clone());
                 after.apply_flip(route, flip.clone());
                 if let Some((at, refused)) = after.routes.get_mut(route).zip(refused) {

@@ -218,12 +218,13 @@ impl Reasons<'_> {
         {
             let what = format!("`{step}` stands in the queue of the lock `{}`", queued.name);
             let (about, at) = (Some((step, *item)), since.at(step, *item));
-            self.push(Cause::Lock(queued.name.clone()), about, at, None, what, "whoever holds it leaves it");
+            self.push(Cause::Lock(queued.name.clone()), about, at, None, what, "the release of the lock by its holder");
         }
         for ((step, item), child) in &run.interactions.children {
             let what = format!("`{step}` waits for {} of `{}`", child.run, child.workflow);
             let (about, at) = (Some((step, *item)), since.at(step, *item));
-            self.push(Cause::Child(child.run), about, at, None, what, "the end of that run: explain it");
+            let unblocked_by = "the end of that run (`explain` says what it waits for)";
+            self.push(Cause::Child(child.run), about, at, None, what, unblocked_by);
         }
     }
 

@@ -10,8 +10,8 @@ use crate::engine::ports::seal::Sealer;
 use crate::names::RunId;
 use crate::secret::SEALED;
 
-const OPENS: &str = SEALED[0];
-const CLOSES: &str = SEALED[1];
+const SEAL_START: &str = SEALED[0];
+const SEAL_END: &str = SEALED[1];
 /// Precedes a sealed number, so that opening it gives a number again.
 const NUMBER: char = '\u{0}';
 /// Precedes a sealed text that begins with [`NUMBER`] itself. No number begins with a quotation mark.
@@ -30,15 +30,15 @@ pub(super) enum Piece<'t> {
 pub(super) fn pieces<'t>(sealer: &Sealer, run: RunId, text: &'t str) -> Vec<Piece<'t>> {
     let mut found = Vec::new();
     let (mut from, mut at) = (0, 0);
-    while let Some(opens) = text[at..].find(OPENS).map(|place| at + place) {
-        let after = opens + OPENS.len();
-        let Some(closes) = text[after..].find(CLOSES).map(|place| after + place) else { break };
+    while let Some(opens) = text[at..].find(SEAL_START).map(|place| at + place) {
+        let after = opens + SEAL_START.len();
+        let Some(closes) = text[after..].find(SEAL_END).map(|place| after + place) else { break };
         let Some(plain) = sealer.open_text(run, &text[after..closes]) else {
             at = after;
             continue;
         };
         found.extend((from < opens).then(|| Piece::Clear(&text[from..opens])));
-        at = closes + CLOSES.len();
+        at = closes + SEAL_END.len();
         found.push(Piece::Sealed(&text[opens..at], plain));
         from = at;
     }
@@ -63,7 +63,7 @@ pub(super) fn seal_number(sealer: &Sealer, run: RunId, number: &Number) -> Optio
 }
 
 fn seal(sealer: &Sealer, run: RunId, plain: &str) -> Option<String> {
-    sealer.seal_text(run, plain).map(|sealed| format!("{OPENS}{sealed}{CLOSES}"))
+    sealer.seal_text(run, plain).map(|sealed| format!("{SEAL_START}{sealed}{SEAL_END}"))
 }
 
 /// Seals every text and number in a value that is not sealed already; `None` if that fails.
@@ -106,7 +106,7 @@ pub(super) fn has_sealed_form(value: &Value) -> bool {
 }
 
 pub(super) fn text_has_sealed_form(text: &str) -> bool {
-    let parts = text.split(OPENS).skip(1).filter_map(|rest| rest.split_once(CLOSES));
+    let parts = text.split(SEAL_START).skip(1).filter_map(|rest| rest.split_once(SEAL_END));
     parts.into_iter().any(|(sealed, _)| Sealer::has_sealed_form(sealed))
 }
 
@@ -117,7 +117,7 @@ pub(super) fn open_text(sealer: &Sealer, run: RunId, text: &str) -> String {
 
 /// The value of a text in which something is sealed; `None` where nothing is.
 fn opened(sealer: &Sealer, run: RunId, text: &str, nesting: usize) -> Option<Value> {
-    if nesting == 0 || !text.contains(OPENS) {
+    if nesting == 0 || !text.contains(SEAL_START) {
         return None;
     }
     let value_of = |plain: String| match plain.strip_prefix(NUMBER) {
@@ -165,8 +165,8 @@ mod tests {
     fn sealed_values_are_opened_and_text_that_only_looks_sealed_is_left() {
         let (sealer, run) = sealer();
         let seal = |run, text: &str| seal(&sealer, run, text).unwrap();
-        let text = format!("a {} b {} c {OPENS}x{CLOSES} {OPENS}", seal(run, "one"), seal(run, "two"));
-        assert_eq!(open_text(&sealer, run, &text), format!("a one b two c {OPENS}x{CLOSES} {OPENS}"));
+        let text = format!("a {} b {} c {SEAL_START}x{SEAL_END} {SEAL_START}", seal(run, "one"), seal(run, "two"));
+        assert_eq!(open_text(&sealer, run, &text), format!("a one b two c {SEAL_START}x{SEAL_END} {SEAL_START}"));
         let strange = seal(RunId(uuid::Uuid::from_u128(2)), "one");
         assert_eq!(open_text(&sealer, run, &strange), strange);
         let mut number = json!({ "n": seal(run, "\u{0}1234567"), "text": seal(run, "#1a") });
@@ -201,6 +201,6 @@ mod tests {
         assert_eq!(value, json!({ "a": "4111", "n": 7, "body": card }));
         // Opening ends, however often something was sealed.
         let deep = (0..NESTING_MAX + 2).fold("x".to_owned(), |text, _| again(&text));
-        assert!(open_text(&sealer, run, &deep).starts_with(OPENS));
+        assert!(open_text(&sealer, run, &deep).starts_with(SEAL_START));
     }
 }

@@ -120,7 +120,7 @@ impl Registration {
     /// Leaves the reserved keys to the engine, because something of the run may be stored.
     pub fn retain_keys(&mut self) {
         for (pins, key) in self.reserved.drain(..) {
-            pins.retain(key);
+            pins.allow_eviction(key);
         }
     }
     /// Gives the request and its keys to legacy. To be called before the caller is answered, so that no further request

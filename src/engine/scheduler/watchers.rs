@@ -97,13 +97,13 @@ impl Watchers {
     }
     /// Subscribes to a run.
     pub fn subscribe(&self, run: RunId, woken_by: WokenBy) -> watch::Receiver<DurableState> {
-        self.entry(run, woken_by, None)
+        self.register(run, woken_by, None)
     }
     /// Subscribes to a run that has not begun, and collects its events.
     pub fn subscribe_from_the_first(&self, run: RunId) -> watch::Receiver<DurableState> {
-        self.entry(run, WokenBy::Rest, Some(Collected::default()))
+        self.register(run, WokenBy::Rest, Some(Collected::default()))
     }
-    fn entry(&self, run: RunId, woken_by: WokenBy, collected: Option<Collected>) -> watch::Receiver<DurableState> {
+    fn register(&self, run: RunId, woken_by: WokenBy, collected: Option<Collected>) -> watch::Receiver<DurableState> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut entries = self.entries();
         let entry = entries.by_run.entry(run).or_insert_with(|| WatchedRun {

@@ -152,7 +152,7 @@ async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
     let first = send(run, Order::Pause { reason: None });
     store.orders.wait_for_arrivals(1).await;
     let second = send(run, Order::Signal { name: "go".into(), payload: Arc::default(), id: None });
-    wait_for("the second order is stored", async || store.orders_past_the_gate(run).await == 2).await;
+    wait_for("the second order is stored", async || store.count_orders_without_gate(run).await == 2).await;
     // Notifications are handled in order. When the mover reads the orders of the later run, it has received the
     // notification of the second order.
     let third = send(later, Order::Pause { reason: None });

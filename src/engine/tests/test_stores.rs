@@ -133,7 +133,7 @@ impl TestStore {
         }
     }
     /// The number of orders of a run, read without passing the gate.
-    pub(super) async fn orders_past_the_gate(&self, run: RunId) -> usize {
+    pub(super) async fn count_orders_without_gate(&self, run: RunId) -> usize {
         self.inner.orders(run).await.unwrap().len()
     }
     fn count(&self) {

@@ -207,7 +207,7 @@ async fn a_route_whose_workflow_begins_to_write_is_held() {
     let fixture = bare_in_live().await;
     fixture.ladder.reload(reads(true), || {}).await.unwrap();
     assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "reading twice does no harm");
-    // Forced, but not because of what the next edit does.
+    // This flip by force comes before the next edit, so it does not accept what that edit exposes.
     fixture.flip("bare", to(State::Dark)).await.unwrap();
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     let fixture = fixture.restart(reads(true)).await;

@@ -60,7 +60,7 @@ async fn files_whose_reply_was_lost_are_in_force_as_a_whole() {
     assert_eq!((states(&fixture), fixture.flips().await), (AFTER, 4));
 }
 
-/// The store's reply is lost and nothing can be read back for a while: the caller is not called that nothing changed,
+/// The store's reply is lost and nothing can be read back for a while: the caller is not told that nothing changed,
 /// nothing else moves meanwhile, and once the store answers, what it recorded is in force.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_reported_as_unknown_until_it_is_known() {

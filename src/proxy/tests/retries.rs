@@ -116,7 +116,7 @@ async fn connection_may_not_name_a_field_that_the_route_depends_on() {
     }
 }
 
-/// Neither as a request with one of these keys nor as one without a key.
+/// It is served neither as a request with one of these keys nor as one without a key.
 #[tokio::test]
 async fn a_request_with_several_retry_keys_is_refused() {
     let origin = Origin::always_answers(OK).await;
@@ -215,7 +215,7 @@ async fn requests_whose_key_cannot_be_recorded_are_served_below_live_only() {
     assert_eq!(rig.ask(keyed).await.status(), 200, "the store knows that it is legacy's");
 }
 
-/// Of a route in `live`, also a caller whom legacy answers: a flip may put that caller in `live` at any time.
+/// This also holds for a caller of the route whom legacy answers: a flip may put that caller in `live` at any time.
 #[tokio::test]
 async fn a_caller_on_a_lower_rung_of_a_route_in_live_is_not_served_without_a_recorded_key() {
     let edit_route = |route: &mut Route| {

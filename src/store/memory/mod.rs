@@ -45,7 +45,7 @@ impl MemoryStore {
         Self::with_limits(&Limits::default())
     }
 
-    /// An empty store; it uses only the retry window of the bounds.
+    /// An empty store. Of the limits it uses only the retry window.
     pub fn with_limits(limits: &Limits) -> Self {
         Self {
             tables: Mutex::new(Tables::new(limits.retry_window_s)),

@@ -1,7 +1,7 @@
 //! The connections that read.
 //!
 //! Always true: every connection reads the file that the writer writes. While a file is not at its path, reads are
-//! refused as writes are: a new connection would open the file that has taken the place.
+//! refused as writes are: a new connection would open another file that has been put there.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -12,8 +12,8 @@ pub(super) fn question_quotes(step: &StepTaint, asked: &OpenCheckpoint) -> bool 
 }
 
 /// Whether the message of a failure may quote something sensitive: the error of an expression may quote what it read, a
-/// person's rejection what that person entered, and the message about a child run's end what the child was given; a
-/// rehearsal's child may have needed a person or a signal.
+/// person's rejection what that person entered, and the message about a child run's end what the child was given. In
+/// a run that is not real that message may have the child's kind of failure, such as `NeedsPerson`.
 pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
     let quotes = match failure.kind {
         FailureKind::Expression

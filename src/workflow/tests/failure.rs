@@ -154,7 +154,7 @@ respond: { status: 200 }
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     for _ in 0..3 {
-        harness.call("a", status(429)); // half of the pause is drawn
+        harness.call("a", status(429)); // with the harness's jitter each pause is half of the maximum
     }
     assert_eq!(
         harness.run.status(),

@@ -69,7 +69,7 @@ fn a_person_may_choose_the_fallback_when_nothing_was_sent() {
 }
 
 #[test]
-fn an_attempt_that_could_not_be_sent_again_uses_no_attempt_and_stays_unknown() {
+fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
     let plan = stored_plan();
     let mut harness = Harness::of_route(&plan);
     with_gone(&mut harness);

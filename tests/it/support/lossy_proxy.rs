@@ -27,7 +27,7 @@ pub struct LossyProxy {
 }
 
 struct State {
-    there: Mutex<SocketAddr>,
+    server: Mutex<SocketAddr>,
     random: Mutex<fastrand::Rng>,
     /// One of this many replies to commits is lost; none where it is 0.
     one_in: AtomicUsize,
@@ -36,12 +36,16 @@ struct State {
 
 impl LossyProxy {
     /// A proxy to an address; the seed determines which replies are lost.
-    pub async fn to(there: SocketAddr, seed: u64) -> Self {
+    pub async fn to(server: SocketAddr, seed: u64) -> Self {
         let listener = TcpListener::bind(LOCAL).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let random = Mutex::new(fastrand::Rng::with_seed(seed));
-        let state =
-            Arc::new(State { there: Mutex::new(there), random, one_in: AtomicUsize::new(0), lost: AtomicU64::new(0) });
+        let state = Arc::new(State {
+            server: Mutex::new(server),
+            random,
+            one_in: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+        });
         let of_task = state.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -63,8 +67,8 @@ impl LossyProxy {
         self.state.one_in.store(of, Ordering::Relaxed);
     }
     /// Forwards new connections to another address.
-    pub fn redirect_to(&self, there: SocketAddr) {
-        *self.state.there.lock().expect("unpoisoned") = there;
+    pub fn redirect_to(&self, server: SocketAddr) {
+        *self.state.server.lock().expect("unpoisoned") = server;
     }
     /// Loses no more replies.
     pub fn stop_losing(&self) {
@@ -95,8 +99,8 @@ impl State {
 }
 
 async fn forward(mut near: TcpStream, state: &State) {
-    let there = *state.there.lock().expect("unpoisoned");
-    let Ok(mut far) = TcpStream::connect(there).await else { return };
+    let server = *state.server.lock().expect("unpoisoned");
+    let Ok(mut far) = TcpStream::connect(server).await else { return };
     let _set = (near.set_nodelay(true), far.set_nodelay(true));
     let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let (mut request_bytes, mut answered) = (0, true);

@@ -126,7 +126,7 @@ fn a_frozen_run_waits_for_the_end_of_the_freeze_and_completes_after_it() {
     let input = rig.resolve(read);
     rig.step(input);
     rig.step(Input::CallerGone);
-    assert!(rig.pending.is_empty() && rig.end.is_none(), "the caller waits, and no call is sent");
+    assert!(rig.pending.is_empty() && rig.end.is_none(), "no call is sent, and the run has not answered the caller");
     rig.frozen = false;
     rig.step(Input::Freeze(false));
     rig.finish();

@@ -165,7 +165,7 @@ impl Rig {
         self.order_input(Order::Resume { reason: None })
     }
 
-    /// The order with which a person moves a run on that waits for one.
+    /// The order of a person that lets the run go on, if it waits for an order, an answer or a signal.
     fn next_human_action(&mut self) -> Option<Input> {
         let run = self.machine.run();
         let asked = run.open_checkpoints().next().cloned();

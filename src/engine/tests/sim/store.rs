@@ -38,7 +38,7 @@ enum Fault {
     /// It was done, and its result is unknown.
     After,
     Slow(Duration),
-    /// It is done twice.
+    /// An append is done twice; any other operation is done once, as without a fault.
     Twice,
     /// It is not answered for a long time, and then its result is unknown. The flag tells whether it was done.
     Silent(bool),

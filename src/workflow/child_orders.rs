@@ -10,10 +10,11 @@ use crate::names::RunId;
 /// The orders that child runs have to get: to end, pause or resume together with this run.
 pub(super) fn orders_to_children(run: &Run) -> impl Iterator<Item = (RunId, Order)> + '_ {
     let order = |paused: bool| {
-        if let Some(failure) = run.failing.as_ref().filter(|_| run.pause.is_none()) {
+        if run.failing.is_some() && run.pause.is_none() {
             let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
             let automatic = run.cancel.as_ref().is_none_or(|cancel| cancel.automatic);
-            let reason = Some(format!("the run that began it ends: {}", failure.message));
+            // Without the run's failure: it may quote values that are sensitive in this run only.
+            let reason = Some("the run that began it ends".into());
             return Some(Order::Cancel { compensate, reason, automatic });
         }
         match (&run.pause, paused) {

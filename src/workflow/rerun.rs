@@ -169,10 +169,10 @@ fn repeated_effect<'a>(
     start: StepIndex,
     to_rerun: &BTreeSet<StepIndex>,
 ) -> Option<(&'a StepId, Option<u32>)> {
-    let dependents = closure(plan, start, |_| false);
+    // Only items that were not done have a fallback: the others do not depend on it.
+    let dependents = closure(plan, start, |step| was_replaced(old, plan, step) && !plan.runs_by_item(step), |_| false);
     let is_linked = |index: StepIndex| {
         let step = &plan.steps[index.0];
-        // Only items that were not done have a fallback: the others must not be repeated with them.
         let is_replaced = step.failure_handling.fallback == Some(start) && !plan.runs_by_item(step);
         index == start || step.replaces == Some(start) || is_replaced
     };
@@ -204,19 +204,35 @@ fn is_finished(old: &Run, step: &StepId) -> bool {
 fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
     let undone: BTreeSet<&StepId> =
         old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
-    closure(plan, start, |step| !is_finished(old, &step.id) || undone.contains(&step.id))
+    let runs_again = |step: &Step| !is_finished(old, &step.id) || undone.contains(&step.id);
+    closure(plan, start, |step| was_replaced(old, plan, step), runs_again)
 }
 
-/// A step, those for which `runs_again` holds, and all that depend on one of these.
-fn closure(plan: &Plan, start: StepIndex, runs_again: impl Fn(&Step) -> bool) -> BTreeSet<StepIndex> {
+/// Whether the fallback of a step was taken, for the step or for some of its items.
+fn was_replaced(old: &Run, plan: &Plan, step: &Step) -> bool {
+    step.failure_handling.fallback.is_some_and(|by| {
+        let fallback = &plan.steps[by.0].id;
+        old.replaced.contains_key(fallback) || !matches!(old.steps.get(fallback), None | Some(StepState::Skipped))
+    })
+}
+
+/// A step, those for which `runs_again` holds, and all that depend on one of these. The result of a step depends on its
+/// fallback only if `was_replaced` holds.
+fn closure(
+    plan: &Plan,
+    start: StepIndex,
+    was_replaced: impl Fn(&Step) -> bool,
+    runs_again: impl Fn(&Step) -> bool,
+) -> BTreeSet<StepIndex> {
     let mut closed: BTreeSet<StepIndex> = BTreeSet::from([start]);
     loop {
         let before = closed.len();
         for (index, step) in plan.steps.iter().enumerate() {
             let needs = step.needs.iter().any(|need| closed.contains(need));
-            // A fallback and the step that it replaces run again together.
+            // A fallback that was taken and the step that it replaces run again together.
             let replaces = step.replaces.is_some_and(|original| closed.contains(&original));
-            let replaced = step.failure_handling.fallback.is_some_and(|by| closed.contains(&by));
+            let fallback = step.failure_handling.fallback.filter(|by| closed.contains(by));
+            let replaced = fallback.is_some() && was_replaced(step);
             if needs || replaces || replaced || runs_again(step) {
                 closed.insert(StepIndex(index));
             }

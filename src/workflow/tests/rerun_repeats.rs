@@ -2,7 +2,7 @@
 
 use super::harness::plan;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Order, Part, rerun};
+use crate::workflow::{Choice, ConflictKind, Order, Part, StepEvent, rerun};
 
 const ITEMS: &str = "
 workflow: w
@@ -46,6 +46,57 @@ fn items_that_were_done_are_not_repeated_with_the_fallback_of_another_item() {
     let why = refusal(&harness, "invoice");
     assert!(why.contains("`charge[0]` was done and is not undone") && why.contains("begin at `charge`"), "{why}");
     assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a person asks for that");
+
+    // The step has ended, with the result of the fallback for one item.
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("mail", ok(json!({})));
+    harness.item("charge", 0, ok(json!({})));
+    harness.item("charge", 1, status(429));
+    harness.item("invoice", 1, ok(json!({})));
+    harness.item("charge", 2, ok(json!({})));
+    assert_eq!(harness.status(), RunStatus::Completed);
+    let why = refusal(&harness, "invoice");
+    assert!(why.contains("`charge[0]` was done and is not undone"), "{why}");
+}
+
+/// The fallback needs the step where the rerun begins, but the charge did not need the fallback.
+#[test]
+fn a_step_is_not_repeated_because_of_a_fallback_that_was_not_taken() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  address: { call: 'GET ${services.stock}/address' }
+  charge: { call: 'POST ${services.bank}/charges', retry: { attempts: 1 }, fallback: invoice }
+  invoice: { fallback_only: true, call: 'POST ${services.bank}/invoices', body: { to: '${steps.address.output}' } }
+  ship: { needs: [charge, address], call: 'POST ${services.stock}/ship', body: { to: '${steps.address.output}' } }
+respond: { status: 200 }
+",
+    );
+    let run_with = |charged: AttemptResult| {
+        let mut harness = Harness::of_api(&plan);
+        harness.settle();
+        harness.call("address", ok(json!("a")));
+        let replaced = charged != ok(json!({}));
+        harness.call("charge", charged);
+        if replaced {
+            harness.call("invoice", ok(json!({})));
+        }
+        harness.call("ship", status(400));
+        assert_eq!(harness.status(), RunStatus::Failed);
+        harness
+    };
+    let taken_over = |harness: &Harness<'_>| {
+        let events = rerun(&harness.run, &plan, &"address".into()).unwrap();
+        let taken = events.into_iter().filter_map(|event| match event {
+            Event::Step(StepEvent::ResultTaken(taken)) => Some(taken.step.as_str().to_owned()),
+            _ => None,
+        });
+        taken.collect::<Vec<_>>()
+    };
+    assert_eq!(taken_over(&run_with(ok(json!({})))), ["charge"]);
+    assert!(taken_over(&run_with(status(429))).is_empty(), "its result is that of the fallback, which runs again");
 }
 
 #[test]

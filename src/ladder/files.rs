@@ -26,7 +26,7 @@ use super::gate::{Gate, Refusal, RequestedMove};
 use super::orphans;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::scopes;
-use super::types::{Declared, FlipSource, Move, Unrecorded};
+use super::types::{Declared, FlipSource, Move, Reading, Unrecorded};
 use crate::clock;
 use crate::flag::{Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -40,15 +40,23 @@ const UNPROVEN_MAX: State = State::Shadow;
 const HELD_AT: State = State::Dark;
 
 /// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips.
-/// `has_served`: requests may have come before these files.
-pub(super) fn adopt(before: &Positions, declared: Declared, has_served: bool, gate: &Gate) -> (Positions, Vec<Move>) {
+pub(super) fn adopt(before: &Positions, declared: Declared, reading: Reading, gate: &Gate) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
     let mut after = Positions { declared, ..before.clone() };
     after.routes = routes.iter().map(|route| (route.id.clone(), take_over(before, route))).collect();
     followers_first(&mut routes);
     // The gate judges by the scopes of the new files.
     after.followers = orphans::followers(&routes);
-    after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, clock::now(), gate.retry_window);
+    let (now, has_served) = (clock::now(), reading.has_served());
+    after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, now, gate.retry_window);
+    if matches!(reading, Reading::Start { .. }) {
+        // The reason was written while no process ran, so maybe before the harm that this start or an earlier one found.
+        let may_repeat = |at: &&RoutePosition| gate.may_repeat_unknown(&after, at);
+        let may_repeat: Vec<RouteId> = after.routes.values().filter(may_repeat).map(|at| at.route.id.clone()).collect();
+        for route in may_repeat {
+            scopes::antedate_new_reasons(&mut after.scopes, &route, now);
+        }
+    }
     after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
     keep_declarations(&mut after, before, &routes);

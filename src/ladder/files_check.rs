@@ -4,7 +4,7 @@
 use super::gate::{Gate, exposed_sentence};
 use super::orphans::Orphans;
 use super::positions::Positions;
-use super::types::{Declared, FilesError, Move, Unrecorded};
+use super::types::{Declared, FilesError, Move, Reading, Unrecorded};
 use super::{files, orphans};
 use crate::store::SharedStore;
 
@@ -26,11 +26,11 @@ pub(super) async fn check_and_adopt(
     gate: &Gate,
     before: &Positions,
     declared: Declared,
-    has_served: bool,
+    reading: Reading,
 ) -> Result<CheckedFiles, FilesError> {
     let Orphans { new: mut refused, known, possible: may_orphan } =
         orphans::find(store, &before.families(), &declared.routes).await?;
-    let (mut after, moves) = files::adopt(before, declared, has_served, gate);
+    let (mut after, moves) = files::adopt(before, declared, reading, gate);
     refused.extend(files::lowered_without_acknowledgement(before, &after));
     let exposed = after.routes.values().filter_map(|at| Some((at, gate.unaccepted_retries_in_only(&after, at)?)));
     let mut accepted = Vec::new();

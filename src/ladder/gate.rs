@@ -189,6 +189,15 @@ impl Gate {
         let is_live_for_all = at.inputs.shares.live == Percent::ALL;
         let mut missing = gate(&self.evidence_of(positions, at), from, to, is_live_for_all).err().unwrap_or_default();
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
+        if (from, to) == (State::Live, State::Only) {
+            let below = at.route.cohorts.iter().filter(|cohort| cohort.state < State::Live);
+            missing.extend(below.map(|Cohort { name, state, .. }| {
+                format!(
+                    "the cohort `{name}` keeps callers in `{state}`: `only` holds for everybody, so the engine would get \
+                     their requests too"
+                )
+            }));
+        }
         if to == State::Live {
             let unrecorded = self.unknown_retries(positions, at).into_iter();
             let unrecorded =
@@ -232,6 +241,12 @@ impl Gate {
     /// If the store is a copy: requests that came after it was made and whose retries may still come.
     pub fn since_copy(&self) -> Option<Unrecorded> {
         scopes::since_copy(self.copy_started?, clock::now(), self.retry_window)
+    }
+
+    /// Whether retries may come of requests of a route that are not known: the store is a copy, or keys are lost.
+    pub fn may_repeat_unknown(&self, positions: &Positions, at: &RoutePosition) -> bool {
+        // On a copy also if a repeat does no harm now: later files may change that.
+        self.since_copy().is_some() || !self.unknown_retries(positions, at).is_empty()
     }
 
     /// As [`Gate::since_copy`], for a route; `None` if a repeat does no harm.

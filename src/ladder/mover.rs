@@ -17,7 +17,7 @@ use super::positions::{Positions, RoutePosition, freeze_of};
 use super::record::{Recording, flip_record, record};
 use super::status::RouteStatus;
 use super::types::{
-    Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move,
+    Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, Reading,
 };
 use super::{export, files, horizon, orphans, passing_commands, scopes, status};
 use crate::clock;
@@ -52,7 +52,7 @@ impl Mover {
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
         let CheckedFiles { after, moves, may_orphan: _ } =
-            check_and_adopt(&store, &gate, &before, declared, has_served).await?;
+            check_and_adopt(&store, &gate, &before, declared, Reading::Start { has_served }).await?;
         for at in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %at.route.id,
@@ -114,7 +114,7 @@ impl Mover {
     ) -> Result<(), FilesError> {
         let before = self.in_force.inputs().positions;
         let CheckedFiles { after, moves, may_orphan } =
-            check_and_adopt(&self.store, &self.gate, &before, declared, true).await?;
+            check_and_adopt(&self.store, &self.gate, &before, declared, Reading::Reload).await?;
         let routes = after.declared.routes.clone();
         self.record_and_apply(&before, after, moves, recorded).await?;
         // Requests that were decided by the set before may have begun runs since the check.

@@ -108,6 +108,15 @@ fn forced_cohorts(route: &Route, own: &[RetryScopes], now: Timestamp) -> BTreeMa
     route.cohorts.iter().filter_map(forced).collect()
 }
 
+/// Lets the reasons of a route's cohorts that were first read at this time count as written before anything that they
+/// would have to know of.
+pub(super) fn antedate_new_reasons(scopes: &mut Scopes, route: &RouteId, read_at: Timestamp) {
+    let forced = scopes.get_mut(route).and_then(|scopes| scopes.forced_cohorts.as_mut());
+    for forced in forced.into_iter().flat_map(BTreeMap::values_mut).filter(|forced| forced.since == read_at) {
+        forced.since = Timestamp::UNIX_EPOCH;
+    }
+}
+
 /// Logs what changed in the scopes of routes.
 pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
     for (route, scopes) in after {

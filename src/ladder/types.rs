@@ -200,3 +200,19 @@ pub(super) struct Unrecorded {
     /// Both as a sentence.
     pub why: String,
 }
+
+/// Which reading of the files it is.
+#[derive(Clone, Copy)]
+pub(super) enum Reading {
+    /// The first one of a process. `has_served`: requests may have come before these files.
+    Start {
+        has_served: bool,
+    },
+    Reload,
+}
+
+impl Reading {
+    pub fn has_served(self) -> bool {
+        !matches!(self, Self::Start { has_served: false })
+    }
+}

@@ -1,4 +1,4 @@
-//! Routes on a restored backup, and cohorts whose `force` is older than what holds them.
+//! Routes on a restored backup, cohorts whose `force` is older than what holds them, and cohorts below `live`.
 
 use super::held::{Unnoted, elsewhere, expire_soon, release_until, restart_with};
 use super::*;
@@ -93,6 +93,32 @@ async fn a_cohort_is_held_on_a_copy() {
     assert_eq!(rung_of_staff(&fixture), State::Live);
 }
 
+/// A reason that a start is the first to read was written before that start, so maybe before what was lost.
+#[tokio::test]
+async fn a_cohort_is_held_if_a_start_is_the_first_to_read_its_reason() {
+    let since_backup = || with_staff(files(&[]), "written after the backup");
+    let fixture = restart_on_copy(since_backup(), Fixture::open(files(&[])).await).await;
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    let other = || with_staff(files(&[]), "their retries are checked");
+    fixture.ladder.reload(other(), || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Live);
+
+    let unnoted = Arc::new(Unnoted::default());
+    let fixture = restart_with(&unnoted, files(&[]), Fixture::open(files(&[])).await).await;
+    unnoted.serve("bare");
+    let fixture = restart_with(&unnoted, since_backup(), fixture).await;
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    let fixture = restart_with(&unnoted, since_backup(), fixture).await;
+    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    fixture.ladder.reload(other(), || {}).await.unwrap();
+    assert_eq!(rung_of_staff(&fixture), State::Live);
+    let fixture = restart_with(&unnoted, other(), fixture).await;
+    assert_eq!(rung_of_staff(&fixture), State::Live, "this reason was read by a reload");
+
+    let fixture = Fixture::open(files(&[])).await.restart(since_backup()).await;
+    assert_eq!(rung_of_staff(&fixture), State::Live, "nothing was lost");
+}
+
 #[tokio::test]
 async fn a_cohort_is_held_for_keys_that_are_not_known() {
     let unnoted = Arc::new(Unnoted::default());
@@ -115,4 +141,23 @@ async fn a_cohort_is_held_for_keys_that_are_not_known() {
         Declared { read_only: ["bare".into()].into(), ..with_staff(files(&[]), "they know of these keys") };
     fixture.ladder.reload(only_reads, || {}).await.unwrap();
     assert_eq!(rung_of_staff(&fixture), State::Live, "a repeat does no harm");
+}
+
+/// In `only` a cohort lowers nobody, so its callers would get the engine without having had it before.
+#[tokio::test]
+async fn the_state_only_requires_that_no_cohort_is_below_live() {
+    let with_vip = |state: State| {
+        let when = Expression::parse("request.headers[\"x-tier\"] == \"vip\"").unwrap();
+        edited(files(&[]), "bare", |route| {
+            route.cohorts = vec![Cohort { name: "vip".into(), when, state, force: None }];
+        })
+    };
+    let fixture = Fixture::open(with_vip(State::Off)).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.record_engine_answers("bare");
+    assert!(fixture.refusal("bare", to(State::Only)).await.contains("the cohort `vip` keeps callers in `off`"));
+    fixture.ladder.reload(with_vip(State::Dark), || {}).await.unwrap();
+    assert!(fixture.refusal("bare", to(State::Only)).await.contains("the cohort `vip` keeps callers in `dark`"));
+    fixture.ladder.reload(with_vip(State::Live), || {}).await.unwrap();
+    fixture.flip("bare", to(State::Only)).await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Which effects a run has performed, or may have performed.
 //!
-//! The question it answers: "was anything private or shared done, or may it have been?" Always true: an attempt counts
+//! The question it answers: "was anything private or shared done, or may it have been?" What the earlier runs of its job
+//! did counts too: a caller who is given the answer of a rerun sent one request for all of them. Always true: an attempt counts
 //! from the moment at which it may be sent; it does not count any more once it is certain that it did nothing (it was
 //! never sent, or the service or a probe said so). A run whose only effect was certainly not done can still fall back
 //! to legacy, or tell its caller that nothing was done.
@@ -29,6 +30,15 @@ impl Run {
     /// Whether a shared step was done, or may have been.
     pub fn shared_begun(&self) -> bool {
         self.performed_so_far().shared || (self.has_unreported_child && self.mode() == Mode::Real)
+    }
+    /// The strongest effect that was performed, or may have been, here or in a run below it; `None` where nothing but
+    /// reads was done.
+    pub fn strongest_effect(&self) -> Option<EffectClass> {
+        match (self.shared_begun(), self.private_begun()) {
+            (true, _) => Some(EffectClass::Shared),
+            (false, true) => Some(EffectClass::Private),
+            (false, false) => None,
+        }
     }
     /// As [`Run::effects_begun`], but a child run that ended without a report counts as having done nothing. Only for
     /// the replay of `Abandoned` events: earlier versions decided by this whether a run may be abandoned.

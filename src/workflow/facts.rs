@@ -57,6 +57,9 @@ pub struct RunStarted {
     /// Instances that earlier runs of its job pinned: follow-up requests for them see this run's result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pinned_before: Vec<Pinned>,
+    /// The strongest effect that earlier runs of its job performed, or may have performed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effects_before: Option<EffectClass>,
     /// Who started it, where that was not a route: the token's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

@@ -11,6 +11,14 @@ pub(super) struct PerformedEffects {
     pub shared: bool,
 }
 
+impl FromIterator<EffectClass> for PerformedEffects {
+    fn from_iter<I: IntoIterator<Item = EffectClass>>(effects: I) -> Self {
+        let mut all = Self::default();
+        effects.into_iter().for_each(|effect| all.note(effect));
+        all
+    }
+}
+
 impl PerformedEffects {
     /// Records that an effect of this class was performed, or may have been.
     pub fn note(&mut self, effect: EffectClass) {

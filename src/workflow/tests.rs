@@ -68,6 +68,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         sensitive_paths: Vec::new(),
         rerun_of: None,
         pinned_before: Vec::new(),
+        effects_before: None,
         by: None,
         until: None,
     }

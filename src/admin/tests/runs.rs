@@ -40,6 +40,7 @@ fn started(run: RunId) -> Event {
         sensitive_paths: Vec::new(),
         rerun_of: None,
         pinned_before: Vec::new(),
+        effects_before: None,
         by: None,
         until: None,
     }))

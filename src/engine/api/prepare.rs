@@ -270,6 +270,7 @@ fn first_event(
         sensitive_paths,
         rerun_of: None,
         pinned_before: Vec::new(),
+        effects_before: None,
         by: None,
         until: start::deadline(plan, now),
     };

@@ -69,6 +69,7 @@ pub(in crate::engine) async fn rerun(
         started: now,
         sealed,
         pinned_before,
+        effects_before: old.strongest_effect(),
         job: Some(job),
         parent: None,
         route_above: None,

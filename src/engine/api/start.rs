@@ -101,6 +101,7 @@ pub(in crate::engine) fn first_event(
         sensitive_paths,
         rerun_of: None,
         pinned_before: Vec::new(),
+        effects_before: None,
         by,
         until,
     }

@@ -267,6 +267,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         sensitive_paths: Vec::new(),
         rerun_of: None,
         pinned_before: Vec::new(),
+        effects_before: None,
         by: None,
         until: None,
     }))

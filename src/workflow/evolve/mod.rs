@@ -84,7 +84,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         undoing: None,
         interactions: Interactions::default(),
         end: None,
-        performed_effects: Default::default(),
+        performed_effects: started.effects_before.into_iter().collect(),
         has_unreported_child: false,
         left_by_children: Default::default(),
         intents: BTreeMap::new(),

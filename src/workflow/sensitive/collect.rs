@@ -75,6 +75,13 @@ impl Sensitive {
                     Some(output) => self.add_output(&taken.step, output, into),
                     None => {}
                 }
+                let headers = match fields.get("headers") {
+                    Some(Value::Array(items)) => items.as_slice(),
+                    Some(headers) => std::slice::from_ref(headers),
+                    None => &[],
+                };
+                let headers = headers.iter().filter_map(Value::as_object).flatten();
+                self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
                 taken.done.iter().for_each(|done| self.add_output(&taken.step, &done.output, into));
             }
             _ => {}

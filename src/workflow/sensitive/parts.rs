@@ -142,7 +142,14 @@ impl<'a> Parts<'a> {
             StepEvent::Probed { step, .. } => self.output(&at("output"), step),
             StepEvent::ResultTaken(taken) => {
                 let headers = self.taint.headers.clone();
-                headers.iter().for_each(|name| self.value(at("fields.headers").name(name)));
+                for name in &headers {
+                    self.value(at("fields.headers").name(name));
+                    // Of a `for_each` it is a list, with the headers of each item.
+                    self.value(at("fields.headers").each().name(name));
+                }
+                if self.step(&taken.step).is_some_and(StepTaint::hides_entered_values) {
+                    self.text(at("fields.errors").each().name("message"));
+                }
                 self.output(&at("fields.output"), &taken.step);
                 self.list(&at("fields.output"), &taken.step);
                 let items = self.step(&taken.step).map(|step| step.items.clone()).unwrap_or_default();

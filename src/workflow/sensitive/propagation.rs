@@ -141,7 +141,7 @@ impl<'a> Propagation<'a> {
     }
 
     /// The step whose items a step sees as `item`: the step itself, or the one that it replaces.
-    fn item_owner<'s>(&'s self, step: &'s Step) -> &'s Step {
+    pub fn item_owner<'s>(&'s self, step: &'s Step) -> &'s Step {
         let mut owner = step;
         for _ in &self.plan.steps {
             match owner

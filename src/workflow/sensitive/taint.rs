@@ -30,7 +30,7 @@ pub struct Taint {
 pub(super) struct StepTaint {
     /// Whether one of its expressions reads something sensitive, so that the reason of a failure may quote it.
     pub is_read: bool,
-    /// Sensitive parts of each of its items.
+    /// Sensitive parts of each of its items; of the fallback of an item, of the items of the step that it replaces.
     pub items: Vec<SensitivePath>,
     /// Sensitive parts of its output (of each item's output).
     pub output: Vec<SensitivePath>,
@@ -144,7 +144,7 @@ fn of_step(propagation: &Propagation<'_>, step: &Step) -> StepTaint {
     let all = |paths: Option<&BTreeSet<SensitivePath>>| paths.into_iter().flatten().cloned().collect::<Vec<_>>();
     let mut taint = StepTaint {
         is_read: propagation.is_read_by(step),
-        items: all(propagation.items.get(&step.id)),
+        items: all(propagation.items.get(&propagation.item_owner(step).id)),
         output: all(propagation.outputs.get(&step.id)),
         has_items: propagation.has_items(step),
         question: is_read(&step.safeguards.asking.question),

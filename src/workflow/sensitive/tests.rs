@@ -197,6 +197,55 @@ fn the_name_of_a_lock_that_is_computed_from_a_sensitive_value_is_sensitive() {
     assert_eq!((replaced("a"), replaced("b")), (1, 0));
 }
 
+/// What a rerun takes over of a `for_each` is a list, and its items may have been done by their fallbacks.
+#[test]
+fn what_a_rerun_takes_over_of_items_is_sensitive_where_their_own_events_are() {
+    let plan = plan(
+        r#"
+workflow: w
+input: { sensitive: ["$.cards[*].cvv"], sensitive_headers: [X-Session] }
+steps:
+  login:
+    for_each: ${request.body.cards}
+    failures: collect
+    call: POST ${services.bank}/sessions
+    body: { cvv: "${item.cvv}" }
+    fallback: other
+  other: { fallback_only: true, call: "POST ${services.bank}/other", body: { id: "${item.id}" } }
+respond: { status: 200 }
+"#,
+    );
+    let taint = Taint::new(&plan, &SensitiveSources::default());
+    let taken = |step: &str| {
+        let taken = json!({
+            "step": step,
+            "origin": crate::names::RunId(uuid::Uuid::from_u128(1)),
+            "skipped": false,
+            "fields": {
+                "output": [{}, null],
+                "headers": [{ "x-session": "s-1", "x-plain": "p" }, null],
+                "errors": [{ "index": 1, "status": 400, "message": "quotes" }],
+            },
+            "done": [{ "item": 0, "value": { "id": "i", "cvv": 123 }, "status": 200, "output": {} }],
+        });
+        Event::Step(StepEvent::ResultTaken(Box::new(serde_json::from_value(taken).unwrap())))
+    };
+    let found = |step: &str| {
+        let event = taken(step);
+        let written = serde_json::to_value(&event).unwrap();
+        let content = written.as_object().unwrap().values().next().unwrap();
+        let mut texts = BTreeSet::new();
+        let parts = parts(&taint, &event, &BTreeMap::new());
+        parts.iter().for_each(|part| part.at.texts(content, &mut |text| texts.extend([text])));
+        texts.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(found("login"), ["123", "quotes", "s-1"]);
+    assert_eq!(found("other"), ["123", "s-1"]);
+    let mut known = BTreeSet::new();
+    plan.sensitive_values().collect(&taken("login"), &mut known);
+    assert_eq!(known, BTreeSet::from(["s-1".to_owned()]));
+}
+
 /// Texts are hidden by their origin: these are too short to be found by value.
 #[test]
 fn texts_that_are_made_from_sensitive_values_are_shown_as_stars() {

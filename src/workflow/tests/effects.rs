@@ -57,6 +57,21 @@ fn an_effect_that_was_or_may_have_been_done_counts() {
     assert_eq!((harness.run.effects_begun(), harness.run.shared_begun()), (true, false), "the draft was made");
 }
 
+#[test]
+fn the_effects_of_earlier_runs_of_the_job_count() {
+    let plan = plan(TWO);
+    let cases = [
+        (None, (false, false, true)),
+        (Some(EffectClass::Private), (true, false, false)),
+        (Some(EffectClass::Shared), (true, true, false)),
+    ];
+    for (effects_before, expected) in cases {
+        let mut harness = Harness::started_with(&plan, |started| started.effects_before = effects_before);
+        assert_eq!(counts(&mut harness), expected);
+        assert_eq!(harness.run.strongest_effect(), effects_before, "the next rerun is told the same");
+    }
+}
+
 const BELOW: &str = "
 workflow: w
 steps: { below: { run: sub } }

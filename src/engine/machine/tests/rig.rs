@@ -108,6 +108,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         route_above: None,
         rerun_of: None,
         pinned_before: Vec::new(),
+        effects_before: None,
         by: None,
         bytes_marked: true,
         sensitive: false,

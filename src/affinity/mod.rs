@@ -208,7 +208,7 @@ impl StoreAffinity {
         !matches!(self.remembered(key), Remembered::NotEngine | Remembered::NotEngineHere)
     }
 
-    /// Whether legacy took this key before a time, and the store may not have it yet.
+    /// Whether legacy took this key before `time` and the key still waits in the file for the store.
     pub fn legacy_noted_before(&self, key: &RetryKey, time: Timestamp) -> bool {
         self.keys.first_noted_at(key).is_some_and(|at| at < time)
     }

@@ -53,8 +53,8 @@ fn missing_retry_keys(parts: &Parts) -> Option<String> {
     (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
-/// Why a start of a run would be refused now, `runs_in_flight_max` apart: overload leaves `readyz` green, because a
-/// load balancer would take the routes in `off` out too.
+/// Why a start of a run would be refused now. Does not look at `runs_in_flight_max`: a load balancer that took an
+/// overloaded process out would take its routes in `off` out too.
 fn not_ready(parts: &Parts, stopping: bool) -> Option<String> {
     if stopping || parts.engine.is_draining() {
         return Some("stopping".to_owned());

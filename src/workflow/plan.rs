@@ -65,11 +65,6 @@ impl Plan {
         })
     }
 
-    /// Whether any step is shared.
-    pub fn has_shared(&self) -> bool {
-        self.calls(EffectClass::Shared).next().is_some()
-    }
-
     /// Whether anything reads a step's output, status or headers: under its own name, or under that of a step whose
     /// place it may take, directly or as the fallback of a fallback.
     pub fn is_read(&self, step: &Step) -> bool {

@@ -1,4 +1,4 @@
-//! What a caller is told about a run that another takes the place of.
+//! What a caller is told about a run that a rerun has replaced.
 
 use serde_json::json;
 

@@ -118,7 +118,7 @@ async fn open(url: &str, limits: &Limits) -> anyhow::Result<SharedStore> {
             Ok(std::sync::Arc::new(store.with_context(|| format!("opening the store sqlite:{}", path.display()))?))
         }
         StoreUrl::Postgres { url, password } => {
-            let store = PostgresStore::open_existing(&url, password.as_ref(), limits).await;
+            let store = PostgresStore::open_for_reading(&url, password.as_ref(), limits).await;
             Ok(std::sync::Arc::new(store.context("opening the store")?))
         }
         StoreUrl::Memory => bail!("a store in memory is lost when its process ends: there is nothing to read"),

@@ -64,6 +64,12 @@ impl Address {
         Ok(Self { options, shown, connect, statement: statement + STATEMENT_GRACE, lease, session_settings })
     }
 
+    /// The same address, for sessions in which the server refuses to write.
+    pub(super) fn read_only(&self) -> Self {
+        let session_settings = format!("{}; SET default_transaction_read_only = on", self.session_settings);
+        Self { session_settings, ..self.clone() }
+    }
+
     /// The statements that configure a new connection.
     pub(super) fn session_settings(&self) -> SqlStr {
         AssertSqlSafe(self.session_settings.clone()).into_sql_str()

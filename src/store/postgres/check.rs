@@ -36,7 +36,7 @@ pub(super) async fn check(address: &Address, retry_window_ns: i64) -> Result<Sto
 
 async fn check_all(conn: &mut PgConnection, checked: &mut StoreChecked, retry_window_ns: i64) -> sqlx::Result<()> {
     // Queries over all rows may take long.
-    conn.execute("SET statement_timeout = 0; SET default_transaction_read_only = on".into_sql_str()).await?;
+    conn.execute("SET statement_timeout = 0".into_sql_str()).await?;
     let secret = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(&mut *conn).await?;
     check_secret(secret.as_ref().map(|row| row.try_get(0)).transpose()?, checked);
     let mut after = Vec::new();

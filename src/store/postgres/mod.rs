@@ -90,19 +90,42 @@ impl PostgresStore {
     /// newer version. The text says which and what to do, and contains no password.
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
-        let open::Opened { secret, default_retention, is_new, identity } = open::open(&address).await?;
+        let opened = open::open(&address).await?;
+        let (store, writer) = Self::before_start(address.clone(), opened, limits);
+        tokio::spawn(writer.run());
+        tokio::spawn(store.notifier.clone().listen(address, store.stop_listening.clone()));
+        Ok(store)
+    }
+
+    /// Opens an existing database for reading: nothing in it is changed, and writes are refused.
+    ///
+    /// # Errors
+    /// The database cannot be reached or refuses the login; the tables do not exist or have another version; or this
+    /// binary cannot read the events in them.
+    pub async fn open_for_reading(
+        url: &Secret,
+        password: Option<&Secret>,
+        limits: &Limits,
+    ) -> Result<Self, StoreError> {
+        let address = Address::new(url, password, limits)?.read_only();
+        let opened = open::open_for_reading(&address).await?;
+        // Without the writer its queues are closed, so that every append is refused.
+        let (store, _) = Self::before_start(address, opened, limits);
+        store.healthy.store(false, Ordering::Release);
+        Ok(store)
+    }
+
+    /// The store and its writer, neither of which has used the database yet.
+    fn before_start(address: Address, opened: open::Opened, limits: &Limits) -> (Self, Writer) {
+        let open::Opened { secret, default_retention, is_new, identity } = opened;
         let retry_window_ns = retry_window_ns(limits);
-        let inline_bytes_max =
-            usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
         let healthy = Arc::new(AtomicBool::new(true));
         let notifier = Notifier::new();
         let committer = Committer::new(Session::new(address.clone()), notifier.clone(), retry_window_ns);
         let write_failure = committer.write_failure.clone();
         let (writer, queues) = Writer::new(committer, healthy.clone(), limits);
-        tokio::spawn(writer.run());
-        let stop_listening = CancellationToken::new();
-        tokio::spawn(notifier.clone().listen(address.clone(), stop_listening.clone()));
-        Ok(Self {
+        let inline_bytes_max = usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX);
+        let store = Self {
             queues,
             pool: Pool::new(address, limits),
             notifier,
@@ -114,20 +137,11 @@ impl PostgresStore {
             identity,
             retry_window_ns,
             queue_max: limits.append_queue_max,
-            inline_bytes_max,
+            inline_bytes_max: inline_bytes_max.max(INLINE_BYTES_MIN),
             duration: metrics::histogram!("pointsman_append_duration_seconds"),
-            stop_listening,
-        })
-    }
-
-    /// Like [`PostgresStore::open`], for a database that must have the tables already.
-    ///
-    /// # Errors
-    /// As [`PostgresStore::open`]; or the tables do not exist or have another version. Nothing was changed then.
-    pub async fn open_existing(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
-        let conn = open::open_read_only(&Address::new(url, password, limits)?).await?;
-        drop(conn);
-        Self::open(url, password, limits).await
+            stop_listening: CancellationToken::new(),
+        };
+        (store, writer)
     }
 
     /// Checks a whole database and changes nothing; other processes may be using it. A claim of a retry key that is

@@ -104,11 +104,28 @@ async fn create_schema(conn: &mut PgConnection, address: &Address) -> Result<(),
     Ok(())
 }
 
-/// Opens a database for reading, with tables of this binary's version; creates nothing.
+/// Reads what a store that is open for reading needs; changes nothing in the database.
+pub(super) async fn open_for_reading(address: &Address) -> Result<Opened, StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
+    let mut conn = open_read_only(address).await?;
+    let text = "SELECT convert_from(value, 'UTF8')::int FROM meta WHERE key = 'event_version'";
+    let noted = sqlx::query(text).fetch_optional(&mut conn).await.map_err(failed)?;
+    let noted = noted.map(|row| row.try_get(0)).transpose().map_err(failed)?;
+    refuse_newer_events(&mut conn, address, noted).await?;
+    let no_secret = || StoreError(format!("{shown} has no secret: no pointsman has started with it"));
+    let secret = stored_secret(&mut conn).await?.ok_or_else(no_secret)?;
+    let default_retention = default_retention(&mut conn).await.map_err(failed)?;
+    let identity = identity(&mut conn, address).await;
+    let _ = address.within(conn.close()).await;
+    Ok(Opened { secret, default_retention, is_new: false, identity })
+}
+
+/// Opens a read-only session on tables of this binary's version.
 pub(super) async fn open_read_only(address: &Address) -> Result<PgConnection, StoreError> {
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
-    let mut conn = address.connect_at_start().await.map_err(failed)?;
+    let mut conn = address.read_only().connect_at_start().await.map_err(failed)?;
     match upgrade::version(&mut conn).await.map_err(failed)? {
         0 => Err(StoreError(format!("there is no store of pointsman in {shown}"))),
         NEWEST => Ok(conn),
@@ -120,8 +137,8 @@ pub(super) async fn open_read_only(address: &Address) -> Result<PgConnection, St
     }
 }
 
-/// Refuses a database that may contain newer events than this binary reads; else records the version of the events that
-/// this binary writes.
+/// Records the version of the events that this binary writes, unless a newer one is recorded; then refuses a database
+/// that may contain newer events than this binary reads.
 async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
     let text = "INSERT INTO meta (key, value) VALUES ('event_version', convert_to($1::text, 'UTF8')) \
@@ -130,7 +147,13 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
                 RETURNING convert_from(value, 'UTF8')::int";
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
     let row = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_one(&mut *conn).await.map_err(failed)?;
-    let noted: i32 = row.try_get(0).map_err(failed)?;
+    refuse_newer_events(conn, address, Some(row.try_get(0).map_err(failed)?)).await
+}
+
+/// Refuses a database that may contain newer events than this binary reads. `noted` is the recorded version of events.
+async fn refuse_newer_events(conn: &mut PgConnection, address: &Address, noted: Option<i32>) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
     // `version > 3` selects the partial index.
     let text = "SELECT run_id, first, version FROM appends WHERE version > 3 AND version > $1 \
                 ORDER BY version DESC, run_id, first LIMIT 1";
@@ -139,7 +162,10 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
         let run = row.try_get::<&[u8], _>(0).ok().and_then(|id| run_id(id).ok());
         Ok((run, row.try_get::<i64, _>(1)?, i64::from(row.try_get::<i16, _>(2)?)))
     });
-    match newer_events_problem(u16::try_from(noted).ok(), newer_event.transpose().map_err(failed)?) {
+    match newer_events_problem(
+        noted.and_then(|noted| u16::try_from(noted).ok()),
+        newer_event.transpose().map_err(failed)?,
+    ) {
         None => Ok(()),
         Some(why) => Err(StoreError(format!(
             "{shown} has {why}; start that one, or give this one another database with --store"
@@ -185,10 +211,15 @@ async fn secret(conn: &mut PgConnection) -> Result<([u8; 32], bool), StoreError>
         sqlx::query(text).bind(seconds).execute(&mut *write).await.map_err(failed)?;
     }
     write.commit().await.map_err(failed)?;
-    let row = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_one(conn).await.map_err(failed)?;
-    let secret: Vec<u8> = row.try_get(0).map_err(failed)?;
-    let secret: Result<[u8; 32], _> = secret.try_into();
-    let secret =
-        secret.map_err(|_| StoreError("the store's secret has a wrong length: the database is damaged".into()))?;
+    let secret = stored_secret(conn).await?.ok_or_else(|| StoreError("the store's secret was removed".into()))?;
     Ok((secret, is_new))
+}
+
+/// The store's secret; `None` if no process has finished opening the store.
+async fn stored_secret(conn: &mut PgConnection) -> Result<Option<[u8; 32]>, StoreError> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read the store's secret: {error}"));
+    let row = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(conn).await.map_err(failed)?;
+    let secret: Option<Vec<u8>> = row.map(|row| row.try_get(0)).transpose().map_err(failed)?;
+    let wrong_length = |_| StoreError("the store's secret has a wrong length: the database is damaged".into());
+    secret.map(|secret| secret.try_into().map_err(wrong_length)).transpose()
 }

@@ -204,6 +204,37 @@ async fn a_file_that_is_only_read_is_not_changed() {
 }
 
 #[tokio::test]
+async fn a_database_that_is_only_read_is_not_changed() {
+    if !StoreKind::Postgres.is_installed() {
+        return;
+    }
+    let database = super::cluster::shared().unwrap().database();
+    let url = Secret::new(database.url());
+    // A refused write is tried again for as long as a statement may take.
+    let limits = Limits { store_statement_ms: 100, ..Limits::default() };
+    let refused = PostgresStore::open_for_reading(&url, None, &limits).await.err().unwrap().0;
+    assert!(refused.contains("no store"), "{refused}");
+    let store = PostgresStore::open(&url, None, &limits).await.unwrap();
+    store.append(append(run_id(1), 1, 3).into()).await.unwrap();
+    store.close().await;
+    // The tables are those of this version, and the processes that use them write older events.
+    database.query("UPDATE pointsman.meta SET value = '1' WHERE key = 'event_version'");
+    let meta = || database.query("SELECT key, encode(value, 'hex') FROM pointsman.meta ORDER BY key");
+    let before = meta();
+    let store: SharedStore = Arc::new(PostgresStore::open_for_reading(&url, None, &limits).await.unwrap());
+    assert_eq!(seqs(&store, run_id(1)).await, [1, 2, 3]);
+    assert!(!store.is_new() && !store.healthy());
+    assert!(matches!(store.append(append(run_id(9), 1, 1).into()).await, Err(AppendError::Refused(_))));
+    let refused = store.put_plan("plan_9".into(), json!({})).await.unwrap_err().0;
+    assert!(refused.contains("read-only transaction"), "{refused}");
+    store.close().await;
+    assert_eq!(meta(), before);
+    database.query("UPDATE pointsman.meta SET value = '99' WHERE key = 'event_version'");
+    let refused = PostgresStore::open_for_reading(&url, None, &limits).await.err().unwrap().0;
+    assert!(refused.contains("events of version 99,"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_store_whose_first_start_was_interrupted_is_new() {
     for version in [1, 4, NEWEST_VERSION] {
         let dir = tempfile::tempdir().unwrap();

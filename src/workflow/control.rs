@@ -161,7 +161,14 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjustment: Adjustme
         let message = format!("the input is nested deeper than output_depth_max ({})", world.output_depth_max);
         return Err(Refusal::BadValues(vec![message]));
     }
-    Ok(vec![Event::Control(ControlEvent::InputAdjusted { step: id.clone(), item, input, by, reason })])
+    Ok(vec![Event::Control(ControlEvent::InputAdjusted {
+        step: id.clone(),
+        item,
+        input,
+        by,
+        reason,
+        sensitive: false,
+    })])
 }
 
 fn describe(id: &StepId, item: Option<u32>) -> String {

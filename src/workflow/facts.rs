@@ -60,6 +60,10 @@ pub struct RunStarted {
     /// The strongest effect that earlier runs of its job performed, or may have performed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects_before: Option<EffectClass>,
+    /// Ids of signals that were delivered to earlier runs of its job: another delivery under one of them changes
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deliveries_before: Vec<String>,
     /// Who started it, where that was not a route: the token's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -97,6 +101,9 @@ pub struct ResultTaken {
     pub origin: RunId,
     /// Whether the step was skipped.
     pub skipped: bool,
+    /// Whether a person skipped it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_hand: bool,
     /// What expressions see of it: `output`, `status`, `headers`, `by`.
     pub fields: Arc<Value>,
     /// What its `undo` works on, in the order of completion.

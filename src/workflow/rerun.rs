@@ -2,7 +2,10 @@
 //!
 //! Always true: results of steps that finished and do not depend on that step are taken over, and their `undo` uses the
 //! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
-//! are asked about them again. A step that may have been done is repeated only if the rerun begins at it. A call that
+//! are asked about them again. What people and other programs gave the earlier run holds for the new one: the inputs of
+//! steps that run again, signals that no step has taken, and the ids of all signals; a step that a person skipped stays
+//! skipped, unless the rerun begins at it. What was decided about single items cannot be taken over, because the items
+//! may be others, so the rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun begins at it. A call that
 //! was done and is not undone is repeated only if the rerun begins at its step, or if its step has a result and depends
 //! on the one where the rerun begins. A run that is not final ends when it is handed over: it records the id of its
 //! successor before that one is created, so the two are never active at the same time; if creating the successor fails,
@@ -15,10 +18,10 @@ use serde_json::Value;
 
 use super::calls::{DoneCall, Phase, StepState, Undone};
 use super::run::UNKNOWN;
-use super::sensitive::result_paths;
+use super::sensitive::{HandedOver, result_paths};
 use super::{
-    ConflictKind, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal, ResultTaken, Run,
-    RunStatus, Step, StepEvent, StepIndex, Superseded, UnknownBefore,
+    ConflictKind, ControlEvent, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal,
+    ResultTaken, Run, RunStatus, SensitivePath, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
 };
 use crate::names::{RunId, StepId};
 
@@ -32,17 +35,21 @@ fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
 /// Why this run cannot be run again from this step.
 pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusal> {
     let to_rerun = steps_to_rerun(old, plan, from)?;
+    let handed_over = HandedOver::of(old, plan, to_rerun.iter().map(|index| &plan.steps[index.0].id));
     let not_rerun = (0..plan.steps.len()).map(StepIndex).filter(|index| !to_rerun.contains(index));
     let mut taken: Vec<(StepIndex, bool)> =
         not_rerun.map(|index| (index, old.was_skipped(&plan.steps[index.0].id))).collect();
     let undoes = |id: &StepId| plan.step(id).is_some_and(|(_, step)| step.undo.is_some());
     let done = |id: &StepId| -> Vec<_> {
-        let needs_undo = |done: &&DoneCall| done.step == *id && !done.rehearsed && (!done.harmless || undoes(id));
+        let needs_undo = |done: &&DoneCall| {
+            // A step that was skipped after its call was done stays skipped, although that call was undone.
+            done.step == *id && !done.rehearsed && (!done.harmless || undoes(id)) && !old.was_undone(done)
+        };
         old.done.iter().filter(needs_undo).collect()
     };
     // What was done last is undone first.
     taken.sort_by_key(|(index, _)| done(&plan.steps[index.0].id).iter().map(|done| done.ended).max());
-    let events = taken.into_iter().map(|(index, skipped)| {
+    let results = taken.into_iter().map(|(index, skipped)| {
         let step = plan.steps[index.0].id.clone();
         let fields = old.outputs.get(step.as_str()).cloned().unwrap_or(Value::Null);
         let done = done(&step);
@@ -56,7 +63,11 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
                 output: done.output.clone(),
             })
             .collect();
-        let sensitive = result_paths(plan, old, &step);
+        let mut sensitive = result_paths(plan, old, &step);
+        if fields.get("output").is_some_and(|output| handed_over.holds_sensitive(output)) {
+            sensitive.push(SensitivePath::whole());
+        }
+        let by_hand = old.skipped_by_hand.contains(&(step.clone(), None));
         let unknown = old.unknown.iter().filter(|call| call.step == step);
         let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() });
         let by_children = old.left_by_children.get(&step).filter(|left| left.unknown);
@@ -67,13 +78,47 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
             step,
             origin,
             skipped,
+            by_hand,
             fields: Arc::new(fields),
             done,
             unknown,
             sensitive,
         })))
     });
-    Ok(events.collect())
+    let mut events: Vec<_> = results.collect();
+    let by = old.id().to_string();
+    for ((step, item), input) in &old.inputs {
+        let runs_again = plan.step(step).is_some_and(|(index, _)| to_rerun.contains(&index));
+        // Those of items are left out: the rerun begins at their step.
+        if runs_again && item.is_none() {
+            events.push(Event::Control(ControlEvent::InputAdjusted {
+                step: step.clone(),
+                item: None,
+                input: input.clone(),
+                by: by.clone(),
+                reason: None,
+                sensitive: handed_over.is_input_sensitive(step, input),
+            }));
+        }
+    }
+    events.extend(old.interactions.signals.iter().map(|signal| {
+        Event::Wait(WaitEvent::SignalReceived {
+            name: signal.name.clone(),
+            payload: signal.payload.clone(),
+            // Its id is among those that the new run's first event has.
+            id: None,
+            by: by.clone(),
+            sensitive: handed_over.is_signal_sensitive(&signal.name, &signal.payload),
+        })
+    }));
+    Ok(events)
+}
+
+impl Run {
+    /// The ids of signals that were delivered to it, or to earlier runs of its job.
+    pub fn deliveries(&self) -> impl Iterator<Item = &str> {
+        self.interactions.deliveries.iter().map(String::as_str)
+    }
 }
 
 /// The steps that run again, where a rerun is possible.
@@ -149,6 +194,7 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
              `{step}`"
         ));
     }
+    refuse_lost_decisions(old, plan, start, &to_rerun)?;
     match repeated_effect(old, plan, start, &to_rerun) {
         None => Ok(to_rerun),
         Some((step, item)) => {
@@ -161,6 +207,38 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
     }
 }
 
+/// Refuses a rerun that would perform items anew about which a person has decided.
+fn refuse_lost_decisions(
+    old: &Run,
+    plan: &Plan,
+    start: StepIndex,
+    to_rerun: &BTreeSet<StepIndex>,
+) -> Result<(), Refusal> {
+    let inputs = old.inputs.keys().map(|call| (call, "given another input"));
+    let skipped = old.skipped_by_hand.iter().map(|call| (call, "skipped"));
+    let lost = inputs.chain(skipped).find_map(|((step, item), what)| {
+        let (index, _) = plan.step(step)?;
+        let is_lost = to_rerun.contains(&index) && original_of(plan, index) != original_of(plan, start);
+        Some((step, (*item)?, what)).filter(|_| is_lost)
+    });
+    lost.map_or(Ok(()), |(step, item, what)| {
+        not_applicable(format!(
+            "a person has decided that item {item} of `{step}` is {what}, and the items may be others when `{step}` runs \
+             again; to perform all of them as the workflow says, begin at `{step}`"
+        ))
+    })
+}
+
+/// The step that a fallback, or the fallback of a fallback, replaces; any other step itself.
+fn original_of(plan: &Plan, index: StepIndex) -> StepIndex {
+    let mut original = index;
+    // A chain of fallbacks cannot be longer than the plan.
+    for _ in &plan.steps {
+        original = plan.steps[original.0].replaces.unwrap_or(original);
+    }
+    original
+}
+
 /// A call that was done and is not undone, and that the rerun would repeat although nobody asked for that: its step
 /// neither is the one where the rerun begins, nor has a result and depends on it.
 fn repeated_effect<'a>(
@@ -170,7 +248,8 @@ fn repeated_effect<'a>(
     to_rerun: &BTreeSet<StepIndex>,
 ) -> Option<(&'a StepId, Option<u32>)> {
     // Only items that were not done have a fallback: the others do not depend on it.
-    let dependents = closure(plan, start, |step| was_replaced(old, plan, step) && !plan.runs_by_item(step), |_| false);
+    let is_replaced = |step: &Step| was_replaced(old, plan, step) && !plan.runs_by_item(step);
+    let dependents = closure(old, plan, start, is_replaced, |_| false);
     let is_linked = |index: StepIndex| {
         let step = &plan.steps[index.0];
         let is_replaced = step.failure_handling.fallback == Some(start) && !plan.runs_by_item(step);
@@ -205,7 +284,7 @@ fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<Ste
     let undone: BTreeSet<&StepId> =
         old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
     let runs_again = |step: &Step| !is_finished(old, &step.id) || undone.contains(&step.id);
-    closure(plan, start, |step| was_replaced(old, plan, step), runs_again)
+    closure(old, plan, start, |step| was_replaced(old, plan, step), runs_again)
 }
 
 /// Whether the fallback of a step was taken, for the step or for some of its items.
@@ -217,8 +296,9 @@ fn was_replaced(old: &Run, plan: &Plan, step: &Step) -> bool {
 }
 
 /// A step, those for which `runs_again` holds, and all that depend on one of these. The result of a step depends on its
-/// fallback only if `was_replaced` holds.
+/// fallback only if `was_replaced` holds. A step that a person skipped stays skipped, unless the rerun begins at it.
 fn closure(
+    old: &Run,
     plan: &Plan,
     start: StepIndex,
     was_replaced: impl Fn(&Step) -> bool,
@@ -233,7 +313,9 @@ fn closure(
             let replaces = step.replaces.is_some_and(|original| closed.contains(&original));
             let fallback = step.failure_handling.fallback.filter(|by| closed.contains(by));
             let replaced = fallback.is_some() && was_replaced(step);
-            if needs || replaces || replaced || runs_again(step) {
+            let stays_skipped = old.skipped_by_hand.contains(&(step.id.clone(), None))
+                && original_of(plan, StepIndex(index)) != original_of(plan, start);
+            if !stays_skipped && (needs || replaces || replaced || runs_again(step)) {
                 closed.insert(StepIndex(index));
             }
         }

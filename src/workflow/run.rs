@@ -4,7 +4,7 @@
 //! and read back ([`super::run_snapshot`]); two folds of the same events are equal. A run does not hold its plan:
 //! [`super::due`] takes the run and the plan and returns the actions that come next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -38,6 +38,8 @@ pub struct Run {
     /// Inputs of steps (items) that people gave in place of the plan's.
     #[serde(with = "pairs")]
     pub(super) inputs: BTreeMap<StepItem, Arc<Value>>,
+    /// Steps (items) that people skipped, and steps whose fallback they skipped.
+    pub(super) skipped_by_hand: BTreeSet<StepItem>,
     /// Fallbacks that were taken, and the step that each replaces.
     pub(super) replaced: BTreeMap<StepId, StepId>,
     pub(super) answer: Option<Arc<AnswerRecord>>,

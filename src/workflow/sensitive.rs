@@ -13,6 +13,7 @@
 mod answers;
 mod collect;
 mod declared;
+mod handed_over;
 mod known;
 mod parts;
 mod path;
@@ -28,6 +29,7 @@ mod texts;
 pub(super) use answers::{AnswerPlace, persons_answer_with_sensitive_parts, result_paths, with_sensitive_parts};
 pub use answers::{child_paths, legacy_paths};
 pub use declared::Sensitive;
+pub(super) use handed_over::HandedOver;
 pub use known::KnownValues;
 pub use parts::{Form, Part as SensitivePart, parts};
 pub use path::SensitivePath;

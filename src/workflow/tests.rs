@@ -19,6 +19,7 @@ mod probing;
 mod random_people;
 mod random_plans;
 mod rehearsals;
+mod rerun_decisions;
 mod rerun_repeats;
 mod risk;
 mod saga;
@@ -69,6 +70,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
+        deliveries_before: Vec::new(),
         by: None,
         until: None,
     }

@@ -62,7 +62,13 @@ fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began:
             Ok(payload) => {
                 let payload = Arc::new(payload);
                 let (name, by) = (name.to_owned(), "rehearse".to_owned());
-                let received = Event::Wait(WaitEvent::SignalReceived { name, payload: payload.clone(), id: None, by });
+                let received = Event::Wait(WaitEvent::SignalReceived {
+                    name,
+                    payload: payload.clone(),
+                    id: None,
+                    by,
+                    sensitive: false,
+                });
                 vec![began, received, ended(Seq(run.seq().0 + 2), payload)]
             }
         };
@@ -131,8 +137,13 @@ pub(super) fn receive(
             format!("{} signals have come that no step has taken, as many as signals_max allows", world.signals_max);
         return Err(Refusal::NotApplicable(message));
     }
-    let mut events =
-        vec![Event::Wait(WaitEvent::SignalReceived { name, payload: payload.clone(), id, by: by.to_owned() })];
+    let mut events = vec![Event::Wait(WaitEvent::SignalReceived {
+        name,
+        payload: payload.clone(),
+        id,
+        by: by.to_owned(),
+        sensitive: false,
+    })];
     if let Some(step) = waiting {
         events.push(Event::Wait(WaitEvent::Ended {
             step: step.id.clone(),

@@ -41,6 +41,7 @@ fn started(run: RunId) -> Event {
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
+        deliveries_before: Vec::new(),
         by: None,
         until: None,
     }))

@@ -271,6 +271,7 @@ fn first_event(
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
+        deliveries_before: Vec::new(),
         by: None,
         until: start::deadline(plan, now),
     };

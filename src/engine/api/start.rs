@@ -102,6 +102,7 @@ pub(in crate::engine) fn first_event(
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
+        deliveries_before: Vec::new(),
         by,
         until,
     }

@@ -21,8 +21,8 @@ use crate::names::{CheckpointId, RunId, StepId};
 use crate::secret::STARS;
 use crate::store::{Append, LockChange, StoredEvent};
 use crate::workflow::{
-    CheckpointEvent, ChildEvent, Event, Form, KnownValues, Plan, Run, SensitivePart, SensitivePath, SensitiveSources,
-    StepEvent, Taint, parts,
+    CheckpointEvent, ChildEvent, ControlEvent, Event, Form, KnownValues, Plan, Run, SensitivePart, SensitivePath,
+    SensitiveSources, StepEvent, Taint, WaitEvent, parts,
 };
 
 /// Enclose the placeholder that stands for a value while JSON is sealed; from Unicode's private use area.
@@ -363,6 +363,8 @@ fn is_sealed(event: &Event) -> bool {
         Event::RunStarted(started) => started.sensitive,
         Event::Child(ChildEvent::Ended { sensitive, .. }) => !sensitive.is_empty(),
         Event::Step(StepEvent::ResultTaken(taken)) => !taken.sensitive.is_empty(),
+        Event::Control(ControlEvent::InputAdjusted { sensitive, .. })
+        | Event::Wait(WaitEvent::SignalReceived { sensitive, .. }) => *sensitive,
         _ => false,
     }
 }

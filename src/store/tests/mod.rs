@@ -268,6 +268,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
+        deliveries_before: Vec::new(),
         by: None,
         until: None,
     }))

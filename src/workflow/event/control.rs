@@ -55,10 +55,13 @@ pub enum ControlEvent {
         item: Option<u32>,
         /// The input.
         input: Arc<Value>,
-        /// Who ordered it.
+        /// Who ordered it; where a rerun takes it over, the earlier run.
         by: String,
         /// The reason given.
         reason: Option<String>,
+        /// It was taken over, and was sensitive in the earlier run.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        sensitive: bool,
     },
     /// A wait was cut short: the next attempt starts now.
     RetriedNow {

@@ -31,8 +31,11 @@ pub enum WaitEvent {
         payload: Arc<Value>,
         /// The id of the delivery.
         id: Option<String>,
-        /// Who sent it.
+        /// Who sent it; where a rerun takes it over, the earlier run.
         by: String,
+        /// It was taken over, and holds values that were sensitive in the earlier run.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        sensitive: bool,
     },
     /// A `wait` step is over.
     #[serde(rename = "wait_ended")]

@@ -338,8 +338,12 @@ impl Run {
     }
 
     pub(super) fn result_taken(&mut self, taken: &ResultTaken) -> Result<(), String> {
-        let ResultTaken { step, origin, skipped, fields, done, unknown, sensitive: _ } = taken;
+        let ResultTaken { step, origin, skipped, by_hand, fields, done, unknown, sensitive: _ } = taken;
         self.check_not_begun(step)?;
+        if *by_hand {
+            self.skipped_by_hand.insert((step.clone(), None));
+            self.decided_against = true;
+        }
         let seq = self.seq.next();
         for before in done {
             self.done.push(DoneCall {

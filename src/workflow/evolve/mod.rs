@@ -9,7 +9,7 @@ mod fallback;
 mod groups;
 mod interactions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -68,6 +68,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         outputs: Arc::new(Value::Object(Map::new())),
         side_calls: BTreeMap::new(),
         inputs: BTreeMap::new(),
+        skipped_by_hand: BTreeSet::new(),
         replaced: BTreeMap::new(),
         answer: None,
         pending: None,
@@ -82,7 +83,10 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         done: Vec::new(),
         unknown: Vec::new(),
         undoing: None,
-        interactions: Interactions::default(),
+        interactions: Interactions {
+            deliveries: started.deliveries_before.iter().cloned().collect(),
+            ..Interactions::default()
+        },
         end: None,
         performed_effects: started.effects_before.into_iter().collect(),
         has_unreported_child: false,
@@ -128,6 +132,9 @@ impl Run {
     }
 
     fn step_skipped(&mut self, step: &StepId, item: Option<u32>, reason: Skipped) -> Result<(), String> {
+        if reason == Skipped::ByHand {
+            self.skipped_by_hand.insert((step.clone(), item));
+        }
         if item.is_some() {
             return self.item_skipped(step, item, reason);
         }
@@ -147,6 +154,9 @@ impl Run {
             }
             self.end_step(&original, StepState::Skipped, fields());
             current = original;
+            if reason == Skipped::ByHand {
+                self.skipped_by_hand.insert((current.clone(), None));
+            }
         }
         Ok(())
     }

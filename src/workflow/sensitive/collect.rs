@@ -1,7 +1,6 @@
 //! Collects the sensitive values from a run's events, at the paths that its plan declares.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -33,6 +32,22 @@ impl Sensitive {
             | Outcome::Unknown { .. }
             | Outcome::Failed { .. } => {}
         }
+    }
+    /// Adds the declared values in the fields that expressions see of a step.
+    pub fn collect_result(&self, step: &StepId, fields: &Value, into: &mut BTreeSet<String>) {
+        match fields.get("output") {
+            // Of a `for_each` this is the list of its items' outputs.
+            Some(Value::Array(items)) => items.iter().for_each(|item| self.add_output(step, item, into)),
+            Some(output) => self.add_output(step, output, into),
+            None => {}
+        }
+        let headers = match fields.get("headers") {
+            Some(Value::Array(items)) => items.as_slice(),
+            Some(headers) => std::slice::from_ref(headers),
+            None => &[],
+        };
+        let headers = headers.iter().filter_map(Value::as_object).flatten();
+        self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
     }
     /// Adds the declared values in a run's request and in the outputs of its steps.
     pub fn collect_run(&self, run: &Run, into: &mut BTreeSet<String>) {
@@ -68,20 +83,7 @@ impl Sensitive {
             }
             Event::Child(ChildEvent::Ended { step, output, .. }) => self.add_output(step, output, into),
             Event::Step(StepEvent::ResultTaken(taken)) => {
-                let fields: &Arc<Value> = &taken.fields;
-                match fields.get("output") {
-                    // Of a `for_each` this is the list of its items' outputs.
-                    Some(Value::Array(items)) => items.iter().for_each(|item| self.add_output(&taken.step, item, into)),
-                    Some(output) => self.add_output(&taken.step, output, into),
-                    None => {}
-                }
-                let headers = match fields.get("headers") {
-                    Some(Value::Array(items)) => items.as_slice(),
-                    Some(headers) => std::slice::from_ref(headers),
-                    None => &[],
-                };
-                let headers = headers.iter().filter_map(Value::as_object).flatten();
-                self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
+                self.collect_result(&taken.step, &taken.fields, into);
                 taken.done.iter().for_each(|done| self.add_output(&taken.step, &done.output, into));
             }
             _ => {}

@@ -67,6 +67,14 @@ impl<'a> Propagation<'a> {
         for (step, paths) in &sources.outputs {
             paths.iter().for_each(|path| self.add_output(step, path.clone()));
         }
+        for step in &self.plan.steps {
+            if let StepKind::Wait(wait) = &step.kind
+                && let Until::Signal { name, .. } = &wait.until
+                && sources.signals.contains(name)
+            {
+                self.add_output(&step.id, SensitivePath::whole());
+            }
+        }
         self.add_raw_body();
     }
 
@@ -125,7 +133,7 @@ impl<'a> Propagation<'a> {
             StepKind::Checkpoint(_) => true,
             StepKind::Call(_) | StepKind::Wait(_) | StepKind::Run(_) | StepKind::Fail(_) => false,
         };
-        let is_typed = typed && is_read;
+        let is_typed = typed && (is_read || sources.sensitive_inputs.contains(&step.id));
         // An output that a person gives may have any form, so the declared paths need not lead to the sensitive values
         // in it.
         let is_taken = sources.taken.contains(&step.id) && (is_read || self.outputs.contains_key(&step.id));

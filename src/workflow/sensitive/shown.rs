@@ -38,12 +38,8 @@ impl Redaction {
             taint.first_event.iter().for_each(|path| path.texts(&started, &mut |text| known.add_computed(text)));
         }
         taint.sensitive_lock_names(run).for_each(|name| known.add_computed(name.to_owned()));
-        for (id, step) in &taint.steps {
-            if let Some(output) = run.output_of(id.as_str()) {
-                let each = step.output.iter().map(|path| SensitivePath::whole().each().then(path));
-                let paths = step.output.iter().cloned().chain(each.filter(|_| step.has_items));
-                paths.for_each(|path| path.texts(output, &mut |text| known.add_computed(text)));
-            }
+        for step in taint.steps.keys() {
+            taint.output_texts(run, step, &mut |text| known.add_computed(text));
         }
         let answer = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
         if let Some(record) = run.answer() {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path::SensitivePath;
 use crate::names::StepId;
-use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, Part, RunStarted, StepEvent};
+use crate::workflow::{ChildEvent, Choice, ConflictEvent, ControlEvent, Event, Part, RunStarted, StepEvent, WaitEvent};
 
 /// The sensitive values that a run got from others, and the steps for which people entered values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,10 @@ pub struct SensitiveSources {
     pub(super) given: BTreeSet<StepId>,
     /// Steps whose output somebody gave.
     pub(super) taken: BTreeSet<StepId>,
+    /// Steps whose input was taken over from an earlier run, and was sensitive there.
+    pub(super) sensitive_inputs: BTreeSet<StepId>,
+    /// Names of signals whose payload was taken over from an earlier run, and holds what was sensitive there.
+    pub(super) signals: BTreeSet<String>,
 }
 
 impl SensitiveSources {
@@ -29,7 +33,8 @@ impl SensitiveSources {
     }
     /// Whether the run got anything sensitive from others.
     pub fn is_active(&self) -> bool {
-        !self.first_event.is_empty() || !self.outputs.is_empty()
+        let Self { first_event, outputs, given: _, taken: _, sensitive_inputs, signals } = self;
+        !(first_event.is_empty() && outputs.is_empty() && sensitive_inputs.is_empty() && signals.is_empty())
     }
     /// Adds what an event tells, and returns whether that was anything new.
     pub fn learn(&mut self, event: &Event) -> bool {
@@ -41,6 +46,10 @@ impl SensitiveSources {
             }
             Event::Child(ChildEvent::Ended { step, sensitive, .. }) => self.output(step, sensitive),
             Event::Step(StepEvent::ResultTaken(taken)) => self.output(&taken.step, &taken.sensitive),
+            Event::Control(ControlEvent::InputAdjusted { step, sensitive: true, .. }) => {
+                self.given.insert(step.clone()) | self.sensitive_inputs.insert(step.clone())
+            }
+            Event::Wait(WaitEvent::SignalReceived { name, sensitive: true, .. }) => self.signals.insert(name.clone()),
             Event::Control(ControlEvent::InputAdjusted { step, .. })
             | Event::Conflict(ConflictEvent::Resolved { step, choice: Choice::RetryWith { .. }, .. }) => {
                 self.given.insert(step.clone())

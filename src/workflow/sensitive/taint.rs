@@ -39,6 +39,8 @@ pub(super) struct StepTaint {
     pub question: bool,
     /// Whether the name of its lock is sensitive.
     pub lock: bool,
+    /// Whether its input was given in an earlier run of the job, and was sensitive there.
+    pub is_given: bool,
     /// Sensitive parts of the input of its child run.
     pub input: Vec<SensitivePath>,
     pub call: CallTaint,
@@ -66,7 +68,7 @@ impl CallTaint {
 impl StepTaint {
     /// Whether values that people enter for the step (an input, an output, a reason) are sensitive.
     pub fn hides_entered_values(&self) -> bool {
-        self.is_read || !self.output.is_empty()
+        self.is_read || self.is_given || !self.output.is_empty()
     }
     pub fn of_part(&self, part: Part) -> &CallTaint {
         match part {
@@ -85,6 +87,7 @@ impl Taint {
         let mut steps: BTreeMap<StepId, StepTaint> =
             plan.steps.iter().map(|step| (step.id.clone(), of_step(&propagation, step))).collect();
         for (id, step) in &mut steps {
+            step.is_given = sources.sensitive_inputs.contains(id);
             if sources.given.contains(id) && step.hides_entered_values() {
                 step.input = vec![SensitivePath::whole()];
                 step.call.body = vec![SensitivePath::whole()];
@@ -130,6 +133,13 @@ impl Taint {
     /// The names of the locks that the run holds or queues for, where they are sensitive.
     pub fn sensitive_lock_names<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = &'a str> {
         run.queued_locks().filter(|(step, ..)| self.has_sensitive_lock(step)).map(|(_, _, name)| name)
+    }
+    /// Visits the sensitive texts in a step's output.
+    pub(super) fn output_texts(&self, run: &Run, step: &StepId, visit: &mut dyn FnMut(String)) {
+        let (Some(taint), Some(output)) = (self.steps.get(step), run.output_of(step.as_str())) else { return };
+        let each = taint.output.iter().map(|path| SensitivePath::whole().each().then(path));
+        let paths = taint.output.iter().cloned().chain(each.filter(|_| taint.has_items));
+        paths.for_each(|path| path.texts(output, visit));
     }
     /// The sensitive parts of the request's body.
     pub fn request_body(&self) -> Vec<SensitivePath> {

@@ -109,6 +109,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         rerun_of: None,
         pinned_before: Vec::new(),
         effects_before: None,
+        deliveries_before: Vec::new(),
         by: None,
         bytes_marked: true,
         sensitive: false,

@@ -1,7 +1,8 @@
 //! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
 //! followers, or if a route in `only` would go down without an acknowledgement or perform retries a second time.
 
-use super::gate::{Gate, exposed_sentence};
+use super::gate::Gate;
+use super::holds::exposed_sentence;
 use super::orphans::Orphans;
 use super::positions::Positions;
 use super::types::{Declared, FilesError, Move, Reading, Unrecorded};

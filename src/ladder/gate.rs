@@ -1,4 +1,5 @@
-//! Whether a route may move: up one rung at a time and only through the gate, down any distance.
+//! Whether a route may move: up one rung at a time and only through the gate, down any distance. Which routes are held
+//! below a state that they reached is left to `holds`.
 //!
 //! Always true: going down is refused only from `only` without an acknowledgement. Force with a reason overrides a gate
 //! whose conditions do not hold, but never an impossible move (no workflow, a share without a key, a creator above its
@@ -10,12 +11,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::{FlipSource, GateCondition, Unrecorded};
-use super::{moved, scopes};
+use super::types::{FlipSource, GateCondition};
 use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Cohort, Instance, Percent, Shares, State};
-use crate::names::RouteId;
 use crate::store::Overridden;
 
 /// Judges moves, by evidence and other conditions.
@@ -138,7 +137,7 @@ impl Gate {
                     // Recorded by an earlier version.
                     (None, true) => {
                         let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
-                        (from, to, flip.reason.clone().unwrap_or_default(), forced_at(at))
+                        (from, to, flip.reason.clone().unwrap_or_default(), at.forced_at())
                     }
                     (None, false) => return None,
                 }
@@ -207,127 +206,6 @@ impl Gate {
         missing
     }
 
-    /// Requests of a route whose retry keys are not known: their scope is forgotten, or a condition of the gate says
-    /// so. Empty if a repeat does no harm.
-    fn unknown_retries(&self, positions: &Positions, at: &RoutePosition) -> Vec<Unrecorded> {
-        if !does_harm(positions, at) {
-            return Vec::new();
-        }
-        let scopes = positions.scopes.get(&at.route.id);
-        let forgotten = scopes.and_then(|scopes| scopes::forgotten(scopes, clock::now(), self.retry_window));
-        let own: Vec<&RouteId> = at.route.ids().collect();
-        let other = moved::sources(&positions.scopes, &at.route).map(|(id, since)| (vec![id], Some(since)));
-        let of_conditions = [(own, None)].into_iter().chain(other).flat_map(|(ids, since)| {
-            let unknown = self.conditions.iter().flat_map(move |condition| condition.unknown_retries(&ids));
-            unknown.map(move |(until, why)| {
-                let served = until.checked_sub(self.retry_window).unwrap_or(until);
-                Unrecorded { exposed: since.map_or(served, |since| since.max(served)), until, why }
-            })
-        });
-        let mut unknown: Vec<Unrecorded> = forgotten.into_iter().chain(of_conditions).collect();
-        // What holds for every route is found once for this one and once for each route of which it got requests.
-        unknown.sort_by(|a, b| (&a.why, b.exposed).cmp(&(&b.why, a.exposed)));
-        unknown.dedup_by(|a, b| a.why == b.why);
-        unknown
-    }
-
-    /// Requests that legacy served without a record and whose retries may still come; `None` if a repeat does no harm.
-    fn unrecorded(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        let scopes = positions.scopes.get(&at.route.id)?;
-        let unrecorded = scopes::before_recorded(scopes, clock::now(), self.retry_window);
-        unrecorded.filter(|_| does_harm(positions, at))
-    }
-
-    /// If the store is a copy: requests that came after it was made and whose retries may still come.
-    pub fn since_copy(&self) -> Option<Unrecorded> {
-        scopes::since_copy(self.copy_started?, clock::now(), self.retry_window)
-    }
-
-    /// Whether retries may come of requests of a route that are not known: the store is a copy, or keys are lost.
-    pub fn may_repeat_unknown(&self, positions: &Positions, at: &RoutePosition) -> bool {
-        // On a copy also if a repeat does no harm now: later files may change that.
-        self.since_copy().is_some() || !self.unknown_retries(positions, at).is_empty()
-    }
-
-    /// As [`Gate::since_copy`], for a route; `None` if a repeat does no harm.
-    fn unrecorded_since_copy(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        self.since_copy().filter(|_| does_harm(positions, at))
-    }
-
-    /// Whether a route is in `only` on a copy of a store. It is not held: by then all its callers and instances are the
-    /// engine's, and legacy would not know them.
-    pub fn is_only_on_copy(&self, positions: &Positions, at: &RoutePosition) -> bool {
-        at.rung() == State::Only && self.unrecorded_since_copy(positions, at).is_some()
-    }
-
-    /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
-    /// whose retries the engine would perform a second time, the store is a copy, or legacy served requests whose keys
-    /// are not known. A flip by force after that releases the route, and so does `force` in the file. A route in `only`
-    /// is never held, because legacy is not called for it: files that would give it such requests are refused
-    /// ([`Gate::unaccepted_retries_in_only`]).
-    pub fn held(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        let is_live = at.rung() == State::Live;
-        self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
-    }
-
-    /// As [`Gate::held`], for a route that goes to `live`.
-    fn harmful_in_live(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        let mut next = at.clone();
-        (next.inputs.requested, next.inputs.gate) = (State::Live, None);
-        self.harmful_retries(positions, &next)
-    }
-
-    /// The cohorts whose `force` does not let them above the rung at which routes are held, and why: it was written
-    /// before the edit that gave the route such requests, before the store became a copy, or before legacy served
-    /// requests whose keys are not known. Whoever wrote it did not know of them. A forced flip of the route to `live`
-    /// after that, or `force` of the route, counts for its cohorts too.
-    pub fn held_cohorts<'a>(
-        &self,
-        positions: &Positions,
-        at: &'a RoutePosition,
-    ) -> impl Iterator<Item = (&'a Cohort, Unrecorded)> {
-        let scopes = positions.scopes.get(&at.route.id);
-        let forced = scopes.and_then(|scopes| scopes.forced_cohorts.clone()).unwrap_or_default();
-        let is_exempt = at.rung() == State::Only || at.route.force.is_some();
-        let candidates = at.route.cohorts.iter().filter(move |cohort| !is_exempt && cohort.force.is_some());
-        candidates.filter(|cohort| cohort.state >= State::Live).filter_map(move |cohort| {
-            let since = forced.get(&cohort.name).map(|forced| forced.since);
-            let is_accepted = |unrecorded: &Unrecorded| {
-                let by_flip = at.rung() == State::Live && is_accepted_by_flip(at, unrecorded);
-                by_flip || since >= Some(unrecorded.exposed)
-            };
-            let harmful = self.unrecorded(positions, at).into_iter().chain(self.unrecorded_since_copy(positions, at));
-            let harmful = harmful.chain(self.unknown_retries(positions, at));
-            let last = harmful.filter(|unrecorded| !is_accepted(unrecorded)).max_by_key(|unrecorded| unrecorded.until);
-            last.map(|unrecorded| (cohort, unrecorded))
-        })
-    }
-
-    /// For a route that is or was in `only`: the requests whose retries the engine would perform a second time, unless
-    /// a flip by force or an earlier `force` in the file has accepted that. It does not matter whether these files or
-    /// earlier ones brought them: an older version stored them while it held the route at `dark`, and accepted nothing.
-    pub fn unaccepted_retries_in_only(&self, after: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        let was_in_only =
-            at.rung() == State::Only || at.last.as_ref().is_some_and(|flip| state_of(flip) == State::Only);
-        if !was_in_only || at.rung() < State::Live {
-            return None;
-        }
-        let accepted = after.scopes.get(&at.route.id).and_then(|scopes| scopes.accepted);
-        let unrecorded = self.unrecorded(after, at)?;
-        (accepted < Some(unrecorded.exposed) && !is_accepted_by_flip(at, &unrecorded)).then_some(unrecorded)
-    }
-
-    /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
-    fn harmful_retries(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
-        let by_files = (at.rung() >= State::Live).then(|| self.unrecorded(positions, at)).flatten();
-        let is_live = at.rung() == State::Live;
-        let by_copy = is_live.then(|| self.unrecorded_since_copy(positions, at)).flatten();
-        let unknown = if is_live { self.unknown_retries(positions, at) } else { Vec::new() };
-        let harmful = unknown.into_iter().chain(by_copy).chain(by_files);
-        let harmful = harmful.filter(|unrecorded| !is_accepted_by_flip(at, unrecorded));
-        harmful.max_by_key(|unrecorded| unrecorded.until)
-    }
-
     /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is
     /// stored under its earlier id.
     pub fn evidence_of(&self, positions: &Positions, at: &RoutePosition) -> RouteEvidence {
@@ -336,37 +214,6 @@ impl Gate {
             None => self.evidence.of(&at.route.id),
         }
     }
-}
-
-/// Whether a person's flip by force has accepted that the engine performs such requests a second time. A flip by
-/// `file`, or without force, keeps what was forced before and accepts nothing new: only `force` in the file does that.
-fn is_accepted_by_flip(at: &RoutePosition, unrecorded: &Unrecorded) -> bool {
-    forced_at(at) >= Some(unrecorded.exposed)
-}
-
-/// When a person last gave `--force` for the present state of a route.
-fn forced_at(at: &RoutePosition) -> Option<Timestamp> {
-    let flip = at.last.as_ref()?;
-    match &flip.overridden {
-        Some(overridden) => overridden.forced_at,
-        // Recorded by an earlier version.
-        None => (flip.forced && flip.by != FlipSource::File.as_str()).then_some(flip.at),
-    }
-}
-
-/// Why files must not be put in force that let the engine perform such requests of a route in `only` a second time.
-pub(super) fn exposed_sentence(id: &RouteId, until: Timestamp) -> String {
-    format!(
-        "`{id}` is in `only`, where legacy is never called, and its files give it requests whose retry keys were not \
-         recorded when legacy served them, or a workflow that no longer only reads: until {until:.0} a retry of such \
-         a request may come, and the engine would perform it a second time. Lower the route first, or accept that with \
-         `force: {{ reason: … }}` on the route"
-    )
-}
-
-/// Whether a request that the engine performs a second time does harm.
-fn does_harm(positions: &Positions, at: &RoutePosition) -> bool {
-    !positions.declared.read_only.contains(&at.route.id)
 }
 
 /// Why a move is impossible, whatever the evidence and even with force.

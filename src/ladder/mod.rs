@@ -23,6 +23,7 @@ mod family;
 mod files;
 mod files_check;
 mod gate;
+mod holds;
 mod horizon;
 mod in_force;
 mod kill_switch;

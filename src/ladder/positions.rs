@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
-use super::types::Declared;
+use super::types::{Declared, FlipSource};
 use crate::flag::{EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FileState, FlipRecord};
@@ -58,6 +58,15 @@ impl RoutePosition {
     /// What the file of the route declares now.
     pub fn declared(&self) -> FileState {
         FileState { state: self.route.declared, shares: self.route.shares }
+    }
+    /// When a person last gave `--force` for the present state.
+    pub fn forced_at(&self) -> Option<Timestamp> {
+        let flip = self.last.as_ref()?;
+        match &flip.overridden {
+            Some(overridden) => overridden.forced_at,
+            // Recorded by an earlier version.
+            None => (flip.forced && flip.by != FlipSource::File.as_str()).then_some(flip.at),
+        }
     }
     fn moved(&mut self, to: State, shares: Shares, flip: FlipRecord) {
         self.inputs.requested = to;

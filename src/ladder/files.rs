@@ -207,6 +207,11 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         at.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
         at.inputs.gate = Some(State::Off);
     }
+    // One in `only` stays, because legacy is not called for it.
+    if let Some(sentence) = positions.follower_without_workflow(route).filter(|_| at.rung() == State::Live) {
+        at.refused.push(sentence);
+        at.inputs.gate = Some(HELD_AT);
+    }
     lower_without_key(&mut at);
     positions.routes.insert(route.id.clone(), at);
     made

@@ -1,12 +1,14 @@
 //! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
-//! followers, or if a route in `only` would go down without an acknowledgement or perform retries a second time.
+//! followers, if a creator in `live` would get a follower without a workflow, or if a route in `only` would go down without an acknowledgement or perform retries a second time.
 
 use super::gate::Gate;
-use super::holds::exposed_sentence;
+
 use super::orphans::Orphans;
-use super::positions::Positions;
+use super::positions::{Positions, RoutePosition};
 use super::types::{Declared, FilesError, Move, Reading, Unrecorded};
+use super::unrecorded::exposed_sentence;
 use super::{files, orphans};
+use crate::flag::{Route, State};
 use crate::store::SharedStore;
 
 /// New files that may be put in force.
@@ -41,6 +43,10 @@ pub(super) async fn check_and_adopt(
             None => refused.push(exposed_sentence(&at.route.id, until)),
         }
     }
+    // What `orphans` found is the same said better: those followers had a workflow.
+    if matches!(reading, Reading::Reload) && refused.is_empty() {
+        refused.extend(above_new_followers(before, &after));
+    }
     for (route, exposed) in accepted {
         if let Some(scopes) = after.scopes.get_mut(&route) {
             scopes.accepted = Some(exposed);
@@ -52,5 +58,25 @@ pub(super) async fn check_and_adopt(
     for sentence in known {
         tracing::error!("neither these files nor the ones before follow up all instances: {sentence}");
     }
+    for at in after.routes.values().filter(|at| at.rung() == State::Only) {
+        if let Some(sentence) = after.follower_without_workflow(&at.route) {
+            tracing::error!(route = %at.route.id, "it stays in `only`, although {sentence}");
+        }
+    }
     Ok(CheckedFiles { after, moves, may_orphan })
+}
+
+/// A sentence for each creator in `live` or above that new files leave there and give a follower without a workflow. A
+/// start lowers such a creator to `dark` instead, since every other route would be without service.
+fn above_new_followers(before: &Positions, after: &Positions) -> Vec<String> {
+    let was_live = |route: &Route| {
+        let own = route.ids().filter_map(|id| before.routes.get(id));
+        own.map(|at| at.rung()).max() >= Some(State::Live)
+    };
+    let stays = after.routes.values().filter(|at| at.inputs.requested >= State::Live && was_live(&at.route));
+    let sentence = |at: &RoutePosition| {
+        let sentence = after.follower_without_workflow(&at.route)?;
+        Some(format!("{sentence}. Give it a workflow (its state may be `off`), or flip `{}` down first", at.route.id))
+    };
+    stays.filter_map(sentence).collect()
 }

@@ -23,7 +23,6 @@ mod family;
 mod files;
 mod files_check;
 mod gate;
-mod holds;
 mod horizon;
 mod in_force;
 mod kill_switch;
@@ -36,6 +35,7 @@ mod record;
 mod scopes;
 mod status;
 mod types;
+mod unrecorded;
 mod versioned;
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Instances of the engine that no route of new files would follow up. The engine's instances stay with the engine, so
 //! the routes that follow them up have to stay too, and have to match the same requests; their ids may change.
 //!
-//! An open run of a creator, or a rerun of one, counts as an instance, because it may still create one.
+//! An open run of a creator, or a rerun of one, counts as an instance, because it may still create one. So does a creator
+//! that is in `live`, because it may create one at any moment.
 //!
 //! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is.
 //! Files are not refused for instances that the files before did not follow up either: that would stop every later
@@ -40,6 +41,9 @@ pub(super) struct FamiliesBefore<'a> {
     pub followers: &'a Followers,
     /// The ids of the routes that create instances.
     pub creators: BTreeSet<RouteId>,
+    /// The ids under which instances are pinned that the engine may create at any moment: the creator, or a cohort of it,
+    /// is in `live` or above.
+    pub creating: BTreeSet<RouteId>,
     /// Whether `creators` has every route with a workflow, because it is not known which of them create instances.
     pub has_other_routes: bool,
 }
@@ -73,15 +77,18 @@ pub(super) async fn find(
 ) -> Result<Orphans, StoreError> {
     let pins = store.pin_counts().await?.into_iter().filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0);
     let mut owned: Owned =
-        pins.map(|(family, _, instances)| (family, OwnedOf { instances, in_open_run: false })).collect();
+        pins.map(|(family, _, instances)| (family, OwnedOf { instances, ..OwnedOf::default() })).collect();
     // Open runs are looked up only where they matter. A run of a route that creates nothing must not count.
     let creators = before.creators.iter().filter(|_| !before.has_other_routes);
     let families = before.followers.values().flat_map(|followed| &followed.family).chain(creators);
-    let of_all = families.map(|id| (id.clone(), OwnedOf { instances: 0, in_open_run: true })).collect();
+    let of_all = families.map(|id| (id.clone(), OwnedOf { in_open_run: true, ..OwnedOf::default() })).collect();
     let affected: BTreeSet<RouteId> =
         compare(&of_all, before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
     for id in families_of_open_runs(&**store, &affected).await? {
         owned.entry(id).or_default().in_open_run = true;
+    }
+    for id in before.creating.intersection(&affected) {
+        owned.entry(id.clone()).or_default().by_new_runs = true;
     }
     let Found { sentences, to_look_up } = compare(&owned, before.followers, next);
     let (new, known): (Vec<_>, Vec<_>) = sentences.into_iter().partition(|(id, _)| before.have(id));
@@ -107,16 +114,22 @@ struct OwnedOf {
     instances: u64,
     /// An open run may create one.
     in_open_run: bool,
+    /// The next request may create one.
+    by_new_runs: bool,
 }
 
 impl OwnedOf {
     fn sentence(self, pinned_under: &RouteId) -> String {
         match self {
-            Self { instances: 0, in_open_run: _ } => {
+            Self { instances: 0, in_open_run: false, by_new_runs: true } => format!(
+                "the engine may create one of `{pinned_under}` at any moment, because the route that creates them, or a \
+                 cohort of it, is in `live` or above (lower it first)"
+            ),
+            Self { instances: 0, .. } => {
                 format!("the engine has an open run that may create one of `{pinned_under}`")
             }
-            Self { instances, in_open_run: false } => format!("the engine owns {instances} of `{pinned_under}`"),
-            Self { instances, in_open_run: true } => {
+            Self { instances, in_open_run: false, .. } => format!("the engine owns {instances} of `{pinned_under}`"),
+            Self { instances, in_open_run: true, .. } => {
                 format!("the engine owns {instances} of `{pinned_under}` and has an open run that may create another")
             }
         }

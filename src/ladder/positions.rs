@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::{Declared, FlipSource};
-use crate::flag::{EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
+use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FileState, FlipRecord};
 
@@ -58,6 +58,14 @@ impl RoutePosition {
     /// What the file of the route declares now.
     pub fn declared(&self) -> FileState {
         FileState { state: self.route.declared, shares: self.route.shares }
+    }
+    /// Whether the engine answers requests of it, or of a cohort of it, guard, health and kill switch aside.
+    pub fn takes_instances(&self) -> bool {
+        let takes = |cohort: &Cohort| {
+            let is_allowed = cohort.force.is_some() || self.inputs.proven >= State::Live;
+            cohort.state >= State::Live && is_allowed && !self.inputs.held_cohorts.contains(&cohort.name)
+        };
+        self.rung() >= State::Live || self.route.cohorts.iter().any(takes)
     }
     /// When a person last gave `--force` for the present state.
     pub fn forced_at(&self) -> Option<Timestamp> {
@@ -163,7 +171,19 @@ impl Positions {
             true => self.scopes.keys().chain(self.remembered.keys()).filter(had_workflow).cloned().collect(),
             false => self.declared.routes.iter().filter(creates).flat_map(|route| route.ids()).cloned().collect(),
         };
-        FamiliesBefore { followers: &self.followers, creators, has_other_routes }
+        let creating = self.routes.values().filter(|at| creates(&&at.route) && at.takes_instances());
+        let creating = creating.map(|at| at.route.first_id().clone()).collect();
+        FamiliesBefore { followers: &self.followers, creators, creating, has_other_routes }
+    }
+
+    /// If a follower of a route has no workflow, a sentence that says so.
+    pub fn follower_without_workflow(&self, creator: &Route) -> Option<String> {
+        let follower = self.followers(&creator.id).find(|follower| follower.route.workflow.is_none())?;
+        let (id, follower) = (&creator.id, &follower.route.id);
+        Some(format!(
+            "`{follower}` follows up what `{id}` creates and has no workflow, so legacy would get its requests for what \
+             the engine creates: `{id}` cannot be in `live` until `{follower}` has one"
+        ))
     }
 
     /// The routes that follow up what this one creates.

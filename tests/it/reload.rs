@@ -136,6 +136,24 @@ async fn files_that_lead_away_from_existing_instances_are_refused() {
     system.finish().await;
 }
 
+/// The next request may create an order that legacy would be asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_keeps_its_workflow_while_its_creator_is_in_live() {
+    let system = TestSystem::start().await;
+    crate::legacy_keys::force(&system, "live").await;
+    let name = "routes/orders.yaml";
+    let good = std::fs::read_to_string(system.flags.file(name)).expect("readable");
+    system.flags.write(name, &good.replacen("workflow: cancel-order", "# workflow: cancel-order", 1));
+    let error = crate::support::until("the refusal", || last_error(&system)).await;
+    let says = "the engine may create one of `orders.create` at any moment";
+    assert!(error.contains(says) && error.contains("`orders.cancel` no longer follows them up"), "{error}");
+    system.lower("off").await;
+    system.flags.edit(name, |text| format!("{text}# the same again\n"));
+    crate::support::until("the files to be in force", || async { last_error(&system).await.is_none().then_some(()) })
+        .await;
+    system.finish().await;
+}
+
 /// The example set with its orders in shadow; `more` goes into pointsman.yaml.
 async fn with_orders_in_shadow(more: &'static str) -> TestSystem {
     TestSystem::with(|flags| {

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::{RouteDraft, suggest};
 use crate::flag::matcher::shape;
-use crate::flag::{Instance, Route};
+use crate::flag::{Instance, Route, State};
 use crate::problem::{Problems, Site};
 
 /// Checks routes against each other: ids over all drafts, the rest over the routes without errors of their own.
@@ -81,7 +81,8 @@ fn check_distinct_requests(routes: &[(&Site, &Route)], problems: &mut Problems) 
     }
 }
 
-/// Checks that a follower's creator exists, creates instances, and is not declared above the follower.
+/// Checks that a follower's creator exists, creates instances, and is not declared above the follower; and that no
+/// cohort of it is in `live` while the follower has no workflow.
 fn check_follower(
     route: &Route,
     site: &Site,
@@ -92,7 +93,7 @@ fn check_follower(
     let Some(Instance::Follows { creator, .. }) = &route.instance else { return };
     let at = site.key("instance").key("follows");
     let creates = |route: &Route| matches!(route.instance, Some(Instance::Creates { .. }));
-    let Some((_, found)) = routes.iter().find(|(_, other)| other.id == *creator) else {
+    let Some((site_of_creator, found)) = routes.iter().find(|(_, other)| other.id == *creator) else {
         // A creator with errors of its own is reported already.
         if !drafts.iter().any(|(_, draft)| draft.id == creator.as_str()) {
             let creators = routes.iter().filter(|(_, other)| creates(other)).map(|(_, other)| other.id.as_str());
@@ -109,5 +110,17 @@ fn check_follower(
         problems
             .error(&site.key("state"), message)
             .hint(format!("raise followers first: `{}` to `{}` too", route.id, found.declared));
+    } else if route.workflow.is_none() {
+        let above = found.cohorts.iter().enumerate().filter(|(_, cohort)| cohort.state >= State::Live);
+        for (index, cohort) in above {
+            let at = site_of_creator.key("cohorts").index(index).key("state");
+            let (follower, state) = (&route.id, cohort.state);
+            problems
+                .error(&at, format!("a cohort of `{creator}` is in `{state}`, and its follower `{follower}` has no workflow"))
+                .hint(format!(
+                    "legacy would get the requests of `{follower}` for what the engine creates: give it a `workflow` (its \
+                     state may be `off`), or leave the cohort below `live`"
+                ));
+        }
     }
 }

@@ -268,6 +268,19 @@ fn families_are_checked() {
     let plain = with(json!({ "id": "plain", "match": { "method": "POST", "path": "/x" } }));
     let (_, messages) = check(json!([plain, follower("plain", "off")]));
     assert!(messages[0].contains("`plain` creates no instances"), "{messages:?}");
+    for (state, workflow, errors) in
+        [("live", Value::Null, 1), ("dark", Value::Null, 0), ("live", json!("read-order"), 0)]
+    {
+        let mut creator = creator("off");
+        creator["cohorts"] =
+            json!([{ "name": "staff", "when": "${true}", "state": state, "force": { "reason": "a" } }]);
+        let mut follower = follower("create", "off");
+        follower["workflow"] = workflow;
+        let (_, messages) = check(json!([creator, follower]));
+        let says = "error r.yaml.routes[0].cohorts[0].state: a cohort of `create` is in `live`, and its follower \
+                    `orders.get` has no workflow";
+        assert!(messages.len() == errors && messages.iter().all(|message| message.starts_with(says)), "{messages:?}");
+    }
 }
 
 #[test]

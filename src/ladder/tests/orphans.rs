@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::files::stored;
 use super::*;
+use crate::expression::Expression;
+use crate::flag::Cohort;
 use crate::ladder::files::removed_in_only;
 
 #[tokio::test]
@@ -113,6 +115,58 @@ async fn files_that_remove_a_family_are_refused_while_a_run_of_it_is_open() {
     open_ladder(files(&[]), &fixture.store, &fixture.evidence).await.unwrap();
     fixture.ladder.reload(without_family(), || {}).await.unwrap();
     open_ladder(without_family(), &fixture.store, &fixture.evidence).await.unwrap();
+}
+
+/// The files with a second follower, which has no workflow.
+fn with_bare_follower() -> Declared {
+    let mut files = files(&[]);
+    let follow = files.routes.iter().find(|route| route.id.as_str() == "follow").unwrap();
+    let matches = Match { method: Method::POST, path: "/orders/{id}/cancel".into(), host: None };
+    files.routes.push(Arc::new(Route { id: "cancel".into(), matches, workflow: None, ..(**follow).clone() }));
+    files
+}
+
+/// The next request may create an instance that legacy would be asked for.
+#[tokio::test]
+async fn a_creator_in_live_keeps_its_followers_before_it_has_an_instance() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.store.owns_none.store(true, SeqCst);
+    for route in ["follow", "create"] {
+        fixture.flip(route, forced(State::Live)).await.unwrap();
+    }
+    let without_workflow = || edited(files(&[]), "follow", |route| route.workflow = None);
+    let mut without_follower = files(&[]);
+    without_follower.routes.retain(|route| route.id.as_str() != "follow");
+    for files in [without_workflow(), without_follower, without_family()] {
+        let refused = fixture.ladder.reload(files, || panic!("it is not recorded")).await.unwrap_err().to_string();
+        assert!(refused.contains("the engine may create one of `create` at any moment"), "{refused}");
+    }
+    let refused = fixture.ladder.reload(with_bare_follower(), || panic!("it is not recorded")).await.unwrap_err();
+    assert!(refused.to_string().contains("`cancel` follows up what `create` creates"), "{refused}");
+    assert_eq!(fixture.state("create"), effective(State::Live, Why::Requested));
+
+    let fixture = fixture.restart(with_bare_follower()).await;
+    for _ in 0..2 {
+        assert_eq!(fixture.state("create"), effective(State::Dark, Why::Gate));
+        let why = fixture.status("create").refused.join("; ");
+        assert!(why.contains("`create` cannot be in `live` until `cancel` has one"), "{why}");
+        fixture.ladder.reload(with_bare_follower(), || {}).await.unwrap();
+    }
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("create"), effective(State::Live, Why::Requested));
+    fixture.flip("create", to(State::Dark)).await.unwrap();
+    fixture.ladder.reload(without_workflow(), || {}).await.unwrap();
+
+    // A cohort may create one, too.
+    let with_staff = |files: Declared| {
+        let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();
+        let staff = Cohort { name: "staff".into(), when, state: State::Live, force: Some("our own people".into()) };
+        edited(files, "create", |route| route.cohorts = vec![staff])
+    };
+    fixture.ladder.reload(with_staff(files(&[])), || {}).await.unwrap();
+    let refused = fixture.ladder.reload(with_staff(without_workflow()), || panic!("it is not recorded")).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("the engine may create one of `create` at any moment"), "{refused}");
 }
 
 /// Such as by a rerun of a failed run of a family that was removed before.

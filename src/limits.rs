@@ -131,7 +131,7 @@ pub struct Limits {
     pub sweep_ms: u64,
     /// How often every unfinished run is checked for something that will resume it.
     pub watchdog_ms: u64,
-    /// How long the sender of an order to a run waits until the order is carried out and on disk.
+    /// How long the sender of a command, an answer or a signal to a run waits until it is carried out and on disk.
     pub order_wait_ms: u64,
     /// How often a webhook may refuse a message (4xx) before it is given up.
     pub notice_attempts_max: u64,

@@ -27,7 +27,7 @@ pub(super) enum Scope {
     Read,
     /// Start runs and send them signals.
     Run,
-    /// Answer checkpoints, resolve conflicts, and pause, resume or cancel runs.
+    /// Answer checkpoints, resolve conflicts, and give commands to runs: pause, cancel, skip, rerun and so on.
     Decide,
     /// Move routes, set the kill switch.
     Flip,

@@ -138,7 +138,7 @@ mod tests {
         let request = first.begin_request().unwrap();
         assert!(first.complete_request());
         drop(second.begin_request());
-        // Idle for longest is now the third: the first has a request, the second had one later.
+        // The third has been idle for longest: the first has a request in progress, and the second became idle later.
         let mut next = Box::pin(all.add());
         assert!(next.as_mut().now_or_never().is_none(), "the third is still open");
         assert!(third.must_close().now_or_never().is_some() && third.begin_request().is_none());

@@ -79,7 +79,7 @@ pub struct ProcessStatus {
     pub retry_keys_trouble: Option<String>,
     /// The number of runs that have a task now; a waiting run has none.
     pub runs_in_flight: u64,
-    /// Some of the runs that nothing will ever resume.
+    /// The oldest of the runs that this process cannot resume.
     pub stuck: Vec<StuckRun>,
     /// How many such runs there are beyond those in `stuck`.
     pub stuck_more: u64,

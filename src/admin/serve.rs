@@ -121,8 +121,8 @@ async fn connection(
 /// Why a request ends early.
 const CLOSED: &str = "closed for a new connection";
 
-/// The body of a request. At its end the request is complete; where it is not read to its end, it is when the body is
-/// dropped, because its response is being made.
+/// The body of a request. The request counts as complete once the body is read to its end, or is dropped before that:
+/// the response is being made then.
 struct RequestBody {
     body: Incoming,
     connection: Arc<OpenConnection>,

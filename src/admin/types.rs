@@ -351,7 +351,7 @@ pub struct ApiProblem {
     /// The type of the problem, a URI reference.
     #[serde(rename = "type", default = "about_blank")]
     pub kind: String,
-    /// What happened, in a few words; the same for every problem of this type.
+    /// What happened, in a few words.
     #[serde(default)]
     pub title: String,
     /// The HTTP status.

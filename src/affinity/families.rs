@@ -15,14 +15,14 @@ use crate::store::PinCount;
 
 /// All ids with pins. They are routes of the flag files, so there are few.
 pub(super) struct Families {
-    by_id: ArcSwap<HashMap<RouteId, Arc<Family>>>,
+    by_id: ArcSwap<HashMap<RouteId, Arc<FamilyCounts>>>,
     /// Routes whose metrics were set, so that the metrics of a route that has no pins any more can be set to 0.
     published: Mutex<HashSet<RouteId>>,
 }
 
 /// The counts of pins under one id.
 #[derive(Default)]
-pub(super) struct Family {
+pub(super) struct FamilyCounts {
     engine: AtomicU64,
     legacy: AtomicU64,
     collided: AtomicBool,
@@ -31,7 +31,7 @@ pub(super) struct Family {
 
 impl Families {
     pub(super) fn new(counts: Vec<PinCount>) -> Self {
-        let mut families: HashMap<RouteId, Arc<Family>> = HashMap::new();
+        let mut families: HashMap<RouteId, Arc<FamilyCounts>> = HashMap::new();
         for (route, arm, count) in counts {
             let family = families.entry(route).or_default();
             family.add(arm, count);
@@ -39,7 +39,7 @@ impl Families {
         Self { by_id: ArcSwap::from_pointee(families), published: Mutex::default() }
     }
 
-    pub(super) fn get(&self, family: &RouteId) -> Option<Arc<Family>> {
+    pub(super) fn get(&self, family: &RouteId) -> Option<Arc<FamilyCounts>> {
         self.by_id.load().get(family).cloned()
     }
 
@@ -97,7 +97,7 @@ fn set_metrics(route: &RouteId, Counts { engine, legacy, collisions }: Counts) {
     metrics::counter!("pointsman_pin_collisions_total", "route" => route.to_string()).absolute(collisions);
 }
 
-impl Family {
+impl FamilyCounts {
     fn add(&self, arm: Arm, count: u64) {
         let counter = match arm {
             Arm::Engine => &self.engine,

@@ -2,8 +2,9 @@
 //!
 //! The question it answers: "had legacy taken first tries that this file should name and does not?" Always true:
 //! records are numbered from 1 without gaps and written in this order, one at a time, under one lock; after each, its
-//! number is written to the progress slot; a record is overwritten only once the store has it. So every number above
-//! that of the last stored record, up to the highest one found there or in a record, must be there.
+//! number is written to the progress slot; a record is overwritten only once the store has it. So the file must have a
+//! record for every number above that of the last stored record, up to the highest one in the progress slot or in a
+//! record.
 //!
 //! Not damage: a single unreadable slot just after the record with the highest number. It was being written when the
 //! process was killed or the power failed; legacy is called only after the write, so it had not taken that try. A kill

@@ -51,8 +51,8 @@ impl LookUps {
         look_up.await
     }
 
-    /// Whether a run claimed any of the keys that callers and requests with this key for any caller have; asked for at
-    /// most this long. Rare, so not shared.
+    /// Whether a run claimed any key in the range of this key for any caller ([`RetryKey::range`]), in which the keys
+    /// of its callers and of its requests are. Waits for the store for at most this long. Rare, so not shared.
     pub(super) async fn engine_took_any(
         &self,
         store: &SharedStore,

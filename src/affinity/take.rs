@@ -135,7 +135,8 @@ impl StoreAffinity {
             if self.engine_here_may_have_taken(&any_caller.of_request(&[0; 32])) {
                 match body {
                     KnownBody::Unread => return Some(LegacyTake::NeedsBody),
-                    // The engine of this process takes no body of this size, and the store was asked for earlier ones.
+                    // A digest is compared below. The engine of this process takes no body that is too large, and the
+                    // store was asked about those that earlier processes took (`engine_took_any`).
                     KnownBody::TooLarge | KnownBody::Digest(_) => {}
                 }
             }
@@ -186,8 +187,8 @@ impl StoreAffinity {
         self.take_for_any_caller(self.give_key_to_legacy(scoped), any_caller)
     }
 
-    /// Takes the key for any caller too, where legacy has the caller's own key. It is enough if that one is noted: the
-    /// engine looks for it before it takes a request.
+    /// Takes the key for any caller too, where legacy has the caller's own key. It is enough if the key for any caller
+    /// is noted: the engine looks for it before it takes a request.
     fn take_for_any_caller(&self, own: LegacyTake, any_caller: Option<RetryKey>) -> LegacyTake {
         let (LegacyTake::Taken { again, .. }, Some(any_caller)) = (own, any_caller) else { return own };
         match self.give_key_to_legacy(any_caller) {

@@ -3,7 +3,8 @@
 //!
 //! Always true: an invalid set of files changes nothing, and the log, the status and a metric show why; a valid set is
 //! put in force as a whole. While the store is not healthy, or the runs of the last process are not resumed yet, the
-//! ladder allows no new instances, so that requests do not have to fail first.
+//! ladder keeps every route below `only` at `shadow` or lower: a request then goes to legacy at once, and does not fail
+//! in the engine first.
 
 use std::pin::pin;
 use std::sync::Arc;

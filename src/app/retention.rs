@@ -49,8 +49,8 @@ pub(super) async fn purge_periodically(store: SharedStore, retention: Arc<ArcSwa
     }
 }
 
-/// Removes expired retry keys of both arms at intervals; never returns. Not part of a round of purging runs, which may
-/// take long, since keys come with every request of some routes.
+/// Removes expired retry keys of both arms at intervals; never returns. It is a task of its own, because a round of
+/// purging runs may take long, and on some routes every request adds a key.
 pub(super) async fn prune_periodically(store: SharedStore) {
     loop {
         tokio::time::sleep(ROUND_MAX).await;

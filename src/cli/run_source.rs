@@ -43,7 +43,7 @@ impl RunSource {
 
 /// Reads the runs that have not ended.
 pub(super) trait OpenRuns {
-    /// A page of runs, newest first; `before` is the cursor of the page before.
+    /// A page of runs, newest first. `before` is the cursor that the previous page returned; `None` for the first page.
     fn page(&self, before: Option<&str>) -> Result<OpenRunPage, CallError>;
     /// All events of a run; an error where there are more than `most`.
     fn events(&self, run: &OpenRun, most: u64) -> Result<Vec<EventRow>, ReadError>;

@@ -63,7 +63,7 @@ impl<'a> ComparisonFindings<'a> {
         !self.differences.is_empty()
     }
 
-    /// Records that there are more differences than are listed.
+    /// Records that there may be more differences than are listed.
     pub(super) fn truncate(&mut self) {
         self.truncated = true;
     }

@@ -27,7 +27,7 @@ pub enum Body {
     TooLarge,
 }
 
-/// A step's outward request that was recorded and not sent (or, in `live`, the record of a request that was sent).
+/// A step's outward request that was recorded and not sent; in `dark` also the record of what a private step sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Intent {
     /// The step.
@@ -66,7 +66,7 @@ impl Observation {
     pub fn latency(&self) -> Duration {
         self.latency
     }
-    /// What its steps would have sent.
+    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`.
     pub fn intents(&self) -> &[Intent] {
         &self.intents
     }

@@ -6,7 +6,7 @@ use super::observation::{Body, Observation};
 use super::parsed_body::ParsedBody;
 use super::redact::redact;
 
-/// A body as a sample stores it: redacted JSON, or the digest of anything else; at most `bytes_max` long.
+/// A body as a sample stores it: redacted JSON, or the digest of anything else. The caller shortens it.
 pub fn sample_text(headers: &http::HeaderMap, body: &Body, bounds: &Bounds) -> String {
     let observation =
         Observation::new(http::StatusCode::OK, headers.clone(), body.clone(), std::time::Duration::ZERO, Vec::new());

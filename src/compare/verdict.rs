@@ -71,7 +71,8 @@ pub struct Comparison {
     pub verdict: Verdict,
     /// Where they differ; empty unless a mismatch.
     pub differences: Vec<Difference>,
-    /// Whether there were more differences than the limit allows to list.
+    /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
+    /// two texts were too long to align.
     pub truncated: bool,
     /// How often each rule made something equal, by the rule's text.
     pub ignored_by: Vec<(String, u32)>,

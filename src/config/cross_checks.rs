@@ -258,7 +258,8 @@ pub(crate) fn warn_unverified_people(settings: &Settings, workflows: &Workflows,
     }
 }
 
-/// A workflow and those below it that a rehearsal of it runs: a step with a `rehearse:` of its own runs none there.
+/// A workflow, and the workflows that its `run` steps start in a rehearsal, directly or through others. A `run` step
+/// with a `rehearse:` of its own starts none.
 fn rehearsed_workflows<'a>(top: &'a WorkflowName, workflows: &'a Workflows) -> Vec<(&'a Site, &'a Plan)> {
     let (mut known, mut open, mut found) = (BTreeSet::new(), vec![top], Vec::new());
     while let Some(name) = open.pop() {

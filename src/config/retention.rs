@@ -107,10 +107,7 @@ pub(super) fn check(
         if age < retry_window {
             let window = retry_window.as_secs();
             problems
-                .warn(
-                    site,
-                    format!("`{text}` is shorter than `retry_window_s` ({window}): runs are kept for that long"),
-                )
+                .warn(site, format!("`{text}` is shorter than `retry_window_s`: runs are kept for {window} s"))
                 .hint("a client that retries within that time gets the answer of its first try, which needs the run");
         }
         Some(age)

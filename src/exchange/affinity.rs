@@ -47,7 +47,8 @@ pub enum LegacyTake {
     Unknown,
 }
 
-/// The keys that a request has by the scopes of earlier files.
+/// The retry keys that earlier flag files give to a request, because they had another `retry_key`, `caller` or route
+/// for it.
 #[derive(Clone, Debug)]
 pub struct EarlierKeys {
     /// The keys that differ from its present ones; nearly always none.
@@ -77,8 +78,8 @@ pub struct KeysOfLegacy {
 pub enum KnownBody {
     /// It was not read.
     Unread,
-    /// It is larger than the engine takes. Earlier processes may have taken larger ones: whoever takes such a request
-    /// for legacy has asked [`Affinity::engine_took_any`].
+    /// It is larger than the engine takes. The limit of an earlier process may have been higher: before such a request
+    /// is taken for legacy, [`Affinity::engine_took_any`] must be asked.
     TooLarge,
     /// The digest of the request with its body.
     Digest([u8; 32]),
@@ -110,8 +111,8 @@ pub trait Affinity: Send + Sync {
     fn remembered(&self, key: &RetryKey) -> Remembered;
     /// Which arm took the first try; `None` if none is recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>>;
-    /// Called with a key for any caller: whether the engine took any request with it, under any credential and with any
-    /// body. `false` if legacy took one: then the request stays with legacy.
+    /// Whether the engine took any request with this key for any caller ([`RetryKeys::any_caller`]), under any
+    /// credential and with any body. `false` if legacy took one: then the request stays with legacy.
     fn engine_took_any<'a>(&'a self, any_caller: &'a RetryKey) -> BoxFuture<'a, Result<bool, ArmUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. They are
     /// in a file before this returns, and are written to the store in the background.

@@ -19,7 +19,7 @@ pub fn parse_form_with(raw: &str, text: impl Fn(&[u8]) -> String) -> Value {
     Value::Object(fields(raw.as_bytes()).fold(Map::new(), |map, (name, value)| add(map, decoded(name), decoded(value))))
 }
 
-/// The map of [`parse_form`] for a text whose names and values are all kept as they are.
+/// As [`parse_form`], but nothing is replaced: a name or value that is not UTF-8 is an error.
 ///
 /// # Errors
 /// A name or a value is not UTF-8, or a name is reserved: which of the fields, counted from 1.

@@ -26,7 +26,7 @@ pub fn parse_json(text: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(text)
 }
 
-/// Checks a JSON text that is parsed elsewhere. Of a text that is not JSON nothing is said.
+/// Checks a JSON text that is parsed elsewhere. For a text that is not JSON the result has no meaning.
 ///
 /// # Errors
 /// An object in it has a reserved key.

@@ -60,8 +60,9 @@ pub fn decide_with_diagnostics(
     }
 }
 
-/// Whether the route of a request or the cohort of its caller is in `live` or above, or returns there without a gate
-/// once health is back, a freeze is lifted, or the time is over for which it is held.
+/// Whether the route of a request or the cohort of its caller is in `live` or above, or returns there without a gate:
+/// once the engine is healthy again, once a freeze is lifted, or at the end of the time for which it is held below
+/// `live`.
 pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
     let in_cohort = |cohort| flag.granted_rung_of(cohort) >= State::Live;
     flag.could_be_live() || matching_cohort(flag, facts, &mut DecisionDiagnostics::default()).is_some_and(in_cohort)
@@ -229,7 +230,7 @@ impl CallerKey<'_> {
             return true;
         }
         match self.text() {
-            Some(key) => set.salts().cohort_bucket(flag.family.first_id(), key).is_in(share),
+            Some(key) => set.salts().dark_live_bucket(flag.family.first_id(), key).is_in(share),
             None => {
                 diagnostics.without_key = true;
                 false

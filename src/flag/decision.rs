@@ -143,7 +143,9 @@ pub enum SkipReason {
     UnresolvedEffect,
     NeedsPerson,
     NeedsSignal,
+    /// A follow-up of an instance that the engine does not have; in `shadow` also one of an instance without a twin.
     NoInstance,
+    /// A follow-up in `dark` or `live` of an instance of which the engine has no complete twin.
     NoTwin,
     /// A retry, taken by the arm of its first try, which was compared.
     Retried,

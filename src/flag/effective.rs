@@ -60,7 +60,8 @@ pub struct StateInputs {
     pub has_no_flip: bool,
     /// The highest state that the gate let through, where the file asks for more.
     pub gate: Option<State>,
-    /// Whether `gate` holds a route below `live` that returns there without a gate when the time is over.
+    /// Whether the route is held below `live`, at the state in `gate`, for a limited time, after which it returns to
+    /// `live` without a gate.
     pub is_held: bool,
     /// The highest state that the guard allows.
     pub guard: Option<State>,

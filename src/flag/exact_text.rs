@@ -2,8 +2,8 @@
 //!
 //! UTF-8 stays as it is. Each other byte becomes one of the last 256 characters of Unicode (`RAW_FIRST` and those after
 //! it), which are for private use. If the bytes are such a character in UTF-8, each of them is replaced too, so that no
-//! other bytes give the same text. In a path, an encoded slash or backslash becomes the character of its byte, because
-//! it is no separator and is not what `%252F` decodes to.
+//! other bytes give the same text. In a path, an encoded slash or backslash becomes the character of its byte too:
+//! decoded to `/` it would look like a separator, and kept as `%2F` it would equal the decoded `%252F`.
 //!
 //! Earlier versions made equal texts of different bytes; the `replaced` functions give these texts, under which first
 //! tries were recorded before an upgrade.

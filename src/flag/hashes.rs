@@ -1,9 +1,10 @@
 //! PURE. Keyed hashes of a request: the bucket that places a caller inside or outside a share, and the retry key.
 //!
 //! The question it answers: "is this caller among the first N percent?" Always true: the same secret, family and key
-//! give the same bucket, so raising a share only adds keys, and a caller in 10 % live is also in 20 % dark. Sampling
-//! and cohorts hash under different keys, so that the sample is independent of the cohort. The family is hashed instead
-//! of the route, so that a caller's follow-ups are on the same side as the request that created the instance.
+//! give the same bucket, so raising a share only adds keys, and a caller in 10 % live is also in 20 % dark. The share
+//! of `shadow` (sampling) and the shares of `dark` and `live` are hashed under different keys, so that the sample is
+//! independent of who is in `dark` or `live`. The family is hashed instead of the route, so that a caller's follow-ups
+//! are on the same side as the request that created the instance.
 
 use super::exact_text::ByteForm;
 use super::key_text::{AmbiguousKey, key_of_request};
@@ -33,7 +34,7 @@ impl Salts {
         bucket(&self.sample, family, key)
     }
     /// The bucket of a key for the shares of `dark` and `live`.
-    pub fn cohort_bucket(&self, family: &RouteId, key: &str) -> Bucket {
+    pub fn dark_live_bucket(&self, family: &RouteId, key: &str) -> Bucket {
         bucket(&self.cohort, family, key)
     }
     /// The hashed retry key, scoped by route and caller. `None` where the request has none. The route's oldest id is

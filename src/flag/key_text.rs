@@ -1,8 +1,8 @@
 //! PURE. The retry key of a request, before it is hashed.
 //!
 //! The question it answers: "which value marks the retries of this request, if any?" Always true: a request that names
-//! several keys has neither one of them nor none, because servers choose differently: its retries could go to the other
-//! arm.
+//! several keys is an error ([`AmbiguousKey`]). It is treated neither as having one of them nor as having none, because
+//! servers choose differently, and its retries could go to the other arm.
 
 use std::borrow::Cow;
 
@@ -53,7 +53,7 @@ pub(super) fn key_of_request<'a>(
     // A key may have line breaks: it is not sent anywhere.
     match template.evaluate_lines(&scope_in(form, reads, facts)) {
         Ok(key) => Ok(Some(key).filter(|key| !key.is_empty()).map(|key| Cow::Owned(key.into_bytes()))),
-        // A template that picks one of several values has evaluated to it.
+        // A template that picks one of the repeated values (`query.k[0]`) does not fail, so it does not come here.
         Err(_) if repeats_any(facts, reads) => Err(AmbiguousKey::RepeatedParameter),
         Err(_) => Ok(None),
     }

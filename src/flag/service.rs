@@ -29,11 +29,12 @@ pub struct Service {
 /// When calls to a service are refused without being tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Breaker {
-    /// It opens when at least this share of calls failed, above 0.0, at most 1.0 …
+    /// It opens when at least `min` calls ended within `over` and at least this share of them failed. Above 0.0, at
+    /// most 1.0.
     pub failures: f64,
-    /// … within this time …
+    /// The time over which calls and failures are counted.
     pub over: Duration,
-    /// … of at least this many.
+    /// With fewer calls than this within `over` it does not open.
     pub min: u32,
     /// A call that takes longer counts as failed.
     pub slow: Option<Duration>,

@@ -55,7 +55,7 @@ pub struct RouteFlag {
     pub cap: State,
     /// The requested rung, as far as the gate granted it.
     pub granted: State,
-    /// Whether it is held below `live` and returns there without a gate.
+    /// Whether it is held below `live` for a limited time, after which it returns to `live` without a gate.
     pub is_held: bool,
     /// The highest rung that it reached by evidence for all callers; a cohort above that rung needs `force`.
     pub proven: State,
@@ -82,8 +82,8 @@ pub struct ResolvedPath<'set, 'raw> {
 }
 
 impl FlagSet {
-    /// Builds a set. `secret` keys the hashes of shares and cohorts, so that no client can choose its bucket. A route
-    /// without inputs has the state that its file declares, and no flip.
+    /// Builds a set. `secret` keys the hashes that place callers inside or outside shares, so that no client can choose
+    /// its bucket. A route without inputs has the state that its file declares, and no flip.
     pub fn new(
         generation: u64,
         routes: Vec<Arc<Route>>,
@@ -268,9 +268,9 @@ impl RouteFlag {
         let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
-    /// Whether it is in `live` or above, or returns there without a gate once health is back, a freeze is lifted, or
-    /// the time is over for which it is held. A cohort of it may be in `live` all the same: see
-    /// [`super::could_be_live`].
+    /// Whether it is in `live` or above, or returns there without a gate: once the engine is healthy again, once a
+    /// freeze is lifted, or at the end of the time for which it is held below `live`. If not, a cohort of it may still
+    /// be in `live`: see [`super::could_be_live`].
     pub fn could_be_live(&self) -> bool {
         self.granted >= State::Live || self.is_held
     }
@@ -279,13 +279,14 @@ impl RouteFlag {
         self.granted <= state
     }
     /// The rung of a cohort: that of its rule, capped like the route. A cohort that lacks evidence is at most on the
-    /// rung that its route reached by evidence, or on `shadow`; one that is held, on `dark`.
+    /// rung that its route reached by evidence, or on `shadow` if that is higher. A cohort that is held is at most on
+    /// `dark`.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
         let held = if self.held_cohorts.contains(&cohort.name) { State::Dark } else { State::Only };
         self.granted_rung_of(cohort).min(self.cap).min(held)
     }
-    /// The rung of a cohort's rule, as far as the evidence allows it: what the cohort returns to without a gate once
-    /// health is back, a freeze is lifted, or the time is over for which it is held.
+    /// The rung of a cohort's rule, as far as the evidence allows it. The cohort returns to it without a gate: once the
+    /// engine is healthy again, once a freeze is lifted, or at the end of the time for which it is held below `live`.
     pub(super) fn granted_rung_of(&self, cohort: &Cohort) -> State {
         let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
         cohort.state.min(proven)

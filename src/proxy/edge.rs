@@ -1,9 +1,9 @@
 //! Client connections: accepting, serving and draining them.
 //!
 //! Serves each connection in a task of its own. Always true: open connections are bounded (more wait in the kernel's
-//! queue); a connection has one timer, armed for the shortest limit at most, so it fires in time also for a wait
-//! that begins meanwhile, and a request arms no timer of its own. If a client is gone, the work for its request ends; a
-//! client that only closed its sending side gets its answer.
+//! queue); a connection has one timer, which is never armed further ahead than the shortest limit, so that it fires in
+//! time also for a wait that begins meanwhile; a request arms no timer of its own. If a client is gone, the work for
+//! its request ends; a client that only closed its sending side gets its answer.
 //! During a drain nothing new is accepted, idle connections close, requests in flight finish with `connection: close`,
 //! and what is left at the time limit is cut.
 

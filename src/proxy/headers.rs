@@ -139,7 +139,7 @@ fn strip(headers: &mut HeaderMap) {
     headers.remove(UPGRADE);
 }
 
-/// The end-to-end fields that `Connection` names: those that only it causes to be removed.
+/// The end-to-end fields that `Connection` names: they are removed for no other reason.
 pub(super) fn end_to_end_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     named_in_connection(headers).filter(|name| !HOP_BY_HOP_HEADERS.contains(&name.as_str()))
 }

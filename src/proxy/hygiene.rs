@@ -63,7 +63,7 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     Ok(CheckedHead { upgrade })
 }
 
-/// The known method that upper case makes of this one; `None` if it is known as it is, or not at all.
+/// The known method that differs from this one in case only; `None` if there is none, or if this one is itself known.
 pub(super) fn known_in_another_case(method: &Method) -> Option<Method> {
     const KNOWN: [Method; 9] = [
         Method::GET,

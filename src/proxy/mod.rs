@@ -6,8 +6,9 @@
 //! `capture` copy them, and `respond` is the one place where errors become answers.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
-//! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured, and
-//! nothing is buffered unless the engine may hold the same request under another credential; one flag set per request.
+//! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
+//! unless the engine owns instances of the route's family (legacy could give out an id of theirs), and nothing is
+//! buffered unless the engine may hold the same request under another credential; one flag set per request.
 //!
 //! `flag` decides, `shadow` runs the other arm, and the engine runs workflows; the proxy knows the engine only as a
 //! tower service.

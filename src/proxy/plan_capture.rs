@@ -31,7 +31,7 @@ pub(super) fn plan_capture(
         EngineWork::None => None,
         EngineWork::Skip(reason) => {
             let mut ticket = shared.offer.open(&flagged.flag.route.id);
-            if rung >= State::Dark && !ignores_condition(reason, &head.method) {
+            if rung >= State::Dark && !is_conditional_read(reason, &head.method) {
                 ticket.expect_twin();
             }
             ticket.skip(reason);
@@ -66,10 +66,10 @@ pub(super) fn plan_capture(
     (Some(captured_request), body)
 }
 
-/// Whether a request is not compared because of a condition that the engine may ignore: one on a request that only
-/// reads saves a transfer, but one on a write (`If-Match`) says whether to write at all. In `live` the engine gets
-/// both.
-fn ignores_condition(reason: SkipReason, method: &Method) -> bool {
+/// Whether a request was skipped as a conditional read (`HEAD` counts as one). It needs no twin: in `live` the engine
+/// gets such requests too and may ignore the condition, which only saves a transfer. A condition on a write
+/// (`If-Match`) says whether to write at all.
+fn is_conditional_read(reason: SkipReason, method: &Method) -> bool {
     reason == SkipReason::Conditional && method.is_safe()
 }
 

@@ -168,8 +168,8 @@ fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, Strin
         }
         Failure::KeyNotNoted => {
             let detail = format!(
-                "Legacy would answer this request, but its retry key cannot be recorded, so the workflow could perform \
-                 a retry again (limits: retry_keys_file_bytes_max). {NOT_BEGUN}"
+                "Legacy would answer this request, but its retry key cannot be recorded, so on a retry the workflow \
+                 could perform it a second time (limits: retry_keys_file_bytes_max). {NOT_BEGUN}"
             );
             (S::SERVICE_UNAVAILABLE, "retry-key-not-noted", "Not started", detail, false)
         }

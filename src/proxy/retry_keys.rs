@@ -45,6 +45,7 @@ pub(super) fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
 /// caller.
 pub(super) fn engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+    // Any digest will do: the keys of all its requests share the first half, and the set in memory sees no more of it.
     any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
@@ -106,7 +107,7 @@ pub(super) struct FirstTry {
     /// While `is_unknown`: whether the engine of this process may have taken it, not only the engine of another
     /// process.
     pub this_engine_may_have_it: bool,
-    /// Legacy took it, and the store has that.
+    /// Legacy took it, and that is in the store, or in the file on its way there.
     pub is_stored: bool,
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.
@@ -201,7 +202,9 @@ impl FirstTry {
             match first_try(affinity, &keys).await {
                 Ok(Some(arm)) => {
                     self.set_taken(keys, arm);
-                    // What only this process remembers may not be in the file either: it is taken again, and noted.
+                    // If this process remembers it as legacy's, the answer may come from memory alone, and the key may
+                    // be neither in the store nor in the file. Then it counts as not stored, so that it is taken and
+                    // noted again.
                     let legacy_keys = [Some(keys.scoped), keys.any_caller].into_iter().flatten();
                     let is_remembered = |key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy);
                     self.is_stored = arm == Arm::Legacy && !legacy_keys.into_iter().any(is_remembered);

@@ -171,15 +171,16 @@ async fn answer_flagged(
         body = not_taken.check_not_held(&mut upload, &mut first_try).await?;
         decide_again(&mut decision, &mut facts, &first_try, &table.set, flag);
     }
-    // In two cases the request is answered although it is not known who took the first try: the engine answers and its
-    // workflow only reads; or the state is `off` or `shadow`, for its caller too, where legacy answers even while the
-    // store does not, and only the engine of another process may have taken it.
+    // In two cases the request is answered although it is not known who took the first try. First: the engine answers
+    // by its rung, and its workflow only reads. Second: only the engine of another process may have taken it; the route
+    // is at most in `shadow`, where legacy answers even while the store does not; and the caller is in no cohort that
+    // is in `live` or returns there.
     if first_try.is_unknown {
         let is_by_rung = matches!(decision, Decision::Engine { reason: EngineReason::Rung, .. });
         let only_reads = is_by_rung && !flag.route.keeps_runs;
         let at_most_shadow = flag.is_granted_at_most(State::Shadow) && !could_be_live(flag, &facts);
-        let is_served_all_the_same = at_most_shadow && !first_try.this_engine_may_have_it;
-        first_try.is_unknown = !only_reads && !is_served_all_the_same;
+        let is_served_anyway = at_most_shadow && !first_try.this_engine_may_have_it;
+        first_try.is_unknown = !only_reads && !is_served_anyway;
     }
     // If legacy took the first try under another credential, its dark run has sent the private effects, and there is no
     // second dark run. This process knows only first tries since its start; the store is asked for others after the

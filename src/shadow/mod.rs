@@ -10,7 +10,8 @@
 //! `proxy` decides which requests are offered; `evidence` adds up the outcomes.
 //!
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and
-//! counted; when it is gone or panics, each run fails by itself; an answer after the time-out is ignored.
+//! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
+//! ignored.
 
 mod parts;
 mod queue;

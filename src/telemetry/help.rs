@@ -30,7 +30,7 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
     (
         "pointsman_unkeyed_total",
-        "Requests whose caller had no key value, and so was outside a share of `dark` or `live`.",
+        "Requests for which the route's `key:` had no value: a share of `dark` or `live` left them out.",
     ),
     ("pointsman_cohort_errors_total", "Requests whose cohort could not be computed."),
     ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
@@ -49,11 +49,13 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_retry_keys_held_total",
-        "Requests refused with 409: the engine has this request and retry key under another credential or other files.",
+        "Requests refused with 409: the engine took the same request and retry key under another credential, or \
+         under flag files of another reading.",
     ),
     (
         "pointsman_retry_key_marks_forgotten_total",
-        "Keys remembered from before a reload that were dropped: there were more than `retry_key_marks_max`.",
+        "Marks of requests that came after `caller` or `retry_key` changed (`retry_key_marks_max`), dropped because \
+         there were too many.",
     ),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, by outcome."),
@@ -76,7 +78,8 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_run_snapshots_total",
-        "Snapshots of long runs, by outcome (written, too_large, not_written, left_out, read, other_fold, broken).",
+        "Snapshots of long runs, by outcome (written, too_large, not_written, left_out, read, broken, and other_fold: \
+         written by a version that computes runs from their events in another way).",
     ),
     ("pointsman_purged_runs_total", "Ended runs that retention removed."),
     ("pointsman_clock_jumps_total", "Times that the machine's clock was set by more than a minute."),
@@ -130,7 +133,10 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_recovery_pending",
         "1 while the runs that the last process left are not resumed, because the store takes no writes.",
     ),
-    ("pointsman_runs_stuck", "Runs that nothing will ever resume: each is a bug."),
+    (
+        "pointsman_runs_stuck",
+        "Runs that this process cannot resume: their plan or events cannot be read, or nothing wakes them (a bug).",
+    ),
     (
         "pointsman_births_overdue",
         "Child runs and reruns that were decided on and are not created yet, and ended runs whose children were not all \

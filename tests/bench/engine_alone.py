@@ -3,7 +3,8 @@
 
   in-flight   1, 10, 100, 1,000 runs of ten POSTs in flight: runs/s, p50, p99
   for-each    one run whose `for_each` has 10,000 items, and one of 5,000 (10,000 events), 64 calls at a time; then each
-              is read over the API (reading and folding alone: `src/store/tests/benchmarks.rs`, with --keep FOLDER here)
+              is read over the API (to measure reading and folding alone, leave the database with --keep FOLDER and give it
+              to `src/store/tests/benchmarks.rs`)
   children    one run that starts 1,000 children, and one that starts 2,000, 64 at a time: twice as many should take
               twice as long
   undo        one run that undoes 1,000 calls, then 2,000 and 4,000, 64 at a time: twice as many should take twice as long

@@ -4,8 +4,8 @@
   appends   1 to 128 callers, 1 or 4 events each, against SQLite itself with the same bytes in batches as large as ours
             were: a row for each event, and a row for each append (`src/store/tests/benchmarks.rs` says what the two leave out)
   long-run  a run of 20,000 events that waits for a signal: read and folded from all of its events, and from its snapshot
-            and the events after it; and from outside, how long the signal takes until the run has ended, which includes
-            that another task takes it up from the store
+            and the events after it; and from outside, how long the response to the signal takes, which includes that the
+            run is loaded from the store again
 
     cargo build --release && python3 tests/bench/store_alone.py [BENCHMARK…] [--rounds 5] [--rows FILE]
 

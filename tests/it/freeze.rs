@@ -1,4 +1,5 @@
-//! The kill switch from outside: once it is acknowledged, nothing that it stops begins, even if it was decided before.
+//! The kill switch from outside: once a freeze is acknowledged, nothing that it forbids begins, not even for a request
+//! that was assigned to the engine before.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -205,7 +206,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
         };
         futures_util::future::join_all((0..CLIENTS).map(one)).await;
     };
-    // The time from an acknowledgement to the request for its end.
+    // Records for each freeze the time from its acknowledgement to the request that lifts it.
     let switching = async {
         let (mut instances, mut effects) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
@@ -223,7 +224,8 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
                 effects.push(window);
             }
             switch(json!({ "on": false, "effects": false })).await;
-            // Each client may wait for a run that began before the freeze: with one answer more, a run has begun since.
+            // Up to `CLIENTS` answers may be of runs that began before the freeze; one answer more shows that a run has
+            // begun after it.
             let answered = by_engine.load(Ordering::SeqCst) + CLIENTS;
             until_true("the engine to begin runs again", || by_engine.load(Ordering::SeqCst) > answered).await;
         }

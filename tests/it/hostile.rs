@@ -110,7 +110,8 @@ async fn ambiguous_paths_do_not_bypass_a_route() {
     system.finish().await;
 }
 
-/// Keys and pins bind in `off` too: no spelling gets past them to legacy.
+/// In `off` too, requests for what the engine took or owns go to the engine: no other spelling of the path reaches
+/// legacy.
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_requests_do_not_bypass_keys_and_pins_in_off() {
     let system = TestSystem::start().await;

@@ -281,7 +281,8 @@ async fn refused_commands_suggest_the_nearest_name() {
     system.finish().await;
 }
 
-/// A first start, a cohort, a new route: without a flip and evidence their state counts up to `shadow`.
+/// On a first start, for a cohort and for a new route: without a flip and evidence the state in the file takes effect
+/// up to `shadow` at most.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_alone_puts_nothing_above_shadow() {
     let staff = "    cohorts: [ { name: staff, when: '${request.headers[\"x-staff\"] == \"1\"}', state: live } ]\n";

@@ -94,7 +94,7 @@ async fn live_routes_of_a_restored_backup_are_held() {
     .await;
     system.restart().await;
     assert_eq!(row(&system, "orders.create").await["row"]["effective"]["state"], "live", "it stays forced");
-    // A backup of it is another one.
+    // A backup of the restored store is a backup of its own: its routes are held again.
     system.wait_for_runs_to_end().await;
     let again = make_backup(&system, "again.db").await;
     system.kill().await;

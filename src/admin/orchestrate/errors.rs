@@ -46,9 +46,12 @@ impl ApiError {
             StartError::Invalid(_) => Self::new(StatusCode::CONFLICT, "not-applicable", TITLE, text),
             StartError::NoStep => Self::no_step(text),
             StartError::NoRun => Self::no_run("it"),
-            StartError::Store { why, unknown } => store_error(TITLE, why, unknown.then_some(
-                "whether it was started is unknown: repeat it with the same idempotency key, or look with `runs list`",
-            )),
+            StartError::Store { why, unknown: false } => store_error(TITLE, why, None),
+            StartError::Store { why, unknown: true } => store_error(
+                "Whether the run was started is unknown",
+                why,
+                Some("repeat it with the same idempotency key, or look with `runs list`"),
+            ),
         }
     }
 
@@ -60,8 +63,9 @@ impl ApiError {
             OrderError::NoRun => Self::no_run(run),
             OrderError::Refused { run, refusal } => Self::refused(&run, refusal),
             OrderError::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-run", TITLE, text),
-            OrderError::Store { why, unknown } => {
-                store_error(TITLE, why, unknown.then_some("whether it was done is unknown: look at the run"))
+            OrderError::Store { why, unknown: false } => store_error("The command was not carried out", why, None),
+            OrderError::Store { why, unknown: true } => {
+                store_error("Whether the command was carried out is unknown", why, Some("look at the run"))
             }
         }
     }

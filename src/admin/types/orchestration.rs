@@ -1,7 +1,7 @@
 //! The envelope: the JSON document in which the API shows a run.
 //!
-//! Always true: except for `trouble`, it is computed from the run's events alone, so every process returns the same;
-//! requests and responses in it are redacted.
+//! Always true: requests and responses in it are redacted. Except for `trouble` and `waits`, it is computed from the
+//! events of the run and of its descendants, the plan, and the route in the files.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -327,7 +327,8 @@ pub enum UndoState {
     NotUndone,
 }
 
-/// The request that started a run. It never changes: a repeated start returns the same receipt.
+/// The request that started a run. A repeated start returns the same receipt. For a run of a route, the method and the
+/// path are those that the route has now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditReceipt {
     /// The type of this object.

@@ -82,7 +82,8 @@ impl Default for CancelRequest {
     }
 }
 
-/// Skip a step that has not begun.
+/// Skip a step that has not begun, or that waits for a time, a signal, its next attempt or the resolution of its
+/// conflict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SkipRequest {

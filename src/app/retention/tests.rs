@@ -35,7 +35,8 @@ async fn runs_beyond_their_age_are_purged_and_a_changed_age_applies_in_the_next_
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(300), left).await.unwrap_or_else(|_| panic!("{count} are not left"));
+        let waited = tokio::time::timeout(Duration::from_secs(300), left).await;
+        waited.unwrap_or_else(|_| panic!("{count} runs should be left"));
     };
     let purging = tokio::spawn(purge_periodically(store.clone(), retention.clone()));
     until_left(3).await;

@@ -34,7 +34,7 @@ pub(crate) fn show(client: &Client, run: &str, format: Formatter) -> Result<Outp
 pub(crate) fn text(data: &RunData, events: &[EventRow], now: Timestamp, format: Formatter) -> String {
     let mut out = head(data, now, format);
     if let Some(trouble) = &data.trouble {
-        let line = format!("cannot be moved: {}\n", escape_control(trouble));
+        let line = format!("trouble: {}\n", escape_control(trouble));
         out.push_str(&format.tone(line, Tone::Bad));
     }
     out.push('\n');
@@ -51,7 +51,7 @@ pub(crate) fn text(data: &RunData, events: &[EventRow], now: Timestamp, format: 
     if !data.undone.is_empty() {
         out.push('\n');
         out.push_str(&format.table(
-            &["DONE BEFORE", "UNDONE", "WHY NOT"],
+            &["EFFECT OF", "UNDO", "WHY NOT UNDONE"],
             &[],
             data.undone.iter().map(undone).collect(),
         ));

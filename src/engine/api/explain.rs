@@ -200,7 +200,7 @@ fn breaker_state(core: &Core, service: &ServiceName) -> Option<String> {
 fn unreadable(run: RunSummary, why: String) -> (Explanation, bool) {
     let (status, id) = (run.status.as_str(), run.run_id);
     let sentence = format!(
-        "It is {status} and cannot be moved by this process: {why}. It is tried again at each reload; `pointsman runs \
+        "It is {status}, and this process cannot execute it: {why}. It is tried again at each reload; `pointsman runs \
          cancel {id} --no-undo` ends it."
     );
     (Explanation { run, sentence, waits: vec![why], stuck: true }, true)

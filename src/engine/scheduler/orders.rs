@@ -42,7 +42,7 @@ pub(in crate::engine) async fn order(
         match timeout_at(until, core.deliver(run, Message::Order(Box::new(request)))).await {
             Ok(Ok(())) => {}
             Ok(Err(Undelivered::Draining)) => return Err(store_error("the process is shutting down", false)),
-            Err(_) => return Err(store_error("the run takes no orders now (order_wait_ms)", false)),
+            Err(_) => return Err(store_error("the run accepts no commands now (order_wait_ms)", false)),
         }
         match timeout_at(until, receiver).await {
             Ok(Ok(Reply::Done(summary))) => return Ok(*summary),
@@ -50,10 +50,10 @@ pub(in crate::engine) async fn order(
             Ok(Ok(Reply::Elsewhere)) => return order_through_store(core, run, &order, by, until).await,
             Ok(Ok(Reply::Retry)) => {}
             Ok(Err(_)) => return Err(store_error("the run's task ended", true)),
-            Err(_) => return Err(store_error("the order was not on disk in time (order_wait_ms)", true)),
+            Err(_) => return Err(store_error("the command was not on disk in time (order_wait_ms)", true)),
         }
         if Instant::now() >= until {
-            return Err(store_error("the run takes no orders now (order_wait_ms)", false));
+            return Err(store_error("the run accepts no commands now (order_wait_ms)", false));
         }
     }
 }
@@ -79,7 +79,7 @@ async fn order_through_store(
         };
         if event_sealer::are_sealed(&events) && seal_order(&core.ports.sealer, run, &mut order).is_none() {
             return Err(store_error(
-                "the order cannot be sealed: the system's random generator does not answer",
+                "the command cannot be sealed: the system's random generator does not answer",
                 false,
             ));
         }
@@ -112,7 +112,7 @@ async fn order_through_store(
             () = settled => {}
             () = tokio::time::sleep(ANSWER_POLL_INTERVAL) => {}
             () = tokio::time::sleep_until(until) => {
-                return Err(store_error("the process that moves the run has not answered (order_wait_ms)", true));
+                return Err(store_error("the process that executes the run has not answered (order_wait_ms)", true));
             }
         }
     }

@@ -29,17 +29,17 @@ pub enum BreakerDraft {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BreakerMapDraft {
-    /// The breaker opens when at least this share of calls failed: `50%` …
+    /// The breaker opens when at least `min` calls ended within `over` and at least this share of them failed: `50%`.
     pub failures: Option<String>,
-    /// … within this time: `10s` …
+    /// The time over which calls and failures are counted: `10s`.
     pub over: Option<String>,
-    /// … of at least this many.
+    /// With fewer calls than this within `over` the breaker does not open.
     pub min: Option<u32>,
     /// A call that takes longer counts as failed: `2s`. Default: no call counts as failed because of its duration.
     pub slow: Option<String>,
-    /// It stays open for this long before probes go through: `5s`; doubled each time a probe fails …
+    /// It stays open for this long before probes go through: `5s`; doubled each time a probe fails, up to `open_max`.
     pub open: Option<String>,
-    /// … up to this: `60s`.
+    /// The longest time for which it stays open before probes go through: `60s`.
     pub open_max: Option<String>,
     /// How many probes go through. If all succeed, the breaker closes.
     pub probes: Option<u32>,

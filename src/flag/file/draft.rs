@@ -41,7 +41,7 @@ pub struct RouteDraft {
     pub state: State,
     /// Overrides the gate.
     pub force: Option<ForceDraft>,
-    /// The share of requests or keys: of the rung in `state`, or of each rung by name.
+    /// The share of requests or keys that is on the rung in `state`; or a map with the share of each rung by name.
     pub percent: Option<PercentDraft>,
     /// Identifies the caller, for shares: a template over the request, never its body.
     pub key: Option<String>,

@@ -81,7 +81,7 @@ fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<St
     match normalise(path) {
         Err(refusal) => return refuse(format!("`{path}` can match nothing: {refusal}"), "for example /orders/{id}"),
         Ok(normalised) if normalised.ambiguity == Ambiguity::Slashes => {
-            let hint = "paths with `//`, `%2F`, `%5C` or a backslash match only the default route";
+            let hint = "leave out `//`, `%2F`, `%5C` and backslashes: servers interpret such paths differently";
             return refuse(format!("`{path}` can match nothing"), hint);
         }
         Ok(normalised) if normalised.path != path => {

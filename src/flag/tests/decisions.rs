@@ -222,7 +222,7 @@ fn cohorts_are_taken_in_order_and_capped() {
 /// Without `force` a cohort is at most on the rung that its route reached by evidence for all callers, but never below
 /// callers outside the cohort.
 #[test]
-fn a_cohort_without_force_needs_what_its_route_has_proven() {
+fn a_cohort_without_force_is_capped_by_the_evidence_of_its_route() {
     let mut create = route("create", Method::POST, "/orders");
     create.key = Some(Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
     let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();

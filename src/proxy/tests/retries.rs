@@ -116,7 +116,7 @@ async fn connection_may_not_name_a_field_that_the_route_depends_on() {
     }
 }
 
-/// It is served neither as a request with one of these keys nor as one without a key.
+/// A request with two retry keys is served neither as one with the first or second key nor as one without a key.
 #[tokio::test]
 async fn a_request_with_several_retry_keys_is_refused() {
     let origin = Origin::always_answers(OK).await;

@@ -116,7 +116,7 @@ async fn requests_that_cannot_be_compared_are_counted_with_the_reason() {
     }
 }
 
-/// A freeze lowers such a cohort, but not a route in `only`.
+/// A freeze lowers a cohort in `only`, but not a route in `only`.
 #[tokio::test]
 async fn a_freeze_stops_what_a_cohort_in_only_has_not_begun() {
     let origin = Origin::always_answers(OK).await;

@@ -102,8 +102,8 @@ async fn reserved_keys_are_refused_and_every_stored_run_is_readable_after_a_rest
         assert_eq!(passed.status, 200, "{body}: {}\n{}", passed.json(), test.pointsman.log());
         assert_eq!(test.step_service.seen("POST /raws").last().map(|seen| seen.text.clone()), Some(body.to_owned()));
     }
-    assert_eq!(test.step_service.count("POST /keeps"), 0, "nor did legacy get them");
-    // So is what the API is given.
+    assert_eq!(test.step_service.count("POST /keeps"), 0, "legacy does not get them either");
+    // The API refuses reserved keys too.
     let with_reserved_key = json!({ "$serde_json::private::Number": "abc" });
     let (status, problem) = test.post(super::RUN, json!({ "workflow": "keeps", "input": with_reserved_key })).await;
     assert!(status == 400 && problem["detail"].as_str().unwrap().contains("reserved"), "{status} {problem}");
@@ -111,7 +111,7 @@ async fn reserved_keys_are_refused_and_every_stored_run_is_readable_after_a_rest
     let (status, problem) =
         test.post(&format!("{waiting_run}/signals/go"), json!({ "payload": with_reserved_key })).await;
     assert!(status == 400 && problem["detail"].as_str().unwrap().contains("reserved"), "{status} {problem}");
-    // A service's reply cannot be read, and a person decides.
+    // A service's reply with a reserved key counts as unreadable: the run pauses for a person's decision.
     let reply = bytes::Bytes::from_static(br#"{"$serde_json::private::Number":"abc"}"#);
     test.step_service.script("POST /calls", ScriptedReply::Bytes(json_type, reply), 1);
     let data = test.run("calls", json!({})).await;

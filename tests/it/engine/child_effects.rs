@@ -224,7 +224,7 @@ respond: { status: 200, body: paid }
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rerun_repeats_what_a_child_left_only_where_it_begins_there() {
+async fn a_rerun_repeats_what_a_child_left_only_if_it_begins_at_the_childs_step() {
     let test = EngineTest::with(&[KID, PARENT, MENDED, TIDY]).await;
     let from = async |run: &str, step: &str| test.post(&format!("{run}/rerun"), json!({ "from": step })).await;
     // It is unknown whether `charge` was done, and a person cancels the whole.

@@ -19,7 +19,7 @@ routes:
 - { id: dark, match: { method: POST, path: /dark }, legacy: plain, workflow: draft, state: dark, force: { reason: a test } }
 ";
 
-/// Sends a request, and waits until its comparison is settled: all in all this many.
+/// Sends a request, and waits until `settled` requests of the route were offered and as many comparisons are settled.
 async fn send_and_settle(test: &EngineTest, key: &str, credential: &str, settled: f64) {
     let url = format!("{}/dark", test.pointsman.url());
     let headers = [("idempotency-key", key), ("authorization", credential)];

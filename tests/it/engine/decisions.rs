@@ -103,7 +103,7 @@ impl EngineTest {
         let answer_path = opened["answer"].as_str().unwrap_or_else(|| panic!("{opened}"));
         self.post_accepted(answer_path, json!({ "approve": false, "as": "ada" })).await;
     }
-    /// Errors and fallbacks of the engine that the evidence of a route has counted.
+    /// The engine's errors in the evidence of a route, and its fallbacks in the metrics.
     async fn counted(&self, route: &str) -> (u64, f64) {
         let detail = self.pointsman.get(&format!("/api/v2/routes/{route}")).await;
         let errors = detail["evidence"]["engine_errors"].as_u64().unwrap_or_else(|| panic!("{detail}"));
@@ -186,7 +186,8 @@ async fn legacy_does_not_perform_what_was_decided_against() {
         let key = [("idempotency-key", case.as_str())];
         let ((got, problem), ()) = tokio::join!(test.request_with(&path, &body, &key), act);
         let calls = test.step_service.count(&format!("POST /{name}"));
-        // Where the store has the question of a child before the read beside it, the caller does not wait for a person.
+        // If a child's question is stored before its `look` has begun, the child waits for a person, and the caller is
+        // answered at once with `run-goes-on`.
         if name != below && problem["type"].as_str().unwrap().ends_with("run-goes-on") {
             assert!(matches!(decision, Reject | NobodyAnswers) && calls == 0, "{case}: {problem}");
             continue;

@@ -99,6 +99,6 @@ async fn the_fallback_of_an_item_survives_a_kill_and_is_undone_by_its_own_undo()
     assert_eq!(data["output"]["by"], json!([null, null, null]), "{data}");
     let shown = test.cli(&["runs", "show", id(&run)]).await;
     assert!(shown.contains("mail"), "{shown}");
-    assert_eq!(test.step_service.effects("POST /letters"), 2, "nothing in the place of what may have been done");
+    assert_eq!(test.step_service.effects("POST /letters"), 2, "no letter replaces a mail that may have been sent");
     test.finish().await;
 }

@@ -139,7 +139,8 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     dark.finish().await;
 }
 
-/// Such a run is not stored, so it must not get the steps of files for which runs are stored.
+/// The files before the reload say `keep: none`: a run that they decided is not stored, so it must not perform the
+/// private step of the new files.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_under_way_at_a_reload_has_a_dark_run_of_the_files_that_decided_it() {
     let mut test = test("dark").await;
@@ -174,8 +175,8 @@ async fn a_request_under_way_at_a_reload_has_a_dark_run_of_the_files_that_decide
     test.finish().await;
 }
 
-/// Keys of legacy's are noted also while a route keeps no runs, because the workflow may do more by the time of the
-/// retry.
+/// Keys that legacy took are noted also while a route keeps no runs, because the workflow may do more by the time of
+/// the retry.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_legacy_took_is_remembered_when_runs_are_kept_later() {
     let test = test("off").await;

@@ -70,7 +70,8 @@ impl EngineTest {
     async fn with(workflows: &[&str]) -> Self {
         Self::with_settings("", workflows, |_| {}).await
     }
-    /// A test with more in pointsman.yaml; `more` may name services as `  NAME: …` lines in front of other keys.
+    /// A test with more in pointsman.yaml: `more` is written right after the services, so it may begin with more of
+    /// them (`  NAME: …`); `WORKS` in it is the URL of the step service.
     async fn with_settings(more: &str, workflows: &[&str], change: impl FnOnce(&FlagsDir)) -> Self {
         let step_service = StepService::start().await;
         let flags = FlagsDir::empty();

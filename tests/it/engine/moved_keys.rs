@@ -1,5 +1,5 @@
-//! The engine took a first try, and then files take such requests from the route, or let its workflow only read: a
-//! retry still gets the answer of its first try, and legacy performs nothing.
+//! The engine took a first try. Then an edit of the files gives the route's requests to another route or to none, or
+//! its workflow only reads: a retry still gets the answer of its first try, and legacy performs nothing.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -118,7 +118,7 @@ async fn a_retry_is_found_after_the_workflow_only_reads_and_no_run_is_kept() {
         }
     }
     assert_eq!((test.step_service.count("POST /charges"), test.step_service.count("POST /a")), (1, 0), "once");
-    // What legacy took may be read by the engine, as ever.
+    // A new request goes to legacy: the route is `off`.
     let (status, by_legacy) = test.send_keyed("/a/tea", "other").await;
     assert_eq!((status, test.step_service.count("POST /a")), (StatusCode::OK, 1), "{by_legacy}");
     test.finish().await;

@@ -121,7 +121,7 @@ async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
         let first = first.iter().find(|first| first.key == call.key).expect("the same key");
         assert_eq!((&first.path, &first.text), (&call.path, &call.text));
     }
-    test.allowed.lost_replies = 4; // deliveries under one key
+    test.allowed.lost_replies = 4; // the four charges that were performed and never answered
     test.finish().await;
 }
 

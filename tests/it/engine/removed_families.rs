@@ -48,7 +48,7 @@ async fn while_a_rerun_is_open_its_family_has_to_stay() {
     test.flags.write(FILE, "routes: []\n");
     let last_error = async || test.pointsman.get("/api/v2/status").await["flags"]["last_error"].clone();
     let refusal = until("the refusal", || async { last_error().await.as_str().map(str::to_owned) }).await;
-    let sentence = "the engine has an open run that may create one of `orders.create`";
+    let sentence = "the engine has an open run that may create an instance of `orders.create`";
     assert!(refusal.contains(sentence), "{refusal}");
 
     let answer = asked["pending_checkpoint"]["answer"].as_str().expect("a path").to_owned();
@@ -59,7 +59,7 @@ async fn while_a_rerun_is_open_its_family_has_to_stay() {
     assert_eq!(read["by"], "engine", "{read}");
     test.kill().await;
     let refused = crate::support::Pointsman::try_start(&test.start).await.err().expect("it refuses to start");
-    assert!(refused.contains("the engine owns 1 of `orders.create`"), "{refused}");
+    assert!(refused.contains("the engine owns instances of `orders.create` (1)"), "{refused}");
     test.flags.write(FILE, ROUTES);
     test.restart().await;
     test.finish().await;

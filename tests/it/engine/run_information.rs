@@ -91,7 +91,7 @@ async fn a_stuck_run_is_counted_logged_and_shown() {
     assert!(shown.contains("stuck") && shown.contains(id(&stuck)), "{shown}");
     let explained = test.pointsman.get(&format!("{stuck}/explain")).await;
     assert!(
-        explained["stuck"] == true && explained["sentence"].as_str().unwrap().contains("cannot be moved"),
+        explained["stuck"] == true && explained["sentence"].as_str().unwrap().contains("cannot execute it"),
         "{explained}"
     );
     assert!(test.pointsman.log().contains("the run is stuck"), "{}", test.pointsman.log());

@@ -64,8 +64,8 @@ impl EngineTest {
             .until_metric("this many runs to be stuck", |metrics| metrics.sum("pointsman_runs_stuck", &[]) == count)
             .await;
     }
-    /// Replaces a workflow's kept plan by one that this version cannot read, and its file by another version. The
-    /// process must not run meanwhile. Returns the plan's id and source.
+    /// Replaces a workflow's stored plan by one that cannot be read, and changes its file, so that the files do not
+    /// have the plan either. The process must not run meanwhile. Returns the plan's id and source.
     async fn damage_plan(&self, workflow: &str, answer: (&str, &str)) -> (String, Vec<u8>) {
         let mut database = database(&self.database_path()).await;
         let like = format!("%\"workflow\":\"{workflow}\"%");
@@ -93,7 +93,7 @@ impl EngineTest {
             "{explained}"
         );
         let shown = self.cli(&["runs", "show", id(run)]).await;
-        assert!(shown.contains("cannot be moved") && shown.contains(why), "{shown}");
+        assert!(shown.contains("trouble: ") && shown.contains(why), "{shown}");
     }
     /// Checks that a cancel with undo is refused, and that one without undo ends the run.
     async fn cancel_unread(&self, run: &str) -> Value {
@@ -210,8 +210,8 @@ async fn a_run_whose_events_cannot_be_read_is_shown_and_can_be_cancelled() {
     test.finish().await;
 }
 
-/// The process is killed as soon as it has acknowledged that a run was cancelled unread: the order to its many children
-/// is not sent to all of them by then.
+/// The process is killed as soon as it has acknowledged the cancel of a run whose plan it cannot read: by then the
+/// cancel has not been sent to all of its many children.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_children_of_a_run_that_was_cancelled_unread_end_after_a_kill() {
     let mut test = EngineTest::with(&[WAITS, PARENT_OF_MANY]).await;

@@ -40,7 +40,8 @@ async fn start_runs(test: &EngineTest, workflow: &str, count: usize) -> Vec<Stri
     runs
 }
 
-/// The runs in the messages to an endpoint, in the order in which it accepted them.
+/// The runs in the messages to an endpoint, in the order in which they arrived; a message that is sent again at once
+/// counts once.
 fn notified_runs(seen: &[ReceivedCall]) -> Vec<String> {
     let mut runs: Vec<String> = Vec::new();
     for message in seen {

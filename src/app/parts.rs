@@ -16,11 +16,11 @@ use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Freeze, Route};
-use crate::ladder::{Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts};
+use crate::ladder::{self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
-use crate::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
+use crate::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore, StoreError};
 
 /// A set of files must not be put in force, whatever the store answers ([`FilesError::Refused`]).
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,8 @@ impl Parts {
         time::set(&store, Duration::from_secs(limits.retry_window_s)).await?;
         let marks = stores::evidence_marks(setup, &store).await?;
         let evidence = Evidence::open(store.clone(), marks, &limits).await.context("reading the evidence")?;
-        evidence.set_renames(earlier_ids(setup));
+        let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
+        evidence.set_renames(other_ids(&routes));
         evidence.set_basis(0, &bases(setup));
         let secret = store.secret().await.context("reading the store's secret")?;
         let pins = stores::affinity(setup, &store).await?;
@@ -118,6 +119,8 @@ impl Parts {
     pub async fn apply(&self, setup: &Setup) -> anyhow::Result<()> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let declared = declared(setup, files_version);
+        let routes =
+            routes_in_store(&self.store, setup).await.context("reading what the files declared, nothing changed")?;
         let recorded = {
             let (parts, setup) = (self.clone(), setup.clone());
             move || {
@@ -125,7 +128,7 @@ impl Parts {
                 parts.rules.store(Arc::new(setup.rules.clone()));
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
-                parts.evidence.set_renames(earlier_ids(&setup));
+                parts.evidence.set_renames(other_ids(&routes));
                 parts.evidence.set_basis(files_version, &bases(&setup));
             }
         };
@@ -184,9 +187,14 @@ fn is_read_only(setup: &Setup, route: &Route) -> bool {
     plan.is_some_and(|plan| plan.reason_to_keep().is_none())
 }
 
-/// Each route, and the ids that it had before.
-fn earlier_ids(setup: &Setup) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
-    setup.routes.iter().map(|route| (&route.id, route.was.as_slice()))
+/// The routes of the files, with all ids under which the store has something of theirs.
+async fn routes_in_store(store: &SharedStore, setup: &Setup) -> Result<Vec<Arc<Route>>, StoreError> {
+    Ok(ladder::with_later_ids(&store.declared().await?, &setup.routes))
+}
+
+/// Each route, and its other ids.
+fn other_ids(routes: &[Arc<Route>]) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
+    routes.iter().map(|route| (&route.id, route.was.as_slice()))
 }
 
 impl KillSwitchListener for Engine {

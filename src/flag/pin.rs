@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use super::Route;
 use crate::names::{RouteId, RunId};
 
-/// A family, named by the route that creates its instances: the route's id, and the ids that it had before. An instance
-/// may be pinned under any of them.
+/// A family, named by the route that creates its instances: the route's id, and its other ids. An instance may be pinned
+/// under any of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Family {
     id: RouteId,
-    /// Its creator's earlier ids, the newest first.
+    /// Its creator's other ids, the newest first; see [`Route::was`].
     was: Arc<[RouteId]>,
 }
 
 impl Family {
-    /// The family of a creator with this id and these earlier ids, the newest first.
+    /// The family of a creator with this id and these other ids, the newest first.
     pub fn new(id: RouteId, was: Arc<[RouteId]>) -> Self {
         Self { id, was }
     }
@@ -37,7 +37,7 @@ impl Family {
     }
     /// All ids that its creator has and had before.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
-        std::iter::once(&self.id).chain(self.was.iter())
+        std::iter::once(&self.id).chain(self.was.iter().filter(|id| **id != self.id))
     }
 }
 

@@ -20,7 +20,8 @@ pub const RETRY_KEY_DEFAULT: HeaderName = HeaderName::from_static("idempotency-k
 pub struct Route {
     /// Its id: unique, a metric label.
     pub id: RouteId,
-    /// Ids that it had before, the newest first: records under them belong to it.
+    /// Its other ids, the newest first: records under them belong to it. They are those that it had before. If files
+    /// took a rename back, those that it had later are among them, and the last may be its id now.
     pub was: Vec<RouteId>,
     /// Which requests belong to it.
     pub matches: Match,
@@ -97,9 +98,9 @@ impl Route {
             || self.cohorts.iter().any(|cohort| reads_header(cohort.when.reads(), name))
     }
 
-    /// Its id and those that it had before.
+    /// Its id and its other ids.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
-        std::iter::once(&self.id).chain(&self.was)
+        std::iter::once(&self.id).chain(self.was.iter().filter(|id| **id != self.id))
     }
     /// The oldest of its ids; hashes use it, so that they survive a rename.
     pub fn first_id(&self) -> &RouteId {

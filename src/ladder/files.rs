@@ -13,22 +13,21 @@
 //! that legacy served are not known. The route's last flip is unchanged, so that the route returns to `live` when that
 //! time is over and nothing else holds it. For a route in `only` such files are refused, unless they say `force`.
 //!
-//! Files lower a route from `only` only with `force` beside its state, which is the acknowledgement that a flip asks
-//! for. Without it a reload is refused as a whole, also where it removes the route. A start is not refused for that,
-//! because all other routes would be without service: the route stays in `only` and says why, and a removed one is
-//! logged.
+//! How files lower a route from `only`, and what is refused then, is left to `only`.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::gate::{Gate, Refusal, RequestedMove};
-use super::orphans;
+use super::holds::{HELD_AT, lower_without_key, set_held};
+use super::later_ids::LaterIds;
+use super::only::no_acknowledgement;
 use super::positions::{Positions, RoutePosition, state_of};
-use super::scopes;
-use super::types::{Declared, FlipSource, Move, Reading, Unrecorded};
+use super::types::{Declared, FlipSource, Move, Reading};
+use super::{orphans, scopes};
 use crate::clock;
-use crate::flag::{Instance, Percent, Route, Shares, State, StateInputs};
+use crate::flag::{Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::Overridden;
 
@@ -36,13 +35,16 @@ use crate::store::Overridden;
 /// evidence.
 const UNPROVEN_MAX: State = State::Shadow;
 
-/// The rung of a route that is held: the highest on which legacy answers.
-const HELD_AT: State = State::Dark;
-
 /// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips.
-pub(super) fn adopt(before: &Positions, declared: Declared, reading: Reading, gate: &Gate) -> (Positions, Vec<Move>) {
+/// `later_ids` are among the ids of the declared routes.
+pub(super) fn adopt(
+    before: &Positions,
+    (declared, later_ids): (Declared, LaterIds),
+    reading: Reading,
+    gate: &Gate,
+) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
-    let mut after = Positions { declared, ..before.clone() };
+    let mut after = Positions { declared, later_ids, ..before.clone() };
     after.routes = routes.iter().map(|route| (route.id.clone(), take_over(before, route))).collect();
     followers_first(&mut routes);
     // The gate judges by the scopes of the new files.
@@ -196,7 +198,9 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         };
         let overridden = at.last.as_ref().map_or_else(by_file, |flip| flip.overridden.clone());
         made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden });
+        (at.inputs.requested, at.inputs.gate, at.inputs.has_no_flip) = (to, None, false);
     }
+    made = made.or_else(|| flip_of_later_id(positions, &at));
     if let Some(unrecorded) = held
         && at.inputs.requested > HELD_AT
     {
@@ -217,69 +221,19 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     made
 }
 
-fn lower_without_key(at: &mut RoutePosition) {
-    let by_key = highest_by_key(at);
-    if by_key < at.rung() {
-        at.refused.push(format!(
-            "`{}` has no `key` any more, so that no caller is in its shares below 100 %: it is in `{by_key}` until the `key` is \
-             back or a flip gives it a share of 100 %",
-            at.route.id
-        ));
-        at.inputs.gate = Some(by_key);
-    }
-}
-
-fn set_held(at: &mut RoutePosition, Unrecorded { until, why, .. }: Unrecorded) {
-    at.held_until = Some(until);
-    at.inputs.is_held = true;
-    at.refused.push(format!(
-        "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a flip \
-         with `--force`",
-        at.inputs.requested
-    ));
-}
-
-/// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip
-/// without force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
-pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
-    let Some(mut at) = positions.routes.get(id).cloned() else { return };
-    if let Some(unrecorded) = gate.held(positions, &at) {
-        at.inputs.gate = Some(HELD_AT);
-        set_held(&mut at, unrecorded);
-    }
-    lower_without_key(&mut at);
-    positions.routes.insert(id.clone(), at);
-}
-
-/// Sets how far the cohorts of each route may go: what the route has proven, and which of them are held.
-pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
-    let judge = |at: &RoutePosition| {
-        let held: Vec<_> = gate.held_cohorts(positions, at).collect();
-        for (cohort, Unrecorded { why, .. }) in &held {
-            if !at.inputs.held_cohorts.contains(&cohort.name) {
-                tracing::warn!(route = %at.route.id, cohort = cohort.name, why, "this cohort is held below `live`");
-            }
-        }
-        let until = held.iter().map(|(_, unrecorded)| unrecorded.until).min();
-        let names: Vec<String> = held.iter().map(|(cohort, _)| cohort.name.clone()).collect();
-        (gate.proven(positions, at), names, until)
-    };
-    let judged: Vec<_> = positions.routes.values().map(judge).collect();
-    for (at, (proven, held, until)) in positions.routes.values_mut().zip(judged) {
-        at.inputs.proven = proven;
-        at.inputs.held_cohorts = held;
-        at.cohorts_held_until = until;
-    }
-}
-
-/// The rung of a route; without a `key` the highest one up to it that has a share of 100 % or takes no callers.
-fn highest_by_key(at: &RoutePosition) -> State {
-    let lacks_key = |rung: State| matches!(rung, State::Dark | State::Live) && at.inputs.shares.of(rung) < Percent::ALL;
-    let mut rung = at.rung();
-    while let Some(below) = rung.below().filter(|_| at.route.key.is_none() && lacks_key(rung)) {
-        rung = below;
-    }
-    rung
+/// Records the last flip of a route once more if it is stored under a later id: the next start does not know that id.
+fn flip_of_later_id(positions: &Positions, at: &RoutePosition) -> Option<Move> {
+    let flip = at.last.as_ref()?;
+    let later = flip.route.as_ref().filter(|id| positions.later_ids.contains_key(*id))?;
+    let reason = format!("the files took back the rename to `{later}`, under which this flip had been recorded");
+    Some(Move {
+        route: at.route.id.clone(),
+        from: state_of(flip),
+        to: state_of(flip),
+        shares: flip.shares.unwrap_or(at.inputs.shares),
+        reason: Some(reason),
+        overridden: flip.overridden.clone(),
+    })
 }
 
 /// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the
@@ -342,53 +296,4 @@ fn judge_and_move(
             None
         }
     }
-}
-
-/// Why a route in `only` does not go down as its file says.
-fn no_acknowledgement(id: &RouteId, to: State) -> String {
-    format!(
-        "`{id}` is in `only`, where legacy is not called at all, and going down needs an acknowledgement: write \
-         `force: {{ reason: … }}` beside `state: {to}`, or flip it down first (`pointsman flip {id} {to} --yes`)"
-    )
-}
-
-/// A sentence for each route in `only` that new files lower or remove without an acknowledgement. At a start nothing
-/// was in force before, so there are none.
-pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positions) -> Vec<String> {
-    let in_only = before.routes.values().filter(|at| at.rung() == State::Only);
-    let sentence = |at: &RoutePosition| {
-        let id = &at.route.id;
-        let Some(next) = after.routes.values().find(|next| next.route.ids().any(|own| own == id)) else {
-            return Some(format!(
-                "`{id}` is in `only`, where legacy is not called at all, and without it legacy would get its requests. Flip \
-                 it down first (`pointsman flip {id} off --yes`), then remove it; if it has another id now, add `was: [{id}]` \
-                 to it"
-            ));
-        };
-        let (next_id, declared, rung) = (&next.route.id, next.route.declared, next.rung());
-        let refused = no_acknowledgement(next_id, declared);
-        if next.refused.contains(&refused) {
-            return Some(refused);
-        }
-        // Not only by `state:`. It may have lost its workflow, or the `force` by which its file alone had put it in
-        // `only`, or another route takes its place and keeps its own state.
-        (rung < State::Only && next.route.force.is_none()).then(|| {
-            format!(
-                "`{id}` is in `only`, where legacy is not called at all, and these files would put `{next_id}` in `{rung}`: \
-                 that needs an acknowledgement. Write `force: {{ reason: … }}` beside `state: {declared}` (a route keeps its \
-                 state under another id only with `was:`), or flip it down first (`pointsman flip {id} {rung} --yes`)"
-            )
-        })
-    };
-    in_only.filter_map(sentence).collect()
-}
-
-/// At a start: the routes that a flip put in `only` and that have left the files, or lost their workflow, since the
-/// files were last read.
-pub(super) fn removed_in_only<'a>(before: &'a Positions, after: &'a Positions) -> impl Iterator<Item = &'a RouteId> {
-    let with_workflow = || after.routes.values().filter(|at| at.route.workflow.is_some());
-    let is_present = move |id: &RouteId| with_workflow().any(|at| at.route.ids().any(|own| own == id));
-    let was_present = |id: &RouteId| before.scopes.get(id).is_some_and(|scopes| scopes.present.is_some());
-    let in_only = before.flips.iter().filter(|(_, flip)| state_of(flip) == State::Only).map(|(id, _)| id);
-    in_only.filter(move |id| was_present(id) && !is_present(id))
 }

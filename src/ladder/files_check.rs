@@ -1,15 +1,23 @@
 //! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
-//! followers, if a creator in `live` would get a follower without a workflow, or if a route in `only` would go down without an acknowledgement or perform retries a second time.
+//! followers, if a creator in `live` would get a follower without a workflow, or if a route in `only` would go down
+//! without an acknowledgement or perform retries a second time.
 
 use super::gate::Gate;
-
+use super::later_ids::{self, LaterIds};
 use super::orphans::Orphans;
 use super::positions::{Positions, RoutePosition};
 use super::types::{Declared, FilesError, Move, Reading, Unrecorded};
 use super::unrecorded::exposed_sentence;
-use super::{files, orphans};
+use super::{files, only, orphans};
 use crate::flag::{Route, State};
-use crate::store::SharedStore;
+use crate::store::{SharedStore, StoreError};
+
+/// New files, and what the store has of the engine's instances that they would not follow up.
+pub(super) struct SearchedFiles {
+    declared: Declared,
+    later_ids: LaterIds,
+    orphans: Orphans,
+}
 
 /// New files that may be put in force.
 pub(super) struct CheckedFiles {
@@ -20,21 +28,35 @@ pub(super) struct CheckedFiles {
     pub may_orphan: bool,
 }
 
+/// Reads from the store what the check of new files needs. That may take long where many runs are open.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn search(
+    store: &SharedStore,
+    before: &Positions,
+    mut declared: Declared,
+) -> Result<SearchedFiles, StoreError> {
+    let later_ids = later_ids::later_ids(&before.scopes, &before.later_ids, &declared.routes);
+    declared.routes = later_ids::add(&later_ids, &declared.routes);
+    let orphans = orphans::find(store, &before.families(), &declared.routes).await?;
+    Ok(SearchedFiles { declared, later_ids, orphans })
+}
+
 /// The positions under new files, and the flips that they make.
 ///
 /// # Errors
-/// The files must not be put in force, or the store does not answer.
-pub(super) async fn check_and_adopt(
-    store: &SharedStore,
+/// The files must not be put in force.
+pub(super) fn check_and_adopt(
     gate: &Gate,
     before: &Positions,
-    declared: Declared,
+    files: SearchedFiles,
     reading: Reading,
 ) -> Result<CheckedFiles, FilesError> {
-    let Orphans { new: mut refused, known, possible: may_orphan } =
-        orphans::find(store, &before.families(), &declared.routes).await?;
-    let (mut after, moves) = files::adopt(before, declared, reading, gate);
-    refused.extend(files::lowered_without_acknowledgement(before, &after));
+    let SearchedFiles { declared, later_ids, orphans } = files;
+    let Orphans { new: mut refused, known, possible: may_orphan } = orphans;
+    let (mut after, moves) = files::adopt(before, (declared, later_ids), reading, gate);
+    refused.extend(only::lowered_without_acknowledgement(before, &after));
     let exposed = after.routes.values().filter_map(|at| Some((at, gate.unaccepted_retries_in_only(&after, at)?)));
     let mut accepted = Vec::new();
     for (at, Unrecorded { exposed, until, .. }) in exposed {

@@ -23,11 +23,14 @@ mod family;
 mod files;
 mod files_check;
 mod gate;
+mod holds;
 mod horizon;
 mod in_force;
 mod kill_switch;
+mod later_ids;
 mod moved;
 mod mover;
+mod only;
 mod orphans;
 mod passing_commands;
 mod positions;
@@ -51,6 +54,7 @@ use tokio::task::JoinError;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use command::FlipCommand;
+pub use later_ids::with_later_ids;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
     Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::family::family;
-use super::files_check::{CheckedFiles, check_and_adopt};
+use super::files_check::{CheckedFiles, check_and_adopt, search};
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
@@ -19,7 +19,7 @@ use super::status::RouteStatus;
 use super::types::{
     Declared, FilesError, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, Reading,
 };
-use super::{export, files, horizon, orphans, passing_commands, scopes, status};
+use super::{export, files, holds, horizon, only, orphans, passing_commands, scopes, status};
 use crate::clock;
 use crate::flag::{Arm, FlagSet, Freeze, State};
 use crate::names::RouteId;
@@ -51,8 +51,9 @@ impl Mover {
         let freeze = kill_switch.map_or(Freeze::No, freeze_of);
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
+        let searched = search(&store, &before, declared).await?;
         let CheckedFiles { after, moves, may_orphan: _ } =
-            check_and_adopt(&store, &gate, &before, declared, Reading::Start { has_served }).await?;
+            check_and_adopt(&gate, &before, searched, Reading::Start { has_served })?;
         for at in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %at.route.id,
@@ -60,7 +61,7 @@ impl Mover {
                  are performed again"
             );
         }
-        for id in files::removed_in_only(&before, &after) {
+        for id in only::removed_in_only(&before, &after) {
             tracing::error!(
                 route = %id,
                 "this route was in `only`, and the files do not have it or its workflow any more: legacy gets its requests \
@@ -113,8 +114,9 @@ impl Mover {
         recorded: impl FnOnce() + Send,
     ) -> Result<(), FilesError> {
         let before = self.in_force.inputs().positions;
+        let searched = search(&self.store, &before, declared).await?;
         let CheckedFiles { after, moves, may_orphan } =
-            check_and_adopt(&self.store, &self.gate, &before, declared, Reading::Reload).await?;
+            check_and_adopt(&self.gate, &before, searched, Reading::Reload)?;
         let routes = after.declared.routes.clone();
         self.record_and_apply(&before, after, moves, recorded).await?;
         // Requests that were decided by the set before may have begun runs since the check.
@@ -169,13 +171,7 @@ impl Mover {
         }
         for flip in &flips {
             if let Some(route) = &flip.route {
-                // `apply_flip` clears `refused`, as a person's flip should. After a flip by the file it is put back, so
-                // that a share which the gate refused on the way down is still shown.
-                let refused = after.routes.get(route).filter(|at| at.held_until.is_none()).map(|at| at.refused.clone());
-                after.apply_flip(route, flip.clone());
-                if let Some((at, refused)) = after.routes.get_mut(route).zip(refused) {
-                    at.refused = refused;
-                }
+                after.set_last_flip(route, flip.clone());
             }
         }
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
@@ -239,14 +235,14 @@ impl Mover {
         positions.remembered.insert(route.clone(), now);
         let flip = self.record_one(flip, Some(positions.rows())).await?;
         positions.apply_flip(route, flip.clone());
-        files::lower_after_flip(&mut positions, route, &self.gate);
+        holds::lower_after_flip(&mut positions, route, &self.gate);
         self.put_in_force(positions);
         log(&flip, FlipSource::Api);
         Ok(Flipped { flip, changed: true, effective: self.in_force.effective(route), horizon })
     }
 
     fn put_in_force(&self, mut positions: Positions) {
-        files::judge_cohorts(&mut positions, &self.gate);
+        holds::judge_cohorts(&mut positions, &self.gate);
         self.in_force.set_positions(positions);
     }
 

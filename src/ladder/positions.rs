@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::later_ids::LaterIds;
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::{Declared, FlipSource};
@@ -34,6 +35,8 @@ pub(super) struct RoutePosition {
 pub(super) struct Positions {
     pub declared: Declared,
     pub routes: BTreeMap<RouteId, RoutePosition>,
+    /// Ids of these routes that the files do not list, because they took a rename back.
+    pub later_ids: LaterIds,
     /// The last flip of every route that ever had one, also of those that are in no file now.
     pub flips: BTreeMap<RouteId, FlipRecord>,
     /// The declarations of the files that the store has.
@@ -97,6 +100,7 @@ impl Positions {
         Self {
             declared: Declared { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
+            later_ids: LaterIds::new(),
             flips: flips.into_iter().filter_map(by_route).collect(),
             remembered: remembered.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
             followers,
@@ -112,6 +116,14 @@ impl Positions {
             let shares = flip.shares.unwrap_or(position.inputs.shares);
             position.moved(state_of(&flip), shares, flip);
         }
+    }
+
+    /// Sets the last flip of a route whose position has been moved as it says.
+    pub fn set_last_flip(&mut self, route: &RouteId, flip: FlipRecord) {
+        if let Some(position) = self.routes.get_mut(route) {
+            position.last = Some(flip.clone());
+        }
+        self.flips.insert(route.clone(), flip);
     }
 
     /// The last flip of a route, also under an id that it had before. An earlier id does not count if it belonged to

@@ -1,7 +1,7 @@
 //! Declarations in files, with and without flips.
 
 use super::*;
-use crate::ladder::files::removed_in_only;
+use crate::ladder::only::removed_in_only;
 use crate::ladder::positions::Positions;
 
 /// The same files with `force` at these routes.

@@ -39,16 +39,16 @@ async fn a_route_that_goes_down_from_only_to_live_on_a_copy_is_held_at_once() {
 }
 
 /// Files with a cohort of `bare` that is in `live` by force.
-fn with_staff(files: Declared, reason: &str) -> Declared {
+pub(super) fn with_staff(files: Declared, reason: &str) -> Declared {
     let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();
     let staff = Cohort { name: "staff".into(), when, state: State::Live, force: Some(reason.into()) };
     edited(files, "bare", |route| route.cohorts = vec![staff])
 }
 
-/// The rung of the cohort.
-fn rung_of_staff(fixture: &Fixture) -> State {
+/// The rung of the cohort of this route.
+pub(super) fn rung_of_staff(fixture: &Fixture, id: &str) -> State {
     let flags = fixture.ladder.flags().load();
-    let flag = flags.route(&"bare".into()).unwrap();
+    let flag = flags.route(&id.into()).unwrap();
     flag.rung_of(&flag.route.cohorts[0])
 }
 
@@ -56,22 +56,22 @@ fn rung_of_staff(fixture: &Fixture) -> State {
 #[tokio::test]
 async fn a_cohort_is_held_in_spite_of_a_force_that_was_written_before_the_edit() {
     let fixture = Fixture::open(with_staff(files(&[]), "our own people")).await;
-    assert_eq!(rung_of_staff(&fixture), State::Live);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
     fixture.ladder.reload(with_staff(elsewhere(), "our own people"), || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     let why = fixture.status("bare").refused.join("; ");
     assert!(why.contains("the cohort `staff` is held below `live`"), "{why}");
     let fixture = fixture.restart(with_staff(elsewhere(), "our own people")).await;
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     fixture.ladder.reload(with_staff(elsewhere(), "they know of the new path"), || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Live);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
     // The way back is an edit, too, and a forced flip of the route after it counts for its cohorts.
     fixture.ladder.reload(with_staff(files(&[]), "they know of the new path"), || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     fixture.flip("bare", forced(State::Live)).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Live);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
     fixture.flip("bare", to(State::Dark)).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
 }
 
 #[tokio::test]
@@ -80,17 +80,17 @@ async fn a_held_cohort_returns_by_itself() {
     fixture.ladder.reload(with_staff(elsewhere(), "our own people"), || {}).await.unwrap();
     expire_soon(&fixture.store).await;
     let fixture = fixture.restart(with_staff(elsewhere(), "our own people")).await;
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
-    release_until(&fixture, || rung_of_staff(&fixture) == State::Live).await;
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
+    release_until(&fixture, || rung_of_staff(&fixture, "bare") == State::Live).await;
 }
 
 #[tokio::test]
 async fn a_cohort_is_held_on_a_copy() {
     let fixture = Fixture::open(with_staff(files(&[]), "our own people")).await;
     let fixture = restart_on_copy(with_staff(files(&[]), "our own people"), fixture).await;
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     fixture.ladder.reload(with_staff(files(&[]), "their retries are checked"), || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Live);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
 }
 
 /// A reason that a start is the first to read was written before that start, so maybe before what was lost.
@@ -98,25 +98,25 @@ async fn a_cohort_is_held_on_a_copy() {
 async fn a_cohort_is_held_if_a_start_is_the_first_to_read_its_reason() {
     let since_backup = || with_staff(files(&[]), "written after the backup");
     let fixture = restart_on_copy(since_backup(), Fixture::open(files(&[])).await).await;
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     let other = || with_staff(files(&[]), "their retries are checked");
     fixture.ladder.reload(other(), || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Live);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
 
     let unnoted = Arc::new(Unnoted::default());
     let fixture = restart_with(&unnoted, files(&[]), Fixture::open(files(&[])).await).await;
     unnoted.serve("bare");
     let fixture = restart_with(&unnoted, since_backup(), fixture).await;
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     let fixture = restart_with(&unnoted, since_backup(), fixture).await;
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     fixture.ladder.reload(other(), || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Live);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
     let fixture = restart_with(&unnoted, other(), fixture).await;
-    assert_eq!(rung_of_staff(&fixture), State::Live, "this reason was read by a reload");
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live, "this reason was read by a reload");
 
     let fixture = Fixture::open(files(&[])).await.restart(since_backup()).await;
-    assert_eq!(rung_of_staff(&fixture), State::Live, "nothing was lost");
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live, "nothing was lost");
 }
 
 #[tokio::test]
@@ -124,23 +124,23 @@ async fn a_cohort_is_held_for_keys_that_are_not_known() {
     let unnoted = Arc::new(Unnoted::default());
     let staffed = || with_staff(files(&[]), "our own people");
     let fixture = restart_with(&unnoted, staffed(), Fixture::open(staffed()).await).await;
-    assert_eq!(rung_of_staff(&fixture), State::Live);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
     unnoted.serve("bare");
     assert!(fixture.status("bare").refused.is_empty(), "it is not judged again yet");
     let fixture = restart_with(&unnoted, staffed(), fixture).await;
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     let why = fixture.status("bare").refused.join("; ");
     assert!(why.contains("the cohort `staff` is held below `live`"), "{why}");
     assert!(why.contains("a key of `bare` was not noted"), "{why}");
     fixture.ladder.reload(with_staff(files(&[]), "they know of these keys"), || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Live);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
     unnoted.serve("bare");
     fixture.ladder.reload(with_staff(files(&[]), "they know of these keys"), || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Dark);
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
     let only_reads =
         Declared { read_only: ["bare".into()].into(), ..with_staff(files(&[]), "they know of these keys") };
     fixture.ladder.reload(only_reads, || {}).await.unwrap();
-    assert_eq!(rung_of_staff(&fixture), State::Live, "a repeat does no harm");
+    assert_eq!(rung_of_staff(&fixture, "bare"), State::Live, "a repeat does no harm");
 }
 
 /// In `only` a cohort lowers nobody, so its callers would get the engine without having had it before.

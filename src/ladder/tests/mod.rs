@@ -6,11 +6,13 @@ mod flips;
 mod freezes;
 mod held;
 mod held_cohorts;
+mod lost_keys;
 mod orphans;
 mod outcomes;
 mod races;
 mod renames;
 mod scopes;
+mod taken_back;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use super::files::stored;
 use super::*;
 use crate::expression::Expression;
 use crate::flag::Cohort;
-use crate::ladder::files::removed_in_only;
+use crate::ladder::only::removed_in_only;
 
 #[tokio::test]
 async fn a_start_is_refused_as_a_reload_is() {

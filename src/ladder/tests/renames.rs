@@ -26,26 +26,6 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
     assert_eq!(fixture.state("new"), effective(State::Shadow, Why::Gate), "without `was` it is a new route");
 }
 
-/// A rename that is taken back, by a reload or over a restart: the flip still counts under the id that it was made
-/// with, although the route may be held at `dark` for a while.
-#[tokio::test]
-async fn a_rename_that_is_taken_back_loses_no_flip() {
-    let plain = files(&[("plain", State::Live)]);
-    let renamed = edited(plain.clone(), "plain", |route| (route.id, route.was) = ("new".into(), vec!["plain".into()]));
-    for restarts in [false, true] {
-        let mut fixture = Fixture::open(files(&[])).await;
-        fixture.flip("plain", forced(State::Live)).await.unwrap();
-        for (files, id) in [(renamed.clone(), "new"), (plain.clone(), "plain"), (renamed.clone(), "new")] {
-            if restarts {
-                fixture = fixture.restart(files).await;
-            } else {
-                fixture.ladder.reload(files, || {}).await.unwrap();
-            }
-            assert_eq!(fixture.status(id).requested, State::Live, "{id}, restarts: {restarts}");
-        }
-    }
-}
-
 /// Whether it was renamed, left the files and came back, or was renamed back.
 #[tokio::test]
 async fn a_renamed_route_keeps_its_last_flip() {

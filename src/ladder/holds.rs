@@ -1,0 +1,76 @@
+//! What keeps a route or a cohort below its requested state although no gate is asked: retries may come that the engine
+//! would perform a second time, or a share has lost its `key`.
+
+use super::gate::Gate;
+use super::positions::{Positions, RoutePosition};
+use super::types::Unrecorded;
+use crate::flag::{Percent, State};
+use crate::names::RouteId;
+
+/// The rung of a route that is held: the highest on which legacy answers.
+pub(super) const HELD_AT: State = State::Dark;
+
+pub(super) fn lower_without_key(at: &mut RoutePosition) {
+    let by_key = highest_by_key(at);
+    if by_key < at.rung() {
+        at.refused.push(format!(
+            "`{}` has no `key` any more, so that no caller is in its shares below 100 %: it is in `{by_key}` until the `key` is \
+             back or a flip gives it a share of 100 %",
+            at.route.id
+        ));
+        at.inputs.gate = Some(by_key);
+    }
+}
+
+pub(super) fn set_held(at: &mut RoutePosition, Unrecorded { until, why, .. }: Unrecorded) {
+    at.held_until = Some(until);
+    at.inputs.is_held = true;
+    at.refused.push(format!(
+        "held at `{HELD_AT}`: {why}; `force: {{ reason: … }}` in the file puts it in `{}` before that, and so does a flip \
+         with `--force`",
+        at.inputs.requested
+    ));
+}
+
+/// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip
+/// without force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
+pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
+    let Some(mut at) = positions.routes.get(id).cloned() else { return };
+    if let Some(unrecorded) = gate.held(positions, &at) {
+        at.inputs.gate = Some(HELD_AT);
+        set_held(&mut at, unrecorded);
+    }
+    lower_without_key(&mut at);
+    positions.routes.insert(id.clone(), at);
+}
+
+/// Sets how far the cohorts of each route may go: what the route has proven, and which of them are held.
+pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
+    let judge = |at: &RoutePosition| {
+        let held: Vec<_> = gate.held_cohorts(positions, at).collect();
+        for (cohort, Unrecorded { why, .. }) in &held {
+            if !at.inputs.held_cohorts.contains(&cohort.name) {
+                tracing::warn!(route = %at.route.id, cohort = cohort.name, why, "this cohort is held below `live`");
+            }
+        }
+        let until = held.iter().map(|(_, unrecorded)| unrecorded.until).min();
+        let names: Vec<String> = held.iter().map(|(cohort, _)| cohort.name.clone()).collect();
+        (gate.proven(positions, at), names, until)
+    };
+    let judged: Vec<_> = positions.routes.values().map(judge).collect();
+    for (at, (proven, held, until)) in positions.routes.values_mut().zip(judged) {
+        at.inputs.proven = proven;
+        at.inputs.held_cohorts = held;
+        at.cohorts_held_until = until;
+    }
+}
+
+/// The rung of a route; without a `key` the highest one up to it that has a share of 100 % or takes no callers.
+fn highest_by_key(at: &RoutePosition) -> State {
+    let lacks_key = |rung: State| matches!(rung, State::Dark | State::Live) && at.inputs.shares.of(rung) < Percent::ALL;
+    let mut rung = at.rung();
+    while let Some(below) = rung.below().filter(|_| at.route.key.is_none() && lacks_key(rung)) {
+        rung = below;
+    }
+    rung
+}

@@ -1,0 +1,59 @@
+//! New files and the routes in `only`, where legacy is not called at all.
+//!
+//! Files lower a route from `only` only with `force` beside its state, which is the acknowledgement that a flip asks
+//! for. Without it a reload is refused as a whole, also where it removes the route. A start is not refused for that,
+//! because all other routes would be without service: the route stays in `only` and says why, and a removed one is
+//! logged.
+
+use super::positions::{Positions, RoutePosition, state_of};
+use crate::flag::State;
+use crate::names::RouteId;
+
+/// Why a route in `only` does not go down as its file says.
+pub(super) fn no_acknowledgement(id: &RouteId, to: State) -> String {
+    format!(
+        "`{id}` is in `only`, where legacy is not called at all, and going down needs an acknowledgement: write \
+         `force: {{ reason: … }}` beside `state: {to}`, or flip it down first (`pointsman flip {id} {to} --yes`)"
+    )
+}
+
+/// A sentence for each route in `only` that new files lower or remove without an acknowledgement. At a start nothing
+/// was in force before, so there are none.
+pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positions) -> Vec<String> {
+    let in_only = before.routes.values().filter(|at| at.rung() == State::Only);
+    let sentence = |at: &RoutePosition| {
+        let id = &at.route.id;
+        let Some(next) = after.routes.values().find(|next| next.route.ids().any(|own| own == id)) else {
+            return Some(format!(
+                "`{id}` is in `only`, where legacy is not called at all, and without it legacy would get its requests. Flip \
+                 it down first (`pointsman flip {id} off --yes`), then remove it; if it has another id now, add `was: [{id}]` \
+                 to it"
+            ));
+        };
+        let (next_id, declared, rung) = (&next.route.id, next.route.declared, next.rung());
+        let refused = no_acknowledgement(next_id, declared);
+        if next.refused.contains(&refused) {
+            return Some(refused);
+        }
+        // Not only by `state:`. It may have lost its workflow, or the `force` by which its file alone had put it in
+        // `only`, or another route takes its place and keeps its own state.
+        (rung < State::Only && next.route.force.is_none()).then(|| {
+            format!(
+                "`{id}` is in `only`, where legacy is not called at all, and these files would put `{next_id}` in `{rung}`: \
+                 that needs an acknowledgement. Write `force: {{ reason: … }}` beside `state: {declared}` (a route keeps its \
+                 state under another id only with `was:`), or flip it down first (`pointsman flip {id} {rung} --yes`)"
+            )
+        })
+    };
+    in_only.filter_map(sentence).collect()
+}
+
+/// At a start: the routes that a flip put in `only` and that have left the files, or lost their workflow, since the
+/// files were last read.
+pub(super) fn removed_in_only<'a>(before: &'a Positions, after: &'a Positions) -> impl Iterator<Item = &'a RouteId> {
+    let with_workflow = || after.routes.values().filter(|at| at.route.workflow.is_some());
+    let is_present = move |id: &RouteId| with_workflow().any(|at| at.route.ids().any(|own| own == id));
+    let was_present = |id: &RouteId| before.scopes.get(id).is_some_and(|scopes| scopes.present.is_some());
+    let in_only = before.flips.iter().filter(|(_, flip)| state_of(flip) == State::Only).map(|(id, _)| id);
+    in_only.filter(move |id| was_present(id) && !is_present(id))
+}

@@ -1,0 +1,157 @@
+//! Files that take a rename back, without `was`: the route keeps what was stored under the id that it had meanwhile.
+
+use super::held::elsewhere;
+use super::held_cohorts::{rung_of_staff, with_staff};
+use super::*;
+use crate::ladder::later_ids::with_later_ids;
+use crate::store::DeclaredState;
+
+/// The route `bare` under another id.
+fn renamed(files: Declared) -> Declared {
+    edited(files, "bare", |route| (route.id, route.was) = ("new".into(), vec!["bare".into()]))
+}
+
+impl Fixture {
+    /// Puts files in force by a reload, or by a restart.
+    async fn next(self, files: Declared, restarts: bool) -> Self {
+        if restarts {
+            return self.restart(files).await;
+        }
+        self.ladder.reload(files, || {}).await.unwrap();
+        self
+    }
+}
+
+#[tokio::test]
+async fn a_route_keeps_the_flip_from_before_the_rename() {
+    for restarts in [false, true] {
+        for state in [State::Live, State::Only] {
+            let mut fixture = Fixture::open(files(&[])).await;
+            fixture.flip("bare", forced(state)).await.unwrap();
+            let flips = fixture.flips().await;
+            for (files, id) in [(renamed(files(&[])), "new"), (files(&[]), "bare"), (renamed(files(&[])), "new")] {
+                fixture = fixture.next(files, restarts).await;
+                let expected = effective(state, Why::Requested);
+                assert_eq!(fixture.state(id), expected, "`{id}`, restarts: {restarts}: its keys were always recorded");
+            }
+            assert_eq!(fixture.flips().await, flips);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_keeps_the_flip_that_was_made_under_the_later_id() {
+    for restarts in [false, true] {
+        for (before, after) in [(State::Live, State::Off), (State::Off, State::Live), (State::Live, State::Only)] {
+            for declared in [State::Off, State::Live] {
+                let files = || files(&[("bare", declared)]);
+                let mut fixture = Fixture::open(files()).await;
+                fixture.flip("bare", forced(before)).await.unwrap();
+                fixture = fixture.next(renamed(files()), restarts).await;
+                fixture.flip("new", forced(after)).await.unwrap();
+                // Also when the store does not tell the later id any more, and when the route is renamed again.
+                for (files, id) in [(files(), "bare"), (files(), "bare"), (renamed(files()), "new")] {
+                    fixture = fixture.next(files, restarts).await;
+                    let why = format!("`{id}`, {before} {after}, declared {declared}, restarts: {restarts}");
+                    assert_eq!(fixture.state(id), effective(after, Why::Requested), "{why}");
+                    let is_forced = after > State::Off;
+                    assert_eq!(fixture.status(id).forced.is_some(), is_forced, "{why}");
+                }
+                assert_eq!(fixture.flips().await, 3, "it is recorded once more, under the id that it has now");
+            }
+        }
+    }
+}
+
+/// The flip is recorded once more while the route is held, and that does not end the hold.
+#[tokio::test]
+async fn a_route_that_is_renamed_back_and_gets_another_match_is_held() {
+    let fixture = Fixture::open(files(&[])).await;
+    let fixture = fixture.restart(renamed(files(&[]))).await;
+    fixture.flip("new", forced(State::Live)).await.unwrap();
+    fixture.ladder.reload(elsewhere(), || {}).await.unwrap();
+    assert_eq!((fixture.state("bare"), fixture.flips().await), (effective(State::Dark, Why::Gate), 2));
+    assert_eq!(fixture.status("bare").requested, State::Live);
+    assert!(fixture.status("bare").refused.iter().any(|why| why.contains("held at `dark`")));
+    let fixture = fixture.restart(elsewhere()).await;
+    assert_eq!((fixture.state("bare"), fixture.flips().await), (effective(State::Dark, Why::Gate), 2));
+}
+
+/// The declaration that counts is the one under the later id.
+#[tokio::test]
+async fn only_a_changed_declaration_moves_a_route_that_is_renamed_back() {
+    for restarts in [false, true] {
+        let fixture = Fixture::open(files(&[])).await;
+        let fixture = fixture.next(renamed(files(&[("bare", State::Shadow)])), restarts).await;
+        assert_eq!(fixture.state("new").state, State::Shadow);
+        fixture.flip("new", forced(State::Live)).await.unwrap();
+        let fixture = fixture.next(files(&[]), restarts).await;
+        assert_eq!(fixture.state("bare"), effective(State::Off, Why::Requested), "the file has changed to `off`");
+    }
+}
+
+/// The reason was written before the edit that holds the cohort.
+#[tokio::test]
+async fn a_held_cohort_of_a_route_that_is_renamed_back_stays_held() {
+    for restarts in [false, true] {
+        let mut fixture = Fixture::open(with_staff(files(&[]), "our own people")).await;
+        let elsewhere = || with_staff(elsewhere(), "our own people");
+        for (files, id) in [(elsewhere(), "bare"), (renamed(elsewhere()), "new"), (elsewhere(), "bare")] {
+            fixture = fixture.next(files, restarts).await;
+            assert_eq!(rung_of_staff(&fixture, id), State::Dark, "`{id}`, restarts: {restarts}");
+        }
+    }
+}
+
+/// The creator and its follower, which are renamed by themselves or together.
+#[tokio::test]
+async fn a_family_that_is_renamed_back_follows_up_its_instances() {
+    let rename = |mut files: Declared, id: &str, next: &str| {
+        files = edited(files, id, |route| (route.id, route.was) = (next.into(), vec![id.into()]));
+        if id == "create" {
+            files = edited(files, "follow", |route| {
+                route.instance = Some(Instance::Follows { creator: next.into(), param: "id".into() });
+            });
+        }
+        files
+    };
+    let both = |files: Declared| rename(rename(files, "create", "make"), "follow", "read");
+    for renamed in [rename(files(&[]), "create", "make"), rename(files(&[]), "follow", "read"), both(files(&[]))] {
+        for restarts in [false, true] {
+            let fixture = Fixture::open(files(&[])).await;
+            // The run is of the route `make`, and its instance will be pinned under `create`.
+            *fixture.store.route_of_open_run.lock().unwrap() = Some("make".into());
+            let mut fixture = fixture.next(renamed.clone(), restarts).await;
+            fixture = fixture.next(files(&[]), restarts).await;
+            *fixture.store.route_of_open_run.lock().unwrap() = None;
+            for _ in 0..2 {
+                fixture = fixture.next(files(&[]), restarts).await;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_oldest_id_tells_whose_a_stored_row_is() {
+    let routes = files(&[]).routes;
+    let row = |id: &str, oldest: &str| {
+        let route = Route { id: oldest.into(), ..Route::clone(&routes[4]) };
+        let present = Some(crate::flag::RetryScope::of(&route));
+        let retry = Some(crate::store::RetryScopes { present, ..Default::default() });
+        DeclaredState { route: id.into(), file: None, retry, follows: None }
+    };
+    let ids = |routes: &[Arc<Route>], rows: &[DeclaredState]| {
+        let routes = with_later_ids(rows, routes);
+        let bare = routes.iter().find(|route| route.id.as_str() == "bare").unwrap();
+        assert_eq!(bare.ids().count(), bare.ids().collect::<std::collections::BTreeSet<_>>().len(), "each once");
+        (bare.ids().skip(1).map(|id| id.as_str().to_owned()).collect::<Vec<_>>(), bare.first_id().as_str().to_owned())
+    };
+    let expected =
+        |later: &[&str], oldest: &str| (later.iter().map(|id| (*id).to_owned()).collect(), oldest.to_owned());
+    assert_eq!(ids(&routes, &[row("new", "bare")]), expected(&["new"], "bare"));
+    assert_eq!(ids(&routes, &[row("new", "other"), row("bare", "bare")]), expected(&[], "bare"));
+    assert_eq!(ids(&routes, &[row("plain", "bare")]), expected(&[], "bare"), "it is in the files");
+    let older = edited(files(&[]), "bare", |route| route.was = vec!["older".into()]).routes;
+    assert_eq!(ids(&older, &[row("new", "older")]), expected(&["new", "older"], "older"));
+    assert_eq!(ids(&older, &[row("new", "bare")]), expected(&["older"], "older"));
+}

@@ -117,12 +117,6 @@ impl Append {
     }
 }
 
-/// Logs that a pinned run is not purged, because what would be kept of it cannot be read. A purge goes on with the
-/// other runs, and tries this one again the next time.
-pub(super) fn log_not_purged(run: RunId, error: &StoreError) {
-    tracing::warn!(%run, %error, "a pinned run is not purged, because its events cannot be read: run `pointsman store check`");
-}
-
 /// What a purge removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
@@ -229,7 +223,8 @@ pub trait Work: Send + Sync + 'static {
     /// with their events and orders. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
     /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), while an
     /// earlier run of its job is kept (that run has at most one successor, and has to know it), and while it has a
-    /// [`PendingRun`] row. Appends wait meanwhile: keep `limit` small.
+    /// [`PendingRun`] row. A pinned run whose events cannot be read is left out until the next process; only where
+    /// nothing is left to remove, no run is removed. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,
         status: RunStatus,

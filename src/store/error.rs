@@ -59,6 +59,23 @@ impl std::fmt::Display for Conflict {
     }
 }
 
+/// Why the events of a run were not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum EventsError {
+    /// They are damaged, or a newer version wrote them: reading them again gives the same error.
+    Unreadable(StoreError),
+    /// The store did not answer.
+    NoAnswer(StoreError),
+}
+
+impl From<EventsError> for StoreError {
+    fn from(error: EventsError) -> Self {
+        match error {
+            EventsError::Unreadable(error) | EventsError::NoAnswer(error) => error,
+        }
+    }
+}
+
 /// The store did not answer, or holds something that this binary cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

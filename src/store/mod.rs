@@ -27,6 +27,7 @@ mod sqlite;
 mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unpurgeable;
 mod validate;
 mod write_error;
 

@@ -16,8 +16,8 @@ use super::read;
 use super::take::WriterRequest;
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
-use crate::store::coordination::log_not_purged;
 use crate::store::encoded::nanos;
+use crate::store::error::EventsError;
 use crate::store::{
     LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
     StoreError, StoreNotification, StoreTime, TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
@@ -168,29 +168,39 @@ impl PostgresStore {
                     AND NOT EXISTS (SELECT FROM runs AS earlier WHERE earlier.job = runs.job \
                         AND earlier.run_id < runs.run_id AND NOT earlier.purged) \
                     ORDER BY updated, run_id LIMIT $4";
-        let make = || {
-            let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before)).bind(self.retry_window_ns);
-            query.bind(sql_limit(limit))
-        };
         let (mut purged, mut pinned, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
-        for row in &self.pool.query(make).await? {
-            let run = run_id(column(row, 0)?)?;
-            if column(row, 1)? {
-                let events = match read::events(&self.pool, run, Seq::FIRST).await {
-                    Ok(events) => events,
-                    Err(error) => {
-                        log_not_purged(run, &error);
-                        continue;
-                    }
-                };
-                let run_bodies = RunBodies::of(events.iter().map(|stored| &stored.event));
-                bodies.push(run_bodies.as_ref().map(json).transpose()?);
-                pinned.push(run);
+        // Further pages are read while a page holds only runs that turn out to be unreadable.
+        while purged.is_empty() {
+            let (left_out, mut unreadable) = (self.unpurgeable.runs(), Vec::new());
+            let make = || {
+                let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before));
+                query.bind(self.retry_window_ns).bind(sql_limit(limit.saturating_add(left_out.len())))
+            };
+            let rows = self.pool.query(make).await?;
+            let found = rows.iter().map(|row| Ok((run_id(column(row, 0)?)?, column::<bool>(row, 1)?)));
+            let mut found = found.collect::<Result<Vec<_>>>()?;
+            found.retain(|(run, _)| !left_out.contains(run));
+            found.truncate(limit);
+            if found.is_empty() {
+                return Ok(Purged::default());
             }
-            purged.push(run);
-        }
-        if purged.is_empty() {
-            return Ok(Purged::default());
+            for (run, is_pinned) in found {
+                if is_pinned {
+                    let events = match read::try_events(&self.pool, run, Seq::FIRST).await {
+                        Ok(events) => events,
+                        Err(EventsError::Unreadable(error)) => {
+                            unreadable.push((run, error));
+                            continue;
+                        }
+                        Err(EventsError::NoAnswer(error)) => return Err(error),
+                    };
+                    let run_bodies = RunBodies::of(events.iter().map(|stored| &stored.event));
+                    bodies.push(run_bodies.as_ref().map(json).transpose()?);
+                    pinned.push(run);
+                }
+                purged.push(run);
+            }
+            self.unpurgeable.add(unreadable);
         }
         let ids = |runs: &[RunId]| runs.iter().map(|run| run.0.as_bytes().to_vec()).collect::<Vec<_>>();
         let (all_ids, pinned_ids) = (ids(&purged), ids(&pinned));

@@ -51,6 +51,7 @@ use self::take::WriterRequest;
 use self::writer::{Writer, WriterQueues};
 use super::codec::INLINE_BYTES_MIN;
 use super::encoded::EncodedAppend;
+use super::unpurgeable::Unpurgeable;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
     PlacedPin, Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreTime,
@@ -78,6 +79,7 @@ pub struct PostgresStore {
     queue_max: u64,
     inline_bytes_max: usize,
     duration: metrics::Histogram,
+    unpurgeable: Unpurgeable,
     stop_listening: CancellationToken,
 }
 
@@ -139,6 +141,7 @@ impl PostgresStore {
             queue_max: limits.append_queue_max,
             inline_bytes_max: inline_bytes_max.max(INLINE_BYTES_MIN),
             duration: metrics::histogram!("pointsman_append_duration_seconds"),
+            unpurgeable: Unpurgeable::default(),
             stop_listening: CancellationToken::new(),
         };
         (store, writer)

@@ -20,6 +20,10 @@ use crate::store::StoreError;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
+pub(super) fn no_answer(error: sqlx::Error) -> StoreError {
+    StoreError(format!("the store did not answer: {error}"))
+}
+
 /// The pool of connections.
 pub(super) struct Pool {
     pool: PgPool,
@@ -48,6 +52,14 @@ impl Pool {
 
     /// Executes a statement. `make` builds it for each attempt.
     pub(super) async fn query<'q>(&self, make: impl Fn() -> BoundQuery<'q> + Send) -> Result<Vec<PgRow>, StoreError> {
+        self.try_query(make).await.map_err(no_answer)
+    }
+
+    /// As [`Pool::query`], with the error of the last attempt.
+    pub(super) async fn try_query<'q>(
+        &self,
+        make: impl Fn() -> BoundQuery<'q> + Send,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         let deadline = Instant::now() + self.address.statement;
         let mut pause = PAUSE_MIN;
         loop {
@@ -60,7 +72,7 @@ impl Pool {
             };
             let is_final = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
             if is_final || !(is_lost(&error) || may_recover(&error)) || Instant::now() >= deadline {
-                return Err(StoreError(format!("the store did not answer: {error}")));
+                return Err(error);
             }
             // After a lost connection the next one is tried at once; after a failed attempt to connect there is a
             // pause.

@@ -7,20 +7,31 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 use super::columns::{Result, arm, column, escape, parse, record, run_id, sql_limit, time, unescape, utf8_text};
-use super::pool::Pool;
+use super::pool::{Pool, no_answer};
+use super::write_error::is_damage;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
 use crate::store::bound_keys::{OldKey, RetryKeyPage, RetryKeyPosition, has_run_since, is_bound, page_of};
 use crate::store::encoded::nanos;
+use crate::store::error::EventsError;
 use crate::store::summary::{add_readable, decode_summary};
 use crate::store::{
     FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
-/// Reads appends and their payloads in one statement: a purge could remove payloads between two statements.
 pub(super) async fn events(pool: &Pool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
+    Ok(try_events(pool, run, from).await?)
+}
+
+/// Reads appends and their payloads in one statement: a purge could remove payloads between two statements. The error
+/// says whether the events are unreadable.
+pub(super) async fn try_events(
+    pool: &Pool,
+    run: RunId,
+    from: Seq,
+) -> std::result::Result<Vec<StoredEvent>, EventsError> {
     let text = "SELECT a.first, a.last, a.version, a.events, a.parts, r.seqs, r.paths, r.bodies FROM appends a \
                 LEFT JOIN LATERAL (SELECT array_agg(f.seq) AS seqs, array_agg(f.path) AS paths, \
                         array_agg(p.body) AS bodies \
@@ -30,10 +41,15 @@ pub(super) async fn events(pool: &Pool, run: RunId, from: Seq) -> Result<Vec<Sto
                     coalesce((SELECT max(first) FROM appends WHERE run_id = $1 AND first <= $2), 0) \
                 ORDER BY a.first";
     let seq = i64::try_from(from.0).unwrap_or(i64::MAX);
-    let found = pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice()).bind(seq)).await?;
+    let failed = |error| match is_damage(&error) {
+        true => EventsError::Unreadable(StoreError(error.to_string())),
+        false => EventsError::NoAnswer(no_answer(error)),
+    };
+    let query = || sqlx::query(text).bind(run.0.as_bytes().as_slice()).bind(seq);
+    let found = pool.try_query(query).await.map_err(failed)?;
     let mut events = Vec::new();
     for row in &found {
-        read_append(row, run, from, &mut events)?;
+        read_append(row, run, from, &mut events).map_err(EventsError::Unreadable)?;
     }
     Ok(events)
 }

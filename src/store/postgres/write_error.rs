@@ -42,6 +42,12 @@ pub(super) fn may_recover(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether an error of reading says that a page or a value is damaged.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    // Corrupt data, and a corrupt index.
+    code(error).is_some_and(|code| code == "XX001" || code == "XX002")
+}
+
 /// The error for a wait that exceeded its bound.
 pub(super) fn timed_out(what: &str, waited: Duration) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("{what} for {} ms", waited.as_millis())))

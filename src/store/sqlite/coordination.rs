@@ -18,7 +18,7 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::bound_keys::page_of;
-use crate::store::coordination::log_not_purged;
+use crate::store::error::EventsError;
 use crate::store::{
     LockRow, OrderRecord, OwnedRun, PendingRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunSnapshot,
     StoreError, StoreNotification, TakeResult, WebhookMessage, Work,
@@ -48,19 +48,26 @@ impl SqliteStore {
     ) -> Result<Purged, StoreError> {
         // A run that ended before this time claimed its retry key even earlier, so that the key has expired.
         let since = expired_since(self.retry_window);
+        let before = nanos(ended_before).min(since);
         let mut runs = Vec::new();
-        for (run, pinned) in read::purgeable_runs(&self.readers, status, nanos(ended_before).min(since), limit).await? {
-            let bodies = match pinned {
-                false => None,
-                true => match self.bodies_of(run).await {
-                    Ok(bodies) => Some(bodies),
-                    Err(error) => {
-                        log_not_purged(run, &error);
-                        continue;
-                    }
-                },
-            };
-            runs.push((run, bodies));
+        // Further pages are read while a page holds only runs that turn out to be unreadable.
+        while runs.is_empty() {
+            let (left_out, mut unreadable) = (self.unpurgeable.runs(), Vec::new());
+            let page = limit.saturating_add(left_out.len());
+            let mut found = read::purgeable_runs(&self.readers, status, before, page).await?;
+            found.retain(|(run, _)| !left_out.contains(run));
+            found.truncate(limit);
+            if found.is_empty() {
+                break;
+            }
+            for (run, pinned) in found {
+                match if pinned { self.bodies_of(run).await.map(Some) } else { Ok(None) } {
+                    Ok(bodies) => runs.push((run, bodies)),
+                    Err(EventsError::Unreadable(error)) => unreadable.push((run, error)),
+                    Err(EventsError::NoAnswer(error)) => return Err(error),
+                }
+            }
+            self.unpurgeable.add(unreadable);
         }
         let mut purged =
             Purged { pinned: runs.iter().filter(|(_, bodies)| bodies.is_some()).count() as u64, ..Purged::default() };
@@ -99,11 +106,12 @@ impl SqliteStore {
     }
 
     /// The bodies of a pinned run, as JSON; `null` if its events cannot be folded.
-    async fn bodies_of(&self, run: RunId) -> Result<Vec<u8>, StoreError> {
-        let events = read::events(&self.readers, run, Seq::FIRST).await?;
+    async fn bodies_of(&self, run: RunId) -> Result<Vec<u8>, EventsError> {
+        let events = read::try_events(&self.readers, run, Seq::FIRST).await?;
         let bodies = RunBodies::of(events.iter().map(|stored| &stored.event));
-        serde_json::to_vec(&bodies)
-            .map_err(|error| StoreError(format!("the bodies of {run} cannot be written as JSON: {error}")))
+        serde_json::to_vec(&bodies).map_err(|error| {
+            EventsError::Unreadable(StoreError(format!("the bodies of {run} cannot be written as JSON: {error}")))
+        })
     }
 }
 

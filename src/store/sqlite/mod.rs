@@ -54,6 +54,7 @@ use self::queue::{Queue, QueueError, Sizes};
 use self::readers::Readers;
 use self::writer::Writer;
 use super::coordination::NOTIFICATIONS_MAX;
+use super::unpurgeable::Unpurgeable;
 use super::write_error::WriteError;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, KeyFileRecord, PinCount, PinRecord,
@@ -86,6 +87,7 @@ pub struct SqliteStore {
     notifications: broadcast::Sender<StoreNotification>,
     queue_max: u64,
     duration: metrics::Histogram,
+    unpurgeable: Unpurgeable,
     /// Released when the writer has ended and the readers are closed.
     file_lock: Mutex<Option<Arc<FileLock>>>,
 }
@@ -160,6 +162,7 @@ impl SqliteStore {
             notifications: broadcast::Sender::new(NOTIFICATIONS_MAX),
             queue_max: limits.append_queue_max,
             duration: metrics::histogram!("pointsman_append_duration_seconds"),
+            unpurgeable: Unpurgeable::default(),
             file_lock: Mutex::new(Some(file_lock)),
         }
     }

@@ -26,14 +26,22 @@ impl From<rusqlite::Error> for WriteError {
 /// The text of an error for people; for a damaged file it says what to do.
 pub(super) fn describe(error: &sqlx::Error) -> String {
     match primary_code(error) {
-        // Corrupt, and not a database.
-        Some(11 | 26) => format!(
+        // The second code: not a database.
+        Some(CORRUPT | 26) => format!(
             "{error}: the file is damaged, or another program's; restore a backup (`pointsman store backup` makes \
              them), or give another file with --store; nothing was changed"
         ),
         Some(_) | None => error.to_string(),
     }
 }
+
+/// Whether an error of reading says that the file or a value in it is damaged.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) || primary_code(error) == Some(CORRUPT)
+}
+
+/// `SQLITE_CORRUPT`.
+const CORRUPT: i32 = 11;
 
 /// `SQLITE_IOERR_WRITE`.
 const WRITE_FAILED: i32 = 778;

@@ -23,6 +23,7 @@ mod retention;
 mod run_snapshots;
 mod sqlite;
 mod unavailable;
+mod unpurgeable;
 mod upgrade;
 
 /// The PostgreSQL server that the integration tests use too.

@@ -84,25 +84,6 @@ async fn purge_all(store: &Arc<SqliteStore>) -> u64 {
     purged_runs
 }
 
-#[tokio::test]
-async fn a_pinned_run_that_cannot_be_read_does_not_keep_others_from_being_purged() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("test.db");
-    let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
-    for n in 1..=3 {
-        let pins = if n < 3 { vec![pin(&n.to_string(), Arm::Engine)] } else { Vec::new() };
-        store.append(Append { pins, ..completed_run(run_id(n), past(n)) }.into()).await.unwrap();
-    }
-    super::check::edit(&path, "UPDATE appends SET events = X'00' WHERE pos = (SELECT min(pos) FROM appends)").await;
-    assert!(store.events(run_id(1), Seq::FIRST).await.is_err());
-    for (runs, pinned) in [(2, 1), (0, 0)] {
-        let purged = store.purge(RunStatus::Completed, at(0), 50).await.unwrap();
-        assert_eq!((purged.runs, purged.pinned), (runs, pinned));
-    }
-    assert!(store.purged_run_bodies(run_id(2)).await.unwrap().is_some());
-    assert!(store.events(run_id(1), Seq::FIRST).await.is_err(), "it stays as it is");
-}
-
 /// Measures appends alone and during a purge of this many runs; returns p50, p99 and maximum of both.
 async fn measured(runs: u64, alone: Duration) -> ([Duration; 3], [Duration; 3]) {
     let dir = tempfile::tempdir().unwrap();

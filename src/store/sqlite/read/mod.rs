@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
 pub(super) use self::coordination::{
     due_times, is_purging, locks, order, orders, pending_runs, purgeable_runs, purged_run_bodies, webhook_messages,
@@ -20,9 +20,11 @@ pub(super) use self::lookups::{
     samples,
 };
 use super::readers::Readers;
+use super::write_error;
 use crate::clock::RunningTimes;
 use crate::names::{RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
+use crate::store::error::EventsError;
 use crate::store::summary::decode_summary;
 use crate::store::{StoreError, StoredEvent};
 use crate::workflow::RunSummary;
@@ -42,13 +44,30 @@ pub(super) fn sql_limit(limit: usize) -> i64 {
 }
 
 pub(super) async fn events(readers: &Readers, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
+    Ok(try_events(readers, run, from).await?)
+}
+
+type EventsResult<T> = std::result::Result<T, EventsError>;
+
+/// As [`events`]; the error says whether the events are unreadable.
+pub(super) async fn try_events(readers: &Readers, run: RunId, from: Seq) -> EventsResult<Vec<StoredEvent>> {
+    let missing = || StoreError(format!("payloads of {run} are missing: run `pointsman store check`"));
     match events_with_payloads(readers, run, from).await? {
         Some(events) => Ok(events),
         // The run was purged between the statements: reading again finds no events.
-        None => events_with_payloads(readers, run, from)
-            .await?
-            .ok_or_else(|| StoreError(format!("payloads of {run} are missing: run `pointsman store check`"))),
+        None => events_with_payloads(readers, run, from).await?.ok_or_else(|| EventsError::Unreadable(missing())),
     }
+}
+
+fn events_error(error: sqlx::Error) -> EventsError {
+    match write_error::is_damage(&error) {
+        true => EventsError::Unreadable(StoreError(error.to_string())),
+        false => EventsError::NoAnswer(read_error(error)),
+    }
+}
+
+fn pool(readers: &Readers) -> EventsResult<&SqlitePool> {
+    readers.pool().map_err(EventsError::NoAnswer)
 }
 
 /// How many of the last rows are searched for the newest event: appends of one commit are not ordered by time.
@@ -74,24 +93,25 @@ pub(super) async fn running_times(readers: &Readers) -> Result<RunningTimes> {
 }
 
 /// The events of a run; `None` if a payload is missing.
-async fn events_with_payloads(readers: &Readers, run: RunId, from: Seq) -> Result<Option<Vec<StoredEvent>>> {
+async fn events_with_payloads(readers: &Readers, run: RunId, from: Seq) -> EventsResult<Option<Vec<StoredEvent>>> {
     let text = "SELECT first, last, version, parts, events FROM appends WHERE run_id = ?1 AND last >= ?2 AND first >= \
                 coalesce((SELECT max(before.first) FROM appends AS before \
                           WHERE before.run_id = ?1 AND before.first <= ?2), 0) \
                 AND NOT EXISTS (SELECT 1 FROM purging WHERE run_id = ?1) ORDER BY first";
     let id = run.0.as_bytes().as_slice();
     let from_seq = i64::try_from(from.0).unwrap_or(i64::MAX);
-    let found = sqlx::query(text).bind(id).bind(from_seq).fetch_all(readers.pool()?).await.map_err(read_error)?;
+    let found = sqlx::query(text).bind(id).bind(from_seq).fetch_all(pool(readers)?).await.map_err(events_error)?;
     let mut appends = Vec::with_capacity(found.len());
     let mut expected = 0;
     for row in &found {
-        expected += row.try_get::<i64, _>(3).map_err(read_error)?;
-        appends.push(append_row(row, 4).map_err(read_error)?);
+        expected += row.try_get::<i64, _>(3).map_err(events_error)?;
+        appends.push(append_row(row, 4).map_err(events_error)?);
     }
     let mut refs: Vec<(i64, String, Vec<u8>)> = Vec::new();
     if let Some(append) = appends.first().filter(|_| expected > 0) {
         let text = "SELECT seq, path, hash FROM payload_refs WHERE run_id = ? AND seq >= ? ORDER BY seq, path";
-        refs = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(readers.pool()?).await.map_err(read_error)?;
+        let found = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(pool(readers)?);
+        refs = found.await.map_err(events_error)?;
         let last = appends.last().map_or(0, |append| append.last);
         // Ignores payloads of appends that were committed after the first statement.
         refs.retain(|(seq, ..)| *seq <= last);
@@ -109,7 +129,7 @@ async fn events_with_payloads(readers: &Readers, run: RunId, from: Seq) -> Resul
     }
     let mut events = Vec::new();
     for append in &appends {
-        append.read(from, &parts, &mut events)?;
+        append.read(from, &parts, &mut events).map_err(EventsError::Unreadable)?;
     }
     Ok(Some(events))
 }
@@ -123,7 +143,7 @@ pub(super) fn append_row(row: &SqliteRow, events: usize) -> sqlx::Result<AppendR
 /// Payloads that one statement reads.
 const PAYLOADS_AT_ONCE: usize = 500;
 
-async fn payloads(readers: &Readers, mut hashes: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
+async fn payloads(readers: &Readers, mut hashes: Vec<Vec<u8>>) -> EventsResult<HashMap<Vec<u8>, Vec<u8>>> {
     hashes.sort();
     hashes.dedup();
     let mut payloads = HashMap::new();
@@ -135,7 +155,7 @@ async fn payloads(readers: &Readers, mut hashes: Vec<Vec<u8>>) -> Result<HashMap
         }
         query.push(")");
         let found: Vec<(Vec<u8>, Vec<u8>)> =
-            query.build_query_as().fetch_all(readers.pool()?).await.map_err(read_error)?;
+            query.build_query_as().fetch_all(pool(readers)?).await.map_err(events_error)?;
         payloads.extend(found);
     }
     Ok(payloads)
@@ -156,4 +176,29 @@ pub(super) async fn run(readers: &Readers, run: RunId) -> Result<Option<RunSumma
         .await
         .map_err(read_error)?;
     row.map(|(summary, seq, updated)| decode_summary(&summary, seq, Some(updated))).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::store::SqliteStore;
+
+    #[tokio::test]
+    async fn events_are_not_unreadable_because_all_readers_are_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path().join("test.db"), &Limits::default()).await.unwrap();
+        let pool = store.readers.pool().unwrap();
+        let mut in_use = Vec::new();
+        for _ in 0..pool.options().get_max_connections() {
+            in_use.push(pool.acquire().await.unwrap());
+        }
+        tokio::time::pause(); // the wait for a reader ends at once
+        let run = RunId(uuid::Uuid::from_u128(1));
+        let busy = try_events(&store.readers, run, Seq::FIRST).await;
+        assert!(matches!(busy, Err(EventsError::NoAnswer(_))), "{busy:?}");
+        tokio::time::resume();
+        drop(in_use);
+        assert_eq!(try_events(&store.readers, run, Seq::FIRST).await, Ok(Vec::new()));
+    }
 }

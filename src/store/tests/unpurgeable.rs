@@ -1,0 +1,77 @@
+//! Tests that pinned runs whose events cannot be read do not keep other runs from being purged.
+
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
+use super::purge::past;
+use super::*;
+use crate::store::{Purged, Store, Work};
+
+/// As if a newer version had written the events of the two runs that ended first.
+const DAMAGE: &str =
+    "UPDATE appends SET version = 99 WHERE run_id IN (SELECT run_id FROM runs ORDER BY updated LIMIT 2)";
+
+/// Four runs that ended long ago; the first three are pinned.
+async fn put_runs(store: &impl Store) {
+    for n in 1..=4 {
+        let pins = if n < 4 { vec![pin(&n.to_string(), Arm::Engine)] } else { Vec::new() };
+        store.append(Append { pins, ..completed_run(run_id(n), past(n)) }.into()).await.unwrap();
+    }
+}
+
+async fn purge(store: &impl Work) -> Purged {
+    store.purge(RunStatus::Completed, at(0), 2).await.unwrap()
+}
+
+/// The first page holds only runs that cannot be read.
+async fn assert_readable_runs_are_purged(store: &impl Store) {
+    assert_eq!(purge(store).await, Purged { runs: 2, pinned: 1, payloads: 0 });
+    assert_eq!(purge(store).await, Purged::default());
+    assert!(store.purged_run_bodies(run_id(3)).await.unwrap().is_some());
+    for n in [1, 2] {
+        assert!(store.events(run_id(n), Seq::FIRST).await.is_err(), "run {n} stays as it is");
+    }
+}
+
+#[tokio::test]
+async fn runs_of_a_file_that_cannot_be_read_are_left_out_until_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+    put_runs(&store).await;
+    let mut other = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    sqlx::query(DAMAGE).execute(&mut other).await.unwrap();
+    assert_readable_runs_are_purged(&store).await;
+    sqlx::query("UPDATE appends SET version = 1").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    assert_eq!(purge(&store).await, Purged::default(), "they are not read again");
+    store.close().await;
+    drop(store);
+    let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+    assert_eq!(purge(&store).await, Purged { runs: 2, pinned: 2, payloads: 0 });
+}
+
+#[tokio::test]
+async fn runs_of_a_database_that_cannot_be_read_are_left_out_but_not_if_it_does_not_answer() {
+    if !StoreKind::Postgres.is_installed() {
+        return;
+    }
+    let database = super::cluster::shared().unwrap().database();
+    let limits = Limits { store_lock_ms: 100, ..Limits::default() };
+    let store = PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap();
+    put_runs(&store).await;
+    let mut other = PgConnection::connect(&database.url()).await.unwrap();
+    let mut lock = other.begin().await.unwrap();
+    sqlx::query("LOCK TABLE pointsman.appends IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let busy = store.purge(RunStatus::Completed, at(0), 2).await.unwrap_err().0;
+    assert!(busy.contains("the store did not answer") && busy.contains("lock timeout"), "{busy}");
+    lock.rollback().await.unwrap();
+    database.query(&format!("SET search_path = pointsman; {DAMAGE}"));
+    assert_readable_runs_are_purged(&store).await;
+    database.query("UPDATE pointsman.appends SET version = 1");
+    store.close().await;
+    let store = PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap();
+    assert_eq!(purge(&store).await, Purged { runs: 2, pinned: 2, payloads: 0 });
+    store.close().await;
+}

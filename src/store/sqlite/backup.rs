@@ -11,13 +11,14 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor, SqlSafeStr};
 
 use super::encoded::nanos;
-use super::{open, restored};
+use super::{open, read, restored, upgrade};
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::store::bound_keys::is_bound;
@@ -40,12 +41,18 @@ pub struct Copied {
 /// Reads the retry keys in these files, whether or not the database has them.
 pub(super) type ReadKeyFiles<'a> = &'a mut (dyn FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send);
 
-/// Makes the copy. Retry keys that were recorded at the time `since` or earlier have expired.
-pub(super) async fn back_up(from: &Path, to: &Path, since: i64, read_keys: ReadKeyFiles<'_>) -> Result<Copied> {
+/// Makes the copy.
+pub(super) async fn back_up(
+    from: &Path,
+    to: &Path,
+    retry_window: Duration,
+    read_keys: ReadKeyFiles<'_>,
+) -> Result<Copied> {
     let mut conn = open::open_read_only(from).await?;
     // Older tables are allowed: a copy is wanted before a newer version upgrades them.
     open::refuse_newer_tables(&mut conn, from).await?;
     let key_files = key_files(&mut conn, from).await?;
+    let since = expired_since(&mut conn, from, retry_window).await?;
     let failed = |error: String| StoreError(format!("cannot write {}: {error}", to.display()));
     if to.symlink_metadata().is_ok() {
         return Err(exists(to));
@@ -85,6 +92,19 @@ async fn key_files(conn: &mut SqliteConnection, from: &Path) -> Result<Vec<KeyFi
     let failed = |error: String| StoreError(format!("cannot read {}: {error}", from.display()));
     let found: Vec<(Vec<u8>,)> = sqlx::query_as(KEY_FILES).fetch_all(conn).await.map_err(|e| failed(e.to_string()))?;
     found.iter().map(|(record,)| serde_json::from_slice(record).map_err(|e| failed(e.to_string()))).collect()
+}
+
+/// Retry keys from this time or before have expired. As for a process that starts now, time in which no process ran
+/// does not count; the clock of this command knows nothing of it.
+async fn expired_since(conn: &mut SqliteConnection, from: &Path, retry_window: Duration) -> Result<i64> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", from.display()));
+    let newest = match upgrade::is_older(conn).await.map_err(failed)? {
+        true => read::newest_older_event(&mut *conn).await?,
+        false => read::newest_event(&mut *conn).await?,
+    };
+    let (mut times, now) = (read::running_times(conn).await?, clock::now());
+    times.start(now, newest, retry_window);
+    Ok(nanos(times.window_start(now, retry_window)))
 }
 
 /// The statement that adds a key that legacy took, unless the copy has a row of it that is bound.

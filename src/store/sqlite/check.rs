@@ -28,7 +28,8 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 impl SqliteStore {
     /// Checks a whole database and changes nothing; another process may be using it. A claim of a retry key that is
-    /// older than `retry_window` and whose run is missing is no finding, because that run may have been purged.
+    /// older than `retry_window` and whose run is missing is no finding, because that run may have been purged. Time in
+    /// which no process ran counts here, unlike in a purge, so that no run that was purged is a finding.
     ///
     /// # Errors
     /// There is no database, it belongs to another program, or its tables have another version. Inconsistencies are

@@ -36,8 +36,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use futures_util::{FutureExt, TryFutureExt};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
@@ -117,7 +117,8 @@ impl SqliteStore {
     }
 
     /// Copies a database to a new file and syncs it to disk; another process may be writing to the database. The copy
-    /// also gets the retry keys that are not in the database yet: `read_keys` reads them from the given key files.
+    /// also gets the retry keys that are not in the database yet and have not expired: `read_keys` reads them from the
+    /// given key files.
     ///
     /// # Errors
     /// The file exists or cannot be written, or as [`SqliteStore::check`]. No file is left then.
@@ -127,7 +128,7 @@ impl SqliteStore {
         retry_window: Duration,
         mut read_keys: impl FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send,
     ) -> Result<Copied, StoreError> {
-        backup::back_up(from.as_ref(), to.as_ref(), expired_since(retry_window), &mut read_keys).await
+        backup::back_up(from.as_ref(), to.as_ref(), retry_window, &mut read_keys).await
     }
 
     /// Opens a database at a canonical path, with these options of the writer's connection.
@@ -244,10 +245,10 @@ impl Store for SqliteStore {
     }
 
     fn time(&self) -> StoreFuture<'_, StoreTime> {
-        async move { Ok(StoreTime::NewestEvent(read::newest_event(&self.readers).await?)) }.boxed()
+        async move { Ok(StoreTime::NewestEvent(read::newest_event(self.readers.pool()?).await?)) }.boxed()
     }
     fn running_times(&self) -> StoreFuture<'_, Option<RunningTimes>> {
-        read::running_times(&self.readers).map_ok(Some).boxed()
+        async move { read::running_times(self.readers.pool()?).await.map(Some) }.boxed()
     }
 
     fn put_running_times(&self, times: RunningTimes) -> StoreFuture<'_, ()> {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::*;
+use crate::clock::RunningTimes;
 use crate::flag::RetryKey;
 use crate::names::JobId;
-use crate::store::{AppendError, Claim, Conflict};
+use crate::store::{AppendError, Claim, Conflict, Store};
 
 on_every_store! {
     a_retry_key_is_bound_while_a_run_of_its_job_is_open,
@@ -103,4 +106,33 @@ async fn a_page_of_old_keys_examines_no_more_than_its_limit(which: StoreKind) {
     let third = store.prune_retry_keys(second.next, 3).await.unwrap();
     assert_eq!((third.result, third.next), (1, None));
     assert_eq!(long_bound(store).await, [key(1), key(2), key(3), key(4)]);
+}
+
+/// Time in which no process ran does not count towards the window. The store says when that was, or its newest event.
+#[tokio::test]
+async fn a_backup_after_a_long_stop_has_the_keys_that_wait_beside_the_store() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let now = crate::clock::now();
+    let ago = |hours| now.checked_sub(SignedDuration::from_hours(hours)).unwrap();
+    for is_noted in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("test.db"), dir.path().join("copy.db"));
+        let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+        match is_noted {
+            true => {
+                let mut times = RunningTimes::default();
+                times.start(ago(100), None, DAY);
+                times.note(ago(48));
+                store.put_running_times(times).await.unwrap();
+            }
+            false => store.append(completed_run(run_id(1), ago(48)).into()).await.unwrap(),
+        }
+        store.close().await;
+        let key = |n| RetryKey([n; 32]);
+        let waiting = |_: &[_]| vec![(key(1), ago(48 + 23)), (key(2), ago(48 + 25))];
+        let copied = SqliteStore::back_up(&path, &copy, DAY, waiting).await.unwrap();
+        assert_eq!(copied.waiting_keys, 1, "noted: {is_noted}");
+        let checked = SqliteStore::check_copy(&copy, DAY).await.unwrap();
+        assert!(checked.findings.iter().all(|finding| finding.what.contains("plan")), "{:?}", checked.findings);
+    }
 }

@@ -276,9 +276,10 @@ async fn write_file_of_version(path: &Path, version: i64) {
     if version >= 3 {
         sqlx::query("UPDATE runs SET updated = 7").execute(&mut *write).await.unwrap();
     }
-    for (key, arm, run) in [(1, "engine", Some(id)), (2, "legacy", None)] {
-        let text = "INSERT INTO retry_keys (key, arm, run_id, request, at) VALUES (?, ?, ?, x'00', 1)";
-        let put = sqlx::query(text).bind(vec![key; 32]).bind(arm).bind(run);
+    // The second one expired while processes ran: it is two days older than the newest event.
+    for (key, arm, run, at) in [(1, "engine", Some(id), 1), (2, "legacy", None, -172_800_000_000_000_i64)] {
+        let text = "INSERT INTO retry_keys (key, arm, run_id, request, at) VALUES (?, ?, ?, x'00', ?)";
+        let put = sqlx::query(text).bind(vec![key; 32]).bind(arm).bind(run).bind(at);
         put.execute(&mut *write).await.unwrap();
     }
     sqlx::query("INSERT INTO meta VALUES ('secret', zeroblob(32))").execute(&mut *write).await.unwrap();

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor, SqlitePool};
 
 pub(super) use self::coordination::{
     due_times, is_purging, locks, order, orders, pending_runs, purgeable_runs, purged_run_bodies, webhook_messages,
@@ -73,10 +73,18 @@ fn pool(readers: &Readers) -> EventsResult<&SqlitePool> {
 /// How many of the last rows are searched for the newest event: appends of one commit are not ordered by time.
 const NEWEST_ROWS_SEARCHED: i64 = 1_000;
 
-pub(super) async fn newest_event(readers: &Readers) -> Result<Option<Timestamp>> {
-    let text = "SELECT max(at) FROM (SELECT at FROM appends ORDER BY pos DESC LIMIT ?)";
+pub(super) async fn newest_event(conn: impl SqliteExecutor<'_>) -> Result<Option<Timestamp>> {
+    newest_in(conn, "SELECT max(at) FROM (SELECT at FROM appends ORDER BY pos DESC LIMIT ?)").await
+}
+
+/// The newest event of an older file, which has a row for each event.
+pub(super) async fn newest_older_event(conn: impl SqliteExecutor<'_>) -> Result<Option<Timestamp>> {
+    newest_in(conn, "SELECT max(at) FROM (SELECT at FROM events ORDER BY pos DESC LIMIT ?)").await
+}
+
+async fn newest_in(conn: impl SqliteExecutor<'_>, text: &'static str) -> Result<Option<Timestamp>> {
     let (newest,): (Option<i64>,) =
-        sqlx::query_as(text).bind(NEWEST_ROWS_SEARCHED).fetch_one(readers.pool()?).await.map_err(read_error)?;
+        sqlx::query_as(text).bind(NEWEST_ROWS_SEARCHED).fetch_one(conn).await.map_err(read_error)?;
     let time = |nanos: i64| Timestamp::from_nanosecond(i128::from(nanos));
     newest.map(time).transpose().map_err(|error| StoreError(format!("the time of an event cannot be read: {error}")))
 }
@@ -85,10 +93,10 @@ pub(super) async fn newest_event(readers: &Readers) -> Result<Option<Timestamp>>
 pub(super) const RUNNING_TIMES: &str = "running_times";
 
 /// When processes of this store ran; empty in a store of an older version.
-pub(super) async fn running_times(readers: &Readers) -> Result<RunningTimes> {
+pub(super) async fn running_times(conn: impl SqliteExecutor<'_>) -> Result<RunningTimes> {
     let text = "SELECT value FROM meta WHERE key = ?";
     let row: Option<(Vec<u8>,)> =
-        sqlx::query_as(text).bind(RUNNING_TIMES).fetch_optional(readers.pool()?).await.map_err(read_error)?;
+        sqlx::query_as(text).bind(RUNNING_TIMES).fetch_optional(conn).await.map_err(read_error)?;
     row.map_or_else(|| Ok(RunningTimes::default()), |(row,)| parse(&row))
 }
 

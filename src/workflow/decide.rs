@@ -58,7 +58,9 @@ fn events_of(run: &Run, plan: &Plan, world: &World, command: Command, now: Times
             record(&EndedAttempt { run, plan, world, step, item, part, attempt, again, jitter, now }, result)
         }
         Command::Order { order, by } => match order {
-            Order::Cancel { compensate, reason, automatic } => ending::cancel(run, compensate, reason, automatic, &by),
+            Order::Cancel { compensate, reason, automatic } => {
+                ending::cancel(run, compensate, reason, automatic, &by, now)
+            }
             Order::Resolve { step, item, choice, reason } => {
                 resolve::resolve(run, plan, world, &Resolution { step, item, choice, reason, by }, now)
             }

@@ -106,21 +106,32 @@ pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
 }
 
 /// Handles a cancellation. A person may cancel a run again that was cancelled automatically, to close its conflicts.
+/// Where the run is ending already, a cancellation by its parent lifts a pause under the parent's name: a run of a
+/// restored store is paused although it is ending, and a parent that is ending gives no other order.
 pub(super) fn cancel(
     run: &Run,
     compensate: bool,
     reason: Option<String>,
     automatic: bool,
     by: &str,
+    now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
+    let is_of_parent = run.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
+    let is_paused_by_parent = is_of_parent && run.pause.as_ref().is_some_and(|pause| pause.by == by);
+    let refuse = |why: String| match is_paused_by_parent {
+        true => {
+            Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason: reason.clone(), at: Some(now) })])
+        }
+        false => Err(Refusal::NotApplicable(why)),
+    };
     let earlier = run.cancel.as_ref().filter(|cancel| automatic || !cancel.automatic);
     match (earlier, run.undoing.is_some(), compensate) {
         (Some(cancel), _, _) if cancel.compensate == compensate || compensate => {
-            Err(Refusal::NotApplicable(format!("{} has cancelled it already", cancel.by)))
+            refuse(format!("{} has cancelled it already", cancel.by))
         }
-        (None, true, true) => Err(Refusal::NotApplicable(
-            "what was done is being undone already; without compensation the rest would be left as it is".into(),
-        )),
+        (None, true, true) => {
+            refuse("what was done is being undone already; without compensation the rest would be left as it is".into())
+        }
         _ => Ok(vec![Event::Control(ControlEvent::CancelOrdered { by: by.to_owned(), compensate, reason, automatic })]),
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn resolve(
     let Some(declared) = declared else {
         match choice {
             Choice::Cancel { compensate } => {
-                events.extend(ending::cancel(run, *compensate, reason.clone(), false, by)?)
+                events.extend(ending::cancel(run, *compensate, reason.clone(), false, by, now)?)
             }
             Choice::Take { output } => events.push(respond::given_by_person(run, plan, output, world)?),
             _ => {}
@@ -76,7 +76,7 @@ pub(super) fn resolve(
     };
     match (choice, conflict.part) {
         (Choice::Cancel { compensate }, _) => {
-            events.extend(ending::cancel(run, *compensate, reason.clone(), false, by)?)
+            events.extend(ending::cancel(run, *compensate, reason.clone(), false, by, now)?)
         }
         (Choice::Retry | Choice::RetryWith { .. }, part) => {
             if let Choice::RetryWith { input } = choice {

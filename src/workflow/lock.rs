@@ -2,7 +2,8 @@
 //!
 //! Always true: a step that declares a lock begins only after [`LockEvent::Taken`]; it leaves the queue when it ends,
 //! however it ends, and a run that ends is in no queue. A step that waits for the lock leaves the queue when its run
-//! pauses or is cancelled, so that it blocks nobody; when the run resumes, it queues again at the end. The store
+//! pauses, fails or is cancelled, so that it blocks nobody; when a paused run resumes, it queues again at the end. A
+//! step that holds the lock and has not begun leaves it when its run fails: it never begins. The store
 //! decides who is first. This module only decides what follows from a queue that was read, and only for the entry for
 //! which it was read.
 
@@ -180,5 +181,33 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
         all.push(event);
         all.append(&mut leave);
     }
+    if let Some(failed) = failed_by(run, &all) {
+        let has_begun = |(step, item): &StepItem| {
+            failed.call_state(step, *item, Part::Do).is_some()
+                || failed.interactions.children.contains_key(&(step.clone(), *item))
+        };
+        let queued = failed.interactions.queue_entries.iter().filter(|(entry, _)| !has_begun(entry));
+        all.extend(queued.map(|((step, item), queued)| {
+            Event::Lock(LockEvent::Left { step: step.clone(), item: *item, name: queued.name.clone() })
+        }));
+    }
     all
+}
+
+/// The run after these events, if they make it fail and do not end it.
+fn failed_by(run: &Run, events: &[Event]) -> Option<Run> {
+    let may_fail = events.iter().any(|event| match event {
+        Event::StepFinished(finished) => finished.part == Part::Do && !matches!(finished.outcome, Outcome::Done { .. }),
+        Event::Step(StepEvent::FailReached { .. })
+        | Event::Control(ControlEvent::CancelOrdered { .. })
+        | Event::Ending(EndingEvent::DeadlinePassed {}) => true,
+        _ => false,
+    });
+    if run.is_ending() || !may_fail {
+        return None;
+    }
+    // Whether a failed item fails the run depends on its step, and on the steps that it replaces.
+    let mut after = run.clone();
+    let applies = events.iter().all(|event| after.evolve_in_place(event).is_ok());
+    (applies && after.is_ending() && !after.is_final()).then_some(after)
 }

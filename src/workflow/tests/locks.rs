@@ -146,6 +146,68 @@ respond: { status: 200 }
     );
 }
 
+/// The run waits for its child to end, perhaps for days: others that want the lock must not wait with it.
+#[test]
+fn a_run_that_fails_leaves_the_lock_queues_of_steps_that_have_not_begun() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a: { run: child }
+  b: { call: 'POST ${services.stock}/b', lock: { key: x } }
+  c: { call: 'POST ${services.stock}/c' }
+  d: { call: 'POST ${services.stock}/d', lock: { key: other } }
+respond: { status: 200 }
+",
+    );
+    let begun = || {
+        let mut harness = Harness::started_with(&plan, |started| {
+            started.route = None;
+            started.until = Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(10));
+        });
+        harness.perform_due();
+        harness.see_lock("d", None, LockSeen::First).unwrap();
+        assert_eq!(harness.in_flight_names(), ["c", "d"]);
+        harness
+    };
+    let mut failed = begun();
+    failed.replies("c", None, status(400));
+    let mut out_of_time = begun();
+    out_of_time.advance_seconds(10);
+    let mut cancelled = begun();
+    cancelled.cancel(true).unwrap();
+    for mut harness in [failed, out_of_time, cancelled] {
+        assert!(harness.run.is_ending() && harness.children().len() == 1, "{:?}", harness.kinds());
+        assert_eq!((left_events(&harness), harness.awaited_locks().len()), (1, 0));
+        assert_eq!(harness.run.held_lock(&"d".into(), None), Some("other"), "its call is under way");
+        harness.replies("d", None, ok(json!({})));
+        assert_eq!(left_events(&harness), 2);
+    }
+}
+
+/// The lock was taken just before the run paused, so that the step has not begun.
+#[test]
+fn a_run_that_fails_gives_up_a_lock_whose_step_has_not_begun() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a: { run: child }
+  b: { call: 'POST ${services.stock}/b', lock: { key: x } }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.perform_due();
+    let (step, queued) = (plan.step(&"b".into()).unwrap().0, harness.run.interactions.queue_entries.values().next());
+    let queued = queued.unwrap().queued;
+    harness.command(Command::LockSeen { step, item: None, queued, seen: LockSeen::First }).unwrap();
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    assert_eq!((left_events(&harness), harness.run.held_lock(&"b".into(), None)), (0, Some("x")));
+    harness.cancel(true).unwrap();
+    assert_eq!((left_events(&harness), harness.children().len()), (1, 1));
+}
+
 /// A read of the queue that began before a pause may end after the run has queued again, behind others.
 #[test]
 fn a_reading_of_the_queue_for_an_earlier_entry_is_ignored() {

@@ -21,6 +21,7 @@ mod other_store_key;
 mod owners;
 mod pending_runs;
 mod rehearsed_children;
+mod rerun_of_children;
 mod rerun_replies;
 mod reruns;
 mod resting;

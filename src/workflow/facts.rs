@@ -153,6 +153,12 @@ pub struct DoneBefore {
     pub status: Option<u16>,
     /// Its output.
     pub output: Arc<Value>,
+    /// Whether it was a child run without effects.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub harmless: bool,
+    /// The child run and its workflow, where the step began one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub child: Option<(RunId, WorkflowName)>,
 }
 
 /// How [`DoneBefore`] is read. serde reads a null `value` as absent: beside an `item`, an absent one was null.
@@ -162,12 +168,17 @@ struct StoredDoneBefore {
     value: Option<Arc<Value>>,
     status: Option<u16>,
     output: Arc<Value>,
+    /// Absent in events of earlier versions, as is `child`.
+    #[serde(default)]
+    harmless: bool,
+    #[serde(default)]
+    child: Option<(RunId, WorkflowName)>,
 }
 
 impl From<StoredDoneBefore> for DoneBefore {
-    fn from(StoredDoneBefore { item, value, status, output }: StoredDoneBefore) -> Self {
+    fn from(StoredDoneBefore { item, value, status, output, harmless, child }: StoredDoneBefore) -> Self {
         let value = value.or_else(|| item.map(|_| Arc::default()));
-        Self { item, value, status, output }
+        Self { item, value, status, output, harmless, child }
     }
 }
 

@@ -61,6 +61,8 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
                 value: done.value.clone(),
                 status: done.status,
                 output: done.output.clone(),
+                harmless: done.harmless,
+                child: done.child.clone(),
             })
             .collect();
         let mut sensitive = result_paths(plan, old, &step);

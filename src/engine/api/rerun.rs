@@ -26,7 +26,7 @@ use crate::engine::scheduler::stored_run::Beginning;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
 use crate::store::Claim;
-use crate::workflow::{self, Event, Order, Refusal, Run, RunStarted, Superseded};
+use crate::workflow::{self, Event, Order, Refusal, Run, RunStarted, RunSummary, Superseded};
 
 fn store_error(why: impl ToString) -> StartError {
     StartError::Store { why: why.to_string(), unknown: false }
@@ -42,6 +42,7 @@ pub(in crate::engine) async fn rerun(
     let Some(summary) = core.ports.store.run(of).await.map_err(store_error)? else { return Err(StartError::NoRun) };
     let job = summary.job.unwrap_or(JobId(of.0));
     check_newest(core, of, job).await?;
+    check_parent(core, &summary).await?;
     let mut predecessor = read(core, of).await?;
     events_to_take_over(&predecessor, &from)?;
     let permit = start::acquire_permit(core)?;
@@ -112,6 +113,19 @@ fn events_to_take_over(predecessor: &LoadedRun, from: &StepId) -> Result<Vec<Eve
 async fn check_newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartError> {
     let newest = successors::newest_after(core, of, Some(job)).await.map_err(store_error)?;
     newest.map_or(Ok(()), |newest| Err(has_successor(newest)))
+}
+
+/// Refuses a run that has ended and whose parent has not: the parent would not learn of the rerun, and a person who
+/// decides there what follows from the run's end could have it performed once more.
+async fn check_parent(core: &Core, summary: &RunSummary) -> Result<(), StartError> {
+    let Some(parent) = summary.parent.filter(|_| summary.status.is_final()) else { return Ok(()) };
+    match core.ports.store.run(parent).await.map_err(store_error)? {
+        Some(above) if !above.status.is_final() => Err(StartError::Invalid(format!(
+            "{parent} began it, and is {}: decide there what follows from its end, or cancel {parent} first",
+            above.status.as_str()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 async fn read(core: &Core, of: RunId) -> Result<LoadedRun, StartError> {

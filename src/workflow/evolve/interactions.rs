@@ -355,9 +355,9 @@ impl Run {
                 status: before.status,
                 output: before.output.clone(),
                 rehearsed: false,
-                harmless: false,
+                harmless: before.harmless,
                 origin: Some(*origin),
-                child: None,
+                child: before.child.clone(),
             });
         }
         unknown.iter().for_each(|call| self.note_unknown(step, call.item, call.why.clone()));

@@ -3,7 +3,9 @@
 use super::harness::plan;
 use super::people_harness::yes;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, DivergenceKind, Order, Part, StepEvent, TreeEffects, replay_with, rerun};
+use crate::workflow::{
+    Choice, ConflictKind, DivergenceKind, Order, Part, StepEvent, TreeEffects, Undone, replay_with, rerun,
+};
 
 fn parent(more: &str) -> Plan {
     plan(&format!(
@@ -165,6 +167,56 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
     assert_eq!(names, ["side"], "what was undone, and what needs it, is done again");
     let dark = Harness::new(&plan, Mode::Dark, json!({}));
     assert!(matches!(rerun(&dark.run, &plan, &"a".into()), Err(Refusal::NotApplicable(_))));
+}
+
+/// A child without effects needs no undo, and one with effects is named where it is not undone.
+#[test]
+fn a_rerun_takes_over_which_child_a_step_began_and_whether_it_did_anything() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  read: { run: sub, undo: 'DELETE ${services.stock}/subs' }
+  done: { run: sub }
+  ship: { needs: [read, done], call: 'POST ${services.stock}/ships' }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.perform_due();
+    let shared = TreeEffects { shared: true, ..TreeEffects::default() };
+    let mut children = Vec::new();
+    for (step, tree) in [("read", TreeEffects::default()), ("done", shared)] {
+        let child = harness.run.children().find(|open| open.step.as_str() == step).unwrap().run;
+        let (status, output, tree) = (RunStatus::Completed, Arc::new(json!({})), Some(tree));
+        let (note, failure, sensitive) = (None, None, Vec::new());
+        harness.command(Command::ChildEnded { child, status, output, note, failure, tree, sensitive }).unwrap();
+        children.push(child);
+    }
+    harness.perform_due();
+    harness.replies("ship", None, status(409));
+    for _ in 0..2 {
+        let events = rerun(&harness.run, &plan, &"ship".into()).unwrap();
+        harness = Harness::started_with(&plan, |started| {
+            started.route = None;
+            started.run = RunId(uuid::Uuid::from_u128(started.run.0.as_u128() + 1));
+        });
+        for event in events {
+            let stored: Event = serde_json::from_str(&serde_json::to_string(&event).unwrap()).unwrap();
+            harness.run.evolve_in_place(&stored).unwrap();
+            harness.events.push(stored);
+        }
+        harness.perform_due();
+        harness.replies("ship", None, status(409));
+    }
+    harness.cancel(false).unwrap();
+    let undone: Vec<_> = harness.run.undone().into_iter().map(|(step, _, undone)| (step.to_string(), undone)).collect();
+    assert_eq!(undone.len(), 1, "{undone:?}");
+    assert_eq!(undone[0].0, "done");
+    let Undone::Left(why) = &undone[0].1 else { panic!("{undone:?}") };
+    assert!(why.contains("cancelled without undoing"), "{why}");
+    let known = harness.run.done.iter().find(|done| done.step.as_str() == "done").unwrap();
+    assert_eq!(known.child, Some((children[1], "sub".into())));
 }
 
 #[test]

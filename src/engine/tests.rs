@@ -4,6 +4,7 @@ mod arm;
 mod children;
 mod children_of_routes;
 mod connections;
+mod contradictions;
 mod crash;
 mod damaged_summaries;
 mod descendants;

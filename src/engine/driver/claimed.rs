@@ -37,3 +37,11 @@ impl Driver {
         driver
     }
 }
+
+/// Drives a run whose next event does not fit.
+#[cfg(test)]
+pub(in crate::engine) async fn drive_contradicting(core: &Arc<Core>, claimed: ClaimedRun) {
+    let mut driver = Driver::of_claimed(core, claimed);
+    driver.machine.contradict();
+    driver.drive().await;
+}

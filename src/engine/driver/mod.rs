@@ -9,6 +9,9 @@
 mod claimed;
 mod perform;
 
+#[cfg(test)]
+pub(in crate::engine) use claimed::drive_contradicting;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;

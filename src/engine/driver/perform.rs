@@ -210,7 +210,20 @@ impl Driver {
             },
             // Nothing of this driver is durable: another process may have created the run under this id, and its timer
             // must stay.
-            End::Lost if self.machine.durable_seq() == Seq(0) => {}
+            End::Lost | End::Contradicted if self.machine.durable_seq() == Seq(0) => {}
+            End::Contradicted => {
+                core.schedule.timers.remove(id);
+                if self.writer.is_some() {
+                    let misfit = self.machine.misfit().map_or_else(String::new, |misfit| format!(": {misfit}"));
+                    let why = format!("its events contradict each other{misfit}");
+                    core.schedule.stuck.add_contradicting(
+                        id,
+                        &run.started().workflow,
+                        self.machine.durable_seq(),
+                        &why,
+                    );
+                }
+            }
             End::Lost => {
                 core.schedule.timers.remove(id);
                 if self.machine.is_superseded(self.slot.as_ref().and_then(Slot::reacquired)) {
@@ -219,7 +232,7 @@ impl Driver {
             }
         }
         if end != End::Lost {
-            let is_stuck = matches!(end, End::Resting { cause: RestCause::Nothing, .. });
+            let is_stuck = matches!(end, End::Resting { cause: RestCause::Nothing, .. } | End::Contradicted);
             core.schedule.stuck.remove_unless(id, is_stuck);
         }
     }

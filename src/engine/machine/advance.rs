@@ -171,7 +171,8 @@ impl Machine {
         }
         if let Err(misfit) = self.run.evolve_in_place(&event) {
             tracing::error!(run = %self.run.id(), %misfit, "the run's events contradict each other: this process stops moving the run");
-            self.end = Some(End::Lost);
+            self.misfit = Some(misfit);
+            self.end = Some(End::Contradicted);
             return;
         }
         self.out.extend(Measure::of(&event, &self.run).map(Output::Measure));
@@ -183,6 +184,12 @@ impl Machine {
         self.track_external(&event);
         self.notify(&event);
         self.log.push(self.now, event, self.run.seq());
+    }
+
+    /// Records an event that does not fit the run.
+    #[cfg(test)]
+    pub fn contradict(&mut self) {
+        self.record_event(Event::RunStarted(self.run.started().clone()));
     }
 
     /// Sends the attempts whose `StepStarted` is durable.

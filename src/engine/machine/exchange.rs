@@ -298,8 +298,11 @@ pub(in crate::engine) enum End {
     /// Another process may have taken the run, and an order needs an answer that only its owner can give: the run is
     /// acquired and loaded again.
     OwnershipUncertain,
-    /// Another process owns the run, or its events contradict each other.
+    /// Another process owns the run.
     Lost,
+    /// An event that was decided does not fit the run: a bug. Nothing of the decision is stored, and the same decision
+    /// would follow again, so the run is stuck.
+    Contradicted,
 }
 
 /// What wakes a run that rests.

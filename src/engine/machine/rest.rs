@@ -138,6 +138,7 @@ impl Machine {
         for (_, order_id) in std::mem::take(&mut self.order_replies) {
             let answer = match end {
                 End::Lost | End::OwnershipUncertain => OrderAnswer::Elsewhere,
+                End::Contradicted => OrderAnswer::Unknown("the run's events contradict each other, which is a bug"),
                 End::Settled => {
                     let run = Box::new(self.summary());
                     OrderAnswer::Refused { run, refusal: Refusal::Ended }
@@ -148,6 +149,7 @@ impl Machine {
             };
             self.out.push(Output::AnswerOrder(order_id, answer));
         }
+        self.end_reported = true;
         self.out.push(Output::End(end));
     }
 }

@@ -12,7 +12,7 @@ use super::log::{AppendHeader, Log};
 use super::query_state::QueryState;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
-use crate::workflow::{Order, Part, Plan, Run, StepIndex, World};
+use crate::workflow::{Misfit, Order, Part, Plan, Run, StepIndex, World};
 
 /// Identifies a call of the run: step, item, and part (the step's own call, its probe or its undo).
 pub(super) type CallName = (StepId, Option<u32>, Part);
@@ -146,6 +146,10 @@ pub(in crate::engine) struct Machine {
     /// Whether [`Output::RetainRetryKey`] was returned.
     pub(super) retry_key_retained: bool,
     pub(super) end: Option<End>,
+    /// Whether [`Output::End`] was returned.
+    pub(super) end_reported: bool,
+    /// The event that did not fit the run.
+    pub(super) misfit: Option<Misfit>,
 }
 
 impl Machine {
@@ -196,6 +200,8 @@ impl Machine {
             first_event_reported: false,
             retry_key_retained: false,
             end: None,
+            end_reported: false,
+            misfit: None,
         }
     }
 
@@ -208,6 +214,10 @@ impl Machine {
     }
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+    /// The event that did not fit the run, where one did not ([`End::Contradicted`]).
+    pub fn misfit(&self) -> Option<&Misfit> {
+        self.misfit.as_ref()
     }
     /// Replaces the values from the files that expressions see, after a reload.
     pub fn set_world(&mut self, world: Arc<World>) {

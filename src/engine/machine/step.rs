@@ -14,6 +14,8 @@ impl Machine {
             self.apply_input(input);
             self.check_caller_deadline(now);
             self.proceed();
+        } else if let Some(end) = self.end.filter(|_| !self.end_reported) {
+            self.finish(end); // it ended before its first input, while it was recovered
         }
         std::mem::take(&mut self.out)
     }

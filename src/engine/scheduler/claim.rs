@@ -100,12 +100,22 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Err(error) => return retry_later(core, slot, &error),
     };
     match load(core, slot, &owned, lease_proof).await {
-        Ok(claimed) => core.run_tasks.drive(core.clone(), claimed).await,
+        Ok(mut claimed) => {
+            // It would contradict itself again before it came to an order.
+            if let Some(why) = core.schedule.stuck.why_contradicting(run) {
+                let (slot, has_ended) = unreadable::answer_orders(core, claimed.slot, &owned, &why).await;
+                if has_ended {
+                    return;
+                }
+                claimed.slot = slot;
+            }
+            core.run_tasks.drive(core.clone(), claimed).await;
+        }
         Err((slot, LoadError::Store(error))) => retry_later(core, slot, &error),
         Err((slot, LoadError::Unreadable(why) | LoadError::EventsUnavailable(why))) => {
             // The run is given up while the slot is held, so that a message that comes meanwhile starts another task
             // only after that.
-            let slot = unreadable::answer_orders(core, slot, &owned, &why).await;
+            let (slot, _) = unreadable::answer_orders(core, slot, &owned, &why).await;
             if core.schedule.stuck.contains(run) {
                 unreadable::give_up(core, &owned).await;
             }

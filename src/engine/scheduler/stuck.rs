@@ -1,4 +1,4 @@
-//! Stuck runs: they have no next wake-up cause, or cannot be loaded. Each is a bug, and is logged, counted and listed.
+//! Stuck runs: they have no next wake-up cause, cannot be loaded, or have events that contradict each other. Each is a bug, and is logged, counted and listed.
 //!
 //! Always true: every stuck run is listed exactly once, until it moves again. Runs that are stuck for the same reason
 //! share the reason's text, so that many runs of one unreadable plan take little more memory than their ids. On a
@@ -34,6 +34,8 @@ struct StuckRun {
     /// The sequence number of its last event when it got stuck.
     seq: Seq,
     why: Arc<str>,
+    /// Its events contradict each other: it can be loaded, and moves no further.
+    contradicts: bool,
 }
 
 impl StuckRuns {
@@ -42,6 +44,13 @@ impl StuckRuns {
     }
     /// Adds a run whose last event has this sequence number.
     pub fn add(&self, run: RunId, workflow: &WorkflowName, seq: Seq, why: &str) {
+        self.insert(run, workflow, seq, why, false);
+    }
+    /// Adds a run of which an event was decided that does not fit those before it.
+    pub fn add_contradicting(&self, run: RunId, workflow: &WorkflowName, seq: Seq, why: &str) {
+        self.insert(run, workflow, seq, why, true);
+    }
+    fn insert(&self, run: RunId, workflow: &WorkflowName, seq: Seq, why: &str, contradicts: bool) {
         let mut state = self.state();
         let State { runs, last_reason } = &mut *state;
         if runs.contains_key(&run) {
@@ -56,7 +65,7 @@ impl StuckRuns {
         }
         let reason = last_reason.take().filter(|last| **last == *why).unwrap_or_else(|| why.into());
         *last_reason = Some(reason.clone());
-        runs.insert(run, StuckRun { workflow: workflow.clone(), seq, why: reason });
+        runs.insert(run, StuckRun { workflow: workflow.clone(), seq, why: reason, contradicts });
         gauge(workflow).increment(1.0);
     }
     /// Removes a run that has moved, unless it is stuck again.
@@ -71,6 +80,10 @@ impl StuckRuns {
     /// Why a run is stuck; `None` where it is not.
     pub fn why(&self, run: RunId) -> Option<Arc<str>> {
         self.state().runs.get(&run).map(|stuck| stuck.why.clone())
+    }
+    /// Why a run is stuck whose events contradict each other.
+    pub fn why_contradicting(&self, run: RunId) -> Option<Arc<str>> {
+        self.state().runs.get(&run).filter(|stuck| stuck.contradicts).map(|stuck| stuck.why.clone())
     }
     /// The oldest stuck runs and why each is stuck.
     pub fn first(&self, limit: usize) -> Vec<(RunId, Arc<str>)> {

@@ -1,4 +1,4 @@
-//! Orders to a run whose plan or events cannot be read by this process.
+//! Orders to a run whose plan or events cannot be read by this process, or whose events contradict each other.
 //!
 //! Always true: the only order that such a run accepts is a cancel without undoing; every other order is refused with
 //! the reason. A cancel with undoing is refused too: which effects were performed, and how they are undone, is in the
@@ -59,8 +59,14 @@ pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
     }
 }
 
-/// Answers the orders in the mailbox, and on a shared store also the orders that other processes stored.
-pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, owned: &OwnedRun, why: &str) -> Slot {
+/// Answers the orders in the mailbox, and on a shared store also the orders that other processes stored. Returns
+/// whether one of them has ended the run.
+pub(in crate::engine) async fn answer_orders(
+    core: &Arc<Core>,
+    mut slot: Slot,
+    owned: &OwnedRun,
+    why: &str,
+) -> (Slot, bool) {
     let mut ended: Option<RunSummary> = None;
     for OrderRequest { order, by, reply } in slot.take_orders() {
         let result = match &ended {
@@ -73,21 +79,23 @@ pub(in crate::engine) async fn answer_orders(core: &Arc<Core>, mut slot: Slot, o
         // The sender may have stopped waiting.
         let _ = reply.send(result.map_or_else(Reply::Error, |summary| Reply::Done(Box::new(summary))));
     }
-    if core.ports.store.is_shared()
-        && ended.is_none()
-        && let Err(error) = answer_stored(core, owned, why).await
-    {
-        tracing::warn!(run = %owned.summary.run_id, %error, "the orders to the run cannot be read or answered now");
+    let mut has_ended = ended.is_some();
+    if core.ports.store.is_shared() && !has_ended {
+        has_ended = answer_stored(core, owned, why).await.unwrap_or_else(|error| {
+            tracing::warn!(run = %owned.summary.run_id, %error, "the orders to the run cannot be read or answered now");
+            false
+        });
     }
-    slot
+    (slot, has_ended)
 }
 
-async fn answer_stored(core: &Arc<Core>, owned: &OwnedRun, why: &str) -> Result<(), StoreError> {
+/// Answers the stored orders; returns whether one of them has ended the run.
+async fn answer_stored(core: &Arc<Core>, owned: &OwnedRun, why: &str) -> Result<bool, StoreError> {
     for OrderRecord { id, order, by, .. } in core.ports.store.orders(owned.summary.run_id).await? {
         let answer = match serde_json::from_value::<Order>(order) {
             Err(error) => order_record::unreadable(&error),
             Ok(order) => match carry_out(core, owned, order, &by, why, Some(id)).await {
-                Ok(_) => return Ok(()), // the store answers the others: the run has ended
+                Ok(_) => return Ok(true), // the store answers the others: the run has ended
                 Err(OrderError::Refused { refusal, .. }) => order_record::refused(&refusal),
                 Err(OrderError::Unreadable(why)) => order_record::refused(&Refusal::NotApplicable(why)),
                 Err(OrderError::NoRun | OrderError::Store { .. }) => continue, // left unanswered: it is tried again when the run is loaded again
@@ -95,7 +103,7 @@ async fn answer_stored(core: &Arc<Core>, owned: &OwnedRun, why: &str) -> Result<
         };
         core.ports.store.settle_order(id, answer).await?;
     }
-    Ok(())
+    Ok(false)
 }
 
 fn refused(run: &RunSummary, refusal: Refusal) -> OrderError {

@@ -189,7 +189,7 @@ impl Rig {
         for _ in 0..400 {
             match self.end {
                 Some(End::Settled | End::Discarded) => return self.check(),
-                Some(End::Lost | End::OwnershipUncertain) => {
+                Some(End::Lost | End::Contradicted | End::OwnershipUncertain) => {
                     self.report("the driver gave up the run, though no other process exists");
                     return;
                 }

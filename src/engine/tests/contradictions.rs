@@ -1,0 +1,72 @@
+//! A run whose next event does not fit the events before it is listed as stuck.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::harness::{Harness, ServiceReply, StepService, checked_plan, start};
+use crate::engine::OrderError;
+use crate::engine::driver::drive_contradicting;
+use crate::engine::scheduler::{claim, watchdog};
+use crate::names::RunId;
+use crate::store::TakeResult;
+use crate::workflow::{Order, RunStatus};
+
+async fn harness() -> (Arc<StepService>, Harness) {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let definition = json!({
+        "workflow": "w",
+        "steps": {
+            "go": { "wait": { "signal": "go" } },
+            "a": { "needs": ["go"], "call": "POST ${services.world}/a" },
+        },
+        "respond": { "status": 200, "body": {} },
+    });
+    let harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
+    (step_service, harness)
+}
+
+/// A run that waits for a signal, and whose next event did not fit.
+async fn contradicting(harness: &Harness) -> RunId {
+    let run = start(&harness, json!({})).await.run;
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingSignal);
+    let core = &harness.engine.core;
+    let slot = core.schedule.mailboxes.claim_slot(&core.schedule.timers, run).expect("it is free");
+    let lease_proof = core.schedule.lease.proof();
+    let Ok(TakeResult::Taken(owned)) = core.ports.store.take(core.schedule.worker, run).await else { panic!() };
+    let claimed = claim::load(core, slot, &owned, lease_proof).await.unwrap_or_else(|_| panic!("it is loaded"));
+    tokio::time::timeout(super::harness::TIMEOUT, drive_contradicting(core, claimed)).await.expect("its task ends");
+    run
+}
+
+#[tokio::test]
+async fn a_run_whose_events_contradict_each_other_is_stuck_until_it_moves() {
+    let (_step_service, harness) = harness().await;
+    let run = contradicting(&harness).await;
+    let why = harness.engine.why_stuck(run).expect("it is listed");
+    assert!(why.contains("contradict each other") && why.contains("run_started"), "{why}");
+    assert_eq!(harness.engine.stuck_count(), 1);
+    let explained = harness.engine.explain(run).await.unwrap();
+    assert!(explained.stuck && explained.sentence.contains("contradict each other"), "{}", explained.sentence);
+    watchdog::check_all(&harness.engine.core).await.unwrap();
+    assert_eq!(harness.engine.stuck_count(), 1, "it is not woken again and again");
+
+    // It comes to no order, except to the one that ends it. Then it is tried again.
+    let signal = || Order::Signal { name: "go".into(), payload: Arc::default(), id: None };
+    let refused = harness.engine.order(run, signal(), "ann".into()).await;
+    assert!(matches!(&refused, Err(OrderError::Unreadable(why)) if why.contains("cancel --no-undo")), "{refused:?}");
+    harness.wait_until_idle(run).await;
+    assert_eq!(harness.engine.stuck_count(), 0, "it rests again");
+    harness.engine.order(run, signal(), "ann".into()).await.unwrap();
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+}
+
+#[tokio::test]
+async fn a_run_whose_events_contradict_each_other_can_be_cancelled_without_undoing() {
+    let (_step_service, harness) = harness().await;
+    let run = contradicting(&harness).await;
+    let cancel = |compensate| Order::Cancel { compensate, reason: None, automatic: false };
+    assert!(harness.engine.order(run, cancel(false), "ann".into()).await.is_ok());
+    assert_eq!(harness.store.run(run).await.unwrap().unwrap().status, RunStatus::Cancelled);
+    assert_eq!(harness.engine.stuck_count(), 0);
+}

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use super::calls::StepItem;
 use super::conflict::conflict;
 use super::rules::Busy;
-use super::step_events::{failed, finished, skipped};
+use super::step_events::{fail_before_call, failed, skipped};
 use super::world::call_scope;
 use super::{
     CheckpointEvent, ChildEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind,
@@ -56,7 +56,7 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
     if let Some(wrong) = wrong {
         let message = format!("`{}`: the name of its lock {wrong}", step.id);
         let failure = Failure::of_step(FailureKind::Expression, &step.id, item, message);
-        return Some(Ok(vec![finished(step, item, 0, Outcome::Failed { failure })]));
+        return Some(Ok(vec![fail_before_call(run, step, item, ConflictKind::Expression, failure)]));
     }
     let name = in_namespace(run.mode(), name);
     Some(Ok(vec![Event::Lock(LockEvent::Queued { step: step.id.clone(), item, name })]))

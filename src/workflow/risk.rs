@@ -17,11 +17,11 @@ use super::interactions::RunQuestion;
 use super::may_begin::sends;
 use super::plan::Step;
 use super::rules::Level;
-use super::step_events::{failed, failure, finished};
+use super::step_events::{fail_before_call, failed, failure, finished};
 use super::world::{call_scope, item_scope};
 use super::{
-    Call, CallBody, CheckpointEvent, CheckpointKind, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Part,
-    Plan, ReviewItem, Risk, Run, StepKind, World, fallback, wire,
+    Call, CallBody, CheckpointEvent, CheckpointKind, ConflictKind, EffectClass, Event, Failure, FailureKind, Mode,
+    Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, World, fallback, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
@@ -107,6 +107,13 @@ fn gate_without_people(run: &Run, plan: &Plan, world: &World, step: &Step, item:
         _ => (false, true),
     };
     match (sent, declared) {
+        // With the input of its first attempt it needed no approval, so that it was sent. It cannot be rehearsed now.
+        (true, _) if run.call_state(&step.id, item, Part::Do).is_some() => {
+            let mode = run.mode().as_str();
+            let message = format!("with this input `{}` needs an approval, and a {mode} run asks nobody", step.id);
+            let failure = Failure::of_step(FailureKind::NeedsPerson, &step.id, item, message);
+            Gate::Before(vec![fail_before_call(run, step, item, ConflictKind::Expression, failure)])
+        }
         (true, true) => Gate::Rehearse,
         (false, true) => Gate::Open,
         (_, false) => Gate::Before(vec![needs_person(step, item)]),
@@ -229,7 +236,8 @@ impl RiskCheck<'_> {
             let Some(risk) = parse_risk(&value) else {
                 let message = format!("`{}`: its `risk` gives {value}, which is not a risk level", self.step.id);
                 let failure = Failure::of_step(FailureKind::Expression, &self.step.id, self.item, message);
-                return Err(Box::new(finished(self.step, self.item, 0, Outcome::Failed { failure })));
+                let event = fail_before_call(self.run, self.step, self.item, ConflictKind::Expression, failure);
+                return Err(Box::new(event));
             };
             highest = highest.max(risk);
             if highest == Risk::High {

@@ -60,6 +60,21 @@ pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: Con
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
+/// Handles a failure before a call, or before another attempt that a person asked for. In the first case the step
+/// fails. In the second a person decides again, because no attempt is under way that could end the step.
+pub(super) fn fail_before_call(
+    run: &Run,
+    step: &Step,
+    item: Option<u32>,
+    kind: ConflictKind,
+    failure: Failure,
+) -> Event {
+    match run.call_state(&step.id, item, Part::Do).is_some() {
+        true => fail_or_pause(run, step, item, kind, failure),
+        false => finished(step, item, 0, Outcome::Failed { failure }),
+    }
+}
+
 /// The failure where an expression has no value: because a rehearsed step that it reads declares no output, or for
 /// another reason.
 pub(super) fn failure(

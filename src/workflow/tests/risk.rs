@@ -234,3 +234,60 @@ respond: { status: 200 }
     harness.call("pay", ok(json!({})));
     assert_eq!(harness.status(), RunStatus::Completed);
 }
+
+/// A dark run asks nobody, and what it has sent once cannot be rehearsed.
+#[test]
+fn another_input_that_would_need_an_approval_is_a_conflict_in_a_dark_run() {
+    for rehearse in ["", "rehearse: { ok: true }"] {
+        let plan = plan(&format!(
+            "
+workflow: w
+risks: [{{ items_over: 2, risk: medium }}]
+steps:
+  pay:
+    call: POST ${{services.bank}}/pay
+    effect: private
+    body: {{ all: [1] }}
+    on_failure: pause
+    {rehearse}
+respond: {{ status: 200 }}
+"
+        ));
+        let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
+        harness.settle();
+        harness.call("pay", status(400));
+        let retry_with =
+            |count: u32| Choice::RetryWith { input: Arc::new(json!({"all": (0..count).collect::<Vec<_>>()})) };
+        harness.choose("pay", None, retry_with(3)).unwrap();
+        let conflict = harness.run.conflict().expect("a person decides again");
+        assert_eq!(conflict.attempt, 1);
+        assert!(conflict.message.contains("needs an approval"), "{}", conflict.message);
+        harness.choose("pay", None, retry_with(2)).unwrap();
+        harness.call("pay", ok(json!({})));
+        assert_eq!(harness.status(), RunStatus::Completed);
+    }
+}
+
+/// The level depends on the time, so that it may have no valid value when the risk is computed again.
+#[test]
+fn a_risk_that_is_no_level_for_another_input_is_a_conflict() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  pay:
+    call: POST ${services.bank}/pay
+    body: { n: 1 }
+    on_failure: pause
+    risk: '${now == run.started ? \"low\" : \"odd\"}'
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_api(&plan);
+    harness.settle();
+    harness.call("pay", status(400));
+    harness.advance_seconds(60);
+    harness.choose("pay", None, Choice::RetryWith { input: Arc::new(json!({})) }).unwrap();
+    let conflict = harness.run.conflict().expect("a person decides again");
+    assert!(conflict.message.contains("which is not a risk level"), "{}", conflict.message);
+}

@@ -15,8 +15,8 @@ use super::conflict::conflict;
 use super::failure::WENT_TO;
 use super::world::call_scope;
 use super::{
-    Call, CallRecord, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Part, Plan, Run, Step,
-    World, wire,
+    Call, CallRecord, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Part, Plan, Run,
+    Step, World, wire,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::{ServiceName, StepId};
@@ -131,7 +131,7 @@ pub(super) fn next(
 ) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
     match moved(run, world, call, (&step.id, item, part), &state.request) {
         None => Ok(NextAttempt::Same),
-        // A person who asked for another attempt has been told both addresses.
+        // Otherwise a person who was told both addresses has asked for another attempt.
         Some(moved) if state.unknown_effect() && !state.move_accepted => {
             Ok(NextAttempt::Pause(pause(run, step, item, part, state, &moved)))
         }
@@ -144,8 +144,25 @@ pub(super) fn next(
     }
 }
 
-/// Pauses the run until a person decides over an attempt with unknown effect.
+/// Pauses the run until a person decides over an attempt with unknown effect, because its service has moved.
 pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, state: &CallState, moved: &Moved) -> Event {
+    let mut conflict = over_unknown(run, step, item, part, state, moved);
+    let Moved { service, from, to } = moved;
+    conflict.expected =
+        Some(format!("`{service}` at {from}: only there its key is known. `retry` sends the same to {to}"));
+    conflict.names_earlier_url = Some(true);
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+}
+
+/// The conflict over an attempt with unknown effect, with what came back from it.
+fn over_unknown(
+    run: &Run,
+    step: &Step,
+    item: Option<u32>,
+    part: Part,
+    state: &CallState,
+    reason: &dyn fmt::Display,
+) -> Conflict {
     let (kind, what) = match part {
         Part::Undo => (ConflictKind::UndoUnknown, format!("it is unknown whether what `{}` did was undone", step.id)),
         Part::Do | Part::Probe => {
@@ -154,11 +171,8 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, state
     };
     let why = state.why.as_ref().map_or_else(String::new, |why| format!("{why}; "));
     let UnknownReply { status, response } = state.unknown_reply.clone().unwrap_or_default();
-    let failure = Failure::of_step(FailureKind::Broken, &step.id, item, format!("{what}: {why}{moved}"));
+    let failure = Failure::of_step(FailureKind::Broken, &step.id, item, format!("{what}: {why}{reason}"));
     let mut conflict = conflict(run, step, item, part.asked_about(), kind, &Failure { status, ..failure });
     conflict.response = response;
-    let Moved { service, from, to } = moved;
-    conflict.expected =
-        Some(format!("`{service}` at {from}: only there its key is known. `retry` sends the same to {to}"));
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+    conflict
 }

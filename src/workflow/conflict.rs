@@ -46,6 +46,7 @@ pub(super) fn conflict(
         response: None,
         expected: None,
         choices: choices(run, Some(step), item, kind).into_iter().map(str::to_owned).collect(),
+        names_earlier_url: Some(false),
     }
 }
 

@@ -182,15 +182,20 @@ pub struct Conflict {
     /// The choices offered: names of [`super::Choice`].
     #[serde(default)]
     pub choices: Vec<String>,
+    /// Whether its message names the URL of an earlier attempt, because the service has had another one since. Absent
+    /// in events of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names_earlier_url: Option<bool>,
 }
 
 /// Stands before the URL of an attempt in a conflict's message, where its service has had another URL since.
 pub(super) const WENT_TO: &str = "that attempt went to";
 
 impl Conflict {
-    /// Whether its message names the URL of an earlier attempt.
+    /// Whether its message names the URL of an earlier attempt. In conflicts of earlier versions only the message
+    /// tells.
     pub(super) fn names_earlier_url(&self) -> bool {
-        self.message.contains(WENT_TO)
+        self.names_earlier_url.unwrap_or_else(|| self.message.contains(WENT_TO))
     }
 }
 

@@ -273,8 +273,21 @@ pub(super) fn checkpoint(asked: &OpenCheckpoint, run: RunId) -> PendingCheckpoin
 
 /// A conflict as the API shows it.
 pub(super) fn conflict(conflict: &Conflict, run: RunId) -> OpenConflict {
-    let Conflict { kind, step, item, part, attempt, message, status, request, key, response, expected, choices } =
-        conflict;
+    let Conflict {
+        kind,
+        step,
+        item,
+        part,
+        attempt,
+        message,
+        status,
+        request,
+        key,
+        response,
+        expected,
+        choices,
+        names_earlier_url: _,
+    } = conflict;
     OpenConflict {
         kind: *kind,
         run_id: run.to_string(),

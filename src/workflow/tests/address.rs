@@ -169,6 +169,29 @@ fn a_person_who_was_not_told_of_the_move_is_asked_again() {
     }
 }
 
+/// The text comes from the service, and says nothing of a move.
+#[test]
+fn only_a_conflict_over_a_move_tells_of_it() {
+    let plan = plan_of(CALLS[0], "");
+    let mut harness = charging(&plan);
+    for _ in 0..3 {
+        harness.call("charge", AttemptResult::CutOff("that attempt went to http://old/charges".into()));
+    }
+    let conflict = harness.run.conflict().expect("the attempts are used up");
+    assert!(conflict.message.contains("that attempt went to"), "{}", conflict.message);
+    // A conflict of an earlier version is known by its message only.
+    let mut stored = serde_json::to_value(conflict).unwrap();
+    stored.as_object_mut().unwrap().remove("names_earlier_url").expect("it is stored");
+    let earlier: crate::workflow::Conflict = serde_json::from_value(stored).unwrap();
+    assert!(earlier.names_earlier_url() && !conflict.names_earlier_url());
+    set_base_url(&mut harness, "stock", "http://new");
+    harness.choose("charge", None, Choice::Retry).unwrap();
+    assert_paused(&harness);
+    assert!(harness.run.conflict().unwrap().names_earlier_url());
+    harness.choose("charge", None, Choice::Retry).unwrap();
+    assert!(attempt(&harness).1.url.starts_with("http://new/charges"));
+}
+
 /// The conflict over a missing service names no address: the person or the reload that ends it agrees to none.
 #[test]
 fn a_service_that_was_missing_and_comes_back_elsewhere_gets_no_unknown_attempt() {

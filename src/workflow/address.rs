@@ -44,6 +44,12 @@ pub fn path_at_base<'r>(
     matches.then_some(path)
 }
 
+/// Whether the files in force allow a call to be repeated after an unknown outcome: a service that is not `keyed` any
+/// more did not honour the key. While the files lack the service, nothing is known of it, and nothing is sent.
+pub fn allows_repeat(call: &Call, world: &World) -> bool {
+    call.repeat_is_harmless() || world.base(&call.service).is_none()
+}
+
 /// A service that has another base URL than when a call was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
@@ -152,6 +158,26 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, state
         Some(format!("`{service}` at {from}: only there its key is known. `retry` sends the same to {to}"));
     conflict.names_earlier_url = Some(true);
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+}
+
+/// Pauses the run instead of repeating an attempt with unknown effect, where a repeat was harmless when the attempt was
+/// sent, and is not by the files in force: its service is not `keyed` any more. `None` where the attempt is repeated,
+/// or a person has asked for that.
+pub(super) fn pause_unrepeatable(
+    run: &Run,
+    step: &Step,
+    item: Option<u32>,
+    part: Part,
+    world: &World,
+    (call, state): (&Call, &CallState),
+) -> Option<Event> {
+    if !state.unknown_effect() || state.requested || allows_repeat(call, world) {
+        return None;
+    }
+    let service = &call.service;
+    let why = format!("`{service}` is not `keyed` in the files in force, so that another attempt could do it twice");
+    let conflict = over_unknown(run, step, item, part, state, &why);
+    Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None }))
 }
 
 /// The conflict over an attempt with unknown effect, with what came back from it.

@@ -60,6 +60,9 @@ pub(super) fn begin(
                     if let Some(missing) = missing::of_call(call, world) {
                         return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
                     }
+                    if let Some(pause) = address::pause_unrepeatable(run, step, item, Part::Do, world, (call, state)) {
+                        return Ok(vec![pause]);
+                    }
                     let request = match address::next(run, world, step, item, Part::Do, (call, state)) {
                         Ok(NextAttempt::Same) => None,
                         Ok(NextAttempt::Rebased(request)) => Some(request),

@@ -19,7 +19,8 @@ use super::rules::Busy;
 use super::step_events::schema_failure;
 use super::{
     AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Mode,
-    Outcome, Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
+    Outcome, Part, PauseOrFail, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, address,
+    fallback, lock,
 };
 
 /// An attempt that ended, with the state that decisions about it need.
@@ -243,7 +244,8 @@ impl EndedAttempt<'_> {
         };
         let not_counted = may_be_free && !self.every_attempt_counts();
         let stops = self.part == Part::Do && self.run.is_ending();
-        if stops || (unknown && !state.repeatable) || (!not_counted && state.counted() >= call.retry.attempts) {
+        let is_repeatable = state.repeatable && address::allows_repeat(call, self.world);
+        if stops || (unknown && !is_repeatable) || (!not_counted && state.counted() >= call.retry.attempts) {
             return None;
         }
         let after = retry_after(result);

@@ -25,6 +25,7 @@ mod risk;
 mod saga;
 mod skipped_fallbacks;
 mod snapshots;
+mod unkeyed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -83,6 +83,9 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
     match run.call_state(&step.id, item, Part::Undo) {
         Some(state) if !matches!(state.phase, Phase::InFlight | Phase::Stuck) && missing.is_some() => {}
         Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
+            if let Some(pause) = address::pause_unrepeatable(run, step, item, Part::Undo, world, (undo, state)) {
+                return Ok(vec![pause]);
+            }
             let request = match address::next(run, world, step, item, Part::Undo, (undo, state)) {
                 Ok(NextAttempt::Same) => None,
                 Ok(NextAttempt::Rebased(request)) => Some(request),

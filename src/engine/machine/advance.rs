@@ -7,7 +7,7 @@ use super::measure::Measure;
 use super::state::{CallName, Machine, RecoveryPause};
 use crate::names::{RunId, Seq};
 use crate::workflow::{
-    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Refusal, decide, due,
+    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Refusal, address, decide, due,
     respond_condition_errors,
 };
 
@@ -52,7 +52,10 @@ impl Machine {
         });
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
-            if attempt.repeatable && !is_paused {
+            let call = self.plan.step(&attempt.step).and_then(|(_, step)| step.call(attempt.part));
+            let is_repeatable =
+                attempt.repeatable && call.is_some_and(|call| address::allows_repeat(call, &self.world));
+            if is_repeatable && !is_paused {
                 self.possible_repeats.insert(name.clone());
                 self.unsent_attempts.push((Seq(0), name));
             } else if let Some(step) = self.step_indexes.get(&attempt.step).copied() {

@@ -36,12 +36,16 @@ fn definition() -> Value {
 
 /// Ends the process while the charge is in flight; a second charge is answered.
 async fn crash_during_charge(keyed: bool) -> (Arc<StepService>, Harness, crate::names::RunId) {
+    crash_during(&definition(), keyed).await
+}
+
+async fn crash_during(definition: &Value, keyed: bool) -> (Arc<StepService>, Harness, crate::names::RunId) {
     let step_service = StepService::new(|seen, before| match (seen.path.as_str(), before) {
         ("/charge", 0) => ServiceReply::Hang,
         _ => ServiceReply::Json(200, json!({"id": 1})),
     })
     .await;
-    let mut harness = Harness::new(&step_service, checked_plan(&definition(), keyed)).await;
+    let mut harness = Harness::new(&step_service, checked_plan(definition, keyed)).await;
     let mut arm_request = request("w", Mode::Real, &json!({"items": [1, 2, 3]}));
     arm_request.retry_key = Some(RetryKey([3; 32]));
     let arm = harness.engine.arm();
@@ -119,7 +123,9 @@ async fn credentials_of_the_caller_survive_a_crash_and_are_erased_when_the_run_e
 
 #[tokio::test]
 async fn a_run_keeps_the_plan_that_it_started_with() {
-    let (_, mut harness, run) = crash_during_charge(true).await;
+    let mut definition = definition();
+    definition["steps"]["charge"]["call"] = json!("PUT ${services.world}/charge"); // repeated whether keyed or not
+    let (_, mut harness, run) = crash_during(&definition, false).await;
     harness.plan = PlanBuilder::new().respond(200, json!({})).build("w");
     harness.crash().await;
     assert_eq!(harness.recover().await.resumed, 1);

@@ -1,7 +1,9 @@
 //! A crash after each output of each step; another driver continues from the stored events.
 
+use serde_json::json;
+
 use super::plans;
-use super::rig::{Crash, Rig};
+use super::rig::{self, Crash, Pending, Rig};
 use crate::engine::machine::Input;
 
 /// The next input: the result of the oldest pending request, or the timer; `None` where nothing is pending or the run
@@ -29,6 +31,26 @@ fn run_partly(rig: &mut Rig, steps: usize, outputs: usize) -> Option<usize> {
         input = next_input(rig)?;
     }
     Some(rig.step_until(input, outputs))
+}
+
+/// The files of the next process say that the service does not honour keys: the call that was in flight is not sent
+/// again.
+#[test]
+fn a_call_in_flight_is_repeated_after_a_crash_only_where_its_service_is_still_keyed() {
+    let definition = json!({
+        "workflow": "pay",
+        "steps": { "pay": { "call": "POST ${services.stock}/pay" } },
+        "respond": { "status": 200, "body": {} },
+    });
+    for is_keyed in [true, false] {
+        let mut rig = Rig::new(&rig::plan(&definition));
+        let outputs = run_partly(&mut rig, 1, usize::MAX);
+        assert!(outputs.is_some() && matches!(rig.pending.front(), Some(Pending::Call(_))), "the call is in flight");
+        rig.plan = rig::plan_with(&definition, is_keyed);
+        rig.recover();
+        let is_sent = rig.pending.iter().any(|pending| matches!(pending, Pending::Call(_)));
+        assert_eq!(is_sent, is_keyed);
+    }
 }
 
 #[test]

@@ -76,7 +76,12 @@ pub(super) struct Rig {
 }
 
 pub(super) fn plan(definition: &Value) -> Arc<Plan> {
-    let services = BTreeMap::from([(ServiceName::from("stock"), true), (ServiceName::from("bank"), false)]);
+    plan_with(definition, true)
+}
+
+/// A plan by files that declare the service `stock` as keyed, or not.
+pub(super) fn plan_with(definition: &Value, is_stock_keyed: bool) -> Arc<Plan> {
+    let services = BTreeMap::from([(ServiceName::from("stock"), is_stock_keyed), (ServiceName::from("bank"), false)]);
     let known =
         Known { services: &services, secrets: &BTreeSet::new(), has_store_key: false, limits: &Limits::default() };
     Arc::new(Plan::from_source(definition, &known).unwrap_or_else(|problems| panic!("{problems:#?}")))

@@ -1,0 +1,93 @@
+//! A service that is not `keyed` any more: what was sent while it was is not sent again.
+
+use super::harness::timed_out;
+use super::*;
+use crate::limits::Limits;
+use crate::workflow::{Choice, ConflictKind, Known, Order, Part};
+
+fn plan_of(is_keyed: bool) -> Plan {
+    let source: Value = serde_saphyr::from_str(
+        "
+workflow: w
+steps:
+  charge:
+    call: POST ${services.stock}/charges
+    retry: { attempts: 3, base: 1ms, max: 1ms }
+    undo: { call: 'POST ${services.stock}/refunds', retry: { attempts: 3, base: 1ms, max: 1ms } }
+  put: { call: 'PUT ${services.stock}/puts', retry: { attempts: 3, base: 1ms, max: 1ms } }
+respond: { status: 200 }
+",
+    )
+    .unwrap();
+    let services = BTreeMap::from([(ServiceName::from("stock"), is_keyed)]);
+    let known =
+        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: false, limits: &Limits::default() };
+    Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn end_attempt(harness: &mut Harness<'_>, step: &str, part: Part, result: AttemptResult) {
+    let attempt = harness.run.attempt(&step.into(), None, part).expect("it is under way").attempt;
+    let step = harness.plan.step(&step.into()).unwrap().0;
+    harness.command(Command::Record { step, item: None, part, attempt, result, again: false, jitter: 0.5 }).unwrap();
+}
+
+#[test]
+fn an_unknown_attempt_is_not_repeated_by_files_that_say_its_service_is_not_keyed() {
+    let (keyed, unkeyed) = (plan_of(true), plan_of(false));
+    assert_eq!(keyed.id, unkeyed.id, "a run loads its plan with the services of the files in force");
+    // Its outcome became unknown before the restart, or because of it.
+    for (ends_before, result) in [(true, timed_out()), (false, AttemptResult::Interrupted)] {
+        for plan in [&keyed, &unkeyed] {
+            let mut harness = Harness::of_api(&keyed);
+            harness.settle();
+            for step in ["charge", "put"] {
+                if ends_before {
+                    end_attempt(&mut harness, step, Part::Do, result.clone());
+                }
+            }
+            harness.plan = plan;
+            for step in ["charge", "put"] {
+                if !ends_before {
+                    end_attempt(&mut harness, step, Part::Do, result.clone());
+                }
+            }
+            harness.settle();
+            if std::ptr::eq(plan, &keyed) {
+                assert_eq!(harness.in_flight_names(), ["charge", "put"]);
+                continue;
+            }
+            let conflict = harness.run.conflict().expect("a person decides");
+            assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::OutcomeUnknown, "charge"));
+            assert_eq!(conflict.message.contains("is not `keyed` in the files in force"), ends_before);
+            harness.choose("charge", None, Choice::Retry).unwrap();
+            harness.advance_seconds(1);
+            assert_eq!(harness.in_flight_names(), ["charge", "put"], "a person asks for that; a PUT needs no key");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_undo_is_not_repeated_by_files_that_say_its_service_is_not_keyed() {
+    let (keyed, unkeyed) = (plan_of(true), plan_of(false));
+    for (ends_before, result) in [(true, timed_out()), (false, AttemptResult::Interrupted)] {
+        let mut harness = Harness::of_api(&keyed);
+        harness.settle();
+        harness.call("charge", ok(json!({})));
+        harness.order(Order::Cancel { compensate: true, reason: None, automatic: false }).unwrap();
+        harness.call("put", status(400));
+        assert_eq!(harness.in_flight_names(), ["undo charge"]);
+        if ends_before {
+            end_attempt(&mut harness, "charge", Part::Undo, result.clone());
+        }
+        harness.plan = &unkeyed;
+        if !ends_before {
+            end_attempt(&mut harness, "charge", Part::Undo, result);
+        }
+        harness.settle();
+        let conflict = harness.run.conflict().expect("a person decides");
+        assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, Part::Undo));
+        assert!(harness.in_flight_names().is_empty());
+        harness.choose("charge", None, Choice::Retry).unwrap();
+        assert_eq!(harness.in_flight_names(), ["undo charge"]);
+    }
+}

@@ -46,6 +46,21 @@ steps:
 respond: { status: 200, body: {} }
 ";
 
+const KID: &str = "
+workflow: kid
+steps:
+  reserve: { call: 'POST ${services.works}/reserves', undo: 'DELETE ${services.works}/reserves' }
+  go: { needs: [reserve], wait: { signal: go } }
+respond: { status: 200, body: {} }
+";
+const ABOVE: &str = "
+workflow: above
+steps:
+  kid: { run: kid }
+  bad: { call: 'POST ${services.works}/bads' }
+respond: { status: 200, body: {} }
+";
+
 impl EngineTest {
     /// Replaces the store of a killed process by a backup.
     fn replace_store(&self, backup: &str) {
@@ -215,4 +230,36 @@ async fn undos_of_a_run_that_was_ending_in_the_backup_are_held() {
     test.finish().await;
     let name = "engine::restored_runs::undos_of_a_run_that_was_ending_in_the_backup_are_held";
     report_violations(name, seed(), "1 run, 1 backup, 1 kill", &[]);
+}
+
+/// The parent fails, and its child undoes what it did. Both are paused in the copy, and a person resumes the parent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_was_ending_in_the_backup_is_resumed_with_its_parent() {
+    let mut test = EngineTest::with(&[KID, ABOVE]).await;
+    test.step_service.set_default("POST /bads", ScriptedReply::Done(400, json!({})));
+    test.step_service.hold("POST /bads");
+    test.step_service.hold("DELETE /reserves");
+    let parent = test.start_run("above", json!({})).await;
+    let kid = child_of(&test, &parent).await;
+    test.wait_for_status(&kid, "waiting_signal").await;
+    test.step_service.release_all("POST /bads");
+    test.wait_for_calls("DELETE /reserves", 1).await;
+    test.back_up("copy.db").await;
+    test.step_service.release_all("DELETE /reserves");
+    test.wait_for_status(&parent, "failed").await;
+    test.kill().await;
+    test.replace_store("copy.db");
+    test.restart().await;
+
+    for run in [&parent, &kid] {
+        test.wait_for_status(run, "paused").await;
+    }
+    assert_eq!(test.step_service.count("DELETE /reserves"), 1, "its undo is held");
+    test.cli(&["runs", "resume", id(&parent)]).await;
+    test.wait_for_status(&kid, "cancelled").await;
+    test.wait_for_status(&parent, "failed").await;
+    assert_eq!(test.step_service.count("DELETE /reserves"), 2);
+    test.finish().await;
+    let name = "engine::restored_runs::a_child_that_was_ending_in_the_backup_is_resumed_with_its_parent";
+    report_violations(name, seed(), "2 runs, 1 backup, 1 kill", &[]);
 }

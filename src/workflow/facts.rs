@@ -104,6 +104,9 @@ pub struct ResultTaken {
     /// Whether a person skipped it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_hand: bool,
+    /// An item that a person skipped, or to which a person gave another input, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_item: Option<u32>,
     /// What expressions see of it: `output`, `status`, `headers`, `by`.
     pub fields: Arc<Value>,
     /// What its `undo` works on, in the order of completion.

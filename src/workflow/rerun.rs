@@ -3,13 +3,13 @@
 //! Always true: results of steps that finished and do not depend on that step are taken over, and their `undo` uses the
 //! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
 //! are asked about them again. What people and other programs gave the earlier run holds for the new one: the inputs of
-//! steps that run again, signals that no step has taken, and the ids of all signals; a step that a person skipped stays
-//! skipped, unless the rerun begins at it. What was decided about single items cannot be taken over, because the items
-//! may be others, so the rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun begins at it. A call that
-//! was done and is not undone is repeated only if the rerun begins at its step, or if its step has a result and depends
-//! on the one where the rerun begins. A run that is not final ends when it is handed over: it records the id of its
-//! successor before that one is created, so the two are never active at the same time; if creating the successor fails,
-//! giving the same order again creates it.
+//! steps, signals that no step has taken, and the ids of all signals; a step that a person skipped stays skipped, unless
+//! the rerun begins at it. What was decided about single items cannot be taken over, because the items may be others, so
+//! the rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun
+//! begins at it. A call that was done and is not undone is repeated only if the rerun begins at its step, or if its step
+//! has a result and depends on the one where the rerun begins. A run that is not final ends when it is handed over: it
+//! records the id of its successor before that one is created, so the two are never active at the same time; if creating
+//! the successor fails, giving the same order again creates it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -70,6 +70,7 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
             sensitive.push(SensitivePath::whole());
         }
         let by_hand = old.skipped_by_hand.contains(&(step.clone(), None));
+        let decided_item = decided_item(old, &step);
         let unknown = old.unknown.iter().filter(|call| call.step == step);
         let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() });
         let by_children = old.left_by_children.get(&step).filter(|left| left.unknown);
@@ -81,28 +82,28 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
             origin,
             skipped,
             by_hand,
+            decided_item,
             fields: Arc::new(fields),
             done,
             unknown,
             sensitive,
         })))
     });
-    let mut events: Vec<_> = results.collect();
     let by = old.id().to_string();
-    for ((step, item), input) in &old.inputs {
-        let runs_again = plan.step(step).is_some_and(|(index, _)| to_rerun.contains(&index));
-        // Those of items are left out: the rerun begins at their step.
-        if runs_again && item.is_none() {
-            events.push(Event::Control(ControlEvent::InputAdjusted {
-                step: step.clone(),
-                item: None,
-                input: input.clone(),
-                by: by.clone(),
-                reason: None,
-                sensitive: handed_over.is_input_sensitive(step, input),
-            }));
-        }
-    }
+    // Those of items are left out: a rerun that performs them again begins at their step. They come before the results,
+    // because a step may run again in a later rerun only.
+    let inputs = old.inputs.iter().filter(|((step, item), _)| item.is_none() && plan.step(step).is_some());
+    let inputs = inputs.map(|((step, _), input)| {
+        Event::Control(ControlEvent::InputAdjusted {
+            step: step.clone(),
+            item: None,
+            input: input.clone(),
+            by: by.clone(),
+            reason: None,
+            sensitive: handed_over.is_input_sensitive(step, input),
+        })
+    });
+    let mut events: Vec<_> = inputs.chain(results).collect();
     events.extend(old.interactions.signals.iter().map(|signal| {
         Event::Wait(WaitEvent::SignalReceived {
             name: signal.name.clone(),
@@ -216,19 +217,25 @@ fn refuse_lost_decisions(
     start: StepIndex,
     to_rerun: &BTreeSet<StepIndex>,
 ) -> Result<(), Refusal> {
-    let inputs = old.inputs.keys().map(|call| (call, "given another input"));
-    let skipped = old.skipped_by_hand.iter().map(|call| (call, "skipped"));
-    let lost = inputs.chain(skipped).find_map(|((step, item), what)| {
-        let (index, _) = plan.step(step)?;
-        let is_lost = to_rerun.contains(&index) && original_of(plan, index) != original_of(plan, start);
-        Some((step, (*item)?, what)).filter(|_| is_lost)
+    let lost = to_rerun.iter().find_map(|index| {
+        let (step, original) = (&plan.steps[index.0].id, original_of(plan, *index));
+        let item = decided_item(old, step).filter(|_| original != original_of(plan, start))?;
+        Some((step, item, &plan.steps[original.0].id))
     });
-    lost.map_or(Ok(()), |(step, item, what)| {
+    lost.map_or(Ok(()), |(step, item, from)| {
         not_applicable(format!(
-            "a person has decided that item {item} of `{step}` is {what}, and the items may be others when `{step}` runs \
-             again; to perform all of them as the workflow says, begin at `{step}`"
+            "a person skipped item {item} of `{step}` or gave it another input, and the items may be others when `{step}` \
+             runs again; to perform all of them as the workflow says, begin at `{from}`"
         ))
     })
+}
+
+/// An item of a step that a person skipped, or to which a person gave another input, in this run or an earlier one of
+/// its job.
+fn decided_item(old: &Run, step: &StepId) -> Option<u32> {
+    let of_step = |(of, item): &(StepId, Option<u32>)| (*item).filter(|_| of == step);
+    let here = old.inputs.keys().chain(&old.skipped_by_hand).find_map(of_step);
+    here.or_else(|| old.decided_items.get(step).copied())
 }
 
 /// The step that a fallback, or the fallback of a fallback, replaces; any other step itself.

@@ -40,6 +40,8 @@ pub struct Run {
     pub(super) inputs: BTreeMap<StepItem, Arc<Value>>,
     /// Steps (items) that people skipped, and steps whose fallback they skipped.
     pub(super) skipped_by_hand: BTreeSet<StepItem>,
+    /// Of steps whose results were taken over: an item about which a person had decided.
+    pub(super) decided_items: BTreeMap<StepId, u32>,
     /// Fallbacks that were taken, and the step that each replaces.
     pub(super) replaced: BTreeMap<StepId, StepId>,
     pub(super) answer: Option<Arc<AnswerRecord>>,

@@ -338,8 +338,11 @@ impl Run {
     }
 
     pub(super) fn result_taken(&mut self, taken: &ResultTaken) -> Result<(), String> {
-        let ResultTaken { step, origin, skipped, by_hand, fields, done, unknown, sensitive: _ } = taken;
+        let ResultTaken { step, origin, skipped, by_hand, decided_item, fields, done, unknown, sensitive: _ } = taken;
         self.check_not_begun(step)?;
+        if let Some(item) = decided_item {
+            self.decided_items.insert(step.clone(), *item);
+        }
         if *by_hand {
             self.skipped_by_hand.insert((step.clone(), None));
             self.decided_against = true;

@@ -69,6 +69,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         side_calls: BTreeMap::new(),
         inputs: BTreeMap::new(),
         skipped_by_hand: BTreeSet::new(),
+        decided_items: BTreeMap::new(),
         replaced: BTreeMap::new(),
         answer: None,
         pending: None,

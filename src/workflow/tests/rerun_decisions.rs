@@ -40,6 +40,7 @@ workflow: w
 steps:
   price: { call: 'GET ${services.stock}/price' }
   pay: { call: 'POST ${services.bank}/pays', body: { amount: '${steps.price.output}' } }
+  ship: { needs: [pay], call: 'POST ${services.stock}/ships' }
 respond: { status: 200 }
 ",
     );
@@ -51,8 +52,14 @@ respond: { status: 200 }
     harness.call("price", ok(json!(1000)));
     assert_eq!(harness.sent_bodies().last(), Some(&json!({ "amount": 10 })));
     harness.call("pay", status(409));
-    let again = successor(&harness, "pay");
-    assert_eq!(again.sent_bodies(), [json!({ "amount": 10 })], "of the step at which a later rerun begins, too");
+    let mut harness = successor(&harness, "pay");
+    assert_eq!(harness.sent_bodies(), [json!({ "amount": 10 })], "of the step at which a rerun begins, too");
+    harness.call("pay", ok(json!({})));
+    harness.call("ship", status(409));
+    let mut harness = successor(&harness, "ship");
+    harness.call("ship", status(409));
+    let harness = successor(&harness, "pay");
+    assert_eq!(harness.sent_bodies(), [json!({ "amount": 10 })], "and of one whose result was taken over before");
 }
 
 const SIGNALS: &str = "
@@ -180,6 +187,17 @@ respond: { status: 200 }
             assert!(why.contains("item 0 of `send`") && why.contains("begin at `send`"), "{why}");
         }
         assert!(rerun(&harness.run, &plan, &"send".into()).is_ok(), "a person asks for all items");
+        // A later rerun does not forget it either, although the step's result is taken over.
+        harness.choose("send", Some(under_way), Choice::Skip).unwrap();
+        harness.choose("look", None, Choice::Retry).unwrap();
+        while let Some(item) = harness.run.in_flight().iter().find_map(|call| call.item) {
+            harness.item("send", item, ok(json!({})));
+        }
+        harness.call("look", status(409));
+        let mut harness = successor(&harness, "look");
+        harness.replies("look", None, status(409));
+        let why = rerun(&harness.run, &plan, &"address".into()).unwrap_err().to_string();
+        assert!(why.contains("of `send`") && why.contains("begin at `send`"), "{why}");
     }
 }
 

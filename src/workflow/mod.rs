@@ -51,6 +51,7 @@ mod reply_headers;
 mod rerun;
 mod resolve;
 mod respond;
+mod result_taken;
 mod risk;
 mod route_above;
 mod rules;
@@ -96,8 +97,7 @@ pub use event::{
 };
 pub use evolve::{Misfit, evolve, fold};
 pub use facts::{
-    AnswerRecord, Creates, DoneBefore, Outcome, Parent, Pinned, ResultTaken, RetryScheduled, RunStarted, StepFinished,
-    StepStarted, Superseded, UnknownBefore,
+    AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use lock::HASHED_LOCK;
@@ -116,6 +116,7 @@ pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::RecordedHeaders;
 pub use rerun::rerun;
 pub use respond::respond_condition_errors;
+pub use result_taken::{DoneBefore, ResultTaken, UnknownBefore};
 pub use route_above::RouteAbove;
 pub use rules::{Asking, Busy, Escalation, Level, Lock, OnReject, Policy, Question, Safeguards, SubRun, Until, Wait};
 pub use run::Run;

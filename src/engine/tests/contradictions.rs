@@ -28,7 +28,7 @@ async fn harness() -> (Arc<StepService>, Harness) {
 
 /// A run that waits for a signal, and whose next event did not fit.
 async fn contradicting(harness: &Harness) -> RunId {
-    let run = start(&harness, json!({})).await.run;
+    let run = start(harness, json!({})).await.run;
     assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::WaitingSignal);
     let core = &harness.engine.core;
     let slot = core.schedule.mailboxes.claim_slot(&core.schedule.timers, run).expect("it is free");

@@ -153,49 +153,6 @@ respond: { status: 200 }
     assert_eq!(harness.status(), RunStatus::Running, "a person lifts any pause");
 }
 
-/// A restored store pauses a child that is ending under its parent's name. A parent that is ending, too, gives no order
-/// but the cancellation that the child has already.
-#[test]
-fn a_parent_that_is_ending_lifts_its_pause_of_a_child_that_is_ending() {
-    let plan = plan(
-        "
-workflow: w
-steps:
-  a: { call: 'POST ${services.stock}/a', undo: 'DELETE ${services.stock}/a' }
-  b: { needs: [a], call: 'POST ${services.stock}/b', on_conflict: fail }
-respond: { status: 200 }
-",
-    );
-    let parent = RunId(uuid::Uuid::from_u128(9));
-    let by = parent.to_string();
-    let cancel = || Order::Cancel { compensate: true, reason: None, automatic: true };
-    for was_cancelled in [true, false] {
-        for pauser in [by.as_str(), "ann"] {
-            let mut harness = Harness::started_with(&plan, |started| {
-                started.route = None;
-                started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
-            });
-            harness.perform_due();
-            harness.replies("a", None, ok(json!({})));
-            if was_cancelled {
-                harness.order_by(&by, cancel()).unwrap();
-            }
-            harness.replies("b", None, status(409));
-            assert_eq!(harness.in_flight_names(), ["undo a"]);
-            harness.command(Command::PauseCopied { by: pauser.to_owned(), reason: "a copy".into() }).unwrap();
-            let attempt = harness.run.in_flight()[0].attempt;
-            let (step, item, part) = (plan.step(&"a".into()).unwrap().0, None, crate::workflow::Part::Undo);
-            let result = AttemptResult::NotSent("refused".into());
-            harness.command(Command::Record { step, item, part, attempt, result, again: false, jitter: 0.5 }).unwrap();
-            harness.advance_seconds(60);
-            assert!(harness.in_flight_names().is_empty(), "its undos are held");
-            let resumed = harness.order_by(&by, cancel());
-            assert_eq!(resumed.is_ok(), pauser == by, "{resumed:?}");
-            assert_eq!(harness.in_flight_names().len(), usize::from(pauser == by));
-        }
-    }
-}
-
 /// A child of a run that a route started (`Some`) or the API.
 fn child_below<'a>(plan: &'a Plan, route_above: Option<RouteAbove>) -> Harness<'a> {
     Harness::started_with(plan, |started| {

@@ -13,7 +13,7 @@
 //!   number was noted last. In a file of an earlier version the last two are 0, and it is taken to have its full
 //!   length;
 //! - slots 2 to 62: the hash of a route, and the time at which legacy last served a request of that route although the
-//!   key could not be noted;
+//!   key could not be noted. A slot whose time is older than the retry window is free for another route;
 //! - slot 63: such a time that counts for all routes;
 //! - the rest: a ring buffer of records.
 
@@ -44,8 +44,8 @@ pub(super) struct KeyFile {
     slots: SlotFile,
     path: PathBuf,
     records: u64,
-    /// The routes that have one of the slots 2 to 62; `None` for a free slot.
-    unnoted: [Option<[u8; 16]>; UNNOTED_ROUTES],
+    /// The routes that have one of the slots 2 to 62, each with its time; `None` for a free slot.
+    unnoted: [Option<([u8; 16], Timestamp)>; UNNOTED_ROUTES],
 }
 
 /// An open file with its content.
@@ -158,7 +158,7 @@ impl KeyFile {
             let route_and_time = time.map(|at| (bytes_at(slot, 8), at));
             match (route_and_time, self.unnoted.get_mut(index)) {
                 (Some((hash, at)), Some(route_of_slot)) => {
-                    *route_of_slot = Some(hash);
+                    *route_of_slot = Some((hash, at));
                     unnoted.push((SlotRoute::Hash(hash), at));
                 }
                 (Some((_, at)), None) => unnoted.push((SlotRoute::Any, at)),
@@ -195,7 +195,7 @@ impl KeyFile {
             // It is not known to which routes the lost keys belong: any route may have lost keys up to this moment.
             let now = clock::now();
             unnoted.push((SlotRoute::Any, now));
-            self.write_unnoted(SlotRoute::Any, now)?;
+            self.write_unnoted(SlotRoute::Any, now, |_| false)?;
         }
         // Torn slots are freed only after the slot of all routes is written: otherwise, after a kill in between, the
         // next process would find no damage.
@@ -272,15 +272,22 @@ impl KeyFile {
         self.slots.write(PROGRESS_SLOT, slot)
     }
 
-    /// Writes when legacy last served a request of this route with a key that could not be noted.
-    pub(super) fn write_unnoted(&mut self, route: SlotRoute, at: Timestamp) -> io::Result<()> {
+    /// Writes when legacy last served a request of this route with a key that could not be noted. A route without a
+    /// slot gets a free one, else one whose time `is_over`.
+    pub(super) fn write_unnoted(
+        &mut self,
+        route: SlotRoute,
+        at: Timestamp,
+        is_over: impl Fn(Timestamp) -> bool,
+    ) -> io::Result<()> {
         let (slot_index, hash) = match route {
             SlotRoute::Any => (UNNOTED_ANY_SLOT, [0; 16]),
             SlotRoute::Hash(hash) => {
-                let position = |wanted| self.unnoted.iter().position(|route_of_slot| *route_of_slot == wanted);
-                match position(Some(hash)).or_else(|| position(None)) {
+                let own = self.unnoted.iter().position(|slot| slot.is_some_and(|(of, _)| of == hash));
+                let free = || self.unnoted.iter().position(|slot| slot.is_none_or(|(_, at)| is_over(at)));
+                match own.or_else(free) {
                     Some(index) => {
-                        self.unnoted[index] = Some(hash);
+                        self.unnoted[index] = Some((hash, at));
                         (UNNOTED_SLOTS.start + index as u64, hash)
                     }
                     None => (UNNOTED_ANY_SLOT, [0; 16]),

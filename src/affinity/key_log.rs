@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 
 use super::key_file::{KeyFile, Opened, Record};
 use super::key_list::KeyFileList;
-use super::key_ring::Ring;
+use super::key_ring::{Ring, ServedUnnoted};
 use crate::clock;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
@@ -44,6 +44,23 @@ const RECORDS_IN_MEMORY: u64 = 1 << 18;
 /// A key could not be noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotNoted;
+
+/// Requests that legacy served and whose retry keys are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownKeys {
+    /// None was served later.
+    pub served: Timestamp,
+    /// When no retry of them may come any more.
+    pub until: Timestamp,
+}
+
+impl UnknownKeys {
+    /// `None` if no retry may come any more.
+    pub(super) fn since(served: Timestamp, window: Duration) -> Option<Self> {
+        let until = clock::window_end(served, window);
+        (until > clock::now()).then_some(Self { served, until })
+    }
+}
 
 /// See the module.
 pub struct KeyLog {
@@ -111,7 +128,8 @@ impl KeyLog {
             ring.stored = waiting.first().map_or(last, |first| first.seq - 1).max(stored);
             ring.waiting_keys = waiting.iter().map(|record| (record.key, record.seq)).collect();
             ring.waiting = waiting.into();
-            ring.unnoted = unnoted.into_iter().collect();
+            ring.unnoted =
+                unnoted.into_iter().map(|(route, at)| (route, ServedUnnoted::by_earlier_process(at))).collect();
             ring.note_damage(file.path(), damage);
             ring.file = Some(file);
         }
@@ -141,7 +159,7 @@ impl KeyLog {
         let mut ring = self.ring();
         ring.note_damage(opened.file.path(), opened.damage.clone());
         for (route, at) in &opened.unnoted {
-            ring.set_unnoted(*route, *at);
+            ring.set_unnoted(*route, ServedUnnoted::by_earlier_process(*at).at, self.window);
         }
         // Synced here first: once the old file says that they are stored, only this file has them.
         let synced = ring.file.as_ref().map_or(Ok(()), KeyFile::sync);
@@ -225,7 +243,7 @@ impl KeyLog {
     /// Records the time at which legacy serves a request of a route although the request's key could not be noted.
     pub(super) fn record_served_unnoted(&self, route: &RouteId) {
         let now = clock::now();
-        self.ring().set_unnoted(SlotRoute::of(route), now);
+        self.ring().set_unnoted(SlotRoute::of(route), now, self.window);
     }
 
     /// How long after a first try the client may repeat it.
@@ -233,23 +251,22 @@ impl KeyLog {
         self.window
     }
 
-    /// Until when a client may retry a request of this route that legacy served although its key could not be noted.
-    /// `None` if there is no such request.
-    pub(super) fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
+    /// The requests of this route that legacy served although their keys could not be noted; `None` if no retry of one
+    /// may come.
+    pub(super) fn unnoted(&self, route: &RouteId) -> Option<UnknownKeys> {
         let ring = self.ring();
-        let served = [SlotRoute::of(route), SlotRoute::Any].iter().filter_map(|r| ring.unnoted.get(r)).max()?;
-        Some(clock::window_end(*served, self.window)).filter(|until| *until > clock::now())
+        let served = [SlotRoute::of(route), SlotRoute::Any].into_iter().filter_map(|route| ring.unnoted.get(&route));
+        UnknownKeys::since(served.map(|served| served.at).max()?, self.window)
     }
 
-    /// If keys that legacy took are lost and their routes are not known: why they are lost, and until when a retry with
-    /// one of them may come.
-    pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, Timestamp)> {
+    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had them.
+    pub(super) fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
         let ring = self.ring();
-        let until = Some(clock::window_end(*ring.unnoted.get(&SlotRoute::Any)?, self.window));
+        let unknown = UnknownKeys::since(ring.unnoted.get(&SlotRoute::Any)?.at, self.window);
         let lacks = "the file of retry keys lacks keys of requests that legacy served: it was damaged, or they could not be \
                      noted";
         let why = || ring.damage.clone().unwrap_or_else(|| lacks.to_owned());
-        until.filter(|until| *until > clock::now()).map(|until| (why(), until))
+        unknown.map(|unknown| (why(), unknown))
     }
 
     /// Waits until the store has all keys that are noted now, or a write to the store fails.
@@ -265,7 +282,7 @@ impl KeyLog {
         {
             let mut ring = self.ring();
             // The times of routes that were served unnoted are only in the file.
-            if !ring.waiting.is_empty() || !ring.unnoted.is_empty() {
+            if !ring.waiting.is_empty() || ring.has_unnoted(self.window) {
                 return;
             }
             ring.unlisted = true;
@@ -287,7 +304,7 @@ impl KeyLog {
             let (batch, last, closed) = {
                 let mut ring = self.ring();
                 ring.forget_expired(self.window);
-                let batch: Vec<RetryKey> = ring.waiting.iter().take(BATCH_MAX).map(|record| record.key).collect();
+                let batch: Vec<_> = ring.waiting.iter().take(BATCH_MAX).map(|r| (r.key, r.at)).collect();
                 (batch, ring.waiting.iter().take(BATCH_MAX).next_back().map(|record| record.seq), ring.closed)
             };
             let Some(last) = last else {
@@ -342,7 +359,7 @@ impl KeyLog {
                 std::thread::park_timeout(SYNC_INTERVAL);
                 let Some(log) = log.upgrade() else { return };
                 let mut ring = log.ring();
-                ring.write_unnoted();
+                ring.write_unnoted(log.window);
                 let has_more_than_store = !ring.waiting.is_empty() || !ring.unnoted.is_empty();
                 let is_wanted = std::mem::take(&mut ring.written_since_sync) && has_more_than_store;
                 drop(ring);

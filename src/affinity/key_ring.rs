@@ -13,9 +13,24 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::slot_file::SlotRoute;
 
-/// When legacy serves a request whose key could not be noted, the time recorded for its route is set this far in the
-/// future, so that it is written to the file at most once per interval and not for each request.
+/// When legacy serves a request whose key could not be noted, the time in the file for its route is set this far in the
+/// future, so that it is written at most once per interval and not for each request.
 const UNNOTED_WRITE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// When legacy last served a request of a route with a key that could not be noted.
+#[derive(Clone, Copy)]
+pub(super) struct ServedUnnoted {
+    pub at: Timestamp,
+    /// The time in the file, or to be written there: at most [`UNNOTED_WRITE_INTERVAL`] later.
+    pub in_file: Timestamp,
+}
+
+impl ServedUnnoted {
+    /// From the time that an earlier process wrote: it served no request after this moment.
+    pub fn by_earlier_process(in_file: Timestamp) -> Self {
+        Self { at: in_file.min(clock::now()), in_file }
+    }
+}
 
 /// See the module.
 pub(super) struct Ring {
@@ -30,7 +45,7 @@ pub(super) struct Ring {
     /// The keys of the waiting records, each with the number of its newest record.
     pub waiting_keys: HashMap<RetryKey, u64>,
     /// For each route, when legacy last served a request with a key that could not be noted.
-    pub unnoted: HashMap<SlotRoute, Timestamp>,
+    pub unnoted: HashMap<SlotRoute, ServedUnnoted>,
     /// The signs, found when a file was opened, that records were missing in it: this process's file, or one whose keys
     /// it took over.
     pub damage: Option<String>,
@@ -100,24 +115,34 @@ impl Ring {
         self.damage = Some(format!("the file of retry keys {} is damaged ({damage})", path.display()));
     }
 
-    pub fn set_unnoted(&mut self, route: SlotRoute, at: Timestamp) {
-        if self.unnoted.get(&route).is_some_and(|recorded| *recorded >= at) {
-            return;
+    pub fn set_unnoted(&mut self, route: SlotRoute, at: Timestamp, window: Duration) {
+        if let Some(served) = self.unnoted.get_mut(&route) {
+            served.at = served.at.max(at);
+            if served.in_file >= at {
+                return;
+            }
         }
-        // See `UNNOTED_WRITE_INTERVAL`.
-        let at = at.checked_add(UNNOTED_WRITE_INTERVAL).unwrap_or(at);
-        self.unnoted.insert(route, at);
+        let in_file = at.checked_add(UNNOTED_WRITE_INTERVAL).unwrap_or(at);
+        self.unnoted.insert(route, ServedUnnoted { at, in_file });
         if !self.unnoted_to_write.contains(&route) {
             self.unnoted_to_write.push(route);
         }
-        self.write_unnoted();
+        self.write_unnoted(window);
     }
 
-    pub fn write_unnoted(&mut self) {
+    /// Whether a retry may still come of a request that legacy served although its key could not be noted.
+    pub fn has_unnoted(&self, window: Duration) -> bool {
+        let now = clock::now();
+        self.unnoted.values().any(|served| clock::window_end(served.at, window) > now)
+    }
+
+    pub fn write_unnoted(&mut self, window: Duration) {
         let Some(file) = &mut self.file else { return self.unnoted_to_write.clear() };
-        let (unnoted, before) = (&self.unnoted, self.unnoted_to_write.len());
-        self.unnoted_to_write
-            .retain(|route| unnoted.get(route).is_some_and(|at| file.write_unnoted(*route, *at).is_err()));
+        let (unnoted, before, now) = (&self.unnoted, self.unnoted_to_write.len(), clock::now());
+        let is_over = |at| clock::window_end(at, window) <= now;
+        self.unnoted_to_write.retain(|route| {
+            unnoted.get(route).is_some_and(|served| file.write_unnoted(*route, served.in_file, is_over).is_err())
+        });
         self.written_since_sync |= self.unnoted_to_write.len() < before;
     }
 }

@@ -54,7 +54,7 @@ use self::families::Families;
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFilePlace, open_key_log, read_key_files};
-pub use self::key_log::KeyLog;
+pub use self::key_log::{KeyLog, UnknownKeys};
 use self::look_ups::LookUps;
 use self::newer_files::NewerFiles;
 use self::request_locks::RequestLocks;
@@ -66,7 +66,7 @@ use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, 
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
-use crate::store::{KeyFileRecord, NewPin, SharedStore, StoreError};
+use crate::store::{KeyFileRecord, NewPin, PinRecord, SharedStore, StoreError};
 
 /// How long a look-up in the store may take; the caller's request waits for it.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
@@ -134,6 +134,23 @@ impl StoreAffinity {
         }
     }
 
+    /// Records the pin of an instance that the store has, before the answer of the run that made it leaves: this process
+    /// may not have got the result of the append yet.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn record_stored_pin(&self, key: PinKey) -> Result<(), StoreError> {
+        match self.owner_in_memory(&key) {
+            // `None`: whoever asks for the owner is answered by the store.
+            None | Some((Owner::Engine, _)) => return Ok(()),
+            Some((Owner::Nobody | Owner::LegacyWithTwin | Owner::Unknown, _)) => {}
+        }
+        if let Some(PinRecord { arm, run: Some(run), .. }) = self.store.pin(key.clone()).await? {
+            self.record_pin(&NewPin { key, arm }, run);
+        }
+        Ok(())
+    }
+
     /// Records that a run could not pin an instance, because the other arm owns the id already.
     pub fn record_collision(&self, key: &PinKey, run: RunId) {
         if let Some(family) = self.families.get(&key.family) {
@@ -151,26 +168,24 @@ impl StoreAffinity {
         self.families.publish(families);
     }
 
-    /// Until when a client may retry a request that legacy served although its key could not be noted. The ids are the
-    /// present and the earlier ones of one route. `None` if there is no such request.
-    pub fn unnoted_until<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<Timestamp> {
-        ids.filter_map(|id| self.keys.unnoted_until(id)).max()
+    /// The requests that legacy served although their keys could not be noted. The ids are the present and the earlier
+    /// ones of one route. `None` if no retry of one may come.
+    pub fn unnoted<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<UnknownKeys> {
+        ids.filter_map(|id| self.keys.unnoted(id)).max_by_key(|unknown| unknown.served)
     }
 
-    /// If keys that legacy took are lost and their routes are not known: why they are lost, and until when a retry with
-    /// one of them may come.
-    pub fn lost_keys_of_unknown_routes(&self) -> Option<(String, Timestamp)> {
+    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had them.
+    pub fn lost_keys_of_unknown_routes(&self) -> Option<(String, UnknownKeys)> {
         self.keys.lost_keys_of_unknown_routes()
     }
 
-    /// The files that the store lists and that could not be read, each with the reason, and until when a retry with one
-    /// of its keys may come.
-    pub fn unread_key_files(&self) -> Vec<(String, Timestamp)> {
-        let (now, window) = (clock::now(), self.keys.window());
+    /// The files that the store lists and that could not be read, each with the reason, and the requests whose keys it
+    /// may have.
+    pub fn unread_key_files(&self) -> Vec<(String, UnknownKeys)> {
         let unread = self.keys.list.unread().into_iter().filter_map(|(record, since)| {
-            let until = Some(clock::window_end(since, window)).filter(|until| *until > now)?;
+            let unknown = UnknownKeys::since(since, self.keys.window())?;
             let why = record.unread.map(|unread| unread.why).unwrap_or_default();
-            Some((format!("the file of retry keys {} {why}", record.path), until))
+            Some((format!("the file of retry keys {} {why}", record.path), unknown))
         });
         unread.collect()
     }

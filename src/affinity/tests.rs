@@ -74,11 +74,11 @@ impl Store for CountingStore {
             false => answer,
         }
     }
-    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Stored<()>> {
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Stored<()>> {
         if self.is_gone.load(Ordering::Relaxed) {
             return ready(Err(StoreError("gone".into()))).boxed();
         }
-        self.inner.note_legacy_tries(keys)
+        self.inner.note_legacy_tries(tries)
     }
     fn healthy(&self) -> bool {
         true
@@ -402,18 +402,14 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
             && !pins.legacy_noted_before(&numbered(5), soon - jiff::SignedDuration::from_hours(1))
     );
     assert!(!pins.legacy_noted_before(&numbered(960), soon), "it was not noted");
-    assert_eq!(pins.unnoted_until(std::iter::once(&route)), None);
+    assert_eq!(pins.unnoted(std::iter::once(&route)), None);
     pins.record_served_unnoted(&route);
-    assert!(
-        pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
-    );
+    assert!(pins.unnoted(std::iter::once(&route)).is_some() && pins.unnoted(std::iter::once(&other)).is_none());
     assert_eq!(pins.remembered(&numbered(960)), Remembered::TakenBy(Arm::Legacy), "in memory at least");
     kill(pins);
 
     let pins = StoreAffinity::open(store.clone(), &limits, open_when_unlocked(open).await).await.unwrap();
-    assert!(
-        pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
-    );
+    assert!(pins.unnoted(std::iter::once(&route)).is_some() && pins.unnoted(std::iter::once(&other)).is_none());
     assert_eq!(
         pins.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread),
         LegacyTake::NOT_NOTED
@@ -426,6 +422,44 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
         LegacyTake::Taken { noted: true, again: true },
         "there is room again"
     );
+}
+
+/// A flip by force after a request accepts it, also if it comes soon after, and after a restart.
+#[tokio::test]
+async fn the_time_of_a_request_served_unnoted_is_not_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (limits, route) = (Limits::default(), RouteId::new("orders.create"));
+    let open = || KeyLog::open(&dir.path().join("s.keys"), &limits);
+    let log = open().unwrap();
+    log.record_served_unnoted(&route);
+    let now = clock::now();
+    let UnknownKeys { served, until } = log.unnoted(&route).unwrap();
+    assert!(served <= now && until <= clock::window_end(now, log.window()), "{served} {until} {now}");
+    drop(log);
+    let log = open_when_unlocked(open).await;
+    assert!(log.unnoted(&route).unwrap().served <= clock::now());
+}
+
+/// In this process the key's window begins with the first try that this process sees. In the store it began in an
+/// earlier process, and a try after its end is a new first try.
+#[tokio::test]
+async fn a_key_whose_window_ends_in_the_store_before_it_ends_here_is_noted_again() {
+    let (store, key) = (CountingStore::new(), numbered(1));
+    let window = jiff::SignedDuration::from_hours(24);
+    let soon_over = clock::now() - window + jiff::SignedDuration::from_secs(2);
+    store.inner.note_legacy_tries(vec![(key, soon_over)]).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let take = || pins.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread);
+    assert_eq!(take(), LegacyTake::FIRST);
+    pins.flush().await;
+    let taken_at = async || store.inner.first_try(key).await.unwrap().map(|first| first.at);
+    assert_eq!(taken_at().await, Some(soon_over), "a retry does not extend the window");
+    while taken_at().await.is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(take(), LegacyTake::Taken { noted: true, again: true });
+    pins.flush().await;
+    assert!(taken_at().await.is_some(), "the next process finds it in the store");
 }
 
 /// 12,500 new keys a second for four seconds, while `tries` keeps fewer than come in one second: at every moment each

@@ -1,9 +1,9 @@
 //! First tries, in memory: which arm took each.
 //!
 //! Example: legacy takes a first try with the key K. [`Tries::take_for_legacy`] calls `note`, which writes K to the
-//! file of `key_log`; then [`Tries`] has K: legacy, noted, until the end of the retry window. The route goes to `live`,
+//! file of `key_log`; then [`Tries`] has K: legacy, until the end of the retry window. The route goes to `live`,
 //! and the client repeats the request. [`Tries::take_for_engine`] returns [`Took::OtherArmHasIt`], and legacy gets the
-//! retry. If the file was full, K is in memory only (`noted` is false), and the next try writes it again.
+//! retry. If the file was full, K is in memory only, and the next try writes it again.
 //!
 //! Always true: a key belongs to one arm; an attempt to take it for the other arm fails at once, even if the engine's
 //! run is not on disk yet. Keys of the engine whose runs are not on disk yet are known only here: they stay, one or two
@@ -45,15 +45,7 @@ struct Shard {
 struct Taken {
     /// When its window is over.
     until: Instant,
-    holder: Holder,
-}
-
-enum Holder {
-    Legacy {
-        /// Whether the key is in the file, so that the next process knows it too.
-        noted: bool,
-    },
-    Engine,
+    arm: Arm,
 }
 
 /// The result of taking a key for an arm.
@@ -96,7 +88,8 @@ impl Tries {
 
     /// Takes a key for legacy, unless it is the engine's. A retry does not extend the window. `note` writes the key to
     /// the file and returns whether it succeeded; it is called under the lock, so that at every moment the key is known
-    /// to be legacy's, here or in the file.
+    /// to be legacy's, here or in the file. It is called for a retry too: the store may have the key from an earlier
+    /// process, and then the key's window ends there before it ends here.
     pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
         let mut shard = self.shard(&key);
         if shard.arm(&key, now) == Some(Arm::Engine) {
@@ -113,24 +106,19 @@ impl Tries {
     /// Records that legacy took this key `ago`; the file has it.
     pub(super) fn record_taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
         let until = self.until(now, ago);
-        self.insert_legacy(&mut self.shard(&key), key, until, now, true);
+        self.insert_legacy(&mut self.shard(&key), key, until, now);
     }
 
     fn put_legacy(&self, shard: &mut Shard, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
-        let taken = shard.taken.get_mut(&key).filter(|taken| now < taken.until);
-        if let Some(Taken { holder: Holder::Legacy { noted }, .. }) = taken {
-            if !*noted {
-                *noted = note();
-            }
-            return LegacyTake::Taken { noted: *noted, again: true };
-        }
+        let again = shard.arm(&key, now) == Some(Arm::Legacy);
         let noted = note();
-        let until = self.until(now, Duration::ZERO);
-        self.insert_legacy(shard, key, until, now, noted);
-        LegacyTake::Taken { noted, again: false }
+        if !again {
+            self.insert_legacy(shard, key, self.until(now, Duration::ZERO), now);
+        }
+        LegacyTake::Taken { noted, again }
     }
 
-    fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, until: Instant, now: Instant, noted: bool) {
+    fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, until: Instant, now: Instant) {
         while let Some((until, oldest)) = shard.legacy_by_age.front().copied()
             && (now >= until || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
         {
@@ -143,7 +131,7 @@ impl Tries {
             shard.taken.remove(&key);
             return;
         }
-        shard.taken.insert(key, Taken { until, holder: Holder::Legacy { noted } });
+        shard.taken.insert(key, Taken { until, arm: Arm::Legacy });
         shard.legacy_by_age.push_back((until, key));
     }
 
@@ -157,7 +145,7 @@ impl Tries {
             None => {}
         }
         let until = self.until(now, Duration::ZERO);
-        shard.taken.insert(key, Taken { until, holder: Holder::Engine });
+        shard.taken.insert(key, Taken { until, arm: Arm::Engine });
         Took::Fresh
     }
 
@@ -192,20 +180,13 @@ impl Tries {
 
 impl Shard {
     fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
-        let taken = self.taken.get(key).filter(|taken| now < taken.until)?;
-        Some(match taken.holder {
-            Holder::Legacy { .. } => Arm::Legacy,
-            Holder::Engine => Arm::Engine,
-        })
+        self.taken.get(key).filter(|taken| now < taken.until).map(|taken| taken.arm)
     }
 }
 
 impl Taken {
     fn is_held_by_legacy(&self) -> bool {
-        match self.holder {
-            Holder::Legacy { .. } => true,
-            Holder::Engine => false,
-        }
+        self.arm == Arm::Legacy
     }
 }
 
@@ -227,14 +208,15 @@ mod tests {
         let noted = || true;
         let again = LegacyTake::Taken { noted: true, again: true };
         assert_eq!(tries.take_for_legacy(key(1), begin, noted), LegacyTake::FIRST);
-        let not_called = || panic!("it is noted already");
-        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(9), not_called), again);
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(9), noted), again);
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(9)), Some(Arm::Legacy));
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(10)), None);
         let file_is_full = || false;
         assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(10), file_is_full), LegacyTake::NOT_NOTED);
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(11)), Some(Arm::Legacy), "a first try again");
         assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(12), noted), again);
+        let not_noted = LegacyTake::Taken { noted: false, again: true };
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(13), file_is_full), not_noted);
     }
 
     #[test]

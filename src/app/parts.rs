@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::basis::bases;
 use super::{retention, stores, time};
-use crate::affinity::StoreAffinity;
+use crate::affinity::{StoreAffinity, UnknownKeys};
 use crate::clock;
 use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
@@ -209,12 +209,11 @@ impl KillSwitchListener for Engine {
 impl GateCondition for StoreAffinity {
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<(Timestamp, String)> {
         let again = "the engine would perform retries of them a second time";
-        let unnoted = self.unnoted_until(routes.iter().copied()).map(|until| {
-            (until, format!("legacy served requests whose retry keys could not be noted: until {until:.0} {again}"))
-        });
-        let unread = self.unread_key_files().into_iter().map(|(file, until)| {
-            let why = format!("{file}, and it may have retry keys of requests that legacy served");
-            (until, format!("{why}: until {until:.0} {again}"))
+        let unrecorded = |UnknownKeys { until, .. }, why: &str| (until, format!("{why}: until {until:.0} {again}"));
+        let unnoted = self.unnoted(routes.iter().copied());
+        let unnoted = unnoted.map(|it| unrecorded(it, "legacy served requests whose retry keys could not be noted"));
+        let unread = self.unread_key_files().into_iter().map(|(file, unknown)| {
+            unrecorded(unknown, &format!("{file}, and it may have retry keys of requests that legacy served"))
         });
         unnoted.into_iter().chain(unread).collect()
     }

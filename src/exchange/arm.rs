@@ -121,6 +121,10 @@ pub const FROZEN: &str = "frozen";
 pub const FILES_CHANGED: &str = "files_changed";
 /// The reason of [`Abandoned`] if no run came of the first try and the retry may not begin one.
 pub const NO_FIRST_TRY: &str = "no_first_try";
+/// The reason of [`Abandoned`] if the engine gave the same request to legacy before.
+pub const ABANDONED_BEFORE: &str = "abandoned_before";
+/// The reason of [`Abandoned`] if legacy took the first try.
+pub const LEGACY_TOOK_FIRST_TRY: &str = "legacy_took_first_try";
 
 /// The engine returns the request without having done anything.
 #[derive(Clone, Debug)]

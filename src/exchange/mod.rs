@@ -12,7 +12,7 @@ mod offer;
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
 pub use answered::{Answered, RequestCopy, request_digest};
 pub use arm::{
-    Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, MayBegin, NO_FIRST_TRY, Problem, RunReport,
-    Source,
+    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
+    MayBegin, NO_FIRST_TRY, Problem, RunReport, Source,
 };
 pub use offer::{ComparisonTicket, Offer, Outcome, Served, ServedObserver, Settle};

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use super::exchange::{Exchange, FlaggedRequest, declared_length};
 use super::plan_capture::capture_fallback;
-use super::relay::{answer_from_legacy, count_fallback};
+use super::relay::answer_from_legacy;
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::{Failure, Refused};
@@ -23,13 +23,15 @@ use super::route_metrics::AnsweredBy;
 use super::upload::{ReadBody, Upload};
 use super::wait::{Phase, now};
 use crate::exchange::{
-    ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody, LegacyTake, NO_FIRST_TRY, Problem, RequestCopy,
-    Served,
+    ABANDONED_BEFORE, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody, LEGACY_TOOK_FIRST_TRY,
+    LegacyTake, NO_FIRST_TRY, Problem, RequestCopy, Served,
 };
 use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
 
+/// Why the engine returns a request although it has not failed: no fallback is counted.
+const NOT_A_FAILURE: [&str; 5] = [FROZEN, NO_FIRST_TRY, FILES_CHANGED, ABANDONED_BEFORE, LEGACY_TOOK_FIRST_TRY];
 /// How long after its deadline the engine's answer is still awaited.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -53,6 +55,13 @@ pub(super) async fn answer(
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
     let overhead_before = now().saturating_sub(exchange.began);
+    let route = &flagged.flag.route.id;
+    // A retry is not counted: what became of the request was counted when its first try was answered.
+    let count_served = |served| {
+        if reason != EngineReason::Retry {
+            shared.served_observer.served(route, served);
+        }
+    };
     wait.enter(Phase::Upload);
     let declared = declared_length(&head.headers);
     let (bytes, trailers) = match wait.or_overdue(upload.read(bytes_max, declared)).await {
@@ -85,7 +94,8 @@ pub(super) async fn answer(
                     return Err(exchange.refused(rung, Failure::RetryTooLarge));
                 }
             }
-            count_fallback(&exchange, &flagged);
+            exchange.entry.route_metrics.count_fallback();
+            count_served(Served::FellBack);
             let captured = capture_fallback(&exchange, &flagged, &head);
             return answer_from_legacy(exchange, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
                 .await;
@@ -106,14 +116,9 @@ pub(super) async fn answer(
     let asked = now();
     let reply = wait.or_overdue(timeout(deadline, shared.engine.clone().oneshot(request))).await;
     let replied = now();
-    let route = &flagged.flag.route.id;
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
-            // The run's answer was counted when its first caller got it.
-            if reason != EngineReason::Retry {
-                let is_error = answer.status.is_server_error();
-                shared.served_observer.served(route, if is_error { Served::Error } else { Served::Answered });
-            }
+            count_served(if answer.status.is_server_error() { Served::Error } else { Served::Answered });
             let response = respond(&exchange, answer, rung);
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
             exchange.entry.route_metrics.record_overhead(overhead);
@@ -122,18 +127,18 @@ pub(super) async fn answer(
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
             if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys).is_not_noted() {
-                shared.served_observer.served(route, Served::Error);
+                count_served(Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }
-            // None of these is a failure of the engine, so no fallback is counted.
-            if ![FROZEN, NO_FIRST_TRY, FILES_CHANGED].contains(&abandoned.reason) {
-                count_fallback(&exchange, &flagged);
+            if !NOT_A_FAILURE.contains(&abandoned.reason) {
+                exchange.entry.route_metrics.count_fallback();
+                count_served(Served::FellBack);
             }
             let captured = capture_fallback(&exchange, &flagged, &head);
             return answer_from_legacy(exchange, head, RequestBody::whole(bytes, trailers), captured, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {
-            shared.served_observer.served(route, Served::Error);
+            count_served(Served::Error);
             Failure::EngineGaveBack
         }
         Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
@@ -141,20 +146,18 @@ pub(super) async fn answer(
             if problem.is_held() {
                 retry_keys::count_held(route);
             }
-            // A run's result was counted when its first caller got it.
-            let is_repeated = reason == EngineReason::Retry && problem.run.is_some();
             // A person or a rule of the workflow decided so: neither an answer nor an error of the engine is counted.
-            if !report.ended_on_purpose && !is_repeated {
-                shared.served_observer.served(route, served_as(&problem));
+            if !report.ended_on_purpose {
+                count_served(served_as(&problem));
             }
             Failure::Engine(problem)
         }
         Ok(Err(_)) => {
-            shared.served_observer.served(route, Served::Unknown);
+            count_served(Served::Unknown);
             Failure::EngineSilent
         }
         Err(overdue) => {
-            shared.served_observer.served(route, Served::Unknown);
+            count_served(Served::Unknown);
             Failure::Overdue(overdue)
         }
     };

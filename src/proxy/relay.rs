@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 
 use super::capture::CapturedRequest;
-use super::exchange::{Client, Exchange, FlaggedRequest};
+use super::exchange::{Client, Exchange};
 use super::headers::strip_reply;
 use super::legacy::{self, CallError};
 use super::reply_body::ReplyBody;
@@ -18,7 +18,6 @@ use super::respond::{Failure, Refused};
 use super::route_metrics::AnsweredBy;
 use super::tunnel;
 use super::wait::{Overdue, Phase, now};
-use crate::exchange::Served;
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 
@@ -79,12 +78,6 @@ pub(super) async fn answer_from_legacy(
         }
     }
     Err(exchange.refused(rung, failure))
-}
-
-/// Counts a request that legacy answers instead of the engine.
-pub(super) fn count_fallback(exchange: &Exchange<'_>, flagged: &FlaggedRequest) {
-    exchange.entry.route_metrics.count_fallback();
-    exchange.client.shared.served_observer.served(&flagged.flag.route.id, Served::FellBack);
 }
 
 fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {

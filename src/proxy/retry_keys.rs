@@ -8,8 +8,9 @@ use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, 
 use crate::flag::{AmbiguousKey, Arm, FlagSet, RequestFacts, RetryKey, RetryKeys, RouteFlag};
 use crate::names::RouteId;
 
-/// The retry keys of a request: the present ones, and those by the scopes of earlier files. If its route has no
-/// workflow now, the newest earlier keys serve as the present ones, as if the former route still existed in `off`.
+/// The retry keys of a request: the present ones, and those by the scopes of earlier files. A request without present
+/// keys may be the retry of one that came under earlier files, so its newest earlier keys serve as the present ones. If
+/// its route has no workflow now, that is as if the former route still existed in `off`.
 ///
 /// # Errors
 /// It is not clear which key the request has.
@@ -21,8 +22,9 @@ pub(super) fn keys_of_request(
     let mut earlier = set.earlier_retry_keys(flag, facts);
     let present = match flag.route.workflow {
         Some(_) => set.retry_keys(flag, facts)?,
-        None => earlier.first().copied(),
+        None => None,
     };
+    let present = present.or_else(|| earlier.first().copied());
     earlier.retain(|keys| Some(*keys) != present);
     Ok((present, earlier))
 }

@@ -20,6 +20,17 @@ pub enum AppendError {
     Unavailable(String),
 }
 
+/// How the request of the run that has a retry key compares with the request that wants the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimedRequest {
+    /// It is the same request.
+    Same,
+    /// It is the same request under another credential, so that its answer is for somebody else.
+    UnderAnotherCredential,
+    /// It is another request.
+    Other,
+}
+
 /// What an append contradicts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conflict {
@@ -34,8 +45,8 @@ pub enum Conflict {
     Claim {
         /// The run that claimed it.
         run: RunId,
-        /// Whether that run's request was the same.
-        same_request: bool,
+        /// How that run's request compares with the refused one.
+        request: ClaimedRequest,
     },
     /// The instance is pinned to another run or to the other arm.
     Pin {

@@ -42,7 +42,7 @@ use uuid::Uuid;
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use check::{StoreChecked, StoreFinding};
 pub use coordination::{OwnedRun, Purged, RunBodies, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
-pub use error::{AppendError, Conflict, StoreError};
+pub use error::{AppendError, ClaimedRequest, Conflict, StoreError};
 pub use followed_path::FollowedPath;
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
@@ -152,8 +152,9 @@ pub trait Store: Work {
         after: Option<RetryKey>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>>;
-    /// Records first tries that legacy took. A key that a run has claimed stays claimed.
-    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Records first tries that legacy took, each with its time: its key is bound for the retry window after that. A
+    /// key that is bound now stays as it is, also if a run has claimed it.
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The files in which processes of this store may hold retry keys that are not in the store.
     fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::followed_path::FollowedPath;
 use super::retry_scopes::RetryScopes;
-use super::{StoreError, codec};
+use super::{ClaimedRequest, StoreError, codec};
 use crate::compare::Difference;
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
 use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
@@ -121,6 +121,18 @@ impl Claim {
     /// All keys that it claims.
     pub fn keys(&self) -> impl Iterator<Item = RetryKey> + use<> {
         std::iter::once(self.key).chain(self.any_caller)
+    }
+
+    /// How the request of the run that has one of these keys compares with this one; `held` is its hash, if it is
+    /// known. The key for any caller is made of the request too, so whoever has that one has the same request.
+    pub(super) fn compare(&self, key: RetryKey, held: Option<[u8; 32]>) -> ClaimedRequest {
+        if key != self.key {
+            ClaimedRequest::UnderAnotherCredential
+        } else if held == Some(self.request) {
+            ClaimedRequest::Same
+        } else {
+            ClaimedRequest::Other
+        }
     }
 }
 

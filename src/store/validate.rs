@@ -66,9 +66,8 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
         match stored.claims.get(&key) {
             Some(KeyHolder::Legacy) => return AppendOutcome::Reject(AppendError::Conflict(Conflict::LegacyClaim)),
             Some(KeyHolder::Run(run, request)) if *run != append.run_id => {
-                // Only the caller's own key makes it the same request: another caller must not get this run's answer.
-                let same_request = key == claim.key && *request == Some(claim.request);
-                return AppendOutcome::Reject(AppendError::Conflict(Conflict::Claim { run: *run, same_request }));
+                let request = claim.compare(key, *request);
+                return AppendOutcome::Reject(AppendError::Conflict(Conflict::Claim { run: *run, request }));
             }
             Some(KeyHolder::Run(..)) | None => {}
         }

@@ -39,7 +39,7 @@ impl Store for HangingStore {
         engine_tries(after: Option<RetryKey>, limit: usize) -> Stored<Vec<(RetryKey, Timestamp)>>;
         pin(key: PinKey) -> Stored<Option<PinRecord>>;
         first_try(key: RetryKey) -> Stored<Option<FirstTry>>;
-        note_legacy_tries(keys: Vec<RetryKey>) -> Stored<()>;
+        note_legacy_tries(tries: Vec<(RetryKey, jiff::Timestamp)>) -> Stored<()>;
         pinned(after: u64, limit: usize) -> Stored<Vec<(u64, PinKey, Arm)>>;
         pin_counts() -> Stored<Vec<PinCount>>;
         pins(family: RouteId, arm: Arm, limit: usize) -> Stored<Vec<PinRecord>>;

@@ -79,13 +79,34 @@ fn routes_that_were_served_unnoted_are_remembered() {
     let mut opened = KeyFile::open(&path, 65_536, true).unwrap();
     let at = Timestamp::from_second(77).unwrap();
     for n in 0..70 {
-        opened.file.write_unnoted(SlotRoute::of(&RouteId::from(format!("r{n}").as_str())), at).unwrap();
+        opened.file.write_unnoted(SlotRoute::of(&RouteId::from(format!("r{n}").as_str())), at, |_| false).unwrap();
     }
     drop(opened);
     let unnoted = KeyFile::open(&path, 65_536, true).unwrap().unnoted;
     assert_eq!(unnoted.len(), 62);
     assert!(unnoted.contains(&(SlotRoute::of(&RouteId::from("r60")), at)));
     assert!(unnoted.contains(&(SlotRoute::Any, at)), "the others share a slot");
+}
+
+#[test]
+fn a_route_gets_the_slot_of_one_whose_time_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.keys");
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let route = |n: usize| SlotRoute::of(&RouteId::from(format!("r{n}").as_str()));
+    let mut opened = KeyFile::open(&path, 65_536, true).unwrap();
+    for n in 0..UNNOTED_ROUTES {
+        opened.file.write_unnoted(route(n), at(if n == 7 { 10 } else { 20 }), |_| false).unwrap();
+    }
+    drop(opened);
+    let mut opened = KeyFile::open(&path, 65_536, true).unwrap();
+    opened.file.write_unnoted(route(99), at(30), |time| time < at(15)).unwrap();
+    opened.file.write_unnoted(route(99), at(31), |time| time < at(25)).unwrap();
+    drop(opened);
+    let unnoted = KeyFile::open(&path, 65_536, true).unwrap().unnoted;
+    let found = |wanted| unnoted.iter().find(|(route, _)| *route == wanted).map(|(_, at)| *at);
+    assert_eq!((found(route(99)), found(route(7)), found(route(8))), (Some(at(31)), None, Some(at(20))));
+    assert_eq!((found(SlotRoute::Any), unnoted.len()), (None, UNNOTED_ROUTES));
 }
 
 /// The route of a torn slot is unknown: it counts for every route. The slots of other routes are not changed.
@@ -97,7 +118,7 @@ fn a_torn_slot_of_a_route_counts_for_every_route() {
     let route = |name: &str| SlotRoute::of(&RouteId::from(name));
     let mut opened = KeyFile::open(&path, 65_536, true).unwrap();
     for name in ["a", "b", "c"] {
-        opened.file.write_unnoted(route(name), at(77)).unwrap();
+        opened.file.write_unnoted(route(name), at(77), |_| false).unwrap();
     }
     drop(opened);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -105,8 +126,8 @@ fn a_torn_slot_of_a_route_counts_for_every_route() {
     std::fs::write(&path, bytes).unwrap();
 
     let mut opened = KeyFile::open(&path, 65_536, true).unwrap();
-    opened.file.write_unnoted(route("c"), at(99)).unwrap();
-    opened.file.write_unnoted(route("d"), at(88)).unwrap();
+    opened.file.write_unnoted(route("c"), at(99), |_| false).unwrap();
+    opened.file.write_unnoted(route("d"), at(88), |_| false).unwrap();
     drop(opened);
     let unnoted = KeyFile::open(&path, 65_536, true).unwrap().unnoted;
     let found = |wanted| unnoted.iter().find(|(route, _)| *route == wanted).map(|(_, at)| *at);
@@ -155,8 +176,8 @@ fn files_of_earlier_versions_are_read_and_the_same_bytes_are_written() {
 
     let mut file = KeyFile::open(&path, 65_536, true).unwrap().file;
     file.write_tag(&tag).unwrap();
-    file.write_unnoted(create, at).unwrap();
-    file.write_unnoted(SlotRoute::Any, at).unwrap();
+    file.write_unnoted(create, at, |_| false).unwrap();
+    file.write_unnoted(SlotRoute::Any, at, |_| false).unwrap();
     for seq in [1, 2, 961] {
         file.write(&record(seq)).unwrap();
     }

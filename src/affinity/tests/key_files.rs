@@ -44,10 +44,22 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
     kill(two).await;
     let both = open_in(&store, dir.path()).await;
     assert_eq!(waiting_and_unread(&both), (vec![numbered(1), numbered(2)], vec![]));
-    assert!(both.unnoted_until(&RouteId::new("r")).is_some());
+    assert!(both.unnoted(&RouteId::new("r")).is_some());
     assert_eq!(listed_count(&store).await, 1);
     let other_store = CountingStore::new();
     assert_eq!(waiting_and_unread(&open_in(&other_store, dir.path()).await), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_file_is_listed_while_retries_of_requests_served_unnoted_may_come() {
+    for (retry_window_s, listed) in [(3_600, 1), (0, 0)] {
+        let (dir, store) = (tempfile::tempdir().unwrap(), CountingStore::new());
+        let (shared, place): (SharedStore, _) = (store.clone(), KeyFilePlace::Dir(dir.path().to_owned()));
+        let log = open_key_log(&shared, &place, &Limits { retry_window_s, ..limits() }).await.unwrap();
+        log.record_served_unnoted(&RouteId::new("r"));
+        log.unlist(&shared).await;
+        assert_eq!(listed_count(&store).await, listed, "window of {retry_window_s} s");
+    }
 }
 
 #[tokio::test]

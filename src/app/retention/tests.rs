@@ -1,7 +1,7 @@
 use super::*;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
-use crate::store::tests::{append, run_id, with_status};
+use crate::store::tests::{append, run_id, taken_now, with_status};
 use crate::store::{Append, MemoryStore, RunFilter};
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -61,8 +61,8 @@ async fn retention_in_the_files_overrides_the_default_of_the_store() {
 async fn expired_keys_are_removed_without_a_purge_of_runs_and_without_new_keys() {
     let store = MemoryStore::with_limits(&Limits { retry_window_s: 0, ..Limits::default() });
     let store: SharedStore = Arc::new(store);
-    let keys = |n: u32| (0..n).map(|n| RetryKey([n.to_le_bytes(); 8].as_flattened().try_into().unwrap()));
-    store.note_legacy_tries(keys(2_500).collect()).await.unwrap();
+    let keys = (0..2_500_u32).map(|n| RetryKey([n.to_le_bytes(); 8].as_flattened().try_into().unwrap()));
+    store.note_legacy_tries(taken_now(keys)).await.unwrap();
     let pruning = tokio::spawn(prune_periodically(store.clone()));
     tokio::time::sleep(ROUND_MAX + Duration::from_secs(1)).await;
     assert_eq!(store.prune_retry_keys(None, 5_000).await.unwrap().result, 0, "none is left");

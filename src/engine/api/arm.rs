@@ -26,7 +26,7 @@ use crate::exchange::{
 };
 use crate::flag::{Arm, RetryKey, SkipReason};
 use crate::names::RunId;
-use crate::store::{Claim, FirstTry};
+use crate::store::{Claim, ClaimedRequest, FirstTry};
 use crate::workflow::Mode;
 
 /// Answers a request.
@@ -107,8 +107,11 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
 
     match timeout_at(deadline, answer).await {
         Ok(Ok(CallerAnswer::Reply(reply))) => *reply,
-        Ok(Ok(CallerAnswer::OtherRun { run, same_request: false })) => replies::other_request(run),
-        Ok(Ok(CallerAnswer::OtherRun { run, same_request: true })) => {
+        Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::Other })) => replies::other_request(run),
+        Ok(Ok(CallerAnswer::OtherRun { request: ClaimedRequest::UnderAnotherCredential, .. })) => {
+            *held_under_another_credential()
+        }
+        Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::Same })) => {
             let announced = core.schedule.registry.announcement(run);
             match attach(&core, &snapshot, run, announced, fall_back, deadline).await {
                 Some(reply) => reply,
@@ -257,8 +260,9 @@ async fn register(
     };
     let stored = async { tokio::try_join!(core.ports.store.first_try(claim.key), for_any_caller) };
     match timeout_at(deadline, stored).await {
+        // The keys that this retry took are released with the registration: the store has the key for as long as it is
+        // bound, which ends earlier than a window that begins with this retry.
         Ok(Ok((Some(FirstTry { run: Some(run), request, .. }), _))) => {
-            registration.retain_keys();
             if request.is_some_and(|request| request != claim.request) {
                 return Err(Box::new(replies::other_request(run)));
             }

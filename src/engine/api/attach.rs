@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::engine::api::successors;
 use crate::engine::context::Core;
-use crate::engine::machine::Announcement;
 use crate::engine::machine::replies;
+use crate::engine::machine::{Announcement, new_pins};
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::registry::AnnouncementReceiver;
 use crate::engine::snapshot::Snapshot;
@@ -64,7 +64,8 @@ pub(super) async fn attach(
 }
 
 /// The reply of a stored run that has a retry key. If the run was run again, and its caller was given no success before
-/// that, it is the reply of the newest run of its job. `None` where the store has neither.
+/// that, it is the reply of the newest run of its job. `None` where the store has neither. The caller may follow up the
+/// instance in the reply at once, so its pin is made known in this process first.
 async fn stored_reply(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bool) -> Option<ArmReply> {
     let run = match stored_run(core, id).await {
         Ok(run) => run,
@@ -84,6 +85,11 @@ async fn stored_reply(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bo
         Ok(None) => None,
         Err(_) => return Some(unknown_outcome(id, "the store does not answer")),
     };
+    for pin in run.iter().chain(&successor).filter_map(Run::pinned).flat_map(new_pins) {
+        if core.ports.pins.record_stored_pin(pin.key).await.is_err() {
+            return Some(unknown_outcome(id, "the store does not answer"));
+        }
+    }
     let shown = successor.as_ref().or(run.as_ref())?;
     let plan = plan_of(core, snapshot, shown).await;
     let pending = match (&run, &successor) {

@@ -27,7 +27,7 @@ use crate::engine::ports::decode;
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::exchange::RequestCopy;
 use crate::names::{JobId, RunId};
-use crate::store::{Claim, FirstTry};
+use crate::store::{Claim, ClaimedRequest, FirstTry};
 use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath};
 
 /// The request path that expressions see in a run that was started through the API, not by a route.
@@ -215,8 +215,10 @@ pub(in crate::engine) async fn create(
         Ok(StartAnswer::Stored) => {
             Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true, summary })
         }
-        Ok(StartAnswer::OtherRun { run, same_request: false }) => Err(StartError::KeyReused(run)),
-        Ok(StartAnswer::OtherRun { run, same_request: true }) => earlier_start(core, run).await,
+        Ok(StartAnswer::OtherRun { run, request: ClaimedRequest::Same }) => earlier_start(core, run).await,
+        Ok(StartAnswer::OtherRun { run, request: ClaimedRequest::Other | ClaimedRequest::UnderAnotherCredential }) => {
+            Err(StartError::KeyReused(run))
+        }
         Ok(StartAnswer::NotStored(why)) => Err(store(why, false)),
         Ok(StartAnswer::Unknown(why)) => Err(store(why, true)),
         Err(_) => Err(store("the process ended before the run was on disk".into(), true)),

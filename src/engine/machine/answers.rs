@@ -162,10 +162,10 @@ impl Machine {
                     self.out.push(Output::Append(append, std::time::Duration::ZERO));
                 }
             }
-            AppendOutcome::KeyTaken { run, same_request } => {
-                self.answer_starter(StartAnswer::OtherRun { run, same_request });
+            AppendOutcome::KeyTaken { run, request } => {
+                self.answer_starter(StartAnswer::OtherRun { run, request });
                 if self.caller.take().is_some() {
-                    self.out.push(Output::AnswerCaller(CallerAnswer::OtherRun { run, same_request }));
+                    self.out.push(Output::AnswerCaller(CallerAnswer::OtherRun { run, request }));
                 }
                 self.end = Some(End::Discarded);
             }

@@ -13,7 +13,7 @@ use super::measure::Measure;
 use crate::exchange::ArmReply;
 use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
-use crate::store::{Append, AppendError, OrderRecord};
+use crate::store::{Append, AppendError, ClaimedRequest, OrderRecord};
 use crate::workflow::{
     AttemptResult, FailureKind, InFlight, LockSeen, Order, Part, Refusal, RouteAbove, Run, RunStatus, RunSummary,
     SensitivePath, StepIndex, TreeEffects,
@@ -239,7 +239,7 @@ pub(in crate::engine) enum CallerAnswer {
     /// Another run has the retry key.
     OtherRun {
         run: RunId,
-        same_request: bool,
+        request: ClaimedRequest,
     },
 }
 
@@ -249,7 +249,7 @@ pub(in crate::engine) enum StartAnswer {
     /// The run's first event is durable.
     Stored,
     /// Another run has the key.
-    OtherRun { run: RunId, same_request: bool },
+    OtherRun { run: RunId, request: ClaimedRequest },
     /// Certainly nothing is stored.
     NotStored(String),
     /// Whether anything is stored is unknown.

@@ -16,8 +16,10 @@ use uuid::Uuid;
 use super::pending_run_record::pending_run_of;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, RunId, Seq, WorkerId};
-use crate::store::{Append, AppendError, Claim, Conflict, EventsSize, LockChange, NewPin, Priority, WebhookMessage};
-use crate::workflow::{AnswerEvent, Event, LockEvent, Plan, Run, RunSummary};
+use crate::store::{
+    Append, AppendError, Claim, ClaimedRequest, Conflict, EventsSize, LockChange, NewPin, Priority, WebhookMessage,
+};
+use crate::workflow::{AnswerEvent, Event, LockEvent, Pinned, Plan, Run, RunSummary};
 
 /// The fields that all appends of one driver have in common.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +59,7 @@ pub(super) enum AppendOutcome {
     /// Another run has the retry key; nothing of this one is stored.
     KeyTaken {
         run: RunId,
-        same_request: bool,
+        request: ClaimedRequest,
     },
     /// Legacy has the retry key; nothing of this run is stored.
     KeyTakenByLegacy,
@@ -195,8 +197,8 @@ impl Log {
                 self.last_durable = Some(append);
                 AppendOutcome::Durable { has_webhook_messages }
             }
-            Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable_seq == Seq(0) => {
-                AppendOutcome::KeyTaken { run, same_request }
+            Err(AppendError::Conflict(Conflict::Claim { run, request })) if self.durable_seq == Seq(0) => {
+                AppendOutcome::KeyTaken { run, request }
             }
             Err(AppendError::Conflict(Conflict::LegacyClaim)) if self.durable_seq == Seq(0) => {
                 AppendOutcome::KeyTakenByLegacy
@@ -236,9 +238,12 @@ fn pins_of(event: &Event) -> impl Iterator<Item = NewPin> {
         Event::Answer(AnswerEvent::Responded { pin, .. } | AnswerEvent::Pending { pin, .. }) => pin.as_ref(),
         _ => None,
     };
-    pin.into_iter().flat_map(|pin| {
-        let arm = if pin.twin { Arm::Legacy } else { Arm::Engine };
-        let ids = std::iter::once(&pin.id).chain(&pin.integer);
-        ids.map(move |id| NewPin { key: PinKey { family: pin.family.clone(), id: id.as_str().into() }, arm })
-    })
+    pin.into_iter().flat_map(new_pins)
+}
+
+/// The pins by which the instance of an answer is found: one for each spelling of its id.
+pub(in crate::engine) fn new_pins(pin: &Pinned) -> impl Iterator<Item = NewPin> {
+    let arm = if pin.twin { Arm::Legacy } else { Arm::Engine };
+    let ids = std::iter::once(&pin.id).chain(&pin.integer);
+    ids.map(move |id| NewPin { key: PinKey { family: pin.family.clone(), id: id.as_str().into() }, arm })
 }

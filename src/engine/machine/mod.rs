@@ -38,7 +38,7 @@ pub(super) use self::exchange::{
     OrderAnswer, OrderId, Output, RestCause, SpawnPolicy, StartAnswer,
 };
 pub(super) use self::ids::Ids;
-pub(super) use self::log::AppendHeader;
+pub(super) use self::log::{AppendHeader, new_pins};
 pub(super) use self::measure::Measure;
 #[cfg(test)]
 pub(super) use self::outside::open_children;

@@ -8,7 +8,9 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use crate::engine::machine::run_report::{report, shown_note};
-use crate::exchange::{Abandoned, ArmAnswer, ArmReply, Problem, RunReport, Source};
+use crate::exchange::{
+    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, LEGACY_TOOK_FIRST_TRY, Problem, RunReport, Source,
+};
 use crate::names::RunId;
 use crate::workflow::{AnswerRecord, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, World, wire};
 
@@ -28,7 +30,7 @@ pub(in crate::engine) fn of_run(
     }
     match run.status() {
         RunStatus::Abandoned if may_fall_back => {
-            Some(ArmReply::Abandoned(Abandoned { reason: "abandoned_before", run: Some(run.id()) }))
+            Some(ArmReply::Abandoned(Abandoned { reason: ABANDONED_BEFORE, run: Some(run.id()) }))
         }
         RunStatus::Abandoned => Some(ArmReply::Refused(given_to_legacy(Some(run.id())), report)),
         RunStatus::Failed | RunStatus::Cancelled | RunStatus::Compensating => {
@@ -277,7 +279,7 @@ pub(in crate::engine) fn shared_reply(reply: ArmReply, may_fall_back: bool) -> A
 /// The reply where legacy took the first try of the retry key.
 pub(in crate::engine) fn taken_by_legacy(may_fall_back: bool) -> ArmReply {
     match may_fall_back {
-        true => ArmReply::Abandoned(Abandoned { reason: "legacy_took_first_try", run: None }),
+        true => ArmReply::Abandoned(Abandoned { reason: LEGACY_TOOK_FIRST_TRY, run: None }),
         false => ArmReply::Refused(given_to_legacy(None), RunReport::default()),
     }
 }

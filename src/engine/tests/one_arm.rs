@@ -5,10 +5,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request};
-use crate::exchange::{Affinity, ArmRequest, EarlierKeys, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, Remembered};
-use crate::flag::{Arm, RetryKey};
+use crate::exchange::{
+    Affinity, ArmRequest, EarlierKeys, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, Problem, Remembered,
+};
+use crate::flag::{Arm, Owner, PinKey, RetryKey};
 use crate::limits::Limits;
+use crate::names::RouteId;
 use crate::store::MemoryStore;
+use crate::store::tests::taken_now;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, Plan, RunStatus};
 
@@ -85,7 +89,7 @@ async fn the_engine_refuses_a_key_that_legacy_took() {
     assert_eq!(refused(harness.send(only.clone()).await).0.kind, "given-to-legacy");
     // An earlier process noted the key for legacy.
     let harness = Harness::new(&step_service, plan()).await;
-    harness.store.note_legacy_tries(vec![KEY]).await.unwrap();
+    harness.store.note_legacy_tries(taken_now(vec![KEY])).await.unwrap();
     assert_eq!(refused(harness.send(only).await).0.kind, "given-to-legacy");
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
     assert!(step_service.paths().is_empty());
@@ -126,6 +130,61 @@ async fn a_retry_without_a_first_try_begins_no_run() {
     let retry = ArmRequest { may_begin: MayBegin::Never, ..other };
     assert_eq!(answer(harness.send(retry).await).1, first, "a run is found");
     assert_eq!(step_service.paths(), ["GET /price", "POST /charges"]);
+}
+
+/// A retry of a run that only the store knows does not make this process remember the key for longer than the store.
+#[tokio::test]
+async fn a_key_is_free_once_the_window_after_the_end_of_its_run_is_over() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let store = Arc::new(MemoryStore::with_limits(&Limits { retry_window_s: 1, ..Limits::default() }));
+    let mut harness = Harness::with_store(&step_service, plan(), store, Limits::default(), None).await;
+    let first = answer(harness.send(keyed()).await).1;
+    harness.crash().await;
+    assert_eq!(answer(harness.send(keyed()).await).1, first);
+    while harness.store.first_try(KEY).await.unwrap().is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let new = ArmRequest { may_begin: MayBegin::Never, ..keyed() };
+    assert_eq!(abandoned(harness.send(new).await).reason, NO_FIRST_TRY);
+}
+
+/// The run's append is in the store, and this process does not know that yet. Its caller may follow the instance up as
+/// soon as a retry was answered.
+#[tokio::test]
+async fn the_pin_of_a_stored_answer_is_known_before_the_answer_leaves() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let plan =
+        PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).respond(201, json!({"id": 17})).build("w");
+    let store = Arc::new(MemoryStore::new());
+    let new = || Harness::with_store(&step_service, plan.clone(), store.clone(), Limits::default(), None);
+    let (harness, other) = (new().await, new().await);
+    let family = RouteId::from("orders.create");
+    let path = serde_json_path::JsonPath::parse("$.id").unwrap();
+    let create = ArmRequest { creates: Some((family.clone().into(), path)), ..keyed() };
+    let (_, body, report) = answer(harness.send(create.clone()).await);
+    let key = PinKey { family, id: "17".into() }.into();
+    let pins = &other.engine.core.ports.pins;
+    assert_eq!(pins.owner(&key).await, Ok((Owner::Nobody, None)), "it has not heard of it");
+    assert_eq!(answer(other.send(create).await).1, body);
+    assert_eq!(pins.owner(&key).await, Ok((Owner::Engine, report.run)));
+}
+
+/// Two processes take the same request under two credentials, and the store decides.
+#[tokio::test]
+async fn a_request_that_another_process_has_under_another_credential_is_held() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let store = Arc::new(MemoryStore::new());
+    let new = || Harness::with_store(&step_service, plan(), store.clone(), Limits::default(), None);
+    let (harness, other) = (new().await, new().await);
+    let of =
+        |key: u8| ArmRequest { retry_key: Some(RetryKey([key; 32])), any_caller: Some(RetryKey([7; 32])), ..keyed() };
+    while other.engine.core.ports.pins.remembered(&KEY) != Remembered::NotEngine {
+        tokio::task::yield_now().await; // until the keys in the store are read
+    }
+    assert_eq!(answer(harness.send(of(1)).await).0, 201);
+    let (problem, _) = refused(other.send(of(2)).await);
+    assert_eq!((problem.status, problem.kind), (409, Problem::held_under_another_credential().kind));
+    assert_eq!(step_service.paths().iter().filter(|path| *path == "POST /charges").count(), 1);
 }
 
 #[tokio::test]

@@ -1,14 +1,17 @@
 //! A request and its retries get the same arm.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use http::StatusCode;
 use uuid::Uuid;
 
-use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says};
-use crate::exchange::{ArmAnswer, ArmReply, ArmUnknown, Outcome, Problem, Served};
+use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says, flag_set};
+use crate::exchange::{
+    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmUnknown, LEGACY_TOOK_FIRST_TRY, Outcome, Problem, Served,
+};
 use crate::expression::{Expression, Template};
-use crate::flag::{Arm, Cohort, Freeze, Route, SkipReason, State};
+use crate::flag::{Arm, Cohort, EarlierScopes, Freeze, RetryScope, Route, SkipReason, State};
 use crate::limits::Limits;
 use crate::names::RunId;
 
@@ -66,15 +69,20 @@ async fn only_the_first_try_s_answer_is_counted() {
         }
         reply => reply,
     };
-    let of_engine = || engine_refuses("engine-unavailable");
+    let gives_back = |reason| ArmReply::Abandoned(Abandoned { reason, run: None });
     let cases = [
-        (with_status(StatusCode::CREATED), Some(Served::Answered), None),
-        (with_status(StatusCode::BAD_GATEWAY), Some(Served::Error), None),
-        (of_run(), Some(Served::Error), None),
-        (of_engine(), Some(Served::Error), Some(Served::Error)),
+        (with_status(StatusCode::CREATED), Some(Served::Answered)),
+        (with_status(StatusCode::BAD_GATEWAY), Some(Served::Error)),
+        (of_run(), Some(Served::Error)),
+        (engine_refuses("engine-unavailable"), Some(Served::Error)),
+        (engine_refuses("outcome-unknown"), Some(Served::Unknown)),
+        (gives_back("deadline"), Some(Served::FellBack)),
+        // Legacy has the request, whatever the proxy knew of it.
+        (gives_back(ABANDONED_BEFORE), None),
+        (gives_back(LEGACY_TOOK_FIRST_TRY), None),
     ];
-    for (reply, first, retry) in cases {
-        for (first_try, counted) in [(None, first), (Some(Ok(Some(Arm::Engine))), retry)] {
+    for (reply, first) in cases {
+        for (first_try, counted) in [(None, first), (Some(Ok(Some(Arm::Engine))), None)] {
             let rig = Rig::new(&origin, at(State::Live)).await;
             *rig.fakes.first_try.lock().unwrap() = first_try;
             rig.fakes.answers.lock().unwrap().push_back(reply.clone());
@@ -171,6 +179,35 @@ async fn a_request_that_the_engine_took_under_another_flag_set_is_not_given_to_l
     rig.fakes.engine_takes_first.store(true, SeqCst);
     assert_eq!(rig.ask(keyed).await.status(), 413);
     assert!(origin.requests().is_empty());
+}
+
+/// The first try may still be uploading, decided by earlier files: it finds the retry under the key that both have.
+#[tokio::test]
+async fn a_request_that_has_a_retry_key_only_by_earlier_files_is_taken_under_that_key() {
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    let origin = Origin::always_answers(OK).await;
+    let edit_route = |route: &mut Route| {
+        route.retry_key = Some(Template::parse_str("${request.headers[\"x-request-id\"]}").unwrap());
+    };
+    for state in [State::Dark, State::Live] {
+        let before = Rig::new(&origin, at(state)).await;
+        let scope = RetryScope::of(&before.flags.load().route(&"orders.create".into()).unwrap().route);
+        let by_route = [("orders.create".into(), vec![scope.parse_earlier(i64::MAX).unwrap()])].into();
+        let set = flag_set(origin.address, &Setup { edit_route, ..at(state) }, 2);
+        let set = set.with_earlier_scopes(Arc::new(EarlierScopes { by_route, moved: Vec::new() }));
+        let after = Rig::new(&origin, Setup { edit_route, ..at(state) }).await;
+        after.flags.store(Arc::new(set));
+        for rig in [&before, &after] {
+            rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
+            rig.ask(keyed).await;
+        }
+        let [first, retry] = [&before, &after].map(|rig| {
+            let key_of_engine = rig.fakes.asked.lock().unwrap().iter().find_map(|request| request.retry_key);
+            (rig.fakes.keys_of_legacy.lock().unwrap().clone(), key_of_engine)
+        });
+        assert!(first.0.len() + first.1.into_iter().count() > 0, "{state}");
+        assert_eq!(retry, first, "{state}");
+    }
 }
 
 #[tokio::test]

@@ -178,8 +178,8 @@ impl Store for MemoryStore {
         self.with(|tables| tables.engine_tries(after, limit, clock::now()))
     }
 
-    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.with(|tables| tables.note_legacy(keys, clock::now()))
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| tables.note_legacy(tries, clock::now()))
     }
 
     fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {

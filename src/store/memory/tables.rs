@@ -107,8 +107,8 @@ impl Tables {
         for (claim, key) in append.claim.iter().flat_map(|claim| claim.keys().map(move |key| (claim, key))) {
             match self.first_try(&key, now) {
                 Some(FirstTry { run: Some(run), request, .. }) if run != append.run_id => {
-                    let same_request = key == claim.key && request == Some(claim.request);
-                    return Err(AppendError::Conflict(Conflict::Claim { run, same_request }));
+                    let request = claim.compare(key, request);
+                    return Err(AppendError::Conflict(Conflict::Claim { run, request }));
                 }
                 Some(FirstTry { run: None, .. }) => return Err(AppendError::Conflict(Conflict::LegacyClaim)),
                 Some(FirstTry { run: Some(_), .. }) | None => {}
@@ -301,10 +301,10 @@ impl Tables {
         placed.take(limit).map(|(pin, position)| (position, pin.key.clone(), pin.arm)).collect()
     }
 
-    pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {
-        for key in keys {
+    pub(super) fn note_legacy(&mut self, tries: Vec<(RetryKey, Timestamp)>, now: Timestamp) {
+        for (key, at) in tries {
             if self.first_try(&key, now).is_none() {
-                self.retry_keys.insert(key, FirstTry { arm: Arm::Legacy, run: None, request: None, at: now });
+                self.retry_keys.insert(key, FirstTry { arm: Arm::Legacy, run: None, request: None, at });
             }
         }
     }

@@ -276,8 +276,8 @@ impl Store for PostgresStore {
         read::engine_tries(&self.pool, self.retry_window_ns, after, limit).boxed()
     }
 
-    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        record_writes::legacy_tries(&self.pool, keys, self.retry_window_ns).boxed()
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        record_writes::legacy_tries(&self.pool, tries, self.retry_window_ns).boxed()
     }
 
     fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {

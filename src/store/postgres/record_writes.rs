@@ -3,6 +3,7 @@
 //! Always true: each is one statement with a commit of its own, and idempotent; flips have ids, by which a repeated
 //! write is recognised.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::columns::{Result, column, escape, json, sql_limit, time};
@@ -52,17 +53,22 @@ pub(super) async fn run_snapshot(pool: &Pool, snapshot: &RunSnapshot) -> Result<
     pool.query(make).await.map(drop)
 }
 
-pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, retry_window_ns: i64) -> Result<()> {
-    // Sorted, so that two processes cannot deadlock; without duplicates.
-    keys.sort();
-    keys.dedup();
-    let keys: Vec<&[u8]> = keys.iter().map(|key| key.0.as_slice()).collect();
+pub(super) async fn legacy_tries(
+    pool: &Pool,
+    mut tries: Vec<(RetryKey, Timestamp)>,
+    retry_window_ns: i64,
+) -> Result<()> {
+    // Sorted, so that two processes cannot deadlock; each key once, with its earliest time.
+    tries.sort();
+    tries.dedup_by_key(|(key, _)| *key);
+    let keys: Vec<&[u8]> = tries.iter().map(|(key, _)| key.0.as_slice()).collect();
+    let times: Vec<i64> = tries.iter().map(|(_, at)| nanos(*at)).collect();
     const PUT: &str = concat!(
-        "INSERT INTO retry_keys AS held (key, arm, at) SELECT key, 'legacy', now_ns() FROM unnest($1) AS n(key) \
+        "INSERT INTO retry_keys AS held (key, arm, at) SELECT key, 'legacy', least(at, now_ns()) FROM unnest($1, $2) AS n(key, at) \
          ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE NOT ",
-        is_bound!("held", "(now_ns() - $2)")
+        is_bound!("held", "(now_ns() - $3)")
     );
-    pool.query(|| sqlx::query(PUT).bind(&keys).bind(retry_window_ns)).await.map(drop)
+    pool.query(|| sqlx::query(PUT).bind(&keys).bind(&times).bind(retry_window_ns)).await.map(drop)
 }
 
 /// Examines keys after a position whose window after the first try is over, and removes those that no run keeps bound;

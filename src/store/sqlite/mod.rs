@@ -299,8 +299,8 @@ impl Store for SqliteStore {
         read::engine_tries(&self.readers, expired_since(self.retry_window), after, limit).boxed()
     }
 
-    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> StoreFuture<'_, ()> {
-        self.write(RecordWrite::LegacyTries(keys))
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreFuture<'_, ()> {
+        self.write(RecordWrite::LegacyTries(tries))
     }
 
     fn key_files(&self) -> StoreFuture<'_, Vec<KeyFileRecord>> {

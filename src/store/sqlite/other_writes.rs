@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -41,7 +42,7 @@ pub(super) enum RecordWrite {
     Plan(PlanId, serde_json::Value),
     /// `None` removes the key.
     RunKey(RunId, Option<Vec<u8>>),
-    LegacyTries(Vec<RetryKey>),
+    LegacyTries(Vec<(RetryKey, Timestamp)>),
     Samples {
         samples: Vec<SampleRecord>,
         per_fingerprint: usize,
@@ -216,14 +217,14 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
         RecordWrite::RunKey(run, None) => {
             conn.execute("DELETE FROM run_keys WHERE run_id = ?", [run.0.as_bytes().as_slice()])?;
         }
-        RecordWrite::LegacyTries(keys) => {
+        RecordWrite::LegacyTries(tries) => {
             let mut note = conn.prepare_cached(concat!(
                 "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
                  SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE NOT ",
                 is_bound!("retry_keys", "?4")
             ))?;
-            for key in keys {
-                note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), now.ns, now.retry_keys_since])?;
+            for (key, at) in tries {
+                note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), nanos(*at), now.retry_keys_since])?;
             }
         }
         RecordWrite::Samples { samples, per_fingerprint, fingerprints } => {
@@ -313,7 +314,7 @@ mod tests {
         };
         conn.progress_handler(1, Some(count)).unwrap();
         let now = nanos(clock::now());
-        let write = RecordWrite::LegacyTries(vec![RetryKey([255; 32])]);
+        let write = RecordWrite::LegacyTries(vec![(RetryKey([255; 32]), clock::now())]);
         write_records(&conn, &write, WriteTime { ns: now, retry_keys_since: now }).unwrap();
         steps.load(Ordering::Relaxed)
     }

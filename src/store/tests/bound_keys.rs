@@ -1,4 +1,4 @@
-//! Until when a retry key that a run claimed stays bound to that run.
+//! Until when a retry key stays bound to the arm that took it, and to its run.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::clock::RunningTimes;
-use crate::flag::RetryKey;
 use crate::names::JobId;
-use crate::store::{AppendError, Claim, Conflict, Store};
+use crate::store::{AppendError, Claim, ClaimedRequest, Conflict, Store};
 
 on_every_store! {
     a_retry_key_is_bound_while_a_run_of_its_job_is_open,
     a_retry_key_is_bound_for_the_window_after_the_end_of_its_run,
     a_page_of_old_keys_examines_no_more_than_its_limit,
+    a_retry_key_of_legacy_is_bound_from_its_first_try,
 }
 
 const KEY: RetryKey = RetryKey([1; 32]);
@@ -35,8 +35,8 @@ async fn long_bound(store: &SharedStore) -> Vec<RetryKey> {
 /// Asserts that the key is run 1's, whoever else wants it.
 async fn assert_bound(store: &SharedStore) {
     assert_eq!(store.first_try(KEY).await.unwrap().and_then(|first| first.run), Some(run_id(1)));
-    store.note_legacy_tries(vec![KEY]).await.unwrap();
-    let taken = AppendError::Conflict(Conflict::Claim { run: run_id(1), same_request: true });
+    store.note_legacy_tries(taken_now(vec![KEY])).await.unwrap();
+    let taken = AppendError::Conflict(Conflict::Claim { run: run_id(1), request: ClaimedRequest::Same });
     assert_eq!(store.append(claiming(append(run_id(9), 1, 1)).into()).await, Err(taken));
     assert_eq!(store.prune_retry_keys(None, 9).await.unwrap().result, 0);
     assert_eq!(store.first_try(KEY).await.unwrap().and_then(|first| first.run), Some(run_id(1)));
@@ -77,6 +77,21 @@ async fn a_retry_key_is_bound_for_the_window_after_the_end_of_its_run(which: Sto
     assert_bound(store).await;
 }
 
+/// However late the store gets it.
+async fn a_retry_key_of_legacy_is_bound_from_its_first_try(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let (store, key) = (&fixture.store, RetryKey([1; 32]));
+    let hours_ago = |hours| clock::now().checked_sub(SignedDuration::from_hours(hours)).unwrap();
+    let taken = async || store.first_try(key).await.unwrap().map(|first| (first.arm, first.at));
+    store.note_legacy_tries(vec![(key, hours_ago(25))]).await.unwrap();
+    assert_eq!(taken().await, None, "its window was over when the store got it");
+    let at = hours_ago(1);
+    for at in [at, hours_ago(0)] {
+        store.note_legacy_tries(vec![(key, at)]).await.unwrap();
+    }
+    assert_eq!(taken().await, Some((Arm::Legacy, at)), "a retry does not extend the window");
+}
+
 /// Keys 1 to 4 are bound by open runs, legacy's keys 5 to 7 have expired.
 async fn a_page_of_old_keys_examines_no_more_than_its_limit(which: StoreKind) {
     let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
@@ -85,7 +100,7 @@ async fn a_page_of_old_keys_examines_no_more_than_its_limit(which: StoreKind) {
     for n in 1..=4 {
         store.append(claiming_key(append(run_id(n.into()), 1, 1), key(n)).into()).await.unwrap();
     }
-    store.note_legacy_tries(vec![key(5), key(6), key(7)]).await.unwrap();
+    store.note_legacy_tries(taken_now(vec![key(5), key(6), key(7)])).await.unwrap();
 
     let (mut after, mut found) = (None, Vec::new());
     loop {

@@ -3,8 +3,7 @@
 use jiff::SignedDuration;
 
 use super::*;
-use crate::flag::RetryKey;
-use crate::store::{AppendError, Claim, Conflict, RunFilter, StoreTime};
+use crate::store::{AppendError, Claim, ClaimedRequest, Conflict, RunFilter, StoreTime};
 
 on_every_store! {
     appended_events_are_read_in_order,
@@ -237,16 +236,18 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     let claim =
         |key: u8, request: u8| Some(Claim { key: RetryKey([key; 32]), request: [request; 32], any_caller: None });
     store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(1), 1, 1) })).await.unwrap();
-    let held = |same_request| Err(AppendError::Conflict(Conflict::Claim { run: run_id(1), same_request }));
-    assert_eq!(store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(2), 1, 1) })).await, held(true));
-    assert_eq!(store.append(Arc::new(Append { claim: claim(1, 2), ..append(run_id(2), 1, 1) })).await, held(false));
+    for (request, compared) in [(1, ClaimedRequest::Same), (2, ClaimedRequest::Other)] {
+        let held = Conflict::Claim { run: run_id(1), request: compared };
+        let second = Append { claim: claim(1, request), ..append(run_id(2), 1, 1) };
+        assert_eq!(store.append(second.into()).await, Err(AppendError::Conflict(held)));
+    }
     store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(1), 2, 1) })).await.unwrap();
 
     let two = Append { claim: claim(2, 1), ..append(run_id(3), 1, 1) };
     let three = Append { claim: claim(2, 1), ..append(run_id(4), 1, 1) };
     let (two, three) = tokio::join!(store.append(two.into()), store.append(three.into()));
     assert_eq!(two, Ok(()));
-    let held = Conflict::Claim { run: run_id(3), same_request: true };
+    let held = Conflict::Claim { run: run_id(3), request: ClaimedRequest::Same };
     assert_eq!(three, Err(AppendError::Conflict(held)));
 
     // The answer of a run is not given to another caller, nor to the same one under another credential.
@@ -254,7 +255,8 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
         Some(Claim { key: RetryKey([key; 32]), request: [1; 32], any_caller: Some(RetryKey([any; 32])) })
     };
     store.append(Arc::new(Append { claim: any(30, 31), ..append(run_id(5), 1, 1) })).await.unwrap();
-    let held = |run| Err(AppendError::Conflict(Conflict::Claim { run, same_request: false }));
+    let request = ClaimedRequest::UnderAnotherCredential;
+    let held = |run| Err(AppendError::Conflict(Conflict::Claim { run, request }));
     let other = Append { claim: any(32, 31), ..append(run_id(6), 1, 1) };
     assert_eq!(store.append(other.into()).await, held(run_id(5)));
     assert_eq!(store.first_try(RetryKey([32; 32])).await.unwrap(), None, "the refused append stored nothing");
@@ -264,7 +266,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     let (one, other) = tokio::join!(store.append(one.into()), store.append(other.into()));
     assert_eq!((one, other), (Ok(()), held(run_id(7))));
 
-    store.note_legacy_tries(vec![RetryKey([1; 32]), RetryKey([9; 32])]).await.unwrap();
+    store.note_legacy_tries(taken_now(vec![RetryKey([1; 32]), RetryKey([9; 32])])).await.unwrap();
     let first = store.first_try(RetryKey([1; 32])).await.unwrap().unwrap();
     assert_eq!((first.arm, first.run, first.request), (Arm::Engine, Some(run_id(1)), Some([1; 32])));
     let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
@@ -279,7 +281,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     assert_eq!(store.first_try(RetryKey([36; 32])).await.unwrap(), None, "the refused append stored nothing");
     store.append(Append { claim: claim(10, 1), ..append(run_id(9), 1, 1) }.into()).await.unwrap();
 
-    store.note_legacy_tries(vec![RetryKey([7; 32])]).await.unwrap();
+    store.note_legacy_tries(taken_now(vec![RetryKey([7; 32])])).await.unwrap();
     let all = store.engine_tries(None, 10).await.unwrap();
     let keys = [1, 2, 10, 30, 31, 33, 35].map(|key| RetryKey([key; 32]));
     assert_eq!(all.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "those that runs claimed, in order");
@@ -301,7 +303,7 @@ async fn a_retry_key_expires(which: StoreKind) {
     store.append(Arc::new(Append { claim, ..ended_long_ago(append(run_id(1), 1, 1)) })).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
     store.append(Arc::new(Append { claim, ..ended_long_ago(append(run_id(2), 1, 1)) })).await.unwrap();
-    store.note_legacy_tries(vec![RetryKey([1; 32])]).await.unwrap();
+    store.note_legacy_tries(taken_now(vec![RetryKey([1; 32])])).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
     store
         .append(Arc::new(Append { claim, ..append(run_id(3), 1, 1) }))

@@ -37,7 +37,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Append, MemoryStore, NewPin, PostgresStore, Priority, SharedStore, SqliteStore, WebhookMessage};
-use crate::flag::{Arm, PinKey};
+use crate::clock;
+use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
@@ -182,6 +183,12 @@ pub(crate) fn at(n: i64) -> Timestamp {
 }
 
 /// The id of a run; ids have the same order as their numbers.
+/// First tries that legacy takes now, one for each key.
+pub(crate) fn taken_now(keys: impl IntoIterator<Item = RetryKey>) -> Vec<(RetryKey, Timestamp)> {
+    let now = clock::now();
+    keys.into_iter().map(|key| (key, now)).collect()
+}
+
 pub(crate) fn run_id(n: u64) -> RunId {
     RunId(Uuid::from_u64_pair(0x0190_0000_0000_7000 + (n << 16), 0x8000_0000_0000_0000 + n))
 }

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::flag::RetryKey;
 use crate::names::JobId;
 use crate::store::{Claim, LockChange, LockRow, RunFilter, RunSnapshot, TakeResult, WebhookMessage};
 
@@ -266,8 +265,8 @@ async fn agree(which: StoreKind, operations: &[Vec<Operation>]) {
         assert_eq!(results, expected, "{which:?}");
         for operation in batch {
             if let Some(key) = operation.legacy_try {
-                memory.store.note_legacy_tries(vec![RetryKey([key; 32])]).await.unwrap();
-                other.store.note_legacy_tries(vec![RetryKey([key; 32])]).await.unwrap();
+                memory.store.note_legacy_tries(taken_now(vec![RetryKey([key; 32])])).await.unwrap();
+                other.store.note_legacy_tries(taken_now(vec![RetryKey([key; 32])])).await.unwrap();
             }
             let expected = perform(&memory.store, &operation.follow_up).await;
             assert_eq!(

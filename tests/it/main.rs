@@ -24,6 +24,7 @@ mod ladder;
 mod legacy_faults;
 mod legacy_keys;
 mod lost_replies;
+mod many_keys;
 mod match_changes;
 mod openapi;
 mod orchestrate;

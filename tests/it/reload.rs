@@ -280,16 +280,18 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
         for n in 1..=3 {
             let mut system = with_orders_in_shadow("").await;
             let fault = format!("signal=SIGKILL:when={n}");
+            let generation = |status: &serde_json::Value| status["flags"]["generation"].as_u64();
+            let before = generation(&system.pointsman.get("/api/v2/status").await);
             let strace = Strace::inject(system.pointsman.pid(), calls, &fault).await;
             let good = write_two_moves(&system);
             // The process dies at this write, or the reload has fewer writes.
-            let has_ended = || async { system.pointsman.try_api("/api/v2/status").await.is_none() };
-            for _ in 0..100 {
-                if has_ended().await {
-                    break;
+            until("the kill, or the end of the reload", || async {
+                match system.pointsman.try_api("/api/v2/status").await {
+                    Some(reply) => (generation(&reply.json()) > before).then_some(()),
+                    None => Some(()),
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
+            })
+            .await;
             strace.end().await;
             system.kill().await;
             // Restarted with the earlier files: only what was recorded is in force.

@@ -14,6 +14,9 @@ use crate::names::RunId;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, Order, Plan, RunStatus};
 
+/// How long the store is watched while nothing happens.
+const OBSERVED: Duration = Duration::from_millis(300);
+
 /// A read whose first attempt gets a `Retry-After`.
 fn retrying_plan() -> Arc<Plan> {
     let retry = json!({ "attempts": 3, "base": "1ms", "max": "1h" });
@@ -72,8 +75,9 @@ async fn a_run_that_is_due_at_the_start_of_a_process_is_resumed_at_once() {
     harness.wait_until_idle(run).await;
     let wake = harness.store.run(run).await.unwrap().unwrap().wake.unwrap();
     harness.crash().await;
-    let left = Duration::try_from(wake.duration_since(jiff::Timestamp::now())).unwrap_or_default();
-    tokio::time::sleep(left + Duration::from_millis(5)).await;
+    while crate::clock::now() < wake {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     assert_eq!(harness.recover().await.resumed, 1);
     assert_eq!(harness.engine.wait_until_at_rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
 }
@@ -112,7 +116,7 @@ async fn a_thousand_waiting_runs_use_no_task_and_no_store_access() {
     assert_eq!(harness.engine.runs_in_flight(), 0);
     assert_eq!(harness.engine.core.schedule.timers.len(), 1_000);
     let before = store_reads.load(Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(OBSERVED).await;
     assert_eq!(store_reads.load(Ordering::SeqCst), before, "the store is not used while nothing happens");
     assert_eq!(
         harness.engine.core.schedule.wake_permits.available_permits(),

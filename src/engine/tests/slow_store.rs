@@ -1,7 +1,7 @@
 //! Locks, orders, answers and leases while the store is slow or has lost events.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -164,13 +164,16 @@ async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
     assert_eq!(third.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
 }
 
+const DEADLINE: Duration = Duration::from_millis(200);
+const OBSERVED: Duration = Duration::from_millis(50);
+
 /// The deadline of a run passes while its pause is being appended: the caller gets no answer that is not durable.
 #[tokio::test]
 async fn no_answer_is_given_before_it_is_durable() {
     let plan = checked_plan(
         &json!({
             "workflow": "w",
-            "deadline": "200ms",
+            "deadline": format!("{}ms", DEADLINE.as_millis()),
             "steps": { "a": { "call": "POST ${services.world}/a", "on_conflict": "pause" } },
             "respond": [{ "status": 200, "body": {} }, { "when": "${failed != null}", "status": 504, "body": { "late": true } }],
         }),
@@ -179,27 +182,25 @@ async fn no_answer_is_given_before_it_is_durable() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(409, json!({}))).await;
     let store = test_stores::gated();
     let harness = Harness::with_store(&step_service, plan, store.clone(), Limits::default(), None).await;
-    let reply = harness.send(request("w", Mode::Real, &json!({})));
     let script = async {
         step_service.wait_for_calls(1).await;
+        let called = Instant::now();
         store.appends.shut();
         step_service.open_gate();
         store.appends.wait_for_arrivals(1).await;
-        tokio::time::sleep(Duration::from_millis(400)).await; // the run's deadline passes
+        wait_for("the run's deadline passes", async || called.elapsed() > DEADLINE).await;
         store.appends.pass(1);
         store.appends.wait_for_arrivals(2).await; // the append that follows the deadline
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let run = harness.runs().await[0].run_id;
-        let known = harness.events(run).await;
+        tokio::time::sleep(OBSERVED).await; // an answer that does not wait for this append comes now
         store.appends.pass(1_000);
-        known
     };
     let answered = async {
-        let reply = reply.await;
-        (reply, harness.runs().await[0].run_id)
+        let reply = harness.send(request("w", Mode::Real, &json!({}))).await;
+        // What is durable at the moment of the reply.
+        let run = harness.runs().await[0].run_id;
+        (reply, harness.events(run).await)
     };
-    let ((reply, run), _) = tokio::join!(answered, script);
-    let events = harness.events(run).await;
+    let ((reply, events), ()) = tokio::join!(answered, script);
     let answered = events.iter().any(|event| matches!(event, Event::Answer(AnswerEvent::Responded { .. })));
     match reply {
         ArmReply::Answer(answer) => assert!(answered, "{} is answered and not stored: {events:?}", answer.status),
@@ -238,7 +239,8 @@ async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
     wait_for("the second call waits for its permit", async || started_attempts(&harness.events(second).await) == 1)
         .await;
     store.heartbeats.shut();
-    tokio::time::sleep(Duration::from_millis(450)).await; // longer than the lease
+    let proof = harness.engine.core.schedule.lease.proof();
+    wait_for("the lease lapses", async || !proof.is_valid()).await;
     step_service.open_gate();
     assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Completed);
     wait_for("the call is withheld", async || {

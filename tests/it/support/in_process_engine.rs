@@ -24,7 +24,7 @@ use tower::ServiceExt;
 
 use super::checker::check_run;
 use super::test_system::some_order;
-use super::{FlagsDir, LOCAL, until};
+use super::{FlagsDir, LOCAL, PATIENCE, until};
 
 /// The operations of the sample world.
 pub const OPERATIONS: [&str; 14] = [
@@ -184,7 +184,12 @@ impl WorkflowRun<'_> {
     /// Drops the engine as a crash would, and starts another one on the same store.
     pub async fn crash(&mut self) {
         self.engine = None;
-        tokio::time::sleep(Duration::from_millis(2)).await; // until its tasks have ended
+        let tasks_have_ended = async {
+            while Arc::strong_count(&self.store) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, tasks_have_ended).await.expect("the engine's tasks end");
         self.engine = Some(self.rig.engine(&self.store).await);
     }
     /// The run's summary, where one was stored.

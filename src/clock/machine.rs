@@ -89,3 +89,55 @@ pub(crate) mod simulated {
         Some(BEGUN.get()?.1.elapsed() + SLEPT.get())
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Command;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::*;
+
+    const VARIABLE: &str = "POINTSMAN_TEST_BOOT_TIME_AHEAD_S";
+    const AHEAD_S: u64 = 1_000_000;
+
+    fn read_clock(clock: ClockId) -> Duration {
+        let time = clock_gettime(clock);
+        Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
+    }
+
+    /// The child process. Does nothing without the variable.
+    #[test]
+    fn child() {
+        let Ok(ahead_s) = std::env::var(VARIABLE) else { return };
+        let ahead = Duration::from_secs(ahead_s.parse().unwrap());
+        let monotonic = read_clock(ClockId::Monotonic);
+        assert!(boot_time() >= monotonic + ahead);
+    }
+
+    #[test]
+    fn the_steady_clock_is_the_boot_time() {
+        let before = read_clock(ClockId::Boottime);
+        let now = boot_time();
+        assert!(before <= now && now <= read_clock(ClockId::Boottime));
+    }
+
+    /// After a sleep of the machine the boot time is ahead of the monotonic clock. A time namespace looks like that.
+    #[test]
+    fn the_steady_clock_counts_the_machines_sleep() {
+        let (ahead_s, program) = (AHEAD_S.to_string(), std::env::current_exe().unwrap());
+        let slept = |program: &std::path::Path| {
+            let mut command = Command::new("unshare");
+            command.args(["--time", "--boottime", &ahead_s]).arg(program);
+            command
+        };
+        if !slept("true".as_ref()).output().is_ok_and(|output| output.status.success()) {
+            println!("not tried: no time namespace can be made here");
+            return;
+        }
+        let child = ["--exact", "clock::machine::tests::child", "--test-threads=1"];
+        let output = slept(&program).args(child).env(VARIABLE, &ahead_s).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+}

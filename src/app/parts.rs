@@ -42,11 +42,20 @@ pub(super) struct Parts {
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
 }
 
-impl Parts {
-    /// Builds all parts, in the order of their dependencies.
+/// The store, and what was read from it. Only this process uses them from now on; nothing that its files declare is
+/// recorded yet.
+pub(super) struct OpenedStore {
+    store: SharedStore,
+    evidence: Arc<Evidence>,
+    pins: Arc<StoreAffinity>,
+    secret: [u8; 32],
+}
+
+impl OpenedStore {
+    /// Opens the store and the files beside it. Waits for a predecessor that is ending.
     ///
     /// # Errors
-    /// The store cannot be opened or read, or threads cannot be started.
+    /// The store cannot be opened or read.
     pub async fn open(setup: &Setup) -> anyhow::Result<Self> {
         let limits = setup.limits.clone();
         let store: SharedStore = match &setup.settings.store {
@@ -65,12 +74,25 @@ impl Parts {
         };
         time::set(&store, Duration::from_secs(limits.retry_window_s)).await?;
         let marks = stores::evidence_marks(setup, &store).await?;
-        let evidence = Evidence::open(store.clone(), marks, &limits).await.context("reading the evidence")?;
+        let pins = stores::affinity(setup, &store).await?;
+        let evidence = Evidence::open(store.clone(), marks, &limits, pins.copy_started()).await;
+        let evidence = evidence.context("reading the evidence")?;
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         evidence.set_renames(other_ids(&routes));
         evidence.set_basis(0, &bases(setup));
         let secret = store.secret().await.context("reading the store's secret")?;
-        let pins = stores::affinity(setup, &store).await?;
+        Ok(Self { store, evidence, pins, secret })
+    }
+}
+
+impl Parts {
+    /// Builds all parts, in the order of their dependencies, and records what the files declare.
+    ///
+    /// # Errors
+    /// The files are refused, the store does not answer, or threads cannot be started.
+    pub async fn start(opened: OpenedStore, setup: &Setup) -> anyhow::Result<Self> {
+        let OpenedStore { store, evidence, pins, secret } = opened;
+        let limits = setup.limits.clone();
         let ladder = LadderParts {
             store: store.clone(),
             evidence: evidence.clone(),

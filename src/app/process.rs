@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::parts::Parts;
+use super::parts::{OpenedStore, Parts};
 use super::{background, memory, process_status, retention, services, time};
 use crate::admin::{self, AdminParts, RouteTraffic};
 use crate::clock;
@@ -52,11 +52,13 @@ impl App {
         }
         let limits = setup.limits.clone();
         let recorder = telemetry::recorder();
-        let parts = {
+        let opened = {
             let setup = setup.clone();
-            engine.spawn(async move { Parts::open(&setup).await }).await??
+            engine.spawn(async move { OpenedStore::open(&setup).await }).await??
         };
 
+        // After the store: a predecessor that is ending still has the addresses until it releases the store. Before the
+        // files are recorded: a start that fails must leave no flips behind.
         let listener = bind(setup.settings.listen, "listen").await?;
         let admin_listener = admin.spawn(bind(setup.settings.admin, "admin.listen")).await??;
         let api_listener = match setup.settings.api {
@@ -65,6 +67,10 @@ impl App {
         };
         let (listen, admin_listen) = (listener.local_addr()?, admin_listener.local_addr()?);
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let parts = {
+            let setup = setup.clone();
+            engine.spawn(async move { Parts::start(opened, &setup).await }).await??
+        };
 
         let reload_status = Arc::new(ReloadStatus::new(warnings));
         let (watch, changes) = FlagFileWatcher::start(&flags, overrides, hash, WatchTiming::default())

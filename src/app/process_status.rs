@@ -46,8 +46,8 @@ fn missing_retry_keys(parts: &Parts) -> Option<String> {
         let which = parts.store.restored().map(restored);
         let which = which.unwrap_or_else(|| "a copy of another one".to_owned());
         format!(
-            "the store is {which}, and what was done after the copy was made is not in it: until {until:.0} routes in \
-             `live` are held at `dark` unless forced, and retries in `only` are performed again"
+            "the store is {which}, and what was done after the copy was made is not in it: routes in `live` \
+             were lowered to `dark`, until {until:.0} none goes up to `live` unless forced, and retries in `only` are performed again"
         )
     });
     let sentences: Vec<String> = copy.into_iter().chain(files).collect();

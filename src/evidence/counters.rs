@@ -2,7 +2,7 @@
 //!
 //! Always true: everything in a [`SharedCounters`] changes under its one lock, so its sums agree whenever it is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use crate::clock;
 use crate::compare::{Comparison, Kind, Verdict};
 use crate::exchange::{Outcome, Served};
 use crate::flag::{SkipReason, State};
+use crate::names::RouteId;
 
 /// Failure labels that are counted separately. Labels are literals of the program; the bound guards against a mistake.
 const FAILURES_MAX: usize = 32;
@@ -44,6 +45,8 @@ pub(super) struct Counters {
     pub(super) totals: Totals,
     /// Changed since it was last written.
     pub(super) dirty: bool,
+    /// Earlier ids under which the store may still have this evidence: a later rename is not written yet.
+    pub(super) stored_under: BTreeSet<RouteId>,
 }
 
 /// Counts since the process started, for metrics.
@@ -88,7 +91,12 @@ impl SharedCounters {
 impl Counters {
     /// The generation in which a request counts that was decided by this version of the files.
     pub(super) fn generation_of(&self, files_version: u64) -> EvidenceGeneration {
-        EvidenceGeneration((files_version >= self.basis_since).then_some(self.generation))
+        EvidenceGeneration(self.has_basis_of(files_version).then_some(self.generation))
+    }
+
+    /// Whether what this version of the files decided counts in the evidence.
+    pub(super) fn has_basis_of(&self, files_version: u64) -> bool {
+        files_version >= self.basis_since
     }
 
     /// Whether a comparison of that generation still counts.
@@ -142,8 +150,10 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// Moves the evidence of other counters to these. The totals since the process started stay where they are.
-    pub(super) fn take_evidence(&mut self, other: &mut Self) {
+    /// Moves the evidence of the counters of an earlier id to these. The totals since the process started stay where they are.
+    pub(super) fn take_evidence(&mut self, old: &RouteId, other: &mut Self) {
+        self.stored_under.append(&mut other.stored_under);
+        self.stored_under.insert(old.clone());
         self.basis = other.basis.take();
         self.basis_since = other.basis_since;
         self.generation = other.generation;
@@ -186,8 +196,9 @@ impl Counters {
         }
     }
 
-    /// Counts an offered request and its outcome in one step.
-    pub(super) fn settle(&mut self, outcome: Outcome) {
+    /// Counts an offered request and its outcome in one step; in the evidence only if its files have the same basis.
+    pub(super) fn settle(&mut self, files_version: u64, outcome: Outcome) {
+        let counts = self.has_basis_of(files_version);
         let totals = &mut self.totals;
         totals.offered += 1;
         match outcome {
@@ -196,20 +207,25 @@ impl Counters {
             Outcome::Mismatched => totals.mismatched += 1,
             Outcome::Skipped(reason) => {
                 *totals.skipped.entry(reason).or_default() += 1;
-                *self.evidence.skipped.entry(reason.as_str().to_owned()).or_default() += 1;
+                if counts {
+                    *self.evidence.skipped.entry(reason.as_str().to_owned()).or_default() += 1;
+                }
             }
             Outcome::Failed(how) => {
                 let known = totals.failed.len() < FAILURES_MAX || totals.failed.contains_key(how);
                 let how = if known { how } else { "other" };
                 *totals.failed.entry(how).or_default() += 1;
-                *self.evidence.failed.entry(how.to_owned()).or_default() += 1;
+                if counts {
+                    *self.evidence.failed.entry(how.to_owned()).or_default() += 1;
+                }
             }
         }
         self.dirty = true;
     }
 
-    pub(super) fn served(&mut self, served: Served) {
+    pub(super) fn served(&mut self, files_version: u64, served: Served) {
         match served {
+            _ if !self.has_basis_of(files_version) => return,
             Served::Answered => self.evidence.engine_answers += 1,
             Served::FellBack | Served::Error | Served::Unknown => {
                 self.evidence.engine_answers = 0;

@@ -78,7 +78,7 @@ fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
     let since = evidence.lost_differences.map(|at| {
         format!(
             "; {counted} are counted since {at:.0}: one or more differences were lost: an earlier process ended before \
-             it had stored them"
+             it had stored them, or the store is a restored backup"
         )
     });
     since.unwrap_or_default()
@@ -87,7 +87,10 @@ fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
 /// If differences were lost: a note that there were more than are counted. Else empty.
 fn more_were_lost(evidence: &RouteEvidence) -> String {
     let lost = evidence.lost_differences.map(|at| {
-        format!("; more are not counted: they were not stored when the process that ran before {at:.0} ended")
+        format!(
+            "; more are not counted: they were not stored when the process that ran before {at:.0} ended, or are not \
+             in a backup"
+        )
     });
     lost.unwrap_or_default()
 }
@@ -177,7 +180,8 @@ mod tests {
         assert_eq!(
             why,
             ["needs 1 more compared pair (19 of 20); pairs are counted since 2026-03-01T10:00:00Z: one or more \
-                 differences were lost: an earlier process ended before it had stored them"]
+                 differences were lost: an earlier process ended before it had stored them, or the store is a restored \
+                 backup"]
         );
         e.shadow_pairs = 20;
         assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());

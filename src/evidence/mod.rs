@@ -5,7 +5,7 @@
 //! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever the counters
 //! are read, because they all change under one lock, and a scrape reads one copy of them. Evidence has a basis (the
 //! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, and
-//! comparisons that began before do not count.
+//! requests that were decided before do not count.
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!
@@ -13,7 +13,8 @@
 //! the evidence since the last write (counting goes on in memory), and a repeated write replaces the same row. Lost
 //! evidence never opens a gate: a file marks the routes that have differences or failures which the store does not have
 //! (`marks`). At the next start a marked route keeps its stored mismatches, failures and errors; the rest of its
-//! evidence starts from zero.
+//! evidence starts from zero. The same is true of every route at the first start of a copy of the store, such as a
+//! restored backup, because what was seen after the copy was made is not in it.
 
 mod bound;
 mod counters;
@@ -33,6 +34,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub use self::gate::gate;
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
@@ -42,6 +45,7 @@ pub use marks::{Marks, MarksPlace};
 pub use route::{FingerprintCount, RouteEvidence};
 
 use counters::{Counters, SharedCounters, StoredEvidence};
+use marks::UncountedDifference;
 use samples::PendingSamples;
 
 use crate::clock;
@@ -81,16 +85,22 @@ impl Evidence {
     /// # Errors
     /// The store does not answer.
     pub async fn load_with(store: SharedStore, limits: &Limits) -> Result<Arc<Self>, StoreError> {
-        Self::open(store, Marks::default(), limits).await
+        Self::open(store, Marks::default(), limits, None).await
     }
 
-    /// Loads what the store has. A marked route keeps only its stored mismatches, failures and errors.
+    /// Loads what the store has. A marked route keeps only its stored mismatches, failures and errors; so does every
+    /// route whose evidence was stored before `copy_started`, when a copy of the store was first started as such.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn open(store: SharedStore, marks: Marks, limits: &Limits) -> Result<Arc<Self>, StoreError> {
+    pub async fn open(
+        store: SharedStore,
+        marks: Marks,
+        limits: &Limits,
+        copy_started: Option<Timestamp>,
+    ) -> Result<Arc<Self>, StoreError> {
         let mut routes = BTreeMap::new();
-        for EvidenceRecord { route, at: _, value } in store.evidence().await? {
+        for EvidenceRecord { route, at, value } in store.evidence().await? {
             match serde_json::from_value::<StoredEvidence>(value) {
                 // Left empty by a rename: its evidence is under the new id.
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
@@ -100,6 +110,13 @@ impl Evidence {
                         tracing::warn!(
                             %route,
                             "the last process ended before one or more differences of this route were stored: its pairs \
+                             without a difference are counted from zero; stored differences and failures stay"
+                        );
+                        counters.lock().restart_after_loss(clock::now());
+                    } else if copy_started >= Some(at) {
+                        tracing::warn!(
+                            %route,
+                            "the store is a copy, and differences that were found after it was made are not in it: pairs \
                              without a difference are counted from zero; stored differences and failures stay"
                         );
                         counters.lock().restart_after_loss(clock::now());
@@ -140,7 +157,7 @@ impl Evidence {
             let Some(old) = was.iter().find(has_any) else { continue };
             let Some(from) = routes.get(old).cloned() else { continue };
             let to = routes.entry(route.clone()).or_default();
-            to.lock().take_evidence(&mut from.lock());
+            to.lock().take_evidence(old, &mut from.lock());
             self.pending().rename(old, route);
             tracing::info!(%route, was = %old, "a renamed route keeps its evidence");
         }
@@ -178,7 +195,7 @@ impl Evidence {
             let is_difference =
                 comparison.verdict == Verdict::Mismatch && self.counters(route).lock().is_of(generation);
             // While this guard lives, the mark of the route cannot be cleared: the difference is not counted yet.
-            let _uncounted = is_difference.then(|| self.marks.mark(&self.current_id(route)));
+            let _uncounted = is_difference.then(|| self.mark(route));
             let shared = self.counters(route);
             let mut counters = shared.lock();
             counters.count_differences(comparison);
@@ -192,12 +209,14 @@ impl Evidence {
             .record(engine.abs_diff(legacy).as_secs_f64());
     }
 
-    /// Counts a dark request that has a twin.
-    pub fn record_twin(&self, route: &RouteId) {
+    /// Counts a dark request that has a twin. One of an earlier generation does not count.
+    pub fn record_twin(&self, route: &RouteId, generation: EvidenceGeneration) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
-        counters.evidence.dark_with_twin += 1;
-        counters.dirty = true;
+        if counters.is_of(generation) {
+            counters.evidence.dark_with_twin += 1;
+            counters.dirty = true;
+        }
     }
 
     /// Whether there is room for another sample with this fingerprint. Callers ask before they build the sample.
@@ -261,7 +280,7 @@ impl Evidence {
             return Err(error);
         }
         let mut rows = Vec::new();
-        let mut written = Vec::new();
+        let mut written = BTreeMap::new();
         for (route, shared) in self.all() {
             let mut counters = shared.lock();
             if !std::mem::take(&mut counters.dirty) {
@@ -270,14 +289,19 @@ impl Evidence {
             let stored = StoredEvidence { basis: counters.basis.clone(), evidence: counters.evidence.clone() };
             drop(counters);
             let value = serde_json::to_value(stored).map_err(|e| StoreError(e.to_string()))?;
-            rows.push(EvidenceRecord { route, at: clock::now(), value });
-            written.push(shared);
+            rows.push(EvidenceRecord { route: route.clone(), at: clock::now(), value });
+            written.insert(route, shared);
         }
         let outcome = if rows.is_empty() { Ok(()) } else { self.store.put_evidence(rows).await };
         match outcome {
             // Everything that was counted when the marks were read is stored now.
-            Ok(()) => self.marks.clear(clearable),
-            Err(_) => written.iter().for_each(|shared| shared.lock().dirty = true),
+            Ok(()) => {
+                self.marks.clear(clearable);
+                for shared in written.values() {
+                    shared.lock().stored_under.retain(|id| !written.contains_key(id));
+                }
+            }
+            Err(_) => written.values().for_each(|shared| shared.lock().dirty = true),
         }
         outcome
     }
@@ -292,6 +316,13 @@ impl Evidence {
                 tracing::warn!(%error, "evidence is not written yet; it is kept in memory and written at the next flush");
             }
         }
+    }
+
+    /// Marks a route, also under earlier ids under which the store may still have its evidence.
+    fn mark(&self, route: &RouteId) -> Vec<UncountedDifference<'_>> {
+        let stored_under = self.counters(route).lock().stored_under.clone();
+        let ids = stored_under.into_iter().chain([self.current_id(route)]);
+        ids.map(|id| self.marks.mark(&id)).collect()
     }
 
     /// The current id of the route that has or had this id.
@@ -321,24 +352,30 @@ impl Evidence {
 }
 
 impl Settle for Evidence {
-    fn settle(&self, route: &RouteId, outcome: Outcome) {
-        let failed = matches!(outcome, Outcome::Failed(_));
+    fn settle(&self, route: &RouteId, files_version: u64, outcome: Outcome) {
+        let shared = self.counters(route);
+        let failed = matches!(outcome, Outcome::Failed(_)) && shared.lock().has_basis_of(files_version);
         // Keeps the mark until the failure is counted.
-        let _uncounted = failed.then(|| self.marks.mark(&self.current_id(route)));
-        self.counters(route).lock().settle(outcome);
+        let _uncounted = failed.then(|| self.mark(route));
+        self.counters(route).lock().settle(files_version, outcome);
     }
-    fn count_without_twin(&self, route: &RouteId) {
+    fn count_without_twin(&self, route: &RouteId, files_version: u64) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
-        counters.evidence.dark_without_twin += 1;
-        counters.dirty = true;
+        if counters.has_basis_of(files_version) {
+            counters.evidence.dark_without_twin += 1;
+            counters.dirty = true;
+        }
     }
 }
 
 impl ServedObserver for Evidence {
-    fn served(&self, route: &RouteId, served: Served) {
+    fn served(&self, route: &RouteId, files_version: u64, served: Served) {
+        if !self.counters(route).lock().has_basis_of(files_version) {
+            return;
+        }
         // The caller's answer waits for this write of 64 bytes only at the first error since evidence was stored.
-        let _uncounted = (served != Served::Answered).then(|| self.marks.mark(&self.current_id(route)));
-        self.counters(route).lock().served(served);
+        let _uncounted = (served != Served::Answered).then(|| self.mark(route));
+        self.counters(route).lock().served(files_version, served);
     }
 }

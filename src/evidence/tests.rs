@@ -69,7 +69,7 @@ async fn pairs_add_up_and_survive_a_restart() {
     pair(&evidence, State::Shadow, Verdict::Match);
     pair(&evidence, State::Dark, Verdict::Ignored);
     pair(&evidence, State::Dark, Verdict::Mismatch);
-    evidence.settle(&route(), Outcome::Skipped(SkipReason::QueueFull));
+    evidence.settle(&route(), 0, Outcome::Skipped(SkipReason::QueueFull));
     evidence.flush().await.unwrap();
 
     let later = evidence_over(&store).await;
@@ -216,7 +216,7 @@ async fn a_failed_flush_loses_nothing() {
 async fn an_engine_error_resets_the_count_of_consecutive_answers() {
     let evidence = evidence_over(&memory()).await;
     for served in [Served::Answered, Served::Answered, Served::FellBack, Served::Answered] {
-        evidence.served(&route(), served);
+        evidence.served(&route(), 0, served);
     }
     let seen = evidence.of(&route());
     assert_eq!((seen.engine_answers, seen.engine_errors), (1, 1));
@@ -226,7 +226,7 @@ async fn an_engine_error_resets_the_count_of_consecutive_answers() {
 async fn a_dark_request_ends_with_or_without_a_twin() {
     let evidence = evidence_over(&memory()).await;
     let ticket = |expect_twin: bool, twin_made: bool| {
-        let mut ticket = ComparisonTicket::new(route(), evidence.clone());
+        let mut ticket = ComparisonTicket::new(route(), 0, evidence.clone());
         if expect_twin {
             ticket.expect_twin();
         }
@@ -256,6 +256,7 @@ async fn sums_agree_whenever_they_are_read() {
                 for m in 0..5_000u32 {
                     evidence.settle(
                         &route(),
+                        0,
                         match (n + m) % 5 {
                             0 => Outcome::Matched,
                             1 => Outcome::Ignored,
@@ -286,8 +287,8 @@ fn a_scrape_shows_one_copy_of_the_counters() {
     metrics::with_local_recorder(&recorder, || {
         let evidence = runtime.block_on(evidence_over(&memory()));
         pair(&evidence, State::Shadow, Verdict::Mismatch);
-        evidence.settle(&route(), Outcome::Mismatched);
-        evidence.settle(&route(), Outcome::Skipped(SkipReason::NotSampled));
+        evidence.settle(&route(), 0, Outcome::Mismatched);
+        evidence.settle(&route(), 0, Outcome::Skipped(SkipReason::NotSampled));
         evidence.publish();
     });
     let text = handle.render();
@@ -325,14 +326,14 @@ async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let place = MarksPlace::File(dir.path().join("marks"));
     let marks = Marks::open(&place).await.unwrap();
-    let evidence = Evidence::open(memory(), marks, &Limits::default()).await.unwrap();
-    evidence.served(&route(), Served::Answered);
+    let evidence = Evidence::open(memory(), marks, &Limits::default(), None).await.unwrap();
+    evidence.served(&route(), 0, Served::Answered);
     assert!(!evidence.marks.is_marked(&route()));
-    evidence.served(&route(), Served::FellBack);
+    evidence.served(&route(), 0, Served::FellBack);
     assert!(evidence.marks.is_marked(&route()), "no task has run since");
     evidence.flush().await.unwrap();
     assert!(!evidence.marks.is_marked(&route()), "it is stored");
-    evidence.served(&route(), Served::Error);
+    evidence.served(&route(), 0, Served::Error);
     drop(evidence);
     assert!(Marks::open(&place).await.unwrap().is_marked(&route()), "the next process finds it");
 }
@@ -342,18 +343,19 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     let dir = tempfile::tempdir().unwrap();
     let place = MarksPlace::File(dir.path().join("marks"));
     let store = memory();
-    let open = async || Evidence::open(store.clone(), Marks::open(&place).await.unwrap(), &Limits::default()).await;
+    let open =
+        async || Evidence::open(store.clone(), Marks::open(&place).await.unwrap(), &Limits::default(), None).await;
     let evidence = open().await.unwrap();
     evidence.set_basis(0, &[(route(), "a".into())]);
     for _ in 0..25 {
         pair(&evidence, State::Shadow, Verdict::Match);
-        evidence.served(&route(), Served::Answered);
+        evidence.served(&route(), 0, Served::Answered);
     }
     for _ in 0..3 {
         pair(&evidence, State::Shadow, Verdict::Mismatch);
     }
-    evidence.settle(&route(), Outcome::Failed("timeout"));
-    evidence.served(&route(), Served::Error);
+    evidence.settle(&route(), 0, Outcome::Failed("timeout"));
+    evidence.served(&route(), 0, Served::Error);
     evidence.flush().await.unwrap();
     pair(&evidence, State::Shadow, Verdict::Mismatch);
     drop(evidence);
@@ -370,4 +372,91 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     assert!(why.len() == 1 && why[0].contains("has 3 open mismatches") && why[0].contains("more are not"), "{why:?}");
     evidence.set_basis(0, &[(route(), "b".into())]);
     assert_eq!(evidence.of(&route()), RouteEvidence::default(), "a changed basis starts the evidence from zero");
+}
+
+/// The rename is not stored before the process is killed.
+#[tokio::test]
+async fn a_mark_after_a_rename_names_the_id_under_which_the_evidence_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = MarksPlace::File(dir.path().join("marks"));
+    let [renamed, again] = ["orders.make", "orders.new"].map(RouteId::new);
+    let stages = [(renamed.clone(), vec![route()]), (again, vec![renamed, route()])];
+    for renames in 1..=2 {
+        let store = memory();
+        let open = async || {
+            Evidence::open(store.clone(), Marks::open(&place).await.unwrap(), &Limits::default(), None).await.unwrap()
+        };
+        let evidence = open().await;
+        evidence.set_basis(0, &[(route(), "one".into())]);
+        pair(&evidence, State::Shadow, Verdict::Match);
+        evidence.flush().await.unwrap();
+        stages[..renames].iter().for_each(|(id, was)| set_renames(&evidence, &[(id, was)]));
+        pair(&evidence, State::Shadow, Verdict::Mismatch);
+        drop(evidence);
+        // The next files have the new id, or the earlier one again.
+        let evidence = open().await;
+        assert_eq!((evidence.of(&route()).pairs(), evidence.of(&route()).lost_differences.is_some()), (0, true));
+        let (id, was) = &stages[renames - 1];
+        set_renames(&evidence, &[(id, was)]);
+        assert!(evidence.of(id).lost_differences.is_some());
+        evidence.flush().await.unwrap();
+        // Both rows are stored now.
+        pair(&evidence, State::Shadow, Verdict::Mismatch);
+        assert!(!evidence.marks.is_marked(&route()) && evidence.marks.is_marked(id));
+        evidence.flush().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_first_start_of_a_copy_counts_pairs_without_a_difference_from_zero() {
+    let store = memory();
+    let evidence = evidence_over(&store).await;
+    evidence.set_basis(0, &[(route(), "one".into())]);
+    for verdict in [Verdict::Match, Verdict::Match, Verdict::Mismatch] {
+        pair(&evidence, State::Dark, verdict);
+        evidence.served(&route(), 0, Served::Answered);
+    }
+    evidence.flush().await.unwrap();
+    let copy_started = clock::now();
+    let open =
+        async || Evidence::open(store.clone(), Marks::default(), &Limits::default(), Some(copy_started)).await.unwrap();
+    let evidence = open().await;
+    let loaded = evidence.of(&route());
+    assert_eq!((loaded.matched, loaded.mismatched, loaded.engine_answers), (0, 1, 0));
+    assert!(loaded.lost_differences >= Some(copy_started));
+    pair(&evidence, State::Dark, Verdict::Match);
+    evidence.flush().await.unwrap();
+    assert_eq!(open().await.of(&route()).matched, 1, "the next start of the copy keeps its pairs");
+}
+
+/// Requests that began under earlier files may end after the reload.
+#[tokio::test]
+async fn what_earlier_files_decided_counts_in_the_totals_only() {
+    let evidence = evidence_over(&memory()).await;
+    evidence.set_basis(0, &[(route(), "one".into())]);
+    let before = evidence.generation(&route(), 0);
+    let ticket = |files_version: u64| {
+        let mut ticket = ComparisonTicket::new(route(), files_version, evidence.clone());
+        ticket.expect_twin();
+        ticket
+    };
+    let (first, second) = (ticket(0), ticket(0));
+    evidence.set_basis(1, &[(route(), "two".into())]);
+    evidence.set_basis(2, &[(route(), "two".into())]);
+    first.skip(SkipReason::QueueFull);
+    second.settle(Outcome::Failed("timeout"));
+    evidence.record_twin(&route(), before);
+    for served in [Served::Answered, Served::FellBack] {
+        evidence.served(&route(), 0, served);
+    }
+    assert_eq!(evidence.of(&route()), RouteEvidence::default());
+    assert_eq!(crate::evidence::testing::sums(&evidence, &route()), (2, 2));
+
+    ticket(1).skip(SkipReason::QueueFull);
+    ticket(2).settle(Outcome::Failed("timeout"));
+    evidence.record_twin(&route(), evidence.generation(&route(), 2));
+    evidence.served(&route(), 2, Served::Answered);
+    let seen = evidence.of(&route());
+    assert_eq!((seen.skipped["queue_full"], seen.failed["timeout"], seen.dark_without_twin), (1, 1, 2));
+    assert_eq!((seen.dark_with_twin, seen.engine_answers, seen.engine_errors), (1, 1, 0));
 }

@@ -10,8 +10,9 @@ use crate::names::RouteId;
 /// Takes answered requests to the shadow executor. No method is async or waits: a request that cannot be taken is
 /// settled as skipped.
 pub trait Offer: Send + Sync {
-    /// Opens the ticket of one request that should be compared. It must be settled; a dropped ticket settles itself.
-    fn open(&self, route: &RouteId) -> ComparisonTicket;
+    /// Opens the ticket of one request that should be compared, and that this version of the files decided. It must be
+    /// settled; a dropped ticket settles itself.
+    fn open(&self, route: &RouteId, files_version: u64) -> ComparisonTicket;
     /// Hands over an answered request, or settles its ticket as skipped where the queue is full.
     fn offer(&self, ticket: ComparisonTicket, answered: Answered);
     /// Whether the shadow executor can take a request now; asked before bodies are captured.
@@ -49,18 +50,20 @@ impl Outcome {
 
 /// Counts tickets: `offered` and the outcome together, so that their sums agree at every scrape.
 pub trait Settle: Send + Sync {
-    /// One request of `route` has ended as `outcome`. Called exactly once for each ticket.
-    fn settle(&self, route: &RouteId, outcome: Outcome);
+    /// One request of `route`, decided by this version of the files, has ended as `outcome`. Called exactly once for
+    /// each ticket.
+    fn settle(&self, route: &RouteId, files_version: u64, outcome: Outcome);
     /// One request of `route` in `dark` has ended without a durable run. Called at most once for each ticket, before it
     /// is settled.
-    fn count_without_twin(&self, route: &RouteId) {
-        let _ = route;
+    fn count_without_twin(&self, route: &RouteId, files_version: u64) {
+        let _ = (route, files_version);
     }
 }
 
 /// Stands for one request that should be compared. It must be settled exactly once, with the outcome of that request.
 pub struct ComparisonTicket {
     route: RouteId,
+    files_version: u64,
     settler: Option<Arc<dyn Settle>>,
     on_drop: Outcome,
     twin_missing: bool,
@@ -69,9 +72,10 @@ pub struct ComparisonTicket {
 impl ComparisonTicket {
     /// Opens a ticket. Dropping it settles it as "client went away", unless
     /// [`ComparisonTicket::set_outcome_on_drop`] says otherwise.
-    pub fn new(route: RouteId, settler: Arc<dyn Settle>) -> Self {
+    pub fn new(route: RouteId, files_version: u64, settler: Arc<dyn Settle>) -> Self {
         Self {
             route,
+            files_version,
             settler: Some(settler),
             on_drop: Outcome::Skipped(SkipReason::ClientWentAway),
             twin_missing: false,
@@ -101,9 +105,9 @@ impl ComparisonTicket {
     fn end(&mut self, outcome: Outcome) {
         if let Some(settler) = self.settler.take() {
             if self.twin_missing && outcome.counts_as_without_twin() {
-                settler.count_without_twin(&self.route);
+                settler.count_without_twin(&self.route, self.files_version);
             }
-            settler.settle(&self.route, outcome);
+            settler.settle(&self.route, self.files_version, outcome);
         }
     }
     /// Settles it as skipped.
@@ -139,6 +143,6 @@ pub enum Served {
 
 /// Is told of every answer of the engine.
 pub trait ServedObserver: Send + Sync {
-    /// The engine served one request of a route.
-    fn served(&self, route: &RouteId, served: Served);
+    /// The engine served one request of a route, which this version of the files decided.
+    fn served(&self, route: &RouteId, files_version: u64, served: Served);
 }

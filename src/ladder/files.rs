@@ -11,7 +11,8 @@
 //! of their retry keys, for as long as retries of these may come: the engine would perform them a second time. It is
 //! held in the same way while the store is a copy that does not know the newest requests, or while keys of requests
 //! that legacy served are not known. The route's last flip is unchanged, so that the route returns to `live` when that
-//! time is over and nothing else holds it. For a route in `only` such files are refused, unless they say `force`.
+//! time is over and nothing else holds it. On a copy the route goes down by a flip instead, and does not return by
+//! itself, if its last flip is from before the copy was started: the copy may lack a later one. For a route in `only` such files are refused, unless they say `force`.
 //!
 //! How files lower a route from `only`, and what is refused then, is left to `only`.
 
@@ -157,12 +158,15 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     at.refused.clear();
     at.held_until = None;
     let held = gate.held(positions, &at);
+    let lacks_flip = gate.may_lack_flip(positions, &at);
     at.inputs.gate = held.as_ref().map(|_| HELD_AT);
     at.inputs.is_held = false;
 
     let now = at.declared();
     let remembered = positions.remembered(route);
-    let has_flip_of_another = positions.has_flip_of_another(route);
+    let replaces = positions
+        .has_flip_of_another(route)
+        .then_some("it keeps its own state and not that of the route whose place it takes");
     let has_flip = at.last.is_some();
     let changed = remembered.map_or(has_flip, |remembered| remembered != now);
     let mut made = None;
@@ -188,10 +192,10 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
             positions.remembered.insert(route.id.clone(), now);
         }
     }
-    if made.is_none() && has_flip_of_another {
+    if let Some(reason) = replaces.or(lacks_flip).filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to, shares) = (at.last.as_ref().map_or(at.rung(), state_of), at.rung(), at.inputs.shares);
-        let reason = Some("it keeps its own state and not that of the route whose place it takes".to_owned());
+        let reason = Some(reason.to_owned());
         let by_file = || {
             let reason = route.force.clone().filter(|_| at.rung() > UNPROVEN_MAX)?;
             Some(Overridden { from: State::Off, reason, forced_at: None })

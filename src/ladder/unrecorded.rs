@@ -78,6 +78,17 @@ impl Gate {
         self.harmful_retries(positions, at).filter(|_| is_live && at.route.force.is_none())
     }
 
+    /// If a route that is held on a copy of a store has its state by a flip from before the copy was started: why it goes
+    /// down for good. A later flip that lowered it would not be in the copy, so it must not return to `live` by itself.
+    pub(super) fn may_lack_flip(&self, positions: &Positions, at: &RoutePosition) -> Option<&'static str> {
+        self.held(positions, at)?;
+        let started = self.unrecorded_since_copy(positions, at)?.exposed;
+        let is_older = at.last.as_ref().is_none_or(|flip| flip.at <= started);
+        is_older.then_some(
+            "the store is a copy, such as a restored backup, and a flip that lowered this route later is not in it",
+        )
+    }
+
     /// As [`Gate::held`], for a route that goes to `live`.
     pub(super) fn harmful_in_live(&self, positions: &Positions, at: &RoutePosition) -> Option<Unrecorded> {
         let mut next = at.clone();

@@ -182,7 +182,7 @@ fn note_instance(captured: &CapturedRequest, headers: &HeaderMap, reply: &Bytes)
         if let Some(Instance::Creates { id }) = &flag.route.instance
             && let Some(reply) = unpacked(&headers, &reply, UNPACKED_BYTES_MAX)
             && let Ok(json) = parse_json(&reply)
-            && let Some(id) = id.query(&json).exactly_one().ok().and_then(id_text)
+            && let Some(id) = id.query(&json).first().and_then(id_text)
         {
             affinity.note_legacy_instance(InstanceKey { family: flag.family.clone(), id: id.into() });
         }

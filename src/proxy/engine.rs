@@ -56,10 +56,11 @@ pub(super) async fn answer(
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
     let overhead_before = now().saturating_sub(exchange.began);
     let route = &flagged.flag.route.id;
+    let files_version = exchange.table.set.files_version;
     // A retry is not counted: what became of the request was counted when its first try was answered.
     let count_served = |served| {
         if reason != EngineReason::Retry {
-            shared.served_observer.served(route, served);
+            shared.served_observer.served(route, files_version, served);
         }
     };
     wait.enter(Phase::Upload);
@@ -109,7 +110,6 @@ pub(super) async fn answer(
     };
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
-    let files_version = exchange.table.set.files_version;
     let request = request(&flagged, files_version, copy, may_fall_back, reason, &shared.limits);
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::Arm);

@@ -30,7 +30,7 @@ pub(super) fn plan_capture(
     let mode = match engine_work {
         EngineWork::None => None,
         EngineWork::Skip(reason) => {
-            let mut ticket = shared.offer.open(&flagged.flag.route.id);
+            let mut ticket = shared.offer.open(&flagged.flag.route.id, exchange.table.set.files_version);
             if rung >= State::Dark && !is_conditional_read(reason, &head.method) {
                 ticket.expect_twin();
             }
@@ -41,7 +41,7 @@ pub(super) fn plan_capture(
         EngineWork::Dark => Some(Mode::Dark),
     };
     let compare = mode.and_then(|mode| {
-        let mut ticket = shared.offer.open(&flagged.flag.route.id);
+        let mut ticket = shared.offer.open(&flagged.flag.route.id, exchange.table.set.files_version);
         if mode == Mode::Dark {
             ticket.expect_twin();
         }

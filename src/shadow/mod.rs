@@ -157,8 +157,8 @@ fn lower_priority() {
 }
 
 impl Offer for Shadow {
-    fn open(&self, route: &RouteId) -> ComparisonTicket {
-        ComparisonTicket::new(route.clone(), self.evidence.clone())
+    fn open(&self, route: &RouteId, files_version: u64) -> ComparisonTicket {
+        ComparisonTicket::new(route.clone(), files_version, self.evidence.clone())
     }
 
     fn offer(&self, mut ticket: ComparisonTicket, answered: Answered) {

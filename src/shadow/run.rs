@@ -67,7 +67,7 @@ impl Runner {
                 let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = &result;
                 if answered.mode == Mode::Dark && report.run.is_some() {
                     ticket.record_twin_made();
-                    self.evidence.record_twin(ticket.route());
+                    self.evidence.record_twin(ticket.route(), generation);
                 }
                 // A panic in the comparison fails this ticket alone.
                 let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {

@@ -136,6 +136,31 @@ async fn files_that_lead_away_from_existing_instances_are_refused() {
     system.finish().await;
 }
 
+/// The files of a start that fails come into force with a later start, or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_address_is_in_use_records_no_flip() {
+    let mut system = TestSystem::start().await;
+    system.kill().await;
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
+    let (routes, process) = ("routes/orders.yaml", "pointsman.yaml");
+    let good = [routes, process].map(|name| std::fs::read_to_string(system.flags.file(name)).expect("readable"));
+    let in_shadow = ["create-order", "get-order", "cancel-order"].iter().fold(good[0].clone(), |text, workflow| {
+        let off = format!("workflow: {workflow}\n    state: off");
+        text.replace(&off, &off.replace("off", "shadow"))
+    });
+    system.flags.write(routes, &in_shadow);
+    let taken = other.local_addr().expect("an address");
+    system.flags.write(process, &format!("{}api: {{ listen: \"{taken}\" }}\n", good[1]));
+    let refused = system.try_restart().await;
+    assert!(refused.contains("`api.listen`"), "{refused}");
+    system.flags.write(routes, &good[0]);
+    system.flags.write(process, &good[1]);
+    system.restart().await;
+    let flips = system.pointsman.get("/api/v2/flips").await;
+    assert!(!flips.to_string().contains("shadow"), "{flips}");
+    system.finish().await;
+}
+
 /// The next request may create an order that legacy would be asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_keeps_its_workflow_while_its_creator_is_in_live() {

@@ -39,7 +39,7 @@ async fn order(system: &TestSystem, key: &str, number: u64) -> Value {
 
 /// On another machine: neither the original store nor its files are there.
 #[tokio::test(flavor = "multi_thread")]
-async fn live_routes_of_a_restored_backup_are_held() {
+async fn live_routes_of_a_restored_backup_go_down() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     force(&system, "live").await;
@@ -54,10 +54,14 @@ async fn live_routes_of_a_restored_backup_are_held() {
     system.restart_on(copy).await;
     for when in ["at the first start", "at the second start"] {
         let shown = row(&system, "orders.create").await;
-        assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "gate" }), "{when}: {shown}");
-        assert_eq!(shown["row"]["requested"], "live", "{when}");
-        let why = shown["refused"].to_string();
-        assert!(why.contains("held at `dark`: the store is a copy") && why.contains("until 20"), "{when}: {why}");
+        assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "requested" }), "{when}: {shown}");
+        let last = shown["flip"].to_string();
+        assert!(last.contains("a flip that lowered this route later is not in it"), "{when}: {last}");
+        let why = shown["next"].to_string();
+        assert!(why.contains("the store is a copy") && why.contains("until 20"), "{when}: {why}");
+        // The order of the backup was answered without an error.
+        let evidence = &shown["evidence"];
+        assert!(evidence["engine_answers"] == 0 && evidence["lost_differences"].is_string(), "{when}: {evidence}");
         let status = system.pointsman.get("/api/v2/status").await.to_string();
         assert!(
             status.contains("restored from a backup of 20") && status.contains("0 runs were open"),
@@ -105,13 +109,13 @@ async fn live_routes_of_a_restored_backup_are_held() {
         "an earlier force does not count"
     );
     system.finish().await;
-    let test = "restored::live_routes_of_a_restored_backup_are_held";
+    let test = "restored::live_routes_of_a_restored_backup_go_down";
     report_violations(test, seed(), "4 orders, 2 backups", &[]);
 }
 
 /// A copy that other tools made of the files of a killed process, beside which the original stays.
 #[tokio::test(flavor = "multi_thread")]
-async fn live_routes_of_a_copy_beside_the_original_are_held() {
+async fn live_routes_of_a_copy_beside_the_original_go_down() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     force(&system, "live").await;
@@ -125,10 +129,10 @@ async fn live_routes_of_a_copy_beside_the_original_are_held() {
     }
     system.restart_on(copy).await;
     let shown = row(&system, "orders.create").await;
-    assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "gate" }), "{shown}");
+    assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "requested" }), "{shown}");
     let status = system.pointsman.get("/api/v2/status").await.to_string();
     assert!(status.contains("a copy of another one"), "{status}");
     system.finish().await;
-    let test = "restored::live_routes_of_a_copy_beside_the_original_are_held";
+    let test = "restored::live_routes_of_a_copy_beside_the_original_go_down";
     report_violations(test, seed(), "1 order, 1 copy", &[]);
 }

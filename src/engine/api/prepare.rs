@@ -52,8 +52,8 @@ pub(in crate::engine) async fn prepare(
     if *core.process.draining.borrow() {
         return not_started("shutting_down", "This process is shutting down");
     }
-    // A rehearsal need not wait for those runs, because it is not stored.
-    if request.mode != Mode::Rehearse && !core.schedule.why_unresumed.is_none() {
+    // What is not stored need not wait for those runs: a rehearsal, and a request of a route with `keep: none`.
+    if request.mode != Mode::Rehearse && request.keep && !core.schedule.why_unresumed.is_none() {
         return not_started("resuming_runs", "The runs that the last process left are not resumed yet");
     }
     let Some(plan) = request.workflow.as_ref().and_then(|name| snapshot.plans.get(name)).cloned() else {

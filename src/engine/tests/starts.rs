@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, abandoned, checked_plan, refused, request, start};
+use super::harness::{
+    Harness, ServiceReply, StepService, TIMEOUT, abandoned, answer, checked_plan, refused, request, start,
+};
 use super::test_stores;
 use crate::engine::OrderError;
 use crate::engine::Start;
@@ -172,4 +174,25 @@ async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
     assert_eq!(harness.runs().await.len(), 1);
     assert!(harness.engine.start(keyed(3, 3)).await.is_err(), "the key belongs to another body");
     start(&harness, json!({ "n": 3 })).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_not_stored_does_not_wait_until_the_runs_of_the_last_process_are_resumed() {
+    let store = test_stores::shared();
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let reads =
+        json!({ "workflow": "w", "steps": { "a": { "set": { "n": 1 } } }, "respond": { "status": 200, "body": {} } });
+    let (plan, limits) = (checked_plan(&reads, false), Limits::default());
+    let harness = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
+    store.heartbeats.shut();
+    let while_recovering = async {
+        store.heartbeats.wait_for_arrivals(1).await;
+        let not_kept = ArmRequest { keep: false, ..request("w", Mode::Real, &json!({})) };
+        assert_eq!(answer(harness.send(not_kept).await).0, 200);
+        let (problem, _) = refused(harness.send(request("w", Mode::Real, &json!({}))).await);
+        assert_eq!(problem.status, 503);
+        store.heartbeats.pass(1_000);
+    };
+    tokio::join!(harness.engine.recover_in_background(), while_recovering);
+    assert_eq!(harness.runs().await.len(), 0);
 }

@@ -104,7 +104,7 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 20.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
     }
     let refused = fixture.refusal("plain", percent(State::Live, 30.0)).await;
     assert!(refused.contains("failed runs of the engine"), "{refused}");
@@ -117,7 +117,7 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     fixture.flip("plain", percent(State::Live, 40.0)).await.unwrap();
     // The files pass the same gate.
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
     }
     let larger = edited(files(&[("plain", State::Live)]), "plain", |route| {
         route.shares = Shares { live: Percent::new(50.0).unwrap(), ..route.shares };
@@ -135,7 +135,7 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
     }
     let refused = fixture.refusal("plain", percent(State::Dark, 100.0)).await;
     assert!(refused.contains("failed runs of the engine"), "{refused}");
@@ -156,7 +156,7 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     fixture.flip("plain", FlipRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     for _ in 0..6 {
-        fixture.evidence.settle(&"plain".into(), Outcome::Failed("timeout"));
+        fixture.evidence.settle(&"plain".into(), 0, Outcome::Failed("timeout"));
     }
     fixture.flip("plain", percent(State::Dark, 100.0)).await.unwrap();
 }

@@ -38,6 +38,32 @@ async fn a_route_that_goes_down_from_only_to_live_on_a_copy_is_held_at_once() {
     }
 }
 
+/// A flip that lowered the route after the backup was made would not be in it.
+#[tokio::test]
+async fn a_live_route_goes_down_for_good_on_a_copy() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let fixture = restart_on_copy(files(&[]), fixture).await;
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested));
+    let last = fixture.status("bare").last.unwrap();
+    assert!(last.by == "file" && last.reason.unwrap().contains("the store is a copy"));
+    let fixture = fixture.restart(files(&[])).await;
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested), "no retries may come any more");
+
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let by_force = || edited(files(&[]), "bare", |route| route.force = Some("its flips are checked".into()));
+    let fixture = restart_on_copy(by_force(), fixture).await;
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested));
+    let reads = || Declared { read_only: ["bare".into()].into(), ..files(&[]) };
+    let fixture = restart_on_copy(reads(), fixture).await;
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "a repeat does no harm");
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Dark, Why::Requested), "from now on it does");
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("bare"), effective(State::Live, Why::Requested), "this flip is one of the copy");
+}
+
 /// Files with a cohort of `bare` that is in `live` by force.
 pub(super) fn with_staff(files: Declared, reason: &str) -> Declared {
     let when = Expression::parse("request.headers[\"x-staff\"] == \"1\"").unwrap();

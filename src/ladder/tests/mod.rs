@@ -164,7 +164,7 @@ impl Fixture {
     /// Answers of the engine that open the gate to `only`.
     fn record_engine_answers(&self, route: &str) {
         for _ in 0..50 {
-            self.evidence.served(&route.into(), Served::Answered);
+            self.evidence.served(&route.into(), 0, Served::Answered);
         }
     }
 }

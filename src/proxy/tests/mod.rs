@@ -1,6 +1,7 @@
 //! The proxy against real sockets: raw clients, scripted origins, fakes for everything behind the traits.
 
 mod corpus;
+mod created_ids;
 mod deadlines;
 mod drains;
 mod many_clients;

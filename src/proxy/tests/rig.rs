@@ -76,11 +76,11 @@ impl Fakes {
 }
 
 impl Settle for Fakes {
-    fn settle(&self, _route: &RouteId, outcome: Outcome) {
+    fn settle(&self, _route: &RouteId, _files_version: u64, outcome: Outcome) {
         self.outcomes.lock().unwrap().push(outcome);
         self.changed.notify_waiters();
     }
-    fn count_without_twin(&self, _route: &RouteId) {
+    fn count_without_twin(&self, _route: &RouteId, _files_version: u64) {
         self.without_twin.fetch_add(1, SeqCst);
     }
 }
@@ -89,8 +89,8 @@ impl Settle for Fakes {
 pub struct FakeOffer(pub Arc<Fakes>);
 
 impl Offer for FakeOffer {
-    fn open(&self, route: &RouteId) -> ComparisonTicket {
-        ComparisonTicket::new(route.clone(), self.0.clone())
+    fn open(&self, route: &RouteId, files_version: u64) -> ComparisonTicket {
+        ComparisonTicket::new(route.clone(), files_version, self.0.clone())
     }
     fn offer(&self, ticket: ComparisonTicket, answered: Answered) {
         self.0.offered.lock().unwrap().push(answered);
@@ -102,7 +102,7 @@ impl Offer for FakeOffer {
 }
 
 impl ServedObserver for Fakes {
-    fn served(&self, _route: &RouteId, served: Served) {
+    fn served(&self, _route: &RouteId, _files_version: u64, served: Served) {
         self.served.lock().unwrap().push(served);
         self.changed.notify_waiters();
     }
@@ -283,7 +283,8 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
 pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
     let legacy = service(origin);
     let mut create = Route::clone(&route("orders.create", Method::POST, "/orders", &legacy, setup));
-    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
+    let id = || serde_json_path::JsonPath::parse("$.id").unwrap();
+    create.instance.get_or_insert_with(|| Instance::Creates { id: id() });
     let mut show = Route::clone(&route("orders.show", Method::GET, "/orders/{id}", &legacy, setup));
     show.instance = Some(Instance::Follows { creator: "orders.create".into(), param: "id".into() });
     let plain = route("plain", Method::GET, "/plain", &legacy, setup);

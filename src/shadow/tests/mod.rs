@@ -126,7 +126,7 @@ impl TestShadow {
         Self { shadow: Shadow::start(parts).unwrap(), evidence, store }
     }
     pub fn offer(&self, answered: Answered) {
-        self.shadow.offer(self.shadow.open(&id()), answered);
+        self.shadow.offer(self.shadow.open(&id(), 0), answered);
     }
     pub async fn settled(&self, count: u64) -> RouteEvidence {
         let all = async {

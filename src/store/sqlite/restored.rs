@@ -31,7 +31,7 @@ pub(super) async fn read(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::R
         tracing::warn!(
             %backed_up, open_runs,
             "the store is a backup and is started for the first time: what was done after it was made is not in it; runs \
-             that were open in it are paused, and routes in `live` are held (`pointsman help store`, \"After a restore\")"
+             that were open in it are paused, and routes in `live` go down to `dark` (`pointsman help store`, \"After a restore\")"
         );
         if let Err(error) = replace_row(conn, &restored).await {
             tracing::warn!(%error, "the first start of the restored backup could not be recorded");

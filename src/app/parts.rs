@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 
 use super::basis::bases;
 use super::{retention, stores, time};
@@ -16,7 +15,7 @@ use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Freeze, Route};
-use crate::ladder::{self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts};
+use crate::ladder::{self, Declared, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, Unrecorded};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
@@ -229,9 +228,13 @@ impl KillSwitchListener for Engine {
 /// second time: of requests that legacy served, and whose retry keys could not be noted or are in a file that cannot be
 /// read.
 impl GateCondition for StoreAffinity {
-    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<(Timestamp, String)> {
+    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<Unrecorded> {
         let again = "the engine would perform retries of them a second time";
-        let unrecorded = |UnknownKeys { until, .. }, why: &str| (until, format!("{why}: until {until:.0} {again}"));
+        let unrecorded = |UnknownKeys { served, until }, why: &str| Unrecorded {
+            exposed: served,
+            until,
+            why: format!("{why}: until {until:.0} {again}"),
+        };
         let unnoted = self.unnoted(routes.iter().copied());
         let unnoted = unnoted.map(|it| unrecorded(it, "legacy served requests whose retry keys could not be noted"));
         let unread = self.unread_key_files().into_iter().map(|(file, unknown)| {

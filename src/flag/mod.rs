@@ -41,7 +41,7 @@ pub use facts::{HOP_BY_HOP_HEADERS, scope as facts_scope};
 pub use key_text::AmbiguousKey;
 pub use overlap::Segment;
 pub use path::{Ambiguity, Normalised, PathRefusal, normalise};
-pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys};
+pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys, lower_case_uuid};
 pub use retry::{EarlierScope, KeyForm, RetryScope};
 pub use route::{Cohort, Guard, Instance, Match, Route};
 pub use service::{Breaker, Rate, Service};

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::Route;
 use crate::names::{RouteId, RunId};
@@ -60,8 +61,20 @@ pub struct InstanceKey {
 impl InstanceKey {
     /// The keys under one of which its pin may be stored.
     pub fn pin_keys(&self) -> impl Iterator<Item = PinKey> {
-        self.family.ids().map(|family| PinKey { family: family.clone(), id: self.id.clone() })
+        let ids = [Some(self.id.clone()), lower_case_uuid(&self.id).map(Arc::from)];
+        let keys_in = move |family: &RouteId| {
+            let family = family.clone();
+            ids.clone().into_iter().flatten().map(move |id| PinKey { family: family.clone(), id })
+        };
+        self.family.ids().flat_map(keys_in)
     }
+}
+
+/// The spelling in lower case of an id that is a UUID with upper-case digits. Such an id is pinned and looked up under
+/// both, because clients that parse a UUID may print it in the other case.
+pub fn lower_case_uuid(id: &str) -> Option<String> {
+    let is_uuid = matches!(id.len(), 32 | 36) && Uuid::try_parse(id).is_ok();
+    (is_uuid && id.bytes().any(|byte| byte.is_ascii_uppercase())).then(|| id.to_ascii_lowercase())
 }
 
 impl From<PinKey> for InstanceKey {

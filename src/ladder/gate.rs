@@ -166,7 +166,11 @@ impl Gate {
             return Vec::new();
         }
         if to.below() != Some(from) {
-            return vec![format!("goes up one rung at a time, and `{from}` to `{to}` is more than one")];
+            let jump = format!("goes up one rung at a time, and `{from}` to `{to}` is more than one");
+            // Force overrides all gates on the way, so whoever uses it is told what they protect against.
+            let gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
+            let unsafe_now = gates.flat_map(|pair| self.unmet_beside_evidence(positions, at, pair[0], pair[1]));
+            return [jump].into_iter().chain(unsafe_now).collect();
         }
         self.unmet_conditions_of_gate(positions, at, from, to)
     }
@@ -187,7 +191,14 @@ impl Gate {
         }
         let is_live_for_all = at.inputs.shares.live == Percent::ALL;
         let mut missing = gate(&self.evidence_of(positions, at), from, to, is_live_for_all).err().unwrap_or_default();
-        missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
+        missing.extend(self.unmet_beside_evidence(positions, at, from, to));
+        missing
+    }
+
+    /// Why one gate is shut, whatever the evidence.
+    fn unmet_beside_evidence(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<String> {
+        let conditions = self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to));
+        let mut missing: Vec<String> = conditions.collect();
         if (from, to) == (State::Live, State::Only) {
             let below = at.route.cohorts.iter().filter(|cohort| cohort.state < State::Live);
             missing.extend(below.map(|Cohort { name, state, .. }| {
@@ -196,6 +207,8 @@ impl Gate {
                      their requests too"
                 )
             }));
+            // In `only` nothing is held.
+            missing.extend(self.held(positions, at).map(|unrecorded| unrecorded.why));
         }
         if to == State::Live {
             let unrecorded = self.unknown_retries(positions, at).into_iter();

@@ -58,7 +58,7 @@ pub use later_ids::with_later_ids;
 pub use status::{NextRung, RouteStatus};
 pub use types::{
     Declared, FilesError, FlipError, FlipRequest, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
-    StoreSilent,
+    StoreSilent, Unrecorded,
 };
 
 use self::gate::Gate;

@@ -153,8 +153,8 @@ impl Mover {
         for step in moves {
             let route = step.route.clone();
             if matches!(step.from, State::Live | State::Only) && step.to < State::Live {
-                // A change of the files has no person to ask. The horizon is logged, and the move goes on without it.
-                for sentence in self.read_horizon(&after, &route).await.unwrap_or_default() {
+                // A change of the files has no person to ask, so the horizon is logged.
+                for sentence in self.horizon_if_readable(&after, &route).await {
                     tracing::warn!(%route, from = %step.from, to = %step.to, "{sentence}");
                 }
             }
@@ -216,7 +216,7 @@ impl Mover {
             Refusal::GateShut(reasons) => FlipError::GateShut { reasons, commands: passing(&requested) },
             Refusal::Impossible(why) => FlipError::Refused { why, commands: passing(&requested) },
         })?;
-        let horizon = if needs_horizon { self.read_horizon(&positions, route).await? } else { Vec::new() };
+        let horizon = if needs_horizon { self.horizon_if_readable(&positions, route).await } else { Vec::new() };
         if from == State::Only && to < from && !acknowledge {
             let why = "in `only` legacy was not called at all; going down needs an acknowledgement";
             let known = if horizon.is_empty() { String::new() } else { format!(": {}", horizon.join("; ")) };
@@ -319,6 +319,14 @@ impl Mover {
             return Err(unknown_route(&positions, route));
         }
         Ok(self.read_horizon(&positions, route).await?)
+    }
+
+    /// The horizon of a route for its way down, which nothing stops: also not a store that cannot be read now.
+    async fn horizon_if_readable(&self, positions: &Positions, route: &RouteId) -> Vec<String> {
+        self.read_horizon(positions, route).await.unwrap_or_else(|error| {
+            let unknown = "it is not known now how many instances the engine owns that legacy does not know";
+            vec![format!("{unknown} ({error}); they stay with the engine, whatever the flag says")]
+        })
     }
 
     /// The horizon of a route, with the number of the engine's instances from the store.

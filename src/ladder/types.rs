@@ -183,16 +183,17 @@ pub trait GateCondition: Send + Sync {
     fn missing(&self, _route: &Route, _from: State, _to: State) -> Vec<String> {
         Vec::new()
     }
-    /// Requests of any of these routes that legacy served and whose retry keys are not known: until when a retry may
-    /// come, and the same as a sentence. They keep the gate to `live` shut, and a route in `live` is held below it.
-    fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<(Timestamp, String)> {
+    /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to
+    /// `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of them.
+    fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<Unrecorded> {
         Vec::new()
     }
 }
 
 /// Retries that may come of requests whose keys are not known: legacy served them, and the engine would perform the
 /// retries a second time.
-pub(super) struct Unrecorded {
+#[derive(Clone, Debug)]
+pub struct Unrecorded {
     /// The last event that let the engine perform such a retry, such as a change of the files.
     pub exposed: Timestamp,
     /// When none can come any more.

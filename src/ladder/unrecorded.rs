@@ -27,9 +27,9 @@ impl Gate {
         let other = moved::sources(&positions.scopes, &at.route).map(|(id, since)| (vec![id], Some(since)));
         let of_conditions = [(own, None)].into_iter().chain(other).flat_map(|(ids, since)| {
             let unknown = self.conditions.iter().flat_map(move |condition| condition.unknown_retries(&ids));
-            unknown.map(move |(until, why)| {
-                let served = until.checked_sub(self.retry_window).unwrap_or(until);
-                Unrecorded { exposed: since.map_or(served, |since| since.max(served)), until, why }
+            unknown.map(move |unknown| {
+                let exposed = since.map_or(unknown.exposed, |since| since.max(unknown.exposed));
+                Unrecorded { exposed, ..unknown }
             })
         });
         let mut unknown: Vec<Unrecorded> = forgotten.into_iter().chain(of_conditions).collect();

@@ -177,6 +177,14 @@ async fn a_key_that_cannot_be_recorded() {
     };
     let (status, why) = shut(&system).await;
     assert!(status == StatusCode::CONFLICT && why.contains("could not be noted"), "{status} {why}");
+    // The person knows of the request, which came just before.
+    let in_force = async |system: &TestSystem| {
+        let shown = system.pointsman.get("/api/v2/routes/orders.create").await;
+        shown["row"]["effective"]["state"].clone()
+    };
+    system.flip("orders.create", "live", &["--force", "--reason", "its client does not retry"]).await.expect("forced");
+    assert_eq!(in_force(&system).await, "live");
+    system.flip("orders.create", "dark", &["--reason", "a step back"]).await.expect("it goes down");
     wait_until_unnoted_route_is_written(&system).await;
     system.kill().await;
     system.restart().await;
@@ -185,6 +193,7 @@ async fn a_key_that_cannot_be_recorded() {
     let status: Value = system.pointsman.get("/api/v2/routes/orders.create").await;
     assert!(status.to_string().contains("could not be noted"), "{status}");
     force(&system, "live").await;
+    assert_eq!(in_force(&system).await, "live");
     system.finish().await;
     report_violations(
         "legacy_keys::a_key_that_cannot_be_recorded",

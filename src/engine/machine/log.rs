@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::pending_run_record::pending_run_of;
-use crate::flag::{Arm, PinKey};
+use crate::flag::{Arm, PinKey, lower_case_uuid};
 use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{
     Append, AppendError, Claim, ClaimedRequest, Conflict, EventsSize, LockChange, NewPin, Priority, WebhookMessage,
@@ -244,6 +244,7 @@ fn pins_of(event: &Event) -> impl Iterator<Item = NewPin> {
 /// The pins by which the instance of an answer is found: one for each spelling of its id.
 pub(in crate::engine) fn new_pins(pin: &Pinned) -> impl Iterator<Item = NewPin> {
     let arm = if pin.twin { Arm::Legacy } else { Arm::Engine };
-    let ids = std::iter::once(&pin.id).chain(&pin.integer);
-    ids.map(move |id| NewPin { key: PinKey { family: pin.family.clone(), id: id.as_str().into() }, arm })
+    let ids = [Some(pin.id.clone()), pin.integer.clone(), lower_case_uuid(&pin.id)];
+    let new_pin = move |id: String| NewPin { key: PinKey { family: pin.family.clone(), id: id.into() }, arm };
+    ids.into_iter().flatten().map(new_pin)
 }

@@ -169,6 +169,30 @@ async fn the_pin_of_a_stored_answer_is_known_before_the_answer_leaves() {
     assert_eq!(pins.owner(&key).await, Ok((Owner::Engine, report.run)));
 }
 
+/// Clients that parse a UUID may print it in the other case.
+#[tokio::test]
+async fn an_instance_whose_id_is_a_uuid_is_found_in_either_case() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let lower = "0190abcd-0000-7000-8000-00000000abcd";
+    let ids = [lower.to_owned(), lower.to_uppercase()];
+    for pinned in &ids {
+        let plan = PlanBuilder::new().set("x", &[], json!(1)).respond(201, json!({"id": pinned})).build("w");
+        let harness = Harness::new(&step_service, plan).await;
+        let path = serde_json_path::JsonPath::parse("$.id").unwrap();
+        let family = RouteId::from("orders.create");
+        let (_, _, report) =
+            answer(harness.send(ArmRequest { creates: Some((family.clone().into(), path)), ..keyed() }).await);
+        let owner = async |id: &str| {
+            let key = PinKey { family: family.clone(), id: id.into() }.into();
+            harness.engine.core.ports.pins.owner(&key).await
+        };
+        for asked in &ids {
+            assert_eq!(owner(asked).await, Ok((Owner::Engine, report.run)), "{pinned}, {asked}");
+        }
+        assert_eq!(owner("0190ABCD").await, Ok((Owner::Nobody, None)));
+    }
+}
+
 /// Two processes take the same request under two credentials, and the store decides.
 #[tokio::test]
 async fn a_request_that_another_process_has_under_another_credential_is_held() {

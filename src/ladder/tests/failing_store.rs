@@ -21,6 +21,8 @@ pub struct FailingStore {
     pub lose_replies: AtomicBool,
     /// Flips cannot be read.
     pub fail_reads: AtomicBool,
+    /// Pins cannot be counted.
+    pub fail_pin_counts: AtomicBool,
     /// The engine owns no instances.
     pub owns_none: AtomicBool,
     /// The route of an open real run.
@@ -90,6 +92,9 @@ impl Store for FailingStore {
     }
     /// The engine owns two of what `create` makes.
     fn pin_counts(&self) -> StoreFuture<'_, Vec<(RouteId, Arm, u64)>> {
+        if self.fail_pin_counts.load(Ordering::SeqCst) {
+            return fails();
+        }
         if self.owns_none.load(Ordering::SeqCst) {
             return ready(Ok(Vec::new())).boxed();
         }

@@ -235,23 +235,27 @@ async fn a_held_route_returns_by_itself() {
     assert!(fixture.status("bare").refused.is_empty());
 }
 
-/// Routes of which legacy served requests whose keys could not be noted, and until when retries may come.
+/// Routes of which legacy served requests whose keys could not be noted, and when.
 #[derive(Default)]
 pub(super) struct Unnoted(Mutex<Vec<(RouteId, Timestamp)>>);
 
 impl Unnoted {
     /// Legacy serves one now.
     pub(super) fn serve(&self, route: &str) {
-        let until = clock::now() + Duration::from_secs(86_400);
-        self.0.lock().unwrap().push((route.into(), until));
+        self.0.lock().unwrap().push((route.into(), clock::now()));
     }
 }
 
 impl GateCondition for Unnoted {
-    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<(Timestamp, String)> {
+    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<Unrecorded> {
         let all = self.0.lock().unwrap().clone();
         let of_routes = all.into_iter().filter(|(route, _)| routes.contains(&route));
-        of_routes.map(|(route, until)| (until, format!("a key of `{route}` was not noted"))).collect()
+        let unrecorded = |(route, exposed)| Unrecorded {
+            exposed,
+            until: exposed + Duration::from_secs(86_400),
+            why: format!("a key of `{route}` was not noted"),
+        };
+        of_routes.map(unrecorded).collect()
     }
 }
 

@@ -13,6 +13,7 @@ mod races;
 mod renames;
 mod scopes;
 mod taken_back;
+mod unknown_keys;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

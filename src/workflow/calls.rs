@@ -67,6 +67,10 @@ pub(super) struct Open {
     /// Only of a fallback that runs item by item: the items that it replaces. Only these begin, and the fallback ends
     /// together with the step whose items they are.
     pub taken: Option<BTreeSet<u32>>,
+    /// How many items people skipped, gave an output or replaced by the fallback because something was missing that the
+    /// first attempt needs. The risk may not have been evaluated then.
+    #[serde(default)]
+    pub decided_when_missing: usize,
 }
 
 /// An item that certainly did nothing, and in whose place a fallback runs.
@@ -107,6 +111,11 @@ impl Open {
     pub fn nothing_begun(&self) -> bool {
         self.calls.is_empty() && self.children.is_empty() && self.replaced.is_empty() && self.ended() == 0
     }
+    /// Whether the risk of all items was evaluated: that happens before the first one begins.
+    pub fn risk_is_evaluated(&self) -> bool {
+        let begun = self.calls.len() + self.children.len() + self.replaced.len() + self.ended();
+        begun > self.decided_when_missing
+    }
     /// Whether a call is under way or will be repeated, or a child run of an item is under way.
     pub fn has_calls(&self) -> bool {
         !self.calls.is_empty() || !self.children.is_empty()
@@ -143,6 +152,9 @@ pub(super) struct CallState {
     pub renewed: u32,
     /// The next attempt is built again, with that input and another key.
     pub renew: bool,
+    /// Where the next attempt is built again: the input that people had given to the attempts before it.
+    #[serde(with = "present", default)]
+    pub input_before: Option<Arc<Value>>,
     /// A person asked for the next attempt, or the files have again what it lacked.
     pub requested: bool,
     /// A person asked for the next attempt knowing that an earlier one may have taken effect, and at which address.
@@ -271,6 +283,7 @@ pub(super) struct UndoCall {
     pub group: usize,
     pub undone: Undone,
 }
+            input_before: None,
 
 /// The state of a call's undo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -319,6 +332,12 @@ impl CallState {
             effect: started.effect,
             repeatable: started.repeatable,
             uncertain: false,
+    /// People said no to the other input, before any attempt sent it: another attempt sends what the earlier ones sent,
+    /// under the same key. Returns the input that people had given to those.
+    pub(super) fn other_input_rejected(&mut self) -> Option<Arc<Value>> {
+        self.renew = false;
+        self.input_before.take()
+    }
             phase: Phase::InFlight,
             free: 0,
             renewed: 0,
@@ -349,7 +368,13 @@ impl CallState {
     /// The conflict over it was resolved by another attempt. Where a person decided, the attempts so far do not count
     /// any more; a reload only ends a pause. In both cases the pause does not count towards the deadline, which begins
     /// anew.
-    pub(super) fn retry_chosen(&mut self, choice: &Choice, conflict: &Conflict, by_reload: bool) {
+    pub(super) fn retry_chosen(
+        &mut self,
+        choice: &Choice,
+        conflict: &Conflict,
+        by_reload: bool,
+        input_before: Option<Arc<Value>>,
+    ) {
         if !by_reload {
             self.free = self.attempt;
         }
@@ -358,7 +383,9 @@ impl CallState {
         self.until = None;
         self.unfit_result = None;
         if matches!(choice, Choice::RetryWith { .. }) {
-            self.renew = true;
+            if !std::mem::replace(&mut self.renew, true) {
+                self.input_before = input_before;
+            }
             self.renewed += 1;
             self.uncertain = false;
         }

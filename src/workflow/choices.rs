@@ -3,7 +3,8 @@
 //! Always true: no choice repeats an effect unless the person asks for exactly that, and none replaces an approval: a
 //! step that needs one is asked about again or skipped, never given a value.
 //!
-//! What each choice keeps: *retry*: the bytes and the key. *retry_with*: neither; an unknown earlier attempt stays
+//! What each choice keeps: *retry*: the bytes and the key of the last attempt, also where people said no to another
+//! input since. *retry_with*: neither; an unknown earlier attempt stays
 //! listed, and no fallback is taken any more. *skip*: the list of calls to undo and of calls with unknown effect.
 //! *take*: the same lists; only the output is replaced. *fallback*: nothing, because certainly nothing was done.
 

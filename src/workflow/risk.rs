@@ -2,14 +2,15 @@
 //!
 //! Always true: the risk is evaluated when the step is about to begin, with its items and its body. Medium risk asks
 //! one yes or no; at high risk each item of its `for_each`, or of the list in its body, is approved or struck out. Only
-//! what was approved is performed, exactly as it was shown: a changed input is asked about again, and `now` stays the
-//! time of the question.
+//! what was approved is performed, exactly as it was shown: a changed input is asked about again, at no lower risk than
+//! before, and `now` stays the time of the question.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::calls::Open;
 use super::checkpoint::{About, ask, is_renewed, needs_person};
 use super::child_input::child_input;
 use super::conflict::shorten_value;
@@ -56,8 +57,8 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     if run.mode() != Mode::Real {
         return gate_without_people(run, plan, world, step, item);
     }
-    // An item whose input has changed is evaluated alone. So is an item's fallback, because which items need it becomes
-    // known one by one.
+    // An item whose input has changed is asked about alone. So is an item's fallback, because which items need it
+    // becomes known one by one.
     let alone = run.interactions.changed.contains(&(step.id.clone(), item))
         || is_renewed(run, step, item)
         || fallback::is_of_items(run, step);
@@ -73,13 +74,12 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         if let Some(gate) = run.interactions.question(&step.id, None).and_then(gate_of) {
             return gate;
         }
-        // The risk of all items was evaluated when the first began.
-        if run.open_step(&step.id).is_some_and(|open| !open.nothing_begun()) {
+        if run.open_step(&step.id).is_some_and(Open::risk_is_evaluated) {
             return Gate::Open;
         }
     }
     let check = RiskCheck { run, plan, world, step, item: item.filter(|_| alone) };
-    let risk = match check.risk() {
+    let risk = match check.risk().map(|risk| risk.max(risk_before_change(run, step, item))) {
         Ok(Risk::Low) => return Gate::Open,
         Ok(risk) => risk,
         Err(event) => return Gate::Before(vec![*event]),
@@ -89,6 +89,17 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
     }])
+}
+
+/// The risk at which people were asked about a step (an item), or about all items of its step, before it got another
+/// input: with that input its risk is not lower. The risk of all items may be that of another item, or of their number.
+fn risk_before_change(run: &Run, step: &Step, item: Option<u32>) -> Risk {
+    if !run.inputs.contains_key(&(step.id.clone(), item)) {
+        return Risk::Low;
+    }
+    let questions = run.interactions.questions.values().map(|question| &question.checkpoint);
+    let about_it = questions.filter(|asked| asked.step == step.id && (asked.item.is_none() || asked.item == item));
+    about_it.map(|asked| asked.risk).max().unwrap_or(Risk::Low)
 }
 
 /// The gate of runs that ask nobody (in shadow and dark): a step that needs an approval is rehearsed, or the run fails.
@@ -275,7 +286,11 @@ impl RiskCheck<'_> {
     /// The question, and the items that a review shows.
     fn about(&self, risk: Risk) -> Result<About, Box<Event>> {
         let step = &self.step.id;
+        let open = self.run.open_step(step);
+        // Items that have ended, or in whose place the fallback runs, are not performed.
+        let to_come = |slot: u32| open.is_none_or(|open| !open.has_ended(slot) && !open.replaced.contains_key(&slot));
         let many = self.items().filter(|_| self.item.is_none());
+        let many = many.map(|items| items.into_iter().filter(|(slot, _)| to_come(*slot)).collect::<Vec<_>>());
         if risk != Risk::High {
             let what = match (&many, self.item) {
                 (Some(items), _) => format!("for {} items", items.len()),

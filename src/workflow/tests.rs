@@ -1,6 +1,7 @@
 //! The core with fake services: any plan, any outcome, any order of replies, any crash.
 
 mod address;
+mod approvals;
 mod bytes;
 mod child_outcomes;
 mod child_runs;

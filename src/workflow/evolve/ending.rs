@@ -82,6 +82,7 @@ impl Run {
             // The probe cannot be sent. A person decides about the attempt that it was to ask about; after that it may
             // be sent again.
             (Part::Probe, _) if conflict.kind == ConflictKind::Missing => {
+        let mut rejected = None;
                 let probe = self.side_calls.remove(&(step.clone(), *item, Part::Probe));
                 if probe.is_some_and(|probe| probe.phase == Phase::InFlight) {
                     return Err(format!("the probe of `{step}` is under way"));
@@ -97,6 +98,10 @@ impl Run {
             if let Some(Outcome::Unfit { status, headers, output, .. }) = gave {
                 let (headers, output) = (headers.clone(), Some(output.clone()));
                 call.unfit_result =
+            // Only a rejection opens such a conflict between two attempts.
+            if conflict.kind == ConflictKind::Refused && call.renew && call.phase != Phase::InFlight {
+                rejected = Some(call.other_input_rejected());
+            }
                     Some(Box::new(CallResult { status: Some(*status), headers, output, undeclared: None }));
             }
             if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown) {
@@ -104,6 +109,11 @@ impl Run {
             }
             let refused =
                 matches!(conflict.kind, ConflictKind::Refused | ConflictKind::UndoFailed | ConflictKind::UndoUnknown);
+        match rejected {
+            Some(Some(before)) => drop(self.inputs.insert((step.clone(), *item), before)),
+            Some(None) => drop(self.inputs.remove(&(step.clone(), *item))),
+            None => {}
+        }
             let effect = call.effect;
             if std::mem::replace(&mut call.phase, Phase::Stuck) == Phase::InFlight {
                 self.in_flight -= 1;
@@ -133,6 +143,16 @@ impl Run {
         choice: &Choice,
         by: &str,
     ) -> Result<(), String> {
+        if kind == ConflictKind::Missing
+            && conflict.attempt == 0
+            && part == Part::Do
+            && item.is_some()
+            && let (Choice::Skip | Choice::Take { .. } | Choice::Fallback, Ok(open)) =
+                (choice, self.open_step_mut(step, item))
+        {
+            open.decided_when_missing += 1;
+        }
+        let mut input_before = None;
         let index = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
         let index = index.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
         if matches!(choice, Choice::Cancel { .. }) {
@@ -142,7 +162,7 @@ impl Run {
         let kind = conflict.kind;
         self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
         if let Choice::RetryWith { input } = choice {
-            self.inputs.insert((step.clone(), item), input.clone());
+            input_before = self.inputs.insert((step.clone(), item), input.clone());
             self.interactions.withdraw(step, item); // people answered about another input
             if item.is_some() {
                 // Their answer about all items of the step does not count for this item any more.
@@ -183,7 +203,7 @@ impl Run {
             Part::Probe | Part::Undo => self.side_call(step, item, part).ok(),
         };
         if let (Some(call), Choice::Retry | Choice::RetryWith { .. }) = (call, choice) {
-            call.retry_chosen(choice, &conflict, by == RELOAD);
+            call.retry_chosen(choice, &conflict, by == RELOAD, input_before);
         }
         Ok(())
     }

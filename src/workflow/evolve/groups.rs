@@ -16,7 +16,11 @@ impl Run {
     pub(super) fn step_event(&mut self, event: &StepEvent) -> Result<(), String> {
         match event {
             StepEvent::Computed { step, output } => {
-                self.check_not_begun(step)?;
+                // A person may give the outputs of all items where their risk has no value, before one of them begins.
+                let opened = self.open_step(step).filter(|open| open.items.is_some());
+                if opened.is_none_or(|open| open.has_calls() || !open.replaced.is_empty()) {
+                    self.check_not_begun(step)?;
+                }
                 self.end_as_done(step, None, vec![("output", (**output).clone())]);
                 Ok(())
             }

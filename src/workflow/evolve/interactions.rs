@@ -152,8 +152,6 @@ impl Run {
     /// Applies a review: a struck-out item of a fan-out is skipped, a struck-out part of a body is left out of it.
     fn strike(&mut self, asked: &OpenCheckpoint, said: &CheckpointAnswer) -> Result<(), String> {
         let indexes: BTreeSet<u32> = said.struck.iter().copied().collect();
-        let struck = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
-        self.interactions.struck.insert(asked.step.clone(), struck);
         let strikes_all = indexes.len() == asked.items.len();
         if let Some(StepState::Open(open)) = self.steps.get_mut(&asked.step)
             && open.items.is_some()
@@ -165,6 +163,12 @@ impl Run {
                     return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
                 }
                 // The item may be in its lock's queue: its input was adjusted, and people are asked about all items
+        let struck = self.interactions.struck.entry(asked.step.clone()).or_default();
+        match asked.item {
+            None => *struck = u32::try_from(indexes.len()).unwrap_or(u32::MAX),
+            // People were asked about this item alone; what they struck out before stays counted.
+            Some(_) => *struck = struck.saturating_add(u32::from(strikes_all)),
+        }
                 // again.
                 open.queued.remove(slot);
                 open.results.insert(*slot, CallResult::default());

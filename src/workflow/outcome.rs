@@ -59,8 +59,10 @@ impl EndedAttempt<'_> {
             // The next attempt finds out what is missing before it begins, and pauses the run.
             return vec![self.retry_at(self.now, uncertain, failure.message, true, false)];
         }
-        let busy =
-            failure.status.filter(|_| class != Class::Done && !uncertain).and_then(|s| self.step.safeguards.busy(s));
+        // A status after which the outcome is unknown does not say that nothing was done, although the step lists it
+        // under `busy_on`.
+        let certain = !uncertain && class != Class::Done && (read || class != Class::Unknown);
+        let busy = failure.status.filter(|_| certain).and_then(|status| self.step.safeguards.busy(status));
         if let Some(busy) = busy.filter(|_| !self.run.is_ending()) {
             return self.busy(call, state, busy, &failure, response);
         }

@@ -222,6 +222,18 @@ impl Check<'_> {
             );
             self.problems.warn(&site.key("fallback").at_key(), message).hint(hint);
         }
+        let (busy_on, _) = values::statuses(draft.busy_on.as_deref().unwrap_or_default());
+        let leaves_unknown = |status: u16| !call.not_done.contains(status) && !call.accept.contains(status);
+        let unknown = busy_on.0.iter().any(|(low, high)| ((*low).max(500)..=*high).any(leaves_unknown));
+        if unknown && call.effect != EffectClass::Read {
+            let message = "a 5xx does not count as busy: a proxy answers it also when the service was cut off after it \
+                           had the request, so the outcome is unknown";
+            let hint = format!(
+                "list it under `not_done` too if, from `{}` and each proxy in front of it, it always means that nothing was done",
+                call.service
+            );
+            self.problems.warn(&site.key("busy_on"), message).hint(hint);
+        }
         if call.volatile && call.effect != EffectClass::Read {
             self.problems.warn(&site.key("volatile"), "`volatile` means something only for a `read`");
         }

@@ -227,6 +227,33 @@ fn a_reading_of_the_queue_for_an_earlier_entry_is_ignored() {
     harness.command(seen(queued)).unwrap();
 }
 
+/// A 503 may come from a proxy, after the service had the request.
+#[test]
+fn a_status_after_which_the_outcome_is_unknown_is_not_a_held_lock() {
+    let pay = |more: &str| {
+        plan(&format!(
+            "{{ workflow: w, steps: {{ pay: {{ call: 'POST ${{services.bank}}/pay', busy_on: [503], {more} }} }}, respond: {{ status: 200 }} }}"
+        ))
+    };
+    for busy in ["wait", "skip", "cancel"] {
+        let plan = pay(&format!("lock: {{ busy: {busy} }}"));
+        let mut harness = Harness::of_api(&plan);
+        harness.perform_due();
+        harness.replies("pay", None, status(503));
+        assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::OutcomeUnknown), "{busy}");
+    }
+    for more in ["not_done: [503], retry: { attempts: 1 }", "effect: read, retry: { attempts: 1 }"] {
+        let plan = pay(more);
+        let mut harness = Harness::of_api(&plan);
+        harness.perform_due();
+        for _ in 0..3 {
+            harness.replies("pay", None, status(503));
+            harness.advance_seconds(2);
+            assert_eq!(harness.in_flight_names(), ["pay"], "{more}: it waits, and no attempt is used up");
+        }
+    }
+}
+
 #[test]
 fn a_busy_status_of_a_service_is_treated_as_a_held_lock() {
     for (busy, expected) in [("skip", "skipped"), ("cancel", "cancelled"), ("wait", "waits"), ("ask", "asked")] {

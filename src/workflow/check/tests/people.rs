@@ -182,6 +182,15 @@ fn wrong_risks_and_locks_are_refused() {
         ],
     );
     assert_step_problems(
+        &format!("a: {{ {call}, busy_on: [409, 503] }}"),
+        &[
+            "warning: w.steps.a.busy_on: a 5xx does not count as busy: a proxy answers it also when the service was cut off after it had the request, so the outcome is unknown (list it under `not_done` too if, from `mail` and each proxy in front of it, it always means that nothing was done)",
+        ],
+    );
+    for quiet in ["busy_on: [4xx]", "busy_on: [503], not_done: [503]", "busy_on: [5xx], effect: read"] {
+        assert_step_problems(&format!("a: {{ {call}, {quiet} }}"), &[]);
+    }
+    assert_step_problems(
         "a: { set: 1, risk: low, reversible: false, on_reject: skip, busy_on: [423], rehearse: 1 }\nb: { run: w, for_each: [1], input: '${item}' }",
         &[
             "w.steps.a.rehearse: `rehearse` belongs to `call`, `checkpoint`, `wait` and `run`, not to a `set`",

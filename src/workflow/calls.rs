@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::serde_forms::{pairs, present};
+use super::serde_forms::present;
 use super::{CallRecord, Choice, Conflict, EffectClass, Failure, Part, StepStarted};
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
@@ -245,59 +245,6 @@ pub(super) struct Unsettled {
     pub why: String,
 }
 
-/// A compensation under way.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Undoing {
-    /// The groups, undone one after the other; the calls of a group are undone concurrently.
-    pub groups: Vec<Vec<StepItem>>,
-    /// The index of the current group.
-    pub at: usize,
-    /// The index of the first call of that group whose undo has not begun; all before it have begun or ended.
-    pub next: usize,
-    /// How many undos of that group have not ended.
-    pub left: usize,
-    /// The state of each call's undo.
-    #[serde(with = "pairs")]
-    pub calls: BTreeMap<StepItem, UndoCall>,
-    /// By step: how many of its calls are undone. Updated with each call, because every append needs it for the run's
-    /// summary.
-    pub progress: BTreeMap<StepId, UndoProgress>,
-}
-
-/// How many of a step's calls have been undone.
-#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct UndoProgress {
-    pub undone: usize,
-    pub to_come: usize,
-    /// Items that are not undone, each with its index in the run's list of calls that were done.
-    #[serde(with = "pairs")]
-    pub left: BTreeMap<Option<u32>, usize>,
-}
-
-/// The undoing of one call.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct UndoCall {
-    /// Its index in the run's list of calls that were done.
-    pub done: usize,
-    /// The index of its group.
-    pub group: usize,
-    pub undone: Undone,
-}
-            input_before: None,
-
-/// The state of a call's undo.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Undone {
-    /// Its `undo` has not ended.
-    NotYet,
-    /// It was undone.
-    Undone,
-    /// Nothing had been sent: only the intent of the undo was recorded.
-    Rehearsed,
-    /// It was not undone, for this reason.
-    Left(String),
-}
-
 /// An attempt that was sent, or was about to be when the process ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InFlight {
@@ -332,16 +279,11 @@ impl CallState {
             effect: started.effect,
             repeatable: started.repeatable,
             uncertain: false,
-    /// People said no to the other input, before any attempt sent it: another attempt sends what the earlier ones sent,
-    /// under the same key. Returns the input that people had given to those.
-    pub(super) fn other_input_rejected(&mut self) -> Option<Arc<Value>> {
-        self.renew = false;
-        self.input_before.take()
-    }
             phase: Phase::InFlight,
             free: 0,
             renewed: 0,
             renew: false,
+            input_before: None,
             requested: false,
             move_accepted: false,
             until: started.until,
@@ -389,6 +331,12 @@ impl CallState {
             self.renewed += 1;
             self.uncertain = false;
         }
+    }
+    /// People said no to the other input, before any attempt sent it: another attempt sends what the earlier ones sent,
+    /// under the same key. Returns the input that people had given to those.
+    pub(super) fn other_input_rejected(&mut self) -> Option<Arc<Value>> {
+        self.renew = false;
+        self.input_before.take()
     }
     pub(super) fn in_flight(&self, step: &StepId, item: Option<u32>, part: Part) -> InFlight {
         InFlight {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::calls::{Open, Phase, StepState};
+use super::calls::{CallState, Open, Phase, StepState};
 use super::resolve::{self, Resolution};
 use super::step_events::skipped;
 use super::world::deeper_than;
@@ -32,6 +32,10 @@ pub(super) fn pause(run: &Run, reason: Option<String>, by: &str, now: Timestamp)
     check_not_ending(run)?;
     match &run.pause {
         Some(pause) => not_applicable(format!("{} has paused it already", pause.by)),
+        // A parent may repeat its order much later.
+        None if run.parent_pause_lifted && run.is_parent(by) => {
+            not_applicable("somebody has lifted this pause since it was ordered")
+        }
         None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by: by.to_owned(), reason, at: Some(now) })]),
     }
 }
@@ -48,11 +52,13 @@ pub(super) fn pause_copied(run: &Run, reason: String, by: String, now: Timestamp
 pub(super) fn resume(run: &Run, reason: Option<String>, by: &str, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     if let Some(pause) = &run.pause {
         // A parent lifts only its own pause: it may repeat its orders much later.
-        let parent = run.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
-        return match parent && pause.by != by {
+        return match run.is_parent(by) && pause.by != by {
             true => not_applicable(format!("{} paused it, not the run that began it", pause.by)),
             false => Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason, at: Some(now) })]),
         };
+    }
+    if run.parent_pause_lifted && run.is_parent(by) {
+        return Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason, at: Some(now) })]);
     }
     match run.conflict() {
         Some(conflict) => not_applicable(format!(
@@ -212,21 +218,19 @@ pub(super) fn retry(
             (None, _) => {}
         }
     }
-    let mut events = Vec::new();
-    for (id, state) in run.steps.iter().filter(|(id, _)| only.is_none_or(|only| only == *id)) {
+    let waits = |call: &CallState| matches!(call.phase, Phase::Waiting(at) | Phase::ToProbe(at) if at > now);
+    let mut waiting = Vec::new();
+    for (id, state) in &run.steps {
         let StepState::Open(open) = state else { continue };
-        let waiting = open
-            .calls
-            .iter()
-            .filter(|(_, call)| matches!(call.phase, Phase::Waiting(at) | Phase::ToProbe(at) if at > now));
-        events.extend(waiting.map(|(slot, _)| {
-            Event::Control(ControlEvent::RetriedNow {
-                step: id.clone(),
-                item: open.items.as_ref().map(|_| *slot),
-                by: by.to_owned(),
-            })
-        }));
+        let calls = open.calls.iter().filter(|(_, call)| waits(call));
+        waiting.extend(calls.map(|(slot, _)| (id, open.items.as_ref().map(|_| *slot))));
     }
+    let side_calls = run.side_calls.iter().filter(|(_, call)| waits(call));
+    waiting.extend(side_calls.map(|((id, item, _), _)| (id, *item)));
+    waiting.retain(|(id, _)| only.is_none_or(|only| only == *id));
+    let retried =
+        |(id, item): (&StepId, Option<u32>)| ControlEvent::RetriedNow { step: id.clone(), item, by: by.to_owned() };
+    let events: Vec<Event> = waiting.into_iter().map(|call| Event::Control(retried(call))).collect();
     match (events.is_empty(), only) {
         (false, _) => Ok(events),
         (true, Some(id)) if run.call_state(id, None, Part::Do).is_some() => {

@@ -245,7 +245,11 @@ impl EndedAttempt<'_> {
             | AttemptResult::CutOff(_) => false,
         };
         let not_counted = may_be_free && !self.every_attempt_counts();
-        let stops = self.part == Part::Do && self.run.is_ending();
+        let stops = match self.part {
+            Part::Do => self.run.is_ending(),
+            Part::Probe => false,
+            Part::Undo => !self.run.compensates(),
+        };
         let is_repeatable = state.repeatable && address::allows_repeat(call, self.world);
         if stops || (unknown && !is_repeatable) || (!not_counted && state.counted() >= call.retry.attempts) {
             return None;

@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::calls::{DoneCall, Phase, StepState, Undone};
+use super::calls::{DoneCall, Phase, StepState};
 use super::run::UNKNOWN;
 use super::sensitive::{HandedOver, result_paths};
+use super::undo_state::Undone;
 use super::{
     ConflictKind, ControlEvent, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal,
     ResultTaken, Run, RunStatus, SensitivePath, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
@@ -136,6 +137,9 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
     }
     match old.status() {
         RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled => {}
+        RunStatus::Paused if old.is_ending() && old.conflicts().is_empty() => {
+            return not_applicable("it is ending, and paused by a command: resume it first");
+        }
         RunStatus::Paused if old.is_ending() => return not_applicable("it is ending: decide what is open first"),
         RunStatus::Paused => match &old.started.parent {
             None => {}
@@ -173,6 +177,12 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         ));
     }
     let to_rerun = step_and_dependents(old, plan, start);
+    let is_taken_over = |id: &&StepId| plan.step(id).is_some_and(|(index, _)| !to_rerun.contains(&index));
+    if let Some(step) = old.steps_with_unknown_undo().find(is_taken_over) {
+        return not_applicable(format!(
+            "it is unknown whether what `{step}` did was undone, so its result cannot be taken over; begin at `{step}`"
+        ));
+    }
     let done_twice = old.unknown.iter().find(|call| {
         let index = plan.step(&call.step).map(|(index, _)| index);
         index.is_some_and(|index| index != start && to_rerun.contains(&index))

@@ -11,11 +11,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, Undoing, Unsettled};
+use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, Unsettled};
 use super::interactions::Interactions;
 use super::performed_effects::PerformedEffects;
 use super::serde_forms::pairs;
 use super::tree_effects::LeftByChildren;
+use super::undo_state::Undoing;
 use super::work_count::count_work;
 use super::{
     AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, SensitiveSources, Superseded,
@@ -61,6 +62,8 @@ pub struct Run {
     pub(super) conflicts: Vec<Conflict>,
     /// An order to pause: nothing more begins.
     pub(super) pause: Option<Pause>,
+    /// Somebody else lifted the pause of the run that began this one, which has not lifted it since.
+    pub(super) parent_pause_lifted: bool,
     /// Private and shared calls that were done, in the order of completion. A snapshot stores them in a form of its own
     /// ([`super::done_rows`]).
     #[serde(skip)]
@@ -212,6 +215,14 @@ impl Run {
     /// Whether what was done is to be undone when it ends early.
     pub(super) fn compensates(&self) -> bool {
         self.cancel.as_ref().is_none_or(|cancel| cancel.compensate)
+    }
+    /// Whether this is the name under which the run that began it gives orders.
+    pub(super) fn is_parent(&self, by: &str) -> bool {
+        self.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by)
+    }
+    /// Whether it is ending early, and what was done is not undone: nothing of it is sent any more.
+    pub fn ends_without_undoing(&self) -> bool {
+        self.is_ending() && !self.compensates()
     }
     /// How it was replaced by a successor, if it was.
     pub fn superseded(&self) -> Option<&Superseded> {

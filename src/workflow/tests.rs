@@ -27,6 +27,7 @@ mod saga;
 mod skipped_fallbacks;
 mod snapshots;
 mod unkeyed;
+mod unknown_undos;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -129,6 +129,13 @@ pub(super) fn ended(ended: &EndedAttempt<'_>, call: &Call, state: &CallState, re
             false => format!("what `{}` did could not be undone", ended.step.id),
         };
         let failure = Failure { message: format!("{what}: {}", failure.message), ..failure };
+        // The run was cancelled without undoing while the attempt was under way: nobody is asked about it.
+        if !ended.run.compensates() {
+            return vec![ended.finished(match may_be_undone {
+                true => Outcome::Unknown { failure },
+                false => Outcome::Failed { failure },
+            })];
+        }
         vec![pause_over_failure(ended.run, ended.step, ended.item, conflict_kind(may_be_undone), &failure, shown)]
     };
     match (class, result) {

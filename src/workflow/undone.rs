@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::Run;
-use super::calls::{DoneCall, UndoCall, Undoing, Undone, Unsettled};
+use super::calls::{DoneCall, Unsettled};
 use super::run::Cancel;
 use super::tree_effects::LeftByChildren;
+use super::undo_state::{UndoCall, Undoing, Undone};
 use super::work_count::count_work;
 use crate::names::StepId;
 
@@ -20,7 +21,7 @@ impl Run {
     /// order of undoing, the last one first. Empty while the run goes on.
     pub fn undone(&self) -> Vec<(&StepId, Option<u32>, Undone)> {
         let all = self.undone_calls();
-        let mut all: Vec<_> = all.map(|(done, undone)| (&done.step, done.item, undone)).collect();
+        let mut all: Vec<_> = all.map(|(done, _, undone)| (&done.step, done.item, undone)).collect();
         if self.failing.is_some() {
             let unknown = |call: &Unsettled| Undone::Left(call.why.clone());
             all.extend(self.unknown.iter().map(|call| (&call.step, call.item, unknown(call))));
@@ -31,13 +32,13 @@ impl Run {
     }
 
     /// As [`Run::undone`], only for calls that certainly were done.
-    fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Undone)> {
+    fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Option<&UndoCall>, Undone)> {
         let done = if self.failing.is_some() { self.done.as_slice() } else { &[] };
         done.iter().rev().filter_map(|done| {
             count_work();
             let call = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(done.step.clone(), done.item)));
             let is_listed = call.is_some() || !(done.rehearsed || done.harmless);
-            is_listed.then(|| (done, self.undone_call(done, call)))
+            is_listed.then(|| (done, call, self.undone_call(done, call)))
         })
     }
 
@@ -45,6 +46,12 @@ impl Run {
     pub(super) fn was_undone(&self, done: &DoneCall) -> bool {
         let call = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(done.step.clone(), done.item)));
         call.is_some_and(|call| call.undone == Undone::Undone)
+    }
+
+    /// Steps of which it is unknown whether a call was undone.
+    pub(super) fn steps_with_unknown_undo(&self) -> impl Iterator<Item = &StepId> {
+        let calls = self.undoing.iter().flat_map(|undoing| &undoing.calls);
+        calls.filter(|(_, call)| call.is_unknown).map(|((step, _), _)| step)
     }
 
     fn undone_call(&self, done: &DoneCall, call: Option<&UndoCall>) -> Undone {
@@ -102,7 +109,7 @@ impl Run {
             if let Some((item, at)) = progress.left.first_key_value() {
                 let done = self.done.get(*at).filter(|_| progress.left.len() == 1);
                 let call = undoing.calls.get(&(step.clone(), *item));
-                let why = done.and_then(|done| child_effects_text(done, &self.undone_call(done, call)));
+                let why = done.and_then(|done| reason_text(done, call, &self.undone_call(done, call)));
                 left.insert(step, (progress.left.len(), why));
             }
         }
@@ -127,11 +134,11 @@ impl Run {
     /// As `counts_under_way`, counted from the list of calls.
     fn counts_of_all(&self) -> [Counts<'_>; 3] {
         let mut all = <[BTreeMap<&StepId, BTreeMap<Option<u32>, Option<String>>>; 3]>::default();
-        for (done, undone) in self.undone_calls() {
+        for (done, call, undone) in self.undone_calls() {
             let (kind, why) = match &undone {
                 Undone::Undone | Undone::Rehearsed => (0, None),
                 Undone::NotYet => (1, None),
-                Undone::Left(_) => (2, child_effects_text(done, &undone)),
+                Undone::Left(_) => (2, reason_text(done, call, &undone)),
             };
             all[kind].entry(&done.step).or_default().insert(done.item, why);
         }
@@ -149,10 +156,11 @@ impl Run {
     }
 }
 
-/// The reason that is shown for a child run: what is known of its effects.
-fn child_effects_text(done: &DoneCall, undone: &Undone) -> Option<String> {
+/// The reason that is shown for a child run, which is what is known of its effects, and for a call that may have been
+/// undone.
+fn reason_text(done: &DoneCall, call: Option<&UndoCall>, undone: &Undone) -> Option<String> {
     match undone {
-        Undone::Left(why) if done.child.is_some() => Some(why.clone()),
+        Undone::Left(why) if done.child.is_some() || call.is_some_and(|call| call.is_unknown) => Some(why.clone()),
         _ => None,
     }
 }

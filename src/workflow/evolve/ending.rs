@@ -1,17 +1,10 @@
-//! Applies events of failures: conflicts and choices, early ends, and undoing.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! Applies events of failures: conflicts and choices, and early ends.
 
 use crate::names::StepId;
-use crate::workflow::calls::{
-    CallResult, CallState, Phase, StepItem, StepState, UndoCall, UndoProgress, Undoing, Undone, Unsettled,
-};
+use crate::workflow::calls::{CallResult, CallState, Phase, StepItem, StepState, Unsettled};
 use crate::workflow::missing::RELOAD;
 use crate::workflow::run::{Cancel, End, UNDO_UNKNOWN, UNKNOWN};
-use crate::workflow::{
-    Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Part, Run, StepFinished,
-};
+use crate::workflow::{Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Part, Run};
 
 /// The note of a run that was cancelled.
 pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
@@ -48,10 +41,9 @@ impl Run {
     fn close_conflict(&mut self, conflict: &Conflict) {
         let Conflict { step, item, part, .. } = conflict;
         if *part == Part::Undo {
-            self.side_calls.remove(&(step.clone(), *item, Part::Undo));
-            let is_unknown = conflict.kind == ConflictKind::UndoUnknown;
+            let is_unknown = self.is_undo_unknown(step, *item, conflict.kind);
             let why = if is_unknown { UNDO_UNKNOWN } else { "it could not be undone" };
-            self.undo_left(step, *item, why.into());
+            self.leave_undo(step, *item, is_unknown, why.into());
             return;
         }
         let Some(StepState::Open(open)) = self.steps.get_mut(step) else { return };
@@ -82,7 +74,6 @@ impl Run {
             // The probe cannot be sent. A person decides about the attempt that it was to ask about; after that it may
             // be sent again.
             (Part::Probe, _) if conflict.kind == ConflictKind::Missing => {
-        let mut rejected = None;
                 let probe = self.side_calls.remove(&(step.clone(), *item, Part::Probe));
                 if probe.is_some_and(|probe| probe.phase == Phase::InFlight) {
                     return Err(format!("the probe of `{step}` is under way"));
@@ -91,6 +82,7 @@ impl Run {
             }
             (Part::Probe | Part::Undo, _) => Some(self.side_call(step, *item, *part)?),
         };
+        let mut rejected = None;
         if let Some(call) = call {
             if call.attempt != *attempt || call.phase == Phase::Stuck {
                 return Err(format!("attempt {attempt} of `{step}` is not under way"));
@@ -98,10 +90,6 @@ impl Run {
             if let Some(Outcome::Unfit { status, headers, output, .. }) = gave {
                 let (headers, output) = (headers.clone(), Some(output.clone()));
                 call.unfit_result =
-            // Only a rejection opens such a conflict between two attempts.
-            if conflict.kind == ConflictKind::Refused && call.renew && call.phase != Phase::InFlight {
-                rejected = Some(call.other_input_rejected());
-            }
                     Some(Box::new(CallResult { status: Some(*status), headers, output, undeclared: None }));
             }
             if matches!(conflict.kind, ConflictKind::OutcomeUnknown | ConflictKind::UndoUnknown) {
@@ -109,18 +97,22 @@ impl Run {
             }
             let refused =
                 matches!(conflict.kind, ConflictKind::Refused | ConflictKind::UndoFailed | ConflictKind::UndoUnknown);
-        match rejected {
-            Some(Some(before)) => drop(self.inputs.insert((step.clone(), *item), before)),
-            Some(None) => drop(self.inputs.remove(&(step.clone(), *item))),
-            None => {}
-        }
             let effect = call.effect;
+            // Only a rejection opens such a conflict between two attempts.
+            if conflict.kind == ConflictKind::Refused && call.renew && call.phase != Phase::InFlight {
+                rejected = Some(call.other_input_rejected());
+            }
             if std::mem::replace(&mut call.phase, Phase::Stuck) == Phase::InFlight {
                 self.in_flight -= 1;
             }
             if refused {
                 self.note_effect(effect);
             }
+        }
+        match rejected {
+            Some(Some(before)) => drop(self.inputs.insert((step.clone(), *item), before)),
+            Some(None) => drop(self.inputs.remove(&(step.clone(), *item))),
+            None => {}
         }
         if conflict.kind == ConflictKind::Busy && *attempt == 0 {
             let key = (step.clone(), *item);
@@ -143,6 +135,14 @@ impl Run {
         choice: &Choice,
         by: &str,
     ) -> Result<(), String> {
+        let index = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
+        let index = index.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
+        if matches!(choice, Choice::Cancel { .. }) {
+            return Ok(()); // the next event closes this conflict, with all others
+        }
+        let conflict = self.conflicts.remove(index);
+        let kind = conflict.kind;
+        self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
         if kind == ConflictKind::Missing
             && conflict.attempt == 0
             && part == Part::Do
@@ -153,14 +153,6 @@ impl Run {
             open.decided_when_missing += 1;
         }
         let mut input_before = None;
-        let index = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
-        let index = index.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
-        if matches!(choice, Choice::Cancel { .. }) {
-            return Ok(()); // the next event closes this conflict, with all others
-        }
-        let conflict = self.conflicts.remove(index);
-        let kind = conflict.kind;
-        self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
         if let Choice::RetryWith { input } = choice {
             input_before = self.inputs.insert((step.clone(), item), input.clone());
             self.interactions.withdraw(step, item); // people answered about another input
@@ -184,11 +176,12 @@ impl Run {
         if part == Part::Undo {
             match choice {
                 Choice::Skip => {
-                    let unknown = (kind == ConflictKind::UndoUnknown).then(|| format!("{UNDO_UNKNOWN}: "));
+                    let is_unknown = self.is_undo_unknown(step, item, kind);
+                    let unknown = is_unknown.then(|| format!("{UNDO_UNKNOWN}: "));
                     let why = format!("{}{by} left it as it is", unknown.unwrap_or_default());
-                    self.end_undo_by_hand(step, item, Undone::Left(why));
+                    self.leave_undo(step, item, is_unknown, why);
                 }
-                Choice::Take { .. } => self.end_undo_by_hand(step, item, Undone::Undone),
+                Choice::Take { .. } => self.undone_by_hand(step, item),
                 Choice::Retry | Choice::RetryWith { .. } | Choice::Fallback | Choice::Wait | Choice::Cancel { .. } => {}
             }
         }
@@ -222,7 +215,7 @@ impl Run {
         let message = cancelled_by(by, reason);
         self.pause = None;
         // A run that fails cancels its children: that is no decision.
-        let by_parent = automatic && self.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
+        let by_parent = automatic && self.is_parent(by);
         self.decided_against |= !by_parent;
         self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned), automatic });
         // A person who cancels has seen the open conflicts; what may have been done stays listed as unknown. Otherwise
@@ -238,8 +231,9 @@ impl Run {
         self.fail(Failure::of_run(FailureKind::Cancelled, message));
     }
 
-    /// Lists calls with unknown effect that wait for another attempt or a probe, because neither will come.
+    /// Lists calls with unknown effect, undos too, that wait for another attempt or a probe, because neither will come.
     fn give_up_unknown(&mut self) {
+        self.give_up_unknown_undos();
         let unknown: Vec<StepItem> = self.uncertain_calls().map(|(step, item, _)| (step.clone(), item)).collect();
         for (step, item) in unknown {
             if let Some(StepState::Open(open)) = self.steps.get_mut(&step) {
@@ -247,113 +241,6 @@ impl Run {
             }
             self.note_unknown(&step, item, UNKNOWN.into());
         }
-    }
-
-    pub(super) fn compensation_began(&mut self, undo: &[Vec<StepItem>]) -> Result<(), String> {
-        // Only in runs of an earlier version: they undid what was done where no answer could be made.
-        self.failing = self.failing.take().or_else(|| self.unanswered.clone());
-        if self.undoing.is_some() || self.failing.is_none() || self.in_flight > 0 {
-            return Err("there is nothing to undo now".into());
-        }
-        let indexes: BTreeMap<StepItem, usize> =
-            self.done.iter().enumerate().map(|(index, done)| ((done.step.clone(), done.item), index)).collect();
-        let mut calls = BTreeMap::new();
-        let mut progress: BTreeMap<StepId, UndoProgress> = BTreeMap::new();
-        for (group, call) in
-            undo.iter().enumerate().flat_map(|(index, group)| group.iter().map(move |call| (index, call)))
-        {
-            let Some(done) = indexes.get(call).copied() else { return Err(format!("`{}` was not done", call.0)) };
-            if calls.insert(call.clone(), UndoCall { done, group, undone: Undone::NotYet }).is_some() {
-                return Err(format!("`{}` is to be undone twice", call.0));
-            }
-            progress.entry(call.0.clone()).or_default().to_come += 1;
-        }
-        for (index, done) in self.done.iter().enumerate() {
-            let call = (done.step.clone(), done.item);
-            if !done.rehearsed && !done.harmless && !calls.contains_key(&call) {
-                progress.entry(call.0).or_default().left.insert(done.item, index);
-            }
-        }
-        let left = undo.first().map_or(0, Vec::len);
-        self.undoing = Some(Undoing { groups: undo.to_vec(), at: 0, next: 0, left, calls, progress });
-        Ok(())
-    }
-
-    /// Checks that this step (item) is to be undone now.
-    pub(in crate::workflow) fn check_undo_is_due(&self, step: &StepId, item: Option<u32>) -> Result<(), String> {
-        let undoing = self.undoing.as_ref().filter(|undoing| {
-            let call = undoing.calls.get(&(step.clone(), item));
-            call.is_some_and(|call| call.group == undoing.at && call.undone == Undone::NotYet)
-        });
-        undoing.map(|_| ()).ok_or_else(|| format!("`{step}` is not to be undone now"))
-    }
-
-    /// Moves on to the next undo of the group that has not begun, after one has begun or ended.
-    pub(super) fn advance_undo(&mut self) {
-        let Some(undoing) = &mut self.undoing else { return };
-        let group = undoing.groups.get(undoing.at).map_or(&[][..], Vec::as_slice);
-        while let Some((step, item)) = group.get(undoing.next)
-            && (self.side_calls.contains_key(&(step.clone(), *item, Part::Undo))
-                || undoing.calls.get(&(step.clone(), *item)).is_none_or(|call| call.undone != Undone::NotYet))
-        {
-            undoing.next += 1;
-        }
-    }
-
-    pub(super) fn undo_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
-        let StepFinished { step, item, part: _, attempt, outcome } = finished;
-        self.check_undo_is_due(step, *item)?;
-        let name = (step.clone(), *item, Part::Undo);
-        match self.side_calls.get(&name) {
-            Some(call) if call.attempt == *attempt && call.phase == Phase::InFlight => {
-                self.side_calls.remove(&name);
-                self.in_flight -= 1;
-            }
-            None if *attempt == 0 || matches!(outcome, Outcome::Rehearsed { .. }) => {}
-            _ => return Err(format!("attempt {attempt} to undo `{step}` is not under way")),
-        }
-        let undone = match outcome {
-            Outcome::Done { .. } => Undone::Undone,
-            Outcome::Rehearsed { intent, .. } => {
-                self.intents.insert((step.clone(), *item, Part::Undo), Arc::clone(intent));
-                Undone::Rehearsed
-            }
-            Outcome::NotDone { failure }
-            | Outcome::Unknown { failure }
-            | Outcome::Failed { failure }
-            | Outcome::Unfit { failure, .. } => Undone::Left(failure.message.clone()),
-        };
-        self.undo_ended(step, *item, undone);
-        Ok(())
-    }
-
-    fn end_undo_by_hand(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
-        self.side_calls.remove(&(step.clone(), item, Part::Undo));
-        self.undo_ended(step, item, undone);
-    }
-
-    fn undo_left(&mut self, step: &StepId, item: Option<u32>, why: String) {
-        self.undo_ended(step, item, Undone::Left(why));
-    }
-
-    fn undo_ended(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
-        let Some(undoing) = &mut self.undoing else { return };
-        if let Some(call) = undoing.calls.get_mut(&(step.clone(), item)) {
-            let progress = undoing.progress.entry(step.clone()).or_default();
-            progress.to_come = progress.to_come.saturating_sub(1);
-            match &undone {
-                Undone::Undone | Undone::Rehearsed => progress.undone += 1,
-                Undone::Left(_) => drop(progress.left.insert(item, call.done)),
-                Undone::NotYet => progress.to_come += 1,
-            }
-            call.undone = undone;
-        }
-        undoing.left = undoing.left.saturating_sub(1);
-        while undoing.left == 0 && undoing.at < undoing.groups.len() {
-            (undoing.at, undoing.next) = (undoing.at + 1, 0);
-            undoing.left = undoing.groups.get(undoing.at).map_or(0, Vec::len);
-        }
-        self.advance_undo();
     }
 
     /// Applies the cancellation of a run whose plan or events could not be read. It fits any run that has not ended:
@@ -377,15 +264,9 @@ impl Run {
         for (step, item) in left {
             self.note_unknown(&step, item, UNKNOWN.into());
         }
-        let undoing: Vec<StepItem> = self
-            .side_calls
-            .keys()
-            .filter(|(.., part)| *part == Part::Undo)
-            .cloned()
-            .map(|(step, item, _)| (step, item))
-            .collect();
-        for (step, item) in undoing {
-            self.undo_left(&step, item, "it is unknown whether it was undone".into());
+        let undos = self.side_calls.keys().filter(|(.., part)| *part == Part::Undo).cloned();
+        for (step, item, _) in undos.collect::<Vec<_>>() {
+            self.leave_undo(&step, item, true, "it is unknown whether it was undone".into());
         }
         for state in self.steps.values_mut() {
             if let StepState::Open(open) = state {

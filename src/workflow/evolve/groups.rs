@@ -113,7 +113,7 @@ impl Run {
                 Ok(())
             }
             ControlEvent::PauseOrdered { by, reason, at } => self.pause_ordered(by, reason.as_deref(), *at),
-            ControlEvent::Resumed { at, .. } => self.resumed(*at),
+            ControlEvent::Resumed { by, at, .. } => self.resumed(by, *at),
             ControlEvent::InputAdjusted { step, item, input, .. } => self.input_adjusted(step, *item, input),
             ControlEvent::RetriedNow { step, item, .. } => self.retried_now(step, *item),
         }

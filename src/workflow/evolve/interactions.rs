@@ -7,11 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
-use crate::workflow::calls::{CallResult, DoneCall, Open, Phase, StepState};
+use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState};
 use crate::workflow::interactions::{Child, OpenWait, QuestionState, QueueEntry, RunQuestion, Signal};
 use crate::workflow::run::Pause;
 use crate::workflow::{
-    CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, ResultTaken, Run, RunStatus, TreeEffects,
+    CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, Part, ResultTaken, Run, RunStatus,
+    TreeEffects,
 };
 
 /// How a child run ended.
@@ -38,8 +39,13 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn resumed(&mut self, at: Option<Timestamp>) -> Result<(), String> {
-        let pause = self.pause.take().ok_or("it is not paused")?;
+    pub(super) fn resumed(&mut self, by: &str, at: Option<Timestamp>) -> Result<(), String> {
+        let Some(pause) = self.pause.take() else {
+            // Its parent lifts the pause that somebody else has lifted before.
+            let was_lifted = std::mem::take(&mut self.parent_pause_lifted) && self.is_parent(by);
+            return if was_lifted { Ok(()) } else { Err("it is not paused".into()) };
+        };
+        self.parent_pause_lifted = self.is_parent(&pause.by) && !self.is_parent(by);
         if let Some((from, to)) = pause.at.zip(at) {
             self.interactions.postpone_timeouts(to.duration_since(from).max(SignedDuration::ZERO));
         }
@@ -75,14 +81,18 @@ impl Run {
     }
 
     pub(super) fn retried_now(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
-        let call = self.do_call(step, item)?;
-        match &mut call.phase {
-            Phase::Waiting(at) | Phase::ToProbe(at) => *at = Timestamp::UNIX_EPOCH,
-            Phase::InFlight | Phase::Probing | Phase::Stuck => {
-                return Err(format!("`{step}` waits for no attempt"));
+        // Of the calls of a step (an item) at most one waits for its next attempt.
+        for part in [Part::Do, Part::Probe, Part::Undo] {
+            let call = match part {
+                Part::Do => self.do_call(step, item),
+                Part::Probe | Part::Undo => self.side_call(step, item, part),
+            };
+            if let Ok(CallState { phase: Phase::Waiting(at) | Phase::ToProbe(at), .. }) = call {
+                *at = Timestamp::UNIX_EPOCH;
+                return Ok(());
             }
         }
-        Ok(())
+        Err(format!("`{step}` waits for no attempt"))
     }
 
     pub(super) fn checkpoint_opened(&mut self, asked: &OpenCheckpoint) -> Result<(), String> {
@@ -153,6 +163,12 @@ impl Run {
     fn strike(&mut self, asked: &OpenCheckpoint, said: &CheckpointAnswer) -> Result<(), String> {
         let indexes: BTreeSet<u32> = said.struck.iter().copied().collect();
         let strikes_all = indexes.len() == asked.items.len();
+        let struck = self.interactions.struck.entry(asked.step.clone()).or_default();
+        match asked.item {
+            None => *struck = u32::try_from(indexes.len()).unwrap_or(u32::MAX),
+            // People were asked about this item alone; what they struck out before stays counted.
+            Some(_) => *struck = struck.saturating_add(u32::from(strikes_all)),
+        }
         if let Some(StepState::Open(open)) = self.steps.get_mut(&asked.step)
             && open.items.is_some()
             && asked.item.is_none()
@@ -163,12 +179,6 @@ impl Run {
                     return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
                 }
                 // The item may be in its lock's queue: its input was adjusted, and people are asked about all items
-        let struck = self.interactions.struck.entry(asked.step.clone()).or_default();
-        match asked.item {
-            None => *struck = u32::try_from(indexes.len()).unwrap_or(u32::MAX),
-            // People were asked about this item alone; what they struck out before stays counted.
-            Some(_) => *struck = struck.saturating_add(u32::from(strikes_all)),
-        }
                 // again.
                 open.queued.remove(slot);
                 open.results.insert(*slot, CallResult::default());

@@ -8,6 +8,7 @@ mod ending;
 mod fallback;
 mod groups;
 mod interactions;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,6 +82,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         decided_against: false,
         conflicts: Vec::new(),
         pause: None,
+        parent_pause_lifted: false,
         done: Vec::new(),
         unknown: Vec::new(),
         undoing: None,

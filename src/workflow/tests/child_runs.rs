@@ -24,6 +24,28 @@ respond: {{ status: 200, body: '${{steps.sum.output}}' }}
     ))
 }
 
+/// The process of the parent, which is still paused, has ended: the next one gives its orders once more.
+#[test]
+fn a_repeated_pause_does_not_pause_a_child_that_somebody_has_resumed() {
+    let plan = plan("{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a' } }, respond: { status: 200 } }");
+    let parent = RunId(uuid::Uuid::from_u128(9));
+    let mut harness = Harness::started_with(&plan, |started| {
+        started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
+    });
+    harness.perform_due();
+    let (by, pause, resume) = (parent.to_string(), || Order::Pause { reason: None }, || Order::Resume { reason: None });
+    harness.order_by(&by, pause()).unwrap();
+    harness.order_by("ann", resume()).unwrap();
+    assert!(harness.order_by(&by, pause()).is_err(), "it is the same order");
+    assert_eq!(harness.status(), RunStatus::Running);
+    harness.order_by(&by, resume()).unwrap();
+    assert!(harness.order_by(&by, resume()).is_err(), "it is the same order");
+    harness.order_by(&by, pause()).unwrap();
+    assert_eq!(harness.status(), RunStatus::Paused, "it is a new order");
+    harness.order_by(&by, resume()).unwrap();
+    assert_eq!(harness.status(), RunStatus::Running);
+}
+
 #[test]
 fn a_run_starts_children_and_uses_their_answers() {
     let plan = parent("");

@@ -202,3 +202,20 @@ respond: { status: 200 }
     }
     assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "nothing was done, for certain");
 }
+
+#[test]
+fn a_retry_sends_a_probe_that_waits_at_once() {
+    let plan =
+        plan(&PROBED.replace("      retry: { attempts: 2 }", "      retry: { attempts: 2, base: 10s, max: 10s }"));
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("charge", timed_out());
+    let attempt = harness.run.attempt(&"charge".into(), None, Part::Probe).unwrap().attempt;
+    let step = plan.step(&"charge".into()).unwrap().0;
+    let (result, part) = (status(429), Part::Probe);
+    harness.command(Command::Record { step, item: None, part, attempt, result, again: false, jitter: 1.0 }).unwrap();
+    harness.perform_due();
+    assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
+    harness.order_by("ann", Order::Retry { step: Some("charge".into()) }).unwrap();
+    assert_eq!(harness.in_flight_names(), ["probe charge"]);
+}

@@ -1,0 +1,159 @@
+//! An undo that may have taken effect is neither "undone" nor "not undone": the run says so, and no rerun builds on it.
+
+use super::harness::{plan, take, timed_out};
+use super::*;
+use crate::workflow::{Choice, ConflictKind, Order, Part, Undone, rerun};
+
+const ORDER: &str = "
+workflow: w
+steps:
+  reserve: { call: 'POST ${services.stock}/reservations', undo: { call: 'METHOD ${services.bank}/reservations/1', retry: { attempts: 3, base: 10s, max: 10s } } }
+  charge: { needs: [reserve], call: 'POST ${services.bank}/charges' }
+respond: { status: 200 }
+";
+
+fn order(method: &str) -> Plan {
+    plan(&ORDER.replace("METHOD", method))
+}
+
+/// `charge` was refused, and the undo of `reserve` is under way.
+fn undoing(plan: &Plan) -> Harness<'_> {
+    let mut harness = Harness::of_route(plan);
+    harness.perform_due();
+    harness.replies("reserve", None, ok(json!({})));
+    harness.replies("charge", None, status(400));
+    assert_eq!(harness.in_flight_names(), ["undo reserve"]);
+    harness
+}
+
+/// Records how the undo's attempt ended, without advancing the clock.
+fn undo_ends(harness: &mut Harness<'_>, result: AttemptResult) {
+    let attempt = harness.run.attempt(&"reserve".into(), None, Part::Undo).unwrap().attempt;
+    let step = harness.plan.step(&"reserve".into()).unwrap().0;
+    let command = Command::Record { step, item: None, part: Part::Undo, attempt, result, again: false, jitter: 1.0 };
+    harness.command(command).unwrap();
+    harness.perform_due();
+}
+
+fn left(harness: &Harness<'_>) -> String {
+    match harness.run.undone().as_slice() {
+        [(_, None, Undone::Left(why))] => why.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_unknown(harness: &Harness<'_>) {
+    assert_eq!(harness.run.status(), harness.run.summary(harness.now).status);
+    assert!(harness.run.is_final(), "{:?}", harness.run.note());
+    assert!(left(harness).starts_with("whether it was undone is unknown"), "{}", left(harness));
+    let note = harness.run.note().unwrap();
+    assert!(note.contains("not undone: `reserve` (whether it was undone is unknown"), "{note}");
+    let refused = rerun(&harness.run, harness.plan, &"charge".into()).unwrap_err().to_string();
+    assert!(refused.contains("unknown whether what `reserve` did was undone"), "{refused}");
+    assert!(rerun(&harness.run, harness.plan, &"reserve".into()).is_ok(), "a person asks for that");
+}
+
+fn is_certain(harness: &Harness<'_>, why: &str) {
+    assert!(harness.run.is_final() && left(harness).contains(why), "{}", left(harness));
+    assert!(rerun(&harness.run, harness.plan, &"charge".into()).is_ok(), "its result is taken over");
+}
+
+#[test]
+fn an_undo_that_waits_for_another_attempt_is_unknown_when_the_run_is_cancelled_without_undoing() {
+    let plan = order("DELETE");
+    let mut harness = undoing(&plan);
+    undo_ends(&mut harness, timed_out());
+    assert_eq!(harness.status(), RunStatus::Compensating, "another attempt is to come");
+    harness.cancel(false).unwrap();
+    is_unknown(&harness);
+
+    let mut harness = undoing(&plan);
+    undo_ends(&mut harness, status(429));
+    harness.cancel(false).unwrap();
+    is_certain(&harness, "undoing was called off");
+}
+
+#[test]
+fn an_undo_that_is_under_way_when_its_run_is_cancelled_without_undoing_asks_nobody() {
+    let plan = order("DELETE");
+    for (result, unknown) in [(timed_out(), true), (status(400), false), (status(429), false)] {
+        let mut harness = undoing(&plan);
+        harness.cancel(false).unwrap();
+        assert_eq!(harness.in_flight_names(), ["undo reserve"]);
+        undo_ends(&mut harness, result);
+        assert_eq!(harness.status(), RunStatus::Cancelled);
+        match unknown {
+            true => is_unknown(&harness),
+            false => is_certain(&harness, "what `reserve` did could not be undone"),
+        }
+    }
+    let mut harness = undoing(&plan);
+    harness.cancel(false).unwrap();
+    undo_ends(&mut harness, ok(json!({})));
+    assert!(matches!(harness.run.undone().as_slice(), [(_, None, Undone::Undone)]));
+    assert_eq!(harness.status(), RunStatus::Cancelled);
+}
+
+#[test]
+fn an_undo_that_a_person_leaves_although_it_may_have_taken_effect_is_unknown() {
+    let plan = order("POST");
+    for leaves in [true, false] {
+        let mut harness = undoing(&plan);
+        undo_ends(&mut harness, timed_out());
+        assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::UndoUnknown));
+        match leaves {
+            true => harness.choose("reserve", None, Choice::Skip).unwrap(),
+            false => harness.cancel(false).unwrap(),
+        };
+        is_unknown(&harness);
+    }
+    let mut harness = undoing(&plan);
+    undo_ends(&mut harness, timed_out());
+    harness.choose("reserve", None, take(json!(null))).unwrap();
+    assert!(matches!(harness.run.undone().as_slice(), [(_, None, Undone::Undone)]));
+}
+
+/// The first attempt may have undone it; before the second one the service was removed from the files.
+#[test]
+fn an_undo_that_may_have_taken_effect_stays_unknown_while_its_service_is_missing() {
+    let plan = order("DELETE");
+    for leaves in [true, false] {
+        let mut harness = undoing(&plan);
+        undo_ends(&mut harness, timed_out());
+        Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
+        harness.advance_seconds(10);
+        assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::Missing));
+        match leaves {
+            true => harness.choose("reserve", None, Choice::Skip).unwrap(),
+            false => harness.cancel(false).unwrap(),
+        };
+        is_unknown(&harness);
+    }
+}
+
+#[test]
+fn a_retry_starts_the_next_attempt_of_an_undo_at_once() {
+    let plan = order("DELETE");
+    let mut harness = undoing(&plan);
+    undo_ends(&mut harness, status(429));
+    assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
+    harness.order_by("ann", Order::Retry { step: None }).unwrap();
+    assert_eq!(harness.in_flight_names(), ["undo reserve"]);
+    undo_ends(&mut harness, ok(json!({})));
+    assert_eq!(harness.status(), RunStatus::Failed);
+    assert!(matches!(harness.run.undone().as_slice(), [(_, None, Undone::Undone)]));
+}
+
+/// It has no conflict that somebody could decide.
+#[test]
+fn a_rerun_of_a_run_that_is_ending_and_paused_by_a_command_asks_for_its_resume() {
+    let plan = order("DELETE");
+    let mut harness = Harness::of_route(&plan);
+    harness.perform_due();
+    harness.replies("reserve", None, ok(json!({})));
+    harness.order_by("ann", Order::Pause { reason: None }).unwrap();
+    harness.replies("charge", None, status(400));
+    assert!(harness.run.is_ending() && harness.status() == RunStatus::Paused);
+    let refused = rerun(&harness.run, &plan, &"charge".into()).unwrap_err().to_string();
+    assert!(refused.contains("resume it first"), "{refused}");
+}

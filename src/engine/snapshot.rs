@@ -1,5 +1,6 @@
-//! The plans, services and secrets of one version of the files. A reload replaces the snapshot as a whole; a task keeps
-//! the one with which it started.
+//! The plans, services and secrets of one version of the files. A reload replaces the snapshot as a whole. A task keeps
+//! the one with which it started while a caller waits for its run; after that it uses the services and secrets of the
+//! newest one, and the run keeps its plan.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

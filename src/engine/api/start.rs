@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::engine::api::prepared::{PreparedRun, Waiter};
+use crate::engine::api::successors;
 use crate::engine::api::types::{Start, StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::driver;
@@ -260,12 +261,22 @@ pub(in crate::engine) async fn register(
     }
 }
 
-/// The run that an earlier start with the same key created.
+/// The run that an earlier start with the same key created, or the newest run of its job where retention has removed
+/// that one.
 async fn earlier_start(core: &Core, run: RunId) -> Result<Started, StartError> {
-    match core.ports.store.run(run).await {
+    let stored = async {
+        match core.ports.store.run(run).await? {
+            Some(summary) => Ok(Some(summary)),
+            None => match successors::newest_after(core, run, None).await? {
+                Some(newest) => core.ports.store.run(newest).await,
+                None => Ok(None),
+            },
+        }
+    };
+    match stored.await {
         Ok(Some(summary)) => {
-            let (job, plan) = (summary.job.unwrap_or(JobId(run.0)), summary.plan_id.clone());
-            Ok(Started { run, job, plan, fresh: false, summary: Box::new(summary) })
+            let (id, job, plan) = (summary.run_id, summary.job.unwrap_or(JobId(run.0)), summary.plan_id.clone());
+            Ok(Started { run: id, job, plan, fresh: false, summary: Box::new(summary) })
         }
         Ok(None) => Err(StartError::Store {
             why: format!("the key belongs to {run}, and the store has no such run"),

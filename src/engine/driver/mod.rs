@@ -246,9 +246,12 @@ impl Driver {
     /// Feeds one input and performs the outputs; returns the input that performing them produced, if any.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut feedback = None;
-        // The files that a run waits for may have come into force just before the run recorded that something is
-        // missing in the files.
-        if self.machine.run().misses_something() || matches!(input, Input::Child { state: ChildState::NoWorkflow, .. })
+        // While a caller waits, the files stay those that decided its request. The files that a run waits for may have
+        // come into force just before the run recorded that something is missing in the files.
+        let keeps_files = self.caller.is_some() || self.mode() == Mode::Rehearse;
+        if !keeps_files
+            || self.machine.run().misses_something()
+            || matches!(input, Input::Child { state: ChildState::NoWorkflow, .. })
         {
             self.use_newest_files();
         }
@@ -259,11 +262,12 @@ impl Driver {
         feedback
     }
 
+    /// Takes over the services and secrets of the files in force; the run keeps its plan.
     fn use_newest_files(&mut self) {
-        let newest = self.core.files.snapshot.load_full();
+        let newest = self.core.files.snapshot.load();
         if !Arc::ptr_eq(&newest, &self.snapshot) {
             self.machine.set_world(newest.world.clone());
-            self.snapshot = newest;
+            self.snapshot = Arc::clone(&newest);
         }
     }
 

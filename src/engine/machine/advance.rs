@@ -44,18 +44,18 @@ impl Machine {
 
     /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, even if it is
     /// ending, and then nothing is sent before it is resumed. Otherwise attempts in flight are sent again where they
-    /// are repeatable. The outcome of the others is unknown.
+    /// are repeatable, unless a person has stopped the run. The outcome of the others is unknown.
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
-        let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| {
+        if let Some(RecoveryPause { by, reason }) = pause {
             self.pause(by, reason);
-            self.run.is_pause_ordered()
-        });
+        }
+        let is_stopped = self.run.is_pause_ordered() || self.run.ends_without_undoing();
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
             let call = self.plan.step(&attempt.step).and_then(|(_, step)| step.call(attempt.part));
             let is_repeatable =
                 attempt.repeatable && call.is_some_and(|call| address::allows_repeat(call, &self.world));
-            if is_repeatable && !is_paused {
+            if is_repeatable && !is_stopped {
                 self.possible_repeats.insert(name.clone());
                 self.unsent_attempts.push((Seq(0), name));
             } else if let Some(step) = self.step_indexes.get(&attempt.step).copied() {

@@ -17,7 +17,8 @@ impl DecidedReply {
     }
     /// Whether the reply is out of date, because the run has gone on; a run's answer never changes.
     pub fn is_outdated(&self, run: &Run) -> bool {
-        self.run.answer().is_none() && (self.run.status() != run.status() || run.answer().is_some())
+        let has_changed = replies::status_for_caller(&self.run) != replies::status_for_caller(run);
+        self.run.answer().is_none() && (has_changed || run.answer().is_some())
     }
 }
 

@@ -14,6 +14,15 @@ use crate::exchange::{
 use crate::names::RunId;
 use crate::workflow::{AnswerRecord, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, World, wire};
 
+/// The status that the caller of a run is told. A run that undoes what it did has failed, also while its undoing waits
+/// for a person: its caller has that answer already.
+pub(in crate::engine) fn status_for_caller(run: &Run) -> RunStatus {
+    match run.status() {
+        RunStatus::Paused if run.has_begun_compensation() => RunStatus::Compensating,
+        status => status,
+    }
+}
+
 /// The reply of a run, for its caller and for every request with its retry key; `None` while there is none.
 pub(in crate::engine) fn of_run(
     run: &Run,
@@ -28,7 +37,7 @@ pub(in crate::engine) fn of_run(
     if let Some(superseded) = run.superseded() {
         return Some(run_again(run, plan, superseded.by));
     }
-    match run.status() {
+    match status_for_caller(run) {
         RunStatus::Abandoned if may_fall_back => {
             Some(ArmReply::Abandoned(Abandoned { reason: ABANDONED_BEFORE, run: Some(run.id()) }))
         }
@@ -86,7 +95,7 @@ fn run_again(run: &Run, plan: Option<&Plan>, successor: RunId) -> ArmReply {
 /// The `respond.pending` answer that the caller of a run was given, while the run that has taken its place has no
 /// answer: the id in it leads to that run.
 pub(in crate::engine) fn pending_of_predecessor(run: &Run, successor: &Run, plan: Option<&Plan>) -> Option<ArmReply> {
-    let is_open = match successor.status() {
+    let is_open = match status_for_caller(successor) {
         RunStatus::Failed | RunStatus::Cancelled | RunStatus::Compensating => successor.superseded().is_some(),
         RunStatus::Abandoned | RunStatus::Completed => false,
         RunStatus::Queued

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 
 use super::exchange::{End, OrderAnswer, Output, RestCause};
 use super::state::{DecidedReply, Machine};
+use crate::engine::machine::replies::status_for_caller;
 use crate::workflow::{Mode, Refusal, RunStatus};
 
 /// The shortest wait for which the driver ends. Ending it and loading the run again for a shorter one would cost more.
@@ -48,12 +49,13 @@ impl Machine {
         }
         let has_ended = self.run.is_final();
         // A run that fails answers its caller before it undoes what was done.
-        let has_answer = self.run.answer().is_some() || status == RunStatus::Compensating;
+        let is_undoing = status_for_caller(&self.run) == RunStatus::Compensating;
+        let has_answer = self.run.answer().is_some() || is_undoing;
         let may_answer_early = self.run.mode() == Mode::Real && has_answer;
         if (has_ended || may_answer_early || waits_for_person)
             && self.decided_reply.as_ref().is_none_or(|reply| reply.is_outdated(&self.run))
         {
-            if waits_for_person {
+            if waits_for_person && !is_undoing {
                 self.decide_pending_answer();
             }
             if std::mem::take(&mut self.announced) {

@@ -1,4 +1,4 @@
-//! A client's retry of a request whose run goes on with a plan that the files in force no longer have.
+//! Files that change while runs go on: a run keeps its plan, and uses the services and secrets of the newest files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request};
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request, start};
 use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
@@ -83,4 +83,31 @@ async fn a_retry_is_shown_no_sensitive_values() {
         harness.load_plans(&[&plan(201)]);
     }
     assert_eq!(step_service.seen().len(), 1, "the second request is a retry");
+}
+
+/// Its task never rests while it has items to perform.
+#[tokio::test]
+async fn a_run_uses_the_secrets_of_the_newest_files_for_its_next_call() {
+    let items = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": { "a": {
+                "for_each": "${request.body.items}",
+                "concurrency": 1,
+                "call": "POST ${services.world}/${item}",
+                "headers": { "authorization": "Bearer ${secrets.bank}" },
+            } },
+            "respond": { "status": 200 },
+        }),
+        false,
+    );
+    let harness = Harness::new(&gated().await, items).await;
+    let run = start(&harness, json!({ "items": ["x", "y"] })).await.run;
+    harness.step_service.wait_for_calls(1).await;
+    harness.rotate_secret("rotated");
+    harness.step_service.open_gate();
+    harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
+    let seen = harness.step_service.seen();
+    let sent: Vec<_> = seen.iter().map(|call| call.header("authorization").unwrap()).collect();
+    assert_eq!(sent, ["Bearer s3cret", "Bearer rotated"]);
 }

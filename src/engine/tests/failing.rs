@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
 use crate::exchange::ArmRequest;
-use crate::workflow::{Choice, ConflictEvent, Event, Mode, Order, Part, RunStatus, fold};
+use crate::flag::RetryKey;
+use crate::workflow::{Choice, ConflictEvent, Event, Mode, Order, Part, RunStatus, RunView, fold};
 
 fn real() -> ArmRequest {
     request("w", Mode::Real, &json!({"items": ["x", "y"]}))
@@ -197,4 +198,33 @@ async fn no_attempt_takes_longer_than_the_deadline_of_its_step() {
     let began = std::time::Instant::now();
     assert_eq!(refused(harness.send(real()).await).0.status, 504);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+/// The undo is refused, and waits for a person; the caller has the answer that the run failed.
+#[tokio::test]
+async fn a_retry_while_undoing_waits_for_a_person_gets_the_same_failure() {
+    let step_service = StepService::new(|seen, before| match (seen.method.as_str(), seen.path.as_str()) {
+        ("POST", "/reservations") => ServiceReply::Json(201, json!({"id": before})),
+        ("POST", _) => ServiceReply::Json(404, json!({})),
+        _ => ServiceReply::Json(400, json!({})),
+    })
+    .await;
+    let mut definition = saga();
+    definition["respond"] = json!([{ "pending": { "status": 202 } }, { "status": 201 }]);
+    let mut harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
+    let keyed = || ArmRequest { retry_key: Some(RetryKey([5; 32])), ..real() };
+    let (problem, _) = refused(harness.send(keyed()).await);
+    assert_eq!((problem.status, problem.kind.as_str()), (502, "workflow-refused"));
+    let run = problem.run.unwrap();
+    let paused = |view: &RunView| view.status == RunStatus::Paused;
+    harness.wait_until(run, paused).await;
+    for crashes in [false, true] {
+        if crashes {
+            harness.crash().await;
+            harness.recover().await;
+        }
+        let (again, _) = refused(harness.send(keyed()).await);
+        assert_eq!((again.status, again.kind, again.run), (502, problem.kind.clone(), Some(run)), "crashes: {crashes}");
+    }
+    assert!(paused(&harness.view(run).await));
 }

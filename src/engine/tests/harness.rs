@@ -230,6 +230,12 @@ impl Harness {
         let secrets = BTreeMap::from([("bank".to_owned(), Secret::new("s3cret"))]);
         self.engine.reload(0, &plans, &services(&self.step_service), &secrets);
     }
+    /// Puts files in force in which the secret `bank` has another value.
+    pub fn rotate_secret(&self, value: &str) {
+        let plans = BTreeMap::from([(self.plan.workflow.clone(), self.plan.clone())]);
+        let secrets = BTreeMap::from([("bank".to_owned(), Secret::new(value))]);
+        self.engine.reload(0, &plans, &services(&self.step_service), &secrets);
+    }
     /// Limits the calls in flight to the step service.
     pub fn set_calls_max(&self, calls: u64) {
         let mut services = services(&self.step_service);

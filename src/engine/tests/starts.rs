@@ -1,5 +1,7 @@
 //! Runs that people and programs start.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::harness::{
@@ -14,6 +16,7 @@ use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{JobId, RunId, Seq};
+use crate::store::MemoryStore;
 use crate::workflow::{Mode, Order, Refusal, RunStatus};
 
 fn definition() -> Value {
@@ -195,4 +198,24 @@ async fn a_run_that_is_not_stored_does_not_wait_until_the_runs_of_the_last_proce
     };
     tokio::join!(harness.engine.recover_in_background(), while_recovering);
     assert_eq!(harness.runs().await.len(), 0);
+}
+
+/// A rerun is open when retention removes the first run of its job: the key of the start leads to the rerun.
+#[tokio::test]
+async fn a_repeated_start_returns_the_rerun_of_a_run_that_was_purged() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(409, json!({}))).await;
+    let store = Arc::new(MemoryStore::with_limits(&Limits { retry_window_s: 0, ..Limits::default() }));
+    let plan = checked_plan(&definition(), false);
+    let harness = Harness::with_store(&step_service, plan, store, Limits::default(), None).await;
+    let first = harness.engine.start(keyed(1, 1)).await.unwrap();
+    assert_eq!(harness.wait_until_resting(first.run).await.status, RunStatus::Paused);
+    let cancel = Order::Cancel { compensate: false, reason: None, automatic: false };
+    harness.engine.order(first.run, cancel, "ann".into()).await.unwrap();
+    let rerun = harness.engine.rerun(first.run, "a".into(), "ann".into()).await.unwrap();
+    assert_eq!(harness.wait_until_resting(rerun.run).await.status, RunStatus::Paused);
+    assert_eq!(harness.engine.start(keyed(1, 1)).await.unwrap().run, first.run);
+    harness.store.purge(RunStatus::Cancelled, jiff::Timestamp::MAX, 99).await.unwrap();
+    assert_eq!(harness.store.run(first.run).await.unwrap(), None, "it is purged");
+    let again = harness.engine.start(keyed(1, 1)).await.unwrap();
+    assert_eq!((again.run, again.job, again.fresh), (rerun.run, first.job, false));
 }

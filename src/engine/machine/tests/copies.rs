@@ -9,7 +9,7 @@ use crate::engine::machine::{CallRequest, Input};
 use crate::workflow::{Event, Part, RunStatus, StepStarted};
 
 /// Answers pending requests until the next one is a call of this part of this step.
-fn move_to_call(rig: &mut Rig, step: &str, part: Part) {
+pub(super) fn move_to_call(rig: &mut Rig, step: &str, part: Part) {
     loop {
         match rig.pending.front().expect("something is under way") {
             Pending::Call(call) if call.attempt.step.as_str() == step && call.attempt.part == part => return,
@@ -21,7 +21,7 @@ fn move_to_call(rig: &mut Rig, step: &str, part: Part) {
     }
 }
 
-fn pending_calls(rig: &Rig) -> Vec<&CallRequest> {
+pub(super) fn pending_calls(rig: &Rig) -> Vec<&CallRequest> {
     rig.pending.iter().filter_map(|pending| if let Pending::Call(call) = pending { Some(call) } else { None }).collect()
 }
 

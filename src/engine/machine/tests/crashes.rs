@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
+use super::copies::{move_to_call, pending_calls};
 use super::plans;
 use super::rig::{self, Crash, Pending, Rig};
 use crate::engine::machine::Input;
+use crate::workflow::{Part, RunStatus};
 
 /// The next input: the result of the oldest pending request, or the timer; `None` where nothing is pending or the run
 /// has ended.
@@ -85,4 +87,33 @@ fn a_crash_after_any_output_loses_nothing_and_does_nothing_twice() {
         violations.len(),
         violations[..violations.len().min(20)].join("\n")
     );
+}
+
+/// A person pauses or cancels the run while a repeatable call is under way; then the process ends. Only a call that has
+/// to be undone is sent again, because its outcome has to be known for that.
+#[test]
+fn the_next_process_sends_no_call_again_that_a_person_has_stopped() {
+    let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();
+    let orders: [(fn(&mut Rig) -> Input, usize, RunStatus); 3] = [
+        (Rig::pause, 0, RunStatus::Completed),
+        (|rig| rig.cancel(false), 0, RunStatus::Cancelled),
+        (|rig| rig.cancel(true), 1, RunStatus::Cancelled),
+    ];
+    for (order, sent_again, end) in orders {
+        let mut rig = Rig::new(&plan);
+        rig.begin();
+        move_to_call(&mut rig, "take", Part::Do);
+        rig.pending.pop_front();
+        let order = order(&mut rig);
+        rig.step(order);
+        let append = rig.pending.pop_front().expect("the order is stored");
+        let input = rig.resolve(append);
+        rig.step(input);
+        rig.recover();
+        assert_eq!(pending_calls(&rig).len(), sent_again, "{end:?}");
+        rig.finish(); // a person resumes a paused run
+        assert_eq!((rig.status(), &rig.violations), (Some(end), &Vec::<String>::new()));
+        let note = rig.stored_run().and_then(|run| run.note()).unwrap_or_default();
+        assert_eq!(note.contains("not undone: `take`"), end == RunStatus::Cancelled && sent_again == 0, "{note}");
+    }
 }

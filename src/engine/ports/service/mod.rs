@@ -129,8 +129,8 @@ impl Upstream {
         }
     }
 
-    /// Newer files have changed or removed the service: runs that began before still use it, and metrics no longer show
-    /// it.
+    /// Newer files have changed or removed the service: calls under way and runs whose caller waits still use it, and
+    /// metrics no longer show it.
     pub fn retire(&self) {
         self.in_force.store(false, Ordering::Relaxed);
         self.metrics.set_state(BreakerState::Closed);

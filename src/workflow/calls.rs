@@ -67,10 +67,6 @@ pub(super) struct Open {
     /// Only of a fallback that runs item by item: the items that it replaces. Only these begin, and the fallback ends
     /// together with the step whose items they are.
     pub taken: Option<BTreeSet<u32>>,
-    /// How many items people skipped, gave an output or replaced by the fallback because something was missing that the
-    /// first attempt needs. The risk may not have been evaluated then.
-    #[serde(default)]
-    pub decided_when_missing: usize,
 }
 
 /// An item that certainly did nothing, and in whose place a fallback runs.
@@ -111,10 +107,9 @@ impl Open {
     pub fn nothing_begun(&self) -> bool {
         self.calls.is_empty() && self.children.is_empty() && self.replaced.is_empty() && self.ended() == 0
     }
-    /// Whether the risk of all items was evaluated: that happens before the first one begins.
-    pub fn risk_is_evaluated(&self) -> bool {
-        let begun = self.calls.len() + self.children.len() + self.replaced.len() + self.ended();
-        begun > self.decided_when_missing
+    /// How many items have begun, or have ended without that.
+    pub fn begun_or_ended(&self) -> usize {
+        self.calls.len() + self.children.len() + self.replaced.len() + self.ended()
     }
     /// Whether a call is under way or will be repeated, or a child run of an item is under way.
     pub fn has_calls(&self) -> bool {

@@ -47,6 +47,9 @@ pub(super) struct Interactions {
     /// Items that got another input after other items of their step had begun: people are asked about each of them
     /// separately.
     pub changed: BTreeSet<StepItem>,
+    /// By step: how many items people skipped, gave an output or replaced by the fallback because something was missing
+    /// that the first attempt needs. The risk may not have been evaluated then.
+    pub decided_when_missing: BTreeMap<StepId, usize>,
     /// How many items were struck out, by step.
     pub struck: BTreeMap<StepId, u32>,
 }

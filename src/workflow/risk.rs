@@ -10,7 +10,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::calls::Open;
 use super::checkpoint::{About, ask, is_renewed, needs_person};
 use super::child_input::child_input;
 use super::conflict::shorten_value;
@@ -74,7 +73,9 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         if let Some(gate) = run.interactions.question(&step.id, None).and_then(gate_of) {
             return gate;
         }
-        if run.open_step(&step.id).is_some_and(Open::risk_is_evaluated) {
+        // The risk of all items was evaluated when the first was about to begin.
+        let unevaluated = run.interactions.decided_when_missing.get(&step.id).copied().unwrap_or(0);
+        if run.open_step(&step.id).is_some_and(|open| open.begun_or_ended() > unevaluated) {
             return Gate::Open;
         }
     }

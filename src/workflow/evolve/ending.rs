@@ -147,10 +147,9 @@ impl Run {
             && conflict.attempt == 0
             && part == Part::Do
             && item.is_some()
-            && let (Choice::Skip | Choice::Take { .. } | Choice::Fallback, Ok(open)) =
-                (choice, self.open_step_mut(step, item))
+            && matches!(choice, Choice::Skip | Choice::Take { .. } | Choice::Fallback)
         {
-            open.decided_when_missing += 1;
+            *self.interactions.decided_when_missing.entry(step.clone()).or_default() += 1;
         }
         let mut input_before = None;
         if let Choice::RetryWith { input } = choice {

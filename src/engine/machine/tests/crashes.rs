@@ -94,7 +94,8 @@ fn a_crash_after_any_output_loses_nothing_and_does_nothing_twice() {
 #[test]
 fn the_next_process_sends_no_call_again_that_a_person_has_stopped() {
     let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();
-    let orders: [(fn(&mut Rig) -> Input, usize, RunStatus); 3] = [
+    type OrderOf = fn(&mut Rig) -> Input;
+    let orders: [(OrderOf, usize, RunStatus); 3] = [
         (Rig::pause, 0, RunStatus::Completed),
         (|rig| rig.cancel(false), 0, RunStatus::Cancelled),
         (|rig| rig.cancel(true), 1, RunStatus::Cancelled),

@@ -30,7 +30,7 @@ use super::{orphans, scopes};
 use crate::clock;
 use crate::flag::{Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
-use crate::store::Overridden;
+use crate::store::{FileState, Overridden};
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
 /// evidence.
@@ -169,6 +169,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
         .then_some("it keeps its own state and not that of the route whose place it takes");
     let has_flip = at.last.is_some();
     let changed = remembered.map_or(has_flip, |remembered| remembered != now);
+    let edit = remembered.filter(|_| has_flip).map_or(now, |remembered| requested_by_edit(&at, remembered, now));
     let mut made = None;
     if !changed && !has_flip {
         at.inputs.has_no_flip = true;
@@ -179,15 +180,15 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
             remembered.is_none() && positions.followers(&route.id).any(|follower| follower.rung() < now.state);
         if now.state > UNPROVEN_MAX && (route.force.is_none() || waits_for_followers) {
             at.inputs.requested = UNPROVEN_MAX;
-            made = judge_and_move(positions, &mut at, now.state, route, gate);
+            made = judge_and_move(positions, &mut at, now, route, gate);
         }
         if !waits_for_followers {
             positions.remembered.insert(route.id.clone(), now);
         }
-    } else if !changed || at.is_at(now.state, now.shares) {
+    } else if !changed || at.is_at(edit.state, edit.shares) {
         positions.remembered.insert(route.id.clone(), now);
     } else {
-        made = judge_and_move(positions, &mut at, now.state, route, gate);
+        made = judge_and_move(positions, &mut at, edit, route, gate);
         if made.is_some() && at.refused.is_empty() {
             positions.remembered.insert(route.id.clone(), now);
         }
@@ -225,6 +226,17 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     made
 }
 
+/// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of its
+/// last flip, and the shares that were not edited: the file says nothing new of them.
+fn requested_by_edit(at: &RoutePosition, remembered: FileState, now: FileState) -> FileState {
+    if remembered.state != now.state {
+        return now;
+    }
+    let edited = State::ALL.into_iter().filter(|rung| remembered.shares.of(*rung) != now.shares.of(*rung));
+    let shares = edited.fold(at.inputs.shares, |shares, rung| shares.with(rung, now.shares.of(rung)));
+    FileState { state: at.inputs.requested, shares }
+}
+
 /// Records the last flip of a route once more if it is stored under a later id: the next start does not know that id.
 fn flip_of_later_id(positions: &Positions, at: &RoutePosition) -> Option<Move> {
     let flip = at.last.as_ref()?;
@@ -245,13 +257,12 @@ fn flip_of_later_id(positions: &Positions, at: &RoutePosition) -> Option<Move> {
 fn judge_and_move(
     positions: &Positions,
     at: &mut RoutePosition,
-    to: State,
+    FileState { state: to, shares }: FileState,
     route: &Route,
     gate: &Gate,
 ) -> Option<Move> {
     let reason = route.force.clone();
-    let mut requested =
-        RequestedMove { to, shares: route.shares, force: reason.is_some(), reason, source: FlipSource::File };
+    let mut requested = RequestedMove { to, shares, force: reason.is_some(), reason, source: FlipSource::File };
     if at.rung() == State::Only && to < State::Only && !requested.force {
         at.refused = vec![no_acknowledgement(&route.id, to)];
         return None;

@@ -30,6 +30,7 @@ mod openapi;
 mod orchestrate;
 mod overload;
 mod postgres;
+mod random_operations;
 mod reload;
 mod renames;
 mod restored;

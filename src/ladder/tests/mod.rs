@@ -12,6 +12,7 @@ mod outcomes;
 mod races;
 mod renames;
 mod scopes;
+mod shares;
 mod taken_back;
 mod unknown_keys;
 

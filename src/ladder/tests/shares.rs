@@ -1,0 +1,46 @@
+//! Edits of the shares in a file.
+
+use super::*;
+
+/// The files with these shares of `plain`, in `off`.
+fn with_shares(shares: &[(State, f64)]) -> Declared {
+    edited(files(&[("plain", State::Off)]), "plain", |route| {
+        for (rung, percent) in shares {
+            route.shares = route.shares.with(*rung, Percent::new(*percent).unwrap());
+        }
+    })
+}
+
+#[tokio::test]
+async fn an_edit_of_the_shares_alone_keeps_the_state_and_the_other_shares_of_the_last_flip() {
+    let (live, dark) = (|share| (State::Live, share), |share| (State::Dark, share));
+    let mut fixture = Fixture::open(with_shares(&[live(50.0)])).await;
+    fixture.flip("plain", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    let shares = |fixture: &Fixture| {
+        let shares = fixture.status("plain").shares;
+        (fixture.state("plain").state, shares.of(State::Dark), shares.of(State::Live))
+    };
+    let live_with = |dark, live| (State::Live, Percent::new(dark).unwrap(), Percent::new(live).unwrap());
+    fixture.ladder.reload(with_shares(&[live(50.0), dark(60.0)]), || {}).await.unwrap();
+    assert_eq!(shares(&fixture), live_with(60.0, 10.0));
+    fixture = fixture.restart(with_shares(&[live(5.0), dark(60.0)])).await;
+    assert_eq!(shares(&fixture), live_with(60.0, 5.0));
+    // A larger share of `live` is refused by its gate and changes nothing.
+    fixture.ladder.reload(with_shares(&[live(20.0), dark(60.0)]), || {}).await.unwrap();
+    assert_eq!(shares(&fixture), live_with(60.0, 5.0));
+    assert!(!fixture.status("plain").refused.is_empty());
+    fixture.flip("plain", to(State::Off)).await.unwrap();
+    fixture.ladder.reload(with_shares(&[live(30.0), dark(60.0)]), || {}).await.unwrap();
+    assert_eq!(fixture.state("plain").state, State::Off, "an edit of a share does not undo a flip");
+}
+
+#[tokio::test]
+async fn an_edit_of_the_shares_alone_leaves_a_route_in_only() {
+    let fixture = Fixture::open(with_shares(&[(State::Live, 100.0)])).await;
+    fixture.flip("plain", forced(State::Only)).await.unwrap();
+    fixture.ladder.reload(with_shares(&[(State::Live, 40.0)]), || {}).await.unwrap();
+    assert_eq!(fixture.state("plain").state, State::Only);
+    let fixture = fixture.restart(with_shares(&[(State::Live, 70.0)])).await;
+    assert_eq!(fixture.state("plain").state, State::Only);
+    assert!(fixture.status("plain").refused.is_empty(), "{:?}", fixture.status("plain").refused);
+}

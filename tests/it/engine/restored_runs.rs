@@ -241,6 +241,7 @@ async fn a_child_that_was_ending_in_the_backup_is_resumed_with_its_parent() {
     test.step_service.hold("DELETE /reserves");
     let parent = test.start_run("above", json!({})).await;
     let kid = child_of(&test, &parent).await;
+    test.wait_for_calls("POST /reserves", 1).await; // before that the store may not have it
     test.wait_for_status(&kid, "waiting_signal").await;
     test.step_service.release_all("POST /bads");
     test.wait_for_calls("DELETE /reserves", 1).await;

@@ -26,7 +26,7 @@ use super::later_ids::LaterIds;
 use super::only::no_acknowledgement;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{Declared, FlipSource, Move, Reading};
-use super::{orphans, scopes};
+use super::{cohort_reasons, orphans, scopes};
 use crate::clock;
 use crate::flag::{Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -57,7 +57,7 @@ pub(super) fn adopt(
         let may_repeat = |at: &&RoutePosition| gate.may_repeat_unknown(&after, at);
         let may_repeat: Vec<RouteId> = after.routes.values().filter(may_repeat).map(|at| at.route.id.clone()).collect();
         for route in may_repeat {
-            scopes::antedate_new_reasons(&mut after.scopes, &route, now);
+            cohort_reasons::antedate_new(&mut after.scopes, &route, now);
         }
     }
     after.earlier_scopes = scopes::parse_earlier(&after.scopes, gate.retry_window);

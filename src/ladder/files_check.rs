@@ -2,14 +2,17 @@
 //! followers, if a creator in `live` would get a follower without a workflow, or if a route in `only` would go down
 //! without an acknowledgement or perform retries a second time.
 
+use std::collections::BTreeSet;
+
 use super::gate::Gate;
 use super::later_ids::{self, LaterIds};
 use super::orphans::Orphans;
 use super::positions::{Positions, RoutePosition};
 use super::types::{Declared, FilesError, Move, Reading, Unrecorded};
 use super::unrecorded::exposed_sentence;
-use super::{files, only, orphans};
+use super::{files, only, orphans, shares};
 use crate::flag::{Route, State};
+use crate::names::RouteId;
 use crate::store::{SharedStore, StoreError};
 
 /// New files, and what the store has of the engine's instances that they would not follow up.
@@ -17,6 +20,23 @@ pub(super) struct SearchedFiles {
     declared: Declared,
     later_ids: LaterIds,
     orphans: Orphans,
+    /// The families of which the engine might create instances at any moment then.
+    creating: BTreeSet<RouteId>,
+}
+
+impl SearchedFiles {
+    /// Searches again if flips have changed since then of which families the engine may create instances.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn brought_up_to_date(self, store: &SharedStore, before: &Positions) -> Result<Self, StoreError> {
+        let families = before.families();
+        if families.creating == self.creating {
+            return Ok(self);
+        }
+        let orphans = orphans::find(store, &families, &self.declared.routes).await?;
+        Ok(Self { orphans, creating: families.creating, ..self })
+    }
 }
 
 /// New files that may be put in force.
@@ -39,8 +59,9 @@ pub(super) async fn search(
 ) -> Result<SearchedFiles, StoreError> {
     let later_ids = later_ids::later_ids(&before.scopes, &before.later_ids, &declared.routes);
     declared.routes = later_ids::add(&later_ids, &declared.routes);
-    let orphans = orphans::find(store, &before.families(), &declared.routes).await?;
-    Ok(SearchedFiles { declared, later_ids, orphans })
+    let families = before.families();
+    let orphans = orphans::find(store, &families, &declared.routes).await?;
+    Ok(SearchedFiles { declared, later_ids, orphans, creating: families.creating })
 }
 
 /// The positions under new files, and the flips that they make.
@@ -53,7 +74,7 @@ pub(super) fn check_and_adopt(
     files: SearchedFiles,
     reading: Reading,
 ) -> Result<CheckedFiles, FilesError> {
-    let SearchedFiles { declared, later_ids, orphans } = files;
+    let SearchedFiles { declared, later_ids, orphans, creating: _ } = files;
     let Orphans { new: mut refused, known, possible: may_orphan } = orphans;
     let (mut after, moves) = files::adopt(before, (declared, later_ids), reading, gate);
     refused.extend(only::lowered_without_acknowledgement(before, &after));
@@ -68,6 +89,11 @@ pub(super) fn check_and_adopt(
     // What `orphans` found is the same said better: those followers had a workflow.
     if matches!(reading, Reading::Reload) && refused.is_empty() {
         refused.extend(above_new_followers(before, &after));
+    }
+    let drawn_anew = shares::drawn_anew(before, &after);
+    match reading {
+        Reading::Reload => refused.extend(drawn_anew),
+        Reading::Start { .. } => drawn_anew.iter().for_each(|sentence| tracing::error!("{sentence}")),
     }
     for (route, exposed) in accepted {
         if let Some(scopes) = after.scopes.get_mut(&route) {

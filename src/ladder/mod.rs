@@ -17,6 +17,7 @@
 //! loses it. When the store's reply was lost, the outcome is looked up until it is known (`record`); the caller is told
 //! within a bound that it is not known yet. A caller that goes away in the middle of a move does not stop it.
 
+mod cohort_reasons;
 mod command;
 mod export;
 mod family;
@@ -36,6 +37,7 @@ mod passing_commands;
 mod positions;
 mod record;
 mod scopes;
+mod shares;
 mod status;
 mod types;
 mod unrecorded;
@@ -75,6 +77,8 @@ const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
 /// Holds the flag set in force and moves routes.
 pub struct Ladder {
     mover: Arc<Mover>,
+    /// Held for a whole reload.
+    reload_lock: Arc<tokio::sync::Mutex<()>>,
     observations: AtomicU64,
     answer_within: Duration,
 }
@@ -112,7 +116,7 @@ impl Ladder {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let mover =
             Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window, copy_started }).await?);
-        Ok(Arc::new(Self { mover, observations: AtomicU64::new(0), answer_within }))
+        Ok(Arc::new(Self { mover, reload_lock: Arc::default(), observations: AtomicU64::new(0), answer_within }))
     }
 
     /// The set in force; readers load it once for each request.
@@ -134,8 +138,14 @@ impl Ladder {
     /// See [`FilesError`]. Nothing was recorded and nothing changed.
     pub async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), FilesError> {
         let mover = Arc::clone(&self.mover);
+        let reloading = Arc::clone(&self.reload_lock).lock_owned().await;
+        let searched = mover.search(declared).await?;
         let guard = mover.lock_moves().await;
-        let work = tokio::spawn(async move { mover.reload(guard, declared, recorded).await });
+        let work = tokio::spawn(async move {
+            let outcome = mover.reload(guard, searched, recorded).await;
+            drop(reloading);
+            outcome
+        });
         work.await.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 

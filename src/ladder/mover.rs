@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::family::family;
-use super::files_check::{CheckedFiles, check_and_adopt, search};
+use super::files_check::{CheckedFiles, SearchedFiles, check_and_adopt, search};
 use super::gate::{Gate, Refusal, RequestedMove};
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, KillSwitch, Pending};
@@ -107,18 +107,26 @@ impl Mover {
         other.obey(version, freeze).await;
     }
 
+    /// What the check of new files needs from the store. Called without the lock of moves: it may take long, and a flip
+    /// must not wait for it.
+    pub async fn search(&self, declared: Declared) -> Result<SearchedFiles, StoreError> {
+        search(&self.store, &self.in_force.inputs().positions, declared).await
+    }
+
+    /// No other reload may come between the search and this.
     pub async fn reload(
         &self,
-        _guard: FlipGuard,
-        declared: Declared,
+        guard: FlipGuard,
+        searched: SearchedFiles,
         recorded: impl FnOnce() + Send,
     ) -> Result<(), FilesError> {
         let before = self.in_force.inputs().positions;
-        let searched = search(&self.store, &before, declared).await?;
+        let searched = searched.brought_up_to_date(&self.store, &before).await?;
         let CheckedFiles { after, moves, may_orphan } =
             check_and_adopt(&self.gate, &before, searched, Reading::Reload)?;
         let routes = after.declared.routes.clone();
         self.record_and_apply(&before, after, moves, recorded).await?;
+        drop(guard);
         // Requests that were decided by the set before may have begun runs since the check.
         if may_orphan {
             match orphans::find(&self.store, &before.families(), &routes).await {

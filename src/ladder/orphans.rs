@@ -44,6 +44,8 @@ pub(super) struct FamiliesBefore<'a> {
     /// The ids under which instances are pinned that the engine may create at any moment: the creator, or a cohort of it,
     /// is in `live` or above.
     pub creating: BTreeSet<RouteId>,
+    /// The oldest id of each route with a workflow, by its id: new instances are pinned under it.
+    pub oldest_ids: BTreeMap<RouteId, RouteId>,
     /// Whether `creators` has every route with a workflow, because it is not known which of them create instances.
     pub has_other_routes: bool,
 }
@@ -84,7 +86,7 @@ pub(super) async fn find(
     let of_all = families.map(|id| (id.clone(), OwnedOf { in_open_run: true, ..OwnedOf::default() })).collect();
     let affected: BTreeSet<RouteId> =
         compare(&of_all, before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
-    for id in families_of_open_runs(&**store, &affected).await? {
+    for id in families_of_open_runs(&**store, &affected, &before.oldest_ids).await? {
         owned.entry(id).or_default().in_open_run = true;
     }
     for id in before.creating.intersection(&affected) {

@@ -12,7 +12,7 @@ use super::scopes::Scopes;
 use super::types::{Declared, FlipSource};
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
-use crate::store::{DeclaredState, FileState, FlipRecord};
+use crate::store::{DeclaredState, FileState, FlipRecord, RetryScopes};
 
 /// The rung of one route.
 #[derive(Clone)]
@@ -185,7 +185,10 @@ impl Positions {
         };
         let creating = self.routes.values().filter(|at| creates(&&at.route) && at.takes_instances());
         let creating = creating.map(|at| at.route.first_id().clone()).collect();
-        FamiliesBefore { followers: &self.followers, creators, creating, has_other_routes }
+        let oldest_id =
+            |(id, scopes): (&RouteId, &RetryScopes)| Some((id.clone(), scopes.present.as_ref()?.route.clone()));
+        let oldest_ids = self.scopes.iter().filter_map(oldest_id).collect();
+        FamiliesBefore { followers: &self.followers, creators, creating, oldest_ids, has_other_routes }
     }
 
     /// If a follower of a route has no workflow, a sentence that says so.

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::moved;
 use super::types::{Declared, Unrecorded};
+use super::{cohort_reasons, moved};
 use crate::clock;
-use crate::flag::{Cohort, EarlierScopes, Match, RetryScope, Route};
+use crate::flag::{EarlierScopes, Match, RetryScope, Route};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
-use crate::store::{ForcedCohort, ReplacedScope, RetryScopes};
+use crate::store::{ReplacedScope, RetryScopes};
 
 /// By route; also of routes that are in no file now.
 pub(super) type Scopes = BTreeMap<RouteId, RetryScopes>;
@@ -58,7 +58,7 @@ pub(super) fn after_files(
         // Of several routes that became this one, each may have served what is this one's now.
         let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
         let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
-        scopes.forced_cohorts = Some(forced_cohorts(route, &own, now));
+        cohort_reasons::set(&mut scopes, route, &own, now);
         for was in own {
             scopes.exposed = scopes.exposed.max(was.exposed);
             scopes.accepted = scopes.accepted.max(was.accepted);
@@ -92,29 +92,6 @@ pub(super) fn after_files(
     }
     after.retain(|_, scopes| *scopes != RetryScopes::default());
     after
-}
-
-/// The cohorts of a route that have `force`, each with the time since which it has the same one.
-fn forced_cohorts(route: &Route, own: &[RetryScopes], now: Timestamp) -> BTreeMap<String, ForcedCohort> {
-    // An earlier version did not store them, so they may be as old as the route.
-    let is_unknown = own.iter().any(|was| was.forced_cohorts.is_none());
-    let forced = |cohort: &Cohort| {
-        let reason = cohort.force.clone()?;
-        let known = own.iter().filter_map(|was| was.forced_cohorts.as_ref()?.get(&cohort.name));
-        let known = known.filter(|known| known.reason == reason).map(|known| known.since).min();
-        let since = known.unwrap_or(if is_unknown { Timestamp::UNIX_EPOCH } else { now });
-        Some((cohort.name.clone(), ForcedCohort { reason, since }))
-    };
-    route.cohorts.iter().filter_map(forced).collect()
-}
-
-/// Lets the reasons of a route's cohorts that were first read at this time count as written before anything that they
-/// would have to know of.
-pub(super) fn antedate_new_reasons(scopes: &mut Scopes, route: &RouteId, read_at: Timestamp) {
-    let forced = scopes.get_mut(route).and_then(|scopes| scopes.forced_cohorts.as_mut());
-    for forced in forced.into_iter().flat_map(BTreeMap::values_mut).filter(|forced| forced.since == read_at) {
-        forced.since = Timestamp::UNIX_EPOCH;
-    }
 }
 
 /// Logs what changed in the scopes of routes.
@@ -203,6 +180,7 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         exposed: _,
         accepted: _,
         forced_cohorts: _,
+        dropped_reasons: _,
     } = was;
     scopes.earlier.extend(
         present.filter(|scope| scopes.present.as_ref() != Some(scope)).map(|scope| ReplacedScope { scope, at }),
@@ -223,6 +201,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         exposed,
         accepted,
         moved,
+        dropped_reasons,
         matches: _,
         reads_only: _,
         forced_cohorts: _,
@@ -245,6 +224,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     *accepted = accepted.filter(|_| since.is_some());
     *earlier = kept;
     moved::prune(moved, |at_replaced| until(at_replaced, window) > at);
+    cohort_reasons::prune(dropped_reasons, |at_dropped| until(at_dropped, window) > at);
 }
 
 /// The earlier scopes in the form in which requests are looked up under them.

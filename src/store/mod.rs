@@ -52,7 +52,7 @@ pub use records::{
     Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,
     OrderRecord, Overridden, PendingRun, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
 };
-pub use retry_scopes::{ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes};
+pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes};
 pub use run_filter::RunFilter;
 pub use sqlite::{Copied, SqliteStore};
 

@@ -42,6 +42,10 @@ pub struct RetryScopes {
     /// The cohorts of the route that have `force`, by name; `None` if an earlier version read the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_cohorts: Option<BTreeMap<String, ForcedCohort>>,
+    /// The reasons that cohorts of the route had for `force` in earlier files and that none has now, while a route may
+    /// still be held for what came before a reason was given. At most `COHORT_REASONS_MAX`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped_reasons: BTreeMap<String, DroppedReason>,
     /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries
     /// of them may still come. The newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,6 +59,15 @@ pub struct ForcedCohort {
     pub reason: String,
     /// When files were first read that had it.
     pub since: Timestamp,
+}
+
+/// A reason that the files do not have any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedReason {
+    /// When files were first read that had it.
+    pub since: Timestamp,
+    /// When files were first read that did not have it any more.
+    pub at: Timestamp,
 }
 
 /// A scope that files replaced.

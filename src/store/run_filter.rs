@@ -25,10 +25,6 @@ pub struct RunFilter {
 }
 
 impl RunFilter {
-    /// One real run of this route that has not ended, if there is any.
-    pub fn any_open_real_run(route: RouteId) -> Self {
-        Self { route: Some(route), limit: 1, ..Self::open_real_runs() }
-    }
     /// The real runs that have not ended; the limit is still to be set.
     pub(super) fn open_real_runs() -> Self {
         Self { statuses: RunStatus::OPEN.to_vec(), mode: Some(Mode::Real), ..Self::default() }

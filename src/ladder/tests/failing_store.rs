@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use tokio::sync::Notify;
 
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::*;
-use crate::workflow::{Mode, RunStatus, RunSummary};
+use crate::workflow::RunSummary;
 
 /// A memory store whose flips and declarations fail on demand.
 #[derive(Default)]
@@ -25,8 +26,17 @@ pub struct FailingStore {
     pub fail_pin_counts: AtomicBool,
     /// The engine owns no instances.
     pub owns_none: AtomicBool,
-    /// The route of an open real run.
-    pub route_of_open_run: Mutex<Option<RouteId>>,
+    /// A listing of open runs says when it has begun, and waits.
+    pub slow_listing: Mutex<Option<Arc<SlowListing>>>,
+}
+
+/// A listing of open runs that waits until it is told to go on.
+#[derive(Default)]
+pub struct SlowListing {
+    /// It has begun.
+    pub begun: Notify,
+    /// It may go on.
+    pub go_on: Notify,
 }
 
 type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -59,13 +69,15 @@ impl Store for FailingStore {
         self.inner.run(run)
     }
     fn runs(&self, filter: RunFilter) -> StoreFuture<'_, Vec<RunSummary>> {
-        let route = self.route_of_open_run.lock().unwrap().clone();
-        if route.is_some() && route == filter.route && filter.mode == Some(Mode::Real) {
-            let summary = crate::store::tests::summary(crate::store::tests::run_id(1), 1);
-            let summary = RunSummary { route, status: RunStatus::Paused, ..summary };
-            return ready(Ok(vec![summary])).boxed();
+        let slow = self.slow_listing.lock().unwrap().clone();
+        async move {
+            if let Some(slow) = slow {
+                slow.begun.notify_one();
+                slow.go_on.notified().await;
+            }
+            self.inner.runs(filter).await
         }
-        self.inner.runs(filter)
+        .boxed()
     }
     fn open_runs(&self) -> StoreFuture<'_, Vec<(crate::workflow::RunStatus, u64)>> {
         self.inner.open_runs()

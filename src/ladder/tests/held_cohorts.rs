@@ -4,6 +4,7 @@ use super::held::{Unnoted, elsewhere, expire_soon, release_until, restart_with};
 use super::*;
 use crate::expression::Expression;
 use crate::flag::Cohort;
+use crate::limits::COHORT_REASONS_MAX;
 
 /// Starts on a restored backup, which a process starts for the first time.
 async fn restart_on_copy(files: Declared, fixture: Fixture) -> Fixture {
@@ -98,6 +99,57 @@ async fn a_cohort_is_held_in_spite_of_a_force_that_was_written_before_the_edit()
     assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
     fixture.flip("bare", to(State::Dark)).await.unwrap();
     assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark);
+}
+
+/// Neither another name nor an absence shows that somebody knows of the edit.
+#[tokio::test]
+async fn a_held_cohort_is_not_released_by_another_name_or_by_an_absence() {
+    let named = |name: &str| {
+        edited(with_staff(elsewhere(), "our own people"), "bare", |route| route.cohorts[0].name = name.into())
+    };
+    for restarts in [false, true] {
+        let mut fixture = Fixture::open(with_staff(files(&[]), "our own people")).await;
+        for files in [named("staff"), named("employees"), elsewhere(), elsewhere(), named("staff")] {
+            let has_cohort = files.routes.iter().any(|route| !route.cohorts.is_empty());
+            fixture = match restarts {
+                true => fixture.restart(files).await,
+                false => {
+                    fixture.ladder.reload(files, || {}).await.unwrap();
+                    fixture
+                }
+            };
+            if has_cohort {
+                assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark, "restarts: {restarts}");
+            }
+        }
+        fixture.ladder.reload(with_staff(elsewhere(), "they know of the new path"), || {}).await.unwrap();
+        assert_eq!(rung_of_staff(&fixture, "bare"), State::Live);
+        fixture.ladder.reload(with_staff(elsewhere(), "our own people"), || {}).await.unwrap();
+        assert_eq!(rung_of_staff(&fixture, "bare"), State::Dark, "this reason is the older one");
+    }
+}
+
+/// The newest are kept, for as long as a hold may be left from before they were dropped.
+#[tokio::test]
+async fn the_number_of_dropped_reasons_is_bounded() {
+    let fixture = Fixture::open(with_staff(files(&[]), "0")).await;
+    for n in 1..=COHORT_REASONS_MAX + 2 {
+        fixture.ladder.reload(with_staff(files(&[]), &n.to_string()), || {}).await.unwrap();
+    }
+    let dropped = async |fixture: &Fixture| {
+        let rows = fixture.store.declared().await.unwrap();
+        let row = rows.into_iter().find(|row| row.route.as_str() == "bare").unwrap();
+        row.retry.unwrap().dropped_reasons.into_keys().collect::<std::collections::BTreeSet<_>>()
+    };
+    let expected = (2..COHORT_REASONS_MAX + 2).map(|n| n.to_string()).collect();
+    assert_eq!(dropped(&fixture).await, expected);
+    let mut rows = fixture.store.declared().await.unwrap();
+    for dropped in rows.iter_mut().flat_map(|row| &mut row.retry).flat_map(|retry| retry.dropped_reasons.values_mut()) {
+        dropped.at = jiff::Timestamp::UNIX_EPOCH;
+    }
+    fixture.store.put_flips(Vec::new(), Some(rows)).await.unwrap();
+    let fixture = fixture.restart(with_staff(files(&[]), "the last")).await;
+    assert_eq!(dropped(&fixture).await, [(COHORT_REASONS_MAX + 2).to_string()].into());
 }
 
 #[tokio::test]

@@ -147,6 +147,18 @@ impl Fixture {
     async fn flips(&self) -> usize {
         self.store.flips(None, 1_000).await.unwrap().len()
     }
+    /// Begins a real run of a route, which will create an instance that is pinned under the id `family`.
+    async fn begin_run(&self, route: &str, family: Option<&str>) {
+        let run = RunId(uuid::Uuid::now_v7());
+        let Event::RunStarted(mut started) = store_tests::run_started(run, store_tests::at(0)) else { unreachable!() };
+        let creates = |family: &str| Creates::Engine { family: family.into(), path: "$.id".into() };
+        let edited = Arc::make_mut(&mut started);
+        (edited.route, edited.creates) = (Some(route.into()), family.map(creates));
+        let event = Event::RunStarted(started);
+        let summary = workflow::fold([&event]).unwrap().summary(store_tests::at(0));
+        let append = Append { events: vec![(store_tests::at(0), event)], summary, ..store_tests::append(run, 1, 1) };
+        self.store.append(Arc::new(append)).await.unwrap();
+    }
     /// Pairs that open the gates to `dark` and `live`.
     fn record_pairs(&self, route: &str) {
         let route = RouteId::from(route);
@@ -171,7 +183,9 @@ impl Fixture {
     }
 }
 
-use crate::store::Store as _;
+use crate::names::RunId;
+use crate::store::{Append, Store as _, tests as store_tests};
+use crate::workflow::{self, Creates, Event};
 
 fn to(state: State) -> FlipRequest {
     FlipRequest { to: state, percent: None, reason: None, force: false, acknowledge: false, by: "ann".into() }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::failing_store::SlowListing;
 use super::files::stored;
 use super::*;
 use crate::expression::Expression;
@@ -100,18 +101,23 @@ fn without_family() -> Declared {
 #[tokio::test]
 async fn files_that_remove_a_family_are_refused_while_a_run_of_it_is_open() {
     let fixture = Fixture::open(files(&[])).await;
-    let open_run = |route: Option<&str>| {
-        *fixture.store.route_of_open_run.lock().unwrap() = route.map(RouteId::from);
-    };
     fixture.store.owns_none.store(true, SeqCst);
-    open_run(Some("create"));
+    fixture.begin_run("create", Some("create")).await;
     let refused = fixture.ladder.reload(without_family(), || panic!("it is not recorded")).await.unwrap_err();
     assert!(refused.to_string().contains("the engine has an open run that may create one of `create`"), "{refused}");
     let at_start = open_ladder(without_family(), &fixture.store, &fixture.evidence).await.err().unwrap();
     assert_eq!(at_start.to_string(), refused.to_string());
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    // A run of a route that creates nothing counts neither at a reload nor at a start.
-    open_run(Some("plain"));
+}
+
+/// Neither at a reload nor at a start.
+#[tokio::test]
+async fn a_run_that_creates_no_instance_of_a_family_does_not_keep_the_family() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.store.owns_none.store(true, SeqCst);
+    fixture.begin_run("plain", None).await;
+    fixture.begin_run("create", None).await;
+    fixture.begin_run("other", Some("other")).await;
     open_ladder(files(&[]), &fixture.store, &fixture.evidence).await.unwrap();
     fixture.ladder.reload(without_family(), || {}).await.unwrap();
     open_ladder(without_family(), &fixture.store, &fixture.evidence).await.unwrap();
@@ -167,6 +173,70 @@ async fn a_creator_in_live_keeps_its_followers_before_it_has_an_instance() {
     let refused = fixture.ladder.reload(with_staff(without_workflow()), || panic!("it is not recorded")).await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("the engine may create one of `create` at any moment"), "{refused}");
+}
+
+/// Its instance will be pinned under the oldest id, whatever the route was called when the run began.
+#[tokio::test]
+async fn an_earlier_id_may_not_be_left_out_while_an_open_run_will_pin_under_it() {
+    let was = |ids: &[&str]| {
+        let was = ids.iter().map(|id| RouteId::from(*id)).collect();
+        let files = edited(files(&[]), "create", |route| (route.id, route.was) = ("new".into(), was));
+        edited(files, "follow", |route| {
+            route.instance = Some(Instance::Follows { creator: "new".into(), param: "id".into() });
+        })
+    };
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.store.owns_none.store(true, SeqCst);
+    fixture.ladder.reload(was(&["create"]), || {}).await.unwrap();
+    fixture.ladder.reload(was(&["middle", "create"]), || {}).await.unwrap();
+    fixture.begin_run("new", Some("create")).await;
+    let refused = fixture.ladder.reload(was(&["middle"]), || panic!("it is not recorded")).await.unwrap_err();
+    assert!(refused.to_string().contains("the engine has an open run that may create one of `create`"), "{refused}");
+    let at_start = open_ladder(was(&["middle"]), &fixture.store, &fixture.evidence).await.err().unwrap();
+    assert_eq!(at_start.to_string(), refused.to_string());
+    fixture.ladder.reload(was(&["create"]), || {}).await.unwrap();
+}
+
+/// A flip does not wait for it, least of all one down.
+#[tokio::test]
+async fn a_search_for_open_runs_delays_no_flip() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.store.owns_none.store(true, SeqCst);
+    let slow = Arc::new(SlowListing::default());
+    *fixture.store.slow_listing.lock().unwrap() = Some(slow.clone());
+    let ladder = fixture.ladder.clone();
+    let reload = tokio::spawn(async move { ladder.reload(without_family(), || {}).await });
+    // Before the files are put in force, and after that once more.
+    for state in [State::Off, State::Shadow] {
+        slow.begun.notified().await;
+        fixture.flip("bare", to(state)).await.unwrap();
+        assert_eq!(fixture.state("bare").state, state);
+        slow.go_on.notify_one();
+    }
+    reload.await.unwrap().unwrap();
+    assert!(fixture.ladder.flags().load().route(&"create".into()).is_none());
+    assert_eq!(fixture.state("bare").state, State::Shadow);
+}
+
+/// The creator goes to `live` while the store is searched, and may create an instance at any moment from then on.
+#[tokio::test]
+async fn a_flip_during_the_search_for_open_runs_counts() {
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.store.owns_none.store(true, SeqCst);
+    let slow = Arc::new(SlowListing::default());
+    *fixture.store.slow_listing.lock().unwrap() = Some(slow.clone());
+    let ladder = fixture.ladder.clone();
+    let reload = tokio::spawn(async move { ladder.reload(without_family(), || {}).await });
+    slow.begun.notified().await;
+    fixture.flip("follow", forced(State::Live)).await.unwrap();
+    fixture.flip("create", forced(State::Live)).await.unwrap();
+    slow.go_on.notify_one();
+    slow.begun.notified().await;
+    slow.go_on.notify_one();
+    let refused = reload.await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("the engine may create one of `create` at any moment"), "{refused}");
+    assert_eq!(fixture.state("create").state, State::Live);
 }
 
 /// Such as by a rerun of a failed run of a family that was removed before.

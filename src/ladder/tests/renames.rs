@@ -26,6 +26,28 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
     assert_eq!(fixture.state("new"), effective(State::Shadow, Why::Gate), "without `was` it is a new route");
 }
 
+/// A start is not refused for it, since every other route would be without service.
+#[tokio::test]
+async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
+    let was = |was: &[&str]| {
+        let was = was.iter().map(|id| RouteId::from(*id)).collect();
+        edited(files(&[]), "plain", |route| (route.id, route.was) = ("new".into(), was))
+    };
+    let fixture = Fixture::open(files(&[])).await;
+    fixture.ladder.reload(was(&["middle", "plain"]), || {}).await.unwrap();
+    fixture.flip("new", FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    for trimmed in [was(&["middle"]), was(&[]), was(&["middle", "plain", "older"])] {
+        let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
+        assert!(refused.contains("drawn by its oldest id, which is `plain` and would be"), "{refused}");
+    }
+    fixture.ladder.reload(was(&["plain"]), || {}).await.unwrap();
+    let fixture = fixture.restart(was(&[])).await.restart(was(&["plain"])).await;
+    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+    fixture.flip("new", FlipRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
+    fixture.ladder.reload(was(&[]), || {}).await.unwrap();
+    assert_eq!(fixture.state("new"), effective(State::Live, Why::Requested));
+}
+
 /// Whether it was renamed, left the files and came back, or was renamed back.
 #[tokio::test]
 async fn a_renamed_route_keeps_its_last_flip() {

@@ -119,12 +119,9 @@ async fn a_family_that_is_renamed_back_follows_up_its_instances() {
     for renamed in [rename(files(&[]), "create", "make"), rename(files(&[]), "follow", "read"), both(files(&[]))] {
         for restarts in [false, true] {
             let fixture = Fixture::open(files(&[])).await;
-            // The run is of the route `make`, and its instance will be pinned under `create`.
-            *fixture.store.route_of_open_run.lock().unwrap() = Some("make".into());
             let mut fixture = fixture.next(renamed.clone(), restarts).await;
-            fixture = fixture.next(files(&[]), restarts).await;
-            *fixture.store.route_of_open_run.lock().unwrap() = None;
-            for _ in 0..2 {
+            fixture.begin_run("make", Some("create")).await;
+            for _ in 0..3 {
                 fixture = fixture.next(files(&[]), restarts).await;
             }
         }

@@ -36,7 +36,8 @@ fn creates(family: &str) -> Option<Creates> {
 
 async fn found(fixture: &StoreFixture) -> Vec<String> {
     let families = ["a", "b", "c", "d"].map(RouteId::from).into();
-    let found: BTreeSet<RouteId> = families_of_open_runs(&*fixture.store, &families).await.unwrap();
+    let oldest_ids = [("renamed", "d"), ("other", "other")].map(|(id, oldest)| (id.into(), oldest.into())).into();
+    let found: BTreeSet<RouteId> = families_of_open_runs(&*fixture.store, &families, &oldest_ids).await.unwrap();
     found.iter().map(|id| id.as_str().to_owned()).collect()
 }
 
@@ -44,7 +45,7 @@ async fn open_runs_of_a_creator_and_their_reruns_may_create_an_instance(which: S
     let fixture = StoreFixture::new(which).await;
     let put = async |append: Append| fixture.store.append(Arc::new(append)).await.unwrap();
     assert!(found(&fixture).await.is_empty());
-    put(begun(1, |started| started.route = Some("a".into()))).await;
+    put(begun(1, |started| (started.route, started.creates) = (Some("a".into()), creates("a")))).await;
     put(begun(2, |started| {
         rerun(started);
         started.creates = creates("b");
@@ -62,7 +63,14 @@ async fn open_runs_of_a_creator_and_their_reruns_may_create_an_instance(which: S
     }))
     .await;
     put(begun(5, rerun)).await;
+    // Of the route with this id, which creates nothing, and of one that creates others.
+    put(begun(6, |started| started.route = Some("c".into()))).await;
+    put(begun(7, |started| (started.route, started.creates) = (Some("other".into()), creates("c")))).await;
     assert_eq!(found(&fixture).await, ["a", "b"]);
+    // Of a route that was renamed before the run began.
+    put(begun(8, |started| (started.route, started.creates) = (Some("renamed".into()), creates("d")))).await;
+    put(begun(9, |started| (started.route, started.creates) = (Some("gone".into()), creates("c")))).await;
+    assert_eq!(found(&fixture).await, ["a", "b", "c", "d"]);
     fixture.store.close().await;
 }
 

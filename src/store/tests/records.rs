@@ -4,8 +4,8 @@ use super::*;
 use crate::compare::{Difference, Kind};
 use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
-    DeclaredState, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord, Overridden,
-    ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
+    DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord,
+    Overridden, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
 };
 
 on_every_store! {
@@ -130,6 +130,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             exposed: Some(at),
             accepted: Some(at),
             forced_cohorts: Some([("staff".into(), ForcedCohort { reason: "own people".into(), since: at })].into()),
+            dropped_reasons: [("a pilot".into(), DroppedReason { since: at, at })].into(),
             moved: vec![ReplacedMatch { matches: "POST /b".into(), scope: scope("x-c"), at }],
         })
     };

@@ -1,0 +1,60 @@
+//! Since when each cohort's reason for `force` is in the files. A cohort in `live` is held for what came after its reason
+//! was given, because whoever gave it did not know of that.
+//!
+//! Always true: a reason that a route's cohorts had before is no newer under another name of the cohort, or after it was
+//! left out for a while. It is forgotten once no hold can be left from before it was left out.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::flag::{Cohort, Route};
+use crate::limits::COHORT_REASONS_MAX;
+use crate::names::RouteId;
+use crate::store::{DroppedReason, ForcedCohort, RetryScopes};
+
+/// Sets the reasons in new files, and those that these files have dropped. `own` are the route's scopes before.
+pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], now: Timestamp) {
+    // An earlier version did not store them, so they may be as old as the route.
+    let is_unknown = own.iter().any(|was| was.forced_cohorts.is_none());
+    let mut known: BTreeMap<&str, DroppedReason> = BTreeMap::new();
+    for (reason, DroppedReason { since, at }) in own.iter().flat_map(|was| reasons(was, now)) {
+        let known = known.entry(reason).or_insert(DroppedReason { since, at });
+        *known = DroppedReason { since: known.since.min(since), at: known.at.max(at) };
+    }
+    let forced = |cohort: &Cohort| {
+        let reason = cohort.force.clone()?;
+        let first = if is_unknown { Timestamp::UNIX_EPOCH } else { now };
+        let since = known.get(reason.as_str()).map_or(first, |known| known.since);
+        Some((cohort.name.clone(), ForcedCohort { reason, since }))
+    };
+    let forced: BTreeMap<String, ForcedCohort> = route.cohorts.iter().filter_map(forced).collect();
+    known.retain(|reason, _| !forced.values().any(|forced| forced.reason == *reason));
+    scopes.dropped_reasons = known.into_iter().map(|(reason, dropped)| (reason.to_owned(), dropped)).collect();
+    scopes.forced_cohorts = Some(forced);
+}
+
+/// The reasons of a row, as if the files had just dropped all of them.
+fn reasons(was: &RetryScopes, now: Timestamp) -> impl Iterator<Item = (&str, DroppedReason)> {
+    let forced = was.forced_cohorts.iter().flat_map(BTreeMap::values);
+    let forced = forced.map(move |forced| (forced.reason.as_str(), DroppedReason { since: forced.since, at: now }));
+    forced.chain(was.dropped_reasons.iter().map(|(reason, dropped)| (reason.as_str(), dropped.clone())))
+}
+
+/// Removes dropped reasons that no hold can concern any more, and the oldest beyond the bound.
+pub(super) fn prune(dropped: &mut BTreeMap<String, DroppedReason>, may_be_held: impl Fn(Timestamp) -> bool) {
+    dropped.retain(|_, dropped| may_be_held(dropped.at));
+    while dropped.len() > COHORT_REASONS_MAX {
+        let oldest = dropped.iter().min_by_key(|(_, dropped)| dropped.at).map(|(reason, _)| reason.clone());
+        oldest.and_then(|reason| dropped.remove(&reason));
+    }
+}
+
+/// Lets the reasons of a route's cohorts that were first read at this time count as written before anything that they
+/// would have to know of.
+pub(super) fn antedate_new(scopes: &mut BTreeMap<RouteId, RetryScopes>, route: &RouteId, read_at: Timestamp) {
+    let forced = scopes.get_mut(route).and_then(|scopes| scopes.forced_cohorts.as_mut());
+    for forced in forced.into_iter().flat_map(BTreeMap::values_mut).filter(|forced| forced.since == read_at) {
+        forced.since = Timestamp::UNIX_EPOCH;
+    }
+}

@@ -171,7 +171,8 @@ pub(super) fn pause_unrepeatable(
     world: &World,
     (call, state): (&Call, &CallState),
 ) -> Option<Event> {
-    if !state.unknown_effect() || state.requested || allows_repeat(call, world) {
+    let is_asked_for = state.requested && !state.requested_by_reload;
+    if !state.unknown_effect() || is_asked_for || allows_repeat(call, world) {
         return None;
     }
     let service = &call.service;

@@ -152,6 +152,9 @@ pub(super) struct CallState {
     pub input_before: Option<Arc<Value>>,
     /// A person asked for the next attempt, or the files have again what it lacked.
     pub requested: bool,
+    /// Nobody asked for it: the files have again what it lacked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested_by_reload: bool,
     /// A person asked for the next attempt knowing that an earlier one may have taken effect, and at which address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub move_accepted: bool,
@@ -280,6 +283,7 @@ impl CallState {
             renew: false,
             input_before: None,
             requested: false,
+            requested_by_reload: false,
             move_accepted: false,
             until: started.until,
             unfit_result: None,
@@ -316,6 +320,7 @@ impl CallState {
             self.free = self.attempt;
         }
         self.requested = true;
+        self.requested_by_reload = by_reload;
         self.move_accepted = conflict.names_earlier_url();
         self.until = None;
         self.unfit_result = None;

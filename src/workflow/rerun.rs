@@ -178,9 +178,12 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
     }
     let to_rerun = step_and_dependents(old, plan, start);
     let is_taken_over = |id: &&StepId| plan.step(id).is_some_and(|(index, _)| !to_rerun.contains(&index));
-    if let Some(step) = old.steps_with_unknown_undo().find(is_taken_over) {
+    // Where the hand-over is recorded, the successor must be born.
+    let is_recorded = old.superseded().is_some();
+    if let Some(step) = old.steps_with_unknown_undo().find(is_taken_over).filter(|_| !is_recorded) {
         return not_applicable(format!(
-            "it is unknown whether what `{step}` did was undone, so its result cannot be taken over; begin at `{step}`"
+            "it is unknown whether what `{step}` did was undone, so its result cannot be taken over; begin at `{step}`: \
+             all steps of which that is unknown run again then"
         ));
     }
     let done_twice = old.unknown.iter().find(|call| {
@@ -207,7 +210,9 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
              `{step}`"
         ));
     }
-    refuse_lost_decisions(old, plan, start, &to_rerun)?;
+    if !is_recorded {
+        refuse_lost_decisions(old, plan, start, &to_rerun)?;
+    }
     match repeated_effect(old, plan, start, &to_rerun) {
         None => Ok(to_rerun),
         Some((step, item)) => {
@@ -227,6 +232,11 @@ fn refuse_lost_decisions(
     start: StepIndex,
     to_rerun: &BTreeSet<StepIndex>,
 ) -> Result<(), Refusal> {
+    // Who begins at one of these steps was told of it, and would be sent from one to the other if there are several.
+    let originals = [start, original_of(plan, start)];
+    if originals.iter().any(|index| decided_item(old, &plan.steps[index.0].id).is_some()) {
+        return Ok(());
+    }
     let lost = to_rerun.iter().find_map(|index| {
         let (step, original) = (&plan.steps[index.0].id, original_of(plan, *index));
         let item = decided_item(old, step).filter(|_| original != original_of(plan, start))?;
@@ -276,7 +286,9 @@ fn repeated_effect<'a>(
     };
     let is_unasked = |id: &StepId| {
         plan.step(id).is_some_and(|(index, _)| {
-            let is_asked_for = is_linked(index) || (is_finished(old, id) && dependents.contains(&index));
+            let is_asked_for = is_linked(index)
+                || (is_finished(old, id) && dependents.contains(&index))
+                || is_asked_as_unknown(old, plan, start, id);
             to_rerun.contains(&index) && !is_asked_for
         })
     };
@@ -302,8 +314,17 @@ fn is_finished(old: &Run, step: &StepId) -> bool {
 fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
     let undone: BTreeSet<&StepId> =
         old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
-    let runs_again = |step: &Step| !is_finished(old, &step.id) || undone.contains(&step.id);
+    let runs_again = |step: &Step| {
+        !is_finished(old, &step.id) || undone.contains(&step.id) || is_asked_as_unknown(old, plan, start, &step.id)
+    };
     closure(old, plan, start, |step| was_replaced(old, plan, step), runs_again)
+}
+
+/// Whether it is unknown if this step was undone, and also if the one where the rerun begins was: whoever begins there
+/// has accepted that what may be undone is performed again, and no result of such a step can be taken over.
+fn is_asked_as_unknown(old: &Run, plan: &Plan, start: StepIndex, step: &StepId) -> bool {
+    let is_unknown = |step: &StepId| old.steps_with_unknown_undo().any(|unknown| unknown == step);
+    is_unknown(&plan.steps[start.0].id) && is_unknown(step)
 }
 
 /// Whether the fallback of a step was taken, for the step or for some of its items.

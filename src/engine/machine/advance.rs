@@ -44,12 +44,14 @@ impl Machine {
 
     /// Continues a run that an earlier driver left unfinished. With `pause` the run is paused first, even if it is
     /// ending, and then nothing is sent before it is resumed. Otherwise attempts in flight are sent again where they
-    /// are repeatable, unless a person has stopped the run. The outcome of the others is unknown.
+    /// are repeatable, unless the run ends without undoing anything. The outcome of the others is unknown. A call of a run
+    /// that a person paused is sent again at once: its service may have forgotten the key when the run is resumed.
     pub fn recover(&mut self, is_shared: bool, pause: Option<RecoveryPause>) {
-        if let Some(RecoveryPause { by, reason }) = pause {
+        let is_paused = pause.is_some_and(|RecoveryPause { by, reason }| {
             self.pause(by, reason);
-        }
-        let is_stopped = self.run.is_pause_ordered() || self.run.ends_without_undoing();
+            self.run.is_pause_ordered()
+        });
+        let is_stopped = is_paused || self.run.ends_without_undoing();
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
             let call = self.plan.step(&attempt.step).and_then(|(_, step)| step.call(attempt.part));

@@ -127,9 +127,10 @@ impl Run {
                 let call = match self.steps.get(step) {
                     // The step failed before any attempt, or its fallback failed.
                     None | Some(StepState::Replaced { .. }) if *attempt == 0 => None,
-                    // A fan-out failed as a whole: a person rejected all of it.
+                    // A fan-out failed as a whole: a person rejected all of it, or all items that had not ended over a
+                    // missing service.
                     Some(StepState::Open(open))
-                        if *attempt == 0 && item.is_none() && open.items.is_some() && open.nothing_begun() =>
+                        if *attempt == 0 && item.is_none() && open.items.is_some() && !open.has_calls() =>
                     {
                         None
                     }
@@ -338,6 +339,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
             call.attempt = *attempt;
             call.phase = Phase::InFlight;
             call.requested = false;
+            call.requested_by_reload = false;
             call.move_accepted = false;
             call.until = until.or(call.until);
             call.at = *at;

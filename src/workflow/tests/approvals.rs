@@ -209,3 +209,19 @@ fn a_retry_after_a_rejected_input_sends_the_earlier_bytes_under_the_earlier_key(
     let last = attempt(&harness);
     assert_eq!((&last.key, &last.request), (&other.key, &other.request));
 }
+
+/// A "no" to the items that are left ends the run as any "no" does.
+#[test]
+fn a_no_after_a_decision_about_an_item_whose_service_is_missing_fails_the_run() {
+    let plan = plan(&payments_one_by_one("risk: high", ""));
+    let mut harness = of_items(&plan, json!([1, 2]));
+    let all = harness.world.services.clone();
+    Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("bank");
+    harness.perform_due();
+    choose(&mut harness, Some(0), Choice::Skip);
+    harness.world.services = all;
+    harness.perform_due();
+    assert_eq!(harness.open_checkpoint().item, None);
+    harness.answers("alice", no()).unwrap();
+    assert_eq!((harness.status(), harness.in_flight_names()), (RunStatus::Failed, Vec::<String>::new()));
+}

@@ -16,8 +16,13 @@ respond: { status: 200, body: '${steps.charge.by}' }
 ";
 
 fn stored_plan() -> Plan {
+    stored_plan_with(&BTreeMap::new())
+}
+
+/// As it is loaded with files that have these services.
+fn stored_plan_with(services: &BTreeMap<ServiceName, bool>) -> Plan {
     let source: Value = serde_saphyr::from_str(CHARGE).unwrap();
-    Plan::from_stored(&source, &BTreeMap::new(), &Limits { steps_max: 1, ..Limits::default() }).unwrap()
+    Plan::from_stored(&source, services, &Limits { steps_max: 1, ..Limits::default() }).unwrap()
 }
 
 fn with_gone(harness: &mut Harness<'_>) {
@@ -70,7 +75,7 @@ fn a_person_may_choose_the_fallback_when_nothing_was_sent() {
 
 #[test]
 fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
-    let plan = stored_plan();
+    let (plan, keyed) = (stored_plan(), stored_plan_with(&BTreeMap::from([(ServiceName::from("gone"), true)])));
     let mut harness = Harness::of_route(&plan);
     with_gone(&mut harness);
     harness.call("first", ok(json!({})));
@@ -85,6 +90,7 @@ fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
     let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Missing, 1));
     assert!(!conflict.choices.contains(&"fallback".to_owned()), "it may have been sent before");
+    harness.plan = &keyed;
     with_gone(&mut harness);
     assert_eq!(harness.run.attempt(&"charge".into(), None, Part::Do).unwrap().attempt, 2);
 }

@@ -91,3 +91,22 @@ fn an_unknown_undo_is_not_repeated_by_files_that_say_its_service_is_not_keyed() 
         assert_eq!(harness.in_flight_names(), ["undo charge"]);
     }
 }
+
+/// The service was missing meanwhile: the reload that ends the pause is not a person who asks for another attempt.
+#[test]
+fn an_unknown_attempt_is_not_repeated_when_its_service_comes_back_without_keys() {
+    let (keyed, unkeyed) = (plan_of(true), plan_of(false));
+    let mut harness = Harness::of_api(&keyed);
+    harness.settle();
+    harness.call("put", ok(json!({})));
+    end_attempt(&mut harness, "charge", Part::Do, timed_out());
+    let all = harness.world.services.clone();
+    Arc::make_mut(&mut harness.world.services).as_object_mut().unwrap().remove("stock");
+    harness.settle();
+    assert_eq!(harness.run.conflict().map(|open| open.kind), Some(ConflictKind::Missing));
+    (harness.world.services, harness.plan) = (all, &unkeyed);
+    harness.settle();
+    let kinds: Vec<_> = harness.run.conflicts().iter().map(|open| (open.step.as_str(), open.kind)).collect();
+    assert_eq!(kinds, [("charge", ConflictKind::OutcomeUnknown)]);
+    assert!(!harness.in_flight_names().contains(&"charge".to_owned()), "{:?}", harness.in_flight_names());
+}

@@ -157,3 +157,42 @@ fn a_rerun_of_a_run_that_is_ending_and_paused_by_a_command_asks_for_its_resume()
     let refused = rerun(&harness.run, &plan, &"charge".into()).unwrap_err().to_string();
     assert!(refused.contains("resume it first"), "{refused}");
 }
+
+/// Neither result can be taken over: whoever begins at one of them asks for both.
+#[test]
+fn a_rerun_from_one_of_two_steps_with_unknown_undos_performs_both_again() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  reserve: { call: 'POST ${services.stock}/reservations', undo: 'POST ${services.bank}/reserved' }
+  rent: { call: 'POST ${services.stock}/rents', undo: 'POST ${services.bank}/rented' }
+  charge: { needs: [reserve, rent], call: 'POST ${services.bank}/charges' }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_route(&plan);
+    harness.perform_due();
+    for step in ["reserve", "rent"] {
+        harness.replies(step, None, ok(json!({})));
+    }
+    harness.replies("charge", None, status(400));
+    for _ in 0..2 {
+        let attempt = harness.run.in_flight()[0].clone();
+        let (step, _) = plan.step(&attempt.step).unwrap();
+        let (part, attempt_number, result) = (Part::Undo, attempt.attempt, timed_out());
+        let attempt_ends =
+            Command::Record { step, item: None, part, attempt: attempt_number, result, again: false, jitter: 1.0 };
+        harness.command(attempt_ends).unwrap();
+        harness.perform_due();
+        harness.choose(attempt.step.as_str(), None, Choice::Skip).unwrap();
+        harness.perform_due();
+    }
+    assert!(harness.run.is_final(), "{:?}", harness.kinds());
+    let refused = rerun(&harness.run, &plan, &"charge".into()).unwrap_err().to_string();
+    assert!(refused.contains("all steps of which that is unknown run again"), "{refused}");
+    for from in ["reserve", "rent"] {
+        let events = rerun(&harness.run, &plan, &from.into()).unwrap();
+        assert!(!format!("{events:?}").contains("ResultTaken"), "{from}: {events:?}");
+    }
+}

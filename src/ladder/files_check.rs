@@ -123,7 +123,9 @@ fn above_new_followers(before: &Positions, after: &Positions) -> Vec<String> {
     };
     let stays = after.routes.values().filter(|at| at.inputs.requested >= State::Live && was_live(&at.route));
     let sentence = |at: &RoutePosition| {
-        let sentence = after.follower_without_workflow(&at.route)?;
+        // Files are not refused for a follower that had no workflow before: that would stop every later reload.
+        let had_one = at.route.ids().any(|id| before.followers(id).any(|follower| follower.route.workflow.is_none()));
+        let sentence = after.follower_without_workflow(&at.route).filter(|_| !had_one)?;
         Some(format!("{sentence}. Give it a workflow (its state may be `off`), or flip `{}` down first", at.route.id))
     };
     stays.filter_map(sentence).collect()

@@ -128,11 +128,16 @@ impl OwnedOf {
                  cohort of it, is in `live` or above (lower it first)"
             ),
             Self { instances: 0, .. } => {
-                format!("the engine has an open run that may create one of `{pinned_under}`")
+                format!("the engine has an open run that may create an instance of `{pinned_under}`")
             }
-            Self { instances, in_open_run: false, .. } => format!("the engine owns {instances} of `{pinned_under}`"),
+            Self { instances, in_open_run: false, .. } => {
+                format!("the engine owns instances of `{pinned_under}` ({instances})")
+            }
             Self { instances, in_open_run: true, .. } => {
-                format!("the engine owns {instances} of `{pinned_under}` and has an open run that may create another")
+                format!(
+                    "the engine owns instances of `{pinned_under}` ({instances}) and has an open run that may create \
+                     another"
+                )
             }
         }
     }
@@ -235,7 +240,7 @@ fn check_requests(
         };
         match other.matches.segment_at(&matches, param) {
             Some(Segment::Text(id)) => {
-                let sentence = sentence(&format!("the engine owns `{id}` of `{pinned_under}`"));
+                let sentence = sentence(&format!("the engine owns the instance `{id}` of `{pinned_under}`"));
                 let keys = family.iter().map(|family| PinKey { family: family.clone(), id: id.as_ref().into() });
                 found.to_look_up.push(TakenId { keys: keys.collect(), sentence });
             }

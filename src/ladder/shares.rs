@@ -1,14 +1,22 @@
-//! Files that would put other callers in the share of a route. The callers are drawn by the route's oldest id.
+//! Files that would put other callers in the share of a route. The callers are drawn by the oldest id of the route, or of
+//! its creator.
 
 use super::positions::{Positions, RoutePosition};
-use crate::flag::{Percent, State};
+use crate::flag::{Instance, Percent, State};
+use crate::names::RouteId;
 
 /// A sentence for each route with a share below 100 % in `dark` or `live` whose oldest id new files change.
 pub(super) fn drawn_anew(before: &Positions, after: &Positions) -> Vec<String> {
     let sentence = |at: &RoutePosition| {
-        let scopes = at.route.ids().find_map(|id| before.scopes.get(id)?.present.as_ref());
-        let oldest = scopes.map(|scope| &scope.route).filter(|oldest| *oldest != at.route.first_id())?;
-        let (id, next) = (&at.route.id, at.route.first_id());
+        let drawn_by = match &at.route.instance {
+            Some(Instance::Follows { creator, .. }) => &after.routes.get(creator)?.route,
+            _ => &at.route,
+        };
+        let scopes = drawn_by.ids().filter_map(|id| before.scopes.get(id)?.present.as_ref());
+        let oldest: Vec<&RouteId> = scopes.map(|scope| &scope.route).collect();
+        let (id, next) = (&at.route.id, drawn_by.first_id());
+        // A route that takes the place of several has the oldest id of one of them.
+        let oldest = oldest.first().filter(|_| !oldest.contains(&next))?;
         has_share(at).then(|| {
             format!(
                 "the callers in the share of `{id}` are drawn by its oldest id, which is `{oldest}` and would be `{next}` \
@@ -20,8 +28,7 @@ pub(super) fn drawn_anew(before: &Positions, after: &Positions) -> Vec<String> {
     after.routes.values().filter_map(sentence).collect()
 }
 
-/// Whether some callers are in a share of the route and others are not.
+/// Whether some callers are in the share of the route's rung and others are not.
 fn has_share(at: &RoutePosition) -> bool {
-    let shares = [State::Dark, State::Live].into_iter().filter(|rung| *rung <= at.rung());
-    at.rung() < State::Only && shares.into_iter().any(|rung| at.inputs.shares.of(rung) < Percent::ALL)
+    matches!(at.rung(), State::Dark | State::Live) && at.inputs.shares.of(at.rung()) < Percent::ALL
 }

@@ -336,7 +336,7 @@ async fn files_that_orphan_instances_of_the_engine_are_reported() {
     for id in ["create", "follow"] {
         let sentences = fixture.orphans(&without(id)).await.unwrap();
         assert!(
-            sentences.len() == 1 && sentences[0].contains("owns 2 of `create`") && sentences[0].contains(id),
+            sentences.len() == 1 && sentences[0].contains("instances of `create` (2)") && sentences[0].contains(id),
             "{sentences:?}"
         );
         let idle = edited(files(&[]), id, |route| route.workflow = None);

@@ -54,8 +54,8 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
         (with_plain_route("GET shop.test/orders/{id}"), "Give it the workflow"),
         (with_plain_route("HEAD /orders/{id}"), "Give it the workflow"),
         (with_route(files(&[]), "added", "GET shop.test/orders/{id}", &without_instance), "Give it the workflow"),
-        (with_plain_route("GET /orders/17"), "the engine owns `17` of `create`"),
-        (with_plain_route("GET shop.test/orders/17"), "the engine owns `17` of `create`"),
+        (with_plain_route("GET /orders/17"), "the engine owns the instance `17` of `create`"),
+        (with_plain_route("GET shop.test/orders/17"), "the engine owns the instance `17` of `create`"),
     ];
     for (files, part) in refused {
         let sentences = fixture.orphans(&files).await.unwrap();
@@ -104,7 +104,7 @@ async fn files_that_remove_a_family_are_refused_while_a_run_of_it_is_open() {
     fixture.store.owns_none.store(true, SeqCst);
     fixture.begin_run("create", Some("create")).await;
     let refused = fixture.ladder.reload(without_family(), || panic!("it is not recorded")).await.unwrap_err();
-    assert!(refused.to_string().contains("the engine has an open run that may create one of `create`"), "{refused}");
+    assert!(refused.to_string().contains("the engine has an open run that may create an instance of"), "{refused}");
     let at_start = open_ladder(without_family(), &fixture.store, &fixture.evidence).await.err().unwrap();
     assert_eq!(at_start.to_string(), refused.to_string());
     fixture.ladder.reload(files(&[]), || {}).await.unwrap();
@@ -191,7 +191,7 @@ async fn an_earlier_id_may_not_be_left_out_while_an_open_run_will_pin_under_it()
     fixture.ladder.reload(was(&["middle", "create"]), || {}).await.unwrap();
     fixture.begin_run("new", Some("create")).await;
     let refused = fixture.ladder.reload(was(&["middle"]), || panic!("it is not recorded")).await.unwrap_err();
-    assert!(refused.to_string().contains("the engine has an open run that may create one of `create`"), "{refused}");
+    assert!(refused.to_string().contains("the engine has an open run that may create an instance of"), "{refused}");
     let at_start = open_ladder(was(&["middle"]), &fixture.store, &fixture.evidence).await.err().unwrap();
     assert_eq!(at_start.to_string(), refused.to_string());
     fixture.ladder.reload(was(&["create"]), || {}).await.unwrap();

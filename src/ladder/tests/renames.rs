@@ -31,7 +31,11 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
 async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
     let was = |was: &[&str]| {
         let was = was.iter().map(|id| RouteId::from(*id)).collect();
-        edited(files(&[]), "plain", |route| (route.id, route.was) = ("new".into(), was))
+        edited(files(&[]), "plain", |route| {
+            (route.id, route.was) = ("new".into(), was);
+            // It draws nobody of a route that is in `live` for all.
+            route.shares.dark = Percent::new(20.0).unwrap();
+        })
     };
     let fixture = Fixture::open(files(&[])).await;
     fixture.ladder.reload(was(&["middle", "plain"]), || {}).await.unwrap();

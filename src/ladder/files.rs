@@ -53,7 +53,7 @@ pub(super) fn adopt(
     let (now, has_served) = (clock::now(), reading.has_served());
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, now, gate.retry_window);
     if matches!(reading, Reading::Start { .. }) {
-        // The reason was written while no process ran, so maybe before the harm that this start or an earlier one found.
+        // A reason that was written while no process ran may be older than the loss of keys that a start found.
         let may_repeat = |at: &&RoutePosition| gate.may_repeat_unknown(&after, at);
         let may_repeat: Vec<RouteId> = after.routes.values().filter(may_repeat).map(|at| at.route.id.clone()).collect();
         for route in may_repeat {

@@ -167,7 +167,7 @@ impl Gate {
         }
         if to.below() != Some(from) {
             let jump = format!("goes up one rung at a time, and `{from}` to `{to}` is more than one");
-            // Force overrides all gates on the way, so whoever uses it is told what they protect against.
+            // Force overrides all gates on the way, so the refusal names what they all prevent.
             let gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
             let unsafe_now = gates.flat_map(|pair| self.unmet_beside_evidence(positions, at, pair[0], pair[1]));
             return [jump].into_iter().chain(unsafe_now).collect();

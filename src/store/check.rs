@@ -277,4 +277,15 @@ mod tests {
         assert!(!agree("no *** here", &format!("no {sealed} there")) && !agree("yes ***", &format!("no {sealed}")));
         assert!(!agree("paused", "failed") && !are_notes_equal_but_for_hidden(&None, &Some(sealed.to_owned())));
     }
+
+    #[test]
+    fn reasons_in_the_note_of_a_run_that_has_ended_are_not_compared() {
+        let agree = |stored: &str, expected: &str| {
+            are_notes_equal_but_for_reasons(&Some(stored.to_owned()), &Some(expected.to_owned()))
+        };
+        assert!(agree("not undone: `a`, `b`", "not undone: `a` (unknown: bob left it), `b`"));
+        assert!(agree("not undone: `a`", "not undone: `a` (whether it was undone (by the DELETE) is unknown)"));
+        assert!(!agree("not undone: `a`", "not undone: `b` (unknown)") && !agree("cancelled", "failed"));
+        assert!(!are_notes_equal_but_for_reasons(&None, &None), "a run without a note is compared as it is");
+    }
 }

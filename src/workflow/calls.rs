@@ -152,7 +152,7 @@ pub(super) struct CallState {
     pub input_before: Option<Arc<Value>>,
     /// A person asked for the next attempt, or the files have again what it lacked.
     pub requested: bool,
-    /// Nobody asked for it: the files have again what it lacked.
+    /// Where `requested`: no person asked. A reload ended the pause, since the files have again what the call lacked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub requested_by_reload: bool,
     /// A person asked for the next attempt knowing that an earlier one may have taken effect, and at which address.

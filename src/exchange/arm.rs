@@ -102,7 +102,7 @@ pub struct RunReport {
     /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order.
     pub intents: Vec<Intent>,
     /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped
-    /// with this reason: `unresolved_effect`, `needs_person` or `needs_signal`.
+    /// with this reason: `unresolved_effect`, `needs_person`, `needs_signal` or `would_pause`.
     pub unresolved: Option<(crate::flag::SkipReason, String)>,
     /// The instance that was pinned.
     pub pinned: Option<PinKey>,

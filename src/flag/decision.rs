@@ -143,6 +143,8 @@ pub enum SkipReason {
     UnresolvedEffect,
     NeedsPerson,
     NeedsSignal,
+    /// The run would pause until a person decides: over a conflict, an unknown outcome, or what is missing in the files.
+    WouldPause,
     /// A follow-up of an instance that the engine does not have; in `shadow` also one of an instance without a twin.
     NoInstance,
     /// A follow-up in `dark` or `live` of an instance of which the engine has no complete twin.
@@ -158,7 +160,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [SkipReason; 18] = [
+    pub const ALL: [SkipReason; 19] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
         SkipReason::OverBudget,
@@ -171,6 +173,7 @@ impl SkipReason {
         SkipReason::UnresolvedEffect,
         SkipReason::NeedsPerson,
         SkipReason::NeedsSignal,
+        SkipReason::WouldPause,
         SkipReason::NoInstance,
         SkipReason::NoTwin,
         SkipReason::Retried,
@@ -193,6 +196,7 @@ impl SkipReason {
             SkipReason::UnresolvedEffect => "unresolved_effect",
             SkipReason::NeedsPerson => "needs_person",
             SkipReason::NeedsSignal => "needs_signal",
+            SkipReason::WouldPause => "would_pause",
             SkipReason::NoInstance => "no_instance",
             SkipReason::NoTwin => "no_twin",
             SkipReason::Retried => "retried",

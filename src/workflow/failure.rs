@@ -57,6 +57,8 @@ pub enum FailureKind {
     NeedsPerson,
     /// A rehearsal would have to wait for a signal.
     NeedsSignal,
+    /// A rehearsal would pause until a person decides.
+    WouldPause,
 }
 
 impl FailureKind {
@@ -78,6 +80,7 @@ impl FailureKind {
             FailureKind::ChildFailed => "child_failed",
             FailureKind::NeedsPerson => "needs_person",
             FailureKind::NeedsSignal => "needs_signal",
+            FailureKind::WouldPause => "would_pause",
         }
     }
     /// Whether a person's decision against the request may be the cause. Every other kind means that something went
@@ -96,14 +99,17 @@ impl FailureKind {
             | FailureKind::Declared
             | FailureKind::Schema
             | FailureKind::NeedsPerson
-            | FailureKind::NeedsSignal => false,
+            | FailureKind::NeedsSignal
+            | FailureKind::WouldPause => false,
         }
     }
     /// Whether a rehearsal lacks what only a declared output, a person or a signal could give. Then the workflow did
     /// not fail, and there is nothing to compare.
     pub fn is_incomparable(self) -> bool {
         match self {
-            FailureKind::Unresolved | FailureKind::NeedsPerson | FailureKind::NeedsSignal => true,
+            FailureKind::Unresolved | FailureKind::NeedsPerson | FailureKind::NeedsSignal | FailureKind::WouldPause => {
+                true
+            }
             FailureKind::Refused
             | FailureKind::Unavailable
             | FailureKind::TimedOut
@@ -131,7 +137,8 @@ impl FailureKind {
             | FailureKind::Declared
             | FailureKind::ChildFailed
             | FailureKind::NeedsPerson
-            | FailureKind::NeedsSignal => 500,
+            | FailureKind::NeedsSignal
+            | FailureKind::WouldPause => 500,
             FailureKind::Rejected => 403,
             // Nothing failed, and a retry with the same key gets the same answer.
             FailureKind::Cancelled => 409,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
-use crate::support::process::Start;
+use crate::support::process::{Start, output_text};
 use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
 /// Pairs that open a gate.
@@ -244,4 +244,46 @@ async fn stored_mismatches_stay_open_when_a_kill_loses_one_more() {
     orders.gather("shadow_pairs", PAIRS).await;
     let shut = reasons(&orders.flip("dark").await);
     assert!(shut.contains("has 3 open mismatches") && shut.contains("more are not counted"), "{shut}");
+}
+
+/// A refused call whose workflow says `on_conflict: pause`: the run of a caller would pause, and nobody is asked about
+/// one that no caller waits for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_would_pause_is_counted_by_that_name() {
+    const LOOK: &str = "steps:\n  look: { call: \"GET ${services.bank}/charges\", on_conflict: pause }\n\
+                        respond: { status: 200, body: { total: 7 } }\n";
+    let orders = Orders::start().await;
+    orders.bank.set_default(OriginReply::Status(409));
+    let mut counted = 0.0;
+    for (file, name) in [("workflows/inner.yaml", "inner"), ("workflows/create.yaml", "create")] {
+        orders.reload(|flags| flags.write(file, &format!("workflow: {name}\n{LOOK}"))).await;
+        for (rung, requests) in [("shadow", 3_u32), ("dark", 2)] {
+            let to = json!({ "to": rung, "reason": "test", "force": true });
+            let moved = orders.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", to).await;
+            assert_eq!(moved.status, StatusCode::OK, "{name} {rung}: {}", moved.json());
+            for _ in 0..requests {
+                assert_eq!(orders.order().await.status, StatusCode::OK);
+            }
+            counted += f64::from(requests);
+            let labels = [("route", "orders"), ("outcome", "skipped"), ("reason", "would_pause")];
+            let metrics = orders
+                .pointsman
+                .until_metric(&format!("{name} in {rung} to be counted"), |metrics| {
+                    metrics.sum("pointsman_comparisons_total", &labels) == counted
+                })
+                .await;
+            assert_eq!(metrics.sum("pointsman_comparisons_total", &[]), counted, "and nothing else");
+            assert!(metrics.unbalanced().is_empty(), "{:?}", metrics.unbalanced());
+        }
+        let evidence = orders.evidence().await["evidence"].clone();
+        assert_eq!(evidence["skipped"], json!({ "would_pause": 5 }), "{name}: {evidence}");
+        assert_eq!((&evidence["matched"], &evidence["failed"]), (&json!(0), &json!({})), "{name}: {evidence}");
+        let shown = orders.pointsman.cli(&["evidence", "orders"]).await;
+        assert!(output_text(&shown).contains("skipped: would_pause"), "{}", output_text(&shown));
+        assert_eq!(orders.flip("shadow").await.status, StatusCode::OK);
+    }
+    let paused = orders.pointsman.get("/api/v2/orchestrate/runs?mode=dark&status=paused").await;
+    let run = paused["runs"][0]["run_id"].as_str().unwrap_or_else(|| panic!("a dark run: {paused}")).to_owned();
+    let explained = output_text(&orders.pointsman.cli(&["explain", &run]).await);
+    assert!(explained.contains("409"), "{explained}");
 }

@@ -262,7 +262,7 @@ async fn rehearse(
     let end = end_of(&run, Some(&plan));
     Ok(match run.status() {
         status if status.is_final() => end,
-        RunStatus::Paused => ChildEnd { status: RunStatus::Failed, failure: Some(FailureKind::NeedsPerson), ..end },
+        RunStatus::Paused => ChildEnd { status: RunStatus::Failed, failure: Some(FailureKind::WouldPause), ..end },
         _ => ChildEnd { tree: end.tree, ..spec.failed("its rehearsal did not end".to_owned()) },
     })
 }

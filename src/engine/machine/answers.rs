@@ -53,7 +53,7 @@ impl Machine {
                 && run.mode() != Mode::Real
                 && let ArmReply::Refused(_, report) = &mut reply
             {
-                let why = || (SkipReason::NeedsPerson, "a run below it waits for a person".to_owned());
+                let why = || (SkipReason::WouldPause, "a run below it is paused".to_owned());
                 report.unresolved.get_or_insert_with(why);
             }
             self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));

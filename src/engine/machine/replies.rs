@@ -323,7 +323,8 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> Problem {
         | FailureKind::Bound
         | FailureKind::NoAnswer
         | FailureKind::NeedsPerson
-        | FailureKind::NeedsSignal => "The workflow failed",
+        | FailureKind::NeedsSignal
+        | FailureKind::WouldPause => "The workflow failed",
         FailureKind::Declared => "The workflow ended early",
     };
     let is_decided = run.ended_on_purpose();

@@ -34,7 +34,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     let failed = run.failure().and_then(|failure| Some((skip_reason(failure.kind)?, failure.message.clone())));
     let is_paused = run.status() == RunStatus::Paused && run.mode() != Mode::Real;
     let unresolved =
-        failed.or_else(|| is_paused.then(|| (SkipReason::NeedsPerson, shown_note(run, plan).unwrap_or_default())));
+        failed.or_else(|| is_paused.then(|| (SkipReason::WouldPause, shown_note(run, plan).unwrap_or_default())));
     let volatile = |step: &crate::workflow::Step| match &step.kind {
         StepKind::Call(call) => call.volatile && sends(run.mode(), call),
         _ => false,
@@ -61,6 +61,7 @@ fn skip_reason(kind: FailureKind) -> Option<SkipReason> {
         FailureKind::Unresolved => Some(SkipReason::UnresolvedEffect),
         FailureKind::NeedsPerson => Some(SkipReason::NeedsPerson),
         FailureKind::NeedsSignal => Some(SkipReason::NeedsSignal),
+        FailureKind::WouldPause => Some(SkipReason::WouldPause),
         FailureKind::Refused
         | FailureKind::Unavailable
         | FailureKind::TimedOut

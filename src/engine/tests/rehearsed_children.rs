@@ -157,11 +157,11 @@ async fn what_a_child_cannot_rehearse_is_skipped_with_the_reason_that_the_run_it
         (json!({ "a": unsent }), json!("${steps.a.output.id}"), SkipReason::UnresolvedEffect),
         (json!({ "a": { "checkpoint": { "question": "Shall it go?" } } }), json!({}), SkipReason::NeedsPerson),
         (json!({ "a": { "wait": { "signal": "go" } } }), json!({}), SkipReason::NeedsSignal),
-        // Its `on_conflict` would ask a person.
+        // A person would have to decide.
         (
             json!({ "a": { "call": "GET ${services.world}/refused", "on_conflict": "pause" } }),
             json!({}),
-            SkipReason::NeedsPerson,
+            SkipReason::WouldPause,
         ),
     ];
     for (steps, body, expected) in cases {

@@ -21,6 +21,7 @@ pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
         | FailureKind::ChildFailed
         | FailureKind::NeedsPerson
         | FailureKind::NeedsSignal
+        | FailureKind::WouldPause
         | FailureKind::Rejected
         | FailureKind::NoAnswer => true,
         FailureKind::Cancelled => return cancelled_over_sensitive_lock(taint, &failure.message).is_some(),

@@ -277,11 +277,12 @@ fn a_replay_finds_each_kind_of_difference_of_another_plan() {
     assert_eq!(accepts.iter().map(|d| d.1).collect::<Vec<_>>(), [DivergenceKind::Outcome]);
 }
 
-/// A run that waits for a person would end the comparison too, but with the wrong reason.
+/// If the parent paused, the comparison would end too, but with the wrong reason.
 #[test]
 fn what_the_rehearsal_of_a_child_lacks_its_parent_lacks_too() {
     let plan = parent("on_failure: pause");
-    for lacks in [FailureKind::Unresolved, FailureKind::NeedsPerson, FailureKind::NeedsSignal] {
+    for lacks in [FailureKind::Unresolved, FailureKind::NeedsPerson, FailureKind::NeedsSignal, FailureKind::WouldPause]
+    {
         for mode in [Mode::Rehearse, Mode::Dark, Mode::Real] {
             let mut harness = Harness::new(&plan, mode, json!({"body": {"items": [1]}}));
             harness.perform_due();

@@ -1,6 +1,6 @@
 //! The plans, services and secrets of one version of the files. A reload replaces the snapshot as a whole. A task keeps
 //! the one with which it started while a caller waits for its run; after that it uses the services and secrets of the
-//! newest one, and the run keeps its plan.
+//! newest one, and the run keeps its plan, built with those services.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -94,6 +94,12 @@ impl Snapshot {
     /// A plan in force, by its id.
     pub fn plan(&self, id: &PlanId) -> Option<Arc<Plan>> {
         self.plans.values().find(|plan| plan.id == *id).cloned()
+    }
+    /// The plan with this one's definition as a run that is loaded now has it: in force, or built again with the
+    /// services of these files.
+    pub fn plan_as_loaded(&self, plan: &Plan, limits: &Limits) -> Option<Arc<Plan>> {
+        let rebuild = || self.rebuild(&plan.source, limits).filter(|rebuilt| rebuilt.id == plan.id).map(Arc::new);
+        self.plan(&plan.id).or_else(rebuild)
     }
     /// Builds a plan again from its stored definition.
     pub fn rebuild(&self, source: &Value, limits: &Limits) -> Option<Plan> {

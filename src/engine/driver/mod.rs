@@ -262,11 +262,15 @@ impl Driver {
         feedback
     }
 
-    /// Takes over the services and secrets of the files in force; the run keeps its plan.
+    /// Takes over the services and secrets of the files in force. The run keeps its plan, except for what the files say
+    /// of the services that it calls: a service that is not `keyed` any more gets no call of unknown outcome again.
     fn use_newest_files(&mut self) {
         let newest = self.core.files.snapshot.load();
         if !Arc::ptr_eq(&newest, &self.snapshot) {
             self.machine.set_world(newest.world.clone());
+            if let Some(plan) = newest.plan_as_loaded(self.machine.plan(), &self.core.files.limits) {
+                self.machine.set_plan(plan);
+            }
             self.snapshot = Arc::clone(&newest);
         }
     }

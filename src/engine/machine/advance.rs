@@ -160,12 +160,29 @@ impl Machine {
 
     /// Lets `workflow` decide a command and records the events; returns how many.
     pub(super) fn apply_command(&mut self, command: Command) -> Result<usize, Refusal> {
+        let is_order = matches!(command, Command::Order { .. });
         let events = decide(&self.run, &self.plan, &self.world, command, self.now)?;
+        if is_order {
+            self.check_fits(&events)?;
+        }
         let count = events.len();
         for event in events {
             self.record_event(event);
         }
         Ok(count)
+    }
+
+    /// Refuses an order whose events do not fit the run, so that only the order is lost: an event that does not fit
+    /// stops the whole run. They are tried on a copy, which is affordable because orders are rare.
+    fn check_fits(&self, events: &[Event]) -> Result<(), Refusal> {
+        let mut after = self.run.clone();
+        events.iter().try_for_each(|event| after.evolve_in_place(event)).map_err(|misfit| {
+            tracing::error!(run = %self.run.id(), %misfit, "the events of an order contradict those of the run: the order is refused");
+            Refusal::NotApplicable(format!(
+                "the order's events would contradict those of the run ({misfit}), which is a bug: nothing has changed, and \
+                 the run goes on without the order; report it to the maintainers"
+            ))
+        })
     }
 
     /// Records an event; all events are recorded here. An event has the time of its decision, so that the decision can

@@ -223,6 +223,11 @@ impl Machine {
     pub fn set_world(&mut self, world: Arc<World>) {
         self.world = world;
     }
+    /// Replaces the plan by one of the same definition, made with reloaded files: only what the files say of services
+    /// may differ.
+    pub fn set_plan(&mut self, plan: Arc<Plan>) {
+        self.plan = plan;
+    }
     /// Sequence number of the last durable event.
     pub fn durable_seq(&self) -> Seq {
         self.log.durable_seq()

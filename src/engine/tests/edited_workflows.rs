@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::Secret;
 use crate::store::MemoryStore;
-use crate::workflow::{Known, Mode, Plan, RunStatus};
+use crate::workflow::{ConflictKind, Known, Mode, Order, Plan, RunStatus, StepStatus};
 
 /// Its caller's time is short: the run outlives it.
 fn keyed_request(body: &Value) -> ArmRequest {
@@ -110,4 +110,45 @@ async fn a_run_uses_the_secrets_of_the_newest_files_for_its_next_call() {
     let seen = harness.step_service.seen();
     let sent: Vec<_> = seen.iter().map(|call| call.header("authorization").unwrap()).collect();
     assert_eq!(sent, ["Bearer s3cret", "Bearer rotated"]);
+}
+
+/// Its task never rests while `slow` is under way. The workflow is in force, or in no file any more.
+#[tokio::test]
+async fn a_run_that_never_rests_repeats_nothing_at_a_service_that_is_not_keyed_any_more() {
+    let definition = json!({
+        "workflow": "w",
+        "steps": {
+            "slow": { "call": "POST ${services.world}/slow", "timeout": "30s" },
+            "charge": { "call": "POST ${services.world}/charge", "retry": { "attempts": 5, "base": "30m", "max": "30m" } },
+        },
+        "respond": { "status": 200 },
+    });
+    let other = json!({ "workflow": "other", "steps": { "a": { "set": 1 } }, "respond": { "status": 200 } });
+    for after in [definition.clone(), other] {
+        let step_service = StepService::new(|seen, before| match (seen.path.as_str(), before) {
+            ("/slow", _) => ServiceReply::Gated(200, json!({})),
+            (_, 0) => ServiceReply::Json(500, json!({})),
+            _ => ServiceReply::Json(200, json!({})),
+        })
+        .await;
+        let mut harness = Harness::new(&step_service, checked_plan(&definition, true)).await;
+        let run = start(&harness, json!({})).await.run;
+        step_service.wait_for_calls(2).await;
+        let has_failed = async {
+            // An order makes the events before it durable.
+            while !harness.view(run).await.steps.iter().any(|step| step.status == StepStatus::Retrying) {
+                for order in [Order::Pause { reason: None }, Order::Resume { reason: None }] {
+                    harness.engine.order(run, order, "ann".into()).await.unwrap();
+                }
+            }
+        };
+        tokio::time::timeout(super::harness::TIMEOUT, has_failed).await.expect("another attempt is to come");
+        harness.plan = checked_plan(&after, false);
+        harness.load_plans(&[]);
+        harness.engine.order(run, Order::Retry { step: Some("charge".into()) }, "ann".into()).await.unwrap();
+        let view = harness.wait_until(run, |view| view.status == RunStatus::Paused).await;
+        assert_eq!(view.conflicts[0].kind, ConflictKind::OutcomeUnknown);
+        assert_eq!(step_service.paths(), ["POST /charge", "POST /slow"], "it is not sent again");
+        step_service.open_gate();
+    }
 }

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
+use super::copies::move_to_call;
+use super::faults::reply;
 use super::plans;
-use super::rig::{Pending, Rig};
-use crate::engine::machine::{CallerAnswer, End, Input, RestCause};
+use super::rig::{Pending, Rig, plan};
+use crate::engine::machine::{CallerAnswer, End, Input, OrderAnswer, OrderId, Output, RestCause};
 use crate::exchange::ArmReply;
 use crate::store::AppendError;
-use crate::workflow::RunStatus;
+use crate::workflow::{Choice, Order, Part, RunStatus};
 
 fn rig(name: &str) -> Rig {
     let (_, plan) = plans().into_iter().find(|(known, _)| *known == name).unwrap();
@@ -147,4 +151,37 @@ fn a_run_that_waits_for_a_person_names_the_person_as_its_cause() {
         rig.step(input);
     }
     assert_eq!(rig.end, Some(End::Resting { cause: RestCause::Person, wake: None }));
+}
+
+/// Only a bug gives an order events that do not fit the run. Here it is a plan in which the step makes no call.
+#[test]
+fn an_order_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
+    let plan_with = |step: serde_json::Value| {
+        plan(&json!({ "workflow": "w", "steps": { "pay": step }, "respond": { "status": 200, "body": {} } }))
+    };
+    let right = plan_with(json!({ "call": "POST ${services.bank}/pay", "on_conflict": "pause" }));
+    let mut rig = Rig::new(&right);
+    rig.begin();
+    move_to_call(&mut rig, "pay", Part::Do);
+    let Some(Pending::Call(pay)) = rig.pending.pop_front() else { panic!("the call is under way") };
+    rig.step(Input::CallFinished { call: pay.id, result: reply(409, json!({})) });
+    let before = rig.machine.run().clone();
+    let order = |choice: Choice| Input::Order {
+        order_id: OrderId(1),
+        order: Order::Resolve { step: "pay".into(), item: None, choice, reason: None },
+        by: "ann".into(),
+        owned: true,
+    };
+    rig.machine.set_plan(plan_with(json!({ "set": 1 })));
+    let outputs = rig.machine.step(rig.now, order(Choice::Take { output: Default::default() }));
+    let refused = outputs.iter().find_map(|output| match output {
+        Output::AnswerOrder(_, OrderAnswer::Refused { refusal, .. }) => Some(refusal.to_string()),
+        _ => None,
+    });
+    assert!(refused.as_ref().is_some_and(|why| why.contains("nothing has changed")), "{outputs:?}");
+    assert!(*rig.machine.run() == before && rig.machine.misfit().is_none());
+    rig.machine.set_plan(right);
+    rig.step(order(Choice::Skip));
+    rig.finish();
+    assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
 }

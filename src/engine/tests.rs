@@ -8,6 +8,7 @@ mod contradictions;
 mod crash;
 mod damaged_summaries;
 mod descendants;
+mod earlier_hand_overs;
 mod edited_workflows;
 mod end_children;
 mod failing;

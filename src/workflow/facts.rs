@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload, RouteAbove, SensitivePath};
+use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload, RouteAbove, SensitivePath, SignalDelivery};
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
 
 /// The start of a run.
@@ -60,10 +60,10 @@ pub struct RunStarted {
     /// The strongest effect that earlier runs of its job performed, or may have performed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects_before: Option<EffectClass>,
-    /// Ids of signals that were delivered to earlier runs of its job: another delivery under one of them changes
-    /// nothing.
+    /// Signals that were delivered to earlier runs of its job, and that it is not to take again: another delivery under
+    /// one of their ids changes nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub deliveries_before: Vec<String>,
+    pub deliveries_before: Vec<SignalDelivery>,
     /// Who started it, where that was not a route: the token's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

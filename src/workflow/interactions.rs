@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::calls::StepItem;
 use super::serde_forms::pairs;
-use super::{CheckpointAnswer, OpenCheckpoint};
+use super::{CheckpointAnswer, OpenCheckpoint, SignalDelivery};
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
 /// The ids of this many deliveries are remembered, so that a repeated delivery changes nothing.
@@ -33,8 +33,8 @@ pub(super) struct Interactions {
     pub waits: BTreeMap<StepId, OpenWait>,
     /// Signals that no step has taken, oldest first.
     pub signals: VecDeque<Signal>,
-    /// Ids of deliveries, oldest first.
-    pub deliveries: VecDeque<String>,
+    /// Deliveries with an id, oldest first.
+    pub deliveries: VecDeque<SignalDelivery>,
     /// Entries in the queues of locks.
     #[serde(with = "pairs")]
     pub queue_entries: BTreeMap<StepItem, QueueEntry>,
@@ -100,6 +100,8 @@ pub(super) struct Signal {
     pub seq: Seq,
     pub name: String,
     pub payload: Arc<Value>,
+    /// The id of its delivery.
+    pub id: Option<String>,
 }
 
 /// An entry in a lock's queue.
@@ -170,11 +172,24 @@ impl Interactions {
     pub fn queue_entry(&self, step: &StepId, item: Option<u32>) -> Option<&QueueEntry> {
         self.queue_entries.get(&(step.clone(), item))
     }
-    /// Remembers the id of a delivery.
+    /// Whether a signal was delivered under this id.
+    pub fn is_delivered(&self, id: &str) -> bool {
+        self.deliveries.iter().any(|delivery| delivery.id == id)
+    }
+    /// Remembers a delivery. A rerun knows the ids of the signals that it takes over already.
     pub fn remember_delivery(&mut self, id: &str) {
+        if self.is_delivered(id) {
+            return;
+        }
         if self.deliveries.len() >= DELIVERIES_MAX {
             self.deliveries.pop_front();
         }
-        self.deliveries.push_back(id.to_owned());
+        self.deliveries.push_back(SignalDelivery { id: id.to_owned(), taken_by: None });
+    }
+    /// Remembers which step took the signal that was delivered under this id.
+    pub fn delivery_taken(&mut self, id: &str, step: &StepId) {
+        if let Some(delivery) = self.deliveries.iter_mut().find(|delivery| delivery.id == id) {
+            delivery.taken_by = Some(step.clone());
+        }
     }
 }

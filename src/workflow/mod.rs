@@ -61,6 +61,7 @@ mod run_status;
 mod schema;
 mod sensitive;
 mod serde_forms;
+mod signal_delivery;
 mod skipped;
 mod span;
 mod status;
@@ -128,6 +129,7 @@ pub use sensitive::{
     Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, ShownTexts, Taint,
     child_paths, legacy_paths, parts,
 };
+pub use signal_delivery::SignalDelivery;
 pub use skipped::Skipped;
 pub use span::{ago, ahead};
 pub use status::StepStatus;

@@ -3,8 +3,8 @@
 //! Always true: results of steps that finished and do not depend on that step are taken over, and their `undo` uses the
 //! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
 //! are asked about them again. What people and other programs gave the earlier run holds for the new one: the inputs of
-//! steps, signals that no step has taken, and the ids of all signals; a step that a person skipped stays skipped, unless
-//! the rerun begins at it. What was decided about single items cannot be taken over, because the items may be others, so
+//! steps, signals that no step has taken, and the ids of all signals but those whose `wait` runs again; a step that a
+//! person skipped stays skipped, unless the rerun begins at it. What was decided about single items cannot be taken over, because the items may be others, so
 //! the rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun
 //! begins at it. A call that was done and is not undone is repeated only if the rerun begins at its step, or if its step
 //! has a result and depends on the one where the rerun begins. A run that is not final ends when it is handed over: it
@@ -22,7 +22,8 @@ use super::sensitive::{HandedOver, result_paths};
 use super::undo_state::Undone;
 use super::{
     ConflictKind, ControlEvent, DoneBefore, EffectClass, EndingEvent, Event, InFlight, Mode, Part, Plan, Refusal,
-    ResultTaken, Run, RunStatus, SensitivePath, Step, StepEvent, StepIndex, Superseded, UnknownBefore, WaitEvent,
+    ResultTaken, Run, RunStatus, SensitivePath, SignalDelivery, Step, StepEvent, StepIndex, Superseded, UnknownBefore,
+    WaitEvent,
 };
 use crate::names::{RunId, StepId};
 
@@ -109,8 +110,8 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
         Event::Wait(WaitEvent::SignalReceived {
             name: signal.name.clone(),
             payload: signal.payload.clone(),
-            // Its id is among those that the new run's first event has.
-            id: None,
+            // Among those that the new run's first event has: it tells which delivery the step takes.
+            id: signal.id.clone(),
             by: by.clone(),
             sensitive: handed_over.is_signal_sensitive(&signal.name, &signal.payload),
         })
@@ -119,9 +120,16 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
 }
 
 impl Run {
-    /// The ids of signals that were delivered to it, or to earlier runs of its job.
-    pub fn deliveries(&self) -> impl Iterator<Item = &str> {
-        self.interactions.deliveries.iter().map(String::as_str)
+    /// The signals that were delivered to it, or to earlier runs of its job, and that a rerun with these events after
+    /// its first one is not to take again: where the step that took a signal runs again, its delivery does not count.
+    pub fn deliveries_before(&self, taken_over: &[Event]) -> Vec<SignalDelivery> {
+        let is_taken_over = |step: &StepId| {
+            taken_over
+                .iter()
+                .any(|event| matches!(event, Event::Step(StepEvent::ResultTaken(taken)) if taken.step == *step))
+        };
+        let counts = |delivery: &&SignalDelivery| delivery.taken_by.as_ref().is_none_or(is_taken_over);
+        self.interactions.deliveries.iter().filter(counts).cloned().collect()
     }
 }
 

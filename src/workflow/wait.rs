@@ -101,7 +101,7 @@ pub(super) fn receive(
     id: Option<String>,
     by: &str,
 ) -> Result<Vec<Event>, Refusal> {
-    if id.as_ref().is_some_and(|id| run.interactions.deliveries.contains(id)) {
+    if id.as_ref().is_some_and(|id| run.interactions.is_delivered(id)) {
         return Ok(Vec::new()); // a repeated delivery changes nothing
     }
     let known = plan.steps.iter().filter_map(|step| match &step.kind {

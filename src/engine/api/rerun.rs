@@ -71,7 +71,7 @@ pub(in crate::engine) async fn rerun(
         sealed,
         pinned_before,
         effects_before: old.strongest_effect(),
-        deliveries_before: old.deliveries().map(str::to_owned).collect(),
+        deliveries_before: old.deliveries_before(&taken_over),
         job: Some(job),
         parent: None,
         route_above: None,

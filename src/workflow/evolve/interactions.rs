@@ -205,7 +205,7 @@ impl Run {
         if let Some(id) = id {
             self.interactions.remember_delivery(id);
         }
-        let signal = Signal { seq: self.seq.next(), name: name.to_owned(), payload: payload.clone() };
+        let signal = Signal { seq: self.seq.next(), name: name.to_owned(), payload: payload.clone(), id: id.cloned() };
         self.interactions.signals.push_back(signal);
     }
 
@@ -214,7 +214,9 @@ impl Run {
         if let Some(seq) = signal {
             let index = self.interactions.signals.iter().position(|signal| signal.seq == seq);
             let index = index.ok_or_else(|| format!("the signal at {seq} is not there"))?;
-            self.interactions.signals.remove(index);
+            if let Some(id) = self.interactions.signals.remove(index).and_then(|signal| signal.id) {
+                self.interactions.delivery_taken(&id, step);
+            }
         }
         let timed_out = Value::Bool(wait.signal.is_some() && signal.is_none());
         self.end_as_done(step, None, vec![("output", (**output).clone()), ("timed_out", timed_out)]);

@@ -3,12 +3,12 @@
 use super::harness::{plan, timed_out};
 use super::*;
 use crate::limits::Limits;
-use crate::workflow::{Choice, ControlEvent, Known, Order, StepEvent, Taint, WaitEvent, parts, rerun};
+use crate::workflow::{Choice, ControlEvent, Known, Order, SignalDelivery, StepEvent, Taint, WaitEvent, parts, rerun};
 
 /// The run that supersedes this one.
 fn successor<'a>(harness: &Harness<'a>, from: &str) -> Harness<'a> {
     let events = rerun(&harness.run, harness.plan, &from.into()).unwrap_or_else(|refusal| panic!("{refusal}"));
-    let deliveries = harness.run.deliveries().map(str::to_owned).collect();
+    let deliveries = harness.run.deliveries_before(&events);
     let mut new = Harness::started_with(harness.plan, |started| {
         started.route = None;
         started.run = RunId(uuid::Uuid::from_u128(harness.run.id().0.as_u128() + 1));
@@ -101,6 +101,44 @@ fn a_signal_that_a_step_has_taken_counts_once() {
     let mut last = successor(&harness, "ship");
     assert_eq!(last.order_by("bank", signal("d1")), Ok(0), "nor in a later rerun");
     assert_eq!(last.order_by("bank", signal("d2")), Ok(2));
+}
+
+/// The step that took the signal waits for it again, and whoever sent it may send it again.
+#[test]
+fn a_signal_whose_wait_runs_again_may_be_delivered_again() {
+    let plan = plan(SIGNALS);
+    let refused_after = |taken: fn(&mut Harness<'_>)| {
+        let mut harness = Harness::of_api(&plan);
+        harness.perform_due();
+        taken(&mut harness);
+        harness.replies("ship", None, status(409));
+        harness
+    };
+    let in_this_run = refused_after(|harness| {
+        harness.replies("link", None, ok(json!({})));
+        harness.order_by("bank", signal("d1")).unwrap();
+    });
+    // The result of the step is taken over once in between.
+    let mut in_the_run_before = successor(&in_this_run, "ship");
+    in_the_run_before.replies("ship", None, status(409));
+    // The signal came before the rerun, and the step took it after that.
+    let taken_over = refused_after(|harness| {
+        harness.replies("link", None, status(409));
+        harness.order_by("bank", signal("d1")).unwrap();
+        *harness = successor(harness, "link");
+        harness.replies("link", None, ok(json!({})));
+    });
+    for harness in [in_this_run, in_the_run_before, taken_over] {
+        assert_eq!(successor(&harness, "paid").order_by("bank", signal("d1")), Ok(2), "the step takes it");
+        let mut above = successor(&harness, "link");
+        assert_eq!(above.order_by("bank", signal("d1")), Ok(1), "it is stored");
+        above.replies("link", None, ok(json!({})));
+        assert_eq!(above.in_flight_names(), ["ship"]);
+        assert_eq!(successor(&harness, "ship").order_by("bank", signal("d1")), Ok(0), "its result is taken over");
+    }
+    // Earlier versions stored only the id.
+    let stored: SignalDelivery = serde_json::from_value(json!("d1")).unwrap();
+    assert_eq!(stored, SignalDelivery { id: "d1".into(), taken_by: None });
 }
 
 #[test]

@@ -209,7 +209,7 @@ pub(super) fn ended(run: &Run, plan: &Plan, end: ChildOutcome) -> Result<Vec<Eve
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
             // What the rehearsal of the child lacks, the rehearsal of this run lacks, too.
-            let lacks = cause.filter(|cause| run.mode() != Mode::Real && cause.is_incomparable());
+            let lacks = cause.filter(|cause| run.mode() != Mode::Real && cause.lack().is_some());
             let failure = Failure::of_step(lacks.unwrap_or(FailureKind::ChildFailed), id, item, message);
             let expected = format!("a run of `{}` that completes", known.workflow);
             let asks_person = lacks.is_none() && step.failure_handling.on_failure == Some(PauseOrFail::Pause);

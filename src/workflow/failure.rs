@@ -61,6 +61,19 @@ pub enum FailureKind {
     WouldPause,
 }
 
+/// What a rehearsal lacks, where it cannot be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// An output that no `rehearse:` declares.
+    Output,
+    /// A person's answer.
+    Person,
+    /// A signal.
+    Signal,
+    /// A person's decision, for which it would pause.
+    Decision,
+}
+
 impl FailureKind {
     /// The label.
     pub fn as_str(self) -> &'static str {
@@ -103,13 +116,14 @@ impl FailureKind {
             | FailureKind::WouldPause => false,
         }
     }
-    /// Whether a rehearsal lacks what only a declared output, a person or a signal could give. Then the workflow did
-    /// not fail, and there is nothing to compare.
-    pub fn is_incomparable(self) -> bool {
+    /// What a rehearsal lacks that only a declared output, a person or a signal could give. Then the workflow did not
+    /// fail, and there is nothing to compare. `None`: the run can be compared.
+    pub fn lack(self) -> Option<Lack> {
         match self {
-            FailureKind::Unresolved | FailureKind::NeedsPerson | FailureKind::NeedsSignal | FailureKind::WouldPause => {
-                true
-            }
+            FailureKind::Unresolved => Some(Lack::Output),
+            FailureKind::NeedsPerson => Some(Lack::Person),
+            FailureKind::NeedsSignal => Some(Lack::Signal),
+            FailureKind::WouldPause => Some(Lack::Decision),
             FailureKind::Refused
             | FailureKind::Unavailable
             | FailureKind::TimedOut
@@ -121,7 +135,7 @@ impl FailureKind {
             | FailureKind::Schema
             | FailureKind::Cancelled
             | FailureKind::Rejected
-            | FailureKind::ChildFailed => false,
+            | FailureKind::ChildFailed => None,
         }
     }
     /// The status that a caller gets where the workflow declares no answer.

@@ -13,10 +13,11 @@ use super::calls::StepItem;
 use super::conflict::conflict;
 use super::rules::Busy;
 use super::step_events::{fail_before_call, failed, skipped};
+use super::work_count::count_work;
 use super::world::call_scope;
 use super::{
     CheckpointEvent, ChildEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind,
-    LockEvent, LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, StepEvent, World,
+    LockEvent, LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, StepEvent, StepFinished, World,
 };
 use crate::names::Seq;
 
@@ -196,18 +197,29 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
 
 /// The run after these events, if they make it fail and do not end it.
 fn failed_by(run: &Run, events: &[Event]) -> Option<Run> {
-    let may_fail = events.iter().any(|event| match event {
-        Event::StepFinished(finished) => finished.part == Part::Do && !matches!(finished.outcome, Outcome::Done { .. }),
-        Event::Step(StepEvent::FailReached { .. })
-        | Event::Control(ControlEvent::CancelOrdered { .. })
-        | Event::Ending(EndingEvent::DeadlinePassed {}) => true,
-        _ => false,
-    });
-    if run.is_ending() || !may_fail {
+    // The check comes before the copy: of thousands of items, each may end without failing the run.
+    if run.is_ending() || !events.iter().any(|event| may_fail(run, event)) {
         return None;
     }
+    count_work();
     // Whether a failed item fails the run depends on its step, and on the steps that it replaces.
     let mut after = run.clone();
     let applies = events.iter().all(|event| after.evolve_in_place(event).is_ok());
     (applies && after.is_ending() && !after.is_final()).then_some(after)
+}
+
+/// Whether an event can make the run fail.
+fn may_fail(run: &Run, event: &Event) -> bool {
+    match event {
+        Event::StepFinished(StepFinished { step, item, part, outcome, .. }) => {
+            // A fallback of items collects as the step does whose items they are.
+            let is_collected = item.is_some() && run.open_step(step).is_some_and(|open| open.collect);
+            let has_result = matches!(outcome, Outcome::Done { .. } | Outcome::Rehearsed { .. });
+            *part == Part::Do && !has_result && !is_collected
+        }
+        Event::Step(StepEvent::FailReached { .. })
+        | Event::Control(ControlEvent::CancelOrdered { .. })
+        | Event::Ending(EndingEvent::DeadlinePassed {}) => true,
+        _ => false,
+    }
 }

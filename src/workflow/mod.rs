@@ -101,7 +101,7 @@ pub use evolve::{Misfit, evolve, fold};
 pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
-pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
+pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Lack};
 pub use lock::HASHED_LOCK;
 pub use may_begin::sends;
 pub use missing::Missing;

@@ -78,6 +78,11 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         if run.open_step(&step.id).is_some_and(|open| open.begun_or_ended() > unevaluated) {
             return Gate::Open;
         }
+        // People decide about all items that have not ended. If they skip or reject them, the step ends, and the
+        // fallback of an item with it: that one ends first.
+        if run.open_step(&step.id).is_some_and(|open| !open.replaced.is_empty()) {
+            return Gate::Waiting;
+        }
     }
     let check = RiskCheck { run, plan, world, step, item: item.filter(|_| alone) };
     let risk = match check.risk().map(|risk| risk.max(risk_before_change(run, step, item))) {

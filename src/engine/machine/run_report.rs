@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::compare::Intent;
 use crate::exchange::RunReport;
 use crate::flag::{PinKey, SkipReason};
-use crate::workflow::{FailureKind, Mode, Part, Plan, Redaction, Run, RunStatus, StepKind, sends};
+use crate::workflow::{FailureKind, Lack, Mode, Part, Plan, Redaction, Run, RunStatus, StepKind, sends};
 
 /// What a run did apart from its answer, for comparison and for metrics.
 pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
@@ -57,24 +57,12 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
 
 /// Why a run that ended with a failure of this kind is not compared; `None` where it is.
 fn skip_reason(kind: FailureKind) -> Option<SkipReason> {
-    match kind {
-        FailureKind::Unresolved => Some(SkipReason::UnresolvedEffect),
-        FailureKind::NeedsPerson => Some(SkipReason::NeedsPerson),
-        FailureKind::NeedsSignal => Some(SkipReason::NeedsSignal),
-        FailureKind::WouldPause => Some(SkipReason::WouldPause),
-        FailureKind::Refused
-        | FailureKind::Unavailable
-        | FailureKind::TimedOut
-        | FailureKind::Broken
-        | FailureKind::Expression
-        | FailureKind::Bound
-        | FailureKind::NoAnswer
-        | FailureKind::Declared
-        | FailureKind::Schema
-        | FailureKind::Cancelled
-        | FailureKind::Rejected
-        | FailureKind::ChildFailed => None,
-    }
+    Some(match kind.lack()? {
+        Lack::Output => SkipReason::UnresolvedEffect,
+        Lack::Person => SkipReason::NeedsPerson,
+        Lack::Signal => SkipReason::NeedsSignal,
+        Lack::Decision => SkipReason::WouldPause,
+    })
 }
 
 /// Why the run is paused or ended early. Without the run's plan it is not known which texts may be shown.

@@ -254,7 +254,10 @@ impl Run {
     /// Ends a step whose calls have all ended; in a run that is ending, also one that has no call under way.
     pub(super) fn end_step_if_complete(&mut self, step: &StepId) {
         let ending = self.is_ending();
-        let Some(StepState::Open(open)) = self.steps.get(step) else { return };
+        let Some(StepState::Open(open)) = self.steps.get(step) else {
+            // Events of earlier versions: the step ended as a whole while the fallback of an item was under way.
+            return self.end_complete_item_fallback(step);
+        };
         if open.ended() == open.all() {
             let (undeclared, mut fields) = result_fields(open);
             if undeclared.is_none() {

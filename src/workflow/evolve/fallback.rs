@@ -139,6 +139,15 @@ impl Run {
         has_calls || self.item_fallback(step).is_some_and(|by| self.items_under_way(&by))
     }
 
+    /// Ends the fallback of items of a step that ends as a whole, or has ended so, once all items that the fallback
+    /// replaces have ended.
+    pub(super) fn end_complete_item_fallback(&mut self, step: &StepId) {
+        let open = self.item_fallback(step).and_then(|by| self.open_step(&by));
+        if open.is_some_and(|open| open.taken.iter().flatten().all(|slot| open.has_ended(*slot))) {
+            self.end_item_fallbacks(step, false);
+        }
+    }
+
     /// Ends the fallback of a step's items together with the step.
     pub(super) fn end_item_fallbacks(&mut self, step: &StepId, failed: bool) {
         let Some(by) = self.item_fallback(step) else { return };

@@ -21,6 +21,7 @@ impl Run {
                 if opened.is_none_or(|open| open.has_calls() || !open.replaced.is_empty()) {
                     self.check_not_begun(step)?;
                 }
+                self.end_complete_item_fallback(step);
                 self.end_as_done(step, None, vec![("output", (**output).clone())]);
                 Ok(())
             }

@@ -147,6 +147,7 @@ impl Run {
         }
         // An expression that reads `approved` of a skipped checkpoint gets false.
         let fields = || vec![("skipped", Value::Bool(true)), ("approved", Value::Bool(false))];
+        self.end_complete_item_fallback(step);
         self.end_step(step, StepState::Skipped, fields());
         // The step that it replaces is skipped too, and so is each step of a chain of fallbacks. Where that step has
         // failed instead, the next event says how.

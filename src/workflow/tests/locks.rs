@@ -3,7 +3,7 @@
 use super::harness::plan;
 use super::people_harness::review;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, LockSeen, Order, WaitLink};
+use crate::workflow::{Choice, ConflictKind, LockSeen, Order, Part, WaitLink};
 
 fn locked(busy: &str) -> Plan {
     plan(&format!(
@@ -346,4 +346,36 @@ respond: { status: 200 }
     harness.replies("take", Some(2), ok(json!(3)));
     assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Completed, 3));
     assert_eq!(harness.sent.iter().map(|sent| sent.1).collect::<Vec<_>>(), [Some(0), Some(2)]);
+}
+
+/// The run is copied to find out whether it fails. That would take long if each of thousands of items did it.
+#[test]
+fn an_item_that_cannot_make_the_run_fail_does_not_copy_it() {
+    for (failures, copies) in [("collect", 0), ("stop", 1)] {
+        let collects = if failures == "collect" { "failures: collect" } else { "" };
+        let plan = plan(&format!(
+            "
+workflow: w
+steps:
+  take:
+    for_each: ${{request.body.items}}
+    concurrency: 3
+    {collects}
+    call: POST ${{services.stock}}/take
+    retry: {{ attempts: 1 }}
+    lock: {{ key: all, busy: wait }}
+respond: {{ status: 200 }}
+"
+        ));
+        let mut harness = Harness::of_route(&plan);
+        harness.perform_due();
+        harness.see_lock("take", Some(0), LockSeen::First).unwrap();
+        let step = plan.step(&"take".into()).unwrap().0;
+        let result = status(404);
+        let command =
+            Command::Record { step, item: Some(0), part: Part::Do, attempt: 1, result, again: false, jitter: 0.5 };
+        super::super::work_count::take_work();
+        decide(&harness.run, &plan, &harness.world, command, harness.now).unwrap();
+        assert_eq!(super::super::work_count::take_work(), copies, "{failures}");
+    }
 }
